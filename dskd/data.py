@@ -1,0 +1,256 @@
+"""Examples in both tokenizations, aligned once, and the batches made of them.
+
+A training file holds one JSON object a line with `prompt` and `output`. A response is tokenized as it follows its prompt, ends with
+the end-of-sequence token, and is what the labels cover. Both models get the same text; each in its own tokens.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from pydantic import BaseModel
+from torch import Tensor
+
+from dskd.alignment import align, byte_spans
+from dskd.errors import InputError
+from dskd.models import load_tokenizer
+from dskd.vocabulary import Vocabulary, share_vocabulary
+
+IGNORED = -100
+
+
+@dataclass(frozen=True)
+class Example:
+    """A prompt as the model sees it, template included, and the response to it."""
+
+    prompt: str
+    response: str
+
+
+def load_examples(path: Path) -> list[Example]:
+    """Read a training file. Raises InputError for a missing or empty file and for a line that is no example, with its number."""
+    if not path.is_file():
+        raise InputError(f"{path}: no such file; fix: give a JSONL file with prompt and output on each line")
+    examples = []
+    with path.open(encoding="utf-8") as lines:
+        for number, line in enumerate(lines, 1):
+            if not line.strip():
+                continue
+            try:
+                row = json.loads(line)
+            except json.JSONDecodeError as error:
+                raise InputError(
+                    f"{path}:{number}: not JSON ({error.msg} at column {error.colno}); fix: one JSON object on each line"
+                ) from None
+            if not isinstance(row, dict) or not all(isinstance(row.get(key), str) for key in ("prompt", "output")):
+                raise InputError(f"{path}:{number}: prompt and output must be strings; fix: add the missing key")
+            if not row["output"]:
+                raise InputError(f"{path}:{number}: output is empty; fix: remove the line or give the response")
+            examples.append(Example(row["prompt"], row["output"]))
+    if not examples:
+        raise InputError(f"{path}: no examples in the file; fix: one JSON object with prompt and output on each line")
+    return examples
+
+
+def _encode(tokenizer: Any, text: str, *, special: bool) -> tuple[list[int], list[tuple[int, int]]]:
+    encoding = tokenizer(text, add_special_tokens=special, return_offsets_mapping=True)
+    ids, offsets = encoding["input_ids"], encoding["offset_mapping"]
+    while special and ids and ids[-1] == tokenizer.eos_token_id and offsets[-1][0] == offsets[-1][1]:
+        ids, offsets = ids[:-1], offsets[:-1]  # an end that the tokenizer appended would end the prompt
+    return ids, offsets
+
+
+def encode_prompt(tokenizer: Any, text: str) -> list[int]:
+    """The ids that a model is given for a prompt, in training and by every engine in evaluation.
+
+    A begin token where the tokenizer itself adds one (Llama, Gemma; the published code drops it), never an end token. Not cut.
+    """
+    return _encode(tokenizer, text, special=True)[0]
+
+
+def encode_example(
+    tokenizer: Any, vocabulary: Vocabulary, example: Example
+) -> tuple[list[int], list[int], np.ndarray] | None:
+    """(prompt ids, response ids, the bytes of the response that each response id covers [tokens, 2]), no end token yet.
+
+    The prompt's ids are those of `encode_prompt`, so training and generation agree; the response's are those that it gets after the
+    prompt. Where the two would share a token (a newline that merges with the next), the response is tokenized by itself, without
+    the space that SentencePiece puts before a text. None where no tokens stand for exactly the response.
+    """
+    prompt = encode_prompt(tokenizer, example.prompt)
+    response, data = example.response, example.response.encode()
+    joint, offsets = _encode(tokenizer, example.prompt + response, special=True)
+    if joint[: len(prompt)] == prompt:
+        shift = len(example.prompt)
+        rest = [(max(first - shift, 0), max(last - shift, 0)) for first, last in offsets[len(prompt) :]]
+        return prompt, joint[len(prompt) :], byte_spans(vocabulary, joint[len(prompt) :], response, rest)
+    for anchor in ("", "\n", "."):
+        ids, offsets = _encode(tokenizer, anchor + response, special=False)
+        kept = [k for k, (_, last) in enumerate(offsets) if last > len(anchor)]
+        ids = ids[kept[0] :] if kept else []
+        if b"".join(vocabulary.written[k] for k in ids) == data:
+            return prompt, ids, byte_spans(vocabulary, ids, response)
+    return None
+
+
+class PreparationReport(BaseModel):
+    """What became of a training file; counts are of examples unless they say tokens.
+
+    too_long_student, too_long_teacher: left out because prompt, response and end do not fit into max_length, nothing is ever cut.
+    not_encodable: left out because no tokens of one tokenizer stand for exactly the response.
+    """
+
+    examples: int
+    kept: int
+    too_long_student: int
+    too_long_teacher: int
+    not_encodable: int
+    student_tokens: int
+    teacher_tokens: int
+    aligned: int
+    aligned_share: float | None
+    shared_vocabulary: int | None
+    same_vocabulary: bool | None
+
+
+@dataclass(frozen=True)
+class _Encoded:
+    ids: list[int]
+    prompt_length: int  # tokens that are not labels
+    spans: np.ndarray  # int64 [labelled tokens - 1, 2]; the last labelled token is the end of sequence
+
+
+def _encode_whole(tokenizer: Any, vocabulary: Vocabulary, example: Example) -> _Encoded | None:
+    encoded = encode_example(tokenizer, vocabulary, example)
+    if encoded is None:
+        return None
+    prompt, response, spans = encoded
+    # Without a prompt and a begin token nothing predicts the first token, so it cannot be a label.
+    unlabelled = 0 if prompt else 1
+    return _Encoded([*prompt, *response, tokenizer.eos_token_id], len(prompt) + unlabelled, spans[unlabelled:])
+
+
+def prepare_dataset(
+    examples: Path,
+    output: Path,
+    *,
+    student: Path,
+    teacher: Path | None = None,
+    max_length: int = 512,
+    limit: int | None = None,
+) -> PreparationReport:
+    """Tokenize a training file for a student and, with a teacher, for both, and align the two; write the result to `output`.
+
+    `output` becomes a `datasets` folder with report.json. `limit` keeps the first examples. Raises
+    InputError for unusable input and where no example is left.
+    """
+    import datasets
+
+    rows = load_examples(examples)[:limit]
+    tokenizers = [load_tokenizer(folder) for folder in (student, teacher) if folder is not None]
+    vocabularies = [Vocabulary.from_tokenizer(tokenizer) for tokenizer in tokenizers]
+    counts = dict.fromkeys(("too_long_student", "too_long_teacher", "not_encodable"), 0)
+    tokens = [0, 0]
+    aligned = 0
+    prepared: list[dict[str, Any]] = []
+    for example in rows:
+        sides = [_encode_whole(t, v, example) for t, v in zip(tokenizers, vocabularies, strict=True)]
+        if any(side is None or len(side.ids) <= side.prompt_length for side in sides):
+            counts["not_encodable"] += 1
+            continue
+        kept = [side for side in sides if side is not None]
+        too_long = [
+            name for name, side in zip(("student", "teacher"), kept, strict=False) if len(side.ids) > max_length
+        ]
+        for name in too_long:
+            counts[f"too_long_{name}"] += 1
+        if too_long:
+            continue
+        row: dict[str, Any] = {"student_ids": kept[0].ids, "student_prompt_length": kept[0].prompt_length}
+        if teacher is not None:
+            pairs = align(kept[1].spans, kept[0].spans)
+            ends = [len(side.ids) - side.prompt_length - 1 for side in kept]
+            row |= {"teacher_ids": kept[1].ids, "teacher_prompt_length": kept[1].prompt_length}
+            row |= {"teacher_pairs": [*pairs[0].tolist(), ends[1]], "student_pairs": [*pairs[1].tolist(), ends[0]]}
+            aligned += len(row["student_pairs"])
+        for k, side in enumerate(kept):
+            tokens[k] += len(side.ids) - side.prompt_length
+        prepared.append(row)
+    if not prepared:
+        raise InputError(
+            f"{examples}: none of {len(rows)} examples can be used ({_reasons(counts)}); fix: raise max_length above {max_length}"
+        )
+    shared = share_vocabulary(vocabularies[1], vocabularies[0]) if teacher is not None else None
+    report = PreparationReport(
+        examples=len(rows),
+        kept=len(prepared),
+        **counts,
+        student_tokens=tokens[0],
+        teacher_tokens=tokens[1],
+        aligned=aligned,
+        aligned_share=aligned / tokens[0] if shared is not None else None,
+        shared_vocabulary=len(shared) if shared is not None else None,
+        same_vocabulary=shared.same if shared is not None else None,
+    )
+    datasets.Dataset.from_list(prepared).save_to_disk(output)
+    (output / "report.json").write_text(report.model_dump_json(indent=2) + "\n")
+    return report
+
+
+def _reasons(counts: dict[str, int]) -> str:
+    return ", ".join(f"{count} {name.replace('_', ' ')}" for name, count in counts.items())
+
+
+def _pad(rows: Sequence[Sequence[int]], value: int, side: str) -> Tensor:
+    width = max(map(len, rows))
+    padded = torch.full((len(rows), width), value, dtype=torch.long)
+    for k, row in enumerate(rows):
+        place = slice(width - len(row), width) if side == "left" else slice(0, len(row))
+        padded[k, place] = torch.tensor(row, dtype=torch.long)
+    return padded
+
+
+def _side(rows: Sequence[Sequence[int]], prompt_lengths: Sequence[int], padding_side: str) -> dict[str, Tensor]:
+    """input_ids, attention_mask, position_ids, labels, each [batch, length]; hidden state t is to predict labels[t]."""
+    labels = [
+        [IGNORED] * (start - 1) + list(row[start:]) + [IGNORED] for row, start in zip(rows, prompt_lengths, strict=True)
+    ]
+    mask = _pad([[1] * len(row) for row in rows], 0, padding_side)
+    return {
+        "input_ids": _pad(rows, 0, padding_side),  # any id: the mask hides it, no label covers it
+        "attention_mask": mask,
+        "position_ids": (mask.cumsum(-1) - 1).clamp_min(
+            0
+        ),  # models with absolute positions would count padding on the left
+        "labels": _pad(labels, IGNORED, padding_side),
+    }
+
+
+@dataclass
+class Collator:
+    """Rows of a prepared dataset to a batch, keys `student_*` and, with a teacher, `teacher_*`.
+
+    Labelled positions are numbered through the batch row by row, so pairs point at the same tokens whatever the padding.
+    """
+
+    padding_side: str = "right"
+
+    def __call__(self, rows: Sequence[dict[str, Any]]) -> dict[str, Tensor]:
+        batch: dict[str, Tensor] = {}
+        for name in ("student", "teacher"):
+            if f"{name}_ids" not in rows[0]:
+                continue
+            ids = [row[f"{name}_ids"] for row in rows]
+            starts = [row[f"{name}_prompt_length"] for row in rows]
+            batch |= {f"{name}_{key}": value for key, value in _side(ids, starts, self.padding_side).items()}
+            if f"{name}_pairs" in rows[0]:
+                first = np.cumsum([0] + [len(row) - start for row, start in zip(ids, starts, strict=True)])
+                pairs = [first[k] + np.asarray(row[f"{name}_pairs"], dtype=np.int64) for k, row in enumerate(rows)]
+                batch[f"{name}_pairs"] = torch.from_numpy(np.concatenate(pairs))
+        return batch

@@ -1,0 +1,103 @@
+"""Divergences between a teacher's and a student's next-token distributions (method.md 1.8).
+
+Each is a pure function (teacher_logits [tokens, vocabulary], student_logits [tokens, vocabulary], temperature) -> [tokens], summed
+over the vocabulary, in float32 and in log space. Logits are divided by the temperature first; there is no temperature² factor.
+Logits of minus infinity (masked tokens) carry no probability and no gradient.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+Divergence = Callable[..., Tensor]
+DIVERGENCES: dict[str, Divergence] = {}
+
+
+def _register(function: Divergence) -> Divergence:
+    DIVERGENCES[function.__name__] = function
+    return function
+
+
+def _log_probabilities(teacher_logits: Tensor, student_logits: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
+    return (
+        (teacher_logits.float() / temperature).log_softmax(-1),
+        (student_logits.float() / temperature).log_softmax(-1),
+    )
+
+
+def _kl(log_p: Tensor, log_q: Tensor) -> Tensor:
+    """KL(p || q) [tokens]. 0 · log(0 / q) is 0; masked before the product, so that no gradient is infinity times zero."""
+    ratio = (log_p - log_q).masked_fill(log_p == -math.inf, 0.0)
+    return (log_p.exp() * ratio).sum(-1)
+
+
+def _log_mixture(log_p: Tensor, log_q: Tensor, weight_of_p: float) -> Tensor:
+    # The gradient of logaddexp is 0/0 where both are minus infinity; e⁻¹⁰⁰⁰ is zero in float32 all the same.
+    floor = -1e3
+    return torch.logaddexp(
+        log_p.clamp_min(floor) + math.log(weight_of_p), log_q.clamp_min(floor) + math.log1p(-weight_of_p)
+    )
+
+
+@_register
+def forward_kl(teacher_logits: Tensor, student_logits: Tensor, temperature: float = 1.0) -> Tensor:
+    """KL(p || q) [tokens]."""
+    return _kl(*_log_probabilities(teacher_logits, student_logits, temperature))
+
+
+@_register
+def reverse_kl(teacher_logits: Tensor, student_logits: Tensor, temperature: float = 1.0) -> Tensor:
+    """KL(q || p) [tokens]."""
+    log_p, log_q = _log_probabilities(teacher_logits, student_logits, temperature)
+    return _kl(log_q, log_p)
+
+
+@_register
+def js_divergence(teacher_logits: Tensor, student_logits: Tensor, temperature: float = 1.0) -> Tensor:
+    """½ KL(p || m) + ½ KL(q || m) with m = (p + q) / 2 [tokens]."""
+    log_p, log_q = _log_probabilities(teacher_logits, student_logits, temperature)
+    log_m = _log_mixture(log_p, log_q, 0.5)
+    return 0.5 * _kl(log_p, log_m) + 0.5 * _kl(log_q, log_m)
+
+
+@_register
+def skewed_forward_kl(
+    teacher_logits: Tensor, student_logits: Tensor, temperature: float = 1.0, skew: float = 0.1
+) -> Tensor:
+    """KL(p || skew · p + (1 − skew) · q) [tokens]."""
+    log_p, log_q = _log_probabilities(teacher_logits, student_logits, temperature)
+    return _kl(log_p, _log_mixture(log_p, log_q, skew))
+
+
+@_register
+def skewed_reverse_kl(
+    teacher_logits: Tensor, student_logits: Tensor, temperature: float = 1.0, skew: float = 0.1
+) -> Tensor:
+    """KL(q || (1 − skew) · p + skew · q) [tokens]."""
+    log_p, log_q = _log_probabilities(teacher_logits, student_logits, temperature)
+    return _kl(log_q, _log_mixture(log_q, log_p, skew))
+
+
+@_register
+def adaptive_kl(
+    teacher_logits: Tensor, student_logits: Tensor, temperature: float = 1.0, head_share: float = 0.5
+) -> Tensor:
+    """Forward and reverse KL, weighed by where teacher and student differ (method.md 1.8, AKL) [tokens].
+
+    The tail holds the teacher's least probable tokens whose probabilities add up to at most `head_share`; the head is the rest. The
+    gaps |p − q| of head and tail weigh forward and reverse KL and take no gradient. Where p equals q, both weigh one half.
+    """
+    log_p, log_q = _log_probabilities(teacher_logits, student_logits, temperature)
+    with torch.no_grad():
+        p, order = log_p.exp().sort(-1)
+        gap = (p - log_q.exp().gather(-1, order)).abs()
+        tail = p.cumsum(-1) <= head_share
+        head_gap = gap.masked_fill(tail, 0.0).sum(-1)
+        tail_gap = gap.masked_fill(~tail, 0.0).sum(-1)
+        total = head_gap + tail_gap
+        weight = torch.where(total > 0, head_gap / total.clamp_min(torch.finfo(total.dtype).tiny), 0.5)
+    return weight * _kl(log_p, log_q) + (1 - weight) * _kl(log_q, log_p)

@@ -1,0 +1,140 @@
+"""What a distillation method is: which models it needs, its trainable extras, its loss terms and how they add up.
+
+A method is one file in this folder that defines a subclass of `Method` and decorates it with `register`; nothing else changes.
+The files import torch where they compute and not at the top, because planning and listing ask for names and options alone.
+
+Every term is a sum over tokens with the count that normalises it. Counts are added up over the whole optimizer step, over all
+micro-batches and processes, before anything is divided, so the loss does not depend on how a batch is split.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from dskd.errors import InputError
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from dskd.heads import Head
+    from dskd.vocabulary import SharedVocabulary
+
+
+@dataclass
+class LabelledTokens:
+    """What a loss sees of a micro-batch: the labelled tokens alone, flat, so that padding cannot matter.
+
+    student_hidden [tokens, hidden]: inputs of the student's head, with gradient; student_labels [tokens].
+    teacher_hidden [teacher tokens, hidden], teacher_labels [teacher tokens]: of the teacher, without gradient.
+    teacher_pairs, student_pairs [pairs]: indices of aligned tokens, teacher and student.
+    """
+
+    student_head: Head
+    student_hidden: Tensor
+    student_labels: Tensor
+    teacher_head: Head | None = None
+    teacher_hidden: Tensor | None = None
+    teacher_labels: Tensor | None = None
+    teacher_pairs: Tensor | None = None
+    student_pairs: Tensor | None = None
+
+
+@dataclass
+class Term:
+    """A sum over tokens and the number that it is to be divided by, both scalars."""
+
+    sum: Tensor
+    count: Tensor
+
+
+class Options(BaseModel):
+    """Options that a method takes from a matrix; unknown names are errors."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class DistillationOptions(Options):
+    """What all methods with a teacher share. Defaults are the paper's for instruction following."""
+
+    kd_rate: float = Field(0.5, ge=0.0, le=1.0, description="weight α of distillation against cross entropy, 0 to 1")
+    temperature: float = Field(2.0, gt=0.0, description="τ; divides both models' logits in the divergence")
+    divergence: Literal[
+        "forward_kl", "reverse_kl", "js_divergence", "skewed_forward_kl", "skewed_reverse_kl", "adaptive_kl"
+    ] = Field("forward_kl", description="of the teacher's and the student's distributions")
+
+
+class Method(ABC):
+    """One way to train a student. Class attributes describe it, `terms` computes it, `objective` adds it up."""
+
+    name: ClassVar[str]
+    title: ClassVar[str]
+    paper: ClassVar[str]
+    vocabulary: ClassVar[Literal["any", "same"]]
+    needs_teacher: ClassVar[bool]
+    Options: ClassVar[type[Options]] = Options
+
+    def __init__(self, options: dict[str, Any] | None = None) -> None:
+        """Raises InputError for an unknown option or a value out of range."""
+        try:
+            self.options: Any = self.Options.model_validate(options or {})
+        except ValidationError as error:
+            first = error.errors()[0]
+            key = ".".join(str(part) for part in first["loc"])
+            known = ", ".join(self.Options.model_fields) or "it has none"
+            raise InputError(
+                f"methods.{self.name}.{key}: {first['msg']}; fix: options of {self.name}: {known}"
+            ) from None
+
+    def prepare(
+        self, student_head: Head, teacher_head: Head | None, shared: SharedVocabulary | None
+    ) -> nn.Module | None:
+        """Make what is trained or kept beside the student (projectors), or None."""
+        return None
+
+    def begin_step(self, student_head: Head) -> None:  # noqa: B027 - most methods have nothing to do
+        """Called once before each optimizer step, before its first micro-batch."""
+
+    @abstractmethod
+    def terms(self, batch: LabelledTokens) -> dict[str, Term]:
+        """The loss terms, and figures to report, of a micro-batch."""
+
+    def counts(self, batch: LabelledTokens) -> dict[str, Tensor]:
+        """The counts of `terms` alone, without gradient; where they cost less than the terms, a method says how."""
+        import torch
+
+        with torch.no_grad():
+            return {name: term.count for name, term in self.terms(batch).items()}
+
+    @abstractmethod
+    def objective(self, means: dict[str, Tensor]) -> Tensor:
+        """The loss, of terms divided by their counts."""
+
+
+def cross_entropy(batch: LabelledTokens) -> Term:
+    """−Σ log softmax(z)[label] over the student's labelled tokens (method.md 1.1), at temperature 1.
+
+    The softmax runs over all rows of the head, so that training pushes padded rows down as it does any other wrong token.
+    """
+    from torch.nn import functional
+
+    logits = batch.student_head.logits(batch.student_hidden, padded=True).float()
+    return Term(functional.cross_entropy(logits, batch.student_labels, reduction="sum"), labelled_count(batch))
+
+
+def labelled_count(batch: LabelledTokens) -> Tensor:
+    """The number of the student's labelled tokens, a float scalar on their device."""
+    return batch.student_hidden.new_tensor(float(len(batch.student_labels)))
+
+
+METHODS: dict[str, type[Method]] = {}
+M = TypeVar("M", bound=type[Method])
+
+
+def register(method: M) -> M:
+    """Class decorator: make a method known by its name."""
+    METHODS[method.name] = method
+    return method

@@ -1,0 +1,98 @@
+"""The two maps of dual-space distillation and their least-squares start (method.md 1.4; arXiv 2504.11426).
+
+Both follow from asking that a hidden state gives the same logits in either space over the shared tokens O:
+teacher to student  P = pinv(W_s[O]) W_t[O]  [student hidden, teacher hidden],
+student to teacher  Q = pinv(W_t[O]) W_s[O]  [teacher hidden, student hidden].
+P is trained. Q is no parameter: it follows the live student head and takes no gradient.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from dskd.heads import Head
+from dskd.vocabulary import SharedVocabulary
+
+# Squaring a matrix squares its condition number: beyond this one, float32 products leave fewer than four digits of the solution.
+_ILL_CONDITIONED = 1e6
+# A direction whose singular value is below this share of the largest is not determined by the data. Far below the cut of
+# torch.linalg.pinv (rows times machine epsilon: 3 % for 262,144 rows), which would drop real directions of a real head.
+_RANK_TOLERANCE = 1e-6
+_CHUNK = 16_384  # rows; bounds what a float64 copy of a 262,144-row head costs
+
+
+def _product(left: Tensor, right: Tensor, dtype: torch.dtype) -> Tensor:
+    """leftᵀ right in chunks of rows, products in `dtype`, their sum in float64: [left columns, right columns]."""
+    total = torch.zeros(left.shape[1], right.shape[1], dtype=torch.float64, device=left.device)
+    for start in range(0, left.shape[0], _CHUNK):
+        rows = slice(start, start + _CHUNK)
+        total += (left[rows].to(dtype).T @ right[rows].to(dtype)).double()
+    return total
+
+
+class LeastSquares:
+    """argmin_X ‖A X − B‖ for one tall A [rows, columns] and many B, by the Gram matrix; no [rows, columns] inverse is kept.
+
+    Where A is badly conditioned the products are taken in float64, and directions that A does not determine (rank below its
+    columns, as when few tokens are shared) get the minimum-norm solution that the pseudo-inverse gives.
+    """
+
+    def __init__(self, matrix: Tensor) -> None:
+        self.matrix = matrix.detach()
+        self.dtype = torch.float32
+        values, vectors = torch.linalg.eigh(_product(self.matrix, self.matrix, self.dtype))
+        if values[0] <= values[-1] / _ILL_CONDITIONED:
+            self.dtype = torch.float64
+            values, vectors = torch.linalg.eigh(_product(self.matrix, self.matrix, self.dtype))
+        cutoff = values[-1] * _RANK_TOLERANCE**2  # eigenvalues are squares of singular values
+        inverse = torch.where(values > cutoff, 1.0 / values.clamp_min(torch.finfo(values.dtype).tiny), 0.0)
+        self.inverse_gram = (vectors * inverse) @ vectors.T
+
+    def solve(self, target: Tensor) -> Tensor:
+        """target [rows, k] -> X [columns, k] in float32."""
+        return (self.inverse_gram @ _product(self.matrix, target.detach(), self.dtype)).float()
+
+
+class DualSpaceProjectors(nn.Module):
+    """teacher_to_student [student hidden, teacher hidden], trained; student_to_teacher [teacher hidden, student hidden], derived.
+
+    Raises ValueError where the two vocabularies share no token.
+    """
+
+    student_to_teacher: Tensor
+
+    def __init__(self, student_head: Head, teacher_head: Head, shared: SharedVocabulary) -> None:
+        super().__init__()
+        if not len(shared):
+            raise ValueError("the two vocabularies share no token, so no projector can be fitted")
+        device = student_head.weight.device
+        self._student_ids = torch.from_numpy(shared.student_ids).to(device)
+        self._teacher_scale, self._student_scale = teacher_head.scale, student_head.scale
+        teacher_rows = (
+            self._rows(teacher_head.weight, torch.from_numpy(shared.teacher_ids).to(device)) * teacher_head.scale
+        )
+        self._teacher = LeastSquares(teacher_rows)
+        start = LeastSquares(self._student_rows(student_head)).solve(teacher_rows)
+        self.teacher_to_student = nn.Parameter(start)
+        self.register_buffer("student_to_teacher", self._teacher.solve(self._student_rows(student_head)))
+
+    @staticmethod
+    def _rows(weight: Tensor, ids: Tensor) -> Tensor:
+        return weight.detach()[ids].float()
+
+    def _student_rows(self, head: Head) -> Tensor:
+        return self._rows(head.weight, self._student_ids) * self._student_scale
+
+    @torch.no_grad()
+    def follow(self, student_head: Head) -> None:
+        """Derive student_to_teacher from the head as it is now; called once before each optimizer step."""
+        self.student_to_teacher.copy_(self._teacher.solve(self._student_rows(student_head)))
+
+    def to_student(self, teacher_hidden: Tensor) -> Tensor:
+        """[tokens, teacher hidden] -> [tokens, student hidden]; gradients reach the projector."""
+        return teacher_hidden.float() @ self.teacher_to_student.T
+
+    def to_teacher(self, student_hidden: Tensor) -> Tensor:
+        """[tokens, student hidden] -> [tokens, teacher hidden]; gradients reach the student's hidden states alone."""
+        return student_hidden.float() @ self.student_to_teacher.T
