@@ -58,8 +58,12 @@ def _spans_by_offsets(
                 spans[k] = place, place + len(piece)
                 break
         else:
-            if alone and end > start:  # normalised: other bytes, but the tokenizer says which characters they come from
-                spans[k] = start, end
+            # Normalised: other bytes than the text's, but the tokenizer says which characters they come from. Some leave composed
+            # accents out of the offsets; characters before the next token that are no space belong to this one.
+            following = offsets[k + 1][0] if k + 1 < len(pieces) else len(text)
+            if alone and end > start:
+                covered = last if any(map(str.isspace, text[last:following])) else following
+                spans[k] = start, int(byte_of[covered])
         position = int(spans[k, 1]) if spans[k, 1] != UNKNOWN else end
     return spans
 

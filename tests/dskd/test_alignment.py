@@ -1,0 +1,143 @@
+from __future__ import annotations
+
+import gzip
+import json
+import unicodedata
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tokenizers_for_tests import byte_level, sentencepiece
+from transformers import AutoTokenizer
+
+from dskd.alignment import align, align_tokenizers, byte_spans
+from dskd.vocabulary import Vocabulary
+
+TOKENIZERS = {"byte-level": byte_level(), "sentencepiece": sentencepiece(), "normalising": sentencepiece(normalise=True)}
+VOCABULARIES = {name: Vocabulary.from_tokenizer(tokenizer) for name, tokenizer in TOKENIZERS.items()}
+
+
+def _spans(name: str, text: str) -> tuple[list[str], np.ndarray]:
+    tokenizer = TOKENIZERS[name]
+    encoding = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
+    spans = byte_spans(VOCABULARIES[name], encoding["input_ids"], text, encoding["offset_mapping"])
+    return tokenizer.convert_ids_to_tokens(encoding["input_ids"]), spans
+
+
+def _optimum(text: str, encodings: list[tuple[list[str], list[tuple[int, int]]]]) -> set[tuple[int, int]]:
+    """Pairs on the very same bytes, found from the tokenizers' character offsets one token at a time.
+
+    Tokens within one character have the same offsets; they take its bytes in turn, as many as their spelling has characters
+    (byte-level) or one (a byte piece).
+    """
+    intervals: list[dict[tuple[int, int], int]] = []
+    for spellings, offsets in encodings:
+        found: dict[tuple[int, int], int] = {}
+        position = 0
+        # The space that SentencePiece puts before a text is none of its bytes.
+        added = int(bool(spellings) and spellings[0] == "▁" and not text.startswith(" "))
+        spellings, offsets = spellings[added:], offsets[added:]
+        for k, (spelling, (first, last)) in enumerate(zip(spellings, offsets, strict=True)):
+            following = offsets[k + 1][0] if k + 1 < len(offsets) else len(text)
+            while last < following and unicodedata.combining(text[last]):
+                last += 1  # an accent that a normaliser composed and left out of the offsets
+            start, end = len(text[:first].encode()), len(text[:last].encode())
+            shared_left = k > 0 and offsets[k - 1][1] > first
+            shared_right = k + 1 < len(offsets) and offsets[k + 1][0] < last
+            if shared_left:
+                start = position
+            if shared_left or shared_right:
+                width = 1 if spelling.startswith("<0x") else len(spelling)
+                end = min(end, start + width)
+            position = end
+            if end > start:
+                found[start, end] = k + added
+        intervals.append(found)
+    return {(intervals[0][span], intervals[1][span]) for span in intervals[0].keys() & intervals[1].keys()}
+
+
+def test_newlines_accents_other_scripts_and_emoji_pair_across_kinds_of_tokenizer():
+    text = "The fox\nnaïve 東 😀 return"
+    left, right = _spans("byte-level", text), _spans("sentencepiece", text)
+    pairs = {(left[0][i], right[0][j]) for i, j in zip(*align(left[1], right[1]), strict=True)}
+    # A newline is "Ċ" for one and "<0x0A>" for the other; the bytes of an emoji are single tokens of both.
+    assert {("The", "▁The"), ("Ċ", "<0x0A>"), ("ð", "<0xF0>"), ("Ł", "<0x9F>")} <= pairs
+
+
+def test_a_word_does_not_pair_with_the_same_word_and_its_space():
+    left, right = _spans("byte-level", "a fox"), _spans("sentencepiece", "a fox")
+    for i, j in zip(*align(left[1], right[1]), strict=True):
+        assert left[0][i].startswith("Ġ") == (right[0][j].startswith("▁") and j > 0)
+
+
+def test_an_added_first_space_covers_nothing():
+    names, spans = _spans("sentencepiece", "\nx")
+    assert names[0] == "▁"
+    assert spans[0, 0] == spans[0, 1]
+    assert 0 not in align(spans, spans)[0]
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.text(alphabet=st.sampled_from("The fox is green. 42\n\t  éŁ東😀\u0301ﬁ#=()"), max_size=40))
+def test_pairs_equal_the_optimum_and_cover_equal_bytes(text):
+    for teacher, student in (("byte-level", "sentencepiece"), ("sentencepiece", "byte-level"), ("byte-level", "byte-level")):
+        encodings = []
+        for name in (teacher, student):
+            encoding = TOKENIZERS[name](text, add_special_tokens=False, return_offsets_mapping=True)
+            encodings.append((TOKENIZERS[name].convert_ids_to_tokens(encoding["input_ids"]), encoding["offset_mapping"]))
+        spans = [_spans(name, text)[1] for name in (teacher, student)]
+        pairs = set(zip(*(side.tolist() for side in align(*spans)), strict=True))
+        assert pairs == _optimum(text, encodings)
+
+
+def test_a_normalised_text_still_aligns_around_what_was_changed():
+    text = "The e\u0301\n12"
+    left, right = _spans("byte-level", text), _spans("normalising", text)
+    pairs = {(left[0][i], right[0][j]) for i, j in zip(*align(left[1], right[1]), strict=True)}
+    assert ("The", "▁The") in pairs
+    assert ("Ċ", "<0x0A>") in pairs
+    assert ("e", "é") not in pairs  # the composed character covers the accent too
+
+
+def test_one_sample_cannot_shift_another():
+    texts = ["The fox", "\ufb01\u0301\n", "is green"]
+    whole = align_tokenizers(TOKENIZERS["byte-level"], TOKENIZERS["sentencepiece"], texts)
+    for k, text in enumerate(texts):
+        alone = align_tokenizers(TOKENIZERS["byte-level"], TOKENIZERS["sentencepiece"], [text])
+        assert alone.pairs[0] == whole.pairs[k]
+
+
+REAL = ["gpt2", "mistral", "qwen1.5-1.8b"]
+MULTILINGUAL = [
+    "Łukasz i Zoë jedzą żurek.\n\nÇa va? Où est-ce? Ñandú, größer, straße.",
+    "東京の寿司は美味しいです。今日は天気がいい。\n我喜欢学习语言。",
+    "안녕하세요 세계 😀 👩‍👩‍👧 🇩🇪\tПривет, мир! مرحبا بالعالم",
+    "a\u0301e\u0300 ﬁne \u00a0 nbsp\u2003em <|endoftext|> </s> ▁ Ġ",
+]
+
+
+@pytest.mark.real
+@pytest.mark.parametrize("teacher", REAL)
+@pytest.mark.parametrize("student", REAL)
+def test_real_tokenizers_reach_the_byte_boundary_optimum(real_data, teacher, student):
+    def lines(path, key):
+        return [json.loads(line)[key] for line in path.read_text().splitlines()]
+
+    with gzip.open(real_data / "humaneval" / "HumanEval.jsonl.gz", "rt") as file:
+        code = [row["prompt"] + row["canonical_solution"] for row in map(json.loads, file)]
+    prose = lines(real_data / "dskd_format" / "dolly" / "valid.jsonl", "output")
+    tokenizers = [AutoTokenizer.from_pretrained(real_data / "tokenizers" / name) for name in (teacher, student)]
+    for kind, texts in {"prose": prose, "code": code, "multilingual": MULTILINGUAL}.items():
+        summary = align_tokenizers(*tokenizers, texts)
+        found, optimum = 0, 0
+        for text, pairs in zip(texts, summary.pairs, strict=True):
+            encodings = []
+            for tokenizer in tokenizers:
+                encoding = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
+                encodings.append((tokenizer.convert_ids_to_tokens(encoding["input_ids"]), encoding["offset_mapping"]))
+            best = _optimum(text, encodings)
+            optimum += len(best)
+            found += len(best & set(zip(*pairs, strict=True)))
+        assert found >= 0.98 * optimum, f"{kind}: {found} of {optimum}"
+        assert optimum > 0

@@ -1,0 +1,149 @@
+from __future__ import annotations
+
+import json
+
+import datasets
+import numpy as np
+import pytest
+from tokenizers_for_tests import byte_level, sentencepiece
+
+from dskd.data import IGNORED, Collator, Example, encode_example, encode_prompt, load_examples, prepare_dataset
+from dskd.errors import InputError
+from dskd.vocabulary import Vocabulary
+
+TOKENIZERS = {"byte-level": byte_level(), "sentencepiece": sentencepiece()}
+EXAMPLES = [
+    Example("Question: How many apples?\nAnswer:", " 12 apples.\n#### 12"),
+    Example("def add(first, second):\n", "    return first + second\n"),
+    Example("### Response:\n", "\n\nŁódź 東京 😀"),
+    Example("The quick", "ly brown fox"),  # the boundary falls into a word
+    Example("", "The river is green."),
+]
+
+
+@pytest.fixture
+def folders(tmp_path):
+    for name, tokenizer in TOKENIZERS.items():
+        tokenizer.save_pretrained(tmp_path / name)
+    return {name: tmp_path / name for name in TOKENIZERS}
+
+
+def _write(path, rows):
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+@pytest.mark.parametrize("name", TOKENIZERS)
+@pytest.mark.parametrize("example", EXAMPLES, ids=lambda example: example.response[:12].strip() or "empty")
+def test_a_response_is_exactly_its_bytes_after_the_prompt_that_generation_uses(name, example):
+    tokenizer = TOKENIZERS[name]
+    vocabulary = Vocabulary.from_tokenizer(tokenizer)
+    prompt, response, spans = encode_example(tokenizer, vocabulary, example)
+    assert prompt == encode_prompt(tokenizer, example.prompt)
+    written = b"".join(vocabulary.written[k] for k in response)
+    # Without a prompt, SentencePiece's added first space is part of the first token and no byte of the response.
+    assert written.removeprefix(b" " if not example.prompt else b"") == example.response.encode()
+    assert spans[-1, 1] == len(example.response.encode())
+    assert spans[0, 0] == 0
+
+
+def test_a_prompt_begins_as_the_tokenizer_begins_and_never_ends():
+    assert encode_prompt(TOKENIZERS["sentencepiece"], "The")[0] == TOKENIZERS["sentencepiece"].bos_token_id
+    assert TOKENIZERS["sentencepiece"].eos_token_id not in encode_prompt(TOKENIZERS["sentencepiece"], "The")
+    assert encode_prompt(TOKENIZERS["byte-level"], "") == []
+
+
+def test_preparation_counts_every_example_and_cuts_none(tmp_path, folders):
+    rows = [{"prompt": e.prompt, "output": e.response} for e in EXAMPLES]
+    rows.append({"prompt": "The", "output": " fox" * 60})
+    report = prepare_dataset(
+        _write(tmp_path / "train.jsonl", rows),
+        tmp_path / "out",
+        student=folders["sentencepiece"],
+        teacher=folders["byte-level"],
+        max_length=60,
+    )
+    assert report.examples == 6
+    assert report.kept == 5
+    assert report.too_long_student == 1
+    assert report.too_long_teacher == 1
+    assert report.same_vocabulary is False
+    kept = datasets.load_from_disk(str(tmp_path / "out"))
+    for row, example in zip(kept, EXAMPLES, strict=True):
+        for side, tokenizer in (("student", TOKENIZERS["sentencepiece"]), ("teacher", TOKENIZERS["byte-level"])):
+            assert row[f"{side}_ids"][-1] == tokenizer.eos_token_id
+            assert tokenizer.decode(row[f"{side}_ids"], skip_special_tokens=True) == example.prompt + example.response
+        # The ends of sequence are a pair, and they come last.
+        assert row["student_pairs"][-1] == len(row["student_ids"]) - row["student_prompt_length"] - 1
+        assert row["teacher_pairs"][-1] == len(row["teacher_ids"]) - row["teacher_prompt_length"] - 1
+
+
+def test_pairs_point_at_tokens_with_the_same_bytes_whatever_the_padding(tmp_path, folders):
+    rows = [{"prompt": e.prompt, "output": e.response} for e in EXAMPLES]
+    prepare_dataset(
+        _write(tmp_path / "train.jsonl", rows),
+        tmp_path / "out",
+        student=folders["sentencepiece"],
+        teacher=folders["byte-level"],
+    )
+    data = list(datasets.load_from_disk(str(tmp_path / "out")))
+    vocabularies = {
+        side: Vocabulary.from_tokenizer(TOKENIZERS[name])
+        for side, name in (("student", "sentencepiece"), ("teacher", "byte-level"))
+    }
+    batches = [Collator(side)(data) for side in ("right", "left")]
+    for batch in batches:
+        labels = {side: batch[f"{side}_labels"][batch[f"{side}_labels"] != IGNORED] for side in vocabularies}
+        left = labels["teacher"][batch["teacher_pairs"]].tolist()
+        right = labels["student"][batch["student_pairs"]].tolist()
+        ends = (TOKENIZERS["byte-level"].eos_token_id, TOKENIZERS["sentencepiece"].eos_token_id)
+        for t, s in zip(left, right, strict=True):
+            assert (t, s) == ends or vocabularies["teacher"].written[t] == vocabularies["student"].written[s].lstrip(b" ") or (
+                vocabularies["teacher"].written[t] == vocabularies["student"].written[s]
+            )
+        assert (left.count(ends[0]), right.count(ends[1])) == (5, 5)
+    np.testing.assert_array_equal(batches[0]["student_pairs"], batches[1]["student_pairs"])
+
+
+def test_labels_are_the_next_tokens_and_positions_skip_padding(tmp_path, folders):
+    rows = [{"prompt": e.prompt, "output": e.response} for e in EXAMPLES[:2]]
+    prepare_dataset(_write(tmp_path / "train.jsonl", rows), tmp_path / "out", student=folders["byte-level"])
+    data = list(datasets.load_from_disk(str(tmp_path / "out")))
+    batch = Collator("left")(data)
+    assert "teacher_input_ids" not in batch
+    for k, row in enumerate(data):
+        mask = batch["student_attention_mask"][k].bool()
+        ids, labels = batch["student_input_ids"][k][mask], batch["student_labels"][k][mask]
+        assert ids.tolist() == row["student_ids"]
+        assert batch["student_position_ids"][k][mask].tolist() == list(range(len(ids)))
+        start = row["student_prompt_length"]
+        assert labels[: start - 1].eq(IGNORED).all()
+        assert labels[start - 1 : -1].tolist() == row["student_ids"][start:]
+        assert labels[-1] == IGNORED
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "no examples"),
+        ('{"prompt": "a", "output": "b"}\n{"prompt": \n', r":2: not JSON"),
+        ('{"prompt": "a"}\n', r":1: prompt and output must be strings"),
+        ('\n{"prompt": "a", "output": ""}\n', r":2: output is empty"),
+        ("[1]\n", r":1: prompt and output"),
+    ],
+)
+def test_bad_files_are_one_line_errors_with_their_place(tmp_path, text, message):
+    path = tmp_path / "train.jsonl"
+    path.write_text(text)
+    with pytest.raises(InputError, match=message) as error:
+        load_examples(path)
+    assert str(path) in str(error.value)
+    assert "fix:" in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_nothing_is_written_where_no_example_fits(tmp_path, folders):
+    path = _write(tmp_path / "train.jsonl", [{"prompt": "The", "output": " fox" * 60}])
+    with pytest.raises(InputError, match=r"1 too long student.*raise max_length"):
+        prepare_dataset(path, tmp_path / "out", student=folders["byte-level"], max_length=20)
+    assert not (tmp_path / "out").exists()

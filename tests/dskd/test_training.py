@@ -1,0 +1,266 @@
+"""Whole training runs on tiny models: what must not change the result, what is written, and going on after a kill."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from tokenizers_for_tests import LINES, byte_level, sentencepiece
+from transformers import AutoModelForCausalLM, AutoTokenizer, GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
+
+from dskd import methods
+from dskd.data import Collator, prepare_dataset
+from dskd.errors import InputError
+from dskd.trainer import DistillationTrainer, Distiller
+from dskd.training import TrainingOptions, train
+
+OPTIONS = {"steps": 6, "batch_size": 4, "learning_rate": 1e-2, "logging_steps": 1}
+
+
+def _model(kind: str, size: int, hidden: int, padded: int, tokenizer) -> torch.nn.Module:
+    torch.manual_seed(hidden)
+    ends = {"eos_token_id": tokenizer.eos_token_id, "bos_token_id": tokenizer.bos_token_id}
+    if kind == "gpt2":  # absolute positions, so that padding on the left would show
+        sizes = {"n_embd": hidden, "n_layer": 2, "n_head": 2, "n_positions": 128}
+        dropout = {"resid_pdrop": 0.0, "embd_pdrop": 0.0, "attn_pdrop": 0.0}
+        return GPT2LMHeadModel(GPT2Config(vocab_size=size + padded, **sizes, **dropout, **ends))
+    sizes = {"hidden_size": hidden, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 2}
+    return LlamaForCausalLM(LlamaConfig(vocab_size=size + padded, **sizes, **ends))
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory):
+    """A teacher, a student with its vocabulary and one with another, and a training file."""
+    folder = tmp_path_factory.mktemp("world")
+    first, second = byte_level(), sentencepiece()
+    for name, tokenizer, kind, hidden, padded in (
+        ("teacher", first, "llama", 32, 5),
+        ("same", first, "gpt2", 24, 2),
+        ("cross", second, "llama", 24, 3),
+    ):
+        _model(kind, len(tokenizer), hidden, padded, tokenizer).save_pretrained(folder / name)
+        tokenizer.save_pretrained(folder / name)
+    rows = [{"prompt": line[:8], "output": line[8 : 20 + 3 * k]} for k, line in enumerate(LINES)]
+    (folder / "train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    for student in ("same", "cross"):
+        prepare_dataset(
+            folder / "train.jsonl", folder / f"{student}-data", student=folder / student, teacher=folder / "teacher"
+        )
+    return folder
+
+
+def _student_of(name: str) -> str:
+    return "same" if methods.get(name).vocabulary == "same" else "cross"
+
+
+def _run(world, output, name, **changes):
+    student = _student_of(name)
+    return train(
+        data=world / f"{student}-data",
+        student=world / student,
+        teacher=world / "teacher",
+        method=name,
+        options=TrainingOptions(**{**OPTIONS, **changes}),
+        seed=3,
+        output=output,
+    )
+
+
+def _weights(folder):
+    weights = load_file(folder / "model" / "model.safetensors")
+    projectors = folder / "model" / "projectors.safetensors"
+    return weights | (load_file(projectors) if projectors.exists() else {})
+
+
+def _assert_same_weights(left, right, **tolerance):
+    assert left.keys() == right.keys()
+    for name, value in left.items():
+        torch.testing.assert_close(right[name], value, **tolerance)
+
+
+# Adam divides by the gradient's size, so differences at the level of rounding grow where a gradient is nearly zero.
+ROUNDING = {"rtol": 1e-3, "atol": 1e-3}
+
+
+@pytest.mark.parametrize("name", methods.METHODS)
+def test_accumulation_changes_nothing(world, tmp_path, name):
+    whole = _run(world, tmp_path / "whole", name)
+    for parts in (2, 4):
+        split = _run(world, tmp_path / str(parts), name, batch_size=4 // parts, gradient_accumulation_steps=parts)
+        assert split.losses["loss"] == pytest.approx(whole.losses["loss"], rel=1e-4)
+        for term, value in whole.losses.items():
+            assert split.losses[term] == pytest.approx(value, rel=1e-3, abs=1e-5), term
+        _assert_same_weights(_weights(tmp_path / "whole"), _weights(tmp_path / str(parts)), **ROUNDING)
+
+
+def _gradients(world, name, rows, collator, parts):
+    """Loss and gradients of one optimizer step, as the trainer normalises it."""
+    import datasets
+
+    from dskd.models import load_model, load_tokenizer
+    from dskd.vocabulary import Vocabulary, share_vocabulary
+
+    student = _student_of(name)
+    tokenizers = [load_tokenizer(world / folder) for folder in (student, "teacher")]
+    vocabularies = [Vocabulary.from_tokenizer(tokenizer) for tokenizer in tokenizers]
+    distiller = Distiller(
+        load_model(world / student),
+        methods.get(name)(),
+        student_size=vocabularies[0].size,
+        teacher=load_model(world / "teacher") if methods.get(name).needs_teacher else None,
+        teacher_size=vocabularies[1].size,
+        shared=share_vocabulary(vocabularies[1], vocabularies[0]),
+    )
+    data = datasets.load_from_disk(str(world / f"{student}-data"))
+    chosen = [data[k] for k in rows]
+    size = len(chosen) // parts
+    batches = [distiller.look_up(collator(chosen[k : k + size])) for k in range(0, len(chosen), size)]
+    counts = [distiller.counts(batch) for batch in batches]
+    totals = {key: torch.stack([count[key] for count in counts]).sum() for key in counts[0]}
+    total = 0.0
+    for batch in batches:
+        loss, _ = distiller(batch, totals)
+        loss.backward()
+        total += loss.item()
+    return total, {key: value.grad for key, value in distiller.named_parameters() if value.grad is not None}
+
+
+class WidePadding(Collator):
+    """Ten more columns of padding than needed, on the same side."""
+
+    def __call__(self, rows):
+        batch = super().__call__(rows)
+        for key, value in batch.items():
+            if value.dim() == 2:
+                fill = -100 if key.endswith("labels") else 0
+                extra = value.new_full((len(value), 10), fill)
+                batch[key] = torch.cat([extra, value] if self.padding_side == "left" else [value, extra], dim=1)
+        return batch
+
+
+@pytest.mark.parametrize("name", methods.METHODS)
+def test_padding_order_and_splitting_change_neither_loss_nor_gradients(world, name):
+    rows = list(range(8))
+    loss, gradients = _gradients(world, name, rows, Collator("right"), 1)
+    shuffled = [5, 2, 7, 0, 3, 6, 1, 4]
+    variants = {
+        "left padding": (rows, Collator("left"), 1),
+        "more padding": (rows, WidePadding("right"), 1),
+        "more padding on the left": (rows, WidePadding("left"), 1),
+        "two parts": (rows, Collator("right"), 2),
+        "eight parts": (rows, Collator("right"), 8),
+        "four parts in another order": (shuffled, Collator("right"), 4),
+    }
+    for variant, arguments in variants.items():
+        other_loss, other = _gradients(world, name, *arguments)
+        assert other_loss == pytest.approx(loss, rel=1e-6), variant
+        for key, value in gradients.items():
+            torch.testing.assert_close(other[key], value, rtol=1e-4, atol=1e-6, msg=lambda m, v=variant: f"{v}: {m}")
+
+
+@pytest.mark.parametrize("name", methods.METHODS)
+def test_a_student_is_an_ordinary_model_folder_with_its_projectors_beside_it(world, tmp_path, name):
+    report = _run(world, tmp_path, name)
+    folder = tmp_path / "model"
+    model, tokenizer = AutoModelForCausalLM.from_pretrained(folder), AutoTokenizer.from_pretrained(folder)
+    assert tokenizer("The fox")["input_ids"] == AutoTokenizer.from_pretrained(world / _student_of(name))("The fox")["input_ids"]
+    assert model.config.use_cache
+    assert (folder / "projectors.safetensors").exists() == name.startswith("dskd")
+    assert report.steps == 6
+    assert (report.teacher_seconds > 0) == methods.get(name).needs_teacher
+    assert report.tokens > 0
+    assert report.losses["cross_entropy"] < 6.5
+    assert not (tmp_path / "checkpoints").exists()
+
+
+def test_projectors_are_trained_at_their_own_rate(world, tmp_path):
+    for rate in (1e-2, 1e-9):
+        _run(world, tmp_path / str(rate), "dskd-v2-eta", projector_learning_rate=rate, learning_rate=1e-9)
+    moved, still = (load_file(tmp_path / str(rate) / "model" / "projectors.safetensors") for rate in (1e-2, 1e-9))
+    assert (moved["teacher_to_student"] - still["teacher_to_student"]).abs().max() > 1e-2
+
+
+def test_the_teacher_does_not_change_and_the_optimizer_does_not_hold_it(world, tmp_path):
+    from dskd.models import load_model
+
+    teacher = load_model(world / "teacher")
+    before = {key: value.clone() for key, value in teacher.state_dict().items()}
+    method = methods.get("kd")()
+    distiller = Distiller(load_model(world / "same"), method, student_size=392, teacher=teacher, teacher_size=392)
+    assert not any(key.startswith("_teacher") for key, _ in distiller.named_parameters())
+    assert all(not parameter.requires_grad for parameter in teacher.parameters())
+    assert not teacher.training
+    assert all(torch.equal(before[key], value) for key, value in teacher.state_dict().items())
+    assert issubclass(DistillationTrainer, __import__("transformers").Trainer)
+
+
+SCRIPT = """
+    import sys
+    from pathlib import Path
+    from dskd.training import TrainingOptions, train
+    world, output = Path(sys.argv[1]), Path(sys.argv[2])
+    train(data=world / "cross-data", student=world / "cross", teacher=world / "teacher", method="dskd-v2-eta", seed=3,
+          options=TrainingOptions(steps=60, batch_size=4, learning_rate=1e-2, checkpoint_steps=5), output=output,
+          progress=lambda event: print(event["step"], flush=True))
+"""
+
+
+def test_a_killed_run_goes_on_to_the_same_weights(world, tmp_path):
+    command = [sys.executable, "-c", textwrap.dedent(SCRIPT), str(world)]
+    subprocess.run([*command, str(tmp_path / "whole")], check=True, stdout=subprocess.DEVNULL)
+    killed = subprocess.Popen([*command, str(tmp_path / "killed")], stdout=subprocess.PIPE, text=True)
+    assert killed.stdout is not None
+    for line in killed.stdout:
+        if int(line) >= 23:
+            break
+    killed.send_signal(signal.SIGKILL)
+    killed.wait()
+    time.sleep(0.1)
+    assert not (tmp_path / "killed" / "model").exists()
+    assert list((tmp_path / "killed" / "checkpoints").glob("checkpoint-*"))
+    rest = subprocess.run([*command, str(tmp_path / "killed")], check=True, stdout=subprocess.PIPE, text=True)
+    assert int(rest.stdout.split()[0]) > 20  # it did not begin again
+    _assert_same_weights(_weights(tmp_path / "whole"), _weights(tmp_path / "killed"), rtol=0, atol=0)
+
+
+def test_a_torn_checkpoint_is_passed_over(world, tmp_path):
+    torn = tmp_path / "checkpoints" / "checkpoint-5"
+    torn.mkdir(parents=True)
+    (torn / "model.safetensors").write_bytes(b"half")
+    assert _run(world, tmp_path, "sft").resumed_from_step == 0
+
+
+def test_a_method_for_one_vocabulary_refuses_two(world, tmp_path):
+    with pytest.raises(InputError, match=r"kd: needs one vocabulary.*dskd-v2-eta"):
+        train(
+            data=world / "cross-data",
+            student=world / "cross",
+            teacher=world / "teacher",
+            method="kd",
+            options=TrainingOptions(**OPTIONS),
+            output=tmp_path / "out",
+        )
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_missing_model_folder_is_a_one_line_error(world, tmp_path):
+    with pytest.raises(InputError, match=r"nowhere: no such .* folder; fix:"):
+        train(
+            data=world / "cross-data",
+            student=tmp_path / "nowhere",
+            options=TrainingOptions(**OPTIONS),
+            output=tmp_path / "out",
+        )
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_loss_that_is_not_finite_stops_the_run(world, tmp_path):
+    with pytest.raises(FloatingPointError, match="the loss is nan"):
+        _run(world, tmp_path, "sft", learning_rate=1e30, max_gradient_norm=0)
