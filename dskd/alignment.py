@@ -1,4 +1,4 @@
-"""Exact token alignment (ETA) by byte offsets (method.md 1.6; arXiv 2504.11426).
+"""Exact token alignment (ETA) by byte offsets (docs/method.md; arXiv 2504.11426).
 
 Token i of the teacher and token j of the student are a pair if and only if they cover the very same bytes of the same text. A
 leading space belongs to the token that carries it; a token that covers no byte of the text (SentencePiece's added first space)

@@ -6,7 +6,6 @@ the end-of-sequence token, and is what the labels cover. Both models get the sam
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +18,7 @@ from torch import Tensor
 
 from dskd.alignment import align, byte_spans
 from dskd.errors import InputError
+from dskd.jsonl import read_objects
 from dskd.models import load_tokenizer
 from dskd.vocabulary import Vocabulary, share_vocabulary
 
@@ -35,26 +35,13 @@ class Example:
 
 def load_examples(path: Path) -> list[Example]:
     """Read a training file. Raises InputError for a missing or empty file and for a line that is no example, with its number."""
-    if not path.is_file():
-        raise InputError(f"{path}: no such file; fix: give a JSONL file with prompt and output on each line")
     examples = []
-    with path.open(encoding="utf-8") as lines:
-        for number, line in enumerate(lines, 1):
-            if not line.strip():
-                continue
-            try:
-                row = json.loads(line)
-            except json.JSONDecodeError as error:
-                raise InputError(
-                    f"{path}:{number}: not JSON ({error.msg} at column {error.colno}); fix: one JSON object on each line"
-                ) from None
-            if not isinstance(row, dict) or not all(isinstance(row.get(key), str) for key in ("prompt", "output")):
-                raise InputError(f"{path}:{number}: prompt and output must be strings; fix: add the missing key")
-            if not row["output"]:
-                raise InputError(f"{path}:{number}: output is empty; fix: remove the line or give the response")
-            examples.append(Example(row["prompt"], row["output"]))
-    if not examples:
-        raise InputError(f"{path}: no examples in the file; fix: one JSON object with prompt and output on each line")
+    for number, row in read_objects(path):
+        if not all(isinstance(row.get(key), str) for key in ("prompt", "output")):
+            raise InputError(f"{path}:{number}: prompt and output must be strings; fix: add the missing key")
+        if not row["output"]:
+            raise InputError(f"{path}:{number}: output is empty; fix: remove the line or give the response")
+        examples.append(Example(row["prompt"], row["output"]))
     return examples
 
 

@@ -1,4 +1,4 @@
-"""Divergences between a teacher's and a student's next-token distributions (method.md 1.8).
+"""Divergences between a teacher's and a student's next-token distributions (docs/method.md).
 
 Each is a pure function (teacher_logits [tokens, vocabulary], student_logits [tokens, vocabulary], temperature) -> [tokens], summed
 over the vocabulary, in float32 and in log space. Logits are divided by the temperature first; there is no temperature² factor.
@@ -86,7 +86,7 @@ def skewed_reverse_kl(
 def adaptive_kl(
     teacher_logits: Tensor, student_logits: Tensor, temperature: float = 1.0, head_share: float = 0.5
 ) -> Tensor:
-    """Forward and reverse KL, weighed by where teacher and student differ (method.md 1.8, AKL) [tokens].
+    """Forward and reverse KL, weighed by where teacher and student differ [tokens].
 
     The tail holds the teacher's least probable tokens whose probabilities add up to at most `head_share`; the head is the rest. The
     gaps |p − q| of head and tail weigh forward and reverse KL and take no gradient. Where p equals q, both weigh one half.

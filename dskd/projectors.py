@@ -1,4 +1,4 @@
-"""The two maps of dual-space distillation and their least-squares start (method.md 1.4; arXiv 2504.11426).
+"""The two maps of dual-space distillation and their least-squares start (docs/method.md; arXiv 2504.11426).
 
 Both follow from asking that a hidden state gives the same logits in either space over the shared tokens O:
 teacher to student  P = pinv(W_s[O]) W_t[O]  [student hidden, teacher hidden],

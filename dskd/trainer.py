@@ -134,7 +134,8 @@ class DistillationTrainer(Trainer):
         self.tokens_seen += sum(int(batch["student_attention_mask"].sum()) for batch in batches)
         if len(batches) == 1 and self.accelerator.num_processes == 1:
             return batches, None  # the forward itself counts
-        counts = [distiller.counts(batch) for batch in batches]
+        with self.accelerator.autocast():  # as in the forward, so that both see the same predictions
+            counts = [distiller.counts(batch) for batch in batches]
         totals = {name: torch.stack([count[name] for count in counts]).sum() for name in counts[0]} if counts else {}
         return batches, {name: self.accelerator.reduce(total, "sum") for name, total in totals.items()}
 

@@ -37,7 +37,9 @@ class TrainingOptions(BaseModel):
     weight_decay: float = Field(0.01, ge=0)
     max_gradient_norm: float = Field(1.0, ge=0, description="0 does not clip")
     max_length: int = Field(512, gt=1, description="longer examples are left out and counted, never cut")
-    dtype: Literal["float32", "bfloat16"] = "float32"
+    dtype: Literal["float32", "bfloat16"] = Field(
+        "float32", description="bfloat16: the teacher's weights and the products; the student's weights stay float32"
+    )
     gradient_checkpointing: bool = False
     checkpoint_steps: int = Field(200, gt=0)
     logging_steps: int = Field(10, gt=0)
@@ -91,6 +93,7 @@ def train(
     Raises InputError for unusable input before anything is written.
     """
     import datasets
+    import torch
     import transformers
     from transformers import TrainingArguments, set_seed
 
@@ -124,7 +127,8 @@ def train(
             raise InputError(f"{data}: prepared without a teacher; fix: prepare it with teacher {teacher}")
         teacher_model = load_model(teacher, options.dtype)
     set_seed(seed)
-    student_model = load_model(student, options.dtype)
+    # Adam's small steps are lost in bfloat16 weights, so the student keeps float32 ones and computes under autocast.
+    student_model = load_model(student)
     student_model.config.use_cache = False
     output.mkdir(parents=True, exist_ok=True)
     arguments = TrainingArguments(
@@ -133,6 +137,8 @@ def train(
         num_train_epochs=options.epochs or 1,
         per_device_train_batch_size=options.batch_size,
         gradient_accumulation_steps=options.gradient_accumulation_steps,
+        use_cpu=not torch.accelerator.is_available(),
+        bf16=options.dtype == "bfloat16",
         gradient_checkpointing=options.gradient_checkpointing,
         learning_rate=options.learning_rate,
         lr_scheduler_type=options.schedule,

@@ -153,7 +153,7 @@ class SharedVocabulary:
 
 
 def share_vocabulary(teacher: Vocabulary, student: Vocabulary) -> SharedVocabulary:
-    """Pair the tokens of two vocabularies by their bytes (method.md 1.6; arXiv 2504.11426, exact token alignment).
+    """Pair the tokens of two vocabularies by their bytes (docs/method.md; arXiv 2504.11426).
 
     Special tokens are paired by their role and never by their spelling. The end of sequence comes last, so that a token with two
     roles (GPT-2's begin and end) ends as the end.

@@ -115,7 +115,7 @@ class Method(ABC):
 
 
 def cross_entropy(batch: LabelledTokens) -> Term:
-    """−Σ log softmax(z)[label] over the student's labelled tokens (method.md 1.1), at temperature 1.
+    """−Σ log softmax(z)[label] over the student's labelled tokens (docs/method.md), at temperature 1.
 
     The softmax runs over all rows of the head, so that training pushes padded rows down as it does any other wrong token.
     """

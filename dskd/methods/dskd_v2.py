@@ -1,7 +1,7 @@
 """Dual-space knowledge distillation, version 2, for one vocabulary and, with exact token alignment, for two (arXiv 2504.11426).
 
-Notation of method.md: h_i, H_j hidden states entering the heads W_s, W_t of student and teacher; P, Q the projectors; 𝒜 the aligned
-pairs (i, j) whose teacher prediction t̂_j = argmax W_t H_j stands for a student token φ(t̂_j). With one vocabulary 𝒜 is
+Notation of docs/method.md: h_i, H_j are hidden states entering the heads W_s, W_t of student and teacher; P, Q the projectors; 𝒜
+the aligned pairs (i, j) whose teacher prediction t̂_j = argmax W_t H_j stands for a student token φ(t̂_j). With one vocabulary 𝒜 is
 every labelled token and φ the identity, so one piece of code serves both.
 """
 
@@ -31,9 +31,9 @@ class DualSpaceOptions(DistillationOptions):
 
 
 class DualSpaceDistillation(Method):
-    """L = (1 − α) L_CE + α (L_CE^{t→s} + L_KD^{stu} + L_KD^{tea}) (method.md 1.5, 1.6).
+    """L = (1 − α) L_CE + α (L_CE^{t→s} + L_KD^{stu} + L_KD^{tea}) (docs/method.md).
 
-    The published code divides the masked term by a count of the micro-batch (defect V2-14); here every count is of the whole step.
+    The published code divides the masked term by a count of the micro-batch; here every count is of the whole step.
     """
 
     paper = "arXiv 2504.11426"

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 @register
 class KnowledgeDistillation(Method):
-    """L = (1 − α) L_CE + α · mean over labelled tokens of D(p || q) (method.md 1.9), over real tokens only."""
+    """L = (1 − α) L_CE + α · mean over labelled tokens of D(p || q) (docs/method.md), over real tokens only."""
 
     name = "kd"
     title = "knowledge distillation"

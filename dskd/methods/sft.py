@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 @register
 class SupervisedFineTuning(Method):
-    """L = L_CE (method.md 1.1)."""
+    """L = L_CE (docs/method.md)."""
 
     name = "sft"
     title = "supervised fine-tuning"

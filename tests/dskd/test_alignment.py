@@ -14,7 +14,11 @@ from transformers import AutoTokenizer
 from dskd.alignment import align, align_tokenizers, byte_spans
 from dskd.vocabulary import Vocabulary
 
-TOKENIZERS = {"byte-level": byte_level(), "sentencepiece": sentencepiece(), "normalising": sentencepiece(normalise=True)}
+TOKENIZERS = {
+    "byte-level": byte_level(),
+    "sentencepiece": sentencepiece(),
+    "normalising": sentencepiece(normalise=True),
+}
 VOCABULARIES = {name: Vocabulary.from_tokenizer(tokenizer) for name, tokenizer in TOKENIZERS.items()}
 
 
@@ -81,11 +85,17 @@ def test_an_added_first_space_covers_nothing():
 @settings(max_examples=150, deadline=None)
 @given(st.text(alphabet=st.sampled_from("The fox is green. 42\n\t  éŁ東😀\u0301ﬁ#=()"), max_size=40))
 def test_pairs_equal_the_optimum_and_cover_equal_bytes(text):
-    for teacher, student in (("byte-level", "sentencepiece"), ("sentencepiece", "byte-level"), ("byte-level", "byte-level")):
+    for teacher, student in (
+        ("byte-level", "sentencepiece"),
+        ("sentencepiece", "byte-level"),
+        ("byte-level", "byte-level"),
+    ):
         encodings = []
         for name in (teacher, student):
             encoding = TOKENIZERS[name](text, add_special_tokens=False, return_offsets_mapping=True)
-            encodings.append((TOKENIZERS[name].convert_ids_to_tokens(encoding["input_ids"]), encoding["offset_mapping"]))
+            encodings.append(
+                (TOKENIZERS[name].convert_ids_to_tokens(encoding["input_ids"]), encoding["offset_mapping"])
+            )
         spans = [_spans(name, text)[1] for name in (teacher, student)]
         pairs = set(zip(*(side.tolist() for side in align(*spans)), strict=True))
         assert pairs == _optimum(text, encodings)

@@ -98,8 +98,10 @@ def test_pairs_point_at_tokens_with_the_same_bytes_whatever_the_padding(tmp_path
         right = labels["student"][batch["student_pairs"]].tolist()
         ends = (TOKENIZERS["byte-level"].eos_token_id, TOKENIZERS["sentencepiece"].eos_token_id)
         for t, s in zip(left, right, strict=True):
-            assert (t, s) == ends or vocabularies["teacher"].written[t] == vocabularies["student"].written[s].lstrip(b" ") or (
-                vocabularies["teacher"].written[t] == vocabularies["student"].written[s]
+            assert (
+                (t, s) == ends
+                or vocabularies["teacher"].written[t] == vocabularies["student"].written[s].lstrip(b" ")
+                or (vocabularies["teacher"].written[t] == vocabularies["student"].written[s])
             )
         assert (left.count(ends[0]), right.count(ends[1])) == (5, 5)
     np.testing.assert_array_equal(batches[0]["student_pairs"], batches[1]["student_pairs"])
@@ -125,11 +127,12 @@ def test_labels_are_the_next_tokens_and_positions_skip_padding(tmp_path, folders
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("", "no examples"),
+        ("", "the file is empty"),
         ('{"prompt": "a", "output": "b"}\n{"prompt": \n', r":2: not JSON"),
         ('{"prompt": "a"}\n', r":1: prompt and output must be strings"),
         ('\n{"prompt": "a", "output": ""}\n', r":2: output is empty"),
-        ("[1]\n", r":1: prompt and output"),
+        ('{"prompt": "a", "output": "\\ud83d"}\n', r":1: half of a surrogate pair"),
+        ("[1]\n", r":1: not a JSON object"),
     ],
 )
 def test_bad_files_are_one_line_errors_with_their_place(tmp_path, text, message):

@@ -1,4 +1,4 @@
-"""Every method against a slow reference: in probability space, one token at a time, straight from the formulas of docs/method.md."""
+"""Every method against a slow reference: in probability space, one token at a time, from the formulas of docs/method.md."""
 
 from __future__ import annotations
 
@@ -35,7 +35,9 @@ def _case(same: bool):
         return torch.randn(*shape, generator=generator)
 
     teacher_size = STUDENT if same else TEACHER
-    student_head = Head(random(STUDENT + 3, 6).requires_grad_(), (0.1 * random(STUDENT + 3)).requires_grad_(), 0.8, 0.0, STUDENT)
+    student_head = Head(
+        random(STUDENT + 3, 6).requires_grad_(), (0.1 * random(STUDENT + 3)).requires_grad_(), 0.8, 0.0, STUDENT
+    )
     teacher_head = Head(random(teacher_size + 2, 9), None, 1.0, 3.0, teacher_size)
     if same:
         ids = np.arange(STUDENT)

@@ -170,7 +170,10 @@ def test_a_student_is_an_ordinary_model_folder_with_its_projectors_beside_it(wor
     report = _run(world, tmp_path, name)
     folder = tmp_path / "model"
     model, tokenizer = AutoModelForCausalLM.from_pretrained(folder), AutoTokenizer.from_pretrained(folder)
-    assert tokenizer("The fox")["input_ids"] == AutoTokenizer.from_pretrained(world / _student_of(name))("The fox")["input_ids"]
+    assert (
+        tokenizer("The fox")["input_ids"]
+        == AutoTokenizer.from_pretrained(world / _student_of(name))("The fox")["input_ids"]
+    )
     assert model.config.use_cache
     assert (folder / "projectors.safetensors").exists() == name.startswith("dskd")
     assert report.steps == 6
@@ -178,6 +181,36 @@ def test_a_student_is_an_ordinary_model_folder_with_its_projectors_beside_it(wor
     assert report.tokens > 0
     assert report.losses["cross_entropy"] < 6.5
     assert not (tmp_path / "checkpoints").exists()
+
+
+@pytest.mark.parametrize("name", ["sft", "dskd-v2-eta"])
+def test_bfloat16_products_train_float32_weights_to_nearly_the_same_loss(world, tmp_path, name):
+    exact = _run(world, tmp_path / "exact", name, learning_rate=1e-3)
+    half = _run(
+        world,
+        tmp_path / "half",
+        name,
+        learning_rate=1e-3,
+        dtype="bfloat16",
+        gradient_accumulation_steps=2,
+        batch_size=2,
+    )
+    assert half.losses["cross_entropy"] == pytest.approx(exact.losses["cross_entropy"], rel=0.02)
+    assert all(value.dtype == torch.float32 for value in _weights(tmp_path / "half").values())
+
+
+def test_gradient_checkpointing_changes_nothing(world, tmp_path):
+    whole = _run(world, tmp_path / "whole", "dskd-v2-eta")
+    saved = _run(world, tmp_path / "saved", "dskd-v2-eta", gradient_checkpointing=True)
+    assert saved.losses["loss"] == pytest.approx(whole.losses["loss"], rel=1e-5)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("name", methods.METHODS)
+def test_a_gpu_gives_the_loss_of_the_cpu(world, tmp_path, name, monkeypatch):
+    on_gpu = _run(world, tmp_path / "gpu", name)
+    monkeypatch.setattr(torch.accelerator, "is_available", lambda: False)
+    assert _run(world, tmp_path / "cpu", name).losses["loss"] == pytest.approx(on_gpu.losses["loss"], rel=1e-3)
 
 
 def test_projectors_are_trained_at_their_own_rate(world, tmp_path):

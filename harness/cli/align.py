@@ -1,0 +1,75 @@
+"""`harness align`: how well two tokenizers align on a text, before any training."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import click
+
+from dskd.errors import InputError
+from dskd.jsonl import read_objects
+
+
+def _texts(path: Path) -> list[str]:
+    texts = []
+    for number, row in read_objects(path):
+        if not isinstance(row.get("text"), str):
+            raise InputError(f'{path}:{number}: no string under "text"; fix: write each line as {{"text": "…"}}')
+        texts.append(row["text"])
+    return texts
+
+
+@click.command(
+    name="align",
+    epilog="""\b
+Examples:
+  harness align --teacher models/qwen --student models/gpt2 --text corpus.jsonl
+  harness align --teacher T --student S --text corpus.jsonl --json --pairs-out pairs.jsonl""",
+)
+@click.option("--teacher", required=True, type=click.Path(path_type=Path), help="Folder with the teacher's tokenizer.")
+@click.option("--student", required=True, type=click.Path(path_type=Path), help="Folder with the student's tokenizer.")
+@click.option("--text", required=True, type=click.Path(dir_okay=False, path_type=Path), help='JSONL of {"text": …}.')
+@click.option(
+    "--pairs-out",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help='Write {"teacher": [i…], "student": [j…]} for each document.',
+)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
+def command(teacher: Path, student: Path, text: Path, pairs_out: Path | None, as_json: bool) -> None:
+    """Pair the tokens of two tokenizers that stand on the very same bytes, and count them.
+
+    The share is of the student's tokens: distillation across vocabularies learns at these. Indices are into
+    tokenizer(text, add_special_tokens=False).
+    """
+    from rich.console import Console
+    from rich.progress import track
+
+    from dskd.alignment import align_tokenizers
+    from dskd.models import load_tokenizer
+    from harness.store import write_jsonl_atomic
+
+    texts = _texts(text)
+    tokenizers = [load_tokenizer(folder) for folder in (teacher, student)]
+    stderr = Console(stderr=True)
+    progress = track(texts, "aligning", console=stderr, disable=not stderr.is_terminal, transient=True)
+    summary = align_tokenizers(*tokenizers, progress)
+    if pairs_out is not None:
+        write_jsonl_atomic(pairs_out, [{"teacher": left, "student": right} for left, right in summary.pairs])
+    figures = {
+        "documents": summary.documents,
+        "teacher_tokens": summary.teacher_tokens,
+        "student_tokens": summary.student_tokens,
+        "aligned": summary.aligned,
+        "aligned_share": summary.aligned_share,
+        "shared_vocabulary": summary.shared_vocabulary,
+    }
+    if as_json:
+        click.echo(json.dumps(figures))
+        return
+    for name, value in figures.items():
+        click.echo(
+            f"{name.replace('_', ' '):18} {value:.4f}"
+            if isinstance(value, float)
+            else f"{name.replace('_', ' '):18} {value:,}"
+        )

@@ -1,0 +1,75 @@
+from __future__ import annotations
+
+import json
+
+import pytest
+from click.testing import CliRunner
+from tokenizers import Tokenizer, models
+from transformers import AutoTokenizer
+
+from harness.cli import main
+from harness.smallworld import write_world
+
+
+@pytest.fixture(scope="module")
+def tokenizers(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("world")
+    write_world(folder)
+    return folder / "tokenizers"
+
+
+def _align(tokenizers, text, *more):
+    arguments = ["--teacher", str(tokenizers / "bytelevel"), "--student", str(tokenizers / "sentencepiece")]
+    return CliRunner().invoke(main, ["align", *arguments, "--text", str(text), *more])
+
+
+def test_figures_and_pairs_of_two_kinds_of_tokenizer(tokenizers, tmp_path):
+    texts = ["Question: Zoë has 3 apples.\nAnswer:", "def f(x):\n    return x + 1\n", "東京 😀"]
+    file = tmp_path / "text.jsonl"
+    file.write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
+    result = _align(tokenizers, file, "--json", "--pairs-out", str(tmp_path / "pairs.jsonl"))
+    assert result.exit_code == 0, result.output
+    figures = json.loads(result.stdout)
+    assert figures["documents"] == 3
+    assert figures["aligned_share"] == figures["aligned"] / figures["student_tokens"] > 0.6
+    pairs = [json.loads(line) for line in (tmp_path / "pairs.jsonl").read_text().splitlines()]
+    assert sum(len(line["student"]) for line in pairs) == figures["aligned"]
+    teacher, student = (AutoTokenizer.from_pretrained(tokenizers / name) for name in ("bytelevel", "sentencepiece"))
+    for text, line in zip(texts, pairs, strict=True):
+        ids = [tokenizer(text, add_special_tokens=False)["input_ids"] for tokenizer in (teacher, student)]
+        assert len(line["teacher"]) == len(line["student"])
+        for i, j in zip(line["teacher"], line["student"], strict=True):
+            alike = [t.decode([k]).strip() for t, k in zip((teacher, student), (ids[0][i], ids[1][j]), strict=True)]
+            assert alike[0] == alike[1]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("", "the file is empty"),
+        ('{"text": "a"}\n{"text": 3}\n', ':2: no string under "text"'),
+        ('{"text": "a"\n', ":1: not JSON"),
+    ],
+)
+def test_bad_text_files_are_one_line_and_exit_code_2(tokenizers, tmp_path, content, message):
+    file = tmp_path / "text.jsonl"
+    file.write_text(content)
+    result = _align(tokenizers, file, "--pairs-out", str(tmp_path / "pairs.jsonl"))
+    assert result.exit_code == 2
+    assert message in result.stderr
+    assert len(result.stderr.strip().splitlines()) == 1
+    assert not (tmp_path / "pairs.jsonl").exists()
+
+
+def test_a_folder_without_a_usable_tokenizer_is_exit_code_2(tokenizers, tmp_path):
+    file = tmp_path / "text.jsonl"
+    file.write_text('{"text": "a"}\n')
+    words = tmp_path / "words"
+    words.mkdir()
+    Tokenizer(models.WordLevel({"a": 0, "[UNK]": 1}, unk_token="[UNK]")).save(str(words / "tokenizer.json"))
+    for folder, message in ((tmp_path / "nowhere", "no such tokenizer folder"), (words, "fix:")):
+        result = CliRunner().invoke(
+            main, ["align", "--teacher", str(folder), "--student", str(tokenizers / "bytelevel"), "--text", str(file)]
+        )
+        assert result.exit_code == 2
+        assert message in result.stderr
