@@ -1,0 +1,130 @@
+"""`harness score`: a file of predictions to scores."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import click
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from dskd.errors import InputError
+
+EPILOG = """\b
+Examples:
+  harness score --task gsm8k --predictions answers.jsonl
+  harness score --task dolly --predictions answers.jsonl --json > dolly.json
+  harness score --task humaneval --predictions completions.jsonl --allow-code-execution --samples-out samples.jsonl
+
+\b
+A line of the file: {"id": "HumanEval/0", "output": "    return ..."}
+The data of the real tasks is looked for in the folder that HARNESS_DATA names."""
+
+
+@click.command("score", epilog=EPILOG)
+@click.option("--task", "task_name", required=True, metavar="TASK", help="The task; `harness list tasks` has them all.")
+@click.option(
+    "--predictions",
+    required=True,
+    type=click.Path(path_type=Path),
+    metavar="FILE.jsonl",
+    help='Lines {"id": ..., "output": ...}, at least one for every id of the task; several of an id are its samples. '
+    "The id is the data set's own (HumanEval/0) or the row number in its file, from 0.",
+)
+@click.option(
+    "--samples-out",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Write a line per sample: its scores, what was extracted, and how it came out.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of a table.")
+@click.option("--allow-code-execution", is_flag=True, help="Accept that the task runs the code that a model wrote.")
+@click.pass_context
+def command(
+    context: click.Context,
+    task_name: str,
+    predictions: Path,
+    samples_out: Path | None,
+    as_json: bool,
+    allow_code_execution: bool,
+) -> None:
+    """Score a file of predictions on the whole test set of a task.
+
+    Exits with 1 if the harness itself could not score some samples; those count as neither right nor wrong.
+    """
+    from harness import tasks
+    from harness.scoring import score_predictions
+    from harness.store import write_jsonl_atomic
+
+    task = tasks.load(task_name)
+    if samples_out is not None and samples_out.is_dir():
+        raise InputError(f"--samples-out: {samples_out} is a folder; name a file")
+    with _progress(f"scoring {task.name}") as progress:
+        samples, summary = score_predictions(
+            task, predictions, allow_code_execution=allow_code_execution, progress=progress
+        )
+    if samples_out is not None:
+        write_jsonl_atomic(samples_out, samples)
+    if as_json:
+        click.echo(json.dumps(_contract(task, summary), indent=2))
+    else:
+        _print_table(task, summary)
+    if errors := summary["n"]["harness_error"]:
+        click.echo(
+            f"warning: {errors} samples could not be scored by the harness itself; --samples-out says why", err=True
+        )
+        context.exit(1)
+
+
+def _contract(task: Any, summary: dict[str, Any]) -> dict[str, Any]:
+    """Return what --json prints, which other programs read: its keys are part of the interface."""
+    metrics = {
+        name: {key: metric[key] for key in ("value", "stderr", "ci95", "n")}
+        for name, metric in summary["metrics"].items()
+    }
+    return {"task": task.name, "version": task.version, "metrics": metrics, "n": summary["n"]}
+
+
+def _print_table(task: Any, summary: dict[str, Any]) -> None:
+    table = Table(title=f"{task.name}, version {task.version}", title_justify="left")
+    table.add_column("metric")
+    for column in ("value", "95 % interval", "standard error", "n"):
+        table.add_column(column, justify="right")
+    for name, metric in summary["metrics"].items():
+        interval = metric["ci95"]
+        table.add_row(
+            name,
+            _number(metric["value"]),
+            "–" if interval is None else f"{_number(interval[0])} to {_number(interval[1])}",
+            _number(metric["stderr"]),
+            str(metric["n"]),
+        )
+    Console().print(table)
+    n = summary["n"]
+    click.echo(
+        f"{n['total']} samples: {n['scored']} scored, {n['invalid']} invalid, {n['truncated']} truncated, "
+        f"{n['harness_error']} harness errors"
+    )
+
+
+def _number(value: float | None) -> str:
+    return "–" if value is None else f"{value:.2f}"
+
+
+@contextmanager
+def _progress(title: str) -> Iterator[Callable[[int, int], None]]:
+    """A bar with the time left, on stderr, and only where that is a terminal."""
+    console = Console(stderr=True)
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, disable=not console.is_terminal, transient=True) as progress:
+        bar = progress.add_task(title, total=None)
+
+        def update(done: int, total: int) -> None:
+            progress.update(bar, completed=done, total=total)
+
+        yield update

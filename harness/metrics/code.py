@@ -1,0 +1,38 @@
+"""Scores functions by running their tests, as HumanEval does."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from harness.code_execution import Execution, run_programs
+from harness.metrics.sample import HARNESS_ERROR, INVALID, SampleScore
+from harness.metrics.text import cut_at_stop
+
+
+def program(doc: Mapping[str, Any], completion: str) -> str:
+    """Return the whole program of a HumanEval document and a completion: it runs to its end if the tests pass."""
+    return f"{doc['prompt']}{completion}\n{doc['test']}\ncheck({doc['entry_point']})"
+
+
+def score_completions(
+    docs: Sequence[Mapping[str, Any]], outputs: Sequence[str], stop: Sequence[str], advance: Callable[[], None]
+) -> list[SampleScore]:
+    """Score completions, one for each document; `advance` is called after each. The caller has permission to run them.
+
+    A blank completion is invalid and not run: a function without a body passes no test.
+    """
+    completions = [cut_at_stop(output, stop) for output in outputs]
+    to_run = [number for number, completion in enumerate(completions) if completion.strip()]
+    for _ in range(len(outputs) - len(to_run)):
+        advance()
+    executions = run_programs([program(docs[number], completions[number]) for number in to_run], advance=advance)
+    ended = dict(zip(to_run, executions, strict=True))
+    return [_score(completion, ended.get(number)) for number, completion in enumerate(completions)]
+
+
+def _score(completion: str, execution: Execution | None) -> SampleScore:
+    if execution is None:
+        return SampleScore({"pass@1": 0.0}, {"completion": None}, INVALID)
+    passed = None if execution.outcome == HARNESS_ERROR else 100.0 * (execution.outcome == "passed")
+    return SampleScore({"pass@1": passed}, {"completion": completion}, execution.outcome, execution.detail)

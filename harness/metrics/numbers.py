@@ -1,0 +1,90 @@
+r"""Scores the final number of a worked answer, as GSM8K does: two rules of lm-eval's, and one of ours.
+
+`strict` and `flexible` are those of lm-eval's task gsm8k, version 3, to the letter, so that tables can be compared:
+they see the output as it was handed over (lm-eval's models, like ours, have cut it at the stop). What they miss is a
+matter of form: strict wants "#### 18", flexible takes a sentence's full stops for a number, and neither knows that
+18.00 is 18.
+
+`numeric` reads the number that the answer gives and compares values. It is the headline.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from fractions import Fraction
+
+from harness.metrics.sample import INVALID, SampleScore
+from harness.metrics.text import cut_at_stop
+
+_STRICT = re.compile(r"#### (\-?[0-9\.\,]+)")
+_FLEXIBLE = re.compile(r"(-?[$0-9.,]{2,})|(-?[0-9]+)")
+_NUMBER = re.compile(
+    r"(?:(?<![0-9)])-)?"  # a minus after a digit or a bracket subtracts
+    r"(?:[0-9]{1,3}(?:,[0-9]{2,3})*,[0-9]{3}(?![0-9])(?:\.[0-9]+)?|[0-9]+(?:\.[0-9]+)?|\.[0-9]+)"
+    r"(?:/0*[1-9][0-9]*(?![0-9]*\.[0-9]))?"
+)
+# Longer digit strings are a model that cannot stop, and costly to turn into a number.
+_MOST_DIGITS = 200
+
+
+def score_number(reference: str, output: str, stop: Sequence[str]) -> SampleScore:
+    """Score an output against a GSM8K answer, whose number stands after "#### "."""
+    answer = cut_at_stop(output, stop)
+    number = find_number(answer)
+    extracted = {"numeric": number, "strict": extract_strict(output), "flexible": extract_flexible(output)}
+    scores: dict[str, float | None] = {
+        "numeric": 100.0 * (number is not None and value(number) == value(reference.rpartition("####")[2])),
+        "strict": 100.0 * equals_as_lm_eval(extracted["strict"], reference),
+        "flexible": 100.0 * equals_as_lm_eval(extracted["flexible"], reference),
+    }
+    outcome = INVALID if number is None else "correct" if scores["numeric"] else "wrong"
+    return SampleScore(scores, extracted, outcome)
+
+
+def extract_strict(output: str) -> str | None:
+    """Return the first number after "#### ", as lm-eval's strict-match; None where that says "[invalid]"."""
+    matches = _STRICT.findall(output)
+    return matches[0].strip() if matches else None
+
+
+def extract_flexible(output: str) -> str | None:
+    """Return the last thing like a number, as lm-eval's flexible-extract; None where that says "[invalid]"."""
+    matches = _FLEXIBLE.findall(output)
+    return (matches[-1][0] or matches[-1][1]).strip() if matches else None
+
+
+def equals_as_lm_eval(extracted: str | None, reference: str) -> bool:
+    """Return whether lm-eval's exact_match, with the settings of gsm8k, finds the two equal."""
+    left, right = (_ignore_as_lm_eval(side) for side in ("[invalid]" if extracted is None else extracted, reference))
+    return left == right
+
+
+def find_number(answer: str) -> str | None:
+    """Return the number that an answer gives: the first after its last "####", or without one the last of all."""
+    _, mark, tail = answer.rpartition("####")
+    numbers = _NUMBER.findall(_plain(tail))
+    if not numbers:
+        return None
+    return numbers[0] if mark else numbers[-1]
+
+
+def value(text: str) -> Fraction | None:
+    """Return the value of a text's first number ("18.00" is 18, "3/4" is 0.75); None without one or if endless."""
+    match = _NUMBER.search(_plain(text))
+    if match is None or len(match[0]) > _MOST_DIGITS:
+        return None
+    numerator, _, denominator = match[0].replace(",", "").partition("/")
+    return Fraction(numerator) / Fraction(denominator or 1)
+
+
+def _plain(text: str) -> str:
+    """Drop what only dresses a number up: currency, percent, LaTeX and Markdown."""
+    text = text.replace("\N{MINUS SIGN}", "-").replace("*", " ")
+    return re.sub(r"[$%\\{}]", "", text)
+
+
+def _ignore_as_lm_eval(text: str) -> str:
+    r"""Remove, in this order, what gsm8k's regexes_to_ignore remove: ",", "\$", "(?s).*#### " and "\.$"."""
+    text = text.replace(",", "").replace("$", "").rpartition("#### ")[2]
+    return re.sub(r"\.$", "", text).lower()

@@ -1,0 +1,47 @@
+"""What scoring says about one output."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+INVALID = "invalid"
+HARNESS_ERROR = "harness_error"
+
+
+@dataclass(frozen=True)
+class SampleScore:
+    """The scores of one output and how they came about.
+
+    `scores` maps each metric of the task to 0..100, or to None where the harness could not score the output, which is
+    never a wrong answer. `extracted` is what was read out of the output (None where nothing was). `outcome` is
+    "invalid" where nothing could be extracted; otherwise "correct" or "wrong" (numbers), "scored" (Rouge-L), or the
+    sandbox's word (code, see `harness.code_execution`), with `detail` to say more.
+    """
+
+    scores: dict[str, float | None]
+    extracted: dict[str, str | None]
+    outcome: str
+    detail: str = field(default="", compare=False)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the fields as they stand in a line of samples.jsonl; `detail` only where there is one."""
+        fields = asdict(self)
+        if not self.detail:
+            del fields["detail"]
+        return fields
+
+
+def score_each(
+    score: Callable[[Mapping[str, Any], str], SampleScore],
+    docs: Sequence[Mapping[str, Any]],
+    outputs: Sequence[str],
+    advance: Callable[[], None],
+) -> list[SampleScore]:
+    """Return the score of each document's output, one after another; `advance` is called after each."""
+    scores = []
+    for doc, output in zip(docs, outputs, strict=True):
+        scores.append(score(doc, output))
+        advance()
+    return scores

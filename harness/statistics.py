@@ -1,0 +1,83 @@
+"""Means and their uncertainty: pure functions over arrays, in the units they are given."""
+
+from __future__ import annotations
+
+import math
+from statistics import NormalDist
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+RESAMPLES = 10_000
+CONFIDENCE = 0.95
+# Indices drawn at a time, so that the bootstrap of a large set stays small in memory.
+_BLOCK = 4_000_000
+
+
+def mean_and_error(values: ArrayLike) -> tuple[float, float | None]:
+    """Return the mean of [n] values and its standard error, s/√n with s from n-1; the error of one value is None.
+
+    ValueError for no values.
+    """
+    array = _array(values)
+    error = float(array.std(ddof=1)) / math.sqrt(array.size) if array.size > 1 else None
+    return float(array.mean()), error
+
+
+def wilson_interval(successes: int, n: int, confidence: float = CONFIDENCE) -> tuple[float, float]:
+    """Return Wilson's score interval of a proportion, in 0..1 (Wilson 1927).
+
+    Unlike the mean ± 1.96 standard errors it stays inside 0..1 and has a width at 0 of n and n of n.
+    ValueError unless 0 <= successes <= n and n > 0.
+    """
+    if not 0 <= successes <= n or n == 0:
+        raise ValueError(f"{successes} successes of {n}")
+    z = NormalDist().inv_cdf((1 + confidence) / 2)
+    share = successes / n
+    scale = 1 + z * z / n
+    centre = (share + z * z / (2 * n)) / scale
+    half = z / scale * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
+    # At the ends the two terms cancel exactly; rounding must not lead past them.
+    return (0.0 if successes == 0 else centre - half), (1.0 if successes == n else centre + half)
+
+
+def bootstrap_interval(
+    values: ArrayLike, *, seed: int = 0, resamples: int = RESAMPLES, confidence: float = CONFIDENCE
+) -> tuple[float, float]:
+    """Return the percentile bootstrap interval of the mean of [n] independent values (Efron 1979), in their unit.
+
+    Equal seeds give equal intervals, equal values one without width. ValueError for fewer than two values.
+    """
+    array = _array(values)
+    if array.size == 1:
+        raise ValueError("one value says nothing of its spread")
+    random = np.random.default_rng(seed)
+    means = np.empty(resamples)
+    block = max(1, _BLOCK // array.size)
+    for start in range(0, resamples, block):
+        size = min(block, resamples - start)
+        means[start : start + size] = array[random.integers(0, array.size, (size, array.size))].mean(axis=1)
+    low, high = np.quantile(means, [(1 - confidence) / 2, (1 + confidence) / 2])
+    return float(low), float(high)
+
+
+def pass_at_k(n: int, correct: int, k: int) -> float | None:
+    """Return the chance, in 0..1, that one of k samples is right, estimated from n samples of which `correct` are.
+
+    1 - C(n-c, k) / C(n, k), the unbiased estimator of the Codex paper (Chen et al. 2021, equation 1). None if there are
+    fewer than k samples: then it cannot be estimated. ValueError unless 0 <= correct <= n and k > 0.
+    """
+    if not 0 <= correct <= n or k < 1:
+        raise ValueError(f"{correct} correct of {n} samples, k = {k}")
+    if n < k:
+        return None
+    if n - correct < k:
+        return 1.0
+    return 1.0 - math.prod(1 - k / i for i in range(n - correct + 1, n + 1))
+
+
+def _array(values: ArrayLike) -> np.ndarray:
+    array = np.asarray(values, dtype=np.float64)
+    if array.ndim != 1 or array.size == 0:
+        raise ValueError(f"values of shape {array.shape}: expected [n] with n > 0")
+    return array

@@ -1,0 +1,46 @@
+"""GSM8K: school mathematics in words, scored by the final number. The card (README.md) has the protocol."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from harness.data_files import DataFile, HubRows
+from harness.lm_eval_hooks import hooks
+from harness.metrics.numbers import score_number
+from harness.metrics.sample import SampleScore, score_each
+
+DATA = DataFile(
+    path="gsm8k/test.jsonl",
+    sha256="3730d312f6e3440559ace48831e51066acaca737f6eabec99bccb9e4b3c39d14",
+    hub=HubRows(
+        repository="openai/gsm8k",
+        configuration="main",
+        split="test",
+        fields=("question", "answer"),
+        rows_sha256="4e5512f7375377feb45da254f295ff7fe6b5e72594ce075b1c12f7417ed52668",
+    ),
+)
+
+
+def documents() -> list[dict[str, Any]]:
+    """Return the 1,319 rows of the test set, numbered from 0."""
+    return [{"id": str(number), **row} for number, row in enumerate(DATA.rows())]
+
+
+def prompt(doc: dict[str, Any]) -> str:
+    """Return lm-eval's prompt, without examples."""
+    return f"Question: {doc['question']}\nAnswer:"
+
+
+def gold(doc: dict[str, Any]) -> str:
+    """Return the worked answer, as a model would write it after the prompt."""
+    return f" {doc['answer']}"
+
+
+def score_many(
+    docs: Sequence[dict[str, Any]], outputs: Sequence[str], stop: Sequence[str], advance: Callable[[], None]
+) -> list[SampleScore]:
+    """Return by each of the three rules whether the final number is right."""
+    return score_each(lambda doc, output: score_number(doc["answer"], output, stop), docs, outputs, advance)
+
+
+dataset, score_outputs, process_results = hooks("gsm8k")

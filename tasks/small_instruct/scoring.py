@@ -1,0 +1,34 @@
+"""The small world's instructions, in Dolly's format and scored as Dolly is."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from harness.lm_eval_hooks import hooks
+from harness.metrics.rouge import score_response
+from harness.metrics.sample import SampleScore, score_each
+from harness.smallworld import prompt_of, test_docs
+
+
+def documents() -> list[dict[str, Any]]:
+    """Return the test set of the small world, numbered from 0."""
+    return [{"id": str(number), **doc} for number, doc in enumerate(test_docs("small_instruct"))]
+
+
+def prompt(doc: dict[str, Any]) -> str:
+    """Return the instruction, in the template that the small world's models are trained on."""
+    return prompt_of("small_instruct", doc)
+
+
+def gold(doc: dict[str, Any]) -> str:
+    """Return the reference."""
+    return doc["output"]
+
+
+def score_many(
+    docs: Sequence[dict[str, Any]], outputs: Sequence[str], stop: Sequence[str], advance: Callable[[], None]
+) -> list[SampleScore]:
+    """Return Rouge-L and exact match of each output."""
+    return score_each(lambda doc, output: score_response([doc["output"]], output, stop), docs, outputs, advance)
+
+
+dataset, score_outputs, process_results = hooks("small_instruct")

@@ -1,0 +1,34 @@
+"""The small world's word problems, in GSM8K's format and scored as GSM8K is."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from harness.lm_eval_hooks import hooks
+from harness.metrics.numbers import score_number
+from harness.metrics.sample import SampleScore, score_each
+from harness.smallworld import prompt_of, test_docs
+
+
+def documents() -> list[dict[str, Any]]:
+    """Return the test set of the small world, numbered from 0."""
+    return [{"id": str(number), **doc} for number, doc in enumerate(test_docs("small_math"))]
+
+
+def prompt(doc: dict[str, Any]) -> str:
+    """Return the question, as the small world's models are trained on it."""
+    return prompt_of("small_math", doc)
+
+
+def gold(doc: dict[str, Any]) -> str:
+    """Return the worked answer, as a model would write it after the prompt."""
+    return f" {doc['answer']}"
+
+
+def score_many(
+    docs: Sequence[dict[str, Any]], outputs: Sequence[str], stop: Sequence[str], advance: Callable[[], None]
+) -> list[SampleScore]:
+    """Return by each of the three rules whether the final number is right."""
+    return score_each(lambda doc, output: score_number(doc["answer"], output, stop), docs, outputs, advance)
+
+
+dataset, score_outputs, process_results = hooks("small_math")

@@ -1,0 +1,123 @@
+"""The three GSM8K rules on the golden vectors of the specification, and lm-eval's own classes on the same texts."""
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from harness.metrics.numbers import (
+    equals_as_lm_eval,
+    extract_flexible,
+    extract_strict,
+    find_number,
+    score_number,
+    value,
+)
+
+STOP = ["Question:", "</s>", "<|im_end|>"]
+
+# Output, gold, whether strict and flexible (measured with lm-eval's gsm8k, version 3) and numeric hold it for right.
+GOLDEN = [
+    ("#### 18", "18", True, True, True),
+    ("#### 1,800", "1800", True, True, True),
+    ("#### $18", "18", False, True, True),
+    ("#### 18.00", "18", False, False, True),
+    ("#### -5", "-5", True, True, True),
+    ("#### \N{MINUS SIGN}5", "-5", False, False, True),
+    ("The answer is 18.", "18", False, True, True),
+    ("so he makes $18.00 per day", "18", False, False, True),
+    ("Total = 70,000.", "70000", False, True, True),
+    ("That is 18, ok...", "18", False, False, True),
+    ("It is 18%.", "18", False, True, True),
+    (r"\boxed{18}", "18", False, True, True),
+    ("18 eggs in 2 days", "18", False, False, False),
+    ("The answer is 3/4", "0.75", False, False, True),
+    ("x=5-10=-5.", "-5", False, True, True),
+    ("#### 5\n\nQuestion: foo\n#### 9", "5", True, False, True),
+    ("#### 5 apples", "5", True, True, True),
+    ("#### 1.", "1", True, True, True),
+]
+
+
+@pytest.mark.parametrize(("output", "gold", "strict", "flexible", "numeric"), GOLDEN)
+def test_the_golden_vectors_hold(output, gold, strict, flexible, numeric):
+    score = score_number(f"Some steps.\n#### {gold}", output, STOP)
+    assert score.scores == {"numeric": 100.0 * numeric, "strict": 100.0 * strict, "flexible": 100.0 * flexible}
+    assert score.outcome == ("correct" if numeric else "wrong")
+
+
+def test_flexible_is_right_once_the_output_is_cut_at_the_stop():
+    assert score_number("#### 5", "#### 5\n\n", STOP).scores["flexible"] == 100.0
+
+
+@pytest.mark.parametrize(
+    ("answer", "number"),
+    [
+        ("first 3 #### 4 and then #### 5, or 6", "5"),  # the first after the last mark
+        ("(10)-4", "4"),  # after a bracket the minus subtracts
+        ("it falls by -4", "-4"),
+        ("#### -$5", "-5"),
+        ("**-18**", "-18"),
+        ("70{,}000", "70,000"),
+        ("1,2,3", "3"),  # a list, no thousands
+        ("2,00,000 rupees", "2,00,000"),
+        ("half is .5", ".5"),
+        ("3/0", "0"),  # no fraction
+        ("1.5.", "1.5"),
+        ("####", None),  # broken off before its answer
+        ("see 12 ####", None),
+        ("no idea...", None),
+        ("", None),
+    ],
+)
+def test_the_number_of_an_answer_is_found(answer, number):
+    assert find_number(answer) == number
+
+
+def test_an_answer_without_a_number_is_invalid():
+    score = score_number("#### 3", "I do not know...", STOP)
+    assert score.outcome == "invalid"
+    assert score.extracted["numeric"] is None
+    assert set(score.scores.values()) == {0.0}
+
+
+def test_a_number_without_end_is_wrong_and_costs_nothing():
+    assert value("9" * 100_000) is None
+    assert score_number("#### 3", "9" * 100_000, STOP).outcome == "wrong"
+
+
+LM_EVAL_TEXT = st.text(alphabet="0123456789.,$-#% aZ\n/", max_size=30)
+
+
+@settings(max_examples=300, deadline=None)
+@given(output=LM_EVAL_TEXT, gold=st.sampled_from(["18", "1,800", "-5", "0.75"]))
+def test_strict_and_flexible_are_lm_eval_s_own(output, gold):
+    from lm_eval.api.metrics import exact_match_hf_evaluate
+    from lm_eval.filters.extraction import RegexFilter
+
+    reference = f"1 + 1 = <<1+1=2>>2\n#### {gold}"
+    for ours, theirs in (
+        (extract_strict, RegexFilter(r"#### (\-?[0-9\.\,]+)")),
+        (extract_flexible, RegexFilter(r"(-?[$0-9.,]{2,})|(-?[0-9]+)", group_select=-1)),
+    ):
+        (extracted,) = theirs.apply([[output]], [{}])[0]
+        assert (ours(output) or "[invalid]") == extracted
+        match = exact_match_hf_evaluate(
+            predictions=[extracted],
+            references=[reference],
+            ignore_case=True,
+            ignore_punctuation=False,
+            regexes_to_ignore=[",", "\\$", "(?s).*#### ", "\\.$"],
+        )["exact_match"]
+        assert equals_as_lm_eval(ours(output), reference) == bool(match)
+
+
+@pytest.mark.parametrize(("output", "gold", "strict", "flexible", "numeric"), GOLDEN)
+def test_lm_eval_gives_the_golden_vectors_their_marks(output, gold, strict, flexible, numeric):
+    from lm_eval.filters.extraction import RegexFilter
+
+    for pattern, select, right in (
+        (r"#### (\-?[0-9\.\,]+)", 0, strict),
+        (r"(-?[$0-9.,]{2,})|(-?[0-9]+)", -1, flexible),
+    ):
+        (extracted,) = RegexFilter(pattern, select).apply([[output]], [{}])[0]
+        assert equals_as_lm_eval(extracted, f"#### {gold}") == right

@@ -1,0 +1,87 @@
+"""Rouge-L and exact match against slow references and the rules of the specification."""
+
+import random
+import re
+
+import pytest
+from nltk.stem.porter import PorterStemmer
+
+from harness.metrics.rouge import clean, normalise, rouge_l, score_response
+
+STOP = ["<|endoftext|>"]
+
+
+def slow_rouge_l(reference: str, response: str) -> float:
+    """Rouge-L from its definition: the longest common subsequence by recursion over suffixes."""
+    stem = PorterStemmer().stem
+    sides = [
+        [stem(word) if len(word) > 3 else word for word in re.sub(r"[^a-z0-9]+", " ", text.lower()).split()]
+        for text in (reference, response)
+    ]
+    left, right = sides
+    memory: dict[tuple[int, int], int] = {}
+
+    def longest(i: int, j: int) -> int:
+        if i == len(left) or j == len(right):
+            return 0
+        if (i, j) not in memory:
+            memory[i, j] = (
+                1 + longest(i + 1, j + 1) if left[i] == right[j] else max(longest(i + 1, j), longest(i, j + 1))
+            )
+        return memory[i, j]
+
+    common = longest(0, 0)
+    if common == 0:
+        return 0.0
+    precision, recall = common / len(right), common / len(left)
+    return 100 * 2 * precision * recall / (precision + recall)
+
+
+def test_rouge_l_is_the_f_measure_of_the_longest_common_subsequence_of_stems():
+    words = [
+        "the",
+        "cats",
+        "were",
+        "running",
+        "quickly",
+        "and",
+        "3",
+        "dogs",
+        "ran",
+        "to",
+        "a",
+        "cat's",
+        "house,",
+        "houses",
+    ]
+    draw = random.Random(0)
+    for _ in range(200):
+        reference, response = (" ".join(draw.choices(words, k=draw.randint(0, 12))) for _ in range(2))
+        assert rouge_l(reference, response) == pytest.approx(slow_rouge_l(reference, response))
+
+
+def test_texts_without_ascii_letters_score_zero():
+    assert rouge_l("北京", "北京") == 0.0
+    assert rouge_l("anything", "") == 0.0
+
+
+def test_the_best_of_the_references_counts():
+    score = score_response(["a red house", "The blue sky."], "the blue sky", STOP)
+    assert score.scores == {"rouge_l": 100.0, "exact_match": 100.0}
+
+
+def test_exact_match_ignores_case_punctuation_and_space_but_not_articles():
+    assert normalise("  It's  RED, \n") == "its red"
+    assert score_response(["red house"], "Red, house!", STOP).scores["exact_match"] == 100.0
+    assert score_response(["red house"], "a red house", STOP).scores["exact_match"] == 0.0
+
+
+def test_an_output_is_cut_cleaned_and_stripped():
+    assert clean("  one<n>two <|endoftext|> three", STOP) == "one\ntwo"
+
+
+def test_an_empty_output_is_invalid_and_scores_zero():
+    score = score_response(["yes"], " \n<|endoftext|>yes", STOP)
+    assert score.outcome == "invalid"
+    assert score.extracted == {"response": None}
+    assert score.scores["rouge_l"] == 0.0

@@ -1,0 +1,77 @@
+"""Intervals and estimators against published values and slow references written another way."""
+
+import itertools
+import math
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from harness.statistics import bootstrap_interval, mean_and_error, pass_at_k, wilson_interval
+
+
+def test_the_mean_and_its_error_are_those_of_a_sample():
+    values = [0.0, 100.0, 50.0, 25.0]
+    mean, error = mean_and_error(values)
+    assert mean == pytest.approx(43.75)
+    assert error == pytest.approx(stats.sem(values))
+
+
+def test_one_value_has_no_error_and_none_has_no_mean():
+    assert mean_and_error([3.0]) == (3.0, None)
+    with pytest.raises(ValueError, match="n > 0"):
+        mean_and_error([])
+
+
+@pytest.mark.parametrize(("successes", "n"), [(0, 10), (10, 10), (1, 2), (462, 1319), (33, 164)])
+def test_wilson_s_interval_is_that_of_scipy(successes, n):
+    expected = stats.binomtest(successes, n).proportion_ci(method="wilson")
+    assert wilson_interval(successes, n) == pytest.approx((expected.low, expected.high), abs=1e-12)
+
+
+def test_wilson_s_interval_needs_a_proportion():
+    for successes, n in ((0, 0), (3, 2), (-1, 2)):
+        with pytest.raises(ValueError, match="successes"):
+            wilson_interval(successes, n)
+
+
+def test_the_bootstrap_interval_agrees_with_scipy_and_with_itself():
+    values = np.random.default_rng(1).beta(2, 5, 500) * 100
+    low, high = bootstrap_interval(values, seed=7)
+    expected = stats.bootstrap(
+        (values,), np.mean, n_resamples=10_000, method="percentile", rng=np.random.default_rng(2)
+    ).confidence_interval
+    assert (low, high) == pytest.approx((expected.low, expected.high), abs=0.15)
+    assert (low, high) == bootstrap_interval(values, seed=7)
+    assert (low, high) != bootstrap_interval(values, seed=8)
+
+
+def test_the_bootstrap_interval_covers_the_true_mean_about_as_often_as_it_says():
+    random = np.random.default_rng(3)
+    hits = 0
+    for trial in range(200):
+        low, high = bootstrap_interval(random.exponential(10.0, 60), seed=trial, resamples=1000)
+        hits += low <= 10.0 <= high
+    assert 0.87 <= hits / 200 <= 0.99
+
+
+def test_the_bootstrap_interval_of_one_value_is_refused():
+    with pytest.raises(ValueError, match="one value"):
+        bootstrap_interval([1.0])
+
+
+@pytest.mark.parametrize(("n", "correct", "k"), itertools.chain(*[[(6, c, k) for k in range(1, 7)] for c in range(7)]))
+def test_pass_at_k_is_the_share_of_all_choices_of_k_samples_with_a_right_one(n, correct, k):
+    samples = [True] * correct + [False] * (n - correct)
+    choices = list(itertools.combinations(samples, k))
+    assert pass_at_k(n, correct, k) == pytest.approx(sum(map(any, choices)) / len(choices))
+
+
+def test_pass_at_k_is_exact_for_many_samples():
+    assert pass_at_k(200, 3, 100) == pytest.approx(1 - math.comb(197, 100) / math.comb(200, 100))
+
+
+def test_pass_at_k_is_unknown_with_fewer_than_k_samples():
+    assert pass_at_k(9, 9, 10) is None
+    with pytest.raises(ValueError, match="correct of"):
+        pass_at_k(1, 2, 1)

@@ -1,0 +1,140 @@
+"""Every task: its card and settings, its gold answers through `harness score`'s path, and through lm-eval."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+import yaml
+
+from dskd.errors import InputError
+from harness import tasks
+from harness.scoring import score_predictions
+
+SIZES = {"dolly": 500, "gsm8k": 1319, "humaneval": 164, "small_instruct": None, "small_math": None, "small_code": None}
+REAL = ("dolly", "gsm8k")
+
+
+@pytest.fixture(params=SIZES)
+def task(request, monkeypatch):
+    """Each task with its documents; those whose data is nowhere here are skipped."""
+    if request.param in REAL:
+        monkeypatch.setenv("HARNESS_DATA", str(request.getfixturevalue("real_data")))
+    return tasks.load(request.param)
+
+
+def test_all_tasks_are_found_and_others_are_refused():
+    assert tasks.names() == sorted(SIZES)
+    with pytest.raises(InputError, match="unknown task 'mmlu': known are dolly, gsm8k"):
+        tasks.load("mmlu")
+
+
+def test_gold_answers_of_the_whole_test_set_score_100(task, tmp_path):
+    docs = task.docs()
+    assert SIZES[task.name] in (None, len(docs))
+    path = tmp_path / "gold.jsonl"
+    path.write_text("".join(json.dumps({"id": doc["id"], "output": task.gold(doc)}) + "\n" for doc in reversed(docs)))
+    samples, summary = score_predictions(task, path, allow_code_execution=True)
+    assert {name: metric["value"] for name, metric in summary["metrics"].items()} == {
+        metric.name: 100.0 for metric in task.metrics
+    }
+    assert summary["n"] == {"total": len(docs), "scored": len(docs), "invalid": 0, "truncated": 0, "harness_error": 0}
+    assert [sample["id"] for sample in samples] == [doc["id"] for doc in docs]
+
+
+def test_ids_are_distinct_strings_in_the_data_set_s_order(task):
+    docs = task.docs()
+    assert all(isinstance(doc["id"], str) for doc in docs)
+    assert len({doc["id"] for doc in docs}) == len(docs)
+    assert [doc["id"] for doc in task.docs(limit=3)] == [doc["id"] for doc in docs[:3]]
+
+
+def test_no_gold_answer_holds_a_stop_and_an_empty_one_is_invalid(task):
+    for doc in task.docs():
+        gold = task.gold(doc)
+        assert not [stop for stop in task.stop if stop in gold]
+        assert task.score(doc, "", allow_code_execution=True).outcome == "invalid"
+
+
+def test_wrong_answers_score_less(task):
+    docs = task.docs(limit=6)
+    others = [task.gold(doc) for doc in [*docs[1:], docs[0]]]
+    scores = task.score_many(docs, others, allow_code_execution=True)
+    headline = task.metrics[0].name
+    assert sum(score.scores[headline] for score in scores) < 50.0 * len(docs)
+
+
+def test_every_task_has_a_card_that_names_its_version_source_and_protocol():
+    for name in tasks.names():
+        task = tasks.load(name)
+        card = (task.folder / "README.md").read_text()
+        for part in (f"Version: {task.version}", "Source:", "Licence:", "## Protocol", "## Changes"):
+            assert part in card, (name, part)
+        for metric in task.metrics:
+            assert f"`{metric.name}`" in card, (name, metric.name)
+        assert f"{task.max_new_tokens} new tokens" in card
+
+
+def test_real_cards_name_the_hash_that_the_code_checks():
+    for name in ("dolly", "gsm8k", "humaneval"):
+        folder = tasks.load(name).folder
+        (digest,) = [word for word in (folder / "README.md").read_text().split("`") if len(word) == 64]
+        assert digest in (folder / "scoring.py").read_text()
+
+
+def test_generated_code_runs_only_with_permission():
+    for name in tasks.names():
+        task = tasks.load(name)
+        assert task.runs_code == (name in ("humaneval", "small_code"))
+        if task.runs_code:
+            with pytest.raises(InputError, match="--allow-code-execution"):
+                task.score(task.docs(limit=1)[0], "    pass")
+
+
+def test_humaneval_takes_its_data_from_the_package_where_no_folder_has_it(monkeypatch, tmp_path):
+    monkeypatch.setenv("HARNESS_DATA", str(tmp_path))
+    scoring = tasks.load("humaneval")._scoring
+    assert [row["id"] for row in scoring.documents()][:2] == ["HumanEval/0", "HumanEval/1"]
+
+
+def test_gsm8k_is_asked_as_lm_eval_asks_and_stops_where_it_stops():
+    task = tasks.load("gsm8k")
+    assert task.prompt({"question": "How many?"}) == "Question: How many?\nAnswer:"
+    assert task.gold({"answer": "Two.\n#### 2"}) == " Two.\n#### 2"
+    assert task.stop == ["Question:", "</s>", "<|im_end|>"]
+    assert [metric.name for metric in task.metrics] == ["numeric", "strict", "flexible"]
+
+
+def test_prompts_of_the_small_tasks_have_the_form_of_the_real_ones(real_data, monkeypatch):
+    monkeypatch.setenv("HARNESS_DATA", str(real_data))
+    template = tasks.load("dolly").prompt(tasks.load("dolly").docs(1)[0])
+    small = tasks.load("small_instruct")
+    assert any(
+        small.prompt(doc).partition("\n\n### Instruction:")[0] == template.partition("\n\n### Instruction:")[0]
+        for doc in small.docs()
+    )
+    math = tasks.load("small_math")
+    for doc in math.docs(5):
+        assert math.prompt(doc) == tasks.load("gsm8k").prompt(doc)
+    code = tasks.load("small_code")
+    assert [code.prompt(doc) for doc in code.docs(5)] == [doc["prompt"] for doc in code.docs(5)]
+
+
+def test_loading_the_tasks_imports_neither_lm_eval_nor_torch():
+    program = (
+        "import sys; from harness import tasks; [tasks.load(name) for name in tasks.names()]; "
+        "print(sorted({'torch', 'lm_eval', 'datasets', 'rouge_score', 'numpy'} & set(sys.modules)))"
+    )
+    result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert result.stdout.strip() == "[]"
+
+
+def test_the_stops_stand_in_the_task_s_file_as_the_harness_reads_them():
+    for name in tasks.names():
+        text = (tasks.load(name).folder / "task.yaml").read_text().replace("!function ", "")
+        settings = yaml.safe_load(text)
+        assert settings["generation_kwargs"] == {
+            "until": tasks.load(name).stop,
+            "max_gen_toks": tasks.load(name).max_new_tokens,
+            "do_sample": False,
+        }
