@@ -1,0 +1,132 @@
+"""Generation by transformers: runs anywhere torch does, on a GPU where there is one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+from transformers import GenerationConfig, StoppingCriteria, StoppingCriteriaList
+
+from dskd.models import load_model
+from harness.engines.base import Completion, Engine, Sampling, cut_at_stop, decode, decode_completion
+
+DEFAULT_BATCH_SIZE = 64
+
+
+class TransformersEngine(Engine):
+    """Batches of prompts of similar length, padded on the left, through `generate`."""
+
+    name: ClassVar[str] = "transformers"
+    preference: ClassVar[int] = 0
+
+    def __init__(
+        self,
+        model: Path,
+        *,
+        seed: int,
+        max_batch_size: int | None = None,
+        max_length: int | None = None,
+        dtype: str = "float32",
+    ) -> None:
+        super().__init__(model, seed=seed, max_batch_size=max_batch_size, max_length=max_length)
+        self._device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        self.model = load_model(model, dtype).to(self._device).eval()
+        # A folder's own defaults (a repetition penalty, a top_k) would make the engines differ: only what a task asks for counts.
+        self.model.generation_config = GenerationConfig()
+
+    @classmethod
+    def unavailable(cls, model: Path) -> str | None:  # noqa: ARG003
+        """None: transformers is always there, and says itself what is wrong with a model."""
+        return None
+
+    def close(self) -> None:
+        """Let go of the model."""
+        del self.model
+        if self._device.type == "cuda":
+            torch.cuda.empty_cache()
+
+    def _generate(self, prompts: list[list[int]], sampling: Sampling, first: int) -> list[Completion]:
+        torch.manual_seed(self.seed + first)
+        size = self.max_batch_size or DEFAULT_BATCH_SIZE
+        # Longest first: the batch that needs the most memory fails at once or not at all.
+        order = sorted(range(len(prompts)), key=lambda index: -len(prompts[index]))
+        completions: dict[int, Completion] = {}
+        for start in range(0, len(order), size):
+            batch = order[start : start + size]
+            completions.update(
+                zip(batch, self._generate_batch([prompts[index] for index in batch], sampling), strict=True)
+            )
+            self._report(len(batch))
+        return [completions[index] for index in range(len(prompts))]
+
+    @torch.inference_mode()
+    def _generate_batch(self, prompts: list[list[int]], sampling: Sampling) -> list[Completion]:
+        width = max(len(ids) for ids in prompts)
+        filler = self.eos_token_ids[0]  # masked, so any token does
+        ids = torch.tensor([[filler] * (width - len(prompt)) + prompt for prompt in prompts], device=self._device)
+        mask = torch.tensor(
+            [[0] * (width - len(prompt)) + [1] * len(prompt) for prompt in prompts], device=self._device
+        )
+        ends = _RowEnds(self.tokenizer, prompts, width, self.eos_token_ids, sampling.stop)
+        options: dict[str, Any] = {"do_sample": False}
+        if sampling.temperature > 0:
+            options = {
+                "do_sample": True,
+                "temperature": sampling.temperature,
+                "top_p": sampling.top_p,
+                "top_k": sampling.top_k,
+            }
+        output = self.model.generate(
+            input_ids=ids,
+            attention_mask=mask,
+            generation_config=GenerationConfig(max_new_tokens=sampling.max_new_tokens, pad_token_id=filler, **options),
+            stopping_criteria=StoppingCriteriaList([ends]),
+        )
+        rows = output[:, width:].tolist()
+        return [
+            Completion(row[:end], ended=True) if end is not None else Completion(row, ended=False)
+            for row, end in zip(rows, ends.ends, strict=True)
+        ]
+
+
+class _RowEnds(StoppingCriteria):
+    """Ends each row of a batch at its end-of-sequence id or its first stop string, and remembers where.
+
+    transformers' own `stop_strings` also look at the prompt's text, where a stop string of a task usually stands.
+    """
+
+    def __init__(
+        self,
+        tokenizer: Any,
+        prompts: Sequence[Sequence[int]],
+        width: int,
+        eos_token_ids: Sequence[int],
+        stop: Sequence[str],
+    ) -> None:
+        self.tokenizer, self.prompts, self.width = tokenizer, prompts, width
+        self.eos_token_ids, self.stop = frozenset(eos_token_ids), [string for string in stop if string]
+        # A token writes a byte or more, so the newest stop string lies within this many; more, for special tokens write nothing.
+        self.window = max((len(string.encode()) for string in self.stop), default=0) + 8
+        self.ends: list[int | None] = [None] * len(prompts)
+
+    def __call__(self, input_ids: Tensor, scores: Any, **_: Any) -> Tensor:
+        """Which rows are done. input_ids: [batch, width + new tokens]."""
+        length = input_ids.shape[1] - self.width
+        recent = input_ids[:, -min(self.window, length) :].tolist()
+        for row, ids in enumerate(recent):
+            if self.ends[row] is None and (ids[-1] in self.eos_token_ids or self._stopped(input_ids, row, ids)):
+                self.ends[row] = length
+        return torch.tensor([end is not None for end in self.ends], device=input_ids.device)
+
+    def _stopped(self, input_ids: Tensor, row: int, recent: list[int]) -> bool:
+        if not self.stop or not cut_at_stop(decode(self.tokenizer, recent), self.stop)[1]:
+            return False
+        # The cheap look said yes; the text as it will be cut decides.
+        completion = input_ids[row, self.width :].tolist()
+        return cut_at_stop(decode_completion(self.tokenizer, self.prompts[row], completion), self.stop)[1]
+
+
+ENGINE = TransformersEngine

