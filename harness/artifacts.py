@@ -1,0 +1,241 @@
+"""What jobs read and share: the small world, tokenised data, models. Each with the jobs that make it and what it is made of."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from dskd.errors import InputError
+from harness.identity import CODE_VERSIONS, FileHashes, Identity
+from harness.jobs.spec import JobSpec, OutputSpec
+from harness.matrix import FileData, FirstLayersModel, Matrix, NewModel, PathModel, TokenizerSource, Training
+from harness.store import artifact_folder
+
+RUNNERS = {
+    "world": "harness.jobs.prepare",
+    "data": "harness.jobs.prepare",
+    "model": "harness.jobs.model",
+    "train": "harness.jobs.distill",
+    "evaluate": "harness.jobs.evaluate",
+}
+_WORLD_SEED = 0
+# How a training is saved and reported, not what comes out of it.
+_NOT_IDENTITY = {"checkpoint_steps", "logging_steps"}
+
+
+@dataclass(frozen=True)
+class Node:
+    """A job and the ids of the jobs whose outputs it reads."""
+
+    spec: JobSpec
+    needs: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """Something that a job reads: where it will be, what it is made of, and the jobs that make it (none for a user's folder)."""
+
+    path: Path
+    parts: dict[str, Any]
+    needs: tuple[str, ...] = ()
+
+
+class Artifacts:
+    """Describes the shared artifacts of a matrix; `nodes` collects the jobs that make them, each after what it needs.
+
+    `source` is the matrix file, for errors; `root` the run's folder.
+    """
+
+    def __init__(self, matrix: Matrix, source: str, root: Path, hashes: FileHashes) -> None:
+        self.matrix = matrix
+        self.source = source
+        self.root = root.resolve()
+        self.hashes = hashes
+        self.nodes: dict[str, Node] = {}
+        self._models: dict[str, Artifact] = {}
+
+    @contextmanager
+    def _at(self, where: str) -> Iterator[None]:
+        """Put file and key before an error about what they name."""
+        try:
+            yield
+        except InputError as error:
+            if str(error).startswith(f"{self.source}: "):
+                raise
+            raise InputError(f"{self.source}: {where}: {error}") from None
+
+    def add(self, node: Node) -> tuple[str, ...]:
+        """Collect a job, once; its id as what an artifact needs."""
+        self.nodes.setdefault(node.spec.id, node)
+        return (node.spec.id,)
+
+    def _artifact(
+        self,
+        kind: str,
+        folder_kind: str,
+        title: str,
+        parts: dict[str, Any],
+        product: str,
+        arguments: dict[str, Any],
+        needs: Sequence[str],
+    ) -> Artifact:
+        identity = Identity.of(parts)
+        folder = artifact_folder(folder_kind, identity)
+        spec = JobSpec(
+            id=f"{kind}:{identity.short}",
+            kind=kind,
+            title=title,
+            runner=RUNNERS[kind],
+            root=str(self.root),
+            folder=folder,
+            outputs=[OutputSpec(folder=folder, identity=identity, product=product)],
+            arguments=arguments,
+        )
+        return Artifact(self.root / folder / product, parts, self.add(Node(spec, tuple(dict.fromkeys(needs)))))
+
+    # --- data and tokenizers ---
+
+    def world(self) -> Artifact:
+        """The small world's files."""
+        from harness.smallworld.world import SMALL_WORLD_VERSION
+
+        parts = {"code": CODE_VERSIONS["world"], "version": SMALL_WORLD_VERSION, "seed": _WORLD_SEED}
+        return self._artifact("world", "world", "small world", parts, "world", {"seed": _WORLD_SEED}, ())
+
+    def tokenizer(self, model: str) -> Artifact:
+        """The tokenizer folder of a model, known before the model is made."""
+        source = self.matrix.models[model]
+        while isinstance(source, FirstLayersModel):
+            model, source = source.layers_of, self.matrix.models[source.layers_of]
+        if isinstance(source, PathModel):
+            return self._tokenizer_folder(source.path, f"models.{model}.path")
+        return self._tokenizer_source(source.tokenizer, f"models.{model}.tokenizer.path")
+
+    def _tokenizer_source(self, source: TokenizerSource, where: str) -> Artifact:
+        if source.path is not None:
+            return self._tokenizer_folder(source.path, where)
+        world = self.world()
+        path = world.path / "tokenizers" / str(source.small_world)
+        return Artifact(path, {"small_world": world.parts, "name": source.small_world}, world.needs)
+
+    def _tokenizer_folder(self, path: str, where: str) -> Artifact:
+        with self._at(where):
+            return Artifact(Path(path).resolve(), {"files": self.hashes.tokenizer_folder(Path(path))})
+
+    def _examples(self, name: str) -> tuple[Artifact, dict[str, Any]]:
+        source = self.matrix.data[name]
+        if isinstance(source, FileData):
+            path = Path(source.file)
+            if not path.is_file():
+                raise InputError(f"{self.source}: data.{name}.file: no file '{path}'; correct the path")
+            parts: dict[str, Any] = {"sha256": self.hashes.file(path), "prompt": source.prompt, "output": source.output}
+            arguments = {"prompt": source.prompt, "output": source.output, "limit": source.limit}
+            return Artifact(path.resolve(), parts), arguments
+        world = self.world()
+        parts = {"small_world": world.parts, "set": source.small_world}
+        path = world.path / "train" / f"{source.small_world}.jsonl"
+        return Artifact(path, parts, world.needs), {"prompt": None, "output": None, "limit": source.limit}
+
+    def data(self, name: str, student: str, teacher: str | None, max_length: int) -> Artifact:
+        """A training set in the tokens of a student and, for distillation, its teacher."""
+        examples, arguments = self._examples(name)
+        sides = [self.tokenizer(student), self.tokenizer(teacher) if teacher else None]
+        parts = {
+            "code": CODE_VERSIONS["data"],
+            "examples": examples.parts,
+            "limit": arguments["limit"],
+            "max_length": max_length,
+            "student_tokenizer": sides[0].parts if sides[0] else None,
+            "teacher_tokenizer": sides[1].parts if sides[1] else None,
+        }
+        arguments |= {
+            "examples": str(examples.path),
+            "student": str(sides[0].path) if sides[0] else None,
+            "teacher": str(sides[1].path) if sides[1] else None,
+            "max_length": max_length,
+        }
+        title = f"data {name} for {student}" + (f" and {teacher}" if teacher else "")
+        needs = [need for artifact in (examples, *sides) if artifact for need in artifact.needs]
+        return self._artifact("data", "data", title, parts, "dataset", arguments, needs)
+
+    # --- models ---
+
+    def model(self, name: str) -> Artifact:
+        """A model of the matrix before distillation: a user's folder, or one that a job makes."""
+        if name not in self._models:
+            self._models[name] = self._make_model(name)
+        return self._models[name]
+
+    def _make_model(self, name: str) -> Artifact:
+        source = self.matrix.models[name]
+        if isinstance(source, PathModel):
+            with self._at(f"models.{name}.path"):
+                folder = Path(source.path)
+                parts: dict[str, Any] = {
+                    "files": self.hashes.model_folder(folder),
+                    "tokenizer": self.tokenizer(name).parts,
+                }
+                return Artifact(folder.resolve(), parts)
+        parts, recipe, needs = self._recipe(name, source)
+        stages: list[dict[str, Any]] = []
+        stage_parts: list[dict[str, Any]] = []
+        for stage in source.training:
+            options = training_options(stage)
+            data = self.data(stage.data, name, None, options["max_length"])
+            stages.append({"data": str(data.path), "options": options})
+            stage_parts.append({"data": data.parts, "options": identity_options(options)})
+            needs += data.needs
+        parts |= {"code": CODE_VERSIONS["model"], "seed": source.seed, "training": stage_parts}
+        arguments = {"recipe": recipe, "stages": stages, "seed": source.seed}
+        return self._artifact("model", "models", f"model {name}", parts, "model", arguments, needs)
+
+    def _recipe(
+        self, name: str, source: NewModel | FirstLayersModel
+    ) -> tuple[dict[str, Any], dict[str, Any], list[str]]:
+        if isinstance(source, NewModel):
+            tokenizer = self.tokenizer(name)
+            return (
+                {"config": source.config, "tokenizer": tokenizer.parts},
+                {"config": source.config, "tokenizer": str(tokenizer.path)},
+                list(tokenizer.needs),
+            )
+        base = self.model(source.layers_of)
+        available = self._layer_count(source.layers_of)
+        if available is not None and source.layers > available:
+            raise InputError(
+                f"{self.source}: models.{name}.layers: {source.layers_of} has {available} layers, not {source.layers}; "
+                f"ask for {available} or fewer"
+            )
+        return (
+            {"layers_of": base.parts, "layers": source.layers},
+            {"layers_of": str(base.path), "layers": source.layers},
+            list(base.needs),
+        )
+
+    def _layer_count(self, name: str) -> int | None:
+        source = self.matrix.models[name]
+        if isinstance(source, FirstLayersModel):
+            return source.layers
+        config: Mapping[str, Any]
+        if isinstance(source, PathModel):
+            config = json.loads((Path(source.path) / "config.json").read_text(encoding="utf-8"))
+            config = config.get("text_config", config)
+        else:
+            config = source.config
+        return next((config[key] for key in ("num_hidden_layers", "n_layer") if key in config), None)
+
+
+def training_options(training: Training) -> dict[str, Any]:
+    """The options of a training with their defaults filled in."""
+    from dskd.training import TrainingOptions
+
+    return TrainingOptions.model_validate(training.options).model_dump()
+
+
+def identity_options(options: Mapping[str, Any]) -> dict[str, Any]:
+    """The options of a training that can change what comes out of it."""
+    return {key: value for key, value in options.items() if key not in _NOT_IDENTITY}

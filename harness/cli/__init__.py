@@ -1,0 +1,66 @@
+"""The command line: one module a command, loaded when it is called."""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+import click
+
+from dskd.errors import InputError
+
+# Name -> its line in `harness --help`, so that help needs no command's imports. The module has the same name.
+COMMANDS = {
+    "plan": "Show what a run would do, what is done, and what is stale and why.",
+    "run": "Train and evaluate everything a matrix asks for, and print the table.",
+    "train": "Train one student on models and data of your own.",
+    "score": "Score a file of answers to a task.",
+    "align": "Show how well two tokenizers align, before any training.",
+    "leaderboard": "Print the table of the records in a folder.",
+    "list": "List tasks, methods, models or matrices.",
+    "show": "Show one cell: what it is, how it stands, its scores and paths.",
+    "doctor": "Check what this machine has and lacks.",
+}
+
+
+class LazyGroup(click.Group):
+    """A group whose commands are imported when they are used."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """In the order in which people meet them."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import the module of a command; None for an unknown name, and click says so."""
+        if cmd_name not in COMMANDS:
+            return None
+        return importlib.import_module(f"harness.cli.{cmd_name}").command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """The commands with their lines, none of them imported."""
+        with formatter.section("Commands"):
+            formatter.write_dl(list(COMMANDS.items()))
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run a command: a user's mistake is one line and exit code 2, an interruption 130."""
+        try:
+            return super().invoke(ctx)
+        except InputError as error:
+            click.echo(f"error: {error}", err=True)
+            ctx.exit(2)
+        except (KeyboardInterrupt, click.Abort):
+            click.echo("interrupted; everything that was done is kept, run the same command to go on", err=True)
+            ctx.exit(130)
+
+
+@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.version_option(package_name="dskd-harness", prog_name="harness")
+def main() -> None:
+    """Distil language models over a matrix of teachers, students, methods and seeds, and compare the students by generation.
+
+    \b
+    Examples:
+      harness run --matrix quick --allow-code-execution
+      harness plan --matrix quick --only method=kd
+      harness leaderboard --results runs/quick
+    """

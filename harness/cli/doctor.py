@@ -1,0 +1,139 @@
+"""`harness doctor`: what this machine has and lacks."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import platform
+import shutil
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import click
+
+EPILOG = """\b
+Examples:
+  harness doctor
+
+\b
+Each line is ok, warn (something is missing that not everything needs) or FAIL. Exit code 1 if a line is FAIL."""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing looked at; `fix` says what to do where it is not ok."""
+
+    level: Literal["ok", "warn", "FAIL"]
+    what: str
+    found: str
+    fix: str = ""
+
+
+@click.command("doctor", epilog=EPILOG)
+@click.pass_context
+def command(context: click.Context) -> None:
+    """Check Python, packages, device, memory, disk, threads and data."""
+    failed = False
+    for check in CHECKS:
+        for finding in check():
+            failed |= finding.level == "FAIL"
+            fix = f"; {finding.fix}" if finding.fix else ""
+            click.echo(f"{finding.level:<4}  {finding.what:<14} {finding.found}{fix}")
+    if failed:
+        context.exit(1)
+
+
+def _python() -> Iterator[Finding]:
+    good = sys.version_info >= (3, 11)
+    fix = "" if good else "install Python 3.11 or later"
+    yield Finding("ok" if good else "FAIL", "python", platform.python_version(), fix)
+
+
+def _packages() -> Iterator[Finding]:
+    from harness.environment import package_version
+
+    needed = {"torch": "torch", "transformers": "transformers", "accelerate": "accelerate", "datasets": "datasets"}
+    for name in (*needed, "lm_eval"):
+        version = package_version(name)
+        missing = version is None or importlib.util.find_spec(name) is None
+        fix = "pip install dskd-harness" if missing else ""
+        yield Finding("FAIL" if missing else "ok", name, version or "not installed", fix)
+    version = package_version("vllm")
+    if version is None:
+        yield Finding(
+            "warn", "vllm", "not installed: transformers generates, slower", "pip install 'dskd-harness[vllm]'"
+        )
+    else:
+        yield Finding("ok", "vllm", version)
+
+
+def _torch() -> Iterator[Finding]:
+    try:
+        import torch
+        import transformers  # noqa: F401 - a torchvision that does not fit torch shows here
+    except ImportError as error:
+        yield Finding("FAIL", "import", str(error).splitlines()[0], "reinstall torch and transformers together")
+        return
+    except RuntimeError as error:
+        # environment.md: `torchvision::nms does not exist` where its build does not fit torch's.
+        yield Finding("FAIL", "import", str(error).splitlines()[0], "pip uninstall torchvision torchaudio torchcodec")
+        return
+    if torch.cuda.is_available():
+        memory = torch.cuda.get_device_properties(0).total_memory / 2**30
+        yield Finding(
+            "ok", "device", f"{torch.cuda.device_count()} x {torch.cuda.get_device_name(0)}, {memory:.0f} GiB"
+        )
+    else:
+        yield Finding("warn", "device", "no GPU: small models only", "fine for --matrix quick")
+
+
+def _threads() -> Iterator[Finding]:
+    from harness.environment import cores
+
+    number, set_to = cores(), os.environ.get("OMP_NUM_THREADS")
+    if set_to is not None and set_to.isdigit() and int(set_to) > number:
+        fix = "unset it or lower it: too many threads slow small models thirty-fold"
+        yield Finding("warn", "threads", f"{number} cores, OMP_NUM_THREADS={set_to}", fix)
+    else:
+        shown = f", OMP_NUM_THREADS={set_to}" if set_to else "; a run gives each job its share"
+        yield Finding("ok", "threads", f"{number} cores{shown}")
+
+
+def _memory() -> Iterator[Finding]:
+    import psutil
+
+    available = psutil.virtual_memory().available / 2**30
+    fix = "" if available >= 4 else "close other programs, or use --jobs 1: quick takes up to 4 GiB"
+    yield Finding("ok" if available >= 4 else "warn", "memory", f"{available:.1f} GiB free", fix)
+
+
+def _disk() -> Iterator[Finding]:
+    free = shutil.disk_usage(Path.cwd()).free / 2**30
+    fix = "" if free >= 2 else "free some space, or give --output-dir on another disk"
+    yield Finding("ok" if free >= 2 else "warn", "disk", f"{free:.1f} GiB free here", fix)
+
+
+def _data() -> Iterator[Finding]:
+    from dskd.errors import InputError
+    from harness import tasks
+
+    folder = os.environ.get("HARNESS_DATA")
+    yield Finding(
+        "ok" if folder else "warn",
+        "HARNESS_DATA",
+        folder or "not set",
+        "" if folder else "set it to the folder of the real tasks' data; the small tasks need none",
+    )
+    for name in tasks.names():
+        try:
+            count = len(tasks.load(name).docs())
+        except InputError as error:
+            yield Finding("warn", f"task {name}"[:14], str(error))
+        else:
+            yield Finding("ok", f"task {name}", f"{count} items")
+
+
+CHECKS: tuple[Callable[[], Iterator[Finding]], ...] = (_python, _packages, _torch, _threads, _memory, _disk, _data)

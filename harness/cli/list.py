@@ -1,0 +1,108 @@
+"""`harness list`: what there is to choose from."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from harness.cli.options import variables
+
+EPILOG = """\b
+Examples:
+  harness list tasks
+  harness list methods
+  harness list models --matrix quick
+  harness list matrices"""
+
+
+@click.command("list", epilog=EPILOG)
+@click.argument("what", type=click.Choice(["tasks", "methods", "models", "matrices"]))
+@click.option("--matrix", "matrix_name", default="quick", show_default=True, help="Whose models to list.")
+@click.option("--set", "assignments", multiple=True, metavar="NAME=VALUE", help="A variable of the matrix; repeatable.")
+@click.option("--json", "as_json", is_flag=True, help="Print a JSON list instead of a table.")
+def command(what: str, matrix_name: str, assignments: tuple[str, ...], as_json: bool) -> None:
+    """List tasks, methods, the models of a matrix, or the matrices that ship."""
+    rows = {
+        "tasks": _tasks,
+        "methods": _methods,
+        "models": lambda: _models(matrix_name, assignments),
+        "matrices": _matrices,
+    }[what]()
+    if as_json:
+        import json
+
+        click.echo(json.dumps(rows, indent=2, ensure_ascii=False))
+        return
+    from harness.cli.output import print_table
+
+    print_table(list(rows[0]), ([_text(value) for value in row.values()] for row in rows))
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+
+
+def _tasks() -> list[dict[str, Any]]:
+    from harness import tasks
+
+    return [
+        {
+            "task": task.name,
+            "version": task.version,
+            "metrics": [metric.name for metric in task.metrics],
+            "max_new_tokens": task.max_new_tokens,
+            "runs_code": task.runs_code,
+        }
+        for task in map(tasks.load, tasks.names())
+    ]
+
+
+def _methods() -> list[dict[str, Any]]:
+    from dskd.methods import METHODS
+
+    return [
+        {
+            "method": name,
+            "title": method.title,
+            "paper": method.paper,
+            "vocabulary": method.vocabulary,
+            "needs_teacher": method.needs_teacher,
+            "options": [f"{option}={field.default}" for option, field in method.Options.model_fields.items()],
+        }
+        for name, method in METHODS.items()
+    ]
+
+
+def _models(matrix_name: str, assignments: tuple[str, ...]) -> list[dict[str, Any]]:
+    from harness.matrix import FirstLayersModel, PathModel
+    from harness.matrix_file import find_matrix, read_matrix
+
+    matrix = read_matrix(find_matrix(matrix_name), variables(assignments))
+    rows = []
+    for name, model in matrix.models.items():
+        if isinstance(model, PathModel):
+            what = model.path
+        elif isinstance(model, FirstLayersModel):
+            what = f"first {model.layers} layers of {model.layers_of}"
+        else:
+            what = f"new {model.config['model_type']}"
+        stages = [] if isinstance(model, PathModel) else [stage.data for stage in model.training]
+        teaches = [pair.student for pair in matrix.pairs if pair.teacher == name]
+        learns = [pair.teacher for pair in matrix.pairs if pair.student == name]
+        rows.append({"model": name, "what": what, "trained_on": stages, "teaches": teaches, "learns_from": learns})
+    return rows
+
+
+def _matrices() -> list[dict[str, Any]]:
+    import yaml
+
+    from harness.matrix_file import shipped_matrices
+
+    rows = []
+    for name, path in shipped_matrices().items():
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        rows.append({"matrix": name, "description": " ".join(str(content.get("description", "")).split())})
+    return rows

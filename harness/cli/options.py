@@ -1,0 +1,87 @@
+"""Options that several commands share."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from dskd.errors import InputError
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def matrix_options(function: F) -> F:
+    """Which matrix, which part of it, and where its results lie."""
+    for option in reversed(
+        [
+            click.option(
+                "--matrix", "matrix_name", required=True, metavar="NAME|FILE", help="A matrix that ships, or a file."
+            ),
+            click.option(
+                "--set",
+                "assignments",
+                multiple=True,
+                metavar="NAME=VALUE",
+                help="A variable of the matrix, ${NAME} in its file; repeatable. Else it comes from the environment.",
+            ),
+            click.option(
+                "--only",
+                multiple=True,
+                metavar="KEY=VALUE",
+                help="Only cells with this teacher, student, method, seed or task; repeatable, values of one key are alternatives.",
+            ),
+            click.option(
+                "--limit", type=click.IntRange(min=1), metavar="N", help="Evaluate on the first N items of each task."
+            ),
+            click.option("--engine", metavar="NAME", help="Generate with this engine: auto, vllm or transformers."),
+            click.option(
+                "--output-dir",
+                type=click.Path(path_type=Path),
+                metavar="DIR",
+                help="Where everything goes; runs/<name of the matrix> unless given.",
+            ),
+            click.option(
+                "--overwrite",
+                type=click.Choice(["never", "failed", "stale", "always"]),
+                default="stale",
+                show_default=True,
+                help="What is made again: nothing that exists; what failed; also what was made with other settings; everything. "
+                "What is missing or was interrupted is made in any case.",
+            ),
+        ]
+    ):
+        function = option(function)
+    return function
+
+
+def variables(assignments: tuple[str, ...]) -> dict[str, str]:
+    """`--set NAME=VALUE` as a dictionary.
+
+    HARNESS_DATA also goes into the environment: tasks look for their data there, in this process and in those of the jobs.
+    """
+    values = dict(split_assignment(text, "--set") for text in assignments)
+    if "HARNESS_DATA" in values:
+        os.environ["HARNESS_DATA"] = values["HARNESS_DATA"]
+    return values
+
+
+def split_assignment(text: str, option: str) -> tuple[str, str]:
+    """`key=value` in two; InputError where there is no key or no `=`."""
+    key, separator, value = text.partition("=")
+    if not key or not separator:
+        raise InputError(f"{option} {text}: write NAME=VALUE")
+    return key, value
+
+
+def check_engine(name: str | None) -> None:
+    """InputError for an engine that there is not; cheap, so it comes before any work."""
+    import harness.engines
+    from harness.matrix import did_you_mean
+
+    known = ["auto", *harness.engines.names()]
+    if name is not None and name not in known:
+        raise InputError(f"--engine {name}: no such engine{did_you_mean(name, known)}")

@@ -1,0 +1,148 @@
+"""`harness run`: from a matrix to a table."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from harness.cli.options import check_engine, matrix_options, variables
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from harness.executors import Outcome
+    from harness.plan import Overwrite, Plan
+
+EPILOG = """\b
+Examples:
+  harness run --matrix quick --allow-code-execution
+  harness run --matrix quick --allow-code-execution --only student=small-student-same --jobs 1
+  harness run --matrix my.yaml --set TEACHER=models/teacher --output-dir runs/mine --limit 20
+
+\b
+Run the same command again to do what is missing; an interrupted training goes on from its last checkpoint.
+Exit codes: 0 all done, 1 some cells failed, 2 something given is wrong, 130 interrupted with everything kept."""
+
+
+@click.command("run", epilog=EPILOG)
+@matrix_options
+@click.option(
+    "--executor", default="local", show_default=True, type=click.Choice(["local"]), help="Where the jobs run."
+)
+@click.option("--jobs", type=click.IntRange(min=1), metavar="J", help="Jobs at once; 2, or 1 on one core or a GPU.")
+@click.option("--fail-fast", is_flag=True, help="Start nothing more after the first failure.")
+@click.option(
+    "--offline", is_flag=True, help="Never ask the hub, which is also so unless HARNESS_HUB=1 is in the environment."
+)
+@click.option("--allow-code-execution", is_flag=True, help="Accept that tasks run the code that a model wrote.")
+@click.option("--dry-run", is_flag=True, help="Print the plan and stop.")
+@click.pass_context
+def command(
+    context: click.Context,
+    matrix_name: str,
+    assignments: tuple[str, ...],
+    only: tuple[str, ...],
+    limit: int | None,
+    engine: str | None,
+    output_dir: Path | None,
+    overwrite: Overwrite,
+    executor: str,
+    jobs: int | None,
+    fail_fast: bool,
+    offline: bool,
+    allow_code_execution: bool,
+    dry_run: bool,
+) -> None:
+    """Train and evaluate everything that a matrix asks for and that is not done, and print the table."""
+    from harness.plan import make_plan
+
+    check_engine(engine)
+    plan = make_plan(
+        matrix_name,
+        output_dir=output_dir,
+        variables=variables(assignments),
+        only=only,
+        limit=limit,
+        engine=engine,
+        overwrite=overwrite,
+        allow_code_execution=allow_code_execution,
+    )
+    if dry_run:
+        from harness.cli.plan import print_plan
+
+        print_plan(plan)
+        return
+    outcomes = run_plan(
+        plan,
+        executor=executor,
+        jobs=jobs,
+        fail_fast=fail_fast,
+        offline=offline,
+        allow_code_execution=allow_code_execution,
+    )
+    _print_results(plan)
+    if print_failures(plan, outcomes):
+        context.exit(1)
+
+
+def run_plan(
+    plan: Plan,
+    *,
+    executor: str = "local",
+    jobs: int | None = None,
+    fail_fast: bool = False,
+    offline: bool = False,
+    allow_code_execution: bool = False,
+    promise: bool = True,
+) -> Mapping[str, Outcome]:
+    """Do what a plan says; the outcome of each job that was to run. InputError before anything is written.
+
+    `promise` writes `run.json`, which says what records the folder is to hold.
+    """
+    import os
+
+    from harness import executors, preflight
+    from harness.executors.local import default_jobs
+    from harness.progress import make_reporter
+    from harness.run_file import write_run_file
+
+    preflight.check(plan, allow_code_execution=allow_code_execution)
+    if not plan.to_run:
+        return {}
+    if promise:
+        write_run_file(plan)
+    parallel = jobs or default_jobs()
+    offline = offline or os.environ.get("HARNESS_HUB") != "1"
+    with make_reporter(plan.to_run, parallel) as reporter:
+        run = executors.load(executor)(jobs=parallel, fail_fast=fail_fast, reporter=reporter, offline=offline)
+        return run.run(plan.to_run)
+
+
+def _print_results(plan: Plan) -> None:
+    from harness.run_file import load_records
+    from harness.tables.leaderboard import make_leaderboard
+    from harness.tables.render import markdown
+
+    records, _ = load_records(plan.root)
+    names = {(pair.teacher, student) for pair in plan.matrix.pairs for student in (pair.student, None)}
+    records = [record for record in records if (record.cell.teacher, record.cell.student) in names]
+    if records:
+        click.echo(markdown(make_leaderboard(records)))
+    click.echo(f"Records:  {plan.root}/cells/<cell>/eval/<task>@v<version>/result.json, samples.jsonl beside it")
+    click.echo(f"Logs:     {plan.root}/cells/<cell>/{{train,eval/<task>@v<version>}}/log.txt")
+    click.echo(f"Students: {plan.root}/cells/<teacher>__<student>/<method>/seed<k>/train/model")
+
+
+def print_failures(plan: Plan, outcomes: Mapping[str, Outcome]) -> bool:
+    """List on standard error what failed or could not run; whether there was anything."""
+    bad = [(plan.jobs[key], outcome) for key, outcome in outcomes.items() if outcome.status != "done"]
+    for job, outcome in bad:
+        word = "failed" if outcome.status == "failed" else "not run"
+        click.echo(f"{word}: {job.spec.title}: {outcome.reason}", err=True)
+        if outcome.status == "failed":
+            click.echo(f"        log: {plan.root / job.spec.folder / 'log.txt'}", err=True)
+    for job in plan.blocked:
+        click.echo(f"not run: {job.spec.title}: {job.reason}", err=True)
+    return bool(bad or plan.blocked)

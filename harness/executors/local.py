@@ -1,0 +1,211 @@
+"""Jobs as processes of this machine, several at once."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import selectors
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import FrameType
+
+from harness.environment import cores
+from harness.executors import Outcome, Reporter
+from harness.jobs.__main__ import PARENT_DESCRIPTOR
+from harness.jobs.context import PROGRESS_DESCRIPTOR
+from harness.plan import PlannedJob
+from harness.store import LOG, Store
+
+_GRACE_SECONDS = 10.0
+
+
+def default_jobs() -> int:
+    """Jobs at once: two where there are two cores, one where they would share a GPU."""
+    gpus = any(Path("/dev").glob("nvidia[0-9]*"))
+    return 1 if gpus else min(2, cores())
+
+
+@dataclass
+class _Running:
+    job: PlannedJob
+    process: subprocess.Popen[bytes]
+    progress: int  # we read
+    parent: int  # we keep it open: the job ends when it closes
+    log: Path
+    started: float = field(default_factory=time.monotonic)
+    buffer: bytes = b""
+
+
+class Executor:
+    """Runs jobs in processes, each after what it needs, at most `jobs` at once.
+
+    A job gets its share of the cores, writes to its own log, and ends with us: it is in a process group that is ended on Ctrl-C,
+    and it watches a pipe that closes even when we are killed.
+    """
+
+    def __init__(self, *, jobs: int, fail_fast: bool, reporter: Reporter, offline: bool) -> None:
+        self._jobs = jobs
+        self._fail_fast = fail_fast
+        self._reporter = reporter
+        self._environment = _job_environment(jobs, offline)
+        self._running: dict[str, _Running] = {}
+        self._outcomes: dict[str, Outcome] = {}
+        self._titles: dict[str, str] = {}
+        self._selector = selectors.DefaultSelector()
+
+    def run(self, planned: Sequence[PlannedJob]) -> dict[str, Outcome]:
+        """Run the jobs, given in an order in which each comes after what it needs; the outcome of each by its id.
+
+        KeyboardInterrupt (also for SIGTERM) ends the running jobs and passes on; what they did stays.
+        """
+        waiting = {job.spec.id: job for job in planned}
+        self._titles = {job.spec.id: job.spec.title for job in planned}
+        previous = signal.signal(signal.SIGTERM, _as_interrupt)
+        try:
+            while waiting or self._running:
+                self._start_ready(waiting)
+                if self._running:
+                    self._listen()
+                    self._reap()
+        finally:
+            signal.signal(signal.SIGTERM, previous)
+            self._stop_all()
+            self._selector.close()
+        return self._outcomes
+
+    def _start_ready(self, waiting: dict[str, PlannedJob]) -> None:
+        stopping = self._fail_fast and any(o.status == "failed" for o in self._outcomes.values())
+        for key, job in list(waiting.items()):
+            ended = [need for need in job.needs if need in self._outcomes]
+            bad = next((need for need in ended if self._outcomes[need].status != "done"), None)
+            if bad is not None:
+                self._end(job, Outcome("not_run", self._because(bad)))
+                del waiting[key]
+            elif stopping:
+                self._end(job, Outcome("not_run", "--fail-fast: another job failed"))
+                del waiting[key]
+            elif len(self._running) < self._jobs and not any(n in waiting or n in self._running for n in job.needs):
+                del waiting[key]
+                self._start(job)
+
+    def _start(self, job: PlannedJob) -> None:
+        store = Store(Path(job.spec.root))
+        folder = store.root / job.spec.folder
+        folder.mkdir(parents=True, exist_ok=True)
+        spec = store.write_spec(job.spec.id, job.spec.model_dump_json(indent=2))
+        progress_read, progress_write = os.pipe()
+        parent_read, parent_write = os.pipe()
+        environment = {PROGRESS_DESCRIPTOR: str(progress_write), PARENT_DESCRIPTOR: str(parent_read)}
+        log = folder / LOG
+        with log.open("ab") as stream:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "harness.jobs", str(spec)],
+                stdin=subprocess.DEVNULL,
+                stdout=stream,
+                stderr=subprocess.STDOUT,
+                env={**self._environment, **environment},
+                pass_fds=(progress_write, parent_read),
+                start_new_session=True,
+            )
+        os.close(progress_write)
+        os.close(parent_read)
+        os.set_blocking(progress_read, False)
+        self._running[job.spec.id] = _Running(job, process, progress_read, parent_write, log)
+        self._selector.register(progress_read, selectors.EVENT_READ, job.spec.id)
+        self._reporter.started(job)
+
+    def _listen(self) -> None:
+        """Wait a moment for news, and pass it on."""
+        for key, _ in self._selector.select(timeout=0.1):
+            running = self._running[key.data]
+            chunk = os.read(running.progress, 65536)
+            if not chunk:
+                self._selector.unregister(running.progress)
+                continue
+            *lines, running.buffer = (running.buffer + chunk).split(b"\n")
+            for line in lines:
+                self._reporter.progress(running.job, json.loads(line))
+        if not self._selector.get_map():
+            time.sleep(0.05)  # every channel is closed: the jobs are about to end
+
+    def _reap(self) -> None:
+        for key, running in list(self._running.items()):
+            code = running.process.poll()
+            if code is None:
+                continue
+            del self._running[key]
+            self._close(running)
+            seconds = time.monotonic() - running.started
+            done = Outcome("done", seconds=seconds)
+            self._end(running.job, done if code == 0 else Outcome("failed", _failure(running, code), seconds))
+
+    def _because(self, need: str) -> str:
+        # The first failure is the reason; what lies between needs no telling.
+        outcome = self._outcomes[need]
+        return outcome.reason if outcome.status == "not_run" else f"needs '{self._titles[need]}', which failed"
+
+    def _end(self, job: PlannedJob, outcome: Outcome) -> None:
+        self._outcomes[job.spec.id] = outcome
+        self._reporter.ended(job, outcome)
+
+    def _close(self, running: _Running) -> None:
+        with contextlib.suppress(KeyError):  # not registered any more where the job closed its channel first
+            self._selector.unregister(running.progress)
+        os.close(running.progress)
+        os.close(running.parent)
+
+    def _stop_all(self) -> None:
+        """End what still runs: politely first, then for good."""
+        for running in self._running.values():
+            _signal_group(running.process, signal.SIGTERM)
+        deadline = time.monotonic() + _GRACE_SECONDS
+        for running in self._running.values():
+            try:
+                running.process.wait(max(0.0, deadline - time.monotonic()))
+            except subprocess.TimeoutExpired:
+                _signal_group(running.process, signal.SIGKILL)
+                running.process.wait()
+            self._close(running)
+        self._running.clear()
+
+
+def _as_interrupt(_number: int, _frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
+
+
+def _signal_group(process: subprocess.Popen[bytes], number: signal.Signals) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, number)
+
+
+def _job_environment(jobs: int, offline: bool) -> dict[str, str]:
+    environment = dict(os.environ)
+    threads = str(max(1, cores() // jobs))
+    # Too many threads slow a small model thirty-fold; who has set the number has a reason.
+    environment["OMP_NUM_THREADS"] = environment.get("OMP_NUM_THREADS") or threads
+    environment["TOKENIZERS_PARALLELISM"] = "false"
+    environment["PYTHONUNBUFFERED"] = "1"
+    if offline:
+        environment |= {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}
+    return environment
+
+
+def _failure(running: _Running, code: int) -> str:
+    """Why a job failed, in one line: what it said itself, or how it was ended."""
+    store = Store(Path(running.job.spec.root))
+    for output in running.job.spec.outputs:
+        state, manifest = store.output(output.folder).state()
+        if state == "failed" and manifest is not None and manifest.error and code > 0:
+            return manifest.error
+    lines = [line for line in running.log.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
+    last = f"; last line of its log: {lines[-1].strip()}" if lines else ""
+    if code < 0:
+        hint = " (often: out of memory)" if code == -signal.SIGKILL else ""
+        return f"ended by {signal.Signals(-code).name}{hint}{last}"
+    return f"exit code {code}{last}"

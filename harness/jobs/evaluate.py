@@ -1,0 +1,47 @@
+"""Answers and scores of one model on its tasks, in one process, so that the engine starts once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from harness.jobs.context import JobContext
+from harness.records import Counts, MetricValue
+
+
+def run(job: JobContext) -> None:
+    """Evaluate the tasks whose results are wanted; each is on the disk as soon as it is done."""
+    from harness import tasks
+    from harness.evaluation import EvaluationOptions, Progress, evaluate
+    from harness.scoring import summarise
+
+    outputs = {str(output.cell.task): output for output in job.pending if output.cell is not None}
+    arguments = job.arguments
+
+    def report(progress: Progress) -> None:
+        stage = f"{progress.task} ({progress.tasks_done + 1} of {progress.tasks_total})"
+        if progress.tasks_done < progress.tasks_total:
+            job.progress.advance(stage, progress.samples_done, progress.samples_total)
+
+    runs = evaluate(
+        Path(arguments["model"]),
+        {name: EvaluationOptions(**arguments["tasks"][name]) for name in outputs},
+        engine=arguments["engine"],
+        seed=arguments["seed"],
+        allow_code_execution=arguments["allow_code_execution"],
+        progress=report,
+        max_batch_size=arguments["max_batch_size"],
+        dtype=arguments["dtype"],
+    )
+    for done in runs:
+        task = tasks.load(done.task)
+        summary = summarise(task, done.samples)
+        print(f"{done.task}: {summary['n']} in {done.seconds:.1f} s with {done.engine}", flush=True)
+        job.finish(
+            outputs[done.task],
+            cost=job.cost(wall_seconds=round(done.seconds, 3), tokens=done.generated_tokens),
+            n=Counts.model_validate(summary["n"]),
+            headline=task.metrics[0].name,
+            metrics={name: MetricValue.model_validate(metric) for name, metric in summary["metrics"].items()},
+            samples=done.samples,
+            engine=done.engine,
+        )

@@ -1,0 +1,130 @@
+"""Makes a model: from random weights, or from the first layers of another; then its stages of supervised training."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from dskd.errors import InputError
+from harness.jobs.context import JobContext
+from harness.records import Cost
+from harness.store import write_json_atomic
+
+
+def run(job: JobContext) -> None:
+    """Make `model/` in the job's folder; what was trained before a kill is not trained again."""
+    from dskd.training import TrainingOptions, train
+
+    (output,) = job.spec.outputs
+    arguments = job.arguments
+    stages = job.folder / "stages"
+    model = stages / "start"
+    if not (model / "config.json").is_file():
+        job.progress.advance("new model", 0, None)
+        recipe, seed = arguments["recipe"], arguments["seed"]
+        if "layers_of" in recipe:
+            first_layers(Path(recipe["layers_of"]), recipe["layers"], model)
+        else:
+            new_model(recipe["config"], Path(recipe["tokenizer"]), seed, model)
+    reports: list[dict[str, Any]] = []
+    for index, stage in enumerate(arguments["stages"]):
+        folder = stages / str(index)
+        done = folder / "report.json"
+        if not done.is_file():
+            name = f"stage {index + 1} of {len(arguments['stages'])}"
+            report = train(
+                data=Path(stage["data"]),
+                student=model,
+                teacher=None,
+                method="sft",
+                method_options={},
+                options=TrainingOptions.model_validate(stage["options"]),
+                seed=arguments["seed"],
+                output=folder,
+                progress=training_progress(job, name),
+            )
+            write_json_atomic(done, json.loads(report.model_dump_json()))
+        reports.append(json.loads(done.read_text(encoding="utf-8")))
+        model = folder / "model"
+    model.replace(job.folder / "model")
+    shutil.rmtree(stages)
+    job.finish(output, report={"stages": reports}, cost=training_cost(job, reports))
+
+
+def training_cost(job: JobContext, reports: Sequence[Mapping[str, Any]]) -> Cost:
+    """The cost of trainings from their reports; null, with the reason, where one was resumed and so measured in part only."""
+    resumed = [report["resumed_from_step"] for report in reports if report["resumed_from_step"]]
+    if resumed:
+        reason = f"resumed at step {resumed[0]}: only the rest was measured"
+        return job.cost(wall_seconds=None, reason=reason)
+    return job.cost(
+        **{key: sum(report[key] for report in reports) for key in ("train_seconds", "teacher_seconds", "tokens")}
+    )
+
+
+def training_progress(job: JobContext, stage: str) -> Any:
+    """A callback for `dskd.training.train`: steps go to who watches, losses to the log."""
+
+    def report(event: dict[str, Any]) -> None:
+        job.progress.advance(stage, event["step"], event["steps"])
+        if "loss" in event:
+            terms = [f"{name} {value:.4g}" for name, value in event.items() if isinstance(value, float)]
+            print(f"{stage}: step {event['step']} of {event['steps']}: {', '.join(terms)}", flush=True)
+
+    return report
+
+
+def new_model(config: dict[str, Any], tokenizer_folder: Path, seed: int, output: Path) -> None:
+    """Save a model with random weights and its tokenizer.
+
+    The vocabulary size and the special ids come from the tokenizer, so that they cannot disagree with it. InputError for a
+    configuration that transformers does not know or accept.
+    """
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    from dskd.models import load_tokenizer
+
+    tokenizer = load_tokenizer(tokenizer_folder)
+    special = {
+        "bos_token_id": tokenizer.bos_token_id,
+        "eos_token_id": tokenizer.eos_token_id,
+        "pad_token_id": tokenizer.pad_token_id,
+    }
+    try:
+        made = AutoConfig.for_model(**{"vocab_size": len(tokenizer), **special, **config})
+        torch.manual_seed(seed)
+        model = AutoModelForCausalLM.from_config(made, dtype=torch.float32)
+    except (TypeError, ValueError, AttributeError) as error:
+        raise InputError(
+            f"config: transformers does not accept it ({str(error).splitlines()[0]}); correct it"
+        ) from error
+    model.save_pretrained(output)
+    tokenizer.save_pretrained(output)
+    print(f"{config['model_type']} with {sum(p.numel() for p in model.parameters()):,} parameters")
+
+
+def first_layers(source: Path, count: int, output: Path) -> None:
+    """Save the first `count` decoder layers of a model, with its embedding, final norm, head and tokenizer."""
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    model = AutoModelForCausalLM.from_pretrained(source, dtype="auto", local_files_only=True)
+    base, config = model.base_model, model.config.get_text_config()
+    attribute = next((name for name in ("layers", "h") if hasattr(base, name)), None)
+    if attribute is None:
+        raise InputError(
+            f"{source}: {type(model).__name__} has its layers in no known place; give a model with `layers`"
+        )
+    layers = getattr(base, attribute)
+    if count > len(layers):
+        raise InputError(f"{source}: has {len(layers)} layers, not {count}; ask for fewer")
+    setattr(base, attribute, layers[:count])
+    config.num_hidden_layers = count
+    if getattr(config, "layer_types", None):
+        config.layer_types = list(config.layer_types[:count])
+    model.save_pretrained(output)
+    AutoTokenizer.from_pretrained(source, local_files_only=True).save_pretrained(output)
+    print(f"first {count} of {len(layers)} layers, {sum(p.numel() for p in model.parameters()):,} parameters")

@@ -1,0 +1,70 @@
+"""Prepares data: writes the small world, or tokenises a training set for a student and, with one, its teacher."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from dskd.errors import InputError
+from harness.jobs.context import JobContext
+from harness.store import write_jsonl_atomic
+
+
+def run(job: JobContext) -> None:
+    """Make the one output of a `world` or a `data` job."""
+    (output,) = job.spec.outputs
+    report = _world(job) if job.spec.kind == "world" else _data(job)
+    job.finish(output, report=report)
+
+
+def _world(job: JobContext) -> dict[str, Any]:
+    from harness.smallworld.world import write_world
+
+    write_world(job.folder / "world", job.arguments["seed"])
+    return {}
+
+
+def _data(job: JobContext) -> dict[str, Any]:
+    from dskd.data import prepare_dataset
+
+    arguments = job.arguments
+    examples = Path(arguments["examples"])
+    if arguments["prompt"] is not None:
+        rows = apply_templates(examples, arguments["prompt"], arguments["output"])
+        examples = job.folder / "examples.jsonl"
+        write_jsonl_atomic(examples, rows[: arguments["limit"]])
+    report = prepare_dataset(
+        examples,
+        job.folder / "dataset",
+        student=Path(arguments["student"]),
+        teacher=Path(arguments["teacher"]) if arguments["teacher"] else None,
+        max_length=arguments["max_length"],
+        limit=arguments["limit"],
+    )
+    print(report.model_dump_json(indent=2))
+    return report.model_dump()
+
+
+def apply_templates(path: Path, prompt: str, output: str) -> list[dict[str, str]]:
+    """The rows of a JSON-lines file as prompts and outputs; InputError with file and line for what is no row or lacks a column."""
+    rows = []
+    with path.open(encoding="utf-8") as lines:
+        for number, line in enumerate(lines, 1):
+            if not line.strip():
+                continue
+            try:
+                row = json.loads(line)
+            except json.JSONDecodeError as error:
+                raise InputError(f"{path}:{number}: is not JSON ({error.msg}); write one JSON object a line") from None
+            if not isinstance(row, dict):
+                raise InputError(f"{path}:{number}: is not a JSON object; write one JSON object a line")
+            try:
+                rows.append({"prompt": prompt.format_map(row), "output": output.format_map(row)})
+            except KeyError as error:
+                raise InputError(
+                    f"{path}:{number}: has no column {error}, which the template names; columns: {', '.join(row)}"
+                ) from None
+    if not rows:
+        raise InputError(f"{path}: holds no rows; write one JSON object a line")
+    return rows

@@ -1,0 +1,284 @@
+"""The matrix file as pydantic models, and its expansion into cells.
+
+A matrix says which students are distilled from which teachers, by which methods, on which data, with which seeds, and on which
+tasks they are evaluated. Here is its shape only: `harness.matrix_file` reads a file and checks what it names.
+"""
+
+from __future__ import annotations
+
+import difflib
+import string
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Discriminator,
+    Field,
+    StringConstraints,
+    Tag,
+    field_validator,
+    model_validator,
+)
+from pydantic_core import PydanticCustomError
+
+SCHEMA_VERSION = 1
+
+# The method name under which a teacher's own scores stand in records and tables.
+TEACHER_METHOD = "teacher"
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """`; did you mean 'kd'? (known: kd, sft)`, or only what is known where nothing is near."""
+    known = sorted(known)
+    near = difflib.get_close_matches(name, known, n=1, cutoff=0.6)
+    listing = ", ".join(known) if known else "none"
+    return f"; did you mean '{near[0]}'? (known: {listing})" if near else f"; known: {listing}"
+
+
+class Strict(BaseModel):
+    """A part of the matrix that accepts only the keys it knows, and says which one was meant."""
+
+    model_config = ConfigDict(extra="forbid")
+    collects_options: ClassVar[bool] = False
+
+    @model_validator(mode="before")
+    @classmethod
+    def _reject_unknown_keys(cls, value: Any) -> Any:
+        if isinstance(value, Mapping) and not cls.collects_options:
+            for key in value:
+                if key not in cls.model_fields:
+                    hint = did_you_mean(str(key), cls.model_fields)
+                    raise PydanticCustomError("unknown_key", "unknown key{hint}", {"key": str(key), "hint": hint})
+        return value
+
+
+Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9]([._-]?[A-Za-z0-9]+)*$", max_length=80)]
+SmallTokenizer = Literal["bytelevel", "sentencepiece"]
+
+
+# --- training data --------------------------------------------------------------------------------------------------------------
+
+
+class SmallWorldData(Strict):
+    """One of the training sets that the small world generates."""
+
+    small_world: Literal["teacher", "student", "pretraining"]
+    limit: int | None = Field(default=None, ge=1)
+
+
+class FileData(Strict):
+    """A JSON-lines file of the user's.
+
+    Lines hold `prompt` and `output`; where the columns have other names, `prompt` and `output` here are templates over them,
+    as in `prompt: "Question: {question}\\nAnswer:"`.
+    """
+
+    file: str
+    limit: int | None = Field(default=None, ge=1)
+    prompt: str | None = None
+    output: str | None = None
+
+    @field_validator("prompt", "output")
+    @classmethod
+    def _plain_columns(cls, template: str | None) -> str | None:
+        if template is not None:
+            template_columns(template)
+        return template
+
+    @model_validator(mode="after")
+    def _both_templates(self) -> FileData:
+        if (self.prompt is None) != (self.output is None):
+            raise ValueError("`prompt` and `output` are templates that go together; give both or neither")
+        return self
+
+
+def template_columns(template: str) -> list[str]:
+    """Column names in a template such as `Question: {question}`; ValueError where it is not made of plain `{column}` fields."""
+    columns = []
+    try:
+        for _, column, format_spec, conversion in string.Formatter().parse(template):
+            if column is None:
+                continue
+            if not column.isidentifier() or format_spec or conversion:
+                raise ValueError(f"'{{{column}}}' is not a plain column name; write {{column}}, and {{{{ for a brace")
+            columns.append(column)
+    except ValueError as error:
+        raise ValueError(f"is not a template of {{column}} fields ({error})") from error
+    if not columns:
+        raise ValueError("names no column; write at least one {column}")
+    return columns
+
+
+DATA_KINDS: dict[str, type[Strict]] = {"small_world": SmallWorldData, "file": FileData}
+
+
+# --- models ---------------------------------------------------------------------------------------------------------------------
+
+
+class TokenizerSource(Strict):
+    """Where a new model's tokenizer comes from: the small world, or a folder."""
+
+    small_world: SmallTokenizer | None = None
+    path: str | None = None
+
+    @model_validator(mode="after")
+    def _one_source(self) -> TokenizerSource:
+        if (self.small_world is None) == (self.path is None):
+            raise ValueError("needs one of: small_world, path")
+        return self
+
+
+class Training(Strict):
+    """A training set by name, and the options of `dskd.training.TrainingOptions`, which are written beside it."""
+
+    collects_options: ClassVar[bool] = True
+
+    data: Name
+    options: dict[str, Any] = Field(default_factory=dict)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _collect_options(cls, value: Any) -> Any:
+        if isinstance(value, Mapping):
+            data = {"data": value["data"]} if "data" in value else {}
+            return {**data, "options": {str(key): item for key, item in value.items() if key != "data"}}
+        return value
+
+
+class PathModel(Strict):
+    """An ordinary model folder."""
+
+    path: str
+
+
+class NewModel(Strict):
+    """A model from random weights; the vocabulary size and the special ids come from the tokenizer."""
+
+    config: dict[str, Any]
+    tokenizer: TokenizerSource
+    seed: int = Field(ge=0)
+    training: list[Training] = Field(default_factory=list)
+
+    @field_validator("config")
+    @classmethod
+    def _has_model_type(cls, config: dict[str, Any]) -> dict[str, Any]:
+        if not isinstance(config.get("model_type"), str):
+            raise ValueError("needs `model_type`, for example llama or gpt2")
+        return config
+
+
+class FirstLayersModel(Strict):
+    """The first layers of another model of this matrix, with its embedding, final norm and head."""
+
+    layers_of: Name
+    layers: int = Field(ge=1)
+    seed: int = Field(default=0, ge=0)
+    training: list[Training] = Field(default_factory=list)
+
+
+MODEL_KINDS: dict[str, type[Strict]] = {"path": PathModel, "config": NewModel, "layers_of": FirstLayersModel}
+
+
+def _kind_by_key(kinds: Mapping[str, type[Strict]]) -> Discriminator:
+    """Choose a union's member by the key that only it has, so that an error speaks of that member alone."""
+
+    def choose(value: Any) -> str | None:
+        if isinstance(value, Mapping):
+            return next((key for key in kinds if key in value), None)
+        return next((key for key, kind in kinds.items() if isinstance(value, kind)), None)
+
+    return Discriminator(
+        choose, custom_error_type="needs_one_of", custom_error_message=f"needs one of the keys: {', '.join(kinds)}"
+    )
+
+
+DataSource = Annotated[
+    Annotated[SmallWorldData, Tag("small_world")] | Annotated[FileData, Tag("file")], _kind_by_key(DATA_KINDS)
+]
+ModelSource = Annotated[
+    Annotated[PathModel, Tag("path")]
+    | Annotated[NewModel, Tag("config")]
+    | Annotated[FirstLayersModel, Tag("layers_of")],
+    _kind_by_key(MODEL_KINDS),
+]
+
+
+# --- the matrix -----------------------------------------------------------------------------------------------------------------
+
+
+class Pair(Strict):
+    teacher: Name
+    student: Name
+    methods: list[Name] = Field(min_length=1)
+
+
+class TaskSettings(Strict):
+    """How one task is evaluated."""
+
+    limit: int | None = Field(default=None, ge=1)
+    max_new_tokens: int | None = Field(default=None, ge=1)
+
+
+class Evaluation(Strict):
+    engine: str = "auto"
+    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    max_batch_size: int | None = Field(default=None, ge=1)
+    seed: int = Field(default=0, ge=0)
+    score_teachers: bool = True
+
+
+class Matrix(Strict):
+    schema_version: Literal[1]
+    name: Name
+    description: str = ""
+    data: dict[Name, DataSource] = Field(min_length=1)
+    models: dict[Name, ModelSource] = Field(min_length=1)
+    pairs: list[Pair] = Field(min_length=1)
+    methods: dict[Name, dict[str, Any]] = Field(default_factory=dict)
+    training: Training
+    seeds: list[Annotated[int, Field(ge=0)]] = Field(min_length=1)
+    tasks: dict[Name, TaskSettings]  # {} trains without evaluating
+    evaluation: Evaluation = Evaluation()
+
+    @field_validator("seeds")
+    @classmethod
+    def _distinct_seeds(cls, seeds: list[int]) -> list[int]:
+        if len(set(seeds)) != len(seeds):
+            raise ValueError("the same seed stands twice; give each once")
+        return seeds
+
+    @field_validator("tasks", mode="before")
+    @classmethod
+    def _empty_settings(cls, tasks: Any) -> Any:
+        # `gsm8k:` alone is the natural way to write "with its own settings" in YAML.
+        return {name: {} if s is None else s for name, s in tasks.items()} if isinstance(tasks, Mapping) else tasks
+
+
+@dataclass(frozen=True, order=True)
+class Cell:
+    """What is evaluated: a student trained by a method with a seed, or (without student and seed) a teacher itself."""
+
+    teacher: str
+    student: str | None
+    method: str
+    seed: int | None
+
+    @property
+    def folder(self) -> str:
+        """Where it stands under `cells/`, and its name on the command line."""
+        if self.student is None:
+            return f"{self.teacher}/{TEACHER_METHOD}"
+        return f"{self.teacher}__{self.student}/{self.method}/seed{self.seed}"
+
+
+def cells(matrix: Matrix) -> list[Cell]:
+    """Every cell of a matrix: the teachers once each, then pair by pair, method by method, seed by seed."""
+    found: list[Cell] = []
+    if matrix.evaluation.score_teachers:
+        found += [Cell(t, None, TEACHER_METHOD, None) for t in dict.fromkeys(pair.teacher for pair in matrix.pairs)]
+    for pair in matrix.pairs:
+        found += [Cell(pair.teacher, pair.student, m, s) for m in pair.methods for s in matrix.seeds]
+    return found

@@ -1,0 +1,297 @@
+"""Reading a matrix file: finding it, its `${VARIABLES}`, and every mistake in it as one line with file, key and fix."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import ValidationError
+from pydantic_core import ErrorDetails
+
+from dskd.errors import InputError
+from harness.matrix import (
+    DATA_KINDS,
+    MODEL_KINDS,
+    Cell,
+    FirstLayersModel,
+    Matrix,
+    NewModel,
+    PathModel,
+    Training,
+    cells,
+    did_you_mean,
+)
+
+SHIPPED = Path(__file__).parent / "matrices"
+_VARIABLE = re.compile(r"\$\{([^}]*)\}")
+_TAGS = {*DATA_KINDS, *MODEL_KINDS}
+
+
+def shipped_matrices() -> dict[str, Path]:
+    """The matrices that come with the package, by name."""
+    return {path.stem: path for path in sorted(SHIPPED.glob("*.yaml"))}
+
+
+def find_matrix(name_or_path: str) -> Path:
+    """The file of a matrix given by path or by the name of one that ships; InputError where there is none."""
+    if name_or_path in shipped_matrices():
+        return shipped_matrices()[name_or_path]
+    path = Path(name_or_path)
+    if path.is_file():
+        return path
+    if path.is_dir():
+        raise InputError(f"{path}: is a folder; give the path of a matrix file")
+    raise InputError(
+        f"{name_or_path}: no such matrix file and no matrix of that name ships"
+        f"{did_you_mean(name_or_path, shipped_matrices())}"
+    )
+
+
+def read_matrix(path: Path, variables: Mapping[str, str] | None = None) -> Matrix:
+    """Read and check a matrix file.
+
+    `variables` (from `--set NAME=VALUE`) go before the environment. Everything that can be known from the file alone is checked:
+    keys, types, names of models, data, methods and tasks, and the options of methods and training.
+    """
+    raw = _read_yaml(path)
+    if not isinstance(raw, Mapping):
+        raise InputError(f"{path}: is not a mapping of keys; start from `harness list matrices`")
+    values = _substitute(raw, variables or {}, path, ())
+    try:
+        matrix = Matrix.model_validate(values)
+    except ValidationError as error:
+        raise InputError(explain(error, path)) from None
+    _check_names(matrix, path)
+    _check_options(matrix, path)
+    return matrix
+
+
+class _UniqueKeyLoader(yaml.SafeLoader):
+    """YAML where a key that stands twice is an error: plain YAML would silently keep the last."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen = set()
+        for key_node, _ in node.value:
+            key = self.construct_object(key_node, deep=True)
+            if key in seen:
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"the key '{key}' stands twice; keep one", key_node.start_mark
+                )
+            seen.add(key)
+        return super().construct_mapping(node, deep)
+
+
+def _read_yaml(path: Path) -> Any:
+    try:
+        return yaml.load(path.read_text(encoding="utf-8"), Loader=_UniqueKeyLoader)
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise InputError(f"{path}: is not UTF-8 text; save it as UTF-8") from None
+    except yaml.MarkedYAMLError as error:
+        line = f":{error.problem_mark.line + 1}" if error.problem_mark else ""
+        raise InputError(f"{path}{line}: is not valid YAML: {' '.join(str(error.problem).split())}") from None
+    except yaml.YAMLError as error:
+        raise InputError(f"{path}: is not valid YAML: {' '.join(str(error).split())}") from None
+
+
+def _substitute(value: Any, variables: Mapping[str, str], path: Path, where: tuple[Any, ...]) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _substitute(item, variables, path, (*where, key)) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_substitute(item, variables, path, (*where, index)) for index, item in enumerate(value)]
+    if not isinstance(value, str):
+        return value
+
+    def look_up(match: re.Match[str]) -> str:
+        name = match[1]
+        if name in variables:
+            return variables[name]
+        if os.environ.get(name):
+            return os.environ[name]
+        raise InputError(
+            f"{path}: {dotted(where)}: the variable {name} is not set; "
+            f"give --set {name}=VALUE or set it in the environment"
+        )
+
+    return _VARIABLE.sub(look_up, value)
+
+
+def dotted(location: Sequence[Any]) -> str:
+    """`models.small-teacher.training.0.steps`, as errors name a place in a matrix."""
+    return ".".join(str(part) for part in location)
+
+
+def explain(error: ValidationError, path: Path, prefix: Sequence[Any] = (), known: Sequence[str] = ()) -> str:
+    """The first mistake that pydantic found, as `FILE: key.path: what is wrong; fix`.
+
+    `prefix` is where the checked part stands in the file; `known` its keys, for models of `dskd` that forbid unknown ones.
+    """
+    details: ErrorDetails = error.errors()[0]
+    location = [*prefix, *_without_tags(details["loc"])]
+    context = details.get("ctx", {})
+    kind = details["type"]
+    if kind == "unknown_key":
+        location.append(context["key"])
+        message = f"unknown key{context['hint']}"
+    elif kind == "extra_forbidden":
+        message = f"unknown key{did_you_mean(str(details['loc'][-1]), known)}"
+    elif kind == "missing":
+        message = "is missing; add it"
+    elif kind == "value_error":
+        message = str(context["error"])
+    elif kind == "needs_one_of":
+        message = details["msg"]
+    elif kind == "string_pattern_mismatch":
+        message = f"{details['input']!r} is not a name; use letters, digits and single - . _ between them"
+    else:
+        message = f"{details['msg'][0].lower()}{details['msg'][1:]}, not {_short(details['input'])}"
+    return f"{path}: {dotted(location)}: {message}" if location else f"{path}: {message}"
+
+
+def _without_tags(location: Sequence[Any]) -> list[Any]:
+    # models.<name>.<tag>.… and data.<name>.<tag>.…: the tag is pydantic's name for the union's member, no key of the file.
+    parts = list(location)
+    if parts and parts[-1] == "[key]":
+        parts = parts[:-1]
+    if len(parts) > 2 and parts[0] in {"models", "data"} and parts[2] in _TAGS:
+        del parts[2]
+    return parts
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+# --- what the file names --------------------------------------------------------------------------------------------------------
+
+
+def _check_names(matrix: Matrix, path: Path) -> None:
+    def require(name: str, known: Mapping[str, Any], where: str, what: str) -> None:
+        if name not in known:
+            raise InputError(f"{path}: {where}: no {what} '{name}'{did_you_mean(name, known)}")
+
+    for index, pair in enumerate(matrix.pairs):
+        require(pair.teacher, matrix.models, f"pairs.{index}.teacher", "model")
+        require(pair.student, matrix.models, f"pairs.{index}.student", "model")
+        if (pair.teacher, pair.student) in {(p.teacher, p.student) for p in matrix.pairs[:index]}:
+            raise InputError(f"{path}: pairs.{index}: the same teacher and student stand twice; join their methods")
+        if len(set(pair.methods)) != len(pair.methods):
+            raise InputError(f"{path}: pairs.{index}.methods: the same method stands twice; give each once")
+    for name, model in matrix.models.items():
+        for index, stage in enumerate(_stages(model)):
+            require(stage.data, matrix.data, f"models.{name}.training.{index}.data", "data set")
+        if isinstance(model, FirstLayersModel):
+            require(model.layers_of, matrix.models, f"models.{name}.layers_of", "model")
+            _check_no_cycle(matrix, name, path)
+    require(matrix.training.data, matrix.data, "training.data", "data set")
+
+
+def _check_no_cycle(matrix: Matrix, name: str, path: Path) -> None:
+    seen = [name]
+    model = matrix.models[name]
+    while isinstance(model, FirstLayersModel) and model.layers_of in matrix.models:
+        if model.layers_of in seen:
+            raise InputError(
+                f"{path}: models.{name}.layers_of: goes round in a circle ({' -> '.join([*seen, model.layers_of])})"
+            )
+        seen.append(model.layers_of)
+        model = matrix.models[model.layers_of]
+
+
+def _stages(model: PathModel | NewModel | FirstLayersModel) -> list[Training]:
+    return [] if isinstance(model, PathModel) else model.training
+
+
+def _check_options(matrix: Matrix, path: Path) -> None:
+    import dskd.methods
+    import harness.engines
+    import harness.tasks
+    from dskd.methods import METHODS
+
+    def known_method(name: str, where: str) -> None:
+        if name not in METHODS:
+            raise InputError(f"{path}: {where}: no method '{name}'{did_you_mean(name, METHODS)}")
+
+    for index, pair in enumerate(matrix.pairs):
+        for position, method in enumerate(pair.methods):
+            known_method(method, f"pairs.{index}.methods.{position}")
+    for name, options in matrix.methods.items():
+        known_method(name, f"methods.{name}")
+        options_class = dskd.methods.get(name).Options
+        try:
+            options_class.model_validate(options)
+        except ValidationError as error:
+            raise InputError(explain(error, path, ("methods", name), list(options_class.model_fields))) from None
+    _check_training(matrix.training, path, ("training",))
+    for name, model in matrix.models.items():
+        for index, stage in enumerate(_stages(model)):
+            _check_training(stage, path, ("models", name, "training", index))
+    for name in matrix.tasks:
+        if name not in harness.tasks.names():
+            raise InputError(f"{path}: tasks.{name}: no task '{name}'{did_you_mean(name, harness.tasks.names())}")
+    engines = ["auto", *harness.engines.names()]
+    if matrix.evaluation.engine not in engines:
+        name = matrix.evaluation.engine
+        raise InputError(f"{path}: evaluation.engine: no engine '{name}'{did_you_mean(name, engines)}")
+
+
+def _check_training(training: Training, path: Path, where: Sequence[Any]) -> None:
+    from dskd.training import TrainingOptions
+
+    if "seed" in training.options:
+        raise InputError(f"{path}: {dotted(where)}.seed: seeds stand elsewhere; use `seeds:` or the model's `seed:`")
+    try:
+        TrainingOptions.model_validate(training.options)
+    except ValidationError as error:
+        raise InputError(explain(error, path, where, list(TrainingOptions.model_fields))) from None
+
+
+# --- which part of it -----------------------------------------------------------------------------------------------------------
+
+
+def select(matrix: Matrix, only: Sequence[str], source: str) -> tuple[list[Cell], list[str]]:
+    """The cells and tasks that `--only key=value` leaves; several values of one key are alternatives.
+
+    A teacher's own cell stays while one of its pairs does, unless methods are chosen: then it stays where `teacher` is among them.
+    """
+    wanted: dict[str, set[str]] = {}
+    possible = {
+        "teacher": {pair.teacher for pair in matrix.pairs},
+        "student": {pair.student for pair in matrix.pairs},
+        "method": {cell.method for cell in cells(matrix)},
+        "seed": {str(seed) for seed in matrix.seeds},
+        "task": set(matrix.tasks),
+    }
+    for text in only:
+        key, separator, value = text.partition("=")
+        if not separator or key not in possible:
+            raise InputError(f"--only {text}: write key=value with one of the keys {', '.join(possible)}")
+        if value not in possible[key]:
+            raise InputError(f"--only {text}: {source} has no such {key}{did_you_mean(value, possible[key])}")
+        wanted.setdefault(key, set()).add(value)
+
+    def passes(key: str, value: object) -> bool:
+        return key not in wanted or str(value) in wanted[key]
+
+    pairs = {
+        (p.teacher, p.student) for p in matrix.pairs if passes("teacher", p.teacher) and passes("student", p.student)
+    }
+    chosen = [
+        cell
+        for cell in cells(matrix)
+        if passes("method", cell.method)
+        and (
+            cell.teacher in {teacher for teacher, _ in pairs}
+            if cell.student is None
+            else (cell.teacher, cell.student) in pairs and passes("seed", cell.seed)
+        )
+    ]
+    if not chosen:
+        raise InputError(f"--only {' --only '.join(only)}: no cell of {source} has all of these; leave one out")
+    return chosen, [task for task in matrix.tasks if passes("task", task)]

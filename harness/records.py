@@ -1,0 +1,132 @@
+"""The result schema: what `result.json` holds. Jobs write it, tables read it, and neither knows the other.
+
+Scores are 0 to 100. There is no NaN: a value that does not exist is null and says why.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError, model_validator
+
+from harness.identity import Identity
+
+_STRICT = ConfigDict(extra="forbid")
+
+
+class RecordCell(BaseModel):
+    """What the record is about.
+
+    A teacher's own record has the method `teacher` and neither student nor seed; a training has no task.
+    """
+
+    model_config = _STRICT
+    teacher: str
+    student: str | None
+    method: str
+    seed: int | None
+    task: str | None = None
+    task_version: str | None = None
+
+
+class Counts(BaseModel):
+    """Samples: all, those with a score, and among them or beside them those with a flaw."""
+
+    model_config = _STRICT
+    total: int
+    scored: int
+    invalid: int
+    truncated: int
+    harness_error: int
+
+
+class MetricValue(BaseModel):
+    """One metric over all samples; `value` null only with a `reason`."""
+
+    model_config = _STRICT
+    value: FiniteFloat | None
+    stderr: FiniteFloat | None = None
+    ci95: tuple[FiniteFloat, FiniteFloat] | None = None
+    ci_method: str | None = None
+    higher_is_better: bool = True
+    n: int | None = None
+    reason: str | None = None
+
+    @model_validator(mode="after")
+    def _null_has_a_reason(self) -> MetricValue:
+        if self.value is None and not self.reason:
+            raise ValueError("a metric without value needs a reason")
+        return self
+
+
+class Cost(BaseModel):
+    """What it took, as measured by the job. Times in seconds; memory in bytes, of the job's process at its peak.
+
+    `train_seconds` includes `teacher_seconds`, the part spent in the teacher. `tokens`: trained on (counted as often as seen), or
+    generated. `peak_memory` is resident memory; `peak_device_memory` that of a GPU, null without one. A training that was resumed
+    measured only its last part: its times and tokens are null, and `reason` says so.
+    """
+
+    model_config = _STRICT
+    train_seconds: FiniteFloat | None = None
+    teacher_seconds: FiniteFloat | None = None
+    wall_seconds: FiniteFloat | None = None
+    tokens: int | None = None
+    peak_memory: int | None = None
+    peak_device_memory: int | None = None
+    memory_unit: Literal["bytes"] = "bytes"
+    reason: str | None = None
+
+
+class Environment(BaseModel):
+    """What it ran on; no names of machines or people, no paths."""
+
+    model_config = _STRICT
+    versions: dict[str, str | None]
+    python: str
+    platform: str
+    device: str
+    threads: int
+    commit: str | None = None
+    dirty: bool | None = None
+    engine: str | None = None
+
+
+class Record(BaseModel):
+    """`result.json` of one training or of one model on one task."""
+
+    model_config = _STRICT
+    schema_version: Literal[1] = 1
+    cell: RecordCell
+    identity: Identity
+    status: Literal["done", "failed"]
+    n: Counts | None = None
+    headline: Annotated[str | None, Field(description="the metric that tables show")] = None
+    metrics: dict[str, MetricValue] = Field(default_factory=dict)
+    cost: Cost = Cost()
+    environment: Environment
+    error: str | None = None
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Record:
+        if self.status == "failed" and not self.error:
+            raise ValueError("a failed record needs its error")
+        if self.status == "done" and self.cell.task is not None:
+            if self.n is None:
+                raise ValueError("an evaluation needs n")
+            if self.headline not in self.metrics:
+                raise ValueError(f"the headline metric {self.headline!r} is not among the metrics")
+        return self
+
+
+def read_record(path: Path) -> Record:
+    """A record from its file; ValueError with one line where it does not parse or does not fit the schema."""
+    try:
+        return Record.model_validate_json(path.read_text(encoding="utf-8"))
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise ValueError(f"{path}: {where}: {first['msg']}" if where else f"{path}: {first['msg']}") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path}: {error}") from None

@@ -1,0 +1,65 @@
+"""`run.json`, the promise of a run's folder (which records it is to hold), and the reading of what it does hold."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from pydantic import BaseModel, ValidationError
+
+from harness.matrix import cells
+from harness.plan import Plan
+from harness.records import Record, read_record
+from harness.store import RESULT, RUN, eval_folder, now, train_folder, write_text_atomic
+
+
+class RunFile(BaseModel):
+    """What was run, and the folders of the records that the whole matrix makes, whatever part of it was asked for."""
+
+    schema_version: int = 1
+    matrix: str
+    written: str
+    records: list[str]
+
+
+def write_run_file(plan: Plan) -> None:
+    """Write `run.json`."""
+    from harness import tasks
+
+    folders = []
+    for cell in cells(plan.matrix):
+        if cell.student is not None:
+            folders.append(train_folder(cell.folder))
+        folders += [eval_folder(cell.folder, name, tasks.load(name).version) for name in plan.matrix.tasks]
+    content = RunFile(matrix=plan.matrix.name, written=now(), records=folders)
+    write_text_atomic(plan.root / RUN, content.model_dump_json(indent=2) + "\n")
+
+
+def load_records(root: Path) -> tuple[list[Record], list[str]]:
+    """All records under a folder, and in words every file that is none."""
+    records, problems = [], []
+    for path in sorted(root.rglob(RESULT)):
+        if ".harness" in path.parts:
+            continue
+        try:
+            records.append(read_record(path))
+        except ValueError as error:
+            problems.append(str(error))
+    return records, problems
+
+
+def missing_records(root: Path) -> list[str]:
+    """In words, every record that a `run.json` under the folder promises and that is not there."""
+    problems = []
+    for path in sorted(root.rglob(RUN)):
+        try:
+            promised = RunFile.model_validate(json.loads(path.read_text(encoding="utf-8"))).records
+        except (ValueError, ValidationError) as error:
+            problems.append(f"{path}: {str(error).splitlines()[0]}")
+            continue
+        problems += [
+            f"{path.parent / folder / RESULT}: is missing"
+            for folder in promised
+            if not (path.parent / folder / RESULT).is_file()
+        ]
+    return problems

@@ -1,0 +1,109 @@
+"""One training outside a matrix, planned as the smallest matrix there is and laid out in two folders: the data and the student."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+import dskd.methods
+from dskd.errors import InputError
+from dskd.training import TrainingOptions
+from harness.graph import GraphBuilder
+from harness.identity import FileHashes
+from harness.matrix import Matrix, cells, did_you_mean
+from harness.plan import Plan, decide
+from harness.records import RecordCell
+from harness.store import Store
+
+_FOLDER = "train"
+
+
+def single_plan(
+    *,
+    teacher: Path | None,
+    student: Path,
+    data: Path,
+    method: str,
+    method_options: Mapping[str, str],
+    training: Mapping[str, Any],
+    seed: int,
+    limit: int | None,
+    output: Path,
+    overwrite: bool = False,
+) -> Plan:
+    """The plan of one training into `output`.
+
+    InputError for what is wrong with any option, and where `output` holds something else already, unless `overwrite`.
+    """
+    if method not in dskd.methods.METHODS:
+        raise InputError(f"--method {method}: no such method{did_you_mean(method, dskd.methods.METHODS)}")
+    if teacher is None and dskd.methods.get(method).needs_teacher:
+        raise InputError(f"--method {method}: needs a teacher; give --teacher DIR")
+    _check_options(method, method_options, training)
+    if not data.is_file():
+        raise InputError(f"--data {data}: no such file; correct the path")
+    hashes = FileHashes()
+    for option, folder in (("--student", student), ("--teacher", teacher)):
+        if folder is not None:
+            try:
+                hashes.model_folder(folder)
+                hashes.tokenizer_folder(folder)
+            except InputError as error:
+                raise InputError(f"{option} {folder}: {error}") from None
+    # A training without teacher is prepared as if the student were its own: no example is left out for another's tokenizer.
+    models = {"student": {"path": str(student)}, "teacher": {"path": str(teacher or student)}}
+    matrix = Matrix.model_validate(
+        {
+            "schema_version": 1,
+            "name": "train",
+            "data": {"data": {"file": str(data), "limit": limit}},
+            "models": models,
+            "pairs": [{"teacher": "teacher", "student": "student", "methods": [method]}],
+            "methods": {method: dict(method_options)},
+            "training": {"data": "data", **training},
+            "seeds": [seed],
+            "tasks": {},
+            "evaluation": {"score_teachers": False},
+        }
+    )
+    source = "harness train"
+    graph = GraphBuilder(matrix, source, output, engine="auto", hashes=hashes).build(cells(matrix), [])
+    key = next(key for key, node in graph.items() if node.spec.kind == "train")
+    node = graph[key]
+    cell = RecordCell(
+        teacher=teacher.resolve().name if teacher else "none", student=student.resolve().name, method=method, seed=seed
+    )
+    made = node.spec.outputs[0].model_copy(update={"folder": _FOLDER, "cell": cell})
+    title = f"train {cell.student} by {method}"
+    spec = node.spec.model_copy(update={"folder": _FOLDER, "outputs": [made], "title": title})
+    graph[key] = type(node)(spec, node.needs)
+    store = Store(output)
+    if not overwrite:
+        earlier = store.output(_FOLDER)
+        earlier.require_ours()
+        manifest = earlier.manifest
+        if manifest is not None and manifest.identity.hash != made.identity.hash:
+            raise InputError(f"--output {output}: holds another training; give another folder, or --overwrite")
+    return Plan(matrix, Path(source), output, decide(graph, store, "stale"))
+
+
+def _check_options(method: str, method_options: Mapping[str, str], training: Mapping[str, Any]) -> None:
+    if ("steps" in training) == ("epochs" in training):
+        raise InputError("give either --steps or --epochs")
+    options = dskd.methods.get(method).Options
+    for key in method_options:
+        if key not in options.model_fields:
+            raise InputError(f"--option {key}: {method} has no such option{did_you_mean(key, options.model_fields)}")
+    try:
+        options.model_validate(dict(method_options))
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise InputError(f"--option {first['loc'][0]}={first['input']}: {first['msg']}; correct it") from None
+    try:
+        TrainingOptions.model_validate(dict(training))
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise InputError(f"--{str(first['loc'][0]).replace('_', '-')}: {first['msg']}; correct it") from None

@@ -1,0 +1,59 @@
+"""Several training seeds to one figure: mean, spread, and an interval that knows of both seeds and items."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from harness.records import MetricValue
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A score, 0 to 100. `sd` is that of the seeds (ddof 1), None for fewer than two."""
+
+    value: float | None
+    sd: float | None
+    ci95: tuple[float, float] | None
+    seeds: int
+
+
+def over_seeds(metrics: Sequence[MetricValue]) -> Figure:
+    """One metric of the same cell with different seeds. One seed keeps its own interval; several get a nested one."""
+    known = [metric for metric in metrics if metric.value is not None]
+    values = [metric.value for metric in known if metric.value is not None]
+    if not values:
+        return Figure(None, None, None, len(metrics))
+    if len(values) == 1:
+        return Figure(values[0], None, known[0].ci95, len(metrics))
+    mean = math.fsum(values) / len(values)
+    sd = math.sqrt(math.fsum((value - mean) ** 2 for value in values) / (len(values) - 1))
+    return Figure(mean, sd, _nested_interval(mean, sd, known), len(metrics))
+
+
+def _nested_interval(mean: float, sd: float, metrics: Sequence[MetricValue]) -> tuple[float, float] | None:
+    """Var = s²_seed/S + s²_item/n: the seeds differ, and all of them are measured on the same n items.
+
+    The part of the items is read from each seed's own interval, each side by itself, and not from its standard error: at 0 and
+    100 that is zero, and Wilson's interval is not. The quantile is Student's with Welch and Satterthwaite's degrees of freedom,
+    because a few seeds tell their own spread badly.
+    """
+    lows = [metric.value - metric.ci95[0] for metric in metrics if metric.ci95 and metric.value is not None]
+    highs = [metric.ci95[1] - metric.value for metric in metrics if metric.ci95 and metric.value is not None]
+    if len(lows) < len(metrics):
+        return None
+    items = min((metric.n for metric in metrics if metric.n is not None), default=2)
+    low, high = (_half_width(sd, len(metrics), math.fsum(side) / len(side), items) for side in (lows, highs))
+    return (max(0.0, mean - low), min(100.0, mean + high))
+
+
+def _half_width(sd: float, seeds: int, half_width_of_items: float, items: int) -> float:
+    from scipy.stats import norm, t  # here, because a table of one seed each should not wait for it
+
+    of_seeds, of_items = sd**2 / seeds, (half_width_of_items / float(norm.ppf(0.975))) ** 2
+    variance = of_seeds + of_items
+    if variance == 0:
+        return 0.0
+    freedom = variance**2 / (of_seeds**2 / (seeds - 1) + of_items**2 / max(1, items - 1))
+    return float(t.ppf(0.975, freedom)) * math.sqrt(variance)

@@ -1,0 +1,179 @@
+"""One leaderboard in every format. Markdown, LaTeX and HTML show the same grid; CSV and JSON hold the rows with all figures."""
+
+from __future__ import annotations
+
+import csv
+import html
+import io
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, fields
+
+from harness.matrix import TEACHER_METHOD
+from harness.tables.leaderboard import CostRow, Leaderboard, Row
+
+DASH = "–"
+
+
+@dataclass(frozen=True)
+class Grid:
+    """A titled table of texts."""
+
+    title: str
+    header: list[str]
+    lines: list[list[str]]
+
+
+def grids(board: Leaderboard, costs: bool) -> list[Grid]:
+    """A grid for each pair, the teacher's row first; with `costs` another for each with what its trainings took."""
+    found = []
+    for teacher, student in board.pairs:
+        methods = [(None, TEACHER_METHOD), *((student, method) for method in board.methods(teacher, student))]
+        found.append(_score_grid(board, teacher, methods, f"{teacher} -> {student}"))
+        if costs:
+            rows = [row for row in board.costs if (row.teacher, row.student) == (teacher, student)]
+            found.append(_cost_grid(f"{teacher} -> {student}: cost of training", rows))
+    alone = sorted({row.teacher for row in board.rows} - {teacher for teacher, _ in board.pairs})
+    found += [_score_grid(board, teacher, [(None, TEACHER_METHOD)], teacher) for teacher in alone]
+    return found
+
+
+def _score_grid(board: Leaderboard, teacher: str, methods: Sequence[tuple[str | None, str]], title: str) -> Grid:
+    tasks = board.tasks
+    names = {task: next((row.metric for row in board.rows if row.task == task and row.metric), "") for task in tasks}
+    lines = []
+    for student, method in methods:
+        rows = [board.find(teacher, student, method, task) for task in tasks]
+        if not any(rows):
+            continue
+        seeds = DASH if student is None else str(max(row.seeds for row in rows if row))
+        lines.append([method, seeds, *(_score(row) for row in rows)])
+    sizes = {task: max((row.n for row in board.rows if row.task == task), default=0) for task in tasks}
+    return Grid(title, ["method", "seeds", *(f"{task} ({names[task]}, n={sizes[task]})" for task in tasks)], lines)
+
+
+def _score(row: Row | None) -> str:
+    if row is None:
+        return DASH
+    if row.value is None:
+        return "failed" if row.failed else DASH
+    spread = f" ± {row.sd:.1f}" if row.sd is not None else ""
+    interval = f" [{row.ci95[0]:.1f}, {row.ci95[1]:.1f}]" if row.ci95 else ""
+    return f"{row.value:.1f}{spread}{interval}"
+
+
+def _cost_grid(title: str, rows: Sequence[CostRow]) -> Grid:
+    def number(value: float | None, digits: int = 1, scale: float = 1.0) -> str:
+        return DASH if value is None else f"{value / scale:,.{digits}f}"
+
+    header = ["method", "seeds", "training (s)", "of it teacher (s)", "tokens", "peak memory (MiB)"]
+    lines = [
+        [
+            row.method,
+            str(row.seeds),
+            number(row.train_seconds),
+            number(row.teacher_seconds),
+            number(row.tokens, 0),
+            number(row.peak_memory, 0, 2**20),
+        ]
+        for row in sorted(rows, key=lambda row: (row.method != "sft", row.method))
+    ]
+    return Grid(title, header, lines)
+
+
+_LEGEND = "Score 0–100 [95 % interval]; several seeds: mean ± standard deviation of the seeds."
+
+
+def markdown(board: Leaderboard, costs: bool = False) -> str:
+    """Tables that read well as plain text too: columns are padded."""
+    parts = []
+    for grid in grids(board, costs):
+        cells = [[_md_escape(text) for text in line] for line in (grid.header, *grid.lines)]
+        widths = [max(len(line[column]) for line in cells) for column in range(len(grid.header))]
+        padded = [" | ".join(text.ljust(width) for text, width in zip(line, widths, strict=True)) for line in cells]
+        rule = "-|-".join("-" * width for width in widths)
+        table = "\n".join(f"| {line} |" for line in (padded[0], rule, *padded[1:])).replace(
+            f"| {rule} |", f"|-{rule}-|"
+        )
+        parts.append(f"### {grid.title}\n\n{table}\n")
+    parts.append(_LEGEND + "\n")
+    if board.notes:
+        parts.append("".join(f"- {note}\n" for note in board.notes))
+    return "\n".join(parts)
+
+
+def _md_escape(text: str) -> str:
+    return text.replace("|", "\\|")
+
+
+def latex(board: Leaderboard, costs: bool = False) -> str:
+    """One booktabs tabular a pair."""
+    parts = []
+    for grid in grids(board, costs):
+        lines = [" & ".join(map(_tex_escape, line)) + r" \\" for line in grid.lines]
+        header = " & ".join(map(_tex_escape, grid.header)) + r" \\"
+        columns = "l" * len(grid.header)
+        body = "\n".join([rf"\begin{{tabular}}{{{columns}}}", r"\toprule", header, r"\midrule", *lines])
+        parts.append(f"% {grid.title}\n{body}\n\\bottomrule\n\\end{{tabular}}\n")
+    notes = "".join(f"% {note}\n" for note in (_LEGEND, *board.notes))
+    return "\n".join(parts) + notes
+
+
+def _tex_escape(text: str) -> str:
+    for character in "\\&%$#_{}":
+        text = text.replace(character, r"\textbackslash " if character == "\\" else f"\\{character}")
+    return text.replace("–", "--").replace("±", r"$\pm$").replace("->", r"$\to$")
+
+
+def html_page(board: Leaderboard, costs: bool = False) -> str:
+    """A page of its own, without scripts or anything from elsewhere."""
+    parts = []
+    for grid in grids(board, costs):
+        head = "".join(f"<th>{html.escape(text)}</th>" for text in grid.header)
+        body = "\n".join(
+            "<tr>" + "".join(f"<td>{html.escape(text)}</td>" for text in line) + "</tr>" for line in grid.lines
+        )
+        table = f"<table>\n<thead><tr>{head}</tr></thead>\n<tbody>\n{body}\n</tbody>\n</table>"
+        parts.append(f"<h2>{html.escape(grid.title)}</h2>\n{table}")
+    notes = "".join(f"<li>{html.escape(note)}</li>" for note in board.notes)
+    style = "body{font-family:sans-serif}table{border-collapse:collapse}td,th{border:1px solid #ccc;padding:.3em .6em}"
+    return (
+        '<!doctype html>\n<html lang="en">\n<head><meta charset="utf-8"><title>Leaderboard</title>'
+        f"<style>{style}</style></head>\n<body>\n<h1>Leaderboard</h1>\n"
+        + "\n".join(parts)
+        + f"\n<p>{html.escape(_LEGEND)}</p>\n<ul>{notes}</ul>\n</body>\n</html>\n"
+    )
+
+
+def csv_text(board: Leaderboard, costs: bool = False) -> str:
+    """A line a row; with `costs` the pair's and method's costs in further columns."""
+    stream = io.StringIO()
+    names = [field.name for field in fields(Row) if field.name != "ci95"]
+    cost_names = ["train_seconds", "teacher_seconds", "tokens", "peak_memory"] if costs else []
+    writer = csv.writer(stream, lineterminator="\n")
+    writer.writerow([*names, "ci95_low", "ci95_high", *cost_names])
+    known = {(row.teacher, row.student, row.method): asdict(row) for row in board.costs}
+    for row in board.rows:
+        values = asdict(row)
+        cost = known.get((row.teacher, str(row.student), row.method), {})
+        line = [
+            *(values[name] for name in names),
+            *(row.ci95 or (None, None)),
+            *(cost.get(name) for name in cost_names),
+        ]
+        writer.writerow(["" if value is None else value for value in line])
+    return stream.getvalue()
+
+
+def json_text(board: Leaderboard, costs: bool = False) -> str:
+    """The contract's JSON."""
+    return json.dumps(board.as_json(costs), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+FORMATS: dict[str, Callable[[Leaderboard, bool], str]] = {
+    "md": markdown,
+    "csv": csv_text,
+    "tex": latex,
+    "html": html_page,
+    "json": json_text,
+}

@@ -1,0 +1,200 @@
+"""The command line's manners: quick help, one line for a mistake, exit code 2 with nothing written."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+import pytest
+import yaml
+from click.testing import CliRunner
+
+from dskd.errors import InputError
+from harness.cli import COMMANDS, main
+
+Content = dict[str, Any]
+
+
+@pytest.mark.parametrize("name", list(COMMANDS))
+def test_every_command_has_help_with_examples(name: str) -> None:
+    result = CliRunner().invoke(main, [name, "--help"])
+    assert result.exit_code == 0, result.output
+    assert f"harness {name}" in result.output.partition("Examples:")[2]
+
+
+def test_help_imports_no_command() -> None:
+    code = (
+        "import sys\nfrom harness.cli import main\ntry: main(['--help'])\nexcept SystemExit: pass\nprint(*sys.modules)"
+    )
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    modules = set(run.stdout.splitlines()[-1].split())
+    assert "harness.cli" in modules
+    assert all(name in run.stdout for name in COMMANDS)
+    assert not modules & {"torch", "yaml", "rich.table", *(f"harness.cli.{name}" for name in COMMANDS)}
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "text"),
+    [
+        (InputError("file.yaml: key: is wrong; mend it"), 2, "error: file.yaml: key: is wrong; mend it\n"),
+        (KeyboardInterrupt(), 130, "interrupted; everything that was done is kept, run the same command to go on\n"),
+    ],
+)
+def test_exit_codes_of_mistakes_and_interruptions(
+    monkeypatch: pytest.MonkeyPatch, error: BaseException, code: int, text: str
+) -> None:
+    @click.command()
+    def command() -> None:
+        raise error
+
+    monkeypatch.setattr("harness.cli.plan.command", command)
+    result = CliRunner().invoke(main, ["plan"])
+    assert result.exit_code == code
+    assert result.stderr == text
+    assert result.stdout == ""
+
+
+def own_data(text: str) -> Callable[[Content, Path], None]:
+    """A change that trains on a file with this text."""
+
+    def change(content: Content, folder: Path) -> None:
+        path = folder / "data.jsonl"
+        path.write_text(text)
+        content["data"]["student"] = {"file": str(path)}
+
+    return change
+
+
+def templates(content: Content, folder: Path) -> None:
+    own_data('{"question": "q", "answer": "a"}\n{"question": "q"}\n')(content, folder)
+    content["data"]["student"] |= {"prompt": "{question}", "output": "{answer}"}
+
+
+def no_offsets(content: Content, folder: Path) -> None:
+    tokenizer = folder / "tokenizer"
+    tokenizer.mkdir()
+    (tokenizer / "vocab.json").write_text("{}")
+    content["models"]["same"]["tokenizer"] = {"path": str(tokenizer)}
+    content["pairs"] = [{"teacher": "teacher", "student": "same", "methods": ["sft"]}]
+
+
+BAD = [
+    (own_data(""), [], "data.jsonl: the file is empty"),
+    (own_data('{"prompt": "a", "output": "b"}\n{"prompt": \n'), [], "data.jsonl:2: not JSON"),
+    (own_data('{"prompt": "a"}\n'), [], "data.jsonl:1: prompt and output must be strings"),
+    (templates, [], "data.jsonl:2: has no column 'answer', which the template names"),
+    (no_offsets, [], "tokenizer: no tokenizer can be loaded"),
+    (
+        lambda m, _: m.update(tasks={"small_code": {}}),
+        [],
+        "tasks.small_code: small_code run the code that a model wrote",
+    ),
+    (lambda m, _: m.update(tasks={"gsm8k": {}}), [], "HARNESS_DATA is not set"),
+    (lambda m, _: m["models"].update(same={"path": "nowhere"}), [], "models.same.path: no folder 'nowhere'"),
+    (lambda m, _: m.update(sedes=[1]), [], "sedes: unknown key; did you mean 'seeds'?"),
+    (
+        lambda m, _: None,
+        ["--only", "method=kdd"],
+        "--only method=kdd: matrix.yaml has no such method; did you mean 'kd'?",
+    ),
+    (lambda m, _: None, ["--engine", "vlm"], "--engine vlm: no such engine; did you mean 'vllm'?"),
+    (lambda m, _: None, ["--set", "X"], "--set X: write NAME=VALUE"),
+    (lambda m, _: None, ["--limit", "0"], "Invalid value for '--limit'"),
+    (lambda m, _: None, ["--frobnicate"], "No such option"),
+]
+
+
+@pytest.mark.parametrize(("change", "options", "message"), BAD, ids=[message[:40] for *_, message in BAD])
+def test_bad_input_ends_with_one_line_and_exit_code_2_and_nothing_is_written(
+    tiny: Content,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    change: Callable[[Content, Path], Any],
+    options: list[str],
+    message: str,
+) -> None:
+    monkeypatch.delenv("HARNESS_DATA", raising=False)
+    monkeypatch.delenv("HARNESS_HUB", raising=False)
+    monkeypatch.chdir(tmp_path)
+    change(tiny, tmp_path)
+    Path("matrix.yaml").write_text(yaml.safe_dump(tiny))
+    before = sorted(path.name for path in tmp_path.rglob("*"))
+    result = CliRunner().invoke(main, ["run", "--matrix", "matrix.yaml", *options])
+    assert result.exit_code == 2, result.output
+    assert message in result.stderr
+    assert result.stderr.strip().splitlines()[-1].lower().startswith("error: ")
+    assert result.stdout == ""
+    assert sorted(path.name for path in tmp_path.rglob("*")) == before
+
+
+def test_a_mistake_is_one_line_in_a_real_process_too(
+    tmp_path: Path, harness: Callable[..., subprocess.CompletedProcess[str]]
+) -> None:
+    (tmp_path / "matrix.yaml").write_text("schema_version: 1\n")
+    run = harness("run", "--matrix", "matrix.yaml", cwd=tmp_path)
+    assert run.returncode == 2
+    assert run.stderr == "error: matrix.yaml: name: is missing; add it\n"
+    assert [path.name for path in tmp_path.iterdir()] == ["matrix.yaml"]
+
+
+TRAIN = ["train", "--student", "student", "--data", "data.jsonl", "--output", "out"]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--method", "kdd", "--steps", "1"], "--method kdd: no such method; did you mean 'kd'?"),
+        (["--method", "kd", "--steps", "1"], "--method kd: needs a teacher; give --teacher DIR"),
+        (["--method", "sft"], "give either --steps or --epochs"),
+        (["--method", "sft", "--steps", "1", "--option", "x=1"], "--option x: sft has no such option"),
+        (["--method", "sft", "--steps", "1"], "--student student: no folder 'student'"),
+    ],
+)
+def test_train_names_the_option_that_is_wrong(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: list[str], message: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("data.jsonl").write_text('{"prompt": "a", "output": "b"}\n')
+    result = CliRunner().invoke(main, [*TRAIN, *options])
+    assert result.exit_code == 2
+    assert result.stderr.startswith(f"error: {message}")
+    assert not Path("out").exists()
+
+
+def test_lists_name_everything_there_is() -> None:
+    def listed(what: str) -> list[dict[str, Any]]:
+        return json.loads(CliRunner().invoke(main, ["list", what, "--json"]).stdout)
+
+    assert {"dolly", "gsm8k", "humaneval", "small_code"} <= {row["task"] for row in listed("tasks")}
+    assert {"sft", "kd", "dskd-v2", "dskd-v2-eta"} <= {row["method"] for row in listed("methods")}
+    assert {"quick", "real-cpu"} <= {row["matrix"] for row in listed("matrices")}
+    teachers = [row["model"] for row in listed("models") if row["teaches"]]
+    assert teachers == ["small-teacher"]
+
+
+def test_a_piped_table_is_not_folded() -> None:
+    lines = CliRunner().invoke(main, ["list", "methods"]).stdout.splitlines()
+    assert len(lines) == 1 + len({line.split()[0] for line in lines[1:]})
+
+
+def test_doctor_says_what_is_missing_and_how_to_mend_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.delenv("HARNESS_DATA", raising=False)
+    result = CliRunner().invoke(main, ["doctor"])
+    assert result.exit_code == 0, result.stdout
+    assert "warn  HARNESS_DATA   not set; set it to the folder" in result.stdout
+    monkeypatch.setattr("harness.environment.package_version", lambda name: None if name == "accelerate" else "1")
+    result = CliRunner().invoke(main, ["doctor"])
+    assert result.exit_code == 1
+    assert "FAIL  accelerate     not installed; pip install dskd-harness" in result.stdout
+
+
+def test_leaderboard_of_a_folder_without_records(tmp_path: Path) -> None:
+    for folder, message in ((tmp_path / "none", "no such folder"), (tmp_path, "holds no records")):
+        result = CliRunner().invoke(main, ["leaderboard", "--results", str(folder)])
+        assert result.exit_code == 2
+        assert message in result.stderr

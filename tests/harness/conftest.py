@@ -1,0 +1,89 @@
+"""A matrix that is as small as one can be, and the command line as a process."""
+
+from __future__ import annotations
+
+import copy
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+_NEW_MODEL = {
+    "config": {
+        "model_type": "llama",
+        "hidden_size": 32,
+        "intermediate_size": 32,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 2,
+        "max_position_embeddings": 256,
+    },
+    "tokenizer": {"small_world": "bytelevel"},
+    "seed": 1,
+}
+_TINY = {
+    "schema_version": 1,
+    "name": "tiny",
+    "data": {"student": {"small_world": "student", "limit": 24}},
+    "models": {
+        "teacher": {**_NEW_MODEL, "training": [{"data": "student", "steps": 2, "batch_size": 2, "max_length": 200}]},
+        "same": _NEW_MODEL,
+        "cross": {**_NEW_MODEL, "tokenizer": {"small_world": "sentencepiece"}},
+    },
+    "pairs": [
+        {"teacher": "teacher", "student": "same", "methods": ["sft", "kd"]},
+        {"teacher": "teacher", "student": "cross", "methods": ["sft", "dskd-v2-eta"]},
+    ],
+    "training": {"data": "student", "steps": 2, "batch_size": 2, "max_length": 200},
+    "seeds": [1],
+    "tasks": {"small_math": {"limit": 2, "max_new_tokens": 4}},
+    "evaluation": {"engine": "transformers"},
+}
+
+
+@pytest.fixture
+def tiny() -> dict[str, Any]:
+    """The content of a tiny matrix, to be changed at will."""
+    return copy.deepcopy(_TINY)
+
+
+@pytest.fixture(scope="module")
+def tiny_pair() -> dict[str, Any]:
+    """The same with one pair of two vocabularies, one method and two tasks, for a module that runs it once."""
+    content = copy.deepcopy(_TINY)
+    content["pairs"] = [{"teacher": "teacher", "student": "cross", "methods": ["dskd-v2-eta"]}]
+    content["tasks"]["small_instruct"] = {"limit": 2, "max_new_tokens": 4}
+    return content
+
+
+@pytest.fixture
+def write_matrix(tmp_path: Path) -> Callable[[Any], Path]:
+    """Write a matrix's content to a file in the test's folder."""
+
+    def write(content: Any) -> Path:
+        path = tmp_path / "matrix.yaml"
+        path.write_text(content if isinstance(content, str) else yaml.safe_dump(content, sort_keys=False))
+        return path
+
+    return write
+
+
+@pytest.fixture(scope="session")
+def harness() -> Callable[..., subprocess.CompletedProcess[str]]:
+    """The command line in a process of its own: arguments as on the command line, `cwd` where it is started."""
+    return _harness
+
+
+def _harness(*arguments: str | Path, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "harness.cli", *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        cwd=cwd,
+        timeout=300,
+        env={**os.environ, "NO_COLOR": "1"},
+    )

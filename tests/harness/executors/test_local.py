@@ -1,0 +1,257 @@
+"""The local executor with real processes."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import pytest
+
+from harness.artifacts import Node
+from harness.executors import Outcome
+from harness.executors.local import Executor
+from harness.identity import Identity
+from harness.jobs.spec import JobSpec, OutputSpec
+from harness.plan import PlannedJob, decide
+from harness.store import Store
+
+HERE = Path(__file__).parent
+
+
+class Recorder:
+    """A reporter that remembers."""
+
+    def __init__(self) -> None:
+        self.events: list[tuple[str, str]] = []
+        self.on_progress: Callable[[Mapping[str, object]], None] = lambda event: None
+
+    def started(self, job: PlannedJob) -> None:
+        self.events.append(("start", job.spec.id))
+
+    def progress(self, job: PlannedJob, event: Mapping[str, object]) -> None:
+        self.events.append((str(event["event"]), job.spec.id))
+        self.on_progress(event)
+
+    def ended(self, job: PlannedJob, outcome: Outcome) -> None:
+        self.events.append((outcome.status, job.spec.id))
+
+
+@pytest.fixture(autouse=True)
+def fake_jobs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYTHONPATH", str(HERE))
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+
+
+def node(root: Path, name: str, do: str = "ok", needs: tuple[str, ...] = (), **arguments: str) -> Node:
+    arguments = {"do": do, "journal": str(root / "journal"), **arguments}
+    output = OutputSpec(folder=f"cells/{name}", identity=Identity.of({"name": name, "do": do}), product="product")
+    spec = JobSpec(
+        id=name,
+        kind="fake",
+        title=f"job {name}",
+        runner="fake_jobs",
+        root=str(root),
+        folder=output.folder,
+        outputs=[output],
+        arguments=arguments,
+    )
+    return Node(spec, needs)
+
+
+def planned(root: Path, *nodes: Node) -> list[PlannedJob]:
+    """All of them to be run, whatever is there: what a run does with what it finds is the job's own business."""
+    jobs = decide({node.spec.id: node for node in nodes}, Store(root), "stale")
+    for job in jobs.values():
+        job.action = "run"
+    return list(jobs.values())
+
+
+def execute(root: Path, *nodes: Node, jobs: int = 2, fail_fast: bool = False) -> tuple[dict[str, Outcome], Recorder]:
+    recorder = Recorder()
+    executor = Executor(jobs=jobs, fail_fast=fail_fast, reporter=recorder, offline=True)
+    return executor.run(planned(root, *nodes)), recorder
+
+
+def journal(root: Path) -> list[str]:
+    path = root / "journal"
+    return path.read_text().split() if path.exists() else []
+
+
+def wait_for(path: Path, seconds: float = 30) -> None:
+    deadline = time.monotonic() + seconds
+    while not path.exists() or not path.read_text():
+        assert time.monotonic() < deadline, f"{path} did not appear"
+        time.sleep(0.02)
+
+
+def test_a_job_runs_after_what_it_needs_and_leaves_manifest_log_and_no_marker(tmp_path: Path) -> None:
+    outcomes, recorder = execute(tmp_path, node(tmp_path, "first"), node(tmp_path, "second", needs=("first",)))
+    assert {key: outcome.status for key, outcome in outcomes.items()} == {"first": "done", "second": "done"}
+    assert recorder.events.index(("done", "first")) < recorder.events.index(("start", "second"))
+    assert ("progress", "second") in recorder.events
+    folder = tmp_path / "cells" / "second"
+    assert sorted(path.name for path in folder.iterdir()) == ["log.txt", "manifest.json", "product"]
+    manifest = json.loads((folder / "manifest.json").read_text())
+    assert manifest["state"] == "done"
+    assert manifest["report"]["answer"] == 42
+    assert manifest["report"]["cost"]["peak_memory"] > 2**20
+    assert "doing ok" in (folder / "log.txt").read_text()
+
+
+def test_a_failing_job_does_not_stop_the_others_and_what_needs_it_is_not_run(tmp_path: Path) -> None:
+    outcomes, _ = execute(
+        tmp_path,
+        node(tmp_path, "bad", "fail"),
+        node(tmp_path, "child", needs=("bad",)),
+        node(tmp_path, "grandchild", needs=("child",)),
+        node(tmp_path, "other"),
+    )
+    assert outcomes["bad"].status == "failed"
+    assert outcomes["bad"].reason == "RuntimeError: the reason"
+    assert outcomes["other"].status == "done"
+    for name in ("child", "grandchild"):
+        assert outcomes[name] == Outcome("not_run", "needs 'job bad', which failed")
+    assert sorted(journal(tmp_path)) == ["bad", "other"]
+    assert "Traceback" in (tmp_path / "cells/bad/log.txt").read_text()
+    state, manifest = Store(tmp_path).output("cells/bad").state()
+    assert state == "failed"
+    assert manifest is not None
+    assert manifest.error == "RuntimeError: the reason"
+
+
+def test_a_users_mistake_found_by_a_job_is_told_as_it_stands(tmp_path: Path) -> None:
+    outcomes, _ = execute(tmp_path, node(tmp_path, "bad", "input error"))
+    assert outcomes["bad"].reason == "data.jsonl:3: is broken; mend it"
+
+
+def test_fail_fast_starts_nothing_more(tmp_path: Path) -> None:
+    nodes = [node(tmp_path, "bad", "fail"), *(node(tmp_path, f"later{k}") for k in range(3))]
+    outcomes, _ = execute(tmp_path, *nodes, jobs=1, fail_fast=True)
+    assert journal(tmp_path) == ["bad"]
+    assert all(outcomes[f"later{k}"].status == "not_run" for k in range(3))
+
+
+def test_a_killed_job_is_reported_with_its_signal_and_goes_on_from_what_it_left(tmp_path: Path) -> None:
+    job = node(tmp_path, "fragile", "kill itself once")
+    outcomes, _ = execute(tmp_path, job)
+    assert outcomes["fragile"].status == "failed"
+    assert outcomes["fragile"].reason.startswith("ended by SIGKILL (often: out of memory); last line of its log: doing")
+    folder = tmp_path / "cells" / "fragile"
+    assert (folder / "INCOMPLETE").exists()
+    assert Store(tmp_path).output("cells/fragile").state()[0] == "interrupted"
+    outcomes, _ = execute(tmp_path, job)
+    assert outcomes["fragile"].status == "done"
+    assert (folder / "product").read_text() == "kept"
+    assert not (folder / "INCOMPLETE").exists()
+
+
+def test_unfinished_work_with_other_settings_is_thrown_away(tmp_path: Path) -> None:
+    execute(tmp_path, node(tmp_path, "fragile", "kill itself once"))
+    outcomes, _ = execute(tmp_path, node(tmp_path, "fragile", "ok"))
+    assert outcomes["fragile"].status == "done"
+    assert (tmp_path / "cells/fragile/product").read_text() == "made"
+
+
+def test_what_is_done_is_found_done_by_the_job_itself(tmp_path: Path) -> None:
+    execute(tmp_path, node(tmp_path, "once"))
+    outcomes, _ = execute(tmp_path, node(tmp_path, "once"))
+    assert outcomes["once"].status == "done"
+    assert journal(tmp_path) == ["once"]
+
+
+def test_files_that_no_job_made_are_never_removed(tmp_path: Path) -> None:
+    mine = tmp_path / "cells" / "taken" / "thesis.txt"
+    mine.parent.mkdir(parents=True)
+    mine.write_text("mine")
+    outcomes, _ = execute(tmp_path, node(tmp_path, "taken"))
+    assert outcomes["taken"].status == "failed"
+    assert "thesis.txt" in outcomes["taken"].reason
+    assert mine.read_text() == "mine"
+
+
+def test_the_cores_are_shared_among_the_jobs_unless_the_user_has_set_threads(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("harness.executors.local.cores", lambda: 8)
+    execute(tmp_path, node(tmp_path, "quarter"), jobs=4)
+    assert "OMP_NUM_THREADS=2" in (tmp_path / "cells/quarter/log.txt").read_text()
+    monkeypatch.setenv("OMP_NUM_THREADS", "")
+    execute(tmp_path, node(tmp_path, "empty"), jobs=4)
+    assert "OMP_NUM_THREADS=2" in (tmp_path / "cells/empty/log.txt").read_text()
+    monkeypatch.setenv("OMP_NUM_THREADS", "5")
+    execute(tmp_path, node(tmp_path, "own"), jobs=4)
+    assert "OMP_NUM_THREADS=5" in (tmp_path / "cells/own/log.txt").read_text()
+
+
+RUN = """
+import sys
+from pathlib import Path
+sys.path.insert(0, {here!r})
+from test_local import Recorder, node, planned
+from harness.executors.local import Executor
+root = Path({root!r})
+jobs = planned(root, node(root, "long", "wait", until=str(root / "go")), node(root, "after", needs=("long",)))
+recorder = Recorder()
+outcomes = Executor(jobs=2, fail_fast=False, reporter=recorder, offline=True).run(jobs)
+print([outcome.status for outcome in outcomes.values()], ("waiting", "long") in recorder.events)
+"""
+
+
+def start_run(root: Path) -> subprocess.Popen[str]:
+    """A run in a process of its own; its first job waits for the file `go`."""
+    code = RUN.format(here=str(HERE), root=str(root))
+    return subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def gone(pid: int, seconds: float = 15) -> bool:
+    """Whether a process ends; one that nobody has waited for counts."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        try:
+            os.kill(pid, 0)
+            if Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z":
+                return True
+        except (ProcessLookupError, FileNotFoundError):
+            return True
+        time.sleep(0.05)
+    return False
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_a_run_that_ends_takes_its_jobs_with_it_and_the_next_one_finishes_them(
+    tmp_path: Path, number: signal.Signals
+) -> None:
+    run = start_run(tmp_path)
+    part = tmp_path / "cells/long/part"
+    wait_for(part)
+    run.send_signal(number)
+    run.wait(20)
+    assert gone(int(part.read_text()))
+    assert (tmp_path / "cells/long/INCOMPLETE").exists()
+    (tmp_path / "go").touch()
+    again = start_run(tmp_path)
+    stdout, stderr = again.communicate(timeout=60)
+    assert stdout.strip() == "['done', 'done'] False", stderr
+    assert journal(tmp_path) == ["long", "long", "after"]
+
+
+def test_two_runs_at_once_do_each_job_once(tmp_path: Path) -> None:
+    first = start_run(tmp_path)
+    wait_for(tmp_path / "cells/long/part")
+    second = start_run(tmp_path)
+    log = tmp_path / "cells/long/log.txt"
+    deadline = time.monotonic() + 30
+    while "waiting: another run" not in log.read_text():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    (tmp_path / "go").touch()
+    results = [run.communicate(timeout=60) for run in (first, second)]
+    assert results[0][0].strip() == "['done', 'done'] False", results[0][1]
+    assert results[1][0].strip() == "['done', 'done'] True", results[1][1]
+    assert sorted(journal(tmp_path)) == ["after", "long"]

@@ -1,0 +1,95 @@
+"""Making models: from random weights, and from the first layers of another."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dskd.errors import InputError
+from harness.jobs.model import first_layers, new_model
+
+LLAMA = {
+    "model_type": "llama",
+    "hidden_size": 32,
+    "intermediate_size": 32,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+}
+GEMMA = {
+    "model_type": "gemma3_text",
+    "hidden_size": 32,
+    "intermediate_size": 32,
+    "num_hidden_layers": 4,
+    "num_attention_heads": 2,
+    "num_key_value_heads": 1,
+    "head_dim": 16,
+    "sliding_window": 8,
+}
+GPT2 = {"model_type": "gpt2", "n_embd": 32, "n_layer": 3, "n_head": 2, "n_positions": 64}
+
+
+@pytest.fixture(scope="module")
+def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    from harness.smallworld.tokenizers import write_byte_level
+
+    folder = tmp_path_factory.mktemp("tokenizer")
+    write_byte_level(folder, ["some text to learn from, twelve words or so, and numbers 1234567890"] * 5)
+    return folder
+
+
+def load(folder: Path) -> Any:
+    from transformers import AutoModelForCausalLM
+
+    return AutoModelForCausalLM.from_pretrained(folder).eval()
+
+
+def test_a_new_model_takes_its_vocabulary_from_the_tokenizer_and_its_weights_from_the_seed(
+    tokenizer: Path, tmp_path: Path
+) -> None:
+    import torch
+    from transformers import AutoTokenizer
+
+    for name, seed in (("a", 1), ("again", 1), ("b", 2)):
+        new_model(LLAMA, tokenizer, seed, tmp_path / name)
+    words = AutoTokenizer.from_pretrained(tmp_path / "a")
+    model, again, other = (load(tmp_path / name) for name in ("a", "again", "b"))
+    assert model.config.vocab_size == len(words)
+    assert model.config.eos_token_id == model.generation_config.eos_token_id == words.eos_token_id
+    assert model.config.pad_token_id == words.pad_token_id
+    assert torch.equal(model.lm_head.weight, again.lm_head.weight)
+    assert not torch.equal(model.lm_head.weight, other.lm_head.weight)
+
+
+def test_a_configuration_that_transformers_does_not_know(tokenizer: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="config: transformers does not accept it"):
+        new_model({"model_type": "lama"}, tokenizer, 1, tmp_path / "model")
+    assert not (tmp_path / "model").exists()
+
+
+@pytest.mark.parametrize(("config", "count"), [(LLAMA, 1), (GEMMA, 2), (GPT2, 2)], ids=["llama", "gemma3", "gpt2"])
+def test_first_layers_compute_what_the_whole_model_computes_up_to_there(
+    tokenizer: Path, tmp_path: Path, config: dict[str, Any], count: int
+) -> None:
+    import torch
+
+    new_model(config, tokenizer, 1, tmp_path / "whole")
+    first_layers(tmp_path / "whole", count, tmp_path / "part")
+    whole, part = load(tmp_path / "whole"), load(tmp_path / "part")
+    assert part.config.num_hidden_layers == count
+    if getattr(whole.config, "layer_types", None):
+        assert part.config.layer_types == whole.config.layer_types[:count]
+    ids = torch.arange(12)[None]
+    norm = next(m for name, m in whole.base_model.named_children() if name in {"norm", "ln_f"})
+    with torch.no_grad():
+        states = whole(ids, output_hidden_states=True).hidden_states
+        expected = whole.lm_head(norm(states[count]))
+        assert torch.allclose(part(ids).logits, expected, atol=1e-5)
+    assert (tmp_path / "part/tokenizer.json").is_file()
+
+
+def test_more_layers_than_there_are(tokenizer: Path, tmp_path: Path) -> None:
+    new_model(LLAMA, tokenizer, 1, tmp_path / "whole")
+    with pytest.raises(InputError, match="has 2 layers, not 5; ask for fewer"):
+        first_layers(tmp_path / "whole", 5, tmp_path / "part")

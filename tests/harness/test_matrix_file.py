@@ -1,0 +1,194 @@
+"""Reading a matrix: what it accepts, and that each mistake is one line with file, key and fix."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dskd.errors import InputError
+from harness.matrix import Cell, cells
+from harness.matrix_file import find_matrix, read_matrix, select, shipped_matrices
+
+Content = dict[str, Any]
+
+
+def put(*path: Any, value: Any) -> Callable[[Content], None]:
+    """A change to a matrix: the value at a place."""
+
+    def change(content: Content) -> None:
+        place: Any = content
+        for key in path[:-1]:
+            place = place[key]
+        place[path[-1]] = value
+
+    return change
+
+
+def drop(key: str) -> Callable[[Content], None]:
+    return lambda content: content.pop(key)
+
+
+MISTAKES = [
+    (put("sedes", value=[1]), "sedes: unknown key; did you mean 'seeds'?"),
+    (put("pairs", 0, "method", value=["kd"]), "pairs.0.method: unknown key; did you mean 'methods'?"),
+    (put("models", "same", "tokeniser", value={}), "models.same.tokeniser: unknown key; did you mean 'tokenizer'?"),
+    (put("models", "same", value={"hidden": 3}), "models.same: needs one of the keys: path, config, layers_of"),
+    (put("models", "same", "config", value={"hidden_size": 3}), "models.same.config: needs `model_type`"),
+    (put("models", "same", "tokenizer", value={}), "models.same.tokenizer: needs one of: small_world, path"),
+    (put("data", "student", value={"url": "x"}), "data.student: needs one of the keys: small_world, file"),
+    (put("data", "student", value={"file": "x", "prompt": "{a}"}), "data.student: `prompt` and `output` are templates"),
+    (
+        put("data", "student", value={"file": "x", "prompt": "{a.b}", "output": "{c}"}),
+        "data.student.prompt: is not a template",
+    ),
+    (put("pairs", 0, "teacher", value="teachr"), "pairs.0.teacher: no model 'teachr'; did you mean 'teacher'?"),
+    (
+        put("pairs", 1, "methods", value=["sft", "dskdv2"]),
+        "pairs.1.methods.1: no method 'dskdv2'; did you mean 'dskd-v2'?",
+    ),
+    (put("pairs", 0, "methods", value=["kd", "kd"]), "pairs.0.methods: the same method stands twice"),
+    (put("pairs", 1, "student", value="same"), "pairs.1: the same teacher and student stand twice"),
+    (put("methods", value={"kdd": {}}), "methods.kdd: no method 'kdd'; did you mean 'kd'?"),
+    (
+        put("methods", value={"kd": {"temprature": 2}}),
+        "methods.kd.temprature: unknown key; did you mean 'temperature'?",
+    ),
+    (
+        put("methods", value={"kd": {"kd_rate": 2}}),
+        "methods.kd.kd_rate: input should be less than or equal to 1, not 2",
+    ),
+    (put("training", "stepz", value=3), "training.stepz: unknown key; did you mean 'steps'?"),
+    (put("training", "steps", value="many"), "training.steps: input should be a valid integer"),
+    (put("training", value={"data": "student"}), "training: give either steps or epochs"),
+    (put("training", "seed", value=3), "training.seed: seeds stand elsewhere"),
+    (put("training", "data", value="studnt"), "training.data: no data set 'studnt'; did you mean 'student'?"),
+    (
+        put("models", "teacher", "training", value=[{"data": "student", "steps": 0}]),
+        "models.teacher.training.0.steps: input should be greater than 0, not 0",
+    ),
+    (put("tasks", value={"small_maths": {}}), "tasks.small_maths: no task 'small_maths'; did you mean 'small_math'?"),
+    (
+        put("tasks", "small_math", value={"limit": 0}),
+        "tasks.small_math.limit: input should be greater than or equal to 1",
+    ),
+    (put("evaluation", "engine", value="vlm"), "evaluation.engine: no engine 'vlm'; did you mean 'vllm'?"),
+    (put("seeds", value=[]), "seeds: list should have at least 1 item"),
+    (put("seeds", value=[1, 1]), "seeds: the same seed stands twice"),
+    (put("name", value="a/b"), "name: 'a/b' is not a name"),
+    (put("models", "a__b", value={"path": "x"}), "models.a__b: 'a__b' is not a name"),
+    (drop("training"), "training: is missing; add it"),
+    (put("schema_version", value=2), "schema_version: input should be 1"),
+    (put("models", "loop", value={"layers_of": "loop", "layers": 1}), "models.loop.layers_of: goes round in a circle"),
+    (put("models", "part", value={"layers_of": "nobody", "layers": 1}), "models.part.layers_of: no model 'nobody'"),
+    (
+        put("models", "own", value={"path": "${NOT_SET_ANYWHERE}"}),
+        "models.own.path: the variable NOT_SET_ANYWHERE is not set",
+    ),
+]
+
+
+@pytest.mark.parametrize(("change", "message"), MISTAKES, ids=[message[:50] for _, message in MISTAKES])
+def test_a_mistake_is_one_line_with_file_and_key(
+    tiny: Content, write_matrix: Callable[[Any], Path], change: Callable[[Content], Any], message: str
+) -> None:
+    change(tiny)
+    path = write_matrix(tiny)
+    with pytest.raises(InputError) as caught:
+        read_matrix(path)
+    text = str(caught.value)
+    assert text.startswith(f"{path}: {message}")
+    assert "\n" not in text
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("a: [1", ":1: is not valid YAML"),
+        ("a: 1\nb: 2\na: 3\n", ":3: is not valid YAML: the key 'a' stands twice; keep one"),
+        ("- a\n", ": is not a mapping of keys"),
+        ("", ": is not a mapping of keys"),
+    ],
+)
+def test_what_is_no_matrix_at_all(write_matrix: Callable[[Any], Path], text: str, message: str) -> None:
+    path = write_matrix(text)
+    with pytest.raises(InputError) as caught:
+        read_matrix(path)
+    assert str(caught.value).startswith(f"{path}{message}")
+
+
+def test_variables_come_from_set_first_and_then_from_the_environment(
+    tiny: Content, write_matrix: Callable[[Any], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tiny["models"]["mine"] = {"path": "${ROOT}/model-${KIND}"}
+    monkeypatch.setenv("ROOT", "/env")
+    monkeypatch.setenv("KIND", "small")
+    matrix = read_matrix(write_matrix(tiny), {"ROOT": "/set"})
+    assert matrix.models["mine"].path == "/set/model-small"  # type: ignore[union-attr]
+
+
+def test_a_matrix_is_found_by_path_or_by_the_name_of_one_that_ships(tmp_path: Path) -> None:
+    assert find_matrix("quick") == shipped_matrices()["quick"]
+    with pytest.raises(InputError, match=r"no such matrix file.*did you mean 'quick'"):
+        find_matrix("quik")
+    with pytest.raises(InputError, match="is a folder"):
+        find_matrix(str(tmp_path))
+
+
+def test_every_shipped_matrix_can_be_read() -> None:
+    variables = {"GEMMA": "gemma", "HARNESS_DATA": "data"}
+    assert set(shipped_matrices()) >= {"quick", "real-cpu"}
+    for name, path in shipped_matrices().items():
+        assert read_matrix(path, variables).name == name
+
+
+TEACHER = Cell("teacher", None, "teacher", None)
+
+
+def test_the_cells_are_the_teachers_once_and_every_method_and_seed_of_every_pair(
+    tiny: Content, write_matrix: Callable[[Any], Path]
+) -> None:
+    tiny["seeds"] = [1, 2]
+    found = cells(read_matrix(write_matrix(tiny)))
+    assert found[0] == TEACHER
+    assert len(found) == len(set(found)) == 1 + 2 * 2 * 2
+    assert Cell("teacher", "cross", "dskd-v2-eta", 2).folder == "teacher__cross/dskd-v2-eta/seed2"
+
+
+@pytest.mark.parametrize(
+    ("only", "folders"),
+    [
+        (["student=same"], ["teacher/teacher", "teacher__same/sft/seed1", "teacher__same/kd/seed1"]),
+        (["method=kd"], ["teacher__same/kd/seed1"]),
+        (["method=teacher"], ["teacher/teacher"]),
+        (["method=kd", "method=dskd-v2-eta"], ["teacher__same/kd/seed1", "teacher__cross/dskd-v2-eta/seed1"]),
+        (["method=sft", "student=cross", "seed=1"], ["teacher__cross/sft/seed1"]),
+    ],
+)
+def test_only_keeps_the_cells_that_have_all_its_keys(
+    tiny: Content, write_matrix: Callable[[Any], Path], only: list[str], folders: list[str]
+) -> None:
+    chosen, tasks = select(read_matrix(write_matrix(tiny)), only, "matrix.yaml")
+    assert [cell.folder for cell in chosen] == folders
+    assert tasks == ["small_math"]
+
+
+@pytest.mark.parametrize(
+    ("only", "message"),
+    [
+        (["method=kdd"], "no such method; did you mean 'kd'?"),
+        (["seed=7"], "no such seed; known: 1"),
+        (["task=gsm8k"], "no such task; known: small_math"),
+        (["colour=red"], "one of the keys teacher, student, method, seed, task"),
+        (["kd"], "write key=value"),
+        (["method=kd", "student=cross"], "no cell of matrix.yaml has all of these"),
+    ],
+)
+def test_an_only_that_matches_nothing_names_what_there_is(
+    tiny: Content, write_matrix: Callable[[Any], Path], only: list[str], message: str
+) -> None:
+    with pytest.raises(InputError) as caught:
+        select(read_matrix(write_matrix(tiny)), only, "matrix.yaml")
+    assert message in str(caught.value)

@@ -1,0 +1,275 @@
+"""Planning: what is done, stale and why, missing or failed, and what each --overwrite makes of it. No job runs here."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dskd.errors import InputError
+from harness.plan import Overwrite, Plan, make_plan
+from harness.store import Store
+
+Content = dict[str, Any]
+
+
+@pytest.fixture
+def plan_of(write_matrix: Callable[[Any], Path], tmp_path: Path) -> Callable[..., Plan]:
+    def plan(content: Content, **options: Any) -> Plan:
+        return make_plan(str(write_matrix(content)), output_dir=tmp_path / "run", **options)
+
+    return plan
+
+
+def pretend_done(plan: Plan) -> None:
+    """Leave what the jobs would leave, without their work."""
+    store = Store(plan.root)
+    for job in plan.to_run:
+        for output in job.spec.outputs:
+            folder = store.output(output.folder)
+            folder.begin(job.spec.kind, job.spec.title, output.identity)
+            if output.product:
+                (folder.path / output.product).mkdir()
+            folder.finish(1.0)
+
+
+def actions(plan: Plan) -> dict[str, str]:
+    return {job.spec.title: job.action for job in plan.jobs.values()}
+
+
+def reasons(plan: Plan) -> dict[str, str]:
+    return {job.spec.title: job.reason for job in plan.jobs.values() if job.action in {"run", "blocked"}}
+
+
+def test_planning_writes_nothing(tiny: Content, plan_of: Callable[..., Plan]) -> None:
+    plan = plan_of(tiny)
+    assert plan.counts() == {"done": 0, "missing": 9, "stale": 0, "failed": 0}
+    assert not plan.root.exists()
+
+
+def test_a_job_comes_after_what_it_needs_and_shared_work_stands_once(
+    tiny: Content, plan_of: Callable[..., Plan]
+) -> None:
+    plan = plan_of(tiny)
+    order = list(plan.jobs)
+    for key, job in plan.jobs.items():
+        assert all(order.index(need) < order.index(key) for need in job.needs)
+    titles = [job.spec.title for job in plan.jobs.values()]
+    assert len(titles) == len(set(titles))
+    assert titles.count("model teacher") == titles.count("small world") == 1
+    # SFT needs no teacher, but the same data as the others of its pair.
+    sft = plan.jobs["train:teacher__same/sft/seed1"]
+    kd = plan.jobs["train:teacher__same/kd/seed1"]
+    assert {plan.jobs[need].spec.kind for need in sft.needs} == {"data", "model"}
+    assert sft.spec.arguments["teacher"] is None
+    assert sft.spec.arguments["data"] == kd.spec.arguments["data"]
+
+
+def test_what_is_done_is_not_done_again_even_where_shared_artifacts_are_gone(
+    tiny: Content, plan_of: Callable[..., Plan]
+) -> None:
+    pretend_done(plan_of(tiny))
+    plan = plan_of(tiny)
+    assert plan.to_run == []
+    assert plan.counts()["done"] == 9
+    shutil.rmtree(plan.root / "artifacts")
+    assert plan_of(tiny).to_run == []
+
+
+def test_a_changed_option_makes_stale_what_depends_on_it_and_says_so(
+    tiny: Content, plan_of: Callable[..., Plan]
+) -> None:
+    pretend_done(plan_of(tiny))
+    tiny["methods"] = {"kd": {"temperature": 3.5}}
+    found = reasons(plan_of(tiny))
+    assert found == {
+        "train teacher__same/kd/seed1": "options.temperature: 2 -> 3.5",
+        "evaluate teacher__same/kd/seed1": "model.options.temperature: 2 -> 3.5",
+    }
+
+
+def test_a_changed_teacher_reaches_its_students_but_not_sft(tiny: Content, plan_of: Callable[..., Plan]) -> None:
+    pretend_done(plan_of(tiny))
+    tiny["models"]["teacher"]["training"][0]["steps"] = 5
+    found = reasons(plan_of(tiny))
+    assert set(found) == {
+        "model teacher",
+        "train teacher__same/kd/seed1",
+        "train teacher__cross/dskd-v2-eta/seed1",
+        "evaluate teacher/teacher",
+        "evaluate teacher__same/kd/seed1",
+        "evaluate teacher__cross/dskd-v2-eta/seed1",
+    }
+    assert found["train teacher__same/kd/seed1"] == "teacher.training.0.options.steps: 2 -> 5"
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda m: m["training"].update(checkpoint_steps=7, logging_steps=3),
+        lambda m: m["evaluation"].update(max_batch_size=3),
+        lambda m: m["methods"].update(kd={"temperature": 2}) if "methods" in m else m.update(methods={"kd": {}}),
+        lambda m: m.update(description="other words"),
+        lambda m: m["seeds"].append(2),
+    ],
+    ids=["how often to save", "batch size of the engine", "a default spelled out", "a description", "one more seed"],
+)
+def test_what_cannot_change_an_output_makes_nothing_stale(
+    tiny: Content, plan_of: Callable[..., Plan], change: Callable[[Content], Any]
+) -> None:
+    pretend_done(plan_of(tiny))
+    change(tiny)
+    assert plan_of(tiny).counts()["stale"] == 0
+
+
+def test_a_renamed_model_is_built_once(tiny: Content, plan_of: Callable[..., Plan]) -> None:
+    tiny["models"]["same-again"] = tiny["models"]["same"]
+    tiny["pairs"][0]["methods"] = ["sft"]
+    tiny["pairs"].append({"teacher": "teacher", "student": "same-again", "methods": ["sft"]})
+    plan = plan_of(tiny)
+    assert len([job for job in plan.jobs.values() if job.spec.kind == "model"]) == 3
+
+
+def test_a_smaller_limit_makes_evaluations_stale_and_nothing_else(tiny: Content, plan_of: Callable[..., Plan]) -> None:
+    pretend_done(plan_of(tiny))
+    plan = plan_of(tiny, limit=1)
+    assert {job.spec.kind for job in plan.to_run} == {"evaluate"}
+    assert plan.to_run[0].reason == "limit: 2 -> 1"
+    assert plan_of(tiny, limit=50).to_run == []
+
+
+def test_a_model_whose_weights_are_gone_is_made_again_only_for_who_needs_it(
+    tiny: Content, plan_of: Callable[..., Plan]
+) -> None:
+    pretend_done(plan_of(tiny))
+    shutil.rmtree(plan_of(tiny).root / "cells/teacher__same/kd/seed1/train/model")
+    assert plan_of(tiny).to_run == []
+    found = reasons(plan_of(tiny, limit=1, only=["method=kd"]))
+    assert found["train teacher__same/kd/seed1"] == "its model is gone"
+
+
+@pytest.mark.parametrize(
+    ("overwrite", "expected"),
+    [
+        ("never", {"missing"}),
+        ("failed", {"missing", "failed"}),
+        ("stale", {"missing", "failed", "stale"}),
+        ("always", {"missing", "failed", "stale", "done"}),
+    ],
+)
+def test_overwrite_chooses_what_is_made_again(
+    tiny: Content, plan_of: Callable[..., Plan], overwrite: Overwrite, expected: set[str]
+) -> None:
+    tiny["seeds"] = [1, 2, 3, 4]
+    tiny["pairs"] = [{"teacher": "teacher", "student": "same", "methods": ["sft"]}]
+    tiny["tasks"] = {}
+    pretend_done(plan_of(tiny))
+    store = Store(plan_of(tiny).root)
+    folder = {seed: store.output(f"cells/teacher__same/sft/seed{seed}/train") for seed in tiny["seeds"]}
+    shutil.rmtree(folder[1].path)
+    failed = folder[2].manifest
+    assert failed is not None
+    folder[2].begin("train", "x", failed.identity, fresh=True)
+    folder[2].fail(1.0, "RuntimeError: broke")
+    manifest = json.loads((folder[3].path / "manifest.json").read_text())
+    manifest["identity"]["hash"], manifest["identity"]["parts"]["seed"] = "0" * 64, 9
+    (folder[3].path / "manifest.json").write_text(json.dumps(manifest))
+    by_status = {"missing": 1, "failed": 2, "stale": 3, "done": 4}
+    plan = plan_of(tiny, overwrite=overwrite)
+    assert plan.counts() == {"done": 1, "missing": 1, "stale": 1, "failed": 1}
+    running = {job.spec.arguments["seed"] for job in plan.to_run if job.spec.kind == "train"}
+    assert running == {by_status[status] for status in expected}
+    assert plan.jobs["train:teacher__same/sft/seed2"].outputs[0].reason == "failed: RuntimeError: broke"
+    assert plan.jobs["train:teacher__same/sft/seed3"].outputs[0].reason == "seed: 9 -> 3"
+
+
+def test_what_needs_a_stale_output_that_is_kept_cannot_run(tiny: Content, plan_of: Callable[..., Plan]) -> None:
+    pretend_done(plan_of(tiny))
+    shutil.rmtree(plan_of(tiny).root / "cells/teacher__same/kd/seed1/eval")
+    tiny["methods"] = {"kd": {"temperature": 3}}
+    plan = plan_of(tiny, overwrite="never")
+    assert plan.to_run == []
+    (job,) = (job for job in plan.blocked if job.spec.kind == "evaluate")
+    assert "options.temperature: 2 -> 3; kept by --overwrite never" in job.reason
+
+
+def test_interrupted_work_is_missing_and_goes_on(tiny: Content, plan_of: Callable[..., Plan]) -> None:
+    plan = plan_of(tiny)
+    pretend_done(plan)
+    store = Store(plan.root)
+    folder = store.output("cells/teacher__same/kd/seed1/train")
+    manifest = folder.manifest
+    assert manifest is not None
+    folder.begin("train", "x", manifest.identity)
+    assert reasons(plan_of(tiny))["train teacher__same/kd/seed1"] == "interrupted; goes on from what is there"
+
+
+def test_a_method_for_one_vocabulary_on_a_pair_with_two_names_both_models(
+    tiny: Content, plan_of: Callable[..., Plan]
+) -> None:
+    tiny["pairs"][1]["methods"] = ["sft", "kd"]
+    with pytest.raises(InputError) as caught:
+        plan_of(tiny)
+    assert "pairs.1.methods: kd needs one vocabulary, but teacher 'teacher' and student 'cross'" in str(caught.value)
+    assert "dskd-v2-eta" in str(caught.value)
+
+
+def tokenizer_folder(folder: Path, **vocabulary: int) -> Path:
+    folder.mkdir()
+    (folder / "config.json").write_text(json.dumps({"num_hidden_layers": 2}))
+    (folder / "model.safetensors").write_bytes(b"")
+    (folder / "tokenizer.json").write_text(json.dumps({"model": {"vocab": vocabulary}, "added_tokens": []}))
+    return folder
+
+
+def test_vocabularies_of_folders_are_compared_token_by_token(
+    tiny: Content, plan_of: Callable[..., Plan], tmp_path: Path
+) -> None:
+    first = tokenizer_folder(tmp_path / "first", a=0, b=1)
+    same = tokenizer_folder(tmp_path / "same", b=1, a=0)  # written in another order: other bytes, same vocabulary
+    other = tokenizer_folder(tmp_path / "other", a=1, b=0)
+    tiny["pairs"] = [{"teacher": "first", "student": "second", "methods": ["kd"]}]
+    tiny["models"] = {"first": {"path": str(first)}, "second": {"path": str(same)}}
+    plan_of(tiny)
+    tiny["models"]["second"] = {"path": str(other)}
+    with pytest.raises(InputError, match="kd needs one vocabulary"):
+        plan_of(tiny)
+
+
+def test_more_layers_than_there_are(tiny: Content, plan_of: Callable[..., Plan], tmp_path: Path) -> None:
+    folder = tokenizer_folder(tmp_path / "model", a=0)
+    tiny["models"] |= {"whole": {"path": str(folder)}, "part": {"layers_of": "whole", "layers": 3}}
+    tiny["pairs"] = [{"teacher": "whole", "student": "part", "methods": ["sft"]}]
+    with pytest.raises(InputError, match=r"models\.part\.layers: whole has 2 layers, not 3"):
+        plan_of(tiny)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda m: m["models"].update(teacher={"path": "nowhere"}), "models.teacher.path: no folder 'nowhere'"),
+        (lambda m: m["data"].update(student={"file": "nothing.jsonl"}), "data.student.file: no file 'nothing.jsonl'"),
+        (
+            lambda m: m["models"]["same"].update(tokenizer={"path": "nowhere"}),
+            "models.same.tokenizer.path: no folder 'nowhere'",
+        ),
+    ],
+)
+def test_files_that_are_not_there_are_named_with_their_key(
+    tiny: Content, plan_of: Callable[..., Plan], change: Callable[[Content], Any], message: str
+) -> None:
+    change(tiny)
+    with pytest.raises(InputError) as caught:
+        plan_of(tiny)
+    assert message in str(caught.value)
+
+
+def test_a_missing_model_that_the_chosen_cells_do_not_use_is_no_error(
+    tiny: Content, plan_of: Callable[..., Plan]
+) -> None:
+    tiny["models"]["cross"] = {"path": "nowhere"}
+    assert plan_of(tiny, only=["student=same"]).to_run

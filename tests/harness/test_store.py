@@ -1,0 +1,98 @@
+"""Run folders: writes that are whole or not there, and the states of an output."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from dskd.errors import InputError
+from harness.identity import Identity
+from harness.store import OutputFolder, write_json_atomic, write_text_atomic
+
+IDENTITY, OTHER = Identity.of({"a": 1}), Identity.of({"a": 2})
+
+
+def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "file"
+    write_text_atomic(path, "old")
+
+    def broken(descriptor: int) -> None:
+        raise OSError("disk full")
+
+    monkeypatch.setattr(os, "fsync", broken)
+    with pytest.raises(OSError, match="disk full"):
+        write_text_atomic(path, "new")
+    assert path.read_text() == "old"
+    assert [entry.name for entry in tmp_path.iterdir()] == ["file"]
+
+
+def test_nan_is_never_written(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        write_json_atomic(tmp_path / "file", {"value": float("nan")})
+    assert list(tmp_path.iterdir()) == []
+
+
+def begun(path: Path) -> OutputFolder:
+    folder = OutputFolder(path)
+    folder.begin("train", "a title", IDENTITY)
+    (path / "checkpoint").write_text("half")
+    (path / "log.txt").write_text("said")
+    return folder
+
+
+def test_the_states_of_an_output(tmp_path: Path) -> None:
+    folder = OutputFolder(tmp_path / "out")
+    assert folder.state() == ("missing", None)
+    folder = begun(tmp_path / "out")
+    assert folder.state()[0] == "interrupted"
+    folder.fail(1.0, "why")
+    state, manifest = folder.state()
+    assert state == "failed"
+    assert manifest is not None
+    assert manifest.error == "why"
+    folder.begin("train", "a title", IDENTITY)
+    folder.finish(2.5, {"steps": 3})
+    state, manifest = folder.state()
+    assert state == "done"
+    assert manifest is not None
+    assert (manifest.seconds, manifest.report, manifest.error) == (2.5, {"steps": 3}, None)
+    (tmp_path / "out/manifest.json").write_text('{"kind": "tra')
+    assert folder.state() == ("missing", None)
+
+
+@pytest.mark.parametrize(
+    ("identity", "fresh", "kept"), [(IDENTITY, False, True), (OTHER, False, False), (IDENTITY, True, False)]
+)
+def test_unfinished_work_is_kept_for_the_same_identity_alone(
+    tmp_path: Path, identity: Identity, fresh: bool, kept: bool
+) -> None:
+    folder = begun(tmp_path / "out")
+    folder.begin("train", "a title", identity, fresh=fresh)
+    assert (tmp_path / "out/checkpoint").exists() is kept
+    assert (tmp_path / "out/log.txt").read_text() == "said"
+    assert folder.state()[0] == "interrupted"
+
+
+def test_finished_work_is_replaced_whole(tmp_path: Path) -> None:
+    folder = begun(tmp_path / "out")
+    folder.finish(1.0)
+    folder.begin("train", "a title", IDENTITY)
+    assert not (tmp_path / "out/checkpoint").exists()
+
+
+def test_a_clearing_that_was_cut_off_is_taken_up_again(tmp_path: Path) -> None:
+    begun(tmp_path / "out")
+    (tmp_path / "out/manifest.json").unlink()
+    OutputFolder(tmp_path / "out").begin("train", "a title", IDENTITY)
+    assert not (tmp_path / "out/checkpoint").exists()
+
+
+def test_a_folder_of_someone_elses_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "thesis.txt").write_text("mine")
+    with pytest.raises(InputError, match=r"holds files that this program did not make \(thesis.txt\)"):
+        OutputFolder(tmp_path).begin("train", "a title", IDENTITY)
+    assert (tmp_path / "thesis.txt").read_text() == "mine"
