@@ -112,7 +112,11 @@ class Artifacts:
         while isinstance(source, FirstLayersModel):
             model, source = source.layers_of, self.matrix.models[source.layers_of]
         if isinstance(source, PathModel):
-            return self._tokenizer_folder(source.path, f"models.{model}.path")
+            files = self._tokenizer_folder(source.path, f"models.{model}.path")
+            if not source.add_bos_token:
+                return files
+            made = self.model(model)
+            return Artifact(made.path, {**files.parts, "add_bos_token": True}, made.needs)
         return self._tokenizer_source(source.tokenizer, f"models.{model}.tokenizer.path")
 
     def _tokenizer_source(self, source: TokenizerSource, where: str) -> Artifact:
@@ -175,11 +179,13 @@ class Artifacts:
         if isinstance(source, PathModel):
             with self._at(f"models.{name}.path"):
                 folder = Path(source.path)
-                parts: dict[str, Any] = {
-                    "files": self.hashes.model_folder(folder),
-                    "tokenizer": self.tokenizer(name).parts,
-                }
+                tokenizer = self._tokenizer_folder(source.path, f"models.{name}.path")
+                parts: dict[str, Any] = {"files": self.hashes.model_folder(folder), "tokenizer": tokenizer.parts}
+            if not source.add_bos_token:
                 return Artifact(folder.resolve(), parts)
+            parts |= {"code": CODE_VERSIONS["model"], "add_bos_token": True}
+            arguments: dict[str, Any] = {"recipe": {"add_bos_token_to": str(folder.resolve())}, "stages": [], "seed": 0}
+            return self._artifact("model", "models", f"model {name}", parts, "model", arguments, ())
         parts, recipe, needs = self._recipe(name, source)
         stages: list[dict[str, Any]] = []
         stage_parts: list[dict[str, Any]] = []

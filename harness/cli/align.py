@@ -50,10 +50,10 @@ def command(teacher: Path, student: Path, text: Path, pairs_out: Path | None, as
     from harness.store import write_jsonl_atomic
 
     texts = _texts(text)
-    tokenizers = [load_tokenizer(folder) for folder in (teacher, student)]
+    first, second = load_tokenizer(teacher), load_tokenizer(student)
     stderr = Console(stderr=True)
     progress = track(texts, "aligning", console=stderr, disable=not stderr.is_terminal, transient=True)
-    summary = align_tokenizers(*tokenizers, progress)
+    summary = align_tokenizers(first, second, progress)
     if pairs_out is not None:
         write_jsonl_atomic(pairs_out, [{"teacher": left, "student": right} for left, right in summary.pairs])
     figures = {

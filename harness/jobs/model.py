@@ -1,8 +1,9 @@
-"""Makes a model: from random weights, or from the first layers of another; then its stages of supervised training."""
+"""Makes a model: from random weights, from the first layers of another, or as a copy; then its stages of supervised training."""
 
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -22,13 +23,12 @@ def run(job: JobContext) -> None:
     arguments = job.arguments
     stages = job.folder / "stages"
     model = stages / "start"
-    if not (model / "config.json").is_file():
+    if not model.is_dir():
         job.progress.advance("new model", 0, None)
-        recipe, seed = arguments["recipe"], arguments["seed"]
-        if "layers_of" in recipe:
-            first_layers(Path(recipe["layers_of"]), recipe["layers"], model)
-        else:
-            new_model(recipe["config"], Path(recipe["tokenizer"]), seed, model)
+        unfinished = stages / "start.unfinished"
+        shutil.rmtree(unfinished, ignore_errors=True)
+        make_start(arguments["recipe"], arguments["seed"], unfinished)
+        unfinished.rename(model)
     reports: list[dict[str, Any]] = []
     for index, stage in enumerate(arguments["stages"]):
         folder = stages / str(index)
@@ -52,6 +52,16 @@ def run(job: JobContext) -> None:
     model.replace(job.folder / "model")
     shutil.rmtree(stages)
     job.finish(output, report={"stages": reports}, cost=training_cost(job, reports))
+
+
+def make_start(recipe: Mapping[str, Any], seed: int, output: Path) -> None:
+    """Make the model that the first stage starts from."""
+    if "layers_of" in recipe:
+        first_layers(Path(recipe["layers_of"]), recipe["layers"], output)
+    elif "add_bos_token_to" in recipe:
+        add_bos_token(Path(recipe["add_bos_token_to"]), output)
+    else:
+        new_model(recipe["config"], Path(recipe["tokenizer"]), seed, output)
 
 
 def training_cost(job: JobContext, reports: Sequence[Mapping[str, Any]]) -> Cost:
@@ -128,3 +138,39 @@ def first_layers(source: Path, count: int, output: Path) -> None:
     model.save_pretrained(output)
     AutoTokenizer.from_pretrained(source, local_files_only=True).save_pretrained(output)
     print(f"first {count} of {len(layers)} layers, {sum(p.numel() for p in model.parameters()):,} parameters")
+
+
+def add_bos_token(source: Path, output: Path) -> None:
+    """Save a copy of a model whose tokenizer adds its begin-of-sequence token.
+
+    Weights are linked where the file system can, so that a large model does not take its room twice. InputError where the
+    tokenizer has no such token.
+    """
+    from tokenizers.processors import Sequence as Processors
+    from tokenizers.processors import TemplateProcessing
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(source, local_files_only=True)
+    token, identifier = tokenizer.bos_token, tokenizer.bos_token_id
+    if identifier is None:
+        raise InputError(f"{source}: its tokenizer has no bos_token to add; leave out add_bos_token")
+    # Tokenizer classes that know the setting undo any other change when they are loaded; the others do not know the setting.
+    tokenizer = AutoTokenizer.from_pretrained(source, local_files_only=True, add_bos_token=True)
+    if tokenizer("a")["input_ids"][0] != identifier:
+        template = TemplateProcessing(
+            single=f"{token} $A", pair=f"{token} $A {token} $B:1", special_tokens=[(token, identifier)]
+        )
+        before = tokenizer.backend_tokenizer.post_processor
+        tokenizer.backend_tokenizer.post_processor = Processors([before, template]) if before else template
+    output.mkdir(parents=True, exist_ok=True)
+    for file in sorted(source.iterdir()):
+        if not file.is_file() or file.name.startswith("tokenizer"):
+            continue
+        try:
+            os.link(file, output / file.name)
+        except OSError:  # another file system, or one without links
+            shutil.copy2(file, output / file.name)
+    tokenizer.save_pretrained(output)
+    if AutoTokenizer.from_pretrained(output, local_files_only=True)("a")["input_ids"][0] != identifier:
+        raise InputError(f"{source}: its tokenizer cannot be made to add {token!r}; leave out add_bos_token")
+    print(f"a copy whose tokenizer adds {token!r}")

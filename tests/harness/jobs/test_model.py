@@ -1,4 +1,4 @@
-"""Making models: from random weights, and from the first layers of another."""
+"""Making models: from random weights, from the first layers of another, and as a copy that begins its texts."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from dskd.errors import InputError
-from harness.jobs.model import first_layers, new_model
+from harness.jobs.model import add_bos_token, first_layers, new_model
 
 LLAMA = {
     "model_type": "llama",
@@ -93,3 +93,26 @@ def test_more_layers_than_there_are(tokenizer: Path, tmp_path: Path) -> None:
     new_model(LLAMA, tokenizer, 1, tmp_path / "whole")
     with pytest.raises(InputError, match="has 2 layers, not 5; ask for fewer"):
         first_layers(tmp_path / "whole", 5, tmp_path / "part")
+
+
+def test_a_copy_has_the_same_weights_and_a_tokenizer_that_begins_its_texts(tmp_path: Path, tokenizer: Path) -> None:
+    from safetensors.torch import load_file
+    from transformers import AutoTokenizer
+
+    new_model(LLAMA, tokenizer, 0, tmp_path / "source")
+    loaded = AutoTokenizer.from_pretrained(tmp_path / "source")
+    loaded.add_special_tokens({"bos_token": "<begin>"})
+    loaded.save_pretrained(tmp_path / "source")
+    before = loaded("text")["input_ids"]
+    add_bos_token(tmp_path / "source", tmp_path / "copy")
+    assert AutoTokenizer.from_pretrained(tmp_path / "copy")("text")["input_ids"] == [loaded.bos_token_id, *before]
+    assert AutoTokenizer.from_pretrained(tmp_path / "source")("text")["input_ids"] == before
+    weights = [load_file(tmp_path / name / "model.safetensors") for name in ("source", "copy")]
+    assert all((value == weights[1][name]).all() for name, value in weights[0].items())
+
+
+def test_a_tokenizer_without_a_begin_token_cannot_be_made_to_add_one(tmp_path: Path, tokenizer: Path) -> None:
+    new_model(LLAMA, tokenizer, 0, tmp_path / "source")
+    with pytest.raises(InputError, match="no bos_token"):
+        add_bos_token(tmp_path / "source", tmp_path / "copy")
+    assert not (tmp_path / "copy").exists()
