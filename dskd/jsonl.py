@@ -18,10 +18,11 @@ def _has_half_a_pair(row: Any) -> bool:
     return False
 
 
-def read_objects(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+def read_objects(path: Path, *, half_pairs: bool = False) -> Iterator[tuple[int, dict[str, Any]]]:
     """Yield (line number from 1, object) for every line that is not blank.
 
-    Raises InputError for a missing file, a file without objects, text that is not UTF-8, and a line that is not a JSON object.
+    Raises InputError for a missing file, a file without objects, text that is not UTF-8, and a line that is not a JSON object; also
+    for half of a surrogate pair in a string, which no encoding can write, unless `half_pairs` lets it through.
     """
     if not path.is_file():
         raise InputError(f"{path}: no such file; fix: give the path of a JSONL file")
@@ -38,7 +39,7 @@ def read_objects(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
                 ) from None
             except UnicodeDecodeError:
                 raise InputError(f"{path}:{number}: not UTF-8 text; fix: save the file as UTF-8") from None
-            if rb"\ud" in line.lower() and _has_half_a_pair(row):
+            if not half_pairs and rb"\ud" in line.lower() and _has_half_a_pair(row):
                 raise InputError(
                     f"{path}:{number}: half of a surrogate pair (\\ud800 to \\udfff) is no text; fix: write the whole character"
                 )

@@ -151,8 +151,8 @@ class Training(Strict):
 class PathModel(Strict):
     """An ordinary model folder, taken as it is.
 
-    `add_bos_token: true` works on a copy whose tokenizer adds its begin-of-sequence token: for a model that was pretrained with a begin-of-sequence token but whose folder lost the habit of
-    adding it, as conversions from other formats do.
+    `add_bos_token: true` works on a copy whose tokenizer adds its begin-of-sequence token: for a model that was pretrained with
+    one but whose folder lost the habit, as conversions from other formats do.
     """
 
     path: str

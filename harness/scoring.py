@@ -10,6 +10,7 @@ from statistics import fmean
 from typing import Any
 
 from dskd.errors import InputError
+from dskd.jsonl import read_objects
 from harness.metrics.sample import HARNESS_ERROR, INVALID
 from harness.statistics import bootstrap_interval, mean_and_error, pass_at_k, wilson_interval
 from harness.tasks import Metric, Task
@@ -75,17 +76,7 @@ def read_predictions(path: Path) -> list[Prediction]:
 
     InputError names the file and the line that is broken.
     """
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise InputError(f"{path}: {error.strerror}; give a JSON-lines file of predictions") from error
-    # Split at newlines only: an output may hold other characters that count as line ends in Unicode.
-    predictions = [
-        _prediction(line, path, number) for number, line in enumerate(content.split(b"\n"), start=1) if line.strip()
-    ]
-    if not predictions:
-        raise InputError(f'{path}: empty; expected lines {{"id": ..., "output": ...}}')
-    return predictions
+    return [_prediction(row, f"{path}:{number}", number) for number, row in read_objects(path, half_pairs=True)]
 
 
 def summarise(task: Task, samples: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
@@ -168,14 +159,7 @@ def _unknown(metric: Metric, n: int, reason: str) -> dict[str, Any]:
     }
 
 
-def _prediction(line: bytes, path: Path, number: int) -> Prediction:
-    where = f"{path}:{number}"
-    try:
-        fields = json.loads(line)
-    except ValueError as error:  # broken JSON, or bytes that are not UTF-8
-        raise InputError(f'{where}: not JSON ({error}); expected {{"id": ..., "output": ...}}') from error
-    if not isinstance(fields, dict):
-        raise InputError(f'{where}: not a JSON object; expected {{"id": ..., "output": ...}}')
+def _prediction(fields: Mapping[str, Any], where: str, number: int) -> Prediction:
     for key, types, kind in (("id", (str, int), "a string"), ("output", (str,), "a string")):
         if key not in fields:
             raise InputError(f'{where}: key "{key}" is missing; expected {{"id": ..., "output": ...}}')

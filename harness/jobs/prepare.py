@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 from dskd.errors import InputError
+from dskd.jsonl import read_objects
 from harness.jobs.context import JobContext
 from harness.store import write_jsonl_atomic
 
@@ -49,22 +49,11 @@ def _data(job: JobContext) -> dict[str, Any]:
 def apply_templates(path: Path, prompt: str, output: str) -> list[dict[str, str]]:
     """The rows of a JSON-lines file as prompts and outputs; InputError with file and line for what is no row or lacks a column."""
     rows = []
-    with path.open(encoding="utf-8") as lines:
-        for number, line in enumerate(lines, 1):
-            if not line.strip():
-                continue
-            try:
-                row = json.loads(line)
-            except json.JSONDecodeError as error:
-                raise InputError(f"{path}:{number}: is not JSON ({error.msg}); write one JSON object a line") from None
-            if not isinstance(row, dict):
-                raise InputError(f"{path}:{number}: is not a JSON object; write one JSON object a line")
-            try:
-                rows.append({"prompt": prompt.format_map(row), "output": output.format_map(row)})
-            except KeyError as error:
-                raise InputError(
-                    f"{path}:{number}: has no column {error}, which the template names; columns: {', '.join(row)}"
-                ) from None
-    if not rows:
-        raise InputError(f"{path}: holds no rows; write one JSON object a line")
+    for number, row in read_objects(path):
+        try:
+            rows.append({"prompt": prompt.format_map(row), "output": output.format_map(row)})
+        except KeyError as error:
+            raise InputError(
+                f"{path}:{number}: has no column {error}, which the template names; columns: {', '.join(row)}"
+            ) from None
     return rows

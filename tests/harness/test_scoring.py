@@ -73,8 +73,8 @@ def test_progress_is_told(write):
 @pytest.mark.parametrize(
     ("lines", "message"),
     [
-        ([], r"predictions\.jsonl: empty"),
-        (["", " "], r"predictions\.jsonl: empty"),
+        ([], r"predictions\.jsonl: the file is empty"),
+        (["", " "], r"predictions\.jsonl: the file is empty"),
         ([line("a", "0"), "{broken"], r"predictions\.jsonl:2: not JSON"),
         (["[1]"], r":1: not a JSON object"),
         ([{"output": "0"}], r':1: key "id" is missing'),
