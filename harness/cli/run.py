@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 EPILOG = """\b
 Examples:
   harness run --matrix quick --allow-code-execution
-  harness run --matrix quick --allow-code-execution --only student=small-student-same --jobs 1
+  harness run --matrix quick --allow-code-execution --only student=small-student --jobs 1
   harness run --matrix my.yaml --set TEACHER=models/teacher --output-dir runs/mine --limit 20
 
 \b

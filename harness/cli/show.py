@@ -12,7 +12,7 @@ from dskd.errors import InputError
 
 EPILOG = """\b
 Examples:
-  harness show small-teacher__small-student-same/kd/seed1
+  harness show small-teacher__small-student/kd/seed1
   harness show small-teacher/teacher --results runs/quick --json
 
 \b

@@ -40,7 +40,11 @@ The same command again goes on from the last checkpoint, or finds the work done.
 @click.option("--gradient-accumulation-steps", type=click.IntRange(min=1), help="Batches a step.")
 @click.option("--learning-rate", type=click.FloatRange(min=0, min_open=True), help="Of the student.")
 @click.option("--max-length", type=click.IntRange(min=2), help="Tokens of an example; longer ones are left out.")
-@click.option("--dtype", type=click.Choice(["float32", "bfloat16"]), help="Of the weights.")
+@click.option(
+    "--dtype",
+    type=click.Choice(["float32", "bfloat16"]),
+    help="Of the products and of the teacher; the student keeps float32 weights.",
+)
 @click.option("--seed", default=0, show_default=True, type=click.IntRange(min=0))
 @click.option("--limit", type=click.IntRange(min=1), metavar="N", help="Train on the first N examples.")
 @click.option("--output", required=True, type=click.Path(path_type=Path), metavar="DIR", help="Where it goes.")

@@ -93,7 +93,7 @@ def test_a_file_that_cannot_be_scored_is_refused_with_the_place(write, lines, me
 
 
 def test_a_missing_file_and_broken_bytes_are_named(tmp_path):
-    with pytest.raises(InputError, match=r"absent\.jsonl: No such file"):
+    with pytest.raises(InputError, match=r"absent\.jsonl: no such file"):
         read_predictions(tmp_path / "absent.jsonl")
     path = tmp_path / "bytes.jsonl"
     path.write_bytes(b'{"id": "a", "output": "\xff"}\n')
