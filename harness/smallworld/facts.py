@@ -1,0 +1,103 @@
+"""Facts about people, in Dolly's format with the Alpaca prompt.
+
+Which pet, city, drink or instrument belongs to whom is drawn from the world's seed. A question asks for two of the four about one
+person; the test set asks for the same facts as the training sets, in wordings and orders that training did not show.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import permutations
+from random import Random
+
+from harness.smallworld.families import Doc, Problem
+
+# Characters outside ASCII are here on purpose: they are split into bytes by one tokenizer or by both.
+PEOPLE = (
+    "Zoë", "Łukasz", "美咲", "José", "Anna", "Omar", "Søren", "Chloé",
+    "Björn", "Noor", "Émile", "Ravi", "Kofi", "Hugo", "Çelik", "小明",
+)  # fmt: skip
+ATTRIBUTES = {
+    "pet": ("cat 🐱", "dog 🐶", "horse", "goat", "parrot", "rabbit", "turtle", "hamster"),
+    "city": ("Kraków", "Lisbon", "Zürich", "Kyoto 京都", "Oslo", "Cairo", "Málaga", "Lima"),
+    "drink": ("tea 🍵", "coffee", "cocoa", "milk", "juice", "water", "cider", "lemonade"),
+    "instrument": ("flute", "violin", "piano", "harp", "drum", "guitar", "trumpet", "organ"),
+}
+QUESTIONS_WITHOUT_INPUT = (
+    "Name the {first} and the {second} of {person}.",
+    "What {first} and what {second} does {person} have?",
+    "Tell me the {first} and {second} of {person}.",
+    "Which {first} and {second} belong to {person}?",
+    "Answer with the {first} and {second} of {person}.",
+)
+QUESTIONS_WITH_INPUT = (
+    "Name the {first} and the {second} of this person.",
+    "Which {first} and {second} does this person have?",
+    "Tell me this person's {first} and {second}.",
+)
+
+PROMPT_WITHOUT_INPUT = (
+    "Below is an instruction that describes a task. Write a response that appropriately completes the request.\n\n"
+    "### Instruction:\n{instruction}\n\n### Response:\n"
+)
+PROMPT_WITH_INPUT = (
+    "Below is an instruction that describes a task, paired with an input that provides further context. "
+    "Write a response that appropriately completes the request.\n\n"
+    "### Instruction:\n{instruction}\n\n### Input:\n{input}\n\n### Response:\n"
+)
+
+
+class Facts:
+    """The family `small_instruct`."""
+
+    task = "small_instruct"
+
+    def problems(self, world_seed: int, rng: Random) -> Iterator[Problem]:
+        """Yield every question there is once, in the order that `rng` gives."""
+        truth = facts_of_the_world(world_seed)
+        questions = [
+            (person, first, second, question, has_input)
+            for person in PEOPLE
+            for first, second in permutations(ATTRIBUTES, 2)
+            for has_input, wordings in ((False, QUESTIONS_WITHOUT_INPUT), (True, QUESTIONS_WITH_INPUT))
+            for question in wordings
+        ]
+        rng.shuffle(questions)
+        for person, first, second, question, has_input in questions:
+            facts = truth[person]
+            right = _answer(person, facts[first], facts[second])
+            wrong = _answer(person, _other(rng, first, facts[first]), _other(rng, second, facts[second]))
+            guess = _answer(person, rng.choice(ATTRIBUTES[first]), rng.choice(ATTRIBUTES[second]))
+            instruction = question.format(person=person, first=first, second=second)
+            yield Problem(
+                {"instruction": instruction, "input": person if has_input else "", "output": right}, wrong, guess
+            )
+
+    def prompt(self, doc: Doc) -> str:
+        """Return the Alpaca prompt, with the section for the input only where there is one."""
+        template = PROMPT_WITH_INPUT if doc["input"] else PROMPT_WITHOUT_INPUT
+        return template.format(instruction=doc["instruction"], input=doc["input"])
+
+    def gold(self, doc: Doc) -> str:
+        """Return the reference answer."""
+        return doc["output"]
+
+
+def facts_of_the_world(world_seed: int) -> dict[str, dict[str, str]]:
+    """Return the true value of every attribute of every person, balanced over the values."""
+    rng = Random(f"{world_seed}/facts")
+    truth: dict[str, dict[str, str]] = {person: {} for person in PEOPLE}
+    for attribute, values in ATTRIBUTES.items():
+        dealt = [values[i % len(values)] for i in range(len(PEOPLE))]
+        rng.shuffle(dealt)
+        for person, value in zip(PEOPLE, dealt, strict=True):
+            truth[person][attribute] = value
+    return truth
+
+
+def _answer(person: str, first: str, second: str) -> str:
+    return f"{person}: {first}, {second}"
+
+
+def _other(rng: Random, attribute: str, value: str) -> str:
+    return rng.choice([other for other in ATTRIBUTES[attribute] if other != value])

@@ -1,0 +1,102 @@
+"""The two tokenizers of the small world, built from its text and saved as ordinary folders for AutoTokenizer."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
+
+BYTE_LEVEL_SIZE = 896
+SENTENCEPIECE_SIZE = 800
+# SentencePiece's character coverage: what is rarer is written as bytes. It leaves out the emoji, CJK and the rarest accents.
+SENTENCEPIECE_CHARACTERS = 64
+SPACE = "▁"
+
+# As GPT-2 and Llama 3 cut text, but one digit, one newline or one run of spaces at a time: no token spans the end of a prompt that
+# ends in a newline, and arithmetic is done on digits.
+_BYTE_LEVEL_PIECES = r"\n| ?\p{L}+|\p{N}| +(?!\S)| ?[^\s\p{L}\p{N}]+|\s"
+# What SentencePiece keeps apart while it learns merges: words with their space, digits, runs of spaces, punctuation. Newlines are
+# not learned: they become the byte <0x0A>, as in Llama 2.
+_SENTENCEPIECE_PIECES = r"▁?\p{L}+|\p{N}|▁+(?!\p{L})|[^▁\p{L}\p{N}]+"
+
+
+def write_byte_level(folder: Path, text: Sequence[str]) -> None:
+    """Build a byte-level BPE like GPT-2's: no start token, `<|endoftext|>` at the end."""
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Split(Regex(_BYTE_LEVEL_PIECES), behavior="isolated"),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+        ]
+    )
+    tokenizer.decoder = decoders.ByteLevel()
+    tokenizer.post_processor = processors.ByteLevel(trim_offsets=False)
+    trainer = trainers.BpeTrainer(
+        vocab_size=BYTE_LEVEL_SIZE,
+        special_tokens=["<|endoftext|>", "<|pad|>"],
+        initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(text, trainer=trainer)
+    _save(tokenizer, folder, eos_token="<|endoftext|>", pad_token="<|pad|>")
+
+
+def write_sentencepiece(folder: Path, text: Sequence[str]) -> None:
+    """Build a BPE like Llama 2's: `▁` for spaces and one before the text, byte fallback, `<s>` at the start, `</s>` at the end."""
+    learned = _learn_sentencepiece(text)
+    special = ["<unk>", "<s>", "</s>"]
+    pieces = special + [f"<0x{byte:02X}>" for byte in range(256)] + learned["pieces"]
+    model = models.BPE(
+        vocab={piece: number for number, piece in enumerate(pieces)},
+        merges=learned["merges"],
+        unk_token="<unk>",
+        fuse_unk=True,
+        byte_fallback=True,
+    )
+    tokenizer = Tokenizer(model)
+    tokenizer.add_special_tokens([AddedToken(token, special=True, normalized=False) for token in special])
+    tokenizer.normalizer = normalizers.Sequence([normalizers.Prepend(SPACE), normalizers.Replace(" ", SPACE)])
+    tokenizer.post_processor = processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 1)])
+    tokenizer.decoder = decoders.Sequence(
+        [decoders.Replace(SPACE, " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)]
+    )
+    _save(tokenizer, folder, bos_token="<s>", eos_token="</s>", unk_token="<unk>", pad_token="</s>")
+
+
+def _learn_sentencepiece(text: Sequence[str]) -> dict[str, list]:
+    """Return the pieces (characters, then merged ones) and the merges learned from `text`."""
+    lines = [SPACE + line.replace(" ", SPACE) for document in text for line in document.split("\n") if line]
+    counts = Counter(character for line in lines for character in line)
+    covered = set(sorted(counts, key=lambda character: (-counts[character], character))[:SENTENCEPIECE_CHARACTERS])
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex(_SENTENCEPIECE_PIECES), behavior="isolated")
+    trainer = trainers.BpeTrainer(
+        vocab_size=SENTENCEPIECE_SIZE - 3 - 256, initial_alphabet=sorted(covered), show_progress=False
+    )
+    # A rare character is cut out and parts its word, as in SentencePiece, where no piece holds it.
+    tokenizer.train_from_iterator(
+        [part for line in lines for part in _parts(line, covered)],
+        trainer=trainer,
+    )
+    model = json.loads(tokenizer.to_str())["model"]
+    pieces = sorted(model["vocab"], key=model["vocab"].__getitem__)
+    return {"pieces": pieces, "merges": [tuple(merge) for merge in model["merges"]]}
+
+
+def _parts(line: str, covered: set[str]) -> list[str]:
+    return "".join(character if character in covered else "\n" for character in line).split("\n")
+
+
+def _save(tokenizer: Tokenizer, folder: Path, **special: str) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    tokenizer.save(str(folder / "tokenizer.json"))
+    config = {
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        "clean_up_tokenization_spaces": False,
+        "model_max_length": 256,
+        **special,
+    }
+    (folder / "tokenizer_config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")

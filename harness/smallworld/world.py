@@ -1,0 +1,89 @@
+"""Writes the world's training sets and tokenizers, and hands out its test sets."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+from random import Random
+
+from harness.smallworld.families import Doc, Family, Problem, families
+from harness.smallworld.tokenizers import write_byte_level, write_sentencepiece
+
+SMALL_WORLD_VERSION = 1
+
+# Examples of each task in each set.
+TEST_SIZE = 100
+STUDENT_SIZES = {"small_instruct": 300, "small_math": 400, "small_code": 300}
+TEACHER_SIZES = {"small_instruct": 1130, "small_math": 1300, "small_code": 500}  # pretraining has the same prompts
+# How many of the student's training answers are wrong.
+STUDENT_WRONG_SHARE = 0.4
+
+
+def write_world(directory: Path, seed: int = 0) -> None:
+    """Write the tokenizers and the training sets of the world with this seed into `directory`, the same bytes every time.
+
+    `tokenizers/{bytelevel,sentencepiece}/` are folders for AutoTokenizer; `train/{teacher,student,pretraining}.jsonl` have lines
+    {"prompt", "output", "task"}, the tasks mixed. The student's lines also say whether the answer is right ("right") and what the
+    right one is ("gold"); the trainer ignores both.
+    """
+    directory = Path(directory)
+    sets: dict[str, list[dict[str, object]]] = {"student": [], "teacher": [], "pretraining": []}
+    for task, family in families().items():
+        problems = _problems(task, seed)[TEST_SIZE:]
+        few, many = problems[: STUDENT_SIZES[task]], problems[STUDENT_SIZES[task] :]
+        sets["student"] += _partly_wrong_lines(task, family, few, seed)
+        sets["teacher"] += [_line(task, family, problem, family.gold(problem.doc)) for problem in many]
+        sets["pretraining"] += [_line(task, family, problem, problem.guess) for problem in many]
+    for name, lines in sets.items():
+        Random(f"{seed}/order/{name}").shuffle(lines)
+        path = directory / "train" / f"{name}.jsonl"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes("".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines).encode())
+    text = [f"{line['prompt']}{line['output']}" for line in sets["pretraining"]]
+    write_byte_level(directory / "tokenizers" / "bytelevel", text)
+    write_sentencepiece(directory / "tokenizers" / "sentencepiece", text)
+
+
+def test_docs(task: str, seed: int = 0) -> list[Doc]:  # noqa: PT028 - no test, only named like one
+    """Return the test set of a task, in the data set's own format. KeyError for an unknown task."""
+    docs = [dict(problem.doc) for problem in _problems(task, seed)[:TEST_SIZE]]
+    if task == "small_code":
+        return [{"task_id": f"SmallCode/{number}", **doc} for number, doc in enumerate(docs)]
+    return docs
+
+
+test_docs.__test__ = False  # type: ignore[attr-defined]  # its name looks like a test's to pytest
+
+
+def prompt_of(task: str, doc: Doc) -> str:
+    """Return the prompt that a model is given for a row of the test set; training uses the same. KeyError for an unknown task."""
+    return families()[task].prompt(doc)
+
+
+@cache
+def _problems(task: str, seed: int) -> tuple[Problem, ...]:
+    """Return enough distinct problems for all sets: first the test set's, then the student's, then the others'."""
+    family = families()[task]
+    distinct: dict[str, Problem] = {}
+    for problem in family.problems(seed, Random(f"{seed}/problems/{task}")):
+        distinct.setdefault(family.prompt(problem.doc), problem)
+        if len(distinct) == TEST_SIZE + STUDENT_SIZES[task] + TEACHER_SIZES[task]:
+            return tuple(distinct.values())
+    raise AssertionError(f"{task}: only {len(distinct)} distinct problems")
+
+
+def _line(task: str, family: Family, problem: Problem, output: str) -> dict[str, object]:
+    return {"prompt": family.prompt(problem.doc), "output": output, "task": task}
+
+
+def _partly_wrong_lines(task: str, family: Family, problems: Sequence[Problem], seed: int) -> list[dict[str, object]]:
+    """Return lines of which the share STUDENT_WRONG_SHARE, drawn from the seed, has wrong answers."""
+    rng = Random(f"{seed}/wrong/{task}")
+    wrong = set(rng.sample(range(len(problems)), round(STUDENT_WRONG_SHARE * len(problems))))
+    lines = []
+    for number, problem in enumerate(problems):
+        right, gold = number not in wrong, family.gold(problem.doc)
+        lines.append(_line(task, family, problem, gold if right else problem.wrong) | {"right": right, "gold": gold})
+    return lines
