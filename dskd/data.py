@@ -48,6 +48,11 @@ def load_examples(path: Path) -> list[Example]:
 def _encode(tokenizer: Any, text: str, *, special: bool) -> tuple[list[int], list[tuple[int, int]]]:
     encoding = tokenizer(text, add_special_tokens=special, return_offsets_mapping=True)
     ids, offsets = encoding["input_ids"], encoding["offset_mapping"]
+    if special and len(ids) > 1 and ids[0] == ids[1] == tokenizer.bos_token_id:
+        ids, offsets = (
+            ids[1:],
+            offsets[1:],
+        )  # a template that writes the begin token, and a tokenizer that adds it: one is enough
     while special and ids and ids[-1] == tokenizer.eos_token_id and offsets[-1][0] == offsets[-1][1]:
         ids, offsets = ids[:-1], offsets[:-1]  # an end that the tokenizer appended would end the prompt
     return ids, offsets
@@ -91,6 +96,8 @@ class PreparationReport(BaseModel):
 
     too_long_student, too_long_teacher: left out because prompt, response and end do not fit into max_length, nothing is ever cut.
     not_encodable: left out because no tokens of one tokenizer stand for exactly the response.
+    special_tokens: left out because the response spells a special token, which would be learned as a command in mid-sentence.
+    *_vocabulary: fingerprints of the vocabularies that the data was prepared with.
     """
 
     examples: int
@@ -98,6 +105,12 @@ class PreparationReport(BaseModel):
     too_long_student: int
     too_long_teacher: int
     not_encodable: int
+    special_tokens: int
+    max_length: int
+    longest_student: int
+    longest_teacher: int
+    student_vocabulary: str
+    teacher_vocabulary: str | None
     student_tokens: int
     teacher_tokens: int
     aligned: int
@@ -111,6 +124,11 @@ class _Encoded:
     ids: list[int]
     prompt_length: int  # tokens that are not labels
     spans: np.ndarray  # int64 [labelled tokens - 1, 2]; the last labelled token is the end of sequence
+    special: bool  # whether the response spells a special token
+
+    @property
+    def labels(self) -> list[int]:
+        return self.ids[self.prompt_length :]
 
 
 def _encode_whole(tokenizer: Any, vocabulary: Vocabulary, example: Example) -> _Encoded | None:
@@ -120,7 +138,8 @@ def _encode_whole(tokenizer: Any, vocabulary: Vocabulary, example: Example) -> _
     prompt, response, spans = encoded
     # Without a prompt and a begin token nothing predicts the first token, so it cannot be a label.
     unlabelled = 0 if prompt else 1
-    return _Encoded([*prompt, *response, tokenizer.eos_token_id], len(prompt) + unlabelled, spans[unlabelled:])
+    special = not vocabulary.special_ids.isdisjoint(response)
+    return _Encoded([*prompt, *response, tokenizer.eos_token_id], len(prompt) + unlabelled, spans[unlabelled:], special)
 
 
 def prepare_dataset(
@@ -142,9 +161,11 @@ def prepare_dataset(
     rows = load_examples(examples)[:limit]
     tokenizers = [load_tokenizer(folder) for folder in (student, teacher) if folder is not None]
     vocabularies = [Vocabulary.from_tokenizer(tokenizer) for tokenizer in tokenizers]
-    counts = dict.fromkeys(("too_long_student", "too_long_teacher", "not_encodable"), 0)
+    counts = dict.fromkeys(("too_long_student", "too_long_teacher", "not_encodable", "special_tokens"), 0)
     tokens = [0, 0]
+    longest = [0, 0]
     aligned = 0
+    shared = share_vocabulary(vocabularies[1], vocabularies[0]) if teacher is not None else None
     prepared: list[dict[str, Any]] = []
     for example in rows:
         sides = [_encode_whole(t, v, example) for t, v in zip(tokenizers, vocabularies, strict=True)]
@@ -152,6 +173,9 @@ def prepare_dataset(
             counts["not_encodable"] += 1
             continue
         kept = [side for side in sides if side is not None]
+        if any(side.special for side in kept):
+            counts["special_tokens"] += 1
+            continue
         too_long = [
             name for name, side in zip(("student", "teacher"), kept, strict=False) if len(side.ids) > max_length
         ]
@@ -161,23 +185,32 @@ def prepare_dataset(
             continue
         row: dict[str, Any] = {"student_ids": kept[0].ids, "student_prompt_length": kept[0].prompt_length}
         if teacher is not None:
-            pairs = align(kept[1].spans, kept[0].spans)
-            ends = [len(side.ids) - side.prompt_length - 1 for side in kept]
+            ends = [len(side.labels) - 1 for side in kept]
+            if shared is not None and shared.same and kept[0].labels == kept[1].labels:
+                # Token by token the same, also where a normaliser leaves a token without a place in the text.
+                pairs = np.arange(ends[1]), np.arange(ends[0])
+            else:
+                pairs = align(kept[1].spans, kept[0].spans)
             row |= {"teacher_ids": kept[1].ids, "teacher_prompt_length": kept[1].prompt_length}
             row |= {"teacher_pairs": [*pairs[0].tolist(), ends[1]], "student_pairs": [*pairs[1].tolist(), ends[0]]}
             aligned += len(row["student_pairs"])
         for k, side in enumerate(kept):
-            tokens[k] += len(side.ids) - side.prompt_length
+            tokens[k] += len(side.labels)
+            longest[k] = max(longest[k], len(side.ids))
         prepared.append(row)
     if not prepared:
         raise InputError(
             f"{examples}: none of {len(rows)} examples can be used ({_reasons(counts)}); fix: raise max_length above {max_length}"
         )
-    shared = share_vocabulary(vocabularies[1], vocabularies[0]) if teacher is not None else None
     report = PreparationReport(
         examples=len(rows),
         kept=len(prepared),
         **counts,
+        max_length=max_length,
+        longest_student=longest[0],
+        longest_teacher=longest[1],
+        student_vocabulary=vocabularies[0].fingerprint,
+        teacher_vocabulary=vocabularies[1].fingerprint if teacher is not None else None,
         student_tokens=tokens[0],
         teacher_tokens=tokens[1],
         aligned=aligned,

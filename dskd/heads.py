@@ -34,9 +34,11 @@ class Head:
 
     def logits(self, hidden: Tensor, *, padded: bool = False) -> Tensor:
         """hidden [tokens, hidden] -> logits [tokens, size], or [tokens, rows] with `padded`."""
-        rows = self.weight.shape[0] if padded else self.size
-        bias = None if self.bias is None else self.bias[:rows]
-        logits = nn.functional.linear(hidden.to(self.weight.dtype), self.weight[:rows], bias)
+        # The whole weight is multiplied and the padding cut from the logits: a slice of the weight would be cast anew on each call
+        # under autocast, and its backward would fill a gradient of the whole head with zeros.
+        logits = nn.functional.linear(hidden.to(self.weight.dtype), self.weight, self.bias)
+        if not padded:
+            logits = logits[..., : self.size]
         if self.scale != 1.0:
             logits = logits * self.scale
         if self.softcap:

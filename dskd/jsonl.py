@@ -1,9 +1,10 @@
-"""Reading files of one JSON object a line, with errors that name the line."""
+"""Reading JSON objects, one a line or one a file, with errors that name the place."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -21,31 +22,56 @@ def _has_half_a_pair(row: Any) -> bool:
 def read_objects(path: Path, *, half_pairs: bool = False) -> Iterator[tuple[int, dict[str, Any]]]:
     """Yield (line number from 1, object) for every line that is not blank.
 
-    Raises InputError for a missing file, a file without objects, text that is not UTF-8, and a line that is not a JSON object; also
-    for half of a surrogate pair in a string, which no encoding can write, unless `half_pairs` lets it through.
+    Raises InputError for a file that is missing or cannot be read, a file without objects, text that is not UTF-8, and a line
+    that is not a JSON object; also for half of a surrogate pair in a string, which no encoding can write, unless `half_pairs`
+    lets it through.
     """
-    if not path.is_file():
-        raise InputError(f"{path}: no such file; fix: give the path of a JSONL file")
     empty = True
-    with path.open("rb") as lines:
-        for number, line in enumerate(lines, 1):
-            if not line.strip():
-                continue
-            try:
-                row = json.loads(line)
-            except json.JSONDecodeError as error:
-                raise InputError(
-                    f"{path}:{number}: not JSON ({error.msg} at column {error.colno}); fix: one JSON object on each line"
-                ) from None
-            except UnicodeDecodeError:
-                raise InputError(f"{path}:{number}: not UTF-8 text; fix: save the file as UTF-8") from None
-            if not half_pairs and rb"\ud" in line.lower() and _has_half_a_pair(row):
-                raise InputError(
-                    f"{path}:{number}: half of a surrogate pair (\\ud800 to \\udfff) is no text; fix: write the whole character"
-                )
-            if not isinstance(row, dict):
-                raise InputError(f"{path}:{number}: not a JSON object; fix: one JSON object on each line")
-            empty = False
-            yield number, row
+    with _readable(path):
+        if not path.is_file():
+            raise InputError(f"{path}: no such file; fix: give the path of a JSONL file")
+        with path.open("rb") as lines:
+            for number, line in enumerate(lines, 1):
+                if not line.strip():
+                    continue
+                row = _parse(line, f"{path}:{number}", "one JSON object on each line")
+                if not half_pairs and rb"\ud" in line.lower() and _has_half_a_pair(row):
+                    raise InputError(
+                        f"{path}:{number}: half of a surrogate pair (\\ud800 to \\udfff) is no text; "
+                        "fix: write the whole character"
+                    )
+                empty = False
+                yield number, row
     if empty:
         raise InputError(f"{path}: the file is empty; fix: one JSON object on each line")
+
+
+def read_object(path: Path) -> dict[str, Any]:
+    """The JSON object that a whole file holds; InputError where it cannot be read or holds none."""
+    with _readable(path):
+        content = path.read_bytes()
+    return _parse(content, str(path), "save the file again")
+
+
+@contextmanager
+def _readable(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror}); fix: give a file that can") from None
+
+
+def _parse(text: bytes, where: str, fix: str) -> dict[str, Any]:
+    try:
+        value = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise InputError(f"{where}: not JSON ({error.msg} at column {error.colno}); fix: {fix}") from None
+    except UnicodeDecodeError:
+        raise InputError(f"{where}: not UTF-8 text; fix: save the file as UTF-8") from None
+    except ValueError:  # all that is left: Python refuses to read numbers of thousands of digits
+        raise InputError(f"{where}: holds a number of thousands of digits; fix: write it as text, in quotes") from None
+    except RecursionError:
+        raise InputError(f"{where}: lists or objects are nested too deeply; fix: {fix}") from None
+    if not isinstance(value, dict):
+        raise InputError(f"{where}: not a JSON object; fix: {fix}")
+    return value

@@ -41,12 +41,13 @@ def load_tokenizer(folder: Path) -> Any:
 def load_model(folder: Path, dtype: str = "float32") -> Any:
     """A causal model in `dtype` (a torch dtype's name), on the CPU. Raises InputError where the folder holds none."""
     import torch
+    from safetensors import SafetensorError
     from transformers import AutoModelForCausalLM
 
     require_model_folder(folder)
     try:
         return AutoModelForCausalLM.from_pretrained(folder, dtype=getattr(torch, dtype), local_files_only=True)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, SafetensorError) as error:
         reason = str(error).strip().splitlines()[0]
         raise InputError(
             f"{folder}: no causal model can be loaded ({reason}); fix: save the model into the folder"

@@ -18,7 +18,8 @@ from dskd.heads import Head, final_hidden_states, output_head
 from dskd.methods.base import LabelledTokens, Method
 from dskd.vocabulary import SharedVocabulary
 
-PROJECTORS = "projectors.safetensors"
+# In a folder of its own: vLLM takes every *.safetensors beside a model's weights for a part of them.
+PROJECTORS = Path("projectors") / "projectors.safetensors"
 
 
 class Distiller(nn.Module):
@@ -160,7 +161,7 @@ class DistillationTrainer(Trainer):
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         if "loss" in logs and not math.isfinite(logs["loss"]):
             raise FloatingPointError(
-                f"the loss is {logs['loss']} at step {self.state.global_step}; lower the learning rate or the temperature's effect"
+                f"the loss is {logs['loss']} at step {self.state.global_step}; lower the learning rate or clip gradients"
             )
         if "loss" in logs:
             logs = {**logs, **self.pop_means()}
@@ -168,7 +169,10 @@ class DistillationTrainer(Trainer):
 
     def pop_means(self) -> dict[str, float]:
         """The mean of each term since it was last asked for."""
-        means = {name: float(total / count.clamp_min(1.0)) for name, (total, count) in self._sums.items()}
+        means = {}
+        for name, (total, count) in self._sums.items():
+            # Counts are of all processes already, sums of this one.
+            means[name] = float(self.accelerator.reduce(total, "sum") / count.clamp_min(1.0))
         self._sums = {}
         return means
 
@@ -205,10 +209,11 @@ class DistillationTrainer(Trainer):
 
 
 def save_student(distiller: Distiller, tokenizer: Any, folder: Path) -> None:
-    """Write the student as a model folder with its tokenizer, and its projectors beside the weights."""
+    """Write the student as a model folder with its tokenizer, and its projectors in a folder of their own inside."""
     folder.mkdir(parents=True, exist_ok=True)
     distiller.student.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     if distiller.projectors is not None:
         state = {name: value.detach().contiguous().cpu() for name, value in distiller.projectors.state_dict().items()}
+        (folder / PROJECTORS).parent.mkdir(exist_ok=True)
         save_file(state, folder / PROJECTORS)

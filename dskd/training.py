@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from dskd.errors import InputError
+from dskd.run_folder import RunFolder
 
 if TYPE_CHECKING:
     from dskd.trainer import DistillationTrainer
@@ -24,7 +24,7 @@ class TrainingOptions(BaseModel):
     A step is one optimizer step over batch_size × gradient_accumulation_steps examples a process.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     steps: int | None = Field(None, gt=0)
     epochs: float | None = Field(None, gt=0)
@@ -36,7 +36,9 @@ class TrainingOptions(BaseModel):
     warmup_steps: int = Field(0, ge=0)
     weight_decay: float = Field(0.01, ge=0)
     max_gradient_norm: float = Field(1.0, ge=0, description="0 does not clip")
-    max_length: int = Field(512, gt=1, description="longer examples are left out and counted, never cut")
+    max_length: int = Field(
+        512, gt=1, description="of the data, when it is prepared; longer examples are left out and counted, never cut"
+    )
     dtype: Literal["float32", "bfloat16"] = Field(
         "float32", description="bfloat16: the teacher's weights and the products; the student's weights stay float32"
     )
@@ -62,18 +64,6 @@ class TrainingReport(BaseModel):
     resumed_from_step: int
 
 
-def _last_good_checkpoint(folder: Path) -> Path | None:
-    """The newest checkpoint that was written to its end; the trainer's state is the last file of one. Torn ones are removed."""
-    if not folder.is_dir():
-        return None
-    checkpoints = sorted(folder.glob("checkpoint-*"), key=lambda path: int(path.name.rpartition("-")[2]), reverse=True)
-    good = [path for path in checkpoints if (path / "trainer_state.json").is_file()]
-    for path in checkpoints:
-        if path not in good:
-            shutil.rmtree(path)
-    return good[0] if good else None
-
-
 def train(
     *,
     data: Path,
@@ -89,50 +79,36 @@ def train(
     """Train a student on a prepared dataset and write it to output/model.
 
     `data` is a folder of `prepare_dataset`, made for this student and, where the method needs one, this teacher. A run that was
-    killed goes on from output/checkpoints. `progress` gets {"step", "steps", "loss", …} after every logged step.
-    Raises InputError for unusable input before anything is written.
+    killed goes on from output/checkpoints; one that is done returns its report again. `progress` gets {"step", "steps"} after every
+    step, and the means of the loss and its terms with those that are logged.
+    Raises InputError for unusable input, and for an output folder that holds another training, before anything is written;
+    FloatingPointError for a loss that is not finite.
     """
-    import datasets
     import torch
     import transformers
-    from transformers import TrainingArguments, set_seed
+    from transformers import TrainerState, TrainingArguments, set_seed
 
     from dskd import methods
     from dskd.data import Collator
-    from dskd.models import load_model, load_tokenizer
-    from dskd.trainer import DistillationTrainer, Distiller, save_student
-    from dskd.vocabulary import Vocabulary, share_vocabulary
+    from dskd.loading import load_run
+    from dskd.trainer import DistillationTrainer, save_student
 
     chosen = methods.get(method)(method_options)
     if chosen.needs_teacher and teacher is None:
         raise InputError(f"{method}: this method needs a teacher; fix: give the teacher's model folder")
-    if not chosen.needs_teacher:
-        teacher = None
-    if not (data / "report.json").is_file():
-        raise InputError(f"{data}: no prepared dataset; fix: make it with dskd.data.prepare_dataset")
+    folder = RunFolder(output)
+    request = {
+        "method": method,
+        "method_options": chosen.options.model_dump(),
+        "options": options.model_dump(exclude={"checkpoint_steps", "logging_steps"}),
+        "seed": seed,
+    }
+    if finished := folder.finished(request):
+        return TrainingReport.model_validate(finished)
     transformers.utils.logging.disable_progress_bar()
-    dataset = datasets.load_from_disk(str(data))
-    tokenizer = load_tokenizer(student)
-    vocabulary = Vocabulary.from_tokenizer(tokenizer)
-    teacher_model = shared = teacher_vocabulary = None
-    if teacher is not None:
-        teacher_vocabulary = Vocabulary.from_tokenizer(load_tokenizer(teacher))
-        shared = share_vocabulary(teacher_vocabulary, vocabulary)
-        if chosen.vocabulary == "same" and not shared.same:
-            raise InputError(
-                f"{method}: needs one vocabulary, but {teacher} has {teacher_vocabulary.size} tokens and {student} "
-                f"{vocabulary.size}, not the same; fix: use a method for two vocabularies, such as dskd-v2-eta"
-            )
-        if "teacher_ids" not in dataset.column_names:
-            raise InputError(f"{data}: prepared without a teacher; fix: prepare it with teacher {teacher}")
-        teacher_model = load_model(teacher, options.dtype)
     set_seed(seed)
-    # Adam's small steps are lost in bfloat16 weights, so the student keeps float32 ones and computes under autocast.
-    student_model = load_model(student)
-    student_model.config.use_cache = False
-    output.mkdir(parents=True, exist_ok=True)
     arguments = TrainingArguments(
-        output_dir=str(output / "checkpoints"),
+        output_dir=str(folder.checkpoints),
         max_steps=options.steps or -1,
         num_train_epochs=options.epochs or 1,
         per_device_train_batch_size=options.batch_size,
@@ -157,14 +133,14 @@ def train(
         dataloader_pin_memory=False,
     )
     device = arguments.device
-    distiller = Distiller(
-        student_model.to(device),
-        chosen,
-        student_size=vocabulary.size,
-        teacher=teacher_model.to(device) if teacher_model is not None else None,
-        teacher_size=teacher_vocabulary.size if teacher_vocabulary is not None else 0,
-        shared=shared,
+    arguments._n_gpu = min(
+        arguments.n_gpu, 1
+    )  # one process a GPU: DataParallel would split the index tensors of a batch
+    dataset, tokenizer, distiller = load_run(
+        data, student, teacher if chosen.needs_teacher else None, chosen, dtype=options.dtype, device=device
     )
+    distiller.student.config.use_cache = False
+    folder.begin(request)
     trainer = DistillationTrainer(
         model=distiller,
         args=arguments,
@@ -174,34 +150,33 @@ def train(
         projector_learning_rate=options.projector_learning_rate,
     )
     trainer.remove_callback(transformers.PrinterCallback)
+    trainer.add_callback(_log_before_saving())
     if progress is not None:
         trainer.add_callback(_progress_callback(progress))
-    checkpoint = _last_good_checkpoint(output / "checkpoints")
-    resumed = int(checkpoint.name.rpartition("-")[2]) if checkpoint else 0
+    checkpoint = folder.last_good_checkpoint()
+    state = TrainerState.load_from_json(str(checkpoint / "trainer_state.json")) if checkpoint else TrainerState()
+    resumed = state.global_step
     start = time.perf_counter()
-    trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
-    seconds = time.perf_counter() - start
-    student_model.config.use_cache = True
-    _finish(output, lambda folder: save_student(distiller, tokenizer, folder))
-    return TrainingReport(
+    if (
+        checkpoint and state.global_step >= state.max_steps
+    ):  # killed after the last step; another call would train one more
+        trainer._load_from_checkpoint(str(checkpoint))
+        trainer.state = state
+    else:
+        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    distiller.student.config.use_cache = True
+    report = TrainingReport(
         steps=trainer.state.global_step,
-        train_seconds=seconds,
+        train_seconds=time.perf_counter() - start,
         teacher_seconds=distiller.teacher_seconds,
         tokens=trainer.tokens_seen,
         losses=_last_losses(trainer),
         resumed_from_step=resumed,
     )
-
-
-def _finish(output: Path, save: Callable[[Path], None]) -> None:
-    """Put the model in place in one rename, then drop what only a resumed run would need."""
-    unfinished = output / "model.unfinished"
-    shutil.rmtree(unfinished, ignore_errors=True)
-    save(unfinished)
-    if (output / "model").exists():
-        shutil.rmtree(output / "model")
-    unfinished.rename(output / "model")
-    shutil.rmtree(output / "checkpoints", ignore_errors=True)
+    if trainer.is_world_process_zero():
+        folder.finish(lambda model: save_student(distiller, tokenizer, model), report.model_dump())
+    trainer.accelerator.wait_for_everyone()
+    return report
 
 
 def _last_losses(trainer: DistillationTrainer) -> dict[str, float | None]:
@@ -210,6 +185,18 @@ def _last_losses(trainer: DistillationTrainer) -> dict[str, float | None]:
         if "loss" in entry:
             return {name: value for name, value in entry.items() if name not in skipped}
     return {}
+
+
+def _log_before_saving() -> Any:
+    """Log whenever a step will be saved and at the last: logging is where a loss that is not finite is found."""
+    from transformers import TrainerCallback
+
+    class LogBeforeSaving(TrainerCallback):
+        def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+            if state.global_step % args.save_steps == 0 or state.global_step >= state.max_steps:
+                control.should_log = True
+
+    return LogBeforeSaving()
 
 
 def _progress_callback(progress: Progress) -> Any:

@@ -6,9 +6,10 @@ is the bytes that it stands for. How a tokenizer spells bytes is read from its d
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -64,6 +65,7 @@ class Vocabulary:
     literal: dict[int, bytes]  # special tokens as they are written in a text
     byte_pieces: frozenset[int]  # ids that SentencePiece keeps for single bytes it has no piece for
     roles: dict[str, int] = field(default_factory=dict)  # "eos", "bos" -> id
+    added_ids: frozenset[int] = frozenset()  # put on top of the trained vocabulary, special or not
 
     @property
     def size(self) -> int:
@@ -128,7 +130,38 @@ class Vocabulary:
             role: k for role, k in (("eos", tokenizer.eos_token_id), ("bos", tokenizer.bos_token_id)) if k is not None
         }
         literal = {k: spelling.encode() for spelling, k in vocabulary.items() if k in special}
-        return cls(tuple(tokens), frozenset(special), literal, frozenset(byte_pieces), roles)
+        return cls(tuple(tokens), frozenset(special), literal, frozenset(byte_pieces), roles, frozenset(added))
+
+    def within(self, rows: int, name: str) -> Vocabulary:
+        """The tokens that a head of `rows` rows has; `name` is the model's.
+
+        Some published folders have added tokens beyond the head (Gemma 3's image token): no text-only model can predict them.
+        Raises InputError where a token of the trained vocabulary has no row.
+        """
+        if self.size <= rows:
+            return self
+        if missing := [k for k in range(rows, self.size) if self.tokens[k] is not None and k not in self.added_ids]:
+            raise InputError(
+                f"{name}: the head has {rows} rows but the tokenizer {self.size} tokens, {len(missing)} of them no added ones; "
+                "fix: use the tokenizer that belongs to the model, or resize its embeddings"
+            )
+        return replace(
+            self,
+            tokens=self.tokens[:rows],
+            literal={k: spelling for k, spelling in self.literal.items() if k < rows},
+            special_ids=frozenset(k for k in self.special_ids if k < rows),
+            added_ids=frozenset(k for k in self.added_ids if k < rows),
+            roles={role: k for role, k in self.roles.items() if k < rows},
+        )
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """sha256 of the tokens and roles, so that data can name the vocabulary that it was prepared with."""
+        digest = hashlib.sha256()
+        for token in self.written:
+            digest.update(len(token).to_bytes(4, "little") + token)
+        digest.update(json.dumps([sorted(self.special_ids), sorted(self.roles.items())]).encode())
+        return digest.hexdigest()
 
     def same_as(self, other: Vocabulary) -> bool:
         """Whether the two vocabularies give every id the same meaning, so that logits can be compared id by id."""

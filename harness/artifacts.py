@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -10,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from dskd.errors import InputError
+from dskd.jsonl import read_object
 from harness.identity import CODE_VERSIONS, FileHashes, Identity
 from harness.jobs.spec import JobSpec, OutputSpec
 from harness.matrix import FileData, FirstLayersModel, Matrix, NewModel, PathModel, TokenizerSource, Training
@@ -108,16 +108,26 @@ class Artifacts:
 
     def tokenizer(self, model: str) -> Artifact:
         """The tokenizer folder of a model, known before the model is made."""
+        name, source = self._origin(model)
+        vocabulary = self.vocabulary(model)
+        if isinstance(source, PathModel) and source.add_bos_token:
+            made = self.model(name)
+            return Artifact(made.path, {**vocabulary.parts, "add_bos_token": True}, made.needs)
+        return vocabulary
+
+    def vocabulary(self, model: str) -> Artifact:
+        """A folder whose tokenizer has the model's vocabulary, though it may begin texts in another way."""
+        name, source = self._origin(model)
+        if isinstance(source, PathModel):
+            return self._tokenizer_folder(source.path, f"models.{name}.path")
+        return self._tokenizer_source(source.tokenizer, f"models.{name}.tokenizer.path")
+
+    def _origin(self, model: str) -> tuple[str, PathModel | NewModel]:
+        """The model that a chain of first layers starts from."""
         source = self.matrix.models[model]
         while isinstance(source, FirstLayersModel):
             model, source = source.layers_of, self.matrix.models[source.layers_of]
-        if isinstance(source, PathModel):
-            files = self._tokenizer_folder(source.path, f"models.{model}.path")
-            if not source.add_bos_token:
-                return files
-            made = self.model(model)
-            return Artifact(made.path, {**files.parts, "add_bos_token": True}, made.needs)
-        return self._tokenizer_source(source.tokenizer, f"models.{model}.tokenizer.path")
+        return model, source
 
     def _tokenizer_source(self, source: TokenizerSource, where: str) -> Artifact:
         if source.path is not None:
@@ -136,7 +146,9 @@ class Artifacts:
             path = Path(source.file)
             if not path.is_file():
                 raise InputError(f"{self.source}: data.{name}.file: no file '{path}'; correct the path")
-            parts: dict[str, Any] = {"sha256": self.hashes.file(path), "prompt": source.prompt, "output": source.output}
+            with self._at(f"data.{name}.file"):
+                digest = self.hashes.file(path)
+            parts: dict[str, Any] = {"sha256": digest, "prompt": source.prompt, "output": source.output}
             arguments = {"prompt": source.prompt, "output": source.output, "limit": source.limit}
             return Artifact(path.resolve(), parts), arguments
         world = self.world()
@@ -226,13 +238,17 @@ class Artifacts:
         source = self.matrix.models[name]
         if isinstance(source, FirstLayersModel):
             return source.layers
-        config: Mapping[str, Any]
-        if isinstance(source, PathModel):
-            config = json.loads((Path(source.path) / "config.json").read_text(encoding="utf-8"))
-            config = config.get("text_config", config)
-        else:
-            config = source.config
-        return next((config[key] for key in ("num_hidden_layers", "n_layer") if key in config), None)
+        if isinstance(source, NewModel):
+            return _layers(source.config)
+        with self._at(f"models.{name}.path"):
+            config = read_object(Path(source.path) / "config.json")
+        text_config = config.get("text_config")
+        return _layers(text_config if isinstance(text_config, dict) else config)
+
+
+def _layers(config: Mapping[str, Any]) -> int | None:
+    count = next((config[key] for key in ("num_hidden_layers", "n_layer") if key in config), None)
+    return count if isinstance(count, int) else None
 
 
 def training_options(training: Training) -> dict[str, Any]:

@@ -65,7 +65,7 @@ class GraphBuilder:
         strict = [method for method in methods if dskd.methods.get(method).vocabulary == "same"]
         if not strict:
             return
-        first, second = self.artifacts.tokenizer(teacher), self.artifacts.tokenizer(student)
+        first, second = self.artifacts.vocabulary(teacher), self.artifacts.vocabulary(student)
         if first.parts == second.parts:
             return
         # Folders that a job has yet to make differ as their descriptions do.

@@ -107,12 +107,15 @@ class FileHashes:
         self._known: dict[tuple[str, int, int], str] = {}
 
     def file(self, path: Path) -> str:
-        """sha256 of a file's bytes, in hexadecimal."""
-        status = path.stat()
-        key = (str(path.resolve()), status.st_size, status.st_mtime_ns)
-        if key not in self._known:
-            with path.open("rb") as stream:
-                self._known[key] = hashlib.file_digest(stream, "sha256").hexdigest()
+        """sha256 of a file's bytes, in hexadecimal; InputError where it cannot be read."""
+        try:
+            status = path.stat()
+            key = (str(path.resolve()), status.st_size, status.st_mtime_ns)
+            if key not in self._known:
+                with path.open("rb") as stream:
+                    self._known[key] = hashlib.file_digest(stream, "sha256").hexdigest()
+        except OSError as error:
+            raise InputError(f"{path}: cannot be read ({error.strerror}); put a readable file there") from None
         return self._known[key]
 
     def tokenizer_folder(self, folder: Path) -> dict[str, str]:
@@ -131,8 +134,7 @@ class FileHashes:
     def _matching(self, folder: Path, patterns: tuple[str, ...], what: str) -> dict[str, str]:
         if not folder.is_dir():
             raise InputError(f"no folder '{folder}'; correct the path")
-        # The projectors that a method left beside a student are no part of the model.
-        paths = {p for pattern in patterns for p in folder.glob(pattern) if p.name != "projectors.safetensors"}
+        paths = {path for pattern in patterns for path in folder.glob(pattern)}
         if not paths:
             raise InputError(f"{folder}: holds no {what}; give a folder that `save_pretrained` wrote")
         return {path.name: self.file(path) for path in sorted(paths)}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import re
 from collections.abc import Mapping, Sequence
@@ -60,6 +61,7 @@ def read_matrix(path: Path, variables: Mapping[str, str] | None = None) -> Matri
     raw = _read_yaml(path)
     if not isinstance(raw, Mapping):
         raise InputError(f"{path}: is not a mapping of keys; start from `harness list matrices`")
+    _check_values(raw, path, ())
     values = _substitute(raw, variables or {}, path, ())
     try:
         matrix = Matrix.model_validate(values)
@@ -70,24 +72,70 @@ def read_matrix(path: Path, variables: Mapping[str, str] | None = None) -> Matri
     return matrix
 
 
-class _UniqueKeyLoader(yaml.SafeLoader):
-    """YAML where a key that stands twice is an error: plain YAML would silently keep the last."""
+class _StrictLoader(yaml.SafeLoader):
+    """YAML where a key that stands twice is an error: plain YAML would silently keep the last.
 
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+    Keys are compared as they are written, before what `<<` merges in joins them: the file may override that.
+    """
+
+    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
+        node = super().compose_mapping_node(anchor)
         seen = set()
-        for key_node, _ in node.value:
-            key = self.construct_object(key_node, deep=True)
-            if key in seen:
-                raise yaml.constructor.ConstructorError(
-                    None, None, f"the key '{key}' stands twice; keep one", key_node.start_mark
+        for key, _ in node.value:
+            if not isinstance(key, yaml.ScalarNode):
+                raise yaml.composer.ComposerError(
+                    None, None, "a key is a list or a mapping; write text", key.start_mark
                 )
-            seen.add(key)
-        return super().construct_mapping(node, deep)
+            if key.value in seen:
+                problem = f"the key '{key.value}' stands twice; keep one"
+                raise yaml.composer.ComposerError(None, None, problem, key.start_mark)
+            seen.add(key.value)
+        return node
+
+    def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
+        try:
+            return super().construct_object(node, deep)
+        except (ValueError, LookupError, AttributeError):
+            if not isinstance(node, yaml.ScalarNode):
+                raise
+            # PyYAML's own readers of dates, numbers and tagged scalars fail like this on 2024-13-01 or a number of 5,000 digits.
+            kind = node.tag.rpartition(":")[2]
+            problem = f"{_short(node.value)} cannot be read as {kind}; put it in quotes if it is text"
+            raise yaml.constructor.ConstructorError(None, None, problem, node.start_mark) from None
+
+
+_DEEPEST = 30
+_LARGEST = 2**63 - 1
+
+
+def _check_values(value: Any, path: Path, where: tuple[Any, ...]) -> None:
+    """InputError for what YAML can say and a matrix cannot: all of it goes into identities and configurations as JSON."""
+    if len(where) > _DEEPEST:
+        raise InputError(f"{path}: {dotted(where[:3])}: is nested too deeply, or holds itself; write it flat")
+    if isinstance(value, Mapping):
+        for key, item in value.items():
+            if not isinstance(key, str):
+                raise InputError(f"{path}: {dotted((*where, key))}: the key {key!r} is no text; put it in quotes")
+            _check_values(item, path, (*where, key))
+    elif isinstance(value, list):
+        for index, item in enumerate(value):
+            _check_values(item, path, (*where, index))
+    elif isinstance(value, float) and not math.isfinite(value):
+        raise InputError(f"{path}: {dotted(where)}: {value} is no finite number; give one")
+    elif isinstance(value, int) and abs(value) > _LARGEST:
+        raise InputError(f"{path}: {dotted(where)}: the number is beyond 64 bits; give a smaller one")
+    elif isinstance(value, str) and re.search("[\ud800-\udfff]", value):
+        raise InputError(f"{path}: {dotted(where)}: half of a surrogate pair is no text; write the whole character")
+    elif value is not None and not isinstance(value, (str, bool, int, float)):
+        kind = type(value).__name__
+        raise InputError(f"{path}: {dotted(where)}: a {kind} is no value of a matrix; put it in quotes if it is text")
 
 
 def _read_yaml(path: Path) -> Any:
     try:
-        return yaml.load(path.read_text(encoding="utf-8"), Loader=_UniqueKeyLoader)
+        return yaml.load(path.read_text(encoding="utf-8"), Loader=_StrictLoader)
+    except RecursionError:
+        raise InputError(f"{path}: is nested too deeply to be read; write it flat") from None
     except OSError as error:
         raise InputError(f"{path}: cannot be read: {error.strerror}") from None
     except UnicodeDecodeError:

@@ -6,18 +6,18 @@ nothing to do.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from pathlib import Path
 
 from dskd.errors import InputError
 from harness.plan import Plan, PlannedJob
+from harness.store import require_writable
 
 
 def check(plan: Plan, *, allow_code_execution: bool) -> None:
     """InputError for the first thing that would make a job of this plan fail because of what it was given."""
     _check_code_execution(plan, allow_code_execution)
-    _check_writable(plan.root)
+    require_writable(plan.root, str(plan.root))
     for job in plan.to_run:
         if job.spec.kind == "data":
             _check_data(plan, job)
@@ -41,16 +41,6 @@ def _check_code_execution(plan: Plan, allowed: bool) -> None:
             f"{plan.source}: tasks.{running[0]}: {', '.join(running)} run the code that a model wrote, on this machine; "
             "pass --allow-code-execution if you accept that, or leave them out with --only task=NAME"
         )
-
-
-def _check_writable(root: Path) -> None:
-    folder = root.resolve()
-    while not folder.exists():
-        folder = folder.parent
-    if not folder.is_dir():
-        raise InputError(f"--output-dir {root}: {folder} is a file; give a folder")
-    if not os.access(folder, os.W_OK):
-        raise InputError(f"--output-dir {root}: {folder} cannot be written to; give another folder")
 
 
 def _check_data(plan: Plan, job: PlannedJob) -> None:

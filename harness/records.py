@@ -15,6 +15,10 @@ from harness.identity import Identity
 _STRICT = ConfigDict(extra="forbid")
 
 
+# A record may come from elsewhere, and names go into tables, terminals and LaTeX: no control characters, no line ends.
+Printable = Annotated[str, Field(pattern=r"^[^\x00-\x1f\x7f-\x9f\u2028\u2029]*\z")]
+
+
 class RecordCell(BaseModel):
     """What the record is about.
 
@@ -22,12 +26,12 @@ class RecordCell(BaseModel):
     """
 
     model_config = _STRICT
-    teacher: str
-    student: str | None
-    method: str
+    teacher: Printable
+    student: Printable | None
+    method: Printable
     seed: int | None
-    task: str | None = None
-    task_version: str | None = None
+    task: Printable | None = None
+    task_version: Printable | None = None
 
 
 class Counts(BaseModel):

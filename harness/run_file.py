@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 from pydantic import BaseModel, ValidationError
@@ -23,7 +22,7 @@ class RunFile(BaseModel):
 
 
 def write_run_file(plan: Plan) -> None:
-    """Write `run.json`."""
+    """Write `run.json`, unless it says the same already."""
     from harness import tasks
 
     folders = []
@@ -32,7 +31,15 @@ def write_run_file(plan: Plan) -> None:
             folders.append(train_folder(cell.folder))
         folders += [eval_folder(cell.folder, name, tasks.load(name).version) for name in plan.matrix.tasks]
     content = RunFile(matrix=plan.matrix.name, written=now(), records=folders)
-    write_text_atomic(plan.root / RUN, content.model_dump_json(indent=2) + "\n")
+    path = plan.root / RUN
+    if path.is_file():
+        try:
+            before = RunFile.model_validate_json(path.read_text(encoding="utf-8"))
+        except (ValueError, ValidationError):
+            before = None  # damaged: written anew
+        if before is not None and content.model_copy(update={"written": before.written}) == before:
+            return
+    write_text_atomic(path, content.model_dump_json(indent=2) + "\n")
 
 
 def load_records(root: Path) -> tuple[list[Record], list[str]]:
@@ -53,9 +60,12 @@ def missing_records(root: Path) -> list[str]:
     problems = []
     for path in sorted(root.rglob(RUN)):
         try:
-            promised = RunFile.model_validate(json.loads(path.read_text(encoding="utf-8"))).records
-        except (ValueError, ValidationError) as error:
-            problems.append(f"{path}: {str(error).splitlines()[0]}")
+            promised = RunFile.model_validate_json(path.read_text(encoding="utf-8")).records
+        except ValidationError as error:
+            problems.append(f"{path}: {error.errors()[0]['msg']}")
+            continue
+        except (OSError, ValueError) as error:
+            problems.append(f"{path}: {error}")
             continue
         problems += [
             f"{path.parent / folder / RESULT}: is missing"

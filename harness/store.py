@@ -72,7 +72,54 @@ def write_json_atomic(path: Path, value: Any) -> None:
 
 def write_jsonl_atomic(path: Path, rows: Iterable[Any]) -> None:
     """Write one JSON value a line."""
-    write_text_atomic(path, "".join(json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n" for row in rows))
+    write_text_atomic(path, _jsonl(rows))
+
+
+def _jsonl(rows: Iterable[Any]) -> str:
+    return "".join(json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n" for row in rows)
+
+
+class UserFile:
+    """A file of JSON lines whose path a user gave, and `option` names the path in errors.
+
+    Made before the work whose result it is to hold: InputError where it could not be written.
+    """
+
+    def __init__(self, option: str, path: Path) -> None:
+        self.option, self.path = option, path
+        if path.is_dir():
+            raise InputError(f"{option}: {path} is a folder; name a file")
+        if self._is_special() and not os.access(path, os.W_OK):
+            raise InputError(f"{option}: {path} cannot be written to; name another file")
+        if not self._is_special():
+            require_writable(Path(os.path.realpath(path)).parent, f"{option} {path}")
+
+    def _is_special(self) -> bool:
+        return self.path.exists() and not self.path.is_file()
+
+    def write(self, rows: Iterable[Any]) -> None:
+        """Write through a device or a pipe; otherwise a whole file or none, a link's target in the link's place."""
+        text = _jsonl(rows)
+        try:
+            if self._is_special():
+                self.path.write_text(text, encoding="utf-8")
+            else:
+                write_text_atomic(Path(os.path.realpath(self.path)), text)
+        except OSError as error:
+            raise InputError(
+                f"{self.option}: {self.path} could not be written ({error.strerror}); name another file"
+            ) from error
+
+
+def require_writable(folder: Path, named: str) -> None:
+    """InputError, which begins with `named`, unless a folder can be written to or made."""
+    existing = Path(os.path.realpath(folder))
+    while not existing.exists():
+        existing = existing.parent
+    if not existing.is_dir():
+        raise InputError(f"{named}: {existing} is a file, not a folder; give another path")
+    if not os.access(existing, os.W_OK | os.X_OK):
+        raise InputError(f"{named}: {existing} cannot be written to; give another path")
 
 
 def now() -> str:

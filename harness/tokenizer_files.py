@@ -2,30 +2,49 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
+from typing import Any
+
+from dskd.errors import InputError
+from dskd.jsonl import read_object
 
 
 def vocabulary(folder: Path) -> dict[str, int] | None:
-    """Token spellings to ids, added tokens included, or None where the files do not say it plainly."""
-    whole = folder / "tokenizer.json"
+    """Token spellings to ids, added tokens included, or None where the files do not say it plainly.
+
+    InputError for a file that is not JSON or not laid out as a tokenizer's.
+    """
+    whole, parts, settings = (folder / name for name in ("tokenizer.json", "vocab.json", "tokenizer_config.json"))
     if whole.is_file():
-        content = json.loads(whole.read_text(encoding="utf-8"))
-        tokens = content["model"].get("vocab")
-        if isinstance(tokens, list):  # Unigram: [piece, score] in order
-            tokens = {piece: index for index, (piece, _) in enumerate(tokens)}
-        if not isinstance(tokens, dict):
-            return None
-        return {**tokens, **{added["content"]: added["id"] for added in content.get("added_tokens", [])}}
-    parts = folder / "vocab.json"
+        content = read_object(whole)
+        try:
+            return _of_tokenizer_json(content)
+        except (AttributeError, LookupError, TypeError, ValueError) as error:
+            raise _broken(whole, error) from error
     if not parts.is_file():
         return None
-    tokens = json.loads(parts.read_text(encoding="utf-8"))
-    settings = folder / "tokenizer_config.json"
+    tokens = read_object(parts)
     if settings.is_file():
-        added = json.loads(settings.read_text(encoding="utf-8")).get("added_tokens_decoder", {})
-        tokens |= {token["content"]: int(index) for index, token in added.items()}
+        content = read_object(settings)
+        try:
+            added = content.get("added_tokens_decoder", {})
+            tokens |= {token["content"]: int(index) for index, token in added.items()}
+        except (AttributeError, LookupError, TypeError, ValueError) as error:
+            raise _broken(settings, error) from error
     return tokens
+
+
+def _of_tokenizer_json(content: dict[str, Any]) -> dict[str, int] | None:
+    tokens = content["model"].get("vocab")
+    if isinstance(tokens, list):  # Unigram: [piece, score] in order
+        tokens = {piece: index for index, (piece, _) in enumerate(tokens)}
+    if not isinstance(tokens, dict):
+        return None
+    return {**tokens, **{added["content"]: added["id"] for added in content.get("added_tokens", [])}}
+
+
+def _broken(path: Path, error: Exception) -> InputError:
+    return InputError(f"{path}: is not laid out as a tokenizer's file ({error!r}); save the tokenizer again")
 
 
 def same_vocabulary(first: Path, second: Path) -> bool | None:

@@ -54,7 +54,7 @@ class Term:
 class Options(BaseModel):
     """Options that a method takes from a matrix; unknown names are errors."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class DistillationOptions(Options):
@@ -114,20 +114,23 @@ class Method(ABC):
         """The loss, of terms divided by their counts."""
 
 
-def cross_entropy(batch: LabelledTokens) -> Term:
+def cross_entropy(batch: LabelledTokens, padded_logits: Tensor) -> Term:
     """−Σ log softmax(z)[label] over the student's labelled tokens (docs/method.md), at temperature 1.
 
-    The softmax runs over all rows of the head, so that training pushes padded rows down as it does any other wrong token.
+    `padded_logits` [tokens, head rows] are the student's, of all rows of its head: so training pushes padded rows down as it does
+    any other wrong token. They are an argument, because they are the dearest product of a step and other terms need them too.
     """
     from torch.nn import functional
 
-    logits = batch.student_head.logits(batch.student_hidden, padded=True).float()
-    return Term(functional.cross_entropy(logits, batch.student_labels, reduction="sum"), labelled_count(batch))
+    total = functional.cross_entropy(padded_logits.float(), batch.student_labels, reduction="sum")
+    return Term(total, labelled_count(batch))
 
 
 def labelled_count(batch: LabelledTokens) -> Tensor:
     """The number of the student's labelled tokens, a float scalar on their device."""
-    return batch.student_hidden.new_tensor(float(len(batch.student_labels)))
+    import torch
+
+    return torch.tensor(float(len(batch.student_labels)), device=batch.student_hidden.device)
 
 
 METHODS: dict[str, type[Method]] = {}

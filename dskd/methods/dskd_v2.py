@@ -11,7 +11,15 @@ from typing import TYPE_CHECKING
 
 from pydantic import Field
 
-from dskd.methods.base import DistillationOptions, LabelledTokens, Method, Term, cross_entropy, register
+from dskd.methods.base import (
+    DistillationOptions,
+    LabelledTokens,
+    Method,
+    Term,
+    cross_entropy,
+    labelled_count,
+    register,
+)
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -74,8 +82,8 @@ class DualSpaceDistillation(Method):
             return self._counts(batch, len(known), targets, agree)
 
     def _counts(self, batch: LabelledTokens, pairs: int, targets: Tensor, agree: Tensor) -> dict[str, Tensor]:
-        aligned = targets.new_tensor(float(len(targets)), dtype=agree.float().dtype)
-        labelled = aligned.new_tensor(float(len(batch.student_labels)))
+        labelled = labelled_count(batch)
+        aligned = labelled.new_tensor(float(len(targets)))
         return {
             "cross_entropy": labelled,
             "teacher_to_student_cross_entropy": aligned,
@@ -104,7 +112,8 @@ class DualSpaceDistillation(Method):
             known, targets = self._targets(batch, teacher_logits)
             if not bool(known.all()):
                 hidden, teacher_logits = hidden[known], teacher_logits[known]
-        student_hidden = batch.student_hidden[batch.student_pairs[known]]
+        student_tokens = batch.student_pairs[known]
+        logits = batch.student_head.logits(batch.student_hidden, padded=True)
 
         # Student space. The head is stopped, so the cross entropy trains P alone; the target is stopped, so D trains the student.
         projected_logits = batch.student_head.detach().logits(self.projectors.to_student(hidden))
@@ -112,11 +121,13 @@ class DualSpaceDistillation(Method):
         projected_logits = projected_logits.detach()
         agree = projected_logits.argmax(-1) == targets
         chosen = agree if self.options.agreement_mask else torch.ones_like(agree)
-        student_logits = batch.student_head.logits(student_hidden[chosen])
+        student_logits = logits[student_tokens[chosen], : batch.student_head.size]
         student_space = divergence(projected_logits[chosen], student_logits, temperature).sum()
 
         # Teacher space. Q is derived and W_t frozen, so the gradient reaches the student's hidden states and not its head.
-        mapped_logits = batch.teacher_head.detach().logits(self.projectors.to_teacher(student_hidden))
+        mapped_logits = batch.teacher_head.detach().logits(
+            self.projectors.to_teacher(batch.student_hidden[student_tokens])
+        )
         teacher_space = divergence(teacher_logits, mapped_logits, temperature).sum()
 
         counts = self._counts(batch, len(known), targets, agree)
@@ -129,7 +140,7 @@ class DualSpaceDistillation(Method):
             "mapped_share": counts["teacher_space"],
         }
         terms = {name: Term(total, counts[name]) for name, total in sums.items()}
-        return {"cross_entropy": cross_entropy(batch), **terms}
+        return {"cross_entropy": cross_entropy(batch, logits), **terms}
 
     def objective(self, means: dict[str, Tensor]) -> Tensor:
         rate = self.options.kd_rate

@@ -38,10 +38,11 @@ class KnowledgeDistillation(Method):
         assert batch.teacher_hidden is not None
         with torch.no_grad():
             teacher_logits = batch.teacher_head.logits(batch.teacher_hidden[batch.teacher_pairs])
-        student_logits = batch.student_head.logits(batch.student_hidden[batch.student_pairs])
+        logits = batch.student_head.logits(batch.student_hidden, padded=True)
+        student_logits = logits[batch.student_pairs, : batch.student_head.size]
         distance = DIVERGENCES[self.options.divergence](teacher_logits, student_logits, self.options.temperature)
         return {
-            "cross_entropy": cross_entropy(batch),
+            "cross_entropy": cross_entropy(batch, logits),
             "distillation": Term(distance.sum(), self.counts(batch)["distillation"]),
         }
 

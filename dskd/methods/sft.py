@@ -21,7 +21,7 @@ class SupervisedFineTuning(Method):
     needs_teacher = False
 
     def terms(self, batch: LabelledTokens) -> dict[str, Term]:
-        return {"cross_entropy": cross_entropy(batch)}
+        return {"cross_entropy": cross_entropy(batch, batch.student_head.logits(batch.student_hidden, padded=True))}
 
     def counts(self, batch: LabelledTokens) -> dict[str, Tensor]:
         return {"cross_entropy": labelled_count(batch)}

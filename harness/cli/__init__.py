@@ -48,6 +48,10 @@ class LazyGroup(click.Group):
         except InputError as error:
             click.echo(f"error: {error}", err=True)
             ctx.exit(2)
+        except click.UsageError as error:
+            command = error.ctx.command_path if error.ctx else "harness"
+            click.echo(f"error: {error.format_message()} See {command} --help.", err=True)
+            ctx.exit(2)
         except (KeyboardInterrupt, click.Abort):
             click.echo("interrupted; everything that was done is kept, run the same command to go on", err=True)
             ctx.exit(130)

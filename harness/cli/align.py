@@ -32,7 +32,7 @@ Examples:
 @click.option("--text", required=True, type=click.Path(dir_okay=False, path_type=Path), help='JSONL of {"text": …}.')
 @click.option(
     "--pairs-out",
-    type=click.Path(dir_okay=False, path_type=Path),
+    type=click.Path(path_type=Path),
     help='Write {"teacher": [i…], "student": [j…]} for each document.',
 )
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
@@ -47,15 +47,16 @@ def command(teacher: Path, student: Path, text: Path, pairs_out: Path | None, as
 
     from dskd.alignment import align_tokenizers
     from dskd.models import load_tokenizer
-    from harness.store import write_jsonl_atomic
+    from harness.store import UserFile
 
+    pairs_file = UserFile("--pairs-out", pairs_out) if pairs_out is not None else None
     texts = _texts(text)
     first, second = load_tokenizer(teacher), load_tokenizer(student)
     stderr = Console(stderr=True)
     progress = track(texts, "aligning", console=stderr, disable=not stderr.is_terminal, transient=True)
     summary = align_tokenizers(first, second, progress)
-    if pairs_out is not None:
-        write_jsonl_atomic(pairs_out, [{"teacher": left, "student": right} for left, right in summary.pairs])
+    if pairs_file is not None:
+        pairs_file.write({"teacher": left, "student": right} for left, right in summary.pairs)
     figures = {
         "documents": summary.documents,
         "teacher_tokens": summary.teacher_tokens,

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
+from harness import executors
 from harness.cli.options import check_engine, matrix_options, variables
 
 if TYPE_CHECKING:
@@ -29,7 +31,7 @@ Exit codes: 0 all done, 1 some cells failed, 2 something given is wrong, 130 int
 @click.command("run", epilog=EPILOG)
 @matrix_options
 @click.option(
-    "--executor", default="local", show_default=True, type=click.Choice(["local"]), help="Where the jobs run."
+    "--executor", default="local", show_default=True, type=click.Choice(executors.names()), help="Where the jobs run."
 )
 @click.option("--jobs", type=click.IntRange(min=1), metavar="J", help="Jobs at once; 2, or 1 on one core or a GPU.")
 @click.option("--fail-fast", is_flag=True, help="Start nothing more after the first failure.")
@@ -82,6 +84,7 @@ def command(
         offline=offline,
         allow_code_execution=allow_code_execution,
     )
+    print_left_out(plan)
     _print_results(plan)
     if print_failures(plan, outcomes):
         context.exit(1)
@@ -103,18 +106,22 @@ def run_plan(
     """
     import os
 
-    from harness import executors, preflight
+    from harness import preflight
     from harness.executors.local import default_jobs
     from harness.progress import make_reporter
     from harness.run_file import write_run_file
 
+    if offline:
+        os.environ.pop(
+            "HARNESS_HUB", None
+        )  # for the checks that follow, which look for the tasks' data as the jobs will
+    offline = os.environ.get("HARNESS_HUB") != "1"
     preflight.check(plan, allow_code_execution=allow_code_execution)
-    if not plan.to_run:
-        return {}
     if promise:
         write_run_file(plan)
+    if not plan.to_run:
+        return {}
     parallel = jobs or default_jobs()
-    offline = offline or os.environ.get("HARNESS_HUB") != "1"
     with make_reporter(plan.to_run, parallel) as reporter:
         run = executors.load(executor)(jobs=parallel, fail_fast=fail_fast, reporter=reporter, offline=offline)
         return run.run(plan.to_run)
@@ -133,6 +140,25 @@ def _print_results(plan: Plan) -> None:
     click.echo(f"Records:  {plan.root}/cells/<cell>/eval/<task>@v<version>/result.json, samples.jsonl beside it")
     click.echo(f"Logs:     {plan.root}/cells/<cell>/{{train,eval/<task>@v<version>}}/log.txt")
     click.echo(f"Students: {plan.root}/cells/<teacher>__<student>/<method>/seed<k>/train/model")
+
+
+def print_left_out(plan: Plan) -> None:
+    """Say on standard error which training sets lost examples, and why: none is ever cut."""
+    for job in plan.jobs.values():
+        report = plan.root / job.spec.folder / "dataset" / "report.json"
+        if job.spec.kind != "data" or not report.is_file():
+            continue
+        counts = json.loads(report.read_text(encoding="utf-8"))
+        lost = {
+            "longer than max_length for the student": counts["too_long_student"],
+            "longer than max_length for the teacher": counts["too_long_teacher"],
+            "that a tokenizer cannot write exactly": counts["not_encodable"],
+            "whose response spells a special token": counts["special_tokens"],
+        }
+        if counts["kept"] < counts["examples"]:
+            reasons = ", ".join(f"{count} {reason}" for reason, count in lost.items() if count)
+            total = counts["examples"]
+            click.echo(f"{job.spec.title}: left out {total - counts['kept']} of {total} examples ({reasons})", err=True)
 
 
 def print_failures(plan: Plan, outcomes: Mapping[str, Outcome]) -> bool:

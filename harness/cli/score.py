@@ -13,8 +13,6 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from dskd.errors import InputError
-
 EPILOG = """\b
 Examples:
   harness score --task gsm8k --predictions answers.jsonl
@@ -59,17 +57,16 @@ def command(
     """
     from harness import tasks
     from harness.scoring import score_predictions
-    from harness.store import write_jsonl_atomic
+    from harness.store import UserFile
 
     task = tasks.load(task_name)
-    if samples_out is not None and samples_out.is_dir():
-        raise InputError(f"--samples-out: {samples_out} is a folder; name a file")
+    samples_file = UserFile("--samples-out", samples_out) if samples_out is not None else None
     with _progress(f"scoring {task.name}") as progress:
         samples, summary = score_predictions(
             task, predictions, allow_code_execution=allow_code_execution, progress=progress
         )
-    if samples_out is not None:
-        write_jsonl_atomic(samples_out, samples)
+    if samples_file is not None:
+        samples_file.write(samples)
     if as_json:
         click.echo(json.dumps(_contract(task, summary), indent=2))
     else:

@@ -32,7 +32,7 @@ def command(cell: str, results: Path | None, as_json: bool) -> None:
     """Show what a cell is, how it stands, its scores, and where its files are."""
     root = results or _only_run()
     folder = _find(root, cell.strip("/"))
-    described = describe(folder)
+    described = describe(folder, cell.strip("/"))
     if as_json:
         click.echo(json.dumps(described, indent=2, ensure_ascii=False))
         return
@@ -74,8 +74,11 @@ def _find(root: Path, cell: str) -> Path:
     return folder
 
 
-def describe(folder: Path) -> dict[str, Any]:
-    """A cell's training and evaluations, each with its state, identity, scores, cost and folder."""
+def describe(folder: Path, cell: str) -> dict[str, Any]:
+    """A cell's training and evaluations, each with its state, identity, scores, cost and folder.
+
+    A damaged record leaves its part without scores and with what is wrong as its error.
+    """
     from harness.records import read_record
     from harness.store import MANIFEST, RESULT, OutputFolder
 
@@ -85,13 +88,18 @@ def describe(folder: Path) -> dict[str, Any]:
         state, manifest = output.state()
         if manifest is None:
             continue
-        record = read_record(path.parent / RESULT) if (path.parent / RESULT).is_file() else None
+        record, error = None, manifest.error
+        if (path.parent / RESULT).is_file():
+            try:
+                record = read_record(path.parent / RESULT)
+            except ValueError as damage:
+                error = str(damage)
         task = path.parent.name if path.parent.parent.name == "eval" else None
         parts.append(
             {
                 "title": f"{manifest.kind} {task}" if task else manifest.kind,
                 "state": state,
-                "error": manifest.error,
+                "error": error,
                 "scores": {
                     name: {"value": metric.value, "ci95": list(metric.ci95) if metric.ci95 else None}
                     for name, metric in record.metrics.items()
@@ -104,7 +112,7 @@ def describe(folder: Path) -> dict[str, Any]:
                 "folder": str(path.parent),
             }
         )
-    return {"cell": folder.name, "parts": parts}
+    return {"cell": cell, "parts": parts}
 
 
 def _made_from(parts: dict[str, Any]) -> dict[str, Any]:

@@ -66,7 +66,7 @@ def command(
     """Train one student on models and data of your own."""
     import json
 
-    from harness.cli.run import print_failures, run_plan
+    from harness.cli.run import print_failures, print_left_out, run_plan
     from harness.single import single_plan
     from harness.store import RESULT
 
@@ -83,6 +83,7 @@ def command(
         overwrite=overwrite,
     )
     outcomes = run_plan(plan, jobs=1, promise=False)
+    print_left_out(plan)
     if print_failures(plan, outcomes):
         context.exit(1)
     (job,) = (job for job in plan.jobs.values() if job.spec.kind == "train")

@@ -9,6 +9,7 @@ import importlib
 import os
 import signal
 import sys
+import textwrap
 import threading
 import traceback
 from pathlib import Path
@@ -80,7 +81,7 @@ def _run(spec: JobSpec, store: Store, pending: list[OutputSpec], progress: Progr
 
 def _one_line(error: Exception) -> str:
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[0] if lines else "no message"
+    return textwrap.shorten(lines[0], 300, placeholder=" …") if lines else "no message"
 
 
 def _die_with_parent() -> None:

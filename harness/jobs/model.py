@@ -11,6 +11,7 @@ from typing import Any
 
 from dskd.errors import InputError
 from harness.jobs.context import JobContext
+from harness.jobs.spec import OutputSpec
 from harness.records import Cost
 from harness.store import write_json_atomic
 
@@ -22,6 +23,11 @@ def run(job: JobContext) -> None:
     (output,) = job.spec.outputs
     arguments = job.arguments
     stages = job.folder / "stages"
+    joined = job.folder / "stages.json"
+    if (job.folder / "model").is_dir():  # killed after the model was in place and before the job said so
+        reports = json.loads(joined.read_text(encoding="utf-8"))
+        _finish(job, output, reports, stages)
+        return
     model = stages / "start"
     if not model.is_dir():
         job.progress.advance("new model", 0, None)
@@ -29,7 +35,7 @@ def run(job: JobContext) -> None:
         shutil.rmtree(unfinished, ignore_errors=True)
         make_start(arguments["recipe"], arguments["seed"], unfinished)
         unfinished.rename(model)
-    reports: list[dict[str, Any]] = []
+    reports = []
     for index, stage in enumerate(arguments["stages"]):
         folder = stages / str(index)
         done = folder / "report.json"
@@ -49,9 +55,14 @@ def run(job: JobContext) -> None:
             write_json_atomic(done, json.loads(report.model_dump_json()))
         reports.append(json.loads(done.read_text(encoding="utf-8")))
         model = folder / "model"
+    write_json_atomic(joined, reports)
     model.replace(job.folder / "model")
-    shutil.rmtree(stages)
+    _finish(job, output, reports, stages)
+
+
+def _finish(job: JobContext, output: OutputSpec, reports: list[dict[str, Any]], stages: Path) -> None:
     job.finish(output, report={"stages": reports}, cost=training_cost(job, reports))
+    shutil.rmtree(stages, ignore_errors=True)
 
 
 def make_start(recipe: Mapping[str, Any], seed: int, output: Path) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 from dskd.errors import InputError
 from dskd.jsonl import read_objects
 from harness.jobs.context import JobContext
+from harness.matrix import template_columns
 from harness.store import write_jsonl_atomic
 
 
@@ -47,13 +48,22 @@ def _data(job: JobContext) -> dict[str, Any]:
 
 
 def apply_templates(path: Path, prompt: str, output: str) -> list[dict[str, str]]:
-    """The rows of a JSON-lines file as prompts and outputs; InputError with file and line for what is no row or lacks a column."""
+    """The rows of a JSON-lines file as prompts and outputs.
+
+    InputError with file and line for what is no row, or lacks a column of the templates or text or a number in it.
+    """
+    columns = dict.fromkeys([*template_columns(prompt), *template_columns(output)])
     rows = []
     for number, row in read_objects(path):
-        try:
-            rows.append({"prompt": prompt.format_map(row), "output": output.format_map(row)})
-        except KeyError as error:
-            raise InputError(
-                f"{path}:{number}: has no column {error}, which the template names; columns: {', '.join(row)}"
-            ) from None
+        for column in columns:
+            if column not in row:
+                raise InputError(
+                    f"{path}:{number}: has no column '{column}', which the template names; columns: {', '.join(row)}"
+                )
+            if isinstance(row[column], bool) or not isinstance(row[column], (str, int, float)):
+                raise InputError(
+                    f"{path}:{number}: column '{column}', which the template names, is neither text nor a number; "
+                    "give it one, or leave the line out"
+                )
+        rows.append({"prompt": prompt.format_map(row), "output": output.format_map(row)})
     return rows

@@ -24,6 +24,7 @@ _NUMBER = re.compile(
     r"(?:[0-9]{1,3}(?:,[0-9]{2,3})*,[0-9]{3}(?![0-9])(?:\.[0-9]+)?|[0-9]+(?:\.[0-9]+)?|\.[0-9]+)"
     r"(?:/0*[1-9][0-9]*(?![0-9]*\.[0-9]))?"
 )
+_FRACTION = re.compile(r"\\[dt]?frac\s*\{([^{}]*)\}\s*\{([^{}]*)\}")
 # Longer digit strings are a model that cannot stop, and costly to turn into a number.
 _MOST_DIGITS = 200
 
@@ -79,9 +80,11 @@ def value(text: str) -> Fraction | None:
 
 
 def _plain(text: str) -> str:
-    """Drop what only dresses a number up: currency, percent, LaTeX and Markdown."""
+    """Drop what only dresses a number up: currency, percent, LaTeX and Markdown. LaTeX's fractions become a/b."""
     text = text.replace("\N{MINUS SIGN}", "-").replace("*", " ")
-    return re.sub(r"[$%\\{}]", "", text)
+    text = re.sub(r"(?<=[0-9])(?=\\[dt]?frac)", " ", text)  # a mixed number's fraction is not joined to its whole
+    text = _FRACTION.sub(lambda match: f"{match[1].strip()}/{match[2].strip()}", text)
+    return re.sub(r"[$%\\{}]", "", text.replace("}{", "} {"))
 
 
 def _ignore_as_lm_eval(text: str) -> str:

@@ -11,7 +11,7 @@ from harness.records import MetricValue
 
 @dataclass(frozen=True)
 class Figure:
-    """A score, 0 to 100. `sd` is that of the seeds (ddof 1), None for fewer than two."""
+    """A score, 0 to 100, of `seeds` seeds that have one. `sd` is that of the seeds (ddof 1), None for fewer than two."""
 
     value: float | None
     sd: float | None
@@ -24,12 +24,12 @@ def over_seeds(metrics: Sequence[MetricValue]) -> Figure:
     known = [metric for metric in metrics if metric.value is not None]
     values = [metric.value for metric in known if metric.value is not None]
     if not values:
-        return Figure(None, None, None, len(metrics))
+        return Figure(None, None, None, 0)
     if len(values) == 1:
-        return Figure(values[0], None, known[0].ci95, len(metrics))
+        return Figure(values[0], None, known[0].ci95, 1)
     mean = math.fsum(values) / len(values)
     sd = math.sqrt(math.fsum((value - mean) ** 2 for value in values) / (len(values) - 1))
-    return Figure(mean, sd, _nested_interval(mean, sd, known), len(metrics))
+    return Figure(mean, sd, _nested_interval(mean, sd, known), len(values))
 
 
 def _nested_interval(mean: float, sd: float, metrics: Sequence[MetricValue]) -> tuple[float, float] | None:

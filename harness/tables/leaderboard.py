@@ -6,6 +6,8 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from dskd.errors import InputError
+from harness.identity import differences
 from harness.matrix import TEACHER_METHOD
 from harness.records import Record
 from harness.tables.aggregate import over_seeds
@@ -32,6 +34,7 @@ class Row:
     truncated: int
     harness_error: int
     failed: int
+    unscored: int  # seeds that were evaluated and have no score
 
 
 @dataclass(frozen=True)
@@ -64,8 +67,8 @@ class Leaderboard:
     @property
     def pairs(self) -> list[tuple[str, str]]:
         """The groups."""
-        found = {(row.teacher, row.student) for row in self.rows if row.student is not None}
-        return sorted(found)
+        scored = {(row.teacher, row.student) for row in self.rows if row.student is not None}
+        return sorted(scored | {(row.teacher, row.student) for row in self.costs})
 
     def methods(self, teacher: str, student: str | None) -> list[str]:
         """The rows of a group: plain fine-tuning first, then the others by name."""
@@ -86,7 +89,12 @@ class Leaderboard:
 
 
 def make_leaderboard(records: Sequence[Record]) -> Leaderboard:
-    """The leaderboard of these records, whatever their order."""
+    """The leaderboard of these records, whatever their order.
+
+    The same record found twice counts once. InputError where two records of one cell were made with different settings, as when
+    folders of several runs are read together: which of them is meant is not for a table to say.
+    """
+    records = _distinct(records)
     evaluations = [record for record in records if record.cell.task is not None]
     newest, dropped = _newest_versions(evaluations)
     board = Leaderboard()
@@ -95,8 +103,25 @@ def make_leaderboard(records: Sequence[Record]) -> Leaderboard:
     trainings = [record for record in records if record.cell.task is None and record.status == "done"]
     for group in _grouped(trainings, lambda r: (r.cell.teacher, r.cell.student or "", r.cell.method)):
         board.costs.append(_costs(group))
-    board.notes = [*dropped, *_notes(board, newest)]
+    board.notes = [*dropped, *_notes(board, newest), *_mixed_settings(newest)]
     return board
+
+
+def _distinct(records: Sequence[Record]) -> list[Record]:
+    found: dict[str, Record] = {}
+    for record in records:
+        key = record.cell.model_dump_json()
+        if key in found and found[key].identity.hash != record.identity.hash:
+            cell = record.cell
+            where = "/".join(
+                str(part) for part in (cell.teacher, cell.student, cell.method, cell.seed, cell.task) if part
+            )
+            changed = differences(found[key].identity.parts, record.identity.parts)
+            raise InputError(
+                f"two records of {where} with different settings ({changed[0]}); fix: give the folder of one run"
+            )
+        found.setdefault(key, record)
+    return list(found.values())
 
 
 def _grouped(records: Iterable[Record], key: Callable[[Record], tuple[str, ...]]) -> list[list[Record]]:
@@ -113,7 +138,8 @@ def _newest_versions(records: Sequence[Record]) -> tuple[list[Record], list[str]
         task, version = str(record.cell.task), str(record.cell.task_version)
         newest[task] = max(newest.get(task, version), version, key=_version_order)
     kept = [record for record in records if record.cell.task_version == newest[str(record.cell.task)]]
-    dropped = sorted({f"{r.cell.task}@v{r.cell.task_version}" for r in records if r not in kept})
+    versions = {(str(record.cell.task), str(record.cell.task_version)) for record in records}
+    dropped = sorted(f"{task}@v{version}" for task, version in versions if version != newest[task])
     notes = [f"left out, because a newer version of the task is there: {name}" for name in dropped]
     return kept, notes
 
@@ -144,6 +170,7 @@ def _row(group: Sequence[Record]) -> Row:
         truncated=sum(count.truncated for count in counts),
         harness_error=sum(count.harness_error for count in counts),
         failed=len(group) - len(done),
+        unscored=len(done) - figure.seeds,
     )
 
 
@@ -193,6 +220,25 @@ def _notes(board: Leaderboard, records: Sequence[Record]) -> list[str]:
     return notes
 
 
+# A seed is named here in an identity: the training's own. All else must be equal for seeds to be averaged.
+_SEED = "model.seed:"
+
+
+def _mixed_settings(records: Sequence[Record]) -> list[str]:
+    """Seeds of one cell that were made with different settings, as when a recipe was changed and only some were run again."""
+    notes = []
+    for group in _grouped(records, lambda r: (r.cell.teacher, r.cell.student or "", r.cell.method, r.cell.task or "")):
+        for other in group[1:]:
+            changed = differences(group[0].identity.parts, other.identity.parts)
+            if more := [change for change in changed if not change.startswith(_SEED)]:
+                cell = other.cell
+                notes.append(
+                    f"{cell.teacher} -> {cell.student}, {cell.method}, {cell.task}: seeds {group[0].cell.seed} and {cell.seed} "
+                    f"differ in more than the seed ({more[0]}): do not average"
+                )
+    return notes
+
+
 def _flaws(rows: Sequence[Row]) -> str:
     """What is wrong with the answers of one pair on one task, each flaw with the methods and their shares."""
     kinds: dict[str, Callable[[Row], int]] = {
@@ -208,4 +254,6 @@ def _flaws(rows: Sequence[Row]) -> str:
     failed = [f"{row.method} {row.failed}" for row in rows if row.failed]
     if failed:
         told.append(f"failed: {', '.join(failed)}")
+    if unscored := [f"{row.method} {row.unscored}" for row in rows if row.unscored]:
+        told.append(f"seeds without a score: {', '.join(unscored)}")
     return "; ".join(told)

@@ -95,15 +95,15 @@ def markdown(board: Leaderboard, costs: bool = False) -> str:
         table = "\n".join(f"| {line} |" for line in (padded[0], rule, *padded[1:])).replace(
             f"| {rule} |", f"|-{rule}-|"
         )
-        parts.append(f"### {grid.title}\n\n{table}\n")
+        parts.append(f"### {_md_escape(grid.title)}\n\n{table}\n")
     parts.append(_LEGEND + "\n")
     if board.notes:
-        parts.append("".join(f"- {note}\n" for note in board.notes))
+        parts.append("".join(f"- {_md_escape(note)}\n" for note in board.notes))
     return "\n".join(parts)
 
 
 def _md_escape(text: str) -> str:
-    return text.replace("|", "\\|")
+    return text.replace("|", "\\|").replace("<", "&lt;")
 
 
 def latex(board: Leaderboard, costs: bool = False) -> str:
@@ -119,9 +119,15 @@ def latex(board: Leaderboard, costs: bool = False) -> str:
     return "\n".join(parts) + notes
 
 
+_TEX = {character: f"\\{character}" for character in "&%$#_{}"} | {
+    "\\": r"\textbackslash{}",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+}
+
+
 def _tex_escape(text: str) -> str:
-    for character in "\\&%$#_{}":
-        text = text.replace(character, r"\textbackslash " if character == "\\" else f"\\{character}")
+    text = "".join(_TEX.get(character, character) for character in text)
     return text.replace("–", "--").replace("±", r"$\pm$").replace("->", r"$\to$")
 
 

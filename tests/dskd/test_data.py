@@ -150,3 +150,29 @@ def test_nothing_is_written_where_no_example_fits(tmp_path, folders):
     with pytest.raises(InputError, match=r"1 too long student.*raise max_length"):
         prepare_dataset(path, tmp_path / "out", student=folders["byte-level"], max_length=20)
     assert not (tmp_path / "out").exists()
+
+
+def test_a_response_that_spells_a_special_token_is_left_out_and_counted(tmp_path, folders):
+    rows = [{"prompt": "The", "output": " fox"}, {"prompt": "The", "output": " fox </s> is"}]
+    path = _write(tmp_path / "train.jsonl", rows)
+    report = prepare_dataset(path, tmp_path / "out", student=folders["sentencepiece"])
+    assert (report.kept, report.special_tokens) == (1, 1)
+    # For the other tokenizer these are letters like any others.
+    assert prepare_dataset(path, tmp_path / "other", student=folders["byte-level"]).kept == 2
+
+
+def test_a_prompt_that_writes_its_begin_token_has_one(tmp_path):
+    tokenizer = TOKENIZERS["sentencepiece"]
+    assert encode_prompt(tokenizer, "<s>The")[:2].count(tokenizer.bos_token_id) == 1
+
+
+def test_with_one_vocabulary_every_labelled_token_is_its_own_partner(tmp_path):
+    # The normaliser composes the accent, so its token has no bytes of the text to itself.
+    tokenizer = sentencepiece(normalise=True)
+    tokenizer.save_pretrained(tmp_path / "model")
+    path = _write(tmp_path / "train.jsonl", [{"prompt": "", "output": "\ne\u0301e\u0301 fox"}])
+    report = prepare_dataset(path, tmp_path / "out", student=tmp_path / "model", teacher=tmp_path / "model")
+    assert report.same_vocabulary
+    (row,) = datasets.load_from_disk(str(tmp_path / "out"))
+    labels = len(row["student_ids"]) - row["student_prompt_length"]
+    assert row["student_pairs"] == row["teacher_pairs"] == list(range(labels))

@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 import torch
 
+from dskd.errors import InputError
 from dskd.heads import Head
-from dskd.projectors import DualSpaceProjectors, LeastSquares
+from dskd.projectors import DualSpaceProjectors, LeastSquares, Rows
 from dskd.vocabulary import SharedVocabulary
 
 
@@ -24,7 +25,8 @@ def test_least_squares_equals_the_pseudo_inverse(rows, columns, decay):
     matrix = torch.randn(rows, columns, generator=generator) * torch.exp(-decay * torch.arange(columns))
     target = torch.randn(rows, 5, generator=generator)
     expected = torch.linalg.pinv(matrix.double(), rtol=1e-6) @ target.double()
-    solved = LeastSquares(matrix).solve(target).double()
+    order = torch.randperm(rows, generator=generator)
+    solved = LeastSquares(Rows(matrix, order)).solve(Rows(target, order)).double()
     assert (solved - expected).norm() <= 1e-4 * expected.norm()
 
 
@@ -71,5 +73,5 @@ def test_a_logit_scale_is_folded_in():
 
 def test_nothing_shared_is_an_error():
     none = np.array([], dtype=np.int64)
-    with pytest.raises(ValueError, match="share no token"):
+    with pytest.raises(InputError, match="share no token"):
         DualSpaceProjectors(_head(6, 2, 0), _head(6, 2, 1), SharedVocabulary(none, none, np.full(6, -1), same=False))

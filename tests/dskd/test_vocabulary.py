@@ -81,3 +81,18 @@ def test_a_spelling_that_is_not_bytes_is_refused():
     tokenizer.decoder = decoders.WordPiece()
     with pytest.raises(InputError, match="WordPiece"):
         Vocabulary.from_tokenizer(PreTrainedTokenizerFast(tokenizer_object=tokenizer, unk_token="[UNK]"))
+
+
+def test_added_tokens_beyond_a_head_are_left_out_and_trained_ones_are_an_error():
+    tokenizer = byte_level()
+    rows = len(tokenizer)
+    tokenizer.add_special_tokens({"additional_special_tokens": ["<image>"]})
+    whole = Vocabulary.from_tokenizer(tokenizer)
+    cut = whole.within(rows, "some/model")
+    assert (whole.size, cut.size) == (rows + 1, rows)
+    assert cut.fingerprint != whole.fingerprint
+    assert max(share_vocabulary(cut, cut).teacher_ids) < rows
+    with pytest.raises(
+        InputError, match=rf"some/model: the head has {rows - 1} rows but the tokenizer {rows + 1} tokens"
+    ):
+        whole.within(rows - 1, "some/model")

@@ -54,7 +54,8 @@ def test_a_model_is_its_content_and_not_its_place(tmp_path: Path) -> None:
     assert hashes.tokenizer_folder(first) == hashes.tokenizer_folder(other)
     before = hashes.model_folder(first)
     (first / "README.md").write_text("words")
-    (first / "projectors.safetensors").write_bytes(b"left by a method")
+    (first / "projectors").mkdir()
+    (first / "projectors" / "projectors.safetensors").write_bytes(b"left by a method")
     assert hashes.model_folder(first) == before
     (first / "generation_config.json").write_text("{}")
     assert hashes.model_folder(first) != before
@@ -73,6 +74,18 @@ def test_a_file_is_read_once_while_it_stays_the_same(tmp_path: Path, monkeypatch
     monkeypatch.undo()
     path.write_bytes(b"three")
     assert hashes.file(path) != first
+
+
+def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
+    folder = model_folder(tmp_path / "model")
+    (folder / "more.safetensors").symlink_to("nowhere")
+    with pytest.raises(InputError, match=r"more\.safetensors: cannot be read \(No such file or directory\)"):
+        FileHashes().model_folder(folder)
+    (folder / "more.safetensors").unlink()
+    (folder / "config.json").unlink()
+    (folder / "config.json").mkdir()
+    with pytest.raises(InputError, match=r"config\.json: cannot be read \(Is a directory\)"):
+        FileHashes().model_folder(folder)
 
 
 @pytest.mark.parametrize(

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from datetime import date
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from dskd.errors import InputError
 from harness.matrix import Cell, cells
@@ -25,6 +27,12 @@ def put(*path: Any, value: Any) -> Callable[[Content], None]:
         place[path[-1]] = value
 
     return change
+
+
+def endless() -> Content:
+    content: Content = {}
+    content["a"] = content
+    return content
 
 
 def drop(key: str) -> Callable[[Content], None]:
@@ -84,6 +92,29 @@ MISTAKES = [
     (put("models", "loop", value={"layers_of": "loop", "layers": 1}), "models.loop.layers_of: goes round in a circle"),
     (put("models", "part", value={"layers_of": "nobody", "layers": 1}), "models.part.layers_of: no model 'nobody'"),
     (
+        put("data", "student", value={"file": "x", "prompt": "{a[0]}", "output": "{c}"}),
+        "data.student.prompt: is not a template",
+    ),
+    (
+        put("models", "same", "config", value={"rope_theta": float("nan")}),
+        "models.same.config.rope_theta: nan is no finite number",
+    ),
+    (
+        put("models", "same", "config", value={"sizes": [1.0, float("-inf")]}),
+        "models.same.config.sizes.1: -inf is no finite number",
+    ),
+    (put("models", "same", "config", value={"day": date(2026, 1, 2)}), "models.same.config.day: a date is no value"),
+    (put("models", "same", "config", value={"big": 2**63}), "models.same.config.big: the number is beyond 64 bits"),
+    (put("models", "same", "config", value={"half": "\ud800"}), "models.same.config.half: half of a surrogate pair"),
+    (put("training", "learning_rate", value=float("inf")), "training.learning_rate: inf is no finite number"),
+    (put("training", "learning_rate", value="inf"), "training.learning_rate: input should be a finite number"),
+    (
+        put("methods", value={"kd": {"temperature": "inf"}}),
+        "methods.kd.temperature: input should be a finite number",
+    ),
+    (put("tasks", True, value={}), "tasks.True: the key True is no text; put it in quotes"),
+    (put("tasks", value=endless()), "tasks.a.a: is nested too deeply, or holds itself"),
+    (
         put("models", "own", value={"path": "${NOT_SET_ANYWHERE}"}),
         "models.own.path: the variable NOT_SET_ANYWHERE is not set",
     ),
@@ -108,6 +139,13 @@ def test_a_mistake_is_one_line_with_file_and_key(
     [
         ("a: [1", ":1: is not valid YAML"),
         ("a: 1\nb: 2\na: 3\n", ":3: is not valid YAML: the key 'a' stands twice; keep one"),
+        ("? [a, b]\n: 1\n", ":1: is not valid YAML: a key is a list or a mapping; write text"),
+        ("x: &a [*a]\n", ": x.0.0: is nested too deeply, or holds itself"),
+        ("a: 2026-13-01\n", ":1: is not valid YAML: '2026-13-01' cannot be read as timestamp; put it in quotes"),
+        (f"a:\n - {'9' * 5000}\n", ":2: is not valid YAML: '999"),
+        ("a: !!bool perhaps\n", ":1: is not valid YAML: 'perhaps' cannot be read as bool"),
+        (f"a: {'[' * 5000}\n", ": is nested too deeply to be read"),
+        ("a: &a {x: 1}\nb: {<<: *a, y: 1, y: 2}\n", ":2: is not valid YAML: the key 'y' stands twice"),
         ("- a\n", ": is not a mapping of keys"),
         ("", ": is not a mapping of keys"),
     ],
@@ -117,6 +155,14 @@ def test_what_is_no_matrix_at_all(write_matrix: Callable[[Any], Path], text: str
     with pytest.raises(InputError) as caught:
         read_matrix(path)
     assert str(caught.value).startswith(f"{path}{message}")
+
+
+def test_a_merge_key_brings_keys_that_may_be_overridden(tiny: Content, write_matrix: Callable[[Any], Path]) -> None:
+    config = "{model_type: llama, a: &a {x: 1, y: 3}, b: {c: &c {<<: *a, x: 2}}, d: {<<: *c}}"
+    tiny["models"]["same"]["config"] = "HERE"
+    matrix = read_matrix(write_matrix(yaml.safe_dump(tiny).replace("HERE", config)))
+    read = matrix.models["same"].config  # type: ignore[union-attr]
+    assert read["b"]["c"] == read["d"] == {"x": 2, "y": 3}
 
 
 def test_variables_come_from_set_first_and_then_from_the_environment(

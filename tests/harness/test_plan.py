@@ -248,6 +248,34 @@ def test_more_layers_than_there_are(tiny: Content, plan_of: Callable[..., Plan],
         plan_of(tiny)
 
 
+@pytest.mark.parametrize("content", ['{"num_hidden', "[1]", "[" * 100_000, '{"a": ' + "9" * 5000 + "}", b"\xff"])
+def test_a_damaged_configuration_is_named_with_its_key(
+    tiny: Content, plan_of: Callable[..., Plan], tmp_path: Path, content: str | bytes
+) -> None:
+    folder = tokenizer_folder(tmp_path / "model", a=0)
+    (folder / "config.json").write_bytes(content if isinstance(content, bytes) else content.encode())
+    tiny["models"] |= {"whole": {"path": str(folder)}, "part": {"layers_of": "whole", "layers": 1}}
+    tiny["pairs"] = [{"teacher": "whole", "student": "part", "methods": ["sft"]}]
+    with pytest.raises(InputError) as caught:
+        plan_of(tiny)
+    assert f"matrix.yaml: models.whole.path: {folder}/config.json: " in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("content", ['{"model": {"vo', "[1]", "{}", '{"model": []}', '{"model": {"vocab": [1]}}'])
+def test_a_damaged_tokenizer_is_named(
+    tiny: Content, plan_of: Callable[..., Plan], tmp_path: Path, content: str
+) -> None:
+    folders = [tokenizer_folder(tmp_path / name, a=0) for name in ("first", "second")]
+    (folders[1] / "tokenizer.json").write_text(content)
+    tiny["models"] = {folder.name: {"path": str(folder)} for folder in folders}
+    tiny["pairs"] = [{"teacher": "first", "student": "second", "methods": ["kd"]}]
+    with pytest.raises(InputError) as caught:
+        plan_of(tiny)
+    assert str(caught.value).startswith(f"{folders[1]}/tokenizer.json: ")
+    assert "\n" not in str(caught.value)
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -273,3 +301,25 @@ def test_a_missing_model_that_the_chosen_cells_do_not_use_is_no_error(
 ) -> None:
     tiny["models"]["cross"] = {"path": "nowhere"}
     assert plan_of(tiny, only=["student=same"]).to_run
+
+
+def test_a_begin_token_does_not_make_another_vocabulary(
+    tiny: dict[str, Any], write_matrix: Callable[[Any], Path], tmp_path: Path
+) -> None:
+    from harness.jobs.model import new_model
+    from harness.smallworld.tokenizers import write_byte_level
+
+    write_byte_level(tmp_path / "tokenizer", ["some text to learn from, 1234567890"] * 5)
+    config = {key: value for key, value in tiny["models"]["same"]["config"].items() if key != "vocab_size"}
+    new_model(config, tmp_path / "tokenizer", 0, tmp_path / "model")
+    tiny["models"] = {
+        "teacher": {"path": str(tmp_path / "model"), "add_bos_token": True},
+        "same": {"path": str(tmp_path / "model")},
+        "layers": {"layers_of": "teacher", "layers": 1},
+    }
+    tiny["pairs"] = [{"teacher": "teacher", "student": name, "methods": ["kd"]} for name in ("same", "layers")]
+    plan = make_plan(str(write_matrix(tiny)), output_dir=tmp_path / "out")
+    assert [job.spec.title for job in plan.jobs.values() if job.spec.kind == "train"] == [
+        "train teacher__same/kd/seed1",
+        "train teacher__layers/kd/seed1",
+    ]

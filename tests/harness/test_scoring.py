@@ -97,7 +97,7 @@ def test_a_missing_file_and_broken_bytes_are_named(tmp_path):
         read_predictions(tmp_path / "absent.jsonl")
     path = tmp_path / "bytes.jsonl"
     path.write_bytes(b'{"id": "a", "output": "\xff"}\n')
-    with pytest.raises(InputError, match=r"bytes\.jsonl:1: not JSON"):
+    with pytest.raises(InputError, match=r"bytes\.jsonl:1: not UTF-8 text"):
         read_predictions(path)
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from dskd.errors import InputError
 from harness.identity import Identity
-from harness.store import OutputFolder, write_json_atomic, write_text_atomic
+from harness.store import OutputFolder, UserFile, write_json_atomic, write_text_atomic
 
 IDENTITY, OTHER = Identity.of({"a": 1}), Identity.of({"a": 2})
 
@@ -34,6 +34,59 @@ def test_nan_is_never_written(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="not JSON compliant"):
         write_json_atomic(tmp_path / "file", {"value": float("nan")})
     assert list(tmp_path.iterdir()) == []
+
+
+def test_what_a_user_names_is_written_whole_and_through_links(tmp_path: Path) -> None:
+    (tmp_path / "target").write_text("old")
+    link, new_link = tmp_path / "link", tmp_path / "new-link"
+    link.symlink_to("target")
+    new_link.symlink_to("folder/new")
+    for path in (link, new_link, tmp_path / "other/folder/file"):
+        UserFile("--out", path).write([{"a": 1}])
+        assert path.read_text() == '{"a": 1}\n'
+    assert link.is_symlink()
+    assert new_link.is_symlink()
+    assert [path.name for path in tmp_path.rglob(".*")] == []
+
+
+def test_a_pipe_or_device_that_a_user_names_is_written_to_and_not_replaced(tmp_path: Path) -> None:
+    pipe, link = tmp_path / "pipe", tmp_path / "link"
+    os.mkfifo(pipe)
+    link.symlink_to("pipe")
+    reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    UserFile("--out", pipe).write([1])
+    UserFile("--out", link).write([2])
+    assert os.read(reader, 100) == b"1\n2\n"
+    os.close(reader)
+    assert pipe.is_fifo()
+    assert link.is_symlink()
+    null = tmp_path / "null"  # a link, so that a failure of this test leaves the machine's own alone
+    null.symlink_to(os.devnull)
+    UserFile("--out", null).write([1])
+    assert Path(os.devnull).is_char_device()
+
+
+@pytest.mark.parametrize(
+    ("path", "message"),
+    [
+        ("folder", "--out: folder is a folder; name a file"),
+        ("file/below/it", "--out file/below/it: .*/file is a file, not a folder; give another path"),
+    ],
+)
+def test_what_a_user_names_and_cannot_be_written_is_known_before_the_work(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, path: str, message: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("folder").mkdir()
+    Path("file").write_text("")
+    with pytest.raises(InputError, match=message):
+        UserFile("--out", Path(path))
+    assert sorted(entry.name for entry in tmp_path.iterdir()) == ["file", "folder"]
+
+
+def test_a_write_to_what_a_user_named_that_fails_is_one_line() -> None:
+    with pytest.raises(InputError, match=r"--out: /dev/full could not be written \(No space left on device\)"):
+        UserFile("--out", Path("/dev/full")).write([1])
 
 
 def begun(path: Path) -> OutputFolder:

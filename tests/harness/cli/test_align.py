@@ -61,6 +61,23 @@ def test_bad_text_files_are_one_line_and_exit_code_2(tokenizers, tmp_path, conte
     assert not (tmp_path / "pairs.jsonl").exists()
 
 
+def test_pairs_go_to_a_device_as_it_is_and_nowhere_under_a_file(tokenizers, tmp_path, monkeypatch):
+    file, null = tmp_path / "text.jsonl", tmp_path / "null"
+    file.write_text('{"text": "a"}\n')
+    null.symlink_to("/dev/null")
+    assert _align(tokenizers, file, "--pairs-out", str(null)).exit_code == 0
+    assert null.is_symlink()
+    monkeypatch.setattr("dskd.alignment.align_tokenizers", lambda *_: pytest.fail("worked"))
+    for path, message in (
+        (file / "pairs", "text.jsonl is a file, not a folder"),
+        (tmp_path, "is a folder; name a file"),
+    ):
+        result = _align(tokenizers, file, "--pairs-out", str(path))
+        assert result.exit_code == 2
+        assert message in result.stderr
+        assert result.stderr.count("\n") == 1
+
+
 def test_a_folder_without_a_usable_tokenizer_is_exit_code_2(tokenizers, tmp_path):
     file = tmp_path / "text.jsonl"
     file.write_text('{"text": "a"}\n')

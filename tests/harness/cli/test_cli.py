@@ -16,6 +16,8 @@ from click.testing import CliRunner
 
 from dskd.errors import InputError
 from harness.cli import COMMANDS, main
+from harness.identity import Identity
+from harness.store import OutputFolder
 
 Content = dict[str, Any]
 
@@ -75,6 +77,11 @@ def templates(content: Content, folder: Path) -> None:
     content["data"]["student"] |= {"prompt": "{question}", "output": "{answer}"}
 
 
+def no_text(content: Content, folder: Path) -> None:
+    own_data('{"question": "q", "answer": 1.5}\n{"question": "q", "answer": null}\n')(content, folder)
+    content["data"]["student"] |= {"prompt": "{question}", "output": "{answer}"}
+
+
 def no_offsets(content: Content, folder: Path) -> None:
     tokenizer = folder / "tokenizer"
     tokenizer.mkdir()
@@ -88,6 +95,7 @@ BAD = [
     (own_data('{"prompt": "a", "output": "b"}\n{"prompt": \n'), [], "data.jsonl:2: not JSON"),
     (own_data('{"prompt": "a"}\n'), [], "data.jsonl:1: prompt and output must be strings"),
     (templates, [], "data.jsonl:2: has no column 'answer', which the template names"),
+    (no_text, [], "data.jsonl:2: column 'answer', which the template names, is neither text nor a number"),
     (no_offsets, [], "tokenizer: no tokenizer can be loaded"),
     (
         lambda m, _: m.update(tasks={"small_code": {}}),
@@ -127,7 +135,8 @@ def test_bad_input_ends_with_one_line_and_exit_code_2_and_nothing_is_written(
     result = CliRunner().invoke(main, ["run", "--matrix", "matrix.yaml", *options])
     assert result.exit_code == 2, result.output
     assert message in result.stderr
-    assert result.stderr.strip().splitlines()[-1].lower().startswith("error: ")
+    assert result.stderr.startswith("error: ")
+    assert len(result.stderr.splitlines()) == 1, result.stderr
     assert result.stdout == ""
     assert sorted(path.name for path in tmp_path.rglob("*")) == before
 
@@ -153,6 +162,12 @@ TRAIN = ["train", "--student", "student", "--data", "data.jsonl", "--output", "o
         (["--method", "sft"], "give either --steps or --epochs"),
         (["--method", "sft", "--steps", "1", "--option", "x=1"], "--option x: sft has no such option"),
         (["--method", "sft", "--steps", "1"], "--student student: no folder 'student'"),
+        (["--method", "sft", "--epochs", "inf"], "--epochs: Input should be a finite number"),
+        (["--method", "sft", "--steps", "1", "--learning-rate", "inf"], "--learning-rate: Input should be a finite"),
+        (
+            ["--method", "kd", "--teacher", "t", "--steps", "1", "--option", "temperature=inf"],
+            "--option temperature=inf: Input should be a finite number",
+        ),
     ],
 )
 def test_train_names_the_option_that_is_wrong(
@@ -198,3 +213,44 @@ def test_leaderboard_of_a_folder_without_records(tmp_path: Path) -> None:
         result = CliRunner().invoke(main, ["leaderboard", "--results", str(folder)])
         assert result.exit_code == 2
         assert message in result.stderr
+
+
+def test_train_names_the_folder_that_cannot_be_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("data.jsonl").write_text('{"prompt": "a", "output": "b"}\n')
+    Path("student").mkdir()
+    for name, text in (("config.json", "{}"), ("model.safetensors", ""), ("tokenizer.json", "{}")):
+        (Path("student") / name).write_text(text)
+    arguments = [*TRAIN[:-1], "data.jsonl/out", "--method", "sft", "--steps", "1"]
+    result = CliRunner().invoke(main, arguments)
+    assert result.exit_code == 2
+    root = tmp_path / "data.jsonl"
+    assert result.stderr == f"error: data.jsonl/out: {root} is a file, not a folder; give another path\n"
+
+
+def test_leaderboard_check_names_a_run_file_that_cannot_be_read(tmp_path: Path) -> None:
+    (tmp_path / "one/run.json").mkdir(parents=True)
+    (tmp_path / "two").mkdir()
+    (tmp_path / "two/run.json").write_text("[" * 100_000)
+    result = CliRunner().invoke(main, ["leaderboard", "--results", str(tmp_path), "--check"])
+    assert result.exit_code == 1
+    assert not isinstance(result.exception, (OSError, RecursionError))
+    problems = result.stderr.splitlines()
+    assert len(problems) == 2
+    assert problems[0].startswith(f"problem: {tmp_path}/one/run.json: [Errno 21] Is a directory")
+    assert problems[1].startswith(f"problem: {tmp_path}/two/run.json: Invalid JSON")
+
+
+def test_show_names_the_cell_and_a_damaged_record(tmp_path: Path) -> None:
+    cell = "teacher__student/kd/seed1"
+    folder = OutputFolder(tmp_path / "cells" / cell / "train")
+    folder.begin("train", "a title", Identity.of({"seed": 1}))
+    folder.finish(1.0)
+    (folder.path / "result.json").write_text('{"cell": ')
+    result = CliRunner().invoke(main, ["show", f"{cell}/", "--results", str(tmp_path), "--json"])
+    assert result.exit_code == 0, result.output
+    shown = json.loads(result.stdout)
+    assert shown["cell"] == cell
+    (part,) = shown["parts"]
+    assert part["error"].startswith(f"{folder.path}/result.json: Invalid JSON")
+    assert (part["state"], part["scores"], part["cost"]) == ("done", {}, {})

@@ -49,7 +49,7 @@ def test_a_run_prints_the_table_and_says_where_things_lie(
     assert "\x1b" not in run.stdout + run.stderr
     root = folder / "runs" / "tiny"
     assert (root / "cells" / CELL / "train/model/config.json").is_file()
-    assert (root / "cells" / CELL / "train/model/projectors.safetensors").is_file()
+    assert (root / "cells" / CELL / "train/model/projectors/projectors.safetensors").is_file()
 
 
 def test_the_records_say_what_was_measured_and_where(finished: Finished) -> None:
@@ -147,6 +147,56 @@ def test_show_describes_a_cell(finished: Finished, harness: Harness) -> None:
     unknown = harness("show", "teacher__cros/dskd-v2-eta/seed1", cwd=folder)
     assert unknown.returncode == 2
     assert f"did you mean '{CELL}'" in unknown.stderr
+
+
+def test_examples_that_are_too_long_are_counted_where_the_user_looks(
+    tiny: dict[str, Any], harness: Harness, tmp_path: Path
+) -> None:
+    rows = [{"prompt": "Say it.", "output": "well " * length} for length in (2, 3, 400)]
+    (tmp_path / "data.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    tiny["data"] = {"student": {"file": "data.jsonl"}}
+    tiny["models"]["teacher"].pop("training")
+    tiny["pairs"] = [{"teacher": "teacher", "student": "same", "methods": ["sft"]}]
+    tiny |= {"tasks": {}}
+    (tmp_path / "m.yaml").write_text(yaml.safe_dump(tiny))
+    run = harness("run", "--matrix", "m.yaml", cwd=tmp_path)
+    assert run.returncode == 0, run.stderr
+    assert (
+        "left out 1 of 3 examples (1 longer than max_length for the student, 1 longer than max_length for the teacher)"
+        in run.stderr
+    )
+
+
+def test_offline_keeps_the_checks_before_a_run_from_the_hub_too(
+    tiny: dict[str, Any], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    from click.testing import CliRunner
+
+    import harness.data_files as data_files
+    from harness.cli import main
+
+    monkeypatch.setenv("HARNESS_HUB", "1")
+    monkeypatch.delenv("HARNESS_DATA", raising=False)
+    monkeypatch.setattr(data_files, "_rows_from_hub", lambda *_, **__: pytest.fail("asked the hub"))
+    monkeypatch.chdir(tmp_path)
+    tiny["tasks"] = {"gsm8k": {"limit": 1}}
+    Path("m.yaml").write_text(yaml.safe_dump(tiny))
+    result = CliRunner().invoke(main, ["run", "--matrix", "m.yaml", "--offline"])
+    assert result.exit_code == 2, result.output
+    assert "HARNESS_DATA" in result.stderr
+
+
+def test_a_matrix_that_asks_for_less_promises_less(finished: Finished, harness: Harness) -> None:
+    folder, _ = finished
+    content = yaml.safe_load((folder / "tiny.yaml").read_text())
+    content["tasks"].pop("small_instruct")
+    (folder / "less.yaml").write_text(yaml.safe_dump(content))
+    before = json.loads((folder / "runs/tiny/run.json").read_text())["records"]
+    assert harness("run", "--matrix", "less.yaml", cwd=folder).returncode == 0
+    after = json.loads((folder / "runs/tiny/run.json").read_text())["records"]
+    assert {Path(name).name for name in set(before) - set(after)} == {"small_instruct@v1"}
+    assert harness("run", "--matrix", "tiny.yaml", cwd=folder).returncode == 0
+    assert json.loads((folder / "runs/tiny/run.json").read_text())["records"] == before
 
 
 def test_a_failed_cell_is_listed_with_its_reason_and_log_and_the_table_is_printed_all_the_same(

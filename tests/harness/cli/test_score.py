@@ -146,6 +146,18 @@ def test_an_unknown_task_and_a_folder_as_output_are_refused(answers, tmp_path):
     assert "is a folder; name a file" in result.stderr
 
 
+def test_an_output_that_cannot_be_made_is_refused_before_the_work_and_a_device_is_kept(answers, tmp_path, monkeypatch):
+    null = tmp_path / "null"
+    null.symlink_to("/dev/null")
+    assert score("--task", "small_math", "--predictions", answers, "--samples-out", null).exit_code == 0
+    assert null.is_symlink()
+    monkeypatch.setattr("harness.scoring.score_predictions", lambda *_, **__: pytest.fail("worked"))
+    result = score("--task", "small_math", "--predictions", answers, "--samples-out", answers / "samples.jsonl")
+    assert result.exit_code == 2
+    assert "answers.jsonl is a file, not a folder" in result.stderr
+    assert result.stderr.count("\n") == 1
+
+
 def test_missing_data_says_how_to_give_it(answers, monkeypatch):
     tasks.load.cache_clear()
     monkeypatch.delenv("HARNESS_DATA", raising=False)

@@ -116,3 +116,47 @@ def test_a_tokenizer_without_a_begin_token_cannot_be_made_to_add_one(tmp_path: P
     with pytest.raises(InputError, match="no bos_token"):
         add_bos_token(tmp_path / "source", tmp_path / "copy")
     assert not (tmp_path / "copy").exists()
+
+
+@pytest.mark.parametrize("moment", ["before", "after"])
+def test_a_job_killed_around_its_last_step_is_finished_by_the_next(
+    tmp_path: Path, tokenizer: Path, monkeypatch: pytest.MonkeyPatch, moment: str
+) -> None:
+    from harness.identity import Identity
+    from harness.jobs.context import JobContext, ProgressChannel
+    from harness.jobs.model import run
+    from harness.jobs.spec import JobSpec, OutputSpec
+    from harness.store import Store
+
+    output = OutputSpec(folder="artifacts/models/x", identity=Identity.of({"a": 1}), product="model")
+    spec = JobSpec(
+        id="model:x",
+        kind="model",
+        title="model x",
+        runner="harness.jobs.model",
+        root=str(tmp_path),
+        folder=output.folder,
+        outputs=[output],
+        arguments={"recipe": {"config": LLAMA, "tokenizer": str(tokenizer)}, "seed": 0, "stages": []},
+    )
+    folder = Store(tmp_path).output(output.folder)
+
+    def attempt() -> None:
+        folder.begin("model", "model x", output.identity)
+        run(JobContext(spec, [output], ProgressChannel()))
+
+    finish = JobContext.finish
+
+    def killed(self: JobContext, *arguments: Any, **more: Any) -> None:
+        if moment == "after":
+            finish(self, *arguments, **more)
+        raise SystemExit("killed here")
+
+    monkeypatch.setattr(JobContext, "finish", killed)
+    with pytest.raises(SystemExit):
+        attempt()
+    monkeypatch.setattr(JobContext, "finish", finish)
+    attempt()
+    assert folder.state()[0] == "done"
+    assert (tmp_path / output.folder / "model" / "config.json").is_file()
+    assert not (tmp_path / output.folder / "stages").exists()

@@ -58,6 +58,11 @@ def test_flexible_is_right_once_the_output_is_cut_at_the_stop():
         ("#### -$5", "-5"),
         ("**-18**", "-18"),
         ("70{,}000", "70,000"),
+        (r"The answer is \frac{1}{2}", "1/2"),
+        (r"$\boxed{-\dfrac{ 3 }{4}}$", "-3/4"),
+        (r"2\frac{1}{3}", "1/3"),  # a mixed number: its parts are not joined to 21/3
+        (r"\frac{1}{\sqrt{2}}", "2"),
+        ("{1}{2}", "2"),  # two groups, not 12
         ("1,2,3", "3"),  # a list, no thousands
         ("2,00,000 rupees", "2,00,000"),
         ("half is .5", ".5"),
@@ -71,6 +76,11 @@ def test_flexible_is_right_once_the_output_is_cut_at_the_stop():
 )
 def test_the_number_of_an_answer_is_found(answer, number):
     assert find_number(answer) == number
+
+
+def test_a_fraction_in_latex_has_its_value():
+    assert score_number("#### 0.5", r"The answer is \frac{1}{2}", STOP).scores["numeric"] == 100.0
+    assert score_number("#### 12", r"The answer is \frac{1}{2}", STOP).scores["numeric"] == 0.0
 
 
 def test_an_answer_without_a_number_is_invalid():

@@ -10,7 +10,9 @@ from html.parser import HTMLParser
 from typing import Any
 
 import pytest
+from pydantic import ValidationError
 
+from dskd.errors import InputError
 from harness.identity import Identity
 from harness.records import Cost, Counts, Environment, MetricValue, Record, RecordCell
 from harness.tables.leaderboard import make_leaderboard
@@ -144,7 +146,7 @@ def test_markdown_has_a_table_for_each_pair_with_the_teacher_first() -> None:
 |---------|-------|-----------------------------|
 | teacher | –     | 90.0 [80.2, 99.8]           |
 | sft     | 1     | 50.0 [40.2, 59.8]           |
-| kd      | 1     | –                           |"""
+| kd      | 0     | –                           |"""
     )
 
 
@@ -193,6 +195,52 @@ def test_latex_and_html_escape_what_names_may_hold() -> None:
     Collect().feed(page)
     assert "script" not in tags
     assert tags.count("table") == 1
+
+
+def test_titles_and_notes_are_escaped_and_names_hold_no_control_characters() -> None:
+    odd: Any = record().cell.model_copy(update={"student": "a^b~c|<b>"})
+    board = make_leaderboard([record(counts={"invalid": 3}).model_copy(update={"cell": odd})])
+    markdown = FORMATS["md"](board, False)
+    assert "<b>" not in markdown
+    assert markdown.count(r"a^b~c\|&lt;b>") == 2  # the title and the note of the invalid answers
+    methods = [record(method="a^b~c\\d"), record("teacher")]
+    assert r"a\textasciicircum{}b\textasciitilde{}c\textbackslash{}d" in FORMATS["tex"](
+        make_leaderboard(methods), False
+    )
+    for name in ("two\nlines", "\x1b[31m", "line\u2028end"):
+        with pytest.raises(ValidationError):
+            record(student=name)
+
+
+def test_a_record_found_twice_counts_once_and_two_different_ones_of_a_cell_are_refused() -> None:
+    one = record()
+    assert make_leaderboard([one, record()]).rows[0].seeds == 1
+    other = one.model_copy(update={"identity": Identity.of({"limit": 5})})
+    with pytest.raises(
+        InputError, match=r"two records of teacher/student/sft/1/small_math .*limit: absent -> 5.*one run"
+    ):
+        make_leaderboard([one, other])
+
+
+def test_seeds_made_with_different_settings_are_noted() -> None:
+    seeds = [
+        record(seed=k).model_copy(update={"identity": Identity.of({"model": {"seed": k, "steps": 100 * k}})})
+        for k in (1, 2)
+    ]
+    assert any("model.steps: 100 -> 200" in note for note in make_leaderboard(seeds).notes)
+    alike = [record(seed=k).model_copy(update={"identity": Identity.of({"model": {"seed": k}})}) for k in (1, 2)]
+    assert make_leaderboard(alike).notes == []
+
+
+def test_a_seed_without_a_score_is_none_of_the_seeds() -> None:
+    row = make_leaderboard([record(seed=1), record(seed=2, value=None)]).rows[0]
+    assert (row.seeds, row.unscored, row.failed, row.value) == (1, 1, 0, 50.0)
+
+
+def test_trainings_alone_show_their_costs() -> None:
+    board = make_leaderboard([record(task=None, cost=Cost(train_seconds=12.5))])
+    for form in ("md", "html", "tex"):
+        assert "12.5" in FORMATS[form](board, True)
 
 
 @pytest.mark.parametrize("form", sorted(FORMATS))

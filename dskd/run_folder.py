@@ -1,0 +1,86 @@
+"""The folder of one training run: what it was asked to do, checkpoints while it runs, the student once it is done."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from dskd.errors import InputError
+
+REPORT = "training_report.json"  # inside the model's folder, so that both arrive by one rename
+_REQUEST = "training_request.json"
+
+
+class RunFolder:
+    """`checkpoints/` and `training_request.json` while a run goes on; `model/` with its report once it is done."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.model = path / "model"
+        self.checkpoints = path / "checkpoints"
+
+    def finished(self, request: dict[str, Any]) -> dict[str, Any] | None:
+        """The report of this very training if it is done, else None.
+
+        Raises InputError where the folder holds another training, or a model that no training wrote.
+        """
+        if (self.path / _REQUEST).is_file():
+            before = json.loads((self.path / _REQUEST).read_text(encoding="utf-8"))
+            if before != json.loads(json.dumps(request)):
+                changed = ", ".join(
+                    sorted(key for key in request if before.get(key) != json.loads(json.dumps(request[key])))
+                )
+                raise InputError(
+                    f"{self.path}: holds a training with another {changed}; fix: give another folder, or remove it"
+                )
+        if not self.model.is_dir():
+            return None
+        report = self.model / REPORT
+        if not report.is_file():
+            raise InputError(
+                f"{self.model}: holds a model that no training wrote; fix: give another folder, or remove it"
+            )
+        return json.loads(report.read_text(encoding="utf-8"))
+
+    def begin(self, request: dict[str, Any]) -> None:
+        """Make the folder and write down what is to be done in it."""
+        self.path.mkdir(parents=True, exist_ok=True)
+        shutil.rmtree(self.path / "checkpoints.dropped", ignore_errors=True)
+        unfinished = self.path / f"{_REQUEST}.unfinished"
+        unfinished.write_text(json.dumps(request, indent=2) + "\n", encoding="utf-8")
+        unfinished.replace(self.path / _REQUEST)
+
+    def last_good_checkpoint(self) -> Path | None:
+        """The newest checkpoint that was written to its end; torn ones are removed."""
+        if not self.checkpoints.is_dir():
+            return None
+        found = sorted(self.checkpoints.glob("checkpoint-*"), key=lambda path: int(path.name.rpartition("-")[2]))
+        while found and not _is_whole(found[-1]):
+            shutil.rmtree(found.pop())
+        return found[-1] if found else None
+
+    def finish(self, save: Callable[[Path], None], report: dict[str, Any]) -> None:
+        """Put the student in place in one rename, then drop what only a resumed run would need."""
+        unfinished = self.path / "model.unfinished"
+        shutil.rmtree(unfinished, ignore_errors=True)
+        save(unfinished)
+        (unfinished / REPORT).write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+        unfinished.rename(self.model)
+        if self.checkpoints.is_dir():
+            dropped = self.path / "checkpoints.dropped"
+            shutil.rmtree(dropped, ignore_errors=True)
+            self.checkpoints.rename(dropped)  # a half-removed checkpoint must not look like a good one
+            shutil.rmtree(dropped)
+
+
+def _is_whole(checkpoint: Path) -> bool:
+    """The trainer's state is the last file of a checkpoint; weights and optimizer come before it."""
+    try:
+        json.loads((checkpoint / "trainer_state.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    weights = [*checkpoint.glob("model*.safetensors")]
+    return bool(weights) and (checkpoint / "optimizer.pt").is_file()
