@@ -25,7 +25,7 @@ def load_tokenizer(folder: Path) -> Any:
         raise InputError(f"{folder}: no such tokenizer folder; fix: give the path of a folder with tokenizer.json")
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, TypeError) as error:
         reason = str(error).strip().splitlines()[0]
         raise InputError(
             f"{folder}: no tokenizer can be loaded ({reason}); fix: save the tokenizer into the folder"

@@ -62,6 +62,11 @@ def read_matrix(path: Path, variables: Mapping[str, str] | None = None) -> Matri
     if not isinstance(raw, Mapping):
         raise InputError(f"{path}: is not a mapping of keys; start from `harness list matrices`")
     _check_values(raw, path, ())
+    # The tasks read HARNESS_DATA whether a matrix names it or not; any other name that it does not hold is a slip.
+    known = {*_VARIABLE.findall(path.read_text(encoding="utf-8")), "HARNESS_DATA"}
+    for name in variables or {}:
+        if name not in known:
+            raise InputError(f"--set {name}: {path} has no ${{{name}}}; it has {', '.join(sorted(known))}")
     values = _substitute(raw, variables or {}, path, ())
     try:
         matrix = Matrix.model_validate(values)

@@ -183,11 +183,12 @@ def test_a_matrix_is_found_by_path_or_by_the_name_of_one_that_ships(tmp_path: Pa
         find_matrix(str(tmp_path))
 
 
-def test_every_shipped_matrix_can_be_read() -> None:
-    variables = {"GEMMA": "gemma", "HARNESS_DATA": "data"}
+def test_every_shipped_matrix_can_be_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GEMMA", "gemma")
+    monkeypatch.setenv("HARNESS_DATA", "data")
     assert set(shipped_matrices()) >= {"quick", "real-cpu"}
     for name, path in shipped_matrices().items():
-        assert read_matrix(path, variables).name == name
+        assert read_matrix(path).name == name
 
 
 TEACHER = Cell("teacher", None, "teacher", None)
@@ -238,3 +239,13 @@ def test_an_only_that_matches_nothing_names_what_there_is(
     with pytest.raises(InputError) as caught:
         select(read_matrix(write_matrix(tiny)), only, "matrix.yaml")
     assert message in str(caught.value)
+
+
+def test_a_variable_that_the_matrix_does_not_have_is_a_slip(
+    tiny: dict[str, Any], write_matrix: Callable[[Any], Path]
+) -> None:
+    tiny["description"] = "${WHAT}"
+    path = write_matrix(tiny)
+    assert read_matrix(path, {"WHAT": "x", "HARNESS_DATA": "data"}).description == "x"
+    with pytest.raises(InputError, match=r"--set WATH: .* has no \$\{WATH\}; it has HARNESS_DATA, WHAT"):
+        read_matrix(path, {"WHAT": "x", "WATH": "y"})

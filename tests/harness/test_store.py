@@ -84,9 +84,14 @@ def test_what_a_user_names_and_cannot_be_written_is_known_before_the_work(
     assert sorted(entry.name for entry in tmp_path.iterdir()) == ["file", "folder"]
 
 
-def test_a_write_to_what_a_user_named_that_fails_is_one_line() -> None:
-    with pytest.raises(InputError, match=r"--out: /dev/full could not be written \(No space left on device\)"):
-        UserFile("--out", Path("/dev/full")).write([1])
+def test_a_write_to_what_a_user_named_that_fails_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(descriptor: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(InputError, match=r"--out: .*/file could not be written \(No space left on device\)"):
+        UserFile("--out", tmp_path / "file").write([1])
+    assert list(tmp_path.iterdir()) == []
 
 
 def begun(path: Path) -> OutputFolder:
