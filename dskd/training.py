@@ -58,7 +58,7 @@ class TrainingReport(BaseModel):
 
     steps: int
     train_seconds: float
-    teacher_seconds: float
+    teacher_seconds: float = Field(description="in the teacher's layers; its head's products belong to the loss")
     tokens: int = Field(description="student tokens trained on in this process, prompts included, padding not")
     losses: dict[str, float | None] = Field(description="mean of each term over the last logged steps")
     resumed_from_step: int
