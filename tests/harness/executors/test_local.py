@@ -206,7 +206,14 @@ print([outcome.status for outcome in outcomes.values()], ("waiting", "long") in 
 def start_run(root: Path) -> subprocess.Popen[str]:
     """A run in a process of its own; its first job waits for the file `go`."""
     code = RUN.format(here=str(HERE), root=str(root))
-    return subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    return subprocess.Popen(
+        [sys.executable, "-c", code],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        # A suite that a shell started in the background ignores SIGINT, and so would its children.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
 
 
 def gone(pid: int, seconds: float = 15) -> bool:
