@@ -6,6 +6,8 @@ the end-of-sequence token, and is what the labels cover. Both models get the sam
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -49,10 +51,8 @@ def _encode(tokenizer: Any, text: str, *, special: bool) -> tuple[list[int], lis
     encoding = tokenizer(text, add_special_tokens=special, return_offsets_mapping=True)
     ids, offsets = encoding["input_ids"], encoding["offset_mapping"]
     if special and len(ids) > 1 and ids[0] == ids[1] == tokenizer.bos_token_id:
-        ids, offsets = (
-            ids[1:],
-            offsets[1:],
-        )  # a template that writes the begin token, and a tokenizer that adds it: one is enough
+        # A template that writes the begin token, and a tokenizer that adds it: one is enough.
+        ids, offsets = ids[1:], offsets[1:]
     while special and ids and ids[-1] == tokenizer.eos_token_id and offsets[-1][0] == offsets[-1][1]:
         ids, offsets = ids[:-1], offsets[:-1]  # an end that the tokenizer appended would end the prompt
     return ids, offsets
@@ -97,6 +97,7 @@ class PreparationReport(BaseModel):
     too_long_student, too_long_teacher: left out because prompt, response and end do not fit into max_length, nothing is ever cut.
     not_encodable: left out because no tokens of one tokenizer stand for exactly the response.
     special_tokens: left out because the response spells a special token, which would be learned as a command in mid-sentence.
+    content: sha256 of the prepared rows, so that a run's folder can tell its own data from other.
     *_vocabulary: fingerprints of the vocabularies that the data was prepared with.
     """
 
@@ -106,6 +107,7 @@ class PreparationReport(BaseModel):
     too_long_teacher: int
     not_encodable: int
     special_tokens: int
+    content: str
     max_length: int
     longest_student: int
     longest_teacher: int
@@ -199,13 +201,14 @@ def prepare_dataset(
             longest[k] = max(longest[k], len(side.ids))
         prepared.append(row)
     if not prepared:
-        raise InputError(
-            f"{examples}: none of {len(rows)} examples can be used ({_reasons(counts)}); fix: raise max_length above {max_length}"
-        )
+        long = counts["too_long_student"] or counts["too_long_teacher"]
+        fix = f"raise max_length above {max_length}" if long else "change the responses"
+        raise InputError(f"{examples}: none of {len(rows)} examples can be used ({_reasons(counts)}); fix: {fix}")
     report = PreparationReport(
         examples=len(rows),
         kept=len(prepared),
         **counts,
+        content=hashlib.sha256(json.dumps(prepared).encode()).hexdigest(),
         max_length=max_length,
         longest_student=longest[0],
         longest_teacher=longest[1],

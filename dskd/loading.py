@@ -24,9 +24,7 @@ def load_run(
     """
     import datasets
 
-    if not (data / "report.json").is_file():
-        raise InputError(f"{data}: no prepared dataset; fix: make it with dskd.data.prepare_dataset")
-    report = json.loads((data / "report.json").read_text(encoding="utf-8"))
+    report = preparation_report(data)
     if teacher is not None and report["teacher_vocabulary"] is None:
         raise InputError(f"{data}: prepared without a teacher; fix: prepare it with teacher {teacher}")
     tokenizer = load_tokenizer(student)
@@ -51,6 +49,13 @@ def load_run(
         shared=shared,
     )
     return datasets.load_from_disk(str(data)), tokenizer, distiller
+
+
+def preparation_report(data: Path) -> dict[str, Any]:
+    """What `prepare_dataset` wrote beside the rows. Raises InputError where it did not."""
+    if not (data / "report.json").is_file():
+        raise InputError(f"{data}: no prepared dataset; fix: make it with dskd.data.prepare_dataset")
+    return json.loads((data / "report.json").read_text(encoding="utf-8"))
 
 
 def _vocabulary(folder: Path, tokenizer: Any, model: Any, report: dict[str, Any], side: str) -> Vocabulary:

@@ -81,6 +81,7 @@ def train(
     `data` is a folder of `prepare_dataset`, made for this student and, where the method needs one, this teacher. A run that was
     killed goes on from output/checkpoints; one that is done returns its report again. `progress` gets {"step", "steps"} after every
     step, and the means of the loss and its terms with those that are logged.
+    An output folder belongs to one training: the same method, options, seed and data, on the same models, which are not compared.
     Raises InputError for unusable input, and for an output folder that holds another training, before anything is written;
     FloatingPointError for a loss that is not finite.
     """
@@ -90,7 +91,7 @@ def train(
 
     from dskd import methods
     from dskd.data import Collator
-    from dskd.loading import load_run
+    from dskd.loading import load_run, preparation_report
     from dskd.trainer import DistillationTrainer, save_student
 
     chosen = methods.get(method)(method_options)
@@ -102,6 +103,7 @@ def train(
         "method_options": chosen.options.model_dump(),
         "options": options.model_dump(exclude={"checkpoint_steps", "logging_steps"}),
         "seed": seed,
+        "data": preparation_report(data)["content"],
     }
     if finished := folder.finished(request):
         return TrainingReport.model_validate(finished)
@@ -133,9 +135,8 @@ def train(
         dataloader_pin_memory=False,
     )
     device = arguments.device
-    arguments._n_gpu = min(
-        arguments.n_gpu, 1
-    )  # one process a GPU: DataParallel would split the index tensors of a batch
+    # One process a GPU: DataParallel would split the index tensors of a batch.
+    arguments._n_gpu = min(arguments.n_gpu, 1)
     dataset, tokenizer, distiller = load_run(
         data, student, teacher if chosen.needs_teacher else None, chosen, dtype=options.dtype, device=device
     )
@@ -157,9 +158,8 @@ def train(
     state = TrainerState.load_from_json(str(checkpoint / "trainer_state.json")) if checkpoint else TrainerState()
     resumed = state.global_step
     start = time.perf_counter()
-    if (
-        checkpoint and state.global_step >= state.max_steps
-    ):  # killed after the last step; another call would train one more
+    if checkpoint and state.global_step >= state.max_steps:
+        # Killed after the last step; another call would train one more.
         trainer._load_from_checkpoint(str(checkpoint))
         trainer.state = state
     else:

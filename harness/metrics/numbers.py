@@ -11,10 +11,11 @@ matter of form: strict wants "#### 18", flexible takes a sentence's full stops f
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from fractions import Fraction
+from typing import Any
 
-from harness.metrics.sample import INVALID, SampleScore
+from harness.metrics.sample import INVALID, SampleScore, score_each
 from harness.metrics.text import cut_at_stop
 
 _STRICT = re.compile(r"#### (\-?[0-9\.\,]+)")
@@ -27,6 +28,13 @@ _NUMBER = re.compile(
 _FRACTION = re.compile(r"\\[dt]?frac\s*\{([^{}]*)\}\s*\{([^{}]*)\}")
 # Longer digit strings are a model that cannot stop, and costly to turn into a number.
 _MOST_DIGITS = 200
+
+
+def score_numbers(
+    docs: Sequence[Mapping[str, Any]], outputs: Sequence[str], stop: Sequence[str], advance: Callable[[], None]
+) -> list[SampleScore]:
+    """Score worked answers, one for each document with the right one under "answer"; `advance` is called after each."""
+    return score_each(lambda doc, output: score_number(doc["answer"], output, stop), docs, outputs, advance)
 
 
 def score_number(reference: str, output: str, stop: Sequence[str]) -> SampleScore:

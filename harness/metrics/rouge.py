@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 import string
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from harness.metrics.sample import INVALID, SampleScore
+from harness.metrics.sample import INVALID, SampleScore, score_each
 from harness.metrics.text import cut_at_stop
 
 if TYPE_CHECKING:
     from rouge_score.rouge_scorer import RougeScorer
 
 _PUNCTUATION = str.maketrans("", "", string.punctuation)
+
+
+def score_responses(
+    docs: Sequence[Mapping[str, Any]], outputs: Sequence[str], stop: Sequence[str], advance: Callable[[], None]
+) -> list[SampleScore]:
+    """Score responses, one for each document with its reference under "output"; `advance` is called after each."""
+    return score_each(lambda doc, output: score_response([doc["output"]], output, stop), docs, outputs, advance)
 
 
 def score_response(references: Sequence[str], output: str, stop: Sequence[str]) -> SampleScore:

@@ -1,12 +1,10 @@
 """GSM8K: school mathematics in words, scored by the final number. The card (README.md) has the protocol."""
 
-from collections.abc import Callable, Sequence
 from typing import Any
 
 from harness.data_files import DataFile, HubRows
 from harness.lm_eval_hooks import hooks
-from harness.metrics.numbers import score_number
-from harness.metrics.sample import SampleScore, score_each
+from harness.metrics.numbers import score_numbers
 
 DATA = DataFile(
     path="gsm8k/test.jsonl",
@@ -36,11 +34,5 @@ def gold(doc: dict[str, Any]) -> str:
     return f" {doc['answer']}"
 
 
-def score_many(
-    docs: Sequence[dict[str, Any]], outputs: Sequence[str], stop: Sequence[str], advance: Callable[[], None]
-) -> list[SampleScore]:
-    """Return by each of the three rules whether the final number is right."""
-    return score_each(lambda doc, output: score_number(doc["answer"], output, stop), docs, outputs, advance)
-
-
+score_many = score_numbers
 dataset, score_outputs, process_results = hooks("gsm8k")

@@ -1,11 +1,9 @@
 """The small world's instructions, in Dolly's format and scored as Dolly is."""
 
-from collections.abc import Callable, Sequence
 from typing import Any
 
 from harness.lm_eval_hooks import hooks
-from harness.metrics.rouge import score_response
-from harness.metrics.sample import SampleScore, score_each
+from harness.metrics.rouge import score_responses
 from harness.smallworld import prompt_of, test_docs
 
 
@@ -24,11 +22,5 @@ def gold(doc: dict[str, Any]) -> str:
     return doc["output"]
 
 
-def score_many(
-    docs: Sequence[dict[str, Any]], outputs: Sequence[str], stop: Sequence[str], advance: Callable[[], None]
-) -> list[SampleScore]:
-    """Return Rouge-L and exact match of each output."""
-    return score_each(lambda doc, output: score_response([doc["output"]], output, stop), docs, outputs, advance)
-
-
+score_many = score_responses
 dataset, score_outputs, process_results = hooks("small_instruct")

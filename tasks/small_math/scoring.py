@@ -1,11 +1,9 @@
 """The small world's word problems, in GSM8K's format and scored as GSM8K is."""
 
-from collections.abc import Callable, Sequence
 from typing import Any
 
 from harness.lm_eval_hooks import hooks
-from harness.metrics.numbers import score_number
-from harness.metrics.sample import SampleScore, score_each
+from harness.metrics.numbers import score_numbers
 from harness.smallworld import prompt_of, test_docs
 
 
@@ -24,11 +22,5 @@ def gold(doc: dict[str, Any]) -> str:
     return f" {doc['answer']}"
 
 
-def score_many(
-    docs: Sequence[dict[str, Any]], outputs: Sequence[str], stop: Sequence[str], advance: Callable[[], None]
-) -> list[SampleScore]:
-    """Return by each of the three rules whether the final number is right."""
-    return score_each(lambda doc, output: score_number(doc["answer"], output, stop), docs, outputs, advance)
-
-
+score_many = score_numbers
 dataset, score_outputs, process_results = hooks("small_math")

@@ -318,6 +318,10 @@ def test_a_run_that_is_done_returns_its_report_and_another_is_refused_its_folder
     assert (tmp_path / "model" / "model.safetensors").stat().st_mtime_ns == written
     with pytest.raises(InputError, match=r"holds a training with another options; fix:"):
         _run(world, tmp_path, "sft", learning_rate=1e-5)
+    fewer = tmp_path / "fewer"
+    prepare_dataset(world / "train.jsonl", fewer, student=world / "cross", teacher=world / "teacher", limit=5)
+    with pytest.raises(InputError, match=r"holds a training with another data; fix:"):
+        train(data=fewer, student=world / "cross", options=TrainingOptions(**OPTIONS), seed=3, output=tmp_path)
 
 
 @pytest.mark.parametrize("damage", ["no weights", "half a state", "no optimizer"])
