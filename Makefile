@@ -6,11 +6,13 @@ GPU := $(shell nvidia-smi --query-gpu=name --format=csv,noheader >/dev/null 2>&1
 # Several processes on few cores: one thread each, or tiny models spend their time waiting for threads.
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: help quick test lint format lock clean
+.PHONY: help quick test test-slow bench lint format lock clean
 
 help:
 	@echo "make quick  train and compare every method on the small world, and print the table"
 	@echo "make test   the tests, without network and without real data (those skip)"
+	@echo "make bench  the benchmarks of speed and memory, into results/benchmarks (about ten minutes)"
+	@echo "make test-slow  tests that take minutes"
 	@echo "make lint   ruff and mypy"
 
 # On a machine without a GPU: the CPU builds of torch and vLLM, in one command, so that nothing asks for a CUDA build first. Where the
@@ -31,7 +33,17 @@ quick: .venv/.installed
 	env -u OMP_NUM_THREADS $(BIN)/harness run --matrix quick --allow-code-execution
 
 test: .venv/.installed
-	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not gpu"
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not gpu and not slow"
+
+# Twenty kills of a training and what else takes minutes.
+test-slow: .venv/.installed
+	$(BIN)/python -m pytest -m "slow and not gpu"
+
+# One after the other, with nothing else running: both sides of each are timed in one process.
+BENCHMARKS := P1:p1_fused_loss P2:p2_projectors P3:p3_alignment P5:p5_teacher_signal P6:p6_padding P11:p11_invariance P13:p13_step
+bench: .venv/.installed
+	set -e; for entry in $(BENCHMARKS); do \
+	  $(BIN)/python tests/benchmarks/$${entry#*:}.py --json results/benchmarks/$${entry%%:*}.json; done
 
 lint: .venv/.installed
 	$(BIN)/ruff check .

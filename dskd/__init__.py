@@ -29,6 +29,16 @@ _HOME = {
     "DistillationTrainer": "dskd.trainer",
     "TrainingOptions": "dskd.training",
     "train": "dskd.training",
+    "build_signal": "dskd.signals",
+    "open_signal": "dskd.signals",
+    "SignalOptions": "dskd.signals",
+    "TeacherSignal": "dskd.signals",
+    "fused_loss": "dskd.fused",
+    "TrainingFailed": "dskd.errors",
+    "LoraOptions": "dskd.adapters",
+    "AffineProjectors": "dskd.projectors",
+    "Collator": "dskd.data",
+    "EpochBatches": "dskd.batches",
 }
 
 __all__ = sorted(_HOME)

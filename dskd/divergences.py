@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -43,9 +44,34 @@ def _log_mixture(log_p: Tensor, log_q: Tensor, weight_of_p: float) -> Tensor:
     )
 
 
+class _ForwardKL(torch.autograd.Function):
+    """KL(p || q) with its gradient to the student's logits, (q − p) / τ, made in the forward and in place.
+
+    The default divergence, so its passes over [tokens, vocabulary] are a good part of what a loss costs beside its products.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, teacher_logits: Tensor, student_logits: Tensor, temperature: float) -> Tensor:
+        log_p, log_q = _log_probabilities(teacher_logits, student_logits, temperature)
+        terms = (log_p - log_q).masked_fill_(log_p == -math.inf, 0.0)
+        p = log_p.exp_()
+        value = terms.mul_(p).sum(-1)
+        ctx.gradient = log_q.exp_().sub_(p).div_(temperature)
+        ctx.dtype = student_logits.dtype
+        return value
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor | None, ...]:
+        gradient, ctx.gradient = ctx.gradient, None
+        return None, gradient.mul_(upstream[0].unsqueeze(-1)).to(ctx.dtype), None
+
+
 @_register
 def forward_kl(teacher_logits: Tensor, student_logits: Tensor, temperature: float = 1.0) -> Tensor:
     """KL(p || q) [tokens]."""
+    if student_logits.requires_grad and not teacher_logits.requires_grad:
+        return _ForwardKL.apply(teacher_logits, student_logits, temperature)
     return _kl(*_log_probabilities(teacher_logits, student_logits, temperature))
 
 

@@ -7,3 +7,7 @@ class InputError(ValueError):
     The message is one line that names the file (and line or key), what is wrong with it, and the fix. The command line prints it
     as it stands and exits with code 2; nothing half-written is left behind.
     """
+
+
+class TrainingFailed(RuntimeError):
+    """A training that could not go on, with its reason and a hint in one line; its last good checkpoint stays."""

@@ -4,51 +4,108 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from dskd.adapters import add_adapter
+from dskd.batches import supports_packing
 from dskd.errors import InputError
+from dskd.heads import check_head
 from dskd.methods.base import Method
 from dskd.models import load_model, load_tokenizer
+from dskd.signals import CachedHiddenStates, CachedTopK, LiveTeacher, TeacherSignal, attach, open_signal
 from dskd.trainer import Distiller
 from dskd.vocabulary import Vocabulary, share_vocabulary
 
+if TYPE_CHECKING:
+    from dskd.training import TrainingOptions
+
 
 def load_run(
-    data: Path, student: Path, teacher: Path | None, method: Method, *, dtype: str, device: Any
+    data: Path,
+    student: Path,
+    teacher: Path | None,
+    method: Method,
+    options: TrainingOptions,
+    *,
+    signal: Path | None,
+    seed: int,
+    device: Any,
 ) -> tuple[Any, Any, Distiller]:
     """(dataset, student tokenizer, distiller on `device`) of a prepared dataset and model folders.
 
-    `dtype` is the teacher's; the student keeps float32 weights, because Adam's small steps are lost in bfloat16 ones. Raises
-    InputError for folders that cannot be used, data prepared for other tokenizers, examples longer than a model's context, and
-    vocabularies that the method cannot take.
+    The student keeps float32 weights whatever options.dtype, because Adam's small steps are lost in bfloat16 ones. With a cached
+    `signal` the teacher's weights are not loaded. Raises InputError for folders that cannot be used, data prepared for other
+    tokenizers, examples longer than a model's context, and vocabularies or signals that the method cannot take.
     """
     import datasets
 
     report = preparation_report(data)
-    if teacher is not None and report["teacher_vocabulary"] is None:
-        raise InputError(f"{data}: prepared without a teacher; fix: prepare it with teacher {teacher}")
+    dataset = datasets.load_from_disk(str(data))
     tokenizer = load_tokenizer(student)
     student_model = load_model(student).to(device)
     student_vocabulary = _vocabulary(student, tokenizer, student_model, report, "student")
-    teacher_model = teacher_vocabulary = shared = None
+    given: TeacherSignal | None = None
+    shared = None
     if teacher is not None:
-        teacher_model = load_model(teacher, dtype).to(device)
-        teacher_vocabulary = _vocabulary(teacher, load_tokenizer(teacher), teacher_model, report, "teacher")
+        if report["teacher_vocabulary"] is None:
+            raise InputError(f"{data}: prepared without a teacher; fix: prepare it with teacher {teacher}")
+        if signal is None:
+            model = load_model(teacher, options.dtype).to(device)
+            teacher_vocabulary = _vocabulary(teacher, load_tokenizer(teacher), model, report, "teacher")
+            given = LiveTeacher(model, teacher_vocabulary.size)
+            if options.packing:
+                _require_packing(teacher, model)
+        else:
+            given = open_signal(signal, device)
+            _require_use(method, given, signal)
+            if given.vocabulary != report["teacher_vocabulary"]:
+                raise InputError(f"{signal}: of a teacher with another tokenizer; fix: build the signal of {teacher}")
+            dataset = attach(dataset, signal)
+            whole = _known(teacher, load_tokenizer(teacher), report, "teacher")
+            teacher_vocabulary = whole.within(given.size, str(teacher))
         shared = share_vocabulary(teacher_vocabulary, student_vocabulary)
         if method.vocabulary == "same" and not shared.same:
             raise InputError(
                 f"{method.name}: needs one vocabulary, but {teacher} has {teacher_vocabulary.size} tokens and {student} "
                 f"{student_vocabulary.size}, not the same; fix: use a method for two vocabularies, such as dskd-v2-eta"
             )
+    if options.packing:
+        _require_packing(student, student_model)
+    if options.lora is not None:
+        student_model = add_adapter(student_model, options.lora, seed)
+    if options.torch_compile:
+        student_model.base_model.compile(dynamic=True)
     distiller = Distiller(
         student_model,
         method,
         student_size=student_vocabulary.size,
-        teacher=teacher_model,
-        teacher_size=teacher_vocabulary.size if teacher_vocabulary is not None else 0,
+        signal=given,
         shared=shared,
+        fused=options.fused_loss,
+        chunk_tokens=options.chunk_tokens,
     )
-    return datasets.load_from_disk(str(data)), tokenizer, distiller
+    return dataset, tokenizer, distiller
+
+
+def _require_packing(folder: Path, model: Any) -> None:
+    if not supports_packing(model):
+        raise InputError(
+            f"{folder}: this model sees from one packed example into another; fix: train with packing: false, or on "
+            "attention that is told where examples begin (sdpa)"
+        )
+
+
+def _require_use(method: Method, signal: CachedHiddenStates | CachedTopK, folder: Path) -> None:
+    if signal.options.kind not in method.signals:
+        raise InputError(
+            f"{folder}: holds a {signal.options.kind} signal, from which {method.name} cannot learn; "
+            f"fix: build one of {method.signals[0]}"
+        )
+    if isinstance(signal, CachedTopK) and signal.temperature != method.options.temperature:
+        raise InputError(
+            f"{folder}: holds probabilities at temperature {signal.temperature:g}, but {method.name} has temperature "
+            f"{method.options.temperature:g}; fix: build the signal at that temperature"
+        )
 
 
 def preparation_report(data: Path) -> dict[str, Any]:
@@ -58,12 +115,18 @@ def preparation_report(data: Path) -> dict[str, Any]:
     return json.loads((data / "report.json").read_text(encoding="utf-8"))
 
 
-def _vocabulary(folder: Path, tokenizer: Any, model: Any, report: dict[str, Any], side: str) -> Vocabulary:
+def _known(folder: Path, tokenizer: Any, report: dict[str, Any], side: str) -> Vocabulary:
+    """The vocabulary of a folder; InputError where the data was prepared with another."""
     whole = Vocabulary.from_tokenizer(tokenizer)
     if whole.fingerprint != report[f"{side}_vocabulary"]:
         raise InputError(
             f"{folder}: the data was prepared for another {side} tokenizer; fix: prepare it with this folder"
         )
+    return whole
+
+
+def _vocabulary(folder: Path, tokenizer: Any, model: Any, report: dict[str, Any], side: str) -> Vocabulary:
+    whole = _known(folder, tokenizer, report, side)
     positions = getattr(model.config.get_text_config(), "max_position_embeddings", None)
     longest = report[f"longest_{side}"]
     if positions is not None and longest > positions:
@@ -71,4 +134,6 @@ def _vocabulary(folder: Path, tokenizer: Any, model: Any, report: dict[str, Any]
             f"{folder}: the model has {positions} positions, but the data examples of {longest} tokens; "
             f"fix: prepare it with max_length {positions}"
         )
-    return whole.within(model.get_output_embeddings().weight.shape[0], str(folder))
+    vocabulary = whole.within(model.get_output_embeddings().weight.shape[0], str(folder))
+    check_head(model, vocabulary.size)
+    return vocabulary

@@ -82,5 +82,5 @@ def _is_whole(checkpoint: Path) -> bool:
         json.loads((checkpoint / "trainer_state.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return False
-    weights = [*checkpoint.glob("model*.safetensors")]
+    weights = [*checkpoint.glob("model*.safetensors"), *checkpoint.glob("adapter_model*.safetensors")]
     return bool(weights) and (checkpoint / "optimizer.pt").is_file()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,11 +10,16 @@ from typing import Any
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
+from torch.utils.data import DataLoader
 from transformers import AutoModelForCausalLM, Trainer
 
-from dskd.data import IGNORED
-from dskd.heads import Head, final_hidden_states, output_head
+from dskd.adapters import is_adapted, load_adapter, save_merged
+from dskd.batches import EpochBatches
+from dskd.errors import TrainingFailed
+from dskd.fused import chunk_size, chunked_counts, fused_loss
+from dskd.heads import Head, final_hidden_states, output_head, whole_output_head
 from dskd.methods.base import LabelledTokens, Method
+from dskd.signals import TeacherSignal
 from dskd.vocabulary import SharedVocabulary
 
 # In a folder of its own: vLLM takes every *.safetensors beside a model's weights for a part of them.
@@ -25,7 +29,9 @@ PROJECTORS = Path("projectors") / "projectors.safetensors"
 class Distiller(nn.Module):
     """A student with what its method trains beside it. Its forward is the method's loss, so gradients of both are synchronised.
 
-    The teacher is not part of it: it is frozen, gives hidden states before the step (`look_up`), and is neither saved nor wrapped.
+    The teacher is not part of it: its signal is looked up before the step, and it is neither saved nor wrapped. `student_size`: the
+    real tokens of the student's vocabulary. `fused` takes the loss in chunks (dskd/fused.py) of `chunk_tokens`, by default as many
+    as suit the vocabulary.
     """
 
     def __init__(
@@ -34,73 +40,63 @@ class Distiller(nn.Module):
         method: Method,
         *,
         student_size: int,
-        teacher: Any = None,
-        teacher_size: int = 0,
+        signal: TeacherSignal | None = None,
         shared: SharedVocabulary | None = None,
+        fused: bool = True,
+        chunk_tokens: int | None = None,
     ) -> None:
         super().__init__()
         self.student: Any = student
         self.method = method
+        self.signal = signal
+        self.fused = fused and method.per_token
+        self.chunk_tokens = chunk_tokens
         self._student_size = student_size
-        self._teacher: tuple[Any, ...] = ()
-        self.teacher_head: Head | None = None
-        if teacher is not None:
-            teacher.requires_grad_(False).eval()
-            self._teacher = (teacher,)  # in a tuple, so that it is no submodule
-            self.teacher_head = output_head(teacher, teacher_size).detach()
-        self.projectors = method.prepare(self.student_head, self.teacher_head, shared)
-        self.teacher_seconds = 0.0
+        self.projectors = method.prepare(self.whole_student_head(), self.teacher_head, shared)
 
     @property
-    def student_head(self) -> Head:
-        return output_head(self.student, self._student_size)
+    def teacher_head(self) -> Head | None:
+        """The teacher's head; None without a teacher, and where its top-k tokens are all there is."""
+        return self.signal.head if self.signal is not None else None
+
+    def whole_student_head(self) -> Head:
+        """The live head outside the forward, gathered where its weights are spread over processes; without gradient."""
+        return whole_output_head(self.student, self._student_size)
 
     def gradient_checkpointing_enable(self, **arguments: Any) -> None:
         self.student.gradient_checkpointing_enable(**arguments)
 
-    @torch.no_grad()
     def look_up(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Run the teacher on a micro-batch and add `teacher_hidden` [teacher labelled tokens, hidden] to it."""
-        if not self._teacher:
-            return batch
-        start = time.perf_counter()
-        hidden = final_hidden_states(
-            self._teacher[0], batch["teacher_input_ids"], batch["teacher_attention_mask"], batch["teacher_position_ids"]
-        )
-        labelled = hidden[batch["teacher_labels"] != IGNORED]
-        if labelled.is_cuda:
-            torch.cuda.synchronize()
-        self.teacher_seconds += time.perf_counter() - start
-        return {**batch, "teacher_hidden": labelled}
+        """Add what the teacher says at the labelled tokens of a micro-batch."""
+        return batch if self.signal is None else self.signal.look_up(batch)
 
-    def _tokens(self, batch: dict[str, Tensor], student_hidden: Tensor) -> LabelledTokens:
-        teacher_labels = batch.get("teacher_labels")
-        return LabelledTokens(
-            student_head=self.student_head,
-            student_hidden=student_hidden,
-            student_labels=batch["student_labels"][batch["student_labels"] != IGNORED],
-            teacher_head=self.teacher_head,
-            teacher_hidden=batch.get("teacher_hidden"),
-            teacher_labels=teacher_labels[teacher_labels != IGNORED] if teacher_labels is not None else None,
-            teacher_pairs=batch.get("teacher_pairs"),
-            student_pairs=batch.get("student_pairs"),
-        )
+    def _tokens(self, batch: dict[str, Tensor], head: Head, student_hidden: Tensor) -> LabelledTokens:
+        given: dict[str, Any] = {name: batch.get(name) for name in _FROM_BATCH}
+        return LabelledTokens(head, student_hidden, batch["student_labels"], self.teacher_head, **given)
 
     def counts(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         """The counts of a micro-batch's terms. They depend on the teacher, the projectors and the student's head alone."""
-        labelled = int((batch["student_labels"] != IGNORED).sum())
-        return self.method.counts(
-            self._tokens(batch, self.student_head.weight.new_zeros(labelled, self.student_head.weight.shape[1]))
-        )
+        head = self.whole_student_head()
+        hidden = head.weight.new_zeros(1, 1).expand(len(batch["student_labels"]), head.weight.shape[1])
+        return chunked_counts(self.method, self._tokens(batch, head, hidden), self.chunk_tokens)
 
     def forward(
         self, batch: dict[str, Tensor], totals: dict[str, Tensor] | None = None
     ) -> tuple[Tensor, dict[str, tuple[Tensor, Tensor]]]:
         """(loss, {term: (sum, total count)}); `totals` are the counts of the whole step, by default those of this batch."""
         hidden = final_hidden_states(
-            self.student, batch["student_input_ids"], batch["student_attention_mask"], batch["student_position_ids"]
+            self.student,
+            batch["student_input_ids"],
+            batch.get("student_attention_mask"),
+            batch["student_position_ids"],
         )
-        terms = self.method.terms(self._tokens(batch, hidden[batch["student_labels"] != IGNORED]))
+        head = output_head(self.student, self._student_size)
+        tokens = self._tokens(batch, head, hidden.flatten(0, 1)[batch["student_labelled"]])
+        if self.fused and len(tokens.student_labels) > chunk_size(tokens, self.chunk_tokens):
+            parameters = [] if self.projectors is None else list(self.projectors.parameters())
+            loss, sums = fused_loss(self.method, tokens, totals, parameters, self.chunk_tokens)
+            return loss, {name: (term.sum, term.count) for name, term in sums.items()}
+        terms = self.method.terms(tokens)
         if totals is None:
             totals = {name: term.count for name, term in terms.items()}
         # A count of zero (no aligned token in the whole step) belongs to a sum of zero.
@@ -109,18 +105,61 @@ class Distiller(nn.Module):
         return loss, {name: (term.sum.detach(), totals[name]) for name, term in terms.items()}
 
 
+# What a loss gets of a batch as it stands there.
+_FROM_BATCH = (
+    "teacher_hidden",
+    "teacher_labels",
+    "teacher_pairs",
+    "student_pairs",
+    "student_pairs_on_host",
+    "teacher_predictions",
+    "teacher_top_k_ids",
+    "teacher_top_k_log_probabilities",
+)
+# What stays in the memory of the CPU, where a step may read it without waiting for a device.
+_ON_HOST = ("teacher_rows", "student_size", "teacher_size")
+
+
+class _Batches(DataLoader[Any]):
+    """A data loader whose batch sampler is told the epoch."""
+
+    def set_epoch(self, epoch: int) -> None:
+        self.batch_sampler.set_epoch(epoch)  # type: ignore[union-attr]
+
+
 class DistillationTrainer(Trainer):
     """Trains a `Distiller`; saves its student as an ordinary model folder with its tokenizer, projectors beside it."""
 
     model: Distiller
 
-    def __init__(self, model: Distiller, *arguments: Any, projector_learning_rate: float, **options: Any) -> None:
+    def __init__(
+        self, model: Distiller, *arguments: Any, batches: EpochBatches, projector_learning_rate: float, **options: Any
+    ) -> None:
         super().__init__(model, *arguments, **options)
+        self.batches = batches
         self.projector_learning_rate = projector_learning_rate
         # The loss is normalised over the whole step; the trainer must not divide it again.
         self.model_accepts_loss_kwargs = True
         self._sums: dict[str, list[Tensor]] = {}
         self.tokens_seen = 0
+        self.places_seen = 0  # tokens and padding
+
+    def get_train_dataloader(self) -> DataLoader[Any]:
+        """Batches of this process. The sampler divides them among processes, so accelerate must not do it again."""
+        return _Batches(
+            self.train_dataset,  # type: ignore[arg-type]
+            batch_sampler=self.batches,
+            collate_fn=self.data_collator,
+            pin_memory=self.args.dataloader_pin_memory,
+        )
+
+    def _prepare_inputs(self, inputs: dict[str, Tensor]) -> dict[str, Tensor]:
+        if "student_pairs_on_host" in inputs or "student_pairs" not in inputs:
+            host = {}
+        else:
+            host = {"student_pairs_on_host": inputs["student_pairs"]}
+        host |= {key: inputs[key] for key in (*_ON_HOST, "student_pairs_on_host") if key in inputs}
+        return super()._prepare_inputs({key: value for key, value in inputs.items() if key not in host}) | host
 
     def get_batch_samples(
         self, epoch_iterator: Iterator[Any], num_batches: int, device: torch.device
@@ -130,15 +169,19 @@ class DistillationTrainer(Trainer):
         for _, batch in zip(range(num_batches), epoch_iterator, strict=False):
             batches.append(self._prepare_inputs(batch))
         distiller: Distiller = self.accelerator.unwrap_model(self.model)
-        distiller.method.begin_step(distiller.student_head)
+        distiller.method.begin_step(distiller.whole_student_head())
         batches = [distiller.look_up(batch) for batch in batches]
-        self.tokens_seen += sum(int(batch["student_attention_mask"].sum()) for batch in batches)
+        self.tokens_seen += sum(int(batch["student_size"]) for batch in batches)
+        self.places_seen += sum(batch["student_input_ids"].numel() for batch in batches)
         if len(batches) == 1 and self.accelerator.num_processes == 1:
             return batches, None  # the forward itself counts
         with self.accelerator.autocast():  # as in the forward, so that both see the same predictions
             counts = [distiller.counts(batch) for batch in batches]
         totals = {name: torch.stack([count[name] for count in counts]).sum() for name in counts[0]} if counts else {}
-        return batches, {name: self.accelerator.reduce(total, "sum") for name, total in totals.items()}
+        if self.accelerator.num_processes > 1:
+            reduced = self.accelerator.reduce(torch.stack(list(totals.values())), "sum")
+            totals = dict(zip(totals, reduced.unbind(), strict=True))
+        return batches, totals
 
     def compute_loss(
         self, model: nn.Module, inputs: dict[str, Tensor], return_outputs: bool = False, num_items_in_batch: Any = None
@@ -160,8 +203,9 @@ class DistillationTrainer(Trainer):
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         if "loss" in logs and not math.isfinite(logs["loss"]):
-            raise FloatingPointError(
-                f"the loss is {logs['loss']} at step {self.state.global_step}; lower the learning rate or clip gradients"
+            raise TrainingFailed(
+                f"the loss is {logs['loss']} at step {self.state.global_step}; hint: lower learning_rate or "
+                "projector_learning_rate, raise warmup_steps, or clip with a smaller max_gradient_norm"
             )
         if "loss" in logs:
             logs = {**logs, **self.pop_means()}
@@ -194,26 +238,55 @@ class DistillationTrainer(Trainer):
         )
         return optimizer
 
+    def whole_state(self) -> dict[str, Tensor] | None:
+        """The state of the whole model where its weights are spread over processes, which all must ask; None where they are not."""
+        if self.is_fsdp_enabled or self.is_deepspeed_enabled:
+            return self.accelerator.get_state_dict(self.model_wrapped)
+        return None
+
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Tensor] | None = None) -> None:
         folder = Path(output_dir or str(self.args.output_dir))
-        save_student(self.model, self.processing_class, folder)
+        save_student(self.accelerator.unwrap_model(self.model), self.processing_class, folder, state=state_dict)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
         folder = Path(resume_from_checkpoint)
         student = self.model.student
-        dtype = next(student.parameters()).dtype
-        saved = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, local_files_only=True)
-        student.load_state_dict(saved.state_dict())
+        if is_adapted(student):
+            load_adapter(student, folder)
+        else:
+            dtype = next(student.parameters()).dtype
+            saved = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, local_files_only=True)
+            student.load_state_dict(saved.state_dict())
         if self.model.projectors is not None:
             self.model.projectors.load_state_dict(load_file(folder / PROJECTORS))
 
 
-def save_student(distiller: Distiller, tokenizer: Any, folder: Path) -> None:
-    """Write the student as a model folder with its tokenizer, and its projectors in a folder of their own inside."""
+def save_student(
+    distiller: Distiller,
+    tokenizer: Any,
+    folder: Path,
+    *,
+    state: dict[str, Tensor] | None = None,
+    merge: bool = False,
+) -> None:
+    """Write the student as a model folder with its tokenizer, and its projectors in a folder of their own inside.
+
+    `state` is the distiller's gathered state where weights are spread over processes. Of a student with an adapter (LoRA), the
+    adapter alone is written, or with `merge` the ordinary model that it amounts to.
+    """
     folder.mkdir(parents=True, exist_ok=True)
-    distiller.student.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
+    if merge and is_adapted(distiller.student):
+        save_merged(distiller.student, tokenizer, folder)
+    else:
+        distiller.student.save_pretrained(folder, state_dict=_below(state, "student."))
+        tokenizer.save_pretrained(folder)
     if distiller.projectors is not None:
-        state = {name: value.detach().contiguous().cpu() for name, value in distiller.projectors.state_dict().items()}
+        own = _below(state, "projectors.") or distiller.projectors.state_dict()
         (folder / PROJECTORS).parent.mkdir(exist_ok=True)
-        save_file(state, folder / PROJECTORS)
+        save_file({name: value.detach().contiguous().cpu() for name, value in own.items()}, folder / PROJECTORS)
+
+
+def _below(state: dict[str, Tensor] | None, prefix: str) -> dict[str, Tensor] | None:
+    if state is None:
+        return None
+    return {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from dskd.errors import InputError
+from dskd.adapters import LoraOptions
+from dskd.errors import InputError, TrainingFailed
 from dskd.run_folder import RunFolder
 
 if TYPE_CHECKING:
@@ -28,7 +32,14 @@ class TrainingOptions(BaseModel):
 
     steps: int | None = Field(None, gt=0)
     epochs: float | None = Field(None, gt=0)
-    batch_size: int = Field(16, gt=0)
+    batch_size: int = Field(16, gt=0, description="examples a micro-batch of one process")
+    batch_tokens: int | None = Field(
+        None, gt=0, description="instead of batch_size: as many examples as fit into so many tokens of either model"
+    )
+    batching: Literal["random", "length_grouped"] = Field(
+        "random", description="length_grouped: examples of like length together, for less padding"
+    )
+    packing: bool = Field(False, description="several examples in a row, attention kept within each")
     gradient_accumulation_steps: int = Field(1, gt=0)
     learning_rate: float = Field(5e-4, gt=0)
     projector_learning_rate: float = Field(1e-3, gt=0)
@@ -43,6 +54,12 @@ class TrainingOptions(BaseModel):
         "float32", description="bfloat16: the teacher's weights and the products; the student's weights stay float32"
     )
     gradient_checkpointing: bool = False
+    fused_loss: bool = Field(True, description="the loss in chunks of tokens; the same objective in far less memory")
+    chunk_tokens: int | None = Field(
+        None, gt=0, description="tokens a chunk of the fused loss; by default by vocabulary"
+    )
+    lora: LoraOptions | None = Field(None, description="train a low-rank adapter instead of all weights")
+    torch_compile: bool = Field(False, description="compile the student's layers; pays off in long runs on a GPU")
     checkpoint_steps: int = Field(200, gt=0)
     logging_steps: int = Field(10, gt=0)
 
@@ -50,6 +67,8 @@ class TrainingOptions(BaseModel):
     def _one_length(self) -> TrainingOptions:
         if (self.steps is None) == (self.epochs is None):
             raise ValueError("give either steps or epochs")
+        if self.batch_tokens is not None and "batch_size" in self.model_fields_set and self.batch_size != 16:
+            raise ValueError("give either batch_size or batch_tokens")
         return self
 
 
@@ -60,6 +79,9 @@ class TrainingReport(BaseModel):
     train_seconds: float
     teacher_seconds: float = Field(description="in the teacher's layers; its head's products belong to the loss")
     tokens: int = Field(description="student tokens trained on in this process, prompts included, padding not")
+    tokens_per_second: float = Field(description="`tokens` by `train_seconds`")
+    padding_share: float | None = Field(description="of the places in the student's batches that hold no token")
+    teacher_examples: int = Field(description="that the teacher itself was run on in this process")
     losses: dict[str, float | None] = Field(description="mean of each term over the last logged steps")
     resumed_from_step: int
 
@@ -74,6 +96,7 @@ def train(
     options: TrainingOptions,
     seed: int = 0,
     output: Path,
+    signal: Path | None = None,
     progress: Progress | None = None,
 ) -> TrainingReport:
     """Train a student on a prepared dataset and write it to output/model.
@@ -81,15 +104,18 @@ def train(
     `data` is a folder of `prepare_dataset`, made for this student and, where the method needs one, this teacher. A run that was
     killed goes on from output/checkpoints; one that is done returns its report again. `progress` gets {"step", "steps"} after every
     step, and the means of the loss and its terms with those that are logged.
+    `signal` is a folder of `dskd.signals.build_signal`: what the teacher says, looked up instead of run.
+    Started by torchrun or accelerate, all processes call this with the same arguments and train one student.
     An output folder belongs to one training: the same method, options, seed and data, on the same models, which are not compared.
     Raises InputError for unusable input, and for an output folder that holds another training, before anything is written;
-    FloatingPointError for a loss that is not finite.
+    TrainingFailed for a loss that is not finite, memory or a disk that does not suffice; the last checkpoint stays.
     """
     import torch
     import transformers
     from transformers import TrainerState, TrainingArguments, set_seed
 
     from dskd import methods
+    from dskd.batches import EpochBatches
     from dskd.data import Collator
     from dskd.loading import load_run, preparation_report
     from dskd.trainer import DistillationTrainer, save_student
@@ -101,7 +127,7 @@ def train(
     request = {
         "method": method,
         "method_options": chosen.options.model_dump(),
-        "options": options.model_dump(exclude={"checkpoint_steps", "logging_steps"}),
+        "options": options.model_dump(exclude={"checkpoint_steps", "logging_steps", "chunk_tokens"}),
         "seed": seed,
         "data": preparation_report(data)["content"],
     }
@@ -116,6 +142,9 @@ def train(
         per_device_train_batch_size=options.batch_size,
         gradient_accumulation_steps=options.gradient_accumulation_steps,
         use_cpu=not torch.accelerator.is_available(),
+        ddp_backend="gloo" if "WORLD_SIZE" in os.environ and not torch.accelerator.is_available() else None,
+        ddp_find_unused_parameters=False,  # every parameter is in the loss, also where its gradient is zero
+        ddp_broadcast_buffers=False,  # projectors follow the head in every process alike
         bf16=options.dtype == "bfloat16",
         gradient_checkpointing=options.gradient_checkpointing,
         learning_rate=options.learning_rate,
@@ -137,46 +166,118 @@ def train(
     device = arguments.device
     # One process a GPU: DataParallel would split the index tensors of a batch.
     arguments._n_gpu = min(arguments.n_gpu, 1)
-    dataset, tokenizer, distiller = load_run(
-        data, student, teacher if chosen.needs_teacher else None, chosen, dtype=options.dtype, device=device
-    )
+    with _hints():
+        dataset, tokenizer, distiller = load_run(
+            data,
+            student,
+            teacher if chosen.needs_teacher else None,
+            chosen,
+            options,
+            signal=signal if chosen.needs_teacher else None,
+            seed=seed,
+            device=device,
+        )
     distiller.student.config.use_cache = False
-    folder.begin(request)
+    main = arguments.process_index == 0
+    if main:
+        folder.begin(request)
+    lengths = _lengths(dataset)
     trainer = DistillationTrainer(
         model=distiller,
         args=arguments,
         train_dataset=dataset,
-        data_collator=Collator(),
+        data_collator=Collator(packing=options.packing),
         processing_class=tokenizer,
         projector_learning_rate=options.projector_learning_rate,
+        batches=EpochBatches(
+            lengths,
+            seed=seed,
+            batch_size=None if options.batch_tokens else options.batch_size,
+            batch_tokens=options.batch_tokens,
+            grouping=options.batching,
+            rank=arguments.process_index,
+            world=arguments.world_size,
+            padded=not options.packing,
+        ),
     )
     trainer.remove_callback(transformers.PrinterCallback)
     trainer.add_callback(_log_before_saving())
-    if progress is not None:
+    if progress is not None and main:
         trainer.add_callback(_progress_callback(progress))
-    checkpoint = folder.last_good_checkpoint()
+    with arguments.main_process_first(local=False):  # the first removes what is torn
+        checkpoint = folder.last_good_checkpoint()
     state = TrainerState.load_from_json(str(checkpoint / "trainer_state.json")) if checkpoint else TrainerState()
     resumed = state.global_step
     start = time.perf_counter()
-    if checkpoint and state.global_step >= state.max_steps:
-        # Killed after the last step; another call would train one more.
-        trainer._load_from_checkpoint(str(checkpoint))
-        trainer.state = state
-    else:
-        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    with _hints():
+        if checkpoint and state.global_step >= state.max_steps:
+            # Killed after the last step; another call would train one more.
+            trainer._load_from_checkpoint(str(checkpoint))
+            trainer.state = state
+        else:
+            trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     distiller.student.config.use_cache = True
+    seconds = time.perf_counter() - start
     report = TrainingReport(
         steps=trainer.state.global_step,
-        train_seconds=time.perf_counter() - start,
-        teacher_seconds=distiller.teacher_seconds,
+        train_seconds=seconds,
+        teacher_seconds=distiller.signal.seconds if distiller.signal else 0.0,
+        teacher_examples=distiller.signal.examples if distiller.signal else 0,
         tokens=trainer.tokens_seen,
+        tokens_per_second=trainer.tokens_seen / seconds,
+        padding_share=1 - trainer.tokens_seen / trainer.places_seen if trainer.places_seen else None,
         losses=_last_losses(trainer),
         resumed_from_step=resumed,
     )
-    if trainer.is_world_process_zero():
-        folder.finish(lambda model: save_student(distiller, tokenizer, model), report.model_dump())
+    whole = trainer.whole_state()
+    if main:
+        with _hints():
+            folder.finish(
+                lambda model: save_student(distiller, tokenizer, model, state=whole, merge=True), report.model_dump()
+            )
     trainer.accelerator.wait_for_everyone()
     return report
+
+
+@contextmanager
+def _hints() -> Iterator[None]:
+    """Turn what machines run out of into TrainingFailed with a hint; whatever else goes wrong passes as it is."""
+    try:
+        yield
+    except MemoryError as error:
+        raise TrainingFailed(_OUT_OF_MEMORY) from error
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            raise
+        raise TrainingFailed(_DISK_FULL) from error
+    except Exception as error:
+        # torch and safetensors have no types of their own for these on a CPU; the words are the operating system's.
+        text = str(error)
+        if type(error).__name__ == "OutOfMemoryError" or "can't allocate memory" in text or "not enough memory" in text:
+            raise TrainingFailed(_OUT_OF_MEMORY) from error
+        if any(os.strerror(number) in text for number in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)):
+            raise TrainingFailed(_DISK_FULL) from error
+        if "file write failed" in text or "unexpected pos" in text:  # torch.save hides the reason
+            raise TrainingFailed(_DISK_FULL) from error
+        raise
+
+
+_OUT_OF_MEMORY = (
+    "out of memory; hint: lower batch_size (raise gradient_accumulation_steps by as much) or batch_tokens, "
+    "turn gradient_checkpointing on, or lower chunk_tokens of the fused loss"
+)
+_DISK_FULL = (
+    "the disk is full; hint: free some room or give another output folder, then run again: "
+    "it goes on from the last good checkpoint"
+)
+
+
+def _lengths(dataset: Any) -> Any:
+    """Tokens of each example, of the longer side [examples]."""
+    import numpy as np
+
+    columns = [name for name in ("student_ids", "teacher_ids") if name in dataset.column_names]
+    return np.max([[len(ids) for ids in dataset[name]] for name in columns], axis=0)
 
 
 def _last_losses(trainer: DistillationTrainer) -> dict[str, float | None]:

@@ -10,7 +10,7 @@ micro-batches and processes, before anything is divided, so the loss does not de
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -30,7 +30,10 @@ class LabelledTokens:
 
     student_hidden [tokens, hidden]: inputs of the student's head, with gradient; student_labels [tokens].
     teacher_hidden [teacher tokens, hidden], teacher_labels [teacher tokens]: of the teacher, without gradient.
-    teacher_pairs, student_pairs [pairs]: indices of aligned tokens, teacher and student.
+    teacher_pairs, student_pairs [pairs]: indices of aligned tokens, teacher and student, in the student's order, each token once.
+    student_pairs_on_host: student_pairs in the memory of the CPU, so that taking a part reads nothing from a device.
+    teacher_predictions [teacher tokens]: the teacher's most probable tokens where they are known already (a cached signal).
+    teacher_top_k_ids, teacher_top_k_log_probabilities [teacher tokens, k]: instead of hidden states, at the method's temperature.
     """
 
     student_head: Head
@@ -41,6 +44,38 @@ class LabelledTokens:
     teacher_labels: Tensor | None = None
     teacher_pairs: Tensor | None = None
     student_pairs: Tensor | None = None
+    student_pairs_on_host: Tensor | None = None
+    teacher_predictions: Tensor | None = None
+    teacher_top_k_ids: Tensor | None = None
+    teacher_top_k_log_probabilities: Tensor | None = None
+    # What the first of a method's two passes over these tokens found, for the second (Method.first_pass).
+    notes: dict[str, Tensor] = field(default_factory=dict)
+
+    def part(self, first: int, last: int) -> LabelledTokens:
+        """The student's labelled tokens from `first` to before `last`, and the pairs that they are in."""
+        import torch
+
+        chosen = replace(
+            self,
+            student_hidden=self.student_hidden[first:last],
+            student_labels=self.student_labels[first:last],
+            notes={},
+        )
+        if self.student_pairs is None or self.teacher_pairs is None:
+            return chosen
+        host = self.student_pairs.cpu() if self.student_pairs_on_host is None else self.student_pairs_on_host
+        begin, end = torch.searchsorted(host, torch.tensor([first, last])).tolist()
+        return replace(
+            chosen,
+            teacher_pairs=self.teacher_pairs[begin:end],
+            student_pairs=self.student_pairs[begin:end] - first,
+            student_pairs_on_host=host[begin:end] - first,
+        )
+
+    def at_pairs(self, values: Tensor) -> Tensor:
+        """values [tokens, …] of the student at its aligned tokens [pairs, …]; no copy where every token is aligned."""
+        assert self.student_pairs is not None
+        return values if len(self.student_pairs) == len(values) else values[self.student_pairs]
 
 
 @dataclass
@@ -68,13 +103,22 @@ class DistillationOptions(Options):
 
 
 class Method(ABC):
-    """One way to train a student. Class attributes describe it, `terms` computes it, `objective` adds it up."""
+    """One way to train a student. Class attributes describe it, `terms` computes it, `objective` adds it up.
+
+    `per_token`: every term is a sum over the student's labelled tokens (and their pairs), so a batch may be taken in parts.
+    `signals`: what of the teacher it can learn from, `hidden_states` and `top_k`.
+    `first_terms`: where counts depend on predictions, the terms from which they are found, all divided by one count. The fused
+    loss takes them first, a second pass takes the others, and no product is done for the sake of counting.
+    """
 
     name: ClassVar[str]
     title: ClassVar[str]
     paper: ClassVar[str]
     vocabulary: ClassVar[Literal["any", "same"]]
     needs_teacher: ClassVar[bool]
+    per_token: ClassVar[bool] = True
+    signals: ClassVar[tuple[str, ...]] = ("hidden_states",)
+    first_terms: ClassVar[frozenset[str]] = frozenset()
     Options: ClassVar[type[Options]] = Options
 
     def __init__(self, options: dict[str, Any] | None = None) -> None:
@@ -102,6 +146,14 @@ class Method(ABC):
     def terms(self, batch: LabelledTokens) -> dict[str, Term]:
         """The loss terms, and figures to report, of a micro-batch."""
 
+    def first_pass(self, batch: LabelledTokens) -> dict[str, Term]:
+        """For a method with `first_terms`: every term with its count; sums of what the second pass takes are zero."""
+        raise NotImplementedError
+
+    def second_pass(self, batch: LabelledTokens) -> dict[str, Tensor]:
+        """For a method with `first_terms`: the sums of the other terms; `batch.notes` has what the first pass left."""
+        raise NotImplementedError
+
     def counts(self, batch: LabelledTokens) -> dict[str, Tensor]:
         """The counts of `terms` alone, without gradient; where they cost less than the terms, a method says how."""
         import torch
@@ -111,7 +163,7 @@ class Method(ABC):
 
     @abstractmethod
     def objective(self, means: dict[str, Tensor]) -> Tensor:
-        """The loss, of terms divided by their counts."""
+        """The loss: a linear combination, without a constant, of the terms divided by their counts."""
 
 
 def cross_entropy(batch: LabelledTokens, padded_logits: Tensor) -> Term:
@@ -130,7 +182,7 @@ def labelled_count(batch: LabelledTokens) -> Tensor:
     """The number of the student's labelled tokens, a float scalar on their device."""
     import torch
 
-    return torch.tensor(float(len(batch.student_labels)), device=batch.student_hidden.device)
+    return torch.full((), float(len(batch.student_labels)), device=batch.student_labels.device)
 
 
 METHODS: dict[str, type[Method]] = {}

@@ -47,6 +47,7 @@ class DualSpaceDistillation(Method):
     paper = "arXiv 2504.11426"
     needs_teacher = True
     Options = DualSpaceOptions
+    first_terms = frozenset({"teacher_to_student_cross_entropy", "teacher_space"})
     projectors: DualSpaceProjectors
     student_id_of: Tensor
 
@@ -64,37 +65,61 @@ class DualSpaceDistillation(Method):
     def begin_step(self, student_head: Head) -> None:
         self.projectors.follow(student_head)
 
-    def _targets(self, batch: LabelledTokens, teacher_logits: Tensor) -> tuple[Tensor, Tensor]:
-        """(which pairs have a student token for the teacher's prediction [pairs], those tokens φ(t̂) [kept])."""
-        targets = self.student_id_of[teacher_logits.argmax(-1)]
-        known = targets >= 0
-        return known, targets[known]
+    def _targets(self, batch: LabelledTokens, predictions: Tensor) -> Tensor:
+        """φ(t̂) [pairs], −1 where no student token stands for the teacher's prediction."""
+        return self.student_id_of[predictions]
 
     def counts(self, batch: LabelledTokens) -> dict[str, Tensor]:
         import torch
 
         assert batch.teacher_head is not None
         assert batch.teacher_hidden is not None
+        assert batch.teacher_pairs is not None
         with torch.no_grad():
             hidden = batch.teacher_hidden[batch.teacher_pairs]
-            known, targets = self._targets(batch, batch.teacher_head.logits(hidden))
-            agree = batch.student_head.logits(self.projectors.to_student(hidden[known])).argmax(-1) == targets
-            return self._counts(batch, len(known), targets, agree)
+            if batch.teacher_predictions is not None:
+                predictions = batch.teacher_predictions[batch.teacher_pairs]
+            else:
+                predictions = batch.teacher_head.logits(hidden).argmax(-1)
+            targets = self._targets(batch, predictions)
+            if self.options.agreement_mask:
+                agree = batch.student_head.logits(self.projectors.to_student(hidden)).argmax(-1) == targets
+            else:
+                agree = targets >= 0
+            return self._counts(batch, targets, agree)
 
-    def _counts(self, batch: LabelledTokens, pairs: int, targets: Tensor, agree: Tensor) -> dict[str, Tensor]:
+    def _counts(self, batch: LabelledTokens, targets: Tensor, agree: Tensor) -> dict[str, Tensor]:
         labelled = labelled_count(batch)
-        aligned = labelled.new_tensor(float(len(targets)))
+        aligned = (targets >= 0).sum().to(labelled.dtype)
         return {
             "cross_entropy": labelled,
             "teacher_to_student_cross_entropy": aligned,
-            "student_space": agree.sum().float() if self.options.agreement_mask else aligned,
+            "student_space": agree.sum().to(labelled.dtype) if self.options.agreement_mask else aligned,
             "teacher_space": aligned,
             "agreement": aligned,
             "aligned_share": labelled,
-            "mapped_share": aligned.new_tensor(float(pairs)),
+            "mapped_share": labelled.new_full((), float(len(targets))),
         }
 
     def terms(self, batch: LabelledTokens) -> dict[str, Term]:
+        first, projected_logits = self._from_teacher(batch)
+        second = self._from_student(batch, projected_logits)
+        return {name: Term(second.get(name, term.sum), term.count) for name, term in first.items()}
+
+    def first_pass(self, batch: LabelledTokens) -> dict[str, Term]:
+        return self._from_teacher(batch)[0]
+
+    def second_pass(self, batch: LabelledTokens) -> dict[str, Tensor]:
+        import torch
+
+        assert batch.teacher_hidden is not None
+        with torch.no_grad():
+            hidden = batch.teacher_hidden[batch.teacher_pairs]
+            projected_logits = batch.student_head.detach().logits(self.projectors.to_student(hidden))
+        return self._from_student(batch, projected_logits)
+
+    def _from_teacher(self, batch: LabelledTokens) -> tuple[dict[str, Term], Tensor]:
+        """(terms, those through the student's head still zero; the projected logits [pairs, vocabulary], detached)."""
         import torch
         from torch.nn import functional
 
@@ -103,49 +128,63 @@ class DualSpaceDistillation(Method):
         assert batch.teacher_head is not None
         assert batch.teacher_hidden is not None
         assert batch.teacher_pairs is not None
-        assert batch.student_pairs is not None
-        divergence = DIVERGENCES[self.options.divergence]
-        temperature = self.options.temperature
         hidden = batch.teacher_hidden[batch.teacher_pairs]
         with torch.no_grad():
             teacher_logits = batch.teacher_head.logits(hidden)
-            known, targets = self._targets(batch, teacher_logits)
-            if not bool(known.all()):
-                hidden, teacher_logits = hidden[known], teacher_logits[known]
-        student_tokens = batch.student_pairs[known]
-        logits = batch.student_head.logits(batch.student_hidden, padded=True)
-
-        # Student space. The head is stopped, so the cross entropy trains P alone; the target is stopped, so D trains the student.
-        projected_logits = batch.student_head.detach().logits(self.projectors.to_student(hidden))
-        projector_loss = functional.cross_entropy(projected_logits.float(), targets, reduction="sum")
-        projected_logits = projected_logits.detach()
-        agree = projected_logits.argmax(-1) == targets
-        chosen = agree if self.options.agreement_mask else torch.ones_like(agree)
-        student_logits = logits[student_tokens[chosen], : batch.student_head.size]
-        student_space = divergence(projected_logits[chosen], student_logits, temperature).sum()
+            targets = self._targets(batch, teacher_logits.argmax(-1))
+            known = targets >= 0  # positions without a target are masked: picking them out would read from the device
 
         # Teacher space. Q is derived and W_t frozen, so the gradient reaches the student's hidden states and not its head.
         mapped_logits = batch.teacher_head.detach().logits(
-            self.projectors.to_teacher(batch.student_hidden[student_tokens])
+            self.projectors.to_teacher(batch.at_pairs(batch.student_hidden))
         )
-        teacher_space = divergence(teacher_logits, mapped_logits, temperature).sum()
+        divergence = DIVERGENCES[self.options.divergence]
+        teacher_space = _sum_where(known, divergence(teacher_logits, mapped_logits, self.options.temperature))
+        del teacher_logits, mapped_logits
 
-        counts = self._counts(batch, len(known), targets, agree)
+        # The head is stopped, so the cross entropy trains P alone.
+        projected_logits = batch.student_head.detach().logits(self.projectors.to_student(hidden))
+        projector_loss = functional.cross_entropy(projected_logits.float(), targets, ignore_index=-1, reduction="sum")
+        projected_logits = projected_logits.detach()
+        agree = projected_logits.argmax(-1) == targets
+
+        counts = self._counts(batch, targets, agree)
+        batch.notes["chosen"] = agree if self.options.agreement_mask else known
+        zero = torch.zeros_like(counts["cross_entropy"])
         sums = {
+            "cross_entropy": zero,
+            "student_space": zero,
             "teacher_to_student_cross_entropy": projector_loss,
-            "student_space": student_space,
             "teacher_space": teacher_space,
             "agreement": agree.sum().float(),
             "aligned_share": counts["mapped_share"],
             "mapped_share": counts["teacher_space"],
         }
-        terms = {name: Term(total, counts[name]) for name, total in sums.items()}
-        return {"cross_entropy": cross_entropy(batch, logits), **terms}
+        return {name: Term(total, counts[name]) for name, total in sums.items()}, projected_logits
+
+    def _from_student(self, batch: LabelledTokens, projected_logits: Tensor) -> dict[str, Tensor]:
+        """The sums through the student's head. In its space the target is stopped, so D trains the student."""
+        from dskd.divergences import DIVERGENCES
+
+        logits = batch.student_head.logits(batch.student_hidden, padded=True)
+        student_logits = batch.at_pairs(logits)[:, : batch.student_head.size]
+        distance = DIVERGENCES[self.options.divergence](projected_logits, student_logits, self.options.temperature)
+        return {
+            "cross_entropy": cross_entropy(batch, logits).sum,
+            "student_space": _sum_where(batch.notes["chosen"], distance),
+        }
 
     def objective(self, means: dict[str, Tensor]) -> Tensor:
         rate = self.options.kd_rate
         distillation = means["teacher_to_student_cross_entropy"] + means["student_space"] + means["teacher_space"]
         return (1 - rate) * means["cross_entropy"] + rate * distillation
+
+
+def _sum_where(mask: Tensor, values: Tensor) -> Tensor:
+    """The sum of the values that are masked in."""
+    import torch
+
+    return torch.where(mask, values, 0.0).sum()
 
 
 @register

@@ -151,3 +151,8 @@ def test_real_tokenizers_reach_the_byte_boundary_optimum(real_data, teacher, stu
             found += len(best & set(zip(*pairs, strict=True)))
         assert found >= 0.98 * optimum, f"{kind}: {found} of {optimum}"
         assert optimum > 0
+
+
+def test_spans_in_any_order_are_paired_by_what_they_cover():
+    teacher, student = align(np.array([[3, 5], [0, 3]]), np.array([[0, 3], [3, 5]]))
+    assert (teacher.tolist(), student.tolist()) == ([1, 0], [0, 1])

@@ -5,9 +5,10 @@ import json
 import datasets
 import numpy as np
 import pytest
+import torch
 from tokenizers_for_tests import byte_level, sentencepiece
 
-from dskd.data import IGNORED, Collator, Example, encode_example, encode_prompt, load_examples, prepare_dataset
+from dskd.data import Collator, Example, encode_example, encode_prompt, load_examples, prepare_dataset
 from dskd.errors import InputError
 from dskd.vocabulary import Vocabulary
 
@@ -78,7 +79,17 @@ def test_preparation_counts_every_example_and_cuts_none(tmp_path, folders):
         assert row["teacher_pairs"][-1] == len(row["teacher_ids"]) - row["teacher_prompt_length"] - 1
 
 
-def test_pairs_point_at_tokens_with_the_same_bytes_whatever_the_padding(tmp_path, folders):
+LAYOUTS = {
+    "padding on the right": Collator(),
+    "padding on the left": Collator("left"),
+    "packed": Collator(packing=True),
+    "packed into one row": Collator(packing=True, row_length=10_000),
+}
+
+
+@pytest.fixture
+def both_sides(tmp_path, folders):
+    """The examples for a SentencePiece student and a byte-level teacher, as rows of a prepared dataset."""
     rows = [{"prompt": e.prompt, "output": e.response} for e in EXAMPLES]
     prepare_dataset(
         _write(tmp_path / "train.jsonl", rows),
@@ -86,25 +97,96 @@ def test_pairs_point_at_tokens_with_the_same_bytes_whatever_the_padding(tmp_path
         student=folders["sentencepiece"],
         teacher=folders["byte-level"],
     )
-    data = list(datasets.load_from_disk(str(tmp_path / "out")))
+    return list(datasets.load_from_disk(str(tmp_path / "out")))
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_pairs_point_at_tokens_with_the_same_bytes_whatever_the_layout(both_sides, layout):
     vocabularies = {
         side: Vocabulary.from_tokenizer(TOKENIZERS[name])
         for side, name in (("student", "sentencepiece"), ("teacher", "byte-level"))
     }
-    batches = [Collator(side)(data) for side in ("right", "left")]
-    for batch in batches:
-        labels = {side: batch[f"{side}_labels"][batch[f"{side}_labels"] != IGNORED] for side in vocabularies}
-        left = labels["teacher"][batch["teacher_pairs"]].tolist()
-        right = labels["student"][batch["student_pairs"]].tolist()
-        ends = (TOKENIZERS["byte-level"].eos_token_id, TOKENIZERS["sentencepiece"].eos_token_id)
-        for t, s in zip(left, right, strict=True):
-            assert (
-                (t, s) == ends
-                or vocabularies["teacher"].written[t] == vocabularies["student"].written[s].lstrip(b" ")
-                or (vocabularies["teacher"].written[t] == vocabularies["student"].written[s])
-            )
-        assert (left.count(ends[0]), right.count(ends[1])) == (5, 5)
-    np.testing.assert_array_equal(batches[0]["student_pairs"], batches[1]["student_pairs"])
+    batch = LAYOUTS[layout](both_sides)
+    left = batch["teacher_labels"][batch["teacher_pairs"]].tolist()
+    right = batch["student_labels"][batch["student_pairs"]].tolist()
+    ends = (TOKENIZERS["byte-level"].eos_token_id, TOKENIZERS["sentencepiece"].eos_token_id)
+    for t, s in zip(left, right, strict=True):
+        assert (
+            (t, s) == ends
+            or vocabularies["teacher"].written[t] == vocabularies["student"].written[s].lstrip(b" ")
+            or (vocabularies["teacher"].written[t] == vocabularies["student"].written[s])
+        )
+    assert (left.count(ends[0]), right.count(ends[1])) == (5, 5)
+    plain = Collator()(both_sides)
+    for side in vocabularies:
+        for key in ("pairs", "labels"):
+            np.testing.assert_array_equal(batch[f"{side}_{key}"], plain[f"{side}_{key}"])
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_what_is_labelled_is_followed_by_its_label_and_nothing_else_is_labelled(both_sides, layout):
+    batch = LAYOUTS[layout](both_sides)
+    for side in ("student", "teacher"):
+        ids, labelled, labels = (batch[f"{side}_{key}"] for key in ("input_ids", "labelled", "labels"))
+        assert ids.flatten()[labelled + 1].tolist() == labels.tolist()
+        expected = [token for row in both_sides for token in row[f"{side}_ids"][row[f"{side}_prompt_length"] :]]
+        assert labels.tolist() == expected
+        assert len(set(labelled.tolist())) == len(labelled)
+        # A label stands in its example: positions of a token and the next follow one another.
+        positions = batch[f"{side}_position_ids"].flatten()
+        assert (positions[labelled + 1] == positions[labelled] + 1).all()
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_every_example_stands_whole_and_once_and_counts_from_zero(both_sides, layout):
+    batch = LAYOUTS[layout](both_sides)
+    for side in ("student", "teacher"):
+        ids, positions = batch[f"{side}_input_ids"], batch[f"{side}_position_ids"]
+        assert ids.dtype == positions.dtype == torch.int64
+        real = batch.get(f"{side}_attention_mask")
+        found = []
+        for k in range(len(ids)):
+            starts = [column for column in range(ids.shape[1]) if positions[k, column] == 0]
+            if real is not None:
+                starts = starts if real[k, 0] else starts[-1:]
+                starts = [column for column in starts if real[k, column]]
+            for first, last in zip(starts, [*starts[1:], ids.shape[1]], strict=True):
+                last = last if real is None else int(real[k].nonzero().max()) + 1
+                assert positions[k, first:last].tolist() == list(range(last - first))
+                found.append(ids[k, first:last].tolist())
+        if real is None:  # what is left at the end of a row is zeros, an example of its own
+            found = [example for example in found if any(example)]
+        assert sorted(found) == sorted(row[f"{side}_ids"] for row in both_sides)
+        assert batch[f"{side}_size"].shape == ()
+        assert batch[f"{side}_size"] == sum(len(row[f"{side}_ids"]) for row in both_sides)
+
+
+def _rows(lengths):
+    return [{"student_ids": [7] * length, "student_prompt_length": 1} for length in lengths]
+
+
+def test_packed_rows_are_nearly_equally_long_and_no_longer_than_asked():
+    lengths = [int(length) for length in np.random.default_rng(0).lognormal(5, 0.7, 64).clip(10, 512)]
+    batch = Collator(packing=True, row_length=2048)(_rows(lengths))
+    places = batch["student_input_ids"].numel()
+    assert 0.8 * 2048 < batch["student_input_ids"].shape[1] < 1.3 * 2048
+    assert places - sum(lengths) <= 0.02 * places
+    # Without a length the longest example sets it.
+    short = Collator(packing=True)(_rows(lengths))["student_input_ids"]
+    assert short.shape[1] < 1.3 * max(lengths)
+    assert short.numel() - sum(lengths) <= 0.05 * short.numel()
+
+
+@pytest.mark.parametrize("lengths", [[5], [5, 5], [2, 2, 2, 50], [50, 49, 48], [3] * 40])
+def test_no_example_is_split_however_little_a_row_may_hold(lengths):
+    batch = Collator(packing=True, row_length=1)(_rows(lengths))
+    assert batch["student_input_ids"].shape == (len(lengths), max(lengths))
+
+
+def test_the_numbers_of_cached_teacher_rows_come_along(both_sides):
+    assert "teacher_rows" not in Collator()(both_sides)
+    rows = [row | {"teacher_row": 9 - k} for k, row in enumerate(both_sides)]
+    assert Collator(packing=True)(rows)["teacher_rows"].tolist() == [9, 8, 7, 6, 5]
 
 
 def test_labels_are_the_next_tokens_and_positions_skip_padding(tmp_path, folders):
@@ -113,15 +195,16 @@ def test_labels_are_the_next_tokens_and_positions_skip_padding(tmp_path, folders
     data = list(datasets.load_from_disk(str(tmp_path / "out")))
     batch = Collator("left")(data)
     assert "teacher_input_ids" not in batch
+    width = batch["student_input_ids"].shape[1]
+    expected = []
     for k, row in enumerate(data):
         mask = batch["student_attention_mask"][k].bool()
-        ids, labels = batch["student_input_ids"][k][mask], batch["student_labels"][k][mask]
+        ids = batch["student_input_ids"][k][mask]
         assert ids.tolist() == row["student_ids"]
         assert batch["student_position_ids"][k][mask].tolist() == list(range(len(ids)))
         start = row["student_prompt_length"]
-        assert labels[: start - 1].eq(IGNORED).all()
-        assert labels[start - 1 : -1].tolist() == row["student_ids"][start:]
-        assert labels[-1] == IGNORED
+        expected += [(k + 1) * width - len(ids) + t for t in range(start - 1, len(ids) - 1)]
+    assert batch["student_labelled"].tolist() == expected
 
 
 @pytest.mark.parametrize(

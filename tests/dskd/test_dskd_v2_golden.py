@@ -1,4 +1,4 @@
-"""DSKD v2, with and without alignment, against the authors' own code: every term, and every gradient of the loss."""
+"""DSKD v2, with and without alignment, against the authors' own code: every term and every gradient, unfused and fused."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 
+from dskd.fused import fused_loss
 from dskd.heads import Head
 from dskd.methods import LabelledTokens, get
 from dskd.vocabulary import SharedVocabulary
@@ -33,7 +34,11 @@ def _flat_pairs(values, case):
     return torch.cat(teacher), torch.cat(student)
 
 
-def _run(case):
+def _run(case, chunk_tokens=None, *, counted=True):
+    """The case's tensors and what ours makes of them: unfused, or fused in chunks of so many tokens.
+
+    `counted`: whether the fused loss is given the counts, as for a part of a step, or finds them, as for a whole one.
+    """
     values = golden.tensors(case)
     aligned = case["kind"] == "dskd_v2_eta"
     labels = values["in/labels"]
@@ -67,9 +72,14 @@ def _run(case):
         teacher_pairs,
         student_pairs,
     )
-    terms = method.terms(batch)
-    means = {name: term.sum / term.count for name, term in terms.items()}
-    loss = method.objective(means)
+    if chunk_tokens is None:
+        terms = method.terms(batch)
+        means = {name: term.sum / term.count for name, term in terms.items()}
+        loss = method.objective(means)
+    else:
+        totals = method.counts(batch) if counted else None
+        loss, terms = fused_loss(method, batch, totals, list(projectors.parameters()), chunk_tokens)
+        means = {name: term.sum / term.count for name, term in terms.items()}
     loss.backward()
     gradients = {
         "student_hidden": hidden.grad,
@@ -82,9 +92,17 @@ def _run(case):
 CASES = golden.cases("dskd_v2") + golden.cases("dskd_v2_eta")
 
 
+WAYS = {
+    "unfused": {},
+    **{f"chunks of {tokens}": {"chunk_tokens": tokens} for tokens in (1, 3, 1000)},
+    **{f"a whole step in chunks of {tokens}": {"chunk_tokens": tokens, "counted": False} for tokens in (1, 3, 1000)},
+}
+
+
+@pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case["name"])
-def test_every_term_and_gradient_equals_the_published_code(case):
-    values, _, _, _, _, means, loss, gradients = _run(case)
+def test_every_term_and_gradient_equals_the_published_code(case, way):
+    values, _, _, _, _, means, loss, gradients = _run(case, **WAYS[way])
     for theirs, ours in NAMES.items():
         assert means[ours].item() == pytest.approx(case["terms"][theirs], rel=1e-5), theirs
     assert loss.item() == pytest.approx(case["terms"]["loss"], rel=1e-5)

@@ -118,9 +118,29 @@ def _reference_dual_space(batch, shared, method):
     return (1 - RATE) * _cross_entropy(batch) + RATE * distillation
 
 
+def _reference_dual_space_v1(batch, shared, method):
+    to_student, to_teacher = method.projectors.teacher_to_student, method.projectors.student_to_teacher
+    projector_loss, student_space, teacher_space = torch.zeros(3)
+    for j, i in zip(batch.teacher_pairs, batch.student_pairs, strict=True):
+        label = batch.student_labels[i]
+        teacher_logits = _logits(batch.teacher_head, batch.teacher_hidden[j])
+        hidden = to_student.weight @ batch.teacher_hidden[j] + to_student.bias
+        projected = _logits(batch.student_head, hidden, detach=True)
+        projector_loss = projector_loss - torch.log(_softmax(projected)[label])
+        student_logits = _logits(batch.student_head, batch.student_hidden[i])
+        student_space = student_space + _kl(
+            _softmax(projected.detach(), TEMPERATURE), _softmax(student_logits, TEMPERATURE)
+        )
+        mapped = _logits(batch.teacher_head, to_teacher.weight @ batch.student_hidden[i] + to_teacher.bias)
+        teacher_space = teacher_space + _kl(_softmax(teacher_logits, TEMPERATURE), _softmax(mapped, TEMPERATURE))
+    distillation = (projector_loss + student_space + teacher_space) / len(batch.student_labels)
+    return (1 - RATE) * _cross_entropy(batch) + RATE * distillation
+
+
 REFERENCES = {
     "sft": _reference_sft,
     "kd": _reference_kd,
+    "dskd-v1": _reference_dual_space_v1,
     "dskd-v2": _reference_dual_space,
     "dskd-v2-eta": _reference_dual_space,
 }
@@ -139,7 +159,7 @@ def _prepared(name):
     method.begin_step(batch.student_head)
     parameters = [batch.student_hidden, batch.student_head.weight, batch.student_head.bias]
     if hasattr(method, "projectors"):
-        parameters.append(method.projectors.teacher_to_student)
+        parameters += method.projectors.parameters()
     return method, batch, shared, parameters
 
 

@@ -18,9 +18,10 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, GPT2Config, GPT2LM
 
 from dskd import methods
 from dskd.data import Collator, prepare_dataset
-from dskd.errors import InputError
+from dskd.errors import InputError, TrainingFailed
 from dskd.models import load_model
 from dskd.run_folder import RunFolder
+from dskd.signals import LiveTeacher
 from dskd.trainer import PROJECTORS, Distiller
 from dskd.training import TrainingOptions, train
 
@@ -121,7 +122,7 @@ def test_the_last_window_of_an_epoch_may_hold_fewer_micro_batches(world, tmp_pat
     _assert_same_weights(_weights(tmp_path / "whole"), _weights(tmp_path / "split"), **ROUNDING)
 
 
-def _gradients(world, name, rows, collator, parts):
+def _gradients(world, name, rows, collator, parts, fused=True):
     """Loss and gradients of one optimizer step, as the trainer normalises it."""
     import datasets
 
@@ -131,18 +132,23 @@ def _gradients(world, name, rows, collator, parts):
     student = _student_of(name)
     tokenizers = [load_tokenizer(world / folder) for folder in (student, "teacher")]
     vocabularies = [Vocabulary.from_tokenizer(tokenizer) for tokenizer in tokenizers]
+    torch.manual_seed(0)  # for projectors that start at random
     distiller = Distiller(
         load_model(world / student),
         methods.get(name)(),
         student_size=vocabularies[0].size,
-        teacher=load_model(world / "teacher") if methods.get(name).needs_teacher else None,
-        teacher_size=vocabularies[1].size,
+        signal=LiveTeacher(load_model(world / "teacher"), vocabularies[1].size)
+        if methods.get(name).needs_teacher
+        else None,
+        fused=fused,
+        chunk_tokens=16,
         shared=share_vocabulary(vocabularies[1], vocabularies[0]),
     )
     data = datasets.load_from_disk(str(world / f"{student}-data"))
     chosen = [data[k] for k in rows]
     size = len(chosen) // parts
     batches = [distiller.look_up(collator(chosen[k : k + size])) for k in range(0, len(chosen), size)]
+    distiller.method.begin_step(distiller.whole_student_head())
     counts = [distiller.counts(batch) for batch in batches]
     totals = {key: torch.stack([count[key] for count in counts]).sum() for key in counts[0]}
     assert all(total > 0 for total in totals.values()), totals  # every term takes part
@@ -159,11 +165,17 @@ class WidePadding(Collator):
 
     def __call__(self, rows):
         batch = super().__call__(rows)
-        for key, value in batch.items():
-            if value.dim() == 2:
-                fill = -100 if key.endswith("labels") else 0
-                extra = value.new_full((len(value), 10), fill)
-                batch[key] = torch.cat([extra, value] if self.padding_side == "left" else [value, extra], dim=1)
+        left = self.padding_side == "left"
+        for side in ("student", "teacher"):
+            if f"{side}_labelled" not in batch:
+                continue
+            width = batch[f"{side}_input_ids"].shape[1]
+            row, column = batch[f"{side}_labelled"] // width, batch[f"{side}_labelled"] % width
+            batch[f"{side}_labelled"] = row * (width + 10) + column + (10 if left else 0)
+            for key in ("input_ids", "attention_mask", "position_ids"):
+                value = batch[f"{side}_{key}"]
+                extra = value.new_zeros((len(value), 10))
+                batch[f"{side}_{key}"] = torch.cat([extra, value] if left else [value, extra], dim=1)
         return batch
 
 
@@ -179,6 +191,9 @@ def test_padding_order_and_splitting_change_neither_loss_nor_gradients(world, na
         "two parts": (rows, Collator("right"), 2),
         "eight parts": (rows, Collator("right"), 8),
         "four parts in another order": (shuffled, Collator("right"), 4),
+        "not fused": (rows, Collator("right"), 1, False),
+        "packed": (rows, Collator(packing=True), 1),
+        "packed, two parts in another order": (shuffled, Collator(packing=True), 2),
     }
     for variant, arguments in variants.items():
         other_loss, other = _gradients(world, name, *arguments)
@@ -189,7 +204,7 @@ def test_padding_order_and_splitting_change_neither_loss_nor_gradients(world, na
 
 @pytest.mark.parametrize("name", methods.METHODS)
 def test_a_student_is_an_ordinary_model_folder_with_its_projectors_beside_it(world, tmp_path, name):
-    report = _run(world, tmp_path, name)
+    report = _run(world, tmp_path, name, steps=25)
     folder = tmp_path / "model"
     model, tokenizer = AutoModelForCausalLM.from_pretrained(folder), AutoTokenizer.from_pretrained(folder)
     assert (
@@ -200,10 +215,10 @@ def test_a_student_is_an_ordinary_model_folder_with_its_projectors_beside_it(wor
     assert (folder / PROJECTORS).exists() == name.startswith("dskd")
     # vLLM takes every such file beside the weights for a part of them.
     assert [path.name for path in folder.glob("*.safetensors")] == ["model.safetensors"]
-    assert report.steps == 6
+    assert report.steps == 25
     assert (report.teacher_seconds > 0) == methods.get(name).needs_teacher
     assert report.tokens > 0
-    untrained = _run(world, tmp_path / "untrained", name, learning_rate=1e-12)
+    untrained = _run(world, tmp_path / "untrained", name, steps=25, learning_rate=1e-12)
     assert report.losses["cross_entropy"] < untrained.losses["cross_entropy"] - 0.1
     assert not (tmp_path / "checkpoints").exists()
 
@@ -385,7 +400,7 @@ def test_a_missing_model_folder_is_a_one_line_error(world, tmp_path):
 
 @pytest.mark.parametrize("logging_steps", [1, 100])
 def test_a_loss_that_is_not_finite_stops_the_run_before_it_is_saved(world, tmp_path, logging_steps):
-    with pytest.raises(FloatingPointError, match="the loss is nan"):
+    with pytest.raises(TrainingFailed, match=r"the loss is nan at step \d+; hint: lower learning_rate"):
         _run(
             world,
             tmp_path,

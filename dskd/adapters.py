@@ -1,0 +1,69 @@
+"""Low-rank adapters (LoRA, arXiv 2106.09685) by peft: a student that trains one, and the ordinary model that it amounts to."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from dskd.errors import InputError
+
+ADAPTER = "adapter"  # the folder of the adapter alone, inside the merged model's
+
+
+class LoraOptions(BaseModel):
+    """Which weights get an adapter and how large it is. The output head stays as it is, unless it is named."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    rank: int = Field(16, gt=0)
+    alpha: int = Field(32, gt=0, description="the adapter's output is scaled by alpha / rank")
+    dropout: float = Field(0.0, ge=0.0, lt=1.0)
+    target_modules: str | list[str] = Field(
+        "all-linear", description="names of modules, or all linear ones but the head"
+    )
+
+
+def add_adapter(model: Any, options: LoraOptions, seed: int) -> Any:
+    """The model with a new adapter, which alone is trained. Raises InputError for modules that the model does not have."""
+    import torch
+    from peft import LoraConfig, get_peft_model
+
+    config = LoraConfig(
+        r=options.rank,
+        lora_alpha=options.alpha,
+        lora_dropout=options.dropout,
+        target_modules=options.target_modules,
+        task_type="CAUSAL_LM",
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        try:
+            return get_peft_model(model, config)
+        except ValueError as error:
+            raise InputError(
+                f"lora.target_modules: {str(error).splitlines()[0]}; fix: name modules of the model"
+            ) from None
+
+
+def is_adapted(model: Any) -> bool:
+    """Whether the model is one of `add_adapter`."""
+    return hasattr(model, "peft_config")
+
+
+def load_adapter(model: Any, folder: Path) -> None:
+    """Put the adapter's weights that `model.save_pretrained(folder)` wrote into the model."""
+    from peft import load_peft_weights, set_peft_model_state_dict
+
+    set_peft_model_state_dict(model, load_peft_weights(str(folder), device="cpu"))
+
+
+def save_merged(model: Any, tokenizer: Any, folder: Path) -> None:
+    """Write the ordinary model that base and adapter amount to, and the adapter alone in a folder inside.
+
+    The adapter is merged in place: the model is not to be trained on.
+    """
+    model.save_pretrained(folder / ADAPTER)
+    model.merge_and_unload().save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
