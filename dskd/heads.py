@@ -91,6 +91,11 @@ def whole_output_head(model: Any, vocabulary_size: int) -> Head:
     return Head(weight, bias, *_after_linear(model.config), vocabulary_size)
 
 
+def is_spread(tensor: Any) -> bool:
+    """Whether this process holds a part of the parameter alone: FSDP2 (a DTensor) or ZeRO-3, outside the model's forward."""
+    return hasattr(tensor, "full_tensor") or (getattr(tensor, "ds_status", None) is not None and tensor.numel() == 0)
+
+
 def gathered(tensor: Any) -> Tensor:
     """A parameter as a whole, of which this process may hold a part alone."""
     if hasattr(tensor, "ds_id"):  # DeepSpeed ZeRO-3

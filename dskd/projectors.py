@@ -20,12 +20,12 @@ import torch
 from torch import Tensor, nn
 
 from dskd.errors import InputError
-from dskd.heads import Head
+from dskd.heads import Head, gathered, is_spread
 from dskd.vocabulary import SharedVocabulary
 
-# How far float32 products may be amplified. They make an error of about 5e-9 times this number in a solution (measured with 60,000
-# rows), so four digits and more are left; beyond it products are taken in float64.
-_ILL_CONDITIONED = 2e3
+# How far float32 products of one chunk may be amplified. They make an error of at most 5e-8 times this number in a solution, as
+# measured, so four digits and more are left; beyond it products are taken in float64. Errors of many chunks average out.
+_ILL_CONDITIONED = 500.0
 # Of the Gram matrix: beyond this one its Cholesky factor may hide directions that the data does not determine (their limit is 1e12,
 # the inverse square of _RANK_TOLERANCE), so the eigenvalues are looked at.
 _NEARLY_SINGULAR = 1e11
@@ -123,7 +123,8 @@ class LeastSquares:
         self.dtype = torch.float32
         gram, centred = _product(matrix, matrix, self.dtype)
         factor = _cholesky(gram)
-        if factor is None or _condition(centred, factor) > _ILL_CONDITIONED:
+        limit = _ILL_CONDITIONED * (len(matrix.ids) / _CHUNK) ** 0.5
+        if factor is None or _condition(centred, factor) > max(limit, _ILL_CONDITIONED):
             self.dtype = torch.float64
             gram, _ = _product(matrix, matrix, self.dtype)
             factor = _cholesky(gram)
@@ -174,6 +175,7 @@ class DualSpaceProjectors(nn.Module):
     """
 
     student_to_teacher: Tensor
+    _whole: Tensor | None = None  # the projector of this step, where processes share it
 
     @torch.no_grad()
     def __init__(self, student_head: Head, teacher_head: Head, shared: SharedVocabulary) -> None:
@@ -202,13 +204,18 @@ class DualSpaceProjectors(nn.Module):
 
         A frozen head (as under LoRA) is followed already, so this costs nothing then.
         """
+        spread = is_spread(self.teacher_to_student)
+        self._whole = gathered(self.teacher_to_student).detach() if spread else None
         if student_head.weight.requires_grad:
             solution = self._teacher.solve(Rows(student_head.weight, self._student_ids))
             self.student_to_teacher.copy_(solution * self._scale)
 
     def to_student(self, teacher_hidden: Tensor) -> Tensor:
         """[tokens, teacher hidden] -> [tokens, student hidden]; gradients reach the projector."""
-        return teacher_hidden.float() @ self.teacher_to_student.T
+        weight: Tensor = self.teacher_to_student
+        if self._whole is not None and is_spread(weight):
+            weight = self._whole  # outside the forward, where counts are taken, a process holds a part of it alone
+        return teacher_hidden.float() @ weight.T
 
     def to_teacher(self, student_hidden: Tensor) -> Tensor:
         """[tokens, student hidden] -> [tokens, teacher hidden]; gradients reach the student's hidden states alone."""

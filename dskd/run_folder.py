@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,11 @@ _REQUEST = "training_request.json"
 
 
 class RunFolder:
-    """`checkpoints/` and `training_request.json` while a run goes on; `model/` with its report once it is done."""
+    """`checkpoints/` and `training_request.json` while a run goes on; `model/` with its report once it is done.
+
+    Of several processes that train together the first alone calls `begin`, `finish`, and `last_good_checkpoint` before the others
+    do; `finished` and `last_good_checkpoint` then say the same to all of them.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -53,13 +58,14 @@ class RunFolder:
         unfinished.write_text(json.dumps(request, indent=2) + "\n", encoding="utf-8")
         unfinished.replace(self.path / _REQUEST)
 
-    def last_good_checkpoint(self) -> Path | None:
-        """The newest checkpoint that was written to its end; torn ones are removed."""
+    def last_good_checkpoint(self, processes: int | None = None) -> Path | None:
+        """The newest checkpoint that was written to its end, by all `processes` where it says how many; torn ones are removed."""
         if not self.checkpoints.is_dir():
             return None
         found = sorted(self.checkpoints.glob("checkpoint-*"), key=lambda path: int(path.name.rpartition("-")[2]))
-        while found and not _is_whole(found[-1]):
-            shutil.rmtree(found.pop())
+        while found and not _is_whole(found[-1], processes):
+            # Another process may have removed it, or part of it, in between.
+            shutil.rmtree(found.pop(), ignore_errors=True)
         return found[-1] if found else None
 
     def finish(self, save: Callable[[Path], None], report: dict[str, Any]) -> None:
@@ -76,11 +82,23 @@ class RunFolder:
             shutil.rmtree(dropped)
 
 
-def _is_whole(checkpoint: Path) -> bool:
-    """The trainer's state is the last file of a checkpoint; weights and optimizer come before it."""
+# One of these, by what spreads the optimizer: nothing or DDP, FSDP2, DeepSpeed (which writes `latest` after its shards).
+_OPTIMIZERS = ("optimizer.pt", "optimizer.bin", "latest")
+
+
+def _is_whole(checkpoint: Path, processes: int | None) -> bool:
+    """The trainer's state is the last file that the first process writes; the others' random states may come after it."""
     try:
         json.loads((checkpoint / "trainer_state.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return False
     weights = [*checkpoint.glob("model*.safetensors"), *checkpoint.glob("adapter_model*.safetensors")]
-    return bool(weights) and (checkpoint / "optimizer.pt").is_file()
+    optimizer = any((checkpoint / name).is_file() for name in _OPTIMIZERS)
+    states = [*checkpoint.glob("rng_state*.pth")]
+    enough = len(states) == processes if processes else bool(states)
+    return bool(weights) and optimizer and enough and all(map(_is_archive, states))
+
+
+def _is_archive(path: Path) -> bool:
+    """torch.save writes a zip file, whose directory comes last: one that was cut off has none."""
+    return zipfile.is_zipfile(path)

@@ -200,6 +200,7 @@ def train(
             padded=not options.packing,
         ),
     )
+    _check_processes(trainer, options)
     trainer.remove_callback(transformers.PrinterCallback)
     trainer.add_callback(_log_before_saving())
     if progress is not None and main:
@@ -237,6 +238,18 @@ def train(
             )
     trainer.accelerator.wait_for_everyone()
     return report
+
+
+def _check_processes(trainer: DistillationTrainer, options: TrainingOptions) -> None:
+    """InputError for a way of using several processes in which the loss would not find what it needs."""
+    plugin = trainer.accelerator.state.deepspeed_plugin
+    if plugin is not None and plugin.zero_stage == 3:
+        raise InputError(
+            "accelerate_config: DeepSpeed ZeRO-3 releases the output head before the loss needs it; "
+            "fix: use fsdp2 (dskd/accelerate_configs/fsdp2-1x8.yaml), which spreads the weights as well, or ZeRO-2"
+        )
+    if options.lora is not None and trainer.is_fsdp_enabled:
+        raise InputError("lora: an adapter cannot be merged from weights spread by FSDP; fix: use a ddp configuration")
 
 
 @contextmanager

@@ -1,4 +1,7 @@
-"""Losses and gradients that the authors' own code gives on small random inputs (songmzhang/DSKDv2 @5025279)."""
+"""Losses and gradients that the authors' own code gives on small random inputs.
+
+songmzhang/DSKD @077337a for the kind dskd_v1, songmzhang/DSKDv2 @5025279 for the others.
+"""
 
 from __future__ import annotations
 

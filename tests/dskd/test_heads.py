@@ -2,52 +2,191 @@ from __future__ import annotations
 
 import pytest
 import torch
-from transformers import (
-    CohereConfig,
-    CohereForCausalLM,
-    Gemma2Config,
-    Gemma2ForCausalLM,
-    Gemma3ForCausalLM,
-    Gemma3TextConfig,
-    GPT2Config,
-    GPT2LMHeadModel,
-    GraniteConfig,
-    GraniteForCausalLM,
-    LlamaConfig,
-    LlamaForCausalLM,
-)
+from peft import LoraConfig, get_peft_model
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import fully_shard
+from torch.distributed.tensor import DTensor
+from transformers import CONFIG_MAPPING, LlamaConfig, LlamaForCausalLM
+from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING, MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
+from dskd import heads
 from dskd.errors import InputError
-from dskd.heads import final_hidden_states, output_head
+from dskd.heads import Head, check_head, final_hidden_states, output_head, whole_output_head
 
-SIZES = {"vocab_size": 50, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 2}
-GEMMA = {**SIZES, "num_key_value_heads": 1, "head_dim": 16}
-MODELS = {
-    "llama": lambda: LlamaForCausalLM(LlamaConfig(**SIZES)),
-    "gpt2": lambda: GPT2LMHeadModel(GPT2Config(vocab_size=50, n_embd=32, n_layer=2, n_head=2)),
-    "gemma2, soft-capped": lambda: Gemma2ForCausalLM(Gemma2Config(**GEMMA, final_logit_softcapping=0.5)),
-    "gemma3, scaled embedding": lambda: Gemma3ForCausalLM(Gemma3TextConfig(**GEMMA)),
-    "cohere, logits multiplied": lambda: CohereForCausalLM(CohereConfig(**SIZES, logit_scale=0.25, pad_token_id=0)),
-    "granite, logits divided": lambda: GraniteForCausalLM(GraniteConfig(**SIZES, logits_scaling=4.0)),
+ROWS, SIZE = 64, 60  # rows of every head below, and the tokens of a vocabulary that leaves some of them as padding
+# What a configuration may call a size, and what makes it small; factors and soft-caps get values that show.
+_SMALL = {
+    64: "vocab_size max_position_embeddings n_positions n_ctx max_seq_len mamba_d_ssm vocab_size_per_layer_input n_words",
+    32: "hidden_size n_embd d_model embedding_dim embedding_size word_embed_proj_dim emb_dim",
+    48: "intermediate_size ffn_dim n_inner encoder_ffn_dim decoder_ffn_dim dff d_inner ffn_hidden_size",
+    16: "moe_intermediate_size shared_expert_intermediate_size q_lora_rank kv_lora_rank qk_head_dim mamba_d_head",
+    8: "head_dim global_head_dim qk_rope_head_dim qk_nope_head_dim v_head_dim state_size mamba_d_state "
+    "hidden_size_per_layer_input",
+    4: "num_attention_heads n_head n_heads num_heads encoder_attention_heads decoder_attention_heads "
+    "num_decoder_attention_heads num_encoder_attention_heads num_experts num_local_experts n_routed_experts mamba_n_heads "
+    "rotary_dim",
+    2: "num_hidden_layers n_layer n_layers num_layers encoder_layers decoder_layers num_decoder_layers num_encoder_layers "
+    "num_key_value_heads num_experts_per_tok top_k mamba_expand eos_token_id",
+    1: "n_group topk_group bos_token_id",
+    0: "pad_token_id num_kv_shared_layers",
+    0.25: "logit_scale",
+    5.0: "logits_scaling",
+    0.3: "lm_head_multiplier",
+    7.0: "final_logit_softcapping logits_soft_cap output_logit_soft_cap",
+}
+SMALL = {name: value for value, names in _SMALL.items() for name in names.split()}
+_LATENT = {"num_key_value_heads": 4}  # latent attention has as many of these as of the others
+OVERRIDES = {
+    **dict.fromkeys(["axk1", "axk2", "deepseek_v2", "deepseek_v3", "deepseek_v32", "glm4_moe_lite"], _LATENT),
+    **dict.fromkeys(["glm_moe_dsa", "minicpm3", "youtu"], _LATENT),
+    "gemma3n_text": {"layer_types": ["sliding_attention", "full_attention"]},
+    "gpt_neo": {"attention_types": [[["global"], 2]]},
+    "lfm2_moe": {"layer_types": ["conv", "full_attention"]},
+    "mamba2": {"num_heads": 4, "head_dim": 16, "n_groups": 1},
+    "xmod": {"default_language": "en_XX"},
+    "zaya": {"num_experts_per_tok": 1},
+}
+# Those for which no small random model comes of this: wrappers of several models, and shapes that depend on one another.
+NOT_SMALL = {
+    "blt",
+    "cohere_compass_text",
+    "dbrx",
+    "dots1",
+    "emu3",
+    "gemma3n",
+    "gemma4_assistant",
+    "gemma4_unified_assistant",
+    "kimi_linear",
+    "llama4",
+    "longcat_flash",
+    "musicgen",
+    "musicgen_melody",
+    "qwen3_5",
+    "qwen3_5_moe",
+    "qwen4_exp",
+    "reformer",
+    "zamba",
+    "zamba2",
+}
+# Their heads are no plain map of one hidden state at each position.
+REFUSED = {"prophetnet"}
+KINDS = sorted(set(MODEL_FOR_CAUSAL_LM_MAPPING_NAMES) - NOT_SMALL)
+# Every way in which a model changes its logits, and a model that does it: (scale, soft-cap).
+TRANSFORMED = {
+    "cohere": (0.25, 0.0),
+    "cohere2": (0.25, 0.0),
+    "falcon_h1": (0.3, 0.0),
+    "gemma2": (1.0, 7.0),
+    "gemma3_text": (1.0, 7.0),
+    "granite": (0.2, 0.0),
+    "hyperclovax": (5.0, 0.0),
+    "recurrent_gemma": (1.0, 7.0),
+    "xlstm": (1.0, 7.0),
 }
 
 
-@pytest.mark.parametrize("name", MODELS)
-def test_head_of_its_input_gives_the_models_own_logits(name):
+def _shrunk(values, kind=""):
+    changes = {}
+    for name, value in values.items():
+        if isinstance(value, dict) and "model_type" in value:
+            changes[name] = _shrunk(value) | {"model_type": value["model_type"]}
+        elif name in SMALL:
+            changes[name] = SMALL[name]
+        elif name == "layer_types":
+            changes[name] = None  # one a layer, so it is left to the configuration
+    return changes | OVERRIDES.get(kind, {})
+
+
+def small_model(kind):
+    """A random model of a causal architecture of transformers, with 64 rows in its head."""
+    make = CONFIG_MAPPING[kind]
+    config = make(**_shrunk(make().to_dict(), kind))
     torch.manual_seed(0)
-    model = MODELS[name]().eval()
-    ids = torch.randint(0, 50, (2, 7))
-    mask = torch.ones_like(ids)
-    positions = torch.arange(7).expand(2, 7)
-    hidden = final_hidden_states(model, ids, mask, positions)
-    assert hidden.shape == (2, 7, 32)
+    model = MODEL_FOR_CAUSAL_LM_MAPPING[make](config).eval()
+    module = model.get_output_embeddings()
+    if module is not None and getattr(module, "bias", None) is not None:
+        torch.nn.init.normal_(module.bias, std=0.1)  # started at zero, a bias would not show
+    return model
+
+
+def _inputs(length=7):
+    ids = torch.randint(0, SIZE, (2, length), generator=torch.Generator().manual_seed(1))
+    return {
+        "input_ids": ids,
+        "attention_mask": torch.ones_like(ids),
+        "position_ids": torch.arange(length).expand(2, length),
+    }
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_causal_architectures_head_is_right_or_refused(kind):
+    model = small_model(kind)
+    if kind in REFUSED:
+        with pytest.raises(InputError, match="fix:"):
+            check_head(model, SIZE)
+        return
+    check_head(model, SIZE)
+    inputs = _inputs()
     with torch.no_grad():
-        expected = model(input_ids=ids, attention_mask=mask, position_ids=positions).logits
-    torch.testing.assert_close(output_head(model, 50).logits(hidden), expected, rtol=1e-5, atol=1e-5)
+        hidden = final_hidden_states(model, **inputs)
+        try:
+            given = model(**inputs, use_cache=False).logits
+        except TypeError:  # takes no positions
+            given = model(inputs["input_ids"], attention_mask=inputs["attention_mask"], use_cache=False).logits
+        ours = output_head(model, SIZE).logits(hidden)
+    assert hidden.shape[:2] == (2, 7)
+    torch.testing.assert_close(ours, given[..., :SIZE], rtol=1e-4, atol=1e-4)
+
+
+def test_nearly_all_architectures_are_covered():
+    assert set(MODEL_FOR_CAUSAL_LM_MAPPING_NAMES) >= NOT_SMALL
+    assert len(KINDS) >= 155
+
+
+@pytest.mark.parametrize("kind", TRANSFORMED)
+def test_factors_and_soft_caps_are_found(kind):
+    head = output_head(small_model(kind), SIZE)
+    assert (head.scale, head.softcap) == pytest.approx(TRANSFORMED[kind])
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("kind", TRANSFORMED)
+def test_a_transformation_that_is_not_known_is_an_error_that_names_the_model(kind, dtype, monkeypatch):
+    model = small_model(kind).to(dtype)
+    check_head(model, SIZE)
+    monkeypatch.setattr(heads, "_FACTORS", {})
+    monkeypatch.setattr(heads, "_SOFTCAPS", ())
+    with pytest.raises(InputError, match=f"{type(model).__name__}: transforms its logits in a way.*fix:"):
+        check_head(model, SIZE)
+
+
+def test_the_check_finds_a_weak_soft_cap_on_logits_that_are_far_below_it(monkeypatch):
+    model = small_model("gemma2")
+    model.config.final_logit_softcapping = 50.0  # a random model's logits are below 1
+    check_head(model, SIZE)
+    monkeypatch.setattr(heads, "_SOFTCAPS", ())
+    with pytest.raises(InputError, match="transforms its logits"):
+        check_head(model, SIZE)
+
+
+def test_the_check_leaves_no_trace():
+    model = small_model("gpt2").train()
+    model.transformer.drop.eval()
+    before, state = [module.training for module in model.modules()], torch.get_rng_state()
+    check_head(model, SIZE)
+    assert [module.training for module in model.modules()] == before
+    assert torch.equal(torch.get_rng_state(), state)
+    assert not model.lm_head._forward_pre_hooks
+
+
+def _llama(**options):
+    sizes = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 2}
+    torch.manual_seed(0)
+    return LlamaForCausalLM(LlamaConfig(vocab_size=50, **sizes, **options)).eval()
 
 
 def test_padded_rows_are_left_out_and_weights_are_live():
-    model = MODELS["llama"]()
+    model = _llama()
     head = output_head(model, 45)
     hidden = torch.randn(3, 32)
     assert head.logits(hidden).shape == (3, 45)
@@ -56,6 +195,81 @@ def test_padded_rows_are_left_out_and_weights_are_live():
     assert not head.detach().logits(hidden).requires_grad
 
 
+def test_a_padded_row_never_wins_and_carries_no_probability():
+    weight = torch.randn(20, 8)
+    weight[15:] = 100.0
+    head = Head(weight, None, 1.0, 0.0, 15)
+    hidden = torch.ones(4, 8)
+    assert (head.logits(hidden).argmax(-1) < 15).all()
+    assert (head.logits(hidden, padded=True).argmax(-1) >= 15).all()
+    torch.testing.assert_close(head.logits(hidden).softmax(-1).sum(-1), torch.ones(4))
+
+
+def test_a_tied_head_is_the_embedding():
+    model = _llama(tie_word_embeddings=True)
+    assert output_head(model, 50).weight is model.get_input_embeddings().weight
+
+
 def test_more_tokens_than_rows_is_an_error_that_names_both_sizes():
-    with pytest.raises(InputError, match=r"50 rows.*51 tokens.*fix:"):
-        output_head(MODELS["llama"](), 51)
+    for head in (output_head, whole_output_head):
+        with pytest.raises(InputError, match=r"50 rows.*51 tokens.*fix:"):
+            head(_llama(), 51)
+
+
+def test_hidden_states_need_no_mask():
+    model, inputs = _llama(), _inputs()
+    inputs["input_ids"] %= 50
+    expected = final_hidden_states(model, **inputs)
+    torch.testing.assert_close(final_hidden_states(model, **inputs | {"attention_mask": None}), expected)
+
+
+@pytest.mark.parametrize("targets", [["q_proj"], "all-linear"])
+def test_the_head_of_a_model_with_an_adapter_is_the_frozen_one_of_the_model(targets):
+    model = _llama()
+    adapted = get_peft_model(model, LoraConfig(r=2, target_modules=targets, task_type="CAUSAL_LM"))
+    head = whole_output_head(adapted, 50)
+    assert head.weight is model.lm_head.weight
+    assert not head.weight.requires_grad
+    check_head(adapted, 50)
+
+
+@pytest.mark.parametrize(
+    "options", [{"target_modules": ["lm_head"]}, {"target_modules": ["q_proj"], "modules_to_save": ["lm_head"]}]
+)
+def test_an_adapter_on_the_head_is_an_error(options):
+    adapted = get_peft_model(_llama(), LoraConfig(r=2, task_type="CAUSAL_LM", **options))
+    with pytest.raises(InputError, match=r"not linear; fix: .*without an adapter on its head"):
+        output_head(adapted, 50)
+
+
+def test_a_quantised_head_is_an_error():
+    model = _llama()
+    model.lm_head.weight = torch.nn.Parameter(model.lm_head.weight.to(torch.int8), requires_grad=False)
+    with pytest.raises(InputError, match="quantised; fix: leave lm_head out"):
+        output_head(model, 50)
+
+
+def test_a_model_without_a_linear_head_is_an_error():
+    model = _llama()
+    model.lm_head = torch.nn.Identity()
+    with pytest.raises(InputError, match="the output head is Identity, not linear; fix:"):
+        output_head(model, 50)
+
+
+@pytest.fixture
+def one_process():
+    torch.distributed.init_process_group("gloo", store=torch.distributed.HashStore(), rank=0, world_size=1)
+    yield
+    torch.distributed.destroy_process_group()
+
+
+def test_a_head_that_fsdp_spread_is_gathered(one_process):
+    model = _llama()
+    expected = model.lm_head.weight.detach().clone()
+    fully_shard(model, mesh=init_device_mesh("cpu", (1,)))
+    assert isinstance(model.lm_head.weight, DTensor)
+    head = whole_output_head(model, 45)
+    assert not isinstance(head.weight, DTensor)
+    assert head.weight.requires_grad
+    torch.testing.assert_close(head.weight.detach(), expected)
+    check_head(model, 45)

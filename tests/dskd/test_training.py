@@ -4,11 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import signal
-import subprocess
-import sys
-import textwrap
-import time
 
 import pytest
 import torch
@@ -277,35 +272,6 @@ def test_the_teacher_does_not_change_and_is_no_part_of_what_is_trained(world, tm
     assert not teacher.training
     assert all(parameter.grad is None and not parameter.requires_grad for parameter in teacher.parameters())
     assert all(torch.equal(before[key], value) for key, value in teacher.state_dict().items())
-
-
-SCRIPT = """
-    import sys
-    from pathlib import Path
-    from dskd.training import TrainingOptions, train
-    world, output = Path(sys.argv[1]), Path(sys.argv[2])
-    train(data=world / "cross-data", student=world / "cross", teacher=world / "teacher", method="dskd-v2-eta", seed=3,
-          options=TrainingOptions(steps=60, batch_size=4, learning_rate=1e-2, checkpoint_steps=3), output=output,
-          progress=lambda event: print(event["step"], flush=True))
-"""
-
-
-def test_a_killed_run_goes_on_to_the_same_weights(world, tmp_path):
-    command = [sys.executable, "-c", textwrap.dedent(SCRIPT), str(world)]
-    subprocess.run([*command, str(tmp_path / "whole")], check=True, stdout=subprocess.DEVNULL)
-    killed = subprocess.Popen([*command, str(tmp_path / "killed")], stdout=subprocess.PIPE, text=True)
-    assert killed.stdout is not None
-    for line in killed.stdout:
-        if int(line) >= 23:
-            break
-    killed.send_signal(signal.SIGKILL)
-    killed.wait()
-    time.sleep(0.1)
-    assert not (tmp_path / "killed" / "model").exists()
-    assert list((tmp_path / "killed" / "checkpoints").glob("checkpoint-*"))
-    rest = subprocess.run([*command, str(tmp_path / "killed")], check=True, stdout=subprocess.PIPE, text=True)
-    assert int(rest.stdout.split()[0]) > 20  # it did not begin again, and went on in the middle of an epoch
-    _assert_same_weights(_weights(tmp_path / "whole"), _weights(tmp_path / "killed"), rtol=0, atol=0)
 
 
 def test_a_torn_checkpoint_is_passed_over(world, tmp_path):
