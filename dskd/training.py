@@ -17,7 +17,7 @@ from dskd.errors import InputError, TrainingFailed
 from dskd.run_folder import RunFolder
 
 if TYPE_CHECKING:
-    from dskd.trainer import DistillationTrainer
+    from dskd.trainer import DistillationTrainer, Distiller
 
 Progress = Callable[[dict[str, Any]], None]
 
@@ -73,15 +73,16 @@ class TrainingOptions(BaseModel):
 
 
 class TrainingReport(BaseModel):
-    """What a run cost and how it ended. Seconds are of this process; a resumed run counts what came after it was resumed."""
+    """What a run cost and how it ended. Seconds are of the first process; a resumed run counts what came after it was resumed."""
 
     steps: int
     train_seconds: float
     teacher_seconds: float = Field(description="in the teacher's layers; its head's products belong to the loss")
-    tokens: int = Field(description="student tokens trained on in this process, prompts included, padding not")
+    tokens: int = Field(description="student tokens trained on by all processes, prompts included, padding not")
     tokens_per_second: float = Field(description="`tokens` by `train_seconds`")
     padding_share: float | None = Field(description="of the places in the student's batches that hold no token")
-    teacher_examples: int = Field(description="that the teacher itself was run on in this process")
+    teacher_examples: int = Field(description="that the teacher itself was run on, in all processes")
+    peak_device_memory: int | None = Field(description="bytes of a GPU, the largest of all processes; null without one")
     losses: dict[str, float | None] = Field(description="mean of each term over the last logged steps")
     resumed_from_step: int
 
@@ -219,14 +220,16 @@ def train(
             trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     distiller.student.config.use_cache = True
     seconds = time.perf_counter() - start
+    tokens, places, taught, device_memory = _over_processes(trainer, distiller)
     report = TrainingReport(
         steps=trainer.state.global_step,
         train_seconds=seconds,
         teacher_seconds=distiller.signal.seconds if distiller.signal else 0.0,
-        teacher_examples=distiller.signal.examples if distiller.signal else 0,
-        tokens=trainer.tokens_seen,
-        tokens_per_second=trainer.tokens_seen / seconds,
-        padding_share=1 - trainer.tokens_seen / trainer.places_seen if trainer.places_seen else None,
+        teacher_examples=taught,
+        tokens=tokens,
+        tokens_per_second=tokens / seconds,
+        padding_share=1 - tokens / places if places else None,
+        peak_device_memory=device_memory,
         losses=_last_losses(trainer),
         resumed_from_step=resumed,
     )
@@ -238,6 +241,17 @@ def train(
             )
     trainer.accelerator.wait_for_everyone()
     return report
+
+
+def _over_processes(trainer: DistillationTrainer, distiller: Distiller) -> tuple[int, int, int, int | None]:
+    """(tokens, places, examples that the teacher ran on) of all processes, and the largest peak of a GPU's memory."""
+    import torch
+
+    held = torch.cuda.max_memory_allocated() if torch.cuda.is_available() else 0
+    own = [trainer.tokens_seen, trainer.places_seen, distiller.signal.examples if distiller.signal else 0, held]
+    every = trainer.accelerator.gather(torch.tensor([own], device=trainer.args.device)).cpu()
+    tokens, places, taught = every[:, :3].sum(0).tolist()
+    return tokens, places, taught, int(every[:, 3].max()) or None
 
 
 def _check_processes(trainer: DistillationTrainer, options: TrainingOptions) -> None:

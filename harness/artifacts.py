@@ -1,4 +1,7 @@
-"""What jobs read and share: the small world, tokenised data, models. Each with the jobs that make it and what it is made of."""
+"""What jobs read and share: the small world, tokenised data, models, teachers' signals.
+
+Each with the jobs that make it and what it is made of.
+"""
 
 from __future__ import annotations
 
@@ -12,19 +15,29 @@ from dskd.errors import InputError
 from dskd.jsonl import read_object
 from harness.identity import CODE_VERSIONS, FileHashes, Identity
 from harness.jobs.spec import JobSpec, OutputSpec
-from harness.matrix import FileData, FirstLayersModel, Matrix, NewModel, PathModel, TokenizerSource, Training
+from harness.matrix import (
+    FileData,
+    FirstLayersModel,
+    Matrix,
+    NewModel,
+    PathModel,
+    SignalSettings,
+    TokenizerSource,
+    Training,
+)
 from harness.store import artifact_folder
 
 RUNNERS = {
     "world": "harness.jobs.prepare",
     "data": "harness.jobs.prepare",
     "model": "harness.jobs.model",
+    "signal": "harness.jobs.signal",
     "train": "harness.jobs.distill",
     "evaluate": "harness.jobs.evaluate",
 }
 _WORLD_SEED = 0
-# How a training is saved and reported, not what comes out of it.
-_NOT_IDENTITY = {"checkpoint_steps", "logging_steps"}
+# How a training is saved, reported and cut into chunks, not what comes out of it.
+_NOT_IDENTITY = {"checkpoint_steps", "logging_steps", "chunk_tokens"}
 
 
 @dataclass(frozen=True)
@@ -178,6 +191,31 @@ class Artifacts:
         needs = [need for artifact in (examples, *sides) if artifact for need in artifact.needs]
         return self._artifact("data", "data", title, parts, "dataset", arguments, needs)
 
+    # --- teachers' signals ---
+
+    def signal(self, teacher: str, data: str, *, max_length: int, dtype: str, settings: SignalSettings) -> Artifact:
+        """What a teacher says about a training set, once for all its students, methods and seeds.
+
+        It is made of the teacher's own tokens alone, so a student with another tokenizer shares it too.
+        """
+        model = self.model(teacher)
+        examples = self.data(data, teacher, None, max_length)
+        parts = {
+            "code": CODE_VERSIONS["signal"],
+            "teacher": model.parts,
+            "data": examples.parts,
+            "options": settings.options,
+            "dtype": dtype,
+        }
+        arguments = {
+            "teacher": str(model.path),
+            "data": str(examples.path),
+            "options": settings.options,
+            "dtype": dtype,
+        }
+        title = f"signal of {teacher} on {data}"
+        return self._artifact("signal", "signals", title, parts, "signal", arguments, [*model.needs, *examples.needs])
+
     # --- models ---
 
     def model(self, name: str) -> Artifact:
@@ -234,16 +272,21 @@ class Artifacts:
             list(base.needs),
         )
 
+    def text_config(self, name: str) -> Mapping[str, Any]:
+        """The configuration of a model's text part, as far as it is known before the model is made."""
+        name, source = self._origin(name)
+        if isinstance(source, NewModel):
+            return source.config
+        with self._at(f"models.{name}.path"):
+            config = read_object(Path(source.path) / "config.json")
+        nested = config.get("text_config")
+        return {**config, **nested} if isinstance(nested, dict) else config
+
     def _layer_count(self, name: str) -> int | None:
         source = self.matrix.models[name]
         if isinstance(source, FirstLayersModel):
             return source.layers
-        if isinstance(source, NewModel):
-            return _layers(source.config)
-        with self._at(f"models.{name}.path"):
-            config = read_object(Path(source.path) / "config.json")
-        text_config = config.get("text_config")
-        return _layers(text_config if isinstance(text_config, dict) else config)
+        return _layers(self.text_config(name))
 
 
 def _layers(config: Mapping[str, Any]) -> int | None:

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+import yaml
 
 from dskd.errors import InputError
 from harness.artifacts import RUNNERS, Artifact, Artifacts, Node, identity_options, training_options
 from harness.identity import CODE_VERSIONS, FileHashes, Identity
 from harness.jobs.spec import JobSpec, OutputSpec
-from harness.matrix import Cell, Matrix
+from harness.matrix import Cell, Matrix, SignalSettings
 from harness.records import RecordCell
 from harness.store import eval_folder, train_folder
-from harness.tokenizer_files import same_vocabulary
+from harness.vocabulary_contract import check_pair
 
 Graph = dict[str, Node]
 
@@ -60,23 +62,36 @@ class GraphBuilder:
         return self.artifacts.nodes
 
     def _check_vocabularies(self, teacher: str, student: str, methods: Iterable[str]) -> None:
-        import dskd.methods
+        from dskd.methods import METHODS
 
-        strict = [method for method in methods if dskd.methods.get(method).vocabulary == "same"]
-        if not strict:
-            return
-        first, second = self.artifacts.vocabulary(teacher), self.artifacts.vocabulary(student)
-        if first.parts == second.parts:
-            return
-        # Folders that a job has yet to make differ as their descriptions do.
-        if not (first.needs or second.needs) and same_vocabulary(first.path, second.path) is not False:
-            return
         index = next(i for i, p in enumerate(self.matrix.pairs) if (p.teacher, p.student) == (teacher, student))
-        any_two = sorted(name for name, method in dskd.methods.METHODS.items() if method.vocabulary == "any")
-        raise InputError(
-            f"{self.artifacts.source}: pairs.{index}.methods: {strict[0]} needs one vocabulary, but teacher '{teacher}' "
-            f"and student '{student}' have different ones; use a method for any two: {', '.join(any_two)}"
+        check_pair(
+            self.artifacts,
+            teacher,
+            student,
+            strict=[name for name in dict.fromkeys(methods) if METHODS[name].vocabulary == "same"],
+            any_two=sorted(name for name, method in METHODS.items() if method.vocabulary == "any"),
+            where=f"pairs.{index}",
         )
+
+    def _check_signal(self, method: str, options: Mapping[str, Any]) -> None:
+        """InputError where a method cannot learn from the signal that the matrix asks for."""
+        from dskd.methods import METHODS
+
+        settings, where = self.matrix.teacher_signal, f"{self.artifacts.source}: teacher_signal"
+        if settings.kind == "live":
+            return
+        if settings.kind not in METHODS[method].signals:
+            able = sorted(n for n, m in METHODS.items() if m.needs_teacher and settings.kind in m.signals)
+            raise InputError(
+                f"{where}.kind: {method} cannot learn from {settings.kind}; fix: kind: hidden_states, or only the methods "
+                f"that can ({', '.join(able) or 'none'})"
+            )
+        if settings.kind == "top_k" and options["temperature"] != settings.temperature:
+            raise InputError(
+                f"{where}.temperature: the distributions would be kept at {settings.temperature:g}, but {method} compares "
+                f"them at {options['temperature']:g}; fix: temperature: {options['temperature']:g} here, or methods.{method}"
+            )
 
     def _student(self, cell: Cell) -> Artifact:
         import dskd.methods
@@ -89,6 +104,17 @@ class GraphBuilder:
         data = self.artifacts.data(self.matrix.training.data, cell.student, cell.teacher, training["max_length"])
         student = self.artifacts.model(cell.student)
         teacher = self.artifacts.model(cell.teacher) if method.needs_teacher else None
+        settings, signal, launch = self.matrix.teacher_signal, None, self._launch_arguments()
+        if teacher is not None:
+            self._check_signal(cell.method, options)
+            if settings.kind != "live":
+                signal = self.artifacts.signal(
+                    cell.teacher,
+                    self.matrix.training.data,
+                    max_length=training["max_length"],
+                    dtype=training["dtype"],
+                    settings=settings,
+                )
         parts = {
             "code": CODE_VERSIONS["train"],
             "method": cell.method,
@@ -98,6 +124,10 @@ class GraphBuilder:
             "student": student.parts,
             "teacher": teacher.parts if teacher else None,
             "data": data.parts,
+            # The teacher, the data and the dtype of a signal stand above; this is what is left of it.
+            "signal": _signal_parts(settings) if teacher else None,
+            # A step takes batch_size × gradient_accumulation_steps examples of each.
+            "processes": launch["processes"],
         }
         folder = train_folder(cell.folder)
         record_cell = RecordCell(teacher=cell.teacher, student=cell.student, method=cell.method, seed=cell.seed)
@@ -117,10 +147,33 @@ class GraphBuilder:
                 "method_options": options,
                 "training": training,
                 "seed": cell.seed,
+                "signal": self._signal_arguments(signal) if signal else None,
+                "launch": launch,
             },
         )
-        needs = dict.fromkeys([*data.needs, *student.needs, *(teacher.needs if teacher else ())])
+        needs = dict.fromkeys(
+            need for artifact in (data, student, teacher, signal) if artifact for need in artifact.needs
+        )
         return Artifact(self.artifacts.root / folder / "model", parts, self.artifacts.add(Node(spec, tuple(needs))))
+
+    def _launch_arguments(self) -> dict[str, Any]:
+        """The matrix's `launch`, with the configuration's own number of processes where the matrix gives none."""
+        launch = self.matrix.launch.model_dump()
+        if launch["accelerate_config"] is not None:
+            from dskd.launch import configuration_file
+
+            path = configuration_file(launch["accelerate_config"]).resolve()
+            launch["accelerate_config"] = str(path)
+            settings = yaml.safe_load(path.read_text(encoding="utf-8"))
+            if launch["processes"] is None and isinstance(settings, dict):
+                launch["processes"] = settings.get("num_processes")
+        launch["processes"] = launch["processes"] or 1
+        return launch
+
+    def _signal_arguments(self, signal: Artifact) -> dict[str, Any]:
+        """Where a signal lies, and what it takes to make it again where its files turn out damaged."""
+        spec = self.artifacts.nodes[signal.needs[0]].spec
+        return {"folder": spec.folder, **spec.arguments}
 
     def _evaluation(self, cell: Cell, model: Artifact, tasks: Sequence[str]) -> None:
         from harness import tasks as known_tasks
@@ -186,3 +239,7 @@ class GraphBuilder:
 
         # The test sets are generated where they are needed, so an evaluation reads the world's version and not its files.
         return {"version": SMALL_WORLD_VERSION}
+
+
+def _signal_parts(settings: SignalSettings) -> dict[str, Any]:
+    return settings.options if settings.kind == "live" else {**settings.options, "version": CODE_VERSIONS["signal"]}

@@ -235,6 +235,43 @@ class Evaluation(Strict):
     score_teachers: bool = True
 
 
+class SignalSettings(Strict):
+    """What a teacher hands to its students, and how it is kept.
+
+    `hidden_states` and `top_k` are computed once for each teacher and data set and shared by all students, methods and seeds;
+    `live` runs the teacher again in every training. `stored_dtype` belongs to `hidden_states` (`same`: equal to a live teacher),
+    `k` and `temperature` to `top_k`: the k most probable tokens of each distribution, at the temperature of the methods that
+    learn from it.
+    """
+
+    kind: Literal["hidden_states", "top_k", "live"] = "hidden_states"
+    stored_dtype: Literal["same", "float16", "bfloat16"] = "same"
+    k: int = Field(default=64, ge=1)
+    temperature: float = Field(default=2.0, gt=0, allow_inf_nan=False)
+
+    @model_validator(mode="after")
+    def _only_what_the_kind_has(self) -> SignalSettings:
+        for key in sorted(self.model_fields_set - {"kind", *self.options}):
+            raise ValueError(f"`{key}` means nothing with kind: {self.kind}; leave it out")
+        return self
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """What can change the signal, for an identity and as the options of `dskd.signals`."""
+        has = {"hidden_states": ("stored_dtype",), "top_k": ("k", "temperature"), "live": ()}[self.kind]
+        return {"kind": self.kind, **{key: getattr(self, key) for key in has}}
+
+
+class Launch(Strict):
+    """How many processes train one student, and an `accelerate` configuration for them: a name that ships, or a file.
+
+    Without either, one process; with a configuration alone, as many as it says.
+    """
+
+    processes: int | None = Field(default=None, ge=1)
+    accelerate_config: str | None = None
+
+
 class Matrix(Strict):
     schema_version: Literal[1]
     name: Name
@@ -244,6 +281,8 @@ class Matrix(Strict):
     pairs: list[Pair] = Field(min_length=1)
     methods: dict[Name, dict[str, Any]] = Field(default_factory=dict)
     training: Training
+    teacher_signal: SignalSettings = SignalSettings()
+    launch: Launch = Launch()
     seeds: list[Annotated[int, Field(ge=0)]] = Field(min_length=1)
     tasks: dict[Name, TaskSettings]  # {} trains without evaluating
     evaluation: Evaluation = Evaluation()

@@ -7,10 +7,10 @@ import os
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import yaml
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from dskd.errors import InputError
@@ -179,10 +179,12 @@ def dotted(location: Sequence[Any]) -> str:
     return ".".join(str(part) for part in location)
 
 
-def explain(error: ValidationError, path: Path, prefix: Sequence[Any] = (), known: Sequence[str] = ()) -> str:
+def explain(
+    error: ValidationError, path: Path, prefix: Sequence[Any] = (), model: type[BaseModel] | None = None
+) -> str:
     """The first mistake that pydantic found, as `FILE: key.path: what is wrong; fix`.
 
-    `prefix` is where the checked part stands in the file; `known` its keys, for models of `dskd` that forbid unknown ones.
+    `prefix` is where the checked part stands in the file; `model` what checked it, for those of `dskd` that forbid unknown keys.
     """
     details: ErrorDetails = error.errors()[0]
     location = [*prefix, *_without_tags(details["loc"])]
@@ -192,7 +194,7 @@ def explain(error: ValidationError, path: Path, prefix: Sequence[Any] = (), know
         location.append(context["key"])
         message = f"unknown key{context['hint']}"
     elif kind == "extra_forbidden":
-        message = f"unknown key{did_you_mean(str(details['loc'][-1]), known)}"
+        message = f"unknown key{did_you_mean(str(details['loc'][-1]), _keys_at(model, details['loc'][:-1]))}"
     elif kind == "missing":
         message = "is missing; add it"
     elif kind == "value_error":
@@ -204,6 +206,15 @@ def explain(error: ValidationError, path: Path, prefix: Sequence[Any] = (), know
     else:
         message = f"{details['msg'][0].lower()}{details['msg'][1:]}, not {_short(details['input'])}"
     return f"{path}: {dotted(location)}: {message}" if location else f"{path}: {message}"
+
+
+def _keys_at(model: type[BaseModel] | None, location: Sequence[Any]) -> list[str]:
+    """The keys of the model that stands at a place inside another."""
+    for part in location:
+        annotation = model.model_fields[part].annotation if model is not None else None
+        inner = (annotation, *get_args(annotation))  # the model itself, or one that may be None
+        model = next((one for one in inner if isinstance(one, type) and issubclass(one, BaseModel)), None)
+    return list(model.model_fields) if model is not None else []
 
 
 def _without_tags(location: Sequence[Any]) -> list[Any]:
@@ -280,7 +291,7 @@ def _check_options(matrix: Matrix, path: Path) -> None:
         try:
             options_class.model_validate(options)
         except ValidationError as error:
-            raise InputError(explain(error, path, ("methods", name), list(options_class.model_fields))) from None
+            raise InputError(explain(error, path, ("methods", name), options_class)) from None
     _check_training(matrix.training, path, ("training",))
     for name, model in matrix.models.items():
         for index, stage in enumerate(_stages(model)):
@@ -288,6 +299,13 @@ def _check_options(matrix: Matrix, path: Path) -> None:
     for name in matrix.tasks:
         if name not in harness.tasks.names():
             raise InputError(f"{path}: tasks.{name}: no task '{name}'{did_you_mean(name, harness.tasks.names())}")
+    if matrix.launch.accelerate_config is not None:
+        from dskd.launch import configuration_file
+
+        try:
+            configuration_file(matrix.launch.accelerate_config)
+        except InputError as error:
+            raise InputError(f"{path}: launch.accelerate_config: {error}") from None
     engines = ["auto", *harness.engines.names()]
     if matrix.evaluation.engine not in engines:
         name = matrix.evaluation.engine
@@ -302,7 +320,7 @@ def _check_training(training: Training, path: Path, where: Sequence[Any]) -> Non
     try:
         TrainingOptions.model_validate(training.options)
     except ValidationError as error:
-        raise InputError(explain(error, path, where, list(TrainingOptions.model_fields))) from None
+        raise InputError(explain(error, path, where, TrainingOptions)) from None
 
 
 # --- which part of it -----------------------------------------------------------------------------------------------------------

@@ -6,8 +6,9 @@ nothing to do.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 from dskd.errors import InputError
 from harness.plan import Plan, PlannedJob
@@ -56,9 +57,34 @@ def _check_data(plan: Plan, job: PlannedJob) -> None:
             load_examples(examples)
         else:
             apply_templates(examples, arguments["prompt"], arguments["output"])
-    for side in ("student", "teacher"):
-        if arguments[side] and not _is_own(plan, Path(arguments[side])):
-            load_tokenizer(Path(arguments[side]))
+    tokenizers = {
+        side: load_tokenizer(Path(arguments[side]))
+        for side in ("student", "teacher")
+        if arguments[side] and not _is_own(plan, Path(arguments[side]))
+    }
+    if len(tokenizers) == 2 and _needed_by_distillation(plan, job):
+        _check_shared_tokens(plan, job, tokenizers)
+
+
+def _needed_by_distillation(plan: Plan, data: PlannedJob) -> bool:
+    return any(data.spec.id in job.needs and job.spec.arguments.get("teacher") for job in plan.to_run)
+
+
+def _check_shared_tokens(plan: Plan, job: PlannedJob, tokenizers: Mapping[str, Any]) -> None:
+    """InputError for two vocabularies without a common token: no method could carry anything from one to the other."""
+    from dskd.vocabulary import Vocabulary, share_vocabulary
+
+    teacher, student = (Vocabulary.from_tokenizer(tokenizers[side]) for side in ("teacher", "student"))
+    shared = share_vocabulary(teacher, student)
+    # The ends of sequence are paired by their role; they alone say nothing.
+    if any(teacher.tokens[k] is not None for k in shared.teacher_ids.tolist()):
+        return
+    cell = next(o.cell for j in plan.to_run for o in j.spec.outputs if job.spec.id in j.needs and o.cell is not None)
+    index = next(i for i, p in enumerate(plan.matrix.pairs) if p.student == cell.student and p.teacher == cell.teacher)
+    raise InputError(
+        f"{plan.source}: pairs.{index}: teacher '{cell.teacher}' ({teacher.size:,} tokens) and student '{cell.student}' "
+        f"({student.size:,} tokens) have no token in common; fix: use a student whose tokenizer covers the same text"
+    )
 
 
 def _is_own(plan: Plan, path: Path) -> bool:

@@ -65,18 +65,26 @@ class MetricValue(BaseModel):
 
 
 class Cost(BaseModel):
-    """What it took, as measured by the job. Times in seconds; memory in bytes, of the job's process at its peak.
+    """What it took, as measured by the job. Times in seconds; memory in bytes, of the job's largest process at its peak.
 
-    `train_seconds` includes `teacher_seconds`, the part spent in the teacher. `tokens`: trained on (counted as often as seen), or
-    generated. `peak_memory` is resident memory; `peak_device_memory` that of a GPU, null without one. A training that was resumed
-    measured only its last part: its times and tokens are null, and `reason` says so.
+    `train_seconds` includes `teacher_seconds`, the part spent in the teacher. `teacher_examples`: examples that the teacher was run
+    on in this job. `signal_seconds`, `signal_examples`: what the teacher's signal took once; every training that read it has the
+    same numbers, so they are never to be added up. `tokens`: trained on (counted as often as seen), or generated.
+    `processes`: that trained together; counts are of all of them, times of the first. `peak_memory` is resident memory;
+    `peak_device_memory` that of a GPU, null without one. A training that was resumed measured only its last part: its
+    times and counts are null, and `reason` says so.
     """
 
     model_config = _STRICT
     train_seconds: FiniteFloat | None = None
     teacher_seconds: FiniteFloat | None = None
+    teacher_examples: int | None = None
+    signal_seconds: FiniteFloat | None = None
+    signal_examples: int | None = None
     wall_seconds: FiniteFloat | None = None
     tokens: int | None = None
+    tokens_per_second: FiniteFloat | None = None
+    processes: int | None = None
     peak_memory: int | None = None
     peak_device_memory: int | None = None
     memory_unit: Literal["bytes"] = "bytes"

@@ -10,6 +10,7 @@ from pydantic import ValidationError
 
 import dskd.methods
 from dskd.errors import InputError
+from dskd.launch import configuration_file
 from dskd.training import TrainingOptions
 from harness.graph import GraphBuilder
 from harness.identity import FileHashes
@@ -29,6 +30,8 @@ def single_plan(
     method: str,
     method_options: Mapping[str, str],
     training: Mapping[str, Any],
+    signal: Mapping[str, Any],
+    launch: Mapping[str, Any],
     seed: int,
     limit: int | None,
     output: Path,
@@ -36,6 +39,7 @@ def single_plan(
 ) -> Plan:
     """The plan of one training into `output`.
 
+    `signal` and `launch` are the parts `teacher_signal` and `launch` of a matrix, but the teacher runs live unless asked otherwise.
     InputError for what is wrong with any option, and where `output` holds something else already, unless `overwrite`.
     """
     if method not in dskd.methods.METHODS:
@@ -43,6 +47,12 @@ def single_plan(
     if teacher is None and dskd.methods.get(method).needs_teacher:
         raise InputError(f"--method {method}: needs a teacher; give --teacher DIR")
     _check_options(method, method_options, training)
+    signal = _signal_settings(method, method_options, signal)
+    if "accelerate_config" in launch:
+        try:
+            configuration_file(launch["accelerate_config"])
+        except InputError as error:
+            raise InputError(f"--accelerate-config {error}") from None
     if not data.is_file():
         raise InputError(f"--data {data}: no such file; correct the path")
     hashes = FileHashes()
@@ -64,6 +74,8 @@ def single_plan(
             "pairs": [{"teacher": "teacher", "student": "student", "methods": [method]}],
             "methods": {method: dict(method_options)},
             "training": {"data": "data", **training},
+            "teacher_signal": signal,
+            "launch": dict(launch),
             "seeds": [seed],
             "tasks": {},
             "evaluation": {"score_teachers": False},
@@ -106,4 +118,26 @@ def _check_options(method: str, method_options: Mapping[str, str], training: Map
         TrainingOptions.model_validate(dict(training))
     except ValidationError as error:
         first = error.errors()[0]
-        raise InputError(f"--{str(first['loc'][0]).replace('_', '-')}: {first['msg']}; correct it") from None
+        option = "-".join(str(part).replace("_", "-") for part in first["loc"])
+        message = first["msg"].removeprefix("Value error, ")
+        raise InputError(f"--{option}: {message}; correct it" if option else message) from None
+
+
+def _signal_settings(method: str, method_options: Mapping[str, str], asked: Mapping[str, Any]) -> dict[str, Any]:
+    """The part `teacher_signal` of a matrix; top-k distributions are kept at the method's temperature."""
+    settings = {"kind": "live", **asked}
+    kind = settings["kind"]
+    chosen = dskd.methods.get(method)
+    if kind == "live" or not chosen.needs_teacher:
+        if len(settings) > 1:
+            raise InputError("--signal-dtype and --signal-k go with --signal-kind hidden_states or top_k; add it")
+        return settings
+    if kind not in chosen.signals:
+        raise InputError(
+            f"--signal-kind {kind}: {method} cannot learn from it; use one of live, {', '.join(chosen.signals)}"
+        )
+    if kind == "top_k":
+        settings["temperature"] = chosen.Options.model_validate(dict(method_options)).model_dump()["temperature"]
+    elif "k" in settings:
+        raise InputError("--signal-k goes with --signal-kind top_k; leave it out")
+    return settings

@@ -52,6 +52,13 @@ class LazyGroup(click.Group):
             command = error.ctx.command_path if error.ctx else "harness"
             click.echo(f"error: {error.format_message()} See {command} --help.", err=True)
             ctx.exit(2)
+        except OSError as error:
+            from harness.failures import is_disk_full, reason_of
+
+            if not is_disk_full(error):
+                raise
+            click.echo(f"error: {reason_of(error)}", err=True)
+            ctx.exit(1)
         except (KeyboardInterrupt, click.Abort):
             click.echo("interrupted; everything that was done is kept, run the same command to go on", err=True)
             ctx.exit(130)

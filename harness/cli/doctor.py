@@ -61,13 +61,15 @@ def _packages() -> Iterator[Finding]:
         missing = version is None or importlib.util.find_spec(name) is None
         fix = "pip install dskd-harness" if missing else ""
         yield Finding("FAIL" if missing else "ok", name, version or "not installed", fix)
-    version = package_version("vllm")
-    if version is None:
-        yield Finding(
-            "warn", "vllm", "not installed: transformers generates, slower", "pip install 'dskd-harness[vllm]'"
-        )
-    else:
-        yield Finding("ok", "vllm", version)
+    useful = {
+        "vllm": ("transformers generates, slower", "pip install 'dskd-harness[vllm]'"),
+        "peft": ("no LoRA students or teachers", "pip install peft"),
+    }
+    for name, (without, fix) in useful.items():
+        version = package_version(name)
+        missing = version is None
+        found = f"not installed: {without}" if missing else version
+        yield Finding("warn" if missing else "ok", name, str(found), fix if missing else "")
 
 
 def _torch() -> Iterator[Finding]:

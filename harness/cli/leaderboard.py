@@ -34,7 +34,9 @@ The table is a function of the records (result.json files under DIR) alone."""
     type=click.Choice(["md", "csv", "tex", "html", "json"]),
     help="How to print it.",
 )
-@click.option("--costs", is_flag=True, help="Also what the trainings took: time, tokens, memory.")
+@click.option(
+    "--costs", is_flag=True, help="Also what the trainings took: their time, the teacher's, tokens/s, memory."
+)
 @click.option("--check", is_flag=True, help="Exit with 1 if a record is missing, broken, or of a failure.")
 @click.pass_context
 def command(context: click.Context, results: Path, form: str, costs: bool, check: bool) -> None:

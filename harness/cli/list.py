@@ -70,6 +70,7 @@ def _methods() -> list[dict[str, Any]]:
             "paper": method.paper,
             "vocabulary": method.vocabulary,
             "needs_teacher": method.needs_teacher,
+            "signals": list(method.signals) if method.needs_teacher else [],
             "options": [f"{option}={field.default}" for option, field in method.Options.model_fields.items()],
         }
         for name, method in METHODS.items()

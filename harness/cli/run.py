@@ -140,6 +140,7 @@ def _print_results(plan: Plan) -> None:
     click.echo(f"Records:  {plan.root}/cells/<cell>/eval/<task>@v<version>/result.json, samples.jsonl beside it")
     click.echo(f"Logs:     {plan.root}/cells/<cell>/{{train,eval/<task>@v<version>}}/log.txt")
     click.echo(f"Students: {plan.root}/cells/<teacher>__<student>/<method>/seed<k>/train/model")
+    click.echo(f"Costs:    harness leaderboard --results {plan.root} --costs")
 
 
 def print_left_out(plan: Plan) -> None:

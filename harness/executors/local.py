@@ -17,6 +17,7 @@ from types import FrameType
 
 from harness.environment import cores
 from harness.executors import Outcome, Reporter
+from harness.failures import reason_of, reason_of_exit
 from harness.jobs.__main__ import PARENT_DESCRIPTOR
 from harness.jobs.context import PROGRESS_DESCRIPTOR
 from harness.plan import PlannedJob
@@ -38,6 +39,7 @@ class _Running:
     progress: int  # we read
     parent: int  # we keep it open: the job ends when it closes
     log: Path
+    reason: str = ""  # what the job said through its channel, for when it cannot write it down
     started: float = field(default_factory=time.monotonic)
     buffer: bytes = b""
 
@@ -92,18 +94,25 @@ class Executor:
                 del waiting[key]
             elif len(self._running) < self._jobs and not any(n in waiting or n in self._running for n in job.needs):
                 del waiting[key]
-                self._start(job)
+                try:
+                    self._start(job)
+                except OSError as error:
+                    self._end(job, Outcome("failed", f"could not be started: {reason_of(error)}"))
 
     def _start(self, job: PlannedJob) -> None:
         store = Store(Path(job.spec.root))
         folder = store.root / job.spec.folder
         folder.mkdir(parents=True, exist_ok=True)
         spec = store.write_spec(job.spec.id, job.spec.model_dump_json(indent=2))
-        progress_read, progress_write = os.pipe()
-        parent_read, parent_write = os.pipe()
-        environment = {PROGRESS_DESCRIPTOR: str(progress_write), PARENT_DESCRIPTOR: str(parent_read)}
         log = folder / LOG
-        with log.open("ab") as stream:
+        with log.open("ab") as stream, contextlib.ExitStack() as theirs, contextlib.ExitStack() as ours:
+            progress_read, progress_write = os.pipe()
+            parent_read, parent_write = os.pipe()
+            theirs.callback(os.close, progress_write)
+            theirs.callback(os.close, parent_read)
+            ours.callback(os.close, progress_read)
+            ours.callback(os.close, parent_write)
+            environment = {PROGRESS_DESCRIPTOR: str(progress_write), PARENT_DESCRIPTOR: str(parent_read)}
             process = subprocess.Popen(
                 [sys.executable, "-m", "harness.jobs", str(spec)],
                 stdin=subprocess.DEVNULL,
@@ -113,8 +122,7 @@ class Executor:
                 pass_fds=(progress_write, parent_read),
                 start_new_session=True,
             )
-        os.close(progress_write)
-        os.close(parent_read)
+            ours.pop_all()  # kept open as long as the job runs
         os.set_blocking(progress_read, False)
         self._running[job.spec.id] = _Running(job, process, progress_read, parent_write, log)
         self._selector.register(progress_read, selectors.EVENT_READ, job.spec.id)
@@ -124,21 +132,32 @@ class Executor:
         """Wait a moment for news, and pass it on."""
         for key, _ in self._selector.select(timeout=0.1):
             running = self._running[key.data]
-            chunk = os.read(running.progress, 65536)
-            if not chunk:
+            if not self._hear(running):
                 self._selector.unregister(running.progress)
-                continue
-            *lines, running.buffer = (running.buffer + chunk).split(b"\n")
-            for line in lines:
-                self._reporter.progress(running.job, json.loads(line))
         if not self._selector.get_map():
             time.sleep(0.05)  # every channel is closed: the jobs are about to end
+
+    def _hear(self, running: _Running) -> bool:
+        """Pass on what a job says now; False where it has closed its channel."""
+        try:
+            chunk = os.read(running.progress, 65536)
+        except BlockingIOError:
+            return True
+        *lines, running.buffer = (running.buffer + chunk).split(b"\n")
+        for line in lines:
+            event = json.loads(line)
+            if event["event"] == "failed":
+                running.reason = event["reason"]
+            else:
+                self._reporter.progress(running.job, event)
+        return bool(chunk)
 
     def _reap(self) -> None:
         for key, running in list(self._running.items()):
             code = running.process.poll()
             if code is None:
                 continue
+            self._hear(running)  # its last words
             del self._running[key]
             self._close(running)
             seconds = time.monotonic() - running.started
@@ -198,6 +217,8 @@ def _job_environment(jobs: int, offline: bool) -> dict[str, str]:
 
 def _failure(running: _Running, code: int) -> str:
     """Why a job failed, in one line: what it said itself, or how it was ended."""
+    if running.reason:
+        return running.reason
     store = Store(Path(running.job.spec.root))
     for output in running.job.spec.outputs:
         state, manifest = store.output(output.folder).state()
@@ -205,7 +226,4 @@ def _failure(running: _Running, code: int) -> str:
             return manifest.error
     lines = [line for line in running.log.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
     last = f"; last line of its log: {lines[-1].strip()}" if lines else ""
-    if code < 0:
-        hint = " (often: out of memory)" if code == -signal.SIGKILL else ""
-        return f"ended by {signal.Signals(-code).name}{hint}{last}"
-    return f"exit code {code}{last}"
+    return f"{reason_of_exit(code)}{last}"

@@ -5,11 +5,11 @@ Exit codes: 0 done (or found done), 1 failed, 2 failed because of what the user 
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import os
 import signal
 import sys
-import textwrap
 import threading
 import traceback
 from pathlib import Path
@@ -17,6 +17,7 @@ from pathlib import Path
 from filelock import Timeout
 
 from dskd.errors import InputError
+from harness.failures import reason_of
 from harness.jobs.context import JobContext, ProgressChannel
 from harness.jobs.spec import JobSpec, OutputSpec
 from harness.store import Store
@@ -29,6 +30,14 @@ def main(spec_path: str) -> int:
     _die_with_parent()
     spec = JobSpec.model_validate_json(Path(spec_path).read_text(encoding="utf-8"))
     progress = ProgressChannel()
+    try:
+        return _alone(spec, progress)
+    except OSError as error:
+        return _fail(error, progress, None)
+
+
+def _alone(spec: JobSpec, progress: ProgressChannel) -> int:
+    """Run a job once no other run is doing it."""
     store = Store(Path(spec.root))
     lock = store.lock(spec.folder)
     try:
@@ -60,28 +69,34 @@ def _run(spec: JobSpec, store: Store, pending: list[OutputSpec], progress: Progr
         for output in pending:
             store.output(output.folder).begin(spec.kind, spec.title, output.identity, fresh=spec.fresh)
     except InputError as error:
-        print(f"error: {error}", file=sys.stderr, flush=True)
-        return 2
+        return _fail(error, progress, None)
     progress.send(event="started")
     job = JobContext(spec, pending, progress)
     try:
         importlib.import_module(spec.runner).run(job)
         if job.pending:
             raise RuntimeError(f"{spec.runner} ended without finishing {', '.join(o.folder for o in job.pending)}")
-    except InputError as error:
-        print(f"error: {error}", file=sys.stderr, flush=True)
-        job.fail(str(error))
-        return 2
     except Exception as error:
-        traceback.print_exc()
-        job.fail(f"{type(error).__name__}: {_one_line(error)}")
-        return 1
+        return _fail(error, progress, job)
     return 0
 
 
-def _one_line(error: Exception) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return textwrap.shorten(lines[0], 300, placeholder=" …") if lines else "no message"
+def _fail(error: Exception, progress: ProgressChannel, job: JobContext | None) -> int:
+    """The exit code of a job that failed, its reason told.
+
+    The reason goes to whoever started the job first, and then into log, record and manifest: a full disk may have no room for them.
+    """
+    reason = reason_of(error)
+    progress.send(event="failed", reason=reason)
+    mistake = isinstance(error, InputError)
+    with contextlib.suppress(OSError):
+        if not mistake:
+            traceback.print_exc()
+        print(f"error: {reason}", file=sys.stderr, flush=True)
+    if job is not None:
+        with contextlib.suppress(OSError):
+            job.fail(reason)
+    return 2 if mistake else 1
 
 
 def _die_with_parent() -> None:

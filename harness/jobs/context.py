@@ -71,11 +71,12 @@ class JobContext:
 
     def cost(self, **measured: Any) -> Cost:
         """The cost so far: what the caller measured, and the memory of this process."""
-        return Cost(
-            **{"wall_seconds": round(self.seconds(), 3), **measured},
-            peak_memory=peak_memory(),
-            peak_device_memory=peak_device_memory(),
-        )
+        own = {
+            "wall_seconds": round(self.seconds(), 3),
+            "peak_memory": peak_memory(),
+            "peak_device_memory": peak_device_memory(),
+        }
+        return Cost(**{**own, **measured})
 
     def finish(
         self,

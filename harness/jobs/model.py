@@ -75,15 +75,21 @@ def make_start(recipe: Mapping[str, Any], seed: int, output: Path) -> None:
         new_model(recipe["config"], Path(recipe["tokenizer"]), seed, output)
 
 
-def training_cost(job: JobContext, reports: Sequence[Mapping[str, Any]]) -> Cost:
-    """The cost of trainings from their reports; null, with the reason, where one was resumed and so measured in part only."""
+def training_cost(job: JobContext, reports: Sequence[Mapping[str, Any]], **measured: Any) -> Cost:
+    """The cost of trainings from their reports, and what else was measured.
+
+    Null, with the reason, where one was resumed and so measured in part only.
+    """
     resumed = [report["resumed_from_step"] for report in reports if report["resumed_from_step"]]
     if resumed:
         reason = f"resumed at step {resumed[0]}: only the rest was measured"
-        return job.cost(wall_seconds=None, reason=reason)
-    return job.cost(
-        **{key: sum(report[key] for report in reports) for key in ("train_seconds", "teacher_seconds", "tokens")}
-    )
+        return job.cost(**{**measured, "teacher_examples": None}, wall_seconds=None, reason=reason)
+    sums = {
+        key: sum(report[key] for report in reports)
+        for key in ("train_seconds", "teacher_seconds", "teacher_examples", "tokens")
+    }
+    speed = sums["tokens"] / sums["train_seconds"] if sums["train_seconds"] else None
+    return job.cost(**{**sums, "tokens_per_second": speed, **measured})
 
 
 def training_progress(job: JobContext, stage: str) -> Any:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 from dskd.errors import InputError
@@ -39,7 +39,10 @@ class Row:
 
 @dataclass(frozen=True)
 class CostRow:
-    """What a method cost for one pair, as the mean over its seeds; memory in bytes."""
+    """What a method cost for one pair, as the mean over its seeds; memory in bytes.
+
+    `signal_seconds` and `signal_examples` are what the teacher's signal took once for all that read it, no part of these trainings.
+    """
 
     teacher: str
     student: str
@@ -47,8 +50,16 @@ class CostRow:
     seeds: int
     train_seconds: float | None
     teacher_seconds: float | None
+    teacher_examples: float | None
+    signal_seconds: float | None
+    signal_examples: float | None
     tokens: float | None
+    tokens_per_second: float | None
     peak_memory: float | None
+    peak_device_memory: float | None
+
+
+COST_FIELDS = tuple(field.name for field in fields(CostRow))[4:]
 
 
 @dataclass
@@ -179,16 +190,12 @@ def _costs(group: Sequence[Record]) -> CostRow:
         known = [value for value in values if value is not None]
         return round(sum(known) / len(known), 3) if known else None
 
-    costs = [record.cost for record in group]
     return CostRow(
         teacher=group[0].cell.teacher,
         student=str(group[0].cell.student),
         method=group[0].cell.method,
         seeds=len(group),
-        train_seconds=mean(cost.train_seconds for cost in costs),
-        teacher_seconds=mean(cost.teacher_seconds for cost in costs),
-        tokens=mean(cost.tokens for cost in costs),
-        peak_memory=mean(cost.peak_memory for cost in costs),
+        **{name: mean(getattr(record.cost, name) for record in group) for name in COST_FIELDS},
     )
 
 

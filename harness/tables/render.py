@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, fields
 
 from harness.matrix import TEACHER_METHOD
-from harness.tables.leaderboard import CostRow, Leaderboard, Row
+from harness.tables.leaderboard import COST_FIELDS, CostRow, Leaderboard, Row
 
 DASH = "–"
 
@@ -66,22 +66,35 @@ def _cost_grid(title: str, rows: Sequence[CostRow]) -> Grid:
     def number(value: float | None, digits: int = 1, scale: float = 1.0) -> str:
         return DASH if value is None else f"{value / scale:,.{digits}f}"
 
-    header = ["method", "seeds", "training (s)", "of it teacher (s)", "tokens", "peak memory (MiB)"]
+    on_gpu = any(row.peak_device_memory is not None for row in rows)
+    header = ["method", "seeds", "training (s)", "of it teacher (s)", "shared signal (s)", "tokens", "tokens/s"]
+    header += ["peak memory (MiB)", *(["peak GPU memory (MiB)"] if on_gpu else [])]
     lines = [
         [
             row.method,
             str(row.seeds),
             number(row.train_seconds),
             number(row.teacher_seconds),
+            number(row.signal_seconds),
             number(row.tokens, 0),
+            number(row.tokens_per_second, 0),
             number(row.peak_memory, 0, 2**20),
+            *([number(row.peak_device_memory, 0, 2**20)] if on_gpu else []),
         ]
         for row in sorted(rows, key=lambda row: (row.method != "sft", row.method))
     ]
     return Grid(title, header, lines)
 
 
-_LEGEND = "Score 0–100 [95 % interval]; several seeds: mean ± standard deviation of the seeds."
+_SCORES = "Score 0–100 [95 % interval]; several seeds: mean ± standard deviation of the seeds."
+_COSTS = (
+    "Costs: means over the seeds. The shared signal is the teacher's: computed once for all the trainings that show it, "
+    "and no part of their own times."
+)
+
+
+def _legend(costs: bool) -> str:
+    return f"{_SCORES} {_COSTS}" if costs else _SCORES
 
 
 def markdown(board: Leaderboard, costs: bool = False) -> str:
@@ -96,7 +109,7 @@ def markdown(board: Leaderboard, costs: bool = False) -> str:
             f"| {rule} |", f"|-{rule}-|"
         )
         parts.append(f"### {_md_escape(grid.title)}\n\n{table}\n")
-    parts.append(_LEGEND + "\n")
+    parts.append(_legend(costs) + "\n")
     if board.notes:
         parts.append("".join(f"- {_md_escape(note)}\n" for note in board.notes))
     return "\n".join(parts)
@@ -115,7 +128,7 @@ def latex(board: Leaderboard, costs: bool = False) -> str:
         columns = "l" * len(grid.header)
         body = "\n".join([rf"\begin{{tabular}}{{{columns}}}", r"\toprule", header, r"\midrule", *lines])
         parts.append(f"% {grid.title}\n{body}\n\\bottomrule\n\\end{{tabular}}\n")
-    notes = "".join(f"% {note}\n" for note in (_LEGEND, *board.notes))
+    notes = "".join(f"% {note}\n" for note in (_legend(costs), *board.notes))
     return "\n".join(parts) + notes
 
 
@@ -147,7 +160,7 @@ def html_page(board: Leaderboard, costs: bool = False) -> str:
         '<!doctype html>\n<html lang="en">\n<head><meta charset="utf-8"><title>Leaderboard</title>'
         f"<style>{style}</style></head>\n<body>\n<h1>Leaderboard</h1>\n"
         + "\n".join(parts)
-        + f"\n<p>{html.escape(_LEGEND)}</p>\n<ul>{notes}</ul>\n</body>\n</html>\n"
+        + f"\n<p>{html.escape(_legend(costs))}</p>\n<ul>{notes}</ul>\n</body>\n</html>\n"
     )
 
 
@@ -155,7 +168,7 @@ def csv_text(board: Leaderboard, costs: bool = False) -> str:
     """A line a row; with `costs` the pair's and method's costs in further columns."""
     stream = io.StringIO()
     names = [field.name for field in fields(Row) if field.name != "ci95"]
-    cost_names = ["train_seconds", "teacher_seconds", "tokens", "peak_memory"] if costs else []
+    cost_names = COST_FIELDS if costs else ()
     writer = csv.writer(stream, lineterminator="\n")
     writer.writerow([*names, "ci95_low", "ci95_high", *cost_names])
     known = {(row.teacher, row.student, row.method): asdict(row) for row in board.costs}

@@ -113,3 +113,101 @@ def test_two_processes_give_the_losses_and_weights_of_one(trained, case):
         torch.testing.assert_close(held[name], value, rtol=1e-4, atol=2e-5, msg=lambda m, n=name: f"{n}: {m}")
         assert torch.equal(held[name], other[name]), name
     assert any(name.startswith("projectors.") for name in held) == CASES[case][0].startswith("dskd")
+
+
+# Both processes see every token, so that nothing but the spread weights differs from one process with whole ones.
+SPREAD = """
+    import json, sys
+    from pathlib import Path
+    from types import SimpleNamespace
+    import datasets, torch
+    from accelerate import FullyShardedDataParallelPlugin
+    from accelerate.utils.fsdp_utils import fsdp2_prepare_model
+    from safetensors.torch import save_file
+    from torch.distributed.fsdp import FSDPModule, fully_shard
+    from torch.distributed.tensor import DTensor
+    from dskd import methods
+    from dskd.data import Collator
+    from dskd.models import load_model, load_tokenizer
+    from dskd.signals import LiveTeacher
+    from dskd.trainer import Distiller
+    from dskd.vocabulary import Vocabulary, share_vocabulary
+
+    world, output, spread = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3] == "spread"
+    if spread:
+        torch.distributed.init_process_group("gloo")
+
+    def shard(distiller, by_accelerate):
+        # The layers in groups of their own, and all else, head and projectors among it, in the outermost.
+        if by_accelerate:
+            # What Accelerator.prepare calls on GPUs; an Accelerator on a CPU would make DDP of it.
+            plugin = FullyShardedDataParallelPlugin(fsdp_version=2, auto_wrap_policy="transformer_based_wrap",
+                                                    reshard_after_forward=True, cpu_ram_efficient_loading=False)
+            state = SimpleNamespace(fsdp_plugin=plugin)
+            fsdp2_prepare_model(SimpleNamespace(state=state, mixed_precision="no", is_main_process=rank == 0,
+                                                device=torch.device("cpu")), distiller)
+        else:
+            for layer in distiller.student.model.layers:
+                fully_shard(layer)
+            fully_shard(distiller)
+        assert all(isinstance(layer, FSDPModule) for layer in distiller.student.model.layers)
+
+    rank = torch.distributed.get_rank() if spread else 0
+    vocabularies = [Vocabulary.from_tokenizer(load_tokenizer(world / name)) for name in ("cross", "teacher")]
+    data = datasets.load_from_disk(str(world / "cross-data"))
+    for method in ("sft", "dskd-v2", "dskd-v2-eta"):
+        for fused in (True, False):
+            torch.manual_seed(0)
+            student = load_model(world / "cross")
+            needs = methods.get(method).needs_teacher
+            signal = LiveTeacher(load_model(world / "teacher"), vocabularies[1].size) if needs else None
+            distiller = Distiller(student, methods.get(method)(), student_size=vocabularies[0].size, signal=signal,
+                                  shared=share_vocabulary(vocabularies[1], vocabularies[0]), fused=fused, chunk_tokens=16)
+            if spread:
+                shard(distiller, by_accelerate=fused)
+                assert isinstance(student.get_output_embeddings().weight, DTensor)
+            optimizer = torch.optim.SGD(distiller.parameters(), lr=0.5)
+            losses, seen = [], {}
+            for step in range(3):
+                batch = distiller.look_up(Collator()([data[k] for k in range(6 * step, 6 * step + 6)]))
+                distiller.method.begin_step(distiller.whole_student_head())
+                counts = distiller.counts(batch)
+                seen = {name: seen.get(name, 0) + float(count) for name, count in counts.items()}
+                loss, _ = distiller(batch, counts)
+                loss.backward()
+                losses.append(loss.item())
+                held = {f"gradient.{name}": p.grad for name, p in distiller.named_parameters() if p.grad is not None}
+                optimizer.step()
+                optimizer.zero_grad()
+            assert all(count > 0 for count in seen.values()), seen
+            held |= dict(distiller.named_parameters())
+            whole = {name: (v.full_tensor() if isinstance(v, DTensor) else v).detach().clone() for name, v in held.items()}
+            save_file(whole, output / f"{method}-{fused}-{rank}.safetensors")
+            (output / f"{method}-{fused}-{rank}.json").write_text(json.dumps(losses))
+    if spread:
+        torch.distributed.destroy_process_group()
+"""
+
+
+def test_spread_weights_give_the_loss_and_gradients_of_whole_ones(world, tmp_path):
+    script = tmp_path / "spread.py"
+    script.write_text(textwrap.dedent(SPREAD))
+    for name, processes in (("whole", 1), ("spread", 2)):
+        (tmp_path / name).mkdir()
+        _run(script, processes, world, tmp_path / name, name)
+    files = sorted((tmp_path / "whole").glob("*.safetensors"))
+    assert len(files) == 6
+    for path in files:
+        expected = load_file(path)
+        case = path.stem.removesuffix("-0")
+        for rank in (0, 1):
+            losses = json.loads((tmp_path / "spread" / f"{case}-{rank}.json").read_text())
+            assert losses == pytest.approx(json.loads(path.with_suffix(".json").read_text()), rel=1e-5)
+            ours = load_file(tmp_path / "spread" / f"{case}-{rank}.safetensors")
+            assert ours.keys() == expected.keys()
+            for name, value in expected.items():
+                torch.testing.assert_close(
+                    ours[name], value, rtol=1e-4, atol=1e-6, msg=lambda m, n=f"{case} {name}": f"{n}: {m}"
+                )
+        first, second = (load_file(tmp_path / "spread" / f"{case}-{rank}.safetensors") for rank in (0, 1))
+        assert all(torch.equal(first[name], second[name]) for name in first)

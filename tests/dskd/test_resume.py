@@ -69,9 +69,10 @@ def _half_written(output):
 
 
 def _kill_somewhere(process, pipe, output, chance, torn):
-    """Kill after one to five more steps: at any moment, or with `torn` in the middle of a checkpoint. False if done."""
+    """Kill after three to six more steps: at any moment, or with `torn` in the middle of a checkpoint. False if done."""
     try:
-        steps = [pipe.recv() for _ in range(chance.randint(1, 5))]
+        # Of three steps at least one is saved, so that every start gets further than the one before.
+        steps = [pipe.recv() for _ in range(chance.randint(3, 6))]
         limit = time.monotonic() + (10 if torn else chance.uniform(0, 0.1))
         while time.monotonic() < limit and process.is_alive() and not (torn and _half_written(output)):
             time.sleep(0)

@@ -89,6 +89,31 @@ MISTAKES = [
     (put("models", "a__b", value={"path": "x"}), "models.a__b: 'a__b' is not a name"),
     (drop("training"), "training: is missing; add it"),
     (put("schema_version", value=2), "schema_version: input should be 1"),
+    (
+        put("teacher_signal", value={"kind": "logits"}),
+        "teacher_signal.kind: input should be 'hidden_states', 'top_k' or",
+    ),
+    (put("teacher_signal", value={"k": 3}), "teacher_signal: `k` means nothing with kind: hidden_states; leave it out"),
+    (
+        put("teacher_signal", value={"kind": "live", "stored_dtype": "float16"}),
+        "teacher_signal: `stored_dtype` means nothing with kind: live; leave it out",
+    ),
+    (
+        put("teacher_signal", value={"kind": "top_k", "stored_dtype": "float16"}),
+        "teacher_signal: `stored_dtype` means nothing with kind: top_k; leave it out",
+    ),
+    (put("teacher_signal", value={"knd": "live"}), "teacher_signal.knd: unknown key; did you mean 'kind'?"),
+    (
+        put("teacher_signal", value={"kind": "top_k", "k": 0}),
+        "teacher_signal.k: input should be greater than or equal to 1",
+    ),
+    (put("launch", value={"processes": 0}), "launch.processes: input should be greater than or equal to 1"),
+    (
+        put("launch", value={"accelerate_config": "fsdp9"}),
+        "launch.accelerate_config: fsdp9: no such accelerate configuration; fix: give a file, or one of ddp-1x8",
+    ),
+    (put("training", "lora", value={"rank": 0}), "training.lora.rank: input should be greater than"),
+    (put("training", "lora", value={"rnk": 4}), "training.lora.rnk: unknown key; did you mean 'rank'?"),
     (put("models", "loop", value={"layers_of": "loop", "layers": 1}), "models.loop.layers_of: goes round in a circle"),
     (put("models", "part", value={"layers_of": "nobody", "layers": 1}), "models.part.layers_of: no model 'nobody'"),
     (

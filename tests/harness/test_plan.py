@@ -98,6 +98,7 @@ def test_a_changed_teacher_reaches_its_students_but_not_sft(tiny: Content, plan_
     found = reasons(plan_of(tiny))
     assert set(found) == {
         "model teacher",
+        "signal of teacher on student",
         "train teacher__same/kd/seed1",
         "train teacher__cross/dskd-v2-eta/seed1",
         "evaluate teacher/teacher",
@@ -214,15 +215,20 @@ def test_a_method_for_one_vocabulary_on_a_pair_with_two_names_both_models(
     tiny["pairs"][1]["methods"] = ["sft", "kd"]
     with pytest.raises(InputError) as caught:
         plan_of(tiny)
-    assert "pairs.1.methods: kd needs one vocabulary, but teacher 'teacher' and student 'cross'" in str(caught.value)
-    assert "dskd-v2-eta" in str(caught.value)
+    assert (
+        "pairs.1.methods: kd needs one vocabulary, but teacher 'teacher' (896 tokens) and student 'cross' (800 tokens) have "
+        "different ones; use a method for any two: dskd-v2-eta"
+    ) in str(caught.value)
 
 
-def tokenizer_folder(folder: Path, **vocabulary: int) -> Path:
+def tokenizer_folder(
+    folder: Path, *, config: Content | None = None, added: dict[str, int] | None = None, **vocabulary: int
+) -> Path:
     folder.mkdir()
-    (folder / "config.json").write_text(json.dumps({"num_hidden_layers": 2}))
-    (folder / "model.safetensors").write_bytes(b"")
-    (folder / "tokenizer.json").write_text(json.dumps({"model": {"vocab": vocabulary}, "added_tokens": []}))
+    (folder / "config.json").write_text(json.dumps({"num_hidden_layers": 2, **(config or {})}))
+    (folder / "model.safetensors").write_bytes(folder.name.encode())
+    tokens = [{"content": token, "id": k} for token, k in (added or {}).items()]
+    (folder / "tokenizer.json").write_text(json.dumps({"model": {"vocab": vocabulary}, "added_tokens": tokens}))
     return folder
 
 
@@ -236,8 +242,115 @@ def test_vocabularies_of_folders_are_compared_token_by_token(
     tiny["models"] = {"first": {"path": str(first)}, "second": {"path": str(same)}}
     plan_of(tiny)
     tiny["models"]["second"] = {"path": str(other)}
-    with pytest.raises(InputError, match="kd needs one vocabulary"):
+    with pytest.raises(InputError) as caught:
         plan_of(tiny)
+    assert (
+        "kd needs one vocabulary, but teacher 'first' (2 tokens) and student 'second' (2 tokens) have different ones "
+        "(id 0 is 'a' for the one and 'b' for the other); use a method for any two: "
+    ) in str(caught.value)
+
+
+def test_a_pair_of_two_sizes_is_named_with_the_tokens_and_the_rows_of_both(
+    tiny: Content, plan_of: Callable[..., Plan], tmp_path: Path
+) -> None:
+    first = tokenizer_folder(tmp_path / "first", config={"text_config": {"vocab_size": 8}}, a=0, b=1)
+    second = tokenizer_folder(tmp_path / "second", config={"vocab_size": 4}, a=0, b=1, c=2)
+    tiny["pairs"] = [{"teacher": "first", "student": "second", "methods": ["kd"]}]
+    tiny["models"] = {"first": {"path": str(first)}, "second": {"path": str(second)}}
+    with pytest.raises(InputError) as caught:
+        plan_of(tiny)
+    both = "teacher 'first' (2 tokens, a head of 8 rows) and student 'second' (3 tokens, a head of 4 rows)"
+    assert f"matrix.yaml: pairs.0.methods: kd needs one vocabulary, but {both} have different ones; use" in str(
+        caught.value
+    )
+
+
+def test_a_head_must_have_a_row_for_every_token_but_added_ones(
+    tiny: Content, plan_of: Callable[..., Plan], tmp_path: Path
+) -> None:
+    padded = tokenizer_folder(tmp_path / "padded", config={"vocab_size": 8}, a=0, b=1)
+    image = tokenizer_folder(tmp_path / "image", config={"vocab_size": 2}, a=0, b=1, added={"<image>": 2})
+    short = tokenizer_folder(tmp_path / "short", config={"vocab_size": 1}, a=0, b=1)
+    tiny["pairs"] = [{"teacher": "teacher", "student": "student", "methods": ["sft"]}]
+    tiny["models"] = {"teacher": {"path": str(padded)}, "student": {"path": str(image)}}
+    plan_of(tiny)
+    tiny["models"]["student"] = {"path": str(short)}
+    with pytest.raises(InputError) as caught:
+        plan_of(tiny)
+    assert (
+        "matrix.yaml: pairs.0: teacher 'teacher' (2 tokens, a head of 8 rows) and student 'student' (2 tokens, a head of 1 rows): "
+        "1 tokens of student 'student' have no row in its head; use the tokenizer that belongs to the model"
+    ) in str(caught.value)
+    tiny["models"]["student"] = {
+        "config": {"model_type": "llama", "vocab_size": 1},
+        "tokenizer": {"path": str(padded)},
+        "seed": 1,
+    }
+    with pytest.raises(InputError, match=r"a head of 1 rows\): 1 tokens of student 'student' have no row"):
+        plan_of(tiny)
+
+
+def test_a_teacher_says_once_what_all_its_students_methods_and_seeds_learn_from(
+    tiny: Content, plan_of: Callable[..., Plan]
+) -> None:
+    tiny["seeds"] = [1, 2]
+    tiny["pairs"][0]["methods"] = ["sft", "kd", "dskd-v2"]
+    plan = plan_of(tiny)
+    (signal,) = (job for job in plan.jobs.values() if job.spec.kind == "signal")
+    taught = [job for job in plan.jobs.values() if job.spec.kind == "train" and job.spec.arguments["teacher"]]
+    assert len(taught) == 6
+    for job in taught:
+        assert signal.spec.id in job.needs
+        assert job.spec.arguments["signal"]["folder"] == signal.spec.folder
+    sft = plan.jobs["train:teacher__same/sft/seed1"]
+    assert sft.spec.arguments["signal"] is None
+    assert signal.spec.id not in sft.needs
+    # The teacher alone reads this data: a student's tokenizer is nothing to it.
+    (data,) = (plan.jobs[need] for need in signal.needs if plan.jobs[need].spec.kind == "data")
+    assert data.spec.arguments["teacher"] is None
+    assert data.spec.arguments["student"].endswith("tokenizers/bytelevel")
+
+
+def test_a_live_teacher_needs_no_signal_and_another_signal_makes_its_trainings_stale(
+    tiny: Content, plan_of: Callable[..., Plan]
+) -> None:
+    pretend_done(plan_of(tiny))
+    tiny["teacher_signal"] = {"kind": "live"}
+    plan = plan_of(tiny)
+    assert not [job for job in plan.jobs.values() if job.spec.kind == "signal"]
+    assert reasons(plan)["train teacher__same/kd/seed1"] == 'signal.kind: "hidden_states" -> "live" (and 2 more)'
+    assert "train teacher__same/sft/seed1" not in reasons(plan)
+    tiny["teacher_signal"] = {"kind": "hidden_states", "stored_dtype": "float16"}
+    assert reasons(plan_of(tiny))["signal of teacher on student"] == "not made yet"
+
+
+def test_a_signal_that_a_method_cannot_learn_from(tiny: Content, plan_of: Callable[..., Plan]) -> None:
+    tiny["teacher_signal"] = {"kind": "top_k", "k": 8}
+    with pytest.raises(InputError) as caught:
+        plan_of(tiny)
+    assert str(caught.value).partition("matrix.yaml: ")[2] == (
+        "teacher_signal.kind: dskd-v2-eta cannot learn from top_k; fix: kind: hidden_states, or only the methods that can (kd)"
+    )
+    tiny["pairs"].pop()
+    (signal,) = (job for job in plan_of(tiny).jobs.values() if job.spec.kind == "signal")
+    assert signal.spec.arguments["options"] == {"kind": "top_k", "k": 8, "temperature": 2.0}
+    tiny["methods"] = {"kd": {"temperature": 1.5}}
+    with pytest.raises(InputError) as caught:
+        plan_of(tiny)
+    assert str(caught.value).partition("matrix.yaml: ")[2] == (
+        "teacher_signal.temperature: the distributions would be kept at 2, but kd compares them at 1.5; "
+        "fix: temperature: 1.5 here, or methods.kd"
+    )
+
+
+def test_how_many_processes_train_is_no_part_of_what_comes_out(tiny: Content, plan_of: Callable[..., Plan]) -> None:
+    pretend_done(plan_of(tiny))
+    tiny["launch"] = {"processes": 2}
+    tiny["training"]["chunk_tokens"] = 7
+    assert plan_of(tiny).to_run == []
+    tiny["training"]["packing"] = True
+    found = reasons(plan_of(tiny))["train teacher__same/sft/seed1"]
+    assert found == "training.packing: false -> true"
 
 
 def test_more_layers_than_there_are(tiny: Content, plan_of: Callable[..., Plan], tmp_path: Path) -> None:

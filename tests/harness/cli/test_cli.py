@@ -168,6 +168,27 @@ TRAIN = ["train", "--student", "student", "--data", "data.jsonl", "--output", "o
             ["--method", "kd", "--teacher", "t", "--steps", "1", "--option", "temperature=inf"],
             "--option temperature=inf: Input should be a finite number",
         ),
+        (
+            ["--method", "dskd-v2", "--teacher", "t", "--steps", "1", "--signal-kind", "top_k"],
+            "--signal-kind top_k: dskd-v2 cannot learn from it; use one of live, hidden_states",
+        ),
+        (
+            ["--method", "kd", "--teacher", "t", "--steps", "1", "--signal-k", "4"],
+            "--signal-dtype and --signal-k go with --signal-kind",
+        ),
+        (
+            ["--method", "kd", "--teacher", "t", "--steps", "1", "--signal-kind", "hidden_states", "--signal-k", "4"],
+            "--signal-k goes with --signal-kind top_k",
+        ),
+        (
+            ["--method", "sft", "--steps", "1", "--batch-size", "4", "--batch-tokens", "100"],
+            "give either batch_size or batch_tokens",
+        ),
+        (
+            ["--method", "sft", "--steps", "1", "--accelerate-config", "fsdp9"],
+            "--accelerate-config fsdp9: no such accelerate configuration; fix: give a file, or one of ddp-1x8",
+        ),
+        (["--method", "sft", "--steps", "1", "--lora-dropout", "1"], "--lora-dropout: Input should be less than"),
     ],
 )
 def test_train_names_the_option_that_is_wrong(
@@ -188,6 +209,8 @@ def test_lists_name_everything_there_is() -> None:
     assert {"dolly", "gsm8k", "humaneval", "small_code"} <= {row["task"] for row in listed("tasks")}
     assert {"sft", "kd", "dskd-v2", "dskd-v2-eta"} <= {row["method"] for row in listed("methods")}
     assert {"quick", "real-cpu"} <= {row["matrix"] for row in listed("matrices")}
+    signals = {row["method"]: row["signals"] for row in listed("methods")}
+    assert (signals["sft"], signals["kd"], signals["dskd-v2"]) == ([], ["hidden_states", "top_k"], ["hidden_states"])
     teachers = [row["model"] for row in listed("models") if row["teaches"]]
     assert teachers == ["small-teacher"]
 

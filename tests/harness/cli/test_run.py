@@ -43,9 +43,9 @@ def test_a_run_prints_the_table_and_says_where_things_lie(
     assert "### teacher -> cross" in run.stdout
     rows = [line.split("|")[1].strip() for line in run.stdout.splitlines() if line.startswith("| ")]
     assert rows == ["method", "teacher", "dskd-v2-eta"]
-    for word in ("Records:", "Logs:", "Students:"):
+    for word in ("Records:", "Logs:", "Students:", "Costs:"):
         assert word in run.stdout
-    assert "[8/8] done" in run.stderr
+    assert "[9/9] done" in run.stderr
     assert "\x1b" not in run.stdout + run.stderr
     root = folder / "runs" / "tiny"
     assert (root / "cells" / CELL / "train/model/config.json").is_file()

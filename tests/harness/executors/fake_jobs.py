@@ -1,11 +1,12 @@
 """A kind of job for tests: does what its arguments say, and notes in a file outside its folder that it was run."""
 
 import os
+import resource
 import signal
 import time
 from pathlib import Path
 
-from dskd.errors import InputError
+from dskd.errors import InputError, TrainingFailed
 from harness.jobs.context import JobContext
 
 
@@ -20,6 +21,15 @@ def run(job: JobContext) -> None:
         raise RuntimeError("the reason\nand more about it")
     if do == "input error":
         raise InputError("data.jsonl:3: is broken; mend it")
+    if do == "training failed":
+        raise TrainingFailed("the loss is nan at step 3; hint: lower learning_rate")
+    if do == "take all memory":
+        resource.setrlimit(resource.RLIMIT_AS, (2**31, 2**31))
+        bytearray(2**32)
+    if do == "fill the disk" and not part.exists():
+        with (job.folder / "filling").open("wb") as filling:
+            while True:
+                filling.write(b"x" * 4096)
     if do == "kill itself once" and not part.exists():
         part.write_text("kept")
         os.kill(os.getpid(), signal.SIGKILL)

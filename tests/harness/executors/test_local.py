@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import pytest
@@ -130,6 +130,55 @@ def test_a_users_mistake_found_by_a_job_is_told_as_it_stands(tmp_path: Path) -> 
     assert outcomes["bad"].reason == "data.jsonl:3: is broken; mend it"
 
 
+def test_a_training_that_failed_is_told_with_its_hint_and_without_the_name_of_an_exception(tmp_path: Path) -> None:
+    outcomes, _ = execute(tmp_path, node(tmp_path, "bad", "training failed"))
+    assert outcomes["bad"].reason == "the loss is nan at step 3; hint: lower learning_rate"
+
+
+def test_memory_that_runs_out_beside_a_training_gets_a_hint(tmp_path: Path) -> None:
+    outcomes, _ = execute(tmp_path, node(tmp_path, "bad", "take all memory"), node(tmp_path, "other"))
+    assert outcomes["bad"].reason.startswith("out of memory; hint: fewer jobs at once (--jobs 1)")
+    assert outcomes["other"].status == "done"
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of one megabyte; where nobody may mount one, the test is skipped."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(folder)], capture_output=True, check=False
+    )
+    if mounted.returncode:
+        pytest.skip("only root may mount a small disk")
+    yield folder
+    subprocess.run(["umount", str(folder)], check=True)
+
+
+def test_a_full_disk_is_the_reason_and_the_job_is_done_once_there_is_room(small_disk: Path, tmp_path: Path) -> None:
+    job = node(small_disk, "big", "fill the disk", journal=str(tmp_path / "journal"))
+    outcomes, _ = execute(small_disk, job)
+    assert outcomes["big"].status == "failed"
+    reason, hint = outcomes["big"].reason.split("; hint: ")
+    assert reason.startswith("the disk is full")
+    assert hint.startswith("free some space, or give --output-dir")
+    folder = small_disk / "cells/big"
+    (folder / "filling").unlink()
+    (folder / "part").write_text("there is room")
+    outcomes, _ = execute(small_disk, job)
+    assert outcomes["big"].status == "done"
+
+
+def test_a_disk_without_room_for_a_job_to_start_fails_that_job_in_one_line(small_disk: Path, tmp_path: Path) -> None:
+    job = node(small_disk, "late", journal=str(tmp_path / "journal"))
+    (small_disk / "taken").write_bytes(b"x" * 2**20)
+    outcomes, _ = execute(small_disk, job)
+    assert outcomes["late"].status == "failed"
+    assert "the disk is full" in outcomes["late"].reason
+    assert "\n" not in outcomes["late"].reason
+    assert not (tmp_path / "journal").exists()
+
+
 def test_fail_fast_starts_nothing_more(tmp_path: Path) -> None:
     nodes = [node(tmp_path, "bad", "fail"), *(node(tmp_path, f"later{k}") for k in range(3))]
     outcomes, _ = execute(tmp_path, *nodes, jobs=1, fail_fast=True)
@@ -141,7 +190,11 @@ def test_a_killed_job_is_reported_with_its_signal_and_goes_on_from_what_it_left(
     job = node(tmp_path, "fragile", "kill itself once")
     outcomes, _ = execute(tmp_path, job)
     assert outcomes["fragile"].status == "failed"
-    assert outcomes["fragile"].reason.startswith("ended by SIGKILL (often: out of memory); last line of its log: doing")
+    reason, hint, log = outcomes["fragile"].reason.split("; ")
+    assert reason == "ended by SIGKILL, as the system does when memory runs out"
+    for knob in ("--jobs 1", "batch_size", "batch_tokens", "gradient_checkpointing", "chunk_tokens"):
+        assert knob in hint
+    assert log.startswith("last line of its log: doing")
     folder = tmp_path / "cells" / "fragile"
     assert (folder / "INCOMPLETE").exists()
     assert Store(tmp_path).output("cells/fragile").state()[0] == "interrupted"

@@ -161,15 +161,57 @@ def test_a_failed_cell_is_told_from_one_that_is_not_there() -> None:
 
 def test_costs_are_the_means_of_the_trainings() -> None:
     def cost(seconds: float | None) -> Cost:
-        return Cost(train_seconds=seconds, teacher_seconds=1.0, tokens=1000, peak_memory=2**30)
+        return Cost(
+            train_seconds=seconds,
+            teacher_seconds=1.0,
+            signal_seconds=30.0,
+            tokens=1000,
+            tokens_per_second=None if seconds is None else 1000 / seconds,
+            peak_memory=2**30,
+        )
 
     records = [record(), record(task=None, cost=cost(10)), record(task=None, seed=2, cost=cost(20))]
     board = make_leaderboard(records)
-    text = FORMATS["md"](board, True)
-    assert "| sft    | 2     | 15.0         | 1.0               | 1,000  | 1,024" in text
+    assert cost_grid(FORMATS["md"](board, True)) == [
+        {
+            "method": "sft",
+            "seeds": "2",
+            "training (s)": "15.0",
+            "of it teacher (s)": "1.0",
+            "shared signal (s)": "30.0",
+            "tokens": "1,000",
+            "tokens/s": "75",
+            "peak memory (MiB)": "1,024",
+        }
+    ]
     assert "cost of training" not in FORMATS["md"](board, False)
+    assert "shared signal" not in FORMATS["md"](board, False)
+
+
+def cost_grid(text: str) -> list[dict[str, str]]:
+    """The rows of the last table of a text in Markdown."""
+    lines = text.rpartition("### ")[2].splitlines()[2:]
+    header, _, *rows = ([cell.strip() for cell in line.strip("|").split("|")] for line in lines if line[:1] == "|")
+    return [dict(zip(header, row, strict=True)) for row in rows]
+
+
+def test_every_format_has_the_same_costs() -> None:
+    cost = Cost(train_seconds=12.5, signal_seconds=31.5, tokens_per_second=765.4, peak_device_memory=3 * 2**20)
+    board = make_leaderboard([record(), record(task=None, cost=cost)])
+    for form in ("md", "html", "tex"):
+        text = FORMATS[form](board, True)
+        for words in ("12.5", "31.5", "765", "shared signal (s)", "tokens/s", "peak GPU memory (MiB)"):
+            assert words in text, (form, words)
     (line,) = csv.DictReader(io.StringIO(FORMATS["csv"](board, True)))
-    assert float(line["train_seconds"]) == 15.0
+    (row,) = json.loads(FORMATS["json"](board, True))["costs"]
+    for name, value in (("train_seconds", 12.5), ("signal_seconds", 31.5), ("tokens_per_second", 765.4)):
+        assert float(line[name]) == row[name] == value
+    assert (line["teacher_seconds"], row["teacher_seconds"]) == ("", None)
+
+
+def test_a_machine_without_gpu_shows_no_column_for_it() -> None:
+    board = make_leaderboard([record(task=None, cost=Cost(train_seconds=1.0))])
+    assert "GPU" not in FORMATS["md"](board, True)
 
 
 def test_csv_has_every_row_with_empty_fields_for_what_is_not_there() -> None:
