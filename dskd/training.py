@@ -145,7 +145,6 @@ def train(
         use_cpu=not torch.accelerator.is_available(),
         ddp_backend="gloo" if "WORLD_SIZE" in os.environ and not torch.accelerator.is_available() else None,
         ddp_find_unused_parameters=False,  # every parameter is in the loss, also where its gradient is zero
-        ddp_broadcast_buffers=False,  # projectors follow the head in every process alike
         bf16=options.dtype == "bfloat16",
         gradient_checkpointing=options.gradient_checkpointing,
         learning_rate=options.learning_rate,

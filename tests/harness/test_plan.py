@@ -343,14 +343,21 @@ def test_a_signal_that_a_method_cannot_learn_from(tiny: Content, plan_of: Callab
     )
 
 
-def test_how_many_processes_train_is_no_part_of_what_comes_out(tiny: Content, plan_of: Callable[..., Plan]) -> None:
+def test_how_a_training_is_computed_is_no_part_of_what_comes_out(tiny: Content, plan_of: Callable[..., Plan]) -> None:
+    pretend_done(plan_of(tiny))
+    tiny["training"]["chunk_tokens"] = 7
+    tiny["launch"] = {"processes": 1}
+    assert plan_of(tiny).to_run == []
+
+
+def test_every_process_adds_examples_to_a_step_so_their_number_matters(
+    tiny: Content, plan_of: Callable[..., Plan]
+) -> None:
     pretend_done(plan_of(tiny))
     tiny["launch"] = {"processes": 2}
-    tiny["training"]["chunk_tokens"] = 7
-    assert plan_of(tiny).to_run == []
-    tiny["training"]["packing"] = True
-    found = reasons(plan_of(tiny))["train teacher__same/sft/seed1"]
-    assert found == "training.packing: false -> true"
+    trainings = [job for job in plan_of(tiny).to_run if job.spec.kind == "train"]
+    assert trainings
+    assert all(job.outputs[0].reason == "processes: 1 -> 2" for job in trainings)
 
 
 def test_more_layers_than_there_are(tiny: Content, plan_of: Callable[..., Plan], tmp_path: Path) -> None:
