@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
+from torch.distributed.checkpoint.state_dict import StateDictOptions, set_model_state_dict
 from torch.utils.data import DataLoader
 from transformers import AutoModelForCausalLM, Trainer
 
@@ -52,6 +53,8 @@ class Distiller(nn.Module):
         self.fused = fused and method.per_token
         self.chunk_tokens = chunk_tokens
         self._student_size = student_size
+        # The layers that FSDP spreads one by one; accelerate asks the outermost module for them.
+        self._no_split_modules = getattr(student, "_no_split_modules", None)
         self.projectors = method.prepare(self.whole_student_head(), self.teacher_head, shared)
 
     @property
@@ -256,9 +259,14 @@ class DistillationTrainer(Trainer):
         else:
             dtype = next(student.parameters()).dtype
             saved = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, local_files_only=True)
-            student.load_state_dict(saved.state_dict())
+            _load_whole(student, saved.state_dict())
         if self.model.projectors is not None:
-            self.model.projectors.load_state_dict(load_file(folder / PROJECTORS))
+            _load_whole(self.model.projectors, load_file(folder / PROJECTORS))
+
+
+def _load_whole(module: nn.Module, state: dict[str, Tensor]) -> None:
+    """Load whole weights into a module whose own may be spread over processes by FSDP2, which all must call then."""
+    set_model_state_dict(module, dict(state), options=StateDictOptions(full_state_dict=True))
 
 
 def save_student(

@@ -131,6 +131,7 @@ def train(
         "options": options.model_dump(exclude={"checkpoint_steps", "logging_steps", "chunk_tokens"}),
         "seed": seed,
         "data": preparation_report(data)["content"],
+        "processes": int(os.environ.get("WORLD_SIZE", "1")),  # each adds its examples to a step
     }
     if finished := folder.finished(request):
         return TrainingReport.model_validate(finished)
@@ -206,7 +207,7 @@ def train(
     if progress is not None and main:
         trainer.add_callback(_progress_callback(progress))
     with arguments.main_process_first(local=False):  # the first removes what is torn
-        checkpoint = folder.last_good_checkpoint()
+        checkpoint = folder.last_good_checkpoint(arguments.world_size)
     state = TrainerState.load_from_json(str(checkpoint / "trainer_state.json")) if checkpoint else TrainerState()
     resumed = state.global_step
     start = time.perf_counter()

@@ -124,6 +124,13 @@ class FileHashes:
 
     def model_folder(self, folder: Path) -> dict[str, str]:
         """sha256 of each file that makes a model (configuration and weights); InputError where there are no weights."""
+        from dskd.models import base_of_adapter
+
+        base_folder = base_of_adapter(folder)
+        if base_folder is not None:
+            adapter = self._matching(folder, ("adapter_config.json", "adapter_model*"), "adapter")
+            base = self.model_folder(base_folder)
+            return {**adapter, **{f"base/{name}": digest for name, digest in base.items()}}
         hashes = self._matching(folder, _MODEL_FILES, "model (config.json and *.safetensors)")
         if "config.json" not in hashes:
             raise InputError(f"{folder}: has no config.json; give a folder that `save_pretrained` wrote")

@@ -96,3 +96,18 @@ def test_a_folder_that_is_no_model(tmp_path: Path, missing: str, message: str) -
     (folder / missing).unlink()
     with pytest.raises(InputError, match=message):
         FileHashes().model_folder(folder)
+
+
+def test_an_adapter_is_itself_and_the_model_that_it_stands_on(tmp_path):
+    base, adapter = tmp_path / "base", tmp_path / "adapter"
+    for folder in (base, adapter):
+        folder.mkdir()
+    (base / "config.json").write_text("{}")
+    (base / "model.safetensors").write_bytes(b"weights")
+    (adapter / "adapter_config.json").write_text(f'{{"base_model_name_or_path": "{base}"}}')
+    (adapter / "adapter_model.safetensors").write_bytes(b"adapter")
+    before = FileHashes().model_folder(adapter)
+    assert {"adapter_model.safetensors", "base/model.safetensors"} <= before.keys()
+    (base / "model.safetensors").write_bytes(b"other weights")
+    changed = FileHashes().model_folder(adapter)
+    assert {name for name in before if before[name] != changed[name]} == {"base/model.safetensors"}
