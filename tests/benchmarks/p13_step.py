@@ -59,8 +59,8 @@ def layer_products(model: Any, places: int, length: int) -> float:
 def main() -> None:
     options = report.parser(__doc__ or "", "python tests/benchmarks/p13_step.py --vocabulary 50257 --json P13.json")
     options.add_argument("--vocabulary", type=int, default=50_257)
-    options.add_argument("--student", type=int, nargs=2, default=[256, 6], metavar=("HIDDEN", "LAYERS"))
-    options.add_argument("--teacher", type=int, nargs=2, default=[512, 12], metavar=("HIDDEN", "LAYERS"))
+    options.add_argument("--student", type=int, nargs=2, default=[512, 4], metavar=("HIDDEN", "LAYERS"))
+    options.add_argument("--teacher", type=int, nargs=2, default=[1024, 6], metavar=("HIDDEN", "LAYERS"))
     options.add_argument("--batch", type=int, nargs=2, default=[8, 128], metavar=("EXAMPLES", "LENGTH"))
     options.add_argument("--labelled", type=float, default=0.5, help="share of positions with a label")
     options.add_argument("--repeats", type=int, default=3)
