@@ -37,13 +37,17 @@ class Head:
         bias = None if self.bias is None else self.bias.detach()
         return replace(self, weight=self.weight.detach(), bias=bias, product=nn.functional.linear)
 
+    def without_padding(self, logits: Tensor) -> Tensor:
+        """logits [tokens, rows] -> [tokens, size]; the same tensor where there is no padding, for a slice has a backward."""
+        return logits if logits.shape[-1] == self.size else logits[..., : self.size]
+
     def logits(self, hidden: Tensor, *, padded: bool = False) -> Tensor:
         """hidden [tokens, hidden] -> logits [tokens, size], or [tokens, rows] with `padded`."""
         # The whole weight is multiplied and the padding cut from the logits: a slice of the weight would be cast anew on each call
         # under autocast, and its backward would fill a gradient of the whole head with zeros.
         logits = self.product(hidden.to(self.weight.dtype), self.weight, self.bias)
         if not padded:
-            logits = logits[..., : self.size]
+            logits = self.without_padding(logits)
         if self.scale != 1.0:
             logits = logits * self.scale
         if self.softcap:

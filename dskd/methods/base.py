@@ -172,10 +172,9 @@ def cross_entropy(batch: LabelledTokens, padded_logits: Tensor) -> Term:
     `padded_logits` [tokens, head rows] are the student's, of all rows of its head: so training pushes padded rows down as it does
     any other wrong token. They are an argument, because they are the dearest product of a step and other terms need them too.
     """
-    from torch.nn import functional
+    from dskd.cross_entropy import cross_entropy_sum
 
-    total = functional.cross_entropy(padded_logits.float(), batch.student_labels, reduction="sum")
-    return Term(total, labelled_count(batch))
+    return Term(cross_entropy_sum(padded_logits, batch.student_labels), labelled_count(batch))
 
 
 def labelled_count(batch: LabelledTokens) -> Tensor:

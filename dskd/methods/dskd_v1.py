@@ -60,8 +60,8 @@ class DualSpaceV1(Method):
 
     def terms(self, batch: LabelledTokens) -> dict[str, Term]:
         import torch
-        from torch.nn import functional
 
+        from dskd.cross_entropy import cross_entropy_sum
         from dskd.divergences import DIVERGENCES
 
         assert batch.teacher_head is not None
@@ -82,10 +82,10 @@ class DualSpaceV1(Method):
 
         # Student space. The head is stopped, so the cross entropy trains P alone; the target is stopped, so D trains the student.
         projected_logits = batch.student_head.detach().logits(self.projectors.to_student(hidden))
-        projector_loss = functional.cross_entropy(projected_logits.float(), labels, reduction="sum")
+        projector_loss = cross_entropy_sum(projected_logits, labels)
         projected_logits = projected_logits.detach()
         logits = batch.student_head.logits(batch.student_hidden, padded=True)
-        student_logits = batch.at_pairs(logits)[:, : batch.student_head.size]
+        student_logits = batch.student_head.without_padding(batch.at_pairs(logits))
         student_space = DIVERGENCES[self.options.divergence](projected_logits, student_logits, temperature).sum()
 
         count = labelled_count(batch)

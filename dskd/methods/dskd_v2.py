@@ -121,8 +121,8 @@ class DualSpaceDistillation(Method):
     def _from_teacher(self, batch: LabelledTokens) -> tuple[dict[str, Term], Tensor]:
         """(terms, those through the student's head still zero; the projected logits [pairs, vocabulary], detached)."""
         import torch
-        from torch.nn import functional
 
+        from dskd.cross_entropy import cross_entropy_sum
         from dskd.divergences import DIVERGENCES
 
         assert batch.teacher_head is not None
@@ -144,7 +144,7 @@ class DualSpaceDistillation(Method):
 
         # The head is stopped, so the cross entropy trains P alone.
         projected_logits = batch.student_head.detach().logits(self.projectors.to_student(hidden))
-        projector_loss = functional.cross_entropy(projected_logits.float(), targets, ignore_index=-1, reduction="sum")
+        projector_loss = cross_entropy_sum(projected_logits, targets)
         projected_logits = projected_logits.detach()
         agree = projected_logits.argmax(-1) == targets
 
@@ -167,7 +167,7 @@ class DualSpaceDistillation(Method):
         from dskd.divergences import DIVERGENCES
 
         logits = batch.student_head.logits(batch.student_hidden, padded=True)
-        student_logits = batch.at_pairs(logits)[:, : batch.student_head.size]
+        student_logits = batch.student_head.without_padding(batch.at_pairs(logits))
         distance = DIVERGENCES[self.options.divergence](projected_logits, student_logits, self.options.temperature)
         return {
             "cross_entropy": cross_entropy(batch, logits).sum,

@@ -38,7 +38,7 @@ class KnowledgeDistillation(Method):
         divergence = DIVERGENCES[self.options.divergence]
         temperature = self.options.temperature
         logits = batch.student_head.logits(batch.student_hidden, padded=True)
-        student_logits = batch.at_pairs(logits)[:, : batch.student_head.size]
+        student_logits = batch.student_head.without_padding(batch.at_pairs(logits))
         if batch.teacher_top_k_ids is not None and batch.teacher_top_k_log_probabilities is not None:
             ids = batch.teacher_top_k_ids[batch.teacher_pairs]
             log_p, log_q = coarsened(

@@ -81,7 +81,7 @@ def main() -> None:
     options.add_argument(
         "--hidden", type=int, nargs=2, default=[512, 1024], help="student's and teacher's, for the times"
     )
-    options.add_argument("--repeats", type=int, default=3)
+    options.add_argument("--repeats", type=int, default=2)
     chosen = options.parse_args()
     rows: list[dict[str, Any]] = []
     value = dict.fromkeys(("kept_share", "peak_growth", "time_ratio", "time_ratio_counts_unknown", "loss_error"), 0.0)
