@@ -173,11 +173,13 @@ def test_offline_keeps_the_checks_before_a_run_from_the_hub_too(
     from click.testing import CliRunner
 
     import harness.data_files as data_files
+    from harness import tasks
     from harness.cli import main
 
     monkeypatch.setenv("HARNESS_HUB", "1")
     monkeypatch.delenv("HARNESS_DATA", raising=False)
     monkeypatch.setattr(data_files, "_rows_from_hub", lambda *_, **__: pytest.fail("asked the hub"))
+    tasks.load.cache_clear()  # another test of this process may have read the data where it was
     monkeypatch.chdir(tmp_path)
     tiny["tasks"] = {"gsm8k": {"limit": 1}}
     Path("m.yaml").write_text(yaml.safe_dump(tiny))
