@@ -21,7 +21,7 @@ from dskd.methods.base import LabelledTokens, Method, Term
 # A float32 [chunk, vocabulary] tensor of this size: large enough for efficient products and for the sum of the head's gradients to
 # be no burden, small enough that the dozen of them that a loss needs stay far below what a model takes.
 _CHUNK_BYTES = 64 * 2**20
-_LEAST_CHUNK = 64
+_LEAST_CHUNK = 256  # fewer, and adding up the gradient of a large head costs more than the products
 
 
 def default_chunk_tokens(vocabulary_size: int) -> int:
