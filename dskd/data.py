@@ -225,6 +225,13 @@ def prepare_dataset(
     return report
 
 
+def preparation_report(data: Path) -> dict[str, Any]:
+    """What `prepare_dataset` wrote beside the rows. Raises InputError where it did not."""
+    if not (data / "report.json").is_file():
+        raise InputError(f"{data}: no prepared dataset; fix: make it with dskd.data.prepare_dataset")
+    return json.loads((data / "report.json").read_text(encoding="utf-8"))
+
+
 def _reasons(counts: dict[str, int]) -> str:
     return ", ".join(f"{count} {name.replace('_', ' ')}" for name, count in counts.items())
 

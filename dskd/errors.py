@@ -1,4 +1,9 @@
-"""The one error that a user's input can cause."""
+"""The errors of this package, and how to tell what a machine has run out of."""
+
+from __future__ import annotations
+
+import errno
+import os
 
 
 class InputError(ValueError):
@@ -11,3 +16,22 @@ class InputError(ValueError):
 
 class TrainingFailed(RuntimeError):
     """A training that could not go on, with its reason and a hint in one line; its last good checkpoint stays."""
+
+
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_TORN_WRITE = ("file write failed", "unexpected pos")  # torch.save hides the system's reason
+
+
+def is_disk_full(error: BaseException) -> bool:
+    """Whether a disk, a quota or a file's limit is reached, also where a library hides the system's error in its text."""
+    if isinstance(error, OSError) and error.errno in _FULL:
+        return True
+    return any(words in str(error) for words in (*map(os.strerror, _FULL), *_TORN_WRITE))
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether memory ran out, of the machine or of a GPU; torch has no type of its own for this on a CPU."""
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        return True
+    words = ("allocate memory", "not enough memory", os.strerror(errno.ENOMEM))
+    return any(word in str(error) for word in words)

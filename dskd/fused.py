@@ -3,7 +3,8 @@
 The unfused loss keeps several [tokens, vocabulary] tensors from its forward to its backward. Here the labelled tokens are taken a
 chunk at a time: the method's own terms are computed for the chunk, differentiated at once, and dropped. What stays is one gradient
 per hidden state and one per weight of the head, so memory does not grow with tokens × vocabulary. The terms are the method's own,
-so fused and unfused are one objective. This needs the counts of the whole step beforehand, and terms that are sums over tokens.
+so fused and unfused are one objective. This needs terms that are sums over tokens, and the counts of the whole step: given, or
+found in a first pass where the batch is the whole step.
 """
 
 from __future__ import annotations
@@ -66,10 +67,10 @@ def fused_loss(
     if totals is None and not method.first_terms:
         totals = chunked_counts(method, batch, chunk_tokens)
     head = batch.student_head
-    sizes = chunk_size(batch, chunk_tokens)
+    tokens = chunk_size(batch, chunk_tokens)
     names: list[str] = []
     loss, sums, counts = _FusedLoss.apply(
-        method, batch, totals, sizes, names, batch.student_hidden, head.weight, head.bias, *parameters
+        method, batch, totals, tokens, names, batch.student_hidden, head.weight, head.bias, *parameters
     )
     pairs = zip(sums.unbind(), counts.unbind(), strict=True)
     return loss, {name: Term(total, count) for name, (total, count) in zip(names, pairs, strict=True)}
@@ -154,7 +155,7 @@ class _FusedLoss(torch.autograd.Function):
         method: Method,
         batch: LabelledTokens,
         totals: dict[str, Tensor] | None,
-        sizes: int,
+        tokens: int,
         names: list[str],
         hidden: Tensor,
         weight: Tensor,
@@ -163,7 +164,7 @@ class _FusedLoss(torch.autograd.Function):
     ) -> tuple[Tensor, Tensor, Tensor]:
         gradients = _Gradients(hidden, weight, bias, parameters)
         head = _adding_head(batch.student_head, *gradients.head)
-        parts = chunks(replace(batch, student_hidden=hidden.detach(), student_head=head), sizes)
+        parts = chunks(replace(batch, student_hidden=hidden.detach(), student_head=head), tokens)
         if totals is not None:
             sums, _ = _take(method, method.terms, parts, totals, gradients)
             counts = totals
@@ -200,7 +201,8 @@ def _take(
     """Compute terms chunk by chunk and differentiate their share of the objective; ({term: sum}, {term: count}) of all chunks."""
     sums: dict[str, Tensor] = {}
     counts: dict[str, Tensor] = {}
-    loss_free = torch.zeros((), device=gradients.hidden.device)
+    # Of two passes, each adds its own terms to the objective; the others' are zero.
+    absent = dict.fromkeys(totals or {}, torch.zeros((), device=gradients.hidden.device))
     first = 0
     for part in parts:
         with torch.enable_grad():
@@ -208,8 +210,6 @@ def _take(
             terms = terms_of(replace(part, student_hidden=leaf))
             divisors = {name: 1.0 if totals is None else totals[name].clamp_min(1.0) for name in terms}
             means = {name: term.sum / divisors[name] for name, term in terms.items()}
-            # Of two passes, each adds its own terms to the objective; the others' are zero.
-            absent = dict.fromkeys(totals or {}, loss_free)
             share = method.objective(absent | means)
         gradients.add(share, leaf, first)
         for name, term in terms.items():

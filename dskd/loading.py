@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dskd.adapters import add_adapter
 from dskd.batches import supports_packing
+from dskd.data import preparation_report
 from dskd.errors import InputError
 from dskd.heads import check_head
 from dskd.methods.base import Method
@@ -106,13 +106,6 @@ def _require_use(method: Method, signal: CachedHiddenStates | CachedTopK, folder
             f"{folder}: holds probabilities at temperature {signal.temperature:g}, but {method.name} has temperature "
             f"{method.options.temperature:g}; fix: build the signal at that temperature"
         )
-
-
-def preparation_report(data: Path) -> dict[str, Any]:
-    """What `prepare_dataset` wrote beside the rows. Raises InputError where it did not."""
-    if not (data / "report.json").is_file():
-        raise InputError(f"{data}: no prepared dataset; fix: make it with dskd.data.prepare_dataset")
-    return json.loads((data / "report.json").read_text(encoding="utf-8"))
 
 
 def _known(folder: Path, tokenizer: Any, report: dict[str, Any], side: str) -> Vocabulary:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Literal
@@ -13,7 +12,7 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor
 
-from dskd.data import Collator
+from dskd.data import Collator, preparation_report
 from dskd.errors import InputError, TrainingFailed
 from dskd.heads import Head, final_hidden_states, output_head
 from dskd.models import load_model, load_tokenizer, require_model_folder
@@ -67,7 +66,7 @@ class SignalSource:
         import datasets
 
         self.teacher, self.options, self.dtype = teacher, options, dtype
-        report = _report_of(data)
+        report = preparation_report(data)
         whole = Vocabulary.from_tokenizer(load_tokenizer(teacher))
         if report["student_vocabulary"] != whole.fingerprint:
             raise InputError(
@@ -181,12 +180,6 @@ class SignalSource:
         log_p = (logits.float() / self.options.temperature).log_softmax(-1)
         values, ids = log_p.topk(self.options.k, dim=-1)
         return ids.int(), values
-
-
-def _report_of(data: Path) -> dict[str, Any]:
-    if not (data / "report.json").is_file():
-        raise InputError(f"{data}: no prepared dataset; fix: make it with dskd.data.prepare_dataset")
-    return json.loads((data / "report.json").read_text(encoding="utf-8"))
 
 
 def _without_weights(teacher: Path) -> Any:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import time
 from collections.abc import Callable, Iterator
@@ -13,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from dskd.adapters import LoraOptions
-from dskd.errors import InputError, TrainingFailed
+from dskd.errors import InputError, TrainingFailed, is_disk_full, is_out_of_memory
 from dskd.run_folder import RunFolder
 
 if TYPE_CHECKING:
@@ -117,8 +116,8 @@ def train(
 
     from dskd import methods
     from dskd.batches import EpochBatches
-    from dskd.data import Collator
-    from dskd.loading import load_run, preparation_report
+    from dskd.data import Collator, preparation_report
+    from dskd.loading import load_run
     from dskd.trainer import DistillationTrainer, save_student
 
     chosen = methods.get(method)(method_options)
@@ -271,20 +270,10 @@ def _hints() -> Iterator[None]:
     """Turn what machines run out of into TrainingFailed with a hint; whatever else goes wrong passes as it is."""
     try:
         yield
-    except MemoryError as error:
-        raise TrainingFailed(_OUT_OF_MEMORY) from error
-    except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-            raise
-        raise TrainingFailed(_DISK_FULL) from error
     except Exception as error:
-        # torch and safetensors have no types of their own for these on a CPU; the words are the operating system's.
-        text = str(error)
-        if type(error).__name__ == "OutOfMemoryError" or "can't allocate memory" in text or "not enough memory" in text:
+        if is_out_of_memory(error):
             raise TrainingFailed(_OUT_OF_MEMORY) from error
-        if any(os.strerror(number) in text for number in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)):
-            raise TrainingFailed(_DISK_FULL) from error
-        if "file write failed" in text or "unexpected pos" in text:  # torch.save hides the reason
+        if is_disk_full(error):
             raise TrainingFailed(_DISK_FULL) from error
         raise
 
@@ -302,9 +291,11 @@ _DISK_FULL = (
 def _lengths(dataset: Any) -> Any:
     """Tokens of each example, of the longer side [examples]."""
     import numpy as np
+    import pyarrow.compute as compute
 
-    columns = [name for name in ("student_ids", "teacher_ids") if name in dataset.column_names]
-    return np.max([[len(ids) for ids in dataset[name]] for name in columns], axis=0)
+    columns = dataset.with_format("arrow")[:]
+    sides = [name for name in ("student_ids", "teacher_ids") if name in dataset.column_names]
+    return np.max([compute.list_value_length(columns[name]).to_numpy() for name in sides], axis=0)
 
 
 def _last_losses(trainer: DistillationTrainer) -> dict[str, float | None]:

@@ -5,12 +5,10 @@
 
 from __future__ import annotations
 
-import errno
-import os
 import signal
 import textwrap
 
-from dskd.errors import InputError, TrainingFailed
+from dskd.errors import InputError, TrainingFailed, is_disk_full, is_out_of_memory
 
 DISK_FULL = "the disk is full{where}; hint: free some space, or give --output-dir on another disk, and run the same command again"
 OUT_OF_MEMORY = "out of memory; hint: {knobs}"
@@ -19,22 +17,6 @@ KNOBS = (
     "fewer jobs at once (--jobs 1), in training: a smaller batch_size or batch_tokens (with more gradient_accumulation_steps), "
     "gradient_checkpointing: true, a smaller chunk_tokens of the fused loss"
 )
-_FULL = (errno.ENOSPC, errno.EDQUOT)
-
-
-def is_disk_full(error: BaseException) -> bool:
-    """Whether a disk or a quota is full, also where a library hides the system's error in its text."""
-    if isinstance(error, OSError) and error.errno in _FULL:
-        return True
-    return any(os.strerror(number) in str(error) for number in _FULL)
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether memory ran out, of the machine or of a GPU; torch has no type of its own for this on a CPU."""
-    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
-        return True
-    words = ("allocate memory", "not enough memory", os.strerror(errno.ENOMEM))
-    return any(word in str(error) for word in words)
 
 
 def reason_of(error: BaseException) -> str:

@@ -92,14 +92,18 @@ class Options(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
+# The names in dskd.divergences, which imports torch.
+DivergenceName = Literal[
+    "forward_kl", "reverse_kl", "js_divergence", "skewed_forward_kl", "skewed_reverse_kl", "adaptive_kl"
+]
+
+
 class DistillationOptions(Options):
     """What all methods with a teacher share. Defaults are the paper's for instruction following."""
 
     kd_rate: float = Field(0.5, ge=0.0, le=1.0, description="weight α of distillation against cross entropy, 0 to 1")
     temperature: float = Field(2.0, gt=0.0, description="τ; divides both models' logits in the divergence")
-    divergence: Literal[
-        "forward_kl", "reverse_kl", "js_divergence", "skewed_forward_kl", "skewed_reverse_kl", "adaptive_kl"
-    ] = Field("forward_kl", description="of the teacher's and the student's distributions")
+    divergence: DivergenceName = Field("forward_kl", description="of the teacher's and the student's distributions")
 
 
 class Method(ABC):

@@ -6,12 +6,13 @@ projectors to the student's and to the teacher's space.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from pydantic import Field
 
 from dskd.methods.base import (
     DistillationOptions,
+    DivergenceName,
     LabelledTokens,
     Method,
     Term,
@@ -31,10 +32,7 @@ if TYPE_CHECKING:
 class DualSpaceV1Options(DistillationOptions):
     """Options of dual-space distillation, version 1."""
 
-    teacher_space_divergence: (
-        Literal["forward_kl", "reverse_kl", "js_divergence", "skewed_forward_kl", "skewed_reverse_kl", "adaptive_kl"]
-        | None
-    ) = Field(
+    teacher_space_divergence: DivergenceName | None = Field(
         None, description="in the teacher's space; by default that of the student's (the published code: forward_kl)"
     )
 

@@ -10,6 +10,7 @@ import textwrap
 
 import pytest
 import test_training
+import tiny_world
 import torch
 from safetensors.torch import load_file
 
@@ -84,7 +85,7 @@ def trained(world, tmp_path_factory):
         cases = {
             case: (
                 name,
-                test_training._student_of(name),
+                tiny_world.student_of(name),
                 {**OPTIONS, **changes, "gradient_accumulation_steps": 2 // processes},
             )
             for case, (name, changes) in CASES.items()

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import json
-import shutil
-
 import pytest
+import tiny_world
 import torch
 from safetensors.torch import load_file
-from tokenizers_for_tests import LINES, byte_level, sentencepiece
-from transformers import AutoModelForCausalLM, AutoTokenizer, GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
+from transformers import AutoModelForCausalLM, AutoTokenizer, GPT2LMHeadModel
 
 from dskd import methods
 from dskd.data import Collator, prepare_dataset
@@ -23,53 +20,16 @@ from dskd.training import TrainingOptions, train
 OPTIONS = {"steps": 6, "batch_size": 4, "learning_rate": 1e-2, "logging_steps": 1}
 
 
-def _model(kind: str, size: int, hidden: int, padded: int, tokenizer) -> torch.nn.Module:
-    torch.manual_seed(hidden)
-    ends = {"eos_token_id": tokenizer.eos_token_id, "bos_token_id": tokenizer.bos_token_id}
-    if kind == "gpt2":  # absolute positions, so that padding on the left would show
-        sizes = {"n_embd": hidden, "n_layer": 2, "n_head": 2, "n_positions": 128}
-        dropout = {"resid_pdrop": 0.0, "embd_pdrop": 0.0, "attn_pdrop": 0.0}
-        return GPT2LMHeadModel(GPT2Config(vocab_size=size + padded, **sizes, **dropout, **ends))
-    sizes = {"hidden_size": hidden, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 2}
-    return LlamaForCausalLM(LlamaConfig(vocab_size=size + padded, **sizes, **ends))
-
-
 @pytest.fixture(scope="module")
 def world(tmp_path_factory):
     """A teacher, a student with its vocabulary and one with another, and a training file."""
     folder = tmp_path_factory.mktemp("world")
-    first, second = byte_level(), sentencepiece()
-    for name, tokenizer, kind, hidden, padded in (
-        ("teacher", first, "llama", 32, 5),
-        ("same", first, "gpt2", 24, 2),
-        ("cross", second, "llama", 24, 3),
-    ):
-        _model(kind, len(tokenizer), hidden, padded, tokenizer).save_pretrained(folder / name)
-        tokenizer.save_pretrained(folder / name)
-    rows = [{"prompt": line[:8], "output": line[8 : 20 + 3 * k]} for k, line in enumerate(LINES)]
-    (folder / "train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    for student in ("same", "cross"):
-        prepare_dataset(
-            folder / "train.jsonl", folder / f"{student}-data", student=folder / student, teacher=folder / "teacher"
-        )
-    # A short pretraining, as real models have: between random heads the projected teacher agrees with nothing, and the term of
-    # the student's space would be zero in every test.
-    prepare_dataset(folder / "train.jsonl", folder / "teacher-data", student=folder / "teacher")
-    for name in ("teacher", "same", "cross"):
-        options = TrainingOptions(steps=25, batch_size=10, learning_rate=1e-2)
-        train(data=folder / f"{name}-data", student=folder / name, options=options, output=folder / f"{name}-run")
-        shutil.rmtree(folder / name)
-        (folder / f"{name}-run" / "model").rename(folder / name)
-        (folder / name / "training_report.json").unlink()
+    tiny_world.make(folder)
     return folder
 
 
-def _student_of(name: str) -> str:
-    return "same" if methods.get(name).vocabulary == "same" else "cross"
-
-
 def _run(world, output, name, **changes):
-    student = _student_of(name)
+    student = tiny_world.student_of(name)
     return train(
         data=world / f"{student}-data",
         student=world / student,
@@ -124,7 +84,7 @@ def _gradients(world, name, rows, collator, parts, fused=True):
     from dskd.models import load_tokenizer
     from dskd.vocabulary import Vocabulary, share_vocabulary
 
-    student = _student_of(name)
+    student = tiny_world.student_of(name)
     tokenizers = [load_tokenizer(world / folder) for folder in (student, "teacher")]
     vocabularies = [Vocabulary.from_tokenizer(tokenizer) for tokenizer in tokenizers]
     torch.manual_seed(0)  # for projectors that start at random
@@ -204,7 +164,7 @@ def test_a_student_is_an_ordinary_model_folder_with_its_projectors_beside_it(wor
     model, tokenizer = AutoModelForCausalLM.from_pretrained(folder), AutoTokenizer.from_pretrained(folder)
     assert (
         tokenizer("The fox")["input_ids"]
-        == AutoTokenizer.from_pretrained(world / _student_of(name))("The fox")["input_ids"]
+        == AutoTokenizer.from_pretrained(world / tiny_world.student_of(name))("The fox")["input_ids"]
     )
     assert model.config.use_cache
     assert (folder / PROJECTORS).exists() == name.startswith("dskd")

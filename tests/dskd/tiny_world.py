@@ -33,7 +33,9 @@ def make(folder: Path, *, dropout: float = 0.0, steps: int = 25) -> None:
                 "num_attention_heads": 2,
                 "attention_dropout": dropout if name == "cross" else 0.0,
             }
-            model = LlamaForCausalLM(LlamaConfig(vocab_size=len(tokenizer) + 3, **sizes, **ends))
+            model = LlamaForCausalLM(
+                LlamaConfig(vocab_size=len(tokenizer) + (5 if name == "teacher" else 3), **sizes, **ends)
+            )
         model.save_pretrained(folder / name)
         tokenizer.save_pretrained(folder / name)
     rows = [{"prompt": line[:8], "output": line[8 : 20 + 3 * k]} for k, line in enumerate(LINES)]
