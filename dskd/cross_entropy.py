@@ -11,6 +11,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from dskd.rows import row_blocks
+from dskd.scratch import empty
+
 
 def cross_entropy_sum(logits: Tensor, labels: Tensor) -> Tensor:
     """−Σ log softmax(logits)[label] in float32: logits [tokens, vocabulary], labels [tokens]; a label below zero counts nothing."""
@@ -22,16 +25,20 @@ class _CrossEntropySum(torch.autograd.Function):
     def forward(ctx: Any, logits: Tensor, labels: Tensor) -> Tensor:
         known = labels >= 0
         index = labels.clamp_min(0).unsqueeze(-1)
-        log_probabilities = logits.float().log_softmax(-1)
-        chosen = torch.where(known, log_probabilities.gather(-1, index).squeeze(-1), 0.0)
-        if ctx.needs_input_grad[0]:
-            gradient = log_probabilities.exp_()
-            gradient.scatter_add_(-1, index, gradient.new_full((), -1.0).expand_as(index))
-            ctx.gradient, ctx.known, ctx.dtype = gradient, known, logits.dtype
-        return -chosen.sum()
+        chosen = torch.empty_like(index, dtype=torch.float32)
+        gradient = empty(logits.shape, logits) if ctx.needs_input_grad[0] else None
+        for rows in row_blocks(logits):
+            log_probabilities = logits[rows].float().log_softmax(-1)
+            chosen[rows] = log_probabilities.gather(-1, index[rows])
+            if gradient is not None:
+                part = log_probabilities.exp_()
+                part.scatter_add_(-1, index[rows], part.new_full((), -1.0).expand_as(index[rows]))
+                gradient[rows] = part
+        ctx.gradient, ctx.known = gradient, known
+        return -torch.where(known, chosen.squeeze(-1), 0.0).sum()
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor | None, ...]:
         gradient, ctx.gradient = ctx.gradient, None
-        return gradient.mul_((ctx.known * upstream[0]).unsqueeze(-1)).to(ctx.dtype), None
+        return gradient.mul_((ctx.known * upstream[0]).unsqueeze(-1)), None

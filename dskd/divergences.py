@@ -9,18 +9,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import partial, wraps
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from dskd.rows import row_blocks
+from dskd.scratch import empty
+
 Divergence = Callable[..., Tensor]
 DIVERGENCES: dict[str, Divergence] = {}
-
-
-def _register(function: Divergence) -> Divergence:
-    DIVERGENCES[function.__name__] = function
-    return function
 
 
 def _log_probabilities(teacher_logits: Tensor, student_logits: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
@@ -44,34 +43,69 @@ def _log_mixture(log_p: Tensor, log_q: Tensor, weight_of_p: float) -> Tensor:
     )
 
 
-class _ForwardKL(torch.autograd.Function):
-    """KL(p || q) with its gradient to the student's logits, (q − p) / τ, made in the forward and in place.
+Part = Callable[..., tuple[Tensor, Tensor]]
 
-    The default divergence, so its passes over [tokens, vocabulary] are a good part of what a loss costs beside its products.
+
+class _ByRows(torch.autograd.Function):
+    """A divergence a few rows at a time, its gradient to the student's logits made in the forward (dskd/rows.py).
+
+    `part`: (teacher_logits, student_logits, temperature) of some rows -> (values, gradients of their sum).
     """
 
     @staticmethod
-    def forward(ctx: Any, teacher_logits: Tensor, student_logits: Tensor, temperature: float) -> Tensor:
-        log_p, log_q = _log_probabilities(teacher_logits, student_logits, temperature)
-        terms = (log_p - log_q).masked_fill_(log_p == -math.inf, 0.0)
-        p = log_p.exp_()
-        value = terms.mul_(p).sum(-1)
-        ctx.gradient = log_q.exp_().sub_(p).div_(temperature)
-        ctx.dtype = student_logits.dtype
-        return value
+    def forward(ctx: Any, part: Part, teacher_logits: Tensor, student_logits: Tensor, temperature: float) -> Tensor:
+        values = torch.empty(len(student_logits), dtype=torch.float32, device=student_logits.device)
+        ctx.gradient = empty(student_logits.shape, student_logits)
+        for rows in row_blocks(student_logits):
+            values[rows], ctx.gradient[rows] = part(teacher_logits[rows], student_logits[rows], temperature)
+        return values
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor | None, ...]:
         gradient, ctx.gradient = ctx.gradient, None
-        return None, gradient.mul_(upstream[0].unsqueeze(-1)).to(ctx.dtype), None
+        return None, None, gradient.mul_(upstream[0].unsqueeze(-1)), None
 
 
-@_register
+def _differentiated(function: Divergence) -> Part:
+    """The part of any divergence, by automatic differentiation."""
+
+    def part(
+        teacher_logits: Tensor, student_logits: Tensor, temperature: float, **knobs: float
+    ) -> tuple[Tensor, Tensor]:
+        with torch.enable_grad():
+            leaf = student_logits.detach().requires_grad_()
+            values = function(teacher_logits, leaf, temperature, **knobs)
+            (gradient,) = torch.autograd.grad(values.sum(), leaf)
+        return values.detach(), gradient
+
+    return part
+
+
+def _forward_kl_part(teacher_logits: Tensor, student_logits: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
+    """KL(p || q) and (q − p) / τ, in a third of the passes over memory: the default divergence is a good part of a loss."""
+    log_p, log_q = _log_probabilities(teacher_logits, student_logits, temperature)
+    terms = (log_p - log_q).masked_fill_(log_p == -math.inf, 0.0)
+    p = log_p.exp_()
+    return terms.mul_(p).sum(-1), log_q.exp_().sub_(p).div_(temperature)
+
+
+def _register(function: Divergence, part: Part | None = None) -> Divergence:
+    by_rows = part or _differentiated(function)
+
+    @wraps(function)
+    def divergence(teacher_logits: Tensor, student_logits: Tensor, temperature: float = 1.0, **knobs: float) -> Tensor:
+        if student_logits.requires_grad and not teacher_logits.requires_grad:
+            return _ByRows.apply(partial(by_rows, **knobs), teacher_logits, student_logits, temperature)
+        return function(teacher_logits, student_logits, temperature, **knobs)
+
+    DIVERGENCES[function.__name__] = divergence
+    return divergence
+
+
+@partial(_register, part=_forward_kl_part)
 def forward_kl(teacher_logits: Tensor, student_logits: Tensor, temperature: float = 1.0) -> Tensor:
     """KL(p || q) [tokens]."""
-    if student_logits.requires_grad and not teacher_logits.requires_grad:
-        return _ForwardKL.apply(teacher_logits, student_logits, temperature)
     return _kl(*_log_probabilities(teacher_logits, student_logits, temperature))
 
 

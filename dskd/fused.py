@@ -18,11 +18,14 @@ from torch import Tensor, nn
 
 from dskd.heads import Head
 from dskd.methods.base import LabelledTokens, Method, Term
+from dskd.scratch import Scratch, empty
 
 # A float32 [chunk, vocabulary] tensor of this size: large enough for efficient products and for the sum of the head's gradients to
 # be no burden, small enough that the dozen of them that a loss needs stay far below what a model takes.
 _CHUNK_BYTES = 64 * 2**20
-_LEAST_CHUNK = 256  # fewer, and adding up the gradient of a large head costs more than the products
+_LEAST_CHUNK = 512  # fewer, and adding up the gradient of a large head costs more than the products
+# What the first of two passes may leave for the second (LabelledTokens.large_notes); the rest is computed again.
+_LARGE_NOTES_BYTES = 256 * 2**20
 
 
 def default_chunk_tokens(vocabulary_size: int) -> int:
@@ -76,8 +79,8 @@ def fused_loss(
     return loss, {name: Term(total, count) for name, (total, count) in zip(names, pairs, strict=True)}
 
 
-class _AddingLinear(torch.autograd.Function):
-    """hidden Wᵀ + b, whose backward adds to given gradient buffers in place instead of returning a [vocabulary, hidden] tensor."""
+class _ChunkLinear(torch.autograd.Function):
+    """hidden Wᵀ + b into scratch memory; its backward adds gradients up in a `_HeadGradient` and makes none of W's size."""
 
     @staticmethod
     def forward(
@@ -85,26 +88,44 @@ class _AddingLinear(torch.autograd.Function):
         hidden: Tensor,
         weight: Tensor,
         bias: Tensor | None,
-        weight_gradient: Tensor | None,
-        bias_gradient: Tensor | None,
+        head_gradient: _HeadGradient | None,
     ) -> Tensor:
         ctx.save_for_backward(hidden, weight)
-        ctx.buffers = weight_gradient, bias_gradient
-        return nn.functional.linear(hidden, weight, bias)
+        ctx.head_gradient = head_gradient
+        logits = empty((len(hidden), len(weight)), weight)
+        return (
+            torch.mm(hidden, weight.T, out=logits) if bias is None else torch.addmm(bias, hidden, weight.T, out=logits)
+        )
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         (gradient,) = gradients
         hidden, weight = ctx.saved_tensors
-        weight_gradient, bias_gradient = ctx.buffers
-        if weight_gradient is not None:
-            if gradient.dtype == hidden.dtype == weight_gradient.dtype:
-                weight_gradient.addmm_(gradient.T, hidden)
-            else:
-                weight_gradient += gradient.T @ hidden.to(gradient.dtype)
-        if bias_gradient is not None:
-            bias_gradient += gradient.sum(0, dtype=bias_gradient.dtype)
-        return gradient @ weight, None, None, None, None
+        if ctx.head_gradient is not None:
+            ctx.head_gradient.add(gradient, hidden)
+        return gradient @ weight, None, None, None
+
+
+class _HeadGradient:
+    """The gradient of a head's weight and bias, added up in float32 and in place; what takes no gradient stays None."""
+
+    def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
+        self._wanted = weight.requires_grad, bias is not None and bias.requires_grad
+        self.weight: Tensor | None = None
+        self.bias: Tensor | None = None
+
+    def add(self, gradient: Tensor, hidden: Tensor) -> None:
+        """The share of some tokens: gradient [tokens, rows] of their logits, hidden [tokens, hidden]."""
+        of_weight, of_bias = self._wanted
+        if of_weight and self.weight is None:
+            self.weight = (gradient.T @ hidden.to(gradient.dtype)).float()
+        elif self.weight is not None and gradient.dtype == hidden.dtype == torch.float32:
+            self.weight.addmm_(gradient.T, hidden)
+        elif self.weight is not None:
+            self.weight += gradient.T @ hidden.to(gradient.dtype)
+        if of_bias:
+            added = gradient.sum(0, dtype=torch.float32)
+            self.bias = added if self.bias is None else self.bias.add_(added)
 
 
 class _Gradients:
@@ -113,7 +134,7 @@ class _Gradients:
     def __init__(self, hidden: Tensor, weight: Tensor, bias: Tensor | None, parameters: Sequence[Tensor]) -> None:
         self.inputs = [hidden, weight, bias, *parameters]
         self.hidden = torch.zeros_like(hidden)
-        self.head = [_zeros(weight), _zeros(bias)]
+        self.head = _HeadGradient(weight, bias)
         self.trained = [parameter for parameter in parameters if parameter.requires_grad]
         self.parameters = [_zeros(parameter) for parameter in parameters]
 
@@ -135,7 +156,7 @@ class _Gradients:
 
     def scaled(self, factor: Tensor) -> list[Tensor | None]:
         """The gradients of the inputs, in their dtypes."""
-        buffers = [self.hidden, *self.head, *self.parameters]
+        buffers = [self.hidden, self.head.weight, self.head.bias, *self.parameters]
         return [
             None if buffer is None or tensor is None else buffer.mul_(factor).to(tensor.dtype)
             for buffer, tensor in zip(buffers, self.inputs, strict=True)
@@ -163,20 +184,23 @@ class _FusedLoss(torch.autograd.Function):
         *parameters: nn.Parameter,
     ) -> tuple[Tensor, Tensor, Tensor]:
         gradients = _Gradients(hidden, weight, bias, parameters)
-        head = _adding_head(batch.student_head, *gradients.head)
-        parts = chunks(replace(batch, student_hidden=hidden.detach(), student_head=head), tokens)
+        scratch = Scratch()
+        head = _chunk_head(batch.student_head, gradients.head)
+        teacher_head = None if batch.teacher_head is None else _chunk_head(batch.teacher_head, None)
+        detached = replace(batch, student_hidden=hidden.detach(), student_head=head, teacher_head=teacher_head)
+        parts = chunks(detached, tokens)
         if totals is not None:
-            sums, _ = _take(method, method.terms, parts, totals, gradients)
+            sums, _ = _take(method, method.terms, parts, totals, gradients, scratch)
             counts = totals
         else:
             # Undivided at first: one count divides all of these terms, and so their gradients, once it is known.
-            sums, counts = _take(method, method.first_pass, parts, None, gradients)
+            sums, counts = _take(method, method.first_pass, parts, None, gradients, scratch)
             gradients.divide(counts[min(method.first_terms)].clamp_min(1.0))
 
             def second_pass(part: LabelledTokens) -> dict[str, Term]:
                 return {name: Term(value, counts[name]) for name, value in method.second_pass(part).items()}
 
-            sums |= _take(method, second_pass, parts, counts, gradients)[0]
+            sums |= _take(method, second_pass, parts, counts, gradients, scratch)[0]
         names[:] = sums
         loss = method.objective({name: sums[name] / counts[name].clamp_min(1.0) for name in names})
         stacked = torch.stack([sums[name] for name in names]), torch.stack([counts[name] for name in names])
@@ -197,15 +221,16 @@ def _take(
     parts: Sequence[LabelledTokens],
     totals: dict[str, Tensor] | None,
     gradients: _Gradients,
+    scratch: Scratch,
 ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     """Compute terms chunk by chunk and differentiate their share of the objective; ({term: sum}, {term: count}) of all chunks."""
     sums: dict[str, Tensor] = {}
     counts: dict[str, Tensor] = {}
     # Of two passes, each adds its own terms to the objective; the others' are zero.
     absent = dict.fromkeys(totals or {}, torch.zeros((), device=gradients.hidden.device))
-    first = 0
+    first = large = 0
     for part in parts:
-        with torch.enable_grad():
+        with torch.enable_grad(), scratch:
             leaf = part.student_hidden.detach().requires_grad_()
             terms = terms_of(replace(part, student_hidden=leaf))
             divisors = {name: 1.0 if totals is None else totals[name].clamp_min(1.0) for name in terms}
@@ -216,16 +241,26 @@ def _take(
             sums[name] = sums[name] + term.sum.detach().float() if name in sums else term.sum.detach().float()
             counts[name] = counts[name] + term.count if name in counts else term.count
         first += len(leaf)
+        large += sum(note.nbytes for note in part.large_notes.values())
+        if large > _LARGE_NOTES_BYTES:
+            part.large_notes.clear()
+        del terms, share
+        scratch.give_back([*part.notes.values(), *part.large_notes.values()])
     return sums, counts
 
 
-def _adding_head(head: Head, weight_gradient: Tensor | None, bias_gradient: Tensor | None) -> Head:
+def _chunk_head(head: Head, gradient: _HeadGradient | None) -> Head:
     """The head with its weights cast once, for all chunks, and a product that adds up the gradients by itself."""
     device = head.weight.device.type
     dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else head.weight.dtype
 
     def product(hidden: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        return _AddingLinear.apply(hidden, weight, bias, weight_gradient, bias_gradient)
+        return _ChunkLinear.apply(hidden, weight, bias, gradient)
+
+    def constant_product(hidden: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        return _ChunkLinear.apply(hidden, weight, bias, None)
 
     bias = None if head.bias is None else head.bias.detach().to(dtype)
-    return replace(head, weight=head.weight.detach().to(dtype), bias=bias, product=product)
+    return replace(
+        head, weight=head.weight.detach().to(dtype), bias=bias, product=product, constant_product=constant_product
+    )

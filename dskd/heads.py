@@ -29,13 +29,15 @@ class Head:
     scale: float
     softcap: float
     size: int
-    # hidden [tokens, hidden], weight, bias -> logits [tokens, rows]; the fused loss puts one here that adds up gradients by itself.
+    # hidden [tokens, hidden], weight, bias -> logits [tokens, rows]; the fused loss puts its own here. The second is what the first
+    # becomes where the weights take no gradient.
     product: Callable[[Tensor, Tensor, Tensor | None], Tensor] = nn.functional.linear
+    constant_product: Callable[[Tensor, Tensor, Tensor | None], Tensor] = nn.functional.linear
 
     def detach(self) -> Head:
         """The same head, through which no gradient reaches its weights."""
         bias = None if self.bias is None else self.bias.detach()
-        return replace(self, weight=self.weight.detach(), bias=bias, product=nn.functional.linear)
+        return replace(self, weight=self.weight.detach(), bias=bias, product=self.constant_product)
 
     def without_padding(self, logits: Tensor) -> Tensor:
         """logits [tokens, rows] -> [tokens, size]; the same tensor where there is no padding, for a slice has a backward."""

@@ -50,6 +50,8 @@ class LabelledTokens:
     teacher_top_k_log_probabilities: Tensor | None = None
     # What the first of a method's two passes over these tokens found, for the second (Method.first_pass).
     notes: dict[str, Tensor] = field(default_factory=dict)
+    # Of those, what is large and can be computed again: the second pass may find it gone.
+    large_notes: dict[str, Tensor] = field(default_factory=dict)
 
     def part(self, first: int, last: int) -> LabelledTokens:
         """The student's labelled tokens from `first` to before `last`, and the pairs that they are in."""
@@ -60,6 +62,7 @@ class LabelledTokens:
             student_hidden=self.student_hidden[first:last],
             student_labels=self.student_labels[first:last],
             notes={},
+            large_notes={},
         )
         if self.student_pairs is None or self.teacher_pairs is None:
             return chosen
@@ -155,7 +158,10 @@ class Method(ABC):
         raise NotImplementedError
 
     def second_pass(self, batch: LabelledTokens) -> dict[str, Tensor]:
-        """For a method with `first_terms`: the sums of the other terms; `batch.notes` has what the first pass left."""
+        """For a method with `first_terms`: the sums of the other terms; `batch.notes` has what the first pass left.
+
+        Of `batch.large_notes`, as much as fits into memory.
+        """
         raise NotImplementedError
 
     def counts(self, batch: LabelledTokens) -> dict[str, Tensor]:

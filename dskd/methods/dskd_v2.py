@@ -65,9 +65,12 @@ class DualSpaceDistillation(Method):
     def begin_step(self, student_head: Head) -> None:
         self.projectors.follow(student_head)
 
-    def _targets(self, batch: LabelledTokens, predictions: Tensor) -> Tensor:
-        """φ(t̂) [pairs], −1 where no student token stands for the teacher's prediction."""
-        return self.student_id_of[predictions]
+    def _targets(self, batch: LabelledTokens, teacher_logits: Tensor | None) -> Tensor:
+        """φ(t̂) [pairs], −1 where no student token stands for the teacher's prediction; logits where t̂ is not known already."""
+        if batch.teacher_predictions is not None:
+            return self.student_id_of[batch.teacher_predictions[batch.teacher_pairs]]
+        assert teacher_logits is not None
+        return self.student_id_of[teacher_logits.argmax(-1)]
 
     def counts(self, batch: LabelledTokens) -> dict[str, Tensor]:
         import torch
@@ -77,11 +80,8 @@ class DualSpaceDistillation(Method):
         assert batch.teacher_pairs is not None
         with torch.no_grad():
             hidden = batch.teacher_hidden[batch.teacher_pairs]
-            if batch.teacher_predictions is not None:
-                predictions = batch.teacher_predictions[batch.teacher_pairs]
-            else:
-                predictions = batch.teacher_head.logits(hidden).argmax(-1)
-            targets = self._targets(batch, predictions)
+            known = batch.teacher_predictions is not None
+            targets = self._targets(batch, None if known else batch.teacher_head.logits(hidden))
             if self.options.agreement_mask:
                 agree = batch.student_head.logits(self.projectors.to_student(hidden)).argmax(-1) == targets
             else:
@@ -107,15 +107,18 @@ class DualSpaceDistillation(Method):
         return {name: Term(second.get(name, term.sum), term.count) for name, term in first.items()}
 
     def first_pass(self, batch: LabelledTokens) -> dict[str, Term]:
-        return self._from_teacher(batch)[0]
+        terms, batch.large_notes["projected_logits"] = self._from_teacher(batch)
+        return terms
 
     def second_pass(self, batch: LabelledTokens) -> dict[str, Tensor]:
         import torch
 
         assert batch.teacher_hidden is not None
-        with torch.no_grad():
-            hidden = batch.teacher_hidden[batch.teacher_pairs]
-            projected_logits = batch.student_head.detach().logits(self.projectors.to_student(hidden))
+        projected_logits = batch.large_notes.pop("projected_logits", None)
+        if projected_logits is None:
+            with torch.no_grad():
+                hidden = batch.teacher_hidden[batch.teacher_pairs]
+                projected_logits = batch.student_head.detach().logits(self.projectors.to_student(hidden))
         return self._from_student(batch, projected_logits)
 
     def _from_teacher(self, batch: LabelledTokens) -> tuple[dict[str, Term], Tensor]:
@@ -131,7 +134,7 @@ class DualSpaceDistillation(Method):
         hidden = batch.teacher_hidden[batch.teacher_pairs]
         with torch.no_grad():
             teacher_logits = batch.teacher_head.logits(hidden)
-            targets = self._targets(batch, teacher_logits.argmax(-1))
+            targets = self._targets(batch, teacher_logits)
             known = targets >= 0  # positions without a target are masked: picking them out would read from the device
 
         # Teacher space. Q is derived and W_t frozen, so the gradient reaches the student's hidden states and not its head.

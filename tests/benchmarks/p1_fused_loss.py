@@ -77,11 +77,11 @@ def main() -> None:
     options = report.parser(__doc__, "python tests/benchmarks/p1_fused_loss.py --vocabulary 50257 --json P1.json")
     options.add_argument("--vocabulary", type=int, nargs="+", default=[50_257, 151_936])
     options.add_argument("--tokens", type=int, nargs="+", default=[512, 1024, 2048, 4096], help="for the fused peak")
-    options.add_argument("--compared-tokens", type=int, default=512, help="for what both sides run")
+    options.add_argument("--compared-tokens", type=int, default=1_024, help="for what both sides run")
     options.add_argument(
         "--hidden", type=int, nargs=2, default=[512, 1024], help="student's and teacher's, for the times"
     )
-    options.add_argument("--repeats", type=int, default=2)
+    options.add_argument("--repeats", type=int, default=3)
     chosen = options.parse_args()
     rows: list[dict[str, Any]] = []
     value = dict.fromkeys(("kept_share", "peak_growth", "time_ratio", "time_ratio_counts_unknown", "loss_error"), 0.0)
