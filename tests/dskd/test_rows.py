@@ -33,7 +33,9 @@ def test_a_divergence_by_rows_is_the_divergence(name, few_rows):
 def test_a_divergence_hands_on_its_own_parameters(few_rows):
     generator = torch.Generator().manual_seed(0)
     teacher, student = (torch.randn(11, 17, generator=generator) for _ in range(2))
-    values = [DIVERGENCES["skewed_forward_kl"](teacher, student.requires_grad_(), 1.0, skew=skew) for skew in (0.1, 0.7)]
+    values = [
+        DIVERGENCES["skewed_forward_kl"](teacher, student.requires_grad_(), 1.0, skew=skew) for skew in (0.1, 0.7)
+    ]
     plain = DIVERGENCES["skewed_forward_kl"](teacher, student.detach(), 1.0, skew=0.7)
     torch.testing.assert_close(values[1].detach(), plain)
     assert (values[0] > values[1]).all()
