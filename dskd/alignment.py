@@ -89,6 +89,39 @@ def align(teacher_spans: np.ndarray, student_spans: np.ndarray) -> tuple[np.ndar
     return teacher[left[order]], student[right[order]]
 
 
+def byte_groups(teacher_spans: np.ndarray, student_spans: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The number of the smallest stretch of bytes that begins and ends at token ends of both models, int64 [tokens] for each side.
+
+    Arguments as in `align`. Numbers ascend with the text. -1 where a token covers no bytes, or where the other side's tokens do not
+    cover the same bytes. Where a normaliser put tokens on the same bytes, the pairs of `align` are all the groups.
+    """
+    spans = teacher_spans, student_spans
+    groups = np.full(len(spans[0]), UNKNOWN, dtype=np.int64), np.full(len(spans[1]), UNKNOWN, dtype=np.int64)
+    kept = [(side[:, 1] > side[:, 0]).nonzero()[0] for side in spans]
+    starts, ends = ([side[k, column] for side, k in zip(spans, kept, strict=True)] for column in (0, 1))
+    if not all(map(len, kept)):
+        return groups
+    if any((start[1:] < end[:-1]).any() for start, end in zip(starts, ends, strict=True)):
+        for group, indices in zip(groups, align(*spans), strict=True):
+            group[indices] = np.arange(len(indices))
+        return groups
+    cuts = np.intersect1d(*ends)
+    edges = np.zeros(1 + max(int(end[-1]) for end in ends), dtype=np.int64)
+    for sign, start, end in zip((1, -1), starts, ends, strict=True):
+        edges[start] += sign
+        edges[end] -= sign
+    alone = np.concatenate(
+        [[0], np.cumsum(np.cumsum(edges) != 0)]
+    )  # bytes before each place that one side alone covers
+    good = np.append(
+        alone[cuts] == alone[np.concatenate([[0], cuts])[:-1]], False
+    )  # the last is what follows the last cut
+    renumbered = np.where(good, np.cumsum(good) - 1, UNKNOWN)
+    for group, indices, end in zip(groups, kept, ends, strict=True):
+        group[indices] = renumbered[cuts.searchsorted(end)]
+    return groups
+
+
 def _keys(spans: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """(indices of the tokens that cover bytes, a number for each that says which), both int64."""
     starts, ends = spans[:, 0], spans[:, 1]

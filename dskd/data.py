@@ -19,10 +19,11 @@ import torch
 from pydantic import BaseModel
 from torch import Tensor
 
-from dskd.alignment import align, byte_spans
+from dskd.alignment import UNKNOWN, align, byte_groups, byte_spans
 from dskd.errors import InputError
 from dskd.jsonl import read_objects
 from dskd.models import load_tokenizer
+from dskd.string_alignment import align_strings
 from dskd.vocabulary import Vocabulary, share_vocabulary
 
 
@@ -70,23 +71,49 @@ def encode_example(
 ) -> tuple[list[int], list[int], np.ndarray] | None:
     """(prompt ids, response ids, the bytes of the response that each response id covers [tokens, 2]), no end token yet.
 
-    The prompt's ids are those of `encode_prompt`, so training and generation agree; the response's are those that it gets after the
-    prompt. Where the two would share a token (a newline that merges with the next), the response is tokenized by itself, without
-    the space that SentencePiece puts before a text. None where no tokens stand for exactly the response.
+    The prompt's ids are those of `encode_prompt`, so training and generation agree; the response's are those of `encode_response`.
+    None where no tokens stand for exactly the response.
     """
     prompt = encode_prompt(tokenizer, example.prompt)
-    response, data = example.response, example.response.encode()
-    joint, offsets = _encode(tokenizer, example.prompt + response, special=True)
-    if joint[: len(prompt)] == prompt:
-        shift = len(example.prompt)
-        rest = [(max(first - shift, 0), max(last - shift, 0)) for first, last in offsets[len(prompt) :]]
-        return prompt, joint[len(prompt) :], byte_spans(vocabulary, joint[len(prompt) :], response, rest)
+    encoded = encode_response(tokenizer, vocabulary, prompt, example.prompt, example.response)
+    return None if encoded is None else (prompt, *encoded)
+
+
+def encode_response(
+    tokenizer: Any, vocabulary: Vocabulary, prompt: list[int], prompt_text: str | None, response: str
+) -> tuple[list[int], np.ndarray] | None:
+    """(response ids, the bytes of the response that each covers [tokens, 2]) as the response follows its prompt, no end token yet.
+
+    Where prompt and response would share a token (a newline that merges with the next), or the prompt's text is not known, the
+    response is tokenized by itself, without the space that SentencePiece puts before a text. None where no tokens stand for exactly
+    the response.
+    """
+    if prompt_text is not None:
+        joint, offsets = _encode(tokenizer, prompt_text + response, special=True)
+        if joint[: len(prompt)] == prompt:
+            shift = len(prompt_text)
+            rest = [(max(first - shift, 0), max(last - shift, 0)) for first, last in offsets[len(prompt) :]]
+            return joint[len(prompt) :], byte_spans(vocabulary, joint[len(prompt) :], response, rest)
     for anchor in ("", "\n", "."):
         ids, offsets = _encode(tokenizer, anchor + response, special=False)
         kept = [k for k, (_, last) in enumerate(offsets) if last > len(anchor)]
         ids = ids[kept[0] :] if kept else []
-        if b"".join(vocabulary.written[k] for k in ids) == data:
-            return prompt, ids, byte_spans(vocabulary, ids, response)
+        if b"".join(vocabulary.written[k] for k in ids) == response.encode():
+            return ids, byte_spans(vocabulary, ids, response)
+    return None
+
+
+def text_of_prompt(tokenizer: Any, vocabulary: Vocabulary, prompt: list[int]) -> str | None:
+    """A text that `encode_prompt` makes into these ids; None where none is found, as after a normaliser."""
+    begin = 1 if prompt and prompt[0] == tokenizer.bos_token_id else 0
+    for first in dict.fromkeys((begin, 0)):  # a begin token that the tokenizer adds by itself is no part of the text
+        try:
+            text = b"".join(vocabulary.written[k] for k in prompt[first:]).decode()
+        except UnicodeDecodeError:
+            return None
+        for candidate in dict.fromkeys((text.removeprefix(" "), text)):  # SentencePiece puts a space before a text
+            if encode_prompt(tokenizer, candidate) == prompt:
+                return candidate
     return None
 
 
@@ -121,18 +148,21 @@ class PreparationReport(BaseModel):
 
 
 @dataclass(frozen=True)
-class _Encoded:
+class Encoded:
+    """An example in the tokens of one model. `spans`: the bytes of the response that each label covers, its end left out."""
+
     ids: list[int]
     prompt_length: int  # tokens that are not labels
-    spans: np.ndarray  # int64 [labelled tokens - 1, 2]; the last labelled token is the end of sequence
-    special: bool  # whether the response spells a special token
+    spans: np.ndarray  # int64 [labels without the end, 2]
+    special: bool = False  # whether the response spells a special token
+    ended: bool = True  # whether the last token is the end of sequence; not where a sample was cut
 
     @property
     def labels(self) -> list[int]:
         return self.ids[self.prompt_length :]
 
 
-def _encode_whole(tokenizer: Any, vocabulary: Vocabulary, example: Example) -> _Encoded | None:
+def _encode_whole(tokenizer: Any, vocabulary: Vocabulary, example: Example) -> Encoded | None:
     encoded = encode_example(tokenizer, vocabulary, example)
     if encoded is None:
         return None
@@ -140,7 +170,32 @@ def _encode_whole(tokenizer: Any, vocabulary: Vocabulary, example: Example) -> _
     # Without a prompt and a begin token nothing predicts the first token, so it cannot be a label.
     unlabelled = 0 if prompt else 1
     special = not vocabulary.special_ids.isdisjoint(response)
-    return _Encoded([*prompt, *response, tokenizer.eos_token_id], len(prompt) + unlabelled, spans[unlabelled:], special)
+    return Encoded([*prompt, *response, tokenizer.eos_token_id], len(prompt) + unlabelled, spans[unlabelled:], special)
+
+
+def published_pairs(student: Encoded, teacher: Encoded, tokenizers: Sequence[Any]) -> dict[str, list[int]]:
+    """The pairs of labels as the published code finds them (dskd/string_alignment.py); tokenizers of student and teacher."""
+    spelt = [t.convert_ids_to_tokens(side.labels) for t, side in zip(tokenizers, (student, teacher), strict=True)]
+    pairs = align_strings(spelt[1], spelt[0], ends=(tokenizers[1].eos_token, tokenizers[0].eos_token))
+    return {f"{name}_string_pairs": side.tolist() for name, side in zip(("teacher", "student"), pairs, strict=True)}
+
+
+def prepared_row(student: Encoded, teacher: Encoded | None = None, *, same_vocabulary: bool = False) -> dict[str, Any]:
+    """One row of a prepared dataset: ids, and with a teacher which tokens of the two belong together."""
+    row: dict[str, Any] = {"student_ids": student.ids, "student_prompt_length": student.prompt_length}
+    if teacher is None:
+        return row
+    if same_vocabulary and student.labels == teacher.labels:
+        # Token by token the same, also where a normaliser leaves a token without a place in the text.
+        pairs = groups = (np.arange(len(teacher.spans)), np.arange(len(student.spans)))
+    else:
+        pairs = align(teacher.spans, student.spans)
+        groups = byte_groups(teacher.spans, student.spans)
+    row |= {"teacher_ids": teacher.ids, "teacher_prompt_length": teacher.prompt_length}
+    last = 1 + max(int(side.max(initial=UNKNOWN)) for side in groups)  # of the two end tokens
+    sides = ("teacher", teacher), ("student", student)
+    row |= {f"{name}_pairs": pairs[k].tolist() + [len(s.spans)] * s.ended for k, (name, s) in enumerate(sides)}
+    return row | {f"{name}_groups": groups[k].tolist() + [last] * s.ended for k, (name, s) in enumerate(sides)}
 
 
 def prepare_dataset(
@@ -184,17 +239,10 @@ def prepare_dataset(
             counts[f"too_long_{name}"] += 1
         if too_long:
             continue
-        row: dict[str, Any] = {"student_ids": kept[0].ids, "student_prompt_length": kept[0].prompt_length}
+        row = prepared_row(*kept, same_vocabulary=shared is not None and shared.same)
         if teacher is not None:
-            ends = [len(side.labels) - 1 for side in kept]
-            if shared is not None and shared.same and kept[0].labels == kept[1].labels:
-                # Token by token the same, also where a normaliser leaves a token without a place in the text.
-                pairs = np.arange(ends[1]), np.arange(ends[0])
-            else:
-                pairs = align(kept[1].spans, kept[0].spans)
-            row |= {"teacher_ids": kept[1].ids, "teacher_prompt_length": kept[1].prompt_length}
-            row |= {"teacher_pairs": [*pairs[0].tolist(), ends[1]], "student_pairs": [*pairs[1].tolist(), ends[0]]}
-            aligned += len(row["student_pairs"])
+            row |= published_pairs(kept[0], kept[1], tokenizers)
+        aligned += len(row.get("student_pairs", ()))
         for k, side in enumerate(kept):
             tokens[k] += len(side.labels)
             longest[k] = max(longest[k], len(side.ids))
@@ -312,6 +360,10 @@ def _side(
     return {name: torch.from_numpy(value) for name, value in side.items()} | {"size": torch.tensor(sum(map(len, rows)))}
 
 
+# Of a row that a rollout may have taken the place of: whether it did.
+SAMPLED = "sampled"
+
+
 @dataclass
 class Collator:
     """Rows of a prepared dataset to a batch, keys `student_*` and, with a teacher, `teacher_*`.
@@ -319,7 +371,8 @@ class Collator:
     Labelled positions are numbered through the batch example by example, so pairs point at the same tokens whatever the layout.
     Padded, each example is a row and an attention mask covers it. Packed, each side's rows hold several examples (docs/batches.md)
     and there is no mask: position ids that begin again at 0 tell transformers where the next one starts. `row_length` is about
-    the length of a packed row, by default the longest example's.
+    the length of a packed row, by default the longest example's. Where rows say whether they were sampled (dskd/rollouts.py),
+    student_sampled [tokens] says so of each label.
     """
 
     padding_side: str = "right"
@@ -338,8 +391,20 @@ class Collator:
             batch |= {f"{name}_{key}": value for key, value in _side(ids, starts, layout, self.packing).items()}
             if f"{name}_pairs" in rows[0]:
                 first = np.cumsum([0] + [length - start for length, start in zip(lengths, starts, strict=True)])
-                pairs = [first[k] + np.asarray(row[f"{name}_pairs"], dtype=np.int64) for k, row in enumerate(rows)]
-                batch[f"{name}_pairs"] = torch.from_numpy(np.concatenate(pairs))
+                for key in (f"{name}_pairs", f"{name}_string_pairs"):
+                    if key in rows[0]:
+                        pairs = [first[k] + np.asarray(row[key], dtype=np.int64) for k, row in enumerate(rows)]
+                        batch[key] = torch.from_numpy(np.concatenate(pairs))
+                batch[f"{name}_sizes"] = torch.from_numpy(np.diff(first))
+            if f"{name}_groups" in rows[0]:
+                batch[f"{name}_groups"] = torch.from_numpy(_numbered([row[f"{name}_groups"] for row in rows]))
+            if name == "student" and SAMPLED in rows[0]:
+                flags = torch.tensor([row[SAMPLED] for row in rows])
+                batch["student_sampled"] = flags.repeat_interleave(
+                    torch.tensor([length - start for length, start in zip(lengths, starts, strict=True)])
+                )
+        if "teacher_pairs" in batch:
+            batch |= pairs_by_position(batch["teacher_sizes"], batch["student_sizes"])
         if "teacher_row" in rows[0]:
             batch["teacher_rows"] = torch.tensor([row["teacher_row"] for row in rows])
         return batch
@@ -348,3 +413,24 @@ class Collator:
         if self.packing:
             return _packed(lengths, self.row_length or max(lengths))
         return _padded(lengths, self.padding_side)
+
+
+def _numbered(groups: Sequence[Sequence[int]]) -> np.ndarray:
+    """The groups of each example, numbered on through the batch; the two sides of an example have the same number of them."""
+    shifted = []
+    first = 0
+    for example in groups:
+        numbers = np.asarray(example, dtype=np.int64)
+        shifted.append(np.where(numbers == UNKNOWN, UNKNOWN, numbers + first))
+        first += int(numbers.max(initial=UNKNOWN)) + 1
+    return np.concatenate(shifted)
+
+
+def pairs_by_position(teacher_sizes: Tensor, student_sizes: Tensor) -> dict[str, Tensor]:
+    """The k-th labelled token of an example paired with the other model's k-th, as far as both have one."""
+    common = torch.minimum(teacher_sizes, student_sizes)
+    within = torch.arange(int(common.sum())) - (common.cumsum(0) - common).repeat_interleave(common)
+    return {
+        f"{name}_position_pairs": (sizes.cumsum(0) - sizes).repeat_interleave(common) + within
+        for name, sizes in (("teacher", teacher_sizes), ("student", student_sizes))
+    }

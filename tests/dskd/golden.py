@@ -1,6 +1,8 @@
 """Losses and gradients that the authors' own code gives on small random inputs.
 
-songmzhang/DSKD @077337a for the kind dskd_v1, songmzhang/DSKDv2 @5025279 for the others.
+songmzhang/DSKD @077337a for the kinds dskd_v1, dskd_v1_cma and uld, songmzhang/DSKDv2 @5025279 for the others in tests/golden. The
+folder shared/golden beside the repository has more: see its README and that of rivals in it. Where it is missing, its kinds have no
+cases and their tests are skipped.
 """
 
 from __future__ import annotations
@@ -13,8 +15,15 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 FOLDER = Path(__file__).parents[1] / "golden"
-CASES: list[dict[str, Any]] = json.loads((FOLDER / "golden.json").read_text())["cases"]
-_TENSORS = load_file(FOLDER / "golden.safetensors")
+SHARED = Path(__file__).parents[3] / "shared" / "golden"  # two tokenizers lie there too
+CASES: list[dict[str, Any]] = []
+_TENSORS: dict[str, Tensor] = {}
+for folder in (FOLDER, SHARED, SHARED / "rivals"):
+    if folder.is_dir():
+        known = {case["name"] for case in CASES}
+        listed = json.loads((folder / "golden.json").read_text())["cases"]
+        CASES += [case for case in listed if case["name"] not in known]
+        _TENSORS = load_file(folder / "golden.safetensors") | _TENSORS
 
 
 def cases(kind: str) -> list[dict[str, Any]]:
@@ -22,11 +31,9 @@ def cases(kind: str) -> list[dict[str, Any]]:
 
 
 def tensors(case: dict[str, Any]) -> dict[str, Tensor]:
+    """The tensors of a case by their names without the case's, and those that it shares with its family (`in/…`)."""
+    family = "div" if case["kind"] == "divergence" else case.get("inputs", case["name"])
     found = {}
-    for prefix in (
-        "div/" if case["kind"] == "divergence" else None,
-        case["name"] + "/",
-    ):  # divergences share their inputs
-        if prefix is not None:
-            found |= {name.removeprefix(prefix): value for name, value in _TENSORS.items() if name.startswith(prefix)}
+    for prefix in (f"{family}/", f"{case['name']}/"):
+        found |= {name.removeprefix(prefix): value for name, value in _TENSORS.items() if name.startswith(prefix)}
     return found

@@ -1,17 +1,19 @@
 from __future__ import annotations
 
 import gzip
+import itertools
 import json
 import unicodedata
 
+import golden
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers_for_tests import byte_level, sentencepiece
-from transformers import AutoTokenizer
+from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
-from dskd.alignment import align, align_tokenizers, byte_spans
+from dskd.alignment import UNKNOWN, align, align_tokenizers, byte_groups, byte_spans
 from dskd.vocabulary import Vocabulary
 
 TOKENIZERS = {
@@ -156,3 +158,101 @@ def test_real_tokenizers_reach_the_byte_boundary_optimum(real_data, teacher, stu
 def test_spans_in_any_order_are_paired_by_what_they_cover():
     teacher, student = align(np.array([[3, 5], [0, 3]]), np.array([[0, 3], [3, 5]]))
     assert (teacher.tolist(), student.tolist()) == ([1, 0], [0, 1])
+
+
+def _groups_byte_by_byte(teacher_spans, student_spans):
+    """The stretches between places where tokens of both sides end, in which both cover the very same bytes.
+
+    Each a pair of lists of tokens, teacher's and student's. One byte of the text at a time.
+    """
+    covered: list[dict[int, int]] = []  # byte -> the token that covers it
+    ending: list[dict[int, int]] = []  # place -> the token that ends there
+    for spans in (teacher_spans, student_spans):
+        covered.append({})
+        ending.append({})
+        for token, (start, end) in enumerate(spans.tolist()):
+            for byte in range(start, end):
+                covered[-1][byte] = token
+            if end > start:
+                ending[-1][end] = token
+    groups = []
+    begin = 0
+    for place in range(1, 1 + max(0, *(int(spans.max(initial=0)) for spans in (teacher_spans, student_spans)))):
+        if place in ending[0] and place in ending[1]:
+            stretch = range(begin, place)
+            if all((byte in covered[0]) == (byte in covered[1]) for byte in stretch):
+                groups.append(
+                    tuple(sorted({side[byte] for byte in stretch if byte in side}) for side in (covered[0], covered[1]))
+                )
+            begin = place
+    return groups
+
+
+def _as_lists(groups):
+    """The tokens of each group, by their numbers: a list of pairs of lists."""
+    numbers = range(1 + max(int(side.max(initial=UNKNOWN)) for side in groups))
+    return [tuple((side == number).nonzero()[0].tolist() for side in groups) for number in numbers]
+
+
+GROUPED = st.text(alphabet=st.sampled_from("The fox is green. 42\n\t  éŁ東😀#=()"), max_size=40)
+
+
+@settings(max_examples=150, deadline=None)
+@given(GROUPED)
+def test_groups_are_the_smallest_stretches_that_both_tokenizers_end(text):
+    both = [_spans(name, text)[1] for name in ("byte-level", "sentencepiece")]
+    for spans in itertools.product(both, repeat=2):
+        groups = byte_groups(*spans)
+        assert _as_lists(groups) == _groups_byte_by_byte(*spans)
+        for side, of_side in zip(spans, groups, strict=True):
+            # These tokenizers take every byte, so whatever covers bytes is in a group.
+            assert ((of_side == UNKNOWN) == (side[:, 1] <= side[:, 0])).all()
+
+
+@st.composite
+def _spans_with_gaps(draw):
+    """Tokens in the order of a text of twelve bytes, some of which cover nothing, or have no known place."""
+    cuts = sorted(draw(st.sets(st.integers(0, 12), max_size=12)))
+    spans = [[start, end] for start, end in itertools.pairwise(cuts)]
+    for k in range(len(spans)):
+        spans[k] = draw(st.sampled_from([spans[k], spans[k], spans[k], [UNKNOWN, UNKNOWN], [spans[k][0], spans[k][0]]]))
+    return np.array(spans, dtype=np.int64).reshape(-1, 2)
+
+
+@settings(max_examples=300, deadline=None)
+@given(_spans_with_gaps(), _spans_with_gaps())
+def test_tokens_without_a_place_are_in_no_group_and_spoil_only_their_own(teacher, student):
+    assert _as_lists(byte_groups(teacher, student)) == _groups_byte_by_byte(teacher, student)
+
+
+def test_a_normalised_text_still_groups_around_what_was_changed():
+    text = "The e\u0301\n12"
+    spans = _spans("byte-level", text)[1], _spans("normalising", text)[1]
+    tokens = [_spans(name, text)[0] for name in ("byte-level", "normalising")]
+    groups = [
+        tuple("".join(tokens[side][k] for k in members[side]) for side in (0, 1))
+        for members in _as_lists(byte_groups(*spans))
+    ]
+    assert ("The", "▁The") in groups
+    assert ("Ċ", "<0x0A>") in groups
+    assert any(right.endswith("é") for _, right in groups)  # the composed character with the letter and its accent
+
+
+def test_groups_of_nothing():
+    none = np.zeros((0, 2), dtype=np.int64)
+    some = np.array([[0, 2], [2, 3]])
+    for spans in ((none, none), (some, none), (none, some)):
+        assert [(side == UNKNOWN).all() for side in byte_groups(*spans)] == [True, True]
+
+
+@pytest.mark.parametrize("case", golden.cases("gold_byte_alignment"), ids=lambda case: case["name"])
+def test_groups_equal_those_of_the_gold_trainer(case):
+    """TRL at commit f2cd577, on texts with newlines, accents and emoji; there from offsets, here from the tokens' bytes."""
+    spans = []
+    for side in ("teacher", "student"):
+        file = golden.SHARED / f"eta_{side}_tokenizer.json"
+        vocabulary = Vocabulary.from_tokenizer(PreTrainedTokenizerFast(tokenizer_file=str(file)))
+        spans.append(byte_spans(vocabulary, case[f"{side}_ids"], case["text"]))
+        assert spans[-1].tolist() == case[f"{side}_byte_offsets"]
+    expected = list(zip(case["teacher_groups"], case["student_groups"], strict=True))
+    assert _as_lists(byte_groups(*spans)) == expected
