@@ -190,17 +190,17 @@ class _FusedLoss(torch.autograd.Function):
         detached = replace(batch, student_hidden=hidden.detach(), student_head=head, teacher_head=teacher_head)
         parts = chunks(detached, tokens)
         if totals is not None:
-            sums, _ = _take(method, method.terms, parts, totals, gradients, scratch)
+            sums, _ = _take(method, method.terms, parts, totals, gradients, scratch, batch.figures)
             counts = totals
         else:
             # Undivided at first: one count divides all of these terms, and so their gradients, once it is known.
-            sums, counts = _take(method, method.first_pass, parts, None, gradients, scratch)
+            sums, counts = _take(method, method.first_pass, parts, None, gradients, scratch, batch.figures)
             gradients.divide(counts[min(method.first_terms)].clamp_min(1.0))
 
             def second_pass(part: LabelledTokens) -> dict[str, Term]:
                 return {name: Term(value, counts[name]) for name, value in method.second_pass(part).items()}
 
-            sums |= _take(method, second_pass, parts, counts, gradients, scratch)[0]
+            sums |= _take(method, second_pass, parts, counts, gradients, scratch, batch.figures)[0]
         names[:] = sums
         loss = method.objective({name: sums[name] / counts[name].clamp_min(1.0) for name in names})
         stacked = torch.stack([sums[name] for name in names]), torch.stack([counts[name] for name in names])
@@ -222,8 +222,12 @@ def _take(
     totals: dict[str, Tensor] | None,
     gradients: _Gradients,
     scratch: Scratch,
+    figures: dict[str, Term],
 ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """Compute terms chunk by chunk and differentiate their share of the objective; ({term: sum}, {term: count}) of all chunks."""
+    """Compute terms chunk by chunk and differentiate their share of the objective; ({term: sum}, {term: count}) of all chunks.
+
+    What methods report beside is added up in `figures`.
+    """
     sums: dict[str, Tensor] = {}
     counts: dict[str, Tensor] = {}
     # Of two passes, each adds its own terms to the objective; the others' are zero.
@@ -240,6 +244,10 @@ def _take(
         for name, term in terms.items():
             sums[name] = sums[name] + term.sum.detach().float() if name in sums else term.sum.detach().float()
             counts[name] = counts[name] + term.count if name in counts else term.count
+        for name, figure in part.figures.items():
+            known = figures.get(name, Term(torch.zeros_like(figure.sum), torch.zeros_like(figure.count)))
+            figures[name] = Term(known.sum + figure.sum, known.count + figure.count)
+        part.figures.clear()  # another pass over this part has others
         first += len(leaf)
         large += sum(note.nbytes for note in part.large_notes.values())
         if large > _LARGE_NOTES_BYTES:

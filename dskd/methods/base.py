@@ -10,7 +10,9 @@ micro-batches and processes, before anything is divided, so the loss does not de
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -34,6 +36,12 @@ class LabelledTokens:
     student_pairs_on_host: student_pairs in the memory of the CPU, so that taking a part reads nothing from a device.
     teacher_predictions [teacher tokens]: the teacher's most probable tokens where they are known already (a cached signal).
     teacher_top_k_ids, teacher_top_k_log_probabilities [teacher tokens, k]: instead of hidden states, at the method's temperature.
+    student_sizes, teacher_sizes [examples]: labelled tokens of each example, in the memory of the CPU; tokens follow in this order.
+    student_inputs [tokens], teacher_inputs [teacher tokens]: the token at the position that predicts the label.
+    student_sampled [tokens]: whether the student itself wrote the label (dskd/rollouts.py); None where it wrote none.
+    student_groups [tokens], teacher_groups [teacher tokens]: number, ascending, of the smallest stretch of bytes that begins and
+    ends at token ends of both models; -1 where a token covers no bytes. An example's end tokens are a group of their own.
+    student_embedding, teacher_embedding [rows, hidden]: input embeddings, without gradient, where the method wants them.
     """
 
     student_head: Head
@@ -48,19 +56,37 @@ class LabelledTokens:
     teacher_predictions: Tensor | None = None
     teacher_top_k_ids: Tensor | None = None
     teacher_top_k_log_probabilities: Tensor | None = None
+    student_sizes: Tensor | None = None
+    teacher_sizes: Tensor | None = None
+    student_inputs: Tensor | None = None
+    teacher_inputs: Tensor | None = None
+    student_sampled: Tensor | None = None
+    student_groups: Tensor | None = None
+    teacher_groups: Tensor | None = None
+    student_embedding: Tensor | None = None
+    teacher_embedding: Tensor | None = None
+    # What is reported beside the terms and is no part of the loss: a sum and its own count, of these tokens alone.
+    figures: dict[str, Term] = field(default_factory=dict)
     # What the first of a method's two passes over these tokens found, for the second (Method.first_pass).
     notes: dict[str, Tensor] = field(default_factory=dict)
     # Of those, what is large and can be computed again: the second pass may find it gone.
     large_notes: dict[str, Tensor] = field(default_factory=dict)
 
     def part(self, first: int, last: int) -> LabelledTokens:
-        """The student's labelled tokens from `first` to before `last`, and the pairs that they are in."""
+        """The student's labelled tokens from `first` to before `last`, and the pairs that they are in; no sizes and groups."""
         import torch
 
         chosen = replace(
             self,
             student_hidden=self.student_hidden[first:last],
             student_labels=self.student_labels[first:last],
+            student_inputs=None if self.student_inputs is None else self.student_inputs[first:last],
+            student_sampled=None if self.student_sampled is None else self.student_sampled[first:last],
+            student_sizes=None,
+            teacher_sizes=None,
+            student_groups=None,
+            teacher_groups=None,
+            figures={},
             notes={},
             large_notes={},
         )
@@ -97,22 +123,58 @@ class Options(BaseModel):
 
 # The names in dskd.divergences, which imports torch.
 DivergenceName = Literal[
-    "forward_kl", "reverse_kl", "js_divergence", "skewed_forward_kl", "skewed_reverse_kl", "adaptive_kl"
+    "forward_kl",
+    "reverse_kl",
+    "js_divergence",
+    "skewed_forward_kl",
+    "skewed_reverse_kl",
+    "adaptive_kl",
+    "total_variation",
 ]
 
 
-class DistillationOptions(Options):
-    """What all methods with a teacher share. Defaults are the paper's for instruction following."""
+class DivergenceOptions(Options):
+    """The divergence of a method and its own parameters; those of the others are not looked at."""
 
-    kd_rate: float = Field(0.5, ge=0.0, le=1.0, description="weight α of distillation against cross entropy, 0 to 1")
     temperature: float = Field(2.0, gt=0.0, description="τ; divides both models' logits in the divergence")
     divergence: DivergenceName = Field("forward_kl", description="of the teacher's and the student's distributions")
+    js_beta: float = Field(0.5, ge=0.0, le=1.0, description="β of js_divergence; weighs the teacher, as in GKD")
+    skew: float = Field(0.1, ge=0.0, lt=1.0, description="λ of skewed_forward_kl and skewed_reverse_kl")
+    head_share: float = Field(
+        0.5, gt=0.0, lt=1.0, description="probability that the head of adaptive_kl holds at least"
+    )
+
+    def distance(
+        self, name: DivergenceName | None = None, temperature: float | None = None
+    ) -> Callable[[Tensor, Tensor], Tensor]:
+        """(teacher_logits, student_logits) -> [tokens]: the divergence, or the one named, at the temperature, or the one given."""
+        from dskd.divergences import DIVERGENCES
+
+        chosen = name or self.divergence
+        knobs = {
+            "js_divergence": {"beta": self.js_beta},
+            "skewed_forward_kl": {"skew": self.skew},
+            "skewed_reverse_kl": {"skew": self.skew},
+            "adaptive_kl": {"head_share": self.head_share},
+        }
+        return partial(DIVERGENCES[chosen], temperature=temperature or self.temperature, **knobs.get(chosen, {}))
+
+
+class DistillationOptions(DivergenceOptions):
+    """What all methods that add a divergence to cross entropy share. Defaults are the paper's for instruction following."""
+
+    kd_rate: float = Field(0.5, ge=0.0, le=1.0, description="weight α of distillation against cross entropy, 0 to 1")
 
 
 class Method(ABC):
     """One way to train a student. Class attributes describe it, `terms` computes it, `objective` adds it up.
 
+    `policy`: on which text it learns: `off` the data's, `on` the student's own, `either`.
+    `labels`: who wrote the responses that it learns from, the `data` or, asked once for each prompt, the `teacher`.
     `per_token`: every term is a sum over the student's labelled tokens (and their pairs), so a batch may be taken in parts.
+    `pairing`: which tokens of the two models a batch pairs: those on the same `bytes`, or those at the same `position` of an
+    example's labelled tokens, or those whose spelling is the same `string` (the published code's way, for comparisons).
+    `embeddings`: whether terms read the models' input embeddings.
     `signals`: what of the teacher it can learn from, `hidden_states` and `top_k`.
     `first_terms`: where counts depend on predictions, the terms from which they are found, all divided by one count. The fused
     loss takes them first, a second pass takes the others, and no product is done for the sake of counting.
@@ -123,9 +185,14 @@ class Method(ABC):
     paper: ClassVar[str]
     vocabulary: ClassVar[Literal["any", "same"]]
     needs_teacher: ClassVar[bool]
-    per_token: ClassVar[bool] = True
+    policy: ClassVar[Literal["off", "on", "either"]] = "either"
+    labels: ClassVar[Literal["data", "teacher"]] = "data"
+    not_reproduced: ClassVar[str] = ""  # what of the paper or its code is not here, in a sentence
+    per_token: bool = True
+    pairing: Literal["bytes", "position", "string"] = "bytes"
+    embeddings: ClassVar[bool] = False
     signals: ClassVar[tuple[str, ...]] = ("hidden_states",)
-    first_terms: ClassVar[frozenset[str]] = frozenset()
+    first_terms: frozenset[str] = frozenset()
     Options: ClassVar[type[Options]] = Options
 
     def __init__(self, options: dict[str, Any] | None = None) -> None:
@@ -181,10 +248,31 @@ def cross_entropy(batch: LabelledTokens, padded_logits: Tensor) -> Term:
 
     `padded_logits` [tokens, head rows] are the student's, of all rows of its head: so training pushes padded rows down as it does
     any other wrong token. They are an argument, because they are the dearest product of a step and other terms need them too.
-    """
-    from dskd.cross_entropy import cross_entropy_sum
 
-    return Term(cross_entropy_sum(padded_logits, batch.student_labels), labelled_count(batch))
+    Labels that the student wrote itself are no truth and add nothing to the sum. The count has them all the same, so that a label
+    of the data weighs as much, against a label's share of the other terms, however many of its step the student wrote.
+    """
+    from dskd.cross_entropy import cross_entropy_and_hits
+
+    labels = batch.student_labels
+    if batch.student_sampled is not None:
+        labels = labels.masked_fill(batch.student_sampled, -1)
+    total, hits = cross_entropy_and_hits(padded_logits, labels)
+    batch.figures["student_accuracy"] = Term(hits, (labels >= 0).sum().float())
+    return Term(total, labelled_count(batch))
+
+
+def predictions_of_teacher(batch: LabelledTokens, teacher_logits: Tensor | None) -> Tensor:
+    """argmax Z at the pairs [pairs], and how often it is the teacher's label as a figure; logits may be None where it is known."""
+    if batch.teacher_predictions is not None:
+        predictions = batch.teacher_predictions[batch.teacher_pairs]
+    else:
+        assert teacher_logits is not None
+        predictions = teacher_logits.argmax(-1)
+    if batch.teacher_labels is not None:
+        hits = (predictions == batch.teacher_labels[batch.teacher_pairs]).sum().float()
+        batch.figures["teacher_accuracy"] = Term(hits, hits.new_full((), float(len(predictions))))
+    return predictions
 
 
 def labelled_count(batch: LabelledTokens) -> Tensor:

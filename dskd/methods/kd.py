@@ -11,6 +11,7 @@ from dskd.methods.base import (
     Term,
     cross_entropy,
     labelled_count,
+    predictions_of_teacher,
     register,
 )
 
@@ -33,9 +34,6 @@ class KnowledgeDistillation(Method):
     def terms(self, batch: LabelledTokens) -> dict[str, Term]:
         import torch
 
-        from dskd.divergences import DIVERGENCES
-
-        divergence = DIVERGENCES[self.options.divergence]
         temperature = self.options.temperature
         logits = batch.student_head.logits(batch.student_hidden, padded=True)
         student_logits = batch.student_head.without_padding(batch.at_pairs(logits))
@@ -44,13 +42,14 @@ class KnowledgeDistillation(Method):
             log_p, log_q = coarsened(
                 ids, batch.teacher_top_k_log_probabilities[batch.teacher_pairs], student_logits, temperature
             )
-            distance = divergence(log_p, log_q, 1.0)
+            distance = self.options.distance(temperature=1.0)(log_p, log_q)
         else:
             assert batch.teacher_head is not None
             assert batch.teacher_hidden is not None
             with torch.no_grad():
                 teacher_logits = batch.teacher_head.logits(batch.teacher_hidden[batch.teacher_pairs])
-            distance = divergence(teacher_logits, student_logits, temperature)
+                predictions_of_teacher(batch, teacher_logits)
+            distance = self.options.distance()(teacher_logits, student_logits)
         return {
             "cross_entropy": cross_entropy(batch, logits),
             "distillation": Term(distance.sum(), self.counts(batch)["distillation"]),

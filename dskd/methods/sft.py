@@ -18,6 +18,7 @@ class SupervisedFineTuning(Method):
     title = "supervised fine-tuning"
     paper = "–"
     vocabulary = "any"
+    policy = "off"
     needs_teacher = False
 
     def terms(self, batch: LabelledTokens) -> dict[str, Term]:

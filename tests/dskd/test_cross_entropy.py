@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.nn import functional
 
-from dskd.cross_entropy import cross_entropy_sum
+from dskd.cross_entropy import cross_entropy_and_hits, cross_entropy_sum
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
@@ -29,3 +29,11 @@ def test_the_logits_stay_as_they_were():
     before = logits.detach().clone()
     cross_entropy_sum(logits, torch.tensor([0, -1, 2, 4])).backward()
     assert torch.equal(logits.detach(), before)
+
+
+def test_hits_are_the_labels_that_are_predicted():
+    logits = torch.tensor([[0.0, 2.0, 1.0], [3.0, 0.0, 1.0], [0.0, 1.0, 5.0]], requires_grad=True)
+    sum_, hits = cross_entropy_and_hits(logits, torch.tensor([1, 2, -1]))
+    assert hits.item() == 1  # the first; the second is another token, the third has no label
+    assert not hits.requires_grad
+    torch.testing.assert_close(sum_, cross_entropy_sum(logits, torch.tensor([1, 2, -1])))
