@@ -5,7 +5,7 @@ either space over the shared tokens O:
 teacher to student  P = pinv(W_s[O]) W_t[O]  [student hidden, teacher hidden],
 student to teacher  Q = pinv(W_t[O]) W_s[O]  [teacher hidden, student hidden].
 P is trained. Q is no parameter: it follows the live student head and takes no gradient.
-Version 1 (arXiv 2406.17328) trains two affine maps from a random start.
+Version 1 (arXiv 2406.17328) trains two affine maps from a random start, and with cross-model attention a third for its queries.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -171,24 +172,31 @@ def _pseudo_inverse(gram: Tensor) -> Tensor:
 class DualSpaceProjectors(nn.Module):
     """teacher_to_student [student hidden, teacher hidden], trained; student_to_teacher [teacher hidden, student hidden], derived.
 
-    Raises InputError where the two vocabularies share no token.
+    Both are fitted on the `top_k` shared tokens whose ids are the student's lowest, by default on all. Raises InputError where the
+    two vocabularies share no token.
     """
 
     student_to_teacher: Tensor
     _whole: Tensor | None = None  # the projector of this step, where processes share it
 
     @torch.no_grad()
-    def __init__(self, student_head: Head, teacher_head: Head, shared: SharedVocabulary) -> None:
+    def __init__(
+        self, student_head: Head, teacher_head: Head, shared: SharedVocabulary, *, top_k: int | None = None
+    ) -> None:
         super().__init__()
         if not len(shared):
             raise InputError(
                 "the two vocabularies share no token, so no projector can be fitted; fix: use another pair"
             )
         device = student_head.weight.device
-        self._student_ids = torch.from_numpy(shared.student_ids).to(device)
+        student_ids, teacher_ids = shared.student_ids, shared.teacher_ids
+        if top_k is not None and top_k < len(shared):
+            lowest = np.sort(np.argsort(student_ids, kind="stable")[:top_k])
+            student_ids, teacher_ids = student_ids[lowest], teacher_ids[lowest]
+        self._student_ids = torch.from_numpy(student_ids).to(device)
         self._scale = student_head.scale / teacher_head.scale
         student_rows = Rows(student_head.weight, self._student_ids)
-        teacher_rows = Rows(teacher_head.weight, torch.from_numpy(shared.teacher_ids).to(device))
+        teacher_rows = Rows(teacher_head.weight, torch.from_numpy(teacher_ids).to(device))
         student = LeastSquares(student_rows)
         self._teacher = LeastSquares(teacher_rows)
         # Both maps start from one product of the heads, the dearest thing here: W_sᵀ W_t is the transpose of W_tᵀ W_s.
@@ -199,14 +207,14 @@ class DualSpaceProjectors(nn.Module):
         self.register_buffer("student_to_teacher", (self._teacher.inverse_gram @ cross.T).float() * self._scale)
 
     @torch.no_grad()
-    def follow(self, student_head: Head) -> None:
+    def follow(self, student_head: Head, *, derive: bool = True) -> None:
         """Derive student_to_teacher from the head as it is now; called once before each optimizer step.
 
-        A frozen head (as under LoRA) is followed already, so this costs nothing then.
+        A frozen head (as under LoRA) is followed already, so this costs nothing then; nor without `derive`.
         """
         spread = is_spread(self.teacher_to_student)
         self._whole = gathered(self.teacher_to_student).detach() if spread else None
-        if student_head.weight.requires_grad:
+        if derive and student_head.weight.requires_grad:
             solution = self._teacher.solve(Rows(student_head.weight, self._student_ids))
             self.student_to_teacher.copy_(solution * self._scale)
 
@@ -242,3 +250,15 @@ class AffineProjectors(nn.Module):
     def to_teacher(self, student_hidden: Tensor) -> Tensor:
         """[tokens, student hidden] -> [tokens, teacher hidden]; gradients reach the student's hidden states too."""
         return self.student_to_teacher(student_hidden.float())
+
+
+class CrossModelProjectors(AffineProjectors):
+    """Affine maps both ways, and one from what a student's token is found by to what a teacher's is, all trained.
+
+    query: [tokens, 2 · student hidden] -> [tokens, 2 · teacher hidden].
+    """
+
+    def __init__(self, student_head: Head, teacher_head: Head) -> None:
+        super().__init__(student_head, teacher_head)
+        device = student_head.weight.device
+        self.query = nn.Linear(2 * student_head.weight.shape[1], 2 * teacher_head.weight.shape[1]).to(device)

@@ -20,6 +20,7 @@ from dskd.signal_store import HEAD, ROWS, SignalStore, shard_ranges
 Progress = Callable[[dict[str, Any]], None]
 SHARD_BYTES, SHARD_ROWS = 256 * 2**20, 4096
 BATCH_TOKENS = 8192
+TIED = "embedding_is_weight"  # a tensor of head.safetensors that says so
 
 
 class SignalReport(BaseModel):
@@ -86,7 +87,8 @@ def build_signal(
         try:
             model, head = source.load(device)
             if files:
-                store.begin(request, _first_files(source, head), ranges)
+                embedding = model.get_input_embeddings().weight.detach()
+                store.begin(request, _first_files(source, head, embedding), ranges)
             done = rows - to_run
 
             def add(count: int) -> None:
@@ -114,12 +116,29 @@ def _ranges(source: SignalSource, shard_bytes: int, shard_rows: int) -> list[tup
     return shard_ranges(source.index.offsets, source.bytes_per_token, shard_bytes, shard_rows)
 
 
-def _first_files(source: SignalSource, head: Head) -> dict[str, dict[str, Tensor]]:
+def _first_files(source: SignalSource, head: Head, embedding: Tensor) -> dict[str, dict[str, Tensor]]:
+    """The index of rows and, with hidden states, the head and the input embedding where that is not the head's weight."""
     files = {ROWS: source.index.tensors()}
     if source.options.kind == "hidden_states":
         bias = {} if head.bias is None else {"bias": head.bias.cpu()}
-        files[HEAD] = {"weight": head.weight.cpu(), **bias}
+        tied = embedding.data_ptr() == head.weight.data_ptr() and embedding.shape == head.weight.shape
+        # A signal from before embeddings were kept has neither, so that its embedding is unknown and not taken for the head.
+        beside = {TIED: torch.ones(1, dtype=torch.uint8)} if tied else {"embedding": embedding.cpu()}
+        files[HEAD] = {"weight": head.weight.cpu(), **bias, **beside}
     return files
+
+
+def _embedding_bytes(source: SignalSource) -> int:
+    """Of the input embedding in head.safetensors; nothing where it is the head's weight, known from the configuration alone."""
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    if source.options.kind == "top_k":
+        return 0
+    with torch.device("meta"):
+        empty = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(source.teacher, local_files_only=True))
+    embedding: Tensor = empty.get_input_embeddings().weight
+    tied = embedding is empty.get_output_embeddings().weight
+    return 0 if tied else embedding.numel() * getattr(torch, source.dtype).itemsize
 
 
 def _estimate(
@@ -129,7 +148,9 @@ def _estimate(
     chosen = range(len(ranges)) if missing is None else missing
     offsets = source.index.offsets
     tokens = sum(int(offsets[ranges[number][1]] - offsets[ranges[number][0]]) for number in chosen)
-    beside = source.head_bytes + 40 * len(offsets) + 2048 if with_files else 0  # a digest and an offset a row
+    beside = 0
+    if with_files:
+        beside = source.head_bytes + _embedding_bytes(source) + 40 * len(offsets) + 2048  # a digest and an offset a row
     return tokens * source.bytes_per_token + 512 * len(chosen) + beside  # a header and a mark a shard
 
 

@@ -19,7 +19,7 @@ from dskd.models import load_model, load_tokenizer, require_model_folder
 from dskd.signal_store import RowIndex, row_digest
 from dskd.vocabulary import Vocabulary
 
-FORMAT = 1
+FORMAT = 2
 LOGITS_AT_ONCE = 2**24  # float32 logits that are in memory at a time: 64 MiB
 
 

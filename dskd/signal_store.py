@@ -2,7 +2,8 @@
 
     signal.json               the request, sha256 of the next two files, the ranges of rows of the shards; written after those two
     rows.safetensors          digests [rows, 32] of the rows, offsets [rows + 1] of their labelled tokens; known from the data alone
-    head.safetensors          weight and bias of the teacher's head; only with hidden states
+    head.safetensors          weight and bias of the teacher's head, its input embedding where that is not the weight; only with
+                              hidden states
     shards/00000.safetensors  tensors [tokens of the shard, …], rows one after the other
     shards/00000.json         sha256 and counts; written after the shard, so that it marks one that is whole
 

@@ -11,6 +11,7 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from torch import Tensor
 
 from dskd.errors import InputError
 from dskd.heads import Head, final_hidden_states, output_head
-from dskd.signal_build import SignalReport, build_signal, estimate_bytes
+from dskd.signal_build import TIED, SignalReport, build_signal, estimate_bytes
 from dskd.signal_source import SignalOptions, rows_of
 from dskd.signal_store import HEAD, ShardReader, SignalDamaged, SignalStore, row_digest
 
@@ -72,9 +73,13 @@ class _Clock:
 
 
 class TeacherSignal(ABC):
-    """One way to know what the teacher says. `head` is the teacher's, without gradient; None where only top-k tokens are known."""
+    """One way to know what the teacher says. `head` is the teacher's, without gradient; None where only top-k tokens are known.
+
+    `embedding` [rows, hidden]: its input embedding, without gradient; None where it is not known.
+    """
 
     head: Head | None
+    embedding: Tensor | None = None
 
     def __init__(self) -> None:
         self._clock = _Clock()
@@ -105,6 +110,7 @@ class LiveTeacher(TeacherSignal):
         super().__init__()
         self._model = model.requires_grad_(False).eval()
         self.head = output_head(model, size).detach()
+        self.embedding = model.get_input_embeddings().weight.detach()
         self._examples: Tensor | int = 0
 
     @property
@@ -157,8 +163,17 @@ class CachedHiddenStates(_CachedSignal):
     def __init__(self, store: SignalStore, device: Any) -> None:
         super().__init__(store)
         numbers = store.request["head"]
-        tensors = {name: value.to(device) for name, value in store.file(HEAD).items()}
-        self.head = Head(tensors["weight"], tensors.get("bias"), numbers["scale"], numbers["softcap"], numbers["size"])
+        stored = store.file(HEAD)
+        weight, bias = (stored[name].to(device) if name in stored else None for name in ("weight", "bias"))
+        assert weight is not None
+        self.head = Head(weight, bias, numbers["scale"], numbers["softcap"], numbers["size"])
+        self._embedding = weight if TIED in stored else stored.get("embedding")
+
+    @cached_property
+    def embedding(self) -> Tensor | None:  # type: ignore[override]
+        """On the device of the head, from the first time on that it is asked for: most methods do not read it."""
+        assert self.head is not None
+        return None if self._embedding is None else self._embedding.to(self.head.weight.device)
 
     def look_up(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         assert self.head is not None

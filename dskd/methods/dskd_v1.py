@@ -6,7 +6,7 @@ projectors to the student's and to the teacher's space.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import Field
 
@@ -18,6 +18,7 @@ from dskd.methods.base import (
     Term,
     cross_entropy,
     labelled_count,
+    predictions_of_teacher,
     register,
 )
 
@@ -28,87 +29,102 @@ if TYPE_CHECKING:
     from dskd.projectors import AffineProjectors
     from dskd.vocabulary import SharedVocabulary
 
+Spaces = Literal["both", "student", "teacher"]
+_TERMS = {"student": ("teacher_to_student_cross_entropy", "student_space"), "teacher": ("teacher_space",)}
+
+
+def terms_of(spaces: Spaces) -> tuple[str, ...]:
+    """The distillation terms in these spaces."""
+    return tuple(name for space, names in _TERMS.items() if spaces in ("both", space) for name in names)
+
 
 class DualSpaceV1Options(DistillationOptions):
     """Options of dual-space distillation, version 1."""
 
+    spaces: Spaces = Field("both", description="where to distil; student and teacher are the paper's ablations")
     teacher_space_divergence: DivergenceName | None = Field(
         None, description="in the teacher's space; by default that of the student's (the published code: forward_kl)"
     )
 
 
+class DualSpaceV1Distillation(Method):
+    """What version 1 is for one vocabulary and for two: every term over the number of the student's labelled tokens."""
+
+    paper = "arXiv 2406.17328"
+    needs_teacher = True
+    Options: ClassVar[type[DualSpaceV1Options]] = DualSpaceV1Options
+    projectors: AffineProjectors
+
+    def _without_unused(self) -> nn.Module:
+        """The projectors; one that no term reaches takes no gradient."""
+        spaces = self.options.spaces
+        self.projectors.teacher_to_student.requires_grad_(spaces != "teacher")
+        self.projectors.student_to_teacher.requires_grad_(spaces != "student")
+        return self.projectors
+
+    def counts(self, batch: LabelledTokens) -> dict[str, Tensor]:
+        spaces = self.options.spaces
+        reported = () if spaces == "teacher" else ("teacher_to_student_accuracy",)
+        return dict.fromkeys(("cross_entropy", *terms_of(spaces), *reported), labelled_count(batch))
+
+    def objective(self, means: dict[str, Tensor]) -> Tensor:
+        rate = self.options.kd_rate
+        distillation = sum(means[name] for name in terms_of(self.options.spaces))
+        return (1 - rate) * means["cross_entropy"] + rate * distillation
+
+
 @register
-class DualSpaceV1(Method):
+class DualSpaceV1(DualSpaceV1Distillation):
     """L = (1 − α) L_CE + α (L_CE^{t→s} + L_KD^{stu} + L_KD^{tea}) (docs/method.md), all over the student's labelled tokens."""
 
     name = "dskd-v1"
     title = "dual-space distillation, version 1"
-    paper = "arXiv 2406.17328"
     vocabulary = "same"
-    needs_teacher = True
-    Options = DualSpaceV1Options
-    projectors: AffineProjectors
 
     def prepare(self, student_head: Head, teacher_head: Head | None, shared: SharedVocabulary | None) -> nn.Module:
         from dskd.projectors import AffineProjectors
 
         assert teacher_head is not None
         self.projectors = AffineProjectors(student_head, teacher_head)
-        return self.projectors
+        return self._without_unused()
 
     def terms(self, batch: LabelledTokens) -> dict[str, Term]:
+        assert batch.teacher_hidden is not None
+        hidden = batch.teacher_hidden[batch.teacher_pairs]
+        sums = {}
+        if self.options.spaces != "student":
+            sums["teacher_space"] = self._in_teacher_space(batch, hidden)
+        logits = batch.student_head.logits(batch.student_hidden, padded=True)
+        if self.options.spaces != "teacher":
+            sums |= self._in_student_space(batch, hidden, logits)
+        count = labelled_count(batch)
+        return {"cross_entropy": cross_entropy(batch, logits)} | {name: Term(sums[name], count) for name in sums}
+
+    def _in_teacher_space(self, batch: LabelledTokens, hidden: Tensor) -> Tensor:
+        """W_t is frozen, so the gradient reaches Q and the student's hidden states, not its head."""
         import torch
 
-        from dskd.cross_entropy import cross_entropy_sum
-        from dskd.divergences import DIVERGENCES
-
         assert batch.teacher_head is not None
-        assert batch.teacher_hidden is not None
-        temperature = self.options.temperature
-        hidden = batch.teacher_hidden[batch.teacher_pairs]
-        labels = batch.at_pairs(batch.student_labels)
-
-        # Teacher space. W_t is frozen, so the gradient reaches Q and the student's hidden states, not its head.
         with torch.no_grad():
             teacher_logits = batch.teacher_head.logits(hidden)
+            predictions_of_teacher(batch, teacher_logits)
         mapped_logits = batch.teacher_head.detach().logits(
             self.projectors.to_teacher(batch.at_pairs(batch.student_hidden))
         )
-        divergence = DIVERGENCES[self.options.teacher_space_divergence or self.options.divergence]
-        teacher_space = divergence(teacher_logits, mapped_logits, temperature).sum()
-        del teacher_logits, mapped_logits
+        distance = self.options.distance(self.options.teacher_space_divergence)
+        return distance(teacher_logits, mapped_logits).sum()
 
-        # Student space. The head is stopped, so the cross entropy trains P alone; the target is stopped, so D trains the student.
+    def _in_student_space(self, batch: LabelledTokens, hidden: Tensor, logits: Tensor) -> dict[str, Tensor]:
+        """The head is stopped, so the cross entropy trains P alone; the target is stopped, so D trains the student."""
+        from dskd.cross_entropy import cross_entropy_sum
+
+        labels = batch.at_pairs(batch.student_labels)
         projected_logits = batch.student_head.detach().logits(self.projectors.to_student(hidden))
         projector_loss = cross_entropy_sum(projected_logits, labels)
         projected_logits = projected_logits.detach()
-        logits = batch.student_head.logits(batch.student_hidden, padded=True)
         student_logits = batch.student_head.without_padding(batch.at_pairs(logits))
-        student_space = DIVERGENCES[self.options.divergence](projected_logits, student_logits, temperature).sum()
-
-        count = labelled_count(batch)
         return {
-            "cross_entropy": cross_entropy(batch, logits),
-            "teacher_to_student_cross_entropy": Term(projector_loss, count),
-            "student_space": Term(student_space, count),
-            "teacher_space": Term(teacher_space, count),
-            "teacher_to_student_accuracy": Term((projected_logits.argmax(-1) == labels).sum().float(), count),
+            "teacher_to_student_cross_entropy": projector_loss,
+            "student_space": self.options.distance()(projected_logits, student_logits).sum(),
+            "teacher_to_student_accuracy": (projected_logits.argmax(-1) == labels).sum().float(),
         }
-
-    def counts(self, batch: LabelledTokens) -> dict[str, Tensor]:
-        count = labelled_count(batch)
-        return dict.fromkeys(
-            (
-                "cross_entropy",
-                "teacher_to_student_cross_entropy",
-                "student_space",
-                "teacher_space",
-                "teacher_to_student_accuracy",
-            ),
-            count,
-        )
-
-    def objective(self, means: dict[str, Tensor]) -> Tensor:
-        rate = self.options.kd_rate
-        distillation = means["teacher_to_student_cross_entropy"] + means["student_space"] + means["teacher_space"]
-        return (1 - rate) * means["cross_entropy"] + rate * distillation

@@ -7,7 +7,8 @@ every labelled token and φ the identity, so one piece of code serves both.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field
 
@@ -18,8 +19,10 @@ from dskd.methods.base import (
     Term,
     cross_entropy,
     labelled_count,
+    predictions_of_teacher,
     register,
 )
+from dskd.methods.dskd_v1 import Spaces, terms_of
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -36,150 +39,187 @@ class DualSpaceOptions(DistillationOptions):
         True,
         description="distil in the student's space only where the projected teacher predicts what the teacher predicts",
     )
+    spaces: Spaces = Field("both", description="where to distil; student and teacher are the paper's ablations")
+    top_k_vocabulary: int | None = Field(
+        None,
+        ge=1,
+        description="fit the projectors on so many shared tokens, those with the student's lowest ids; by default on all",
+    )
+    upstream_parity: Literal["none", "dskdv2", "kdflow"] = Field(
+        "none",
+        description="as the published code: tokens pair by spelling, predictions are looked up by spelling (dskdv2: unknown ones "
+        "are the unknown token), some terms are averaged over a micro-batch; kdflow projects with the student's head as it was "
+        "at the start",
+    )
 
 
 class DualSpaceDistillation(Method):
     """L = (1 − α) L_CE + α (L_CE^{t→s} + L_KD^{stu} + L_KD^{tea}) (docs/method.md).
 
-    The published code divides the masked term by a count of the micro-batch; here every count is of the whole step.
+    The published code divides the masked term by a count of the micro-batch; here every count is of the whole step, unless told.
     """
 
     paper = "arXiv 2504.11426"
     needs_teacher = True
     Options = DualSpaceOptions
     first_terms = frozenset({"teacher_to_student_cross_entropy", "teacher_space"})
+    # The terms that the published code averages over a micro-batch.
+    averaged: ClassVar[frozenset[str]] = frozenset({"student_space"})
     projectors: DualSpaceProjectors
     student_id_of: Tensor
+    _initial_head: Head | None = None
+
+    def __init__(self, options: dict[str, Any] | None = None) -> None:
+        super().__init__(options)
+        self._in_student, self._in_teacher = (self.options.spaces in ("both", side) for side in ("student", "teacher"))
+        # Of this method with these options, so on the instance: a mean over a micro-batch is no sum over parts of it.
+        self.per_token = self.options.upstream_parity == "none"
+        if self.options.upstream_parity != "none":
+            self.pairing = "string"
+        self.first_terms = self.first_terms & set(terms_of(self.options.spaces))
 
     def prepare(self, student_head: Head, teacher_head: Head | None, shared: SharedVocabulary | None) -> nn.Module:
         import torch
 
         from dskd.projectors import DualSpaceProjectors
+        from dskd.string_alignment import published_student_ids
 
         assert teacher_head is not None
         assert shared is not None
-        self.projectors = DualSpaceProjectors(student_head, teacher_head, shared)
-        self.student_id_of = torch.from_numpy(shared.student_id_of).to(student_head.weight.device)
+        self.projectors = DualSpaceProjectors(student_head, teacher_head, shared, top_k=self.options.top_k_vocabulary)
+        self.projectors.teacher_to_student.requires_grad_(self._in_student)
+        if self.options.upstream_parity == "kdflow":
+            head = student_head.detach()
+            bias = None if head.bias is None else head.bias.clone()
+            self._initial_head = replace(head, weight=head.weight.clone(), bias=bias)
+        student_id_of = shared.student_id_of
+        if self.options.upstream_parity != "none" and not shared.same:
+            student_id_of = published_student_ids(shared, self.options.upstream_parity)
+        self.student_id_of = torch.from_numpy(student_id_of).to(student_head.weight.device)
         return self.projectors
 
     def begin_step(self, student_head: Head) -> None:
-        self.projectors.follow(student_head)
+        self.projectors.follow(student_head, derive=self._in_teacher and self._initial_head is None)
+
+    def _projected(self, batch: LabelledTokens) -> Tensor:
+        """The projected teacher's logits [pairs, vocabulary]. The head is stopped, so they train P alone."""
+        assert batch.teacher_hidden is not None
+        head = batch.student_head.detach() if self._initial_head is None else self._initial_head
+        return head.logits(self.projectors.to_student(batch.teacher_hidden[batch.teacher_pairs]))
 
     def _targets(self, batch: LabelledTokens, teacher_logits: Tensor | None) -> Tensor:
         """φ(t̂) [pairs], −1 where no student token stands for the teacher's prediction; logits where t̂ is not known already."""
-        if batch.teacher_predictions is not None:
-            return self.student_id_of[batch.teacher_predictions[batch.teacher_pairs]]
-        assert teacher_logits is not None
-        return self.student_id_of[teacher_logits.argmax(-1)]
+        return self.student_id_of[predictions_of_teacher(batch, teacher_logits)]
 
     def counts(self, batch: LabelledTokens) -> dict[str, Tensor]:
         import torch
 
         assert batch.teacher_head is not None
         assert batch.teacher_hidden is not None
-        assert batch.teacher_pairs is not None
         with torch.no_grad():
-            hidden = batch.teacher_hidden[batch.teacher_pairs]
             known = batch.teacher_predictions is not None
+            hidden = batch.teacher_hidden[batch.teacher_pairs]
             targets = self._targets(batch, None if known else batch.teacher_head.logits(hidden))
-            if self.options.agreement_mask:
-                agree = batch.student_head.logits(self.projectors.to_student(hidden)).argmax(-1) == targets
-            else:
-                agree = targets >= 0
-            return self._counts(batch, targets, agree)
+            masked = self._in_student and self.options.agreement_mask and self._summed("student_space")
+            agree = self._projected(batch).argmax(-1) == targets if masked else None
+            counts = self._counts(batch, targets, agree)
+        return {name: count if self._summed(name) else torch.ones_like(count) for name, count in counts.items()}
 
-    def _counts(self, batch: LabelledTokens, targets: Tensor, agree: Tensor) -> dict[str, Tensor]:
+    def _counts(self, batch: LabelledTokens, targets: Tensor, agree: Tensor | None) -> dict[str, Tensor]:
+        """Before any averaging over the micro-batch; `agree` may be None where no mask counts."""
         labelled = labelled_count(batch)
         aligned = (targets >= 0).sum().to(labelled.dtype)
-        return {
-            "cross_entropy": labelled,
-            "teacher_to_student_cross_entropy": aligned,
-            "student_space": agree.sum().to(labelled.dtype) if self.options.agreement_mask else aligned,
-            "teacher_space": aligned,
-            "agreement": aligned,
-            "aligned_share": labelled,
-            "mapped_share": labelled.new_full((), float(len(targets))),
-        }
+        counts = {"cross_entropy": labelled, **dict.fromkeys(terms_of(self.options.spaces), aligned)}
+        if self._in_student:
+            counts["agreement"] = aligned
+            if self.options.agreement_mask and agree is not None:
+                counts["student_space"] = agree.sum().to(labelled.dtype)
+        return counts | {"aligned_share": labelled, "mapped_share": labelled.new_full((), float(len(targets)))}
+
+    def _summed(self, name: str) -> bool:
+        """Whether a term is a sum over tokens, and not the mean of a micro-batch."""
+        return self.options.upstream_parity == "none" or name not in self.averaged
 
     def terms(self, batch: LabelledTokens) -> dict[str, Term]:
+        import torch
+
         first, projected_logits = self._from_teacher(batch)
         second = self._from_student(batch, projected_logits)
-        return {name: Term(second.get(name, term.sum), term.count) for name, term in first.items()}
+        terms = {}
+        for name, term in first.items():
+            total = second.get(name, term.sum)
+            if self._summed(name):
+                terms[name] = Term(total, term.count)
+            else:
+                terms[name] = Term(total / term.count.clamp_min(1.0), torch.ones_like(term.count))
+        return terms
 
     def first_pass(self, batch: LabelledTokens) -> dict[str, Term]:
-        terms, batch.large_notes["projected_logits"] = self._from_teacher(batch)
+        terms, projected_logits = self._from_teacher(batch)
+        if projected_logits is not None:
+            batch.large_notes["projected_logits"] = projected_logits
         return terms
 
     def second_pass(self, batch: LabelledTokens) -> dict[str, Tensor]:
         import torch
 
-        assert batch.teacher_hidden is not None
         projected_logits = batch.large_notes.pop("projected_logits", None)
-        if projected_logits is None:
+        if projected_logits is None and self._in_student:
             with torch.no_grad():
-                hidden = batch.teacher_hidden[batch.teacher_pairs]
-                projected_logits = batch.student_head.detach().logits(self.projectors.to_student(hidden))
+                projected_logits = self._projected(batch)
         return self._from_student(batch, projected_logits)
 
-    def _from_teacher(self, batch: LabelledTokens) -> tuple[dict[str, Term], Tensor]:
+    def _from_teacher(self, batch: LabelledTokens) -> tuple[dict[str, Term], Tensor | None]:
         """(terms, those through the student's head still zero; the projected logits [pairs, vocabulary], detached)."""
         import torch
 
         from dskd.cross_entropy import cross_entropy_sum
-        from dskd.divergences import DIVERGENCES
 
         assert batch.teacher_head is not None
         assert batch.teacher_hidden is not None
-        assert batch.teacher_pairs is not None
-        hidden = batch.teacher_hidden[batch.teacher_pairs]
         with torch.no_grad():
-            teacher_logits = batch.teacher_head.logits(hidden)
+            teacher_logits = None
+            if self._in_teacher or batch.teacher_predictions is None:
+                teacher_logits = batch.teacher_head.logits(batch.teacher_hidden[batch.teacher_pairs])
             targets = self._targets(batch, teacher_logits)
             known = targets >= 0  # positions without a target are masked: picking them out would read from the device
 
-        # Teacher space. Q is derived and W_t frozen, so the gradient reaches the student's hidden states and not its head.
-        mapped_logits = batch.teacher_head.detach().logits(
-            self.projectors.to_teacher(batch.at_pairs(batch.student_hidden))
-        )
-        divergence = DIVERGENCES[self.options.divergence]
-        teacher_space = _sum_where(known, divergence(teacher_logits, mapped_logits, self.options.temperature))
-        del teacher_logits, mapped_logits
-
-        # The head is stopped, so the cross entropy trains P alone.
-        projected_logits = batch.student_head.detach().logits(self.projectors.to_student(hidden))
-        projector_loss = cross_entropy_sum(projected_logits, targets)
-        projected_logits = projected_logits.detach()
-        agree = projected_logits.argmax(-1) == targets
+        sums = {}
+        if self._in_teacher:
+            # Q is derived and W_t frozen, so the gradient reaches the student's hidden states and not its head.
+            mapped_logits = batch.teacher_head.detach().logits(
+                self.projectors.to_teacher(batch.at_pairs(batch.student_hidden))
+            )
+            sums["teacher_space"] = _sum_where(known, self.options.distance()(teacher_logits, mapped_logits))
+            del mapped_logits
+        del teacher_logits
+        projected_logits = agree = None
+        if self._in_student:
+            projected_logits = self._projected(batch)
+            sums["teacher_to_student_cross_entropy"] = cross_entropy_sum(projected_logits, targets)
+            projected_logits = projected_logits.detach()
+            agree = projected_logits.argmax(-1) == targets
+            sums["agreement"] = agree.sum().float()
+            batch.notes["chosen"] = agree if self.options.agreement_mask else known
 
         counts = self._counts(batch, targets, agree)
-        batch.notes["chosen"] = agree if self.options.agreement_mask else known
+        sums |= {"aligned_share": counts["mapped_share"], "mapped_share": known.sum().float()}
         zero = torch.zeros_like(counts["cross_entropy"])
-        sums = {
-            "cross_entropy": zero,
-            "student_space": zero,
-            "teacher_to_student_cross_entropy": projector_loss,
-            "teacher_space": teacher_space,
-            "agreement": agree.sum().float(),
-            "aligned_share": counts["mapped_share"],
-            "mapped_share": counts["teacher_space"],
-        }
-        return {name: Term(total, counts[name]) for name, total in sums.items()}, projected_logits
+        return {name: Term(sums.get(name, zero), count) for name, count in counts.items()}, projected_logits
 
-    def _from_student(self, batch: LabelledTokens, projected_logits: Tensor) -> dict[str, Tensor]:
+    def _from_student(self, batch: LabelledTokens, projected_logits: Tensor | None) -> dict[str, Tensor]:
         """The sums through the student's head. In its space the target is stopped, so D trains the student."""
-        from dskd.divergences import DIVERGENCES
-
         logits = batch.student_head.logits(batch.student_hidden, padded=True)
-        student_logits = batch.student_head.without_padding(batch.at_pairs(logits))
-        distance = DIVERGENCES[self.options.divergence](projected_logits, student_logits, self.options.temperature)
-        return {
-            "cross_entropy": cross_entropy(batch, logits).sum,
-            "student_space": _sum_where(batch.notes["chosen"], distance),
-        }
+        sums = {"cross_entropy": cross_entropy(batch, logits).sum}
+        if projected_logits is not None:
+            student_logits = batch.student_head.without_padding(batch.at_pairs(logits))
+            distance = self.options.distance()(projected_logits, student_logits)
+            sums["student_space"] = _sum_where(batch.notes["chosen"], distance)
+        return sums
 
     def objective(self, means: dict[str, Tensor]) -> Tensor:
         rate = self.options.kd_rate
-        distillation = means["teacher_to_student_cross_entropy"] + means["student_space"] + means["teacher_space"]
+        distillation = sum(means[name] for name in terms_of(self.options.spaces))
         return (1 - rate) * means["cross_entropy"] + rate * distillation
 
 
@@ -206,3 +246,4 @@ class DualSpaceV2ExactTokenAlignment(DualSpaceDistillation):
     name = "dskd-v2-eta"
     title = "dual-space distillation, version 2, exact token alignment"
     vocabulary = "any"
+    averaged = frozenset({"teacher_to_student_cross_entropy", "student_space", "teacher_space"})

@@ -140,6 +140,38 @@ def test_nothing_is_computed_for_a_head_that_is_frozen():
     torch.testing.assert_close(projectors.student_to_teacher, expected, rtol=1e-4, atol=1e-4)
 
 
+def test_projectors_may_be_fitted_on_the_students_lowest_shared_ids():
+    """On k of them; fewer shared tokens than k are all of them."""
+    student, teacher = _head(60, 8, 2, trained=True), _head(70, 16, 3)
+    order = torch.randperm(60, generator=torch.Generator().manual_seed(9)).numpy()[:40]
+    shared = SharedVocabulary(np.arange(10, 50), order, np.full(70, -1), same=False)
+    projectors = DualSpaceProjectors(student, teacher, shared, top_k=25)
+    chosen = [k for k in range(40) if order[k] in sorted(order)[:25]]
+    heads = teacher.weight[np.arange(10, 50)[chosen]], student.weight.detach()[order[chosen]]
+    torch.testing.assert_close(
+        projectors.teacher_to_student.detach(), torch.linalg.pinv(heads[1]) @ heads[0], rtol=1e-3, atol=1e-4
+    )
+    for _ in range(2):
+        expected = torch.linalg.pinv(heads[0]) @ heads[1]
+        torch.testing.assert_close(projectors.student_to_teacher, expected, rtol=1e-3, atol=1e-4)
+        student.weight.data.mul_(2.0)
+        heads = heads[0], 2.0 * heads[1]
+        projectors.follow(student)
+    whole = DualSpaceProjectors(student, teacher, shared)
+    more = DualSpaceProjectors(student, teacher, shared, top_k=41)
+    assert torch.equal(more.teacher_to_student, whole.teacher_to_student)
+    assert not torch.allclose(whole.teacher_to_student, projectors.teacher_to_student, rtol=0.1)
+
+
+def test_a_map_that_nobody_reads_is_not_derived():
+    student, teacher = _head(60, 8, 2, trained=True), _head(60, 16, 3)
+    projectors = DualSpaceProjectors(student, teacher, _one_vocabulary(60))
+    start = projectors.student_to_teacher.clone()
+    student.weight.data.mul_(2.0)
+    projectors.follow(student, derive=False)
+    assert torch.equal(projectors.student_to_teacher, start)
+
+
 @pytest.mark.gpu
 def test_following_the_head_reads_nothing_from_the_device():
     student, teacher = _head(5_000, 64, 2), _head(5_000, 128, 3)

@@ -17,6 +17,7 @@ import datasets
 import pytest
 import torch
 from pydantic import ValidationError
+from safetensors.torch import load_file
 from tokenizers_for_tests import LINES, byte_level, sentencepiece
 from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
 
@@ -114,6 +115,34 @@ def test_hidden_states_in_the_teachers_dtype_are_those_of_the_live_teacher(world
     padded = live.head.logits(expected["teacher_hidden"], padded=True)
     assert (padded.argmax(-1) >= cached.head.size).any()  # a padded row would have won
     torch.testing.assert_close(cached.head.logits(found["teacher_hidden"]), logits, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(("teacher", "tied"), [("llama", False), ("gpt2", True)])
+def test_the_input_embedding_is_kept_once(world, tmp_path, teacher, tied):
+    _build(world, tmp_path / "signal", teacher)
+    cached = open_signal(tmp_path / "signal", "cpu")
+    assert torch.equal(cached.embedding, _live(world, teacher).embedding)
+    assert (cached.embedding.data_ptr() == cached.head.weight.data_ptr()) == tied
+    stored = load_file(tmp_path / "signal" / "head.safetensors")
+    assert ("embedding" in stored) != tied
+
+
+def test_a_signal_from_before_embeddings_were_kept_does_not_know_its_own(world, tmp_path, monkeypatch):
+    old = signal_build._first_files
+
+    def without(source, head, embedding):
+        files = old(source, head, embedding)
+        return files | {"head.safetensors": {"weight": files["head.safetensors"]["weight"]}}
+
+    monkeypatch.setattr(signal_build, "_first_files", without)
+    for teacher in ("llama", "gpt2"):
+        _build(world, tmp_path / teacher, teacher)
+        assert open_signal(tmp_path / teacher, "cpu").embedding is None
+
+
+def test_top_k_knows_neither_head_nor_embedding(world, tmp_path):
+    _build(world, tmp_path / "signal", options={"kind": "top_k", "k": 7})
+    assert open_signal(tmp_path / "signal", "cpu").embedding is None
 
 
 def test_the_same_batch_gives_the_same_bits(world, tmp_path):

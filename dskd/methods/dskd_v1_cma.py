@@ -1,0 +1,188 @@
+"""Dual-space knowledge distillation, version 1, with cross-model attention, for any two vocabularies (arXiv 2406.17328).
+
+Notation of docs/method.md: h_i, H_j are hidden states entering the heads W_s, W_t of student and teacher; P and Q the affine
+projectors to the student's and to the teacher's space; E_s, E_t the input embeddings; x_i, X_j the tokens at the positions that
+predict the labels y_i, Y_j.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar
+
+from pydantic import Field
+
+from dskd.errors import InputError
+from dskd.methods.base import LabelledTokens, Term, cross_entropy, labelled_count, register
+from dskd.methods.dskd_v1 import DualSpaceV1Distillation, DualSpaceV1Options
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from dskd.cross_model_attention import CrossModelAttention, Layout
+    from dskd.heads import Head
+    from dskd.projectors import CrossModelProjectors
+    from dskd.vocabulary import SharedVocabulary
+
+
+class CrossModelAttentionOptions(DualSpaceV1Options):
+    """Options of dual-space distillation with cross-model attention."""
+
+    accuracy_mask: bool = Field(
+        True, description="distil in the student's space only where the projected teacher predicts the label"
+    )
+    teacher_temperature: float = Field(
+        1.0, gt=0.0, description="divides, beside τ, the projected teacher's logits in the student's space"
+    )
+    upstream_parity: bool = Field(
+        False,
+        description="scale by one standard deviation a micro-batch, as the published code does, and not by one an example",
+    )
+
+
+@register
+class DualSpaceV1CrossModelAttention(DualSpaceV1Distillation):
+    """L = (1 − α) L_CE + α (L_CE^{t→s} + L_KD^{stu} + L_KD^{tea}) (docs/method.md), all over the student's labelled tokens.
+
+    S_ij = (P_q a_i)ᵀ b_j / √(2D), within an example; a = [E_s(x); E_s(y)], b = [E_t(X); E_t(Y)] / std. The student's token i takes
+    softmax_j(S) of P(H_j / std + E_t(Y_j) / std), the teacher's token j takes softmax_i(S) of Q(h_i).
+    """
+
+    name = "dskd-v1-cma"
+    title = "dual-space distillation, version 1, cross-model attention"
+    vocabulary = "any"
+    not_reproduced = "A first stage that trains the projectors alone is not here."
+    per_token = False
+    embeddings = True
+    Options: ClassVar[type[CrossModelAttentionOptions]] = CrossModelAttentionOptions
+    projectors: CrossModelProjectors
+
+    def prepare(self, student_head: Head, teacher_head: Head | None, shared: SharedVocabulary | None) -> nn.Module:
+        from dskd.projectors import CrossModelProjectors
+
+        assert teacher_head is not None
+        self.projectors = CrossModelProjectors(student_head, teacher_head)
+        return self._without_unused()
+
+    def terms(self, batch: LabelledTokens) -> dict[str, Term]:
+        import torch
+
+        from dskd.cross_model_attention import CrossModelAttention, Layout
+
+        assert batch.student_sizes is not None
+        assert batch.teacher_sizes is not None
+        device = batch.student_labels.device
+        # Attention is in float32, as published; only the products of the heads follow the training's precision.
+        with torch.autocast(device.type, enabled=False):
+            student, teacher = Layout(batch.student_sizes, device), Layout(batch.teacher_sizes, device)
+            queries, keys, values = self._queries_keys_values(batch, teacher)
+            attention = CrossModelAttention.between(queries, keys, student, teacher)
+            matching = self._matching(batch, queries, keys)
+            projected = mapped = None
+            if self.options.spaces != "teacher":
+                projected = attention.to_student(self.projectors.to_student(values))
+            if self.options.spaces != "student":
+                mapped = attention.to_teacher(self.projectors.to_teacher(batch.student_hidden))
+        logits = batch.student_head.logits(batch.student_hidden, padded=True)
+        sums = {}
+        if mapped is not None:
+            sums["teacher_space"] = self._in_teacher_space(batch, mapped, attention)
+        if projected is not None:
+            sums |= self._in_student_space(batch, projected, attention, logits)
+        count = labelled_count(batch)
+        distilled = {name: Term(sums[name], count) for name in sums}
+        return {"cross_entropy": cross_entropy(batch, logits)} | distilled | matching
+
+    def _matching(self, batch: LabelledTokens, queries: Tensor, keys: Tensor) -> dict[str, Term]:
+        """Terms of the queries and keys themselves, in float32; here there are none."""
+        return {}
+
+    def _queries_keys_values(self, batch: LabelledTokens, teacher: Layout) -> tuple[Tensor, Tensor, Tensor]:
+        """(P_q a [tokens, 2 · teacher hidden], b [teacher tokens, 2 · teacher hidden], what P turns into the teacher's values)."""
+        import torch
+
+        from dskd.cross_model_attention import scaled
+
+        assert batch.teacher_hidden is not None
+        with torch.no_grad():
+            found_by = torch.cat(_embedded(batch, "student"), dim=-1)
+            inputs, targets = _embedded(batch, "teacher")
+            keys = torch.cat([inputs, targets], dim=-1)
+            hidden = batch.teacher_hidden.float()
+            if self.options.upstream_parity:
+                keys, hidden, targets = _published_scales(batch, keys, hidden, targets)
+            else:
+                keys, hidden, targets = (scaled(values, teacher) for values in (keys, hidden, targets))
+        return self.projectors.query(found_by), keys, hidden + targets
+
+    def _in_teacher_space(self, batch: LabelledTokens, mapped: Tensor, attention: CrossModelAttention) -> Tensor:
+        """W_t is frozen, so the gradient reaches Q, the queries and the student's hidden states, not its head."""
+        import torch
+
+        assert batch.teacher_head is not None
+        assert batch.teacher_hidden is not None
+        with torch.no_grad():
+            teacher_logits = batch.teacher_head.logits(batch.teacher_hidden)
+        mapped_logits = batch.teacher_head.detach().logits(mapped)
+        distance = self.options.distance(self.options.teacher_space_divergence)(teacher_logits, mapped_logits)
+        return torch.where(attention.teacher.each(attention.student.sizes > 0), distance, 0.0).sum()
+
+    def _in_student_space(
+        self, batch: LabelledTokens, projected: Tensor, attention: CrossModelAttention, logits: Tensor
+    ) -> dict[str, Tensor]:
+        """The head is stopped, so the cross entropy trains P and the queries; the target is stopped, so D trains the student."""
+        import torch
+
+        from dskd.cross_entropy import cross_entropy_sum
+
+        partnered = attention.student.each(attention.teacher.sizes > 0)
+        labels = torch.where(partnered, batch.student_labels, -1)
+        projected_logits = batch.student_head.detach().logits(projected)
+        projector_loss = cross_entropy_sum(projected_logits, labels)
+        projected_logits = projected_logits.detach()
+        right = projected_logits.argmax(-1) == labels
+        if self.options.teacher_temperature != 1.0:
+            projected_logits = projected_logits / self.options.teacher_temperature
+        distance = self.options.distance()(projected_logits, batch.student_head.without_padding(logits))
+        chosen = right if self.options.accuracy_mask else partnered
+        return {
+            "teacher_to_student_cross_entropy": projector_loss,
+            "student_space": torch.where(chosen, distance, 0.0).sum(),
+            "teacher_to_student_accuracy": right.sum().float(),
+        }
+
+
+def _embedded(batch: LabelledTokens, side: str) -> tuple[Tensor, Tensor]:
+    """Input embeddings in float32 of the tokens at a model's labelled positions and of their labels, each [tokens, hidden]."""
+    embedding = getattr(batch, f"{side}_embedding")
+    head = getattr(batch, f"{side}_head")
+    if embedding is None:
+        raise InputError(
+            f"{side}: its input embedding is not known; fix: run the teacher live, or build its signal again in another folder"
+        )
+    if embedding.shape[1] != head.weight.shape[1]:
+        raise InputError(
+            f"{side}: its input embedding has {embedding.shape[1]} columns and its head {head.weight.shape[1]}; "
+            "fix: use another model, or dskd-v2-eta"
+        )
+    inputs, labels = getattr(batch, f"{side}_inputs"), getattr(batch, f"{side}_labels")
+    return embedding[inputs].float(), embedding[labels].float()
+
+
+def _published_scales(
+    batch: LabelledTokens, keys: Tensor, hidden: Tensor, targets: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Keys, hidden states and targets, each divided by one standard deviation of the whole micro-batch.
+
+    The published one runs over prompt and padding too, where ids are replaced by 0. Of these positions the batch's notes may tell
+    `teacher_positions`, how many there are with the labelled ones, and `teacher_hidden_deviation`, that of all hidden states;
+    without them it runs over the labelled positions.
+    """
+    import torch
+
+    assert batch.teacher_embedding is not None
+    others = int(batch.notes["teacher_positions"]) - len(keys) if "teacher_positions" in batch.notes else 0
+    replaced = batch.teacher_embedding[0].float().expand(others, -1)
+    keys = keys / torch.cat([keys, torch.cat([replaced, replaced], dim=-1)]).std()
+    targets = targets / torch.cat([targets, replaced]).std()
+    deviation = batch.notes["teacher_hidden_deviation"] if "teacher_hidden_deviation" in batch.notes else hidden.std()
+    return keys, hidden / deviation, targets
