@@ -1,0 +1,226 @@
+"""General online logit distillation (GOLD), the objective of TRL's experimental trainer of that name, for any two vocabularies.
+
+It grew out of universal logit distillation (arXiv 2402.12030): tokens that cover the same bytes are grouped, each group is merged
+into one distribution on either side, and these are compared (docs/method.md).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal
+
+from pydantic import Field, model_validator
+
+from dskd.methods.base import LabelledTokens, Method, Options, Term, cross_entropy, labelled_count, register
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from dskd.groups import Groups
+    from dskd.heads import Head
+    from dskd.vocabulary import SharedVocabulary
+
+
+class GoldOptions(Options):
+    """Options of GOLD; defaults are the trainer's, the merge strategy excepted."""
+
+    kd_rate: float = Field(1.0, ge=0.0, le=1.0, description="weight α of distillation against cross entropy, 0 to 1")
+    student_temperature: float = Field(1.0, gt=0.0, description="divides the student's logits in the distillation")
+    teacher_temperature: float = Field(1.0, gt=0.0, description="divides the teacher's logits in the distillation")
+    token_merge_strategy: Literal["bayesian", "observed"] = Field(
+        "bayesian",
+        description="of a group's tokens, whose distribution stands for the group: the last one's, times the probability of those "
+        "before it, or the first one's, times that of those after it",
+    )
+    skip_eos: bool = Field(True, description="leave the ends of sequence out of the distillation")
+    strict_pairs: bool = Field(False, description="distil only in groups of one token on either side")
+    hybrid_loss: bool = Field(
+        False, description="compare tokens that both vocabularies have by js_divergence, sort only the others"
+    )
+    js_beta: float = Field(
+        0.5, ge=0.0, le=1.0, description="β of the hybrid loss's js_divergence; weighs the teacher, as in GKD"
+    )
+    hybrid_matched_weight: float | None = Field(
+        None, ge=0.0, description="weight of the tokens that both have; by default their share of the teacher's"
+    )
+    hybrid_unmatched_weight: float | None = Field(
+        None, ge=0.0, description="weight of the other tokens; by default the rest of one"
+    )
+    probability_floor: float = Field(
+        1e-8, gt=0.0, lt=1.0, description="probabilities below it count as it in the hybrid loss's js_divergence"
+    )
+
+    @model_validator(mode="after")
+    def _weights_of_a_hybrid_loss(self) -> GoldOptions:
+        weights = (self.hybrid_matched_weight, self.hybrid_unmatched_weight)
+        if (weights[0] is None) != (weights[1] is None):
+            raise ValueError("hybrid_matched_weight and hybrid_unmatched_weight go together: give both or neither")
+        if weights[0] is not None and not self.hybrid_loss:
+            raise ValueError(
+                "hybrid_matched_weight and hybrid_unmatched_weight are of the hybrid loss: set hybrid_loss"
+            )
+        return self
+
+
+@register
+class GeneralOnlineLogitDistillation(Method):
+    """L = (1 − α) L_CE + α L_unmatched, or with `hybrid_loss` (1 − α) L_CE + α (w_m L_matched + w_u L_unmatched).
+
+    For a group c whose tokens are i_1 … i_k, the merged distribution is, unnormalised,
+
+        q̂_c(v) = q_{i_1}(y_{i_1}) … q_{i_{k−1}}(y_{i_{k−1}}) q_{i_k}(v)   bayesian,
+        q̂_c(v) = q_{i_1}(v) q_{i_2}(y_{i_2}) … q_{i_k}(y_{i_k})           observed,
+
+    and p̂_c the same of the teacher. Means over groups of the whole step of Σ_k |sort q̂_c − sort p̂_c|_k, the shorter padded with
+    zeros, and of the generalised Jensen-Shannon divergence on the tokens O that both have. `bayesian` is the default, unlike the
+    trainer's: its entries are probabilities by the chain rule, those of `observed` are not where v is another token than the first.
+    """
+
+    name = "gold"
+    title = "general online logit distillation"
+    paper = "TRL's GOLD trainer; after arXiv 2402.12030"
+    vocabulary = "any"
+    needs_teacher = True
+    per_token = False
+    not_reproduced = (
+        "Alignment by position (use_extended_uld off) and the misplaced rows of the released observed strategy."
+    )
+    Options = GoldOptions
+    matched_weight: float
+    matched_teacher_ids: Tensor
+    matched_student_ids: Tensor
+    unmatched_teacher_ids: Tensor
+    unmatched_student_ids: Tensor
+    student_id_matched: Tensor
+
+    def prepare(self, student_head: Head, teacher_head: Head | None, shared: SharedVocabulary | None) -> None:
+        import torch
+
+        assert teacher_head is not None
+        assert shared is not None
+        device = student_head.weight.device
+        for side, ids, size in (
+            ("teacher", shared.teacher_ids, teacher_head.size),
+            ("student", shared.student_ids, student_head.size),
+        ):
+            matched = torch.zeros(size, dtype=torch.bool)
+            matched[torch.from_numpy(ids)] = self.options.hybrid_loss
+            setattr(self, f"matched_{side}_ids", torch.from_numpy(ids).to(device))
+            setattr(self, f"unmatched_{side}_ids", (~matched).nonzero().squeeze(-1).to(device))
+        self.student_id_matched = matched.to(device)
+        self.matched_weight = len(shared) / teacher_head.size
+
+    def counts(self, batch: LabelledTokens) -> dict[str, Tensor]:
+        from dskd.groups import groups_of
+
+        return self._counts(batch, self._kept(batch, *groups_of(batch)))
+
+    def terms(self, batch: LabelledTokens) -> dict[str, Term]:
+        import torch
+
+        from dskd.groups import distances_over_groups, groups_of
+
+        assert batch.teacher_head is not None
+        assert batch.teacher_hidden is not None
+        assert batch.teacher_labels is not None
+        student, teacher = groups_of(batch)
+        kept = self._kept(batch, student, teacher)
+        with torch.no_grad():
+            log_p = self._merged(
+                batch.teacher_head.logits(batch.teacher_hidden),
+                batch.teacher_labels,
+                teacher,
+                self.options.teacher_temperature,
+            )
+        logits = batch.student_head.logits(batch.student_hidden, padded=True)
+        log_q = self._merged(
+            batch.student_head.without_padding(logits),
+            batch.student_labels,
+            student,
+            self.options.student_temperature,
+        )
+        matched, unmatched = distances_over_groups(self._distances, log_p, log_q, kept, self.student_id_matched)
+        del log_p, log_q  # before the cross entropy makes its own tensor of that size
+        sums = {
+            "cross_entropy": cross_entropy(batch, logits).sum,
+            "matched": matched,
+            "unmatched": unmatched,
+            "grouped_share": (student.sizes() * kept).sum().float(),
+        }
+        return {name: Term(sums[name], count) for name, count in self._counts(batch, kept).items()}
+
+    def objective(self, means: dict[str, Tensor]) -> Tensor:
+        rate = self.options.kd_rate
+        distillation = means["unmatched"]
+        if self.options.hybrid_loss:
+            matched, unmatched = self.options.hybrid_matched_weight, self.options.hybrid_unmatched_weight
+            if matched is None:
+                matched, unmatched = self.matched_weight, 1.0 - self.matched_weight
+            distillation = matched * means["matched"] + unmatched * means["unmatched"]
+        return (1 - rate) * means["cross_entropy"] + rate * distillation
+
+    def _kept(self, batch: LabelledTokens, student: Groups, teacher: Groups) -> Tensor:
+        """Which groups enter the distillation, bool [limit]."""
+        from dskd.groups import last_tokens
+
+        sizes = student.sizes(), teacher.sizes()
+        kept = (sizes[0] == 1) & (sizes[1] == 1) if self.options.strict_pairs else (sizes[0] > 0) & (sizes[1] > 0)
+        if self.options.skip_eos:
+            assert batch.student_sizes is not None
+            kept = kept & ~student.with_any(last_tokens(batch.student_sizes, kept.device))
+        return kept
+
+    def _counts(self, batch: LabelledTokens, kept: Tensor) -> dict[str, Tensor]:
+        labelled = labelled_count(batch)
+        groups = kept.sum().to(labelled.dtype)
+        distances = {"matched": groups} if self.options.hybrid_loss else {}
+        return {"cross_entropy": labelled, "grouped_share": labelled, "unmatched": groups, **distances}
+
+    def _merged(self, logits: Tensor, labels: Tensor, groups: Groups, temperature: float) -> Tensor:
+        """The logarithm of each group's merged distribution [limit, vocabulary], from logits [tokens, vocabulary]."""
+        from dskd.groups import at_temperature, own_log_probabilities
+
+        own, normaliser = own_log_probabilities(logits, labels, temperature)
+        token = groups.last() if self.options.token_merge_strategy == "bayesian" else groups.first()
+        others = groups.sums(own) - own[token]
+        return at_temperature(logits[token], temperature) + (others - normaliser[token]).unsqueeze(-1)
+
+    def _distances(self, log_p: Tensor, log_q: Tensor) -> tuple[Tensor, Tensor]:
+        """(of the matched tokens, of the unmatched ones), both [groups], of merged distributions [groups, vocabulary]."""
+        if not self.options.hybrid_loss:
+            return log_q.new_zeros(len(log_q)), sorted_distance(log_p, log_q)
+        matched = generalised_js_divergence(
+            log_p[:, self.matched_teacher_ids],
+            log_q[:, self.matched_student_ids],
+            self.options.js_beta,
+            self.options.probability_floor,
+        )
+        unmatched = sorted_distance(log_p[:, self.unmatched_teacher_ids], log_q[:, self.unmatched_student_ids])
+        return matched, unmatched
+
+
+def sorted_distance(log_p: Tensor, log_q: Tensor) -> Tensor:
+    """Σ_k |sort p − sort q|_k [groups], the shorter padded with zeros; log p [groups, teacher tokens], log q [groups, tokens]."""
+    p, q = (side.exp().sort(-1, descending=True).values for side in (log_p, log_q))
+    common = min(p.shape[-1], q.shape[-1])
+    beyond = p[:, common:].sum(-1) + q[:, common:].sum(-1)
+    return (p[:, :common] - q[:, :common]).abs().sum(-1) + beyond
+
+
+def generalised_js_divergence(log_p: Tensor, log_q: Tensor, beta: float, floor: float) -> Tensor:
+    """β D(p ‖ m) + (1 − β) D(q ‖ m) with m = β p + (1 − β) q, at β = 0 D(p ‖ q), at β = 1 D(q ‖ p) [groups].
+
+    D(a ‖ b) = Σ a log(a / b) − a + b, because merged distributions do not add up to one: without the last two terms it can be
+    negative and is least where q has too much or too little probability as a whole. Between the ends they cancel.
+    """
+    import math
+
+    import torch
+
+    log_p, log_q = log_p.clamp_min(math.log(floor)), log_q.clamp_min(math.log(floor))
+    p, q = log_p.exp(), log_q.exp()
+    if beta == 0.0:
+        return (p * (log_p - log_q) - p + q).sum(-1)
+    if beta == 1.0:
+        return (q * (log_q - log_p) - q + p).sum(-1)
+    log_m = torch.logaddexp(log_p + math.log(beta), log_q + math.log1p(-beta))
+    return (beta * p * (log_p - log_m) + (1 - beta) * q * (log_q - log_m)).sum(-1)

@@ -1,0 +1,138 @@
+"""Distillation through a map between vocabularies by least edit distance (MinED; FuseLLM, arXiv 2401.10491), for any two of them.
+
+Notation of docs/method.md: pairs (i, j) of tokens on the same bytes; ψ(v) the one teacher's token that stands for the student's
+token v: that of the same bytes where there is one, else the nearest of the tokens to which v is nearest.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+from pydantic import Field
+
+from dskd.errors import InputError
+from dskd.methods.base import LabelledTokens, Method, Options, Term, cross_entropy, labelled_count, register
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from dskd.heads import Head
+    from dskd.vocabulary import SharedVocabulary
+
+
+class MinimumEditOptions(Options):
+    """Options of distillation by minimum edit distance. The divergence is the forward KL: the target is zero on many tokens."""
+
+    kd_rate: float = Field(0.5, ge=0.0, le=1.0, description="weight α of distillation against cross entropy, 0 to 1")
+    temperature: float = Field(2.0, gt=0.0, description="τ; divides both models' logits in the divergence")
+    most_edits: int = Field(
+        2,
+        ge=0,
+        le=2,
+        description="edits of a byte between two tokens of which one stands for the other; 0: exact twins alone",
+    )
+    unpaired: Literal["label", "left_out"] = Field(
+        "label", description="the target of a token without a partner: all probability on its label, or none"
+    )
+
+
+@register
+class MinimumEditDistance(Method):
+    """L = (1 − α) L_CE + α (1/N) Σ_i KL(p̃_i || q_i), p̃_i the teacher's mapped distribution or the label (docs/method.md)."""
+
+    name = "mined"
+    title = "minimum edit distance"
+    paper = "arXiv 2401.10491"
+    vocabulary = "any"
+    needs_teacher = True
+    not_reproduced = (
+        "Tokens pair on the same bytes and not by dynamic time warping; tokens more than two edits apart are not mapped; "
+        "FuseLLM's choice between several teachers is left out."
+    )
+    Options = MinimumEditOptions
+    teacher_id_of: Tensor
+
+    def prepare(self, student_head: Head, teacher_head: Head | None, shared: SharedVocabulary | None) -> None:
+        import torch
+
+        assert shared is not None
+        mapped = stand_ins(shared, student_head.size, self.options.most_edits)
+        if (mapped < 0).all():
+            raise InputError(
+                f"{self.name}: no token of the teacher stands for one of the student; fix: use another pair"
+            )
+        self.teacher_id_of = torch.from_numpy(mapped).to(student_head.weight.device)
+
+    def terms(self, batch: LabelledTokens) -> dict[str, Term]:
+        import torch
+
+        from dskd.cross_entropy import cross_entropy_sum
+        from dskd.divergences import forward_kl
+
+        assert batch.teacher_head is not None
+        assert batch.teacher_hidden is not None
+        assert batch.teacher_pairs is not None
+        assert batch.student_pairs is not None
+        temperature = self.options.temperature
+        logits = batch.student_head.logits(batch.student_hidden, padded=True)
+        student_logits = batch.student_head.without_padding(logits)
+        with torch.no_grad():
+            teacher_logits = batch.teacher_head.logits(batch.teacher_hidden[batch.teacher_pairs])
+            target = teacher_logits[:, self.teacher_id_of.clamp_min(0)].masked_fill_(self.teacher_id_of < 0, -torch.inf)
+            del teacher_logits
+        distillation = forward_kl(target, batch.at_pairs(student_logits), temperature).sum()
+        if self.options.unpaired == "label":
+            # KL from all probability on the label; what is below zero counts nothing.
+            alone = batch.student_labels.index_fill(0, batch.student_pairs, -1)
+            if batch.student_sampled is not None:  # no truth, so no target
+                alone = alone.masked_fill(batch.student_sampled, -1)
+            distillation = distillation + cross_entropy_sum(student_logits / temperature, alone)
+        counts = self.counts(batch)
+        return {
+            "cross_entropy": cross_entropy(batch, logits),
+            "distillation": Term(distillation, counts["distillation"]),
+            "aligned_share": Term(counts["cross_entropy"].new_full((), float(len(target))), counts["aligned_share"]),
+        }
+
+    def counts(self, batch: LabelledTokens) -> dict[str, Tensor]:
+        assert batch.student_pairs is not None
+        labelled = labelled_count(batch)
+        aligned = labelled.new_full((), float(len(batch.student_pairs)))
+        return {
+            "cross_entropy": labelled,
+            "distillation": labelled if self.options.unpaired == "label" else aligned,
+            "aligned_share": labelled,
+        }
+
+    def objective(self, means: dict[str, Tensor]) -> Tensor:
+        rate = self.options.kd_rate
+        return (1 - rate) * means["cross_entropy"] + rate * means["distillation"]
+
+
+def stand_ins(shared: SharedVocabulary, student_size: int, most_edits: int) -> np.ndarray:
+    """ψ: the teacher's id that stands for each of the student's, int64 [student size], -1 where there is none.
+
+    A teacher's token without a twin goes to the nearest of the student's tokens, the first in the vocabulary among equals, at most
+    `most_edits` edits of a byte and half of its bytes away. Of several that go to one student's token the nearest stands for it,
+    the first among equals, and none where that has a twin. No teacher's token stands for two.
+    """
+    from dskd.edit_distance import nearest
+
+    teacher_id_of = np.full(student_size, -1, dtype=np.int64)
+    teacher_id_of[shared.student_ids] = shared.teacher_ids
+    if shared.same or shared.teacher_tokens is None or shared.student_tokens is None or not most_edits:
+        return teacher_id_of
+    left = [k for k, token in enumerate(shared.teacher_tokens) if token and shared.student_id_of[k] < 0]
+    right = [k for k, token in enumerate(shared.student_tokens) if token]
+    found, edits = nearest(
+        [shared.teacher_tokens[k] or b"" for k in left], [shared.student_tokens[k] or b"" for k in right], most_edits
+    )
+    near = (found >= 0).nonzero()[0]
+    students = np.array(right, dtype=np.int64)[found[near]]
+    teachers = np.array(left, dtype=np.int64)[near]
+    order = np.lexsort((teachers, edits[near], students))
+    students, teachers = students[order], teachers[order]
+    first = np.append(True, students[1:] != students[:-1])[: len(students)] & (teacher_id_of[students] < 0)
+    teacher_id_of[students[first]] = teachers[first]
+    return teacher_id_of

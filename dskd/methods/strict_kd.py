@@ -1,0 +1,137 @@
+"""Distillation inside the shared vocabulary, on tokens that cover the same bytes in both models (arXiv 2610.08448).
+
+Notation of docs/method.md: pairs (i, j) of tokens on the same bytes; O the shared vocabulary, one pair of ids a byte string and one
+for the end of sequence. The same idea, with averages over all labelled tokens, is KDFlow's SimpleCTKD.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal
+
+from pydantic import Field
+
+from dskd.errors import InputError
+from dskd.methods.base import (
+    DistillationOptions,
+    DivergenceName,
+    LabelledTokens,
+    Method,
+    Term,
+    cross_entropy,
+    labelled_count,
+    register,
+)
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from dskd.heads import Head
+    from dskd.vocabulary import SharedVocabulary
+
+
+class StrictOptions(DistillationOptions):
+    """Options of strict distillation; the paper's are the student's own text, reverse KL, τ = 1 and kd_rate 1."""
+
+    temperature: float = Field(1.0, gt=0.0, description="τ; divides both models' logits in the divergence")
+    divergence: DivergenceName = Field(
+        "reverse_kl", description="of the teacher's and the student's distributions over O"
+    )
+    top_k: int = Field(
+        0,
+        ge=0,
+        description="compare the tokens of O that the student finds most probable, so many; 0: all (paper: 0, 16, 128)",
+    )
+    outside: Literal["left_out", "one_outcome"] = Field(
+        "left_out",
+        description="probability of what is not compared: left_out, the rest renormalised (paper), or one_outcome more",
+    )
+
+
+@register
+class StrictDistillation(Method):
+    """L = (1 − α) L_CE + α · mean over the pairs of D(p_j restricted to O || q_i restricted to O) (docs/method.md)."""
+
+    name = "strict-kd"
+    title = "strict shared-vocabulary distillation"
+    paper = "arXiv 2610.08448"
+    vocabulary = "any"
+    needs_teacher = True
+    not_reproduced = (
+        "The paper's code is not public: which tokens it drops from O as ambiguous is not known, nor what it divides by; "
+        "its penalty on tokens without a partner, which made every setting worse, is left out."
+    )
+    Options = StrictOptions
+    teacher_ids: Tensor
+    student_ids: Tensor
+
+    def prepare(self, student_head: Head, teacher_head: Head | None, shared: SharedVocabulary | None) -> None:
+        import torch
+
+        assert shared is not None
+        if not len(shared):
+            raise InputError(f"{self.name}: the two vocabularies share no token; fix: use another pair")
+        device = student_head.weight.device
+        self.teacher_ids = torch.from_numpy(shared.teacher_ids).to(device)
+        self.student_ids = torch.from_numpy(shared.student_ids).to(device)
+
+    def terms(self, batch: LabelledTokens) -> dict[str, Term]:
+        import torch
+
+        assert batch.teacher_head is not None
+        assert batch.teacher_hidden is not None
+        assert batch.teacher_pairs is not None
+        logits = batch.student_head.logits(batch.student_hidden, padded=True)
+        student_logits = batch.student_head.without_padding(batch.at_pairs(logits))
+        with torch.no_grad():
+            teacher_logits = batch.teacher_head.logits(batch.teacher_hidden[batch.teacher_pairs])
+        ids = self._compared(student_logits)
+        if self.options.outside == "left_out":
+            sides = teacher_logits.gather(-1, ids[0]), student_logits.gather(-1, ids[1])
+            distance = self.options.distance()(*sides)
+        else:
+            with torch.no_grad():
+                log_p = coarsened(teacher_logits, ids[0], self.options.temperature)
+            log_q = coarsened(student_logits, ids[1], self.options.temperature)
+            distance = self.options.distance(temperature=1.0)(log_p, log_q)
+        counts = self.counts(batch)
+        return {
+            "cross_entropy": cross_entropy(batch, logits),
+            "distillation": Term(distance.sum(), counts["distillation"]),
+            "aligned_share": Term(counts["distillation"], counts["aligned_share"]),
+        }
+
+    def _compared(self, student_logits: Tensor) -> tuple[Tensor, Tensor]:
+        """The ids whose probabilities are compared, of the teacher and of the student, both [pairs, ids]."""
+        pairs = len(student_logits)
+        teacher_ids, student_ids = self.teacher_ids.expand(pairs, -1), self.student_ids.expand(pairs, -1)
+        if not 0 < self.options.top_k < len(self.student_ids):
+            return teacher_ids, student_ids
+        best = student_logits.detach().gather(-1, student_ids).topk(self.options.top_k, sorted=False).indices
+        return teacher_ids.gather(-1, best), student_ids.gather(-1, best)
+
+    def counts(self, batch: LabelledTokens) -> dict[str, Tensor]:
+        assert batch.student_pairs is not None
+        labelled = labelled_count(batch)
+        aligned = labelled.new_full((), float(len(batch.student_pairs)))
+        return {"cross_entropy": labelled, "distillation": aligned, "aligned_share": labelled}
+
+    def objective(self, means: dict[str, Tensor]) -> Tensor:
+        rate = self.options.kd_rate
+        return (1 - rate) * means["cross_entropy"] + rate * means["distillation"]
+
+
+def coarsened(logits: Tensor, ids: Tensor, temperature: float) -> Tensor:
+    """Log-probabilities [tokens, ids + 1] of the tokens `ids` [tokens, ids] and, as one outcome, of all others.
+
+    logits [tokens, vocabulary]. Where there are no others, that outcome has the least probability that a float32 holds.
+    """
+    import torch
+
+    scaled = logits.float() / temperature
+    kept = scaled.gather(-1, ids)
+    whole = scaled.logsumexp(-1, keepdim=True)
+    if ids.shape[-1] == logits.shape[-1]:
+        others = torch.full_like(whole, torch.finfo(torch.float32).tiny).log()
+    else:
+        others = scaled.scatter(-1, ids, -torch.inf).logsumexp(-1, keepdim=True) - whole
+    return torch.cat([kept - whole, others], -1)

@@ -1,0 +1,69 @@
+"""Universal logit distillation (Boizard et al., arXiv 2402.12030): probabilities compared by rank, for any two vocabularies."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from pydantic import Field
+
+from dskd.methods.base import LabelledTokens, Method, Options, Term, cross_entropy, labelled_count, register
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+class UniversalLogitOptions(Options):
+    """Options of universal logit distillation."""
+
+    kd_rate: float = Field(0.5, ge=0.0, le=1.0, description="weight α of distillation against cross entropy, 0 to 1")
+    distillation_weight: float | None = Field(
+        None,
+        ge=0.0,
+        description="λ of the paper's objective L_CE + λ L_W; where given, α is not looked at (paper: 1.5)",
+    )
+    temperature: float = Field(1.0, gt=0.0, description="τ; divides both models' logits before they are compared")
+
+
+@register
+class UniversalLogitDistillation(Method):
+    """L = (1 − α) L_CE + α · mean over position pairs of Σ_k |p↓_k − q↓_k| (docs/method.md), or L_CE + λ · that mean."""
+
+    name = "uld"
+    title = "universal logit distillation"
+    paper = "arXiv 2402.12030"
+    vocabulary = "any"
+    needs_teacher = True
+    pairing = "position"
+    not_reproduced = (
+        "The mean over each answer's tokens and then over the answers of a batch: here over all tokens of a step."
+    )
+    Options = UniversalLogitOptions
+
+    def terms(self, batch: LabelledTokens) -> dict[str, Term]:
+        import torch
+
+        from dskd.sorted_probabilities import sorted_distance
+
+        assert batch.teacher_head is not None
+        assert batch.teacher_hidden is not None
+        assert batch.teacher_pairs is not None
+        logits = batch.student_head.logits(batch.student_hidden, padded=True)
+        student_logits = batch.student_head.without_padding(batch.at_pairs(logits))
+        with torch.no_grad():
+            teacher_logits = batch.teacher_head.logits(batch.teacher_hidden[batch.teacher_pairs])
+        distance = sorted_distance(teacher_logits, student_logits, self.options.temperature)
+        return {
+            "cross_entropy": cross_entropy(batch, logits),
+            "distillation": Term(distance.sum(), self.counts(batch)["distillation"]),
+        }
+
+    def counts(self, batch: LabelledTokens) -> dict[str, Tensor]:
+        assert batch.student_pairs is not None
+        labelled = labelled_count(batch)
+        return {"cross_entropy": labelled, "distillation": labelled.new_full((), float(len(batch.student_pairs)))}
+
+    def objective(self, means: dict[str, Tensor]) -> Tensor:
+        if self.options.distillation_weight is not None:
+            return means["cross_entropy"] + self.options.distillation_weight * means["distillation"]
+        rate = self.options.kd_rate
+        return (1 - rate) * means["cross_entropy"] + rate * means["distillation"]
