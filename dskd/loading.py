@@ -12,6 +12,7 @@ from dskd.errors import InputError
 from dskd.heads import check_head
 from dskd.methods.base import Method
 from dskd.models import load_model, load_tokenizer
+from dskd.rollouts import Rollouts, Side, TransformersSampler
 from dskd.signals import CachedHiddenStates, CachedTopK, LiveTeacher, TeacherSignal, attach, open_signal
 from dskd.trainer import Distiller
 from dskd.vocabulary import Vocabulary, share_vocabulary
@@ -30,8 +31,8 @@ def load_run(
     signal: Path | None,
     seed: int,
     device: Any,
-) -> tuple[Any, Any, Distiller]:
-    """(dataset, student tokenizer, distiller on `device`) of a prepared dataset and model folders.
+) -> tuple[Any, Any, Distiller, Rollouts | None]:
+    """(dataset, student tokenizer, distiller on `device`, rollouts) of a prepared dataset and model folders.
 
     The student keeps float32 weights whatever options.dtype, because Adam's small steps are lost in bfloat16 ones. With a cached
     `signal` the teacher's weights are not loaded. Raises InputError for folders that cannot be used, data prepared for other
@@ -44,6 +45,7 @@ def load_run(
     tokenizer = load_tokenizer(student)
     student_model = load_model(student).to(device)
     student_vocabulary = _vocabulary(student, tokenizer, student_model, report, "student")
+    reader = None  # the teacher as it reads text, where it runs
     given: TeacherSignal | None = None
     shared = None
     if teacher is not None:
@@ -51,7 +53,9 @@ def load_run(
             raise InputError(f"{data}: prepared without a teacher; fix: prepare it with teacher {teacher}")
         if signal is None:
             model = load_model(teacher, options.dtype).to(device)
-            teacher_vocabulary = _vocabulary(teacher, load_tokenizer(teacher), model, report, "teacher")
+            teacher_tokenizer = load_tokenizer(teacher)
+            teacher_vocabulary = _vocabulary(teacher, teacher_tokenizer, model, report, "teacher")
+            reader = Side(teacher_tokenizer, Vocabulary.from_tokenizer(teacher_tokenizer), _positions(model))
             given = LiveTeacher(model, teacher_vocabulary.size)
             if options.packing:
                 _require_packing(teacher, model)
@@ -84,7 +88,32 @@ def load_run(
         fused=options.fused_loss,
         chunk_tokens=options.chunk_tokens,
     )
-    return dataset, tokenizer, distiller
+    if options.rollouts is None:
+        return dataset, tokenizer, distiller, None
+    assert reader is not None
+    assert shared is not None
+    if method.pairing == "string":
+        raise InputError(f"{method.name}: upstream_parity knows no rollouts; fix: leave one of the two out")
+    positions = _positions(student_model)
+    longest = max(dataset["student_prompt_length"])
+    if positions is not None and longest + options.rollouts.max_new_tokens > positions:
+        raise InputError(
+            f"{student}: the model has {positions} positions, but the longest prompt {longest} tokens; "
+            f"fix: set rollouts.max_new_tokens to {max(positions - longest, 1)} or less, or leave out long prompts"
+        )
+    rollouts = Rollouts(
+        options.rollouts,
+        TransformersSampler(student_model, student_vocabulary, tokenizer.eos_token_id, options.rollouts),
+        Side(tokenizer, Vocabulary.from_tokenizer(tokenizer), positions),
+        reader,
+        same_vocabulary=shared.same,
+        seed=seed,
+    )
+    return dataset.add_column("example", range(len(dataset))), tokenizer, distiller, rollouts
+
+
+def _positions(model: Any) -> int | None:
+    return getattr(model.config.get_text_config(), "max_position_embeddings", None)
 
 
 def _require_packing(folder: Path, model: Any) -> None:
@@ -120,7 +149,7 @@ def _known(folder: Path, tokenizer: Any, report: dict[str, Any], side: str) -> V
 
 def _vocabulary(folder: Path, tokenizer: Any, model: Any, report: dict[str, Any], side: str) -> Vocabulary:
     whole = _known(folder, tokenizer, report, side)
-    positions = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+    positions = _positions(model)
     longest = report[f"longest_{side}"]
     if positions is not None and longest > positions:
         raise InputError(

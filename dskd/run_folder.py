@@ -5,18 +5,20 @@ from __future__ import annotations
 import json
 import shutil
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from dskd.errors import InputError
 
-REPORT = "training_report.json"  # inside the model's folder, so that both arrive by one rename
+# Inside the model's folder, so that all arrive by one rename.
+REPORT = "training_report.json"
+LOG = "training_log.jsonl"  # a line a logged step
 _REQUEST = "training_request.json"
 
 
 class RunFolder:
-    """`checkpoints/` and `training_request.json` while a run goes on; `model/` with its report once it is done.
+    """`checkpoints/` and `training_request.json` while a run goes on; `model/` with its report once it is done; `rollouts/`.
 
     Of several processes that train together the first alone calls `begin`, `finish`, and `last_good_checkpoint` before the others
     do; `finished` and `last_good_checkpoint` then say the same to all of them.
@@ -68,11 +70,27 @@ class RunFolder:
             shutil.rmtree(found.pop(), ignore_errors=True)
         return found[-1] if found else None
 
-    def finish(self, save: Callable[[Path], None], report: dict[str, Any]) -> None:
-        """Put the student in place in one rename, then drop what only a resumed run would need."""
+    def rollouts(self, process: int, step: int) -> Path:
+        """The file of the texts that a process's student writes, a JSON object a line; what was written after `step` is dropped.
+
+        A run that goes on from that step writes it again.
+        """
+        path = self.path / "rollouts" / f"{process}.jsonl"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        before = path.read_bytes().splitlines(keepends=True) if path.is_file() else []
+        # Only the last line can be torn.
+        kept = [line for line in before if line.endswith(b"\n") and json.loads(line)["step"] <= step]
+        unfinished = path.with_suffix(".unfinished")
+        unfinished.write_bytes(b"".join(kept))
+        unfinished.replace(path)
+        return path
+
+    def finish(self, save: Callable[[Path], None], report: dict[str, Any], log: Sequence[dict[str, Any]] = ()) -> None:
+        """Put the student in place in one rename, its report and logged steps too, then drop what only a resumed run would need."""
         unfinished = self.path / "model.unfinished"
         shutil.rmtree(unfinished, ignore_errors=True)
         save(unfinished)
+        (unfinished / LOG).write_text("".join(json.dumps(entry) + "\n" for entry in log), encoding="utf-8")
         (unfinished / REPORT).write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
         unfinished.rename(self.model)
         if self.checkpoints.is_dir():

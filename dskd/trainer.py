@@ -19,7 +19,8 @@ from dskd.batches import EpochBatches
 from dskd.errors import TrainingFailed
 from dskd.fused import chunk_size, chunked_counts, fused_loss
 from dskd.heads import Head, final_hidden_states, output_head, whole_output_head
-from dskd.methods.base import LabelledTokens, Method
+from dskd.methods.base import LabelledTokens, Method, Term
+from dskd.rollouts import Rollouts
 from dskd.signals import TeacherSignal
 from dskd.vocabulary import SharedVocabulary
 
@@ -52,6 +53,7 @@ class Distiller(nn.Module):
         self.signal = signal
         self.fused = fused and method.per_token
         self.chunk_tokens = chunk_tokens
+        self.figures: dict[str, Term] = {}  # of the last forward, of this process
         self._student_size = student_size
         # The layers that FSDP spreads one by one; accelerate asks the outermost module for them.
         self._no_split_modules = getattr(student, "_no_split_modules", None)
@@ -75,6 +77,16 @@ class Distiller(nn.Module):
 
     def _tokens(self, batch: dict[str, Tensor], head: Head, student_hidden: Tensor) -> LabelledTokens:
         given: dict[str, Any] = {name: batch.get(name) for name in _FROM_BATCH}
+        if self.method.pairing != "bytes":
+            kind = f"{self.method.pairing}_pairs"
+            given |= {f"{side}_pairs": batch.get(f"{side}_{kind}") for side in ("teacher", "student")}
+            given["student_pairs_on_host"] = batch.get(f"student_{kind}_on_host")
+        for side in ("student", "teacher"):
+            if f"{side}_labelled" in batch:
+                given[f"{side}_inputs"] = batch[f"{side}_input_ids"].flatten()[batch[f"{side}_labelled"]]
+        if self.method.embeddings:
+            given["student_embedding"] = self.student.get_input_embeddings().weight.detach()
+            given["teacher_embedding"] = self.signal.embedding if self.signal is not None else None
         return LabelledTokens(head, student_hidden, batch["student_labels"], self.teacher_head, **given)
 
     def counts(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -95,6 +107,7 @@ class Distiller(nn.Module):
         )
         head = output_head(self.student, self._student_size)
         tokens = self._tokens(batch, head, hidden.flatten(0, 1)[batch["student_labelled"]])
+        self.figures = tokens.figures
         if self.fused and len(tokens.student_labels) > chunk_size(tokens, self.chunk_tokens):
             parameters = [] if self.projectors is None else list(self.projectors.parameters())
             loss, sums = fused_loss(self.method, tokens, totals, parameters, self.chunk_tokens)
@@ -118,9 +131,19 @@ _FROM_BATCH = (
     "teacher_predictions",
     "teacher_top_k_ids",
     "teacher_top_k_log_probabilities",
+    "student_sampled",
+    "student_sizes",
+    "teacher_sizes",
+    "student_groups",
+    "teacher_groups",
 )
 # What stays in the memory of the CPU, where a step may read it without waiting for a device.
-_ON_HOST = ("teacher_rows", "student_size", "teacher_size")
+_ON_HOST = ("teacher_rows", "student_size", "teacher_size", "student_sizes", "teacher_sizes")
+_PAIRS = (
+    "student_pairs",
+    "student_position_pairs",
+    "student_string_pairs",
+)  # on the device and in the memory of the CPU
 
 
 class _Batches(DataLoader[Any]):
@@ -131,19 +154,30 @@ class _Batches(DataLoader[Any]):
 
 
 class DistillationTrainer(Trainer):
-    """Trains a `Distiller`; saves its student as an ordinary model folder with its tokenizer, projectors beside it."""
+    """Trains a `Distiller`; saves its student as an ordinary model folder with its tokenizer, projectors beside it.
+
+    With `rollouts`, some of the examples of each step get a response of the student's own before the step's tokens are counted.
+    """
 
     model: Distiller
 
     def __init__(
-        self, model: Distiller, *arguments: Any, batches: EpochBatches, projector_learning_rate: float, **options: Any
+        self,
+        model: Distiller,
+        *arguments: Any,
+        batches: EpochBatches,
+        projector_learning_rate: float,
+        rollouts: Rollouts | None = None,
+        **options: Any,
     ) -> None:
         super().__init__(model, *arguments, **options)
         self.batches = batches
         self.projector_learning_rate = projector_learning_rate
+        self.rollouts = rollouts
         # The loss is normalised over the whole step; the trainer must not divide it again.
         self.model_accepts_loss_kwargs = True
         self._sums: dict[str, list[Tensor]] = {}
+        self._figures: dict[str, list[Tensor]] = {}
         self.tokens_seen = 0
         self.places_seen = 0  # tokens and padding
 
@@ -152,25 +186,24 @@ class DistillationTrainer(Trainer):
         return _Batches(
             self.train_dataset,  # type: ignore[arg-type]
             batch_sampler=self.batches,
-            collate_fn=self.data_collator,
+            collate_fn=self.data_collator if self.rollouts is None else list,  # put together when the samples are there
             pin_memory=self.args.dataloader_pin_memory,
         )
 
     def _prepare_inputs(self, inputs: dict[str, Tensor]) -> dict[str, Tensor]:
-        if "student_pairs_on_host" in inputs or "student_pairs" not in inputs:
-            host = {}
-        else:
-            host = {"student_pairs_on_host": inputs["student_pairs"]}
-        host |= {key: inputs[key] for key in (*_ON_HOST, "student_pairs_on_host") if key in inputs}
+        host = {f"{key}_on_host": inputs[key] for key in _PAIRS if key in inputs}
+        host |= {key: inputs[key] for key in inputs if key in _ON_HOST or key.endswith("_on_host")}
         return super()._prepare_inputs({key: value for key, value in inputs.items() if key not in host}) | host
 
     def get_batch_samples(
         self, epoch_iterator: Iterator[Any], num_batches: int, device: torch.device
     ) -> tuple[list[Any], Any]:
         """All micro-batches of an optimizer step with the teacher's hidden states, and the counts of the whole step."""
-        batches: list[dict[str, Tensor]] = []
-        for _, batch in zip(range(num_batches), epoch_iterator, strict=False):
-            batches.append(self._prepare_inputs(batch))
+        given = [batch for _, batch in zip(range(num_batches), epoch_iterator, strict=False)]
+        if self.rollouts is not None:
+            rows = self.rollouts.take(given, epoch=self.batches.epoch, step=self.state.global_step + 1)
+            given = [self.data_collator(batch) for batch in rows]
+        batches = [self._prepare_inputs(batch) for batch in given]
         distiller: Distiller = self.accelerator.unwrap_model(self.model)
         distiller.method.begin_step(distiller.whole_student_head())
         batches = [distiller.look_up(batch) for batch in batches]
@@ -190,6 +223,10 @@ class DistillationTrainer(Trainer):
         self, model: nn.Module, inputs: dict[str, Tensor], return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Any:
         loss, terms = model(inputs, num_items_in_batch)
+        for name, figure in self.accelerator.unwrap_model(model).figures.items():
+            known = self._figures.setdefault(name, [torch.zeros_like(figure.sum), torch.zeros_like(figure.count)])
+            known[0] += figure.sum
+            known[1] += figure.count
         for name, (total, count) in terms.items():
             kept = self._sums.setdefault(name, [torch.zeros_like(total), torch.zeros_like(count)])
             kept[0] += total
@@ -212,15 +249,20 @@ class DistillationTrainer(Trainer):
             )
         if "loss" in logs:
             logs = {**logs, **self.pop_means()}
+            if self.rollouts is not None:
+                logs |= self.rollouts.progress()
         super().log(logs, start_time)
 
     def pop_means(self) -> dict[str, float]:
-        """The mean of each term since it was last asked for."""
+        """The mean of each term, and of each figure beside them, since it was last asked for."""
         means = {}
         for name, (total, count) in self._sums.items():
             # Counts are of all processes already, sums of this one.
             means[name] = float(self.accelerator.reduce(total, "sum") / count.clamp_min(1.0))
-        self._sums = {}
+        for name, (total, count) in self._figures.items():
+            both = self.accelerator.reduce(torch.stack([total, count]), "sum")
+            means[name] = float(both[0] / both[1].clamp_min(1.0))
+        self._sums, self._figures = {}, {}
         return means
 
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:

@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from dskd.adapters import LoraOptions
 from dskd.errors import InputError, TrainingFailed, is_disk_full, is_out_of_memory
+from dskd.rollouts import PROGRESS, REASONS, RolloutOptions, RolloutReport, Rollouts, check_rollouts
 from dskd.run_folder import RunFolder
 
 if TYPE_CHECKING:
@@ -58,9 +59,15 @@ class TrainingOptions(BaseModel):
         None, gt=0, description="tokens a chunk of the fused loss; by default by vocabulary"
     )
     lora: LoraOptions | None = Field(None, description="train a low-rank adapter instead of all weights")
+    rollouts: RolloutOptions | None = Field(
+        None, description="examples whose response the student writes itself; by default all text is the data's"
+    )
     torch_compile: bool = Field(False, description="compile the student's layers; pays off in long runs on a GPU")
     checkpoint_steps: int = Field(200, gt=0)
     logging_steps: int = Field(10, gt=0)
+    trackers: tuple[Literal["tensorboard", "wandb", "mlflow", "trackio"], ...] = Field(
+        (), description="where logged steps go besides the model's training_log.jsonl; each needs its package"
+    )
 
     @model_validator(mode="after")
     def _one_length(self) -> TrainingOptions:
@@ -82,8 +89,12 @@ class TrainingReport(BaseModel):
     padding_share: float | None = Field(description="of the places in the student's batches that hold no token")
     teacher_examples: int = Field(description="that the teacher itself was run on, in all processes")
     peak_device_memory: int | None = Field(description="bytes of a GPU, the largest of all processes; null without one")
-    losses: dict[str, float | None] = Field(description="mean of each term over the last logged steps")
+    losses: dict[str, float | None] = Field(
+        description="mean of each term over the last logged steps, and how often the models predict their labels"
+    )
+    gradient_norm: float | None = Field(None, description="of the last logged step, before it is clipped")
     resumed_from_step: int
+    rollouts: RolloutReport | None = Field(None, description="the student's own text; null where it wrote none")
 
 
 def train(
@@ -123,11 +134,12 @@ def train(
     chosen = methods.get(method)(method_options)
     if chosen.needs_teacher and teacher is None:
         raise InputError(f"{method}: this method needs a teacher; fix: give the teacher's model folder")
+    check_rollouts(chosen, options.rollouts, cached=signal is not None and chosen.needs_teacher)
     folder = RunFolder(output)
     request = {
         "method": method,
         "method_options": chosen.options.model_dump(),
-        "options": options.model_dump(exclude={"checkpoint_steps", "logging_steps", "chunk_tokens"}),
+        "options": options.model_dump(exclude={"checkpoint_steps", "logging_steps", "chunk_tokens", "trackers"}),
         "seed": seed,
         "data": preparation_report(data)["content"],
         "processes": int(os.environ.get("WORLD_SIZE", "1")),  # each adds its examples to a step
@@ -158,7 +170,7 @@ def train(
         save_total_limit=2,
         seed=seed,
         data_seed=seed,
-        report_to="none",
+        report_to=list(_installed(options.trackers)) or "none",
         disable_tqdm=True,
         remove_unused_columns=False,
         dataloader_pin_memory=False,
@@ -167,7 +179,7 @@ def train(
     # One process a GPU: DataParallel would split the index tensors of a batch.
     arguments._n_gpu = min(arguments.n_gpu, 1)
     with _hints():
-        dataset, tokenizer, distiller = load_run(
+        dataset, tokenizer, distiller, rollouts = load_run(
             data,
             student,
             teacher if chosen.needs_teacher else None,
@@ -181,7 +193,7 @@ def train(
     main = arguments.process_index == 0
     if main:
         folder.begin(request)
-    lengths = _lengths(dataset)
+    lengths = _lengths(dataset, options)
     trainer = DistillationTrainer(
         model=distiller,
         args=arguments,
@@ -189,6 +201,7 @@ def train(
         data_collator=Collator(packing=options.packing),
         processing_class=tokenizer,
         projector_learning_rate=options.projector_learning_rate,
+        rollouts=rollouts,
         batches=EpochBatches(
             lengths,
             seed=seed,
@@ -209,6 +222,9 @@ def train(
         checkpoint = folder.last_good_checkpoint(arguments.world_size)
     state = TrainerState.load_from_json(str(checkpoint / "trainer_state.json")) if checkpoint else TrainerState()
     resumed = state.global_step
+    if rollouts is not None:
+        rollouts.path = folder.rollouts(arguments.process_index, resumed)
+        rollouts.sampler.precision = trainer.accelerator.autocast
     start = time.perf_counter()
     with _hints():
         if checkpoint and state.global_step >= state.max_steps:
@@ -220,6 +236,7 @@ def train(
     distiller.student.config.use_cache = True
     seconds = time.perf_counter() - start
     tokens, places, taught, device_memory = _over_processes(trainer, distiller)
+    written = None if rollouts is None else _rollout_report(trainer, rollouts)
     report = TrainingReport(
         steps=trainer.state.global_step,
         train_seconds=seconds,
@@ -230,13 +247,17 @@ def train(
         padding_share=1 - tokens / places if places else None,
         peak_device_memory=device_memory,
         losses=_last_losses(trainer),
+        gradient_norm=next((e["grad_norm"] for e in reversed(trainer.state.log_history) if "grad_norm" in e), None),
         resumed_from_step=resumed,
+        rollouts=written,
     )
     whole = trainer.whole_state()
     if main:
         with _hints():
             folder.finish(
-                lambda model: save_student(distiller, tokenizer, model, state=whole, merge=True), report.model_dump()
+                lambda model: save_student(distiller, tokenizer, model, state=whole, merge=True),
+                report.model_dump(),
+                [entry for entry in trainer.state.log_history if "loss" in entry],
             )
     trainer.accelerator.wait_for_everyone()
     return report
@@ -253,6 +274,23 @@ def _over_processes(trainer: DistillationTrainer, distiller: Distiller) -> tuple
     return tokens, places, taught, int(every[:, 3].max()) or None
 
 
+def _rollout_report(trainer: DistillationTrainer, rollouts: Rollouts) -> RolloutReport:
+    """What was sampled by all processes."""
+    import torch
+
+    names = ("samples", "tokens", "ended", *REASONS)
+    own = torch.tensor([[rollouts.counts[name] for name in names]], device=trainer.args.device)
+    total = dict(zip(names, trainer.accelerator.gather(own).sum(0).tolist(), strict=True))
+    samples = total["samples"]
+    return RolloutReport(
+        samples=samples,
+        mean_length=total["tokens"] / samples if samples else None,
+        ended_share=total["ended"] / samples if samples else None,
+        left_out={name: total[name] for name in REASONS if total[name]},
+        seconds=rollouts.seconds,
+    )
+
+
 def _check_processes(trainer: DistillationTrainer, options: TrainingOptions) -> None:
     """InputError for a way of using several processes in which the loss would not find what it needs."""
     plugin = trainer.accelerator.state.deepspeed_plugin
@@ -260,6 +298,16 @@ def _check_processes(trainer: DistillationTrainer, options: TrainingOptions) -> 
         raise InputError(
             "accelerate_config: DeepSpeed ZeRO-3 releases the output head before the loss needs it; "
             "fix: use fsdp2 (dskd/accelerate_configs/fsdp2-1x8.yaml), which spreads the weights as well, or ZeRO-2"
+        )
+    if options.rollouts is not None and trainer.is_fsdp_enabled:
+        raise InputError(
+            "rollouts: processes that write texts of different lengths cannot share weights spread by FSDP; "
+            "fix: use a ddp configuration"
+        )
+    if trainer.model.method.embeddings and trainer.is_fsdp_enabled:
+        raise InputError(
+            f"{trainer.model.method.name}: reads the student's embedding, of which a process holds a part alone under FSDP; "
+            "fix: use a ddp configuration"
         )
     if options.lora is not None and trainer.is_fsdp_enabled:
         raise InputError("lora: an adapter cannot be merged from weights spread by FSDP; fix: use a ddp configuration")
@@ -288,18 +336,31 @@ _DISK_FULL = (
 )
 
 
-def _lengths(dataset: Any) -> Any:
-    """Tokens of each example, of the longer side [examples]."""
+def _lengths(dataset: Any, options: TrainingOptions) -> Any:
+    """Tokens of each example, of the longer side [examples]; as many as a sample may have where the student writes, too."""
     import numpy as np
     import pyarrow.compute as compute
 
     columns = dataset.with_format("arrow")[:]
     sides = [name for name in ("student_ids", "teacher_ids") if name in dataset.column_names]
-    return np.max([compute.list_value_length(columns[name]).to_numpy() for name in sides], axis=0)
+    lengths = [compute.list_value_length(columns[name]).to_numpy() for name in sides]
+    if options.rollouts is not None and options.batch_tokens is not None:
+        lengths.append(columns["student_prompt_length"].to_numpy() + options.rollouts.max_new_tokens)
+    return np.max(lengths, axis=0)
+
+
+def _installed(trackers: tuple[str, ...]) -> tuple[str, ...]:
+    """The trackers, all of them there; InputError for one whose package is missing."""
+    from transformers.integrations import get_available_reporting_integrations
+
+    for name in trackers:
+        if name not in get_available_reporting_integrations():
+            raise InputError(f"trackers: {name} is not installed; fix: pip install {name}, or leave it out")
+    return trackers
 
 
 def _last_losses(trainer: DistillationTrainer) -> dict[str, float | None]:
-    skipped = {"epoch", "step", "grad_norm", "learning_rate"}
+    skipped = {"epoch", "step", "grad_norm", "learning_rate", "rollouts", "rollout_seconds", *PROGRESS}
     for entry in reversed(trainer.state.log_history):
         if "loss" in entry:
             return {name: value for name, value in entry.items() if name not in skipped}

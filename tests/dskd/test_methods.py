@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -147,7 +149,10 @@ REFERENCES = {
 
 
 def test_every_method_has_a_reference():
-    assert set(REFERENCES) == set(methods.METHODS)
+    """Here, or in a file of its own, named as its module is, which must name the method."""
+    for name, kind in methods.METHODS.items():
+        own = Path(__file__).with_name(f"test_{kind.__module__.rsplit('.', 1)[-1]}.py")
+        assert name in REFERENCES or (own.is_file() and f'"{name}"' in own.read_text()), name
 
 
 def _prepared(name):

@@ -87,9 +87,11 @@ def test_every_method_has_the_same_loss_and_gradients_packed(name):
                 "teacher_prompt_length": row["student_prompt_length"] + 3,
                 "teacher_pairs": pairs,
                 "student_pairs": pairs,
+                "teacher_groups": pairs,
+                "student_groups": pairs,
             }
         )
-    every = np.arange(61)
+    every, tokens = np.arange(61), tuple(b" a" if k % 3 == 0 else b"a" for k in range(61))
     results = []
     for collator in (Collator(), Collator("left"), Collator(packing=True), Collator(packing=True, row_length=1000)):
         student, teacher = _model("mistral, a window of 4"), _model("gemma 3, sliding and full")
@@ -99,7 +101,7 @@ def test_every_method_has_the_same_loss_and_gradients_packed(name):
             methods.get(name)(),
             student_size=61,
             signal=LiveTeacher(teacher, 61) if methods.get(name).needs_teacher else None,
-            shared=SharedVocabulary(every, every, every, same=True),
+            shared=SharedVocabulary(every, every, every, True, tokens, tokens),
         )
         distiller.method.begin_step(distiller.whole_student_head())
         loss, _ = distiller(distiller.look_up(collator(rows)))
