@@ -1,4 +1,4 @@
-"""What jobs read and share: the small world, tokenised data, models, teachers' signals.
+"""What jobs read and share: the small world, tokenised data, models, teachers' signals and answers.
 
 Each with the jobs that make it and what it is made of.
 """
@@ -16,6 +16,7 @@ from dskd.jsonl import read_object
 from harness.identity import CODE_VERSIONS, FileHashes, Identity
 from harness.jobs.spec import JobSpec, OutputSpec
 from harness.matrix import (
+    Evaluation,
     FileData,
     FirstLayersModel,
     Matrix,
@@ -30,6 +31,7 @@ from harness.store import artifact_folder
 RUNNERS = {
     "world": "harness.jobs.prepare",
     "data": "harness.jobs.prepare",
+    "answers": "harness.jobs.answers",
     "model": "harness.jobs.model",
     "signal": "harness.jobs.signal",
     "train": "harness.jobs.distill",
@@ -37,7 +39,7 @@ RUNNERS = {
 }
 _WORLD_SEED = 0
 # How a training is saved, reported and cut into chunks, not what comes out of it.
-_NOT_IDENTITY = {"checkpoint_steps", "logging_steps", "chunk_tokens"}
+_NOT_IDENTITY = {"checkpoint_steps", "logging_steps", "chunk_tokens", "trackers"}
 
 
 @dataclass(frozen=True)
@@ -169,9 +171,51 @@ class Artifacts:
         path = world.path / "train" / f"{source.small_world}.jsonl"
         return Artifact(path, parts, world.needs), {"prompt": None, "output": None, "limit": source.limit}
 
-    def data(self, name: str, student: str, teacher: str | None, max_length: int) -> Artifact:
-        """A training set in the tokens of a student and, for distillation, its teacher."""
-        examples, arguments = self._examples(name)
+    def answers(
+        self,
+        data: str,
+        teacher: str,
+        *,
+        max_new_tokens: int,
+        temperature: float,
+        engine: str,
+        evaluation: Evaluation,
+    ) -> Artifact:
+        """The prompts of a training set with the teacher's own answers; how it answers is said as for an evaluation."""
+        examples, arguments = self._examples(data)
+        model = self.model(teacher)
+        how = {
+            "max_new_tokens": max_new_tokens,
+            "temperature": temperature,
+            "engine": engine,
+            "dtype": evaluation.dtype,
+            "seed": evaluation.seed,
+        }
+        parts = {
+            "code": CODE_VERSIONS["answers"],
+            "examples": examples.parts,
+            "limit": arguments["limit"],
+            "teacher": model.parts,
+            **how,
+        }
+        arguments |= {
+            "examples": str(examples.path),
+            "model": str(model.path),
+            "max_batch_size": evaluation.max_batch_size,
+            **how,
+        }
+        title = f"answers of {teacher} to {data}"
+        needs = [*examples.needs, *model.needs]
+        return self._artifact("answers", "answers", title, parts, "answers.jsonl", arguments, needs)
+
+    def data(
+        self, name: str, student: str, teacher: str | None, max_length: int, answers: Artifact | None = None
+    ) -> Artifact:
+        """A training set in the tokens of a student and, for distillation, its teacher; or `answers` to it in its place."""
+        if answers is None:
+            examples, arguments = self._examples(name)
+        else:
+            examples, arguments = answers, {"prompt": None, "output": None, "limit": None}
         sides = [self.tokenizer(student), self.tokenizer(teacher) if teacher else None]
         parts = {
             "code": CODE_VERSIONS["data"],
@@ -188,6 +232,8 @@ class Artifacts:
             "max_length": max_length,
         }
         title = f"data {name} for {student}" + (f" and {teacher}" if teacher else "")
+        if answers is not None:
+            title = f"{self.nodes[answers.needs[0]].spec.title} for {student}"
         needs = [need for artifact in (examples, *sides) if artifact for need in artifact.needs]
         return self._artifact("data", "data", title, parts, "dataset", arguments, needs)
 

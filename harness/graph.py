@@ -69,7 +69,9 @@ class GraphBuilder:
             self.artifacts,
             teacher,
             student,
-            strict=[name for name in dict.fromkeys(methods) if METHODS[name].vocabulary == "same"],
+            strict=[
+                name for name in dict.fromkeys(methods) if METHODS[self.matrix.method_of(name)].vocabulary == "same"
+            ],
             any_two=sorted(name for name, method in METHODS.items() if method.vocabulary == "any"),
             where=f"pairs.{index}",
         )
@@ -93,20 +95,43 @@ class GraphBuilder:
                 f"them at {options['temperature']:g}; fix: temperature: {options['temperature']:g} here, or methods.{method}"
             )
 
+    def _check_rollouts(self, method: str) -> None:
+        """InputError where a method, or the signal, cannot take text that the student writes."""
+        from dskd.methods import METHODS
+
+        where = f"{self.artifacts.source}: training.rollouts"
+        if METHODS[method].policy == "off":
+            able = ", ".join(sorted(n for n, m in METHODS.items() if m.policy != "off"))
+            raise InputError(
+                f"{where}: {method} learns from the data's text alone; fix: leave it out of pairs, or use {able}"
+            )
+        if self.matrix.teacher_signal.kind != "live":
+            raise InputError(
+                f"{where}: what is kept of a teacher says nothing about new text; fix: teacher_signal: {{kind: live}}"
+            )
+
     def _student(self, cell: Cell) -> Artifact:
         import dskd.methods
 
         assert cell.student is not None
-        method = dskd.methods.get(cell.method)
-        options = method.Options.model_validate(self.matrix.methods.get(cell.method, {})).model_dump()
+        method_name = self.matrix.method_of(cell.method)
+        method = dskd.methods.get(method_name)
+        options = method.Options.model_validate(self.matrix.method_options(cell.method)).model_dump()
         training = training_options(self.matrix.training)
-        # One data set for all methods of a pair, SFT too: none may see examples that another does not.
-        data = self.artifacts.data(self.matrix.training.data, cell.student, cell.teacher, training["max_length"])
+        name, longest = self.matrix.training.data, training["max_length"]
+        if method.labels == "teacher":
+            answers = self._answers(cell.teacher, options)
+            data = self.artifacts.data(name, cell.student, None, longest, answers)
+        else:
+            # One data set for all methods of a pair, SFT too: none may see examples that another does not.
+            data = self.artifacts.data(name, cell.student, cell.teacher, longest)
         student = self.artifacts.model(cell.student)
         teacher = self.artifacts.model(cell.teacher) if method.needs_teacher else None
         settings, signal, launch = self.matrix.teacher_signal, None, self._launch_arguments()
+        if training["rollouts"] is not None:
+            self._check_rollouts(method_name)
         if teacher is not None:
-            self._check_signal(cell.method, options)
+            self._check_signal(method_name, options)
             if settings.kind != "live":
                 signal = self.artifacts.signal(
                     cell.teacher,
@@ -117,7 +142,7 @@ class GraphBuilder:
                 )
         parts = {
             "code": CODE_VERSIONS["train"],
-            "method": cell.method,
+            "method": method_name,
             "options": options,
             "training": identity_options(training),
             "seed": cell.seed,
@@ -129,6 +154,8 @@ class GraphBuilder:
             # A step takes batch_size × gradient_accumulation_steps examples of each.
             "processes": launch["processes"],
         }
+        if own := dskd.methods.own_code(method_name):
+            parts["method_code"] = own
         folder = train_folder(cell.folder)
         record_cell = RecordCell(teacher=cell.teacher, student=cell.student, method=cell.method, seed=cell.seed)
         spec = JobSpec(
@@ -143,7 +170,7 @@ class GraphBuilder:
                 "data": str(data.path),
                 "student": str(student.path),
                 "teacher": str(teacher.path) if teacher else None,
-                "method": cell.method,
+                "method": method_name,
                 "method_options": options,
                 "training": training,
                 "seed": cell.seed,
@@ -155,6 +182,16 @@ class GraphBuilder:
             need for artifact in (data, student, teacher, signal) if artifact for need in artifact.needs
         )
         return Artifact(self.artifacts.root / folder / "model", parts, self.artifacts.add(Node(spec, tuple(needs))))
+
+    def _answers(self, teacher: str, options: Mapping[str, Any]) -> Artifact:
+        return self.artifacts.answers(
+            self.matrix.training.data,
+            teacher,
+            max_new_tokens=options["max_new_tokens"],
+            temperature=options["answer_temperature"],
+            engine=self.engine,
+            evaluation=self.matrix.evaluation,
+        )
 
     def _launch_arguments(self) -> dict[str, Any]:
         """The matrix's `launch`, with the configuration's own number of processes where the matrix gives none."""

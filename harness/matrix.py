@@ -287,6 +287,14 @@ class Matrix(Strict):
     tasks: dict[Name, TaskSettings]  # {} trains without evaluating
     evaluation: Evaluation = Evaluation()
 
+    def method_of(self, name: str) -> str:
+        """The method that a name in a pair stands for: itself, or what `methods.NAME.method` says (a variant)."""
+        return str(self.methods.get(name, {}).get("method", name))
+
+    def method_options(self, name: str) -> dict[str, Any]:
+        """The options that `methods` gives to a name in a pair."""
+        return {key: value for key, value in self.methods.get(name, {}).items() if key != "method"}
+
     @field_validator("seeds")
     @classmethod
     def _distinct_seeds(cls, seeds: list[int]) -> list[int]:

@@ -21,6 +21,7 @@ from harness.matrix import (
     FirstLayersModel,
     Matrix,
     NewModel,
+    Pair,
     PathModel,
     Training,
     cells,
@@ -52,8 +53,8 @@ def find_matrix(name_or_path: str) -> Path:
     )
 
 
-def read_matrix(path: Path, variables: Mapping[str, str] | None = None) -> Matrix:
-    """Read and check a matrix file.
+def read_matrix(path: Path, variables: Mapping[str, str] | None = None, add_methods: Sequence[str] = ()) -> Matrix:
+    """Read and check a matrix file; `add_methods` join the methods of every pair that they can be used for.
 
     `variables` (from `--set NAME=VALUE`) go before the environment. Everything that can be known from the file alone is checked:
     keys, types, names of models, data, methods and tasks, and the options of methods and training.
@@ -73,8 +74,33 @@ def read_matrix(path: Path, variables: Mapping[str, str] | None = None) -> Matri
     except ValidationError as error:
         raise InputError(explain(error, path)) from None
     _check_names(matrix, path)
+    matrix = _with_methods(matrix, add_methods, path)
     _check_options(matrix, path)
     return matrix
+
+
+def _with_methods(matrix: Matrix, names: Sequence[str], path: Path) -> Matrix:
+    """A method for one vocabulary joins pairs that have such a method already, any other joins all pairs."""
+    from dskd.methods import METHODS
+
+    pairs = matrix.pairs
+    for name in names:
+        if name not in METHODS:
+            raise InputError(f"--add-method {name}: no such method{did_you_mean(name, METHODS)}")
+
+        def suits(pair: Pair, name: str = name) -> bool:
+            same = (METHODS[m].vocabulary == "same" for m in map(matrix.method_of, pair.methods) if m in METHODS)
+            return METHODS[name].vocabulary == "any" or any(same)
+
+        if not any(suits(pair) for pair in pairs):
+            raise InputError(f"--add-method {name}: needs one vocabulary, and {path} has no pair with such a method")
+        pairs = [
+            pair.model_copy(update={"methods": [*pair.methods, name]})
+            if suits(pair) and name not in pair.methods
+            else pair
+            for pair in pairs
+        ]
+    return matrix.model_copy(update={"pairs": pairs})
 
 
 class _StrictLoader(yaml.SafeLoader):
@@ -284,12 +310,12 @@ def _check_options(matrix: Matrix, path: Path) -> None:
 
     for index, pair in enumerate(matrix.pairs):
         for position, method in enumerate(pair.methods):
-            known_method(method, f"pairs.{index}.methods.{position}")
-    for name, options in matrix.methods.items():
-        known_method(name, f"methods.{name}")
-        options_class = dskd.methods.get(name).Options
+            known_method(matrix.method_of(method), f"pairs.{index}.methods.{position}")
+    for name in matrix.methods:
+        known_method(matrix.method_of(name), f"methods.{name}")
+        options_class = dskd.methods.get(matrix.method_of(name)).Options
         try:
-            options_class.model_validate(options)
+            options_class.model_validate(matrix.method_options(name))
         except ValidationError as error:
             raise InputError(explain(error, path, ("methods", name), options_class)) from None
     _check_training(matrix.training, path, ("training",))

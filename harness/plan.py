@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import os
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from dskd.errors import InputError
 from harness.graph import Graph, GraphBuilder
 from harness.identity import differences
 from harness.jobs.spec import JobSpec, OutputSpec
-from harness.matrix import Matrix
+from harness.matrix import Cell, Matrix
 from harness.matrix_file import find_matrix, read_matrix, select
 from harness.store import Store
 
@@ -79,12 +82,61 @@ class Plan:
         return {status: statuses[status] for status in ("done", "missing", "stale", "failed")}
 
 
+@dataclass(frozen=True)
+class Choice:
+    """The cells and tasks of a matrix that are asked for, and in `missing` what they need that is not on this machine."""
+
+    matrix: Matrix
+    source: Path
+    cells: list[Cell]
+    tasks: list[str]
+    missing: list[str]
+
+
+def choose(
+    matrix_name: str,
+    variables: Mapping[str, str] | None = None,
+    only: Sequence[str] = (),
+    add_methods: Sequence[str] = (),
+) -> Choice:
+    """Read a matrix on any machine: published models and data may be missing, and the variables that say where they are.
+
+    InputError for every other mistake; a run needs what is missing, so `make_plan` refuses it.
+    """
+    from harness.estimate import not_here
+
+    source = find_matrix(matrix_name)
+    given = dict(variables or {})
+    unknown: InputError | None = None
+    try:
+        matrix = read_matrix(source, given, add_methods)
+    except InputError as error:
+        names = re.findall(r"\$\{([^}]*)\}", source.read_text(encoding="utf-8", errors="replace"))
+        unset = {name: f"${{{name}}}" for name in names if name not in given and not os.environ.get(name)}
+        if not unset:
+            raise
+        unknown = error
+        try:
+            matrix = read_matrix(source, {**given, **unset}, add_methods)
+        except InputError:
+            raise error from None
+    cells, tasks = select(matrix, only, source.name)
+    try:
+        missing = not_here(matrix, cells, str(source))
+    except InputError:
+        if unknown is not None:  # the variable would have said where that is
+            raise unknown from None
+        raise
+    return Choice(matrix, source, cells, tasks, missing)
+
+
 def make_plan(
     matrix_name: str,
     *,
     output_dir: Path | None = None,
     variables: Mapping[str, str] | None = None,
     only: Sequence[str] = (),
+    add_methods: Sequence[str] = (),
     limit: int | None = None,
     engine: str | None = None,
     overwrite: Overwrite = "stale",
@@ -92,7 +144,7 @@ def make_plan(
 ) -> Plan:
     """Read a matrix, look at the run's folder, and decide. InputError for every mistake in what was given."""
     source = find_matrix(matrix_name)
-    matrix = read_matrix(source, variables)
+    matrix = read_matrix(source, variables, add_methods)
     root = output_dir or Path("runs") / matrix.name
     cells, tasks = select(matrix, only, source.name)
     builder = GraphBuilder(

@@ -44,7 +44,8 @@ def single_plan(
     """
     if method not in dskd.methods.METHODS:
         raise InputError(f"--method {method}: no such method{did_you_mean(method, dskd.methods.METHODS)}")
-    if teacher is None and dskd.methods.get(method).needs_teacher:
+    chosen = dskd.methods.get(method)
+    if teacher is None and (chosen.needs_teacher or chosen.labels == "teacher"):
         raise InputError(f"--method {method}: needs a teacher; give --teacher DIR")
     _check_options(method, method_options, training)
     signal = _signal_settings(method, method_options, signal)

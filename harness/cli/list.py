@@ -69,8 +69,10 @@ def _methods() -> list[dict[str, Any]]:
             "title": method.title,
             "paper": method.paper,
             "vocabulary": method.vocabulary,
+            "policy": method.policy,
             "needs_teacher": method.needs_teacher,
             "signals": list(method.signals) if method.needs_teacher else [],
+            "status": method.not_reproduced or "as in the paper",
             "options": [f"{option}={field.default}" for option, field in method.Options.model_fields.items()],
         }
         for name, method in METHODS.items()

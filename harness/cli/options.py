@@ -29,6 +29,13 @@ def matrix_options(function: F) -> F:
                 help="A variable of the matrix, ${NAME} in its file; repeatable. Else it comes from the environment.",
             ),
             click.option(
+                "--add-method",
+                "add_methods",
+                multiple=True,
+                metavar="NAME",
+                help="A method besides the matrix's, for every pair that it suits; repeatable (docs/own-method.md).",
+            ),
+            click.option(
                 "--only",
                 multiple=True,
                 metavar="KEY=VALUE",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,42 +12,90 @@ import click
 from harness.cli.options import check_engine, matrix_options, variables
 
 if TYPE_CHECKING:
-    from harness.plan import Overwrite, Plan
+    from harness.estimate import Estimate
+    from harness.plan import Choice, Overwrite, Plan
 
 EPILOG = """\b
 Examples:
   harness plan --matrix quick
   harness plan --matrix quick --only method=kd --only method=sft --json
-  harness plan --matrix my.yaml --set TEACHER=models/teacher"""
+  harness plan --matrix my.yaml --set TEACHER=models/teacher
+  harness plan --matrix my.yaml --estimate --peak-tflops 989 --utilization 0.3
+  harness plan --matrix paper-dolly-gpt2
+
+\b
+Where published models or data are not on this machine, the jobs cannot be planned: the trainings are estimated alone."""
 
 
 @click.command("plan", epilog=EPILOG)
 @matrix_options
+@click.option(
+    "--estimate",
+    "with_estimate",
+    is_flag=True,
+    help="Also estimate steps, tokens, memory and GPU-hours of the trainings from the models' shapes.",
+)
+@click.option(
+    "--peak-tflops",
+    type=click.FloatRange(min=0, min_open=True),
+    default=312.0,
+    show_default=True,
+    metavar="X",
+    help="Of the GPU that is assumed; 312 is an A100's in bfloat16.",
+)
+@click.option(
+    "--utilization",
+    type=click.FloatRange(min=0, max=1, min_open=True),
+    default=0.4,
+    show_default=True,
+    metavar="X",
+    help="Share of the peak that trainings are assumed to reach.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of a table.")
 def command(
     matrix_name: str,
     assignments: tuple[str, ...],
+    add_methods: tuple[str, ...],
     only: tuple[str, ...],
     limit: int | None,
     engine: str | None,
     output_dir: Path | None,
     overwrite: Overwrite,
+    with_estimate: bool,
+    peak_tflops: float,
+    utilization: float,
     as_json: bool,
 ) -> None:
     """Show what a run would do: what is done, missing, failed, and stale and why. Writes nothing."""
-    from harness.plan import make_plan
+    from harness.estimate import Device, estimate
+    from harness.plan import choose, make_plan
 
     check_engine(engine)
+    values = variables(assignments)
+    choice = choose(matrix_name, values, only, add_methods)
+    estimated = None
+    if with_estimate or choice.missing:
+        estimated = estimate(choice.matrix, choice.cells, Device(peak_tflops, utilization))
+    if estimated is not None and choice.missing:
+        _print_unchecked(choice, estimated, as_json=as_json)
+        return
     plan = make_plan(
         matrix_name,
         output_dir=output_dir,
-        variables=variables(assignments),
+        variables=values,
         only=only,
+        add_methods=add_methods,
         limit=limit,
         engine=engine,
         overwrite=overwrite,
     )
+    if as_json and estimated is not None:
+        click.echo(json.dumps({**_as_json(plan), "estimate": _estimate_as_json(estimated)}, indent=2))
+        return
     print_plan(plan, as_json=as_json)
+    if estimated is not None:
+        click.echo()
+        print_estimate(estimated)
 
 
 def print_plan(plan: Plan, *, as_json: bool = False) -> None:
@@ -74,6 +123,72 @@ def print_plan(plan: Plan, *, as_json: bool = False) -> None:
         kinds[job.spec.kind] = kinds.get(job.spec.kind, 0) + 1
     jobs = ", ".join(f"{number} {kind}" for kind, number in kinds.items()) or "nothing"
     click.echo(f"\nTrainings and evaluations: {counts}. To run: {jobs}. Results: {plan.root}")
+
+
+def _print_unchecked(choice: Choice, estimated: Estimate, *, as_json: bool) -> None:
+    """What can be said of a matrix whose models or data are elsewhere."""
+    if as_json:
+        document = {
+            "matrix": choice.matrix.name,
+            "cells": [cell.folder for cell in choice.cells],
+            "tasks": choice.tasks,
+            "not_checked": choice.missing,
+            "jobs": None,
+            "estimate": _estimate_as_json(estimated),
+        }
+        click.echo(json.dumps(document, indent=2))
+        return
+    teachers = sum(cell.student is None for cell in choice.cells)
+    counts = {"student": len(choice.cells) - teachers, "teacher": teachers}
+    of_each = ", ".join(f"{number} {role}{'s' * (number != 1)}" for role, number in counts.items() if number)
+    tasks = f" on {', '.join(choice.tasks)}" if choice.tasks else ", not evaluated"
+    click.echo(f"Cells of {choice.matrix.name}: {of_each}{tasks}\n")
+    print_estimate(estimated)
+    click.echo("\nNot on this machine:")
+    for what in choice.missing:
+        click.echo(f"  {what}")
+    click.echo(
+        "Not checked for that reason: whether the vocabularies of the pairs suit their methods and heads, which examples are "
+        "too long, and what is done already. Jobs are planned where all is there."
+    )
+
+
+def print_estimate(estimated: Estimate) -> None:
+    """Print an estimate on standard output, as one."""
+    from harness.cli.output import print_table
+
+    click.echo("Estimate from shapes (nothing was run or measured):")
+    header = ("", "what", "steps", "tokens", "PFLOP", "memory a GPU", "GPU-hours")
+    rows = [
+        (
+            work.kind,
+            work.what + (f" ({_short(work.disk_bytes / 1e9)} GB on disk)" if work.disk_bytes else ""),
+            f"{work.steps:,}" if work.steps is not None else "–",
+            f"{_short(work.tokens / 1e6)} M",
+            _short(work.operations / 1e15),
+            f"{_short(work.bytes / 1e9)} GB",
+            _short(work.gpu_hours),
+        )
+        for work in estimated.work
+    ]
+    print_table(header, rows)
+    click.echo(f"Together {_short(sum(work.gpu_hours for work in estimated.work))} GPU-hours.")
+    click.echo(f"Assumed: {'; '.join(estimated.assumptions)}.")
+
+
+def _short(number: float) -> str:
+    """Two digits that say something: nothing here is known better."""
+    return f"{number:,.0f}" if number >= 10 else f"{number:.2g}"
+
+
+def _estimate_as_json(estimated: Estimate) -> dict[str, object]:
+    return {
+        "peak_tflops": estimated.device.peak_tflops,
+        "utilization": estimated.device.utilization,
+        "assumptions": estimated.assumptions,
+        "work": [asdict(work) for work in estimated.work],
+        "gpu_hours": sum(work.gpu_hours for work in estimated.work),
+    }
 
 
 def _why(reason: str) -> str:

@@ -211,6 +211,7 @@ def test_a_matrix_is_found_by_path_or_by_the_name_of_one_that_ships(tmp_path: Pa
 def test_every_shipped_matrix_can_be_read(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("GEMMA", "gemma")
     monkeypatch.setenv("HARNESS_DATA", "data")
+    monkeypatch.setenv("HARNESS_MODELS", "models")
     assert set(shipped_matrices()) >= {"quick", "real-cpu"}
     for name, path in shipped_matrices().items():
         assert read_matrix(path).name == name
@@ -274,3 +275,18 @@ def test_a_variable_that_the_matrix_does_not_have_is_a_slip(
     assert read_matrix(path, {"WHAT": "x", "HARNESS_DATA": "data"}).description == "x"
     with pytest.raises(InputError, match=r"--set WATH: .* has no \$\{WATH\}; it has HARNESS_DATA, WHAT"):
         read_matrix(path, {"WHAT": "x", "WATH": "y"})
+
+
+def test_a_variant_is_a_method_under_another_name_with_options_of_its_own(
+    tiny: Content, write_matrix: Callable[[Any], Path]
+) -> None:
+    tiny["methods"] = {"hot-kd": {"method": "kd", "temperature": 4.0}, "kd": {"temperature": 1.0}}
+    tiny["pairs"][0]["methods"] = ["kd", "hot-kd"]
+    matrix = read_matrix(write_matrix(tiny))
+    assert [matrix.method_of(name) for name in ("kd", "hot-kd", "sft")] == ["kd", "kd", "sft"]
+    assert matrix.method_options("hot-kd") == {"temperature": 4.0}
+    assert {cell.method for cell in cells(matrix) if cell.student == "same"} == {"kd", "hot-kd"}
+    for variant, message in (({"method": "kdd"}, "no method 'kdd'"), ({"method": "kd", "tau": 1}, "tau")):
+        tiny["methods"]["hot-kd"] = variant
+        with pytest.raises(InputError, match=message):
+            read_matrix(write_matrix(tiny))

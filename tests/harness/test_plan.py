@@ -215,10 +215,13 @@ def test_a_method_for_one_vocabulary_on_a_pair_with_two_names_both_models(
     tiny["pairs"][1]["methods"] = ["sft", "kd"]
     with pytest.raises(InputError) as caught:
         plan_of(tiny)
-    assert (
+    message, _, others = str(caught.value).partition("; use a method for any two: ")
+    assert message.endswith(
         "pairs.1.methods: kd needs one vocabulary, but teacher 'teacher' (896 tokens) and student 'cross' (800 tokens) have "
-        "different ones; use a method for any two: dskd-v2-eta"
-    ) in str(caught.value)
+        "different ones"
+    )
+    assert {"dskd-v2-eta", "uld"} <= set(others.split(", "))
+    assert not {"kd", "dskd-v2"} & set(others.split(", "))
 
 
 def tokenizer_folder(
@@ -328,9 +331,11 @@ def test_a_signal_that_a_method_cannot_learn_from(tiny: Content, plan_of: Callab
     tiny["teacher_signal"] = {"kind": "top_k", "k": 8}
     with pytest.raises(InputError) as caught:
         plan_of(tiny)
-    assert str(caught.value).partition("matrix.yaml: ")[2] == (
-        "teacher_signal.kind: dskd-v2-eta cannot learn from top_k; fix: kind: hidden_states, or only the methods that can (kd)"
+    message, _, able = str(caught.value).partition("matrix.yaml: ")[2].partition(" (")
+    assert message == (
+        "teacher_signal.kind: dskd-v2-eta cannot learn from top_k; fix: kind: hidden_states, or only the methods that can"
     )
+    assert "kd" in able.rstrip(")").split(", ")
     tiny["pairs"].pop()
     (signal,) = (job for job in plan_of(tiny).jobs.values() if job.spec.kind == "signal")
     assert signal.spec.arguments["options"] == {"kind": "top_k", "k": 8, "temperature": 2.0}
@@ -443,3 +448,17 @@ def test_a_begin_token_does_not_make_another_vocabulary(
         "train teacher__same/kd/seed1",
         "train teacher__layers/kd/seed1",
     ]
+
+
+def test_rollouts_need_a_live_teacher_and_methods_that_take_them(
+    tiny: Content, write_matrix: Callable[[Any], Path]
+) -> None:
+    tiny["training"]["rollouts"] = {"share": 0.5}
+    tiny["pairs"] = [{"teacher": "teacher", "student": "same", "methods": ["kd"]}]
+    with pytest.raises(InputError, match=r"says nothing about new text; fix: teacher_signal: \{kind: live\}"):
+        make_plan(str(write_matrix(tiny)))
+    tiny["teacher_signal"] = {"kind": "live"}
+    assert make_plan(str(write_matrix(tiny))).to_run
+    tiny["pairs"][0]["methods"] = ["kd", "sft"]
+    with pytest.raises(InputError, match="sft learns from the data's text alone"):
+        make_plan(str(write_matrix(tiny)))
