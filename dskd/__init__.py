@@ -37,7 +37,7 @@ _HOME = {
     "TrainingFailed": "dskd.errors",
     "LoraOptions": "dskd.adapters",
     "AffineProjectors": "dskd.projectors",
-    "Collator": "dskd.data",
+    "Collator": "dskd.collation",
     "EpochBatches": "dskd.batches",
 }
 

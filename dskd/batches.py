@@ -14,7 +14,7 @@ import torch
 from torch.utils.data import BatchSampler, Sampler
 from transformers.trainer_pt_utils import get_length_grouped_indices
 
-from dskd.data import Collator
+from dskd.collation import Collator
 from dskd.errors import InputError
 from dskd.heads import final_hidden_states
 

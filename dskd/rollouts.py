@@ -152,7 +152,7 @@ class Rollouts:
 
         `batches` are those of one optimizer step, all of which have the same weights. Each row says whether it is `sampled`.
         """
-        from dskd.data import SAMPLED
+        from dskd.collation import SAMPLED
 
         start = time.perf_counter()
         rows = [{**row, SAMPLED: False} for batch in batches for row in batch]

@@ -12,7 +12,8 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor
 
-from dskd.data import Collator, preparation_report
+from dskd.collation import Collator
+from dskd.data import preparation_report
 from dskd.errors import InputError, TrainingFailed
 from dskd.heads import Head, final_hidden_states, output_head
 from dskd.models import load_model, load_tokenizer, require_model_folder

@@ -127,7 +127,8 @@ def train(
 
     from dskd import methods
     from dskd.batches import EpochBatches
-    from dskd.data import Collator, preparation_report
+    from dskd.collation import Collator
+    from dskd.data import preparation_report
     from dskd.loading import load_run
     from dskd.trainer import DistillationTrainer, save_student
 

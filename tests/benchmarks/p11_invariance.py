@@ -20,7 +20,8 @@ import torch.multiprocessing as mp
 from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
 from dskd import methods
-from dskd.data import Collator, prepare_dataset
+from dskd.collation import Collator
+from dskd.data import prepare_dataset
 from dskd.models import load_model, load_tokenizer
 from dskd.signals import LiveTeacher
 from dskd.trainer import Distiller

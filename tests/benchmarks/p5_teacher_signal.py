@@ -19,7 +19,8 @@ import torch
 import transformers
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from dskd.data import Collator, prepare_dataset
+from dskd.collation import Collator
+from dskd.data import prepare_dataset
 from dskd.divergences import forward_kl
 from dskd.heads import final_hidden_states, output_head
 from dskd.models import load_model, load_tokenizer

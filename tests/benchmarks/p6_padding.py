@@ -17,7 +17,8 @@ from torch.nn.functional import cross_entropy
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from dskd.batches import EpochBatches
-from dskd.data import Collator, encode_example, load_examples
+from dskd.collation import Collator
+from dskd.data import encode_example, load_examples
 from dskd.heads import final_hidden_states
 from dskd.models import load_tokenizer
 from dskd.vocabulary import Vocabulary

@@ -12,7 +12,7 @@ import torch
 import torch.distributed as dist
 
 from dskd import methods, trainer
-from dskd.data import Collator
+from dskd.collation import Collator
 from dskd.models import load_model, load_tokenizer
 from dskd.signals import LiveTeacher
 from dskd.trainer import Distiller

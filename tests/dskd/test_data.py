@@ -8,7 +8,8 @@ import pytest
 import torch
 from tokenizers_for_tests import byte_level, sentencepiece
 
-from dskd.data import Collator, Example, encode_example, encode_prompt, load_examples, prepare_dataset
+from dskd.collation import Collator
+from dskd.data import Example, encode_example, encode_prompt, load_examples, prepare_dataset
 from dskd.errors import InputError
 from dskd.vocabulary import Vocabulary
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from dskd import methods
-from dskd.data import pairs_by_position
+from dskd.collation import pairs_by_position
 from dskd.divergences import DIVERGENCES
 from dskd.fused import chunk_size, chunked_counts, chunks, default_chunk_tokens, fused_loss
 from dskd.heads import Head

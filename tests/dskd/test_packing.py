@@ -9,7 +9,7 @@ import transformers
 
 from dskd import methods
 from dskd.batches import supports_packing
-from dskd.data import Collator
+from dskd.collation import Collator
 from dskd.heads import final_hidden_states
 from dskd.signals import LiveTeacher
 from dskd.trainer import Distiller

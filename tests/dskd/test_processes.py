@@ -128,7 +128,7 @@ SPREAD = """
     from torch.distributed.fsdp import FSDPModule, fully_shard
     from torch.distributed.tensor import DTensor
     from dskd import methods
-    from dskd.data import Collator
+    from dskd.collation import Collator
     from dskd.models import load_model, load_tokenizer
     from dskd.signals import LiveTeacher
     from dskd.trainer import Distiller

@@ -21,7 +21,8 @@ from safetensors.torch import load_file
 from transformers import GenerationConfig
 
 from dskd import methods
-from dskd.data import Collator, Encoded, prepared_row
+from dskd.collation import Collator
+from dskd.data import Encoded, prepared_row
 from dskd.errors import InputError
 from dskd.methods.base import cross_entropy
 from dskd.models import load_model, load_tokenizer

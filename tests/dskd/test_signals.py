@@ -22,7 +22,8 @@ from tokenizers_for_tests import LINES, byte_level, sentencepiece
 from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
 
 from dskd import signal_build, signal_store
-from dskd.data import Collator, prepare_dataset
+from dskd.collation import Collator
+from dskd.data import prepare_dataset
 from dskd.errors import InputError, TrainingFailed
 from dskd.models import load_model
 from dskd.signals import (

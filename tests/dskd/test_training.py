@@ -12,7 +12,8 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer, GPT2LMHeadModel
 
 from dskd import methods
-from dskd.data import Collator, prepare_dataset
+from dskd.collation import Collator
+from dskd.data import prepare_dataset
 from dskd.errors import InputError, TrainingFailed
 from dskd.models import load_model
 from dskd.run_folder import LOG, RunFolder
