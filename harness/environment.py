@@ -11,7 +11,7 @@ from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from harness.records import Environment
+from harness.records import Environment, SandboxUsed
 
 _PACKAGES = ("dskd-harness", "torch", "transformers", "vllm", "lm_eval", "tokenizers", "datasets", "accelerate", "peft")
 
@@ -38,7 +38,15 @@ def environment(engine: str | None = None) -> Environment:
         commit=commit,
         dirty=dirty,
         engine=engine,
+        sandbox=_sandbox(),
     )
+
+
+def _sandbox() -> SandboxUsed | None:
+    # Only where programs were run: asking must not start a self-test.
+    choice = sys.modules.get("harness.sandbox.choice")
+    used = choice.used() if choice is not None else None
+    return None if used is None else SandboxUsed(isolation=used.isolation.name, probes=used.probes)
 
 
 def _device() -> str:

@@ -42,6 +42,8 @@ def _check_code_execution(plan: Plan, allowed: bool) -> None:
             f"{plan.source}: tasks.{running[0]}: {', '.join(running)} run the code that a model wrote, on this machine; "
             "pass --allow-code-execution if you accept that, or leave them out with --only task=NAME"
         )
+    for name in running:
+        tasks.load(name).check_permission(allowed)
 
 
 def _check_data(plan: Plan, job: PlannedJob) -> None:

@@ -91,6 +91,14 @@ class Cost(BaseModel):
     reason: str | None = None
 
 
+class SandboxUsed(BaseModel):
+    """How generated programs were isolated, and for each probe of the self-test "held" or what happened (docs/sandbox.md)."""
+
+    model_config = _STRICT
+    isolation: Printable
+    probes: dict[str, Printable]
+
+
 class Environment(BaseModel):
     """What it ran on; no names of machines or people, no paths."""
 
@@ -103,6 +111,7 @@ class Environment(BaseModel):
     commit: str | None = None
     dirty: bool | None = None
     engine: str | None = None
+    sandbox: SandboxUsed | None = None
 
 
 class Record(BaseModel):

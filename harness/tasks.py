@@ -86,12 +86,17 @@ class Task:
         return self._scoring.gold(doc)
 
     def check_permission(self, allow_code_execution: bool) -> None:
-        """InputError if the task runs generated code and that was not allowed."""
-        if self.runs_code and not allow_code_execution:
+        """InputError if the task runs generated code and that was not allowed, or nothing isolates such code here."""
+        if not self.runs_code:
+            return
+        if not allow_code_execution:
             raise InputError(
                 f"task {self.name} runs the code that a model wrote, on this machine: nothing was scored. "
                 "Pass --allow-code-execution if you accept that"
             )
+        from harness.sandbox import sandbox
+
+        sandbox()
 
     def score(self, doc: Doc, output: str, *, allow_code_execution: bool = False) -> SampleScore:
         """Return the score of one output. InputError if the task runs code and that was not allowed."""

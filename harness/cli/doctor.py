@@ -35,7 +35,7 @@ class Finding:
 @click.command("doctor", epilog=EPILOG)
 @click.pass_context
 def command(context: click.Context) -> None:
-    """Check Python, packages, device, memory, disk, threads and data."""
+    """Check Python, packages, device, memory, disk, threads, the sandbox for generated code, and data."""
     failed = False
     for check in CHECKS:
         for finding in check():
@@ -118,6 +118,26 @@ def _disk() -> Iterator[Finding]:
     yield Finding("ok" if free >= 2 else "warn", "disk", f"{free:.1f} GiB free here", fix)
 
 
+def _sandbox() -> Iterator[Finding]:
+    from dskd.errors import InputError
+    from harness.sandbox.choice import sandbox
+    from harness.sandbox.probes import HELD
+
+    try:
+        chosen = sandbox()
+    except InputError as error:
+        reason, _, fix = str(error).partition("; fix: ")
+        yield Finding("warn", "sandbox", reason, fix)
+        return
+    held = [name for name, what in chosen.probes.items() if what == HELD]
+    yield Finding(
+        "ok" if chosen.isolation.isolates else "warn", "sandbox", f"{chosen.isolation.name}; held: {', '.join(held)}"
+    )
+    for name, what in chosen.probes.items():
+        if what != HELD:
+            yield Finding("warn", f"  {name}", what, "accepted by --allow-unsandboxed; docs/sandbox.md")
+
+
 def _data() -> Iterator[Finding]:
     from dskd.errors import InputError
     from harness import tasks
@@ -138,4 +158,13 @@ def _data() -> Iterator[Finding]:
             yield Finding("ok", f"task {name}", f"{count} items")
 
 
-CHECKS: tuple[Callable[[], Iterator[Finding]], ...] = (_python, _packages, _torch, _threads, _memory, _disk, _data)
+CHECKS: tuple[Callable[[], Iterator[Finding]], ...] = (
+    _python,
+    _packages,
+    _torch,
+    _threads,
+    _memory,
+    _disk,
+    _sandbox,
+    _data,
+)

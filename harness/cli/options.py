@@ -65,6 +65,44 @@ def matrix_options(function: F) -> F:
     return function
 
 
+def sandbox_options(function: F) -> F:
+    """Whether generated code may run, and in what. The latter two go into the environment, where the jobs of a run find them."""
+    for option in reversed(
+        [
+            click.option(
+                "--allow-code-execution",
+                is_flag=True,
+                help="Accept that tasks run the code that a model wrote, in a sandbox.",
+            ),
+            click.option(
+                "--sandbox",
+                "sandbox_name",
+                type=click.Choice(["auto", "namespaces", "bubblewrap", "docker", "podman"]),
+                expose_value=False,
+                callback=_into_environment("HARNESS_SANDBOX"),
+                help="What isolates that code; auto: the first of namespaces and bubblewrap that passes its self-test.",
+            ),
+            click.option(
+                "--allow-unsandboxed",
+                is_flag=True,
+                expose_value=False,
+                callback=_into_environment("HARNESS_ALLOW_UNSANDBOXED"),
+                help="Where nothing isolates that code, run it with limits alone: network and files are within its reach.",
+            ),
+        ]
+    ):
+        function = option(function)
+    return function
+
+
+def _into_environment(name: str) -> Callable[[click.Context, click.Parameter, Any], None]:
+    def callback(_context: click.Context, _parameter: click.Parameter, value: str | bool | None) -> None:
+        if value:
+            os.environ[name] = "1" if value is True else str(value)
+
+    return callback
+
+
 def variables(assignments: tuple[str, ...]) -> dict[str, str]:
     """`--set NAME=VALUE` as a dictionary.
 

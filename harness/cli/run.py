@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from harness import executors
-from harness.cli.options import check_engine, matrix_options, variables
+from harness.cli.options import check_engine, matrix_options, sandbox_options, variables
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -38,7 +38,7 @@ Exit codes: 0 all done, 1 some cells failed, 2 something given is wrong, 130 int
 @click.option(
     "--offline", is_flag=True, help="Never ask the hub, which is also so unless HARNESS_HUB=1 is in the environment."
 )
-@click.option("--allow-code-execution", is_flag=True, help="Accept that tasks run the code that a model wrote.")
+@sandbox_options
 @click.option("--dry-run", is_flag=True, help="Print the plan and stop.")
 @click.pass_context
 def command(

@@ -13,6 +13,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from harness.cli.options import sandbox_options
+
 EPILOG = """\b
 Examples:
   harness score --task gsm8k --predictions answers.jsonl
@@ -41,7 +43,7 @@ The data of the real tasks is looked for in the folder that HARNESS_DATA names."
     help="Write a line per sample: its scores, what was extracted, and how it came out.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of a table.")
-@click.option("--allow-code-execution", is_flag=True, help="Accept that the task runs the code that a model wrote.")
+@sandbox_options
 @click.pass_context
 def command(
     context: click.Context,

@@ -5,14 +5,23 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from harness.code_execution import Execution, run_programs
 from harness.metrics.sample import HARNESS_ERROR, INVALID, SampleScore
 from harness.metrics.text import cut_at_stop
+from harness.sandbox import Execution, Program, run_programs
 
 
-def program(doc: Mapping[str, Any], completion: str) -> str:
-    """Return the whole program of a HumanEval document and a completion: it runs to its end if the tests pass."""
-    return f"{doc['prompt']}{completion}\n{doc['test']}\ncheck({doc['entry_point']})"
+def program(doc: Mapping[str, Any], completion: str) -> Program:
+    """Return the program of a HumanEval document and a completion, and its tests.
+
+    Some tests use what the prompt imports or defines besides the function (HumanEval/32, /38, /50); the prompt by itself is that
+    function with an empty body, so it serves as their context.
+    """
+    return Program(
+        source=f"{doc['prompt']}{completion}\n",
+        tests=f"{doc['test']}\ncheck({doc['entry_point']})",
+        functions=(doc["entry_point"],),
+        context=doc["prompt"],
+    )
 
 
 def score_completions(

@@ -17,7 +17,7 @@ class SampleScore:
     `scores` maps each metric of the task to 0..100, or to None where the harness could not score the output, which is
     never a wrong answer. `extracted` is what was read out of the output (None where nothing was). `outcome` is
     "invalid" where nothing could be extracted; otherwise "correct" or "wrong" (numbers), "scored" (Rouge-L), or the
-    sandbox's word (code, see `harness.code_execution`), with `detail` to say more.
+    sandbox's word (code, see `harness.sandbox.Execution`), with `detail` to say more.
     """
 
     scores: dict[str, float | None]

@@ -1,0 +1,55 @@
+"""Runs many programs side by side, on all cores, in their order."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+
+from harness.environment import cores
+from harness.sandbox.execution import run
+from harness.sandbox.isolation import Isolation
+from harness.sandbox.limits import Limits
+from harness.sandbox.program import Execution, Program
+
+
+def run_all(
+    jobs: Sequence[tuple[Program, Limits]],
+    isolation: Isolation,
+    *,
+    workers: int | None = None,
+    advance: Callable[[], None] = lambda: None,
+) -> list[Execution]:
+    """Run programs, each with its limits, and return how each ended; `advance` is called after each.
+
+    A program that timed out because others had the processor is run once more at the end, alone. An interrupt ends what runs and
+    starts nothing more.
+    """
+    executions: dict[int, Execution] = {}
+    starved = []
+    stop_reader, stop_writer = os.pipe()
+    try:
+        with ThreadPoolExecutor(workers or cores()) as pool:
+            futures = {
+                pool.submit(run, program, isolation, limits, stop_reader): n for n, (program, limits) in enumerate(jobs)
+            }
+            try:
+                for future in as_completed(futures):
+                    number = futures[future]
+                    executions[number] = future.result()
+                    if executions[number].starved:
+                        starved.append(number)
+                    else:
+                        advance()
+            except BaseException:
+                pool.shutdown(wait=False, cancel_futures=True)
+                os.write(stop_writer, b"x")  # stays unread: every thread sees it
+                raise
+    finally:
+        os.close(stop_reader)
+        os.close(stop_writer)
+    for number in starved:
+        program, limits = jobs[number]
+        executions[number] = run(program, isolation, limits)
+        advance()
+    return [executions[number] for number in range(len(jobs))]
