@@ -48,6 +48,7 @@ def run(program: Program, isolation: Isolation, limits: Limits, stop: int | None
                 ended_by = talk.listen(limits.seconds, stop)
             finally:
                 code = _end(process)
+                talk.close()
             return _judge(talk, nonce, code, ended_by)
     except OSError as error:  # no room on the disk, no process to be had: not the program's fault
         return Execution("harness_error", str(error), 0.0)
@@ -63,6 +64,7 @@ class _Talk:
         self._stdin, self._stdout, self._stderr = (
             pipe.fileno() for pipe in (process.stdin, process.stdout, process.stderr)
         )
+        self._pipes = (process.stdout, process.stderr)
         self._left = message
         self.said = b""
         self.complained = b""
@@ -94,6 +96,14 @@ class _Talk:
             if not started and self.said.startswith(b"started\n"):
                 started, deadline = True, time.monotonic() + seconds + GRACE_SECONDS
         return "time"
+
+    def close(self) -> None:
+        """Read what was complained of to the end, where it is there without waiting, and close the pipes."""
+        with suppress(BlockingIOError):
+            while self._read_complaint():
+                pass
+        for pipe in self._pipes:
+            pipe.close()
 
     def _write(self) -> bool:
         try:
@@ -143,9 +153,6 @@ def _end(process: subprocess.Popen[bytes]) -> int:
         with suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
         code = process.wait()
-        for pipe in (process.stdout, process.stderr):
-            assert pipe is not None
-            pipe.close()
     return code
 
 

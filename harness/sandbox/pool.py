@@ -10,7 +10,7 @@ from harness.environment import cores
 from harness.sandbox.execution import run
 from harness.sandbox.isolation import Isolation
 from harness.sandbox.limits import Limits
-from harness.sandbox.program import Execution, Program
+from harness.sandbox.program import HARNESS_ERROR, Execution, Program
 
 
 def run_all(
@@ -22,11 +22,11 @@ def run_all(
 ) -> list[Execution]:
     """Run programs, each with its limits, and return how each ended; `advance` is called after each.
 
-    A program that timed out because others had the processor is run once more at the end, alone. An interrupt ends what runs and
-    starts nothing more.
+    A program that timed out because others had the processor, or that did not come to run at all, is run once more at the end,
+    alone. An interrupt ends what runs and starts nothing more.
     """
     executions: dict[int, Execution] = {}
-    starved = []
+    again = []
     stop_reader, stop_writer = os.pipe()
     try:
         with ThreadPoolExecutor(workers or cores()) as pool:
@@ -37,8 +37,8 @@ def run_all(
                 for future in as_completed(futures):
                     number = futures[future]
                     executions[number] = future.result()
-                    if executions[number].starved:
-                        starved.append(number)
+                    if executions[number].starved or executions[number].outcome == HARNESS_ERROR:
+                        again.append(number)
                     else:
                         advance()
             except BaseException:
@@ -48,7 +48,7 @@ def run_all(
     finally:
         os.close(stop_reader)
         os.close(stop_writer)
-    for number in starved:
+    for number in again:
         program, limits = jobs[number]
         executions[number] = run(program, isolation, limits)
         advance()

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+HARNESS_ERROR = "harness_error"
+
 
 @dataclass(frozen=True)
 class Program:

@@ -5,7 +5,7 @@ from lm_eval import simple_evaluate
 from lm_eval.api.model import LM
 from lm_eval.tasks import TaskManager
 
-from harness import code_execution, tasks
+from harness import sandbox, tasks
 from harness.metrics.sample import SampleScore
 
 
@@ -54,7 +54,7 @@ def test_lm_eval_finds_exactly_our_tasks(manager):
 @pytest.mark.parametrize("name", ["small_instruct", "small_math", "small_code", "humaneval"])
 def test_lm_eval_s_scores_are_ours(manager, name, monkeypatch):
     executions = []
-    run_programs = code_execution.run_programs
+    run_programs = sandbox.run_programs
     monkeypatch.setattr(
         "harness.metrics.code.run_programs",
         lambda sources, **more: executions.append(len(sources)) or run_programs(sources, **more),

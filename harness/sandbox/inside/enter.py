@@ -1,8 +1,8 @@
 """Enters namespaces of its own and becomes the supervisor there: a script for a fresh interpreter, Linux only.
 
 Its one argument is JSON: `command` and `environment` of what is to run inside, `visible` (paths of this machine and what they are
-called there, to be seen read-only), `hidden` (folders there that are to look empty), `scratch_bytes` and `scratch_files` of /scratch,
-the one place to write; /tmp is another name of it.
+called there, to be seen read-only), `hidden` (folders there that are to look empty), `scratch_bytes` and `scratch_files` of
+/scratch, the one place to write; /tmp is another name of it.
 
 Everything is new: users, processes, network (no interface is up), mounts, System V memory, host name. The root of the file system
 is an empty one in memory in which the visible paths are mounted; /proc shows only the processes inside. Where root starts this,
@@ -161,20 +161,18 @@ def place(path: str, folder: bool) -> None:
 
 
 def make_read_only() -> None:
-    """Every mount below the root and the root itself, with those that came along."""
-    with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as file:  # noqa: PTH123
-        points = [line.split()[4] for line in file]
-    for point in points:
-        path = (
-            point.encode("utf-8", "surrogateescape")
-            .decode("unicode_escape")
-            .encode("latin-1")
-            .decode(errors="surrogateescape")
-        )
-        if path == ROOT or path.startswith(ROOT + "/"):
+    """Every mount below the root and the root itself, with those that came along; not what the root covers."""
+    with open("/proc/self/mountinfo", "rb") as file:  # noqa: PTH123
+        mounts = [line.split()[:5] for line in file]
+    # The last at this place is ours; parents stand before their children.
+    below = {next(number for number, _, _, _, point in reversed(mounts) if point == ROOT.encode())}
+    for number, parent, _, _, point in mounts:
+        if number in below or parent in below:
+            below.add(number)
+            path = point.decode("unicode_escape").encode("latin-1")
             has = os.statvfs(path).f_flag
             kept = sum(flag for bit, flag in KEPT.items() if has & bit)
-            mount("none", path, None, MS_REMOUNT | MS_BIND | MS_RDONLY | kept)
+            mount("none", os.fsdecode(path), None, MS_REMOUNT | MS_BIND | MS_RDONLY | kept)
 
 
 def mount(source: str, target: str, kind: str | None, flags: int, options: str | None = None) -> None:

@@ -97,17 +97,17 @@ def test_code_is_scored_with_permission(completions):
 
 
 def test_what_the_harness_could_not_run_is_no_wrong_answer_and_makes_the_command_fail(completions, monkeypatch):
-    from harness import code_execution
+    from harness.sandbox import Execution, pool
 
-    run_program = code_execution.run_program
+    run = pool.run
     first = tasks.load("small_code").docs(1)[0]
 
-    def fails_on_the_first(source, *, timeout=code_execution.TIMEOUT_SECONDS):
-        if source.startswith(first["prompt"]):
-            return code_execution.Execution("harness_error", "no room", 0.0)
-        return run_program(source, timeout=timeout)
+    def fails_on_the_first(program, *more):
+        if program.source.startswith(first["prompt"]):
+            return Execution("harness_error", "no room", 0.0)
+        return run(program, *more)
 
-    monkeypatch.setattr(code_execution, "run_program", fails_on_the_first)
+    monkeypatch.setattr(pool, "run", fails_on_the_first)
     result = score("--task", "small_code", "--predictions", completions, "--allow-code-execution", "--json")
     assert result.exit_code == 1
     summary = json.loads(result.stdout)

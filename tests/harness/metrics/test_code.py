@@ -22,7 +22,10 @@ def test_a_completion_ends_at_the_earliest_stop_wherever_that_stands_in_the_list
 
 
 def test_the_prompt_is_never_cut():
-    assert program(DOC, "    return a + b") == f"{DOC['prompt']}    return a + b\n{DOC['test']}\ncheck(add)"
+    whole = program(DOC, "    return a + b")
+    assert whole.source == f"{DOC['prompt']}    return a + b\n"
+    assert whole.tests == f"{DOC['test']}\ncheck(add)"
+    assert (whole.functions, whole.context) == (("add",), DOC["prompt"])
     assert score("    return a + b\n\ndef other(:")[0].outcome == "passed"
 
 
@@ -48,7 +51,7 @@ def test_a_blank_completion_is_invalid_and_not_run():
 
 
 def test_what_the_harness_could_not_run_has_no_score(monkeypatch):
-    from harness.code_execution import Execution
+    from harness.sandbox import Execution
 
     monkeypatch.setattr(
         "harness.metrics.code.run_programs", lambda sources, advance: [Execution("harness_error", "no room", 0.0)]

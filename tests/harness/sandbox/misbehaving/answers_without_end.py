@@ -1,0 +1,4 @@
+# outcome: memory timeout
+def add(a, b):
+    while True:
+        yield a + b

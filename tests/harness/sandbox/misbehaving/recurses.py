@@ -1,0 +1,3 @@
+# outcome: exception
+def add(a, b):
+    return add(b, a)

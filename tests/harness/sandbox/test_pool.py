@@ -1,0 +1,95 @@
+"""Many programs at once."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+
+import psutil
+import pytest
+
+from harness.sandbox import Execution, Limits, Program, pool, run_programs
+from harness.sandbox.isolation import Isolation
+
+
+def test_they_keep_their_order_and_tell_their_progress(isolation: Isolation) -> None:
+    done: list[int] = []
+    programs = [Program(source) for source in ("assert True", "assert False", "1 / 0", "assert True")]
+    ended = run_programs(programs, limits=Limits(seconds=20), advance=lambda: done.append(1))
+    assert [one.outcome for one in ended] == ["passed", "failed", "exception", "passed"]
+    assert len(done) == 4
+
+
+def test_as_many_run_at_once_as_there_are_cores(isolation: Isolation, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pool, "cores", lambda: 4)
+    before = time.monotonic()
+    run_programs([Program("import time\ntime.sleep(60)")] * 4, limits=Limits(seconds=2.0))
+    assert time.monotonic() - before < 6.0
+
+
+def test_one_that_others_kept_from_the_processor_is_run_once_more(
+    isolation: Isolation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runs: list[str] = []
+    real = pool.run
+
+    def busy(program: Program, *arguments: object) -> Execution:
+        runs.append(program.source)
+        ended = real(program, *arguments)  # type: ignore[arg-type]
+        return (
+            replace(ended, outcome="timeout", starved=True)
+            if runs.count("x = 1") == 1 and program.source == "x = 1"
+            else ended
+        )
+
+    monkeypatch.setattr(pool, "run", busy)
+    done: list[int] = []
+    ended = run_programs(
+        [Program("x = 1"), Program("x = 2")], limits=Limits(seconds=20), advance=lambda: done.append(1)
+    )
+    assert [one.outcome for one in ended] == ["passed", "passed"]
+    assert sorted(runs) == ["x = 1", "x = 1", "x = 2"]
+    assert len(done) == 2
+
+
+def test_a_program_starved_by_others_is_known_by_its_waiting(isolation: Isolation) -> None:
+    # Four for every core; in sessions of their own, as the kernel may share processors among sessions.
+    hog = [sys.executable, "-S", "-c", "while True: pass"]
+    hogs = [subprocess.Popen(hog, start_new_session=True) for _ in range(4 * (os.cpu_count() or 1))]
+    try:
+        ended = pool.run(Program("while True: pass"), isolation, Limits(seconds=2.0))
+    finally:
+        for process in hogs:
+            process.kill()
+            process.wait()
+    assert (ended.outcome, ended.starved) == ("timeout", True)
+
+
+def test_an_interrupt_ends_what_runs_and_leaves_no_process(isolation: Isolation) -> None:
+    marker = "marks-what-an-interrupt-left"
+    source = f"""
+from harness.sandbox import Limits, Program, run_programs
+program = Program("import os, sys; os.execv(sys.executable, [sys.executable, '-c', 'while True: pass', {marker!r}])")
+try:
+    run_programs([program] * 50, limits=Limits(seconds=500))
+except KeyboardInterrupt:
+    print("interrupted")
+"""
+    harness = subprocess.Popen([sys.executable, "-c", source], stdout=subprocess.PIPE)
+    deadline = time.monotonic() + 20
+    while not _marked(marker):
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    harness.send_signal(signal.SIGINT)
+    before = time.monotonic()
+    assert harness.communicate(timeout=30)[0] == b"interrupted\n"
+    assert time.monotonic() - before < 10
+    assert not _marked(marker)
+
+
+def _marked(marker: str) -> list[int]:
+    return [p.pid for p in psutil.process_iter(["cmdline"]) if (p.info["cmdline"] or [""])[-1] == marker]
