@@ -30,7 +30,7 @@ def nothing_isolates(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Namespaces that cannot be entered, as where the kernel refuses them; no bwrap."""
     (tmp_path / "enter.py").write_text("import sys\nsys.exit('unshare: Operation not permitted')")
     monkeypatch.setattr("harness.sandbox.isolation.namespaces.INSIDE", tmp_path)
-    monkeypatch.setenv("PATH", "/usr/bin:/bin")
+    monkeypatch.delenv(NAME_VARIABLE, raising=False)
     monkeypatch.setattr("harness.sandbox.isolation.bubblewrap.shutil.which", lambda name: None)
 
 
