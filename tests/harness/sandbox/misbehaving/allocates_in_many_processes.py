@@ -1,4 +1,5 @@
-# outcome: memory
+# outcome: memory timeout
+# The latter where a busy machine does not let it take so much in its second.
 import os
 import time
 
