@@ -273,11 +273,14 @@ class _Estimator:
         from dskd.jsonl import read_objects
         from harness.jobs.prepare import apply_templates
 
-        if source.prompt is not None and source.output is not None:
-            rows: list[dict[str, Any]] = list(apply_templates(path, source.prompt, source.output))
+        if source.columns is not None:
+            rows: list[dict[str, Any]] = list(apply_templates(path, source.columns))
         else:
             rows = [row for _, row in read_objects(path)]
-        prompts, outputs = (sum(len(str(row.get(key, "")).encode()) for row in rows) for key in ("prompt", "output"))
+        keys = ("prompt",) if "prompt" in rows[0] else ("instruction", "input")
+        prompts, outputs = (
+            sum(len(str(row.get(key, "")).encode()) for row in rows for key in of) for of in (keys, ("output",))
+        )
         return DataSize(len(rows), prompts / len(rows), outputs / len(rows), "counted")
 
     def _add(

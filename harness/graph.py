@@ -13,6 +13,7 @@ from harness.artifacts import RUNNERS, Artifact, Artifacts, Node, identity_optio
 from harness.identity import CODE_VERSIONS, FileHashes, Identity
 from harness.jobs.spec import JobSpec, OutputSpec
 from harness.matrix import Cell, Matrix, SignalSettings
+from harness.prompt_contract import check_prompts
 from harness.records import RecordCell
 from harness.store import eval_folder, train_folder
 from harness.vocabulary_contract import check_pair
@@ -55,6 +56,7 @@ class GraphBuilder:
                 pairs.setdefault((cell.teacher, cell.student), []).append(cell.method)
         for (teacher, student), methods in pairs.items():
             self._check_vocabularies(teacher, student, methods)
+        check_prompts(self.artifacts, cells, tasks)
         for cell in cells:
             model = self.artifacts.model(cell.teacher) if cell.student is None else self._student(cell)
             if tasks:

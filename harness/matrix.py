@@ -14,6 +14,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import (
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Discriminator,
     Field,
@@ -23,6 +24,8 @@ from pydantic import (
     model_validator,
 )
 from pydantic_core import PydanticCustomError
+
+from dskd.templates import Template
 
 SCHEMA_VERSION = 1
 
@@ -72,16 +75,24 @@ class SmallWorldData(Strict):
 class FileData(Strict):
     """A JSON-lines file of the user's.
 
-    Lines hold `prompt` and `output`; where the columns have other names, `prompt` and `output` here are templates over them,
-    as in `prompt: "Question: {question}\\nAnswer:"`.
+    Lines hold `prompt` and `output`, or for models with a template `instruction`, `output` and perhaps `input`; where the columns
+    have other names, these keys here are made of them, as in `prompt: "Question: {question}\\nAnswer:"`.
     """
 
     file: str
     limit: int | None = Field(default=None, ge=1)
     prompt: str | None = None
+    instruction: str | None = None
+    input: str | None = None
     output: str | None = None
 
-    @field_validator("prompt", "output")
+    @property
+    def columns(self) -> dict[str, str] | None:
+        """What each key of an example is made of; None where the lines have the keys themselves."""
+        found = {key: getattr(self, key) for key in ("prompt", "instruction", "input", "output")}
+        return {key: text for key, text in found.items() if text is not None} or None
+
+    @field_validator("prompt", "instruction", "input", "output")
     @classmethod
     def _plain_columns(cls, template: str | None) -> str | None:
         if template is not None:
@@ -90,8 +101,12 @@ class FileData(Strict):
 
     @model_validator(mode="after")
     def _both_templates(self) -> FileData:
-        if (self.prompt is None) != (self.output is None):
-            raise ValueError("`prompt` and `output` are templates that go together; give both or neither")
+        if set(self.columns or ()) not in (
+            set(), {"prompt", "output"}, {"instruction", "output"}, {"instruction", "input", "output"},
+        ):  # fmt: skip
+            raise ValueError(
+                "these keys go together: `prompt` and `output`, or `instruction`, `output` and perhaps `input`; give all or none"
+            )
         return self
 
 
@@ -148,20 +163,31 @@ class Training(Strict):
         return value
 
 
+def _named_template(value: Any) -> Any:
+    return {"kind": value} if isinstance(value, str) else value
+
+
+PromptTemplate = Annotated[Template, BeforeValidator(_named_template)]
+
+
 class PathModel(Strict):
     """An ordinary model folder, taken as it is.
 
     `add_bos_token: true` works on a copy whose tokenizer adds its begin-of-sequence token: for a model that was pretrained with
     one but whose folder lost the habit, as conversions from other formats do.
+    `template` asks it by instructions, in training and in evaluation: `alpaca`, `chat` (the tokenizer's own), or
+    `{kind: chat, system: "…"}`.
     """
 
     path: str
     add_bos_token: bool = False
+    template: PromptTemplate | None = None
 
 
 class NewModel(Strict):
-    """A model from random weights; the vocabulary size and the special ids come from the tokenizer."""
+    """A model from random weights; the vocabulary size and the special ids come from the tokenizer. `template`: as of a `path`."""
 
+    template: PromptTemplate | None = None
     config: dict[str, Any]
     tokenizer: TokenizerSource
     seed: int = Field(ge=0)
@@ -225,6 +251,7 @@ class TaskSettings(Strict):
 
     limit: int | None = Field(default=None, ge=1)
     max_new_tokens: int | None = Field(default=None, ge=1)
+    other_prompts: bool = False  # asked on purpose in other prompts than its models were trained on
 
 
 class Evaluation(Strict):

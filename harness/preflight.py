@@ -53,10 +53,10 @@ def _check_data(plan: Plan, job: PlannedJob) -> None:
     examples = Path(arguments["examples"])
     # Files of the run itself are made by jobs; what a job makes is not the user's mistake.
     if not _is_own(plan, examples):
-        if arguments["prompt"] is None:
-            load_examples(examples)
+        if arguments["columns"] is None:
+            load_examples(examples, instructions=arguments["instructions"])
         else:
-            apply_templates(examples, arguments["prompt"], arguments["output"])
+            apply_templates(examples, arguments["columns"])
     tokenizers = {
         side: load_tokenizer(Path(arguments[side]))
         for side in ("student", "teacher")

@@ -6,13 +6,19 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from harness.code_execution import Execution, run_programs
+from harness.metrics.fenced_code import defines, fenced_code
 from harness.metrics.sample import HARNESS_ERROR, INVALID, SampleScore
 from harness.metrics.text import cut_at_stop
 
 
 def program(doc: Mapping[str, Any], completion: str) -> str:
-    """Return the whole program of a HumanEval document and a completion: it runs to its end if the tests pass."""
-    return f"{doc['prompt']}{completion}\n{doc['test']}\ncheck({doc['entry_point']})"
+    """Return the whole program of a HumanEval document and a completion: it runs to its end if the tests pass.
+
+    A completion that has the whole function is put after the prompt, whose function is then an empty one that it replaces: what
+    the prompt imports and defines beside it stays.
+    """
+    between = "\n" if defines(completion, doc["entry_point"]) else ""
+    return f"{doc['prompt']}{between}{completion}\n{doc['test']}\ncheck({doc['entry_point']})"
 
 
 def score_completions(
@@ -20,9 +26,10 @@ def score_completions(
 ) -> list[SampleScore]:
     """Score completions, one for each document; `advance` is called after each. The caller has permission to run them.
 
+    A model that is asked by an instruction ends its answer itself (no `stop`), and may put the function into a fenced block.
     A blank completion is invalid and not run: a function without a body passes no test.
     """
-    completions = [cut_at_stop(output, stop) for output in outputs]
+    completions = [cut_at_stop(output, stop) if stop else fenced_code(output) for output in outputs]
     to_run = [number for number, completion in enumerate(completions) if completion.strip()]
     for _ in range(len(outputs) - len(to_run)):
         advance()

@@ -47,7 +47,7 @@ MISTAKES = [
     (put("models", "same", "config", value={"hidden_size": 3}), "models.same.config: needs `model_type`"),
     (put("models", "same", "tokenizer", value={}), "models.same.tokenizer: needs one of: small_world, path"),
     (put("data", "student", value={"url": "x"}), "data.student: needs one of the keys: small_world, file"),
-    (put("data", "student", value={"file": "x", "prompt": "{a}"}), "data.student: `prompt` and `output` are templates"),
+    (put("data", "student", value={"file": "x", "prompt": "{a}"}), "data.student: these keys go together"),
     (
         put("data", "student", value={"file": "x", "prompt": "{a.b}", "output": "{c}"}),
         "data.student.prompt: is not a template",
