@@ -93,7 +93,9 @@ def load_run(
     assert reader is not None
     assert shared is not None
     if method.pairing == "string":
-        raise InputError(f"{method.name}: upstream_parity knows no rollouts; fix: leave one of the two out")
+        raise InputError(
+            f"{method.name}: string_alignment of upstream_parity knows no rollouts; fix: leave one of the two out"
+        )
     positions = _positions(student_model)
     longest = max(dataset["student_prompt_length"])
     if positions is not None and longest + options.rollouts.max_new_tokens > positions:
