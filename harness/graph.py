@@ -96,6 +96,18 @@ class GraphBuilder:
                 f"them at {options['temperature']:g}; fix: temperature: {options['temperature']:g} here, or methods.{name}"
             )
 
+    def _check_whole_batches(self, name: str, options: Mapping[str, Any], training: Mapping[str, Any]) -> None:
+        """InputError where a name in a pair reads the teacher's padded micro-batch, which is not there."""
+        from dskd.methods import METHODS
+
+        if not METHODS[self.matrix.method_of(name)](dict(options)).teacher_statistics:
+            return
+        where = f"{self.artifacts.source}: methods.{name}.upstream_parity: needs the teacher's prompt and padding"
+        if self.matrix.signal_of(name).kind != "live":
+            raise InputError(f"{where}, which no signal keeps; fix: teacher_signal: {{kind: live}} there")
+        if training["packing"]:
+            raise InputError(f"{where}, which packed rows have not; fix: training: {{packing: false}} there")
+
     def _check_rollouts(self, name: str) -> None:
         """InputError where a name in a pair, or its signal, cannot take text that the student writes."""
         from dskd.methods import METHODS
@@ -134,6 +146,7 @@ class GraphBuilder:
             self._check_rollouts(cell.method)
         if teacher is not None:
             self._check_signal(cell.method, options)
+            self._check_whole_batches(cell.method, options, training)
             if settings.kind != "live":
                 signal = self.artifacts.signal(
                     cell.teacher,

@@ -520,3 +520,20 @@ def test_a_variant_without_what_its_rollouts_need_is_an_error_with_its_key(
         InputError, match=r"matrix.yaml: methods.kd-on-policy.teacher_signal.kind: dskd-v2 cannot learn"
     ):
         plan_of(tiny)
+
+
+def test_statistics_of_the_teachers_padded_batch_need_a_live_teacher_and_rows_that_are_not_packed(
+    tiny: Content, plan_of: Callable[..., Plan]
+) -> None:
+    tiny["methods"] = {"as-published": {"method": "dskd-v1-cma", "upstream_parity": True}}
+    tiny["pairs"] = [{"teacher": "teacher", "student": "cross", "methods": ["dskd-v1-cma", "as-published"]}]
+    where = "matrix.yaml: methods.as-published.upstream_parity: needs the teacher's prompt and padding, which "
+    with pytest.raises(InputError, match=where + r"no signal keeps; fix: teacher_signal: \{kind: live\}"):
+        plan_of(tiny)
+    tiny["methods"]["as-published"] |= {"teacher_signal": {"kind": "live"}}
+    assert plan_of(tiny).to_run
+    tiny["training"]["packing"] = True
+    with pytest.raises(InputError, match=where + r"packed rows have not; fix: training: \{packing: false\}"):
+        plan_of(tiny)
+    tiny["methods"]["as-published"]["training"] = {"packing": False}
+    assert plan_of(tiny).to_run
