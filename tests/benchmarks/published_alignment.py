@@ -38,17 +38,24 @@ def main() -> None:
         tokenizer = load_tokenizer(student)
         shared = share_vocabulary(*(Vocabulary.from_tokenizer(load_tokenizer(side)) for side in (teacher, student)))
         student_ids = {code: published_student_ids(shared, code) for code in ("dskdv2", "kdflow")}
-        counts: defaultdict[str, np.ndarray] = defaultdict(lambda: np.zeros(5, dtype=np.int64))
+        counts: defaultdict[str, np.ndarray] = defaultdict(lambda: np.zeros(7, dtype=np.int64))
         for row in datasets.load_from_disk(str(folder / "data")):
             labels = row["student_ids"][row["student_prompt_length"] :]
-            teacher_labels = np.array(row["teacher_ids"][row["teacher_prompt_length"] :])[row["teacher_string_pairs"]]
-            unknown = student_ids["dskdv2"][teacher_labels] == tokenizer.unk_token_id
-            dropped = student_ids["kdflow"][teacher_labels] < 0
-            found = [len(row["student_pairs"]), len(row["student_string_pairs"]), unknown.sum(), dropped.sum()]
-            counts[task_of(tokenizer.decode(labels))] += [len(labels), *found]
-    table = Table("task", "labels", "by bytes", "by spelling", "of these unknown to DSKDv2", "dropped by KDFlow")
-    for task, (labels, by_bytes, by_spelling, *lost) in sorted(counts.items()):
-        shares = by_bytes / labels, by_spelling / labels, *(count / by_spelling for count in lost)
+            teacher_labels = np.array(row["teacher_ids"][row["teacher_prompt_length"] :])
+            found = [len(labels)]
+            for pairs in (row["teacher_pairs"], row["teacher_string_pairs"]):
+                paired = teacher_labels[pairs]
+                unknown = student_ids["dskdv2"][paired] == tokenizer.unk_token_id
+                found += [len(paired), unknown.sum(), (student_ids["kdflow"][paired] < 0).sum()]
+            counts[task_of(tokenizer.decode(labels))] += found
+    lost = "of these unknown to DSKDv2", "dropped by KDFlow"
+    table = Table("task", "labels", "by bytes", *lost, "by spelling", *lost)
+    for task, (labels, *found) in sorted(counts.items()):
+        shares = [
+            share
+            for pairs, *losses in (found[:3], found[3:])
+            for share in (pairs / labels, *(count / pairs for count in losses))
+        ]
         table.add_row(task, f"{labels:,}", *(f"{share:.0%}" for share in shares))
     Console(width=150).print(table)
 
