@@ -48,16 +48,17 @@ def main() -> None:
                 unknown = student_ids["dskdv2"][paired] == tokenizer.unk_token_id
                 found += [len(paired), unknown.sum(), (student_ids["kdflow"][paired] < 0).sum()]
             counts[task_of(tokenizer.decode(labels))] += found
-    lost = "of these unknown to DSKDv2", "dropped by KDFlow"
-    table = Table("task", "labels", "by bytes", *lost, "by spelling", *lost)
-    for task, (labels, *found) in sorted(counts.items()):
-        shares = [
-            share
-            for pairs, *losses in (found[:3], found[3:])
-            for share in (pairs / labels, *(count / pairs for count in losses))
-        ]
-        table.add_row(task, f"{labels:,}", *(f"{share:.0%}" for share in shares))
-    Console(width=150).print(table)
+    columns = "share of all pairs", "unknown to DSKDv2", "dropped by KDFlow"
+    table = Table("task", "labels", "by bytes", *columns, "by spelling", *columns)
+    whole = sum(counts.values())
+    for task, row in sorted(counts.items()):
+        shares: list[float] = []
+        for first in (1, 4):
+            pairs, *losses = row[first : first + 3]
+            shares += [pairs / row[0], pairs / whole[first], *(lost / pairs for lost in losses)]
+        table.add_row(task, f"{row[0]:,}", *(f"{share:.0%}" for share in shares))
+    table.add_row("all", f"{whole[0]:,}", f"{whole[1] / whole[0]:.0%}", *[""] * 3, f"{whole[4] / whole[0]:.0%}")
+    Console(width=170).print(table)
 
 
 if __name__ == "__main__":
