@@ -51,12 +51,14 @@ def load_run(
     if teacher is not None:
         if report["teacher_vocabulary"] is None:
             raise InputError(f"{data}: prepared without a teacher; fix: prepare it with teacher {teacher}")
+        if method.teacher_statistics:
+            _require_whole_batches(method, signal, packing=options.packing)
         if signal is None:
             model = load_model(teacher, options.dtype).to(device)
             teacher_tokenizer = load_tokenizer(teacher)
             teacher_vocabulary = _vocabulary(teacher, teacher_tokenizer, model, report, "teacher")
             reader = Side(teacher_tokenizer, Vocabulary.from_tokenizer(teacher_tokenizer), _positions(model))
-            given = LiveTeacher(model, teacher_vocabulary.size)
+            given = LiveTeacher(model, teacher_vocabulary.size, statistics=method.teacher_statistics)
             if options.packing:
                 _require_packing(teacher, model)
         else:
@@ -93,7 +95,9 @@ def load_run(
     assert reader is not None
     assert shared is not None
     if method.pairing == "string":
-        raise InputError(f"{method.name}: upstream_parity knows no rollouts; fix: leave one of the two out")
+        raise InputError(
+            f"{method.name}: string_alignment of upstream_parity knows no rollouts; fix: leave one of the two out"
+        )
     positions = _positions(student_model)
     longest = max(dataset["student_prompt_length"])
     if positions is not None and longest + options.rollouts.max_new_tokens > positions:
@@ -121,6 +125,18 @@ def _require_packing(folder: Path, model: Any) -> None:
         raise InputError(
             f"{folder}: this model sees from one packed example into another; fix: train with packing: false, or on "
             "attention that is told where examples begin (sdpa)"
+        )
+
+
+def _require_whole_batches(method: Method, signal: Path | None, *, packing: bool) -> None:
+    if signal is not None:
+        raise InputError(
+            f"{signal}: keeps labelled tokens alone, but upstream_parity of {method.name} takes prompt and padding in; "
+            "fix: teacher_signal: {kind: live}, or leave upstream_parity out"
+        )
+    if packing:
+        raise InputError(
+            f"packing: packed rows have not the padding that upstream_parity of {method.name} takes in; fix: packing: false"
         )
 
 

@@ -87,6 +87,8 @@ class Distiller(nn.Module):
         if self.method.embeddings:
             given["student_embedding"] = self.student.get_input_embeddings().weight.detach()
             given["teacher_embedding"] = self.signal.embedding if self.signal is not None else None
+        if self.method.teacher_statistics:
+            given["notes"] = {name: batch[name] for name in _STATISTICS if name in batch}
         return LabelledTokens(head, student_hidden, batch["student_labels"], self.teacher_head, **given)
 
     def counts(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -137,6 +139,7 @@ _FROM_BATCH = (
     "student_groups",
     "teacher_groups",
 )
+_STATISTICS = ("teacher_positions", "teacher_hidden_deviation")
 # What stays in the memory of the CPU, where a step may read it without waiting for a device.
 _ON_HOST = ("teacher_rows", "student_size", "teacher_size", "student_sizes", "teacher_sizes")
 _PAIRS = (

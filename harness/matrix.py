@@ -299,6 +299,41 @@ class Launch(Strict):
     accelerate_config: str | None = None
 
 
+class MethodSettings(Strict):
+    """Options of a method, written beside what else it may have of its own; with `method` a variant under another name.
+
+    `training` takes the place of single options of the matrix's, which all other methods train with; `teacher_signal` that of the
+    matrix's whole.
+    """
+
+    collects_options: ClassVar[bool] = True
+    own: ClassVar[tuple[str, ...]] = ("method", "training", "teacher_signal")
+
+    method: str | None = None
+    training: dict[str, Any] = Field(default_factory=dict)
+    teacher_signal: SignalSettings | None = None
+    options: dict[str, Any] = Field(default_factory=dict)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _collect_options(cls, value: Any) -> Any:
+        if isinstance(value, Mapping):
+            given = {key: value[key] for key in cls.own if key in value}
+            return {**given, "options": {str(key): item for key, item in value.items() if key not in cls.own}}
+        return value
+
+    @field_validator("training")
+    @classmethod
+    def _same_examples(cls, training: dict[str, Any]) -> dict[str, Any]:
+        for key in sorted({"data", "max_length"} & set(training)):
+            raise ValueError(f"`{key}` says what all methods of a matrix learn from; leave it out here")
+        return training
+
+
+# Of two that exclude each other, a method's own takes the place of the matrix's other one.
+_ALTERNATIVES = {"steps": "epochs", "epochs": "steps", "batch_size": "batch_tokens", "batch_tokens": "batch_size"}
+
+
 class Matrix(Strict):
     schema_version: Literal[1]
     name: Name
@@ -306,7 +341,7 @@ class Matrix(Strict):
     data: dict[Name, DataSource] = Field(min_length=1)
     models: dict[Name, ModelSource] = Field(min_length=1)
     pairs: list[Pair] = Field(min_length=1)
-    methods: dict[Name, dict[str, Any]] = Field(default_factory=dict)
+    methods: dict[Name, MethodSettings] = Field(default_factory=dict)
     training: Training
     teacher_signal: SignalSettings = SignalSettings()
     launch: Launch = Launch()
@@ -316,11 +351,31 @@ class Matrix(Strict):
 
     def method_of(self, name: str) -> str:
         """The method that a name in a pair stands for: itself, or what `methods.NAME.method` says (a variant)."""
-        return str(self.methods.get(name, {}).get("method", name))
+        return self._settings(name).method or name
 
     def method_options(self, name: str) -> dict[str, Any]:
         """The options that `methods` gives to a name in a pair."""
-        return {key: value for key, value in self.methods.get(name, {}).items() if key != "method"}
+        return self._settings(name).options
+
+    def training_of(self, name: str) -> Training:
+        """How a name in a pair is trained: as `training` says, but for what `methods.NAME.training` does."""
+        own = self._settings(name).training
+        replaced = {_ALTERNATIVES.get(key) for key in own}
+        shared = {key: value for key, value in self.training.options.items() if key not in replaced}
+        return self.training.model_copy(update={"options": shared | own})
+
+    def signal_of(self, name: str) -> SignalSettings:
+        """What of the teacher a name in a pair learns from: `methods.NAME.teacher_signal`, or `teacher_signal`."""
+        return self._settings(name).teacher_signal or self.teacher_signal
+
+    def place(self, name: str, *keys: str) -> str:
+        """Where the file says this of a name in a pair: `methods.NAME.training.rollouts`, or `training.rollouts`."""
+        settings = self._settings(name)
+        given = settings.teacher_signal is not None if keys[0] == "teacher_signal" else keys[-1] in settings.training
+        return ".".join(("methods", name, *keys) if given else keys)
+
+    def _settings(self, name: str) -> MethodSettings:
+        return self.methods.get(name, MethodSettings())
 
     @field_validator("seeds")
     @classmethod

@@ -67,7 +67,7 @@ class LabelledTokens:
     teacher_embedding: Tensor | None = None
     # What is reported beside the terms and is no part of the loss: a sum and its own count, of these tokens alone.
     figures: dict[str, Term] = field(default_factory=dict)
-    # What the first of a method's two passes over these tokens found, for the second (Method.first_pass).
+    # What the first of a method's two passes over these tokens found, for the second (Method.first_pass), and teacher_statistics.
     notes: dict[str, Tensor] = field(default_factory=dict)
     # Of those, what is large and can be computed again: the second pass may find it gone.
     large_notes: dict[str, Tensor] = field(default_factory=dict)
@@ -175,6 +175,8 @@ class Method(ABC):
     `pairing`: which tokens of the two models a batch pairs: those on the same `bytes`, or those at the same `position` of an
     example's labelled tokens, or those whose spelling is the same `string` (the published code's way, for comparisons).
     `embeddings`: whether terms read the models' input embeddings.
+    `teacher_statistics`: whether they read, from the batch's notes, of the teacher's whole padded micro-batch `teacher_positions`,
+    how many it has, and `teacher_hidden_deviation`, the standard deviation of all its hidden states; a live teacher alone knows.
     `signals`: what of the teacher it can learn from, `hidden_states` and `top_k`.
     `first_terms`: where counts depend on predictions, the terms from which they are found, all divided by one count. The fused
     loss takes them first, a second pass takes the others, and no product is done for the sake of counting.
@@ -191,6 +193,7 @@ class Method(ABC):
     per_token: bool = True
     pairing: Literal["bytes", "position", "string"] = "bytes"
     embeddings: ClassVar[bool] = False
+    teacher_statistics: bool = False
     signals: ClassVar[tuple[str, ...]] = ("hidden_states",)
     first_terms: frozenset[str] = frozenset()
     Options: ClassVar[type[Options]] = Options
