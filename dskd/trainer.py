@@ -22,10 +22,12 @@ from dskd.heads import Head, final_hidden_states, output_head, whole_output_head
 from dskd.methods.base import LabelledTokens, Method, Term
 from dskd.rollouts import Rollouts
 from dskd.signals import TeacherSignal
+from dskd.validation import cross_entropy_sums
 from dskd.vocabulary import SharedVocabulary
 
 # In a folder of its own: vLLM takes every *.safetensors beside a model's weights for a part of them.
 PROJECTORS = Path("projectors") / "projectors.safetensors"
+REPLAY = "replay.json"  # in a checkpoint: the student's texts that may be drawn again, and how often they are
 
 
 class Distiller(nn.Module):
@@ -54,7 +56,7 @@ class Distiller(nn.Module):
         self.fused = fused and method.per_token
         self.chunk_tokens = chunk_tokens
         self.figures: dict[str, Term] = {}  # of the last forward, of this process
-        self._student_size = student_size
+        self.student_size = student_size
         # The layers that FSDP spreads one by one; accelerate asks the outermost module for them.
         self._no_split_modules = getattr(student, "_no_split_modules", None)
         self.projectors = method.prepare(self.whole_student_head(), self.teacher_head, shared)
@@ -66,7 +68,7 @@ class Distiller(nn.Module):
 
     def whole_student_head(self) -> Head:
         """The live head outside the forward, gathered where its weights are spread over processes; without gradient."""
-        return whole_output_head(self.student, self._student_size)
+        return whole_output_head(self.student, self.student_size)
 
     def gradient_checkpointing_enable(self, **arguments: Any) -> None:
         self.student.gradient_checkpointing_enable(**arguments)
@@ -105,7 +107,7 @@ class Distiller(nn.Module):
             batch.get("student_attention_mask"),
             batch["student_position_ids"],
         )
-        head = output_head(self.student, self._student_size)
+        head = output_head(self.student, self.student_size)
         tokens = self._tokens(batch, head, hidden.flatten(0, 1)[batch["student_labelled"]])
         self.figures = tokens.figures
         if self.fused and len(tokens.student_labels) > chunk_size(tokens, self.chunk_tokens):
@@ -156,7 +158,8 @@ class _Batches(DataLoader[Any]):
 class DistillationTrainer(Trainer):
     """Trains a `Distiller`; saves its student as an ordinary model folder with its tokenizer, projectors beside it.
 
-    With `rollouts`, some of the examples of each step get a response of the student's own before the step's tokens are counted.
+    With `rollouts`, some of the examples of each step get a response of the student's own before the step's tokens are counted;
+    `validation` are the rows on which its schedule measures the student, where it does.
     """
 
     model: Distiller
@@ -168,12 +171,14 @@ class DistillationTrainer(Trainer):
         batches: EpochBatches,
         projector_learning_rate: float,
         rollouts: Rollouts | None = None,
+        validation: Any = None,
         **options: Any,
     ) -> None:
         super().__init__(model, *arguments, **options)
         self.batches = batches
         self.projector_learning_rate = projector_learning_rate
         self.rollouts = rollouts
+        self.validation = validation
         # The loss is normalised over the whole step; the trainer must not divide it again.
         self.model_accepts_loss_kwargs = True
         self._sums: dict[str, list[Tensor]] = {}
@@ -201,7 +206,9 @@ class DistillationTrainer(Trainer):
         """All micro-batches of an optimizer step with the teacher's hidden states, and the counts of the whole step."""
         given = [batch for _, batch in zip(range(num_batches), epoch_iterator, strict=False)]
         if self.rollouts is not None:
-            rows = self.rollouts.take(given, epoch=self.batches.epoch, step=self.state.global_step + 1)
+            step = self.state.global_step + 1
+            self._validate(step)
+            rows = self.rollouts.take(given, epoch=self.batches.epoch, step=step)
             given = [self.data_collator(batch) for batch in rows]
         batches = [self._prepare_inputs(batch) for batch in given]
         distiller: Distiller = self.accelerator.unwrap_model(self.model)
@@ -218,6 +225,27 @@ class DistillationTrainer(Trainer):
             reduced = self.accelerator.reduce(torch.stack(list(totals.values())), "sum")
             totals = dict(zip(totals, reduced.unbind(), strict=True))
         return batches, totals
+
+    def _validate(self, step: int) -> None:
+        """Measure the student on the held-out examples before step `step`, where the schedule of its text asks for it."""
+        replay = self.rollouts.replay if self.rollouts is not None else None
+        if replay is None:
+            return
+        replay.steps = self.state.max_steps
+        epoch = self.batches.epoch
+        if replay.validation_is_due(step, epoch):
+            replay.validated(self.validation_loss(), step, epoch)
+
+    def validation_loss(self) -> float:
+        """Cross entropy a token on all rows of `validation`, shared among the processes, each of which gets the same number."""
+        own = range(self.args.process_index, len(self.validation), self.args.world_size)
+        size = self.args.per_device_train_batch_size
+        parts = ([self.validation[k] for k in own[first : first + size]] for first in range(0, len(own), size))
+        batches = (self._prepare_inputs(self.data_collator(rows)) for rows in parts)
+        with self.accelerator.autocast():
+            sums = cross_entropy_sums(self.accelerator.unwrap_model(self.model), batches, self.args.device)
+        total, count = self.accelerator.reduce(sums, "sum").tolist()
+        return total / count
 
     def compute_loss(
         self, model: nn.Module, inputs: dict[str, Tensor], return_outputs: bool = False, num_items_in_batch: Any = None
@@ -292,6 +320,8 @@ class DistillationTrainer(Trainer):
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Tensor] | None = None) -> None:
         folder = Path(output_dir or str(self.args.output_dir))
         save_student(self.accelerator.unwrap_model(self.model), self.processing_class, folder, state=state_dict)
+        if self.rollouts is not None and self.rollouts.replay is not None:
+            self.rollouts.replay.save(folder / REPLAY)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
         folder = Path(resume_from_checkpoint)
@@ -304,6 +334,8 @@ class DistillationTrainer(Trainer):
             _load_whole(student, saved.state_dict())
         if self.model.projectors is not None:
             _load_whole(self.model.projectors, load_file(folder / PROJECTORS))
+        if self.rollouts is not None and self.rollouts.replay is not None:
+            self.rollouts.replay.load(folder / REPLAY)
 
 
 def _load_whole(module: nn.Module, state: dict[str, Tensor]) -> None:
