@@ -118,6 +118,11 @@ def check_rollouts(method: Method, options: RolloutOptions | None, *, cached: bo
         raise InputError(
             f"rollouts.replay: {method.name} learns from what the student writes as it is now; fix: remove replay"
         )
+    if method.policy == "on" and (options.temperature != 1.0 or options.top_p != 1.0):
+        raise InputError(
+            f"rollouts: {method.name} learns from text that has the probability it is sampled with; "
+            "fix: set temperature and top_p to 1"
+        )
     if cached:
         raise InputError(
             "rollouts: a cached signal says nothing about text that is not written yet; "
@@ -153,6 +158,7 @@ class Rollouts:
         *,
         same_vocabulary: bool,
         seed: int,
+        keeps_data: bool = False,
         path: Path | None = None,
     ) -> None:
         self.options = options
@@ -168,11 +174,13 @@ class Rollouts:
         self._teacher = teacher
         self._same = same_vocabulary
         self._seed = seed
+        self._keeps_data = keeps_data
 
     def take(self, batches: Sequence[Sequence[dict[str, Any]]], *, epoch: int, step: int) -> list[list[dict[str, Any]]]:
         """Rows of a prepared dataset, each with its number as `example`: some as they are, some with a sample for a response.
 
-        `batches` are those of one optimizer step, all of which have the same weights. Each row says whether it is `sampled`.
+        With `keeps_data`, every row is there as it is, and those with a sample come after them. `batches` are those of one
+        optimizer step, all of which have the same weights. Each row says whether it is `sampled`.
         """
         from dskd.collation import SAMPLED
 
@@ -216,7 +224,11 @@ class Rollouts:
             self._take_again(self.replay, rows, again)
         self.seconds += time.perf_counter() - start
         rest = iter(rows)
-        return [[next(rest) for _ in batch] for batch in batches]
+        taken = [[next(rest) for _ in batch] for batch in batches]
+        if not self._keeps_data:
+            return taken
+        kept = [[{**row, SAMPLED: False} for row in batch] for batch in batches]
+        return [own + [row for row in batch if row[SAMPLED]] for own, batch in zip(kept, taken, strict=True)]
 
     def _take_again(self, replay: Replay, rows: list[dict[str, Any]], again: dict[int, float]) -> None:
         """Keep what was written, and put texts of the buffer in their places."""
@@ -268,12 +280,19 @@ class Rollouts:
     def _samples(self, rows: Sequence[dict[str, Any]], numbers: Sequence[np.ndarray]) -> list[Sample]:
         import numpy as np
 
+        from dskd.mixed_sampling import TeacherMixedSampler
+
         prompts = [list(row["student_ids"][: row["student_prompt_length"]]) for row in rows]
         order = sorted(range(len(rows)), key=lambda k: -len(prompts[k]))
         found: dict[int, Sample] = {}
         for first in range(0, len(order), _TOGETHER):
             part = order[first : first + _TOGETHER]
-            samples = self.sampler.sample([prompts[k] for k in part], np.stack([numbers[k] for k in part]))
+            given, drawn = [prompts[k] for k in part], np.stack([numbers[k] for k in part])
+            if isinstance(self.sampler, TeacherMixedSampler):
+                own = [list(rows[k]["teacher_ids"][: rows[k]["teacher_prompt_length"]]) for k in part]
+                samples = self.sampler.sample_mixed(given, own, drawn)
+            else:
+                samples = self.sampler.sample(given, drawn)
             found.update(zip(part, samples, strict=True))
         return [found[k] for k in range(len(rows))]
 
@@ -381,6 +400,15 @@ class TransformersSampler:
         self._options = options
 
     def sample(self, prompts: Sequence[list[int]], numbers: np.ndarray) -> list[Sample]:
+        return self.continued(prompts, numbers)
+
+    def continued(
+        self,
+        prompts: Sequence[list[int]],
+        numbers: np.ndarray,
+        mixture: Callable[[Tensor, Tensor], Tensor] | None = None,
+    ) -> list[Sample]:
+        """Samples by the student, or by a mixture: (ids so far, the student's logits [rows, vocabulary]) -> logits."""
         import torch
         from transformers import GenerationConfig
 
@@ -396,6 +424,7 @@ class TransformersSampler:
             torch.tensor(self._known, device=device),
             self._options.temperature,
             self._options.top_p,
+            mixture,
         )
         config = GenerationConfig(
             do_sample=False,  # what is to be drawn, the processor has drawn
@@ -443,12 +472,15 @@ class _Choose:
     known: Tensor  # [vocabulary]
     temperature: float
     top_p: float
+    mixture: Callable[[Tensor, Tensor], Tensor] | None = None
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
         import torch
 
         size = len(self.known)
         possible = scores[:, :size].masked_fill(~self.known[: scores.shape[1]], -torch.inf)
+        if self.mixture is not None:
+            possible = self.mixture(input_ids, possible)
         tokens = draw(possible, self.numbers[:, input_ids.shape[1] - self.width], self.temperature, self.top_p)
         return torch.full_like(scores, -torch.inf).scatter_(1, tokens.unsqueeze(1), 0.0)
 

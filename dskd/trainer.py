@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ from dskd.heads import Head, final_hidden_states, output_head, whole_output_head
 from dskd.methods.base import LabelledTokens, Method, Term
 from dskd.rollouts import Rollouts
 from dskd.signals import TeacherSignal
-from dskd.validation import cross_entropy_sums
+from dskd.validation import cross_entropy_sums, evaluating
 from dskd.vocabulary import SharedVocabulary
 
 # In a folder of its own: vLLM takes every *.safetensors beside a model's weights for a part of them.
@@ -91,6 +91,30 @@ class Distiller(nn.Module):
             given["teacher_embedding"] = self.signal.embedding if self.signal is not None else None
         return LabelledTokens(head, student_hidden, batch["student_labels"], self.teacher_head, **given)
 
+    @torch.no_grad()
+    def score(
+        self, batches: Sequence[dict[str, Tensor]], total: Callable[[Tensor], Tensor] = lambda sums: sums
+    ) -> None:
+        """Put what the method wants to know of all micro-batches of a step into them; `total` adds up over processes."""
+        if not self.method.scored or not batches:
+            return
+        head = self.whole_student_head()
+        with evaluating(self.student):
+            hidden = [self.labelled_hidden(batch) for batch in batches]
+        tokens = [self._tokens(batch, head, states) for batch, states in zip(batches, hidden, strict=True)]
+        for batch, scores in zip(batches, self.method.scores(tokens, total), strict=True):
+            batch["student_scores"] = scores
+
+    def labelled_hidden(self, batch: dict[str, Tensor]) -> Tensor:
+        """What enters the student's head at the labelled tokens [tokens, hidden]."""
+        hidden = final_hidden_states(
+            self.student,
+            batch["student_input_ids"],
+            batch.get("student_attention_mask"),
+            batch["student_position_ids"],
+        )
+        return hidden.flatten(0, 1)[batch["student_labelled"]]
+
     def counts(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         """The counts of a micro-batch's terms. They depend on the teacher, the projectors and the student's head alone."""
         head = self.whole_student_head()
@@ -101,14 +125,9 @@ class Distiller(nn.Module):
         self, batch: dict[str, Tensor], totals: dict[str, Tensor] | None = None
     ) -> tuple[Tensor, dict[str, tuple[Tensor, Tensor]]]:
         """(loss, {term: (sum, total count)}); `totals` are the counts of the whole step, by default those of this batch."""
-        hidden = final_hidden_states(
-            self.student,
-            batch["student_input_ids"],
-            batch.get("student_attention_mask"),
-            batch["student_position_ids"],
-        )
+        hidden = self.labelled_hidden(batch)
         head = output_head(self.student, self.student_size)
-        tokens = self._tokens(batch, head, hidden.flatten(0, 1)[batch["student_labelled"]])
+        tokens = self._tokens(batch, head, hidden)
         self.figures = tokens.figures
         if self.fused and len(tokens.student_labels) > chunk_size(tokens, self.chunk_tokens):
             parameters = [] if self.projectors is None else list(self.projectors.parameters())
@@ -134,6 +153,7 @@ _FROM_BATCH = (
     "teacher_top_k_ids",
     "teacher_top_k_log_probabilities",
     "student_sampled",
+    "student_scores",
     "student_sizes",
     "teacher_sizes",
     "student_groups",
@@ -214,6 +234,8 @@ class DistillationTrainer(Trainer):
         distiller: Distiller = self.accelerator.unwrap_model(self.model)
         distiller.method.begin_step(distiller.whole_student_head())
         batches = [distiller.look_up(batch) for batch in batches]
+        with self.accelerator.autocast():
+            distiller.score(batches, lambda sums: self.accelerator.reduce(sums, "sum"))
         self.tokens_seen += sum(int(batch["student_size"]) for batch in batches)
         self.places_seen += sum(batch["student_input_ids"].numel() for batch in batches)
         if len(batches) == 1 and self.accelerator.num_processes == 1:

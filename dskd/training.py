@@ -197,7 +197,7 @@ def train(
     main = arguments.process_index == 0
     if main:
         folder.begin(request)
-    lengths = _lengths(dataset, options)
+    lengths = _lengths(dataset, options, chosen.keeps_data)
     trainer = DistillationTrainer(
         model=distiller,
         args=arguments,
@@ -367,8 +367,11 @@ _DISK_FULL = (
 )
 
 
-def _lengths(dataset: Any, options: TrainingOptions) -> Any:
-    """Tokens of each example, of the longer side [examples]; as many as a sample may have where the student writes, too."""
+def _lengths(dataset: Any, options: TrainingOptions, keeps_data: bool) -> Any:
+    """Tokens of each example, of the longer side [examples]; as many as a sample may have where the student writes, too.
+
+    Twice as many where both are in a batch.
+    """
     import numpy as np
     import pyarrow.compute as compute
 
@@ -380,7 +383,7 @@ def _lengths(dataset: Any, options: TrainingOptions) -> Any:
         if options.rollouts.replay is not None:  # a text of any example may stand in for it
             prompts = np.full_like(prompts, prompts.max())
         lengths.append(prompts + options.rollouts.max_new_tokens)
-    return np.max(lengths, axis=0)
+    return np.max(lengths, axis=0) * (2 if options.rollouts is not None and keeps_data else 1)
 
 
 def _installed(trackers: tuple[str, ...]) -> tuple[str, ...]:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from dskd.cross_entropy import cross_entropy_and_hits
 from dskd.fused import chunk_size, chunks
-from dskd.heads import final_hidden_states, output_head
+from dskd.heads import output_head
 from dskd.methods.base import LabelledTokens
 
 if TYPE_CHECKING:
@@ -38,15 +38,10 @@ def cross_entropy_sums(distiller: Distiller, batches: Iterable[dict[str, Tensor]
     student = distiller.student
     with evaluating(student):
         for batch in batches:
-            hidden = final_hidden_states(
-                student,
-                batch["student_input_ids"],
-                batch.get("student_attention_mask"),
-                batch["student_position_ids"],
-            )
+            hidden = distiller.labelled_hidden(batch)
             head = output_head(student, distiller.student_size)
             labels = batch["student_labels"]
-            tokens = LabelledTokens(head, hidden.flatten(0, 1)[batch["student_labelled"]], labels)
+            tokens = LabelledTokens(head, hidden, labels)
             for part in chunks(tokens, chunk_size(tokens, distiller.chunk_tokens)):
                 logits = head.logits(part.student_hidden, padded=True)
                 sums[0] += cross_entropy_and_hits(logits, part.student_labels)[0].double()
