@@ -11,8 +11,9 @@ from dskd.data import preparation_report
 from dskd.errors import InputError
 from dskd.heads import check_head
 from dskd.methods.base import Method
+from dskd.mixed_sampling import TeacherMixedSampler
 from dskd.models import load_model, load_tokenizer
-from dskd.rollouts import Rollouts, Side, TransformersSampler
+from dskd.rollouts import Rollouts, Sampler, Side, TransformersSampler
 from dskd.signals import CachedHiddenStates, CachedTopK, LiveTeacher, TeacherSignal, attach, open_signal
 from dskd.trainer import Distiller
 from dskd.vocabulary import Vocabulary, share_vocabulary
@@ -45,7 +46,7 @@ def load_run(
     tokenizer = load_tokenizer(student)
     student_model = load_model(student).to(device)
     student_vocabulary = _vocabulary(student, tokenizer, student_model, report, "student")
-    reader = None  # the teacher as it reads text, where it runs
+    reader = teacher_model = None  # the teacher as it reads text, and its model, where it runs
     given: TeacherSignal | None = None
     shared = None
     if teacher is not None:
@@ -54,7 +55,7 @@ def load_run(
         if method.teacher_statistics:
             _require_whole_batches(method, signal, packing=options.packing)
         if signal is None:
-            model = load_model(teacher, options.dtype).to(device)
+            teacher_model = model = load_model(teacher, options.dtype).to(device)
             teacher_tokenizer = load_tokenizer(teacher)
             teacher_vocabulary = _vocabulary(teacher, teacher_tokenizer, model, report, "teacher")
             reader = Side(teacher_tokenizer, Vocabulary.from_tokenizer(teacher_tokenizer), _positions(model))
@@ -105,13 +106,19 @@ def load_run(
             f"{student}: the model has {positions} positions, but the longest prompt {longest} tokens; "
             f"fix: set rollouts.max_new_tokens to {max(positions - longest, 1)} or less, or leave out long prompts"
         )
+    arguments = student_vocabulary, tokenizer.eos_token_id, options.rollouts
+    if method.teacher_mix:
+        sampler: Sampler = TeacherMixedSampler(student_model, teacher_model, *arguments, method.teacher_mix)
+    else:
+        sampler = TransformersSampler(student_model, *arguments)
     rollouts = Rollouts(
         options.rollouts,
-        TransformersSampler(student_model, student_vocabulary, tokenizer.eos_token_id, options.rollouts),
+        sampler,
         Side(tokenizer, Vocabulary.from_tokenizer(tokenizer), positions),
         reader,
         same_vocabulary=shared.same,
         seed=seed,
+        keeps_data=method.keeps_data,
     )
     return dataset.add_column("example", range(len(dataset))), tokenizer, distiller, rollouts
 

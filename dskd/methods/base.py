@@ -10,7 +10,7 @@ micro-batches and processes, before anything is divided, so the loss does not de
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar
@@ -39,6 +39,7 @@ class LabelledTokens:
     student_sizes, teacher_sizes [examples]: labelled tokens of each example, in the memory of the CPU; tokens follow in this order.
     student_inputs [tokens], teacher_inputs [teacher tokens]: the token at the position that predicts the label.
     student_sampled [tokens]: whether the student itself wrote the label (dskd/rollouts.py); None where it wrote none.
+    student_scores [tokens, scores]: what the method found out about each label before the step (Method.scores).
     student_groups [tokens], teacher_groups [teacher tokens]: number, ascending, of the smallest stretch of bytes that begins and
     ends at token ends of both models; -1 where a token covers no bytes. An example's end tokens are a group of their own.
     student_embedding, teacher_embedding [rows, hidden]: input embeddings, without gradient, where the method wants them.
@@ -61,6 +62,7 @@ class LabelledTokens:
     student_inputs: Tensor | None = None
     teacher_inputs: Tensor | None = None
     student_sampled: Tensor | None = None
+    student_scores: Tensor | None = None
     student_groups: Tensor | None = None
     teacher_groups: Tensor | None = None
     student_embedding: Tensor | None = None
@@ -82,6 +84,7 @@ class LabelledTokens:
             student_labels=self.student_labels[first:last],
             student_inputs=None if self.student_inputs is None else self.student_inputs[first:last],
             student_sampled=None if self.student_sampled is None else self.student_sampled[first:last],
+            student_scores=None if self.student_scores is None else self.student_scores[first:last],
             student_sizes=None,
             teacher_sizes=None,
             student_groups=None,
@@ -180,6 +183,9 @@ class Method(ABC):
     `signals`: what of the teacher it can learn from, `hidden_states` and `top_k`.
     `first_terms`: where counts depend on predictions, the terms from which they are found, all divided by one count. The fused
     loss takes them first, a second pass takes the others, and no product is done for the sake of counting.
+    `scored`: whether terms read what `scores` finds out before each optimizer step.
+    `teacher_mix`: the teacher's share in the distribution that the student's text is sampled from.
+    `keeps_data`: whether an example whose response the student writes is trained on as the data has it, too.
     """
 
     name: ClassVar[str]
@@ -196,6 +202,7 @@ class Method(ABC):
     teacher_statistics: bool = False
     signals: ClassVar[tuple[str, ...]] = ("hidden_states",)
     first_terms: frozenset[str] = frozenset()
+    scored: ClassVar[bool] = False
     Options: ClassVar[type[Options]] = Options
 
     def __init__(self, options: dict[str, Any] | None = None) -> None:
@@ -210,6 +217,14 @@ class Method(ABC):
                 f"methods.{self.name}.{key}: {first['msg']}; fix: options of {self.name}: {known}"
             ) from None
 
+    @property
+    def teacher_mix(self) -> float:
+        return 0.0
+
+    @property
+    def keeps_data(self) -> bool:
+        return False
+
     def prepare(
         self, student_head: Head, teacher_head: Head | None, shared: SharedVocabulary | None
     ) -> nn.Module | None:
@@ -218,6 +233,13 @@ class Method(ABC):
 
     def begin_step(self, student_head: Head) -> None:  # noqa: B027 - most methods have nothing to do
         """Called once before each optimizer step, before its first micro-batch."""
+
+    def scores(self, batches: Sequence[LabelledTokens], total: Callable[[Tensor], Tensor]) -> list[Tensor]:
+        """For a method with `scored`: student_scores of each micro-batch of a step, which are whole here, without gradient.
+
+        The student's hidden states are those without dropout. `total` adds a tensor up over all processes.
+        """
+        raise NotImplementedError
 
     @abstractmethod
     def terms(self, batch: LabelledTokens) -> dict[str, Term]:
