@@ -12,7 +12,7 @@ from dskd.errors import InputError
 from dskd.heads import check_head
 from dskd.methods.base import Method
 from dskd.models import load_model, load_tokenizer
-from dskd.rollouts import Rollouts, Side, TransformersSampler
+from dskd.rollouts import Rollouts, Sampler, Side, TransformersSampler
 from dskd.signals import CachedHiddenStates, CachedTopK, LiveTeacher, TeacherSignal, attach, open_signal
 from dskd.trainer import Distiller
 from dskd.vocabulary import Vocabulary, share_vocabulary
@@ -101,9 +101,17 @@ def load_run(
             f"{student}: the model has {positions} positions, but the longest prompt {longest} tokens; "
             f"fix: set rollouts.max_new_tokens to {max(positions - longest, 1)} or less, or leave out long prompts"
         )
+    sampled = (student_model, student_vocabulary, tokenizer.eos_token_id, options.rollouts)
+    sampler: Sampler
+    if options.rollouts.engine == "vllm":
+        from dskd.vllm_rollouts import VllmSampler
+
+        sampler = VllmSampler(*sampled, length=longest + options.rollouts.max_new_tokens, dtype=options.dtype)
+    else:
+        sampler = TransformersSampler(*sampled)
     rollouts = Rollouts(
         options.rollouts,
-        TransformersSampler(student_model, student_vocabulary, tokenizer.eos_token_id, options.rollouts),
+        sampler,
         Side(tokenizer, Vocabulary.from_tokenizer(tokenizer), positions),
         reader,
         same_vocabulary=shared.same,

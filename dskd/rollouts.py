@@ -14,12 +14,14 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from dskd.errors import InputError
+from dskd.vllm_setup import INSTALL
 
 if TYPE_CHECKING:
     import numpy as np
@@ -29,7 +31,7 @@ if TYPE_CHECKING:
     from dskd.vocabulary import Vocabulary
 
 # Prompts that are continued together, of like length: enough to keep a device busy, and few enough for their keys and values.
-_TOGETHER = 64
+TOGETHER = 64
 
 
 class RolloutOptions(BaseModel):
@@ -43,6 +45,12 @@ class RolloutOptions(BaseModel):
     top_p: float = Field(1.0, gt=0.0, le=1.0, description="sample from the most probable tokens that hold this share")
     max_new_tokens: int = Field(128, gt=0, description="where a sample is cut; nothing is then supervised as its end")
     engine: Literal["transformers", "vllm"] = "transformers"
+    gpu_memory_utilization: float = Field(
+        0.3,
+        gt=0.0,
+        lt=1.0,
+        description="the share of a GPU's memory for vLLM, with weights of its own; no part of an identity",
+    )
 
 
 class RolloutReport(BaseModel):
@@ -79,8 +87,16 @@ class Sampler(Protocol):
 
     precision: Callable[[], Any]
 
+    def update(self) -> None:
+        """Called before the samples of each step: the student's weights have changed."""
+        ...
+
     def sample(self, prompts: Sequence[list[int]], numbers: np.ndarray) -> list[Sample]:
         """A sample for each prompt, of at most as many tokens as `numbers` [prompts, tokens] has, uniform in [0, 1), one each."""
+        ...
+
+    def close(self) -> Any:
+        """Called when nothing more is to be sampled."""
         ...
 
 
@@ -105,9 +121,8 @@ def check_rollouts(method: Method, options: RolloutOptions | None, *, cached: bo
             "rollouts: a cached signal says nothing about text that is not written yet; "
             "fix: use the teacher itself (teacher_signal: {kind: live})"
         )
-    if options.engine == "vllm":
-        # It would be another Sampler, to which the weights are handed on before each step.
-        raise InputError("rollouts.engine: vllm is not implemented; fix: set it to transformers")
+    if options.engine == "vllm" and find_spec("vllm") is None:
+        raise InputError(f"rollouts.engine: vLLM is not installed; fix: set it to transformers, or {INSTALL}")
 
 
 @dataclass(frozen=True)
@@ -220,8 +235,10 @@ class Rollouts:
         prompts = [list(row["student_ids"][: row["student_prompt_length"]]) for row in rows]
         order = sorted(range(len(rows)), key=lambda k: -len(prompts[k]))
         found: dict[int, Sample] = {}
-        for first in range(0, len(order), _TOGETHER):
-            part = order[first : first + _TOGETHER]
+        if rows:
+            self.sampler.update()
+        for first in range(0, len(order), TOGETHER):
+            part = order[first : first + TOGETHER]
             samples = self.sampler.sample([prompts[k] for k in part], np.stack([numbers[k] for k in part]))
             found.update(zip(part, samples, strict=True))
         return [found[k] for k in range(len(rows))]
@@ -324,10 +341,15 @@ class TransformersSampler:
         self.precision: Callable[[], Any] = nullcontext
         self._student = student
         self._end = end
-        self._stops = sorted({end} | vocabulary.special_ids)
-        self._known = [bool(piece) for piece in vocabulary.written]
-        self._known[end] = True
+        self._stops = stop_tokens(vocabulary, end)
+        self._known = possible_tokens(vocabulary, end)
         self._options = options
+
+    def update(self) -> None:
+        pass
+
+    def close(self) -> None:
+        pass
 
     def sample(self, prompts: Sequence[list[int]], numbers: np.ndarray) -> list[Sample]:
         import torch
@@ -366,6 +388,16 @@ class TransformersSampler:
         return Sample(ids[: stop + 1], ended=ids[stop] == self._end)
 
 
+def stop_tokens(vocabulary: Vocabulary, end: int) -> list[int]:
+    """The ids that end a sample."""
+    return sorted({end} | vocabulary.special_ids)
+
+
+def possible_tokens(vocabulary: Vocabulary, end: int) -> list[bool]:
+    """By id, whether it may be drawn."""
+    return [bool(piece) or k == end for k, piece in enumerate(vocabulary.written)]
+
+
 @contextmanager
 def _generating(model: Any) -> Iterator[None]:
     """The model for generation: no dropout, not compiled (every length would be compiled anew), none of its own sampling rules."""
@@ -397,12 +429,17 @@ class _Choose:
     top_p: float
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
-        import torch
+        numbers = self.numbers[:, input_ids.shape[1] - self.width]
+        return only_drawn(scores, self.known, numbers, self.temperature, self.top_p)
 
-        size = len(self.known)
-        possible = scores[:, :size].masked_fill(~self.known[: scores.shape[1]], -torch.inf)
-        tokens = draw(possible, self.numbers[:, input_ids.shape[1] - self.width], self.temperature, self.top_p)
-        return torch.full_like(scores, -torch.inf).scatter_(1, tokens.unsqueeze(1), 0.0)
+
+def only_drawn(scores: Tensor, known: Tensor, numbers: Tensor, temperature: float, top_p: float) -> Tensor:
+    """scores [rows, head], known [vocabulary], numbers [rows] -> scores [rows, head]: 0 at the token drawn, -∞ elsewhere."""
+    import torch
+
+    possible = scores[:, : len(known)].masked_fill(~known[: scores.shape[1]], -torch.inf)
+    tokens = draw(possible, numbers, temperature, top_p)
+    return torch.full_like(scores, -torch.inf).scatter_(1, tokens.unsqueeze(1), 0.0)
 
 
 def draw(logits: Tensor, numbers: Tensor, temperature: float = 1.0, top_p: float = 1.0) -> Tensor:

@@ -188,6 +188,10 @@ class Written:
     def __init__(self, *samples):
         self.samples = samples
         self.asked = []
+        self.updates = 0
+
+    def update(self):
+        self.updates += 1
 
     def sample(self, prompts, numbers):
         self.asked += zip(prompts, numbers.tolist(), strict=True)
@@ -560,7 +564,6 @@ def test_two_processes_write_and_learn_what_one_does(world, tmp_path):
     ("name", "rollouts", "signal", "reason"),
     [
         ("sft", {}, None, r"rollouts: sft has no teacher.*fix:"),
-        ("kd", {"engine": "vllm"}, None, r"rollouts.engine: vllm is not implemented; fix: set it to transformers"),
         ("kd", {}, "signal", r"rollouts: a cached signal says nothing.*fix:.*live"),
         (
             "kd",
