@@ -121,6 +121,11 @@ def check_rollouts(method: Method, options: RolloutOptions | None, *, cached: bo
             "rollouts: a cached signal says nothing about text that is not written yet; "
             "fix: use the teacher itself (teacher_signal: {kind: live})"
         )
+    require_engine(options)
+
+
+def require_engine(options: RolloutOptions) -> None:
+    """InputError where what samples is not installed."""
     if options.engine == "vllm" and find_spec("vllm") is None:
         raise InputError(f"rollouts.engine: vLLM is not installed; fix: set it to transformers, or {INSTALL}")
 

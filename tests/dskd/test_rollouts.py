@@ -589,6 +589,24 @@ def test_what_cannot_work_is_a_one_line_error_before_anything_is_written(
     assert not (tmp_path / "out").exists()
 
 
+def test_vllm_that_is_not_installed_is_told_at_once(world, tmp_path, monkeypatch):
+    monkeypatch.setattr("dskd.rollouts.find_spec", lambda name: None)
+    with pytest.raises(
+        InputError, match=r"rollouts.engine: vLLM is not installed; fix: set it to transformers, or pip"
+    ):
+        _run(world, tmp_path / "out", rollouts={"engine": "vllm"})
+    assert not (tmp_path / "out").exists()
+
+
+def test_weights_are_handed_over_once_a_step_however_many_samples_it_takes(world):
+    rows = _with_prompt(_rows(world, "same"))
+    written = Written(Sample([5, 6], ended=False))
+    rollouts = _rollouts(world, "same", written)
+    rollouts.take([rows * 10, rows], epoch=0, step=1)
+    assert len(written.asked) > 64
+    assert written.updates == 1
+
+
 @pytest.mark.parametrize(
     ("policy", "rollouts", "reason"),
     [

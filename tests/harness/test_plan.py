@@ -459,6 +459,13 @@ def test_rollouts_need_a_live_teacher_and_methods_that_take_them(
         make_plan(str(write_matrix(tiny)))
     tiny["teacher_signal"] = {"kind": "live"}
     assert make_plan(str(write_matrix(tiny))).to_run
+    identities = []
+    for more in ({}, {"engine": "vllm"}, {"gpu_memory_utilization": 0.5}):
+        tiny["training"]["rollouts"] = {"share": 0.5, **more}
+        (job,) = [job for job in make_plan(str(write_matrix(tiny))).to_run if job.spec.kind == "train"]
+        identities.append(job.spec.outputs[0].identity.hash)
+    assert identities[0] != identities[1]
+    assert identities[0] == identities[2]
     tiny["pairs"][0]["methods"] = ["kd", "sft"]
     with pytest.raises(InputError, match="sft learns from the data's text alone"):
         make_plan(str(write_matrix(tiny)))
