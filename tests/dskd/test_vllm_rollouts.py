@@ -186,7 +186,7 @@ def _script(world, students, folder, options, engine="vllm"):
 
 def test_each_of_two_processes_has_a_vllm_of_its_own_and_writes_what_transformers_does_there(world, students, tmp_path):
     for engine in ("vllm", "transformers"):
-        arguments = _script(world, students, tmp_path, {"batch_size": 2, "steps": 3}, engine)
+        arguments = _script(world, students, tmp_path, {"batch_size": 2, "steps": 10}, engine)
         command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", *arguments]
         done = subprocess.run(command, env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True)
         assert done.returncode == 0, done.stderr[-4000:]
