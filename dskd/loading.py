@@ -106,11 +106,16 @@ def load_run(
             f"{student}: the model has {positions} positions, but the longest prompt {longest} tokens; "
             f"fix: set rollouts.max_new_tokens to {max(positions - longest, 1)} or less, or leave out long prompts"
         )
-    arguments = student_vocabulary, tokenizer.eos_token_id, options.rollouts
+    sampled = (student_model, student_vocabulary, tokenizer.eos_token_id, options.rollouts)
+    sampler: Sampler
     if method.teacher_mix:
-        sampler: Sampler = TeacherMixedSampler(student_model, teacher_model, *arguments, method.teacher_mix)
+        sampler = TeacherMixedSampler(student_model, teacher_model, *sampled[1:], method.teacher_mix)
+    elif options.rollouts.engine == "vllm":
+        from dskd.vllm_rollouts import VllmSampler
+
+        sampler = VllmSampler(*sampled, length=longest + options.rollouts.max_new_tokens, dtype=options.dtype)
     else:
-        sampler = TransformersSampler(student_model, *arguments)
+        sampler = TransformersSampler(*sampled)
     rollouts = Rollouts(
         options.rollouts,
         sampler,

@@ -14,6 +14,8 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
+from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
 
@@ -21,6 +23,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from dskd.errors import InputError
 from dskd.replay import Choice, Replay, ReplayOptions, ReplayReport
+from dskd.vllm_setup import INSTALL
 
 if TYPE_CHECKING:
     import numpy as np
@@ -30,7 +33,7 @@ if TYPE_CHECKING:
     from dskd.vocabulary import Vocabulary
 
 # Prompts that are continued together, of like length: enough to keep a device busy, and few enough for their keys and values.
-_TOGETHER = 64
+TOGETHER = 64
 
 
 class RolloutOptions(BaseModel):
@@ -54,6 +57,13 @@ class RolloutOptions(BaseModel):
         if adaptive and "share" in self.model_fields_set and self.share != 0.5:
             raise ValueError("give either share or the adaptive schedule, whose threshold stands for it")
         return self
+
+    gpu_memory_utilization: float = Field(
+        0.3,
+        gt=0.0,
+        lt=1.0,
+        description="the share of a GPU's memory for vLLM, with weights of its own; no part of an identity",
+    )
 
 
 class RolloutReport(BaseModel):
@@ -93,8 +103,16 @@ class Sampler(Protocol):
 
     precision: Callable[[], Any]
 
+    def update(self) -> None:
+        """Called before the samples of each step: the student's weights have changed."""
+        ...
+
     def sample(self, prompts: Sequence[list[int]], numbers: np.ndarray) -> list[Sample]:
         """A sample for each prompt, of at most as many tokens as `numbers` [prompts, tokens] has, uniform in [0, 1), one each."""
+        ...
+
+    def close(self) -> Any:
+        """Called when nothing more is to be sampled."""
         ...
 
 
@@ -128,9 +146,17 @@ def check_rollouts(method: Method, options: RolloutOptions | None, *, cached: bo
             "rollouts: a cached signal says nothing about text that is not written yet; "
             "fix: use the teacher itself (teacher_signal: {kind: live})"
         )
-    if options.engine == "vllm":
-        # It would be another Sampler, to which the weights are handed on before each step.
-        raise InputError("rollouts.engine: vllm is not implemented; fix: set it to transformers")
+    if options.engine == "vllm" and method.teacher_mix:
+        raise InputError(
+            f"rollouts.engine: {method.name} samples from the teacher too, which vllm does not; fix: set it to transformers"
+        )
+    require_engine(options)
+
+
+def require_engine(options: RolloutOptions) -> None:
+    """InputError where what samples is not installed."""
+    if options.engine == "vllm" and find_spec("vllm") is None:
+        raise InputError(f"rollouts.engine: vLLM is not installed; fix: set it to transformers, or {INSTALL}")
 
 
 @dataclass(frozen=True)
@@ -285,8 +311,10 @@ class Rollouts:
         prompts = [list(row["student_ids"][: row["student_prompt_length"]]) for row in rows]
         order = sorted(range(len(rows)), key=lambda k: -len(prompts[k]))
         found: dict[int, Sample] = {}
-        for first in range(0, len(order), _TOGETHER):
-            part = order[first : first + _TOGETHER]
+        if rows:
+            self.sampler.update()
+        for first in range(0, len(order), TOGETHER):
+            part = order[first : first + TOGETHER]
             given, drawn = [prompts[k] for k in part], np.stack([numbers[k] for k in part])
             if isinstance(self.sampler, TeacherMixedSampler):
                 own = [list(rows[k]["teacher_ids"][: rows[k]["teacher_prompt_length"]]) for k in part]
@@ -394,10 +422,15 @@ class TransformersSampler:
         self.precision: Callable[[], Any] = nullcontext
         self._student = student
         self._end = end
-        self._stops = sorted({end} | vocabulary.special_ids)
-        self._known = [bool(piece) for piece in vocabulary.written]
-        self._known[end] = True
+        self._stops = stop_tokens(vocabulary, end)
+        self._known = possible_tokens(vocabulary, end)
         self._options = options
+
+    def update(self) -> None:
+        pass
+
+    def close(self) -> None:
+        pass
 
     def sample(self, prompts: Sequence[list[int]], numbers: np.ndarray) -> list[Sample]:
         return self.continued(prompts, numbers)
@@ -446,6 +479,16 @@ class TransformersSampler:
         return Sample(ids[: stop + 1], ended=ids[stop] == self._end)
 
 
+def stop_tokens(vocabulary: Vocabulary, end: int) -> list[int]:
+    """The ids that end a sample."""
+    return sorted({end} | vocabulary.special_ids)
+
+
+def possible_tokens(vocabulary: Vocabulary, end: int) -> list[bool]:
+    """By id, whether it may be drawn."""
+    return [bool(piece) or k == end for k, piece in enumerate(vocabulary.written)]
+
+
 @contextmanager
 def _generating(model: Any) -> Iterator[None]:
     """The model for generation: no dropout, not compiled (every length would be compiled anew), none of its own sampling rules."""
@@ -475,14 +518,30 @@ class _Choose:
     mixture: Callable[[Tensor, Tensor], Tensor] | None = None
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
-        import torch
+        numbers = self.numbers[:, input_ids.shape[1] - self.width]
+        mixture = None if self.mixture is None else partial(self.mixture, input_ids)
+        return only_drawn(scores, self.known, numbers, self.temperature, self.top_p, mixture)
 
-        size = len(self.known)
-        possible = scores[:, :size].masked_fill(~self.known[: scores.shape[1]], -torch.inf)
-        if self.mixture is not None:
-            possible = self.mixture(input_ids, possible)
-        tokens = draw(possible, self.numbers[:, input_ids.shape[1] - self.width], self.temperature, self.top_p)
-        return torch.full_like(scores, -torch.inf).scatter_(1, tokens.unsqueeze(1), 0.0)
+
+def only_drawn(
+    scores: Tensor,
+    known: Tensor,
+    numbers: Tensor,
+    temperature: float,
+    top_p: float,
+    mixture: Callable[[Tensor], Tensor] | None = None,
+) -> Tensor:
+    """scores [rows, head], known [vocabulary], numbers [rows] -> scores [rows, head]: 0 at the token drawn, -∞ elsewhere.
+
+    `mixture` makes the logits [rows, tokens] that are drawn from of the student's, which are -∞ at what may not be drawn.
+    """
+    import torch
+
+    possible = scores[:, : len(known)].masked_fill(~known[: scores.shape[1]], -torch.inf)
+    if mixture is not None:
+        possible = mixture(possible)
+    tokens = draw(possible, numbers, temperature, top_p)
+    return torch.full_like(scores, -torch.inf).scatter_(1, tokens.unsqueeze(1), 0.0)
 
 
 def draw(logits: Tensor, numbers: Tensor, temperature: float = 1.0, top_p: float = 1.0) -> Tensor:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -21,6 +21,12 @@ if TYPE_CHECKING:
     from dskd.trainer import DistillationTrainer, Distiller
 
 Progress = Callable[[dict[str, Any]], None]
+
+# Options that do not change what comes out of a training.
+_NOT_RESULT: Any = {
+    **dict.fromkeys(("checkpoint_steps", "logging_steps", "chunk_tokens", "trackers"), True),
+    "rollouts": {"gpu_memory_utilization"},
+}
 
 
 class TrainingOptions(BaseModel):
@@ -142,7 +148,7 @@ def train(
     request = {
         "method": method,
         "method_options": chosen.options.model_dump(),
-        "options": options.model_dump(exclude={"checkpoint_steps", "logging_steps", "chunk_tokens", "trackers"}),
+        "options": options.model_dump(exclude=_NOT_RESULT),
         "seed": seed,
         "data": preparation_report(data)["content"],
         "processes": int(os.environ.get("WORLD_SIZE", "1")),  # each adds its examples to a step
@@ -232,7 +238,7 @@ def train(
         rollouts.sampler.precision = trainer.accelerator.autocast
         rollouts.gather = gather_object
     start = time.perf_counter()
-    with _hints():
+    with _hints(), nullcontext() if rollouts is None else closing(rollouts.sampler):
         if checkpoint and state.global_step >= state.max_steps:
             # Killed after the last step; another call would train one more.
             trainer._load_from_checkpoint(str(checkpoint))

@@ -384,4 +384,7 @@ def training_options(training: Training) -> dict[str, Any]:
 
 def identity_options(options: Mapping[str, Any]) -> dict[str, Any]:
     """The options of a training that can change what comes out of it."""
-    return {key: value for key, value in options.items() if key not in _NOT_IDENTITY}
+    kept = {key: value for key, value in options.items() if key not in _NOT_IDENTITY}
+    if kept.get("rollouts"):
+        kept["rollouts"] = {k: v for k, v in kept["rollouts"].items() if k != "gpu_memory_utilization"}
+    return kept

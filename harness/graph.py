@@ -146,6 +146,11 @@ class GraphBuilder:
         settings, signal, launch = self.matrix.signal_of(cell.method), None, self._launch_arguments()
         if training["rollouts"] is not None:
             self._check_rollouts(cell.method)
+        elif method.policy == "on":
+            raise InputError(
+                f"{self.artifacts.source}: methods.{cell.method}.training.rollouts: {method_name} learns from the student's own "
+                "text alone; fix: rollouts: {share: 1} there, and teacher_signal: {kind: live}"
+            )
         if teacher is not None:
             self._check_signal(cell.method, options)
             self._check_whole_batches(cell.method, options, training)

@@ -459,6 +459,13 @@ def test_rollouts_need_a_live_teacher_and_methods_that_take_them(
         make_plan(str(write_matrix(tiny)))
     tiny["teacher_signal"] = {"kind": "live"}
     assert make_plan(str(write_matrix(tiny))).to_run
+    identities = []
+    for more in ({}, {"engine": "vllm"}, {"gpu_memory_utilization": 0.5}):
+        tiny["training"]["rollouts"] = {"share": 0.5, **more}
+        (job,) = [job for job in make_plan(str(write_matrix(tiny))).to_run if job.spec.kind == "train"]
+        identities.append(job.spec.outputs[0].identity.hash)
+    assert identities[0] != identities[1]
+    assert identities[0] == identities[2]
     tiny["pairs"][0]["methods"] = ["kd", "sft"]
     with pytest.raises(InputError, match="sft learns from the data's text alone"):
         make_plan(str(write_matrix(tiny)))
@@ -537,3 +544,16 @@ def test_statistics_of_the_teachers_padded_batch_need_a_live_teacher_and_rows_th
         plan_of(tiny)
     tiny["methods"]["as-published"]["training"] = {"packing": False}
     assert plan_of(tiny).to_run
+
+
+def test_a_method_that_learns_from_the_student_s_text_alone_is_told_so_when_it_is_planned(
+    tiny: Content, write_matrix: Callable[[Any], Path]
+) -> None:
+    tiny["pairs"] = [{"teacher": "teacher", "student": "same", "methods": ["minillm"]}]
+    with pytest.raises(
+        InputError, match=r"methods\.minillm\.training\.rollouts: minillm learns from the student's own text alone"
+    ):
+        make_plan(str(write_matrix(tiny)))
+    rollouts = {"training": {"rollouts": {"share": 1.0}}, "teacher_signal": {"kind": "live"}}
+    tiny["methods"] = {"minillm": rollouts}
+    assert make_plan(str(write_matrix(tiny))).to_run
