@@ -21,6 +21,8 @@ _HOME = {
     "DualSpaceProjectors": "dskd.projectors",
     "DIVERGENCES": "dskd.divergences",
     "Example": "dskd.data",
+    "Instruction": "dskd.templates",
+    "Template": "dskd.templates",
     "encode_prompt": "dskd.data",
     "load_examples": "dskd.data",
     "prepare_dataset": "dskd.data",

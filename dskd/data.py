@@ -1,6 +1,7 @@
 """Examples in both tokenizations, aligned once; dskd/collation.py makes batches of them.
 
-A training file holds one JSON object a line with `prompt` and `output`. A response is tokenized as it follows its prompt, ends with
+A training file holds one JSON object a line with `prompt` and `output`, or for models with a template (dskd/templates.py)
+`instruction`, `output` and perhaps `input`. A response is tokenized as it follows its prompt, ends with
 the end-of-sequence token, and is what the labels cover. Both models get the same text; each in its own tokens.
 """
 
@@ -21,30 +22,39 @@ from dskd.errors import InputError
 from dskd.jsonl import read_objects
 from dskd.models import load_tokenizer
 from dskd.string_alignment import align_strings
+from dskd.templates import Instruction, prompt_text, template_of, writes_special_tokens
 from dskd.vocabulary import Vocabulary, share_vocabulary
 
 
 @dataclass(frozen=True)
 class Example:
-    """A prompt as the model sees it, template included, and the response to it."""
+    """A prompt, either as the model sees it or to be put into each model's template, and the response to it."""
 
-    prompt: str
+    prompt: str | Instruction
     response: str
 
 
-def load_examples(path: Path) -> list[Example]:
-    """Read a training file. Raises InputError for a missing or empty file and for a line that is no example, with its number."""
+def load_examples(path: Path, *, instructions: bool = False) -> list[Example]:
+    """Read a training file: whole prompts, or `instructions` for models with a template.
+
+    Raises InputError for a missing or empty file and for a line that is no example, with its number.
+    """
+    asked = "instruction" if instructions else "prompt"
     examples = []
     for number, row in read_objects(path):
-        if not all(isinstance(row.get(key), str) for key in ("prompt", "output")):
-            raise InputError(f"{path}:{number}: prompt and output must be strings; fix: add the missing key")
+        if not all(isinstance(row.get(key), str) for key in (asked, "output")):
+            raise InputError(f"{path}:{number}: {asked} and output must be strings; fix: add the missing key")
         if not row["output"]:
             raise InputError(f"{path}:{number}: output is empty; fix: remove the line or give the response")
-        examples.append(Example(row["prompt"], row["output"]))
+        given = row.get("input") or ""
+        if instructions and not isinstance(given, str):
+            raise InputError(f"{path}:{number}: input must be a string; fix: correct it or leave it out")
+        examples.append(Example(Instruction(row[asked], given) if instructions else row[asked], row["output"]))
     return examples
 
 
 def _encode(tokenizer: Any, text: str, *, special: bool) -> tuple[list[int], list[tuple[int, int]]]:
+    special = special and not writes_special_tokens(tokenizer)
     encoding = tokenizer(text, add_special_tokens=special, return_offsets_mapping=True)
     ids, offsets = encoding["input_ids"], encoding["offset_mapping"]
     if special and len(ids) > 1 and ids[0] == ids[1] == tokenizer.bos_token_id:
@@ -71,8 +81,9 @@ def encode_example(
     The prompt's ids are those of `encode_prompt`, so training and generation agree; the response's are those of `encode_response`.
     None where no tokens stand for exactly the response.
     """
-    prompt = encode_prompt(tokenizer, example.prompt)
-    encoded = encode_response(tokenizer, vocabulary, prompt, example.prompt, example.response)
+    text = prompt_text(tokenizer, example.prompt)
+    prompt = encode_prompt(tokenizer, text)
+    encoded = encode_response(tokenizer, vocabulary, prompt, text, example.response)
     return None if encoded is None else (prompt, *encoded)
 
 
@@ -112,6 +123,17 @@ def text_of_prompt(tokenizer: Any, vocabulary: Vocabulary, prompt: list[int]) ->
             if encode_prompt(tokenizer, candidate) == prompt:
                 return candidate
     return None
+
+
+def has_templates(*tokenizers: Any) -> bool:
+    """Whether these models are given instructions in templates; InputError where some are and some are not."""
+    with_template = [template_of(tokenizer) is not None for tokenizer in tokenizers]
+    if any(with_template) and not all(with_template):
+        have, lack = (tokenizers[with_template.index(which)].name_or_path for which in (True, False))
+        raise InputError(
+            f"{have} has a prompt template and {lack} has none, so no data suits both; fix: give each a template, or neither"
+        )
+    return all(with_template)
 
 
 class PreparationReport(BaseModel):
@@ -211,8 +233,8 @@ def prepare_dataset(
     """
     import datasets
 
-    rows = load_examples(examples)[:limit]
     tokenizers = [load_tokenizer(folder) for folder in (student, teacher) if folder is not None]
+    rows = load_examples(examples, instructions=has_templates(*tokenizers))[:limit]
     vocabularies = [Vocabulary.from_tokenizer(tokenizer) for tokenizer in tokenizers]
     counts = dict.fromkeys(("too_long_student", "too_long_teacher", "not_encodable", "special_tokens"), 0)
     tokens = [0, 0]

@@ -11,8 +11,9 @@ from dskd.data import preparation_report
 from dskd.errors import InputError
 from dskd.heads import check_head
 from dskd.methods.base import Method
+from dskd.mixed_sampling import TeacherMixedSampler
 from dskd.models import load_model, load_tokenizer
-from dskd.rollouts import Rollouts, Side, TransformersSampler
+from dskd.rollouts import Rollouts, Sampler, Side, TransformersSampler
 from dskd.signals import CachedHiddenStates, CachedTopK, LiveTeacher, TeacherSignal, attach, open_signal
 from dskd.trainer import Distiller
 from dskd.vocabulary import Vocabulary, share_vocabulary
@@ -45,18 +46,20 @@ def load_run(
     tokenizer = load_tokenizer(student)
     student_model = load_model(student).to(device)
     student_vocabulary = _vocabulary(student, tokenizer, student_model, report, "student")
-    reader = None  # the teacher as it reads text, where it runs
+    reader = teacher_model = None  # the teacher as it reads text, and its model, where it runs
     given: TeacherSignal | None = None
     shared = None
     if teacher is not None:
         if report["teacher_vocabulary"] is None:
             raise InputError(f"{data}: prepared without a teacher; fix: prepare it with teacher {teacher}")
+        if method.teacher_statistics:
+            _require_whole_batches(method, signal, packing=options.packing)
         if signal is None:
-            model = load_model(teacher, options.dtype).to(device)
+            teacher_model = model = load_model(teacher, options.dtype).to(device)
             teacher_tokenizer = load_tokenizer(teacher)
             teacher_vocabulary = _vocabulary(teacher, teacher_tokenizer, model, report, "teacher")
             reader = Side(teacher_tokenizer, Vocabulary.from_tokenizer(teacher_tokenizer), _positions(model))
-            given = LiveTeacher(model, teacher_vocabulary.size)
+            given = LiveTeacher(model, teacher_vocabulary.size, statistics=method.teacher_statistics)
             if options.packing:
                 _require_packing(teacher, model)
         else:
@@ -93,7 +96,9 @@ def load_run(
     assert reader is not None
     assert shared is not None
     if method.pairing == "string":
-        raise InputError(f"{method.name}: upstream_parity knows no rollouts; fix: leave one of the two out")
+        raise InputError(
+            f"{method.name}: string_alignment of upstream_parity knows no rollouts; fix: leave one of the two out"
+        )
     positions = _positions(student_model)
     longest = max(dataset["student_prompt_length"])
     if positions is not None and longest + options.rollouts.max_new_tokens > positions:
@@ -101,13 +106,24 @@ def load_run(
             f"{student}: the model has {positions} positions, but the longest prompt {longest} tokens; "
             f"fix: set rollouts.max_new_tokens to {max(positions - longest, 1)} or less, or leave out long prompts"
         )
+    sampled = (student_model, student_vocabulary, tokenizer.eos_token_id, options.rollouts)
+    sampler: Sampler
+    if method.teacher_mix:
+        sampler = TeacherMixedSampler(student_model, teacher_model, *sampled[1:], method.teacher_mix)
+    elif options.rollouts.engine == "vllm":
+        from dskd.vllm_rollouts import VllmSampler
+
+        sampler = VllmSampler(*sampled, length=longest + options.rollouts.max_new_tokens, dtype=options.dtype)
+    else:
+        sampler = TransformersSampler(*sampled)
     rollouts = Rollouts(
         options.rollouts,
-        TransformersSampler(student_model, student_vocabulary, tokenizer.eos_token_id, options.rollouts),
+        sampler,
         Side(tokenizer, Vocabulary.from_tokenizer(tokenizer), positions),
         reader,
         same_vocabulary=shared.same,
         seed=seed,
+        keeps_data=method.keeps_data,
     )
     return dataset.add_column("example", range(len(dataset))), tokenizer, distiller, rollouts
 
@@ -121,6 +137,18 @@ def _require_packing(folder: Path, model: Any) -> None:
         raise InputError(
             f"{folder}: this model sees from one packed example into another; fix: train with packing: false, or on "
             "attention that is told where examples begin (sdpa)"
+        )
+
+
+def _require_whole_batches(method: Method, signal: Path | None, *, packing: bool) -> None:
+    if signal is not None:
+        raise InputError(
+            f"{signal}: keeps labelled tokens alone, but upstream_parity of {method.name} takes prompt and padding in; "
+            "fix: teacher_signal: {kind: live}, or leave upstream_parity out"
+        )
+    if packing:
+        raise InputError(
+            f"packing: packed rows have not the padding that upstream_parity of {method.name} takes in; fix: packing: false"
         )
 
 

@@ -14,12 +14,16 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
+from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from dskd.errors import InputError
+from dskd.replay import Choice, Replay, ReplayOptions, ReplayReport
+from dskd.vllm_setup import INSTALL
 
 if TYPE_CHECKING:
     import numpy as np
@@ -29,7 +33,7 @@ if TYPE_CHECKING:
     from dskd.vocabulary import Vocabulary
 
 # Prompts that are continued together, of like length: enough to keep a device busy, and few enough for their keys and values.
-_TOGETHER = 64
+TOGETHER = 64
 
 
 class RolloutOptions(BaseModel):
@@ -43,6 +47,23 @@ class RolloutOptions(BaseModel):
     top_p: float = Field(1.0, gt=0.0, le=1.0, description="sample from the most probable tokens that hold this share")
     max_new_tokens: int = Field(128, gt=0, description="where a sample is cut; nothing is then supervised as its end")
     engine: Literal["transformers", "vllm"] = "transformers"
+    replay: ReplayOptions | None = Field(
+        None, description="keep the student's texts and draw them again; by default each is trained on once"
+    )
+
+    @model_validator(mode="after")
+    def _one_share(self) -> RolloutOptions:
+        adaptive = self.replay is not None and self.replay.schedule == "adaptive"
+        if adaptive and "share" in self.model_fields_set and self.share != 0.5:
+            raise ValueError("give either share or the adaptive schedule, whose threshold stands for it")
+        return self
+
+    gpu_memory_utilization: float = Field(
+        0.3,
+        gt=0.0,
+        lt=1.0,
+        description="the share of a GPU's memory for vLLM, with weights of its own; no part of an identity",
+    )
 
 
 class RolloutReport(BaseModel):
@@ -53,6 +74,7 @@ class RolloutReport(BaseModel):
     ended_share: float | None = Field(description="of the samples, those that ended before max_new_tokens")
     left_out: dict[str, int] = Field(description="samples not used, by reason; the data's example stood in for each")
     seconds: float = Field(description="spent sampling, a part of train_seconds")
+    replay: ReplayReport | None = Field(None, description="texts that were drawn again; null where none were kept")
 
 
 # Why a sample is not used. `no prompt`: at most a single token stands before the labels, and without a begin token nobody knows
@@ -62,6 +84,8 @@ REASONS = ("no prompt", "not text", "special token", "not encodable", "too long"
 
 # In what is logged, beside `rollouts` and `rollout_seconds`: means over the samples of this process.
 PROGRESS = {"rollout_length": "tokens", "rollout_ended": "ended"}
+# The same for texts that are drawn again: how many this process has, φ, and the last loss on the held-out examples.
+REPLAY_PROGRESS = ("rollouts_replayed", "rollout_threshold", "validation_loss")
 
 
 class Sample(NamedTuple):
@@ -79,8 +103,16 @@ class Sampler(Protocol):
 
     precision: Callable[[], Any]
 
+    def update(self) -> None:
+        """Called before the samples of each step: the student's weights have changed."""
+        ...
+
     def sample(self, prompts: Sequence[list[int]], numbers: np.ndarray) -> list[Sample]:
         """A sample for each prompt, of at most as many tokens as `numbers` [prompts, tokens] has, uniform in [0, 1), one each."""
+        ...
+
+    def close(self) -> Any:
+        """Called when nothing more is to be sampled."""
         ...
 
 
@@ -100,14 +132,31 @@ def check_rollouts(method: Method, options: RolloutOptions | None, *, cached: bo
         raise InputError(
             f"rollouts: {method.name} learns from the student's own text alone; fix: set share to 1 and start_epoch to 0"
         )
+    if method.policy == "on" and options.replay is not None:
+        raise InputError(
+            f"rollouts.replay: {method.name} learns from what the student writes as it is now; fix: remove replay"
+        )
+    if method.policy == "on" and (options.temperature != 1.0 or options.top_p != 1.0):
+        raise InputError(
+            f"rollouts: {method.name} learns from text that has the probability it is sampled with; "
+            "fix: set temperature and top_p to 1"
+        )
     if cached:
         raise InputError(
             "rollouts: a cached signal says nothing about text that is not written yet; "
             "fix: use the teacher itself (teacher_signal: {kind: live})"
         )
-    if options.engine == "vllm":
-        # It would be another Sampler, to which the weights are handed on before each step.
-        raise InputError("rollouts.engine: vllm is not implemented; fix: set it to transformers")
+    if options.engine == "vllm" and method.teacher_mix:
+        raise InputError(
+            f"rollouts.engine: {method.name} samples from the teacher too, which vllm does not; fix: set it to transformers"
+        )
+    require_engine(options)
+
+
+def require_engine(options: RolloutOptions) -> None:
+    """InputError where what samples is not installed."""
+    if options.engine == "vllm" and find_spec("vllm") is None:
+        raise InputError(f"rollouts.engine: vLLM is not installed; fix: set it to transformers, or {INSTALL}")
 
 
 @dataclass(frozen=True)
@@ -135,22 +184,29 @@ class Rollouts:
         *,
         same_vocabulary: bool,
         seed: int,
+        keeps_data: bool = False,
         path: Path | None = None,
     ) -> None:
         self.options = options
         self.path = path
         self.seconds = 0.0
-        self.counts: Counter[str] = Counter()  # samples, tokens, ended, and the reasons of those left out
+        # samples, tokens, ended, and the reasons of those left out; with replay: written, replayed, data
+        self.counts: Counter[str] = Counter()
         self.sampler = sampler
+        self.replay = None if options.replay is None else Replay(options.replay, options.share)
+        # The rows of all processes from those of this one; every process calls it at every step.
+        self.gather: Callable[[list[dict[str, Any]]], list[dict[str, Any]]] = list
         self._student = student
         self._teacher = teacher
         self._same = same_vocabulary
         self._seed = seed
+        self._keeps_data = keeps_data
 
     def take(self, batches: Sequence[Sequence[dict[str, Any]]], *, epoch: int, step: int) -> list[list[dict[str, Any]]]:
         """Rows of a prepared dataset, each with its number as `example`: some as they are, some with a sample for a response.
 
-        `batches` are those of one optimizer step, all of which have the same weights. Each row says whether it is `sampled`.
+        With `keeps_data`, every row is there as it is, and those with a sample come after them. `batches` are those of one
+        optimizer step, all of which have the same weights. Each row says whether it is `sampled`.
         """
         from dskd.collation import SAMPLED
 
@@ -158,15 +214,18 @@ class Rollouts:
         rows = [{**row, SAMPLED: False} for batch in batches for row in batch]
         chosen: list[int] = []
         numbers: list[np.ndarray] = []
+        again: dict[int, float] = {}  # rows that get a text of the buffer, and the number that it is drawn by
         for k, row in enumerate(rows):
-            drawn = self._drawn(epoch, row["example"])
-            if drawn is None:
-                continue
-            if self._has_prompt(row):
+            choice, source = self._choice(epoch, row["example"], step)
+            if choice == "write" and self._has_prompt(row):
                 chosen.append(k)
-                numbers.append(drawn)
-            else:
+                numbers.append(source.random(self.options.max_new_tokens))
+                if self.replay is not None and not self.replay.adaptive:
+                    again[k] = source.random()
+            elif choice == "write":
                 self.counts["no prompt"] += 1
+            elif choice == "replay":
+                again[k] = source.random()
         records = []
         for k, sample in zip(chosen, self._samples([rows[k] for k in chosen], numbers), strict=True):
             text, replaced = self._row(rows[k], sample)
@@ -187,24 +246,54 @@ class Rollouts:
                 }
             )
         self._write(records)
+        if self.replay is not None:
+            self._take_again(self.replay, rows, again)
         self.seconds += time.perf_counter() - start
         rest = iter(rows)
-        return [[next(rest) for _ in batch] for batch in batches]
+        taken = [[next(rest) for _ in batch] for batch in batches]
+        if not self._keeps_data:
+            return taken
+        kept = [[{**row, SAMPLED: False} for row in batch] for batch in batches]
+        return [own + [row for row in batch if row[SAMPLED]] for own, batch in zip(kept, taken, strict=True)]
+
+    def _take_again(self, replay: Replay, rows: list[dict[str, Any]], again: dict[int, float]) -> None:
+        """Keep what was written, and put texts of the buffer in their places."""
+        from dskd.collation import SAMPLED
+
+        written = [row for row in rows if row[SAMPLED]]
+        if not replay.adaptive:  # what is drawn may be what was just written
+            replay.keep(self.gather(written))
+        drawn = {k: replay.draw(number) for k, number in again.items()}
+        if replay.adaptive:
+            replay.keep(self.gather(written))
+        for k, row in drawn.items():
+            if row is not None:
+                rows[k] = row
+                self.counts["replayed"] += 1
+        sampled = sum(row[SAMPLED] for row in rows)
+        replayed = sum(row is not None for row in drawn.values())
+        self.counts.update(written=sampled - replayed, data=len(rows) - sampled)
 
     def progress(self) -> dict[str, float]:
         """How many samples this process has by now, and what they are like."""
         samples = self.counts["samples"]
         means = {name: self.counts[key] / max(samples, 1) for name, key in PROGRESS.items()}
+        if self.replay is not None:
+            known = self.counts["replayed"], self.replay.threshold, *self.replay.validation_losses[-1:]
+            means |= dict(zip(REPLAY_PROGRESS, known, strict=False))
         return {"rollouts": samples, "rollout_seconds": self.seconds, **means}
 
-    def _drawn(self, epoch: int, example: int) -> np.ndarray | None:
-        """The numbers that an example's sample takes, one a token; None where it is not sampled."""
+    def _choice(self, epoch: int, example: int, step: int) -> tuple[Choice, np.random.Generator]:
+        """What an example gets, and its random source, of which the first number decided that."""
         import numpy as np
 
         source = np.random.default_rng(np.random.SeedSequence([self._seed, epoch, example]))
-        if source.random() >= self.options.share or epoch < self.options.start_epoch:
-            return None
-        return source.random(self.options.max_new_tokens)
+        number = source.random()
+        if epoch < self.options.start_epoch:
+            return "data", source
+        if self.replay is not None:
+            return self.replay.choose(number, step), source
+        return "write" if number < self.options.share else "data", source
 
     def _has_prompt(self, row: dict[str, Any]) -> bool:
         """Whether the tokens before the labels are a prompt; without one, the first of the response stands there."""
@@ -217,12 +306,21 @@ class Rollouts:
     def _samples(self, rows: Sequence[dict[str, Any]], numbers: Sequence[np.ndarray]) -> list[Sample]:
         import numpy as np
 
+        from dskd.mixed_sampling import TeacherMixedSampler
+
         prompts = [list(row["student_ids"][: row["student_prompt_length"]]) for row in rows]
         order = sorted(range(len(rows)), key=lambda k: -len(prompts[k]))
         found: dict[int, Sample] = {}
-        for first in range(0, len(order), _TOGETHER):
-            part = order[first : first + _TOGETHER]
-            samples = self.sampler.sample([prompts[k] for k in part], np.stack([numbers[k] for k in part]))
+        if rows:
+            self.sampler.update()
+        for first in range(0, len(order), TOGETHER):
+            part = order[first : first + TOGETHER]
+            given, drawn = [prompts[k] for k in part], np.stack([numbers[k] for k in part])
+            if isinstance(self.sampler, TeacherMixedSampler):
+                own = [list(rows[k]["teacher_ids"][: rows[k]["teacher_prompt_length"]]) for k in part]
+                samples = self.sampler.sample_mixed(given, own, drawn)
+            else:
+                samples = self.sampler.sample(given, drawn)
             found.update(zip(part, samples, strict=True))
         return [found[k] for k in range(len(rows))]
 
@@ -324,12 +422,26 @@ class TransformersSampler:
         self.precision: Callable[[], Any] = nullcontext
         self._student = student
         self._end = end
-        self._stops = sorted({end} | vocabulary.special_ids)
-        self._known = [bool(piece) for piece in vocabulary.written]
-        self._known[end] = True
+        self._stops = stop_tokens(vocabulary, end)
+        self._known = possible_tokens(vocabulary, end)
         self._options = options
 
+    def update(self) -> None:
+        pass
+
+    def close(self) -> None:
+        pass
+
     def sample(self, prompts: Sequence[list[int]], numbers: np.ndarray) -> list[Sample]:
+        return self.continued(prompts, numbers)
+
+    def continued(
+        self,
+        prompts: Sequence[list[int]],
+        numbers: np.ndarray,
+        mixture: Callable[[Tensor, Tensor], Tensor] | None = None,
+    ) -> list[Sample]:
+        """Samples by the student, or by a mixture: (ids so far, the student's logits [rows, vocabulary]) -> logits."""
         import torch
         from transformers import GenerationConfig
 
@@ -345,6 +457,7 @@ class TransformersSampler:
             torch.tensor(self._known, device=device),
             self._options.temperature,
             self._options.top_p,
+            mixture,
         )
         config = GenerationConfig(
             do_sample=False,  # what is to be drawn, the processor has drawn
@@ -366,24 +479,31 @@ class TransformersSampler:
         return Sample(ids[: stop + 1], ended=ids[stop] == self._end)
 
 
+def stop_tokens(vocabulary: Vocabulary, end: int) -> list[int]:
+    """The ids that end a sample."""
+    return sorted({end} | vocabulary.special_ids)
+
+
+def possible_tokens(vocabulary: Vocabulary, end: int) -> list[bool]:
+    """By id, whether it may be drawn."""
+    return [bool(piece) or k == end for k, piece in enumerate(vocabulary.written)]
+
+
 @contextmanager
 def _generating(model: Any) -> Iterator[None]:
     """The model for generation: no dropout, not compiled (every length would be compiled anew), none of its own sampling rules."""
-    import torch
     from transformers import GenerationConfig
 
-    training = [module for module in model.modules() if module.training]
+    from dskd.validation import evaluating
+
     own = model.generation_config
-    model.eval()
     # `generate` would fill in what ours leaves open, such as a repetition penalty.
     model.generation_config = GenerationConfig()
     try:
-        with torch.compiler.set_stance("force_eager"):
+        with evaluating(model):
             yield
     finally:
         model.generation_config = own
-        for module in training:
-            module.training = True
 
 
 @dataclass(frozen=True)
@@ -395,14 +515,33 @@ class _Choose:
     known: Tensor  # [vocabulary]
     temperature: float
     top_p: float
+    mixture: Callable[[Tensor, Tensor], Tensor] | None = None
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
-        import torch
+        numbers = self.numbers[:, input_ids.shape[1] - self.width]
+        mixture = None if self.mixture is None else partial(self.mixture, input_ids)
+        return only_drawn(scores, self.known, numbers, self.temperature, self.top_p, mixture)
 
-        size = len(self.known)
-        possible = scores[:, :size].masked_fill(~self.known[: scores.shape[1]], -torch.inf)
-        tokens = draw(possible, self.numbers[:, input_ids.shape[1] - self.width], self.temperature, self.top_p)
-        return torch.full_like(scores, -torch.inf).scatter_(1, tokens.unsqueeze(1), 0.0)
+
+def only_drawn(
+    scores: Tensor,
+    known: Tensor,
+    numbers: Tensor,
+    temperature: float,
+    top_p: float,
+    mixture: Callable[[Tensor], Tensor] | None = None,
+) -> Tensor:
+    """scores [rows, head], known [vocabulary], numbers [rows] -> scores [rows, head]: 0 at the token drawn, -∞ elsewhere.
+
+    `mixture` makes the logits [rows, tokens] that are drawn from of the student's, which are -∞ at what may not be drawn.
+    """
+    import torch
+
+    possible = scores[:, : len(known)].masked_fill(~known[: scores.shape[1]], -torch.inf)
+    if mixture is not None:
+        possible = mixture(possible)
+    tokens = draw(possible, numbers, temperature, top_p)
+    return torch.full_like(scores, -torch.inf).scatter_(1, tokens.unsqueeze(1), 0.0)
 
 
 def draw(logits: Tensor, numbers: Tensor, temperature: float = 1.0, top_p: float = 1.0) -> Tensor:

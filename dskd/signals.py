@@ -104,14 +104,19 @@ class TeacherSignal(ABC):
 
 
 class LiveTeacher(TeacherSignal):
-    """The frozen model itself, run on every batch. `size` is the number of its real tokens."""
+    """The frozen model itself, run on every batch. `size` is the number of its real tokens.
 
-    def __init__(self, model: Any, size: int) -> None:
+    With `statistics` a batch gets, of all positions of its padded rows, prompt and padding included, teacher_positions, how many
+    there are, in the memory of the CPU, and teacher_hidden_deviation, the standard deviation of their hidden states.
+    """
+
+    def __init__(self, model: Any, size: int, *, statistics: bool = False) -> None:
         super().__init__()
         self._model = model.requires_grad_(False).eval()
         self.head = output_head(model, size).detach()
         self.embedding = model.get_input_embeddings().weight.detach()
         self._examples: Tensor | int = 0
+        self._statistics = statistics
 
     @property
     def examples(self) -> int:
@@ -129,7 +134,11 @@ class LiveTeacher(TeacherSignal):
                 batch.get("teacher_attention_mask"),
                 batch["teacher_position_ids"],
             )
-            return {**batch, "teacher_hidden": hidden.flatten(0, 1)[labelled]}
+            found = {"teacher_hidden": hidden.flatten(0, 1)[labelled]}
+            if self._statistics:
+                found["teacher_positions"] = torch.tensor(batch["teacher_input_ids"].numel())
+                found["teacher_hidden_deviation"] = hidden.float().std()
+            return batch | found
 
 
 class _CachedSignal(TeacherSignal):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +22,12 @@ from dskd.heads import Head, final_hidden_states, output_head, whole_output_head
 from dskd.methods.base import LabelledTokens, Method, Term
 from dskd.rollouts import Rollouts
 from dskd.signals import TeacherSignal
+from dskd.validation import cross_entropy_sums, evaluating
 from dskd.vocabulary import SharedVocabulary
 
 # In a folder of its own: vLLM takes every *.safetensors beside a model's weights for a part of them.
 PROJECTORS = Path("projectors") / "projectors.safetensors"
+REPLAY = "replay.json"  # in a checkpoint: the student's texts that may be drawn again, and how often they are
 
 
 class Distiller(nn.Module):
@@ -54,7 +56,7 @@ class Distiller(nn.Module):
         self.fused = fused and method.per_token
         self.chunk_tokens = chunk_tokens
         self.figures: dict[str, Term] = {}  # of the last forward, of this process
-        self._student_size = student_size
+        self.student_size = student_size
         # The layers that FSDP spreads one by one; accelerate asks the outermost module for them.
         self._no_split_modules = getattr(student, "_no_split_modules", None)
         self.projectors = method.prepare(self.whole_student_head(), self.teacher_head, shared)
@@ -66,7 +68,7 @@ class Distiller(nn.Module):
 
     def whole_student_head(self) -> Head:
         """The live head outside the forward, gathered where its weights are spread over processes; without gradient."""
-        return whole_output_head(self.student, self._student_size)
+        return whole_output_head(self.student, self.student_size)
 
     def gradient_checkpointing_enable(self, **arguments: Any) -> None:
         self.student.gradient_checkpointing_enable(**arguments)
@@ -87,7 +89,33 @@ class Distiller(nn.Module):
         if self.method.embeddings:
             given["student_embedding"] = self.student.get_input_embeddings().weight.detach()
             given["teacher_embedding"] = self.signal.embedding if self.signal is not None else None
+        if self.method.teacher_statistics:
+            given["notes"] = {name: batch[name] for name in _STATISTICS if name in batch}
         return LabelledTokens(head, student_hidden, batch["student_labels"], self.teacher_head, **given)
+
+    @torch.no_grad()
+    def score(
+        self, batches: Sequence[dict[str, Tensor]], total: Callable[[Tensor], Tensor] = lambda sums: sums
+    ) -> None:
+        """Put what the method wants to know of all micro-batches of a step into them; `total` adds up over processes."""
+        if not self.method.scored or not batches:
+            return
+        head = self.whole_student_head()
+        with evaluating(self.student):
+            hidden = [self.labelled_hidden(batch) for batch in batches]
+        tokens = [self._tokens(batch, head, states) for batch, states in zip(batches, hidden, strict=True)]
+        for batch, scores in zip(batches, self.method.scores(tokens, total), strict=True):
+            batch["student_scores"] = scores
+
+    def labelled_hidden(self, batch: dict[str, Tensor]) -> Tensor:
+        """What enters the student's head at the labelled tokens [tokens, hidden]."""
+        hidden = final_hidden_states(
+            self.student,
+            batch["student_input_ids"],
+            batch.get("student_attention_mask"),
+            batch["student_position_ids"],
+        )
+        return hidden.flatten(0, 1)[batch["student_labelled"]]
 
     def counts(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         """The counts of a micro-batch's terms. They depend on the teacher, the projectors and the student's head alone."""
@@ -99,14 +127,9 @@ class Distiller(nn.Module):
         self, batch: dict[str, Tensor], totals: dict[str, Tensor] | None = None
     ) -> tuple[Tensor, dict[str, tuple[Tensor, Tensor]]]:
         """(loss, {term: (sum, total count)}); `totals` are the counts of the whole step, by default those of this batch."""
-        hidden = final_hidden_states(
-            self.student,
-            batch["student_input_ids"],
-            batch.get("student_attention_mask"),
-            batch["student_position_ids"],
-        )
-        head = output_head(self.student, self._student_size)
-        tokens = self._tokens(batch, head, hidden.flatten(0, 1)[batch["student_labelled"]])
+        hidden = self.labelled_hidden(batch)
+        head = output_head(self.student, self.student_size)
+        tokens = self._tokens(batch, head, hidden)
         self.figures = tokens.figures
         if self.fused and len(tokens.student_labels) > chunk_size(tokens, self.chunk_tokens):
             parameters = [] if self.projectors is None else list(self.projectors.parameters())
@@ -132,11 +155,13 @@ _FROM_BATCH = (
     "teacher_top_k_ids",
     "teacher_top_k_log_probabilities",
     "student_sampled",
+    "student_scores",
     "student_sizes",
     "teacher_sizes",
     "student_groups",
     "teacher_groups",
 )
+_STATISTICS = ("teacher_positions", "teacher_hidden_deviation")
 # What stays in the memory of the CPU, where a step may read it without waiting for a device.
 _ON_HOST = ("teacher_rows", "student_size", "teacher_size", "student_sizes", "teacher_sizes")
 _PAIRS = (
@@ -156,7 +181,8 @@ class _Batches(DataLoader[Any]):
 class DistillationTrainer(Trainer):
     """Trains a `Distiller`; saves its student as an ordinary model folder with its tokenizer, projectors beside it.
 
-    With `rollouts`, some of the examples of each step get a response of the student's own before the step's tokens are counted.
+    With `rollouts`, some of the examples of each step get a response of the student's own before the step's tokens are counted;
+    `validation` are the rows on which its schedule measures the student, where it does.
     """
 
     model: Distiller
@@ -168,12 +194,14 @@ class DistillationTrainer(Trainer):
         batches: EpochBatches,
         projector_learning_rate: float,
         rollouts: Rollouts | None = None,
+        validation: Any = None,
         **options: Any,
     ) -> None:
         super().__init__(model, *arguments, **options)
         self.batches = batches
         self.projector_learning_rate = projector_learning_rate
         self.rollouts = rollouts
+        self.validation = validation
         # The loss is normalised over the whole step; the trainer must not divide it again.
         self.model_accepts_loss_kwargs = True
         self._sums: dict[str, list[Tensor]] = {}
@@ -201,12 +229,16 @@ class DistillationTrainer(Trainer):
         """All micro-batches of an optimizer step with the teacher's hidden states, and the counts of the whole step."""
         given = [batch for _, batch in zip(range(num_batches), epoch_iterator, strict=False)]
         if self.rollouts is not None:
-            rows = self.rollouts.take(given, epoch=self.batches.epoch, step=self.state.global_step + 1)
+            step = self.state.global_step + 1
+            self._validate(step)
+            rows = self.rollouts.take(given, epoch=self.batches.epoch, step=step)
             given = [self.data_collator(batch) for batch in rows]
         batches = [self._prepare_inputs(batch) for batch in given]
         distiller: Distiller = self.accelerator.unwrap_model(self.model)
         distiller.method.begin_step(distiller.whole_student_head())
         batches = [distiller.look_up(batch) for batch in batches]
+        with self.accelerator.autocast():
+            distiller.score(batches, lambda sums: self.accelerator.reduce(sums, "sum"))
         self.tokens_seen += sum(int(batch["student_size"]) for batch in batches)
         self.places_seen += sum(batch["student_input_ids"].numel() for batch in batches)
         if len(batches) == 1 and self.accelerator.num_processes == 1:
@@ -218,6 +250,27 @@ class DistillationTrainer(Trainer):
             reduced = self.accelerator.reduce(torch.stack(list(totals.values())), "sum")
             totals = dict(zip(totals, reduced.unbind(), strict=True))
         return batches, totals
+
+    def _validate(self, step: int) -> None:
+        """Measure the student on the held-out examples before step `step`, where the schedule of its text asks for it."""
+        replay = self.rollouts.replay if self.rollouts is not None else None
+        if replay is None:
+            return
+        replay.steps = self.state.max_steps
+        epoch = self.batches.epoch
+        if replay.validation_is_due(step, epoch):
+            replay.validated(self.validation_loss(), step, epoch)
+
+    def validation_loss(self) -> float:
+        """Cross entropy a token on all rows of `validation`, shared among the processes, each of which gets the same number."""
+        own = range(self.args.process_index, len(self.validation), self.args.world_size)
+        size = self.args.per_device_train_batch_size
+        parts = ([self.validation[k] for k in own[first : first + size]] for first in range(0, len(own), size))
+        batches = (self._prepare_inputs(self.data_collator(rows)) for rows in parts)
+        with self.accelerator.autocast():
+            sums = cross_entropy_sums(self.accelerator.unwrap_model(self.model), batches, self.args.device)
+        total, count = self.accelerator.reduce(sums, "sum").tolist()
+        return total / count
 
     def compute_loss(
         self, model: nn.Module, inputs: dict[str, Tensor], return_outputs: bool = False, num_items_in_batch: Any = None
@@ -292,6 +345,8 @@ class DistillationTrainer(Trainer):
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Tensor] | None = None) -> None:
         folder = Path(output_dir or str(self.args.output_dir))
         save_student(self.accelerator.unwrap_model(self.model), self.processing_class, folder, state=state_dict)
+        if self.rollouts is not None and self.rollouts.replay is not None:
+            self.rollouts.replay.save(folder / REPLAY)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
         folder = Path(resume_from_checkpoint)
@@ -304,6 +359,8 @@ class DistillationTrainer(Trainer):
             _load_whole(student, saved.state_dict())
         if self.model.projectors is not None:
             _load_whole(self.model.projectors, load_file(folder / PROJECTORS))
+        if self.rollouts is not None and self.rollouts.replay is not None:
+            self.rollouts.replay.load(folder / REPLAY)
 
 
 def _load_whole(module: nn.Module, state: dict[str, Tensor]) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -13,13 +13,20 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from dskd.adapters import LoraOptions
 from dskd.errors import InputError, TrainingFailed, is_disk_full, is_out_of_memory
-from dskd.rollouts import PROGRESS, REASONS, RolloutOptions, RolloutReport, Rollouts, check_rollouts
+from dskd.replay import Replay, ReplayReport, held_out
+from dskd.rollouts import PROGRESS, REASONS, REPLAY_PROGRESS, RolloutOptions, RolloutReport, Rollouts, check_rollouts
 from dskd.run_folder import RunFolder
 
 if TYPE_CHECKING:
     from dskd.trainer import DistillationTrainer, Distiller
 
 Progress = Callable[[dict[str, Any]], None]
+
+# Options that do not change what comes out of a training.
+_NOT_RESULT: Any = {
+    **dict.fromkeys(("checkpoint_steps", "logging_steps", "chunk_tokens", "trackers"), True),
+    "rollouts": {"gpu_memory_utilization"},
+}
 
 
 class TrainingOptions(BaseModel):
@@ -123,6 +130,7 @@ def train(
     """
     import torch
     import transformers
+    from accelerate.utils import gather_object
     from transformers import TrainerState, TrainingArguments, set_seed
 
     from dskd import methods
@@ -140,7 +148,7 @@ def train(
     request = {
         "method": method,
         "method_options": chosen.options.model_dump(),
-        "options": options.model_dump(exclude={"checkpoint_steps", "logging_steps", "chunk_tokens", "trackers"}),
+        "options": options.model_dump(exclude=_NOT_RESULT),
         "seed": seed,
         "data": preparation_report(data)["content"],
         "processes": int(os.environ.get("WORLD_SIZE", "1")),  # each adds its examples to a step
@@ -190,11 +198,12 @@ def train(
             seed=seed,
             device=device,
         )
+    dataset, validation = _held_out(dataset, options, data)
     distiller.student.config.use_cache = False
     main = arguments.process_index == 0
     if main:
         folder.begin(request)
-    lengths = _lengths(dataset, options)
+    lengths = _lengths(dataset, options, chosen.keeps_data)
     trainer = DistillationTrainer(
         model=distiller,
         args=arguments,
@@ -203,6 +212,7 @@ def train(
         processing_class=tokenizer,
         projector_learning_rate=options.projector_learning_rate,
         rollouts=rollouts,
+        validation=validation,
         batches=EpochBatches(
             lengths,
             seed=seed,
@@ -226,8 +236,9 @@ def train(
     if rollouts is not None:
         rollouts.path = folder.rollouts(arguments.process_index, resumed)
         rollouts.sampler.precision = trainer.accelerator.autocast
+        rollouts.gather = gather_object
     start = time.perf_counter()
-    with _hints():
+    with _hints(), nullcontext() if rollouts is None else closing(rollouts.sampler):
         if checkpoint and state.global_step >= state.max_steps:
             # Killed after the last step; another call would train one more.
             trainer._load_from_checkpoint(str(checkpoint))
@@ -279,7 +290,7 @@ def _rollout_report(trainer: DistillationTrainer, rollouts: Rollouts) -> Rollout
     """What was sampled by all processes."""
     import torch
 
-    names = ("samples", "tokens", "ended", *REASONS)
+    names = ("samples", "tokens", "ended", "written", "replayed", "data", *REASONS)
     own = torch.tensor([[rollouts.counts[name] for name in names]], device=trainer.args.device)
     total = dict(zip(names, trainer.accelerator.gather(own).sum(0).tolist(), strict=True))
     samples = total["samples"]
@@ -289,7 +300,32 @@ def _rollout_report(trainer: DistillationTrainer, rollouts: Rollouts) -> Rollout
         ended_share=total["ended"] / samples if samples else None,
         left_out={name: total[name] for name in REASONS if total[name]},
         seconds=rollouts.seconds,
+        replay=None if rollouts.replay is None else _replay_report(rollouts.replay, total),
     )
+
+
+def _replay_report(replay: Replay, total: dict[str, int]) -> ReplayReport:
+    of_student = total["written"] + total["replayed"]
+    return ReplayReport(
+        written=total["written"],
+        replayed=total["replayed"],
+        replayed_share=total["replayed"] / of_student if of_student else None,
+        data=total["data"],
+        threshold=replay.threshold if replay.adaptive else None,
+        validation_losses=replay.validation_losses,
+    )
+
+
+def _held_out(dataset: Any, options: TrainingOptions, data: Path) -> tuple[Any, Any]:
+    """(examples to train on, examples to validate on or None) where the schedule of the student's text follows a loss."""
+    replay = options.rollouts.replay if options.rollouts is not None else None
+    if replay is None or replay.schedule != "adaptive":
+        return dataset, None
+    if len(dataset) < 2:
+        raise InputError(f"{data}: a single example, none of which can be held out; fix: remove rollouts.replay")
+    kept = held_out(len(dataset), replay.validation_share)
+    rest = sorted(set(range(len(dataset))) - set(kept))
+    return dataset.select(rest), dataset.select(kept)
 
 
 def _check_processes(trainer: DistillationTrainer, options: TrainingOptions) -> None:
@@ -337,8 +373,11 @@ _DISK_FULL = (
 )
 
 
-def _lengths(dataset: Any, options: TrainingOptions) -> Any:
-    """Tokens of each example, of the longer side [examples]; as many as a sample may have where the student writes, too."""
+def _lengths(dataset: Any, options: TrainingOptions, keeps_data: bool) -> Any:
+    """Tokens of each example, of the longer side [examples]; as many as a sample may have where the student writes, too.
+
+    Twice as many where both are in a batch.
+    """
     import numpy as np
     import pyarrow.compute as compute
 
@@ -346,8 +385,11 @@ def _lengths(dataset: Any, options: TrainingOptions) -> Any:
     sides = [name for name in ("student_ids", "teacher_ids") if name in dataset.column_names]
     lengths = [compute.list_value_length(columns[name]).to_numpy() for name in sides]
     if options.rollouts is not None and options.batch_tokens is not None:
-        lengths.append(columns["student_prompt_length"].to_numpy() + options.rollouts.max_new_tokens)
-    return np.max(lengths, axis=0)
+        prompts = columns["student_prompt_length"].to_numpy()
+        if options.rollouts.replay is not None:  # a text of any example may stand in for it
+            prompts = np.full_like(prompts, prompts.max())
+        lengths.append(prompts + options.rollouts.max_new_tokens)
+    return np.max(lengths, axis=0) * (2 if options.rollouts is not None and keeps_data else 1)
 
 
 def _installed(trackers: tuple[str, ...]) -> tuple[str, ...]:
@@ -361,7 +403,16 @@ def _installed(trackers: tuple[str, ...]) -> tuple[str, ...]:
 
 
 def _last_losses(trainer: DistillationTrainer) -> dict[str, float | None]:
-    skipped = {"epoch", "step", "grad_norm", "learning_rate", "rollouts", "rollout_seconds", *PROGRESS}
+    skipped = {
+        "epoch",
+        "step",
+        "grad_norm",
+        "learning_rate",
+        "rollouts",
+        "rollout_seconds",
+        *PROGRESS,
+        *REPLAY_PROGRESS,
+    }
     for entry in reversed(trainer.state.log_history):
         if "loss" in entry:
             return {name: value for name, value in entry.items() if name not in skipped}

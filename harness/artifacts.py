@@ -13,6 +13,7 @@ from typing import Any
 
 from dskd.errors import InputError
 from dskd.jsonl import read_object
+from dskd.templates import KEY, Template
 from harness.identity import CODE_VERSIONS, FileHashes, Identity
 from harness.jobs.spec import JobSpec, OutputSpec
 from harness.matrix import (
@@ -125,10 +126,30 @@ class Artifacts:
         """The tokenizer folder of a model, known before the model is made."""
         name, source = self._origin(model)
         vocabulary = self.vocabulary(model)
-        if isinstance(source, PathModel) and source.add_bos_token:
+        changes = _tokenizer_changes(source)
+        if not changes:
+            return vocabulary
+        parts = {**vocabulary.parts, **changes}
+        if isinstance(source, PathModel):
             made = self.model(name)
-            return Artifact(made.path, {**vocabulary.parts, "add_bos_token": True}, made.needs)
-        return vocabulary
+            return Artifact(made.path, parts, made.needs)
+        arguments = {"recipe": {"tokenizer_of": str(vocabulary.path), **changes}, "stages": [], "seed": 0}
+        identity = {"code": CODE_VERSIONS["model"], **parts}
+        title = f"tokenizer of {name}"
+        made = self._artifact("model", "tokenizers", title, identity, "model", arguments, vocabulary.needs)
+        return Artifact(made.path, parts, made.needs)
+
+    def template(self, model: str) -> Template | None:
+        """How a model is asked: as the matrix says, or else its folder."""
+        _, source = self._origin(model)
+        if source.template is not None:
+            return source.template
+        vocabulary = self.vocabulary(model)
+        settings = vocabulary.path / "tokenizer_config.json"
+        if vocabulary.needs or not settings.is_file():
+            return None
+        found = read_object(settings).get(KEY)
+        return Template.model_validate(found) if found else None
 
     def vocabulary(self, model: str) -> Artifact:
         """A folder whose tokenizer has the model's vocabulary, though it may begin texts in another way."""
@@ -163,13 +184,14 @@ class Artifacts:
                 raise InputError(f"{self.source}: data.{name}.file: no file '{path}'; correct the path")
             with self._at(f"data.{name}.file"):
                 digest = self.hashes.file(path)
-            parts: dict[str, Any] = {"sha256": digest, "prompt": source.prompt, "output": source.output}
-            arguments = {"prompt": source.prompt, "output": source.output, "limit": source.limit}
+            columns = source.columns
+            parts: dict[str, Any] = {"sha256": digest, "prompt": None, "output": None, **(columns or {})}
+            arguments = {"columns": columns, "limit": source.limit}
             return Artifact(path.resolve(), parts), arguments
         world = self.world()
         parts = {"small_world": world.parts, "set": source.small_world}
         path = world.path / "train" / f"{source.small_world}.jsonl"
-        return Artifact(path, parts, world.needs), {"prompt": None, "output": None, "limit": source.limit}
+        return Artifact(path, parts, world.needs), {"columns": None, "limit": source.limit}
 
     def answers(
         self,
@@ -215,7 +237,7 @@ class Artifacts:
         if answers is None:
             examples, arguments = self._examples(name)
         else:
-            examples, arguments = answers, {"prompt": None, "output": None, "limit": None}
+            examples, arguments = answers, {"columns": None, "limit": None}
         sides = [self.tokenizer(student), self.tokenizer(teacher) if teacher else None]
         parts = {
             "code": CODE_VERSIONS["data"],
@@ -227,6 +249,7 @@ class Artifacts:
         }
         arguments |= {
             "examples": str(examples.path),
+            "instructions": self.template(student) is not None,
             "student": str(sides[0].path) if sides[0] else None,
             "teacher": str(sides[1].path) if sides[1] else None,
             "max_length": max_length,
@@ -277,10 +300,12 @@ class Artifacts:
                 folder = Path(source.path)
                 tokenizer = self._tokenizer_folder(source.path, f"models.{name}.path")
                 parts: dict[str, Any] = {"files": self.hashes.model_folder(folder), "tokenizer": tokenizer.parts}
-            if not source.add_bos_token:
+            changes = _tokenizer_changes(source)
+            if not changes:
                 return Artifact(folder.resolve(), parts)
-            parts |= {"code": CODE_VERSIONS["model"], "add_bos_token": True}
-            arguments: dict[str, Any] = {"recipe": {"add_bos_token_to": str(folder.resolve())}, "stages": [], "seed": 0}
+            parts |= {"code": CODE_VERSIONS["model"], **changes}
+            recipe = {"copy_of": str(folder.resolve()), **changes}
+            arguments: dict[str, Any] = {"recipe": recipe, "stages": [], "seed": 0}
             return self._artifact("model", "models", f"model {name}", parts, "model", arguments, ())
         parts, recipe, needs = self._recipe(name, source)
         stages: list[dict[str, Any]] = []
@@ -335,6 +360,16 @@ class Artifacts:
         return _layers(self.text_config(name))
 
 
+def _tokenizer_changes(source: PathModel | NewModel) -> dict[str, Any]:
+    """What the matrix changes about a model's tokenizer: nothing, or `add_bos_token` and `template`."""
+    changes: dict[str, Any] = {}
+    if isinstance(source, PathModel) and source.add_bos_token:
+        changes["add_bos_token"] = True
+    if source.template is not None:
+        changes["template"] = source.template.model_dump()
+    return changes
+
+
 def _layers(config: Mapping[str, Any]) -> int | None:
     count = next((config[key] for key in ("num_hidden_layers", "n_layer") if key in config), None)
     return count if isinstance(count, int) else None
@@ -349,4 +384,7 @@ def training_options(training: Training) -> dict[str, Any]:
 
 def identity_options(options: Mapping[str, Any]) -> dict[str, Any]:
     """The options of a training that can change what comes out of it."""
-    return {key: value for key, value in options.items() if key not in _NOT_IDENTITY}
+    kept = {key: value for key, value in options.items() if key not in _NOT_IDENTITY}
+    if kept.get("rollouts"):
+        kept["rollouts"] = {k: v for k, v in kept["rollouts"].items() if k != "gpu_memory_utilization"}
+    return kept

@@ -61,6 +61,10 @@ class DataFile:
         hub = "" if self.hub is None else f", or set HARNESS_HUB=1 to fetch it from {self.hub.repository} on the hub"
         raise InputError(f"{looked}; set HARNESS_DATA to the folder that holds {self.path}{hub}")
 
+    def is_here(self) -> bool:
+        """Whether the rows can be read without asking the hub."""
+        return self._local() is not None or self._packaged() is not None
+
     def _local(self) -> Path | None:
         folder = os.environ.get("HARNESS_DATA")
         if not folder:

@@ -14,7 +14,16 @@ import yaml
 
 from dskd.errors import InputError
 from harness.artifacts import training_options
-from harness.matrix import Cell, FileData, FirstLayersModel, Matrix, NewModel, PathModel, SmallWorldData
+from harness.matrix import (
+    Cell,
+    FileData,
+    FirstLayersModel,
+    Matrix,
+    NewModel,
+    PathModel,
+    SignalSettings,
+    SmallWorldData,
+)
 from harness.shapes import DataSize, Shape, published_data, published_model, shape_of
 from harness.training_costs import (
     Lengths,
@@ -150,11 +159,11 @@ class _Estimator:
             return
         self.model(cell.student)
         method = METHODS[self.matrix.method_of(cell.method)]
-        options = training_options(self.matrix.training)
-        data, live = self.data(self.matrix.training.data), self.matrix.teacher_signal.kind == "live"
+        options, settings = training_options(self.matrix.training_of(cell.method)), self.matrix.signal_of(cell.method)
+        data, live = self.data(self.matrix.training.data), settings.kind == "live"
         teacher = self.shape(cell.teacher) if method.needs_teacher else None
         if teacher is not None and not live:
-            self.signal(cell.teacher, teacher, data)
+            self.signal(cell.teacher, teacher, data, options, settings)
         if method.labels == "teacher":
             self.answers(cell.teacher, data)
         processes = self._launch["processes"]
@@ -187,18 +196,20 @@ class _Estimator:
             operations = training_operations(shape, options, tokens, labelled)
             self._add("model", f"{name} on {stage.data}", steps, tokens, operations, memory)
 
-    def signal(self, name: str, teacher: Shape, data: Lengths) -> None:
+    def signal(
+        self, name: str, teacher: Shape, data: Lengths, options: Mapping[str, Any], settings: SignalSettings
+    ) -> None:
         """The teacher's one pass over the training set."""
-        if ("signal", name) in self._made:
+        made = ("signal", name, str(settings.options), options["dtype"])
+        if made in self._made:
             return
-        self._made.add(("signal", name))
+        self._made.add(made)
         tokens = data.examples * data.tokens
         operations = 2.0 * teacher.layer_parameters * tokens
         operations += 2.0 * teacher.head_parameters * data.examples * data.response_tokens
-        options = training_options(self.matrix.training)
         memory = float(teacher.parameters * bytes_a_number(options))
         what = f"{name} on {self.matrix.training.data}"
-        self._add("signal", what, None, tokens, operations, memory, self._signal_bytes(teacher, options, data))
+        self._add("signal", what, None, tokens, operations, memory, _signal_bytes(teacher, options, settings, data))
 
     def answers(self, name: str, data: Lengths) -> None:
         """The teacher's own answers to the training set, taken to be as long as the data's."""
@@ -210,14 +221,6 @@ class _Estimator:
         operations += 2.0 * teacher.head_parameters * data.examples * data.response_tokens
         memory = float(teacher.parameters * (4 if self.matrix.evaluation.dtype == "float32" else 2))
         self._add("answers", f"{name} to {self.matrix.training.data}", None, tokens, operations, memory)
-
-    def _signal_bytes(self, teacher: Shape, options: Mapping[str, Any], data: Lengths) -> float:
-        settings = self.matrix.teacher_signal
-        if settings.kind == "top_k":
-            a_token = settings.k * 8  # an id and a probability
-        else:
-            a_token = teacher.hidden * (bytes_a_number(options) if settings.stored_dtype == "same" else 2)
-        return data.examples * data.response_tokens * a_token
 
     def shape(self, name: str) -> Shape:
         """The shape of a model of the matrix."""
@@ -273,11 +276,14 @@ class _Estimator:
         from dskd.jsonl import read_objects
         from harness.jobs.prepare import apply_templates
 
-        if source.prompt is not None and source.output is not None:
-            rows: list[dict[str, Any]] = list(apply_templates(path, source.prompt, source.output))
+        if source.columns is not None:
+            rows: list[dict[str, Any]] = list(apply_templates(path, source.columns))
         else:
             rows = [row for _, row in read_objects(path)]
-        prompts, outputs = (sum(len(str(row.get(key, "")).encode()) for row in rows) for key in ("prompt", "output"))
+        keys = ("prompt",) if "prompt" in rows[0] else ("instruction", "input")
+        prompts, outputs = (
+            sum(len(str(row.get(key, "")).encode()) for row in rows for key in of) for of in (keys, ("output",))
+        )
         return DataSize(len(rows), prompts / len(rows), outputs / len(rows), "counted")
 
     def _add(
@@ -292,6 +298,14 @@ class _Estimator:
     ) -> None:
         hours = self.found.device.hours(operations)
         self.found.work.append(Work(kind, what, steps, tokens, operations, memory, hours, disk))
+
+
+def _signal_bytes(teacher: Shape, options: Mapping[str, Any], settings: SignalSettings, data: Lengths) -> float:
+    if settings.kind == "top_k":
+        a_token = settings.k * 8  # an id and a probability
+    else:
+        a_token = teacher.hidden * (bytes_a_number(options) if settings.stored_dtype == "same" else 2)
+    return data.examples * data.response_tokens * a_token
 
 
 def launch_shape(matrix: Matrix) -> dict[str, Any]:

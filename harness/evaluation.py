@@ -18,14 +18,17 @@ from typing import Any
 import numpy
 import torch
 from lm_eval.evaluator import evaluate as lm_evaluate
+from lm_eval.filters import build_filter_ensemble
 from lm_eval.tasks import TaskManager
 from pydantic import BaseModel, ConfigDict, Field
 
 from dskd.data import encode_prompt
 from dskd.errors import InputError
 from dskd.models import load_tokenizer, require_model_folder
+from dskd.templates import describe, template_of
 from harness import tasks as known_tasks
 from harness.engines import create_engine
+from harness.lm_eval_hooks import score_outputs_of
 from harness.tasks import Task
 
 
@@ -55,7 +58,7 @@ class TaskRun:
 
     A sample is {"id", "index", "prompt", "output", "gold", "scores", "extracted", "outcome", "finish_reason", "generated_tokens",
     "prompt_truncated"}, with "detail" where scoring has more to say; in the order of the task's documents. `seconds` is the time of
-    generation and scoring, loading the model left out.
+    generation and scoring, loading the model left out. `template` is that of the model (`dskd.templates.describe`).
     """
 
     task: str
@@ -64,6 +67,7 @@ class TaskRun:
     samples: list[dict[str, Any]]
     seconds: float
     generated_tokens: int
+    template: dict[str, Any] | None = None
 
 
 def evaluate(
@@ -91,18 +95,22 @@ def evaluate(
         task.check_permission(allow_code_execution)
     docs = {name: task.docs(tasks[name].limit) for name, task in chosen.items()}
     tokenizer = load_tokenizer(model)
+    if template_of(tokenizer) is not None:
+        chosen = {name: task.for_template() for name, task in chosen.items()}
     longest = max(
-        max(1, len(encode_prompt(tokenizer, chosen[name].prompt(doc)))) + _max_new_tokens(chosen[name], tasks[name])
+        max(1, len(encode_prompt(tokenizer, chosen[name].asked(doc, tokenizer))))
+        + _max_new_tokens(chosen[name], tasks[name])
         for name in chosen
         for doc in docs[name]
     )
     with _quiet():
         lm = create_engine(engine, model, seed=seed, max_batch_size=max_batch_size, max_length=longest, dtype=dtype)
-    return _run(lm, chosen, tasks, docs, seed, allow_code_execution, progress or _ignore)
+    return _run(lm, tokenizer, chosen, tasks, docs, seed, allow_code_execution, progress or _ignore)
 
 
 def _run(
     lm: Any,
+    tokenizer: Any,
     chosen: Mapping[str, Task],
     options: Mapping[str, EvaluationOptions],
     docs: Mapping[str, list[dict[str, Any]]],
@@ -123,8 +131,8 @@ def _run(
             finished(0)
             start = time.perf_counter()
             with _quiet():
-                logged = _lm_eval(lm, task, options[name], seed, allow_code_execution)
-            samples = _join(task, docs[name], logged, lm.generations)
+                logged = _lm_eval(lm, tokenizer, task, options[name], seed, allow_code_execution)
+            samples = _join(task, docs[name], logged, lm.generations, tokenizer)
             yield TaskRun(
                 task=name,
                 version=task.version,
@@ -132,6 +140,7 @@ def _run(
                 samples=samples,
                 seconds=time.perf_counter() - start,
                 generated_tokens=sum(sample["generated_tokens"] for sample in samples),
+                template=describe(tokenizer),
             )
             progress(Progress(name, number + 1, len(chosen), done, total))
     finally:
@@ -139,7 +148,7 @@ def _run(
 
 
 def _lm_eval(
-    lm: Any, task: Task, options: EvaluationOptions, seed: int, allow_code_execution: bool
+    lm: Any, tokenizer: Any, task: Task, options: EvaluationOptions, seed: int, allow_code_execution: bool
 ) -> list[dict[str, Any]]:
     """lm-eval's log of the samples of one task.
 
@@ -151,7 +160,13 @@ def _lm_eval(
     # Only our folder: indexing lm-eval's own tasks takes ten seconds and more.
     loaded = TaskManager(include_path=str(known_tasks.tasks_folder()), include_defaults=False).load([task.name])
     lm_task = loaded["tasks"][task.name]
-    lm_task.set_config("generation_kwargs", {"max_gen_toks": _max_new_tokens(task, options)}, update=True)
+    settings = {"max_gen_toks": _max_new_tokens(task, options), "until": task.stop}
+    lm_task.set_config("generation_kwargs", settings, update=True)
+    if template_of(tokenizer) is not None:
+        # The model's template around the task's instruction, and the scoring that goes with it.
+        lm_task.set_config("doc_to_text", lambda doc: task.asked(doc, tokenizer))
+        scoring = {"filter_fn": lambda outputs, docs: score_outputs_of(task, outputs, docs)}
+        lm_task._filters = [build_filter_ensemble("harness", [["custom", scoring]])]
     lm_task.set_fewshot_seed(seed=seed)
     results = lm_evaluate(
         lm,
@@ -166,7 +181,7 @@ def _lm_eval(
 
 
 def _join(
-    task: Task, docs: list[dict[str, Any]], logged: list[dict[str, Any]], generations: list[Any]
+    task: Task, docs: list[dict[str, Any]], logged: list[dict[str, Any]], generations: list[Any], tokenizer: Any
 ) -> list[dict[str, Any]]:
     """One sample for each document. RuntimeError if lm-eval, the engine and the task do not agree on what was asked."""
     if not len(docs) == len(logged) == len(generations):
@@ -178,7 +193,7 @@ def _join(
         (output,) = entry["resps"][0]
         (score,) = entry["filtered_resps"][0]
         prompt = entry["arguments"][0][0]
-        if entry["doc"]["id"] != doc["id"] or prompt != task.prompt(doc) or output != generation.text:
+        if entry["doc"]["id"] != doc["id"] or prompt != task.asked(doc, tokenizer) or output != generation.text:
             raise RuntimeError(
                 f"task {task.name}, document {doc['id']}: what was scored is not the answer to its prompt"
             )

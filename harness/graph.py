@@ -13,6 +13,7 @@ from harness.artifacts import RUNNERS, Artifact, Artifacts, Node, identity_optio
 from harness.identity import CODE_VERSIONS, FileHashes, Identity
 from harness.jobs.spec import JobSpec, OutputSpec
 from harness.matrix import Cell, Matrix, SignalSettings
+from harness.prompt_contract import check_prompts
 from harness.records import RecordCell
 from harness.store import eval_folder, train_folder
 from harness.vocabulary_contract import check_pair
@@ -55,6 +56,7 @@ class GraphBuilder:
                 pairs.setdefault((cell.teacher, cell.student), []).append(cell.method)
         for (teacher, student), methods in pairs.items():
             self._check_vocabularies(teacher, student, methods)
+        check_prompts(self.artifacts, cells, tasks)
         for cell in cells:
             model = self.artifacts.model(cell.teacher) if cell.student is None else self._student(cell)
             if tasks:
@@ -76,11 +78,12 @@ class GraphBuilder:
             where=f"pairs.{index}",
         )
 
-    def _check_signal(self, method: str, options: Mapping[str, Any]) -> None:
-        """InputError where a method cannot learn from the signal that the matrix asks for."""
+    def _check_signal(self, name: str, options: Mapping[str, Any]) -> None:
+        """InputError where a name in a pair cannot learn from the signal that the matrix asks for."""
         from dskd.methods import METHODS
 
-        settings, where = self.matrix.teacher_signal, f"{self.artifacts.source}: teacher_signal"
+        method, settings = self.matrix.method_of(name), self.matrix.signal_of(name)
+        where = f"{self.artifacts.source}: {self.matrix.place(name, 'teacher_signal')}"
         if settings.kind == "live":
             return
         if settings.kind not in METHODS[method].signals:
@@ -92,20 +95,33 @@ class GraphBuilder:
         if settings.kind == "top_k" and options["temperature"] != settings.temperature:
             raise InputError(
                 f"{where}.temperature: the distributions would be kept at {settings.temperature:g}, but {method} compares "
-                f"them at {options['temperature']:g}; fix: temperature: {options['temperature']:g} here, or methods.{method}"
+                f"them at {options['temperature']:g}; fix: temperature: {options['temperature']:g} here, or methods.{name}"
             )
 
-    def _check_rollouts(self, method: str) -> None:
-        """InputError where a method, or the signal, cannot take text that the student writes."""
+    def _check_whole_batches(self, name: str, options: Mapping[str, Any], training: Mapping[str, Any]) -> None:
+        """InputError where a name in a pair reads the teacher's padded micro-batch, which is not there."""
         from dskd.methods import METHODS
 
-        where = f"{self.artifacts.source}: training.rollouts"
+        if not METHODS[self.matrix.method_of(name)](dict(options)).teacher_statistics:
+            return
+        where = f"{self.artifacts.source}: methods.{name}.upstream_parity: needs the teacher's prompt and padding"
+        if self.matrix.signal_of(name).kind != "live":
+            raise InputError(f"{where}, which no signal keeps; fix: teacher_signal: {{kind: live}} there")
+        if training["packing"]:
+            raise InputError(f"{where}, which packed rows have not; fix: training: {{packing: false}} there")
+
+    def _check_rollouts(self, name: str) -> None:
+        """InputError where a name in a pair, or its signal, cannot take text that the student writes."""
+        from dskd.methods import METHODS
+
+        method = self.matrix.method_of(name)
+        where = f"{self.artifacts.source}: {self.matrix.place(name, 'training', 'rollouts')}"
         if METHODS[method].policy == "off":
             able = ", ".join(sorted(n for n, m in METHODS.items() if m.policy != "off"))
             raise InputError(
                 f"{where}: {method} learns from the data's text alone; fix: leave it out of pairs, or use {able}"
             )
-        if self.matrix.teacher_signal.kind != "live":
+        if self.matrix.signal_of(name).kind != "live":
             raise InputError(
                 f"{where}: what is kept of a teacher says nothing about new text; fix: teacher_signal: {{kind: live}}"
             )
@@ -117,7 +133,7 @@ class GraphBuilder:
         method_name = self.matrix.method_of(cell.method)
         method = dskd.methods.get(method_name)
         options = method.Options.model_validate(self.matrix.method_options(cell.method)).model_dump()
-        training = training_options(self.matrix.training)
+        training = training_options(self.matrix.training_of(cell.method))
         name, longest = self.matrix.training.data, training["max_length"]
         if method.labels == "teacher":
             answers = self._answers(cell.teacher, options)
@@ -127,11 +143,17 @@ class GraphBuilder:
             data = self.artifacts.data(name, cell.student, cell.teacher, longest)
         student = self.artifacts.model(cell.student)
         teacher = self.artifacts.model(cell.teacher) if method.needs_teacher else None
-        settings, signal, launch = self.matrix.teacher_signal, None, self._launch_arguments()
+        settings, signal, launch = self.matrix.signal_of(cell.method), None, self._launch_arguments()
         if training["rollouts"] is not None:
-            self._check_rollouts(method_name)
+            self._check_rollouts(cell.method)
+        elif method.policy == "on":
+            raise InputError(
+                f"{self.artifacts.source}: methods.{cell.method}.training.rollouts: {method_name} learns from the student's own "
+                "text alone; fix: rollouts: {share: 1} there, and teacher_signal: {kind: live}"
+            )
         if teacher is not None:
-            self._check_signal(method_name, options)
+            self._check_signal(cell.method, options)
+            self._check_whole_batches(cell.method, options, training)
             if settings.kind != "live":
                 signal = self.artifacts.signal(
                     cell.teacher,

@@ -13,6 +13,15 @@ if TYPE_CHECKING:
     import datasets
 
 
+def score_outputs_of(
+    task: tasks.Task, outputs: Sequence[Sequence[str]], docs: Sequence[tasks.Doc]
+) -> list[list[SampleScore]]:
+    """The scores of all outputs of each document, in one go."""
+    flat = [(doc, output) for doc, outputs_of_doc in zip(docs, outputs, strict=True) for output in outputs_of_doc]
+    scores = iter(task.score_many([doc for doc, _ in flat], [output for _, output in flat], allow_code_execution=True))
+    return [[next(scores) for _ in outputs_of_doc] for outputs_of_doc in outputs]
+
+
 def hooks(name: str) -> tuple[Callable[..., Any], Callable[..., Any], Callable[..., Any]]:
     """Return the functions `dataset`, `score_outputs` and `process_results` of a task, for its scoring.py to export."""
 
@@ -27,12 +36,7 @@ def hooks(name: str) -> tuple[Callable[..., Any], Callable[..., Any], Callable[.
 
         lm-eval has refused a task marked `unsafe_code` before it comes here, unless its user confirmed.
         """
-        flat = [(doc, output) for doc, outputs_of_doc in zip(docs, outputs, strict=True) for output in outputs_of_doc]
-        task = tasks.load(name)
-        scores = iter(
-            task.score_many([doc for doc, _ in flat], [output for _, output in flat], allow_code_execution=True)
-        )
-        return [[next(scores) for _ in outputs_of_doc] for outputs_of_doc in outputs]
+        return score_outputs_of(tasks.load(name), outputs, docs)
 
     def process_results(_: tasks.Doc, results: Sequence[Sequence[SampleScore]]) -> dict[str, float]:
         """The mean of each metric over the outputs of one document that could be scored."""

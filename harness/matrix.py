@@ -14,6 +14,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import (
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Discriminator,
     Field,
@@ -23,6 +24,8 @@ from pydantic import (
     model_validator,
 )
 from pydantic_core import PydanticCustomError
+
+from dskd.templates import Template
 
 SCHEMA_VERSION = 1
 
@@ -72,16 +75,24 @@ class SmallWorldData(Strict):
 class FileData(Strict):
     """A JSON-lines file of the user's.
 
-    Lines hold `prompt` and `output`; where the columns have other names, `prompt` and `output` here are templates over them,
-    as in `prompt: "Question: {question}\\nAnswer:"`.
+    Lines hold `prompt` and `output`, or for models with a template `instruction`, `output` and perhaps `input`; where the columns
+    have other names, these keys here are made of them, as in `prompt: "Question: {question}\\nAnswer:"`.
     """
 
     file: str
     limit: int | None = Field(default=None, ge=1)
     prompt: str | None = None
+    instruction: str | None = None
+    input: str | None = None
     output: str | None = None
 
-    @field_validator("prompt", "output")
+    @property
+    def columns(self) -> dict[str, str] | None:
+        """What each key of an example is made of; None where the lines have the keys themselves."""
+        found = {key: getattr(self, key) for key in ("prompt", "instruction", "input", "output")}
+        return {key: text for key, text in found.items() if text is not None} or None
+
+    @field_validator("prompt", "instruction", "input", "output")
     @classmethod
     def _plain_columns(cls, template: str | None) -> str | None:
         if template is not None:
@@ -90,8 +101,12 @@ class FileData(Strict):
 
     @model_validator(mode="after")
     def _both_templates(self) -> FileData:
-        if (self.prompt is None) != (self.output is None):
-            raise ValueError("`prompt` and `output` are templates that go together; give both or neither")
+        if set(self.columns or ()) not in (
+            set(), {"prompt", "output"}, {"instruction", "output"}, {"instruction", "input", "output"},
+        ):  # fmt: skip
+            raise ValueError(
+                "these keys go together: `prompt` and `output`, or `instruction`, `output` and perhaps `input`; give all or none"
+            )
         return self
 
 
@@ -148,20 +163,31 @@ class Training(Strict):
         return value
 
 
+def _named_template(value: Any) -> Any:
+    return {"kind": value} if isinstance(value, str) else value
+
+
+PromptTemplate = Annotated[Template, BeforeValidator(_named_template)]
+
+
 class PathModel(Strict):
     """An ordinary model folder, taken as it is.
 
     `add_bos_token: true` works on a copy whose tokenizer adds its begin-of-sequence token: for a model that was pretrained with
     one but whose folder lost the habit, as conversions from other formats do.
+    `template` asks it by instructions, in training and in evaluation: `alpaca`, `chat` (the tokenizer's own), or
+    `{kind: chat, system: "…"}`.
     """
 
     path: str
     add_bos_token: bool = False
+    template: PromptTemplate | None = None
 
 
 class NewModel(Strict):
-    """A model from random weights; the vocabulary size and the special ids come from the tokenizer."""
+    """A model from random weights; the vocabulary size and the special ids come from the tokenizer. `template`: as of a `path`."""
 
+    template: PromptTemplate | None = None
     config: dict[str, Any]
     tokenizer: TokenizerSource
     seed: int = Field(ge=0)
@@ -225,6 +251,7 @@ class TaskSettings(Strict):
 
     limit: int | None = Field(default=None, ge=1)
     max_new_tokens: int | None = Field(default=None, ge=1)
+    other_prompts: bool = False  # asked on purpose in other prompts than its models were trained on
 
 
 class Evaluation(Strict):
@@ -272,6 +299,41 @@ class Launch(Strict):
     accelerate_config: str | None = None
 
 
+class MethodSettings(Strict):
+    """Options of a method, written beside what else it may have of its own; with `method` a variant under another name.
+
+    `training` takes the place of single options of the matrix's, which all other methods train with; `teacher_signal` that of the
+    matrix's whole.
+    """
+
+    collects_options: ClassVar[bool] = True
+    own: ClassVar[tuple[str, ...]] = ("method", "training", "teacher_signal")
+
+    method: str | None = None
+    training: dict[str, Any] = Field(default_factory=dict)
+    teacher_signal: SignalSettings | None = None
+    options: dict[str, Any] = Field(default_factory=dict)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _collect_options(cls, value: Any) -> Any:
+        if isinstance(value, Mapping):
+            given = {key: value[key] for key in cls.own if key in value}
+            return {**given, "options": {str(key): item for key, item in value.items() if key not in cls.own}}
+        return value
+
+    @field_validator("training")
+    @classmethod
+    def _same_examples(cls, training: dict[str, Any]) -> dict[str, Any]:
+        for key in sorted({"data", "max_length"} & set(training)):
+            raise ValueError(f"`{key}` says what all methods of a matrix learn from; leave it out here")
+        return training
+
+
+# Of two that exclude each other, a method's own takes the place of the matrix's other one.
+_ALTERNATIVES = {"steps": "epochs", "epochs": "steps", "batch_size": "batch_tokens", "batch_tokens": "batch_size"}
+
+
 class Matrix(Strict):
     schema_version: Literal[1]
     name: Name
@@ -279,7 +341,7 @@ class Matrix(Strict):
     data: dict[Name, DataSource] = Field(min_length=1)
     models: dict[Name, ModelSource] = Field(min_length=1)
     pairs: list[Pair] = Field(min_length=1)
-    methods: dict[Name, dict[str, Any]] = Field(default_factory=dict)
+    methods: dict[Name, MethodSettings] = Field(default_factory=dict)
     training: Training
     teacher_signal: SignalSettings = SignalSettings()
     launch: Launch = Launch()
@@ -289,11 +351,31 @@ class Matrix(Strict):
 
     def method_of(self, name: str) -> str:
         """The method that a name in a pair stands for: itself, or what `methods.NAME.method` says (a variant)."""
-        return str(self.methods.get(name, {}).get("method", name))
+        return self._settings(name).method or name
 
     def method_options(self, name: str) -> dict[str, Any]:
         """The options that `methods` gives to a name in a pair."""
-        return {key: value for key, value in self.methods.get(name, {}).items() if key != "method"}
+        return self._settings(name).options
+
+    def training_of(self, name: str) -> Training:
+        """How a name in a pair is trained: as `training` says, but for what `methods.NAME.training` does."""
+        own = self._settings(name).training
+        replaced = {_ALTERNATIVES.get(key) for key in own}
+        shared = {key: value for key, value in self.training.options.items() if key not in replaced}
+        return self.training.model_copy(update={"options": shared | own})
+
+    def signal_of(self, name: str) -> SignalSettings:
+        """What of the teacher a name in a pair learns from: `methods.NAME.teacher_signal`, or `teacher_signal`."""
+        return self._settings(name).teacher_signal or self.teacher_signal
+
+    def place(self, name: str, *keys: str) -> str:
+        """Where the file says this of a name in a pair: `methods.NAME.training.rollouts`, or `training.rollouts`."""
+        settings = self._settings(name)
+        given = settings.teacher_signal is not None if keys[0] == "teacher_signal" else keys[-1] in settings.training
+        return ".".join(("methods", name, *keys) if given else keys)
+
+    def _settings(self, name: str) -> MethodSettings:
+        return self.methods.get(name, MethodSettings())
 
     @field_validator("seeds")
     @classmethod

@@ -319,6 +319,8 @@ def _check_options(matrix: Matrix, path: Path) -> None:
         except ValidationError as error:
             raise InputError(explain(error, path, ("methods", name), options_class)) from None
     _check_training(matrix.training, path, ("training",))
+    for name in matrix.methods:
+        _check_training(matrix.training_of(name), path, ("methods", name, "training"))
     for name, model in matrix.models.items():
         for index, stage in enumerate(_stages(model)):
             _check_training(stage, path, ("models", name, "training", index))

@@ -24,6 +24,8 @@ def check(plan: Plan, *, allow_code_execution: bool) -> None:
             _check_data(plan, job)
         elif job.spec.kind == "evaluate":
             _check_evaluation(job)
+        elif job.spec.kind == "train":
+            _check_engine_of_rollouts(plan, job)
 
 
 def _evaluated_tasks(job: PlannedJob) -> Iterator[str]:
@@ -55,10 +57,10 @@ def _check_data(plan: Plan, job: PlannedJob) -> None:
     examples = Path(arguments["examples"])
     # Files of the run itself are made by jobs; what a job makes is not the user's mistake.
     if not _is_own(plan, examples):
-        if arguments["prompt"] is None:
-            load_examples(examples)
+        if arguments["columns"] is None:
+            load_examples(examples, instructions=arguments["instructions"])
         else:
-            apply_templates(examples, arguments["prompt"], arguments["output"])
+            apply_templates(examples, arguments["columns"])
     tokenizers = {
         side: load_tokenizer(Path(arguments[side]))
         for side in ("student", "teacher")
@@ -87,6 +89,16 @@ def _check_shared_tokens(plan: Plan, job: PlannedJob, tokenizers: Mapping[str, A
         f"{plan.source}: pairs.{index}: teacher '{cell.teacher}' ({teacher.size:,} tokens) and student '{cell.student}' "
         f"({student.size:,} tokens) have no token in common; fix: use a student whose tokenizer covers the same text"
     )
+
+
+def _check_engine_of_rollouts(plan: Plan, job: PlannedJob) -> None:
+    from dskd.rollouts import RolloutOptions, require_engine
+
+    if (rollouts := job.spec.arguments["training"]["rollouts"]) is not None:
+        try:
+            require_engine(RolloutOptions.model_validate(rollouts))
+        except InputError as error:
+            raise InputError(f"{plan.source}: training.{error}") from None
 
 
 def _is_own(plan: Plan, path: Path) -> bool:

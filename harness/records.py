@@ -114,6 +114,15 @@ class Environment(BaseModel):
     sandbox: SandboxUsed | None = None
 
 
+class RecordTemplate(BaseModel):
+    """The template that the model was asked in; `sha256` is of what it writes around an instruction, its end of turn included."""
+
+    model_config = _STRICT
+    kind: Literal["alpaca", "chat"]
+    system: str | None = None
+    sha256: str
+
+
 class Record(BaseModel):
     """`result.json` of one training or of one model on one task."""
 
@@ -128,6 +137,7 @@ class Record(BaseModel):
     cost: Cost = Cost()
     environment: Environment
     error: str | None = None
+    template: Annotated[RecordTemplate | None, Field(description="null: the task's own prompts, as they stand")] = None
 
     @model_validator(mode="after")
     def _consistent(self) -> Record:

@@ -32,6 +32,7 @@ def single_plan(
     training: Mapping[str, Any],
     signal: Mapping[str, Any],
     launch: Mapping[str, Any],
+    template: Mapping[str, Any],
     seed: int,
     limit: int | None,
     output: Path,
@@ -39,8 +40,9 @@ def single_plan(
 ) -> Plan:
     """The plan of one training into `output`.
 
-    `signal` and `launch` are the parts `teacher_signal` and `launch` of a matrix, but the teacher runs live unless asked otherwise.
-    InputError for what is wrong with any option, and where `output` holds something else already, unless `overwrite`.
+    `signal`, `launch` and `template` are the parts `teacher_signal`, `launch` and (of both models) `template` of a matrix, but the
+    teacher runs live unless asked otherwise. InputError for what is wrong with any option, and where `output` holds something else
+    already, unless `overwrite`.
     """
     if method not in dskd.methods.METHODS:
         raise InputError(f"--method {method}: no such method{did_you_mean(method, dskd.methods.METHODS)}")
@@ -65,7 +67,8 @@ def single_plan(
             except InputError as error:
                 raise InputError(f"{option} {folder}: {error}") from None
     # A training without teacher is prepared as if the student were its own: no example is left out for another's tokenizer.
-    models = {"student": {"path": str(student)}, "teacher": {"path": str(teacher or student)}}
+    asked = {"template": _template(template)} if template else {}
+    models = {"student": {"path": str(student), **asked}, "teacher": {"path": str(teacher or student), **asked}}
     matrix = Matrix.model_validate(
         {
             "schema_version": 1,
@@ -101,6 +104,12 @@ def single_plan(
         if manifest is not None and manifest.identity.hash != made.identity.hash:
             raise InputError(f"--output {output}: holds another training; give another folder, or --overwrite")
     return Plan(matrix, Path(source), output, decide(graph, store, "stale"))
+
+
+def _template(given: Mapping[str, Any]) -> dict[str, Any]:
+    if "system" in given and given.get("kind") != "chat":
+        raise InputError("--system goes with --template chat; add it, or leave out --system")
+    return dict(given)
 
 
 def _check_options(method: str, method_options: Mapping[str, str], training: Mapping[str, Any]) -> None:

@@ -26,7 +26,7 @@ from __future__ import annotations
 import importlib.util
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache, cached_property
 from pathlib import Path
 from types import ModuleType
@@ -35,6 +35,7 @@ from typing import Any, Literal
 import yaml
 
 from dskd.errors import InputError
+from dskd.templates import Instruction, prompt_text, template_of
 from harness.metrics.sample import SampleScore
 
 Doc = dict[str, Any]
@@ -78,8 +79,35 @@ class Task:
         return self._documents[:limit]
 
     def prompt(self, doc: Doc) -> str:
-        """Return the text that the model is given."""
+        """Return the text that a model without template is given."""
         return self._scoring.prompt(doc)
+
+    def instruction(self, doc: Doc) -> Instruction:
+        """Return what a model with a template is asked. InputError where the task has its own prompts alone."""
+        if not self.has_instructions:
+            raise InputError(
+                f"task {self.name} has no instructions, only prompts of its own; fix: ask a model without template"
+            )
+        return self._scoring.instruction(doc)
+
+    @property
+    def data_is_here(self) -> bool:
+        """Whether the documents can be read without asking the hub; generated ones always can."""
+        data = getattr(self._scoring, "DATA", None)
+        return data is None or data.is_here()
+
+    @property
+    def has_instructions(self) -> bool:
+        """Whether models with a template can be asked."""
+        return hasattr(self._scoring, "instruction")
+
+    def asked(self, doc: Doc, tokenizer: Any) -> str:
+        """Return the text that the tokenizer's model is given: the task's own prompt, or its instruction in a template."""
+        return prompt_text(tokenizer, self.instruction(doc) if template_of(tokenizer) else self.prompt(doc))
+
+    def for_template(self) -> Task:
+        """Return the task as it is for models with a template: they end their answers themselves, so no string does."""
+        return replace(self, stop=[])
 
     def gold(self, doc: Doc) -> str:
         """Return an output, as a model would write it after the prompt, that scores 100."""

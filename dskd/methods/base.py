@@ -10,7 +10,7 @@ micro-batches and processes, before anything is divided, so the loss does not de
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar
@@ -39,6 +39,7 @@ class LabelledTokens:
     student_sizes, teacher_sizes [examples]: labelled tokens of each example, in the memory of the CPU; tokens follow in this order.
     student_inputs [tokens], teacher_inputs [teacher tokens]: the token at the position that predicts the label.
     student_sampled [tokens]: whether the student itself wrote the label (dskd/rollouts.py); None where it wrote none.
+    student_scores [tokens, scores]: what the method found out about each label before the step (Method.scores).
     student_groups [tokens], teacher_groups [teacher tokens]: number, ascending, of the smallest stretch of bytes that begins and
     ends at token ends of both models; -1 where a token covers no bytes. An example's end tokens are a group of their own.
     student_embedding, teacher_embedding [rows, hidden]: input embeddings, without gradient, where the method wants them.
@@ -61,13 +62,14 @@ class LabelledTokens:
     student_inputs: Tensor | None = None
     teacher_inputs: Tensor | None = None
     student_sampled: Tensor | None = None
+    student_scores: Tensor | None = None
     student_groups: Tensor | None = None
     teacher_groups: Tensor | None = None
     student_embedding: Tensor | None = None
     teacher_embedding: Tensor | None = None
     # What is reported beside the terms and is no part of the loss: a sum and its own count, of these tokens alone.
     figures: dict[str, Term] = field(default_factory=dict)
-    # What the first of a method's two passes over these tokens found, for the second (Method.first_pass).
+    # What the first of a method's two passes over these tokens found, for the second (Method.first_pass), and teacher_statistics.
     notes: dict[str, Tensor] = field(default_factory=dict)
     # Of those, what is large and can be computed again: the second pass may find it gone.
     large_notes: dict[str, Tensor] = field(default_factory=dict)
@@ -82,6 +84,7 @@ class LabelledTokens:
             student_labels=self.student_labels[first:last],
             student_inputs=None if self.student_inputs is None else self.student_inputs[first:last],
             student_sampled=None if self.student_sampled is None else self.student_sampled[first:last],
+            student_scores=None if self.student_scores is None else self.student_scores[first:last],
             student_sizes=None,
             teacher_sizes=None,
             student_groups=None,
@@ -175,9 +178,14 @@ class Method(ABC):
     `pairing`: which tokens of the two models a batch pairs: those on the same `bytes`, or those at the same `position` of an
     example's labelled tokens, or those whose spelling is the same `string` (the published code's way, for comparisons).
     `embeddings`: whether terms read the models' input embeddings.
+    `teacher_statistics`: whether they read, from the batch's notes, of the teacher's whole padded micro-batch `teacher_positions`,
+    how many it has, and `teacher_hidden_deviation`, the standard deviation of all its hidden states; a live teacher alone knows.
     `signals`: what of the teacher it can learn from, `hidden_states` and `top_k`.
     `first_terms`: where counts depend on predictions, the terms from which they are found, all divided by one count. The fused
     loss takes them first, a second pass takes the others, and no product is done for the sake of counting.
+    `scored`: whether terms read what `scores` finds out before each optimizer step.
+    `teacher_mix`: the teacher's share in the distribution that the student's text is sampled from.
+    `keeps_data`: whether an example whose response the student writes is trained on as the data has it, too.
     """
 
     name: ClassVar[str]
@@ -191,8 +199,10 @@ class Method(ABC):
     per_token: bool = True
     pairing: Literal["bytes", "position", "string"] = "bytes"
     embeddings: ClassVar[bool] = False
+    teacher_statistics: bool = False
     signals: ClassVar[tuple[str, ...]] = ("hidden_states",)
     first_terms: frozenset[str] = frozenset()
+    scored: ClassVar[bool] = False
     Options: ClassVar[type[Options]] = Options
 
     def __init__(self, options: dict[str, Any] | None = None) -> None:
@@ -207,6 +217,14 @@ class Method(ABC):
                 f"methods.{self.name}.{key}: {first['msg']}; fix: options of {self.name}: {known}"
             ) from None
 
+    @property
+    def teacher_mix(self) -> float:
+        return 0.0
+
+    @property
+    def keeps_data(self) -> bool:
+        return False
+
     def prepare(
         self, student_head: Head, teacher_head: Head | None, shared: SharedVocabulary | None
     ) -> nn.Module | None:
@@ -215,6 +233,13 @@ class Method(ABC):
 
     def begin_step(self, student_head: Head) -> None:  # noqa: B027 - most methods have nothing to do
         """Called once before each optimizer step, before its first micro-batch."""
+
+    def scores(self, batches: Sequence[LabelledTokens], total: Callable[[Tensor], Tensor]) -> list[Tensor]:
+        """For a method with `scored`: student_scores of each micro-batch of a step, which are whole here, without gradient.
+
+        The student's hidden states are those without dropout. `total` adds a tensor up over all processes.
+        """
+        raise NotImplementedError
 
     @abstractmethod
     def terms(self, batch: LabelledTokens) -> dict[str, Term]:

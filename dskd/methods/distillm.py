@@ -22,14 +22,12 @@ class SkewedOptions(DistillationOptions):
 class DistiLLM(KnowledgeDistillation):
     """L = (1 − α) L_CE + α (1/N) Σ_i KL(p_i ‖ λ p_i + (1 − λ) q_i), or KL(q_i ‖ (1 − λ) p_i + λ q_i) (docs/method.md).
 
-    The gradient passes through the mixture in both. λ is `skew`.
+    The gradient passes through the mixture in both. λ is `skew`. The adaptive schedule of the student's text is the training option
+    `rollouts.replay` (docs/rollouts.md).
     """
 
     name = "distillm"
     title = "DistiLLM"
     paper = "arXiv 2402.03898"
-    not_reproduced = (
-        "The share of the student's text that follows the validation loss, the buffer from which its texts are drawn again, "
-        "and the language-modelling loss on a second corpus."
-    )
+    not_reproduced = "The language-modelling loss on a second corpus."
     Options = SkewedOptions

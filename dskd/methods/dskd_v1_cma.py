@@ -7,7 +7,7 @@ predict the labels y_i, Y_j.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import Field
 
@@ -35,7 +35,8 @@ class CrossModelAttentionOptions(DualSpaceV1Options):
     )
     upstream_parity: bool = Field(
         False,
-        description="scale by one standard deviation a micro-batch, as the published code does, and not by one an example",
+        description="scale by one standard deviation of the micro-batch, prompt and padding included, as the published code does, "
+        "and not by one an example; needs a live teacher and rows that are not packed",
     )
 
 
@@ -55,6 +56,10 @@ class DualSpaceV1CrossModelAttention(DualSpaceV1Distillation):
     embeddings = True
     Options: ClassVar[type[CrossModelAttentionOptions]] = CrossModelAttentionOptions
     projectors: CrossModelProjectors
+
+    def __init__(self, options: dict[str, Any] | None = None) -> None:
+        super().__init__(options)
+        self.teacher_statistics = self.options.upstream_parity
 
     def prepare(self, student_head: Head, teacher_head: Head | None, shared: SharedVocabulary | None) -> nn.Module:
         from dskd.projectors import CrossModelProjectors
@@ -173,16 +178,17 @@ def _published_scales(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Keys, hidden states and targets, each divided by one standard deviation of the whole micro-batch.
 
-    The published one runs over prompt and padding too, where ids are replaced by 0. Of these positions the batch's notes may tell
-    `teacher_positions`, how many there are with the labelled ones, and `teacher_hidden_deviation`, that of all hidden states;
-    without them it runs over the labelled positions.
+    It runs over prompt and padding too, where ids are replaced by 0; the batch's notes tell of these (teacher_statistics).
     """
     import torch
 
     assert batch.teacher_embedding is not None
-    others = int(batch.notes["teacher_positions"]) - len(keys) if "teacher_positions" in batch.notes else 0
+    if not {"teacher_positions", "teacher_hidden_deviation"} <= set(batch.notes):
+        raise InputError(
+            "upstream_parity: prompt and padding of the teacher's micro-batch are not known; fix: run the teacher live"
+        )
+    others = int(batch.notes["teacher_positions"]) - len(keys)
     replaced = batch.teacher_embedding[0].float().expand(others, -1)
     keys = keys / torch.cat([keys, torch.cat([replaced, replaced], dim=-1)]).std()
     targets = targets / torch.cat([targets, replaced]).std()
-    deviation = batch.notes["teacher_hidden_deviation"] if "teacher_hidden_deviation" in batch.notes else hidden.std()
-    return keys, hidden / deviation, targets
+    return keys, hidden / batch.notes["teacher_hidden_deviation"], targets

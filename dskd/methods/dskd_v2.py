@@ -8,7 +8,7 @@ every labelled token and φ the identity, so one piece of code serves both.
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import Field
 
@@ -23,6 +23,7 @@ from dskd.methods.base import (
     register,
 )
 from dskd.methods.dskd_v1 import Spaces, terms_of
+from dskd.upstream_parity import UpstreamParity, defects
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -45,11 +46,10 @@ class DualSpaceOptions(DistillationOptions):
         ge=1,
         description="fit the projectors on so many shared tokens, those with the student's lowest ids; by default on all",
     )
-    upstream_parity: Literal["none", "dskdv2", "kdflow"] = Field(
+    upstream_parity: UpstreamParity = Field(
         "none",
-        description="as the published code: tokens pair by spelling, predictions are looked up by spelling (dskdv2: unknown ones "
-        "are the unknown token), some terms are averaged over a micro-batch; kdflow projects with the student's head as it was "
-        "at the start",
+        description="as published code does, none, dskdv2 or kdflow, or a list of single defects: string_alignment, "
+        "dskdv2_token_lookup or kdflow_token_lookup, micro_batch_means, stale_head (dskd/upstream_parity.py)",
     )
 
 
@@ -72,9 +72,10 @@ class DualSpaceDistillation(Method):
     def __init__(self, options: dict[str, Any] | None = None) -> None:
         super().__init__(options)
         self._in_student, self._in_teacher = (self.options.spaces in ("both", side) for side in ("student", "teacher"))
+        self._defects = defects(self.options.upstream_parity)
         # Of this method with these options, so on the instance: a mean over a micro-batch is no sum over parts of it.
-        self.per_token = self.options.upstream_parity == "none"
-        if self.options.upstream_parity != "none":
+        self.per_token = "micro_batch_means" not in self._defects
+        if "string_alignment" in self._defects:
             self.pairing = "string"
         self.first_terms = self.first_terms & set(terms_of(self.options.spaces))
 
@@ -88,13 +89,14 @@ class DualSpaceDistillation(Method):
         assert shared is not None
         self.projectors = DualSpaceProjectors(student_head, teacher_head, shared, top_k=self.options.top_k_vocabulary)
         self.projectors.teacher_to_student.requires_grad_(self._in_student)
-        if self.options.upstream_parity == "kdflow":
+        if "stale_head" in self._defects:
             head = student_head.detach()
             bias = None if head.bias is None else head.bias.clone()
             self._initial_head = replace(head, weight=head.weight.clone(), bias=bias)
         student_id_of = shared.student_id_of
-        if self.options.upstream_parity != "none" and not shared.same:
-            student_id_of = published_student_ids(shared, self.options.upstream_parity)
+        for code in ("dskdv2", "kdflow"):
+            if f"{code}_token_lookup" in self._defects and not shared.same:
+                student_id_of = published_student_ids(shared, code)
         self.student_id_of = torch.from_numpy(student_id_of).to(student_head.weight.device)
         return self.projectors
 
@@ -138,7 +140,7 @@ class DualSpaceDistillation(Method):
 
     def _summed(self, name: str) -> bool:
         """Whether a term is a sum over tokens, and not the mean of a micro-batch."""
-        return self.options.upstream_parity == "none" or name not in self.averaged
+        return "micro_batch_means" not in self._defects or name not in self.averaged
 
     def terms(self, batch: LabelledTokens) -> dict[str, Term]:
         import torch

@@ -13,21 +13,23 @@ Examples:
   harness list tasks
   harness list methods
   harness list models --matrix quick
-  harness list matrices"""
+  harness list matrices
+  harness list defects"""
 
 
 @click.command("list", epilog=EPILOG)
-@click.argument("what", type=click.Choice(["tasks", "methods", "models", "matrices"]))
+@click.argument("what", type=click.Choice(["tasks", "methods", "models", "matrices", "defects"]))
 @click.option("--matrix", "matrix_name", default="quick", show_default=True, help="Whose models to list.")
 @click.option("--set", "assignments", multiple=True, metavar="NAME=VALUE", help="A variable of the matrix; repeatable.")
 @click.option("--json", "as_json", is_flag=True, help="Print a JSON list instead of a table.")
 def command(what: str, matrix_name: str, assignments: tuple[str, ...], as_json: bool) -> None:
-    """List tasks, methods, the models of a matrix, or the matrices that ship."""
+    """List tasks, methods, the models of a matrix, the matrices that ship, or the defects that upstream_parity takes."""
     rows = {
         "tasks": _tasks,
         "methods": _methods,
         "models": lambda: _models(matrix_name, assignments),
         "matrices": _matrices,
+        "defects": _defects,
     }[what]()
     if as_json:
         import json
@@ -109,3 +111,12 @@ def _matrices() -> list[dict[str, Any]]:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
         rows.append({"matrix": name, "description": " ".join(str(content.get("description", "")).split())})
     return rows
+
+
+def _defects() -> list[dict[str, Any]]:
+    from dskd.upstream_parity import CODE_BASES, DEFECTS
+
+    return [
+        {"defect": name, "what": what, "code bases": [code for code, own in CODE_BASES.items() if name in own]}
+        for name, what in DEFECTS.items()
+    ]

@@ -17,7 +17,8 @@ Examples:
   harness train ... --method kd --batch-tokens 8192 --packing --lora-rank 16 --dtype bfloat16 --processes 8
 
 \b
-Lines of the data: {"prompt": "...", "output": "..."}. The student is written to OUTPUT/train/model, an ordinary model folder.
+Lines of the data: {"prompt": "...", "output": "..."}, or with --template {"instruction": "...", "output": "..."} and perhaps
+"input". The student is written to OUTPUT/train/model, an ordinary model folder.
 The same command again goes on from the last checkpoint, or finds the work done."""
 
 
@@ -93,6 +94,12 @@ The same command again goes on from the last checkpoint, or finds the work done.
     metavar="NAME|FILE",
     help="An accelerate configuration that ships, or a file, for FSDP and the like.",
 )
+@click.option(
+    "--template",
+    type=click.Choice(["alpaca", "chat"]),
+    help="Ask both models by instructions: in Alpaca's template, or each in its own chat template.",
+)
+@click.option("--system", metavar="TEXT", help="The system message of the chat template.")
 @click.option("--seed", default=0, show_default=True, type=click.IntRange(min=0))
 @click.option("--limit", type=click.IntRange(min=1), metavar="N", help="Train on the first N examples.")
 @click.option("--output", required=True, type=click.Path(path_type=Path), metavar="DIR", help="Where it goes.")
@@ -114,6 +121,8 @@ def command(
     signal_kind: str | None,
     signal_dtype: str | None,
     signal_k: int | None,
+    template: str | None,
+    system: str | None,
     lora_target_module: tuple[str, ...],
     **training: Any,
 ) -> None:
@@ -138,6 +147,7 @@ def command(
         method_options=dict(split_assignment(text, "--option") for text in options),
         training=given,
         signal=_given(kind=signal_kind, stored_dtype=signal_dtype, k=signal_k),
+        template=_given(kind=template, system=system),
         launch=_given(processes=processes, accelerate_config=accelerate_config),
         seed=seed,
         limit=limit,

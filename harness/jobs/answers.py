@@ -6,9 +6,9 @@ import json
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from dskd.errors import InputError
+from dskd.templates import Instruction, prompt_text
 from harness.jobs.context import JobContext
 from harness.store import write_jsonl_atomic
 
@@ -23,7 +23,7 @@ def run(job: JobContext) -> None:
     """
     (output,) = job.spec.outputs
     arguments = job.arguments
-    prompts = _prompts(arguments)
+    prompts = _prompts(job)
     blocks = job.folder / "blocks"
     blocks.mkdir(exist_ok=True)
     numbers = range(0, len(prompts), _BLOCK)
@@ -46,7 +46,8 @@ def run(job: JobContext) -> None:
             f"{arguments['model']}: none of its {len(prompts):,} answers has an end within {arguments['max_new_tokens']} tokens; "
             "fix: raise methods.seqkd.max_new_tokens, or train the teacher on such answers"
         )
-    write_jsonl_atomic(job.folder / "answers.jsonl", ({key: row[key] for key in ("prompt", "output")} for row in kept))
+    keys = ("prompt", "instruction", "input", "output")
+    write_jsonl_atomic(job.folder / "answers.jsonl", ({key: row[key] for key in keys if key in row} for row in kept))
     job.finish(
         output,
         report=report,
@@ -55,23 +56,26 @@ def run(job: JobContext) -> None:
     shutil.rmtree(blocks)
 
 
-def _prompts(arguments: dict[str, Any]) -> list[str]:
-    from dskd.data import load_examples
+def _prompts(job: JobContext) -> list[str | Instruction]:
+    from dskd.data import has_templates, load_examples
+    from dskd.models import load_tokenizer
     from harness.jobs.prepare import apply_templates
 
+    arguments = job.arguments
     path = Path(arguments["examples"])
-    if arguments["prompt"] is None:
-        prompts = [example.prompt for example in load_examples(path)]
-    else:
-        prompts = [row["prompt"] for row in apply_templates(path, arguments["prompt"], arguments["output"])]
-    return prompts[: arguments["limit"]]
+    if arguments["columns"] is not None:
+        rows = apply_templates(path, arguments["columns"])
+        path = job.folder / "examples.jsonl"
+        write_jsonl_atomic(path, rows)
+    instructions = has_templates(load_tokenizer(Path(arguments["model"])))
+    return [example.prompt for example in load_examples(path, instructions=instructions)][: arguments["limit"]]
 
 
 def _block(folder: Path, first: int) -> Path:
     return folder / f"{first:09}.jsonl"
 
 
-def _answer(job: JobContext, prompts: Sequence[str], missing: Sequence[int], blocks: Path) -> None:
+def _answer(job: JobContext, prompts: Sequence[str | Instruction], missing: Sequence[int], blocks: Path) -> None:
     """Answer the blocks that begin at these prompts, each with seeds of its own, so that a resumed job gives the same answers."""
     from lm_eval.api.instance import Instance
 
@@ -82,7 +86,8 @@ def _answer(job: JobContext, prompts: Sequence[str], missing: Sequence[int], blo
     arguments, total = job.arguments, len(prompts)
     model, seed = Path(arguments["model"]), arguments["seed"]
     tokenizer = load_tokenizer(model)
-    room = max(max(1, len(encode_prompt(tokenizer, prompt))) for prompt in prompts)
+    texts = [prompt_text(tokenizer, prompt) for prompt in prompts]
+    room = max(max(1, len(encode_prompt(tokenizer, text))) for text in texts)
     sampled = arguments["temperature"] > 0
     settings = {"max_gen_toks": arguments["max_new_tokens"], "do_sample": sampled}
     if sampled:
@@ -107,10 +112,11 @@ def _answer(job: JobContext, prompts: Sequence[str], missing: Sequence[int], blo
         for first in missing:
             asked = prompts[first : first + _BLOCK]
             lm.seed = seed + first
-            lm.generate_until([Instance("generate_until", {}, (prompt, settings), 0) for prompt in asked])
+            asked_as = texts[first : first + _BLOCK]
+            lm.generate_until([Instance("generate_until", {}, (text, settings), 0) for text in asked_as])
             rows = [
                 {
-                    "prompt": prompt,
+                    **({"prompt": prompt} if isinstance(prompt, str) else prompt._asdict()),
                     "output": generation.text,
                     "ended": generation.finish_reason == "stop",
                     "prompt_truncated": generation.prompt_truncated,

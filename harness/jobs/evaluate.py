@@ -44,4 +44,5 @@ def run(job: JobContext) -> None:
             metrics={name: MetricValue.model_validate(metric) for name, metric in summary["metrics"].items()},
             samples=done.samples,
             engine=done.engine,
+            template=done.template,
         )

@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from dskd.errors import InputError
+from dskd.models import load_tokenizer
+from dskd.templates import Template, set_template
 from harness.jobs.context import JobContext
 from harness.jobs.spec import OutputSpec
 from harness.records import Cost
@@ -69,10 +71,16 @@ def make_start(recipe: Mapping[str, Any], seed: int, output: Path) -> None:
     """Make the model that the first stage starts from."""
     if "layers_of" in recipe:
         first_layers(Path(recipe["layers_of"]), recipe["layers"], output)
-    elif "add_bos_token_to" in recipe:
-        add_bos_token(Path(recipe["add_bos_token_to"]), output)
+    elif "copy_of" in recipe:
+        copy_model(Path(recipe["copy_of"]), output)
+        if recipe.get("add_bos_token"):
+            add_bos_token(output)
+    elif "tokenizer_of" in recipe:
+        load_tokenizer(Path(recipe["tokenizer_of"])).save_pretrained(output)
     else:
         new_model(recipe["config"], Path(recipe["tokenizer"]), seed, output)
+    if "template" in recipe:
+        give_template(Template.model_validate(recipe["template"]), output)
 
 
 def training_cost(job: JobContext, reports: Sequence[Mapping[str, Any]], **measured: Any) -> Cost:
@@ -112,8 +120,6 @@ def new_model(config: dict[str, Any], tokenizer_folder: Path, seed: int, output:
     """
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM
-
-    from dskd.models import load_tokenizer
 
     tokenizer = load_tokenizer(tokenizer_folder)
     special = {
@@ -157,37 +163,59 @@ def first_layers(source: Path, count: int, output: Path) -> None:
     print(f"first {count} of {len(layers)} layers, {sum(p.numel() for p in model.parameters()):,} parameters")
 
 
-def add_bos_token(source: Path, output: Path) -> None:
-    """Save a copy of a model whose tokenizer adds its begin-of-sequence token.
+def copy_model(source: Path, output: Path) -> None:
+    """Copy a model's folder with a tokenizer of its own.
 
-    Weights are linked where the file system can, so that a large model does not take its room twice. InputError where the
-    tokenizer has no such token.
+    Weights are linked where the file system can, so that a large model does not take its room twice; what is written anew is not.
     """
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(source, local_files_only=True)
+    output.mkdir(parents=True, exist_ok=True)
+    for file in sorted(source.iterdir()):
+        if not file.is_file() or file.name.startswith(("tokenizer", "chat_template")):
+            continue
+        try:
+            os.link(file, output / file.name)
+        except OSError:  # another file system, or one without links
+            shutil.copy2(file, output / file.name)
+    _save_tokenizer(tokenizer, output)
+
+
+def add_bos_token(folder: Path) -> None:
+    """Make the tokenizer of a copied model add its begin-of-sequence token. InputError where it has none."""
     from tokenizers.processors import Sequence as Processors
     from tokenizers.processors import TemplateProcessing
     from transformers import AutoTokenizer
 
-    tokenizer = AutoTokenizer.from_pretrained(source, local_files_only=True)
+    tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
     token, identifier = tokenizer.bos_token, tokenizer.bos_token_id
     if identifier is None:
-        raise InputError(f"{source}: its tokenizer has no bos_token to add; leave out add_bos_token")
+        raise InputError(f"{folder}: its tokenizer has no bos_token to add; leave out add_bos_token")
     # Tokenizer classes that know the setting undo any other change when they are loaded; the others do not know the setting.
-    tokenizer = AutoTokenizer.from_pretrained(source, local_files_only=True, add_bos_token=True)
+    tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, add_bos_token=True)
     if tokenizer("a")["input_ids"][0] != identifier:
         template = TemplateProcessing(
             single=f"{token} $A", pair=f"{token} $A {token} $B:1", special_tokens=[(token, identifier)]
         )
         before = tokenizer.backend_tokenizer.post_processor
         tokenizer.backend_tokenizer.post_processor = Processors([before, template]) if before else template
-    output.mkdir(parents=True, exist_ok=True)
-    for file in sorted(source.iterdir()):
-        if not file.is_file() or file.name.startswith("tokenizer"):
-            continue
-        try:
-            os.link(file, output / file.name)
-        except OSError:  # another file system, or one without links
-            shutil.copy2(file, output / file.name)
-    tokenizer.save_pretrained(output)
-    if AutoTokenizer.from_pretrained(output, local_files_only=True)("a")["input_ids"][0] != identifier:
-        raise InputError(f"{source}: its tokenizer cannot be made to add {token!r}; leave out add_bos_token")
+    _save_tokenizer(tokenizer, folder)
+    if AutoTokenizer.from_pretrained(folder, local_files_only=True)("a")["input_ids"][0] != identifier:
+        raise InputError(f"{folder}: its tokenizer cannot be made to add {token!r}; leave out add_bos_token")
     print(f"a copy whose tokenizer adds {token!r}")
+
+
+def give_template(template: Template, folder: Path) -> None:
+    """Give the tokenizer in a folder a template. InputError where it cannot have this one."""
+    tokenizer = load_tokenizer(folder)
+    set_template(tokenizer, template)
+    _save_tokenizer(tokenizer, folder)
+    print(f"template {template.kind}, an answer ends with {tokenizer.eos_token!r}")
+
+
+def _save_tokenizer(tokenizer: Any, folder: Path) -> None:
+    """Save over what may be links to another folder's files, which must stay as they are."""
+    for file in ("special_tokens_map.json", "added_tokens.json", "vocab.json", "vocab.txt", "merges.txt"):
+        (folder / file).unlink(missing_ok=True)
+    tokenizer.save_pretrained(folder)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -31,8 +32,8 @@ def _data(job: JobContext) -> dict[str, Any]:
 
     arguments = job.arguments
     examples = Path(arguments["examples"])
-    if arguments["prompt"] is not None:
-        rows = apply_templates(examples, arguments["prompt"], arguments["output"])
+    if arguments["columns"] is not None:
+        rows = apply_templates(examples, arguments["columns"])
         examples = job.folder / "examples.jsonl"
         write_jsonl_atomic(examples, rows[: arguments["limit"]])
     report = prepare_dataset(
@@ -47,12 +48,12 @@ def _data(job: JobContext) -> dict[str, Any]:
     return report.model_dump()
 
 
-def apply_templates(path: Path, prompt: str, output: str) -> list[dict[str, str]]:
-    """The rows of a JSON-lines file as prompts and outputs.
+def apply_templates(path: Path, made_of: Mapping[str, str]) -> list[dict[str, str]]:
+    """The rows of a JSON-lines file as examples, each key made of columns as `made_of` says.
 
     InputError with file and line for what is no row, or lacks a column of the templates or text or a number in it.
     """
-    columns = dict.fromkeys([*template_columns(prompt), *template_columns(output)])
+    columns = dict.fromkeys(column for text in made_of.values() for column in template_columns(text))
     rows = []
     for number, row in read_objects(path):
         for column in columns:
@@ -65,5 +66,5 @@ def apply_templates(path: Path, prompt: str, output: str) -> list[dict[str, str]
                     f"{path}:{number}: column '{column}', which the template names, is neither text nor a number; "
                     "give it one, or leave the line out"
                 )
-        rows.append({"prompt": prompt.format_map(row), "output": output.format_map(row)})
+        rows.append({key: text.format_map(row) for key, text in made_of.items()})
     return rows

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from harness.metrics.fenced_code import defines, fenced_code
 from harness.metrics.sample import HARNESS_ERROR, INVALID, SampleScore
 from harness.metrics.text import cut_at_stop
 from harness.sandbox import Execution, Program, run_programs
@@ -14,10 +15,12 @@ def program(doc: Mapping[str, Any], completion: str) -> Program:
     """Return the program of a HumanEval document and a completion, and its tests.
 
     Some tests use what the prompt imports or defines besides the function (HumanEval/32, /38, /50); the prompt by itself is that
-    function with an empty body, so it serves as their context.
+    function with an empty body, so it serves as their context. A completion that has the whole function is put after the prompt and
+    replaces the empty one: what the prompt imports and defines beside it stays.
     """
+    between = "\n" if defines(completion, doc["entry_point"]) else ""
     return Program(
-        source=f"{doc['prompt']}{completion}\n",
+        source=f"{doc['prompt']}{between}{completion}\n",
         tests=f"{doc['test']}\ncheck({doc['entry_point']})",
         functions=(doc["entry_point"],),
         context=doc["prompt"],
@@ -29,9 +32,10 @@ def score_completions(
 ) -> list[SampleScore]:
     """Score completions, one for each document; `advance` is called after each. The caller has permission to run them.
 
+    A model that is asked by an instruction ends its answer itself (no `stop`), and may put the function into a fenced block.
     A blank completion is invalid and not run: a function without a body passes no test.
     """
-    completions = [cut_at_stop(output, stop) for output in outputs]
+    completions = [cut_at_stop(output, stop) if stop else fenced_code(output) for output in outputs]
     to_run = [number for number, completion in enumerate(completions) if completion.strip()]
     for _ in range(len(outputs) - len(to_run)):
         advance()

@@ -26,6 +26,6 @@ Everything is a function of the seed, byte for byte. `SMALL_WORLD_VERSION` chang
 The recipe that trains models of this world is the matrix `quick`; what it reaches stands in docs/small-world.md.
 """
 
-from harness.smallworld.world import SMALL_WORLD_VERSION, prompt_of, test_docs, write_world
+from harness.smallworld.world import SMALL_WORLD_VERSION, instruction_of, prompt_of, test_docs, write_world
 
-__all__ = ["SMALL_WORLD_VERSION", "prompt_of", "test_docs", "write_world"]
+__all__ = ["SMALL_WORLD_VERSION", "instruction_of", "prompt_of", "test_docs", "write_world"]

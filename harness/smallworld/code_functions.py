@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from random import Random
 from typing import Any
 
+from dskd.templates import Instruction
 from harness.smallworld.families import Doc, Problem
 
 NAMES = ("solve", "compute", "answer", "result", "process", "apply", "transform", "helper", "value", "convert")
@@ -115,6 +116,10 @@ class CodeFunctions:
     def prompt(self, doc: Doc) -> str:
         """Return the signature and docstring, as they are."""
         return doc["prompt"]
+
+    def instruction(self, doc: Doc) -> Instruction:
+        """Return the function as the input of an instruction to go on with it."""
+        return Instruction("Complete this Python function.", doc["prompt"])
 
     def gold(self, doc: Doc) -> str:
         """Return the canonical body."""

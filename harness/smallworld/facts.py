@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from itertools import permutations
 from random import Random
 
+from dskd.templates import Instruction, alpaca
 from harness.smallworld.families import Doc, Problem
 
 # Characters outside ASCII are here on purpose: they are split into bytes by one tokenizer or by both.
@@ -34,16 +35,6 @@ QUESTIONS_WITH_INPUT = (
     "Name the {first} and the {second} of this person.",
     "Which {first} and {second} does this person have?",
     "Tell me this person's {first} and {second}.",
-)
-
-PROMPT_WITHOUT_INPUT = (
-    "Below is an instruction that describes a task. Write a response that appropriately completes the request.\n\n"
-    "### Instruction:\n{instruction}\n\n### Response:\n"
-)
-PROMPT_WITH_INPUT = (
-    "Below is an instruction that describes a task, paired with an input that provides further context. "
-    "Write a response that appropriately completes the request.\n\n"
-    "### Instruction:\n{instruction}\n\n### Input:\n{input}\n\n### Response:\n"
 )
 
 
@@ -75,8 +66,11 @@ class Facts:
 
     def prompt(self, doc: Doc) -> str:
         """Return the Alpaca prompt, with the section for the input only where there is one."""
-        template = PROMPT_WITH_INPUT if doc["input"] else PROMPT_WITHOUT_INPUT
-        return template.format(instruction=doc["instruction"], input=doc["input"])
+        return alpaca(self.instruction(doc))
+
+    def instruction(self, doc: Doc) -> Instruction:
+        """Return what is asked, and about whom where that stands apart."""
+        return Instruction(doc["instruction"], doc["input"])
 
     def gold(self, doc: Doc) -> str:
         """Return the reference answer."""

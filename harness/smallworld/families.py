@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from random import Random
 from typing import Any, Protocol
 
+from dskd.templates import Instruction
+
 Doc = dict[str, Any]
 
 
@@ -33,6 +35,9 @@ class Family(Protocol):
 
     def prompt(self, doc: Doc) -> str:
         """Return the text that a model is given."""
+
+    def instruction(self, doc: Doc) -> Instruction:
+        """Return what a model with a template is asked instead."""
 
     def gold(self, doc: Doc) -> str:
         """Return the output that the data set holds to be right, as a model would write it after the prompt."""

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from operator import add, mul, sub
 from random import Random
 
+from dskd.templates import Instruction
 from harness.smallworld.facts import PEOPLE
 from harness.smallworld.families import Doc, Problem
 
@@ -71,6 +72,10 @@ class WordProblems:
     def prompt(self, doc: Doc) -> str:
         """Return the question in lm-eval's form."""
         return f"Question: {doc['question']}\nAnswer:"
+
+    def instruction(self, doc: Doc) -> Instruction:
+        """Return the question, and how its answer ends."""
+        return Instruction(f"{doc['question']}\nEnd with the number after ####.")
 
     def gold(self, doc: Doc) -> str:
         """Return the answer with its steps, after one space."""

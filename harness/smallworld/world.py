@@ -8,10 +8,11 @@ from functools import cache
 from pathlib import Path
 from random import Random
 
+from dskd.templates import Instruction
 from harness.smallworld.families import Doc, Family, Problem, families
 from harness.smallworld.tokenizers import write_byte_level, write_sentencepiece
 
-SMALL_WORLD_VERSION = 1
+SMALL_WORLD_VERSION = 2
 
 # Examples of each task in each set.
 TEST_SIZE = 100
@@ -25,8 +26,8 @@ def write_world(directory: Path, seed: int = 0) -> None:
     """Write the tokenizers and the training sets of the world with this seed into `directory`, the same bytes every time.
 
     `tokenizers/{bytelevel,sentencepiece}/` are folders for AutoTokenizer; `train/{teacher,student,pretraining}.jsonl` have lines
-    {"prompt", "output", "task"}, the tasks mixed. The student's lines also say whether the answer is right ("right") and what the
-    right one is ("gold"); the trainer ignores both.
+    {"prompt", "instruction", "input", "output", "task"}, the tasks mixed; models with a template read the instruction. The
+    student's lines also say whether the answer is right ("right") and what the right one is ("gold"); the trainer ignores both.
     """
     directory = Path(directory)
     sets: dict[str, list[dict[str, object]]] = {"student": [], "teacher": [], "pretraining": []}
@@ -62,6 +63,11 @@ def prompt_of(task: str, doc: Doc) -> str:
     return families()[task].prompt(doc)
 
 
+def instruction_of(task: str, doc: Doc) -> Instruction:
+    """Return what a model with a template is asked for a row of the test set; training uses the same."""
+    return families()[task].instruction(doc)
+
+
 @cache
 def _problems(task: str, seed: int) -> tuple[Problem, ...]:
     """Return enough distinct problems for all sets: first the test set's, then the student's, then the others'."""
@@ -75,7 +81,8 @@ def _problems(task: str, seed: int) -> tuple[Problem, ...]:
 
 
 def _line(task: str, family: Family, problem: Problem, output: str) -> dict[str, object]:
-    return {"prompt": family.prompt(problem.doc), "output": output, "task": task}
+    asked = family.instruction(problem.doc)
+    return {"prompt": family.prompt(problem.doc), **asked._asdict(), "output": output, "task": task}
 
 
 def _partly_wrong_lines(task: str, family: Family, problems: Sequence[Problem], seed: int) -> list[dict[str, object]]:

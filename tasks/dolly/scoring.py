@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from dskd.templates import Instruction
 from harness.data_files import DataFile, HubRows
 from harness.lm_eval_hooks import hooks
 from harness.metrics.rouge import score_responses
@@ -13,22 +14,26 @@ DATA = DataFile(
         repository="MiniLLM/dolly",
         data_file="valid.jsonl",
         split="train",  # of the one file; it holds the test set
-        fields=("prompt", "output"),
-        rows_sha256="3119e7ad9c13349d5ab9bb862be333568c5806441f0244477c21f7d06efccb8d",
+        fields=("prompt", "instruction", "input", "output"),
+        rows_sha256="61f6a3692ef8ec5d0d4ead88fef79d66c739d0216501c7ceff5bf325a13a0119",
     ),
 )
 
 
 def documents() -> list[dict[str, Any]]:
     """Return the 500 rows of the test set, numbered from 0."""
-    return [
-        {"id": str(number), "prompt": row["prompt"], "output": row["output"]} for number, row in enumerate(DATA.rows())
-    ]
+    keys = ("prompt", "instruction", "input", "output")
+    return [{"id": str(number), **{key: row[key] for key in keys}} for number, row in enumerate(DATA.rows())]
 
 
 def prompt(doc: dict[str, Any]) -> str:
     """Return the row's own prompt, which holds Alpaca's template."""
     return doc["prompt"]
+
+
+def instruction(doc: dict[str, Any]) -> Instruction:
+    """Return the row's instruction and input; Alpaca's template makes the row's own prompt of them."""
+    return Instruction(doc["instruction"], doc["input"])
 
 
 def gold(doc: dict[str, Any]) -> str:

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from dskd.templates import Instruction
 from harness.data_files import DataFile, HubRows
 from harness.lm_eval_hooks import hooks
 from harness.metrics.numbers import score_numbers
@@ -27,6 +28,11 @@ def documents() -> list[dict[str, Any]]:
 def prompt(doc: dict[str, Any]) -> str:
     """Return lm-eval's prompt, without examples."""
     return f"Question: {doc['question']}\nAnswer:"
+
+
+def instruction(doc: dict[str, Any]) -> Instruction:
+    """Return the question, and how the answer is to end so that both rules find the number."""
+    return Instruction(f"{doc['question']}\nThink step by step, and end with the number after ####.")
 
 
 def gold(doc: dict[str, Any]) -> str:

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from dskd.templates import Instruction
 from harness.data_files import DataFile
 from harness.lm_eval_hooks import hooks
 from harness.metrics.code import score_completions
@@ -21,6 +22,11 @@ def documents() -> list[dict[str, Any]]:
 def prompt(doc: dict[str, Any]) -> str:
     """Return the prompt as it stands, as the paper and lm-eval give it."""
     return doc["prompt"]
+
+
+def instruction(doc: dict[str, Any]) -> Instruction:
+    """Return the function as the input of an instruction to go on with it."""
+    return Instruction("Complete this Python function. Answer with the whole function in a code block.", doc["prompt"])
 
 
 def gold(doc: dict[str, Any]) -> str:

@@ -2,9 +2,10 @@
 
 from typing import Any
 
+from dskd.templates import Instruction
 from harness.lm_eval_hooks import hooks
 from harness.metrics.numbers import score_numbers
-from harness.smallworld import prompt_of, test_docs
+from harness.smallworld import instruction_of, prompt_of, test_docs
 
 
 def documents() -> list[dict[str, Any]]:
@@ -15,6 +16,11 @@ def documents() -> list[dict[str, Any]]:
 def prompt(doc: dict[str, Any]) -> str:
     """Return the question, as the small world's models are trained on it."""
     return prompt_of("small_math", doc)
+
+
+def instruction(doc: dict[str, Any]) -> Instruction:
+    """Return what models with a template are asked, as the small world trains them."""
+    return instruction_of("small_math", doc)
 
 
 def gold(doc: dict[str, Any]) -> str:

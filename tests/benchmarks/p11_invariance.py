@@ -62,6 +62,13 @@ def make_models(folder: Path) -> None:
         prepare_dataset(folder / "train.jsonl", data, student=folder / name, teacher=folder / "teacher", max_length=160)
 
 
+def added_up(sums: torch.Tensor) -> torch.Tensor:
+    """Over all processes."""
+    if dist.is_initialized():
+        dist.all_reduce(sums)
+    return sums
+
+
 def take_step(folder: Path, name: str, rows: Sequence[int], collator: Collator, parts: int, fused: bool = True) -> Step:
     """Loss and gradients of a step over these rows in `parts` micro-batches; of one process's share where there are several."""
     kind = methods.get(name)
@@ -82,10 +89,11 @@ def take_step(folder: Path, name: str, rows: Sequence[int], collator: Collator, 
     data = datasets.load_from_disk(str(folder / f"{student}-data"))
     size = len(rows) // parts
     distiller.method.begin_step(distiller.whole_student_head())
-    batches = [
-        distiller.look_up(collator([data[k] for k in rows[first : first + size]]))
-        for first in range(0, len(rows), size)
-    ]
+    chosen = [data[k] for k in rows]
+    if kind.policy == "on":  # half of them as if the student had written them
+        chosen = [{**row, "sampled": k % 4 < 2} for k, row in zip(rows, chosen, strict=True)]
+    batches = [distiller.look_up(collator(chosen[first : first + size])) for first in range(0, len(rows), size)]
+    distiller.score(batches, added_up)
     counts = [distiller.counts(batch) for batch in batches]
     totals = {key: torch.stack([count[key] for count in counts]).sum() for key in counts[0]}
     world = dist.get_world_size() if dist.is_initialized() else 1

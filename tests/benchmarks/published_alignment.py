@@ -38,19 +38,27 @@ def main() -> None:
         tokenizer = load_tokenizer(student)
         shared = share_vocabulary(*(Vocabulary.from_tokenizer(load_tokenizer(side)) for side in (teacher, student)))
         student_ids = {code: published_student_ids(shared, code) for code in ("dskdv2", "kdflow")}
-        counts: defaultdict[str, np.ndarray] = defaultdict(lambda: np.zeros(5, dtype=np.int64))
+        counts: defaultdict[str, np.ndarray] = defaultdict(lambda: np.zeros(7, dtype=np.int64))
         for row in datasets.load_from_disk(str(folder / "data")):
             labels = row["student_ids"][row["student_prompt_length"] :]
-            teacher_labels = np.array(row["teacher_ids"][row["teacher_prompt_length"] :])[row["teacher_string_pairs"]]
-            unknown = student_ids["dskdv2"][teacher_labels] == tokenizer.unk_token_id
-            dropped = student_ids["kdflow"][teacher_labels] < 0
-            found = [len(row["student_pairs"]), len(row["student_string_pairs"]), unknown.sum(), dropped.sum()]
-            counts[task_of(tokenizer.decode(labels))] += [len(labels), *found]
-    table = Table("task", "labels", "by bytes", "by spelling", "of these unknown to DSKDv2", "dropped by KDFlow")
-    for task, (labels, by_bytes, by_spelling, *lost) in sorted(counts.items()):
-        shares = by_bytes / labels, by_spelling / labels, *(count / by_spelling for count in lost)
-        table.add_row(task, f"{labels:,}", *(f"{share:.0%}" for share in shares))
-    Console(width=150).print(table)
+            teacher_labels = np.array(row["teacher_ids"][row["teacher_prompt_length"] :])
+            found = [len(labels)]
+            for pairs in (row["teacher_pairs"], row["teacher_string_pairs"]):
+                paired = teacher_labels[pairs]
+                unknown = student_ids["dskdv2"][paired] == tokenizer.unk_token_id
+                found += [len(paired), unknown.sum(), (student_ids["kdflow"][paired] < 0).sum()]
+            counts[task_of(tokenizer.decode(labels))] += found
+    columns = "share of all pairs", "unknown to DSKDv2", "dropped by KDFlow"
+    table = Table("task", "labels", "by bytes", *columns, "by spelling", *columns)
+    whole = sum(counts.values())
+    for task, row in sorted(counts.items()):
+        shares: list[float] = []
+        for first in (1, 4):
+            pairs, *losses = row[first : first + 3]
+            shares += [pairs / row[0], pairs / whole[first], *(lost / pairs for lost in losses)]
+        table.add_row(task, f"{row[0]:,}", *(f"{share:.0%}" for share in shares))
+    table.add_row("all", f"{whole[0]:,}", f"{whole[1] / whole[0]:.0%}", *[""] * 3, f"{whole[4] / whole[0]:.0%}")
+    Console(width=170).print(table)
 
 
 if __name__ == "__main__":

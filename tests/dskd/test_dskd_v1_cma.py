@@ -88,8 +88,16 @@ def test_every_term_and_gradient_equals_the_published_code(case):
 @pytest.mark.parametrize("case", golden.cases("dskd_v1_cma"), ids=lambda case: case["name"])
 def test_the_published_statistics_need_the_positions_without_a_label(case):
     *_, batch, method = _from_golden(case)
-    term = method.terms(replace(batch, notes={}))["teacher_to_student_cross_entropy"]
+    labelled = {
+        "teacher_positions": torch.tensor(len(batch.teacher_labels)),
+        "teacher_hidden_deviation": batch.teacher_hidden.std(),
+    }
+    term = method.terms(replace(batch, notes=labelled))["teacher_to_student_cross_entropy"]
     assert abs(term.sum / term.count - case["terms"]["t2s_ce_loss"]) > 1e-3
+    with pytest.raises(
+        InputError, match=r"upstream_parity: prompt and padding .* are not known; fix: run the teacher live"
+    ):
+        method.terms(replace(batch, notes={}))
 
 
 SIZES = {"student": [4, 1, 6], "teacher": [5, 3, 2]}
@@ -228,9 +236,14 @@ def test_an_example_feels_neither_its_batch_mates_nor_their_padding(spaces):
 
 def test_the_published_statistics_do_depend_on_batch_mates():
     method, batch = _case(upstream_parity=True)
-    whole = method.terms(batch)["teacher_space"].sum
-    parts = [method.terms(_example(batch, number))["teacher_space"].sum for number in range(3)]
-    assert abs(whole - sum(parts)) > 1e-4
+
+    def teacher_space(part):
+        positions, deviation = torch.tensor(2 * len(part.teacher_labels)), part.teacher_hidden.std()
+        notes = {"teacher_positions": positions, "teacher_hidden_deviation": deviation}
+        return method.terms(replace(part, notes=notes))["teacher_space"].sum
+
+    parts = [teacher_space(_example(batch, number)) for number in range(3)]
+    assert abs(teacher_space(batch) - sum(parts)) > 1e-4
 
 
 @pytest.mark.parametrize("spaces", ["both", "student", "teacher"])

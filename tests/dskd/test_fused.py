@@ -85,6 +85,11 @@ def case(method, *, tokens=37, head="plain", dtype=torch.float32, seed=0, aligne
     torch.manual_seed(seed)
     projectors = method.prepare(student_head, teacher_head, shared)
     method.begin_step(student_head)
+    if method.scored:
+        batch = replace(batch, student_sampled=torch.arange(tokens) % 3 > 0)
+        with torch.no_grad():
+            (scores,) = method.scores([batch], lambda sums: sums)
+        batch = replace(batch, student_scores=scores)
     parameters = [p for p in projectors.parameters() if p.requires_grad] if projectors is not None else []
     leaves = [batch.student_hidden, student_head.weight, student_head.bias, *parameters]
     return batch, parameters, [leaf for leaf in leaves if leaf is not None and leaf.requires_grad]

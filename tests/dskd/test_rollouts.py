@@ -188,6 +188,10 @@ class Written:
     def __init__(self, *samples):
         self.samples = samples
         self.asked = []
+        self.updates = 0
+
+    def update(self):
+        self.updates += 1
 
     def sample(self, prompts, numbers):
         self.asked += zip(prompts, numbers.tolist(), strict=True)
@@ -560,7 +564,6 @@ def test_two_processes_write_and_learn_what_one_does(world, tmp_path):
     ("name", "rollouts", "signal", "reason"),
     [
         ("sft", {}, None, r"rollouts: sft has no teacher.*fix:"),
-        ("kd", {"engine": "vllm"}, None, r"rollouts.engine: vllm is not implemented; fix: set it to transformers"),
         ("kd", {}, "signal", r"rollouts: a cached signal says nothing.*fix:.*live"),
         (
             "kd",
@@ -584,6 +587,24 @@ def test_what_cannot_work_is_a_one_line_error_before_anything_is_written(
             signal=tmp_path / signal if signal else None,
         )
     assert not (tmp_path / "out").exists()
+
+
+def test_vllm_that_is_not_installed_is_told_at_once(world, tmp_path, monkeypatch):
+    monkeypatch.setattr("dskd.rollouts.find_spec", lambda name: None)
+    with pytest.raises(
+        InputError, match=r"rollouts.engine: vLLM is not installed; fix: set it to transformers, or pip"
+    ):
+        _run(world, tmp_path / "out", rollouts={"engine": "vllm"})
+    assert not (tmp_path / "out").exists()
+
+
+def test_weights_are_handed_over_once_a_step_however_many_samples_it_takes(world):
+    rows = _with_prompt(_rows(world, "same"))
+    written = Written(Sample([5, 6], ended=False))
+    rollouts = _rollouts(world, "same", written)
+    rollouts.take([rows * 10, rows], epoch=0, step=1)
+    assert len(written.asked) > 64
+    assert written.updates == 1
 
 
 @pytest.mark.parametrize(

@@ -39,7 +39,7 @@ def _run(world, output, name, **changes):
         student=world / student,
         teacher=world / "teacher",
         method=name,
-        options=TrainingOptions(**{**OPTIONS, **changes}),
+        options=TrainingOptions(**{**OPTIONS, **tiny_world.text_of(name), **changes}),
         seed=3,
         output=output,
     )
@@ -104,10 +104,11 @@ def _gradients(world, name, rows, collator, parts, fused=True):
         shared=share_vocabulary(vocabularies[1], vocabularies[0]),
     )
     data = datasets.load_from_disk(str(world / f"{student}-data"))
-    chosen = [data[k] for k in rows]
+    chosen = tiny_world.rows_of(data, name, rows)
     size = len(chosen) // parts
     batches = [distiller.look_up(collator(chosen[k : k + size])) for k in range(0, len(chosen), size)]
     distiller.method.begin_step(distiller.whole_student_head())
+    distiller.score(batches)
     counts = [distiller.counts(batch) for batch in batches]
     totals = {key: torch.stack([count[key] for count in counts]).sum() for key in counts[0]}
     assert all(total > 0 for total in totals.values()), totals  # every term takes part

@@ -181,6 +181,21 @@ def test_a_teacher_runs_once_for_all_or_in_every_training(tiny: Content, estimat
     assert dual.operations - sft.operations == pytest.approx((10 * 896 * 32 + 10 * 32 * 32) * labelled)
 
 
+def test_a_variant_is_estimated_with_its_own_training_and_signal(
+    tiny: Content, estimate_of: Callable[..., Estimate]
+) -> None:
+    live = {"method": "kd", "training": {"steps": 6}, "teacher_signal": {"kind": "live"}}
+    tiny["methods"] = {"kd-live": live, "kd-live-too": {**live, "training": {}}}
+    tiny["pairs"] = [{"teacher": "teacher", "student": "same", "methods": ["kd", "kd-live", "kd-live-too"]}]
+    work = {one.what: one for one in estimate_of(tiny).work}
+    assert len([one for one in work.values() if one.kind == "signal"]) == 1
+    kd, longer, same = (work[f"teacher__same/{name}/seed1"] for name in ("kd", "kd-live", "kd-live-too"))
+    assert (kd.steps, longer.steps, same.steps) == (2, 6, 2)
+    shape = Shape(1, 32, 32, 2, 2, 16, 896, tied=False)
+    assert same.operations - kd.operations == pytest.approx(2 * shape.layer_parameters * kd.tokens)
+    assert longer.operations == pytest.approx(3 * same.operations)
+
+
 def test_a_method_that_needs_whole_examples_keeps_the_logits_of_a_batch(
     tiny: Content, estimate_of: Callable[..., Estimate]
 ) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from datetime import date
 from pathlib import Path
@@ -47,7 +48,7 @@ MISTAKES = [
     (put("models", "same", "config", value={"hidden_size": 3}), "models.same.config: needs `model_type`"),
     (put("models", "same", "tokenizer", value={}), "models.same.tokenizer: needs one of: small_world, path"),
     (put("data", "student", value={"url": "x"}), "data.student: needs one of the keys: small_world, file"),
-    (put("data", "student", value={"file": "x", "prompt": "{a}"}), "data.student: `prompt` and `output` are templates"),
+    (put("data", "student", value={"file": "x", "prompt": "{a}"}), "data.student: these keys go together"),
     (
         put("data", "student", value={"file": "x", "prompt": "{a.b}", "output": "{c}"}),
         "data.student.prompt: is not a template",
@@ -290,3 +291,51 @@ def test_a_variant_is_a_method_under_another_name_with_options_of_its_own(
         tiny["methods"]["hot-kd"] = variant
         with pytest.raises(InputError, match=message):
             read_matrix(write_matrix(tiny))
+
+
+def test_a_variant_is_trained_in_a_way_of_its_own(tiny: Content, write_matrix: Callable[[Any], Path]) -> None:
+    """Single options take the place of the matrix's, of two that exclude each other the other's; the signal is another whole."""
+    own = {"steps": 5, "batch_tokens": 200, "learning_rate": 1e-4, "rollouts": {"share": 0.5}}
+    tiny["training"] = {"data": "student", "epochs": 2, "batch_size": 8, "learning_rate": 1e-3, "warmup_steps": 1}
+    tiny["teacher_signal"] = {"kind": "top_k", "k": 7}
+    tiny["methods"] = {"kd-on-policy": {"method": "kd", "training": own, "teacher_signal": {"kind": "live"}}}
+    tiny["pairs"][0]["methods"] = ["kd", "kd-on-policy"]
+    matrix = read_matrix(write_matrix(tiny))
+    assert matrix.training_of("kd") == matrix.training
+    assert matrix.training_of("kd-on-policy").options == {**own, "warmup_steps": 1}
+    assert matrix.training_of("kd-on-policy").data == "student"
+    assert (matrix.signal_of("kd").kind, matrix.signal_of("kd-on-policy").kind) == ("top_k", "live")
+    assert matrix.method_options("kd-on-policy") == {}
+    assert matrix.place("kd-on-policy", "training", "rollouts") == "methods.kd-on-policy.training.rollouts"
+    assert matrix.place("kd", "training", "rollouts") == "training.rollouts"
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"training": {"stepz": 3}}, "methods.own.training.stepz: unknown key; did you mean 'steps'?"),
+        ({"training": {"steps": 3, "epochs": 1}}, "methods.own.training: give either steps or epochs"),
+        ({"training": {"batch_size": 0}}, "methods.own.training.batch_size: input should be greater than 0, not 0"),
+        (
+            {"training": {"rollouts": {"shar": 1}}},
+            "methods.own.training.rollouts.shar: unknown key; did you mean 'share'?",
+        ),
+        ({"training": {"seed": 3}}, "methods.own.training.seed: seeds stand elsewhere"),
+        (
+            {"training": {"data": "student"}},
+            "methods.own.training: `data` says what all methods of a matrix learn from",
+        ),
+        ({"training": {"max_length": 9}}, "methods.own.training: `max_length` says what all methods"),
+        ({"training": 3}, "methods.own.training: input should be a valid dictionary, not 3"),
+        ({"teacher_signal": {"kind": "lives"}}, "methods.own.teacher_signal.kind: input should be"),
+        ({"teacher_signal": {"knd": "live"}}, "methods.own.teacher_signal.knd: unknown key; did you mean 'kind'?"),
+        ({"trainin": {}}, "methods.own.trainin: unknown key"),
+    ],
+)
+def test_a_mistake_in_a_variants_training_is_named_with_its_key(
+    tiny: Content, write_matrix: Callable[[Any], Path], settings: Content, message: str
+) -> None:
+    tiny["methods"] = {"own": {"method": "kd", **settings}}
+    tiny["pairs"][0]["methods"] = ["own"]
+    with pytest.raises(InputError, match=re.escape(message)):
+        read_matrix(write_matrix(tiny))

@@ -33,23 +33,32 @@ def paper(name: str) -> Matrix:
 
 
 def methods_of(matrix: Matrix, student: str) -> set[str]:
-    return {method for pair in matrix.pairs if pair.student == student for method in pair.methods}
+    """The methods that teach a student, variants by the method that they are of."""
+    return {matrix.method_of(name) for pair in matrix.pairs if pair.student == student for name in pair.methods}
 
 
 def test_the_matrix_of_all_methods_names_every_method() -> None:
     matrix = read_matrix(find_matrix("methods"))
-    forgotten = set(METHODS) - {method for pair in matrix.pairs for method in pair.methods}
+    forgotten = set(METHODS) - {matrix.method_of(name) for pair in matrix.pairs for name in pair.methods}
     assert not forgotten, f"a new method belongs into harness/matrices/methods.yaml too: {sorted(forgotten)}"
     # A method for any two vocabularies must show that it can take two.
     for_two = {name for name, method in METHODS.items() if method.vocabulary == "any"}
     assert for_two == methods_of(matrix, "small-student-sentencepiece")
 
 
-def test_the_on_policy_matrix_names_every_method_that_can_be() -> None:
-    matrix = read_matrix(find_matrix("on-policy"))
-    able = {name for name, method in METHODS.items() if method.policy != "off"}
-    assert able == {method for pair in matrix.pairs for method in pair.methods}
-    assert matrix.training.options["rollouts"]["share"] == 0.5
+def test_the_matrix_of_all_methods_has_each_on_every_text_that_it_can_learn_from() -> None:
+    matrix = read_matrix(find_matrix("methods"))
+    names = {name for pair in matrix.pairs for name in pair.methods}
+    on_policy = {name for name in names if training_options(matrix.training_of(name))["rollouts"] is not None}
+    assert {matrix.method_of(name) for name in on_policy} == {n for n, m in METHODS.items() if m.policy != "off"}
+    assert {matrix.method_of(name) for name in names - on_policy} == {n for n, m in METHODS.items() if m.policy != "on"}
+    # Its schedule decides how much of the text is the student's.
+    assert matrix.training_of("distillm-adaptive").options["rollouts"]["replay"]
+    for name in on_policy - {"distillm-adaptive"}:
+        either = METHODS[matrix.method_of(name)].policy == "either"
+        assert matrix.training_of(name).options["rollouts"]["share"] == (0.5 if either else 1.0)
+        assert matrix.signal_of(name).kind == "live"
+        assert name.endswith("-on-policy") == either
 
 
 def test_the_matrix_of_all_methods_differs_from_quick_in_pairs_and_steps_alone() -> None:
@@ -105,7 +114,7 @@ def test_a_paper_is_trained_with_its_published_settings(name: str) -> None:
     assert trainings
     assert {work.steps for work in trainings} == {steps}
     for method in {method for pair in matrix.pairs for method in pair.methods}:
-        chosen = dskd.methods.get(method).Options.model_validate(matrix.methods.get(method, {})).model_dump()
+        chosen = dskd.methods.get(method).Options.model_validate(matrix.method_options(method)).model_dump()
         if "kd_rate" in chosen and method != "uld":  # whose distance has no temperature in the published scripts either
             assert (chosen["kd_rate"], chosen["temperature"]) == (0.5, temperature), method
 

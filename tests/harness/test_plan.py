@@ -459,6 +459,101 @@ def test_rollouts_need_a_live_teacher_and_methods_that_take_them(
         make_plan(str(write_matrix(tiny)))
     tiny["teacher_signal"] = {"kind": "live"}
     assert make_plan(str(write_matrix(tiny))).to_run
+    identities = []
+    for more in ({}, {"engine": "vllm"}, {"gpu_memory_utilization": 0.5}):
+        tiny["training"]["rollouts"] = {"share": 0.5, **more}
+        (job,) = [job for job in make_plan(str(write_matrix(tiny))).to_run if job.spec.kind == "train"]
+        identities.append(job.spec.outputs[0].identity.hash)
+    assert identities[0] != identities[1]
+    assert identities[0] == identities[2]
     tiny["pairs"][0]["methods"] = ["kd", "sft"]
     with pytest.raises(InputError, match="sft learns from the data's text alone"):
         make_plan(str(write_matrix(tiny)))
+
+
+def _with_on_policy_variant(content: Content) -> Content:
+    """kd on the data's text from a cached signal, and on the student's own from the live teacher."""
+    rollouts = {"share": 0.5, "max_new_tokens": 8}
+    variant = {"method": "kd", "training": {"rollouts": rollouts, "steps": 3}, "teacher_signal": {"kind": "live"}}
+    content["methods"] = {"kd-on-policy": variant}
+    content["pairs"] = [{"teacher": "teacher", "student": "same", "methods": ["kd", "kd-on-policy"]}]
+    return content
+
+
+def test_a_variant_is_planned_with_its_own_training_and_signal(tiny: Content, plan_of: Callable[..., Plan]) -> None:
+    plan = plan_of(_with_on_policy_variant(tiny))
+    (signal,) = (job for job in plan.jobs.values() if job.spec.kind == "signal")
+    off, on = (job for job in plan.jobs.values() if job.spec.kind == "train")
+    assert [job.spec.title for job in (off, on)] == [
+        f"train teacher__same/{name}/seed1" for name in ("kd", "kd-on-policy")
+    ]
+    assert signal.spec.id in off.needs
+    assert signal.spec.id not in on.needs
+    assert (off.spec.arguments["signal"] is None, on.spec.arguments["signal"]) == (False, None)
+    options = [job.spec.arguments["training"] for job in (off, on)]
+    assert [one["steps"] for one in options] == [2, 3]
+    assert options[0]["rollouts"] is None
+    assert options[1]["rollouts"]["max_new_tokens"] == 8
+    assert off.spec.arguments["data"] == on.spec.arguments["data"]
+
+
+def test_a_change_of_a_variants_training_makes_it_alone_stale(tiny: Content, plan_of: Callable[..., Plan]) -> None:
+    pretend_done(plan_of(_with_on_policy_variant(tiny)))
+    assert not plan_of(tiny).to_run
+    tiny["methods"]["kd-on-policy"]["training"]["rollouts"]["max_new_tokens"] = 9
+    changed = reasons(plan_of(tiny))
+    assert changed["train teacher__same/kd-on-policy/seed1"] == "training.rollouts.max_new_tokens: 8 -> 9"
+    assert not [title for title in changed if "/kd/" in title]
+    # What the variant says for itself, the matrix cannot change; what it does not say, it can.
+    tiny["methods"]["kd-on-policy"]["training"]["rollouts"]["max_new_tokens"] = 8
+    tiny["training"]["steps"] = 4
+    assert [title for title in reasons(plan_of(tiny)) if title.startswith("train")] == ["train teacher__same/kd/seed1"]
+    tiny["training"] |= {"steps": 2, "learning_rate": 0.01}
+    assert len([title for title in reasons(plan_of(tiny)) if title.startswith("train")]) == 2
+
+
+def test_a_variant_without_what_its_rollouts_need_is_an_error_with_its_key(
+    tiny: Content, plan_of: Callable[..., Plan]
+) -> None:
+    del _with_on_policy_variant(tiny)["methods"]["kd-on-policy"]["teacher_signal"]
+    where = "matrix.yaml: methods.kd-on-policy.training.rollouts: "
+    with pytest.raises(InputError, match=where + r"what is kept of a teacher .* fix: teacher_signal: \{kind: live\}"):
+        plan_of(tiny)
+    tiny["methods"]["kd-on-policy"] |= {"method": "sft", "teacher_signal": {"kind": "live"}}
+    with pytest.raises(InputError, match=where + "sft learns from the data's text alone"):
+        plan_of(tiny)
+    tiny["methods"] = {"kd-on-policy": {"method": "dskd-v2", "teacher_signal": {"kind": "top_k"}}}
+    with pytest.raises(
+        InputError, match=r"matrix.yaml: methods.kd-on-policy.teacher_signal.kind: dskd-v2 cannot learn"
+    ):
+        plan_of(tiny)
+
+
+def test_statistics_of_the_teachers_padded_batch_need_a_live_teacher_and_rows_that_are_not_packed(
+    tiny: Content, plan_of: Callable[..., Plan]
+) -> None:
+    tiny["methods"] = {"as-published": {"method": "dskd-v1-cma", "upstream_parity": True}}
+    tiny["pairs"] = [{"teacher": "teacher", "student": "cross", "methods": ["dskd-v1-cma", "as-published"]}]
+    where = "matrix.yaml: methods.as-published.upstream_parity: needs the teacher's prompt and padding, which "
+    with pytest.raises(InputError, match=where + r"no signal keeps; fix: teacher_signal: \{kind: live\}"):
+        plan_of(tiny)
+    tiny["methods"]["as-published"] |= {"teacher_signal": {"kind": "live"}}
+    assert plan_of(tiny).to_run
+    tiny["training"]["packing"] = True
+    with pytest.raises(InputError, match=where + r"packed rows have not; fix: training: \{packing: false\}"):
+        plan_of(tiny)
+    tiny["methods"]["as-published"]["training"] = {"packing": False}
+    assert plan_of(tiny).to_run
+
+
+def test_a_method_that_learns_from_the_student_s_text_alone_is_told_so_when_it_is_planned(
+    tiny: Content, write_matrix: Callable[[Any], Path]
+) -> None:
+    tiny["pairs"] = [{"teacher": "teacher", "student": "same", "methods": ["minillm"]}]
+    with pytest.raises(
+        InputError, match=r"methods\.minillm\.training\.rollouts: minillm learns from the student's own text alone"
+    ):
+        make_plan(str(write_matrix(tiny)))
+    rollouts = {"training": {"rollouts": {"share": 1.0}}, "teacher_signal": {"kind": "live"}}
+    tiny["methods"] = {"minillm": rollouts}
+    assert make_plan(str(write_matrix(tiny))).to_run

@@ -54,3 +54,20 @@ def test_a_pair_without_a_common_token_is_refused_where_anything_is_to_be_distil
         "fix: use a student whose tokenizer covers the same text"
     )
     assert not plan.root.exists()
+
+
+def test_rollouts_by_a_vllm_that_is_not_installed_are_refused_before_anything_is_run(
+    tiny: dict[str, Any], write_matrix: Callable[[Any], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tiny["training"]["rollouts"] = {"engine": "vllm"}
+    tiny["teacher_signal"] = {"kind": "live"}
+    tiny["pairs"] = [{"teacher": "teacher", "student": "same", "methods": ["kd"]}]
+    tiny["tasks"] = {}
+    plan = make_plan(str(write_matrix(tiny)), output_dir=tmp_path / "run")
+    monkeypatch.setattr("dskd.rollouts.find_spec", lambda name: object())
+    preflight.check(plan, allow_code_execution=False)
+    monkeypatch.setattr("dskd.rollouts.find_spec", lambda name: None)
+    with pytest.raises(
+        InputError, match=r"matrix.yaml: training.rollouts.engine: vLLM is not installed; fix: set it to"
+    ):
+        preflight.check(plan, allow_code_execution=False)

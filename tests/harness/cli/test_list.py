@@ -43,3 +43,15 @@ def test_the_table_has_a_line_for_each_method_and_folds_none() -> None:
         "method", "title", "paper", "vocabulary", "policy", "needs_teacher", "signals", "status", "options",
     ]  # fmt: skip
     assert [line.split()[0] for line in lines] == list(METHODS)
+
+
+def test_every_defect_of_published_code_says_what_it_is_and_whose() -> None:
+    from dskd.upstream_parity import CODE_BASES, DEFECTS
+
+    result = CliRunner().invoke(main, ["list", "defects", "--json"])
+    rows = {row["defect"]: row for row in json.loads(result.stdout)}
+    assert set(rows) == set(DEFECTS)
+    assert rows["stale_head"]["code bases"] == ["kdflow"]
+    for code, defects in CODE_BASES.items():
+        assert {name for name, row in rows.items() if code in row["code bases"]} == set(defects)
+    assert all(row["what"] for row in rows.values())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -51,7 +52,7 @@ class Teacher:
 def teacher(monkeypatch: pytest.MonkeyPatch) -> Teacher:
     made = Teacher(0)
     monkeypatch.setattr("harness.engines.create_engine", lambda *_, **__: made)
-    monkeypatch.setattr("dskd.models.load_tokenizer", lambda _: None)
+    monkeypatch.setattr("dskd.models.load_tokenizer", lambda _: SimpleNamespace(init_kwargs={}, name_or_path="teacher"))
     monkeypatch.setattr("dskd.data.encode_prompt", lambda _, text: list(text))
     monkeypatch.setattr(answers, "_BLOCK", 2)
     return made
@@ -66,8 +67,7 @@ def job(tmp_path: Path) -> Callable[..., JobContext]:
         given = {
             "examples": str(examples),
             "model": "teacher",
-            "prompt": None,
-            "output": None,
+            "columns": None,
             "limit": None,
             "max_new_tokens": 9,
             "temperature": 0.0,

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from dskd.errors import InputError
-from harness.jobs.model import add_bos_token, first_layers, new_model
+from harness.jobs.model import add_bos_token, copy_model, first_layers, new_model
 
 LLAMA = {
     "model_type": "llama",
@@ -104,7 +104,8 @@ def test_a_copy_has_the_same_weights_and_a_tokenizer_that_begins_its_texts(tmp_p
     loaded.add_special_tokens({"bos_token": "<begin>"})
     loaded.save_pretrained(tmp_path / "source")
     before = loaded("text")["input_ids"]
-    add_bos_token(tmp_path / "source", tmp_path / "copy")
+    copy_model(tmp_path / "source", tmp_path / "copy")
+    add_bos_token(tmp_path / "copy")
     assert AutoTokenizer.from_pretrained(tmp_path / "copy")("text")["input_ids"] == [loaded.bos_token_id, *before]
     assert AutoTokenizer.from_pretrained(tmp_path / "source")("text")["input_ids"] == before
     weights = [load_file(tmp_path / name / "model.safetensors") for name in ("source", "copy")]
@@ -114,7 +115,7 @@ def test_a_copy_has_the_same_weights_and_a_tokenizer_that_begins_its_texts(tmp_p
 def test_a_tokenizer_without_a_begin_token_cannot_be_made_to_add_one(tmp_path: Path, tokenizer: Path) -> None:
     new_model(LLAMA, tokenizer, 0, tmp_path / "source")
     with pytest.raises(InputError, match="no bos_token"):
-        add_bos_token(tmp_path / "source", tmp_path / "copy")
+        add_bos_token(tmp_path / "source")
     assert not (tmp_path / "copy").exists()
 
 

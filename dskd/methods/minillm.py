@@ -1,0 +1,197 @@
+"""MiniLLM (arXiv 2306.08543): the reverse divergence of whole texts, by policy gradient on text that the student writes."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+from pydantic import Field
+
+from dskd.methods.base import (
+    LabelledTokens,
+    Method,
+    Options,
+    Term,
+    cross_entropy,
+    labelled_count,
+    predictions_of_teacher,
+    register,
+)
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+# Columns of LabelledTokens.student_scores.
+ADVANTAGE, LOG_SAMPLED = 0, 1
+
+
+class PolicyGradientOptions(Options):
+    """Defaults are the published runs'."""
+
+    teacher_mix: float = Field(
+        0.2, ge=0.0, lt=1.0, description="α, the teacher's share in the distribution that text is sampled from"
+    )
+    discount: float = Field(0.95, ge=0.0, le=1.0, description="γ of the rewards that follow a token")
+    reward_scaling: float = Field(0.5, gt=0.0, description="c, which divides log p − log q")
+    reward_clip: float = Field(100.0, gt=0.0, description="the largest reward of a token, either sign")
+    clip_range: float = Field(0.2, gt=0.0, lt=1.0, description="ε of the clipped importance ratio")
+    data_weight: float = Field(1.0, ge=0.0, description="of the loss on the data's text (lm-coef)")
+    kd_rate: float = Field(
+        0.5, ge=0.0, le=1.0, description="share of distillation in that loss, the rest is cross entropy"
+    )
+
+
+@register
+class MiniLLM(Method):
+    """L = L_PG + L_single + w [(1 − ρ) L_CE + ρ L_KD] (docs/rivals.md): two terms on sampled text and two on the data's.
+
+    Rewards are a token's log p − log q. Returns are discounted, divided by the tokens that are left, and whitened over all sampled
+    tokens of the optimizer step: the advantages. They are found before the step, so every term is a sum over tokens.
+    """
+
+    name = "minillm"
+    title = "MiniLLM"
+    paper = "arXiv 2306.08543"
+    vocabulary = "same"
+    needs_teacher = True
+    policy = "on"
+    scored = True
+    not_reproduced = (
+        "Four passes over the same 256 texts: each is used for one step, so the clipping acts on the teacher's share alone. "
+        "The second corpus: the loss on the data's text takes its place."
+    )
+    Options = PolicyGradientOptions
+
+    @property
+    def teacher_mix(self) -> float:
+        return self.options.teacher_mix
+
+    @property
+    def keeps_data(self) -> bool:
+        return self.options.data_weight > 0
+
+    def scores(self, batches: Sequence[LabelledTokens], total: Callable[[Tensor], Tensor]) -> list[Tensor]:
+        """For each batch [tokens, 2]: advantages, 0 for text of the data, and log p̃ of the labels, by which they were sampled."""
+        import torch
+
+        found = []
+        sums = torch.zeros(3, dtype=torch.float64, device=batches[0].student_labels.device)
+        for batch in batches:
+            log_q, log_p = _log_probabilities(batch)
+            sampled = _sampled(batch)
+            reward = ((log_p - log_q) / self.options.reward_scaling).clamp(
+                -self.options.reward_clip, self.options.reward_clip
+            )
+            returns = _mean_returns(reward, batch, self.options.discount).masked_fill(~sampled, 0.0)
+            sums += torch.stack([sampled.sum(), returns.sum(), returns.square().sum()])
+            mixed = log_q
+            if self.teacher_mix:
+                mixed = torch.logaddexp(math.log1p(-self.teacher_mix) + log_q, math.log(self.teacher_mix) + log_p)
+            found.append((returns, mixed, sampled))
+        count, first, second = total(sums).unbind()
+        mean = first / count.clamp_min(1.0)
+        deviation = (second / count.clamp_min(1.0) - mean.square()).clamp_min(0.0).add(1e-8).sqrt()
+        return [
+            torch.stack([((returns - mean) / deviation).masked_fill(~sampled, 0.0), mixed], -1).float()
+            for returns, mixed, sampled in found
+        ]
+
+    def terms(self, batch: LabelledTokens) -> dict[str, Term]:
+        import torch
+
+        from dskd.divergences import forward_kl, reverse_kl
+
+        assert batch.teacher_head is not None
+        assert batch.teacher_hidden is not None
+        assert batch.student_pairs is not None
+        assert batch.student_scores is not None
+        padded = batch.student_head.logits(batch.student_hidden, padded=True)
+        logits = batch.student_head.without_padding(batch.at_pairs(padded))
+        with torch.no_grad():
+            teacher_logits = batch.teacher_head.logits(batch.teacher_hidden[batch.teacher_pairs])
+            predictions_of_teacher(batch, teacher_logits)
+        labels, scores = batch.student_labels[batch.student_pairs], batch.student_scores[batch.student_pairs]
+        sampled = _sampled(batch)[batch.student_pairs]
+        log_q = -torch.nn.functional.cross_entropy(logits.float(), labels, reduction="none")
+        ratio = (log_q - scores[:, LOG_SAMPLED]).exp()
+        clipped = ratio.clamp(1 - self.options.clip_range, 1 + self.options.clip_range)
+        advantage = scores[:, ADVANTAGE]
+        surrogate = torch.maximum(-advantage * ratio, -advantage * clipped)
+        single = reverse_kl(teacher_logits, logits)
+        kept = forward_kl(teacher_logits, logits)
+        counts = self.counts(batch)
+        sums = {
+            "policy_gradient": surrogate.masked_fill(~sampled, 0.0).sum(),
+            "single_step": single.masked_fill(~sampled, 0.0).sum(),
+            "cross_entropy": cross_entropy(batch, padded).sum,
+            "distillation": kept.masked_fill(sampled, 0.0).sum(),
+        }
+        with torch.no_grad():
+            outside = sampled & (ratio != clipped)
+            batch.figures["clipped_share"] = Term(outside.sum().float(), counts["policy_gradient"])
+        return {name: Term(value, counts[name]) for name, value in sums.items()}
+
+    def counts(self, batch: LabelledTokens) -> dict[str, Tensor]:
+        assert batch.student_pairs is not None
+        sampled = _sampled(batch)
+        labelled = labelled_count(batch)
+        paired = sampled[batch.student_pairs].sum().float()
+        return {
+            "policy_gradient": paired,
+            "single_step": paired,
+            "cross_entropy": labelled - sampled.sum().float(),
+            "distillation": labelled.new_full((), float(len(batch.student_pairs))) - paired,
+        }
+
+    def objective(self, means: dict[str, Tensor]) -> Tensor:
+        rate = self.options.kd_rate
+        of_data = (1 - rate) * means["cross_entropy"] + rate * means["distillation"]
+        return means["policy_gradient"] + means["single_step"] + self.options.data_weight * of_data
+
+
+def _sampled(batch: LabelledTokens) -> Tensor:
+    """Of each labelled token, whether the student wrote it [tokens]; none where nobody says so."""
+    import torch
+
+    if batch.student_sampled is not None:
+        return batch.student_sampled
+    return torch.zeros_like(batch.student_labels, dtype=torch.bool)
+
+
+def _log_probabilities(batch: LabelledTokens) -> tuple[Tensor, Tensor]:
+    """log q and log p of the student's labels, float64 [tokens], a chunk of tokens at a time; equal where a token has no pair."""
+    import torch
+
+    from dskd.fused import chunk_size, chunks
+
+    log_q, log_p = [], []
+    for part in chunks(batch, chunk_size(batch, None)):
+        assert part.teacher_head is not None
+        assert part.teacher_hidden is not None
+        assert part.student_pairs is not None
+        of_student = part.student_head.logits(part.student_hidden).float().log_softmax(-1)
+        log_q.append(of_student.gather(-1, part.student_labels.unsqueeze(-1)).squeeze(-1).double())
+        of_teacher = part.teacher_head.logits(part.teacher_hidden[part.teacher_pairs]).float().log_softmax(-1)
+        labels = part.student_labels[part.student_pairs].unsqueeze(-1)
+        log_p.append(log_q[-1].index_copy(0, part.student_pairs, of_teacher.gather(-1, labels).squeeze(-1).double()))
+    return torch.cat(log_q), torch.cat(log_p)
+
+
+def _mean_returns(reward: Tensor, batch: LabelledTokens, discount: float) -> Tensor:
+    """(1 / L_t) Σ_{k ≥ t} γ^(k−t) r_k within each example [tokens], L_t the tokens from t to its end."""
+    import torch
+
+    assert batch.student_sizes is not None
+    sizes = batch.student_sizes.cpu()
+    if not len(reward):
+        return reward
+    width = int(sizes.max())
+    example = torch.arange(len(sizes)).repeat_interleave(sizes)
+    place = torch.arange(len(reward)) - (sizes.cumsum(0) - sizes).repeat_interleave(sizes)
+    left = sizes.repeat_interleave(sizes) - place
+    flat = (example * width + place).to(reward.device)
+    padded = reward.new_zeros(len(sizes) * width).index_copy(0, flat, reward).view(len(sizes), width)
+    apart = torch.arange(width, device=reward.device).unsqueeze(1) - torch.arange(width, device=reward.device)
+    weights = torch.where(apart >= 0, torch.full_like(apart, discount, dtype=reward.dtype) ** apart.clamp_min(0), 0.0)
+    return (padded @ weights).flatten()[flat] / left.to(reward.device)

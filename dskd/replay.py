@@ -1,0 +1,157 @@
+"""When the student's text is written, drawn from a buffer, or left to the data: DistiLLM's adaptive schedule (docs/rollouts.md).
+
+The threshold φ is the share of examples whose text is the student's. It rises where the loss on examples that were held out of
+training has risen; of the student's texts a part is written anew, which the buffer keeps, and the others come from the buffer.
+
+Everything here is the same in all processes: each example's own random numbers decide about it, the buffer takes what all of them
+wrote in a step in the order of the examples, and it is read before that. So a run depends neither on their number nor on being
+killed: the state is part of every checkpoint.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import deque
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+Choice = Literal["data", "write", "replay"]
+
+
+class ReplayOptions(BaseModel):
+    """How many of the student's texts are drawn again. Defaults are the published code's, but for where the loss comes from."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    schedule: Literal["adaptive", "mixed"] = Field(
+        "adaptive",
+        description="adaptive: as the threshold says; mixed: every text that is written goes to the buffer, and one drawn from "
+        "there stands in for it",
+    )
+    capacity: int = Field(1000, gt=0, description="texts that the buffer holds, of all processes; the oldest go first")
+    initial_threshold: float = Field(
+        0.0, ge=0.0, le=1.0, description="φ at the start, the share of examples whose text is the student's"
+    )
+    threshold_increase: float = Field(0.1, gt=0.0, le=1.0, description="added to φ where the validation loss has risen")
+    loss_tolerance: float = Field(
+        0.1, ge=0.0, description="ε, nats a token by which the validation loss is to have risen"
+    )
+    loss_reference: Literal["last_increase", "lowest"] = Field(
+        "last_increase",
+        description="the loss that it is compared with: at the last increase of φ, at first at the start (published); or the "
+        "lowest since then",
+    )
+    newly_written: Literal["decreasing", "constant", "increasing"] = Field(
+        "decreasing",
+        description="the part of φ that is written anew once the buffer is full: 1 − t / T, one half, or t / T at step t of T",
+    )
+    validation_share: float = Field(
+        0.05, gt=0.0, lt=1.0, description="of the examples, those that are held out of training for the validation loss"
+    )
+    validation_steps: int | None = Field(
+        None, gt=0, description="steps from one validation to the next; by default it is at the beginning of each epoch"
+    )
+
+
+class ReplayReport(BaseModel):
+    """What became of the student's text under a schedule; counts are of all processes."""
+
+    written: int = Field(description="examples trained on with a text that was just written")
+    replayed: int = Field(description="examples whose place a text of the buffer took")
+    replayed_share: float | None = Field(description="`replayed` by both")
+    data: int = Field(description="examples trained on as the data has them")
+    threshold: float | None = Field(description="φ at the end; null for mixed")
+    validation_losses: list[float] = Field(description="cross entropy a token on the held-out examples, in order")
+
+
+class Replay:
+    """The buffer of the student's texts, as rows that are ready to be trained on, and the threshold.
+
+    `steps`: T, of the whole training.
+    """
+
+    def __init__(self, options: ReplayOptions, share: float, steps: int = 0) -> None:
+        self.options = options
+        self.steps = steps
+        self.adaptive = options.schedule == "adaptive"
+        self.threshold = options.initial_threshold if self.adaptive else share
+        self.validation_losses: list[float] = []
+        self._reference: float | None = None
+        self._validated: tuple[int, int] | None = None  # (step, epoch) of the last validation
+        self._buffer: deque[dict[str, Any]] = deque(maxlen=options.capacity)
+
+    def __len__(self) -> int:
+        return len(self._buffer)
+
+    def choose(self, number: float, step: int) -> Choice:
+        """What an example gets whose random number, uniform in [0, 1), is `number`, at `step`, counted from 1."""
+        if number >= self.threshold:
+            return "data"
+        if not self.adaptive or len(self) < self.options.capacity or number < self.threshold * self._new_part(step):
+            return "write"
+        return "replay"
+
+    def _new_part(self, step: int) -> float:
+        progress = step / self.steps
+        return {"decreasing": 1 - progress, "constant": 0.5, "increasing": progress}[self.options.newly_written]
+
+    def keep(self, rows: Iterable[dict[str, Any]]) -> None:
+        """Put rows that were written in a step, of all processes, into the buffer, in the order of their examples."""
+        self._buffer.extend(sorted(rows, key=lambda row: row["example"]))
+
+    def draw(self, number: float) -> dict[str, Any] | None:
+        """A row of the buffer, each as likely as any other for a number uniform in [0, 1); None where it is empty."""
+        return self._buffer[int(number * len(self._buffer))] if self._buffer else None
+
+    def validation_is_due(self, step: int, epoch: int) -> bool:
+        """Whether the loss on the held-out examples is to be measured before step `step`, counted from 1, of `epoch`."""
+        if not self.adaptive:
+            return False
+        if self._validated is None:
+            return True
+        every = self.options.validation_steps
+        return epoch != self._validated[1] if every is None else step - self._validated[0] >= every
+
+    def validated(self, loss: float, step: int, epoch: int) -> None:
+        """Raise the threshold where the validation loss has risen by so much."""
+        self._validated = step, epoch
+        self.validation_losses.append(loss)
+        if self._reference is None:
+            self._reference = loss
+        elif loss >= self._reference + self.options.loss_tolerance:
+            self.threshold = min(1.0, self.threshold + self.options.threshold_increase)
+            self._reference = loss
+        elif self.options.loss_reference == "lowest":
+            self._reference = min(self._reference, loss)
+
+    def save(self, path: Path) -> None:
+        """Write all that a training which goes on from here needs to know."""
+        state = {
+            "threshold": self.threshold,
+            "reference": self._reference,
+            "validated": self._validated,
+            "validation_losses": self.validation_losses,
+            "buffer": list(self._buffer),
+        }
+        path.write_text(json.dumps(state), encoding="utf-8")
+
+    def load(self, path: Path) -> None:
+        """Go on from what `save` wrote."""
+        state = json.loads(path.read_text(encoding="utf-8"))
+        self.threshold, self._reference = state["threshold"], state["reference"]
+        self._validated = None if state["validated"] is None else tuple(state["validated"])
+        self.validation_losses = state["validation_losses"]
+        self._buffer = deque(state["buffer"], maxlen=self.options.capacity)
+
+
+def held_out(examples: int, share: float) -> list[int]:
+    """Numbers of the examples that are kept for validation, ascending: the same for every seed, at least one, never all."""
+    import numpy as np
+
+    count = min(max(round(share * examples), 1), examples - 1)
+    # Any number but a seed that somebody would draw the order of training from.
+    order = np.random.default_rng(np.random.SeedSequence([0x5EED, examples])).permutation(examples)
+    return sorted(order[:count].tolist())
