@@ -19,8 +19,12 @@ _PUNCTUATION = str.maketrans("", "", string.punctuation)
 def score_responses(
     docs: Sequence[Mapping[str, Any]], outputs: Sequence[str], stop: Sequence[str], advance: Callable[[], None]
 ) -> list[SampleScore]:
-    """Score responses, one for each document with its reference under "output"; `advance` is called after each."""
-    return score_each(lambda doc, output: score_response([doc["output"]], output, stop), docs, outputs, advance)
+    """Score responses, one for each document with its reference or references under "output"; `advance` is called after each."""
+    return score_each(lambda doc, output: score_response(_references(doc), output, stop), docs, outputs, advance)
+
+
+def _references(doc: Mapping[str, Any]) -> Sequence[str]:
+    return [doc["output"]] if isinstance(doc["output"], str) else doc["output"]
 
 
 def score_response(references: Sequence[str], output: str, stop: Sequence[str]) -> SampleScore:

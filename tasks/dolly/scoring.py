@@ -2,8 +2,8 @@
 
 from typing import Any
 
-from dskd.templates import Instruction
 from harness.data_files import DataFile, HubRows
+from harness.instruction_tasks import documents_of, gold, instruction, prompt
 from harness.lm_eval_hooks import hooks
 from harness.metrics.rouge import score_responses
 
@@ -22,24 +22,9 @@ DATA = DataFile(
 
 def documents() -> list[dict[str, Any]]:
     """Return the 500 rows of the test set, numbered from 0."""
-    keys = ("prompt", "instruction", "input", "output")
-    return [{"id": str(number), **{key: row[key] for key in keys}} for number, row in enumerate(DATA.rows())]
+    return documents_of(DATA)
 
 
-def prompt(doc: dict[str, Any]) -> str:
-    """Return the row's own prompt, which holds Alpaca's template."""
-    return doc["prompt"]
-
-
-def instruction(doc: dict[str, Any]) -> Instruction:
-    """Return the row's instruction and input; Alpaca's template makes the row's own prompt of them."""
-    return Instruction(doc["instruction"], doc["input"])
-
-
-def gold(doc: dict[str, Any]) -> str:
-    """Return the reference."""
-    return doc["output"]
-
-
+__all__ = ["documents", "gold", "instruction", "prompt", "score_many"]
 score_many = score_responses
 dataset, score_outputs, process_results = hooks("dolly")
