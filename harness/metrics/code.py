@@ -28,9 +28,15 @@ def program(doc: Mapping[str, Any], completion: str) -> Program:
 
 
 def score_completions(
-    docs: Sequence[Mapping[str, Any]], outputs: Sequence[str], stop: Sequence[str], advance: Callable[[], None]
+    docs: Sequence[Mapping[str, Any]],
+    outputs: Sequence[str],
+    stop: Sequence[str],
+    advance: Callable[[], None],
+    program_of: Callable[[Mapping[str, Any], str], Program] = program,
 ) -> list[SampleScore]:
     """Score completions, one for each document; `advance` is called after each. The caller has permission to run them.
+
+    `program_of` puts a document and a completion together; by default as HumanEval does.
 
     A model that is asked by an instruction ends its answer itself (no `stop`), and may put the function into a fenced block.
     A blank completion is invalid and not run: a function without a body passes no test.
@@ -39,7 +45,7 @@ def score_completions(
     to_run = [number for number, completion in enumerate(completions) if completion.strip()]
     for _ in range(len(outputs) - len(to_run)):
         advance()
-    executions = run_programs([program(docs[number], completions[number]) for number in to_run], advance=advance)
+    executions = run_programs([program_of(docs[number], completions[number]) for number in to_run], advance=advance)
     ended = dict(zip(to_run, executions, strict=True))
     return [_score(completion, ended.get(number)) for number, completion in enumerate(completions)]
 

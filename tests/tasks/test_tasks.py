@@ -1,9 +1,12 @@
 """Every task: its card and settings, its gold answers through `harness score`'s path, and through lm-eval."""
 
+import importlib.resources
 import json
 import subprocess
 import sys
+from pathlib import Path
 
+import jinja2
 import pytest
 import yaml
 
@@ -19,13 +22,16 @@ SIZES = {
     "sinst": 1694,
     "gsm8k": 1319,
     "humaneval": 164,
+    "mbpp": 500,
     "small_instruct": None,
     "small_math": None,
     "small_code": None,
 }
-REAL = ("dolly", "selfinst", "vicuna", "sinst", "gsm8k")
+REAL = ("dolly", "selfinst", "vicuna", "sinst", "gsm8k", "mbpp")
 # Gold answers that cannot score 100, with the reason in the card: Rouge-L counts no letter of them.
 NOT_ALL_RIGHT = {("selfinst", "rouge_l"): {"147"}}
+# This one takes longer than the limit, unless the machine is fast.
+MAY_BE_WRONG = {("mbpp", "pass@1"): {"123"}}
 
 
 @pytest.fixture(params=SIZES)
@@ -50,7 +56,8 @@ def test_gold_answers_of_the_whole_test_set_score_100(task, tmp_path):
     samples, summary = score_predictions(task, path, allow_code_execution=True)
     for metric in task.metrics:
         wrong = {sample["id"] for sample in samples if sample["scores"][metric.name] != 100.0}
-        assert wrong == NOT_ALL_RIGHT.get((task.name, metric.name), set())
+        slow = MAY_BE_WRONG.get((task.name, metric.name), set())
+        assert wrong - slow == NOT_ALL_RIGHT.get((task.name, metric.name), set())
         assert summary["metrics"][metric.name]["value"] == pytest.approx(100.0 * (1 - len(wrong) / len(docs)))
     assert summary["n"] == {"total": len(docs), "scored": len(docs), "invalid": 0, "truncated": 0, "harness_error": 0}
     assert [sample["id"] for sample in samples] == [doc["id"] for doc in docs]
@@ -99,10 +106,10 @@ def test_real_cards_name_the_hash_that_the_code_checks():
 def test_generated_code_runs_only_with_permission():
     for name in tasks.names():
         task = tasks.load(name)
-        assert task.runs_code == (name in ("humaneval", "small_code"))
+        assert task.runs_code == (name in ("humaneval", "mbpp", "small_code"))
         if task.runs_code:
             with pytest.raises(InputError, match="--allow-code-execution"):
-                task.score(task.docs(limit=1)[0], "    pass")
+                task.score({}, "    pass")
 
 
 def test_humaneval_takes_its_data_from_the_package_where_no_folder_has_it(monkeypatch, tmp_path):
@@ -168,3 +175,30 @@ def test_alpaca_s_template_makes_the_rows_own_prompts(real_data, monkeypatch):
     for name in ("dolly", "selfinst", "vicuna", "sinst"):
         task = tasks.load(name)
         assert [alpaca(task.instruction(doc)) for doc in task.docs()] == [task.prompt(doc) for doc in task.docs()]
+
+
+def test_mbpp_is_asked_as_lm_eval_asks(real_data, monkeypatch):
+    monkeypatch.setenv("HARNESS_DATA", str(real_data))
+    path = Path(str(importlib.resources.files("lm_eval"))) / "tasks/mbpp/mbpp.yaml"
+    theirs = yaml.load(path.read_text().replace("!function ", ""), Loader=yaml.SafeLoader)
+    rows = {row["task_id"]: row for row in tasks.load("mbpp")._scoring.DATA.rows()}
+    environment = jinja2.Environment(keep_trailing_newline=True)
+    ask, answer = (environment.from_string(theirs[key]) for key in ("doc_to_text", "doc_to_target"))
+    examples = "".join(
+        ask.render(rows[number]) + answer.render(rows[number], is_fewshot=True) + "\n\n" for number in (2, 3, 4)
+    )
+    task = tasks.load("mbpp")
+    assert [task.prompt(doc) for doc in task.docs()] == [
+        examples + ask.render(rows[number]) for number in range(11, 511)
+    ]
+    assert task.stop == theirs["generation_kwargs"]["until"]
+
+
+def test_an_mbpp_solution_in_a_chat_model_s_block_is_taken_out_and_run(real_data, monkeypatch):
+    monkeypatch.setenv("HARNESS_DATA", str(real_data))
+    task = tasks.load("mbpp").for_template()
+    by_id = {doc["id"]: doc for doc in task.docs()}
+    docs = [by_id[number] for number in ("11", "126", "367", "367")]  # 126's function is called sum; 367 builds objects
+    outputs = [f"Here it is:\n```python\n{task.gold(doc)}\n```" for doc in docs[:3]]
+    scores = task.score_many(docs, [*outputs, "class Node: pass"], allow_code_execution=True)
+    assert [score.outcome for score in scores] == ["passed", "passed", "passed", "exception"]
