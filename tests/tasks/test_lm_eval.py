@@ -51,8 +51,10 @@ def test_lm_eval_finds_exactly_our_tasks(manager):
     assert sorted(manager.all_tasks) == tasks.names()
 
 
-@pytest.mark.parametrize("name", ["small_instruct", "small_math", "small_code", "humaneval"])
-def test_lm_eval_s_scores_are_ours(manager, name, monkeypatch):
+@pytest.mark.parametrize("name", ["small_instruct", "small_math", "small_code", "humaneval", "sinst", "mbpp"])
+def test_lm_eval_s_scores_are_ours(manager, name, monkeypatch, request):
+    if name in ("sinst", "mbpp"):
+        monkeypatch.setenv("HARNESS_DATA", str(request.getfixturevalue("real_data")))
     executions = []
     run_programs = sandbox.run_programs
     monkeypatch.setattr(

@@ -1,0 +1,88 @@
+"""What the tasks ask stays as it is: prompts change only together with the task's version.
+
+`python tests/tasks/test_prompt_hashes.py` writes prompt_hashes.json anew, for the tasks whose data is here.
+"""
+
+import hashlib
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from dskd.templates import alpaca
+from harness import tasks
+
+FILE = Path(__file__).with_name("prompt_hashes.json")
+COMMITTED = json.loads(FILE.read_text()) if FILE.is_file() else {}
+
+
+def prompt_hashes(task: tasks.Task) -> dict[str, str]:
+    """The task's version, and the sha256 over all ids and prompts: its own, and its instructions in Alpaca's template."""
+    docs = task.docs()
+    hashes = {"version": task.version, "prompts": digest([[doc["id"], task.prompt(doc)] for doc in docs])}
+    if task.has_instructions:
+        hashes["instructions"] = digest([[doc["id"], alpaca(task.instruction(doc))] for doc in docs])
+    return hashes
+
+
+def digest(asked: list[list[str]]) -> str:
+    return hashlib.sha256(json.dumps(asked).encode()).hexdigest()
+
+
+def complaint(name: str, committed: dict[str, str] | None, now: dict[str, str]) -> str | None:
+    """What is wrong with a task's prompts, in one line that says what to do; None where they are as committed."""
+    write = f"run `python {Path(__file__).relative_to(Path(__file__).parents[2])}` and commit {FILE.name}"
+    if committed == now:
+        return None
+    if committed is None:
+        return f"task {name}: its prompts have no committed hash; fix: {write}"
+    if committed["version"] != now["version"]:
+        return f"task {name}: version {now['version']} is new, {FILE.name} has {committed['version']}; fix: {write}"
+    return (
+        f"task {name}: its prompts changed and its version did not ({now['version']}); fix: undo the change, or raise the version "
+        f"in task.yaml and README.md, say in the card's Changes what changed, then {write}"
+    )
+
+
+@pytest.mark.parametrize("name", tasks.names())
+def test_prompts_change_only_with_the_version(name, request, monkeypatch):
+    task = tasks.load(name)
+    if not task.data_is_here:
+        monkeypatch.setenv("HARNESS_DATA", str(request.getfixturevalue("real_data")))
+        if not task.data_is_here:
+            pytest.skip(f"the data of {name} is not here")
+    found = complaint(name, COMMITTED.get(name), prompt_hashes(task))
+    assert found is None, found
+
+
+def test_no_hash_is_left_of_a_task_that_is_gone():
+    assert sorted(COMMITTED) == tasks.names()
+
+
+def test_a_changed_prompt_needs_a_new_version():
+    task = tasks.load("small_math")
+    now = prompt_hashes(task)
+    assert complaint("small_math", now, now) is None
+    for key in ("prompts", "instructions"):
+        assert "raise the version" in complaint("small_math", {**now, key: "0" * 64}, now)
+    assert "version 1 is new" in complaint(
+        "small_math", {**now, "version": "0", "prompts": "0" * 64}, {**now, "version": "1"}
+    )
+    assert "no committed hash" in complaint("small_math", None, now)
+
+
+def test_one_other_letter_in_one_prompt_is_another_hash():
+    docs = [["0", "What is 1 + 1?"], ["1", "What is 1 + 2?"]]
+    assert digest(docs) != digest([docs[0], ["1", "What is 1 + 3?"]])
+
+
+def main() -> None:
+    os.environ.setdefault("HARNESS_DATA", str(Path(__file__).parents[2] / "shared" / "data"))
+    found = {name: prompt_hashes(tasks.load(name)) for name in tasks.names() if tasks.load(name).data_is_here}
+    kept = {name: hashes for name, hashes in COMMITTED.items() if name in tasks.names()}
+    FILE.write_text(json.dumps(dict(sorted({**kept, **found}.items())), indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()
