@@ -198,7 +198,9 @@ def test_an_mbpp_solution_in_a_chat_model_s_block_is_taken_out_and_run(real_data
     monkeypatch.setenv("HARNESS_DATA", str(real_data))
     task = tasks.load("mbpp").for_template()
     by_id = {doc["id"]: doc for doc in task.docs()}
-    docs = [by_id[number] for number in ("11", "126", "367", "367")]  # 126's function is called sum; 367 builds objects
+    docs = [
+        by_id[number] for number in ("11", "126", "367", "367", "367")
+    ]  # 126's function is called sum; 367 builds objects
     outputs = [f"Here it is:\n```python\n{task.gold(doc)}\n```" for doc in docs[:3]]
-    scores = task.score_many(docs, [*outputs, "class Node: pass"], allow_code_execution=True)
-    assert [score.outcome for score in scores] == ["passed", "passed", "passed", "exception"]
+    scores = task.score_many(docs, [*outputs, "class Node: pass", "import sys\nsys.exit(0)"], allow_code_execution=True)
+    assert [score.outcome for score in scores] == ["passed", "passed", "passed", "exception", "failed"]
