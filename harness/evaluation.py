@@ -27,8 +27,8 @@ from dskd.errors import InputError
 from dskd.models import load_tokenizer, require_model_folder
 from dskd.templates import describe, template_of
 from harness import tasks as known_tasks
+from harness.answer_store import AnswerStore
 from harness.engines import create_engine
-from harness.engines.answer_store import AnswerStore
 from harness.lm_eval_hooks import score_outputs_of
 from harness.tasks import Task
 

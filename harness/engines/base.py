@@ -18,7 +18,7 @@ from lm_eval.api.model import LM
 from dskd.data import encode_prompt
 from dskd.errors import InputError
 from dskd.models import load_tokenizer, require_model_folder
-from harness.engines.answer_store import AnswerStore, block_key
+from harness.answer_store import AnswerStore, block_key
 
 INCOMPLETE = "\N{REPLACEMENT CHARACTER}"  # what decoders write for bytes that are no character, or not yet
 
@@ -150,7 +150,7 @@ class Engine(LM):
     A subclass is a file `harness/engines/<name>.py` that exports it as `ENGINE`, and implements `unavailable`, `block_size` and
     `_generate`. `preference` orders the engines for "auto". After `generate_until`, `generations` holds a `Generation` for each
     request, in order; `on_finished`, where set, is called with the number of requests that have just been finished, and `answers`,
-    where set, keeps what was answered (`harness.engines.answer_store`).
+    where set, keeps what was answered (`harness.answer_store`).
     """
 
     name: ClassVar[str]

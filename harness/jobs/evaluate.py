@@ -11,7 +11,7 @@ from harness.records import Counts, MetricValue
 def run(job: JobContext) -> None:
     """Evaluate the tasks whose results are wanted; each is on the disk as soon as it is done."""
     from harness import tasks
-    from harness.engines.answer_store import AnswerStore
+    from harness.answer_store import AnswerStore
     from harness.evaluation import EvaluationOptions, Progress, evaluate
     from harness.scoring import summarise
 

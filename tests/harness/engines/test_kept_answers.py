@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.engines.answer_store import AnswerStore, block_key
+from harness.answer_store import AnswerStore, block_key
 from harness.engines.base import Completion, Sampling
 from harness.engines.transformers import TransformersEngine
 
