@@ -11,7 +11,7 @@ export OMP_NUM_THREADS ?= 1
 help:
 	@echo "make quick  train and compare every method on the small world, and print the table"
 	@echo "make test   the tests, without network and without real data (those skip)"
-	@echo "make bench  the benchmarks of speed and memory, into results/benchmarks (about ten minutes)"
+	@echo "make bench  the benchmarks of speed and memory, into results/benchmarks (about fifteen minutes)"
 	@echo "make test-slow  tests that take minutes"
 	@echo "make lint   ruff and mypy"
 

@@ -13,7 +13,8 @@ from dskd.heads import check_head
 from dskd.methods.base import Method
 from dskd.mixed_sampling import TeacherMixedSampler
 from dskd.models import load_model, load_tokenizer
-from dskd.rollouts import Rollouts, Sampler, Side, TransformersSampler
+from dskd.rollouts import Rollouts, Side
+from dskd.sampling import Sampler, TransformersSampler
 from dskd.signals import CachedHiddenStates, CachedTopK, LiveTeacher, TeacherSignal, attach, open_signal
 from dskd.trainer import Distiller
 from dskd.vocabulary import Vocabulary, share_vocabulary

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 from transformers import DynamicCache
 
-from dskd.rollouts import RolloutOptions, Sample, TransformersSampler
+from dskd.rollouts import RolloutOptions
+from dskd.sampling import Sample, TransformersSampler
 
 if TYPE_CHECKING:
     import numpy as np

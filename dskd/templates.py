@@ -138,7 +138,7 @@ def _chat(tokenizer: Any, template: Template, messages: list[dict[str, str]], *,
 
 def _end_of_turn(tokenizer: Any, template: Template) -> int:
     """The special token that the chat template writes after an answer."""
-    answer = "answer"
+    answer = "So it is said in this turn."  # text that no template writes itself
     messages = [{"role": "user", "content": "question"}, {"role": "assistant", "content": answer}]
     rest = _chat(tokenizer, template, messages, generate=False).rpartition(answer)[2]
     special = {*tokenizer.added_tokens_encoder, *tokenizer.all_special_tokens}

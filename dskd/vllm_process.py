@@ -208,7 +208,7 @@ def _drawing(known: list[bool], temperature: float, top_p: float) -> type:
     from vllm.v1.sample.logits_processor import BatchUpdate, LogitsProcessor
     from vllm.v1.sample.logits_processor.builtin import process_dict_updates
 
-    from dskd.rollouts import only_drawn
+    from dskd.sampling import only_drawn
 
     class Draw(LogitsProcessor):
         def __init__(self, vllm_config: Any, device: torch.device, is_pin_memory: bool) -> None:

@@ -19,7 +19,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dskd.errors import InputError, TrainingFailed
-from dskd.rollouts import TOGETHER, RolloutOptions, Sample, possible_tokens, stop_tokens
+from dskd.rollouts import TOGETHER, RolloutOptions
+from dskd.sampling import Sample, possible_tokens, stop_tokens
 from dskd.vllm_process import INSTEAD, Request, Weight, map_memory
 from dskd.vllm_setup import ENVIRONMENT
 

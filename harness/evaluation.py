@@ -27,6 +27,7 @@ from dskd.errors import InputError
 from dskd.models import load_tokenizer, require_model_folder
 from dskd.templates import describe, template_of
 from harness import tasks as known_tasks
+from harness.answer_store import AnswerStore
 from harness.engines import create_engine
 from harness.lm_eval_hooks import score_outputs_of
 from harness.tasks import Task
@@ -80,12 +81,14 @@ def evaluate(
     progress: Callable[[Progress], None] | None = None,
     max_batch_size: int | None = None,
     dtype: str = "float32",
+    answers: Callable[[str], AnswerStore] | None = None,
 ) -> Iterator[TaskRun]:
     """Answer and score the tasks one after another, and give each as it is done.
 
     Checks everything before it loads the model: InputError for an unknown task or engine, a task that runs code when that was not
     allowed, data that is not there, and a folder that is no model. Random seeds are set for each task, so that the result of one
-    does not depend on which others run. What libraries print goes to standard error.
+    does not depend on which others run. `answers` gives the store of a task's answers, so that an evaluation that is killed goes on
+    from there. What libraries print goes to standard error.
     """
     require_model_folder(model)
     if not tasks:
@@ -105,7 +108,7 @@ def evaluate(
     )
     with _quiet():
         lm = create_engine(engine, model, seed=seed, max_batch_size=max_batch_size, max_length=longest, dtype=dtype)
-    return _run(lm, tokenizer, chosen, tasks, docs, seed, allow_code_execution, progress or _ignore)
+    return _run(lm, tokenizer, chosen, tasks, docs, seed, allow_code_execution, progress or _ignore, answers)
 
 
 def _run(
@@ -117,6 +120,7 @@ def _run(
     seed: int,
     allow_code_execution: bool,
     progress: Callable[[Progress], None],
+    answers: Callable[[str], AnswerStore] | None,
 ) -> Iterator[TaskRun]:
     done, total = 0, sum(len(each) for each in docs.values())
     try:
@@ -128,6 +132,7 @@ def _run(
                 progress(Progress(name, number, len(chosen), done, total))
 
             lm.on_finished = finished
+            lm.answers = answers(name) if answers is not None else None
             finished(0)
             start = time.perf_counter()
             with _quiet():

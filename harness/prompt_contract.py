@@ -13,6 +13,7 @@ from itertools import islice
 from pathlib import Path
 
 from dskd.errors import InputError
+from dskd.jsonl import read_object, read_objects
 from harness import tasks as known_tasks
 from harness.artifacts import Artifacts
 from harness.matrix import Cell, FileData, PathModel
@@ -28,6 +29,8 @@ def check_prompts(artifacts: Artifacts, cells: Sequence[Cell], tasks: Sequence[s
     for teacher, student in dict.fromkeys((cell.teacher, cell.student) for cell in cells if cell.student is not None):
         assert student is not None
         _check_pair(artifacts, teacher, student)
+    for name in dict.fromkeys(model for cell in cells for model in (cell.teacher, cell.student) if model is not None):
+        _check_chat(artifacts, name)
     for name in dict.fromkeys(cell.student or cell.teacher for cell in cells):
         trained_on = _stages(artifacts, name)
         if any(cell.student == name for cell in cells):
@@ -36,6 +39,23 @@ def check_prompts(artifacts: Artifacts, cells: Sequence[Cell], tasks: Sequence[s
             _check_data(artifacts, name, data)
         for task in tasks:
             _check_task(artifacts, name, trained_on[-1] if trained_on else None, task)
+
+
+def _check_chat(artifacts: Artifacts, model: str) -> None:
+    template, tokenizer = artifacts.template(model), artifacts.vocabulary(model)
+    if template is None or template.kind != "chat" or _has_chat_template(tokenizer.path):
+        return
+    raise InputError(
+        f"{artifacts.source}: models.{model}.template: chat, but its tokenizer has no chat template; save one with the tokenizer "
+        "(chat_template.jinja), or use alpaca"
+    )
+
+
+def _has_chat_template(folder: Path) -> bool:
+    settings = folder / "tokenizer_config.json"
+    return (folder / "chat_template.jinja").is_file() or (
+        settings.is_file() and bool(read_object(settings).get("chat_template"))
+    )
 
 
 def _check_pair(artifacts: Artifacts, teacher: str, student: str) -> None:
@@ -91,8 +111,6 @@ def _check_task(artifacts: Artifacts, model: str, data: str | None, name: str) -
 
 
 def _data_ending(artifacts: Artifacts, name: str) -> str:
-    from dskd.jsonl import read_objects
-
     source = artifacts.matrix.data[name]
     if not isinstance(source, FileData) or not Path(source.file).is_file():
         return ""

@@ -18,6 +18,7 @@ from lm_eval.api.model import LM
 from dskd.data import encode_prompt
 from dskd.errors import InputError
 from dskd.models import load_tokenizer, require_model_folder
+from harness.answer_store import AnswerStore, block_key
 
 INCOMPLETE = "\N{REPLACEMENT CHARACTER}"  # what decoders write for bytes that are no character, or not yet
 
@@ -146,9 +147,10 @@ def eos_token_ids(model: Path, tokenizer: Any) -> list[int]:
 class Engine(LM):
     """A model that answers requests, as lm-eval's `LM`.
 
-    A subclass is a file `harness/engines/<name>.py` that exports it as `ENGINE`, and implements `unavailable` and `_generate`.
-    `preference` orders the engines for "auto". After `generate_until`, `generations` holds a `Generation` for each request, in
-    order; `on_finished`, where set, is called with the number of requests that have just been finished.
+    A subclass is a file `harness/engines/<name>.py` that exports it as `ENGINE`, and implements `unavailable`, `block_size` and
+    `_generate`. `preference` orders the engines for "auto". After `generate_until`, `generations` holds a `Generation` for each
+    request, in order; `on_finished`, where set, is called with the number of requests that have just been finished, and `answers`,
+    where set, keeps what was answered (`harness.answer_store`).
     """
 
     name: ClassVar[str]
@@ -168,15 +170,21 @@ class Engine(LM):
         self.max_batch_size = max_batch_size
         self.generations: list[Generation] = []
         self.on_finished: Callable[[int], None] | None = None
+        self.answers: AnswerStore | None = None
 
     @classmethod
     @abstractmethod
     def unavailable(cls, model: Path) -> str | None:
         """Why this engine cannot run the model on this machine and what to do about it, or None if it can."""
 
+    @property
     @abstractmethod
-    def _generate(self, prompts: list[list[int]], sampling: Sampling, first: int) -> list[Completion]:
-        """Continue each prompt. `first` is the number of the first of them in this call of generate_until, for its random seed.
+    def block_size(self) -> int:
+        """How many prompts are answered together, at most."""
+
+    @abstractmethod
+    def _generate(self, prompts: list[list[int]], sampling: Sampling, seeds: Sequence[int]) -> list[Completion]:
+        """Continue each prompt of a block; `seeds` are for random numbers, one a prompt.
 
         Calls `_report` as prompts are finished. May end early at a stop string; the text is cut by `generate_until`.
         """
@@ -194,12 +202,33 @@ class Engine(LM):
         first = 0
         for sampling, indices in by_sampling.items():
             prompts = [self._encode(requests[index].args[0], sampling) for index in indices]
-            completions = self._generate([ids for ids, _ in prompts], sampling, first)
+            seeds = range(self.seed + first, self.seed + first + len(indices))
+            completions = self._in_blocks([ids for ids, _ in prompts], sampling, seeds)
             first += len(indices)
             for index, (ids, truncated), completion in zip(indices, prompts, completions, strict=True):
                 generations[index] = self._finish(ids, truncated, completion, sampling)
         self.generations = [generations[index] for index in range(len(requests))]
         return [generation.text for generation in self.generations]
+
+    def _in_blocks(self, prompts: list[list[int]], sampling: Sampling, seeds: Sequence[int]) -> list[Completion]:
+        """Answer block by block, or read what an earlier attempt has answered."""
+        # Longest first: the block that needs the most memory fails at once or not at all.
+        order = sorted(range(len(prompts)), key=lambda index: -len(prompts[index]))
+        completions: dict[int, Completion] = {}
+        for start in range(0, len(order), self.block_size):
+            block = order[start : start + self.block_size]
+            asked, numbers = [prompts[index] for index in block], [seeds[index] for index in block]
+            key = block_key(asked, sampling, numbers)
+            kept = self.answers.get(key) if self.answers is not None else None
+            if kept is None:
+                answered = self._generate(asked, sampling, numbers)
+                if self.answers is not None:
+                    self.answers.put(key, answered)
+            else:
+                answered = [Completion(**entry) for entry in kept]
+                self._report(len(block))
+            completions.update(zip(block, answered, strict=True))
+        return [completions[index] for index in range(len(prompts))]
 
     def loglikelihood(self, requests: list[Instance]) -> NoReturn:
         """Not offered: this harness evaluates by generation."""

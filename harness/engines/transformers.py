@@ -48,22 +48,14 @@ class TransformersEngine(Engine):
         if self._device.type == "cuda":
             torch.cuda.empty_cache()
 
-    def _generate(self, prompts: list[list[int]], sampling: Sampling, first: int) -> list[Completion]:
-        torch.manual_seed(self.seed + first)
-        size = self.max_batch_size or DEFAULT_BATCH_SIZE
-        # Longest first: the batch that needs the most memory fails at once or not at all.
-        order = sorted(range(len(prompts)), key=lambda index: -len(prompts[index]))
-        completions: dict[int, Completion] = {}
-        for start in range(0, len(order), size):
-            batch = order[start : start + size]
-            completions.update(
-                zip(batch, self._generate_batch([prompts[index] for index in batch], sampling), strict=True)
-            )
-            self._report(len(batch))
-        return [completions[index] for index in range(len(prompts))]
+    @property
+    def block_size(self) -> int:
+        """One batch."""
+        return self.max_batch_size or DEFAULT_BATCH_SIZE
 
     @torch.inference_mode()
-    def _generate_batch(self, prompts: list[list[int]], sampling: Sampling) -> list[Completion]:
+    def _generate(self, prompts: list[list[int]], sampling: Sampling, seeds: Sequence[int]) -> list[Completion]:
+        torch.manual_seed(seeds[0])  # of the batch: its rows share one source
         width = max(len(ids) for ids in prompts)
         filler = self.eos_token_ids[0]  # masked, so any token does
         ids = torch.tensor([[filler] * (width - len(prompt)) + prompt for prompt in prompts], device=self._device)
@@ -86,6 +78,7 @@ class TransformersEngine(Engine):
             stopping_criteria=StoppingCriteriaList([ends]),
         )
         rows = output[:, width:].tolist()
+        self._report(len(prompts))
         return [
             Completion(row[:end], ended=True) if end is not None else Completion(row, ended=False)
             for row, end in zip(rows, ends.ends, strict=True)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import gc
 import os
+from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, ClassVar
@@ -78,7 +79,12 @@ class VllmEngine(Engine):
         self.engine.engine_core.shutdown()
         del self.engine
 
-    def _generate(self, prompts: list[list[int]], sampling: Sampling, first: int) -> list[Completion]:
+    @property
+    def block_size(self) -> int:
+        """Many times what runs at once: only the last prompts of a block leave places empty."""
+        return 8 * (self.max_batch_size or CPU_BATCH_SIZE)
+
+    def _generate(self, prompts: list[list[int]], sampling: Sampling, seeds: Sequence[int]) -> list[Completion]:
         from vllm import SamplingParams, TokensPrompt
         from vllm.sampling_params import RequestOutputKind
 
@@ -88,7 +94,7 @@ class VllmEngine(Engine):
                 temperature=sampling.temperature,
                 top_p=sampling.top_p,
                 top_k=sampling.top_k,
-                seed=self.seed + first + index if sampling.temperature > 0 else None,
+                seed=seeds[index] if sampling.temperature > 0 else None,
                 stop=[string for string in sampling.stop if string],
                 stop_token_ids=self.eos_token_ids,
                 ignore_eos=True,  # the ids above are all there are, as for every engine

@@ -11,6 +11,7 @@ from harness.records import Counts, MetricValue
 def run(job: JobContext) -> None:
     """Evaluate the tasks whose results are wanted; each is on the disk as soon as it is done."""
     from harness import tasks
+    from harness.answer_store import AnswerStore
     from harness.evaluation import EvaluationOptions, Progress, evaluate
     from harness.scoring import summarise
 
@@ -22,6 +23,10 @@ def run(job: JobContext) -> None:
         if progress.tasks_done < progress.tasks_total:
             job.progress.advance(stage, progress.samples_done, progress.samples_total)
 
+    # In the folders of the results: what stands there was answered for the very same identity.
+    stores = {
+        name: AnswerStore(job.store.output(output.folder).path / "answers.jsonl") for name, output in outputs.items()
+    }
     runs = evaluate(
         Path(arguments["model"]),
         {name: EvaluationOptions(**arguments["tasks"][name]) for name in outputs},
@@ -31,6 +36,7 @@ def run(job: JobContext) -> None:
         progress=report,
         max_batch_size=arguments["max_batch_size"],
         dtype=arguments["dtype"],
+        answers=lambda task: stores[task],
     )
     for done in runs:
         task = tasks.load(done.task)
@@ -46,3 +52,4 @@ def run(job: JobContext) -> None:
             engine=done.engine,
             template=done.template,
         )
+        stores[done.task].remove()

@@ -14,7 +14,8 @@ import report
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from dskd.rollouts import RolloutOptions, Sampler, TransformersSampler
+from dskd.rollouts import RolloutOptions
+from dskd.sampling import Sampler, TransformersSampler
 from dskd.vllm_rollouts import VllmSampler
 
 

@@ -18,7 +18,8 @@ from dskd.errors import InputError
 from dskd.methods.minillm import ADVANTAGE, LOG_SAMPLED
 from dskd.mixed_sampling import TeacherMixedSampler
 from dskd.models import load_model, load_tokenizer
-from dskd.rollouts import RolloutOptions, Sample
+from dskd.rollouts import RolloutOptions
+from dskd.sampling import Sample
 from dskd.training import TrainingOptions, train
 from dskd.vocabulary import Vocabulary
 

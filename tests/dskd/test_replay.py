@@ -17,7 +17,8 @@ import torch
 from dskd.errors import InputError
 from dskd.models import load_model
 from dskd.replay import Replay, ReplayOptions, held_out
-from dskd.rollouts import RolloutOptions, Sample
+from dskd.rollouts import RolloutOptions
+from dskd.sampling import Sample
 
 world = test_training.world
 dropping = test_rollouts.dropping

@@ -26,8 +26,9 @@ from dskd.data import Encoded, prepared_row
 from dskd.errors import InputError
 from dskd.methods.base import cross_entropy
 from dskd.models import load_model, load_tokenizer
-from dskd.rollouts import RolloutOptions, Rollouts, Sample, Side, TransformersSampler, draw
+from dskd.rollouts import RolloutOptions, Rollouts, Side
 from dskd.run_folder import RunFolder
+from dskd.sampling import Sample, TransformersSampler, draw
 from dskd.training import TrainingOptions, train
 from dskd.vocabulary import Vocabulary
 

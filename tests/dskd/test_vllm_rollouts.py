@@ -23,7 +23,8 @@ from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausa
 from dskd.adapters import LoraOptions, add_adapter
 from dskd.errors import InputError, TrainingFailed
 from dskd.models import load_model, load_tokenizer
-from dskd.rollouts import RolloutOptions, TransformersSampler, draw
+from dskd.rollouts import RolloutOptions
+from dskd.sampling import TransformersSampler, draw
 from dskd.training import TrainingOptions, train
 from dskd.vocabulary import Vocabulary
 

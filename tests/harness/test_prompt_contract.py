@@ -83,6 +83,23 @@ def test_a_task_that_asks_in_another_way_than_the_training_data_is_refused(
         planned(tiny)
 
 
+def test_a_chat_needs_the_tokenizer_s_own_template(tiny: Content, planned: Planned, tmp_path: Path) -> None:
+    from dskd.models import load_tokenizer
+    from harness.smallworld.tokenizers import write_byte_level
+
+    for model in tiny["models"].values():
+        model["template"] = "chat"
+    with pytest.raises(InputError, match=r"models\.teacher\.template: chat, but its tokenizer has no chat template"):
+        planned(tiny)
+    write_byte_level(tmp_path / "tokenizer", ["some text to learn from, 1234567890"] * 5)
+    tokenizer = load_tokenizer(tmp_path / "tokenizer")
+    tokenizer.chat_template = "{% for m in messages %}{{ m.content }}{{ eos_token }}{% endfor %}"
+    tokenizer.save_pretrained(tmp_path / "tokenizer")
+    for model in tiny["models"].values():
+        model["tokenizer"] = {"path": str(tmp_path / "tokenizer")}
+    assert planned(tiny).to_run
+
+
 def test_an_unknown_template_names_those_that_there_are(tiny: Content, planned: Planned) -> None:
     tiny["models"]["same"]["template"] = "vicuna"
     with pytest.raises(InputError, match=r"models\.same\.config\.template\.kind|models\.same\.template\.kind"):

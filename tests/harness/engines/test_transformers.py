@@ -71,7 +71,7 @@ def test_a_stop_string_in_the_prompt_ends_nothing(engine, requests):
 def test_the_end_of_sequence_is_a_stop_and_no_text(engine, requests):
     (request, *_) = requests(stop=())
     ids = encode_prompt(engine.tokenizer, request.args[0])
-    new = engine._generate([ids], engine_sampling(24), 0)[0].ids
+    new = engine._generate([ids], engine_sampling(24), [0])[0].ids
     engine.eos_token_ids = [new[5]]
     first = new.index(new[5]) + 1
     engine.generate_until([request])
