@@ -30,10 +30,11 @@ def run_all(
     stop_reader, stop_writer = os.pipe()
     try:
         with ThreadPoolExecutor(workers or cores()) as pool:
-            futures = {
-                pool.submit(run, program, isolation, limits, stop_reader): n for n, (program, limits) in enumerate(jobs)
-            }
             try:
+                futures = {
+                    pool.submit(run, program, isolation, limits, stop_reader): number
+                    for number, (program, limits) in enumerate(jobs)
+                }
                 for future in as_completed(futures):
                     number = futures[future]
                     executions[number] = future.result()

@@ -79,7 +79,12 @@ try:
 except KeyboardInterrupt:
     print("interrupted")
 """
-    harness = subprocess.Popen([sys.executable, "-c", source], stdout=subprocess.PIPE)
+    harness = subprocess.Popen(
+        [sys.executable, "-c", source],
+        stdout=subprocess.PIPE,
+        # A suite that a shell started in the background ignores SIGINT, and so would its children.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
     deadline = time.monotonic() + 20
     while not _marked(marker):
         assert time.monotonic() < deadline
