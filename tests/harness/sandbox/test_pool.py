@@ -70,7 +70,7 @@ def test_a_program_starved_by_others_is_known_by_its_waiting(isolation: Isolatio
 
 
 def test_an_interrupt_ends_what_runs_and_leaves_no_process(isolation: Isolation) -> None:
-    marker = "marks-what-an-interrupt-left"
+    marker = f"marks-what-an-interrupt-left-{os.getpid()}"
     source = f"""
 from harness.sandbox import Limits, Program, run_programs
 program = Program("import os, sys; os.execv(sys.executable, [sys.executable, '-c', 'while True: pass', {marker!r}])")
@@ -85,15 +85,18 @@ except KeyboardInterrupt:
         # A suite that a shell started in the background ignores SIGINT, and so would its children.
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
-    deadline = time.monotonic() + 20
-    while not _marked(marker):
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
-    harness.send_signal(signal.SIGINT)
-    before = time.monotonic()
-    assert harness.communicate(timeout=30)[0] == b"interrupted\n"
-    assert time.monotonic() - before < 10
-    assert not _marked(marker)
+    try:
+        deadline = time.monotonic() + 20
+        while not _marked(marker):
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+        harness.send_signal(signal.SIGINT)
+        before = time.monotonic()
+        assert harness.communicate(timeout=30)[0] == b"interrupted\n"
+        assert time.monotonic() - before < 10
+        assert not _marked(marker)
+    finally:
+        harness.kill()
 
 
 def _marked(marker: str) -> list[int]:
