@@ -18,6 +18,7 @@ COMMANDS = {
     "align": "Show how well two tokenizers align, before any training.",
     "leaderboard": "Print the table of the records in a folder.",
     "list": "List tasks, methods, models or matrices.",
+    "practice": "Write a pair of small models and data to try everything with.",
     "show": "Show one cell: what it is, how it stands, its scores and paths.",
     "doctor": "Check what this machine has and lacks.",
 }
