@@ -36,6 +36,7 @@ import yaml
 
 from dskd.errors import InputError
 from dskd.templates import Instruction, prompt_text, template_of
+from harness.data_files import DataFile
 from harness.metrics.sample import SampleScore
 
 Doc = dict[str, Any]
@@ -93,8 +94,13 @@ class Task:
     @property
     def data_is_here(self) -> bool:
         """Whether the documents can be read without asking the hub; generated ones always can."""
-        data = getattr(self._scoring, "DATA", None)
-        return data is None or data.is_here()
+        return all(data.is_here() for data in self.data_files)
+
+    @property
+    def data_files(self) -> list[DataFile]:
+        """The files that the documents and the examples of their prompts are read from; none where they are generated."""
+        found = (getattr(self._scoring, name, None) for name in ("DATA", "EXAMPLES"))
+        return [data for data in found if data is not None]
 
     @property
     def has_instructions(self) -> bool:
