@@ -35,7 +35,10 @@ def lm_eval_task(file, folder, sampler=None):
 
 def rendered(theirs, count):
     theirs.set_fewshot_seed(1234)
-    return [theirs.fewshot_context(doc, theirs.config.num_fewshot) for _, doc in zip(range(count), theirs.test_docs())]
+    return [
+        theirs.fewshot_context(doc, theirs.config.num_fewshot)
+        for _, doc in zip(range(count), theirs.test_docs(), strict=False)
+    ]
 
 
 @pytest.mark.parametrize(
@@ -84,5 +87,5 @@ def test_without_the_training_file_the_examples_are_missing(gsm8k_data, monkeypa
     task = tasks.load("gsm8k_5shot")
     assert not task.data_is_here
     assert tasks.load("gsm8k_cot_8shot").data_is_here
-    with pytest.raises(InputError, match="train.jsonl: no such file; set HARNESS_DATA"):
+    with pytest.raises(InputError, match=r"train\.jsonl: no such file; set HARNESS_DATA"):
         task._scoring.documents()
