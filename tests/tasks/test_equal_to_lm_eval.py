@@ -10,7 +10,6 @@ from harness.metrics.numbers import CHAIN_OF_THOUGHT, MARKED
 from tests.harness.metrics.test_numbers import GOLDEN
 from tests.tasks.lm_eval_yaml import Rules
 
-
 FILES = {"gsm8k": "gsm8k/gsm8k.yaml", "gsm8k_5shot": "gsm8k/gsm8k.yaml", "gsm8k_cot_8shot": "gsm8k/gsm8k-cot.yaml"}
 PIECES = [
     *"0123456789.,$-% \n/",
