@@ -36,6 +36,7 @@ import yaml
 
 from dskd.errors import InputError
 from dskd.templates import Instruction, prompt_text, template_of
+from harness.data_files import DataFile
 from harness.metrics.sample import SampleScore
 
 Doc = dict[str, Any]
@@ -91,10 +92,14 @@ class Task:
         return self._scoring.instruction(doc)
 
     @property
+    def data(self) -> DataFile | None:
+        """The file of its rows; None where the documents are generated."""
+        return getattr(self._scoring, "DATA", None)
+
+    @property
     def data_is_here(self) -> bool:
         """Whether the documents can be read without asking the hub; generated ones always can."""
-        data = getattr(self._scoring, "DATA", None)
-        return data is None or data.is_here()
+        return self.data is None or self.data.is_here()
 
     @property
     def has_instructions(self) -> bool:

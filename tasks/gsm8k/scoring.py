@@ -10,6 +10,7 @@ from harness.metrics.numbers import score_numbers
 DATA = DataFile(
     path="gsm8k/test.jsonl",
     sha256="3730d312f6e3440559ace48831e51066acaca737f6eabec99bccb9e4b3c39d14",
+    size=749738,
     hub=HubRows(
         repository="openai/gsm8k",
         configuration="main",
