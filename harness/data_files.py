@@ -2,7 +2,8 @@
 
 Whatever the source, the content is checked against the hash that the task was made with, so that a score always belongs
 to one data set. A file is right by its bytes, or by its rows: what `pull` writes from the hub has the rows of the original
-file and other bytes (docs/data.md).
+file and other bytes (docs/data.md). Data that was never seen here is unpinned: its file is taken as it is, and the hash of its
+documents is part of the evaluation's identity instead (`Task.identity`).
 """
 
 from __future__ import annotations
@@ -28,14 +29,14 @@ Row = dict[str, Any]
 class HubRows:
     """The same rows on the Hugging Face hub, in whatever file format it keeps them.
 
-    `rows_sha256` is `rows_digest` of the rows, restricted to `fields`; it pins the content. `revision` is the commit to ask for;
-    None where it is not known, and then the hub's newest has to have these very rows.
+    `rows_sha256` is `rows_digest` of the rows, restricted to `fields`; it pins the content, None leaves it open. `revision` is the
+    commit to ask for; None where it is not known, and then the hub's newest has to have these very rows.
     """
 
     repository: str
     split: str
     fields: tuple[str, ...]
-    rows_sha256: str
+    rows_sha256: str | None
     configuration: str | None = None
     data_file: str | None = None
     revision: str | None = None
@@ -44,6 +45,8 @@ class HubRows:
 @dataclass(frozen=True)
 class FileCheck:
     """What a file turned out to be: `right` by its bytes' sha256 or by its rows' (`by`), `wrong` for a `reason`, or `absent`.
+
+    An unpinned file is `right` by nothing where its rows have the fields of the data set.
 
     `path` is where it is, or would be looked for; `sha256` and `size` (bytes) as found.
     """
@@ -60,11 +63,12 @@ class FileCheck:
 class DataFile:
     """A JSON-lines file (.jsonl or .jsonl.gz), at `path` under the folder that HARNESS_DATA names.
 
-    `sha256` is that of the file's bytes, `size` their number. `package` is an importable package and the file's path inside it.
+    `sha256` is that of the file's bytes, None where the data is unpinned; `size` is their number. `package` is an importable
+    package and the file's path inside it.
     """
 
     path: str
-    sha256: str
+    sha256: str | None
     package: tuple[str, str] | None = None
     hub: HubRows | None = None
     size: int | None = None
@@ -73,6 +77,8 @@ class DataFile:
         """Return the rows in their order. InputError where there is no source, or its content is another."""
         if (path := self._local() or self._packaged()) is not None:
             check, rows = self._read(path)
+            if check.status == "wrong" and self.sha256 is None:
+                raise InputError(f"{path}: {check.reason}; fix: put the original file there")
             if check.status == "wrong":
                 raise InputError(
                     f"{path}: sha256 is {check.sha256}, expected {self.sha256}; {check.reason}; put the original file there"
@@ -175,6 +181,11 @@ class DataFile:
             return replace(wrong, status="right", by="bytes", reason=None), _parse(content, path)
         try:
             rows = _parse(content, path)
+            if self.sha256 is None:
+                lacking = [name for name in (hub.fields if hub else ()) for row in rows if name not in row]
+                if lacking or not rows:
+                    return replace(wrong, reason=f"a row has no {lacking[0]!r}" if lacking else "has no rows"), []
+                return replace(wrong, status="right", reason=None), rows
             if hub is not None and _has_all(rows, hub.fields) and rows_digest(rows, hub.fields) == hub.rows_sha256:
                 return replace(wrong, status="right", by="rows", reason=None), _only(rows, hub.fields)
         except ValueError as error:  # half of a surrogate pair, which has no digest, among it
@@ -258,7 +269,7 @@ def _rows_from_hub(source: HubRows) -> list[Row]:
         )
     rows = _only(loaded, source.fields)
     digest = rows_digest(rows, source.fields)
-    if digest != source.rows_sha256:
+    if source.rows_sha256 not in (None, digest):
         raise InputError(
             f"hub data set {source.repository}: its rows have the sha256 {digest}, expected {source.rows_sha256}; "
             "set HARNESS_DATA to a folder with the original file"

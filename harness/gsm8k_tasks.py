@@ -6,9 +6,7 @@ gsm8k-cot.yaml, where they are read from. Both are checked against a hash, so th
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import yaml
@@ -16,6 +14,7 @@ import yaml
 from dskd.errors import InputError
 from dskd.templates import Instruction
 from harness.data_files import DataFile, HubRows, Row, rows_digest
+from harness.lm_eval_files import tasks_of_lm_eval
 
 _FIELDS = ("question", "answer")
 TEST = DataFile(
@@ -86,8 +85,5 @@ def chain_of_thought_examples(sha256: str) -> str:
 
 
 def _lm_eval_samples() -> list[Row]:
-    found = importlib.util.find_spec("lm_eval")  # does not import it, which takes seconds
-    assert found is not None
-    assert found.submodule_search_locations is not None
-    path = Path(found.submodule_search_locations[0]) / "tasks" / "gsm8k" / "gsm8k-cot.yaml"
+    path = tasks_of_lm_eval() / "gsm8k" / "gsm8k-cot.yaml"
     return yaml.safe_load(path.read_text(encoding="utf-8"))["fewshot_config"]["samples"]

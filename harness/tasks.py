@@ -23,7 +23,10 @@ Importing this module is cheap: no lm-eval, no torch, no task's scoring until it
 
 from __future__ import annotations
 
+import hashlib
 import importlib.util
+import json
+import os
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
@@ -106,6 +109,17 @@ class Task:
         """The files of its rows and of the examples in its prompts; none where the documents are generated."""
         return [data for data in (self.data, getattr(self._scoring, "EXAMPLES", None)) if data is not None]
 
+    def identity(self) -> dict[str, Any]:
+        """Return what belongs to an evaluation's identity beside the task's name and version.
+
+        Unpinned data (`DataFile.sha256` is None) is not checked against a hash, so the hash of its documents stands here; None
+        where they are not here, and nothing can be evaluated.
+        """
+        if all(data.sha256 is not None for data in self.data_files):
+            return {}
+        can_be_read = self.data_is_here or os.environ.get("HARNESS_HUB") == "1"
+        return {"documents": documents_digest(self._documents) if can_be_read else None}
+
     @property
     def has_instructions(self) -> bool:
         """Whether models with a template can be asked."""
@@ -157,6 +171,14 @@ class Task:
         if len(docs) != len(outputs):
             raise ValueError(f"{len(outputs)} outputs for {len(docs)} documents")
         return self._scoring.score_many(docs, outputs, self.stop, advance or _nothing)
+
+
+def documents_digest(docs: Sequence[Doc]) -> str:
+    """Return the sha256 of documents: everything that prompts and scores are made of."""
+    digest = hashlib.sha256()
+    for doc in docs:
+        digest.update(json.dumps(doc, sort_keys=True, default=str).encode() + b"\n")
+    return digest.hexdigest()
 
 
 def tasks_folder() -> Path:
