@@ -94,6 +94,12 @@ class Task:
             )
         return self._scoring.instruction(doc)
 
+    def question(self, doc: Doc) -> str:
+        """Return the item's own text, without what the task says around each of them; what is looked for in training data."""
+        if hasattr(self._scoring, "question"):
+            return self._scoring.question(doc)
+        return "\n".join(self.instruction(doc)) if self.has_instructions else self.prompt(doc)
+
     @property
     def data(self) -> DataFile | None:
         """The file of its rows; None where the documents are generated."""

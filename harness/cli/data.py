@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -18,6 +19,8 @@ Examples:
   harness data verify
   harness data verify gsm8k dolly --json
   harness data pull gsm8k
+  harness data overlap --train dolly/train.jsonl --task dolly
+  harness data overlap --train gsm8k/train.jsonl --prompt "Question: {question}" --output "{answer}" --task gsm8k --json
 
 \b
 The files lie in the folder that HARNESS_DATA names (docs/data.md)."""
@@ -25,7 +28,7 @@ The files lie in the folder that HARNESS_DATA names (docs/data.md)."""
 
 @click.group("data", epilog=EPILOG)
 def command() -> None:
-    """Check and fetch the data files of tasks."""
+    """Check and fetch the data files of tasks, and compare them with training data."""
 
 
 @command.command("verify", epilog=EPILOG)
@@ -74,6 +77,63 @@ def pull(names: tuple[str, ...], everything: bool) -> None:
             continue
         path = data.pull()
         click.echo(f"{task.name}: {'here already' if path is None else path}", err=path is None)
+
+
+@command.command("overlap", epilog=EPILOG)
+@click.option(
+    "--train", required=True, type=click.Path(path_type=Path), metavar="FILE", help="The training set, JSON lines."
+)
+@click.option(
+    "--task", "names", required=True, multiple=True, metavar="TASK", help="Whose test items to look for; repeatable."
+)
+@click.option("--prompt", metavar="TEMPLATE", help="What a prompt is made of, where no column is called that.")
+@click.option("--instruction", metavar="TEMPLATE", help="Instead of --prompt, for models with a template.")
+@click.option("--input", metavar="TEMPLATE", help="What goes with --instruction.")
+@click.option("--output", metavar="TEMPLATE", help="What an output is made of, where no column is called that.")
+@click.option("--limit", type=click.IntRange(min=1), metavar="N", help="Read the first N examples.")
+@click.option("--n", "n", type=click.IntRange(min=1), default=13, show_default=True, help="Words in a row.")
+@click.option(
+    "--json", "as_json", is_flag=True, help="Print a JSON list, with the ids that were found, instead of a table."
+)
+def overlap(
+    train: Path, names: tuple[str, ...], limit: int | None, n: int, as_json: bool, **columns: str | None
+) -> None:
+    """Look for the test items of tasks in a training set: whole questions, and N words in a row (docs/data.md)."""
+    from harness.overlap import items_of, look_for, training_examples
+
+    made_of = _columns(train, columns)
+    docs = {task.name: task.docs() for task in _tasks(names)}
+    items = {task.name: items_of(task, docs[task.name]) for task in _tasks(names)}
+    found = look_for(items, training_examples(train, made_of, limit), n)
+    kinds = ("exact", "exact_with_answer", "ngram")
+    rows = [
+        {"task": name, "items": each.items, "examples": each.examples, "n": n, "short": each.short}
+        | {kind: len(getattr(each, kind)) for kind in kinds}
+        | {"ids": {kind: [docs[name][place]["id"] for place in sorted(getattr(each, kind))] for kind in kinds}}
+        for name, each in found.items()
+    ]
+    if as_json:
+        click.echo(json.dumps(rows, indent=2, ensure_ascii=False))
+        return
+    from harness.cli.output import print_table
+
+    header = ["task", "items", "examples", "question", "question and answer", f"{n} words in a row", f"under {n} words"]
+    shown = ("task", "items", "examples", *kinds, "short")
+    print_table(header, ([_text(row[name]) for name in shown] for row in rows))
+
+
+def _columns(train: Path, given: dict[str, str | None]) -> dict[str, str] | None:
+    """What the keys of an example are made of, with a matrix's rules."""
+    from pydantic import ValidationError
+
+    from harness.matrix import FileData
+
+    try:
+        return FileData.model_validate({"file": str(train), **given}).columns
+    except ValidationError as error:
+        first = error.errors()[0]
+        option = "".join(f"--{name}: " for name in first["loc"])
+        raise InputError(f"{option}{first['msg'].removeprefix('Value error, ')}; correct it") from None
 
 
 def _tasks(names: Sequence[str]) -> list[Task]:

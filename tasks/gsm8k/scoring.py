@@ -25,6 +25,11 @@ def instruction(doc: dict[str, Any]) -> Instruction:
     return Instruction(f"{doc['question']}\nThink step by step, and end with the number after ####.")
 
 
+def question(doc: dict[str, Any]) -> str:
+    """Return the question alone."""
+    return doc["question"]
+
+
 def gold(doc: dict[str, Any]) -> str:
     """Return the worked answer, as a model would write it after the prompt."""
     return f" {doc['answer']}"

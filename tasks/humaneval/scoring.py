@@ -30,6 +30,11 @@ def instruction(doc: dict[str, Any]) -> Instruction:
     return Instruction("Complete this Python function. Answer with the whole function in a code block.", doc["prompt"])
 
 
+def question(doc: dict[str, Any]) -> str:
+    """Return the function to go on with alone."""
+    return doc["prompt"]
+
+
 def gold(doc: dict[str, Any]) -> str:
     """Return the canonical solution."""
     return doc["canonical_solution"]

@@ -37,6 +37,11 @@ def instruction(doc: dict[str, Any]) -> Instruction:
     return Instruction(f"{_problem(doc)}\n\nAnswer with the code in a code block.")
 
 
+def question(doc: dict[str, Any]) -> str:
+    """Return the problem in words alone."""
+    return doc["text"]
+
+
 def gold(doc: dict[str, Any]) -> str:
     """Return the reference solution."""
     return doc["code"]

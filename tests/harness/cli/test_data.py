@@ -120,3 +120,41 @@ def test_the_real_rows_are_those_that_the_hub_is_held_against(real_data, tmp_pat
         monkeypatch.setenv("HARNESS_DATA", str(tmp_path))
         assert task.data.check().by == "rows"
         assert task.data.rows() == [{key: row[key] for key in fields} for row in rows]
+
+
+@pytest.fixture
+def leak(tmp_path):
+    """A training set with the first two questions of small_math, the second with its answer."""
+    task = tasks.load("small_math")
+    first, second = task.docs(2)
+    path = tmp_path / "leak.jsonl"
+    rows = [{"q": first["question"], "a": "no"}, {"q": second["question"].upper(), "a": second["answer"]}]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+def test_overlap_names_the_items_that_are_found(leak):
+    made_of = ("--prompt", "Q: {q}", "--output", "{a}")
+    result = data("overlap", "--train", leak, *made_of, "--task", "small_math", "--task", "small_code", "--json")
+    assert result.exit_code == 0, result.stderr
+    found, other = json.loads(result.stdout)
+    assert list(found) == ["task", "items", "examples", "n", "short", "exact", "exact_with_answer", "ngram", "ids"]
+    assert (found["task"], found["items"], found["examples"], found["n"]) == ("small_math", 100, 2, 13)
+    assert found["ids"]["exact"] == ["0", "1"]
+    assert found["ids"]["exact_with_answer"] == ["1"]
+    assert set(found["ids"]["ngram"]) >= {"0", "1"}
+    assert (other["task"], other["exact"], other["ngram"]) == ("small_code", 0, 0)
+    table = data("overlap", "--train", leak, *made_of, "--task", "small_math", "--limit", 1).stdout.splitlines()
+    assert table[1].split()[:5] == ["small_math", "100", "1", "1", "0"]
+
+
+def test_a_training_set_that_cannot_be_read_is_one_line(leak, tmp_path):
+    for asked, message in (
+        (("--train", tmp_path / "absent.jsonl"), "absent.jsonl: no such file"),
+        (("--train", leak), "leak.jsonl:1: needs text in output, and in prompt or instruction"),
+        (("--train", leak, "--prompt", "x", "--output", "{a}"), "--prompt: names no column"),
+        (("--train", leak, "--prompt", "{q}"), "these keys go together"),
+    ):
+        result = data("overlap", *asked, "--task", "small_math")
+        assert (result.exit_code, result.stderr.count("\n")) == (2, 1)
+        assert message in result.stderr
