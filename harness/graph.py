@@ -256,6 +256,7 @@ class GraphBuilder:
                 "engine": self.engine,
                 "model": model.parts,
                 **options,
+                **task.identity(),
             }
             if name.startswith("small_"):
                 parts["world"] = self._world_parts()

@@ -15,6 +15,7 @@ COMMANDS = {
     "run": "Train and evaluate everything a matrix asks for, and print the table.",
     "train": "Train one student on models and data of your own.",
     "score": "Score a file of answers to a task.",
+    "data": "Check and fetch the data files of tasks; compare them with training data.",
     "align": "Show how well two tokenizers align, before any training.",
     "leaderboard": "Print the table of the records in a folder.",
     "list": "List tasks, methods, models or matrices.",
