@@ -14,6 +14,7 @@ COMMANDS = {
     "plan": "Show what a run would do, what is done, and what is stale and why.",
     "run": "Train and evaluate everything a matrix asks for, and print the table.",
     "train": "Train one student on models and data of your own.",
+    "evaluate": "Answer and score tasks with a model folder.",
     "score": "Score a file of answers to a task.",
     "align": "Show how well two tokenizers align, before any training.",
     "leaderboard": "Print the table of the records in a folder.",
