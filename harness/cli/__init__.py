@@ -16,6 +16,7 @@ COMMANDS = {
     "train": "Train one student on models and data of your own.",
     "evaluate": "Answer and score tasks with a model folder.",
     "score": "Score a file of answers to a task.",
+    "parity": "Compare two engines, answer by answer.",
     "align": "Show how well two tokenizers align, before any training.",
     "leaderboard": "Print the table of the records in a folder.",
     "list": "List tasks, methods, models or matrices.",
