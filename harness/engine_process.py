@@ -82,24 +82,27 @@ def _serve(messages: Connection[Any, Any], log: str, engine: str, questions: Que
     descriptor = os.open(log, os.O_WRONLY | os.O_APPEND)
     os.dup2(descriptor, 1)
     os.dup2(descriptor, 2)
-    from harness.engines import create_engine
-
     try:
-        made = create_engine(
-            engine,
-            questions.model,
-            seed=questions.seed,
-            max_batch_size=questions.max_batch_size,
-            max_length=questions.max_length,
-            dtype=questions.dtype,
-        )
+        messages.send(("answers", _answers(messages, engine, questions)))
     except InputError as error:
         messages.send(("input_error", str(error)))
-        return
+
+
+def _answers(messages: Connection[Any, Any], engine: str, questions: Questions) -> list[Answer]:
+    from harness.engines import create_engine
+
+    made = create_engine(
+        engine,
+        questions.model,
+        seed=questions.seed,
+        max_batch_size=questions.max_batch_size,
+        max_length=questions.max_length,
+        dtype=questions.dtype,
+    )
     made.on_finished = lambda count: messages.send(("finished", count))
-    answers = [
-        Answer(prompt, completion.ids, generation.text, generation.finish_reason)
-        for prompt, completion, generation in made.answer(questions.texts, questions.sampling)
-    ]
-    messages.send(("answers", answers))
+    answered = made.answer(questions.texts, questions.sampling)
     made.close()
+    return [
+        Answer(prompt, completion.ids, generation.text, generation.finish_reason)
+        for prompt, completion, generation in answered
+    ]
