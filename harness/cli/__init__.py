@@ -17,6 +17,8 @@ COMMANDS = {
     "score": "Score a file of answers to a task.",
     "align": "Show how well two tokenizers align, before any training.",
     "leaderboard": "Print the table of the records in a folder.",
+    "check": "Compare a run with a baseline; exit code 1 where it got worse.",
+    "baseline": "Make or update the baseline that runs are checked against.",
     "list": "List tasks, methods, models or matrices.",
     "show": "Show one cell: what it is, how it stands, its scores and paths.",
     "doctor": "Check what this machine has and lacks.",
