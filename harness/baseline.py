@@ -104,9 +104,15 @@ class Baseline(BaseModel):
 
 
 def read_run(root: Path) -> Scores:
-    """The scores of all evaluations under a folder. InputError where there is none, or where two are one cell and seed."""
+    """The scores of all evaluations under a folder, or those of a baseline file.
+
+    InputError where there is none, or where two are of one cell and seed.
+    """
+    if root.is_file():
+        kept = read_baseline(root)
+        return Scores(environments=kept.environments, cells=kept.cells)
     if not root.is_dir():
-        raise InputError(f"{root}: no such folder; fix: give the folder of a run")
+        raise InputError(f"{root}: no such folder; fix: give the folder of a run, or a baseline file")
     scores, found = Scores(problems=missing_records(root)), False
     for path in sorted(root.rglob(RESULT)):
         if ".harness" in path.parts:
@@ -230,6 +236,8 @@ def make_baseline(root: Path, scores: Scores, reason: str) -> Baseline:
     """A baseline of a run that is whole. InputError where a record is missing or failed, and for a reason without words."""
     if not reason.strip():
         raise InputError("--reason: is empty; fix: say in a few words why the baseline changes")
+    if not root.is_dir():
+        raise InputError(f"{root}: is no folder; fix: give the folder of a run")
     if scores.problems:
         more = f" (and {len(scores.problems) - 1} more)" if len(scores.problems) > 1 else ""
         raise InputError(

@@ -4,8 +4,9 @@
 2. Scores: the paired test on the shared items. `regress` where p < 0.01 for "worse" (one-sided, adjusted by Holm over all cells)
    and the drop is more than a margin that matters in practice. A test alone would fail large sets for drops that nobody cares
    about, a margin alone small sets for noise.
-3. Outputs: each sample's output has the digest of the baseline's, or is listed. Where versions, processor and threads are those of
-   the baseline and the engine repeats itself, a changed output means that the code does something else. Elsewhere rounding may.
+3. Outputs: each sample's output has the digest of the baseline's, or is listed. Where settings (the identity, with our versions of
+   the code), packages, processor and threads are those of the baseline and the engine repeats itself, nothing but the code can have
+   changed it, unannounced: `regress`. Elsewhere settings or rounding do it, and the scores decide.
 
 `pass`: no worse than the baseline, and a drop beyond the margin is excluded. `inconclusive`: anything between, with its reason.
 """
@@ -19,7 +20,7 @@ from typing import Any, Literal
 import numpy as np
 
 from dskd.errors import InputError
-from harness.baseline import TEACHER_SEED, Baseline, CellScores, Scores
+from harness.baseline import TEACHER_SEED, Baseline, CellScores, Scores, SeedScores
 from harness.identity import differences
 from harness.item_scores import ItemScores
 from harness.paired import Comparison, compare, holm
@@ -80,8 +81,7 @@ def check(
     """The verdicts for every cell of the baseline.
 
     `margins`: points by a metric's name, or by its kind (binary, continuous). `goldens`: whether changed outputs alone are
-    `regress`: `auto` where they were made as the baseline's were (versions, processor, threads, an engine that repeats itself),
-    `strict` anywhere, `warn` nowhere.
+    `regress`: `auto` where nothing but the code can have changed them, `strict` anywhere, `warn` nowhere.
     """
     margins = {**MARGINS, **(margins or {})}
     known = {key for cell in baseline.cells.values() for key in (cell.metric, cell.kind)} | MARGINS.keys()
@@ -216,15 +216,11 @@ def _with_outputs(
     if not changed:
         return judged
     told = f"{len(changed)} of {sum(len(old.seeds[seed].items) for seed in shared)} outputs changed ({_some(changed)})"
-    other = {
-        line
-        for seed in shared
-        for line in _other_environment(before[old.seeds[seed].environment], after[new.seeds[seed].environment])
-    }
+    other = {line for seed in shared for line in _other_origin(old.seeds[seed], new.seeds[seed], before, after)}
     if other:
-        told += f"; made elsewhere ({_some(sorted(other))}), where rounding may do that"
+        told += f"; not made as the baseline's were ({_some(sorted(other))}), so the scores decide"
     else:
-        told += "; made as the baseline's were, so the code does something else now"
+        told += "; settings, versions and processor are the baseline's, so the code does something else"
     verdict = judged.verdict
     if goldens == "strict" or (goldens == "auto" and not other):
         verdict = "regress"
@@ -233,13 +229,18 @@ def _with_outputs(
     return replace(judged, verdict=verdict, reasons=[*judged.reasons, told], changed=changed)
 
 
-def _other_environment(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
-    """Why two environments may give other outputs by rounding alone; nothing where they may not."""
-    told = differences(before, after)
-    if after["device"] != "cpu":
+def _other_origin(
+    old: SeedScores, new: SeedScores, before: Mapping[str, Mapping[str, Any]], after: Mapping[str, Mapping[str, Any]]
+) -> list[str]:
+    """Why outputs may differ though the code does the same; nothing where they may not."""
+    environment = after[new.environment]
+    told = differences(before[old.environment], environment)
+    if old.identity != new.identity:
+        told.insert(0, "other settings")
+    if environment["device"] != "cpu":
         told.append("a GPU")
-    if after["engine"] not in _REPRODUCIBLE_ENGINES:
-        told.append(f"engine {after['engine']}")
+    if environment["engine"] not in _REPRODUCIBLE_ENGINES:
+        told.append(f"engine {environment['engine']}")
     return told
 
 

@@ -57,8 +57,8 @@ HEADER = (
     type=click.Choice(["auto", "strict", "warn"]),
     default="auto",
     show_default=True,
-    help="Whether other outputs fail although scores hold: where versions, processor, threads and engine are the baseline's; "
-    "anywhere; nowhere.",
+    help="Where changed outputs fail by themselves: where settings, versions, processor and threads are the baseline's, so that "
+    "only the code can have done it; everywhere; nowhere.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of a table.")
 @click.option(
@@ -77,7 +77,7 @@ def command(
     as_json: bool,
     markdown: Path | None,
 ) -> None:
-    """Compare RUN, a run's folder, with a baseline, and exit with 1 where a cell got worse or is missing."""
+    """Compare RUN, a run's folder or another baseline file, with a baseline; exit with 1 where a cell got worse or is missing."""
     from harness.baseline import read_baseline, read_run
     from harness.cli.output import print_table
     from harness.regression import check
