@@ -185,7 +185,8 @@ def _item_scores(old: CellScores, new: CellScores) -> tuple[ItemScores, ItemScor
 
     def of(side: int) -> ItemScores:
         values = [[sign * float(pair[side][name].score or 0.0) for name in names] for pair in both]
-        return ItemScores(tuple(names), numbers, np.array(values, dtype=np.float64).reshape(len(both), len(names)))
+        array = np.array(values, dtype=np.float64).reshape(len(both), len(names))
+        return ItemScores(tuple(names), numbers, array, fixed=seeds == [TEACHER_SEED])
 
     return of(1), of(0)
 
