@@ -1,4 +1,4 @@
-"""Runs as they lie on a disk, of answers that a test gives: scored by the task, with records and samples as evaluations have them."""
+"""Runs as they lie on a disk, of answers that a test gives: scored by the task, with the files that evaluations write."""
 
 from __future__ import annotations
 
