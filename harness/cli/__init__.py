@@ -20,6 +20,8 @@ COMMANDS = {
     "parity": "Compare two engines, answer by answer.",
     "align": "Show how well two tokenizers align, before any training.",
     "leaderboard": "Print the table of the records in a folder.",
+    "check": "Compare a run with a baseline; exit code 1 where it got worse.",
+    "baseline": "Make or update the baseline that runs are checked against.",
     "list": "List tasks, methods, models or matrices.",
     "practice": "Write a pair of small models and data to try everything with.",
     "show": "Show one cell: what it is, how it stands, its scores and paths.",
