@@ -12,6 +12,7 @@ import click
 from dskd.errors import InputError
 
 if TYPE_CHECKING:
+    from harness.data_files import DataFile
     from harness.tasks import Task
 
 EPILOG = """\b
@@ -41,7 +42,7 @@ def verify(names: tuple[str, ...], all_present: bool, as_json: bool) -> None:
     Exits with 2 for a wrong file, and for an absent one of a task that was named or with --all-present. Nothing is fetched.
     """
     chosen = _tasks(names)
-    rows = [_row(task) for task in chosen]
+    rows = [row for task in chosen for row in _rows(task)]
     if as_json:
         click.echo(json.dumps(rows, indent=2, ensure_ascii=False))
     else:
@@ -67,8 +68,8 @@ def pull(names: tuple[str, ...], everything: bool) -> None:
     """
     if bool(names) == everything:
         raise InputError("name tasks, or give --all; `harness data verify` shows what is here")
-    for task in _tasks(names):
-        data = task.data
+    files = [(task, data) for task in _tasks(names) for data in task.data_files or [None]]
+    for task, data in files:
         if data is None or (everything and data.hub is None):
             reason = "its items are generated" if data is None else "no source on the hub is known (docs/data.md)"
             if everything and data is not None and data.check().status == "right":
@@ -142,16 +143,19 @@ def _tasks(names: Sequence[str]) -> list[Task]:
     return [tasks.load(name) for name in names or tasks.names()]
 
 
-def _row(task: Task) -> dict[str, Any]:
-    """What `verify --json` says of one task; its keys are part of the interface."""
-    data = task.data
-    if data is None:
+def _rows(task: Task) -> list[dict[str, Any]]:
+    """What `verify --json` says of one task, a row a file; its keys are part of the interface."""
+    if not task.data_files:
         empty = ("checked_by", "path", "bytes", "expected_bytes", "sha256", "expected_sha256", "hub", "reason")
-        return {"task": task.name, "status": "generated", **dict.fromkeys(empty)}
+        return [{"task": task.name, "status": "generated", **dict.fromkeys(empty)}]
+    return [_row(task.name, data) for data in task.data_files]
+
+
+def _row(name: str, data: DataFile) -> dict[str, Any]:
     check = data.check()
     hub = data.hub
     return {
-        "task": task.name,
+        "task": name,
         "status": "present" if check.status == "right" else check.status,
         "checked_by": check.by,
         "path": check.path,

@@ -27,7 +27,7 @@ def score_final_answers(
 
 
 def score_final_answer(reference: str, output: str, stop: Sequence[str]) -> SampleScore:
-    """Score an output against a reference; the answer stands where our rule finds it (`equivalent`) or lm-eval's (`exact_match`)."""
+    """Score an output against a reference; our rule finds the answer (`equivalent`), or lm-eval's does (`exact_match`)."""
     answer = find_answer(cut_at_stop(output, stop))
     between = answer_of_lm_eval(output)
     scores: dict[str, float | None] = {

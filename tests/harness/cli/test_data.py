@@ -98,8 +98,13 @@ def test_without_a_folder_nothing_is_fetched(folder, monkeypatch):
 
 def test_real_files_are_right(real_data, tmp_path, monkeypatch):
     monkeypatch.setenv("HARNESS_DATA", str(real_data))
-    result = data("verify", "--all-present")
+    pinned = [name for name in tasks.names() if all(file.sha256 for file in tasks.load(name).data_files)]
+    result = data("verify", "--all-present", *pinned)
     assert result.exit_code == 0, result.stderr
+    assert {name: result.stdout.count(f"{name} ") for name in ("gsm8k_5shot", "gsm8k_cot_8shot")} == {
+        "gsm8k_5shot": 2,  # the test set, and the training set that its examples are from
+        "gsm8k_cot_8shot": 1,
+    }
     shutil.copytree(real_data / "mbpp", tmp_path / "mbpp")
     monkeypatch.setenv("HARNESS_DATA", str(tmp_path))
     with (tmp_path / "mbpp/mbpp.jsonl").open("r+b") as file:
