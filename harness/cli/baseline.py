@@ -15,7 +15,7 @@ Examples:
 Commit the file: its diff shows which items changed. `harness check` compares a run with it (docs/regression.md)."""
 
 
-@click.group("baseline")
+@click.group("baseline", epilog=EPILOG)
 def command() -> None:
     """Make and update the file of scores that `harness check` compares a run with."""
 
