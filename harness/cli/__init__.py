@@ -24,6 +24,7 @@ COMMANDS = {
     "baseline": "Make or update the baseline that runs are checked against.",
     "list": "List tasks, methods, models or matrices.",
     "practice": "Write a pair of small models and data to try everything with.",
+    "list": "List tasks, methods, models, matrices or protocols.",
     "show": "Show one cell: what it is, how it stands, its scores and paths.",
     "doctor": "Check what this machine has and lacks.",
 }
