@@ -17,6 +17,7 @@ COMMANDS = {
     "score": "Score a file of answers to a task.",
     "align": "Show how well two tokenizers align, before any training.",
     "leaderboard": "Print the table of the records in a folder.",
+    "report": "Write a run as one HTML page: tables, plots, answers side by side.",
     "list": "List tasks, methods, models or matrices.",
     "show": "Show one cell: what it is, how it stands, its scores and paths.",
     "doctor": "Check what this machine has and lacks.",
