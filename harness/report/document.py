@@ -20,7 +20,6 @@ from harness.run_file import RunFile, missing_records
 from harness.store import RUN
 from harness.tables.leaderboard import Leaderboard, make_leaderboard
 
-
 DEFAULT_ANCHOR = "sft"
 
 

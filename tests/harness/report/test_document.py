@@ -134,3 +134,31 @@ def test_mistakes_are_one_line_with_the_fix(tmp_path: Path, arguments: list[str]
     assert message in result.stderr
     assert result.stderr.count("\n") == 1
     assert isinstance(result.exception, SystemExit | InputError)
+
+
+def test_differences_are_those_of_the_paired_comparison_with_holms_over_the_pair(tmp_path: Path) -> None:
+    right = {"teacher": 40, "sft": 10, "kd": 30, "uld": 12}
+    run = write_run(
+        tmp_path / "run",
+        methods=["sft", "kd", "uld"],
+        items=40,
+        score=lambda method, item: 100.0 * (item < right[method]),
+    )
+    document, _ = make_document([run])
+    kd, uld = document["differences"]
+    assert (kd["method"], kd["difference"], kd["items"], kd["seeds"]) == ("kd", 50.0, 40, 1)
+    assert kd["ci95"][0] > 0 > uld["ci95"][0]
+    assert kd["p_holm"] == pytest.approx(2 * kd["p_value"])
+    assert uld["p_holm"] == uld["p_value"] == pytest.approx(0.5)  # two wins of two: 2 / 2²
+
+
+def test_another_anchor_takes_sfts_place(tmp_path: Path) -> None:
+    document, _ = make_document([write_run(tmp_path / "run")], anchor="kd")
+    assert [row["method"] for row in document["differences"]] == ["sft"]
+
+
+def test_a_difference_that_cannot_be_told_says_why(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run")
+    (run / "cells/teacher__student/kd/seed1/eval/small_math@v1/samples.jsonl").unlink()
+    (row,) = make_document([run])[0]["differences"]
+    assert row["reason"] == "is missing"

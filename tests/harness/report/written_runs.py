@@ -29,7 +29,7 @@ def write_run(
     for owner, method, seed in cells:
         samples = [
             {
-                "id": item,
+                "id": str(item),
                 "index": 0,
                 "prompt": f"Question {item}?",
                 "output": answer(method, item),
