@@ -1,0 +1,58 @@
+"""Learning curves: what trainings logged, a line a logged step in their model's training_log.jsonl."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+from dskd.errors import InputError
+from dskd.jsonl import read_objects
+from dskd.run_folder import LOG
+from harness.report.results import Result
+
+MOST_POINTS = 400
+_AXES = ("step", "epoch")
+
+
+def learning_curves(results: Sequence[Result]) -> tuple[list[dict[str, Any]], list[str]]:
+    """A curve for each training: its steps, and for each logged quantity a value a step (null where it was not logged).
+
+    A training of more than MOST_POINTS logged steps shows evenly chosen ones, the last among them. Also what cannot be shown.
+    """
+    curves, problems = [], []
+    for result in results:
+        if not result.is_training:
+            continue
+        cell = result.record.cell
+        try:
+            lines = [row for _, row in read_objects(result.folder / "model" / LOG) if isinstance(row.get("step"), int)]
+        except InputError:
+            problems.append(f"{result.name}: no {LOG} in its model's folder, so no learning curve")
+            continue
+        lines = _thinned(lines)
+        names = dict.fromkeys(name for line in lines for name, value in line.items() if _finite(value) is not None)
+        curves.append(
+            {
+                "teacher": cell.teacher,
+                "student": cell.student,
+                "method": cell.method,
+                "seed": cell.seed,
+                "steps": [line["step"] for line in lines],
+                "series": {name: [_finite(line.get(name)) for line in lines] for name in names if name not in _AXES},
+            }
+        )
+    return curves, problems
+
+
+def _thinned(lines: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    if len(lines) <= MOST_POINTS:
+        return lines
+    return [lines[round(k * (len(lines) - 1) / (MOST_POINTS - 1))] for k in range(MOST_POINTS)]
+
+
+def _finite(value: Any) -> float | None:
+    """Five digits are more than a plot shows."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        return None
+    return float(f"{value:.5g}")

@@ -1,0 +1,64 @@
+"""The page: document, scripts and styles in one file that asks for nothing else.
+
+The policy in its head names the hashes of the one script and the one style that may run, so that markup which got in would still do
+nothing. The documents stand in blocks of JSON, in which every character that HTML or JavaScript could take for more than text is
+written as an escape; half surrogate pairs, which UTF-8 cannot write, as well.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import html
+import json
+import re
+from importlib.resources import files
+from string import Template
+from typing import Any
+
+# In this order: later files use the names of earlier ones.
+SCRIPTS = (
+    "dom.js",
+    "table.js",
+    "scores.js",
+    "plot.js",
+    "differences.js",
+    "curves.js",
+    "costs.js",
+    "alignment.js",
+    "answers.js",
+    "answer_cards.js",
+    "browser.js",
+    "main.js",
+)
+STYLES = ("page.css", "tables.css", "plots.css", "browser.css")
+_UNSAFE = re.compile("[<>&\u2028\u2029\ud800-\udfff]")
+
+
+def render(document: dict[str, Any], samples: dict[str, Any]) -> str:
+    """The whole page; the same text for the same documents."""
+    script = "(() => {\n'use strict';\n" + "\n".join(map(_asset, SCRIPTS)) + "\n})();\n"
+    style = "\n".join(map(_asset, STYLES))
+    return Template(_asset("page.html")).substitute(
+        title=html.escape(f"{document['title']} – distillation report"),
+        policy=f"default-src 'none'; img-src data:; base-uri 'none'; form-action 'none'; script-src {_hash(script)}; "
+        f"style-src {_hash(style)}",
+        style=style,
+        script=script,
+        document=embedded_json(document),
+        samples=embedded_json(samples),
+    )
+
+
+def embedded_json(value: Any) -> str:
+    """JSON that may stand in a script element: ValueError for NaN and infinities."""
+    text = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    return _UNSAFE.sub(lambda match: f"\\u{ord(match[0]):04x}", text)
+
+
+def _asset(name: str) -> str:
+    return files("harness.report").joinpath("assets", name).read_text(encoding="utf-8")
+
+
+def _hash(text: str) -> str:
+    return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"

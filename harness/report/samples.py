@@ -1,0 +1,121 @@
+"""Prompts and what everybody answered, for the browser of samples."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+from dskd.errors import InputError
+from dskd.jsonl import read_objects
+from harness.metrics.sample import HARNESS_ERROR, INVALID
+from harness.report.results import Result
+from harness.store import SAMPLES
+
+MOST_ANSWERS = 20_000
+MOST_CHARACTERS = 20_000  # of one text; the file has the whole
+
+
+def browsable(results: Sequence[Result], most_answers: int = MOST_ANSWERS) -> tuple[dict[str, Any], list[str]]:
+    """{"cells", "items", "answers_total"}: who answered, and every prompt with its answers; also, in words, what cannot be read.
+
+    An item is one prompt of one version of a task. Where models were asked in different templates, `prompts` has several and an
+    answer says which was its own. With more than `most_answers` answers every task keeps the same share of its prompts, evenly
+    spread, and each of these all of its answers.
+    """
+    evaluations = [r for r in results if r.record.cell.task is not None and r.record.status == "done"]
+    total = sum(result.record.n.total for result in evaluations if result.record.n is not None)
+    share = min(1.0, most_answers / total) if total else 1.0
+    collection = _Collection(share)
+    problems = []
+    for result in evaluations:
+        try:
+            collection.add(result)
+        except InputError as error:
+            path = str(result.folder / SAMPLES)
+            problems.append(str(error).replace(path, f"{result.name}/{SAMPLES}"))
+    return {"cells": collection.cells, "items": collection.items(), "answers_total": total}, problems
+
+
+class _Collection:
+    def __init__(self, share: float) -> None:
+        self.share = share
+        self.cells: list[dict[str, Any]] = []
+        self._items: dict[tuple[str, str], dict[str, dict[str, Any] | None]] = {}
+
+    def add(self, result: Result) -> None:
+        """Take the answers of one evaluation."""
+        cell = result.record.cell
+        number = len(self.cells)
+        names = ("teacher", "student", "method", "seed", "task")
+        self.cells.append(
+            {name: getattr(cell, name) for name in names}
+            | {"version": cell.task_version, "metric": result.record.headline, "folder": result.name}
+        )
+        known = self._items.setdefault((str(cell.task), str(cell.task_version)), {})
+        for _, sample in read_objects(result.folder / SAMPLES, half_pairs=True):
+            name = str(sample.get("id"))
+            if name not in known:
+                rank = len(known)
+                kept = int((rank + 1) * self.share) > int(rank * self.share)
+                known[name] = _item(cell.task, cell.task_version, name, sample) if kept else None
+            item = known[name]
+            if item is not None:
+                item["answers"].append(_answer(number, str(result.record.headline), item, sample))
+
+    def items(self) -> list[dict[str, Any]]:
+        """By task, in the tasks' own order."""
+        return [item for key in sorted(self._items) for item in self._items[key].values() if item is not None]
+
+
+def _item(task: str | None, version: str | None, name: str, sample: dict[str, Any]) -> dict[str, Any]:
+    gold = sample.get("gold")
+    golds = gold if isinstance(gold, list) else [] if gold is None else [gold]
+    return {
+        "task": task,
+        "version": version,
+        "id": name,
+        "prompts": [],
+        "gold": [_text(each) for each in golds],
+        "answers": [],
+    }
+
+
+def _answer(cell: int, metric: str, item: dict[str, Any], sample: dict[str, Any]) -> dict[str, Any]:
+    prompt = _text(sample.get("prompt", ""))
+    if prompt not in item["prompts"]:
+        item["prompts"].append(prompt)
+    scores = sample.get("scores") or {}
+    output = _text(sample.get("output", ""))
+    extracted = {name: _text(value) for name, value in (sample.get("extracted") or {}).items() if value is not None}
+    outcome = sample.get("outcome")
+    answer = {
+        "cell": cell,
+        "index": sample.get("index") or None,
+        "prompt": item["prompts"].index(prompt) or None,
+        "output": output,
+        "score": scores.get(metric),
+        "scores": {name: value for name, value in scores.items() if name != metric},
+        "extracted": {name: value for name, value in extracted.items() if value["text"] != output["text"]},
+        "outcome": outcome,
+        "detail": _text(sample["detail"])["text"] if sample.get("detail") else None,
+        "tokens": sample.get("generated_tokens"),
+        "flaws": _flaws(sample),
+    }
+    return {name: value for name, value in answer.items() if value not in (None, {}, [])}
+
+
+def _flaws(sample: dict[str, Any]) -> list[str]:
+    told = {
+        "invalid": sample.get("outcome") == INVALID,
+        "harness error": sample.get("outcome") == HARNESS_ERROR,
+        "cut off at the token limit": sample.get("finish_reason") == "length",
+        "prompt truncated": bool(sample.get("prompt_truncated")),
+    }
+    return [name for name, holds in told.items() if holds]
+
+
+def _text(value: Any) -> dict[str, Any]:
+    """{"text"}, with `length` where it was cut."""
+    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    return {"text": text} if len(text) <= MOST_CHARACTERS else {"text": text[:MOST_CHARACTERS], "length": len(text)}

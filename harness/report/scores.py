@@ -1,0 +1,42 @@
+"""Figures and costs as the page shows them: the leaderboard's rows, with the score of each seed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
+
+from harness.report.results import Result
+from harness.tables.leaderboard import Leaderboard
+
+
+def score_rows(board: Leaderboard, results: Sequence[Result]) -> list[dict[str, Any]]:
+    """A row for each method of a pair on a task, as in the leaderboard; `by_seed` holds [seed, score] of those with a score."""
+    seeds: dict[tuple[Any, ...], list[list[Any]]] = {}
+    for result in results:
+        record, cell = result.record, result.record.cell
+        value = record.metrics[record.headline].value if record.headline else None
+        if value is not None and cell.seed is not None:
+            key = cell.teacher, cell.student, cell.method, cell.task, cell.task_version
+            seeds.setdefault(key, []).append([cell.seed, round(value, 4)])
+    return [
+        asdict(row)
+        | {"by_seed": sorted(seeds.get((row.teacher, row.student, row.method, row.task, row.task_version), []))}
+        for row in board.rows
+    ]
+
+
+def cost_rows(board: Leaderboard) -> list[dict[str, Any]]:
+    """A row for each method of a pair: means over its seeds, null where a training did not measure it."""
+    return [asdict(row) for row in board.costs]
+
+
+def environments(results: Sequence[Result]) -> list[dict[str, Any]]:
+    """Each kind of machine and set of versions that made these records, and how many of them."""
+    found: dict[str, dict[str, Any]] = {}
+    for result in results:
+        environment = result.record.environment
+        described = environment.model_dump(mode="json")
+        entry = found.setdefault(environment.model_dump_json(), {**described, "records": 0})
+        entry["records"] += 1
+    return sorted(found.values(), key=lambda entry: -entry["records"])

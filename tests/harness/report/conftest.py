@@ -1,0 +1,72 @@
+"""A headless Chromium to look at the page."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from playwright.sync_api import Browser, Page, sync_playwright
+
+from harness.report.document import make_document
+from harness.report.page import render
+
+BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Browser]:
+    found = os.environ.get("HARNESS_BROWSER") or next(filter(None, map(shutil.which, BROWSERS)), None)
+    with sync_playwright() as playwright:
+        path = found or (
+            playwright.chromium.executable_path if Path(playwright.chromium.executable_path).exists() else None
+        )
+        if path is None:
+            pytest.skip("no Chromium here: install one (apt install chromium), or name one in HARNESS_BROWSER")
+        # Chromium's own sandbox cannot start for root, as in most containers; the page is ours.
+        started = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
+        yield started
+        started.close()
+
+
+class Opened:
+    """A report in a browser, and everything that it said or asked for."""
+
+    def __init__(self, page: Page, file: Path) -> None:
+        self.page, self.complaints, self.requests = page, [], []
+        page.on("console", lambda message: self.complaints.append(message.text))
+        page.on("pageerror", lambda error: self.complaints.append(str(error)))
+        page.on("dialog", lambda dialog: (self.complaints.append(f"dialog {dialog.message}"), dialog.dismiss()))
+        page.on("request", lambda request: self.requests.append(request.url))
+        self._session = page.context.new_cdp_session(page)
+        self._session.send("Performance.enable", {"timeDomain": "threadTicks"})
+        page.goto(file.as_uri())
+
+    def processor_seconds(self) -> float:
+        """What the page's main thread has worked so far, waiting left out."""
+        metrics = self._session.send("Performance.getMetrics")["metrics"]
+        return next(metric["value"] for metric in metrics if metric["name"] == "TaskDuration")
+
+    def asked_elsewhere(self) -> list[str]:
+        return [url for url in self.requests if not url.startswith(("file:", "data:"))]
+
+
+@pytest.fixture
+def open_report(browser: Browser, tmp_path: Path) -> Iterator[Callable[..., Opened]]:
+    """Open the report of a run's folder, in a window as given to Playwright's new_context."""
+    contexts = []
+
+    def opened(run: Path, **window: Any) -> Opened:
+        context = browser.new_context(**window)
+        context.set_default_timeout(20_000)
+        contexts.append(context)
+        file = tmp_path / f"report{len(contexts)}.html"
+        file.write_text(render(*make_document([run])), encoding="utf-8")
+        return Opened(context.new_page(), file)
+
+    yield opened
+    for context in contexts:
+        context.close()
