@@ -27,6 +27,7 @@ def evaluation_plan(
     tasks: Sequence[str],
     limit: int | None,
     max_new_tokens: int | None,
+    protocol: str,
     evaluation: Mapping[str, Any],
     add_bos_token: bool,
     template: Mapping[str, Any],
@@ -64,7 +65,9 @@ def evaluation_plan(
                 "pairs": [{"teacher": called, "student": called, "methods": ["sft"]}],
                 "training": {"data": "none", "steps": 1},
                 "seeds": [0],
-                "tasks": {task: {"limit": limit, "max_new_tokens": max_new_tokens} for task in tasks},
+                "tasks": {
+                    task: {"limit": limit, "max_new_tokens": max_new_tokens, "protocol": protocol} for task in tasks
+                },
                 "evaluation": dict(evaluation),
             }
         )
@@ -102,6 +105,9 @@ def record_folders(plan: Plan) -> dict[str, Path]:
     """The folder of each task's record, in the order in which the tasks were asked for."""
     ((name, _),) = plan.matrix.models.items()
     cell = Cell(name, None, TEACHER_METHOD, None)
-    return {
-        task: plan.root / eval_folder(cell.folder, task, known_tasks.load(task).version) for task in plan.matrix.tasks
-    }
+    folders = {}
+    for entry in plan.matrix.tasks:
+        task = known_tasks.load(plan.matrix.task_of(entry))
+        protocol = plan.matrix.protocol_of(entry, task.max_new_tokens)
+        folders[entry] = plan.root / eval_folder(cell.folder, entry, task.version, protocol.name)
+    return folders

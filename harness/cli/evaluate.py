@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from dskd.errors import InputError
 from harness.cli.options import check_engine, sandbox_options
+from harness.protocols import PROTOCOLS
 
 if TYPE_CHECKING:
     from harness.records import Record
@@ -17,6 +19,7 @@ EPILOG = """\b
 Examples:
   harness evaluate --model models/student --task gsm8k --task dolly --output-dir runs/student
   harness evaluate --model models/gemma --add-bos-token --task gsm8k --limit 200 --engine vllm --output-dir runs/gemma
+  harness evaluate --model models/student --task dolly --protocol minillm-sampling --output-dir runs/student
   harness evaluate --model models/student --task humaneval --allow-code-execution --json --output-dir runs/student > scores.json
 
 \b
@@ -36,6 +39,13 @@ The data of the real tasks is looked for in the folder that HARNESS_DATA names."
 @click.option("--limit", type=click.IntRange(min=1), metavar="N", help="The first N items of each task.")
 @click.option(
     "--max-new-tokens", type=click.IntRange(min=1), metavar="N", help="Of an answer; what the task says unless given."
+)
+@click.option(
+    "--protocol",
+    default="greedy",
+    show_default=True,
+    metavar="NAME",
+    help="How answers are drawn; `harness list protocols` has them.",
 )
 @click.option("--engine", default="auto", show_default=True, metavar="NAME", help="auto, vllm or transformers.")
 @click.option(
@@ -66,6 +76,7 @@ def command(
     tasks: tuple[str, ...],
     limit: int | None,
     max_new_tokens: int | None,
+    protocol: str,
     engine: str,
     dtype: str,
     max_batch_size: int | None,
@@ -88,6 +99,8 @@ def command(
     from harness.store import RESULT
 
     check_engine(engine)
+    if protocol not in PROTOCOLS:
+        raise InputError(f"--protocol {protocol}: no such protocol; fix: one of {', '.join(PROTOCOLS)}")
     asked = {"kind": template, "system": system}
     plan = evaluation_plan(
         model=model,
@@ -95,6 +108,7 @@ def command(
         tasks=tasks,
         limit=limit,
         max_new_tokens=max_new_tokens,
+        protocol=protocol,
         evaluation={"engine": engine, "dtype": dtype, "max_batch_size": max_batch_size, "seed": seed},
         add_bos_token=add_bos_token,
         template={key: value for key, value in asked.items() if value is not None},
@@ -132,6 +146,7 @@ def _contract(record: Record, folder: Path) -> dict[str, Any]:
     return {
         "task": record.cell.task,
         "version": record.cell.task_version,
+        "protocol": record.cell.protocol.name if record.cell.protocol else None,
         "engine": record.environment.engine,
         "metrics": metrics,
         "n": record.n.model_dump(),
