@@ -250,7 +250,7 @@ class Store:
         return path
 
 
-def eval_folder(cell_folder: str, entry: str, version: str, protocol: str) -> str:
+def eval_folder(cell_folder: str, entry: str, version: str, protocol: str = GREEDY.name) -> str:
     """Where the evaluation of a cell lies by an entry of the matrix's `tasks`, a task's version and a protocol's name.
 
     Another protocol has another folder, so that none takes the place of another's results.
