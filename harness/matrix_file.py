@@ -325,7 +325,12 @@ def _check_options(matrix: Matrix, path: Path) -> None:
         for index, stage in enumerate(_stages(model)):
             _check_training(stage, path, ("models", name, "training", index))
     for name in matrix.tasks:
-        if name not in harness.tasks.names():
+        if name.startswith(harness.tasks.LM_EVAL):
+            try:
+                harness.tasks.load(name)
+            except InputError as error:
+                raise InputError(f"{path}: tasks.{name}: {error}") from None
+        elif name not in harness.tasks.names():
             raise InputError(f"{path}: tasks.{name}: no task '{name}'{did_you_mean(name, harness.tasks.names())}")
     if matrix.launch.accelerate_config is not None:
         from dskd.launch import configuration_file

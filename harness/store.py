@@ -250,7 +250,7 @@ class Store:
 
 def eval_folder(cell_folder: str, task: str, version: str) -> str:
     """Where the evaluation of a cell on a task lies."""
-    return f"cells/{cell_folder}/eval/{task}@v{version}"
+    return f"cells/{cell_folder}/eval/{task.replace('/', '+')}@v{version}"  # lm_eval/NAME is one folder
 
 
 def train_folder(cell_folder: str) -> str:
