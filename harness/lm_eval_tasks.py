@@ -17,7 +17,7 @@ import os
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cache, cached_property
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -204,12 +204,7 @@ class LmEvalTask(Task):
 
 def load(name: str) -> LmEvalTask:
     """Return the task that lm-eval calls so. InputError where there is none, or where it is of a kind that is not run here."""
-    return _load(name, os.environ.get(VARIABLE))
-
-
-@cache
-def _load(name: str, folder: str | None) -> LmEvalTask:
-    source = find(name, folder)
+    source = find(name, os.environ.get(VARIABLE))
     config = _config(source, resolve_func=False)
     _refuse(name, config)
     generation = config.get("generation_kwargs") or {}

@@ -202,17 +202,13 @@ def names() -> list[str]:
     return sorted(path.parent.name for path in tasks_folder().glob("*/task.yaml"))
 
 
+@cache
 def load(name: str) -> Task:
     """Return the task of this name, of lm-eval's own where it begins with "lm_eval/". InputError names the known ones."""
     if name.startswith(LM_EVAL):
         from harness import lm_eval_tasks
 
         return lm_eval_tasks.load(name.removeprefix(LM_EVAL))
-    return _load(name)
-
-
-@cache
-def _load(name: str) -> Task:
     if name not in names():
         raise InputError(f"unknown task {name!r}: known are {', '.join(names())}")
     folder = tasks_folder() / name

@@ -11,7 +11,7 @@ from lm_eval.evaluator import evaluate
 from lm_eval.tasks import TaskManager
 
 from dskd.errors import InputError
-from harness import lm_eval_tasks, tasks
+from harness import tasks
 from harness.lm_eval_hooks import loaded
 from harness.matrix_file import read_matrix
 from harness.store import eval_folder
@@ -64,7 +64,9 @@ def folder(tmp_path, monkeypatch):
     files = {split: str(tmp_path / f"{split}.jsonl") for split in ("train", "test")}
     write(tmp_path, "base", {**SUMS, "dataset_kwargs": {"data_files": files}}, drop=("task",))
     write(tmp_path, "sums", {"include": "base.yaml", "task": "sums"})
-    return tmp_path
+    tasks.load.cache_clear()
+    yield tmp_path
+    tasks.load.cache_clear()
 
 
 def write(folder, name, config, drop=()):
@@ -131,7 +133,7 @@ def test_lm_eval_asks_the_same_of_the_task_as_the_harness_hands_it_over(folder):
 
 def test_the_identity_holds_the_files_the_documents_and_lm_eval_s_version(folder):
     def identity():
-        lm_eval_tasks._load.cache_clear()
+        tasks.load.cache_clear()
         return tasks.load("lm_eval/sums").identity()
 
     first = identity()
