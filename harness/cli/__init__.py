@@ -18,7 +18,7 @@ COMMANDS = {
     "data": "Check and fetch the data files of tasks; compare them with training data.",
     "align": "Show how well two tokenizers align, before any training.",
     "leaderboard": "Print the table of the records in a folder.",
-    "list": "List tasks, methods, models or matrices.",
+    "list": "List tasks, methods, models, matrices or protocols.",
     "show": "Show one cell: what it is, how it stands, its scores and paths.",
     "doctor": "Check what this machine has and lacks.",
 }
