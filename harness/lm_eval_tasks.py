@@ -11,10 +11,12 @@ lm-eval draws them by default (seed 1234), for all documents in their order, so 
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import importlib.metadata
 import os
 import re
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -52,7 +54,8 @@ class LmEvalTask(Task):
 
         config = _config(self.source, resolve_func=True)
         try:
-            theirs = ConfigurableTask(config=config)
+            with _no_bars():
+                theirs = ConfigurableTask(config=config)
         except (OSError, ValueError, ImportError, RuntimeError, DatasetsError) as error:
             reason = (str(error).splitlines() or [type(error).__name__])[0]
             raise InputError(
@@ -326,6 +329,21 @@ def _metrics(name: str, config: Mapping[str, Any]) -> list[Metric]:
         for filtered in filters
         for metric, higher in entries
     ]
+
+
+@contextlib.contextmanager
+def _no_bars() -> Iterator[None]:
+    """Keep datasets from drawing bars on what is no terminal."""
+    import datasets
+
+    if sys.stderr.isatty() or datasets.are_progress_bars_disabled():
+        yield
+        return
+    datasets.disable_progress_bars()
+    try:
+        yield
+    finally:
+        datasets.enable_progress_bars()
 
 
 def _nothing() -> None:

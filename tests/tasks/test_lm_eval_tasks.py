@@ -14,6 +14,7 @@ from dskd.errors import InputError
 from harness import tasks
 from harness.lm_eval_hooks import loaded
 from harness.matrix_file import read_matrix
+from harness.plan import make_plan
 from harness.store import eval_folder
 
 ROWS = [{"question": f"What is {n} + {n}?", "answer": f"Twice {n}.\n#### {2 * n}"} for n in range(12)]
@@ -174,7 +175,11 @@ def tiny_matrix(tmp_path):
     def write_file(task):
         path = tmp_path / "matrix.yaml"
         model = {
-            "config": {"model_type": "llama", "hidden_size": 32},
+            "config": {
+                "model_type": "llama",
+                **dict.fromkeys(("hidden_size", "intermediate_size"), 32),
+                "num_attention_heads": 2,
+            },
             "tokenizer": {"small_world": "bytelevel"},
             "seed": 1,
         }
@@ -198,7 +203,13 @@ def tiny_matrix(tmp_path):
 
 
 def test_a_matrix_may_name_a_task_of_lm_eval(folder, tiny_matrix):
-    assert list(read_matrix(tiny_matrix("lm_eval/sums")).tasks) == ["lm_eval/sums"]
+    path = tiny_matrix("lm_eval/sums")
+    assert list(read_matrix(path).tasks) == ["lm_eval/sums"]
+    plan = make_plan(str(path), output_dir=folder / "run")
+    outputs = [output.output for job in plan.jobs.values() if job.spec.kind == "evaluate" for output in job.outputs]
+    assert {output.cell.task for output in outputs} == {"lm_eval/sums"}
+    assert all(output.folder.endswith("/eval/lm_eval+sums@v2.5") for output in outputs)
+    assert all(output.identity.parts.items() >= tasks.load("lm_eval/sums").identity().items() for output in outputs)
     assert eval_folder("a__b/kd/seed1", "lm_eval/sums", "2.5").endswith("/eval/lm_eval+sums@v2.5")
 
 
