@@ -19,7 +19,6 @@ import numpy
 import torch
 from lm_eval.evaluator import evaluate as lm_evaluate
 from lm_eval.filters import build_filter_ensemble
-from lm_eval.tasks import TaskManager
 from pydantic import BaseModel, ConfigDict, Field
 
 from dskd.data import encode_prompt
@@ -29,7 +28,7 @@ from dskd.templates import describe, template_of
 from harness import tasks as known_tasks
 from harness.answer_store import AnswerStore
 from harness.engines import create_engine
-from harness.lm_eval_hooks import score_outputs_of
+from harness.lm_eval_hooks import loaded, score_outputs_of
 from harness.protocols import GREEDY, Protocol
 from harness.tasks import Task
 
@@ -181,9 +180,8 @@ def _lm_eval(
     random.seed(seed)
     numpy.random.seed(seed)  # noqa: NPY002 - lm-eval and tasks may use the global state
     torch.manual_seed(seed)
-    # Only our folder: indexing lm-eval's own tasks takes ten seconds and more.
-    loaded = TaskManager(include_path=str(known_tasks.tasks_folder()), include_defaults=False).load([task.name])
-    lm_task = loaded["tasks"][task.name]
+    as_loaded = loaded(task)
+    lm_task = as_loaded["tasks"][task.name]
     limits = {"max_gen_toks": _max_new_tokens(task, options), "until": task.stop}
     lm_task.set_config("generation_kwargs", {**limits, **_drawing(options.protocol)}, update=True)
     lm_task.set_config("repeats", options.protocol.answers)
@@ -195,7 +193,7 @@ def _lm_eval(
     lm_task.set_fewshot_seed(seed=seed)
     results = lm_evaluate(
         lm,
-        loaded,
+        as_loaded,
         limit=options.limit,
         bootstrap_iters=0,  # intervals are the harness's own
         log_samples=True,

@@ -22,6 +22,20 @@ def score_outputs_of(
     return [[next(scores) for _ in outputs_of_doc] for outputs_of_doc in outputs]
 
 
+def loaded(task: tasks.Task) -> dict[str, Any]:
+    """A task as lm-eval's TaskManager gives it."""
+    from lm_eval.tasks import TaskManager
+
+    if task.name.startswith(tasks.LM_EVAL):
+        from harness.lm_eval_tasks import LmEvalTask
+
+        assert isinstance(task, LmEvalTask)
+        return {"tasks": {task.name: task.for_lm_eval()}, "groups": {}, "group_map": {}}
+    # Only our folder: indexing lm-eval's own tasks takes ten seconds and more.
+    manager = TaskManager(include_path=str(tasks.tasks_folder()), include_defaults=False)
+    return dict(manager.load([task.name]))
+
+
 def hooks(name: str) -> tuple[Callable[..., Any], Callable[..., Any], Callable[..., Any]]:
     """Return the functions `dataset`, `score_outputs` and `process_results` of a task, for its scoring.py to export."""
 

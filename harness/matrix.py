@@ -60,6 +60,12 @@ class Strict(BaseModel):
 
 
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9]([._-]?[A-Za-z0-9]+)*$", max_length=80)]
+TaskName = Annotated[  # lm_eval/NAME is lm-eval's task of that name
+    str,
+    StringConstraints(
+        pattern=r"^([A-Za-z0-9]([._-]?[A-Za-z0-9]+)*|lm_eval/[A-Za-z0-9][A-Za-z0-9._-]*)$", max_length=120
+    ),
+]
 SmallTokenizer = Literal["bytelevel", "sentencepiece"]
 
 
@@ -266,7 +272,7 @@ def _preset(value: Any) -> Any:
 class TaskSettings(Strict):
     """How one task is evaluated. `task`: which, where the entry has another name; one task may have several entries."""
 
-    task: Name | None = None
+    task: TaskName | None = None
     protocol: Annotated[Protocol, BeforeValidator(_preset)] = GREEDY
     limit: int | None = Field(default=None, ge=1)
     max_new_tokens: int | None = Field(default=None, ge=1)
@@ -365,7 +371,7 @@ class Matrix(Strict):
     teacher_signal: SignalSettings = SignalSettings()
     launch: Launch = Launch()
     seeds: list[Annotated[int, Field(ge=0)]] = Field(min_length=1)
-    tasks: dict[Name, TaskSettings]  # {} trains without evaluating
+    tasks: dict[TaskName, TaskSettings]  # {} trains without evaluating
     evaluation: Evaluation = Evaluation()
 
     def method_of(self, name: str) -> str:

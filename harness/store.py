@@ -256,7 +256,7 @@ def eval_folder(cell_folder: str, entry: str, version: str, protocol: str = GREE
     Another protocol has another folder, so that none takes the place of another's results.
     """
     drawn = "" if protocol == GREEDY.name else f"+{protocol}"
-    return f"cells/{cell_folder}/eval/{entry}@v{version}{drawn}"
+    return f"cells/{cell_folder}/eval/{entry.replace('/', '+')}@v{version}{drawn}"
 
 
 def train_folder(cell_folder: str) -> str:

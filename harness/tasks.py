@@ -44,6 +44,9 @@ from harness.metrics.sample import SampleScore
 
 Doc = dict[str, Any]
 
+# Names that begin so are lm-eval's own tasks (harness.lm_eval_tasks).
+LM_EVAL = "lm_eval/"
+
 
 @dataclass(frozen=True)
 class Metric:
@@ -204,7 +207,11 @@ def names() -> list[str]:
 
 @cache
 def load(name: str) -> Task:
-    """Return the task of this name. InputError names the known ones."""
+    """Return the task of this name, of lm-eval's own where it begins with "lm_eval/". InputError names the known ones."""
+    if name.startswith(LM_EVAL):
+        from harness import lm_eval_tasks
+
+        return lm_eval_tasks.load(name.removeprefix(LM_EVAL))
     if name not in names():
         raise InputError(f"unknown task {name!r}: known are {', '.join(names())}")
     folder = tasks_folder() / name

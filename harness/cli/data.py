@@ -68,7 +68,7 @@ def pull(names: tuple[str, ...], everything: bool) -> None:
     """
     if bool(names) == everything:
         raise InputError("name tasks, or give --all; `harness data verify` shows what is here")
-    files = [(task, data) for task in _tasks(names) for data in _files(task)]
+    files = [(task, data) for task in _tasks(names) for data in (*task.data_files,) or (None,)]
     for task, data in files:
         if data is None or (everything and data.hub is None):
             reason = "its items are generated" if data is None else "no source on the hub is known (docs/data.md)"
@@ -172,8 +172,3 @@ def _text(value: Any) -> str:
     if isinstance(value, int):
         return f"{value:,}"
     return "–" if value is None else str(value)
-
-
-def _files(task: Task) -> list[DataFile | None]:
-    """A task's data files; None for one whose items are generated."""
-    return [*task.data_files] or [None]

@@ -5,6 +5,7 @@ from pathlib import Path
 from statistics import fmean, stdev
 
 import pytest
+import yaml
 from pydantic import ValidationError
 
 from dskd.errors import InputError
@@ -229,6 +230,31 @@ def test_gold_answers_score_100_through_the_whole_pipeline(model, oracle, name):
     task = tasks.load(name)
     assert set(engine.settings) == {Sampling(task.max_new_tokens, tuple(task.stop))}
     assert engine.closed
+
+
+def test_a_task_of_lm_eval_is_evaluated_as_one_of_the_harness_s_own(model, tmp_path, monkeypatch):
+    monkeypatch.setenv("HARNESS_LM_EVAL_TASKS", str(tmp_path))
+    (tmp_path / "data.jsonl").write_text("".join(f'{{"q": "Say {n}:", "a": "{n}"}}\n' for n in range(5)))
+    config = {
+        "task": "say",
+        "dataset_path": "json",
+        "dataset_kwargs": {"data_files": {"test": str(tmp_path / "data.jsonl")}},
+        "test_split": "test",
+        "doc_to_text": "{{q}}",
+        "doc_to_target": "{{a}}",
+        "generation_kwargs": {"until": ["Say"], "max_gen_toks": 4},
+        "metric_list": [{"metric": "exact_match", "aggregation": "mean", "higher_is_better": True}],
+        "metadata": {"version": 1.0},
+    }
+    (tmp_path / "say.yaml").write_text(yaml.safe_dump(config))
+    tasks.load.cache_clear()
+    done = run(model, tasks={"lm_eval/say": {"limit": 3}, "small_math": {"limit": 2}})
+    samples = done["lm_eval/say"].samples
+    assert [sample["prompt"] for sample in samples] == ["Say 0:", "Say 1:", "Say 2:"]
+    assert [sample["gold"] for sample in samples] == [" 0", " 1", " 2"]
+    assert all(set(sample["scores"]) == {"exact_match,none"} for sample in samples)
+    assert max(sample["generated_tokens"] for sample in samples) <= 4
+    assert done["lm_eval/say"].version == "1.0"
 
 
 def _swap(texts, generations):

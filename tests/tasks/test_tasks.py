@@ -2,6 +2,7 @@
 
 import importlib.resources
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -88,15 +89,21 @@ def test_wrong_answers_score_less(task):
     assert sum(score.scores[headline] for score in scores) < 50.0 * len(docs)
 
 
-def test_every_task_has_a_card_that_names_its_version_source_and_protocol():
-    for name in tasks.names():
-        task = tasks.load(name)
-        card = (task.folder / "README.md").read_text()
-        for part in (f"Version: {task.version}", "Source:", "Licence:", "## Protocol", "## Changes"):
-            assert part in card, (name, part)
-        for metric in task.metrics:
-            assert f"`{metric.name}`" in card, (name, metric.name)
-        assert f"{task.max_new_tokens} new tokens" in card
+@pytest.mark.parametrize("name", tasks.names())
+def test_every_task_has_a_card_with_its_source_licence_hash_revision_protocol_version_and_changes(name):
+    task = tasks.load(name)
+    card = (task.folder / "README.md").read_text()
+    assert card.startswith(f"# {name}\n")
+    for line in ("Version", "Source", "Revision", "Licence", "sha256"):
+        assert len(re.findall(rf"^{line}: .", card, re.MULTILINE)) == 1, line
+    assert f"\nVersion: {task.version}\n" in card
+    headings = re.findall(r"^## (.+)$", card, re.MULTILINE)
+    assert headings == ["Protocol", "Changes"]
+    protocol, changes = card.split("\n## ")[1:]
+    for metric in task.metrics:
+        assert f"`{metric.name}`" in protocol, metric.name
+    assert f"{task.max_new_tokens} new tokens" in protocol
+    assert f"\n- {task.version}: " in changes  # the newest version has its line
 
 
 def test_real_cards_name_the_hashes_that_the_code_checks():

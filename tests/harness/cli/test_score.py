@@ -140,7 +140,7 @@ def test_a_bad_file_is_one_line_and_exit_code_2(answers, tmp_path, change, messa
 def test_an_unknown_task_and_a_folder_as_output_are_refused(answers, tmp_path):
     result = score("--task", "mmlu", "--predictions", answers)
     assert result.exit_code == 2
-    assert "unknown task 'mmlu': known are dolly, gsm8k, humaneval" in result.stderr
+    assert "unknown task 'mmlu': known are dolly, gsm8k, gsm8k_5shot, " in result.stderr
     result = score("--task", "small_math", "--predictions", answers, "--samples-out", tmp_path)
     assert result.exit_code == 2
     assert "is a folder; name a file" in result.stderr
