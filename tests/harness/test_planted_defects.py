@@ -46,7 +46,7 @@ def test_a_planted_defect_fails_the_check(defect: str, tmp_path: Path) -> None:
 
 
 def test_the_scores_alone_see_a_shifted_alignment_and_not_that_temperature(tmp_path: Path) -> None:
-    """Multiplied by 2 instead of divided, logits taught these students better: only what they write says that something is wrong."""
+    """Logits multiplied by 2 instead of divided taught these students better: only their outputs say that something is wrong."""
     assert check("alignment", tmp_path, "--goldens", "warn")[0] == 1
     assert check("temperature", tmp_path, "--goldens", "warn")[0] == 0
 
