@@ -24,6 +24,7 @@ Importing this module is cheap: no lm-eval, no torch, no task's scoring until it
 from __future__ import annotations
 
 import importlib.util
+import os
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
@@ -67,8 +68,8 @@ class Task:
         return _module(f"harness_task_{self.name}", self.folder / "scoring.py")
 
     @cached_property
-    def _documents(self) -> list[Doc]:
-        return self._scoring.documents()
+    def _documents(self) -> dict[str | None, list[Doc]]:
+        return {}  # by the folder they were read from: another one may hold none
 
     def docs(self, limit: int | None = None) -> list[Doc]:
         """Return the first `limit` documents, or all, in the data set's order.
@@ -76,7 +77,10 @@ class Task:
         Each has "id": the data set's own (HumanEval/0) or, where it has none, the row number in its file from 0, as a
         string. InputError where the data is absent, or not the data that the task was made with.
         """
-        return self._documents[:limit]
+        folder = os.environ.get("HARNESS_DATA")
+        if folder not in self._documents:
+            self._documents[folder] = self._scoring.documents()
+        return self._documents[folder][:limit]
 
     def prompt(self, doc: Doc) -> str:
         """Return the text that a model without template is given."""

@@ -20,6 +20,7 @@ COMMANDS = {
     "check": "Compare a run with a baseline; exit code 1 where it got worse.",
     "baseline": "Make or update the baseline that runs are checked against.",
     "list": "List tasks, methods, models or matrices.",
+    "practice": "Write a pair of small models and data to try everything with.",
     "show": "Show one cell: what it is, how it stands, its scores and paths.",
     "doctor": "Check what this machine has and lacks.",
 }

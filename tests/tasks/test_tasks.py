@@ -204,3 +204,11 @@ def test_an_mbpp_solution_in_a_chat_model_s_block_is_taken_out_and_run(real_data
     outputs = [f"Here it is:\n```python\n{task.gold(doc)}\n```" for doc in docs[:3]]
     scores = task.score_many(docs, [*outputs, "class Node: pass", "import sys\nsys.exit(0)"], allow_code_execution=True)
     assert [score.outcome for score in scores] == ["passed", "passed", "passed", "exception", "failed"]
+
+
+def test_documents_read_from_one_folder_are_not_those_of_another(real_data, monkeypatch):
+    monkeypatch.setenv("HARNESS_DATA", str(real_data))
+    assert tasks.load("gsm8k").docs(1)
+    monkeypatch.delenv("HARNESS_DATA")
+    with pytest.raises(InputError, match="HARNESS_DATA is not set"):
+        tasks.load("gsm8k").docs(1)
