@@ -2,9 +2,9 @@
 
     python tests/benchmarks/report_page.py [--answers 5000] [--characters 400] [--json FILE]
 
-The aim is two seconds. Each of the opens has a window of its own, so nothing is cached; the page is read from a file. Beside the clock
-stands the processor time of the page's main thread, which other work on the machine does not lengthen. Needs Chromium (`apt install
-chromium`, or HARNESS_BROWSER).
+The aim is two seconds. Each of the opens has a window of its own, so nothing is cached; the page is read from a file. Beside the
+clock stands the processor time of the page's main thread, which other work on the machine does not lengthen. Needs Chromium
+(`apt install chromium`, or HARNESS_BROWSER).
 """
 
 from __future__ import annotations
@@ -39,7 +39,9 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         items = options.answers // (len(METHODS) + 1)
         text = "word " * (options.characters // 5)
-        run = write_run(Path(folder) / "run", methods=METHODS, items=items, answer=lambda method, item: f"{item} {text}")
+        run = write_run(
+            Path(folder) / "run", methods=METHODS, items=items, answer=lambda method, item: f"{item} {text}"
+        )
         start = time.perf_counter()
         page = render(*make_document([run], most_answers=options.answers))
         made = time.perf_counter() - start
