@@ -30,21 +30,27 @@ from harness import tasks as known_tasks
 from harness.answer_store import AnswerStore
 from harness.engines import create_engine
 from harness.lm_eval_hooks import score_outputs_of
+from harness.protocols import GREEDY, Protocol
 from harness.tasks import Task
 
 
 class EvaluationOptions(BaseModel):
-    """How one task is evaluated, where it differs from its task.yaml. `limit`: the first so many documents."""
+    """How one task is evaluated, where it differs from its task.yaml. `limit`: the first so many documents.
+
+    `task`: which, where it goes by another name. `max_new_tokens` goes before the protocol's.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     limit: int | None = Field(default=None, ge=1)
     max_new_tokens: int | None = Field(default=None, ge=1)
+    task: str | None = None
+    protocol: Protocol = GREEDY
 
 
 @dataclass(frozen=True)
 class Progress:
-    """How far an evaluation is: samples answered, of those of all tasks; tasks answered and scored; the current task."""
+    """How far an evaluation is: samples answered, of those of all tasks; tasks answered and scored; the current task's name."""
 
     task: str
     tasks_done: int
@@ -57,11 +63,14 @@ class Progress:
 class TaskRun:
     """The answers of a model on one task and their scores.
 
-    A sample is {"id", "index", "prompt", "output", "gold", "scores", "extracted", "outcome", "finish_reason", "generated_tokens",
-    "prompt_truncated"}, with "detail" where scoring has more to say; in the order of the task's documents. `seconds` is the time of
-    generation and scoring, loading the model left out. `template` is that of the model (`dskd.templates.describe`).
+    A sample is {"id", "index", "seed", "prompt", "output", "gold", "scores", "extracted", "outcome", "finish_reason",
+    "generated_tokens", "prompt_truncated"}, with "detail" where scoring has more to say; in the order of the task's documents, and
+    those of one document by `index`, from 0; `seed` is the generation seed, None where nothing was drawn. `seconds` is the time of
+    generation and scoring, loading the model left out. `template` is that of the model (`dskd.templates.describe`). `name` is what
+    it was asked for by.
     """
 
+    name: str
     task: str
     version: str
     engine: str
@@ -85,6 +94,7 @@ def evaluate(
 ) -> Iterator[TaskRun]:
     """Answer and score the tasks one after another, and give each as it is done.
 
+    `tasks` are by name, of the task itself unless its options say which; one may stand there under several protocols.
     Checks everything before it loads the model: InputError for an unknown task or engine, a task that runs code when that was not
     allowed, data that is not there, and a folder that is no model. Random seeds are set for each task, so that the result of one
     does not depend on which others run. `answers` gives the store of a task's answers, so that an evaluation that is killed goes on
@@ -93,7 +103,7 @@ def evaluate(
     require_model_folder(model)
     if not tasks:
         raise InputError("no tasks to evaluate; fix: name at least one")
-    chosen = {name: known_tasks.load(name) for name in tasks}
+    chosen = {name: known_tasks.load(options.task or name) for name, options in tasks.items()}
     for task in chosen.values():
         task.check_permission(allow_code_execution)
     docs = {name: task.docs(tasks[name].limit) for name, task in chosen.items()}
@@ -101,13 +111,21 @@ def evaluate(
     if template_of(tokenizer) is not None:
         chosen = {name: task.for_template() for name, task in chosen.items()}
     longest = max(
-        max(1, len(encode_prompt(tokenizer, chosen[name].asked(doc, tokenizer))))
+        _prompt_tokens(tokenizer, chosen[name].asked(doc, tokenizer), tasks[name].protocol)
         + _max_new_tokens(chosen[name], tasks[name])
         for name in chosen
         for doc in docs[name]
     )
     with _quiet():
-        lm = create_engine(engine, model, seed=seed, max_batch_size=max_batch_size, max_length=longest, dtype=dtype)
+        lm = create_engine(
+            engine,
+            model,
+            seed=seed,
+            max_batch_size=max_batch_size,
+            max_length=longest,
+            dtype=dtype,
+            no_repeat_ngram=any(options.protocol.no_repeat_ngram for options in tasks.values()),
+        )
     return _run(lm, tokenizer, chosen, tasks, docs, seed, allow_code_execution, progress or _ignore, answers)
 
 
@@ -122,7 +140,7 @@ def _run(
     progress: Callable[[Progress], None],
     answers: Callable[[str], AnswerStore] | None,
 ) -> Iterator[TaskRun]:
-    done, total = 0, sum(len(each) for each in docs.values())
+    done, total = 0, sum(len(each) * options[name].protocol.answers for name, each in docs.items())
     try:
         for number, (name, task) in enumerate(chosen.items()):
 
@@ -137,9 +155,10 @@ def _run(
             start = time.perf_counter()
             with _quiet():
                 logged = _lm_eval(lm, tokenizer, task, options[name], seed, allow_code_execution)
-            samples = _join(task, docs[name], logged, lm.generations, tokenizer)
+            samples = _join(task, docs[name], logged, lm.generations, tokenizer, options[name].protocol, seed)
             yield TaskRun(
-                task=name,
+                name=name,
+                task=task.name,
                 version=task.version,
                 engine=lm.name,
                 samples=samples,
@@ -165,8 +184,9 @@ def _lm_eval(
     # Only our folder: indexing lm-eval's own tasks takes ten seconds and more.
     loaded = TaskManager(include_path=str(known_tasks.tasks_folder()), include_defaults=False).load([task.name])
     lm_task = loaded["tasks"][task.name]
-    settings = {"max_gen_toks": _max_new_tokens(task, options), "until": task.stop}
-    lm_task.set_config("generation_kwargs", settings, update=True)
+    limits = {"max_gen_toks": _max_new_tokens(task, options), "until": task.stop}
+    lm_task.set_config("generation_kwargs", {**limits, **_drawing(options.protocol)}, update=True)
+    lm_task.set_config("repeats", options.protocol.answers)
     if template_of(tokenizer) is not None:
         # The model's template around the task's instruction, and the scoring that goes with it.
         lm_task.set_config("doc_to_text", lambda doc: task.asked(doc, tokenizer))
@@ -186,40 +206,70 @@ def _lm_eval(
 
 
 def _join(
-    task: Task, docs: list[dict[str, Any]], logged: list[dict[str, Any]], generations: list[Any], tokenizer: Any
+    task: Task,
+    docs: list[dict[str, Any]],
+    logged: list[dict[str, Any]],
+    generations: list[Any],
+    tokenizer: Any,
+    protocol: Protocol,
+    seed: int,
 ) -> list[dict[str, Any]]:
-    """One sample for each document. RuntimeError if lm-eval, the engine and the task do not agree on what was asked."""
-    if not len(docs) == len(logged) == len(generations):
+    """The samples of each document. RuntimeError if lm-eval, the engine and the task do not agree on what was asked."""
+    each = protocol.answers
+    if not len(docs) == len(logged) == len(generations) / each:
         raise RuntimeError(
-            f"task {task.name}: {len(docs)} documents, {len(generations)} answers, {len(logged)} scores: one each is needed"
+            f"task {task.name}: {len(docs)} documents, {len(generations)} answers, {len(logged)} scores: "
+            f"{f'{each} answers and a score' if each > 1 else 'one'} each is needed"
         )
     samples = []
-    for doc, entry, generation in zip(docs, logged, generations, strict=True):
-        (output,) = entry["resps"][0]
-        (score,) = entry["filtered_resps"][0]
+    for number, (doc, entry) in enumerate(zip(docs, logged, strict=True)):
         prompt = entry["arguments"][0][0]
-        if entry["doc"]["id"] != doc["id"] or prompt != task.asked(doc, tokenizer) or output != generation.text:
-            raise RuntimeError(
-                f"task {task.name}, document {doc['id']}: what was scored is not the answer to its prompt"
+        (outputs,), (scores,) = entry["resps"], entry["filtered_resps"]
+        answers = zip(outputs, scores, generations[number * each : (number + 1) * each], strict=True)
+        for index, (output, score, generation) in enumerate(answers):
+            if entry["doc"]["id"] != doc["id"] or prompt != task.asked(doc, tokenizer) or output != generation.text:
+                raise RuntimeError(
+                    f"task {task.name}, document {doc['id']}: what was scored is not the answer to its prompt"
+                )
+            samples.append(
+                {
+                    "id": doc["id"],
+                    "index": index,
+                    "seed": protocol.seed_of(index, seed),
+                    "prompt": prompt,
+                    "output": output,
+                    "gold": task.gold(doc),
+                    **score.as_dict(),
+                    "finish_reason": generation.finish_reason,
+                    "generated_tokens": generation.generated_tokens,
+                    "prompt_truncated": generation.prompt_truncated,
+                }
             )
-        samples.append(
-            {
-                "id": doc["id"],
-                "index": 0,
-                "prompt": prompt,
-                "output": output,
-                "gold": task.gold(doc),
-                **score.as_dict(),
-                "finish_reason": generation.finish_reason,
-                "generated_tokens": generation.generated_tokens,
-                "prompt_truncated": generation.prompt_truncated,
-            }
-        )
     return samples
 
 
+def _drawing(protocol: Protocol) -> dict[str, Any]:
+    """A protocol as generation_kwargs (`harness.engines.base.Sampling`)."""
+    settings = {
+        "do_sample": protocol.temperature > 0,
+        "temperature": protocol.temperature,
+        "top_p": protocol.top_p,
+        "top_k": protocol.top_k,
+        "no_repeat_ngram_size": protocol.no_repeat_ngram,
+        "max_prompt_tokens": protocol.max_prompt_tokens,
+        "prompt_kept": protocol.prompt_kept,
+        "samples": protocol.samples,
+    }
+    return settings if protocol.seeds is None else {**settings, "seeds": list(protocol.seeds)}
+
+
+def _prompt_tokens(tokenizer: Any, text: str, protocol: Protocol) -> int:
+    tokens = max(1, len(encode_prompt(tokenizer, text)))
+    return min(tokens, protocol.max_prompt_tokens or tokens)
+
+
 def _max_new_tokens(task: Task, options: EvaluationOptions) -> int:
-    return options.max_new_tokens or task.max_new_tokens
+    return options.max_new_tokens or options.protocol.max_new_tokens or task.max_new_tokens
 
 
 @contextlib.contextmanager

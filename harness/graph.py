@@ -239,13 +239,14 @@ class GraphBuilder:
 
         outputs, arguments = [], {}
         settings = self.matrix.evaluation
-        for name in tasks:
+        for entry in tasks:
+            name = self.matrix.task_of(entry)
             task = known_tasks.load(name)
-            own = self.matrix.tasks[name]
-            limits = [limit for limit in (own.limit, self.limit) if limit is not None]
+            protocol = self.matrix.protocol_of(entry, task.max_new_tokens)
+            limits = [limit for limit in (self.matrix.tasks[entry].limit, self.limit) if limit is not None]
             options = {
                 "limit": min(limits) if limits else None,
-                "max_new_tokens": own.max_new_tokens or task.max_new_tokens,
+                "max_new_tokens": protocol.max_new_tokens or task.max_new_tokens,
             }
             parts = {
                 "code": CODE_VERSIONS["evaluate"],
@@ -256,6 +257,7 @@ class GraphBuilder:
                 "engine": self.engine,
                 "model": model.parts,
                 **options,
+                "protocol": {key: value for key, value in protocol.settings.items() if key != "max_new_tokens"},
             }
             if name.startswith("small_"):
                 parts["world"] = self._world_parts()
@@ -266,13 +268,11 @@ class GraphBuilder:
                 seed=cell.seed,
                 task=name,
                 task_version=task.version,
+                protocol=protocol,
             )
-            outputs.append(
-                OutputSpec(
-                    folder=eval_folder(cell.folder, name, task.version), identity=Identity.of(parts), cell=record_cell
-                )
-            )
-            arguments[name] = options
+            folder = eval_folder(cell.folder, entry, task.version, protocol.name)
+            outputs.append(OutputSpec(folder=folder, identity=Identity.of(parts), cell=record_cell))
+            arguments[str(record_cell.column)] = {"task": name, "protocol": protocol.settings, **options}
         spec = JobSpec(
             id=f"evaluate:{cell.folder}",
             kind="evaluate",

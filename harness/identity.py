@@ -21,7 +21,7 @@ from dskd.errors import InputError
 HASH_VERSION = 1
 
 # Raised by hand for a kind of job whose outputs change although its inputs do not; everything made by it becomes stale.
-CODE_VERSIONS = {"world": 1, "answers": 1, "data": 2, "model": 2, "signal": 2, "train": 3, "evaluate": 2}
+CODE_VERSIONS = {"world": 1, "answers": 2, "data": 2, "model": 2, "signal": 2, "train": 3, "evaluate": 2}
 
 _TOKENIZER_FILES = (
     "tokenizer.json",

@@ -26,6 +26,7 @@ from pydantic import (
 from pydantic_core import PydanticCustomError
 
 from dskd.templates import Template
+from harness.protocols import GREEDY, PROTOCOLS, Protocol
 
 SCHEMA_VERSION = 1
 
@@ -246,9 +247,27 @@ class Pair(Strict):
     methods: list[Name] = Field(min_length=1)
 
 
-class TaskSettings(Strict):
-    """How one task is evaluated."""
+def _preset(value: Any) -> Any:
+    """A protocol by its name, or `{name: …}` with settings that take the place of the preset's."""
+    given = {"name": value} if isinstance(value, str) else value
+    if not isinstance(given, Mapping):
+        return given
+    for key in given:
+        if key not in Protocol.model_fields:
+            hint = did_you_mean(str(key), Protocol.model_fields)
+            raise PydanticCustomError("unknown_key", "unknown key{hint}", {"key": str(key), "hint": hint})
+    name = given.get("name", "")
+    if name not in PROTOCOLS:
+        missing = f"no protocol {name!r}" if name else "needs the `name` of a protocol"
+        raise ValueError(f"{missing}{did_you_mean(str(name), PROTOCOLS)}")
+    return {**PROTOCOLS[name].settings, **given}
 
+
+class TaskSettings(Strict):
+    """How one task is evaluated. `task`: which, where the entry has another name; one task may have several entries."""
+
+    task: Name | None = None
+    protocol: Annotated[Protocol, BeforeValidator(_preset)] = GREEDY
     limit: int | None = Field(default=None, ge=1)
     max_new_tokens: int | None = Field(default=None, ge=1)
     other_prompts: bool = False  # asked on purpose in other prompts than its models were trained on
@@ -373,6 +392,18 @@ class Matrix(Strict):
         settings = self._settings(name)
         given = settings.teacher_signal is not None if keys[0] == "teacher_signal" else keys[-1] in settings.training
         return ".".join(("methods", name, *keys) if given else keys)
+
+    def task_of(self, entry: str) -> str:
+        """The task that an entry of `tasks` stands for: itself, or what its `task` says."""
+        return self.tasks[entry].task or entry
+
+    def protocol_of(self, entry: str, max_new_tokens: int) -> Protocol:
+        """How an entry of `tasks` is answered, whose task itself allows so many tokens."""
+        settings = self.tasks[entry]
+        own = settings.protocol.max_new_tokens or max_new_tokens
+        if settings.max_new_tokens in (None, own):
+            return settings.protocol
+        return settings.protocol.model_copy(update={"max_new_tokens": settings.max_new_tokens})
 
     def _settings(self, name: str) -> MethodSettings:
         return self.methods.get(name, MethodSettings())

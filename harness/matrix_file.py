@@ -27,6 +27,7 @@ from harness.matrix import (
     cells,
     did_you_mean,
 )
+from harness.protocols import column_title
 
 SHIPPED = Path(__file__).parent / "matrices"
 _VARIABLE = re.compile(r"\$\{([^}]*)\}")
@@ -301,7 +302,6 @@ def _stages(model: PathModel | NewModel | FirstLayersModel) -> list[Training]:
 def _check_options(matrix: Matrix, path: Path) -> None:
     import dskd.methods
     import harness.engines
-    import harness.tasks
     from dskd.methods import METHODS
 
     def known_method(name: str, where: str) -> None:
@@ -324,9 +324,7 @@ def _check_options(matrix: Matrix, path: Path) -> None:
     for name, model in matrix.models.items():
         for index, stage in enumerate(_stages(model)):
             _check_training(stage, path, ("models", name, "training", index))
-    for name in matrix.tasks:
-        if name not in harness.tasks.names():
-            raise InputError(f"{path}: tasks.{name}: no task '{name}'{did_you_mean(name, harness.tasks.names())}")
+    _check_tasks(matrix, path)
     if matrix.launch.accelerate_config is not None:
         from dskd.launch import configuration_file
 
@@ -338,6 +336,24 @@ def _check_options(matrix: Matrix, path: Path) -> None:
     if matrix.evaluation.engine not in engines:
         name = matrix.evaluation.engine
         raise InputError(f"{path}: evaluation.engine: no engine '{name}'{did_you_mean(name, engines)}")
+
+
+def _check_tasks(matrix: Matrix, path: Path) -> None:
+    import harness.tasks
+
+    columns: dict[str, str] = {}
+    for entry, settings in matrix.tasks.items():
+        name, known = matrix.task_of(entry), harness.tasks.names()
+        if name not in known:
+            where = f"tasks.{entry}.task" if settings.task else f"tasks.{entry}"
+            raise InputError(f"{path}: {where}: no task '{name}'{did_you_mean(name, known)}")
+        protocol = matrix.protocol_of(entry, harness.tasks.load(name).max_new_tokens)
+        earlier = columns.setdefault(column_title(name, protocol.label), entry)
+        if earlier != entry:
+            raise InputError(
+                f"{path}: tasks.{entry}: the same task under the same protocol as tasks.{earlier}; give it another protocol, or "
+                "leave one out"
+            )
 
 
 def _check_training(training: Training, path: Path, where: Sequence[Any]) -> None:

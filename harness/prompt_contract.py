@@ -92,7 +92,7 @@ def _check_data(artifacts: Artifacts, model: str, data: str) -> None:
 
 
 def _check_task(artifacts: Artifacts, model: str, data: str | None, name: str) -> None:
-    task = known_tasks.load(name)
+    task = known_tasks.load(artifacts.matrix.task_of(name))
     where = f"{artifacts.source}: tasks.{name}"
     if artifacts.template(model) is not None:
         if not task.has_instructions:

@@ -11,6 +11,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError, model_validator
 
 from harness.identity import Identity
+from harness.protocols import GREEDY, Protocol, column_title
 
 _STRICT = ConfigDict(extra="forbid")
 
@@ -22,7 +23,8 @@ Printable = Annotated[str, Field(pattern=r"^[^\x00-\x1f\x7f-\x9f\u2028\u2029]*\z
 class RecordCell(BaseModel):
     """What the record is about.
 
-    A teacher's own record has the method `teacher` and neither student nor seed; a training has no task.
+    A teacher's own record has the method `teacher` and neither student nor seed; a training has neither task nor protocol. An
+    evaluation without a protocol is one from before there were any: greedy.
     """
 
     model_config = _STRICT
@@ -32,6 +34,18 @@ class RecordCell(BaseModel):
     seed: int | None
     task: Printable | None = None
     task_version: Printable | None = None
+    protocol: Protocol | None = None
+
+    @model_validator(mode="after")
+    def _greedy_by_default(self) -> RecordCell:
+        if self.task is not None and self.protocol is None:
+            self.protocol = GREEDY
+        return self
+
+    @property
+    def column(self) -> str | None:
+        """What its scores stand under in a table; unequal for unequal protocols. None for a training."""
+        return None if self.task is None else column_title(self.task, self.protocol.label if self.protocol else None)
 
 
 class Counts(BaseModel):

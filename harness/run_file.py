@@ -29,7 +29,10 @@ def write_run_file(plan: Plan) -> None:
     for cell in cells(plan.matrix):
         if cell.student is not None:
             folders.append(train_folder(cell.folder))
-        folders += [eval_folder(cell.folder, name, tasks.load(name).version) for name in plan.matrix.tasks]
+        folders += [
+            eval_folder(cell.folder, entry, tasks.load(plan.matrix.task_of(entry)).version, settings.protocol.name)
+            for entry, settings in plan.matrix.tasks.items()
+        ]
     content = RunFile(matrix=plan.matrix.name, written=now(), records=folders)
     path = plan.root / RUN
     if path.is_file():

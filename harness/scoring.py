@@ -15,7 +15,7 @@ from harness.metrics.sample import HARNESS_ERROR, INVALID
 from harness.statistics import bootstrap_interval, mean_and_error, pass_at_k, wilson_interval
 from harness.tasks import Metric, Task
 
-# Besides pass@1, reported where every problem has that many samples.
+# Besides pass@1, where problems have several samples; undefined where one has fewer than that.
 PASS_AT = (10, 100)
 DECIMALS = 4
 
@@ -95,10 +95,8 @@ def summarise(task: Task, samples: Sequence[Mapping[str, Any]]) -> dict[str, Any
     for metric in task.metrics:
         values = [_scored(group, metric) for group in by_prompt.values()]
         metrics[metric.name] = _estimate([fmean(value) for value in values if value], metric)
-        if metric.name == "pass@1":
-            for k in PASS_AT:
-                if by_prompt and min(map(len, by_prompt.values())) >= k:
-                    metrics[f"pass@{k}"] = _estimate_pass_at(k, values, metric)
+        if metric.name == "pass@1" and any(len(group) > 1 for group in by_prompt.values()):
+            metrics |= {f"pass@{k}": _estimate_pass_at(k, values, metric) for k in PASS_AT}
     headline = task.metrics[0].name
     return {
         "metrics": metrics,

@@ -2,7 +2,8 @@
 
     DIR/run.json                                            the matrix that was run, and the records that it promises
     DIR/cells/<teacher>__<student>/<method>/seed<k>/train/  a student: model/, checkpoints while it trains
-    DIR/cells/<teacher>__<student>/<method>/seed<k>/eval/<task>@v<version>/
+    DIR/cells/<teacher>__<student>/<method>/seed<k>/eval/<task>@v<version>/             greedy
+    DIR/cells/<teacher>__<student>/<method>/seed<k>/eval/<task>@v<version>+<protocol>/  any other protocol
     DIR/cells/<teacher>/teacher/eval/<task>@v<version>/     the teacher's own scores
     DIR/artifacts/<kind>/<hash>/                            shared: world; data, tokenised; models before distillation
     DIR/.harness/                                           locks, and the specifications handed to jobs
@@ -29,6 +30,7 @@ from pydantic import BaseModel
 
 from dskd.errors import InputError
 from harness.identity import Identity
+from harness.protocols import GREEDY
 
 MANIFEST = "manifest.json"
 RESULT = "result.json"
@@ -248,9 +250,13 @@ class Store:
         return path
 
 
-def eval_folder(cell_folder: str, task: str, version: str) -> str:
-    """Where the evaluation of a cell on a task lies."""
-    return f"cells/{cell_folder}/eval/{task}@v{version}"
+def eval_folder(cell_folder: str, entry: str, version: str, protocol: str = GREEDY.name) -> str:
+    """Where the evaluation of a cell lies by an entry of the matrix's `tasks`, a task's version and a protocol's name.
+
+    Another protocol has another folder, so that none takes the place of another's results.
+    """
+    drawn = "" if protocol == GREEDY.name else f"+{protocol}"
+    return f"cells/{cell_folder}/eval/{entry}@v{version}{drawn}"
 
 
 def train_folder(cell_folder: str) -> str:

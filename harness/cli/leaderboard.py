@@ -49,7 +49,7 @@ def command(context: click.Context, results: Path, form: str, costs: bool, check
         raise InputError(f"--results {results}: no such folder; give the folder of a run")
     records, problems = load_records(results)
     failed = [
-        f"{record.cell.teacher} {record.cell.student or ''} {record.cell.method} {record.cell.task or 'training'}: failed: "
+        f"{record.cell.teacher} {record.cell.student or ''} {record.cell.method} {record.cell.column or 'training'}: failed: "
         f"{record.error}"
         for record in records
         if record.status == "failed"

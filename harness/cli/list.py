@@ -14,21 +14,23 @@ Examples:
   harness list methods
   harness list models --matrix quick
   harness list matrices
+  harness list protocols
   harness list defects"""
 
 
 @click.command("list", epilog=EPILOG)
-@click.argument("what", type=click.Choice(["tasks", "methods", "models", "matrices", "defects"]))
+@click.argument("what", type=click.Choice(["tasks", "methods", "models", "matrices", "protocols", "defects"]))
 @click.option("--matrix", "matrix_name", default="quick", show_default=True, help="Whose models to list.")
 @click.option("--set", "assignments", multiple=True, metavar="NAME=VALUE", help="A variable of the matrix; repeatable.")
 @click.option("--json", "as_json", is_flag=True, help="Print a JSON list instead of a table.")
 def command(what: str, matrix_name: str, assignments: tuple[str, ...], as_json: bool) -> None:
-    """List tasks, methods, the models of a matrix, the matrices that ship, or the defects that upstream_parity takes."""
+    """List tasks, methods, the models of a matrix, matrices that ship, decoding protocols, or defects for upstream_parity."""
     rows = {
         "tasks": _tasks,
         "methods": _methods,
         "models": lambda: _models(matrix_name, assignments),
         "matrices": _matrices,
+        "protocols": _protocols,
         "defects": _defects,
     }[what]()
     if as_json:
@@ -44,6 +46,8 @@ def command(what: str, matrix_name: str, assignments: tuple[str, ...], as_json: 
 def _text(value: Any) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
+    if value is None:
+        return "–"
     return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
@@ -111,6 +115,15 @@ def _matrices() -> list[dict[str, Any]]:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
         rows.append({"matrix": name, "description": " ".join(str(content.get("description", "")).split())})
     return rows
+
+
+def _protocols() -> list[dict[str, Any]]:
+    from harness.protocols import PROTOCOLS
+
+    return [
+        {"protocol": name, **{key: value for key, value in protocol.settings.items() if key != "name"}}
+        for name, protocol in PROTOCOLS.items()
+    ]
 
 
 def _defects() -> list[dict[str, Any]]:

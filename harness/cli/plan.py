@@ -115,7 +115,7 @@ def print_plan(plan: Plan, *, as_json: bool = False) -> None:
         rows.append((job.spec.title, "", job.action, _why(job.reason) if job.action == "blocked" else ""))
         for output in job.outputs:
             assert output.output.cell is not None
-            rows.append((f"  {output.output.cell.task}", output.status, "", _why(output.reason)))
+            rows.append((f"  {output.output.cell.column}", output.status, "", _why(output.reason)))
     print_table(("job", "state", "action", "why"), rows)
     counts = ", ".join(f"{number} {status}" for status, number in plan.counts().items() if number)
     kinds: dict[str, int] = {}

@@ -32,12 +32,14 @@ def create_engine(
     max_batch_size: int | None = None,
     max_length: int | None = None,
     dtype: str = "float32",
+    no_repeat_ngram: bool = False,
 ) -> Engine:
     """Load a model folder into an engine.
 
     name: an engine's name, or "auto" for the fastest one that runs the model here.
     max_length: tokens of prompt and answer that are needed; the model's context length where it is None or larger.
     dtype: a torch dtype's name.
+    no_repeat_ngram: whether requests will ask that no n-gram be repeated.
     Raises InputError for an unknown name, an engine that cannot run the model here, and a folder that is no model.
     """
     from dskd.models import require_model_folder
@@ -51,6 +53,7 @@ def create_engine(
         max_batch_size=max_batch_size,
         max_length=max_length,
         dtype=dtype,
+        no_repeat_ngram=no_repeat_ngram,
     )
 
 

@@ -7,6 +7,7 @@ ids, what is kept of a prompt that does not fit, how ids become text, and where 
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,19 +20,29 @@ from dskd.data import encode_prompt
 from dskd.errors import InputError
 from dskd.models import load_tokenizer, require_model_folder
 from harness.answer_store import AnswerStore, block_key
+from harness.sample_seeds import sample_seed
 
 INCOMPLETE = "\N{REPLACEMENT CHARACTER}"  # what decoders write for bytes that are no character, or not yet
 
 
 @dataclass(frozen=True)
 class Sampling:
-    """How to choose tokens and when to end. Temperature 0 is greedy; top_k 0 is off."""
+    """How to choose tokens and when to end. Temperature 0 is greedy; top_k 0 and no_repeat_ngram 0 are off.
+
+    `seeds`: each answers a request `samples` times, the first seed first; without any, the engine's own does. The rest is as in
+    `harness.protocols`.
+    """
 
     max_new_tokens: int
     stop: tuple[str, ...] = ()
     temperature: float = 0.0
     top_p: float = 1.0
     top_k: int = 0
+    no_repeat_ngram: int = 0
+    max_prompt_tokens: int | None = None
+    prompt_kept: Literal["first", "last"] = "last"
+    seeds: tuple[int, ...] = ()
+    samples: int = 1
 
     @classmethod
     def from_lm_eval(cls, arguments: Mapping[str, Any]) -> Sampling:
@@ -46,9 +57,17 @@ class Sampling:
             temperature=temperature if sample else 0.0,
             top_p=float(rest.pop("top_p", 1.0)),
             top_k=int(rest.pop("top_k", 0)),
+            no_repeat_ngram=int(rest.pop("no_repeat_ngram_size", 0)),
+            max_prompt_tokens=rest.pop("max_prompt_tokens", None),
+            prompt_kept=rest.pop("prompt_kept", "last"),
+            seeds=tuple(rest.pop("seeds", ())),
+            samples=int(rest.pop("samples", 1)),
         )
         if rest:
-            known = "until, max_gen_toks, do_sample, temperature, top_p, top_k"
+            known = (
+                "until, max_gen_toks, do_sample, temperature, top_p, top_k, no_repeat_ngram_size, max_prompt_tokens, "
+                "prompt_kept, seeds, samples"
+            )
             raise InputError(f"generation_kwargs: unknown {', '.join(sorted(rest))}; fix: use only {known}")
         if sampling.max_new_tokens < 1:
             raise InputError("generation_kwargs: max_gen_toks must be at least 1; fix: raise it")
@@ -115,14 +134,18 @@ def cut_at_stop(text: str, stop: Sequence[str]) -> tuple[str, bool]:
     return (text[: min(ends)], True) if ends else (text, False)
 
 
-def fit_prompt(ids: list[int], room: int, bos_token_id: int | None) -> tuple[list[int], bool]:
+def fit_prompt(
+    ids: list[int], room: int, bos_token_id: int | None, kept: Literal["first", "last"] = "last"
+) -> tuple[list[int], bool]:
     """At most `room` ids of a prompt, and whether some were dropped.
 
-    The end of a prompt asks the question, so the end is kept; and the begin token, where the prompt has one, because models such
-    as Gemma write nonsense without it.
+    The end of a prompt asks the question, so the end is kept unless a protocol says otherwise; and the begin token, where the
+    prompt has one, because models such as Gemma write nonsense without it.
     """
     if len(ids) <= room:
         return ids, False
+    if kept == "first":
+        return ids[:room], True
     if ids[0] == bos_token_id and room > 1:
         return [ids[0], *ids[-(room - 1) :]], True
     return ids[-room:], True
@@ -142,6 +165,11 @@ def eos_token_ids(model: Path, tokenizer: Any) -> list[int]:
         configured = GenerationConfig.from_pretrained(model, local_files_only=True).eos_token_id
         ids.update(configured if isinstance(configured, list) else [configured])
     return sorted(id_ for id_ in ids if id_ is not None)
+
+
+def _item(request: Instance, position: int) -> str:
+    """What a request asks: an item of a task by its id, or the request's place among those that have none."""
+    return f"{request.task_name}/{request.doc.get('id', position if request.doc_id is None else request.doc_id)}"
 
 
 class Engine(LM):
@@ -184,7 +212,7 @@ class Engine(LM):
 
     @abstractmethod
     def _generate(self, prompts: list[list[int]], sampling: Sampling, seeds: Sequence[int]) -> list[Completion]:
-        """Continue each prompt of a block; `seeds` are for random numbers, one a prompt.
+        """Continue each prompt of a block; `seeds` are for random numbers, one a prompt, which nothing else may decide.
 
         Calls `_report` as prompts are finished. May end early at a stop string; the text is cut by `generate_until`.
         """
@@ -194,21 +222,37 @@ class Engine(LM):
         """Let go of the model and its memory. Close an engine before making the next one in the same process."""
 
     def generate_until(self, requests: list[Instance]) -> list[str]:
-        """The answer to each request, in order. InputError where a model's context has no room for prompt and answer."""
+        """The answer to each request, in order. InputError where a model's context has no room for prompt and answer.
+
+        A request that stands there several times gets as many answers, each with a seed of its own.
+        """
         by_sampling: dict[Sampling, list[int]] = {}
+        all_seeds = self._seeds(requests)
         for index, request in enumerate(requests):
             by_sampling.setdefault(Sampling.from_lm_eval(request.args[1]), []).append(index)
         generations: dict[int, Generation] = {}
-        first = 0
         for sampling, indices in by_sampling.items():
             prompts = [self._encode(requests[index].args[0], sampling) for index in indices]
-            seeds = range(self.seed + first, self.seed + first + len(indices))
-            completions = self._in_blocks([ids for ids, _ in prompts], sampling, seeds)
-            first += len(indices)
+            completions = self._in_blocks(
+                [ids for ids, _ in prompts], sampling, [all_seeds[index] for index in indices]
+            )
             for index, (ids, truncated), completion in zip(indices, prompts, completions, strict=True):
                 generations[index] = self._finish(ids, truncated, completion, sampling)
         self.generations = [generations[index] for index in range(len(requests))]
         return [generation.text for generation in self.generations]
+
+    def _seeds(self, requests: Sequence[Instance]) -> list[int]:
+        """The seed of each answer, by its generation seed, its item and its number among the answers to that item."""
+        asked: Counter[str] = Counter()
+        seeds = []
+        for position, request in enumerate(requests):
+            sampling = Sampling.from_lm_eval(request.args[1])
+            item = _item(request, position)
+            generation_seeds = sampling.seeds or (self.seed,)
+            which = min(asked[item] // sampling.samples, len(generation_seeds) - 1)
+            seeds.append(sample_seed(generation_seeds[which], item, asked[item] - which * sampling.samples))
+            asked[item] += 1
+        return seeds
 
     def _in_blocks(self, prompts: list[list[int]], sampling: Sampling, seeds: Sequence[int]) -> list[Completion]:
         """Answer block by block, or read what an earlier attempt has answered."""
@@ -250,15 +294,15 @@ class Engine(LM):
             # Nothing to condition on: a model starts from its begin or, as GPT-2 does, its end token.
             start = self.tokenizer.bos_token_id
             ids = [self.tokenizer.eos_token_id if start is None else start]
-        if self.context is None:
-            return ids, False
-        room = self.context - sampling.max_new_tokens
+        room = sampling.max_prompt_tokens or len(ids)
+        if self.context is not None:
+            room = min(room, self.context - sampling.max_new_tokens)
         if room < 1:
             raise InputError(
                 f"{self.model_folder / 'config.json'}: a context of {self.context} tokens has no room for a prompt and "
                 f"{sampling.max_new_tokens} new tokens; fix: lower max_new_tokens of the task"
             )
-        return fit_prompt(ids, room, self.tokenizer.bos_token_id)
+        return fit_prompt(ids, room, self.tokenizer.bos_token_id, sampling.prompt_kept)
 
     def _finish(self, prompt: list[int], truncated: bool, completion: Completion, sampling: Sampling) -> Generation:
         text, stopped = cut_at_stop(decode_completion(self.tokenizer, prompt, completion.ids), sampling.stop)

@@ -8,10 +8,19 @@ from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
-from transformers import GenerationConfig, StoppingCriteria, StoppingCriteriaList
+from transformers import (
+    GenerationConfig,
+    LogitsProcessor,
+    LogitsProcessorList,
+    NoRepeatNGramLogitsProcessor,
+    StoppingCriteria,
+    StoppingCriteriaList,
+)
 
 from dskd.models import load_model
+from dskd.sampling import draw
 from harness.engines.base import Completion, Engine, Sampling, cut_at_stop, decode, decode_completion
+from harness.sample_seeds import uniform_numbers
 
 DEFAULT_BATCH_SIZE = 64
 
@@ -30,6 +39,7 @@ class TransformersEngine(Engine):
         max_batch_size: int | None = None,
         max_length: int | None = None,
         dtype: str = "float32",
+        no_repeat_ngram: bool = False,  # any request may ask
     ) -> None:
         super().__init__(model, seed=seed, max_batch_size=max_batch_size, max_length=max_length)
         self._device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -55,7 +65,6 @@ class TransformersEngine(Engine):
 
     @torch.inference_mode()
     def _generate(self, prompts: list[list[int]], sampling: Sampling, seeds: Sequence[int]) -> list[Completion]:
-        torch.manual_seed(seeds[0])  # of the batch: its rows share one source
         width = max(len(ids) for ids in prompts)
         filler = self.eos_token_ids[0]  # masked, so any token does
         ids = torch.tensor([[filler] * (width - len(prompt)) + prompt for prompt in prompts], device=self._device)
@@ -63,18 +72,20 @@ class TransformersEngine(Engine):
             [[0] * (width - len(prompt)) + [1] * len(prompt) for prompt in prompts], device=self._device
         )
         ends = _RowEnds(self.tokenizer, prompts, width, self.eos_token_ids, sampling.stop)
-        options: dict[str, Any] = {"do_sample": False}
+        processors = LogitsProcessorList()
+        if sampling.no_repeat_ngram:
+            # It sees the filler too, which changes nothing: a row that has written so many end tokens has ended.
+            processors.append(NoRepeatNGramLogitsProcessor(sampling.no_repeat_ngram))
         if sampling.temperature > 0:
-            options = {
-                "do_sample": True,
-                "temperature": sampling.temperature,
-                "top_p": sampling.top_p,
-                "top_k": sampling.top_k,
-            }
+            numbers = torch.from_numpy(uniform_numbers(seeds, sampling.max_new_tokens)).to(self._device)
+            processors.append(_Draw(numbers, width, sampling))
         output = self.model.generate(
             input_ids=ids,
             attention_mask=mask,
-            generation_config=GenerationConfig(max_new_tokens=sampling.max_new_tokens, pad_token_id=filler, **options),
+            generation_config=GenerationConfig(
+                max_new_tokens=sampling.max_new_tokens, pad_token_id=filler, do_sample=False
+            ),
+            logits_processor=processors,
             stopping_criteria=StoppingCriteriaList([ends]),
         )
         rows = output[:, width:].tolist()
@@ -83,6 +94,26 @@ class TransformersEngine(Engine):
             Completion(row[:end], ended=True) if end is not None else Completion(row, ended=False)
             for row, end in zip(rows, ends.ends, strict=True)
         ]
+
+
+class _Draw(LogitsProcessor):
+    """Draws the next token of each row by a number of that row, and leaves nothing else to choose.
+
+    `generate` would draw all rows from one source, so that an answer would depend on its batch.
+    """
+
+    def __init__(self, numbers: Tensor, width: int, sampling: Sampling) -> None:
+        self.numbers, self.width, self.sampling = numbers, width, sampling  # numbers: [batch, new tokens]
+
+    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
+        """scores [batch, vocabulary] -> 0 at the token drawn, -∞ elsewhere."""
+        asked = self.sampling
+        possible = scores
+        if 0 < asked.top_k < scores.shape[-1]:
+            least = scores.topk(asked.top_k).values[:, -1:]
+            possible = scores.masked_fill(scores < least, -torch.inf)
+        tokens = draw(possible, self.numbers[:, input_ids.shape[1] - self.width], asked.temperature, asked.top_p)
+        return torch.full_like(scores, -torch.inf).scatter_(1, tokens.unsqueeze(1), 0.0)
 
 
 class _RowEnds(StoppingCriteria):

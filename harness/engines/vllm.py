@@ -14,6 +14,7 @@ from typing import Any, ClassVar
 
 from dskd.vllm_setup import ENVIRONMENT, INSTALL, cannot_run, on_cpu
 from harness.engines.base import Completion, Engine, Sampling
+from harness.no_repeat_ngram import ARGUMENT, processor
 
 CPU_BATCH_SIZE = 64
 
@@ -32,9 +33,13 @@ class VllmEngine(Engine):
         max_batch_size: int | None = None,
         max_length: int | None = None,
         dtype: str = "float32",
+        no_repeat_ngram: bool = False,
         gpu_memory_utilization: float = 0.9,
     ) -> None:
         super().__init__(model, seed=seed, max_batch_size=max_batch_size, max_length=max_length)
+        self.can_mask_ngrams = no_repeat_ngram
+        if no_repeat_ngram:
+            os.environ.setdefault("VLLM_USE_V2_MODEL_RUNNER", "0")  # it has another interface for logits processors
         _import_vllm()
         from vllm import EngineArgs, LLMEngine
 
@@ -51,6 +56,9 @@ class VllmEngine(Engine):
         }
         if max_batch_size is not None:
             options["max_num_seqs"] = max_batch_size
+        if no_repeat_ngram:
+            # Asked for where it is needed alone: the next token waits for the last one then.
+            options |= {"logits_processors": [processor()], "async_scheduling": False}
         options |= on_cpu(self.config, length=self.context, sequences=max_batch_size or CPU_BATCH_SIZE, dtype=dtype)
         # vLLM collects garbage several times as it starts; what is loaded by now is not worth looking at again.
         gc.freeze()
@@ -88,6 +96,8 @@ class VllmEngine(Engine):
         from vllm import SamplingParams, TokensPrompt
         from vllm.sampling_params import RequestOutputKind
 
+        if sampling.no_repeat_ngram and not self.can_mask_ngrams:
+            raise ValueError("this engine was made without no_repeat_ngram; make it with")
         for index, ids in enumerate(prompts):
             parameters = SamplingParams(
                 max_tokens=sampling.max_new_tokens,
@@ -99,6 +109,7 @@ class VllmEngine(Engine):
                 stop_token_ids=self.eos_token_ids,
                 ignore_eos=True,  # the ids above are all there are, as for every engine
                 output_kind=RequestOutputKind.FINAL_ONLY,
+                extra_args={ARGUMENT: sampling.no_repeat_ngram} if sampling.no_repeat_ngram else None,
             )
             self.engine.add_request(str(index), TokensPrompt(prompt_token_ids=ids), parameters)
         completions: dict[int, Completion] = {}

@@ -76,7 +76,7 @@ def _block(folder: Path, first: int) -> Path:
 
 
 def _answer(job: JobContext, prompts: Sequence[str | Instruction], missing: Sequence[int], blocks: Path) -> None:
-    """Answer the blocks that begin at these prompts, each with seeds of its own, so that a resumed job gives the same answers."""
+    """Answer the blocks that begin at these prompts; each prompt has random numbers of its own, so a resumed job says the same."""
     from lm_eval.api.instance import Instance
 
     from dskd.data import encode_prompt
@@ -111,9 +111,8 @@ def _answer(job: JobContext, prompts: Sequence[str | Instruction], missing: Sequ
     try:
         for first in missing:
             asked = prompts[first : first + _BLOCK]
-            lm.seed = seed + first
-            asked_as = texts[first : first + _BLOCK]
-            lm.generate_until([Instance("generate_until", {}, (text, settings), 0) for text in asked_as])
+            asked_as = enumerate(texts[first : first + _BLOCK], first)
+            lm.generate_until([Instance("generate_until", {"id": n}, (text, settings), 0) for n, text in asked_as])
             rows = [
                 {
                     **({"prompt": prompt} if isinstance(prompt, str) else prompt._asdict()),

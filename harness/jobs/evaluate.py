@@ -15,7 +15,7 @@ def run(job: JobContext) -> None:
     from harness.evaluation import EvaluationOptions, Progress, evaluate
     from harness.scoring import summarise
 
-    outputs = {str(output.cell.task): output for output in job.pending if output.cell is not None}
+    outputs = {str(output.cell.column): output for output in job.pending if output.cell is not None}
     arguments = job.arguments
 
     def report(progress: Progress) -> None:
@@ -36,14 +36,14 @@ def run(job: JobContext) -> None:
         progress=report,
         max_batch_size=arguments["max_batch_size"],
         dtype=arguments["dtype"],
-        answers=lambda task: stores[task],
+        answers=lambda name: stores[name],
     )
     for done in runs:
         task = tasks.load(done.task)
         summary = summarise(task, done.samples)
-        print(f"{done.task}: {summary['n']} in {done.seconds:.1f} s with {done.engine}", flush=True)
+        print(f"{done.name}: {summary['n']} in {done.seconds:.1f} s with {done.engine}", flush=True)
         job.finish(
-            outputs[done.task],
+            outputs[done.name],
             cost=job.cost(wall_seconds=round(done.seconds, 3), tokens=done.generated_tokens),
             n=Counts.model_validate(summary["n"]),
             headline=task.metrics[0].name,
@@ -52,4 +52,4 @@ def run(job: JobContext) -> None:
             engine=done.engine,
             template=done.template,
         )
-        stores[done.task].remove()
+        stores[done.name].remove()

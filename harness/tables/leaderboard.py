@@ -9,6 +9,7 @@ from typing import Any
 from dskd.errors import InputError
 from harness.identity import differences
 from harness.matrix import TEACHER_METHOD
+from harness.protocols import GREEDY, column_title
 from harness.records import Record
 from harness.tables.aggregate import over_seeds
 
@@ -35,6 +36,12 @@ class Row:
     harness_error: int
     failed: int
     unscored: int  # seeds that were evaluated and have no score
+    protocol: str = GREEDY.name  # its label: the name, and what differs from the preset
+
+    @property
+    def column(self) -> str:
+        """What it stands under: scores of unequal protocols never share a column."""
+        return column_title(self.task, self.protocol)
 
 
 @dataclass(frozen=True)
@@ -73,7 +80,7 @@ class Leaderboard:
     @property
     def tasks(self) -> list[str]:
         """The columns."""
-        return sorted({row.task for row in self.rows})
+        return sorted({row.column for row in self.rows})
 
     @property
     def pairs(self) -> list[tuple[str, str]]:
@@ -86,10 +93,10 @@ class Leaderboard:
         found = {row.method for row in self.rows if (row.teacher, row.student) == (teacher, student)}
         return sorted(found, key=lambda name: (name != "sft", name))
 
-    def find(self, teacher: str, student: str | None, method: str, task: str) -> Row | None:
+    def find(self, teacher: str, student: str | None, method: str, column: str) -> Row | None:
         """One score."""
-        key = (teacher, student, method, task)
-        return next((row for row in self.rows if (row.teacher, row.student, row.method, row.task) == key), None)
+        key = (teacher, student, method, column)
+        return next((row for row in self.rows if (row.teacher, row.student, row.method, row.column) == key), None)
 
     def as_json(self, costs: bool) -> dict[str, Any]:
         """The contract of `harness leaderboard --format json`."""
@@ -109,7 +116,7 @@ def make_leaderboard(records: Sequence[Record]) -> Leaderboard:
     evaluations = [record for record in records if record.cell.task is not None]
     newest, dropped = _newest_versions(evaluations)
     board = Leaderboard()
-    for group in _grouped(newest, lambda r: (r.cell.teacher, r.cell.student or "", r.cell.method, r.cell.task or "")):
+    for group in _grouped(newest, lambda r: (r.cell.teacher, r.cell.student or "", r.cell.method, r.cell.column or "")):
         board.rows.append(_row(group))
     trainings = [record for record in records if record.cell.task is None and record.status == "done"]
     for group in _grouped(trainings, lambda r: (r.cell.teacher, r.cell.student or "", r.cell.method)):
@@ -125,7 +132,7 @@ def _distinct(records: Sequence[Record]) -> list[Record]:
         if key in found and found[key].identity.hash != record.identity.hash:
             cell = record.cell
             where = "/".join(
-                str(part) for part in (cell.teacher, cell.student, cell.method, cell.seed, cell.task) if part
+                str(part) for part in (cell.teacher, cell.student, cell.method, cell.seed, cell.column) if part
             )
             changed = differences(found[key].identity.parts, record.identity.parts)
             raise InputError(
@@ -146,10 +153,10 @@ def _newest_versions(records: Sequence[Record]) -> tuple[list[Record], list[str]
     """Scores of different versions of a task cannot stand in one column: the newest version of each stays."""
     newest: dict[str, str] = {}
     for record in records:
-        task, version = str(record.cell.task), str(record.cell.task_version)
+        task, version = str(record.cell.column), str(record.cell.task_version)
         newest[task] = max(newest.get(task, version), version, key=_version_order)
-    kept = [record for record in records if record.cell.task_version == newest[str(record.cell.task)]]
-    versions = {(str(record.cell.task), str(record.cell.task_version)) for record in records}
+    kept = [record for record in records if record.cell.task_version == newest[str(record.cell.column)]]
+    versions = {(str(record.cell.column), str(record.cell.task_version)) for record in records}
     dropped = sorted(f"{task}@v{version}" for task, version in versions if version != newest[task])
     notes = [f"left out, because a newer version of the task is there: {name}" for name in dropped]
     return kept, notes
@@ -182,6 +189,7 @@ def _row(group: Sequence[Record]) -> Row:
         harness_error=sum(count.harness_error for count in counts),
         failed=len(group) - len(done),
         unscored=len(done) - figure.seeds,
+        protocol=cell.protocol.label if cell.protocol else GREEDY.name,
     )
 
 
@@ -206,13 +214,13 @@ def _rounded(value: float | None) -> float | None:
 def _notes(board: Leaderboard, records: Sequence[Record]) -> list[str]:
     notes = []
     for task in board.tasks:
-        rows = [row for row in board.rows if row.task == task]
+        rows = [row for row in board.rows if row.column == task]
         sizes = sorted({row.n for row in rows if row.n})
         if len(sizes) > 1:
             notes.append(
                 f"{task}: not all on the same number of samples ({', '.join(map(str, sizes))}): do not compare"
             )
-        engines = sorted({str(r.environment.engine) for r in records if r.cell.task == task and r.status == "done"})
+        engines = sorted({str(r.environment.engine) for r in records if r.cell.column == task and r.status == "done"})
         if len(engines) > 1:
             notes.append(f"{task}: answers of different engines ({', '.join(engines)})")
     pairs: list[tuple[str, str | None]] = [*board.pairs]
@@ -234,13 +242,15 @@ _SEED = "model.seed:"
 def _mixed_settings(records: Sequence[Record]) -> list[str]:
     """Seeds of one cell that were made with different settings, as when a recipe was changed and only some were run again."""
     notes = []
-    for group in _grouped(records, lambda r: (r.cell.teacher, r.cell.student or "", r.cell.method, r.cell.task or "")):
+    for group in _grouped(
+        records, lambda r: (r.cell.teacher, r.cell.student or "", r.cell.method, r.cell.column or "")
+    ):
         for other in group[1:]:
             changed = differences(group[0].identity.parts, other.identity.parts)
             if more := [change for change in changed if not change.startswith(_SEED)]:
                 cell = other.cell
                 notes.append(
-                    f"{cell.teacher} -> {cell.student}, {cell.method}, {cell.task}: seeds {group[0].cell.seed} and {cell.seed} "
+                    f"{cell.teacher} -> {cell.student}, {cell.method}, {cell.column}: seeds {group[0].cell.seed} and {cell.seed} "
                     f"differ in more than the seed ({more[0]}): do not average"
                 )
     return notes

@@ -40,7 +40,7 @@ def grids(board: Leaderboard, costs: bool) -> list[Grid]:
 
 def _score_grid(board: Leaderboard, teacher: str, methods: Sequence[tuple[str | None, str]], title: str) -> Grid:
     tasks = board.tasks
-    names = {task: next((row.metric for row in board.rows if row.task == task and row.metric), "") for task in tasks}
+    names = {task: next((row.metric for row in board.rows if row.column == task and row.metric), "") for task in tasks}
     lines = []
     for student, method in methods:
         rows = [board.find(teacher, student, method, task) for task in tasks]
@@ -48,7 +48,7 @@ def _score_grid(board: Leaderboard, teacher: str, methods: Sequence[tuple[str | 
             continue
         seeds = DASH if student is None else str(max(row.seeds for row in rows if row))
         lines.append([method, seeds, *(_score(row) for row in rows)])
-    sizes = {task: max((row.n for row in board.rows if row.task == task), default=0) for task in tasks}
+    sizes = {task: max((row.n for row in board.rows if row.column == task), default=0) for task in tasks}
     return Grid(title, ["method", "seeds", *(f"{task} ({names[task]}, n={sizes[task]})" for task in tasks)], lines)
 
 

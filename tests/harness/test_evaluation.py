@@ -1,6 +1,8 @@
 """A model folder and tasks in, answers and scores out: every document once, in order, with its own answer."""
 
+import json
 from pathlib import Path
+from statistics import fmean, stdev
 
 import pytest
 from pydantic import ValidationError
@@ -9,6 +11,8 @@ from dskd.errors import InputError
 from harness import evaluation, tasks
 from harness.engines.base import Generation, Sampling
 from harness.evaluation import EvaluationOptions, Progress, evaluate
+from harness.protocols import Protocol
+from harness.scoring import score_predictions, summarise
 from harness.smallworld.tokenizers import write_byte_level
 
 SCORING = """
@@ -144,6 +148,7 @@ def test_every_document_is_answered_once_in_order_with_all_that_is_known(model, 
             assert sample == {
                 "id": f"{name}/{n}",
                 "index": 0,
+                "seed": None,
                 "prompt": "Say " + "so " * n + "much:",
                 "output": sample["output"],
                 "gold": " much",
@@ -242,3 +247,66 @@ def test_an_answer_that_is_lost_or_of_another_is_an_error_and_no_score(model, ow
     with pytest.raises(RuntimeError, match=message):
         run(model, tasks={"first_of_test": {}})
     assert engine.closed
+
+
+PROTOCOL = Protocol(name="drawn", temperature=1.0, seeds=(10, 20), samples=2)
+
+
+def drawn(model, **options):
+    chosen = {"drawn": EvaluationOptions(task="first_of_test", protocol=options.pop("protocol", PROTOCOL))}
+    (done,) = evaluate(model, chosen, engine="transformers", **options)
+    return done
+
+
+def test_several_answers_a_prompt_have_an_index_and_a_seed_and_are_alike_in_any_batch(model, own_tasks):
+    progress = []
+    done = drawn(model, max_batch_size=7, progress=progress.append)
+    assert (done.name, done.task) == ("drawn", "first_of_test")
+    assert [(sample["id"], sample["index"], sample["seed"]) for sample in done.samples] == [
+        (f"first_of_test/{n}", index, seed) for n in range(7) for index, seed in enumerate((10, 10, 20, 20))
+    ]
+    assert (progress[-1].samples_done, progress[-1].samples_total) == (28, 28)
+    assert drawn(model, max_batch_size=1).samples == done.samples
+    texts = [sample["output"] for sample in done.samples]
+    assert len(set(texts)) > 20
+    # A seed's own answers do not depend on the other seeds.
+    alone = drawn(model, protocol=PROTOCOL.model_copy(update={"seeds": (20,)}))
+    assert [sample["output"] for sample in alone.samples] == [
+        sample["output"] for sample in done.samples if sample["seed"] == 20
+    ]
+    other = drawn(model, protocol=PROTOCOL.model_copy(update={"seeds": (11, 21)}))
+    assert not set(texts) & {sample["output"] for sample in other.samples}
+
+
+def test_a_protocol_without_seeds_takes_the_evaluation_s(model, own_tasks):
+    protocol = PROTOCOL.model_copy(update={"seeds": None})
+    first, second = (drawn(model, protocol=protocol, seed=seed).samples for seed in (10, 20))
+    assert {sample["seed"] for sample in first} == {10}
+    drawn_by_both = drawn(model).samples
+    for seed, samples in ((10, first), (20, second)):
+        assert [s["output"] for s in samples] == [s["output"] for s in drawn_by_both if s["seed"] == seed]
+
+
+def test_a_run_and_harness_score_give_the_same_numbers_for_several_samples(model, own_tasks, tmp_path):
+    samples = drawn(model).samples
+    path = tmp_path / "predictions.jsonl"
+    path.write_text("".join(f"{json.dumps({k: s[k] for k in ('id', 'output', 'finish_reason')})}\n" for s in samples))
+    task = tasks.load("first_of_test")
+    _, summary = score_predictions(task, path)
+    assert summary == summarise(task, samples)
+    metric = summary["metrics"]["length"]
+    means = [fmean(s["scores"]["length"] for s in samples if s["id"] == f"first_of_test/{n}") for n in range(7)]
+    assert metric["n"] == 7
+    assert metric["value"] == pytest.approx(fmean(means), abs=1e-4)
+    assert metric["stderr"] == pytest.approx(
+        stdev(means) / 7**0.5, abs=1e-4
+    )  # prompts are independent, samples are not
+
+
+def test_a_protocol_s_prompts_keep_their_first_tokens(model, own_tasks):
+    protocol = Protocol(name="cut", max_prompt_tokens=6, prompt_kept="first", max_new_tokens=3)
+    samples = drawn(model, protocol=protocol).samples
+    assert not samples[0]["prompt_truncated"]
+    assert [samples[n]["prompt_truncated"] for n in (5, 6)] == [True, True]
+    assert samples[5]["output"] == samples[6]["output"]  # "Say so so …" to the sixth token
+    assert {sample["generated_tokens"] for sample in samples} == {3}

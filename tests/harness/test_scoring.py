@@ -153,14 +153,18 @@ def passes(right, of, identifier="a"):
     ]
 
 
-def test_pass_at_k_appears_where_every_problem_has_k_samples():
+def test_pass_at_k_has_a_value_where_every_problem_has_k_samples_and_else_a_reason():
     metrics = summarise(toy("pass@1"), passes(2, 12) + passes(0, 10, "b"))["metrics"]
-    assert list(metrics) == ["pass@1", "pass@10"]
+    assert list(metrics) == ["pass@1", "pass@10", "pass@100"]
     assert metrics["pass@1"]["value"] == pytest.approx(100 * (2 / 12) / 2, abs=1e-4)
     # 1 - C(10, 10) / C(12, 10) for the one, 0 for the other.
     assert metrics["pass@10"]["value"] == pytest.approx(100 * (1 - 1 / 66) / 2, abs=1e-4)
-    assert list(summarise(toy("pass@1"), passes(2, 12) + passes(0, 9, "b"))["metrics"]) == ["pass@1"]
-    assert "pass@100" in summarise(toy("pass@1"), passes(1, 100))["metrics"]
+    assert metrics["pass@100"]["value"] is None
+    assert metrics["pass@100"]["reason"] == "a problem has fewer than 100 samples that could be run"
+    fewer = summarise(toy("pass@1"), passes(2, 12) + passes(0, 9, "b"))["metrics"]["pass@10"]
+    assert (fewer["value"], fewer["reason"]) == (None, "a problem has fewer than 10 samples that could be run")
+    assert list(summarise(toy("pass@1"), passes(1, 1))["metrics"]) == ["pass@1"]  # one sample each: nobody asked
+    assert summarise(toy("pass@1"), passes(1, 100))["metrics"]["pass@100"]["value"] == 100.0
 
 
 def test_pass_at_k_is_unknown_where_the_harness_failed_too_often():

@@ -17,7 +17,10 @@ import psutil
 import pytest
 import yaml
 
-CELL = Path("cells/teacher/teacher/eval/small_math@v1")
+from harness.records import read_record
+from harness.tables.leaderboard import make_leaderboard
+
+CELL = Path("cells/teacher/teacher/eval/drawn@v1+minillm-sampling")
 
 
 def start(folder: Path, output: str) -> subprocess.Popen[bytes]:
@@ -51,7 +54,8 @@ def results(folder: Path) -> tuple[bytes, dict[str, Any]]:
 def test_killed_and_started_again_it_ends_the_same(
     tiny: dict[str, Any], harness: Callable[..., subprocess.CompletedProcess[str]], tmp_path: Path, kills: int
 ) -> None:
-    tiny["tasks"] = {"small_math": {"limit": 90, "max_new_tokens": 40}}
+    protocol = {"name": "minillm-sampling", "seeds": [1, 2], "samples": 3}
+    tiny["tasks"] = {"drawn": {"task": "small_math", "protocol": protocol, "limit": 15, "max_new_tokens": 40}}
     tiny["evaluation"]["max_batch_size"] = 2
     (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(tiny))
     run = harness("run", "--matrix", "tiny.yaml", "--output-dir", "whole", "--only", "method=teacher", cwd=tmp_path)
@@ -73,6 +77,11 @@ def test_killed_and_started_again_it_ends_the_same(
     run = harness("run", "--matrix", "tiny.yaml", "--output-dir", "killed", "--only", "method=teacher", cwd=tmp_path)
     assert run.returncode == 0, run.stderr
     assert results(tmp_path / "killed") == results(tmp_path / "whole")
+    record = read_record(tmp_path / "whole" / CELL / "result.json")
+    assert record.n is not None
+    assert record.n.total == 15 * 2 * 3
+    assert record.cell.column == "small_math [minillm-sampling, seeds=1 2, samples=3, max_new_tokens=40]"
+    assert make_leaderboard([record]).tasks == [record.cell.column]
     assert not answers.exists()
 
 

@@ -20,15 +20,16 @@ def watch(host, *rest, **more):
     return look_up(host, *rest, **more)
 
 
-def ask(engine, stop, **settings):
+def ask(engine, stop, order=tuple(range(16)), **settings):
     requests = [
         Instance("generate_until", {}, (prompt, {"until": list(stop), "max_gen_toks": 24, **settings}), 0, ("t", n, 1))
         for n, prompt in enumerate(PROMPTS)
     ]
     counts = []
     engine.on_finished = counts.append
-    engine.generate_until(requests)
-    return {"generations": [dataclasses.asdict(each) for each in engine.generations], "finished": sum(counts)}
+    engine.generate_until([requests[n] for n in order])
+    generations = dict(zip(order, map(dataclasses.asdict, engine.generations), strict=True))
+    return {"generations": [generations[n] for n in range(len(PROMPTS))], "finished": sum(counts)}
 
 
 socket.getaddrinfo = watch
@@ -45,5 +46,10 @@ for argument in sys.argv[1:]:
         "sampled_again": ask(engine, (), **sampled),
     }
     engine.close()
+    if name == "llama":  # another batch size and order, and the engine that masks n-grams
+        engine = create_engine("auto", Path(folder), seed=3, max_batch_size=3, no_repeat_ngram=True)
+        answers[name]["sampled_elsewhere"] = ask(engine, (), range(len(PROMPTS))[::-1], **sampled)
+        answers[name]["no_repeat_ngram"] = ask(engine, (), no_repeat_ngram_size=2)
+        engine.close()
 answers["looked_up"] = looked_up
 json.dump(answers, sys.stdout)

@@ -150,6 +150,7 @@ def test_a_completion_ends_at_its_earliest_stop_string(text, stop, kept, stopped
 )
 def test_the_end_of_a_prompt_that_does_not_fit_is_kept(ids, room, bos, kept, truncated):
     assert fit_prompt(ids, room, bos) == (kept, truncated)
+    assert fit_prompt(ids, room, bos, "first") == (ids[:room], truncated)
 
 
 def test_a_task_s_settings_are_read_as_lm_eval_writes_them():
@@ -159,6 +160,16 @@ def test_a_task_s_settings_are_read_as_lm_eval_writes_them():
     sampled = {"until": ["x", "y"], "max_gen_toks": 5, "do_sample": True, "temperature": 0.7, "top_p": 0.9, "top_k": 3}
     assert Sampling.from_lm_eval(sampled) == Sampling(5, ("x", "y"), temperature=0.7, top_p=0.9, top_k=3)
     assert Sampling.from_lm_eval({"max_gen_toks": 5, "do_sample": True}).temperature == 1.0
+    protocol = {
+        "no_repeat_ngram_size": 6,
+        "max_prompt_tokens": 9,
+        "prompt_kept": "first",
+        "seeds": [1, 2],
+        "samples": 3,
+    }
+    assert Sampling.from_lm_eval({"max_gen_toks": 5, **protocol}) == Sampling(
+        5, no_repeat_ngram=6, max_prompt_tokens=9, prompt_kept="first", seeds=(1, 2), samples=3
+    )
 
 
 def test_a_setting_that_no_engine_honours_is_refused():

@@ -41,6 +41,19 @@ def test_sampling_is_random_and_repeats_with_its_seed(model, vllm_answers):
     assert answers["sampled"] != answers["free"]
 
 
+def test_a_drawn_answer_is_the_same_in_any_batch_and_order(vllm_answers):
+    answers = vllm_answers["llama"]
+    assert answers["sampled_elsewhere"] == answers["sampled"]
+
+
+def test_no_n_gram_twice_as_in_transformers(vllm_answers, requests, llama_folder):
+    engine = create_engine("transformers", llama_folder, seed=3)
+    engine.generate_until(requests(stop=(), no_repeat_ngram_size=2))
+    expected = [asdict(generation) for generation in engine.generations]
+    assert vllm_answers["llama"]["no_repeat_ngram"]["generations"] == expected
+    assert vllm_answers["llama"]["free"]["generations"] != expected
+
+
 def test_a_model_folder_needs_no_network(vllm_answers):
     assert [host for host in vllm_answers["looked_up"] if "huggingface" in host or "vllm" in host] == []
 

@@ -29,7 +29,7 @@ class Teacher:
     def __init__(self, seed: int) -> None:
         self.seed = seed
         self.on_finished: Callable[[int], None] = lambda _: None
-        self.asked: list[tuple[int, list[str]]] = []
+        self.asked: list[tuple[list[int], list[str]]] = []
         self.settings: dict[str, Any] = {}
         self.generations: list[Generation] = []
         self.closed = False
@@ -37,7 +37,7 @@ class Teacher:
     def generate_until(self, requests: Sequence[Any]) -> None:
         prompts = [request.args[0] for request in requests]
         self.settings = requests[0].args[1]
-        self.asked.append((self.seed, prompts))
+        self.asked.append(([request.doc["id"] for request in requests], prompts))
         self.generations = [
             Generation(p.upper(), "length" if "…" in p else "stop", len(p), len(p), p.startswith("long"))
             for p in prompts
@@ -109,8 +109,8 @@ def test_answers_take_the_place_of_the_data_s_and_those_without_an_end_are_left_
     assert teacher.closed
     assert not (made.folder / "blocks").exists()
     assert teacher.settings == {"max_gen_toks": 9, "do_sample": False}
-    # Blocks of two, each with seeds of its own.
-    assert teacher.asked == [(5, ["one", "two…"]), (7, ["", "long prompt"]), (9, ["é"])]
+    # Blocks of two; a prompt's own number decides what is drawn, in whatever block it is asked.
+    assert teacher.asked == [([0, 1], ["one", "two…"]), ([2, 3], ["", "long prompt"]), ([4], ["é"])]
 
 
 def test_a_job_that_was_killed_asks_only_for_what_is_missing(
@@ -131,7 +131,7 @@ def test_a_job_that_was_killed_asks_only_for_what_is_missing(
     monkeypatch.setattr(teacher, "generate_until", answer)
     again = job(prompts)
     answers.run(again)
-    assert teacher.asked == [(5, ["a", "b"]), (7, ["c", "d"]), (9, ["e"])]
+    assert teacher.asked == [([0, 1], ["a", "b"]), ([2, 3], ["c", "d"]), ([4], ["e"])]
     assert [row["output"] for row in written(again)] == ["A", "B", "C", "D", "E"]
 
 

@@ -14,6 +14,7 @@ from pydantic import ValidationError
 
 from dskd.errors import InputError
 from harness.identity import Identity
+from harness.protocols import PROTOCOLS, Protocol
 from harness.records import Cost, Counts, Environment, MetricValue, Record, RecordCell
 from harness.tables.leaderboard import make_leaderboard
 from harness.tables.render import FORMATS
@@ -35,6 +36,7 @@ def record(
     counts: dict[str, int] | None = None,
     cost: Cost | None = None,
     error: str | None = None,
+    protocol: Protocol | None = None,
 ) -> Record:
     if method == "teacher":
         student, seed = None, None
@@ -54,6 +56,7 @@ def record(
             seed=seed,
             task=task,
             task_version=version if task else None,
+            protocol=protocol,
         ),
         identity=Identity.of({}),
         status="failed" if error else "done",
@@ -288,3 +291,26 @@ def test_trainings_alone_show_their_costs() -> None:
 @pytest.mark.parametrize("form", sorted(FORMATS))
 def test_no_records_give_an_empty_table_in_every_format(form: str) -> None:
     assert isinstance(FORMATS[form](make_leaderboard([]), True), str)
+
+
+def test_scores_of_unequal_protocols_never_stand_in_one_column() -> None:
+    preset = PROTOCOLS["minillm-sampling"]
+    other = preset.model_copy(update={"no_repeat_ngram": 0})
+    records = [
+        record(value=50),
+        record(value=60, protocol=preset),
+        record(value=70, protocol=other),
+        record("kd", value=40, protocol=preset),
+        record("kd", value=30, version="2"),  # of the greedy column alone there is a newer version
+    ]
+    board = make_leaderboard(records)
+    drawn, unlike = "small_math [minillm-sampling]", "small_math [minillm-sampling, no_repeat_ngram=0]"
+    assert set(board.tasks) == {"small_math", drawn, unlike}
+    found = {(row.method, row.column): row.value for row in board.rows}
+    assert found == {("sft", drawn): 60, ("sft", unlike): 70, ("kd", drawn): 40, ("kd", "small_math"): 30}
+    text = FORMATS["md"](board, False)
+    for column in board.tasks:
+        assert f"{column} (numeric, n=100)" in text
+    assert [row["protocol"] for row in json.loads(FORMATS["json"](board, False))["rows"]] == [
+        row.protocol for row in board.rows
+    ]

@@ -1,0 +1,108 @@
+"""Decoding protocols: named presets of how answers are drawn. Scores of unequal protocols are different measurements.
+
+A new preset is one entry of `PROTOCOLS`; docs/protocols.md says where each comes from and what it may be compared with.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+Seed = Annotated[int, Field(ge=0)]
+
+
+class Protocol(BaseModel):
+    """How each prompt is answered. The defaults are greedy decoding within the task's own limits."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    name: str = Field(pattern=r"^[A-Za-z0-9@._-]{1,40}$")
+    temperature: float = Field(default=0.0, ge=0.0, description="0 takes the most probable token")
+    top_p: float = Field(
+        default=1.0, gt=0.0, le=1.0, description="draw from the fewest tokens that hold so much; 1 is off"
+    )
+    top_k: int = Field(default=0, ge=0, description="draw from so many most probable tokens; 0 is off")
+    seeds: tuple[Seed, ...] | None = Field(
+        default=None, min_length=1, description="each answers every prompt; null: the one seed of `evaluation`"
+    )
+    samples: int = Field(default=1, ge=1, description="answers to a prompt of each seed")
+    max_new_tokens: int | None = Field(default=None, ge=1, description="null: the task's own")
+    max_prompt_tokens: int | None = Field(default=None, ge=1, description="null: what the context has room for")
+    prompt_kept: Literal["first", "last"] = Field(
+        default="last", description="which end of a prompt that is too long is kept"
+    )
+    no_repeat_ngram: int = Field(
+        default=0, ge=0, description="no so many tokens in a row that prompt or answer had before; 0 is off"
+    )
+
+    @model_validator(mode="after")
+    def _only_what_draws_has_draws(self) -> Protocol:
+        if self.temperature == 0:
+            for key in ("top_p", "top_k", "samples", "seeds"):
+                if getattr(self, key) != type(self).model_fields[key].default:
+                    raise ValueError(f"`{key}` means nothing at temperature 0; leave it out, or set a temperature")
+        elif self.name == "greedy":
+            raise ValueError("greedy draws nothing; start from a protocol that does, such as pass@1-sampling")
+        if self.seeds is not None and len(set(self.seeds)) < len(self.seeds):
+            raise ValueError("the same seed stands twice; give each once")
+        return self
+
+    @property
+    def answers(self) -> int:
+        """How many answers each prompt gets."""
+        return self.samples * len(self.seeds or (0,))
+
+    def seed_of(self, index: int, default: int) -> int | None:
+        """The generation seed of the answer with this index among those of its prompt; None where nothing is drawn."""
+        if self.temperature == 0:
+            return None
+        return (self.seeds or (default,))[index // self.samples]
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """All fields, the name included, as JSON has them."""
+        return self.model_dump(mode="json")
+
+    @property
+    def label(self) -> str:
+        """The name, and every setting that differs from the preset of that name: equal labels are equal protocols."""
+        preset = PROTOCOLS.get(self.name, Protocol(name=self.name)).settings
+        changed = [f"{key}={_shown(value)}" for key, value in self.settings.items() if value != preset[key]]
+        return ", ".join([self.name, *changed])
+
+
+def column_title(task: str, label: str | None) -> str:
+    """What the scores of a task under a protocol stand under: `dolly`, or `dolly [minillm-sampling]`."""
+    return task if label in (None, GREEDY.name) else f"{task} [{label}]"
+
+
+def _shown(value: Any) -> str:
+    return " ".join(map(str, value)) if isinstance(value, list) else str(value)
+
+
+def _by_name(protocols: Iterable[Protocol]) -> dict[str, Protocol]:
+    return {protocol.name: protocol for protocol in protocols}
+
+
+GREEDY = Protocol(name="greedy")
+
+PROTOCOLS: dict[str, Protocol] = {"greedy": GREEDY}
+PROTOCOLS |= _by_name(
+    [
+        # The Rouge-L tables of MiniLLM, DSKD and those who compare with them.
+        Protocol(
+            name="minillm-sampling",
+            temperature=1.0,
+            seeds=(10, 20, 30, 40, 50),
+            max_new_tokens=256,
+            max_prompt_tokens=256,
+            prompt_kept="first",
+            no_repeat_ngram=6,
+        ),
+        # The Codex paper's settings (Chen et al. 2021): a low temperature is best for pass@1, a high one for many samples.
+        Protocol(name="pass@1-sampling", temperature=0.2, top_p=0.95, samples=20),
+        Protocol(name="pass@k-sampling", temperature=0.8, top_p=0.95, samples=100),
+    ]
+)
