@@ -23,9 +23,8 @@ def differences(results: Sequence[Result], anchor: str) -> list[dict[str, Any]]:
         cell = result.record.cell
         if cell.task is None or cell.student is None or result.record.status != "done":
             continue
-        pairs.setdefault((cell.teacher, cell.student), {}).setdefault(cell.task, {}).setdefault(cell.method, []).append(
-            result
-        )
+        tasks_of_pair = pairs.setdefault((cell.teacher, cell.student), {})
+        tasks_of_pair.setdefault(str(cell.column), {}).setdefault(cell.method, []).append(result)
     rows = []
     for (teacher, student), tasks in sorted(pairs.items()):
         found: list[dict[str, Any]] = [
