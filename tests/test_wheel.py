@@ -40,6 +40,11 @@ def test_tasks_matrices_and_packages_are_inside(site: Path) -> None:
         "harness/_tasks/dolly/README.md",
     } <= names
     assert {"harness/matrices/quick.yaml", "harness/matrices/real-cpu.yaml", "dskd/methods/dskd_v2.py"} <= names
+    assert {
+        "harness/report/assets/page.html",
+        "harness/report/assets/main.js",
+        "harness/report/assets/page.css",
+    } <= names
     assert not [name for name in names if name.startswith(("tests/", "runs/", "tasks/"))]
 
 

@@ -38,11 +38,11 @@ def alignments(results: Sequence[Result]) -> list[dict[str, Any]]:
     found = []
     for (teacher, student), trainings in sorted(pairs.items()):
         entry: dict[str, Any] = {"teacher": teacher, "student": student}
-        result = next((training for training in trainings if _dataset(training) is not None), None)
-        if result is None:
+        prepared = next((training for training in trainings if _dataset(training) is not None), None)
+        if prepared is None:
             entry["reason"] = "the run's folder does not hold this pair's training set in the tokens of both models"
         else:
-            entry |= _measured(result, _tokenizer_folders(result, trainings))
+            entry |= _measured(prepared, _tokenizer_folders(prepared, trainings))
         found.append(entry)
     return found
 

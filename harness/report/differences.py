@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from dskd.errors import InputError
-from harness.item_scores import ItemScores, read_item_scores
+from harness.item_scores import ItemScores, Kind, read_item_scores
 from harness.paired import compare, holm
 from harness.report.results import Result
 
@@ -23,12 +23,11 @@ def differences(results: Sequence[Result], anchor: str) -> list[dict[str, Any]]:
         cell = result.record.cell
         if cell.task is None or cell.student is None or result.record.status != "done":
             continue
-        pairs.setdefault((cell.teacher, cell.student), {}).setdefault(cell.task, {}).setdefault(cell.method, []).append(
-            result
-        )
+        tasks_of_pair = pairs.setdefault((cell.teacher, cell.student), {})
+        tasks_of_pair.setdefault(str(cell.column), {}).setdefault(cell.method, []).append(result)
     rows = []
     for (teacher, student), tasks in sorted(pairs.items()):
-        found = [
+        found: list[dict[str, Any]] = [
             {"teacher": teacher, "student": student, "task": task, **row}
             for task, methods in sorted(tasks.items())
             if anchor in methods
@@ -47,12 +46,12 @@ def _against(anchor: str, methods: _Cells) -> list[dict[str, Any]]:
         base = _scores(methods[anchor], metric)
     except InputError as error:
         return [{"method": method, "reason": _cause(error)} for method in sorted(methods) if method != anchor]
-    rows = []
+    rows: list[dict[str, Any]] = []
     for method in sorted(methods.keys() - {anchor}):
         try:
             other = _scores(methods[method], metric)
-            both_binary = "binary" if base.kind == other.kind == "binary" else "continuous"
-            compared = compare(other, base, both_binary)
+            kind: Kind = "binary" if base.kind == other.kind == "binary" else "continuous"
+            compared = compare(other, base, kind)
         except InputError as error:
             rows.append({"method": method, "reason": _cause(error)})
             continue

@@ -64,12 +64,12 @@ def make_document(
 
 def _shown(results: Sequence[Result], board: Leaderboard) -> list[Result]:
     """Trainings, and the evaluations whose version of their task the tables show."""
-    versions = {row.task: row.task_version for row in board.rows}
+    versions = {row.column: row.task_version for row in board.rows}
     return [
         result
         for result in results
         if result.record.cell.task is None
-        or versions.get(result.record.cell.task) == str(result.record.cell.task_version)
+        or versions.get(str(result.record.cell.column)) == str(result.record.cell.task_version)
     ]
 
 

@@ -47,18 +47,23 @@ class _Collection:
         """Take the answers of one evaluation."""
         cell = result.record.cell
         number = len(self.cells)
-        names = ("teacher", "student", "method", "seed", "task")
+        names = ("teacher", "student", "method", "seed")
         self.cells.append(
             {name: getattr(cell, name) for name in names}
-            | {"version": cell.task_version, "metric": result.record.headline, "folder": result.name}
+            | {
+                "task": cell.column,
+                "version": cell.task_version,
+                "metric": result.record.headline,
+                "folder": result.name,
+            }
         )
-        known = self._items.setdefault((str(cell.task), str(cell.task_version)), {})
+        known = self._items.setdefault((str(cell.column), str(cell.task_version)), {})
         for _, sample in read_objects(result.folder / SAMPLES, half_pairs=True):
             name = str(sample.get("id"))
             if name not in known:
                 rank = len(known)
                 kept = int((rank + 1) * self.share) > int(rank * self.share)
-                known[name] = _item(cell.task, cell.task_version, name, sample) if kept else None
+                known[name] = _item(cell.column, cell.task_version, name, sample) if kept else None
             item = known[name]
             if item is not None:
                 item["answers"].append(_answer(number, str(result.record.headline), item, sample))

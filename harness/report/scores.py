@@ -11,19 +11,22 @@ from harness.tables.leaderboard import Leaderboard
 
 
 def score_rows(board: Leaderboard, results: Sequence[Result]) -> list[dict[str, Any]]:
-    """A row for each method of a pair on a task, as in the leaderboard; `by_seed` holds [seed, score] of those with a score."""
+    """A row for each method of a pair on a task, as in the leaderboard; `by_seed` holds [seed, score] of those with a score.
+
+    `task` is the leaderboard's column: a task under another protocol than greedy decoding is one of its own.
+    """
     seeds: dict[tuple[Any, ...], list[list[Any]]] = {}
     for result in results:
         record, cell = result.record, result.record.cell
         value = record.metrics[record.headline].value if record.headline else None
         if value is not None and cell.seed is not None:
-            key = cell.teacher, cell.student, cell.method, cell.task, cell.task_version
+            key = cell.teacher, cell.student, cell.method, cell.column, cell.task_version
             seeds.setdefault(key, []).append([cell.seed, round(value, 4)])
-    return [
-        asdict(row)
-        | {"by_seed": sorted(seeds.get((row.teacher, row.student, row.method, row.task, row.task_version), []))}
-        for row in board.rows
-    ]
+    rows = []
+    for row in board.rows:
+        key = row.teacher, row.student, row.method, row.column, row.task_version
+        rows.append(asdict(row) | {"task": row.column, "by_seed": sorted(seeds.get(key, []))})
+    return rows
 
 
 def cost_rows(board: Leaderboard) -> list[dict[str, Any]]:

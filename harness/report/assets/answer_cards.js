@@ -26,7 +26,7 @@ function card(method, asked, threshold) {
 function oneAnswer(answer, item, threshold) {
   const facts = [
     answer.cell.seed === null ? null : `seed ${answer.cell.seed}`,
-    answer.index ? `sample ${answer.index}` : null,
+    answer.index ? `sample ${answer.index + 1}` : null,
     answer.outcome,
     isNumber(answer.tokens) ? plural(answer.tokens, 'token') : null,
   ].filter(Boolean).join(' · ');

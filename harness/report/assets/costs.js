@@ -16,7 +16,7 @@ function costs(report, pair) {
   const rows = report.costs.filter(inPair(pair));
   const known = COSTS.filter((cost) => rows.some((row) => isNumber(row[cost.key])));
   if (known.length === 0) return note('No training of this pair has measured costs in its record.');
-  return [qualityAgainstCost(report, pair, rows, known), costTable(report, rows, known)];
+  return [report.tasks.length ? qualityAgainstCost(report, pair, rows, known) : null, costTable(report, rows, known)];
 }
 
 function costTable(report, rows, known) {

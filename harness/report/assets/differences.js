@@ -23,8 +23,8 @@ function forest(report, task, rows, reach) {
     rows: [...rows].sort((a, b) => (b.difference ?? -Infinity) - (a.difference ?? -Infinity)),
     columns: [
       { label: 'Method', value: (row) => row.method },
-      { label: 'Difference', numeric: true, value: (row) => row.difference, cell: (row) => (row.reason ? make('span', { class: 'reason' }, row.reason) : signed(row.difference)) },
-      { label: '95 % interval', numeric: true, value: (row) => row.ci95?.[0], head: forestAxis(reach), cell: (row) => (row.ci95 ? [make('span', { class: 'interval' }, `${signed(row.ci95[0])} to ${signed(row.ci95[1])}`), forestLine(row, reach)] : DASH) },
+      { label: 'Difference', value: (row) => row.difference, numeric: true, head: forestAxis(reach), cell: (row) => (row.reason ? make('span', { class: 'reason' }, row.reason) : forestLine(row, reach)) },
+      { label: 'Points, 95 % interval', numeric: true, value: (row) => row.ci95?.[0], cell: (row) => (row.ci95 ? [make('span', { class: 'figure' }, signed(row.difference)), make('span', { class: 'interval' }, `${signed(row.ci95[0])} to ${signed(row.ci95[1])}`)] : DASH) },
       { label: 'p', numeric: true, value: (row) => row.p_value, cell: (row) => chance(row.p_value) },
       { label: 'p by Holm', numeric: true, value: (row) => row.p_holm, cell: (row) => chance(row.p_holm) },
       { label: 'Found from', numeric: true, value: (row) => row.mde80, cell: (row) => number(row.mde80) },
@@ -33,7 +33,7 @@ function forest(report, task, rows, reach) {
   }));
 }
 
-const FOREST = { width: 300, height: 16 };
+const FOREST = window.matchMedia('(max-width: 46rem)').matches ? { width: 130, height: 16, ticks: 3 } : { width: 320, height: 16, ticks: 5 };
 
 const forestScale = ([low, high]) => {
   const air = 0.06 * (high - low || 1);
@@ -42,8 +42,8 @@ const forestScale = ([low, high]) => {
 
 function forestAxis(reach) {
   const x = forestScale(reach);
-  return draw('svg', { class: 'forest-axis', viewBox: `0 0 ${FOREST.width} ${FOREST.height}`, 'aria-hidden': 'true' },
-    ticks(...reach, 4).map((value) => draw('text', { x: x(value), y: 12, 'text-anchor': 'middle' }, signed(value, value % 1 ? 1 : 0))));
+  return draw('svg', { class: 'forest-axis', width: FOREST.width, height: FOREST.height, 'aria-hidden': 'true' },
+    ticks(...reach, FOREST.ticks).map((value) => draw('text', { x: x(value), y: 12, 'text-anchor': 'middle' }, signed(value, value % 1 ? 1 : 0))));
 }
 
 function forestLine(row, reach) {
@@ -52,8 +52,8 @@ function forestLine(row, reach) {
   const clear = low > 0 ? 'better' : high < 0 ? 'worse' : 'open';
   const middle = FOREST.height / 2;
   return draw(
-    'svg', { class: `forest-line ${clear}`, viewBox: `0 0 ${FOREST.width} ${FOREST.height}`, 'aria-hidden': 'true' },
-    ticks(...reach, 4).map((value) => draw('line', { class: 'grid', x1: x(value), x2: x(value), y1: 0, y2: FOREST.height })),
+    'svg', { class: `forest-line ${clear}`, width: FOREST.width, height: FOREST.height, 'aria-hidden': 'true' },
+    ticks(...reach, FOREST.ticks).map((value) => draw('line', { class: 'grid', x1: x(value), x2: x(value), y1: 0, y2: FOREST.height })),
     draw('line', { class: 'zero', x1: x(0), x2: x(0), y1: 0, y2: FOREST.height }),
     draw('line', { class: 'reach', x1: x(low), x2: x(high), y1: middle, y2: middle }),
     draw('rect', { class: 'centre', x: x(row.difference) - 4, y: middle - 4, width: 8, height: 8 }),

@@ -2,21 +2,22 @@
 
 function start() {
   const report = readJson('document');
+  // Id, title, its word in the bar, and what it shows of a pair.
   const sections = [
-    ['scores', 'Scores', (pair) => scoreGrid(report, pair)],
-    ['differences', `Difference to ${report.anchor}`, (pair) => differencesOf(report, pair)],
-    ['costs', 'Quality and cost', (pair) => costs(report, pair)],
-    ['curves', 'Learning curves', (pair) => learningCurves(report, pair)],
-    ['alignment', 'Alignment of the tokenizers', (pair) => alignment(report, pair)],
-    ['answers', 'Answers side by side', (pair) => sampleBrowser(report, samplesOnce(), pair)],
+    ['scores', 'Scores', 'Scores', (pair) => scoreGrid(report, pair)],
+    ['differences', `Difference to ${report.anchor}`, 'Differences', (pair) => differencesOf(report, pair)],
+    ['costs', 'Quality and cost', 'Cost', (pair) => costs(report, pair)],
+    ['curves', 'Learning curves', 'Curves', (pair) => learningCurves(report, pair)],
+    ['alignment', 'Alignment of the tokenizers', 'Alignment', (pair) => alignment(report, pair)],
+    ['answers', 'Answers side by side', 'Answers', (pair) => sampleBrowser(report, samplesOnce(), pair)],
   ];
   let samples = null;
   const samplesOnce = () => (samples ??= readJson('samples'));
   head(report);
   const contents = document.getElementById('content');
-  const holders = sections.map(([id, title]) => ({ id, holder: make('div'), title }));
+  const holders = sections.map(([id, title, link, content]) => ({ id, title, link, content, holder: make('div') }));
   const pairs = report.pairs;
-  const show = (pair) => holders.forEach(({ holder }, k) => holder.replaceChildren(...[sections[k][2](pair)].flat(Infinity).filter(Boolean)));
+  const show = (pair) => holders.forEach(({ holder, content }) => holder.replaceChildren(...[content(pair)].flat(Infinity).filter(Boolean)));
   contents.replaceChildren(...holders.map(({ id, title, holder }) => section(id, title, holder)), section('figures', 'All figures', allFigures(report)));
   bar(pairs, holders, show);
   if (pairs.length) show(pairs[0]);
@@ -45,7 +46,7 @@ function warnings(title, list) {
 
 function bar(pairs, holders, show) {
   const name = (pair) => `${pair.teacher} → ${pair.student}`;
-  const links = [...holders.map(({ id, title }) => [id, title]), ['figures', 'All figures']];
+  const links = [...holders.map(({ id, link }) => [id, link]), ['figures', 'All figures']];
   document.getElementById('bar').replaceChildren(
     pairs.length ? labelled('Pair', select(pairs.map((pair, k) => [String(k), name(pair)]), '0', (k) => show(pairs[Number(k)]))) : '',
     make('ul', {}, links.map(([id, title]) => make('li', {}, make('a', { href: `#${id}` }, title)))),

@@ -24,7 +24,7 @@ function scoreGrid(report, pair) {
       cell: (line) => scoreCell(line.tasks[task]),
     };
   });
-  return sortableTable({
+  return make('div', { class: 'score-grid' }, sortableTable({
     caption: 'Score from 0 to 100 with its 95 % interval; of several seeds the mean, with ± the standard deviation of the seeds.',
     search: 'Filter methods',
     rowClass: (line) => (line.isTeacher ? 'teacher' : null),
@@ -34,7 +34,7 @@ function scoreGrid(report, pair) {
       { label: 'Seeds', numeric: true, value: (line) => (line.isTeacher ? null : line.seeds) },
       ...taskColumns,
     ],
-  });
+  }));
 }
 
 function methodRank(method, report) {

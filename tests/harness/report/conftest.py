@@ -61,7 +61,7 @@ def open_report(browser: Browser, tmp_path: Path) -> Iterator[Callable[..., Open
 
     def opened(run: Path, **window: Any) -> Opened:
         context = browser.new_context(**window)
-        context.set_default_timeout(20_000)
+        context.set_default_timeout(120_000)  # for a machine with much else to do
         contexts.append(context)
         file = tmp_path / f"report{len(contexts)}.html"
         file.write_text(render(*make_document([run])), encoding="utf-8")

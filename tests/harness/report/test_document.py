@@ -162,3 +162,21 @@ def test_a_difference_that_cannot_be_told_says_why(tmp_path: Path) -> None:
     (run / "cells/teacher__student/kd/seed1/eval/small_math@v1/samples.jsonl").unlink()
     (row,) = make_document([run])[0]["differences"]
     assert row["reason"] == "is missing"
+
+
+def test_a_task_under_two_protocols_is_two_columns_everywhere(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run")
+    drawn = write_run(tmp_path / "other", score=lambda method, _: 100.0)
+    for record in drawn.glob("cells/**/eval/*/result.json"):
+        content = json.loads(record.read_text())
+        content["cell"]["protocol"] |= {"name": "drawn", "temperature": 0.5}
+        record.write_text(json.dumps(content))
+    document, samples = make_document([run, drawn])
+    assert len(document["tasks"]) == 2
+    assert (
+        {item["task"] for item in samples["items"]}
+        == {row["task"] for row in document["scores"]}
+        == set(document["tasks"])
+    )
+    assert [row["task"] for row in document["differences"]] == document["tasks"]
+    assert {len(item["answers"]) for item in samples["items"]} == {3}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -40,6 +41,16 @@ def test_a_page_shows_every_section_without_a_complaint_or_a_request(tmp_path: P
     assert opened.page.locator("#costs circle").count() == 2
     assert "Not known: the run's folder does not hold" in opened.page.locator("#alignment").inner_text()
     assert (opened.complaints, opened.asked_elsewhere()) == ([], [])
+
+
+def test_a_run_that_only_trained_shows_what_it_has(tmp_path: Path, open_report: Callable) -> None:
+    run = write_run(tmp_path / "run")
+    for evaluations in run.glob("cells/**/eval"):
+        shutil.rmtree(evaluations)
+    opened = open_report(run)
+    assert opened.page.locator("#curves path.line").count() == 2
+    assert words(opened.page.locator("#answers .note")) == ["The run holds no answers of this pair."]
+    assert opened.complaints == []
 
 
 def test_tables_sort_by_click_and_by_key_and_filter(tmp_path: Path, open_report: Callable) -> None:
