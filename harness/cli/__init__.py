@@ -18,7 +18,6 @@ COMMANDS = {
     "align": "Show how well two tokenizers align, before any training.",
     "leaderboard": "Print the table of the records in a folder.",
     "report": "Write a run as one HTML page: tables, plots, answers side by side.",
-    "list": "List tasks, methods, models or matrices.",
     "list": "List tasks, methods, models, matrices or protocols.",
     "show": "Show one cell: what it is, how it stands, its scores and paths.",
     "doctor": "Check what this machine has and lacks.",
