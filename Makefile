@@ -6,11 +6,12 @@ GPU := $(shell nvidia-smi --query-gpu=name --format=csv,noheader >/dev/null 2>&1
 # Several processes on few cores: one thread each, or tiny models spend their time waiting for threads.
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: help quick test test-slow bench lint format lock clean
+.PHONY: help quick test regression test-slow bench lint format lock clean
 
 help:
 	@echo "make quick  train and compare every method on the small world, and print the table"
 	@echo "make test   the tests, without network and without real data (those skip)"
+	@echo "make regression  train and score a small matrix, and compare it with results/regression/baseline.json"
 	@echo "make bench  the benchmarks of speed and memory, into results/benchmarks (about fifteen minutes)"
 	@echo "make test-slow  tests that take minutes"
 	@echo "make lint   ruff and mypy"
@@ -34,6 +35,12 @@ quick: .venv/.installed
 
 test: .venv/.installed
 	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not gpu and not slow"
+
+# From nothing each time: what is there already says nothing of the code as it is now. One thread, as the baseline has.
+regression: .venv/.installed
+	rm -rf runs/regression
+	OMP_NUM_THREADS=1 $(BIN)/harness run --matrix regression --jobs 2 --allow-code-execution
+	$(BIN)/harness check runs/regression --baseline results/regression/baseline.json
 
 # Twenty kills of a training and what else takes minutes.
 test-slow: .venv/.installed

@@ -1,7 +1,9 @@
 """Finds the rows of a data set: in a local folder, then in an installed package, and on the hub only when asked.
 
 Whatever the source, the content is checked against the hash that the task was made with, so that a score always belongs
-to one data set.
+to one data set. A file is right by its bytes, or by its rows: what `pull` writes from the hub has the rows of the original
+file and other bytes (docs/data.md). Data that was never seen here is unpinned: its file is taken as it is, and the hash of its
+documents is part of the evaluation's identity instead (`Task.identity`).
 """
 
 from __future__ import annotations
@@ -11,10 +13,12 @@ import hashlib
 import importlib.resources
 import json
 import os
-from collections.abc import Sequence
-from dataclasses import dataclass
+import tempfile
+import zlib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from dskd.errors import InputError
 
@@ -25,33 +29,61 @@ Row = dict[str, Any]
 class HubRows:
     """The same rows on the Hugging Face hub, in whatever file format it keeps them.
 
-    `rows_sha256` is `rows_digest` of the rows, restricted to `fields`.
+    `rows_sha256` is `rows_digest` of the rows, restricted to `fields`; it pins the content, None leaves it open. `revision` is the
+    commit to ask for; None where it is not known, and then the hub's newest has to have these very rows.
     """
 
     repository: str
     split: str
     fields: tuple[str, ...]
-    rows_sha256: str
+    rows_sha256: str | None
     configuration: str | None = None
     data_file: str | None = None
+    revision: str | None = None
+
+
+@dataclass(frozen=True)
+class FileCheck:
+    """What a file turned out to be: `right` by its bytes' sha256 or by its rows' (`by`), `wrong` for a `reason`, or `absent`.
+
+    An unpinned file is `right` by nothing where its rows have the fields of the data set.
+
+    `path` is where it is, or would be looked for; `sha256` and `size` (bytes) as found.
+    """
+
+    status: Literal["right", "wrong", "absent"]
+    path: str
+    sha256: str | None = None
+    size: int | None = None
+    by: Literal["bytes", "rows"] | None = None
+    reason: str | None = None
 
 
 @dataclass(frozen=True)
 class DataFile:
     """A JSON-lines file (.jsonl or .jsonl.gz), at `path` under the folder that HARNESS_DATA names.
 
-    `sha256` is that of the file's bytes. `package` is an importable package and the file's path inside it.
+    `sha256` is that of the file's bytes, None where the data is unpinned; `size` is their number. `package` is an importable
+    package and the file's path inside it.
     """
 
     path: str
-    sha256: str
+    sha256: str | None
     package: tuple[str, str] | None = None
     hub: HubRows | None = None
+    size: int | None = None
 
     def rows(self) -> list[Row]:
         """Return the rows in their order. InputError where there is no source, or its content is another."""
         if (path := self._local() or self._packaged()) is not None:
-            return self._read(path)
+            check, rows = self._read(path)
+            if check.status == "wrong" and self.sha256 is None:
+                raise InputError(f"{path}: {check.reason}; fix: put the original file there")
+            if check.status == "wrong":
+                raise InputError(
+                    f"{path}: sha256 is {check.sha256}, expected {self.sha256}; {check.reason}; put the original file there"
+                )
+            return rows
         if self.hub is not None and os.environ.get("HARNESS_HUB") == "1":
             return _rows_from_hub(self.hub)
         folder = os.environ.get("HARNESS_DATA")
@@ -84,14 +116,123 @@ class DataFile:
             return None
         return path if path.is_file() else None
 
-    def _read(self, path: Path) -> list[Row]:
-        content = path.read_bytes()
-        digest = hashlib.sha256(content).hexdigest()
-        if digest != self.sha256:
-            raise InputError(f"{path}: sha256 is {digest}, expected {self.sha256}; put the original file there")
+    def check(self) -> FileCheck:
+        """What the file is that `rows` would read; never asks the hub."""
+        path = self._local() or self._packaged()
+        if path is None:
+            return FileCheck("absent", str(Path(os.environ.get("HARNESS_DATA") or "$HARNESS_DATA") / self.path))
+        return self._read(path)[0]
+
+    def pull(self) -> Path | None:
+        """Fetch the rows from the hub into the folder of HARNESS_DATA; the file, or None where a right one is here already.
+
+        The file is there whole and checked, or not at all. InputError where there is no source, no connection or no folder, where
+        the rows are others, and for a wrong file in the place, which is left as it is.
+        """
+        check = self.check()
+        if check.status == "right":
+            return None
+        if check.status == "wrong":
+            raise InputError(
+                f"{check.path}: is in the way and wrong ({check.reason}); fix: move it away and pull again"
+            )
+        folder = os.environ.get("HARNESS_DATA")
+        if not folder:
+            raise InputError("HARNESS_DATA is not set; fix: set it to the folder that data files go to")
+        if self.hub is None:
+            source = f"install the package {self.package[0]}, which has it" if self.package else "put it there by hand"
+            raise InputError(f"{check.path}: no source on the hub is known; fix: {source} (docs/data.md)")
+        rows = _rows_from_hub(self.hub)
+        path = Path(folder) / self.path
+        try:
+            self._write(path, rows)
+        except OSError as error:
+            raise InputError(f"{path}: cannot be written ({error.strerror}); fix: make room or give access") from error
+        return path
+
+    def _write(self, path: Path, rows: Sequence[Row]) -> None:
+        """Write rows beside `path`, read them back, and only then put them there."""
+        content = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows).encode("utf-8")
         if path.suffix == ".gz":
+            content = gzip.compress(content, mtime=0)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=path.suffix)
+        temporary = Path(name)
+        try:
+            with os.fdopen(descriptor, "wb") as stream:
+                stream.write(content)
+                stream.flush()
+                os.fsync(stream.fileno())
+            check = self._read(temporary)[0]
+            if check.status != "right":
+                raise InputError(f"{path}: what was written does not read back ({check.reason}); fix: check the disk")
+            temporary.chmod(0o644)
+            temporary.replace(path)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
+
+    def _read(self, path: Path) -> tuple[FileCheck, list[Row]]:
+        """What a file is, and its rows where it is right; only the fields that were checked where its bytes are others."""
+        content = path.read_bytes()
+        digest, hub = hashlib.sha256(content).hexdigest(), self.hub
+        wrong = FileCheck("wrong", str(path), digest, len(content), reason=self._difference(len(content)))
+        if digest == self.sha256:
+            return replace(wrong, status="right", by="bytes", reason=None), _parse(content, path)
+        try:
+            rows = _parse(content, path)
+            if self.sha256 is None:
+                lacking = [name for name in (hub.fields if hub else ()) for row in rows if name not in row]
+                if lacking or not rows:
+                    return replace(wrong, reason=f"a row has no {lacking[0]!r}" if lacking else "has no rows"), []
+                return replace(wrong, status="right", reason=None), rows
+            if hub is not None and _has_all(rows, hub.fields) and rows_digest(rows, hub.fields) == hub.rows_sha256:
+                return replace(wrong, status="right", by="rows", reason=None), _only(rows, hub.fields)
+        except ValueError as error:  # half of a surrogate pair, which has no digest, among it
+            return replace(wrong, reason=str(error)), []
+        return wrong, []
+
+    def _difference(self, size: int) -> str:
+        if self.size is None or size == self.size:
+            return "another file"
+        if size < self.size:
+            return f"another file, or cut at the end of a line: {size:,} of {self.size:,} bytes"
+        return f"another file: {size:,} bytes, not {self.size:,}"
+
+
+def _parse(content: bytes, path: Path) -> list[Row]:
+    """The rows of a file; ValueError says in words what it is instead, a cut file among it."""
+    if not content:
+        raise ValueError("the file is empty")
+    if path.suffix == ".gz":
+        try:
             content = gzip.decompress(content)
-        return [json.loads(line) for line in content.split(b"\n") if line.strip()]
+        except EOFError:
+            raise ValueError("cut: the gzip file ends too early") from None
+        except (OSError, zlib.error) as error:
+            raise ValueError(f"no gzip file ({error})") from None
+    lines = content.split(b"\n")
+    rows = []
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+        except ValueError:
+            what = "cut: the file ends in the middle of" if number == len(lines) else "not JSON:"
+            raise ValueError(f"{what} line {number}") from None
+        if not isinstance(row, dict):
+            raise ValueError(f"line {number} is no JSON object")
+        rows.append(row)
+    return rows
+
+
+def _has_all(rows: Sequence[Row], fields: Sequence[str]) -> bool:
+    return all(field in row for row in rows for field in fields)
+
+
+def _only(rows: Iterable[Row], fields: Sequence[str]) -> list[Row]:
+    return [{field: row[field] for field in fields} for row in rows]
 
 
 def rows_digest(rows: Sequence[Row], fields: Sequence[str]) -> str:
@@ -107,15 +248,28 @@ def _rows_from_hub(source: HubRows) -> list[Row]:
 
     try:
         loaded = datasets.load_dataset(
-            source.repository, source.configuration, data_files=source.data_file, split=source.split
+            source.repository,
+            source.configuration,
+            data_files=source.data_file,
+            split=source.split,
+            revision=source.revision,
         )
-    except (OSError, ValueError) as error:  # offline, no such repository, no such file
+    except (
+        OSError,
+        ValueError,
+        datasets.exceptions.DatasetsError,
+    ) as error:  # offline, nothing of that name, no such file
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise InputError(
-            f"hub data set {source.repository}: {error}; check the connection or set HARNESS_DATA"
+            f"hub data set {source.repository}: {reason}; check the connection or set HARNESS_DATA"
         ) from error
-    rows = [{field: row[field] for field in source.fields} for row in loaded]
+    if missing := [field for field in source.fields if field not in loaded.column_names]:
+        raise InputError(
+            f"hub data set {source.repository}: has no column {missing[0]!r}; put the original file in its place"
+        )
+    rows = _only(loaded, source.fields)
     digest = rows_digest(rows, source.fields)
-    if digest != source.rows_sha256:
+    if source.rows_sha256 not in (None, digest):
         raise InputError(
             f"hub data set {source.repository}: its rows have the sha256 {digest}, expected {source.rows_sha256}; "
             "set HARNESS_DATA to a folder with the original file"

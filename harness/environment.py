@@ -35,6 +35,7 @@ def environment(engine: str | None = None) -> Environment:
         platform=f"{platform.system()} {platform.machine()}",
         device=_device(),
         threads=_threads(),
+        cpu=_cpu(),
         commit=commit,
         dirty=dirty,
         engine=engine,
@@ -55,6 +56,24 @@ def _device() -> str:
     if torch is not None and torch.cuda.is_available():
         return torch.cuda.get_device_name(0)
     return "cpu"
+
+
+def _cpu() -> str | None:
+    """The processor's kind and the vectors that torch uses there: with others, sums are rounded otherwise."""
+    torch = sys.modules.get("torch")
+    vectors = torch.backends.cpu.get_cpu_capability() if torch is not None else ""
+    return f"{_processor()} {vectors}".strip() or None
+
+
+@cache
+def _processor() -> str:
+    information = Path("/proc/cpuinfo")
+    if information.is_file():
+        for line in information.read_text(encoding="utf-8", errors="replace").splitlines():
+            key, _, value = line.partition(":")
+            if key.strip() == "model name":
+                return " ".join(value.split())
+    return platform.processor()
 
 
 def _threads() -> int:

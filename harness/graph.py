@@ -257,6 +257,7 @@ class GraphBuilder:
                 "engine": self.engine,
                 "model": model.parts,
                 **options,
+                **task.identity(),
                 "protocol": {key: value for key, value in protocol.settings.items() if key != "max_new_tokens"},
             }
             if name.startswith("small_"):

@@ -122,6 +122,7 @@ class Environment(BaseModel):
     platform: str
     device: str
     threads: int
+    cpu: Annotated[str | None, Field(description="the processor's kind; null in older records")] = None
     commit: str | None = None
     dirty: bool | None = None
     engine: str | None = None

@@ -23,7 +23,10 @@ Importing this module is cheap: no lm-eval, no torch, no task's scoring until it
 
 from __future__ import annotations
 
+import hashlib
 import importlib.util
+import json
+import os
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
@@ -36,6 +39,7 @@ import yaml
 
 from dskd.errors import InputError
 from dskd.templates import Instruction, prompt_text, template_of
+from harness.data_files import DataFile
 from harness.metrics.sample import SampleScore
 
 Doc = dict[str, Any]
@@ -67,8 +71,8 @@ class Task:
         return _module(f"harness_task_{self.name}", self.folder / "scoring.py")
 
     @cached_property
-    def _documents(self) -> list[Doc]:
-        return self._scoring.documents()
+    def _documents(self) -> dict[str | None, list[Doc]]:
+        return {}  # by the folder they were read from: another one may hold none
 
     def docs(self, limit: int | None = None) -> list[Doc]:
         """Return the first `limit` documents, or all, in the data set's order.
@@ -76,7 +80,10 @@ class Task:
         Each has "id": the data set's own (HumanEval/0) or, where it has none, the row number in its file from 0, as a
         string. InputError where the data is absent, or not the data that the task was made with.
         """
-        return self._documents[:limit]
+        folder = os.environ.get("HARNESS_DATA")
+        if folder not in self._documents:
+            self._documents[folder] = self._scoring.documents()
+        return self._documents[folder][:limit]
 
     def prompt(self, doc: Doc) -> str:
         """Return the text that a model without template is given."""
@@ -90,11 +97,37 @@ class Task:
             )
         return self._scoring.instruction(doc)
 
+    def question(self, doc: Doc) -> str:
+        """Return the item's own text, without what the task says around each of them; what is looked for in training data."""
+        if hasattr(self._scoring, "question"):
+            return self._scoring.question(doc)
+        return "\n".join(self.instruction(doc)) if self.has_instructions else self.prompt(doc)
+
+    @property
+    def data(self) -> DataFile | None:
+        """The file of its rows; None where the documents are generated."""
+        return getattr(self._scoring, "DATA", None)
+
     @property
     def data_is_here(self) -> bool:
         """Whether the documents can be read without asking the hub; generated ones always can."""
-        data = getattr(self._scoring, "DATA", None)
-        return data is None or data.is_here()
+        return all(data.is_here() for data in self.data_files)
+
+    @property
+    def data_files(self) -> list[DataFile]:
+        """The files of its rows and of the examples in its prompts; none where the documents are generated."""
+        return [data for data in (self.data, getattr(self._scoring, "EXAMPLES", None)) if data is not None]
+
+    def identity(self) -> dict[str, Any]:
+        """Return what belongs to an evaluation's identity beside the task's name and version.
+
+        Unpinned data (`DataFile.sha256` is None) is not checked against a hash, so the hash of its documents stands here; None
+        where they are not here, and nothing can be evaluated.
+        """
+        if all(data.sha256 is not None for data in self.data_files):
+            return {}
+        can_be_read = self.data_is_here or os.environ.get("HARNESS_HUB") == "1"
+        return {"documents": documents_digest(self.docs()) if can_be_read else None}
 
     @property
     def has_instructions(self) -> bool:
@@ -147,6 +180,14 @@ class Task:
         if len(docs) != len(outputs):
             raise ValueError(f"{len(outputs)} outputs for {len(docs)} documents")
         return self._scoring.score_many(docs, outputs, self.stop, advance or _nothing)
+
+
+def documents_digest(docs: Sequence[Doc]) -> str:
+    """Return the sha256 of documents: everything that prompts and scores are made of."""
+    digest = hashlib.sha256()
+    for doc in docs:
+        digest.update(json.dumps(doc, sort_keys=True, default=str).encode() + b"\n")
+    return digest.hexdigest()
 
 
 def tasks_folder() -> Path:

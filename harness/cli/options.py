@@ -122,11 +122,11 @@ def split_assignment(text: str, option: str) -> tuple[str, str]:
     return key, value
 
 
-def check_engine(name: str | None) -> None:
+def check_engine(name: str | None, option: str = "--engine") -> None:
     """InputError for an engine that there is not; cheap, so it comes before any work."""
     import harness.engines
     from harness.matrix import did_you_mean
 
     known = ["auto", *harness.engines.names()]
     if name is not None and name not in known:
-        raise InputError(f"--engine {name}: no such engine{did_you_mean(name, known)}")
+        raise InputError(f"{option} {name}: no such engine{did_you_mean(name, known)}")

@@ -6,19 +6,35 @@ matter of form: strict wants "#### 18", flexible takes a sentence's full stops f
 18.00 is 18.
 
 `numeric` reads the number that the answer gives and compares values. It is the headline.
+
+What stands before the final number depends on the examples that a model was shown: `MARKED` answers end in "#### 18", those of
+`CHAIN_OF_THOUGHT` (lm-eval's gsm8k_cot, version 3) in "The answer is 18."
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
 
 from harness.metrics.sample import INVALID, SampleScore, score_each
 from harness.metrics.text import cut_at_stop
 
-_STRICT = re.compile(r"#### (\-?[0-9\.\,]+)")
+
+@dataclass(frozen=True)
+class Ending:
+    """How an answer gives its number: after `mark`; `strict` is the pattern of lm-eval's strict-match."""
+
+    mark: str
+    strict: re.Pattern[str]
+
+
+MARKED = Ending("####", re.compile(r"#### (\-?[0-9\.\,]+)"))
+# The last dot is lm-eval's own and stands for any character: "The answer is 18" without a full stop gives 1.
+CHAIN_OF_THOUGHT = Ending("The answer is", re.compile(r"The answer is (\-?[0-9\.\,]+)."))
+
 _FLEXIBLE = re.compile(r"(-?[$0-9.,]{2,})|(-?[0-9]+)")
 _NUMBER = re.compile(
     r"(?:(?<![0-9)])-)?"  # a minus after a digit or a bracket subtracts
@@ -31,17 +47,21 @@ _MOST_DIGITS = 200
 
 
 def score_numbers(
-    docs: Sequence[Mapping[str, Any]], outputs: Sequence[str], stop: Sequence[str], advance: Callable[[], None]
+    docs: Sequence[Mapping[str, Any]],
+    outputs: Sequence[str],
+    stop: Sequence[str],
+    advance: Callable[[], None],
+    ending: Ending = MARKED,
 ) -> list[SampleScore]:
     """Score worked answers, one for each document with the right one under "answer"; `advance` is called after each."""
-    return score_each(lambda doc, output: score_number(doc["answer"], output, stop), docs, outputs, advance)
+    return score_each(lambda doc, output: score_number(doc["answer"], output, stop, ending), docs, outputs, advance)
 
 
-def score_number(reference: str, output: str, stop: Sequence[str]) -> SampleScore:
+def score_number(reference: str, output: str, stop: Sequence[str], ending: Ending = MARKED) -> SampleScore:
     """Score an output against a GSM8K answer, whose number stands after "#### "."""
     answer = cut_at_stop(output, stop)
-    number = find_number(answer)
-    extracted = {"numeric": number, "strict": extract_strict(output), "flexible": extract_flexible(output)}
+    number = find_number(answer, ending)
+    extracted = {"numeric": number, "strict": extract_strict(output, ending), "flexible": extract_flexible(output)}
     scores: dict[str, float | None] = {
         "numeric": 100.0 * (number is not None and value(number) == value(reference.rpartition("####")[2])),
         "strict": 100.0 * equals_as_lm_eval(extracted["strict"], reference),
@@ -51,9 +71,9 @@ def score_number(reference: str, output: str, stop: Sequence[str]) -> SampleScor
     return SampleScore(scores, extracted, outcome)
 
 
-def extract_strict(output: str) -> str | None:
-    """Return the first number after "#### ", as lm-eval's strict-match; None where that says "[invalid]"."""
-    matches = _STRICT.findall(output)
+def extract_strict(output: str, ending: Ending = MARKED) -> str | None:
+    """Return the first number after the mark, as lm-eval's strict-match; None where that says "[invalid]"."""
+    matches = ending.strict.findall(output)
     return matches[0].strip() if matches else None
 
 
@@ -69,9 +89,9 @@ def equals_as_lm_eval(extracted: str | None, reference: str) -> bool:
     return left == right
 
 
-def find_number(answer: str) -> str | None:
-    """Return the number that an answer gives: the first after its last "####", or without one the last of all."""
-    _, mark, tail = answer.rpartition("####")
+def find_number(answer: str, ending: Ending = MARKED) -> str | None:
+    """Return the number that an answer gives: the first after its last mark, or without one the last of all."""
+    _, mark, tail = answer.rpartition(ending.mark)
     numbers = _NUMBER.findall(_plain(tail))
     if not numbers:
         return None

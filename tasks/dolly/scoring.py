@@ -10,6 +10,7 @@ from harness.metrics.rouge import score_responses
 DATA = DataFile(
     path="dskd_format/dolly/valid.jsonl",
     sha256="f2624572fdde0bec8759e63fecefdc5e38679816464cd57ef563612ccc6acc06",
+    size=505929,
     hub=HubRows(
         repository="MiniLLM/dolly",
         data_file="valid.jsonl",

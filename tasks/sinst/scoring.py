@@ -10,6 +10,7 @@ from harness.metrics.rouge import score_responses
 DATA = DataFile(
     path="dskd_format/sinst/11_/valid.jsonl",
     sha256="8c62f31543f02f3dc44ceb62436ec633ab7add9a94307a7dd1977f90378576a6",
+    size=2259371,
 )
 
 

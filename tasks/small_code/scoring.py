@@ -23,6 +23,11 @@ def instruction(doc: dict[str, Any]) -> Instruction:
     return instruction_of("small_code", doc)
 
 
+def question(doc: dict[str, Any]) -> str:
+    """Return the function to go on with alone."""
+    return doc["prompt"]
+
+
 def gold(doc: dict[str, Any]) -> str:
     """Return the canonical solution."""
     return doc["canonical_solution"]

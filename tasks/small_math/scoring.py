@@ -23,6 +23,11 @@ def instruction(doc: dict[str, Any]) -> Instruction:
     return instruction_of("small_math", doc)
 
 
+def question(doc: dict[str, Any]) -> str:
+    """Return the question alone."""
+    return doc["question"]
+
+
 def gold(doc: dict[str, Any]) -> str:
     """Return the worked answer, as a model would write it after the prompt."""
     return f" {doc['answer']}"

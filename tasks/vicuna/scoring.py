@@ -10,6 +10,7 @@ from harness.metrics.rouge import score_responses
 DATA = DataFile(
     path="dskd_format/vicuna/valid.jsonl",
     sha256="04f5fabc7e2660a778ef86f7d2779f69a8f108b892074517566b7d714a269c3a",
+    size=131846,
 )
 
 

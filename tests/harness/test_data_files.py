@@ -75,15 +75,113 @@ def test_the_hub_is_asked_only_when_the_user_says_so_and_its_rows_are_checked(fo
 
     monkeypatch.setattr(datasets, "load_dataset", load_dataset)
     fields = ("question", "answer")
-    data = DataFile(
-        "set/test.jsonl", SHA256, hub=HubRows("someone/set", "test", fields, rows_digest(ROWS, fields), "main")
-    )
+    hub = HubRows("someone/set", "test", fields, rows_digest(ROWS, fields), "main", revision="abc")
+    data = DataFile("set/test.jsonl", SHA256, hub=hub)
     with pytest.raises(InputError):
         data.rows()
     assert not asked
     monkeypatch.setenv("HARNESS_HUB", "1")
     assert data.rows() == ROWS
-    assert asked == [(("someone/set", "main"), {"data_files": None, "split": "test"})]
+    assert asked == [(("someone/set", "main"), {"data_files": None, "split": "test", "revision": "abc"})]
     other = DataFile("set/test.jsonl", SHA256, hub=HubRows("someone/set", "test", fields, "0" * 64))
     with pytest.raises(InputError, match="its rows have the sha256"):
         other.rows()
+
+
+FIELDS = ("question", "answer")
+
+
+@pytest.fixture
+def repository(tmp_path):
+    """A folder as a data set's repository on the hub is laid out: one file, and a configuration with a Parquet file."""
+    import datasets
+
+    folder = tmp_path / "repository"
+    folder.mkdir()
+    (folder / "test.jsonl").write_bytes(CONTENT)
+    datasets.Dataset.from_list(ROWS).to_parquet(folder / "main.parquet")
+    (folder / "README.md").write_text(
+        "---\nconfigs:\n- config_name: main\n  data_files:\n  - split: test\n    path: main.parquet\n---\n"
+    )
+    return folder
+
+
+@pytest.mark.parametrize("by", ["file", "configuration"])
+def test_pulled_rows_are_written_and_right_though_their_bytes_are_others(folder, repository, by):
+    source = (
+        {"split": "train", "data_file": "test.jsonl"} if by == "file" else {"split": "test", "configuration": "main"}
+    )
+    hub = HubRows(str(repository), fields=FIELDS, rows_sha256=rows_digest(ROWS, FIELDS), **source)
+    data = DataFile("deep/set/test.jsonl", "0" * 64, hub=hub, size=1)
+    assert data.check().status == "absent"
+    assert data.pull() == folder / "deep/set/test.jsonl"
+    assert (data.check().status, data.check().by) == ("right", "rows")
+    assert data.rows() == ROWS
+    assert [path.name for path in (folder / "deep/set").iterdir()] == ["test.jsonl"]  # nothing half-written beside it
+    assert data.pull() is None
+
+
+def test_rows_that_are_others_are_not_written_and_a_wrong_file_in_the_place_is_left(folder, repository):
+    hub = HubRows(str(repository), "train", FIELDS, "0" * 64, data_file="test.jsonl")
+    data = DataFile("set/new.jsonl", SHA256, hub=hub)
+    with pytest.raises(InputError, match="its rows have the sha256"):
+        data.pull()
+    assert not list((folder / "set").iterdir())
+    (folder / "set/new.jsonl").write_bytes(b"{}\n")
+    with pytest.raises(InputError, match=r"new\.jsonl: is in the way and wrong"):
+        data.pull()
+    assert (folder / "set/new.jsonl").read_bytes() == b"{}\n"
+
+
+def test_a_column_that_the_hub_lacks_is_named(folder, repository):
+    data = DataFile(
+        "set/x.jsonl", SHA256, hub=HubRows(str(repository), "train", ("topic",), "0" * 64, None, "test.jsonl")
+    )
+    with pytest.raises(InputError, match="has no column 'topic'"):
+        data.pull()
+
+
+def test_a_hub_that_cannot_be_reached_is_one_line(folder, monkeypatch):
+    import huggingface_hub.constants
+
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    data = DataFile("set/x.jsonl", SHA256, hub=HubRows("someone/no-such-set", "test", FIELDS, "0" * 64))
+    with pytest.raises(InputError, match=r"^hub data set someone/no-such-set: .*check the connection[^\n]*$"):
+        data.pull()
+
+
+def test_what_only_a_package_has_and_what_nobody_has_is_not_pulled(folder):
+    with pytest.raises(InputError, match="install the package no_such_package"):
+        DataFile("set/x.jsonl", SHA256, package=("no_such_package", "x")).pull()
+    with pytest.raises(InputError, match="no source on the hub is known"):
+        DataFile("set/x.jsonl", SHA256).pull()
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "reason"),
+    [
+        ("cut in a line", CONTENT[:-5], "cut: the file ends in the middle of line 2"),
+        ("cut in a letter", CONTENT[: CONTENT.index("é".encode()) + 1], "cut: the file ends in the middle of line 1"),
+        ("cut after a line", CONTENT[: CONTENT.index(b"\n") + 1], "cut at the end of a line: 42 of 79 bytes"),
+        ("longer", CONTENT + b"{}\n", "another file: 82 bytes, not 79"),
+        ("empty", b"", "the file is empty"),
+        ("a page of a server", b"<html>\n</html>\n", "not JSON: line 1"),
+        ("a list", b"[1]\n", "line 1 is no JSON object"),
+    ],
+)
+def test_what_is_wrong_with_a_file_is_told(folder, name, content, reason):
+    (folder / "set/test.jsonl").write_bytes(content)
+    data = DataFile("set/test.jsonl", SHA256, size=len(CONTENT))
+    assert data.check().status == "wrong"
+    assert reason in data.check().reason
+    with pytest.raises(InputError, match=reason):
+        data.rows()
+
+
+def test_a_cut_gzip_file_is_told_from_one_that_is_none(folder):
+    whole = gzip.compress(CONTENT * 50)
+    data = DataFile("set/test.jsonl.gz", hashlib.sha256(whole).hexdigest())
+    (folder / "set/test.jsonl.gz").write_bytes(whole[:-20])
+    assert data.check().reason == "cut: the gzip file ends too early"
+    (folder / "set/test.jsonl.gz").write_bytes(CONTENT)
+    assert "no gzip file" in data.check().reason

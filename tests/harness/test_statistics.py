@@ -2,6 +2,7 @@
 
 import itertools
 import math
+from fractions import Fraction
 
 import numpy as np
 import pytest
@@ -69,6 +70,14 @@ def test_pass_at_k_is_the_share_of_all_choices_of_k_samples_with_a_right_one(n, 
 
 def test_pass_at_k_is_exact_for_many_samples():
     assert pass_at_k(200, 3, 100) == pytest.approx(1 - math.comb(197, 100) / math.comb(200, 100))
+
+
+def test_pass_at_k_is_the_closed_form():
+    for n, k in itertools.product((1, 2, 7, 10, 20, 100, 200), (1, 2, 10, 100)):
+        for correct in {0, 1, 2, n // 2, n - 1, n} if k <= n else ():
+            if correct <= n:
+                closed = 1 - Fraction(math.comb(n - correct, k), math.comb(n, k))
+                assert pass_at_k(n, correct, k) == pytest.approx(float(closed), abs=1e-12), (n, correct, k)
 
 
 def test_pass_at_k_is_unknown_with_fewer_than_k_samples():

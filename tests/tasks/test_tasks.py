@@ -21,13 +21,16 @@ SIZES = {
     "vicuna": 80,
     "sinst": 1694,
     "gsm8k": 1319,
+    "gsm8k_5shot": 1319,
+    "gsm8k_cot_8shot": 1319,
     "humaneval": 164,
     "mbpp": 500,
     "small_instruct": None,
     "small_math": None,
     "small_code": None,
 }
-REAL = ("dolly", "selfinst", "vicuna", "sinst", "gsm8k", "mbpp")
+REAL = ("dolly", "selfinst", "vicuna", "sinst", "gsm8k", "gsm8k_5shot", "gsm8k_cot_8shot", "mbpp")
+UNPINNED = ("math500", "uinst")  # their data is not here; test_unpinned.py has their tests
 # Gold answers that cannot score 100, with the reason in the card: Rouge-L counts no letter of them.
 NOT_ALL_RIGHT = {("selfinst", "rouge_l"): {"147"}}
 # This one takes longer than the limit, unless the machine is fast.
@@ -43,7 +46,7 @@ def task(request, monkeypatch):
 
 
 def test_all_tasks_are_found_and_others_are_refused():
-    assert tasks.names() == sorted(SIZES)
+    assert tasks.names() == sorted([*SIZES, *UNPINNED])
     with pytest.raises(InputError, match="unknown task 'mmlu': known are dolly, gsm8k"):
         tasks.load("mmlu")
 
@@ -96,11 +99,11 @@ def test_every_task_has_a_card_that_names_its_version_source_and_protocol():
         assert f"{task.max_new_tokens} new tokens" in card
 
 
-def test_real_cards_name_the_hash_that_the_code_checks():
+def test_real_cards_name_the_hashes_that_the_code_checks():
     for name in (*REAL, "humaneval"):
-        folder = tasks.load(name).folder
-        (digest,) = [word for word in (folder / "README.md").read_text().split("`") if len(word) == 64]
-        assert digest in (folder / "scoring.py").read_text()
+        task = tasks.load(name)
+        digests = [word for word in (task.folder / "README.md").read_text().split("`") if len(word) == 64]
+        assert digests == [data.sha256 for data in task.data_files]
 
 
 def test_generated_code_runs_only_with_permission():
@@ -204,3 +207,11 @@ def test_an_mbpp_solution_in_a_chat_model_s_block_is_taken_out_and_run(real_data
     outputs = [f"Here it is:\n```python\n{task.gold(doc)}\n```" for doc in docs[:3]]
     scores = task.score_many(docs, [*outputs, "class Node: pass", "import sys\nsys.exit(0)"], allow_code_execution=True)
     assert [score.outcome for score in scores] == ["passed", "passed", "passed", "exception", "failed"]
+
+
+def test_documents_read_from_one_folder_are_not_those_of_another(real_data, monkeypatch):
+    monkeypatch.setenv("HARNESS_DATA", str(real_data))
+    assert tasks.load("gsm8k").docs(1)
+    monkeypatch.delenv("HARNESS_DATA")
+    with pytest.raises(InputError, match="HARNESS_DATA is not set"):
+        tasks.load("gsm8k").docs(1)

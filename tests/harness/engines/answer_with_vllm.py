@@ -10,6 +10,7 @@ from lm_eval.api.instance import Instance
 from requests_of_tests import PROMPTS, STOP
 
 from harness.engines import create_engine
+from harness.engines.base import Sampling
 
 looked_up = []
 look_up = socket.getaddrinfo
@@ -44,6 +45,7 @@ for argument in sys.argv[1:]:
         "free": ask(engine, ()),
         "sampled": ask(engine, (), **sampled),
         "sampled_again": ask(engine, (), **sampled),
+        "ids": [(ids, completion.ids) for ids, completion, _ in engine.answer(PROMPTS, Sampling(max_new_tokens=24))],
     }
     engine.close()
     if name == "llama":  # another batch size and order, and the engine that masks n-grams

@@ -1,5 +1,7 @@
 """Rouge-L and exact match against slow references and the rules of the specification."""
 
+import itertools
+import json
 import random
 import re
 
@@ -58,6 +60,45 @@ def test_rouge_l_is_the_f_measure_of_the_longest_common_subsequence_of_stems():
     for _ in range(200):
         reference, response = (" ".join(draw.choices(words, k=draw.randint(0, 12))) for _ in range(2))
         assert rouge_l(reference, response) == pytest.approx(slow_rouge_l(reference, response))
+
+
+def pairs(real_data):
+    """10,000 pairs: 9,800 of random words, and real answers against their own references and other rows'."""
+    words = [
+        "the",
+        "cats",
+        "were",
+        "running",
+        "3",
+        "a",
+        "house,",
+        "houses",
+        "x-ray",
+        "naïve",
+        "北京",
+        "It's",
+        "AND",
+        "...",
+    ]
+    draw = random.Random(3)
+    found = [tuple(" ".join(draw.choices(words, k=draw.randint(0, 9))) for _ in range(2)) for _ in range(9800)]
+    rows = [json.loads(line) for line in (real_data / "dskd_format/dolly/valid.jsonl").read_text().splitlines()[:101]]
+    answers = [row["output"] if isinstance(row["output"], str) else row["output"][0] for row in rows]
+    for one, other in itertools.pairwise(answers):
+        found += [(one, other[:200]), (one, one[len(one) // 3 :])]
+    return found
+
+
+def test_rouge_l_of_ten_thousand_pairs_is_rouge_score_s_to_the_last_digit(real_data):
+    from rouge_score.rouge_scorer import RougeScorer
+
+    scorer = RougeScorer(["rougeL"], use_stemmer=True)
+    compared = pairs(real_data)
+    expected = [100.0 * scorer.score(target, prediction)["rougeL"].fmeasure for target, prediction in compared]
+    ours = [score_response([reference], response, []).scores["rouge_l"] for reference, response in compared]
+    assert len(ours) == 10_000
+    assert ours == expected
+    assert len(set(ours)) > 200  # and they are no few values
 
 
 def test_texts_without_ascii_letters_score_zero():

@@ -1,0 +1,47 @@
+"""`harness baseline`: what regression checks compare with."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+EPILOG = """\b
+Examples:
+  harness baseline update runs/regression --baseline baseline.json --reason "first baseline"
+  harness baseline update runs/regression --baseline baseline.json --reason "AdamW's epsilon as in the paper"
+
+\b
+Commit the file: its diff shows which items changed. `harness check` compares a run with it (docs/regression.md)."""
+
+
+@click.group("baseline", epilog=EPILOG)
+def command() -> None:
+    """Make and update the file of scores that `harness check` compares a run with."""
+
+
+@command.command("update", epilog=EPILOG)
+@click.argument("run", type=click.Path(path_type=Path))
+@click.option(
+    "--baseline", "path", required=True, type=click.Path(path_type=Path), metavar="FILE", help="The file to write."
+)
+@click.option("--reason", required=True, metavar="TEXT", help="Why it changes; kept in the file.")
+def update(run: Path, path: Path, reason: str) -> None:
+    """Write the scores of RUN, a run's folder, as the new baseline, and print what that changes.
+
+    A run that lacks records, or in which some failed, is no baseline.
+    """
+    from harness.baseline import changes, make_baseline, read_baseline, read_run, write_baseline
+    from harness.store import require_writable
+
+    require_writable(path.parent, f"--baseline {path}")
+    before = read_baseline(path) if path.exists() else None
+    after = make_baseline(run, read_run(run), reason)
+    lines = changes(before, after)
+    if before is not None and not lines:
+        click.echo(f"{path}: nothing changed, so it stays as it is", err=True)
+        return
+    write_baseline(path, after)
+    for line in lines:
+        click.echo(line)
+    click.echo(f"{path}: written; commit it", err=True)

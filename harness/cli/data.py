@@ -1,0 +1,179 @@
+"""`harness data`: the data files of tasks, and what they share with training data."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from dskd.errors import InputError
+
+if TYPE_CHECKING:
+    from harness.data_files import DataFile
+    from harness.tasks import Task
+
+EPILOG = """\b
+Examples:
+  harness data verify
+  harness data verify gsm8k dolly --json
+  harness data pull gsm8k
+  harness data overlap --train dolly/train.jsonl --task dolly
+  harness data overlap --train gsm8k/train.jsonl --prompt "Question: {question}" --output "{answer}" --task gsm8k --json
+
+\b
+The files lie in the folder that HARNESS_DATA names (docs/data.md)."""
+
+
+@click.group("data", epilog=EPILOG)
+def command() -> None:
+    """Check and fetch the data files of tasks, and compare them with training data."""
+
+
+@command.command("verify", epilog=EPILOG)
+@click.argument("names", nargs=-1, metavar="[TASK]...")
+@click.option("--all-present", is_flag=True, help="Absent files count as mistakes too, not only those of tasks named.")
+@click.option("--json", "as_json", is_flag=True, help="Print a JSON list instead of a table.")
+def verify(names: tuple[str, ...], all_present: bool, as_json: bool) -> None:
+    """Check the data files of tasks, of all unless named: is each there, and the one that the task was made with?
+
+    Exits with 2 for a wrong file, and for an absent one of a task that was named or with --all-present. Nothing is fetched.
+    """
+    chosen = _tasks(names)
+    rows = [row for task in chosen for row in _rows(task)]
+    if as_json:
+        click.echo(json.dumps(rows, indent=2, ensure_ascii=False))
+    else:
+        from harness.cli.output import print_table
+
+        shown = ["task", "status", "checked by", "bytes", "sha256", "path", "hub"]
+        print_table(shown, ([_text(row[name.replace(" ", "_")]) for name in shown] for row in rows))
+    bad = [row for row in rows if row["status"] == "wrong"]
+    if names or all_present:
+        bad += [row for row in rows if row["status"] == "absent"]
+    if bad:
+        told = "; ".join(f"{row['path']} ({row['task']}): {row['reason'] or 'no such file'}" for row in bad)
+        raise InputError(f"{told}; fix: put the original file there, or see `harness data pull --help`")
+
+
+@command.command("pull", epilog=EPILOG)
+@click.argument("names", nargs=-1, metavar="[TASK]...")
+@click.option("--all", "everything", is_flag=True, help="Every task whose rows are on the hub.")
+def pull(names: tuple[str, ...], everything: bool) -> None:
+    """Fetch the rows of tasks from the hub into the folder that HARNESS_DATA names; what is there and right stays.
+
+    The rows are checked before the file is put in its place. Only this command and HARNESS_HUB=1 ever ask the hub.
+    """
+    if bool(names) == everything:
+        raise InputError("name tasks, or give --all; `harness data verify` shows what is here")
+    files = [(task, data) for task in _tasks(names) for data in _files(task)]
+    for task, data in files:
+        if data is None or (everything and data.hub is None):
+            reason = "its items are generated" if data is None else "no source on the hub is known (docs/data.md)"
+            if everything and data is not None and data.check().status == "right":
+                reason = "here already"
+            click.echo(f"{task.name}: nothing to fetch, {reason}", err=True)
+            continue
+        path = data.pull()
+        click.echo(f"{task.name}: {'here already' if path is None else path}", err=path is None)
+
+
+@command.command("overlap", epilog=EPILOG)
+@click.option(
+    "--train", required=True, type=click.Path(path_type=Path), metavar="FILE", help="The training set, JSON lines."
+)
+@click.option(
+    "--task", "names", required=True, multiple=True, metavar="TASK", help="Whose test items to look for; repeatable."
+)
+@click.option("--prompt", metavar="TEMPLATE", help="What a prompt is made of, where no column is called that.")
+@click.option("--instruction", metavar="TEMPLATE", help="Instead of --prompt, for models with a template.")
+@click.option("--input", metavar="TEMPLATE", help="What goes with --instruction.")
+@click.option("--output", metavar="TEMPLATE", help="What an output is made of, where no column is called that.")
+@click.option("--limit", type=click.IntRange(min=1), metavar="N", help="Read the first N examples.")
+@click.option("--n", "n", type=click.IntRange(min=1), default=13, show_default=True, help="Words in a row.")
+@click.option(
+    "--json", "as_json", is_flag=True, help="Print a JSON list, with the ids that were found, instead of a table."
+)
+def overlap(
+    train: Path, names: tuple[str, ...], limit: int | None, n: int, as_json: bool, **columns: str | None
+) -> None:
+    """Look for the test items of tasks in a training set: whole questions, and N words in a row (docs/data.md)."""
+    from harness.overlap import items_of, look_for, training_examples
+
+    made_of = _columns(train, columns)
+    docs = {task.name: task.docs() for task in _tasks(names)}
+    items = {task.name: items_of(task, docs[task.name]) for task in _tasks(names)}
+    found = look_for(items, training_examples(train, made_of, limit), n)
+    kinds = ("exact", "exact_with_answer", "ngram")
+    rows = [
+        {"task": name, "items": each.items, "examples": each.examples, "n": n, "short": each.short}
+        | {kind: len(getattr(each, kind)) for kind in kinds}
+        | {"ids": {kind: [docs[name][place]["id"] for place in sorted(getattr(each, kind))] for kind in kinds}}
+        for name, each in found.items()
+    ]
+    if as_json:
+        click.echo(json.dumps(rows, indent=2, ensure_ascii=False))
+        return
+    from harness.cli.output import print_table
+
+    header = ["task", "items", "examples", "question", "question and answer", f"{n} words in a row", f"under {n} words"]
+    shown = ("task", "items", "examples", *kinds, "short")
+    print_table(header, ([_text(row[name]) for name in shown] for row in rows))
+
+
+def _columns(train: Path, given: dict[str, str | None]) -> dict[str, str] | None:
+    """What the keys of an example are made of, with a matrix's rules."""
+    from pydantic import ValidationError
+
+    from harness.matrix import FileData
+
+    try:
+        return FileData.model_validate({"file": str(train), **given}).columns
+    except ValidationError as error:
+        first = error.errors()[0]
+        option = "".join(f"--{name}: " for name in first["loc"])
+        raise InputError(f"{option}{first['msg'].removeprefix('Value error, ')}; correct it") from None
+
+
+def _tasks(names: Sequence[str]) -> list[Task]:
+    from harness import tasks
+
+    return [tasks.load(name) for name in names or tasks.names()]
+
+
+def _rows(task: Task) -> list[dict[str, Any]]:
+    """What `verify --json` says of one task, a row a file; its keys are part of the interface."""
+    if not task.data_files:
+        empty = ("checked_by", "path", "bytes", "expected_bytes", "sha256", "expected_sha256", "hub", "reason")
+        return [{"task": task.name, "status": "generated", **dict.fromkeys(empty)}]
+    return [_row(task.name, data) for data in task.data_files]
+
+
+def _row(name: str, data: DataFile) -> dict[str, Any]:
+    check = data.check()
+    hub = data.hub
+    return {
+        "task": name,
+        "status": "present" if check.status == "right" else check.status,
+        "checked_by": check.by,
+        "path": check.path,
+        "bytes": check.size,
+        "expected_bytes": data.size,
+        "sha256": check.sha256,
+        "expected_sha256": data.sha256,
+        "hub": hub and f"{hub.repository}, {f'revision {hub.revision}' if hub.revision else 'revision not pinned'}",
+        "reason": check.reason,
+    }
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, int):
+        return f"{value:,}"
+    return "–" if value is None else str(value)
+
+
+def _files(task: Task) -> list[DataFile | None]:
+    """A task's data files; None for one whose items are generated."""
+    return [*task.data_files] or [None]

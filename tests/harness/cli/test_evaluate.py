@@ -1,0 +1,121 @@
+"""`harness evaluate` as a user calls it: a model folder in, scores, answers and records out."""
+
+import json
+
+import pytest
+from click.testing import CliRunner
+
+from harness import tasks
+from harness.cli import main
+from harness.records import read_record
+from harness.scoring import summarise
+from harness.smallworld.tokenizers import write_byte_level
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    import torch
+    from transformers import GPT2Config, GPT2LMHeadModel
+
+    from dskd.models import load_tokenizer
+
+    folder = tmp_path_factory.mktemp("models") / "tiny_model"
+    folder.mkdir()
+    write_byte_level(folder, ["Question: how many apples? Answer: 42"] * 3)
+    tokenizer = load_tokenizer(folder)
+    torch.manual_seed(0)
+    config = GPT2Config(
+        vocab_size=len(tokenizer),
+        n_embd=32,
+        n_layer=1,
+        n_head=1,
+        n_positions=512,
+        bos_token_id=tokenizer.eos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+    )
+    GPT2LMHeadModel(config).save_pretrained(folder)
+    return folder
+
+
+def evaluate(model, output, *arguments):
+    command = ["evaluate", "--model", model, "--engine", "transformers", "--max-new-tokens", 4, "--output-dir", output]
+    return CliRunner().invoke(main, [*map(str, command), *map(str, arguments)])
+
+
+@pytest.fixture(scope="module")
+def evaluated(model, tmp_path_factory):
+    output = tmp_path_factory.mktemp("run")
+    return output, evaluate(model, output, "--task", "small_math", "--task", "small_instruct", "--limit", 5, "--json")
+
+
+def test_each_task_has_its_scores_samples_and_record(evaluated):
+    output, result = evaluated
+    assert result.exit_code == 0, result.output
+    printed = json.loads(result.stdout)
+    assert printed["model"] == "tiny-model"
+    assert [each["task"] for each in printed["results"]] == ["small_math", "small_instruct"]
+    for each in printed["results"]:
+        folder = output / "cells" / "tiny-model" / "teacher" / "eval" / f"{each['task']}@v{each['version']}"
+        assert each["folder"] == str(folder)
+        samples = [json.loads(line) for line in (folder / "samples.jsonl").read_text().splitlines()]
+        assert [sample["id"] for sample in samples] == [doc["id"] for doc in tasks.load(each["task"]).docs(5)]
+        summary = summarise(tasks.load(each["task"]), samples)
+        assert each["n"] == summary["n"]
+        assert each["generated_tokens"] == sum(sample["generated_tokens"] for sample in samples) > 0
+        assert {name: metric["value"] for name, metric in each["metrics"].items()} == {
+            name: metric["value"] for name, metric in summary["metrics"].items()
+        }
+        record = read_record(folder / "result.json")
+        assert (record.cell.teacher, record.cell.student, record.cell.task) == ("tiny-model", None, each["task"])
+        assert record.environment.engine == each["engine"] == "transformers"
+
+
+def test_the_same_again_finds_it_done_and_another_task_joins(model, evaluated):
+    output, first = evaluated
+    again = evaluate(model, output, "--task", "small_math", "--task", "small_instruct", "--limit", 5, "--json")
+    assert again.exit_code == 0
+    assert again.stdout == first.stdout
+    assert again.stderr == ""  # no job was started
+    table = evaluate(model, output, "--task", "small_math", "--limit", 5)
+    assert table.exit_code == 0
+    assert table.stdout.splitlines()[1].split()[:2] == ["small_math", "numeric"]
+    board = CliRunner().invoke(main, ["leaderboard", "--results", str(output)])
+    assert board.exit_code == 0
+    assert "tiny-model" in board.stdout
+
+
+def test_another_evaluation_of_that_name_is_refused_and_nothing_is_lost(model, evaluated):
+    output, _ = evaluated
+    record = output / "cells" / "tiny-model" / "teacher" / "eval" / "small_math@v1" / "result.json"
+    before = record.read_bytes()
+    result = evaluate(model, output, "--task", "small_math", "--limit", 6)
+    assert result.exit_code == 2
+    assert "small_math@v1: holds another evaluation (limit: 5 -> 6); give another --name" in result.stderr
+    assert result.stderr.count("\n") == 1
+    assert record.read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--task", "mmlu"], "unknown task 'mmlu'"),
+        (["--task", "small_math", "--engine", "vlm"], "--engine vlm: no such engine; did you mean 'vllm'?"),
+        (["--task", "small_math", "--model", "/nowhere"], "--model /nowhere: no folder '/nowhere'"),
+        (["--task", "small_math", "--name", "a b"], "--name a b: is no name"),
+        (["--task", "small_math", "--system", "Be brief."], "--system goes with --template chat"),
+        (["--task", "small_math", "--template", "chat"], "no chat template"),
+        (["--task", "small_code"], "pass --allow-code-execution"),
+    ],
+)
+def test_what_is_wrong_is_one_line_and_nothing_is_written(model, tmp_path, arguments, message):
+    result = evaluate(model, tmp_path / "run", *arguments)
+    assert result.exit_code == 2, result.output
+    assert message in result.stderr
+    assert result.stderr.count("\n") == 1
+    assert not (tmp_path / "run").exists()
+
+
+def test_help_shows_examples():
+    result = CliRunner().invoke(main, ["evaluate", "--help"])
+    assert result.exit_code == 0
+    assert "harness evaluate --model models/student --task gsm8k --task dolly" in result.stdout
