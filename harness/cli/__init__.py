@@ -23,7 +23,6 @@ COMMANDS = {
     "report": "Write a run as one HTML page: tables, plots, answers side by side.",
     "check": "Compare a run with a baseline; exit code 1 where it got worse.",
     "baseline": "Make or update the baseline that runs are checked against.",
-    "report": "Write a run as one HTML page: tables, plots, answers side by side.",
     "practice": "Write a pair of small models and data to try everything with.",
     "list": "List tasks, methods, models, matrices or protocols.",
     "show": "Show one cell: what it is, how it stands, its scores and paths.",
