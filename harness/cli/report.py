@@ -58,6 +58,8 @@ def command(runs: tuple[Path, ...], more: tuple[Path, ...], output: Path, anchor
     require_writable(target.parent, f"--output {output}")
     document, samples = make_document(roots, anchor=anchor, most_answers=max_answers)
     write_text_atomic(target, render(document, samples))
-    for problem in [*document["problems"], *document["missing"]]:
+    for problem in document["problems"]:
         click.echo(f"problem: {problem}", err=True)
+    if document["missing"]:
+        click.echo(f"problem: {len(document['missing'])} records of the run are missing; the page lists them", err=True)
     click.echo(output)
