@@ -193,6 +193,11 @@ class Artifacts:
         path = world.path / "train" / f"{source.small_world}.jsonl"
         return Artifact(path, parts, world.needs), {"columns": None, "limit": source.limit}
 
+    def training_file(self, name: str) -> dict[str, Any]:
+        """Where a training set of the matrix lies, and how it is read."""
+        examples, arguments = self._examples(name)
+        return {"data": name, "path": str(examples.path), **arguments}
+
     def answers(
         self,
         data: str,

@@ -16,6 +16,7 @@ from harness.matrix import Cell, Matrix, SignalSettings
 from harness.prompt_contract import check_prompts
 from harness.records import RecordCell
 from harness.store import eval_folder, train_folder
+from harness.training_data import training_data
 from harness.vocabulary_contract import check_pair
 
 Graph = dict[str, Node]
@@ -290,9 +291,22 @@ class GraphBuilder:
                 "max_batch_size": settings.max_batch_size,
                 "seed": settings.seed,
                 "allow_code_execution": self.allow_code_execution,
+                "training_data": self._training_data(cell),
             },
         )
         self.artifacts.add(Node(spec, model.needs))
+
+    def _training_data(self, cell: Cell) -> list[dict[str, Any]]:
+        """What the models of a cell learned from, to be compared with test items."""
+        import dskd.methods
+
+        if cell.student is None:
+            return training_data(self.artifacts, cell)
+        method = dskd.methods.get(self.matrix.method_of(cell.method))
+        from_answers = method.labels == "teacher"
+        options = method.Options.model_validate(self.matrix.method_options(cell.method)).model_dump()
+        answers = self._answers(cell.teacher, options) if from_answers else None
+        return training_data(self.artifacts, cell, taught=method.needs_teacher or from_answers, answers=answers)
 
     def _world_parts(self) -> dict[str, Any]:
         from harness.smallworld.world import SMALL_WORLD_VERSION

@@ -137,6 +137,33 @@ class RecordTemplate(BaseModel):
     sha256: str
 
 
+class DataOverlap(BaseModel):
+    """How many of the test `items` stand in one training set of the model's or its teacher's (harness/overlap.py, docs/data.md).
+
+    `exact`: the whole question is that of one of its `examples`; `exact_with_answer`: and the answer is the same; `ngram`: `n`
+    words of the question stand in a row in an example, or all of them where it has fewer, as `short` of the items have. Where it
+    was not measured these are null, and `reason` says why; `data` is null where the training set is not known.
+    """
+
+    model_config = _STRICT
+    of: Literal["student", "teacher"]
+    data: Printable | None
+    items: int | None = None
+    examples: int | None = None
+    n: int | None = None
+    short: int | None = None
+    exact: int | None = None
+    exact_with_answer: int | None = None
+    ngram: int | None = None
+    reason: Printable | None = None
+
+    @model_validator(mode="after")
+    def _null_has_a_reason(self) -> DataOverlap:
+        if self.items is None and not self.reason:
+            raise ValueError("an overlap that was not measured needs a reason")
+        return self
+
+
 class Record(BaseModel):
     """`result.json` of one training or of one model on one task."""
 
@@ -152,6 +179,9 @@ class Record(BaseModel):
     environment: Environment
     error: str | None = None
     template: Annotated[RecordTemplate | None, Field(description="null: the task's own prompts, as they stand")] = None
+    overlap: Annotated[
+        list[DataOverlap] | None, Field(description="test items in training data; null: not looked for")
+    ] = None
 
     @model_validator(mode="after")
     def _consistent(self) -> Record:

@@ -38,7 +38,7 @@ def command(cell: str, results: Path | None, as_json: bool) -> None:
         return
     for part in described["parts"]:
         click.echo(f"{part['title']}: {part['state']}")
-        for name in ("error", "scores", "cost", "made_from", "identity", "folder"):
+        for name in ("error", "scores", "overlap", "cost", "made_from", "identity", "folder"):
             if part[name]:
                 click.echo(f"  {name.replace('_', ' ')}: {_text(part[name])}")
 
@@ -106,6 +106,7 @@ def describe(folder: Path, cell: str) -> dict[str, Any]:
                 }
                 if record
                 else {},
+                "overlap": [entry.model_dump(exclude_none=True) for entry in record.overlap or ()] if record else [],
                 "cost": record.cost.model_dump(exclude_none=True) if record else {},
                 "made_from": _made_from(manifest.identity.parts),
                 "identity": manifest.identity.hash,

@@ -13,7 +13,7 @@ from typing import Any
 
 from harness.environment import environment, peak_device_memory, peak_memory
 from harness.jobs.spec import JobSpec, OutputSpec
-from harness.records import Cost, Counts, MetricValue, Record, RecordTemplate
+from harness.records import Cost, Counts, DataOverlap, MetricValue, Record, RecordTemplate
 from harness.store import LOG, RESULT, SAMPLES, OutputFolder, Store, write_jsonl_atomic, write_text_atomic
 
 PROGRESS_DESCRIPTOR = "HARNESS_PROGRESS_FD"
@@ -90,6 +90,7 @@ class JobContext:
         samples: Sequence[Mapping[str, Any]] | None = None,
         engine: str | None = None,
         template: Mapping[str, Any] | None = None,
+        overlap: Sequence[DataOverlap] | None = None,
     ) -> None:
         """Declare one output complete: its samples and record are written, then the manifest says done."""
         folder = self.store.output(output.folder)
@@ -107,6 +108,7 @@ class JobContext:
                 cost=cost,
                 environment=environment(engine),
                 template=RecordTemplate.model_validate(template) if template else None,
+                overlap=None if overlap is None else list(overlap),
             )
             _write_record(folder, record)
         self._copy_log(folder)

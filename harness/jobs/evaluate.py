@@ -13,6 +13,7 @@ def run(job: JobContext) -> None:
     from harness import tasks
     from harness.answer_store import AnswerStore
     from harness.evaluation import EvaluationOptions, Progress, evaluate
+    from harness.jobs.overlap import overlaps
     from harness.scoring import summarise
 
     outputs = {str(output.cell.column): output for output in job.pending if output.cell is not None}
@@ -27,6 +28,7 @@ def run(job: JobContext) -> None:
     stores = {
         name: AnswerStore(job.store.output(output.folder).path / "answers.jsonl") for name, output in outputs.items()
     }
+    overlap = overlaps(job, outputs)
     runs = evaluate(
         Path(arguments["model"]),
         {name: EvaluationOptions(**arguments["tasks"][name]) for name in outputs},
@@ -51,5 +53,6 @@ def run(job: JobContext) -> None:
             samples=done.samples,
             engine=done.engine,
             template=done.template,
+            overlap=overlap[done.task],
         )
         stores[done.name].remove()

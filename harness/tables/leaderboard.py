@@ -12,6 +12,7 @@ from harness.matrix import TEACHER_METHOD
 from harness.protocols import GREEDY, column_title
 from harness.records import Record
 from harness.tables.aggregate import over_seeds
+from harness.tables.overlap_notes import overlap_notes
 
 SCHEMA_VERSION = 1
 
@@ -121,7 +122,7 @@ def make_leaderboard(records: Sequence[Record]) -> Leaderboard:
     trainings = [record for record in records if record.cell.task is None and record.status == "done"]
     for group in _grouped(trainings, lambda r: (r.cell.teacher, r.cell.student or "", r.cell.method)):
         board.costs.append(_costs(group))
-    board.notes = [*dropped, *_notes(board, newest), *_mixed_settings(newest)]
+    board.notes = [*dropped, *_notes(board, newest), *_mixed_settings(newest), *overlap_notes(newest)]
     return board
 
 
