@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from dskd.errors import InputError
 from harness.cli.options import sandbox_options
 
 EPILOG = """\b
@@ -20,6 +21,7 @@ Examples:
   harness score --task gsm8k --predictions answers.jsonl
   harness score --task dolly --predictions answers.jsonl --json > dolly.json
   harness score --task humaneval --predictions completions.jsonl --allow-code-execution --samples-out samples.jsonl
+  harness score --task humaneval --predictions of-a-chat-model.jsonl --answers chat --allow-code-execution
 
 \b
 A line of the file: {"id": "HumanEval/0", "output": "    return ..."}
@@ -42,6 +44,14 @@ The data of the real tasks is looked for in the folder that HARNESS_DATA names."
     metavar="FILE",
     help="Write a line per sample: its scores, what was extracted, and how it came out.",
 )
+@click.option(
+    "--answers",
+    type=click.Choice(["completion", "chat"]),
+    default="completion",
+    show_default=True,
+    help="completion: the text goes on from the task's own prompt, and the task's stop strings end it. chat: answers to an "
+    "instruction, as of a model with a template; nothing ends them, and code may stand in a fenced block.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of a table.")
 @sandbox_options
 @click.pass_context
@@ -50,6 +60,7 @@ def command(
     task_name: str,
     predictions: Path,
     samples_out: Path | None,
+    answers: str,
     as_json: bool,
     allow_code_execution: bool,
 ) -> None:
@@ -62,6 +73,10 @@ def command(
     from harness.store import UserFile
 
     task = tasks.load(task_name)
+    if answers == "chat":
+        if not task.has_instructions:
+            raise InputError(f"--answers chat: task {task.name} asks no chat models; fix: leave it out")
+        task = task.for_template()
     samples_file = UserFile("--samples-out", samples_out) if samples_out is not None else None
     with _progress(f"scoring {task.name}") as progress:
         samples, summary = score_predictions(
@@ -70,9 +85,9 @@ def command(
     if samples_file is not None:
         samples_file.write(samples)
     if as_json:
-        click.echo(json.dumps(_contract(task, summary), indent=2))
+        click.echo(json.dumps(_contract(task, answers, summary), indent=2))
     else:
-        _print_table(task, summary)
+        _print_table(task, answers, summary)
     if errors := summary["n"]["harness_error"]:
         click.echo(
             f"warning: {errors} samples could not be scored by the harness itself; --samples-out says why", err=True
@@ -80,17 +95,18 @@ def command(
         context.exit(1)
 
 
-def _contract(task: Any, summary: dict[str, Any]) -> dict[str, Any]:
+def _contract(task: Any, answers: str, summary: dict[str, Any]) -> dict[str, Any]:
     """Return what --json prints, which other programs read: its keys are part of the interface."""
     metrics = {
         name: {key: metric[key] for key in ("value", "stderr", "ci95", "n")}
         for name, metric in summary["metrics"].items()
     }
-    return {"task": task.name, "version": task.version, "metrics": metrics, "n": summary["n"]}
+    return {"task": task.name, "version": task.version, "answers": answers, "metrics": metrics, "n": summary["n"]}
 
 
-def _print_table(task: Any, summary: dict[str, Any]) -> None:
-    table = Table(title=f"{task.name}, version {task.version}", title_justify="left")
+def _print_table(task: Any, answers: str, summary: dict[str, Any]) -> None:
+    kind = ", answers of a chat model" if answers == "chat" else ""
+    table = Table(title=f"{task.name}, version {task.version}{kind}", title_justify="left")
     table.add_column("metric")
     for column in ("value", "95 % interval", "standard error", "n"):
         table.add_column(column, justify="right")

@@ -42,8 +42,8 @@ def test_json_has_exactly_the_keys_of_the_contract(answers):
     assert result.exit_code == 0
     summary = json.loads(result.stdout)
     total = len(tasks.load("small_math").docs())
-    assert list(summary) == ["task", "version", "metrics", "n"]
-    assert (summary["task"], summary["version"]) == ("small_math", "1")
+    assert list(summary) == ["task", "version", "answers", "metrics", "n"]
+    assert (summary["task"], summary["version"], summary["answers"]) == ("small_math", "1", "completion")
     assert list(summary["metrics"]) == ["numeric", "strict", "flexible"]
     numeric = summary["metrics"]["numeric"]
     assert list(numeric) == ["value", "stderr", "ci95", "n"]
