@@ -29,7 +29,7 @@ class Comparison:
 
     `mde80`: the smallest true difference that such a comparison finds (p < 0.05, two-sided) in 80 % of cases. `n_seeds`: those of
     the method with fewer. `n_excluded`: items that only one of the two has, or that lack a score in a seed; `n_prompts_differ`:
-    items left out because the two were asked differently.
+    items left out because the two were asked differently. `mean_a` and `mean_b` are over the shared items.
     """
 
     difference: float
@@ -42,6 +42,8 @@ class Comparison:
     mde80: float
     n_excluded: int = 0
     n_prompts_differ: int = 0
+    mean_a: float = 0.0
+    mean_b: float = 0.0
 
 
 def compare(
@@ -80,7 +82,20 @@ def compare(
         interval = bootstrap_interval(items, seed=seed, resamples=resamples)
     low, high = (min(100.0, max(-100.0, end)) for end in interval)
     seeds = min((len(rows) for rows in trained), default=1)
-    return Comparison(difference, (low, high), p_value, p_less, n, seeds, method, detectable, excluded, differ)
+    return Comparison(
+        difference,
+        (low, high),
+        p_value,
+        p_less,
+        n,
+        seeds,
+        method,
+        detectable,
+        excluded,
+        differ,
+        float(left.mean()),
+        float(right.mean()),
+    )
 
 
 def mean_difference(a: ItemScores, b: ItemScores, *, same_prompts: bool = True) -> float:

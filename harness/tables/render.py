@@ -149,6 +149,8 @@ def _legend(board: Leaderboard, costs: bool) -> str:
     parts = [_SCORES]
     if any(row.best for row in board.rows):
         parts.append(_RANKING)
+        if any(row.best and row.seeds == 1 for row in board.rows):
+            parts.append("One seed: what is told apart are these models, not yet the methods.")
     return " ".join([*parts, _COSTS] if costs else parts)
 
 
