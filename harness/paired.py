@@ -3,22 +3,12 @@
 One seed each: the question is whether these two *models* differ, over items like these. Several seeds: whether the *methods*
 differ, over further seeds and items; a seed's mean is one draw, however many items measured it.
 
-Scores are Y[s, i] = mean + seed[s] + item[i] + rest[s, i], seed and rest of each method by themselves, items shared. So
-
-    Var(difference) = seeds + items - rest, where
-    seeds = s²(seed means of a)/S_a + s²(seed means of b)/S_b
-    items = s²(item differences of the means over seeds)/n
-    rest  = s²(rest of a)/(S_a n) + s²(rest of b)/(S_b n)
-
-The first two both hold the rest, so it is taken out once (two-way analysis of variance). The quantile is Student's with the degrees
-of freedom of Welch and Satterthwaite: three seeds tell their spread badly, and a bootstrap over so few is too narrow
-(tests/benchmarks/statistics_coverage.py has the coverage of both). Seeds of the two methods are taken as independent; where equal
-numbers make them alike, the interval is wider than it need be.
+The error of several seeds is that of harness/nested.py. Seeds of the two methods are taken as independent; where equal numbers make
+them alike, the interval is wider than it need be.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -26,9 +16,9 @@ import numpy as np
 
 from dskd.errors import InputError
 from harness.item_scores import ItemScores, Kind
-from harness.statistics import CONFIDENCE, RESAMPLES, bootstrap_interval
+from harness.nested import spread
+from harness.statistics import RESAMPLES, bootstrap_interval
 
-POWER = 0.8
 # Sign flips at a time, so that large sets stay small in memory.
 _BLOCK = 4_000_000
 
@@ -39,7 +29,7 @@ class Comparison:
 
     `mde80`: the smallest true difference that such a comparison finds (p < 0.05, two-sided) in 80 % of cases. `n_seeds`: those of
     the method with fewer. `n_excluded`: items that only one of the two has, or that lack a score in a seed; `n_prompts_differ`:
-    items left out because the two were asked differently.
+    items left out because the two were asked differently. `mean_a` and `mean_b` are over the shared items.
     """
 
     difference: float
@@ -52,14 +42,18 @@ class Comparison:
     mde80: float
     n_excluded: int = 0
     n_prompts_differ: int = 0
+    mean_a: float = 0.0
+    mean_b: float = 0.0
 
 
-def compare(a: ItemScores, b: ItemScores, kind: Kind, *, seed: int = 0, same_prompts: bool = True) -> Comparison:
+def compare(
+    a: ItemScores, b: ItemScores, kind: Kind, *, seed: int = 0, same_prompts: bool = True, resamples: int = RESAMPLES
+) -> Comparison:
     """Compare two methods on the items that both were asked in the same words (unless `same_prompts` is false: by id alone).
 
     One seed each: McNemar's exact test and Agresti and Min's interval (binary); a sign-flip permutation test and the percentile
-    bootstrap (continuous). Several seeds on one side at least: Student's t over seeds and items. `seed` is that of the two random
-    procedures. InputError where fewer than two items can be compared.
+    bootstrap (continuous). Several seeds on one side at least: Student's t over seeds and items. `seed` and
+    `resamples` are those of the two random procedures. InputError where fewer than two items can be compared.
     """
     left, right, excluded, differ = _shared(a, b, same_prompts)
     n = left.shape[1]
@@ -71,24 +65,45 @@ def compare(a: ItemScores, b: ItemScores, kind: Kind, *, seed: int = 0, same_pro
     if kind == "binary" and not (np.isin(left, (0, 100)).all() and np.isin(right, (0, 100)).all()):
         kind = "continuous"  # means over several samples
     items = left.mean(axis=0) - right.mean(axis=0)
-    spread = _Spread.of(left, right, items, a.fixed, b.fixed, pseudo=kind == "binary")
+    trained = [rows for rows, fixed in ((left, a.fixed), (right, b.fixed)) if not fixed]
+    error = spread(items, trained, pseudo=kind == "binary")
     difference = float(items.mean())
-    if len(left) == len(right) == 1:
-        if kind == "binary":
-            p_value, p_less = mcnemar(items)
-            interval, method = spread.interval(difference), "McNemar's exact test; one seed"
-        else:
-            p_value, p_less = sign_flip(items, seed=seed)
-            interval, method = bootstrap_interval(items, seed=seed), "sign-flip permutation test; one seed"
+    detectable = error.detectable()
+    if len(left) > 1 or len(right) > 1:
+        method = f"t over seeds and items, {error.freedom:.1f} degrees of freedom"
+        (p_value, p_less), interval = error.p_values(difference), error.interval(difference)
+    elif kind == "binary":
+        method = "McNemar's exact test; one seed"
+        (p_value, p_less), interval = mcnemar(items), error.interval(difference)
+        detectable += 100 / n  # an exact test needs about one item more than the normal approximation
     else:
-        p_value, p_less = spread.p_values(difference)
-        interval, method = (
-            spread.interval(difference),
-            f"t over seeds and items, {spread.freedom:.1f} degrees of freedom",
-        )
+        method = "sign-flip permutation test; one seed"
+        p_value, p_less = sign_flip(items, seed=seed, flips=resamples - 1)
+        interval = bootstrap_interval(items, seed=seed, resamples=resamples)
     low, high = (min(100.0, max(-100.0, end)) for end in interval)
-    seeds = min(len(rows) for rows, fixed in ((left, a.fixed), (right, b.fixed)) if not fixed or a.fixed == b.fixed)
-    return Comparison(difference, (low, high), p_value, p_less, n, seeds, method, spread.detectable(), excluded, differ)
+    seeds = min((len(rows) for rows in trained), default=1)
+    return Comparison(
+        difference,
+        (low, high),
+        p_value,
+        p_less,
+        n,
+        seeds,
+        method,
+        detectable,
+        excluded,
+        differ,
+        float(left.mean()),
+        float(right.mean()),
+    )
+
+
+def mean_difference(a: ItemScores, b: ItemScores, *, same_prompts: bool = True) -> float:
+    """The difference alone, as `compare` gives it. InputError where nothing can be compared."""
+    left, right, _, _ = _shared(a, b, same_prompts)
+    if left.shape[1] == 0:
+        raise InputError("no items in common; fix: compare evaluations of the same task, version and template")
+    return float((left.mean(axis=0) - right.mean(axis=0)).mean())
 
 
 def mcnemar(items: np.ndarray) -> tuple[float, float]:
@@ -144,80 +159,6 @@ def holm(p_values: Sequence[float]) -> list[float]:
         floor = max(floor, min(1.0, (len(p_values) - rank) * p_values[place]))
         adjusted[place] = floor
     return adjusted
-
-
-@dataclass(frozen=True)
-class _Spread:
-    """Standard error of a difference, its degrees of freedom, and how far its centre is drawn to 0."""
-
-    error: float
-    freedom: float
-    shrink: float
-
-    @classmethod
-    def of(
-        cls,
-        left: np.ndarray,
-        right: np.ndarray,
-        items: np.ndarray,
-        left_fixed: bool,
-        right_fixed: bool,
-        *,
-        pseudo: bool,
-    ) -> _Spread:
-        """From two arrays [seeds, items] and the differences [items] of their means over seeds.
-
-        `pseudo`: two items more, half a win, half a loss and a tie (Agresti and Min 2005). It gives binary scores that agree
-        everywhere an interval of some width, and their interval its coverage.
-        """
-        n = items.size
-        added = 2 if pseudo else 0
-        squares = float((items**2).sum()) + (100.0**2 if pseudo else 0.0)
-        size = n + added
-        of_items = max(0.0, squares - float(items.sum()) ** 2 / size) / (size * (size if pseudo else size - 1))
-        seeds = [(rows, fixed) for rows, fixed in ((left, left_fixed), (right, right_fixed)) if not fixed]
-        several = [rows for rows, _ in seeds if len(rows) > 1]
-        variance, freedom = of_items, of_items**2 / (n - 1)
-        if several:
-            parts = [_seed_variance(rows) for rows in several]
-            # Where one method has a single seed, it is taken to spread as the other does.
-            alone = len(seeds) - len(several)
-            weights = [1 / count + alone for count, _, _ in parts]
-            of_seeds = sum(weight * means for weight, (_, means, _) in zip(weights, parts, strict=True))
-            rest = sum(weight * left_over / n for weight, (_, _, left_over) in zip(weights, parts, strict=True))
-            variance = max(of_seeds, of_items, of_seeds + of_items - rest)
-            freedom += sum(
-                (weight * means) ** 2 / (count - 1) for weight, (count, means, _) in zip(weights, parts, strict=True)
-            )
-        return cls(math.sqrt(variance), variance**2 / freedom if freedom > 0 else float(n - 1), n / size)
-
-    def interval(self, difference: float) -> tuple[float, float]:
-        from scipy.stats import t
-
-        half = float(t.ppf((1 + CONFIDENCE) / 2, self.freedom)) * self.error
-        return difference * self.shrink - half, difference * self.shrink + half
-
-    def p_values(self, difference: float) -> tuple[float, float]:
-        from scipy.stats import t
-
-        if self.error == 0:
-            return (1.0, 1.0) if difference == 0 else (0.0, float(difference > 0))
-        ratio = difference * self.shrink / self.error
-        return float(2 * t.sf(abs(ratio), self.freedom)), float(t.cdf(ratio, self.freedom))
-
-    def detectable(self) -> float:
-        """The difference that is found with the power asked for."""
-        from scipy.stats import t
-
-        return float(t.ppf((1 + CONFIDENCE) / 2, self.freedom) + t.ppf(POWER, self.freedom)) * self.error
-
-
-def _seed_variance(rows: np.ndarray) -> tuple[int, float, float]:
-    """Of values [seeds, items]: the seeds, the variance of their means, and that of what neither seed nor item explains."""
-    seeds, n = rows.shape
-    means = rows.mean(axis=1)
-    rest = rows - means[:, None] - rows.mean(axis=0) + rows.mean()
-    return seeds, float(means.var(ddof=1)), float((rest**2).sum()) / ((seeds - 1) * (n - 1))
 
 
 def _shared(a: ItemScores, b: ItemScores, same_prompts: bool) -> tuple[np.ndarray, np.ndarray, int, int]:

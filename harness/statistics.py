@@ -24,15 +24,20 @@ def mean_and_error(values: ArrayLike) -> tuple[float, float | None]:
     return float(array.mean()), error
 
 
-def wilson_interval(successes: int, n: int, confidence: float = CONFIDENCE) -> tuple[float, float]:
+def wilson_interval(
+    successes: float, n: float, confidence: float = CONFIDENCE, *, quantile: float | None = None
+) -> tuple[float, float]:
     """Return Wilson's score interval of a proportion, in 0..1 (Wilson 1927).
+
+    Counts need not be whole: dependent trials count as the fewer independent ones that have the same error, with the `quantile` of
+    Student's t in place of the normal one.
 
     Unlike the mean ± 1.96 standard errors it stays inside 0..1 and has a width at 0 of n and n of n.
     ValueError unless 0 <= successes <= n and n > 0.
     """
     if not 0 <= successes <= n or n == 0:
         raise ValueError(f"{successes} successes of {n}")
-    z = NormalDist().inv_cdf((1 + confidence) / 2)
+    z = NormalDist().inv_cdf((1 + confidence) / 2) if quantile is None else quantile
     share = successes / n
     scale = 1 + z * z / n
     centre = (share + z * z / (2 * n)) / scale

@@ -3,29 +3,34 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from dskd.errors import InputError
 
+if TYPE_CHECKING:
+    from harness.results import Results
+    from harness.tables.leaderboard import Leaderboard
+
 EPILOG = """\b
 Examples:
-  harness leaderboard --results runs/quick
-  harness leaderboard --results runs/quick --costs --format csv > scores.csv
-  harness leaderboard --results results/records --check
+  harness leaderboard runs/quick
+  harness leaderboard runs/quick --costs --format csv > scores.csv
+  harness leaderboard runs/quick --export results/quick
+  harness leaderboard results/quick --write
+  harness leaderboard results/quick --check
 
 \b
-The table is a function of the records (result.json files under DIR) alone."""
+The table is a function of the records alone: result.json and samples.jsonl under DIR, or what --export made of them."""
+
+# What --write puts beside exported records: the table in each of these forms.
+WRITTEN = {"README.md": "md", "leaderboard.csv": "csv", "leaderboard.tex": "tex", "leaderboard.json": "json"}
 
 
 @click.command("leaderboard", epilog=EPILOG)
-@click.option(
-    "--results",
-    required=True,
-    type=click.Path(path_type=Path),
-    metavar="DIR",
-    help="A run's folder, or one of several.",
-)
+@click.argument("folder", required=False, type=click.Path(path_type=Path), metavar="[DIR]")
+@click.option("--results", type=click.Path(path_type=Path), metavar="DIR", help="The same as DIR.")
 @click.option(
     "--format",
     "form",
@@ -37,29 +42,97 @@ The table is a function of the records (result.json files under DIR) alone."""
 @click.option(
     "--costs", is_flag=True, help="Also what the trainings took: their time, the teacher's, tokens/s, memory."
 )
-@click.option("--check", is_flag=True, help="Exit with 1 if a record is missing, broken, or of a failure.")
+@click.option("--published", is_flag=True, help="Also what papers report for these pairs, apart and never ranked.")
+@click.option(
+    "--export", type=click.Path(path_type=Path), metavar="FOLDER", help="Write the records in a form to commit."
+)
+@click.option("--write", is_flag=True, help="Write README.md, csv, tex and json beside exported records.")
+@click.option(
+    "--check",
+    is_flag=True,
+    help="Exit with 1 if a record is missing, broken or of a failure; of exported records, if what --write would write differs.",
+)
 @click.pass_context
-def command(context: click.Context, results: Path, form: str, costs: bool, check: bool) -> None:
-    """Print the table of the records in a folder."""
-    from harness.run_file import load_records, missing_records
+def command(
+    context: click.Context,
+    folder: Path | None,
+    results: Path | None,
+    form: str,
+    costs: bool,
+    published: bool,
+    export: Path | None,
+    write: bool,
+    check: bool,
+) -> None:
+    """Print the table of the records in a folder: that of a run, or one of several, or of exported records."""
+    from harness.committed import is_committed, write_committed
+    from harness.results import load_results
     from harness.tables.leaderboard import make_leaderboard
+    from harness.tables.published import published_text
     from harness.tables.render import FORMATS
 
-    if not results.is_dir():
-        raise InputError(f"--results {results}: no such folder; give the folder of a run")
-    records, problems = load_records(results)
-    failed = [
-        f"{record.cell.teacher} {record.cell.student or ''} {record.cell.method} {record.cell.column or 'training'}: failed: "
-        f"{record.error}"
-        for record in records
-        if record.status == "failed"
-    ]
-    if check:
-        problems += missing_records(results) + failed
-    if not records and not problems:
-        raise InputError(f"--results {results}: holds no records; give the folder of a run")
-    click.echo(FORMATS[form](make_leaderboard(records), costs), nl=False)
+    if (folder is None) == (results is None):
+        raise InputError("leaderboard: give one folder, as DIR or with --results")
+    root = folder or results
+    assert root is not None
+    if not root.is_dir():
+        raise InputError(f"--results {root}: no such folder; give the folder of a run")
+    if write and not is_committed(root):
+        raise InputError(f"--write: {root} holds no exported records; fix: --export FOLDER first, then --write there")
+    if published and form != "md":
+        raise InputError(f"--published: not in {form}; fix: --format md")
+    found = load_results(root)
+    if not found.records and not found.problems:
+        raise InputError(f"--results {root}: holds no records; give the folder of a run")
+    board = make_leaderboard(found.records, found.items)
+    if export is not None:
+        write_committed(found, export)
+        click.echo(f"{len(found.records)} records, {len(found.items)} with scores of items: {export}", err=True)
+    elif write:
+        from harness.store import write_text_atomic
+
+        for name, text in _files(board).items():
+            write_text_atomic(root / name, text)
+        click.echo(f"written: {', '.join(WRITTEN)} in {root}", err=True)
+    else:
+        click.echo(FORMATS[form](board, costs), nl=False)
+        if published:
+            click.echo("\n" + published_text(board), nl=False)
+    problems = [*found.problems, *(_check(root, found, board) if check else [])]
     for problem in problems:
         click.echo(f"problem: {problem}", err=True)
-    if check and problems:
+    if problems and (check or export is not None):
         context.exit(1)
+
+
+def _files(board: Leaderboard) -> dict[str, str]:
+    from harness.tables.render import FORMATS
+
+    return {name: FORMATS[form](board, True) for name, form in WRITTEN.items()}
+
+
+def _check(root: Path, found: Results, board: Leaderboard) -> list[str]:
+    from harness.committed import is_committed
+    from harness.run_file import missing_records
+
+    if is_committed(root):
+        return _differences(root, board)
+    failed = [record for record in found.records if record.status == "failed"]
+    return missing_records(root) + [
+        f"{r.cell.teacher} {r.cell.student or ''} {r.cell.method} {r.cell.column or 'training'}: failed: {r.error}"
+        for r in failed
+    ]
+
+
+def _differences(root: Path, board: Leaderboard) -> list[str]:
+    """The first line in which a committed file is not what the records give."""
+    for name, text in _files(board).items():
+        path = root / name
+        if not path.is_file():
+            return [f"{path}: is missing; fix: --write"]
+        there, expected = path.read_text(encoding="utf-8").splitlines(), text.splitlines()
+        for number in range(max(len(there), len(expected))):
+            lines = [each[number] if number < len(each) else "no line" for each in (there, expected)]
+            if lines[0] != lines[1]:
+                return [f"{path}:{number + 1}: {lines[0][:80]!r}, and the records give {lines[1][:80]!r}; fix: --write"]
+    return []

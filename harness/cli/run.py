@@ -130,15 +130,15 @@ def run_plan(
 
 
 def _print_results(plan: Plan) -> None:
-    from harness.run_file import load_records
+    from harness.results import load_results
     from harness.tables.leaderboard import make_leaderboard
     from harness.tables.render import markdown
 
-    records, _ = load_records(plan.root)
+    results = load_results(plan.root)
     names = {(pair.teacher, student) for pair in plan.matrix.pairs for student in (pair.student, None)}
-    records = [record for record in records if (record.cell.teacher, record.cell.student) in names]
+    records = [record for record in results.records if (record.cell.teacher, record.cell.student) in names]
     if records:
-        click.echo(markdown(make_leaderboard(records)))
+        click.echo(markdown(make_leaderboard(records, results.items)))
     click.echo(f"Records:  {plan.root}/cells/<cell>/eval/<task>@v<version>/result.json, samples.jsonl beside it")
     click.echo(f"Logs:     {plan.root}/cells/<cell>/{{train,eval/<task>@v<version>}}/log.txt")
     click.echo(f"Students: {plan.root}/cells/<teacher>__<student>/<method>/seed<k>/train/model")

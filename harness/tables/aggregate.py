@@ -6,6 +6,10 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
+from harness.item_scores import ItemScores
+from harness.nested import mean_interval
 from harness.records import MetricValue
 
 
@@ -19,8 +23,11 @@ class Figure:
     seeds: int
 
 
-def over_seeds(metrics: Sequence[MetricValue]) -> Figure:
-    """One metric of the same cell with different seeds. One seed keeps its own interval; several get a nested one."""
+def over_seeds(metrics: Sequence[MetricValue], scores: ItemScores | None = None) -> Figure:
+    """One metric of the same cell with different seeds. One seed keeps its own interval; several get a nested one.
+
+    With the scores of the items it is that of harness/nested.py; without them a wider one, from the seeds' own intervals.
+    """
     known = [metric for metric in metrics if metric.value is not None]
     values = [metric.value for metric in known if metric.value is not None]
     if not values:
@@ -29,11 +36,17 @@ def over_seeds(metrics: Sequence[MetricValue]) -> Figure:
         return Figure(values[0], None, known[0].ci95, 1)
     mean = math.fsum(values) / len(values)
     sd = math.sqrt(math.fsum((value - mean) ** 2 for value in values) / (len(values) - 1))
+    if scores is not None and len(scores.seeds) == len(values):
+        complete = scores.values[:, ~np.isnan(scores.values).any(axis=0)]
+        if complete.shape[1] == scores.values.shape[1] > 1:
+            return Figure(mean, sd, mean_interval(complete), len(values))
     return Figure(mean, sd, _nested_interval(mean, sd, known), len(values))
 
 
 def _nested_interval(mean: float, sd: float, metrics: Sequence[MetricValue]) -> tuple[float, float] | None:
     """Var = s²_seed/S + s²_item/n: the seeds differ, and all of them are measured on the same n items.
+
+    What neither seed nor item explains is in both, so this is too wide; only the scores of the items tell by how much.
 
     The part of the items is read from each seed's own interval, each side by itself, and not from its standard error: at 0 and
     100 that is zero, and Wilson's interval is not. The quantile is Student's with Welch and Satterthwaite's degrees of freedom,

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass, field, fields
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
 
 from dskd.errors import InputError
 from harness.identity import differences
+from harness.item_scores import Items, ItemScores, stack
 from harness.matrix import TEACHER_METHOD
 from harness.protocols import GREEDY, column_title
 from harness.records import Record
+from harness.results import key_of, protocol_of
 from harness.tables.aggregate import over_seeds
+from harness.tables.notes import mixed_settings, table_notes
 from harness.tables.overlap_notes import overlap_notes
+from harness.tables.ranking import rank
 
 SCHEMA_VERSION = 1
 
@@ -38,11 +42,31 @@ class Row:
     failed: int
     unscored: int  # seeds that were evaluated and have no score
     protocol: str = GREEDY.name  # its label: the name, and what differs from the preset
+    higher_is_better: bool = True
+    invalid_share: float | None = None  # per cent of all samples, as the next
+    truncated_share: float | None = None
+    best: bool = False
+    tied: bool | None = None  # with the best: not told from it on the same items; None: the best, or not compared
+    p_best: float | None = None  # of the difference from the best, adjusted over the methods
+    difference_best: float | None = None
+    gap_closed: float | None = None  # per cent of the way from sft to the teacher; None with a reason
+    gap_reason: str | None = None
 
     @property
     def column(self) -> str:
-        """What it stands under: scores of unequal protocols never share a column."""
+        """The task, and the decoding protocol where it is not greedy."""
         return column_title(self.task, self.protocol)
+
+
+@dataclass(frozen=True)
+class ColumnRow:
+    """What a column of a pair can tell: `mde80` is the median over its comparisons with the best, None where there are none."""
+
+    teacher: str
+    student: str
+    task: str
+    protocol: str
+    mde80: float | None
 
 
 @dataclass(frozen=True)
@@ -77,6 +101,7 @@ class Leaderboard:
     rows: list[Row] = field(default_factory=list)
     costs: list[CostRow] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    columns: list[ColumnRow] = field(default_factory=list)
 
     @property
     def tasks(self) -> list[str]:
@@ -94,42 +119,120 @@ class Leaderboard:
         found = {row.method for row in self.rows if (row.teacher, row.student) == (teacher, student)}
         return sorted(found, key=lambda name: (name != "sft", name))
 
-    def find(self, teacher: str, student: str | None, method: str, column: str) -> Row | None:
+    def find(self, teacher: str, student: str | None, method: str, task: str) -> Row | None:
         """One score."""
-        key = (teacher, student, method, column)
+        key = (teacher, student, method, task)
         return next((row for row in self.rows if (row.teacher, row.student, row.method, row.column) == key), None)
+
+    def mde80(self, teacher: str, student: str | None, task: str) -> float | None:
+        """The smallest difference that a column can be expected to find."""
+        key = (teacher, student, task)
+        found = (row for row in self.columns if (row.teacher, row.student, column_title(row.task, row.protocol)) == key)
+        return next((row.mde80 for row in found), None)
 
     def as_json(self, costs: bool) -> dict[str, Any]:
         """The contract of `harness leaderboard --format json`."""
         document: dict[str, Any] = {"schema_version": SCHEMA_VERSION, "rows": [asdict(row) for row in self.rows]}
+        document["columns"] = [asdict(row) for row in self.columns]
         if costs:
             document["costs"] = [asdict(row) for row in self.costs]
         return document | {"notes": self.notes}
 
 
-def make_leaderboard(records: Sequence[Record]) -> Leaderboard:
+def make_leaderboard(records: Sequence[Record], items: Mapping[str, Items] | None = None) -> Leaderboard:
     """The leaderboard of these records, whatever their order.
+
+    `items`, by `harness.results.key_of`, are what comparisons are made on; without them there are means and their intervals alone.
 
     The same record found twice counts once. InputError where two records of one cell were made with different settings, as when
     folders of several runs are read together: which of them is meant is not for a table to say.
     """
     records = _distinct(records)
     evaluations = [record for record in records if record.cell.task is not None]
-    newest, dropped = _newest_versions(evaluations)
+    newest, notes = _newest_versions(evaluations)
+    scores: dict[_Key, ItemScores] = {}
     board = Leaderboard()
-    for group in _grouped(newest, lambda r: (r.cell.teacher, r.cell.student or "", r.cell.method, r.cell.column or "")):
-        board.rows.append(_row(group))
+    for group in _grouped(newest, _cell_key):
+        metric = _headline(group)
+        found, problem = _item_scores(group, metric, items or {})
+        if found is not None:
+            scores[_cell_key(group[0])] = found
+        if problem:
+            notes.append(problem)
+        board.rows.append(_row(group, metric, found))
     trainings = [record for record in records if record.cell.task is None and record.status == "done"]
     for group in _grouped(trainings, lambda r: (r.cell.teacher, r.cell.student or "", r.cell.method)):
         board.costs.append(_costs(group))
-    board.notes = [*dropped, *_notes(board, newest), *_mixed_settings(newest), *overlap_notes(newest)]
+    notes += _rank(board, scores)
+    board.notes = [
+        *notes,
+        *table_notes(board, newest),
+        *mixed_settings(_grouped(newest, _cell_key)),
+        *overlap_notes(newest),
+    ]
     return board
+
+
+_Key = tuple[str, str, str, str, str]
+
+
+def _cell_key(record: Record) -> _Key:
+    """All of a cell but its seed; evaluations alone."""
+    cell = record.cell
+    return cell.teacher, cell.student or "", cell.method, cell.task or "", protocol_of(record)
+
+
+def _headline(group: Sequence[Record]) -> str:
+    return next((str(record.headline) for record in group if record.status == "done"), "")
+
+
+def _item_scores(
+    group: Sequence[Record], metric: str, items: Mapping[str, Items]
+) -> tuple[ItemScores | None, str | None]:
+    """The items of all seeds that have a score, or in words why there are none where there should be."""
+    scored = [r for r in group if r.status == "done" and metric in r.metrics and r.metrics[metric].value is not None]
+    known = [(record, items[key_of(record)]) for record in scored if key_of(record) in items]
+    if not known or len(known) < len(scored):
+        return None, None
+    try:
+        return stack(known, metric), None
+    except InputError as error:
+        return None, f"not compared: {error}"
+
+
+def _rank(board: Leaderboard, scores: Mapping[_Key, ItemScores]) -> list[str]:
+    """Set how the methods of each pair's columns stand; in words what could not be compared."""
+    notes = []
+    columns = sorted({(r.teacher, r.student, r.task, r.protocol) for r in board.rows if r.student is not None})
+    for teacher, student, task, protocol in columns:
+        places = [
+            place
+            for place, row in enumerate(board.rows)
+            if (row.teacher, row.student, row.task, row.protocol) == (teacher, student, task, protocol)
+        ]
+        rows = {board.rows[place].method: board.rows[place] for place in places}
+        values = {method: row.value for method, row in rows.items() if row.value is not None}
+        own = {
+            method: scores[key]
+            for method in values
+            if (key := (teacher, str(student), method, task, protocol)) in scores
+        }
+        higher = all(row.higher_is_better for row in rows.values())
+        anchor = scores.get((teacher, "", TEACHER_METHOD, task, protocol))
+        ranking = rank(values, own, anchor, higher_is_better=higher)
+        for place in places:
+            row = board.rows[place]
+            if row.method in ranking.standings:
+                board.rows[place] = replace(row, **asdict(ranking.standings[row.method]))
+        board.columns.append(ColumnRow(teacher, str(student), task, protocol, ranking.mde80))
+        notes += [f"{teacher} -> {student}, {column_title(task, protocol)}: {note}" for note in ranking.notes]
+    return notes
 
 
 def _distinct(records: Sequence[Record]) -> list[Record]:
     found: dict[str, Record] = {}
     for record in records:
-        key = record.cell.model_dump_json()
+        key = key_of(record)
         if key in found and found[key].identity.hash != record.identity.hash:
             cell = record.cell
             where = "/".join(
@@ -167,12 +270,14 @@ def _version_order(version: str) -> tuple[tuple[int, int | str], ...]:
     return tuple((0, int(part)) if part.isdigit() else (1, part) for part in version.split("."))
 
 
-def _row(group: Sequence[Record]) -> Row:
+def _row(group: Sequence[Record], metric: str, scores: ItemScores | None) -> Row:
     cell = group[0].cell
     done = [record for record in group if record.status == "done"]
-    metric = str(done[0].headline) if done else ""
-    figure = over_seeds([record.metrics[metric] for record in done if metric in record.metrics])
+    measured = [record.metrics[metric] for record in done if metric in record.metrics]
+    figure = over_seeds(measured, scores)
     counts = [record.n for record in done if record.n is not None]
+    total = sum(count.total for count in counts)
+    invalid, truncated = sum(count.invalid for count in counts), sum(count.truncated for count in counts)
     return Row(
         teacher=cell.teacher,
         student=cell.student,
@@ -185,12 +290,15 @@ def _row(group: Sequence[Record]) -> Row:
         ci95=(round(figure.ci95[0], 4), round(figure.ci95[1], 4)) if figure.ci95 else None,
         seeds=figure.seeds,
         n=max((count.total for count in counts), default=0),
-        invalid=sum(count.invalid for count in counts),
-        truncated=sum(count.truncated for count in counts),
+        invalid=invalid,
+        truncated=truncated,
         harness_error=sum(count.harness_error for count in counts),
         failed=len(group) - len(done),
         unscored=len(done) - figure.seeds,
-        protocol=cell.protocol.label if cell.protocol else GREEDY.name,
+        protocol=protocol_of(group[0]),
+        higher_is_better=all(found.higher_is_better for found in measured),
+        invalid_share=round(100 * invalid / total, 2) if total else None,
+        truncated_share=round(100 * truncated / total, 2) if total else None,
     )
 
 
@@ -210,68 +318,3 @@ def _costs(group: Sequence[Record]) -> CostRow:
 
 def _rounded(value: float | None) -> float | None:
     return None if value is None else round(value, 4)
-
-
-def _notes(board: Leaderboard, records: Sequence[Record]) -> list[str]:
-    notes = []
-    for task in board.tasks:
-        rows = [row for row in board.rows if row.column == task]
-        sizes = sorted({row.n for row in rows if row.n})
-        if len(sizes) > 1:
-            notes.append(
-                f"{task}: not all on the same number of samples ({', '.join(map(str, sizes))}): do not compare"
-            )
-        engines = sorted({str(r.environment.engine) for r in records if r.cell.column == task and r.status == "done"})
-        if len(engines) > 1:
-            notes.append(f"{task}: answers of different engines ({', '.join(engines)})")
-    pairs: list[tuple[str, str | None]] = [*board.pairs]
-    for teacher, student in pairs or sorted({(row.teacher, None) for row in board.rows}):
-        for task in board.tasks:
-            methods = board.methods(teacher, student) if student else []
-            found = [board.find(teacher, None, TEACHER_METHOD, task)]
-            found += [board.find(teacher, student, method, task) for method in methods]
-            flaws = _flaws([row for row in found if row is not None])
-            if flaws:
-                notes.append(f"{teacher} -> {student}, {task}: {flaws}" if student else f"{teacher}, {task}: {flaws}")
-    return notes
-
-
-# A seed is named here in an identity: the training's own. All else must be equal for seeds to be averaged.
-_SEED = "model.seed:"
-
-
-def _mixed_settings(records: Sequence[Record]) -> list[str]:
-    """Seeds of one cell that were made with different settings, as when a recipe was changed and only some were run again."""
-    notes = []
-    for group in _grouped(
-        records, lambda r: (r.cell.teacher, r.cell.student or "", r.cell.method, r.cell.column or "")
-    ):
-        for other in group[1:]:
-            changed = differences(group[0].identity.parts, other.identity.parts)
-            if more := [change for change in changed if not change.startswith(_SEED)]:
-                cell = other.cell
-                notes.append(
-                    f"{cell.teacher} -> {cell.student}, {cell.method}, {cell.column}: seeds {group[0].cell.seed} and {cell.seed} "
-                    f"differ in more than the seed ({more[0]}): do not average"
-                )
-    return notes
-
-
-def _flaws(rows: Sequence[Row]) -> str:
-    """What is wrong with the answers of one pair on one task, each flaw with the methods and their shares."""
-    kinds: dict[str, Callable[[Row], int]] = {
-        "invalid": lambda row: row.invalid,
-        "cut off at the token limit": lambda row: row.truncated,
-        "harness errors": lambda row: row.harness_error,
-    }
-    told = []
-    for name, count in kinds.items():
-        shares = [f"{r.method} {100 * count(r) / (r.n * r.seeds):.1f} %" for r in rows if count(r) and r.n * r.seeds]
-        if shares:
-            told.append(f"{name}: {', '.join(shares)}")
-    failed = [f"{row.method} {row.failed}" for row in rows if row.failed]
-    if failed:
-        told.append(f"failed: {', '.join(failed)}")
-    if unscored := [f"{row.method} {row.unscored}" for row in rows if row.unscored]:
-        told.append(f"seeds without a score: {', '.join(unscored)}")
-    return "; ".join(told)

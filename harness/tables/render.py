@@ -15,6 +15,12 @@ from harness.tables.leaderboard import COST_FIELDS, CostRow, Leaderboard, Row
 DASH = "–"
 
 
+class Bold(str):
+    """The text of a cell that is set bold."""
+
+    __slots__ = ()
+
+
 @dataclass(frozen=True)
 class Grid:
     """A titled table of texts."""
@@ -30,6 +36,8 @@ def grids(board: Leaderboard, costs: bool) -> list[Grid]:
     for teacher, student in board.pairs:
         methods = [(None, TEACHER_METHOD), *((student, method) for method in board.methods(teacher, student))]
         found.append(_score_grid(board, teacher, methods, f"{teacher} -> {student}"))
+        found += _gap_grid(board, teacher, student)
+        found += _flaw_grid(board, teacher, student)
         if costs:
             rows = [row for row in board.costs if (row.teacher, row.student) == (teacher, student)]
             found.append(_cost_grid(f"{teacher} -> {student}: cost of training", rows))
@@ -48,6 +56,9 @@ def _score_grid(board: Leaderboard, teacher: str, methods: Sequence[tuple[str | 
             continue
         seeds = DASH if student is None else str(max(row.seeds for row in rows if row))
         lines.append([method, seeds, *(_score(row) for row in rows)])
+    found = [board.mde80(teacher, next((student for student, _ in methods if student), None), task) for task in tasks]
+    if any(found):
+        lines.append(["detectable difference", DASH, *(DASH if value is None else f"{value:.1f}" for value in found)])
     sizes = {task: max((row.n for row in board.rows if row.column == task), default=0) for task in tasks}
     return Grid(title, ["method", "seeds", *(f"{task} ({names[task]}, n={sizes[task]})" for task in tasks)], lines)
 
@@ -59,7 +70,42 @@ def _score(row: Row | None) -> str:
         return "failed" if row.failed else DASH
     spread = f" ± {row.sd:.1f}" if row.sd is not None else ""
     interval = f" [{row.ci95[0]:.1f}, {row.ci95[1]:.1f}]" if row.ci95 else ""
-    return f"{row.value:.1f}{spread}{interval}"
+    mark = " †" if row.tied else ""
+    text = f"{row.value:.1f}{spread}{interval}{mark}"
+    return Bold(text) if row.best else text
+
+
+def _gap_grid(board: Leaderboard, teacher: str, student: str) -> list[Grid]:
+    """The share of the gap that each method closes; nothing where no column has one, as the notes then say why."""
+
+    def share(row: Row | None) -> str:
+        return DASH if row is None or row.gap_closed is None else f"{row.gap_closed:.0f} %"
+
+    lines = []
+    for method in board.methods(teacher, student):
+        rows = [board.find(teacher, student, method, task) for task in board.tasks]
+        if method != "sft" and any(row is not None and row.gap_closed is not None for row in rows):
+            lines.append([method, *map(share, rows)])
+    title = f"{teacher} -> {student}: share of the gap from sft to the teacher that is closed"
+    return [Grid(title, ["method", *board.tasks], lines)] if lines else []
+
+
+def _flaw_grid(board: Leaderboard, teacher: str, student: str) -> list[Grid]:
+    """Invalid and truncated answers, where there are any."""
+
+    def shares(row: Row | None) -> str:
+        if row is None or row.invalid_share is None or row.truncated_share is None:
+            return DASH
+        return f"{row.invalid_share:.1f} / {row.truncated_share:.1f}"
+
+    lines, any_flaw = [], False
+    for place, method in [(None, TEACHER_METHOD), *((student, name) for name in board.methods(teacher, student))]:
+        rows = [board.find(teacher, place, method, task) for task in board.tasks]
+        any_flaw |= any(row is not None and (row.invalid or row.truncated) for row in rows)
+        if any(rows):
+            lines.append([method, *map(shares, rows)])
+    title = f"{teacher} -> {student}: invalid / truncated answers (%)"
+    return [Grid(title, ["method", *board.tasks], lines)] if any_flaw else []
 
 
 def _cost_grid(title: str, rows: Sequence[CostRow]) -> Grid:
@@ -93,15 +139,26 @@ _COSTS = (
 )
 
 
-def _legend(costs: bool) -> str:
-    return f"{_SCORES} {_COSTS}" if costs else _SCORES
+_RANKING = (
+    "Bold: best of the methods. †: not told from the best on the same items (p ≥ 0.05 after Holm). Detectable: the smallest true "
+    "difference that such a comparison finds in 80 % of cases. docs/statistics.md says how to read them."
+)
+
+
+def _legend(board: Leaderboard, costs: bool) -> str:
+    parts = [_SCORES]
+    if any(row.best for row in board.rows):
+        parts.append(_RANKING)
+        if any(row.best and row.seeds == 1 for row in board.rows):
+            parts.append("One seed: what is told apart are these models, not yet the methods.")
+    return " ".join([*parts, _COSTS] if costs else parts)
 
 
 def markdown(board: Leaderboard, costs: bool = False) -> str:
     """Tables that read well as plain text too: columns are padded."""
     parts = []
     for grid in grids(board, costs):
-        cells = [[_md_escape(text) for text in line] for line in (grid.header, *grid.lines)]
+        cells = [[_md_cell(text) for text in line] for line in (grid.header, *grid.lines)]
         widths = [max(len(line[column]) for line in cells) for column in range(len(grid.header))]
         padded = [" | ".join(text.ljust(width) for text, width in zip(line, widths, strict=True)) for line in cells]
         rule = "-|-".join("-" * width for width in widths)
@@ -109,10 +166,15 @@ def markdown(board: Leaderboard, costs: bool = False) -> str:
             f"| {rule} |", f"|-{rule}-|"
         )
         parts.append(f"### {_md_escape(grid.title)}\n\n{table}\n")
-    parts.append(_legend(costs) + "\n")
+    parts.append(_legend(board, costs) + "\n")
     if board.notes:
         parts.append("".join(f"- {_md_escape(note)}\n" for note in board.notes))
     return "\n".join(parts)
+
+
+def _md_cell(text: str) -> str:
+    escaped = _md_escape(text)
+    return f"**{escaped}**" if isinstance(text, Bold) else escaped
 
 
 def _md_escape(text: str) -> str:
@@ -123,13 +185,18 @@ def latex(board: Leaderboard, costs: bool = False) -> str:
     """One booktabs tabular a pair."""
     parts = []
     for grid in grids(board, costs):
-        lines = [" & ".join(map(_tex_escape, line)) + r" \\" for line in grid.lines]
+        lines = [" & ".join(map(_tex_cell, line)) + r" \\" for line in grid.lines]
         header = " & ".join(map(_tex_escape, grid.header)) + r" \\"
         columns = "l" * len(grid.header)
         body = "\n".join([rf"\begin{{tabular}}{{{columns}}}", r"\toprule", header, r"\midrule", *lines])
         parts.append(f"% {grid.title}\n{body}\n\\bottomrule\n\\end{{tabular}}\n")
-    notes = "".join(f"% {note}\n" for note in (_legend(costs), *board.notes))
+    notes = "".join(f"% {note}\n" for note in (_legend(board, costs), *board.notes))
     return "\n".join(parts) + notes
+
+
+def _tex_cell(text: str) -> str:
+    escaped = _tex_escape(text)
+    return rf"\textbf{{{escaped}}}" if isinstance(text, Bold) else escaped
 
 
 _TEX = {character: f"\\{character}" for character in "&%$#_{}"} | {
@@ -141,7 +208,7 @@ _TEX = {character: f"\\{character}" for character in "&%$#_{}"} | {
 
 def _tex_escape(text: str) -> str:
     text = "".join(_TEX.get(character, character) for character in text)
-    return text.replace("–", "--").replace("±", r"$\pm$").replace("->", r"$\to$")
+    return text.replace("†", r"$\dagger$").replace("–", "--").replace("±", r"$\pm$").replace("->", r"$\to$")
 
 
 def html_page(board: Leaderboard, costs: bool = False) -> str:
@@ -149,9 +216,7 @@ def html_page(board: Leaderboard, costs: bool = False) -> str:
     parts = []
     for grid in grids(board, costs):
         head = "".join(f"<th>{html.escape(text)}</th>" for text in grid.header)
-        body = "\n".join(
-            "<tr>" + "".join(f"<td>{html.escape(text)}</td>" for text in line) + "</tr>" for line in grid.lines
-        )
+        body = "\n".join("<tr>" + "".join(map(_html_cell, line)) + "</tr>" for line in grid.lines)
         table = f"<table>\n<thead><tr>{head}</tr></thead>\n<tbody>\n{body}\n</tbody>\n</table>"
         parts.append(f"<h2>{html.escape(grid.title)}</h2>\n{table}")
     notes = "".join(f"<li>{html.escape(note)}</li>" for note in board.notes)
@@ -160,8 +225,13 @@ def html_page(board: Leaderboard, costs: bool = False) -> str:
         '<!doctype html>\n<html lang="en">\n<head><meta charset="utf-8"><title>Leaderboard</title>'
         f"<style>{style}</style></head>\n<body>\n<h1>Leaderboard</h1>\n"
         + "\n".join(parts)
-        + f"\n<p>{html.escape(_legend(costs))}</p>\n<ul>{notes}</ul>\n</body>\n</html>\n"
+        + f"\n<p>{html.escape(_legend(board, costs))}</p>\n<ul>{notes}</ul>\n</body>\n</html>\n"
     )
+
+
+def _html_cell(text: str) -> str:
+    escaped = html.escape(text)
+    return f"<td><b>{escaped}</b></td>" if isinstance(text, Bold) else f"<td>{escaped}</td>"
 
 
 def csv_text(board: Leaderboard, costs: bool = False) -> str:

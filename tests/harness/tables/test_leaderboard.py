@@ -247,7 +247,7 @@ def test_titles_and_notes_are_escaped_and_names_hold_no_control_characters() -> 
     board = make_leaderboard([record(counts={"invalid": 3}).model_copy(update={"cell": odd})])
     markdown = FORMATS["md"](board, False)
     assert "<b>" not in markdown
-    assert markdown.count(r"a^b~c\|&lt;b>") == 2  # the title and the note of the invalid answers
+    assert markdown.count(r"a^b~c\|&lt;b>") == 3  # two titles and the note of the invalid answers
     methods = [record(method="a^b~c\\d"), record("teacher")]
     assert r"a\textasciicircum{}b\textasciitilde{}c\textbackslash{}d" in FORMATS["tex"](
         make_leaderboard(methods), False
