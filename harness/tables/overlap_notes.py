@@ -26,7 +26,8 @@ def overlap_notes(records: Iterable[Record]) -> list[str]:
 
 
 def _told(entry: DataOverlap) -> str:
+    shared = f"share {entry.n} words in a row with the training data {entry.data}"
+    if not entry.exact:
+        return f"{entry.ngram} of {entry.items} test items {shared}"
     answers = f" ({entry.exact_with_answer} with the answer)" if entry.exact_with_answer else ""
-    exact = f"{entry.exact} of {entry.items} test items stand word for word{answers}, " if entry.exact else ""
-    items = "" if entry.exact else f" of {entry.items} test items"
-    return f"{exact}{entry.ngram}{items} by {entry.n} words in a row, in the training data {entry.data}"
+    return f"{entry.exact} of {entry.items} test items stand word for word{answers} in, and {entry.ngram} {shared}"

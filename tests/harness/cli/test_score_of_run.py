@@ -108,7 +108,7 @@ def test_several_samples_of_an_id_are_averaged_in_every_task(name, tmp_path):
 def test_the_rule_decides_whether_a_stop_string_ends_an_answer(tmp_path):
     task = tasks.load("small_math")
     path = tmp_path / "answers.jsonl"
-    more = f"{task.stop[0]} and 99999"
+    more = f"{task.stop[0]} and so on\n#### 99999"
     write_jsonl_atomic(path, [{"id": doc["id"], "output": task.gold(doc) + more} for doc in task.docs()])
-    assert scored("small_math", path)["metrics"]["flexible"]["value"] == 100.0
-    assert scored("small_math", path, "--answers", "chat")["metrics"]["flexible"]["value"] == 0.0
+    assert scored("small_math", path)["metrics"]["numeric"]["value"] == 100.0
+    assert scored("small_math", path, "--answers", "chat")["metrics"]["numeric"]["value"] == 0.0

@@ -31,11 +31,11 @@ def test_what_was_found_is_told_once_for_all_seeds_and_models_of_one_training_se
     found = {"exact": 12, "answered": 3, "ngram": 20}
     both = [entry(**found), entry("teacher", **found)]
     assert make_leaderboard([record(both), record(both, seed=2)]).notes == [
-        "small_math: 12 of 200 test items stand word for word (3 with the answer), 20 by 13 words in a row, "
-        "in the training data own of the student small, teacher big"
+        "small_math: 12 of 200 test items stand word for word (3 with the answer) in, and 20 share 13 words in a row with "
+        "the training data own of the student small, teacher big"
     ]
     assert overlap_notes([record([entry(ngram=4)])]) == [
-        "small_math: 4 of 200 test items by 13 words in a row, in the training data own of the student small"
+        "small_math: 4 of 200 test items share 13 words in a row with the training data own of the student small"
     ]
 
 
