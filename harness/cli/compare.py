@@ -5,10 +5,14 @@ from __future__ import annotations
 import json
 from dataclasses import asdict
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from dskd.errors import InputError
+
+if TYPE_CHECKING:
+    from harness.results import Results
 
 EPILOG = """\b
 Examples:
@@ -107,7 +111,7 @@ def command(a: str, b: str, results: Path | None, only: tuple[str, ...], as_json
         click.echo(f"note: {note}", err=True)
 
 
-def _load(root: Path, named: str):  # type: ignore[no-untyped-def]
+def _load(root: Path, named: str) -> Results:
     from harness.results import load_results
 
     if not root.is_dir():
