@@ -82,9 +82,10 @@ def command(
     if published and form != "md":
         raise InputError(f"--published: not in {form}; fix: --format md")
     found = load_results(root)
-    if not found.records and not found.problems:
-        raise InputError(f"--results {root}: holds no records; give the folder of a run")
     board = make_leaderboard(found.records, found.items)
+    problems = [*found.problems, *(_check(root, found, board) if check and not write else [])]
+    if not found.records and not problems:
+        raise InputError(f"--results {root}: holds no records; give the folder of a run")
     if export is not None:
         write_committed(found, export)
         click.echo(f"{len(found.records)} records, {len(found.items)} with scores of items: {export}", err=True)
@@ -98,7 +99,6 @@ def command(
         click.echo(FORMATS[form](board, costs), nl=False)
         if published:
             click.echo("\n" + published_text(board), nl=False)
-    problems = [*found.problems, *(_check(root, found, board) if check else [])]
     for problem in problems:
         click.echo(f"problem: {problem}", err=True)
     if problems and (check or export is not None):
