@@ -127,7 +127,7 @@ class Task:
         if all(data.sha256 is not None for data in self.data_files):
             return {}
         can_be_read = self.data_is_here or os.environ.get("HARNESS_HUB") == "1"
-        return {"documents": documents_digest(self._documents) if can_be_read else None}
+        return {"documents": documents_digest(self.docs()) if can_be_read else None}
 
     @property
     def has_instructions(self) -> bool:
