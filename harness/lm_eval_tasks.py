@@ -66,11 +66,11 @@ class LmEvalTask(Task):
         return theirs
 
     def docs(self, limit: int | None = None) -> list[Doc]:
-        """Return the first `limit` documents, or all, numbered from 0 in lm-eval's order. InputError where the data is absent."""
-        return self._items[:limit]
+        """Return the first `limit` documents, or all, by their row number from 0. InputError where their data cannot be had."""
+        return self._prompted[:limit]
 
     @cached_property
-    def _items(self) -> list[Doc]:
+    def _prompted(self) -> list[Doc]:
         theirs = self._theirs
         return [
             {
@@ -104,7 +104,7 @@ class LmEvalTask(Task):
         return {
             "lm_eval": importlib.metadata.version("lm_eval"),
             "yaml": files_digest(self.source),
-            "documents": documents_digest(self._items),
+            "documents": documents_digest(self._prompted),
         }
 
     def prompt(self, doc: Doc) -> str:
@@ -177,12 +177,12 @@ class LmEvalTask(Task):
         from datasets import Dataset
         from lm_eval.api.task import ConfigurableTask
 
-        by_id = {doc["id"]: doc for doc in self._items}
+        by_id = {doc["id"]: doc for doc in self._prompted}
 
         def score_outputs(outputs: Sequence[Sequence[str]], docs: Sequence[Doc]) -> list[list[SampleScore]]:
             return [self.score_many([by_id[doc["id"]]] * len(own), own) for own, doc in zip(outputs, docs, strict=True)]
 
-        rows = [{"id": doc["id"], "prompt": doc["prompt"], "target": self.gold(doc)} for doc in self._items]
+        rows = [{"id": doc["id"], "prompt": doc["prompt"], "target": self.gold(doc)} for doc in self._prompted]
         return ConfigurableTask(
             config={
                 "task": self.name,
