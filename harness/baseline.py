@@ -140,7 +140,7 @@ def cell_name(record: Record) -> str:
     """`<teacher>__<student>/<method>/<task>`, or `<teacher>/teacher/<task>`: the run's folders without the seed."""
     cell = record.cell
     model = cell.teacher if cell.student is None else f"{cell.teacher}__{cell.student}"
-    return f"{model}/{cell.method}/{cell.task}"
+    return f"{model}/{cell.method}/{cell.column}"
 
 
 def _add(scores: Scores, record: Record, folder: Path) -> None:

@@ -108,7 +108,7 @@ def stack(results: Sequence[tuple[Record, Items]], metric: str) -> ItemScores:
     first = ordered[0][1]
     rows = []
     for record, items in ordered:
-        where = f"{record.cell.method}, seed {record.cell.seed}, {record.cell.task}"
+        where = f"{record.cell.method}, seed {record.cell.seed}, {record.cell.column}"
         if metric not in items.scores:
             raise InputError(f"{where}: its samples have no {metric!r}; fix: one of {', '.join(items.scores)}")
         place = {identifier: number for number, identifier in enumerate(items.ids)}
@@ -123,7 +123,7 @@ def stack(results: Sequence[tuple[Record, Items]], metric: str) -> ItemScores:
         rows.append([items.scores[metric][number] for number in order])
     seeds = tuple(record.cell.seed or 0 for record, _ in ordered)
     if len(set(seeds)) < len(seeds):
-        raise InputError(f"{ordered[0][0].cell.method}, {ordered[0][0].cell.task}: a seed occurs twice: {seeds}")
+        raise InputError(f"{ordered[0][0].cell.method}, {ordered[0][0].cell.column}: a seed occurs twice: {seeds}")
     fixed = ordered[0][0].cell.seed is None
     known = () if set(first.prompts) <= {""} else first.prompts
     return ItemScores(first.ids, seeds, np.array(rows, dtype=np.float64), known, fixed)
