@@ -101,7 +101,7 @@ def test_changed_outputs_fail_where_only_the_code_can_have_changed_them(baseline
 def test_a_broken_answer_rule_is_caught_on_unchanged_outputs(
     baseline: Baseline, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(numbers, "find_number", lambda answer: next(iter(numbers._NUMBER.findall(answer)), None))
+    monkeypatch.setattr(numbers, "find_number", lambda answer, _: next(iter(numbers._NUMBER.findall(answer)), None))
     report = check(baseline, read_run(write_both(tmp_path)))
     assert (cell(report).verdict, cell(report).changed) == ("regress", [])
     assert cell(report, INSTRUCT).verdict == "pass"
