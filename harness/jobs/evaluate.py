@@ -53,6 +53,6 @@ def run(job: JobContext) -> None:
             samples=done.samples,
             engine=done.engine,
             template=done.template,
-            overlap=overlap[done.task],
+            overlap=overlap[done.name],
         )
         stores[done.name].remove()

@@ -130,8 +130,14 @@ MULTILINGUAL = [
 
 
 @pytest.mark.real
-@pytest.mark.parametrize("teacher", REAL)
-@pytest.mark.parametrize("student", REAL)
+@pytest.mark.parametrize(
+    ("teacher", "student"),
+    [
+        pytest.param(teacher, student, marks=[pytest.mark.slow] if teacher == student else [])
+        for teacher in REAL
+        for student in REAL
+    ],
+)
 def test_real_tokenizers_reach_the_byte_boundary_optimum(real_data, teacher, student):
     def lines(path, key):
         return [json.loads(line)[key] for line in path.read_text().splitlines()]

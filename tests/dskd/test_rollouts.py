@@ -541,6 +541,7 @@ TRAIN = """
 """
 
 
+@pytest.mark.slow  # test_replay.py has two processes too
 def test_two_processes_write_and_learn_what_one_does(world, tmp_path):
     script = tmp_path / "train.py"
     script.write_text(textwrap.dedent(TRAIN))

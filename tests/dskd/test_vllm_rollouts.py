@@ -87,7 +87,7 @@ def _train_a_little(model):
 @pytest.mark.parametrize(
     ("name", "data", "lora", "options"),
     [
-        ("gpt2", "same", False, {"temperature": 0.8, "top_p": 0.9}),
+        pytest.param("gpt2", "same", False, {"temperature": 0.8, "top_p": 0.9}, marks=pytest.mark.slow),
         ("llama", "cross", True, {"temperature": 1e-4}),  # as good as greedy
     ],
 )
@@ -185,6 +185,7 @@ def _script(world, students, folder, options, engine="vllm"):
     return [str(script), str(world), str(students / "gpt2"), str(folder / engine), given]
 
 
+@pytest.mark.slow  # two trainings of two processes, with an engine each
 def test_each_of_two_processes_has_a_vllm_of_its_own_and_writes_what_transformers_does_there(world, students, tmp_path):
     for engine in ("vllm", "transformers"):
         arguments = _script(world, students, tmp_path, {"batch_size": 2, "steps": 10}, engine)

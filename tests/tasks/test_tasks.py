@@ -52,6 +52,12 @@ def test_all_tasks_are_found_and_others_are_refused():
         tasks.load("mmlu")
 
 
+# 500 programs of mbpp take a minute.
+@pytest.mark.parametrize(
+    "task",
+    [pytest.param(name, marks=[pytest.mark.slow] if name == "mbpp" else []) for name in SIZES],
+    indirect=True,
+)
 def test_gold_answers_of_the_whole_test_set_score_100(task, tmp_path):
     docs = task.docs()
     assert SIZES[task.name] in (None, len(docs))

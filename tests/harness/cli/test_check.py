@@ -41,7 +41,7 @@ def test_an_unchanged_run_exits_with_0_and_a_broken_answer_rule_with_1(
     run, baseline = gated
     result = harness("check", run, "--baseline", baseline)
     assert (result.exit_code, result.stderr) == (0, "1 cells: 1 pass, 0 inconclusive, 0 regress\n")
-    monkeypatch.setattr(numbers, "find_number", lambda answer: next(iter(numbers._NUMBER.findall(answer)), None))
+    monkeypatch.setattr(numbers, "find_number", lambda answer, _: next(iter(numbers._NUMBER.findall(answer)), None))
     write_evaluation(run, answers("small_math", 30, 50))
     result = harness("check", run, "--baseline", baseline, "--markdown", tmp_path / "table.md", "--json")
     assert result.exit_code == 1
