@@ -9,6 +9,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from dskd.errors import InputError
+from harness.item_scores import Items, read_items
 from harness.matrix import did_you_mean
 from harness.report.alignment import alignments
 from harness.report.curves import learning_curves
@@ -16,8 +17,9 @@ from harness.report.differences import differences
 from harness.report.results import Result, read_results
 from harness.report.samples import MOST_ANSWERS, browsable
 from harness.report.scores import cost_rows, environments, score_rows
+from harness.results import key_of
 from harness.run_file import RunFile, missing_records
-from harness.store import RUN
+from harness.store import RUN, SAMPLES
 from harness.tables.leaderboard import Leaderboard, make_leaderboard
 
 DEFAULT_ANCHOR = "sft"
@@ -31,7 +33,8 @@ def make_document(
     InputError as `read_results` and `make_leaderboard` have it, and for an anchor that no pair has.
     """
     results, problems = read_results(roots)
-    board = make_leaderboard([result.record for result in results])
+    items, without_items = _items(results)
+    board = make_leaderboard([result.record for result in results], items)
     results = _shown(results, board)
     methods = {row.method for row in board.rows if row.student is not None}
     if anchor not in methods and anchor != DEFAULT_ANCHOR:
@@ -39,6 +42,8 @@ def make_document(
     compared = differences(results, anchor)
     curves, without_curve = learning_curves(results)
     samples, unreadable = browsable(results, most_answers)
+    told = {problem.split(": ")[0] for problem in unreadable}
+    without_items = [problem for problem in without_items if problem.split(": ")[0] not in told]
     failed = [f"{result.name}: failed: {result.record.error}" for result in results if result.record.status == "failed"]
     missing = [_named(text, root) for root in roots for text in missing_records(root)]
     document = {
@@ -50,7 +55,7 @@ def make_document(
         "scores": score_rows(board, results),
         "costs": cost_rows(board),
         "notes": board.notes,
-        "problems": [*problems, *failed, *without_curve, *unreadable],
+        "problems": [*problems, *failed, *without_curve, *unreadable, *without_items],
         "missing": missing,
         "records": len(results),
         "seeds": sorted({r.record.cell.seed for r in results if r.record.cell.seed is not None}),
@@ -60,6 +65,19 @@ def make_document(
         "alignment": alignments(results),
     }
     return document, samples
+
+
+def _items(results: Sequence[Result]) -> tuple[dict[str, Items], list[str]]:
+    """The items of evaluations by `key_of`, on which intervals and ranks rest; and, in words, which have none."""
+    found, problems = {}, []
+    for result in results:
+        if result.record.cell.task is None or result.record.status != "done" or not (result.folder / SAMPLES).is_file():
+            continue  # a missing file is told by the browser of samples
+        try:
+            found[key_of(result.record)] = read_items(result.folder)
+        except InputError as error:
+            problems.append(str(error).replace(str(result.folder), result.name))
+    return found, problems
 
 
 def _shown(results: Sequence[Result], board: Leaderboard) -> list[Result]:

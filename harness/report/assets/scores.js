@@ -25,7 +25,7 @@ function scoreGrid(report, pair) {
     };
   });
   return make('div', { class: 'score-grid' }, sortableTable({
-    caption: 'Score from 0 to 100 with its 95 % interval; of several seeds the mean, with ± the standard deviation of the seeds.',
+    caption: 'Score from 0 to 100 with its 95 % interval; of several seeds the mean, with ± the standard deviation of the seeds. † may be the best: not told from the best mean on the same items, by Holm over the methods.',
     search: 'Filter methods',
     rowClass: (line) => (line.isTeacher ? 'teacher' : null),
     rows: lines,
@@ -50,7 +50,7 @@ function scoreCell(row) {
   if (!row) return DASH;
   if (!isNumber(row.value)) return make('span', { class: 'bad' }, row.failed ? 'failed' : 'no score');
   return [
-    make('span', { class: 'figure' }, number(row.value), isNumber(row.sd) ? make('small', {}, ` ± ${number(row.sd)}`) : null),
+    make('span', { class: 'figure' }, number(row.value), row.tied ? make('span', { title: 'not told from the best' }, ' †') : null, row.best ? make('span', { class: 'tag' }, 'best') : null, isNumber(row.sd) ? make('small', {}, ` ± ${number(row.sd)}`) : null),
     make('span', { class: 'interval' }, row.ci95 ? `${number(row.ci95[0])} to ${number(row.ci95[1])}` : 'no interval'),
     scoreStrip(row),
   ];
