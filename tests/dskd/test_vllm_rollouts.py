@@ -198,6 +198,7 @@ def test_each_of_two_processes_has_a_vllm_of_its_own_and_writes_what_transformer
     assert _equal(one, other) > 0.8
 
 
+@pytest.mark.slow
 def test_no_vllm_outlives_a_training_that_is_killed(world, students, tmp_path):
     command = [sys.executable, *_script(world, students, tmp_path, {"steps": 10_000})]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}

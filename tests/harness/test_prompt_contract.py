@@ -106,6 +106,7 @@ def test_an_unknown_template_names_those_that_there_are(tiny: Content, planned: 
         planned(tiny)
 
 
+@pytest.mark.slow  # a whole run; the parts of it are tested one by one
 def test_a_template_is_in_the_prompts_the_student_s_folder_and_the_record(
     tiny: Content,
     harness: Callable[..., subprocess.CompletedProcess[str]],

@@ -149,6 +149,7 @@ def test_show_describes_a_cell(finished: Finished, harness: Harness) -> None:
     assert f"did you mean '{CELL}'" in unknown.stderr
 
 
+@pytest.mark.slow  # a whole run for one line
 def test_examples_that_are_too_long_are_counted_where_the_user_looks(
     tiny: dict[str, Any], harness: Harness, tmp_path: Path
 ) -> None:
