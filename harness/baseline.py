@@ -25,7 +25,7 @@ from harness import tasks
 from harness.environment import package_version
 from harness.records import Environment, Record, read_record
 from harness.run_file import RunFile, missing_records
-from harness.store import RESULT, RUN, SAMPLES, now, write_text_atomic
+from harness.store import RUN, SAMPLES, now, result_files, write_text_atomic
 
 Kind = Literal["binary", "continuous"]
 TEACHER_SEED = "teacher"  # a teacher's own scores have no seed of ours
@@ -113,11 +113,10 @@ def read_run(root: Path) -> Scores:
         return Scores(environments=kept.environments, cells=kept.cells)
     if not root.is_dir():
         raise InputError(f"{root}: no such folder; fix: give the folder of a run, or a baseline file")
-    scores, found = Scores(problems=missing_records(root)), False
-    for path in sorted(root.rglob(RESULT)):
-        if ".harness" in path.parts:
-            continue
-        found = True
+    scores, paths = Scores(problems=missing_records(root)), result_files(root)
+    if not paths:
+        raise InputError(f"{root}: holds no records (result.json); fix: give the folder of a run")
+    for path in paths:
         try:
             record = read_record(path)
         except ValueError as error:
@@ -130,8 +129,6 @@ def read_run(root: Path) -> Scores:
             scores.problems.append(f"{what}: failed: {record.error}")
         elif record.cell.task is not None:
             _add(scores, record, path.parent)
-    if not found:
-        raise InputError(f"{root}: holds no records (result.json); fix: give the folder of a run")
     scores.cells = dict(sorted(scores.cells.items()))
     return scores
 
@@ -271,7 +268,7 @@ def _matrix(root: Path) -> str | None:
 
 def _commit(root: Path) -> tuple[str | None, bool | None]:
     """The commit that the records name, where they all name the same."""
-    records = [read_record(path) for path in sorted(root.rglob(RESULT)) if ".harness" not in path.parts]
+    records = [read_record(path) for path in result_files(root)]
     commits = {(record.environment.commit, record.environment.dirty) for record in records}
     return commits.pop() if len(commits) == 1 else (None, None)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,7 +10,7 @@ from dskd.errors import InputError
 from harness.item_scores import Items, read_items
 from harness.protocols import GREEDY
 from harness.records import Record, read_record
-from harness.store import RESULT, SAMPLES
+from harness.store import SAMPLES, result_files
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ def key_of(record: Record) -> str:
     return record.cell.model_dump_json()
 
 
-def load_results(root: Path, *, with_items: bool = True) -> Results:
+def load_results(root: Path) -> Results:
     """The records under a folder, with the scores of their items where they have samples."""
     from harness.committed import is_committed, read_committed
 
@@ -41,25 +41,16 @@ def load_results(root: Path, *, with_items: bool = True) -> Results:
     records: list[Record] = []
     items: dict[str, Items] = {}
     problems: list[str] = []
-    for path in _result_files(root):
+    for path in result_files(root):
         try:
             record = read_record(path)
         except ValueError as error:
             problems.append(str(error))
             continue
         records.append(record)
-        if (
-            with_items
-            and record.status == "done"
-            and record.cell.task is not None
-            and (path.parent / SAMPLES).is_file()
-        ):
+        if record.status == "done" and record.cell.task is not None and (path.parent / SAMPLES).is_file():
             try:
                 items[key_of(record)] = read_items(path.parent)
             except InputError as error:
                 problems.append(str(error))
     return Results(records, items, problems)
-
-
-def _result_files(root: Path) -> Iterable[Path]:
-    return (path for path in sorted(root.rglob(RESULT)) if ".harness" not in path.parts)

@@ -8,7 +8,6 @@ from pydantic import BaseModel, ValidationError
 
 from harness.matrix import cells
 from harness.plan import Plan
-from harness.records import Record, read_record
 from harness.store import RESULT, RUN, eval_folder, now, train_folder, write_text_atomic
 
 
@@ -43,19 +42,6 @@ def write_run_file(plan: Plan) -> None:
         if before is not None and content.model_copy(update={"written": before.written}) == before:
             return
     write_text_atomic(path, content.model_dump_json(indent=2) + "\n")
-
-
-def load_records(root: Path) -> tuple[list[Record], list[str]]:
-    """All records under a folder, and in words every file that is none."""
-    records, problems = [], []
-    for path in sorted(root.rglob(RESULT)):
-        if ".harness" in path.parts:
-            continue
-        try:
-            records.append(read_record(path))
-        except ValueError as error:
-            problems.append(str(error))
-    return records, problems
 
 
 def missing_records(root: Path) -> list[str]:

@@ -250,6 +250,11 @@ class Store:
         return path
 
 
+def result_files(root: Path) -> list[Path]:
+    """The records under a folder, in the order of their paths; what a run's jobs are working on is none."""
+    return [path for path in sorted(root.rglob(RESULT)) if ".harness" not in path.parts]
+
+
 def eval_folder(cell_folder: str, entry: str, version: str, protocol: str = GREEDY.name) -> str:
     """Where the evaluation of a cell lies by an entry of the matrix's `tasks`, a task's version and a protocol's name.
 

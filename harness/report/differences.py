@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from dskd.errors import InputError
-from harness.item_scores import ItemScores, Kind, read_item_scores
+from harness.item_scores import Items, ItemScores, Kind, stack
 from harness.paired import compare, holm
 from harness.report.results import Result
+from harness.results import key_of
 
 _Cells = dict[str, list[Result]]
 
 
-def differences(results: Sequence[Result], anchor: str) -> list[dict[str, Any]]:
+def differences(results: Sequence[Result], anchor: str, items: Mapping[str, Items]) -> list[dict[str, Any]]:
     """A row for each method of a pair on a task where the anchor was evaluated too: method minus anchor, in points.
 
+    `items` are those of the evaluations, by `key_of`.
     `p_holm` is adjusted over all rows of the pair, as many as a reader looks through. A row that cannot be made has its `reason`.
     """
     pairs: dict[tuple[str, str], dict[str, _Cells]] = {}
@@ -31,7 +33,7 @@ def differences(results: Sequence[Result], anchor: str) -> list[dict[str, Any]]:
             {"teacher": teacher, "student": student, "task": task, **row}
             for task, methods in sorted(tasks.items())
             if anchor in methods
-            for row in _against(anchor, methods)
+            for row in _against(anchor, methods, items)
         ]
         known = [row for row in found if "reason" not in row]
         for row, adjusted in zip(known, holm([row["p_value"] for row in known]), strict=True):
@@ -40,16 +42,16 @@ def differences(results: Sequence[Result], anchor: str) -> list[dict[str, Any]]:
     return rows
 
 
-def _against(anchor: str, methods: _Cells) -> list[dict[str, Any]]:
+def _against(anchor: str, methods: _Cells, items: Mapping[str, Items]) -> list[dict[str, Any]]:
     metric = str(methods[anchor][0].record.headline)
     try:
-        base = _scores(methods[anchor], metric)
+        base = _scores(methods[anchor], metric, items)
     except InputError as error:
         return [{"method": method, "reason": _cause(error)} for method in sorted(methods) if method != anchor]
     rows: list[dict[str, Any]] = []
     for method in sorted(methods.keys() - {anchor}):
         try:
-            other = _scores(methods[method], metric)
+            other = _scores(methods[method], metric, items)
             kind: Kind = "binary" if base.kind == other.kind == "binary" else "continuous"
             compared = compare(other, base, kind)
         except InputError as error:
@@ -72,8 +74,11 @@ def _against(anchor: str, methods: _Cells) -> list[dict[str, Any]]:
     return rows
 
 
-def _scores(evaluations: Sequence[Result], metric: str) -> ItemScores:
-    return read_item_scores([(result.record, result.folder) for result in evaluations], metric)
+def _scores(evaluations: Sequence[Result], metric: str, items: Mapping[str, Items]) -> ItemScores:
+    without = [result.name for result in evaluations if key_of(result.record) not in items]
+    if without:
+        raise InputError(f"{without[0]}: samples.jsonl is missing or broken; fix: evaluate again")
+    return stack([(result.record, items[key_of(result.record)]) for result in evaluations], metric)
 
 
 def _cause(error: InputError) -> str:

@@ -39,7 +39,7 @@ def make_document(
     methods = {row.method for row in board.rows if row.student is not None}
     if anchor not in methods and anchor != DEFAULT_ANCHOR:
         raise InputError(f"--anchor {anchor}: no method of this run{did_you_mean(anchor, methods)}")
-    compared = differences(results, anchor)
+    compared = differences(results, anchor, items)
     curves, without_curve = learning_curves(results)
     samples, unreadable = browsable(results, most_answers)
     told = {problem.split(": ")[0] for problem in unreadable}

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from dskd.errors import InputError
 from harness.records import Record, read_record
-from harness.store import RESULT
+from harness.store import RESULT, result_files
 
 
 @dataclass(frozen=True)
@@ -36,9 +36,7 @@ def read_results(roots: Sequence[Path]) -> tuple[list[Result], list[str]]:
     for root in roots:
         if not root.is_dir():
             raise InputError(f"{root}: no such folder; fix: give the folder of a run")
-        for path in sorted(root.rglob(RESULT)):
-            if ".harness" in path.parts:
-                continue
+        for path in result_files(root):
             folder = path.parent
             name = f"{root.resolve().name}/{folder.relative_to(root).as_posix()}"
             try:

@@ -161,7 +161,7 @@ def test_a_difference_that_cannot_be_told_says_why(tmp_path: Path) -> None:
     run = write_run(tmp_path / "run")
     (run / "cells/teacher__student/kd/seed1/eval/small_math@v1/samples.jsonl").unlink()
     (row,) = make_document([run])[0]["differences"]
-    assert row["reason"] == "is missing"
+    assert row["reason"] == "run/cells/teacher__student/kd/seed1/eval/small_math@v1: samples.jsonl is missing or broken"
 
 
 def test_a_task_under_two_protocols_is_two_columns_everywhere(tmp_path: Path) -> None:
