@@ -42,7 +42,11 @@ WRITTEN = {"README.md": "md", "leaderboard.csv": "csv", "leaderboard.tex": "tex"
 @click.option(
     "--costs", is_flag=True, help="Also what the trainings took: their time, the teacher's, tokens/s, memory."
 )
-@click.option("--published", is_flag=True, help="Also what papers report for these pairs, apart and never ranked.")
+@click.option(
+    "--published",
+    is_flag=True,
+    help="Also what others report for these pairs, in tables of their own with source and protocol, never ranked.",
+)
 @click.option(
     "--export", type=click.Path(path_type=Path), metavar="FOLDER", help="Write the records in a form to commit."
 )
@@ -66,9 +70,9 @@ def command(
 ) -> None:
     """Print the table of the records in a folder: that of a run, or one of several, or of exported records."""
     from harness.committed import is_committed, write_committed
+    from harness.published import tables_of
     from harness.results import load_results
     from harness.tables.leaderboard import make_leaderboard
-    from harness.tables.published import published_text
     from harness.tables.render import FORMATS
 
     if (folder is None) == (results is None):
@@ -79,8 +83,8 @@ def command(
         raise InputError(f"--results {root}: no such folder; give the folder of a run")
     if write and not is_committed(root):
         raise InputError(f"--write: {root} holds no exported records; fix: --export FOLDER first, then --write there")
-    if published and form != "md":
-        raise InputError(f"--published: not in {form}; fix: --format md")
+    if published and (write or check or export is not None):
+        raise InputError("--published: only for printing; fix: leave out --write, --check and --export")
     found = load_results(root)
     board = make_leaderboard(found.records, found.items)
     problems = [*found.problems, *(_check(root, found, board) if check and not write else [])]
@@ -96,9 +100,13 @@ def command(
             write_text_atomic(root / name, text)
         click.echo(f"written: {', '.join(WRITTEN)} in {root}", err=True)
     else:
-        click.echo(FORMATS[form](board, costs), nl=False)
         if published:
-            click.echo("\n" + published_text(board), nl=False)
+            board.published = tables_of(board.pairs)
+            if not board.published:
+                click.echo(
+                    "no published numbers of these pairs are known; `harness list published` shows whose are", err=True
+                )
+        click.echo(FORMATS[form](board, costs), nl=False)
     for problem in problems:
         click.echo(f"problem: {problem}", err=True)
     if problems and (check or export is not None):

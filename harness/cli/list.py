@@ -15,22 +15,26 @@ Examples:
   harness list models --matrix quick
   harness list matrices
   harness list protocols
+  harness list published
   harness list defects"""
 
 
 @click.command("list", epilog=EPILOG)
-@click.argument("what", type=click.Choice(["tasks", "methods", "models", "matrices", "protocols", "defects"]))
+@click.argument(
+    "what", type=click.Choice(["tasks", "methods", "models", "matrices", "protocols", "published", "defects"])
+)
 @click.option("--matrix", "matrix_name", default="quick", show_default=True, help="Whose models to list.")
 @click.option("--set", "assignments", multiple=True, metavar="NAME=VALUE", help="A variable of the matrix; repeatable.")
 @click.option("--json", "as_json", is_flag=True, help="Print a JSON list instead of a table.")
 def command(what: str, matrix_name: str, assignments: tuple[str, ...], as_json: bool) -> None:
-    """List tasks, methods, the models of a matrix, matrices that ship, decoding protocols, or defects for upstream_parity."""
+    """List tasks, methods, models of a matrix, matrices that ship, protocols, published numbers, or upstream's defects."""
     rows = {
         "tasks": _tasks,
         "methods": _methods,
         "models": lambda: _models(matrix_name, assignments),
         "matrices": _matrices,
         "protocols": _protocols,
+        "published": _published,
         "defects": _defects,
     }[what]()
     if as_json:
@@ -123,6 +127,22 @@ def _protocols() -> list[dict[str, Any]]:
     return [
         {"protocol": name, **{key: value for key, value in protocol.settings.items() if key != "name"}}
         for name, protocol in PROTOCOLS.items()
+    ]
+
+
+def _published() -> list[dict[str, Any]]:
+    from harness.published import published_tables
+
+    return [
+        {
+            "teacher": table.teacher,
+            "student": table.student,
+            "columns": table.columns,
+            "methods": list(table.values),
+            "source": table.source,
+            "read in": table.read_in,
+        }
+        for table in published_tables()
     ]
 
 

@@ -11,6 +11,7 @@ from harness.identity import differences
 from harness.item_scores import Items, ItemScores, stack
 from harness.matrix import TEACHER_METHOD
 from harness.protocols import GREEDY, column_title
+from harness.published import PublishedTable
 from harness.records import Record
 from harness.results import key_of, protocol_of
 from harness.tables.aggregate import over_seeds
@@ -102,6 +103,7 @@ class Leaderboard:
     costs: list[CostRow] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     columns: list[ColumnRow] = field(default_factory=list)
+    published: list[PublishedTable] = field(default_factory=list)  # other people's, where they are asked for
 
     @property
     def tasks(self) -> list[str]:
@@ -136,6 +138,8 @@ class Leaderboard:
         document["columns"] = [asdict(row) for row in self.columns]
         if costs:
             document["costs"] = [asdict(row) for row in self.costs]
+        if self.published:
+            document["published"] = [table.model_dump() for table in self.published]
         return document | {"notes": self.notes}
 
 

@@ -7,27 +7,12 @@ import html
 import io
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, fields
 
 from harness.matrix import TEACHER_METHOD
+from harness.tables.grid import DASH, Bold, Grid
 from harness.tables.leaderboard import COST_FIELDS, CostRow, Leaderboard, Row
-
-DASH = "–"
-
-
-class Bold(str):
-    """The text of a cell that is set bold."""
-
-    __slots__ = ()
-
-
-@dataclass(frozen=True)
-class Grid:
-    """A titled table of texts."""
-
-    title: str
-    header: list[str]
-    lines: list[list[str]]
+from harness.tables.published import published_grids
 
 
 def grids(board: Leaderboard, costs: bool) -> list[Grid]:
@@ -43,7 +28,7 @@ def grids(board: Leaderboard, costs: bool) -> list[Grid]:
             found.append(_cost_grid(f"{teacher} -> {student}: cost of training", rows))
     alone = sorted({row.teacher for row in board.rows} - {teacher for teacher, _ in board.pairs})
     found += [_score_grid(board, teacher, [(None, TEACHER_METHOD)], teacher) for teacher in alone]
-    return found
+    return found + published_grids(board)
 
 
 def _score_grid(board: Leaderboard, teacher: str, methods: Sequence[tuple[str | None, str]], title: str) -> Grid:
@@ -165,7 +150,8 @@ def markdown(board: Leaderboard, costs: bool = False) -> str:
         table = "\n".join(f"| {line} |" for line in (padded[0], rule, *padded[1:])).replace(
             f"| {rule} |", f"|-{rule}-|"
         )
-        parts.append(f"### {_md_escape(grid.title)}\n\n{table}\n")
+        note = f"\n{_md_escape(grid.note)}\n" if grid.note else ""
+        parts.append(f"### {_md_escape(grid.title)}\n\n{table}\n{note}")
     parts.append(_legend(board, costs) + "\n")
     if board.notes:
         parts.append("".join(f"- {_md_escape(note)}\n" for note in board.notes))
@@ -189,7 +175,8 @@ def latex(board: Leaderboard, costs: bool = False) -> str:
         header = " & ".join(map(_tex_escape, grid.header)) + r" \\"
         columns = "l" * len(grid.header)
         body = "\n".join([rf"\begin{{tabular}}{{{columns}}}", r"\toprule", header, r"\midrule", *lines])
-        parts.append(f"% {grid.title}\n{body}\n\\bottomrule\n\\end{{tabular}}\n")
+        title = f"% {grid.title}\n" + (f"% {grid.note}\n" if grid.note else "")
+        parts.append(f"{title}{body}\n\\bottomrule\n\\end{{tabular}}\n")
     notes = "".join(f"% {note}\n" for note in (_legend(board, costs), *board.notes))
     return "\n".join(parts) + notes
 
@@ -218,7 +205,8 @@ def html_page(board: Leaderboard, costs: bool = False) -> str:
         head = "".join(f"<th>{html.escape(text)}</th>" for text in grid.header)
         body = "\n".join("<tr>" + "".join(map(_html_cell, line)) + "</tr>" for line in grid.lines)
         table = f"<table>\n<thead><tr>{head}</tr></thead>\n<tbody>\n{body}\n</tbody>\n</table>"
-        parts.append(f"<h2>{html.escape(grid.title)}</h2>\n{table}")
+        note = f"\n<p>{html.escape(grid.note)}</p>" if grid.note else ""
+        parts.append(f"<h2>{html.escape(grid.title)}</h2>\n{table}{note}")
     notes = "".join(f"<li>{html.escape(note)}</li>" for note in board.notes)
     style = "body{font-family:sans-serif}table{border-collapse:collapse}td,th{border:1px solid #ccc;padding:.3em .6em}"
     return (
@@ -235,12 +223,12 @@ def _html_cell(text: str) -> str:
 
 
 def csv_text(board: Leaderboard, costs: bool = False) -> str:
-    """A line a row; with `costs` the pair's and method's costs in further columns."""
+    """A line a row; with `costs` the pair's and method's costs in further columns, and others' numbers in one where asked for."""
     stream = io.StringIO()
     names = [field.name for field in fields(Row) if field.name != "ci95"]
     cost_names = COST_FIELDS if costs else ()
     writer = csv.writer(stream, lineterminator="\n")
-    writer.writerow([*names, "ci95_low", "ci95_high", *cost_names])
+    writer.writerow([*names, "ci95_low", "ci95_high", *cost_names, *(["published"] if board.published else [])])
     known = {(row.teacher, row.student, row.method): asdict(row) for row in board.costs}
     for row in board.rows:
         values = asdict(row)
@@ -249,9 +237,21 @@ def csv_text(board: Leaderboard, costs: bool = False) -> str:
             *(values[name] for name in names),
             *(row.ci95 or (None, None)),
             *(cost.get(name) for name in cost_names),
+            *([_published(board, row)] if board.published else []),
         ]
         writer.writerow(["" if value is None else value for value in line])
     return stream.getvalue()
+
+
+def _published(board: Leaderboard, row: Row) -> str:
+    """What each source has for the same pair, method and task: a teacher has the figures of all its pairs."""
+    found = [
+        f"{value:g} ({table.metric}; {table.source}; {table.protocol})"
+        for table in board.published
+        if table.teacher == row.teacher and row.student in (None, table.student)
+        if (value := table.value(row.method, row.task)) is not None
+    ]
+    return " | ".join(found)
 
 
 def json_text(board: Leaderboard, costs: bool = False) -> str:

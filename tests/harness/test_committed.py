@@ -161,6 +161,8 @@ def test_what_cannot_be_compared_is_an_error_that_helps(run: Path) -> None:
     assert "no key 'tusk'" in call("compare", "kd", "sft", "--results", run, "--only", "tusk=math", code=2)[1]
 
 
-def test_published_numbers_stand_apart(run: Path) -> None:
-    assert "No published numbers are kept" in call("leaderboard", run, "--published")[0]
-    assert "--published: not in csv" in call("leaderboard", run, "--published", "--format", "csv", code=2)[1]
+def test_published_numbers_of_no_pair_here_are_said_to_be_unknown(run: Path) -> None:
+    out, err = call("leaderboard", run, "--published")
+    assert out == call("leaderboard", run)[0]
+    assert "no published numbers of these pairs are known" in err
+    assert "--published: only for printing" in call("leaderboard", run, "--published", "--check", code=2)[1]

@@ -11,7 +11,6 @@ import pytest
 
 from harness.nested import mean_interval, spread
 from harness.statistics import wilson_interval
-from harness.tables.published import published
 
 
 @pytest.fixture(scope="module")
@@ -62,13 +61,3 @@ def test_more_seeds_make_a_smaller_error_and_a_fixed_model_has_none_of_seeds() -
     six = np.concatenate([rows, rows])  # as far apart, twice as many
     assert spread(six.mean(axis=0), [six]).error < 0.7 * spread(rows.mean(axis=0), [rows]).error
     assert spread(rows[0], []).error == pytest.approx(rows[0].std(ddof=1) / 20)
-
-
-def test_published_numbers_have_a_source_and_a_value_for_each_task() -> None:
-    assert {(table.teacher, table.student) for table in published()} >= {
-        ("qwen1.5-1.8b", "gpt2"),
-        ("mistral-7b", "tinyllama"),
-    }
-    assert all(table.source for table in published())
-    (dwa,) = (t for t in published() if t.teacher == "qwen1.5-1.8b")
-    assert dict(zip(dwa.tasks, dwa.values["dskd-v1-cma"], strict=True))["sinst"] == 17.15
