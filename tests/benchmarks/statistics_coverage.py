@@ -21,7 +21,7 @@ from harness.paired import compare
 from harness.statistics import bootstrap_interval, wilson_interval
 
 # Standard deviations on the logit scale: of items, of what suits a method, and of the rest of one answer.
-ITEM, SUITS, REST = 1.2, 0.6, 0.8
+USUAL = (1.2, 0.6, 0.8)
 _NODES, _WEIGHTS = np.polynomial.hermite_e.hermegauss(80)
 _WEIGHTS = _WEIGHTS / _WEIGHTS.sum()
 
@@ -51,9 +51,17 @@ class Measured:
 class World:
     """Draws evaluations. `seed_sd` is in points of the mean score; `centre` the logit of a usual item."""
 
-    def __init__(self, kind: Kind, seed_sd: float, centre: float, random: np.random.Generator) -> None:
+    def __init__(
+        self,
+        kind: Kind,
+        seed_sd: float,
+        centre: float,
+        random: np.random.Generator,
+        spreads: tuple[float, float, float] = USUAL,
+    ) -> None:
         self.kind, self.random, self.seed_sd = kind, random, seed_sd
-        self.others = ITEM**2 + SUITS**2 + REST**2
+        self.item, self.suits, self.rest = spreads
+        self.others = self.item**2 + self.suits**2 + self.rest**2
         self.seed = 0.0 if seed_sd == 0 else self._solve(lambda logit: self._sd_of(centre, logit) - seed_sd, 0.0, 5.0)
 
     def truth(self, centre: float) -> float:
@@ -66,13 +74,16 @@ class World:
 
     def draw(self, centres: tuple[float, ...], seeds: int, items: int) -> list[ItemScores]:
         """One evaluation of a method for each centre, all on the same items."""
-        difficulty = self.random.normal(0, ITEM, items)
+        difficulty = self.random.normal(0, self.item, items)
         found = []
         for centre in centres:
             logits = (
-                centre + difficulty + self.random.normal(0, SUITS, items) + self.random.normal(0, self.seed, (seeds, 1))
+                centre
+                + difficulty
+                + self.random.normal(0, self.suits, items)
+                + self.random.normal(0, self.seed, (seeds, 1))
             )
-            chances = 1 / (1 + np.exp(-(logits + self.random.normal(0, REST, (seeds, items)))))
+            chances = 1 / (1 + np.exp(-(logits + self.random.normal(0, self.rest, (seeds, items)))))
             values = 100.0 * (self.random.random((seeds, items)) < chances if self.kind == "binary" else chances)
             found.append(ItemScores(tuple(map(str, range(items))), tuple(range(seeds)), values))
         return found
@@ -101,12 +112,13 @@ def measure(
     *,
     repeats: int,
     centre: float = -0.7,
+    spreads: tuple[float, float, float] = USUAL,
     seed: int = 0,
     resamples: int = 1000,
     two_level: bool = False,
 ) -> Measured:
     """Simulate `repeats` pairs of equal methods, and as many that differ by the mde80 of the first."""
-    world = World(kind, seed_sd, centre, np.random.default_rng(seed))
+    world = World(kind, seed_sd, centre, np.random.default_rng(seed), spreads)
     truth = world.truth(centre)
     hits = dict.fromkeys(("mean", "difference", "alarms", "alarms_less", "power", "two_level"), 0)
     detectable = []
@@ -172,6 +184,14 @@ def main() -> None:
     parser.add_argument("--items", type=int, nargs="+", default=[50, 200])
     parser.add_argument("--seed-sd", type=float, nargs="+", default=[0.0, 1.0, 4.0])
     parser.add_argument("--centre", type=float, default=-0.7, help="logit of a usual item; -0.7: means near 37")
+    parser.add_argument(
+        "--spreads",
+        type=float,
+        nargs=3,
+        default=USUAL,
+        metavar=("ITEM", "SUITS", "REST"),
+        help="standard deviations in logits: of items, of what suits a method, of one answer; the usual: 1.2 0.6 0.8",
+    )
     parser.add_argument("--json", type=Path, metavar="FILE")
     options = parser.parse_args()
     start, rows = time.perf_counter(), []
@@ -184,7 +204,14 @@ def main() -> None:
             for items in options.items:
                 for sd in options.seed_sd:
                     row = measure(
-                        kind, seeds, items, sd, repeats=options.repeats, centre=options.centre, two_level=True
+                        kind,
+                        seeds,
+                        items,
+                        sd,
+                        repeats=options.repeats,
+                        centre=options.centre,
+                        spreads=tuple(options.spreads),
+                        two_level=True,
                     )
                     rows.append(asdict(row))
                     shown = (row.mean, row.difference, row.alarms, row.alarms_less, row.power, row.two_level)

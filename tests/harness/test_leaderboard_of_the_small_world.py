@@ -10,7 +10,8 @@ from harness.cli import main
 from harness.matrix_file import find_matrix, read_matrix
 from harness.results import load_results
 
-FOLDER = Path(__file__).parents[2] / "results" / "leaderboard"
+ROOT = Path(__file__).parents[2]
+FOLDER = ROOT / "results" / "leaderboard"
 
 
 def test_its_tables_are_those_of_its_records_byte_for_byte() -> None:
@@ -35,3 +36,12 @@ def test_every_method_of_the_matrix_is_there_with_every_seed_and_item() -> None:
 
 def test_it_is_small_enough_to_be_kept_beside_the_code() -> None:
     assert sum(path.stat().st_size for path in FOLDER.rglob("*") if path.is_file()) < 5e6
+
+
+def test_the_readme_shows_its_tables() -> None:
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    shown = readme.split("## The leaderboard")[1].split("\n## ")[0]
+    lines = [line for line in shown.splitlines() if line.startswith(("|", "### "))]
+    known = set((FOLDER / "README.md").read_text(encoding="utf-8").splitlines())
+    assert len(lines) > 35
+    assert [line for line in lines if line not in known] == []

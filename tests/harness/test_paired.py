@@ -72,9 +72,13 @@ def test_sign_flips_of_many_items_agree_with_scipy() -> None:
     assert sign_flip(items) != sign_flip(items, seed=1)
 
 
-def test_several_seeds_give_the_analysis_of_variance_by_hand() -> None:
+@pytest.mark.parametrize("seed_sd", [0.0, 5.0, 20.0])
+def test_several_seeds_give_the_analysis_of_variance_by_hand(seed_sd: float) -> None:
     random = np.random.default_rng(0)
-    a, b = random.normal(50, 10, (3, 40)), random.normal(45, 10, (4, 40))
+    a, b = (
+        mean + random.normal(0, seed_sd, (seeds, 1)) + random.normal(0, 10, (seeds, 40))
+        for mean, seeds in ((50, 3), (45, 4))
+    )
     found = compare(scores(a), scores(b), "continuous")
     seeds, rest = [], []
     for rows in (a, b):
@@ -82,8 +86,12 @@ def test_several_seeds_give_the_analysis_of_variance_by_hand() -> None:
         fitted = rows.mean(axis=1, keepdims=True) + rows.mean(axis=0) - rows.mean()
         rest.append(((rows - fitted) ** 2).sum() / ((len(rows) - 1) * 39) / (len(rows) * 40))
     items = (a.mean(axis=0) - b.mean(axis=0)).var(ddof=1) / 40
-    variance = max(sum(seeds) + items - sum(rest), sum(seeds), items)
-    freedom = variance**2 / (seeds[0] ** 2 / 2 + seeds[1] ** 2 / 3 + items**2 / 39)
+    beyond = sum(seeds) - sum(rest)
+    assert (beyond < 0) == (seed_sd == 0)  # both sides are tried
+    variance = max(items + (beyond if beyond > 0 else beyond / 2), sum(seeds), items / 2)
+    # What of a seeds' variance the rest explains is in doubt by 0.8.
+    doubt = [part - 0.2 * min(part, own) for part, own in zip(seeds, rest, strict=True)]
+    freedom = variance**2 / (doubt[0] ** 2 / 2 + doubt[1] ** 2 / 3 + items**2 / 39)
     ratio = (a.mean() - b.mean()) / math.sqrt(variance)
     assert found.p_value == pytest.approx(2 * stats.t.sf(abs(ratio), freedom))
     assert found.p_less == pytest.approx(stats.t.cdf(ratio, freedom))
