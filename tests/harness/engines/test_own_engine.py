@@ -1,0 +1,48 @@
+"""The engine that docs/engines.md builds: found as the others are, and answering as they do."""
+
+from __future__ import annotations
+
+import re
+import sys
+from pathlib import Path
+
+import pytest
+
+import harness.engines
+from harness.engines import create_engine
+
+PAGE = Path(__file__).parents[3] / "docs" / "engines.md"
+
+
+@pytest.fixture(params=["llama_folder", "gpt2_folder"])
+def folder(request):
+    return request.getfixturevalue(request.param)
+
+
+@pytest.fixture
+def _stepwise(tmp_path, monkeypatch):
+    """A folder with the page's file, as if it lay beside the other engines."""
+    (code,) = re.findall(r"```python\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)
+    (tmp_path / "stepwise.py").write_text(code, encoding="utf-8")
+    monkeypatch.setattr(harness.engines, "__path__", [*harness.engines.__path__, str(tmp_path)])
+    yield
+    sys.modules.pop("harness.engines.stepwise", None)
+
+
+SAMPLED = {"do_sample": True, "temperature": 0.9, "top_p": 0.9, "top_k": 20}
+
+
+@pytest.mark.usefixtures("_stepwise")
+@pytest.mark.parametrize("settings", [{}, SAMPLED, {"no_repeat_ngram_size": 2}], ids=["greedy", "sampled", "n-gram"])
+def test_it_answers_as_transformers_does(folder, requests, settings) -> None:
+    assert "stepwise" in harness.engines.names()
+    asked = requests(**settings)
+    found = {}
+    for name in ("stepwise", "transformers"):
+        engine = create_engine(name, folder, seed=3)
+        assert engine.name == name
+        engine.generate_until(asked)
+        found[name] = engine.generations
+        engine.close()
+    assert found["stepwise"] == found["transformers"]
+    assert sum(generation.finish_reason == "stop" for generation in found["stepwise"]) > 2
