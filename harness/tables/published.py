@@ -18,11 +18,12 @@ def _grid(board: Leaderboard, table: PublishedTable) -> Grid:
     header = ["method"]
     for column in table.columns:
         header += [f"{column}, published", f"{column}, ours"] if column in ours else [f"{column}, published"]
+    digits = max(len(str(value).partition(".")[2]) for values in table.values.values() for value in values)
     lines = []
     for method, values in table.values.items():
         cells = [method]
         for column, value in zip(table.columns, values, strict=True):
-            cells.append(f"{value:g}")
+            cells.append(f"{value:.{digits}f}")
             if column in ours:
                 rows = our_rows(board, table, method, column)
                 cells.append(", ".join(f"{row.value:.2f} ({row.metric}, {row.protocol})" for row in rows) or DASH)

@@ -111,6 +111,7 @@ def test_published_columns_stand_in_grids_of_their_own(boards: tuple[Leaderboard
     assert cells["teacher"] == ["28.23", "30.00 (rouge_l, greedy)"]
     assert cells["dskd-v1-cma"] == ["24.26", "22.50 (rouge_l, greedy)"]
     assert cells["DWA-KD"] == ["24.29", "–"]
+    assert "| 9.30 " in theirs[0]  # with the digits of the source
     assert theirs[1].startswith("Published: Rouge-L, read in the paper. Instruction following on Dolly")
 
 
