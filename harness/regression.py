@@ -1,6 +1,7 @@
-"""A run against a baseline: is it worse? Three layers, and for each cell one of three verdicts.
+"""A run against a baseline: is it worse? Three layers, and for each cell one of three verdicts, or none where something is missing.
 
-1. Structure: no cell, seed, item or score is missing; task, prompts and metric are the same. Else `regress`.
+1. Structure: task, prompts, metric and samples are the same, else `regress`. A cell, seed, item or score that is missing makes a
+   cell `incomplete`, unless what is there is worse.
 2. Scores: the paired test on the shared items. `regress` where p < 0.01 for "worse" (one-sided, adjusted by Holm over the cells
    whose scores changed) and the drop is more than a margin that matters in practice. A test alone would fail large sets for drops
    that nobody cares about, a margin alone small sets for noise.
@@ -15,12 +16,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 
 from dskd.errors import InputError
-from harness.baseline import TEACHER_SEED, Baseline, CellScores, Scores, SeedScores
+from harness.baseline import TEACHER_SEED, Baseline, CellScores, Item, Scores, SeedScores
 from harness.identity import differences
 from harness.item_scores import ItemScores
 from harness.paired import Comparison, compare, holm
@@ -28,7 +29,8 @@ from harness.paired import Comparison, compare, holm
 ALPHA = 0.01
 # In points: what a drop has to exceed to matter.
 MARGINS = {"binary": 2.0, "continuous": 1.0}
-Verdict = Literal["pass", "inconclusive", "regress"]
+# From best to worst; `incomplete` says that there is none.
+Verdict = Literal["pass", "inconclusive", "incomplete", "regress"]
 Goldens = Literal["auto", "strict", "warn"]
 # Engines whose answers depend on nothing but the model and the prompts: vLLM batches by what has arrived.
 _REPRODUCIBLE_ENGINES = ("transformers",)
@@ -68,7 +70,7 @@ class Report:
     def verdict(self) -> Verdict:
         """The worst of the cells."""
         found = {cell.verdict for cell in self.cells}
-        return next((verdict for verdict in ("regress", "inconclusive") if verdict in found), "pass")
+        return next((verdict for verdict in reversed(get_args(Verdict)) if verdict in found), "pass")
 
     def as_dict(self) -> dict[str, Any]:
         """What `harness check --json` prints."""
@@ -108,7 +110,7 @@ def check(
             reason = next(
                 (text for text in scores.problems if text.startswith(f"{name}: ")), "the run does not have it"
             )
-            cells.append(replace(judged, verdict="regress", reasons=[reason.removeprefix(f"{name}: ")]))
+            cells.append(replace(judged, verdict="incomplete", reasons=[reason.removeprefix(f"{name}: ")]))
             continue
         judged = _with_scores(judged, old, new, compared.get(name), adjusted.get(name))
         cells.append(_with_outputs(judged, old, new, baseline.environments, scores.environments, goldens))
@@ -125,7 +127,7 @@ def _count(cell: CellScores) -> int:
 def _with_scores(
     judged: Cell, old: CellScores, new: CellScores, found: Comparison | None, p_value: float | None
 ) -> Cell:
-    structural = list(_structural(old, new))
+    otherwise, missing = list(_otherwise(old, new)), list(_missing(old, new))
     worse, unclear = [], []
     if found is not None and p_value is not None:
         a, b = _item_scores(old, new)
@@ -145,34 +147,47 @@ def _with_scores(
                 unclear.append(f"{drop}, which is within noise or the margin of {judged.margin:g} (p = {p_value:.2g})")
             elif found.ci95[0] < -judged.margin:
                 unclear.append(f"{drop}, but {_count(old)} items do not exclude a drop of more than {judged.margin:g}")
-    verdict: Verdict = "regress" if structural or worse else "inconclusive" if unclear else "pass"
-    return replace(judged, verdict=verdict, reasons=[*structural, *worse, *unclear])
+    found_in: dict[Verdict, list[str]] = {
+        "regress": [*otherwise, *worse],
+        "incomplete": missing,
+        "inconclusive": unclear,
+    }
+    verdict: Verdict = next((name for name, reasons in found_in.items() if reasons), "pass")
+    return replace(judged, verdict=verdict, reasons=[reason for reasons in found_in.values() for reason in reasons])
 
 
-def _structural(old: CellScores, new: CellScores) -> Iterator[str]:
-    for key, what in (
-        ("task_version", "the task's version"),
-        ("prompts", "the prompts' hash"),
-        ("metric", "the metric"),
-    ):
-        before, after = getattr(old, key), getattr(new, key)
-        if before != after:
-            yield f"{what} changed, {before} -> {after}"
-    for seed, before in old.seeds.items():
-        where = "" if len(old.seeds) == 1 else f"seed {seed}: "
-        after = new.seeds.get(seed)
-        if after is None:
-            yield f"seed {seed} is missing"
-            continue
-        if missing := [name for name in before.items if name not in after.items]:
-            yield f"{where}{len(missing)} of {len(before.items)} items missing ({_some(missing)})"
-        if added := [name for name in after.items if name not in before.items]:
+def _otherwise(old: CellScores, new: CellScores) -> Iterator[str]:
+    """What was asked otherwise, or more of it. The prompts have one hash, so they can be compared where the items are the same."""
+    compared = {"task_version": "the task's version", "metric": "the metric"}
+    if all(before.keys() == after.keys() for _, before, after in _shared_seeds(old, new)):
+        compared["prompts"] = "the prompts' hash"
+    for key, what in compared.items():
+        if getattr(old, key) != getattr(new, key):
+            yield f"{what} changed, {getattr(old, key)} -> {getattr(new, key)}"
+    for where, before, after in _shared_seeds(old, new):
+        if added := [name for name in after if name not in before]:
             yield f"{where}{len(added)} items that the baseline does not have ({_some(added)})"
-        shared = [name for name in before.items if name in after.items]
-        if lost := [n for n in shared if before.items[n].score is not None and after.items[n].score is None]:
-            yield f"{where}{len(lost)} items without a score, which the harness could not give ({_some(lost)})"
-        if other := [n for n in shared if len(before.items[n].outputs) != len(after.items[n].outputs)]:
+        if other := [n for n in before if n in after and len(before[n].outputs) != len(after[n].outputs)]:
             yield f"{where}{len(other)} items with another number of samples ({_some(other)})"
+
+
+def _missing(old: CellScores, new: CellScores) -> Iterator[str]:
+    for seed in old.seeds:
+        if seed not in new.seeds:
+            yield f"seed {seed} is missing"
+    for where, before, after in _shared_seeds(old, new):
+        if missing := [name for name in before if name not in after]:
+            yield f"{where}{len(missing)} of {len(before)} items missing ({_some(missing)})"
+        shared = [name for name in before if name in after]
+        if lost := [n for n in shared if before[n].score is not None and after[n].score is None]:
+            yield f"{where}{len(lost)} items without a score, which the harness could not give ({_some(lost)})"
+
+
+def _shared_seeds(old: CellScores, new: CellScores) -> Iterator[tuple[str, Mapping[str, Item], Mapping[str, Item]]]:
+    """How to name each seed that both have, and the items of both."""
+    for seed, before in old.seeds.items():
+        if seed in new.seeds:
+            yield "" if len(old.seeds) == 1 else f"seed {seed}: ", before.items, new.seeds[seed].items
 
 
 def _item_scores(old: CellScores, new: CellScores) -> tuple[ItemScores, ItemScores]:

@@ -13,18 +13,21 @@ from dskd.errors import InputError
 from harness.cli.options import split_assignment
 
 if TYPE_CHECKING:
-    from harness.regression import Cell, Goldens, Report
+    from harness.regression import Cell, Goldens, Report, Verdict
 
 EPILOG = """\b
 Examples:
   harness check runs/regression --baseline baseline.json
   harness check runs/regression --baseline baseline.json --margin 3 --margin rouge_l=0.5
+  harness check --results runs/regression --baseline baseline.json --strict
   harness check runs/regression --baseline baseline.json --markdown summary.md --json > check.json
 
 \b
-Exit codes: 0 pass, or inconclusive with a warning on standard error; 1 regress; 2 something given is wrong.
+Exit codes: 0 pass, or inconclusive with a warning on standard error; 1 regress; 2 incomplete, or something given is wrong;
+3 inconclusive, with --strict.
 Verdicts, margins and what to do about each: docs/regression.md."""
 
+EXIT_CODES: dict[Verdict, int] = {"pass": 0, "regress": 1, "incomplete": 2, "inconclusive": 3}
 HEADER = (
     "cell",
     "verdict",
@@ -40,7 +43,8 @@ HEADER = (
 
 
 @click.command("check", epilog=EPILOG)
-@click.argument("run", type=click.Path(path_type=Path))
+@click.argument("run", required=False, type=click.Path(path_type=Path), metavar="[RUN]")
+@click.option("--results", type=click.Path(path_type=Path), metavar="DIR", help="The same as RUN.")
 @click.option(
     "--baseline", "path", required=True, type=click.Path(path_type=Path), metavar="FILE", help="What to compare with."
 )
@@ -60,6 +64,7 @@ HEADER = (
     help="Where changed outputs fail by themselves: where settings, versions, processor and threads are the baseline's, so that "
     "only the code can have done it; everywhere; nowhere.",
 )
+@click.option("--strict", is_flag=True, help="Exit with 3 where the verdict is inconclusive.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of a table.")
 @click.option(
     "--markdown",
@@ -70,19 +75,25 @@ HEADER = (
 @click.pass_context
 def command(
     context: click.Context,
-    run: Path,
+    run: Path | None,
+    results: Path | None,
     path: Path,
     margins: tuple[str, ...],
     goldens: Goldens,
+    strict: bool,
     as_json: bool,
     markdown: Path | None,
 ) -> None:
-    """Compare RUN, a run's folder or another baseline file, with a baseline; exit with 1 where a cell got worse or is missing."""
+    """Compare RUN, a run's folder or another baseline file, with a baseline; exit with 1 where a cell got worse, 2 where one is missing."""
     from harness.baseline import read_baseline, read_run
     from harness.cli.output import print_table
     from harness.regression import check
     from harness.store import require_writable, write_text_atomic
 
+    if (run is None) == (results is None):
+        raise InputError("check: give one run, as RUN or with --results")
+    run = run or results
+    assert run is not None
     if markdown is not None:
         require_writable(markdown.parent, f"--markdown {markdown}")
     report = check(read_baseline(path), read_run(run), margins=_margins(margins), goldens=goldens)
@@ -94,8 +105,7 @@ def command(
         print_table(HEADER, [_row(cell) for cell in report.cells])
     for line in _remarks(report):
         click.echo(line, err=True)
-    if report.verdict == "regress":
-        context.exit(1)
+    context.exit(EXIT_CODES[report.verdict] if strict or report.verdict != "inconclusive" else 0)
 
 
 def _margins(texts: tuple[str, ...]) -> dict[str, float]:
@@ -146,7 +156,12 @@ def _number(value: float | None, form: str = ".2f") -> str:
 
 def _remarks(report: Report) -> list[str]:
     """Every reason and note in a line, and the sum in the last one."""
-    words = {"regress": "regress", "inconclusive": "warning: inconclusive", "pass": "note"}
+    words = {
+        "regress": "regress",
+        "incomplete": "incomplete",
+        "inconclusive": "warning: inconclusive",
+        "pass": "note",
+    }
     lines = [f"{words[cell.verdict]}: {cell.name}: {reason}" for cell in report.cells for reason in cell.reasons]
     return [*lines, *(f"note: {note}" for note in report.notes), _summary(report)]
 
@@ -154,6 +169,8 @@ def _remarks(report: Report) -> list[str]:
 def _summary(report: Report) -> str:
     counts = {
         verdict: sum(cell.verdict == verdict for cell in report.cells)
-        for verdict in ("pass", "inconclusive", "regress")
+        for verdict in ("pass", "inconclusive", "regress", "incomplete")
     }
+    if not counts["incomplete"]:
+        del counts["incomplete"]
     return f"{len(report.cells)} cells: {', '.join(f'{count} {verdict}' for verdict, count in counts.items())}"

@@ -107,14 +107,14 @@ def test_a_broken_answer_rule_is_caught_on_unchanged_outputs(
     assert cell(report, INSTRUCT).verdict == "pass"
 
 
-def test_what_is_missing_or_asked_otherwise_is_a_regression(
+def test_what_is_asked_otherwise_is_a_regression_and_what_is_missing_leaves_no_verdict(
     baseline: Baseline, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def reasons(name: str, change: Any = lambda samples: samples, outputs: Any = None) -> str:
+    def reasons(name: str, change: Any = lambda samples: samples, outputs: Any = None, verdict: str = "regress") -> str:
         root = write_both(tmp_path / name)
         write_evaluation(root, outputs or answers("small_math", RIGHT, ITEMS), change=change)
         report = check(baseline, read_run(root))
-        assert cell(report).verdict == "regress"
+        assert (cell(report).verdict, report.verdict) == (verdict, verdict)
         assert cell(report, INSTRUCT).verdict == "pass"
         return "; ".join(cell(report).reasons)
 
@@ -125,13 +125,17 @@ def test_what_is_missing_or_asked_otherwise_is_a_regression(
         none = dict.fromkeys(samples[0]["scores"])
         return [{**samples[0], "scores": none, "outcome": "harness_error"}, *samples[1:]]
 
-    assert "2 of 100 items missing (98, 99)" in reasons("items", lambda samples: samples[:98])
+    assert "2 of 100 items missing (98, 99)" in reasons("items", lambda samples: samples[:98], verdict="incomplete")
     assert "the prompts' hash changed" in reasons("prompts", other_prompt)
-    assert "1 items without a score" in reasons("score", unscored)
+    assert "1 items without a score" in reasons("score", unscored, verdict="incomplete")
     assert "1 items with another number of samples (5)" in reasons("samples", lambda samples: [*samples, samples[5]])
+    # What is there is judged all the same: with half of its items missing the rest is as bad as before.
+    bad = reasons("bad", lambda samples: samples[:50], answers("small_math", 2, ITEMS))
+    assert "worse: " in bad
+    assert "50 of 100 items missing" in bad
     few = read_run(write_evaluation(tmp_path / "few", answers("small_math", 1, 1)).parents[5])
     assert {one.verdict for one in check(baseline, few).cells} == {
-        "regress"
+        "incomplete"
     }  # one item says nothing, and nothing breaks
     monkeypatch.setitem(tasks.load("small_math").__dict__, "version", "2")
     assert "the task's version changed, 1 -> 2" in reasons("version")
@@ -145,8 +149,8 @@ def test_missing_cells_and_seeds_fail_and_more_of_them_are_only_noted(tmp_path: 
     every, less = read_run(tmp_path / "all"), read_run(tmp_path / "less")
     report = check(make_baseline(tmp_path, every, "all"), less)
     assert [(one.name.split("/")[1], one.verdict, one.reasons) for one in report.cells] == [
-        ("kd", "regress", ["seed 2 is missing"]),
-        ("sft", "regress", ["the run does not have it"]),
+        ("kd", "incomplete", ["seed 2 is missing"]),
+        ("sft", "incomplete", ["the run does not have it"]),
     ]
     report = check(make_baseline(tmp_path, less, "few"), every)
     assert report.verdict == "pass"

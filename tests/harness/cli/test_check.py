@@ -62,6 +62,18 @@ def test_a_drop_within_noise_exits_with_0_and_a_warning(gated: tuple[Path, Path]
     assert result.exit_code == 0
     assert "warning: inconclusive: teacher__student/kd/small_math: -2.00 points" in result.stderr
     assert harness("check", run, "--baseline", baseline, "--goldens", "strict").exit_code == 1
+    assert harness("check", "--results", run, "--baseline", baseline, "--strict").exit_code == 3
+
+
+def test_a_run_that_lacks_items_exits_with_2_and_has_its_table(gated: tuple[Path, Path]) -> None:
+    run, baseline = gated
+    write_evaluation(run, answers("small_math", 30, 50), change=lambda samples: samples[:40])
+    result = harness("check", "--results", run, "--baseline", baseline)
+    assert result.exit_code == 2
+    assert "incomplete: teacher__student/kd/small_math: 10 of 50 items missing" in result.stderr
+    assert result.stderr.endswith("1 cells: 0 pass, 0 inconclusive, 0 regress, 1 incomplete\n")
+    assert "| incomplete" not in result.stdout
+    assert "incomplete" in result.stdout
 
 
 def test_an_update_says_what_it_changes_and_an_idle_one_leaves_the_file(gated: tuple[Path, Path]) -> None:
@@ -86,6 +98,8 @@ def test_an_update_says_what_it_changes_and_an_idle_one_leaves_the_file(gated: t
         ),
         (["check", "{run}", "--baseline", "{baseline}", "--margin", "bleu=1"], "--margin bleu: no such metric"),
         (["check", "{run}"], "--baseline"),
+        (["check", "--baseline", "{baseline}"], "check: give one run, as RUN or with --results"),
+        (["check", "{run}", "--results", "{run}", "--baseline", "{baseline}"], "check: give one run"),
         (["baseline", "update", "{run}", "--baseline", "{baseline}"], "--reason"),
         (["baseline", "update", "{run}", "--baseline", "{baseline}", "--reason", ""], "--reason: is empty; fix"),
     ],
