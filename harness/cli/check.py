@@ -84,7 +84,7 @@ def command(
     as_json: bool,
     markdown: Path | None,
 ) -> None:
-    """Compare RUN, a run's folder or another baseline file, with a baseline; exit with 1 where a cell got worse, 2 where one is missing."""
+    """Compare RUN, a run's folder or another baseline file, with a baseline; exit with 1 where a cell got worse."""
     from harness.baseline import read_baseline, read_run
     from harness.cli.output import print_table
     from harness.regression import check
