@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dskd.errors import InputError
+from harness.answer_store import AnswerStore
 
 if TYPE_CHECKING:
     from harness.engines.base import Sampling
@@ -25,7 +26,11 @@ _SHOWN = 4000  # characters of the log of a process that failed
 
 @dataclass(frozen=True)
 class Questions:
-    """What engines are asked: texts, how to answer them, and `max_length`, the tokens of the longest prompt and its answer."""
+    """What engines are asked: texts, how to answer them, and `max_length`, the tokens of the longest prompt and its answer.
+
+    `seeds`: for random numbers, one a text; of `seed` on where there are none. `kept`: a file that keeps what is answered
+    (`harness.answer_store`), so that what was killed goes on.
+    """
 
     model: Path
     texts: list[str]
@@ -34,6 +39,8 @@ class Questions:
     dtype: str = "float32"
     max_batch_size: int | None = None
     seed: int = 0
+    seeds: list[int] | None = None
+    kept: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -44,6 +51,7 @@ class Answer:
     ids: list[int]
     text: str
     finish_reason: str
+    prompt_truncated: bool = False
 
 
 def answer(engine: str, questions: Questions, on_finished: Callable[[int], None]) -> list[Answer]:
@@ -98,11 +106,14 @@ def _answers(messages: Connection[Any, Any], engine: str, questions: Questions) 
         max_batch_size=questions.max_batch_size,
         max_length=questions.max_length,
         dtype=questions.dtype,
+        no_repeat_ngram=questions.sampling.no_repeat_ngram > 0,
     )
+    if questions.kept is not None:
+        made.answers = AnswerStore(questions.kept)
     made.on_finished = lambda count: messages.send(("finished", count))
-    answered = made.answer(questions.texts, questions.sampling)
+    answered = made.answer(questions.texts, questions.sampling, questions.seeds)
     made.close()
     return [
-        Answer(prompt, completion.ids, generation.text, generation.finish_reason)
+        Answer(prompt, completion.ids, generation.text, generation.finish_reason, generation.prompt_truncated)
         for prompt, completion, generation in answered
     ]

@@ -183,7 +183,7 @@ def _lm_eval(
     as_loaded = loaded(task)
     lm_task = as_loaded["tasks"][task.name]
     limits = {"max_gen_toks": _max_new_tokens(task, options), "until": task.stop}
-    lm_task.set_config("generation_kwargs", {**limits, **_drawing(options.protocol)}, update=True)
+    lm_task.set_config("generation_kwargs", {**limits, **drawing(options.protocol)}, update=True)
     lm_task.set_config("repeats", options.protocol.answers)
     if template_of(tokenizer) is not None:
         # The model's template around the task's instruction, and the scoring that goes with it.
@@ -246,7 +246,7 @@ def _join(
     return samples
 
 
-def _drawing(protocol: Protocol) -> dict[str, Any]:
+def drawing(protocol: Protocol) -> dict[str, Any]:
     """A protocol as generation_kwargs (`harness.engines.base.Sampling`)."""
     settings = {
         "do_sample": protocol.temperature > 0,

@@ -15,6 +15,7 @@ COMMANDS = {
     "run": "Train and evaluate everything a matrix asks for, and print the table.",
     "train": "Train one student on models and data of your own.",
     "evaluate": "Answer and score tasks with a model folder.",
+    "generate": "Write a model's answers to a task, or to prompts of your own, into a file.",
     "score": "Score a file of answers to a task.",
     "data": "Check and fetch the data files of tasks; compare them with training data.",
     "parity": "Compare two engines, answer by answer.",

@@ -1,11 +1,18 @@
-"""Printing tables on standard output."""
+"""Tables on standard output, and on standard error how far the work is."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 
+import click
 from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
+
+# Opens a stage of so many things to do, and gives the function that is told how many were just done.
+Stage = Callable[[str, int], AbstractContextManager[Callable[[int], None]]]
 
 # Wider than any line: what is piped on is to be read by programs too, so nothing is folded there.
 _UNFOLDED = 10_000
@@ -28,3 +35,21 @@ def _plain(text: str) -> str:
     from rich.markup import escape
 
     return escape(text)
+
+
+@contextmanager
+def stages() -> Iterator[Stage]:
+    """On stderr: bars with the time left on a terminal, a line at the end of each stage elsewhere."""
+    console = Console(stderr=True)
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, disable=not console.is_terminal) as bars:
+
+        @contextmanager
+        def stage(title: str, total: int) -> Iterator[Callable[[int], None]]:
+            bar = bars.add_task(title, total=total)
+            start = time.monotonic()
+            yield lambda count: bars.advance(bar, count)
+            if not console.is_terminal:
+                click.echo(f"{title}: {total} in {time.monotonic() - start:.1f} s", err=True)
+
+        yield stage

@@ -3,15 +3,10 @@
 from __future__ import annotations
 
 import json
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from dskd.errors import InputError
 from harness.cli.options import check_engine, sandbox_options
@@ -76,13 +71,14 @@ def command(
 ) -> None:
     """Compare the greedy answers of two engines to the same prompt ids, and say where they part and by how much."""
     from harness import tasks
+    from harness.cli.output import stages
     from harness.parity_run import compare_engines
     from harness.store import UserFile
 
     first, second = _two(engines)
     task = tasks.load(task_name)
     file = UserFile("--output", output) if output is not None else None
-    with _progress() as stage:
+    with stages() as stage:
         comparison, seconds = compare_engines(
             model,
             task,
@@ -157,24 +153,3 @@ def _row(comparison: Comparison, difference: Difference) -> tuple[str, ...]:
     numbers = ("–" if value is None else f"{value:.3g}" for value in (difference.gap, difference.below_top))
     verdict = "tie" if difference.is_tie(comparison.tolerance) else "DISAGREE"
     return (comparison.ids[difference.index], str(difference.position), *choices, *numbers, verdict)
-
-
-Stage = Callable[[str, int], Any]
-
-
-@contextmanager
-def _progress() -> Iterator[Stage]:
-    """On stderr: bars with the time left on a terminal, a line at the end of each stage elsewhere."""
-    console = Console(stderr=True)
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console, disable=not console.is_terminal) as bars:
-
-        @contextmanager
-        def stage(title: str, total: int) -> Iterator[Callable[[int], None]]:
-            bar = bars.add_task(title, total=total)
-            start = time.monotonic()
-            yield lambda count: bars.advance(bar, count)
-            if not console.is_terminal:
-                click.echo(f"{title}: {total} in {time.monotonic() - start:.1f} s", err=True)
-
-        yield stage

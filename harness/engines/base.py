@@ -241,10 +241,14 @@ class Engine(LM):
         self.generations = [generations[index] for index in range(len(requests))]
         return [generation.text for generation in self.generations]
 
-    def answer(self, texts: Sequence[str], sampling: Sampling) -> list[tuple[list[int], Completion, Generation]]:
-        """What `generate_until` makes of these texts, with the ids of prompts and completions: for who compares engines."""
+    def answer(
+        self, texts: Sequence[str], sampling: Sampling, seeds: Sequence[int] | None = None
+    ) -> list[tuple[list[int], Completion, Generation]]:
+        """What `generate_until` makes of these texts, with the ids of prompts and completions. `seeds`: one a text."""
         prompts = [self._encode(text, sampling) for text in texts]
-        completions = self._in_blocks([ids for ids, _ in prompts], sampling, range(self.seed, self.seed + len(texts)))
+        completions = self._in_blocks(
+            [ids for ids, _ in prompts], sampling, seeds or range(self.seed, self.seed + len(texts))
+        )
         return [
             (ids, completion, self._finish(ids, truncated, completion, sampling))
             for (ids, truncated), completion in zip(prompts, completions, strict=True)

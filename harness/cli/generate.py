@@ -1,0 +1,126 @@
+"""`harness generate`: a model's answers in a file, scored by nobody."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from dskd.errors import InputError
+from harness.cli.options import check_engine
+
+EPILOG = """\b
+Examples:
+  harness generate --model models/student --task humaneval --output answers.jsonl
+  harness score --task humaneval --predictions answers.jsonl --allow-code-execution
+  harness generate --model models/student --task dolly --protocol minillm-sampling --engine vllm --output answers.jsonl
+  harness generate --model models/student --prompts mine.jsonl --max-new-tokens 128 --stop "### " --output answers.jsonl
+
+\b
+A line of --prompts: {"id": "a", "prompt": "..."}; of the output: {"id", "index", "output", "finish_reason",
+"generated_tokens", "prompt_truncated"}. The answers are those of `harness evaluate`; nothing that the model writes is run.
+Interrupted, the same command goes on from the last answers."""
+
+
+@click.command("generate", epilog=EPILOG)
+@click.option(
+    "--model", required=True, type=click.Path(path_type=Path), metavar="DIR", help="An ordinary model folder."
+)
+@click.option("--task", "task_name", metavar="TASK", help="Whose prompts are asked; `harness list tasks` has them.")
+@click.option(
+    "--prompts", type=click.Path(path_type=Path), metavar="FILE.jsonl", help="Prompts of your own, asked as they are."
+)
+@click.option("--limit", type=click.IntRange(min=1), metavar="N", help="The first N prompts.")
+@click.option(
+    "--max-new-tokens",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="Of an answer; what the protocol or the task says unless given, 256 for --prompts.",
+)
+@click.option("--stop", multiple=True, metavar="TEXT", help="With --prompts: what ends an answer; repeatable.")
+@click.option(
+    "--protocol",
+    "protocol_name",
+    default="greedy",
+    show_default=True,
+    metavar="NAME",
+    help="How answers are drawn; `harness list protocols` has them.",
+)
+@click.option("--engine", default="auto", show_default=True, metavar="NAME", help="auto, vllm or transformers.")
+@click.option(
+    "--dtype",
+    default="float32",
+    show_default=True,
+    type=click.Choice(["float32", "bfloat16", "float16"]),
+    help="Of the model.",
+)
+@click.option("--max-batch-size", type=click.IntRange(min=1), metavar="N", help="Answers that are generated at once.")
+@click.option("--seed", default=0, show_default=True, type=click.IntRange(min=0), help="Of what is drawn.")
+@click.option("--output", required=True, type=click.Path(path_type=Path), metavar="FILE.jsonl", help="The answers.")
+@click.option("--overwrite", is_flag=True, help="Replace the file where it is there.")
+def command(
+    model: Path,
+    task_name: str | None,
+    prompts: Path | None,
+    limit: int | None,
+    max_new_tokens: int | None,
+    stop: tuple[str, ...],
+    protocol_name: str,
+    engine: str,
+    dtype: str,
+    max_batch_size: int | None,
+    seed: int,
+    output: Path,
+    overwrite: bool,
+) -> None:
+    """Write a model's answers to a task, or to prompts of your own, into a file. `harness score` scores those to a task."""
+    from dataclasses import replace
+
+    from harness import tasks
+    from harness.cli.output import stages
+    from harness.protocols import PROTOCOLS
+    from harness.store import UserFile
+
+    check_engine(engine)
+    if (task_name is None) == (prompts is None):
+        raise InputError("generate: give --task or --prompts, and one of them")
+    if stop and task_name is not None:
+        raise InputError(f"--stop: task {task_name} has its own; fix: leave it out")
+    if protocol_name not in PROTOCOLS:
+        raise InputError(f"--protocol {protocol_name}: no such protocol; fix: one of {', '.join(PROTOCOLS)}")
+    file = UserFile("--output", output)
+    if output.is_file() and not overwrite:
+        raise InputError(f"--output {output}: is there already; fix: name another file, or --overwrite")
+    task = tasks.load(task_name) if task_name is not None else None
+
+    from harness.generation import file_of_kept_answers, generate, prompts_of_file, prompts_of_task
+
+    if task is not None:
+        asked = prompts_of_task(task, model, limit)
+    else:
+        assert prompts is not None
+        asked = prompts_of_file(prompts, stop=stop, limit=limit)
+    protocol = PROTOCOLS[protocol_name]
+    asked = replace(asked, max_new_tokens=max_new_tokens or protocol.max_new_tokens or asked.max_new_tokens)
+    kept = file_of_kept_answers(output, model, engine, dtype) if not output.exists() or output.is_file() else None
+    with stages() as stage, stage("answers", len(asked.texts) * protocol.answers) as advance:
+        rows = generate(
+            model,
+            asked,
+            protocol=protocol,
+            engine=engine,
+            dtype=dtype,
+            seed=seed,
+            max_batch_size=max_batch_size,
+            kept=kept,
+            on_finished=advance,
+        )
+    file.write(rows)
+    if kept is not None:
+        kept.unlink(missing_ok=True)
+    ended = sum(row["finish_reason"] == "length" for row in rows)
+    click.echo(f"{output}: {len(rows)} answers, {ended} cut at {asked.max_new_tokens} tokens", err=True)
+    if task is not None and limit is None:
+        code = " --allow-code-execution" if task.runs_code else ""
+        chat = " --answers chat" if asked.chat else ""
+        click.echo(f"score them: harness score --task {task.name} --predictions {output}{chat}{code}", err=True)
