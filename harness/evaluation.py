@@ -110,7 +110,7 @@ def evaluate(
     if template_of(tokenizer) is not None:
         chosen = {name: task.for_template() for name, task in chosen.items()}
     longest = max(
-        _prompt_tokens(tokenizer, chosen[name].asked(doc, tokenizer), tasks[name].protocol)
+        prompt_tokens(tokenizer, chosen[name].asked(doc, tokenizer), tasks[name].protocol)
         + _max_new_tokens(chosen[name], tasks[name])
         for name in chosen
         for doc in docs[name]
@@ -261,7 +261,8 @@ def drawing(protocol: Protocol) -> dict[str, Any]:
     return settings if protocol.seeds is None else {**settings, "seeds": list(protocol.seeds)}
 
 
-def _prompt_tokens(tokenizer: Any, text: str, protocol: Protocol) -> int:
+def prompt_tokens(tokenizer: Any, text: str, protocol: Protocol = GREEDY) -> int:
+    """How many ids of a text a model is given, at most."""
     tokens = max(1, len(encode_prompt(tokenizer, text)))
     return min(tokens, protocol.max_prompt_tokens or tokens)
 

@@ -11,14 +11,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from dskd.data import encode_prompt
 from dskd.errors import InputError
 from dskd.jsonl import read_objects
 from dskd.models import load_tokenizer, require_model_folder
 from dskd.templates import template_of
 from harness.engine_process import Questions, answer
 from harness.engines.base import Sampling
-from harness.evaluation import drawing
+from harness.evaluation import drawing, prompt_tokens
 from harness.identity import FileHashes, Identity
 from harness.protocols import Protocol
 from harness.sample_seeds import sample_seed
@@ -98,12 +97,11 @@ def generate(
     sampling = Sampling.from_lm_eval(
         {"until": list(prompts.stop), "max_gen_toks": prompts.max_new_tokens, **drawing(protocol)}
     )
-    longest = max(max(1, len(encode_prompt(tokenizer, text))) for text in prompts.texts.values())
     questions = Questions(
         model,
         [text for _, text, _ in asked],
         sampling,
-        min(longest, protocol.max_prompt_tokens or longest) + prompts.max_new_tokens,
+        max(prompt_tokens(tokenizer, text, protocol) for text in prompts.texts.values()) + prompts.max_new_tokens,
         dtype,
         max_batch_size,
         seed,

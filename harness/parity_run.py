@@ -7,11 +7,11 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
 
-from dskd.data import encode_prompt
 from dskd.models import load_tokenizer, require_model_folder
 from dskd.templates import template_of
 from harness.engine_process import Questions, answer
 from harness.engines.base import Sampling
+from harness.evaluation import prompt_tokens
 from harness.parity import TOLERANCE, Comparison, find_differences, first_difference, load_logits
 from harness.tasks import Task
 
@@ -44,7 +44,7 @@ def compare_engines(
         task = task.for_template()
     texts = [task.asked(doc, tokenizer) for doc in docs]
     sampling = Sampling(max_new_tokens or task.max_new_tokens, tuple(task.stop))
-    longest = max(max(1, len(encode_prompt(tokenizer, text))) for text in texts) + sampling.max_new_tokens
+    longest = max(prompt_tokens(tokenizer, text) for text in texts) + sampling.max_new_tokens
     questions = Questions(model, texts, sampling, longest, dtype, max_batch_size)
     answers, scores, seconds = {}, {}, {}
     for engine in engines:

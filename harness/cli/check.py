@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -167,10 +168,8 @@ def _remarks(report: Report) -> list[str]:
 
 
 def _summary(report: Report) -> str:
-    counts = {
-        verdict: sum(cell.verdict == verdict for cell in report.cells)
-        for verdict in ("pass", "inconclusive", "regress", "incomplete")
-    }
-    if not counts["incomplete"]:
-        del counts["incomplete"]
-    return f"{len(report.cells)} cells: {', '.join(f'{count} {verdict}' for verdict, count in counts.items())}"
+    counts = Counter(cell.verdict for cell in report.cells)
+    told: list[Verdict] = ["pass", "inconclusive", "regress"]
+    if counts["incomplete"]:
+        told.append("incomplete")
+    return f"{len(report.cells)} cells: {', '.join(f'{counts[verdict]} {verdict}' for verdict in told)}"

@@ -8,9 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from dskd.errors import InputError
-from harness.cli.options import check_engine, sandbox_options
-from harness.protocols import PROTOCOLS
+from harness.cli.options import asking_options, model_option, sandbox_options
 
 if TYPE_CHECKING:
     from harness.records import Record
@@ -29,34 +27,13 @@ The data of the real tasks is looked for in the folder that HARNESS_DATA names."
 
 
 @click.command("evaluate", epilog=EPILOG)
-@click.option(
-    "--model", required=True, type=click.Path(path_type=Path), metavar="DIR", help="An ordinary model folder."
-)
+@model_option
 @click.option("--name", metavar="NAME", help="What records and tables call the model; the folder's name unless given.")
 @click.option(
     "--task", "tasks", multiple=True, required=True, metavar="TASK", help="Repeatable; `harness list tasks` has them."
 )
 @click.option("--limit", type=click.IntRange(min=1), metavar="N", help="The first N items of each task.")
-@click.option(
-    "--max-new-tokens", type=click.IntRange(min=1), metavar="N", help="Of an answer; what the task says unless given."
-)
-@click.option(
-    "--protocol",
-    default="greedy",
-    show_default=True,
-    metavar="NAME",
-    help="How answers are drawn; `harness list protocols` has them.",
-)
-@click.option("--engine", default="auto", show_default=True, metavar="NAME", help="auto, vllm or transformers.")
-@click.option(
-    "--dtype",
-    default="float32",
-    show_default=True,
-    type=click.Choice(["float32", "bfloat16", "float16"]),
-    help="Of the model.",
-)
-@click.option("--max-batch-size", type=click.IntRange(min=1), metavar="N", help="Answers that are generated at once.")
-@click.option("--seed", default=0, show_default=True, type=click.IntRange(min=0))
+@asking_options
 @click.option(
     "--add-bos-token",
     is_flag=True,
@@ -98,9 +75,6 @@ def command(
     from harness.single_evaluation import evaluation_plan, record_folders
     from harness.store import RESULT
 
-    check_engine(engine)
-    if protocol not in PROTOCOLS:
-        raise InputError(f"--protocol {protocol}: no such protocol; fix: one of {', '.join(PROTOCOLS)}")
     asked = {"kind": template, "system": system}
     plan = evaluation_plan(
         model=model,

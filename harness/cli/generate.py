@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from dskd.errors import InputError
-from harness.cli.options import check_engine
+from harness.cli.options import asking_options, model_option
 
 EPILOG = """\b
 Examples:
@@ -23,39 +23,17 @@ Interrupted, the same command goes on from the last answers."""
 
 
 @click.command("generate", epilog=EPILOG)
-@click.option(
-    "--model", required=True, type=click.Path(path_type=Path), metavar="DIR", help="An ordinary model folder."
-)
+@model_option
 @click.option("--task", "task_name", metavar="TASK", help="Whose prompts are asked; `harness list tasks` has them.")
 @click.option(
-    "--prompts", type=click.Path(path_type=Path), metavar="FILE.jsonl", help="Prompts of your own, asked as they are."
+    "--prompts",
+    type=click.Path(path_type=Path),
+    metavar="FILE.jsonl",
+    help="Prompts of your own, asked as they are; answers of at most 256 tokens unless given.",
 )
 @click.option("--limit", type=click.IntRange(min=1), metavar="N", help="The first N prompts.")
-@click.option(
-    "--max-new-tokens",
-    type=click.IntRange(min=1),
-    metavar="N",
-    help="Of an answer; what the protocol or the task says unless given, 256 for --prompts.",
-)
 @click.option("--stop", multiple=True, metavar="TEXT", help="With --prompts: what ends an answer; repeatable.")
-@click.option(
-    "--protocol",
-    "protocol_name",
-    default="greedy",
-    show_default=True,
-    metavar="NAME",
-    help="How answers are drawn; `harness list protocols` has them.",
-)
-@click.option("--engine", default="auto", show_default=True, metavar="NAME", help="auto, vllm or transformers.")
-@click.option(
-    "--dtype",
-    default="float32",
-    show_default=True,
-    type=click.Choice(["float32", "bfloat16", "float16"]),
-    help="Of the model.",
-)
-@click.option("--max-batch-size", type=click.IntRange(min=1), metavar="N", help="Answers that are generated at once.")
-@click.option("--seed", default=0, show_default=True, type=click.IntRange(min=0), help="Of what is drawn.")
+@asking_options
 @click.option("--output", required=True, type=click.Path(path_type=Path), metavar="FILE.jsonl", help="The answers.")
 @click.option("--overwrite", is_flag=True, help="Replace the file where it is there.")
 def command(
@@ -65,7 +43,7 @@ def command(
     limit: int | None,
     max_new_tokens: int | None,
     stop: tuple[str, ...],
-    protocol_name: str,
+    protocol: str,
     engine: str,
     dtype: str,
     max_batch_size: int | None,
@@ -81,33 +59,30 @@ def command(
     from harness.protocols import PROTOCOLS
     from harness.store import UserFile
 
-    check_engine(engine)
     if (task_name is None) == (prompts is None):
         raise InputError("generate: give --task or --prompts, and one of them")
     if stop and task_name is not None:
         raise InputError(f"--stop: task {task_name} has its own; fix: leave it out")
-    if protocol_name not in PROTOCOLS:
-        raise InputError(f"--protocol {protocol_name}: no such protocol; fix: one of {', '.join(PROTOCOLS)}")
     file = UserFile("--output", output)
     if output.is_file() and not overwrite:
         raise InputError(f"--output {output}: is there already; fix: name another file, or --overwrite")
     task = tasks.load(task_name) if task_name is not None else None
 
-    from harness.generation import file_of_kept_answers, generate, prompts_of_file, prompts_of_task
+    from harness.generation import file_of_kept_answers, generate, prompts_of_file, prompts_of_task  # takes seconds
 
     if task is not None:
         asked = prompts_of_task(task, model, limit)
     else:
         assert prompts is not None
         asked = prompts_of_file(prompts, stop=stop, limit=limit)
-    protocol = PROTOCOLS[protocol_name]
-    asked = replace(asked, max_new_tokens=max_new_tokens or protocol.max_new_tokens or asked.max_new_tokens)
+    preset = PROTOCOLS[protocol]
+    asked = replace(asked, max_new_tokens=max_new_tokens or preset.max_new_tokens or asked.max_new_tokens)
     kept = file_of_kept_answers(output, model, engine, dtype) if not output.exists() or output.is_file() else None
-    with stages() as stage, stage("answers", len(asked.texts) * protocol.answers) as advance:
+    with stages() as stage, stage("answers", len(asked.texts) * preset.answers) as advance:
         rows = generate(
             model,
             asked,
-            protocol=protocol,
+            protocol=preset,
             engine=engine,
             dtype=dtype,
             seed=seed,

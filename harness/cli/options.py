@@ -65,6 +65,75 @@ def matrix_options(function: F) -> F:
     return function
 
 
+def model_option(function: F) -> F:
+    """The model that is asked."""
+    return click.option(
+        "--model", required=True, type=click.Path(path_type=Path), metavar="DIR", help="An ordinary model folder."
+    )(function)
+
+
+dtype_option = click.option(
+    "--dtype",
+    default="float32",
+    show_default=True,
+    type=click.Choice(["float32", "bfloat16", "float16"]),
+    help="Of the model.",
+)
+batch_size_option = click.option(
+    "--max-batch-size", type=click.IntRange(min=1), metavar="N", help="Answers that are generated at once."
+)
+
+
+def asking_options(function: F) -> F:
+    """How a model is asked: the length and the drawing of its answers, and what writes them. Wrong names are errors here."""
+    for option in reversed(
+        [
+            click.option(
+                "--max-new-tokens",
+                type=click.IntRange(min=1),
+                metavar="N",
+                help="Of an answer; what the protocol or the task says unless given.",
+            ),
+            click.option(
+                "--protocol",
+                default="greedy",
+                show_default=True,
+                metavar="NAME",
+                callback=_known_protocol,
+                help="How answers are drawn; `harness list protocols` has them.",
+            ),
+            click.option(
+                "--engine",
+                default="auto",
+                show_default=True,
+                metavar="NAME",
+                callback=_known_engine,
+                help="auto, vllm or transformers.",
+            ),
+            dtype_option,
+            batch_size_option,
+            click.option(
+                "--seed", default=0, show_default=True, type=click.IntRange(min=0), help="Of what is drawn at random."
+            ),
+        ]
+    ):
+        function = option(function)
+    return function
+
+
+def _known_engine(_context: click.Context, _parameter: click.Parameter, value: str) -> str:
+    check_engine(value)
+    return value
+
+
+def _known_protocol(_context: click.Context, _parameter: click.Parameter, value: str) -> str:
+    from harness.protocols import PROTOCOLS
+
+    if value not in PROTOCOLS:
+        raise InputError(f"--protocol {value}: no such protocol; fix: one of {', '.join(PROTOCOLS)}")
+    return value
+
+
 def sandbox_options(function: F) -> F:
     """Whether generated code may run, and in what. The latter two go into the environment, where the jobs of a run find them."""
     for option in reversed(

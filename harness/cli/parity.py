@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from dskd.errors import InputError
-from harness.cli.options import check_engine, sandbox_options
+from harness.cli.options import batch_size_option, check_engine, model_option, sandbox_options
 
 if TYPE_CHECKING:
     from harness.parity import Comparison, Difference
@@ -26,9 +26,7 @@ Exit codes: 0 all answers are equal, or where they part it is a tie; 1 an engine
 
 
 @click.command("parity", epilog=EPILOG)
-@click.option(
-    "--model", required=True, type=click.Path(path_type=Path), metavar="DIR", help="An ordinary model folder."
-)
+@model_option
 @click.option("--task", "task_name", required=True, metavar="TASK", help="Whose prompts are asked.")
 @click.option("--limit", type=click.IntRange(min=1), metavar="N", help="The first N items of the task.")
 @click.option(
@@ -50,7 +48,7 @@ Exit codes: 0 all answers are equal, or where they part it is a tie; 1 an engine
 @click.option(
     "--max-new-tokens", type=click.IntRange(min=1), metavar="N", help="Of an answer; what the task says unless given."
 )
-@click.option("--max-batch-size", type=click.IntRange(min=1), metavar="N", help="Answers that are generated at once.")
+@batch_size_option
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of a table.")
 @click.option("--output", type=click.Path(path_type=Path), metavar="FILE", help="Write the JSON object to a file too.")
 @sandbox_options

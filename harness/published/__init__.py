@@ -62,11 +62,12 @@ class PublishedTable(BaseModel):
     columns: list[str]
     values: dict[str, list[float]]
 
-    def value(self, method: str, column: str) -> float | None:
-        """One figure, if the source has it."""
+    def shown(self, method: str, column: str) -> str | None:
+        """One figure with as many digits as the source has, or None where it has none."""
         if column not in self.columns or method not in self.values:
             return None
-        return self.values[method][self.columns.index(column)]
+        digits = max(len(str(value).partition(".")[2]) for values in self.values.values() for value in values)
+        return f"{self.values[method][self.columns.index(column)]:.{digits}f}"
 
 
 @cache

@@ -18,14 +18,13 @@ def _grid(board: Leaderboard, table: PublishedTable) -> Grid:
     header = ["method"]
     for column in table.columns:
         header += [f"{column}, published", f"{column}, ours"] if column in ours else [f"{column}, published"]
-    digits = max(len(str(value).partition(".")[2]) for values in table.values.values() for value in values)
     lines = []
-    for method, values in table.values.items():
+    for method in table.values:
         cells = [method]
-        for column, value in zip(table.columns, values, strict=True):
-            cells.append(f"{value:.{digits}f}")
+        for column in table.columns:
+            cells.append(table.shown(method, column) or DASH)
             if column in ours:
-                rows = our_rows(board, table, method, column)
+                rows = _our_rows(board, table, method, column)
                 cells.append(", ".join(f"{row.value:.2f} ({row.metric}, {row.protocol})" for row in rows) or DASH)
         lines.append(cells)
     title = f"{table.teacher} -> {table.student}: published by {table.source}"
@@ -33,7 +32,7 @@ def _grid(board: Leaderboard, table: PublishedTable) -> Grid:
     return Grid(title, header, lines, note)
 
 
-def our_rows(board: Leaderboard, table: PublishedTable, method: str, column: str) -> list[Row]:
+def _our_rows(board: Leaderboard, table: PublishedTable, method: str, column: str) -> list[Row]:
     """Our scores of the same pair, method and task, one for each decoding protocol."""
     student = None if method == TEACHER_METHOD else table.student
     key = (table.teacher, student, method, column)

@@ -246,10 +246,10 @@ def csv_text(board: Leaderboard, costs: bool = False) -> str:
 def _published(board: Leaderboard, row: Row) -> str:
     """What each source has for the same pair, method and task: a teacher has the figures of all its pairs."""
     found = [
-        f"{value:g} ({table.metric}; {table.source}; {table.protocol})"
+        f"{value} ({table.metric}; {table.source}; {table.protocol})"
         for table in board.published
         if table.teacher == row.teacher and row.student in (None, table.student)
-        if (value := table.value(row.method, row.task)) is not None
+        if (value := table.shown(row.method, row.task)) is not None
     ]
     return " | ".join(found)
 

@@ -7,6 +7,7 @@ from statistics import fmean, stdev
 import pytest
 import yaml
 from pydantic import ValidationError
+from tiny_models import write_gpt2
 
 from dskd.errors import InputError
 from harness import evaluation, tasks
@@ -14,7 +15,6 @@ from harness.engines.base import Generation, Sampling
 from harness.evaluation import EvaluationOptions, Progress, evaluate
 from harness.protocols import Protocol
 from harness.scoring import score_predictions, summarise
-from harness.smallworld.tokenizers import write_byte_level
 
 SCORING = """
 from harness.lm_eval_hooks import hooks
@@ -62,27 +62,11 @@ metadata: {{version: "3"}}
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory):
-    import torch
-    from transformers import GPT2Config, GPT2LMHeadModel
-
-    from dskd.models import load_tokenizer
-
-    folder = tmp_path_factory.mktemp("model")
-    write_byte_level(folder, ["Say so much: the quick brown fox jumps over the lazy dog"] * 3)
-    tokenizer = load_tokenizer(folder)
-    torch.manual_seed(0)
-    config = GPT2Config(
-        vocab_size=len(tokenizer),
-        n_embd=32,
-        n_layer=1,
-        n_head=1,
-        n_positions=512,
-        bos_token_id=tokenizer.eos_token_id,
-        eos_token_id=tokenizer.eos_token_id,
+    return write_gpt2(
+        tmp_path_factory.mktemp("model"),
+        "Say so much: the quick brown fox jumps over the lazy dog",
         initializer_range=0.3,
     )
-    GPT2LMHeadModel(config).save_pretrained(folder)
-    return folder
 
 
 @pytest.fixture

@@ -9,35 +9,15 @@ import time
 
 import pytest
 from click.testing import CliRunner
+from tiny_models import write_gpt2
 
 from harness import tasks
 from harness.cli import main
-from harness.smallworld.tokenizers import write_byte_level
 
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory):
-    import torch
-    from transformers import GPT2Config, GPT2LMHeadModel
-
-    from dskd.models import load_tokenizer
-
-    folder = tmp_path_factory.mktemp("models") / "tiny_model"
-    folder.mkdir()
-    write_byte_level(folder, ["Question: how many apples? Answer: 42"] * 3)
-    tokenizer = load_tokenizer(folder)
-    torch.manual_seed(0)
-    config = GPT2Config(
-        vocab_size=len(tokenizer),
-        n_embd=32,
-        n_layer=1,
-        n_head=1,
-        n_positions=512,
-        bos_token_id=tokenizer.eos_token_id,
-        eos_token_id=tokenizer.eos_token_id,
-    )
-    GPT2LMHeadModel(config).save_pretrained(folder)
-    return folder
+    return write_gpt2(tmp_path_factory.mktemp("models") / "tiny_model", "Question: how many apples? Answer: 42")
 
 
 def harness(*arguments):
