@@ -1,0 +1,80 @@
+"""The identity of every job of all shipped matrices and of some odd ones, as they were before the planner was rebuilt.
+
+An identity that changes makes finished work stale on every machine. Where that is meant, say so in the changelog and write the files
+anew: `python tests/harness/planning/test_golden_plans.py`.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from click.testing import CliRunner
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+from plan_world import write_folders
+
+from harness.matrix_file import shipped_matrices
+
+GOLDEN = Path(__file__).parents[2] / "golden" / "plans"
+ODD: dict[str, Any] = yaml.safe_load((GOLDEN / "odd.yaml").read_text())
+SHIPPED = [
+    *("quick", "methods", "regression", "alignment"),
+    # Published models and data are not here: stand-ins of the same layout take their place.
+    *("paper-code", "paper-dolly-gpt2", "paper-dolly-tinyllama", "paper-math", "real-cpu"),
+]
+
+
+def plan(*arguments: str) -> dict[str, Any]:
+    """What `harness plan --json` prints."""
+    from harness.cli import main
+
+    result = CliRunner().invoke(main, ["plan", "--json", *arguments], catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    return json.loads(result.stdout)
+
+
+def odd_matrix(name: str, folders: Path) -> str:
+    """The path of an odd matrix, written beside the folders that it names."""
+    own = ODD["matrices"][name]
+    content = {"name": name, **ODD["base"]}
+    for key, value in own.items():
+        merge = isinstance(value, dict) and key in {"models", "training"}
+        content[key] = {k: v for k, v in {**content[key], **value}.items() if v is not None} if merge else value
+    path = folders / f"{name}.yaml"
+    path.write_text(yaml.safe_dump(content, sort_keys=False).replace("FOLDERS", str(folders)))
+    return str(path)
+
+
+def described(name: str, folders: Path) -> dict[str, Any]:
+    """The plan of a matrix in a folder that is empty, without the paths of this machine."""
+    matrix = name if name in SHIPPED else odd_matrix(name, folders)
+    variables = {"HARNESS_DATA": folders / "data", "HARNESS_MODELS": folders / "models", "GEMMA": folders / "teacher"}
+    text = Path(matrix).read_text() if name not in SHIPPED else shipped_matrices()[name].read_text()
+    given = [f"--set={key}={value}" for key, value in variables.items() if f"${{{key}}}" in text]
+    found = plan("--matrix", matrix, "--output-dir", str(folders / "runs" / name), *given)
+    del found["output_dir"]
+    return found
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_folders(tmp_path_factory.mktemp("plans") / "folders")
+
+
+@pytest.mark.parametrize("name", [*SHIPPED, *ODD["matrices"]])
+def test_a_plan_is_what_it_was(name: str, folders: Path) -> None:
+    assert described(name, folders) == json.loads((GOLDEN / f"{name}.json").read_text())
+
+
+if __name__ == "__main__":
+    with tempfile.TemporaryDirectory() as temporary:
+        place = write_folders(Path(temporary) / "folders")
+        for every in [*SHIPPED, *ODD["matrices"]]:
+            (GOLDEN / f"{every}.json").write_text(json.dumps(described(every, place), indent=1) + "\n")
