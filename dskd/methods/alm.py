@@ -16,9 +16,9 @@ from dskd.methods.base import LabelledTokens, Method, Options, Term, cross_entro
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from dskd.groups import Groups
-    from dskd.heads import Head
-    from dskd.vocabulary import SharedVocabulary
+    from dskd.losses.token_groups import Groups
+    from dskd.modeling.lm_head import Head
+    from dskd.tokenization.vocabulary import SharedVocabulary
 
 _EPSILON = 1e-6  # keeps the logarithm of a probability below zero
 _TEACHER_ROWS = 1_024  # of the teacher's logits at a time, of which one or two numbers a row are kept
@@ -106,7 +106,7 @@ class ApproximateLikelihoodMatching(Method):
         return self.options.append_space or self.options.merge_by_space_prob
 
     def counts(self, batch: LabelledTokens) -> dict[str, Tensor]:
-        from dskd.groups import groups_of
+        from dskd.losses.token_groups import groups_of
 
         student, teacher = groups_of(batch)
         space = self._teacher_log_probabilities(batch)[1] if self.options.merge_by_space_prob else None
@@ -115,7 +115,7 @@ class ApproximateLikelihoodMatching(Method):
     def terms(self, batch: LabelledTokens) -> dict[str, Term]:
         import torch
 
-        from dskd.groups import groups_of
+        from dskd.losses.token_groups import groups_of
 
         student, teacher = groups_of(batch)
         logits = batch.student_head.logits(batch.student_hidden, padded=True)
@@ -192,7 +192,7 @@ class ApproximateLikelihoodMatching(Method):
         self, logits: Tensor, labels: Tensor, side: Literal["student", "teacher"]
     ) -> tuple[Tensor, Tensor | None]:
         """Log probabilities [tokens] of each label, and of white space or a special token in its place where that is asked for."""
-        from dskd.groups import own_log_probabilities
+        from dskd.losses.token_groups import own_log_probabilities
 
         own, normaliser = own_log_probabilities(logits, labels)
         if not (self._asks_for_space and (side == "teacher" or self.options.append_space)):
@@ -203,7 +203,7 @@ class ApproximateLikelihoodMatching(Method):
 
 def _after(batch: LabelledTokens, side: str, groups: Groups, values: Tensor | None) -> Tensor:
     """values [tokens] at the token after each group [limit]; 0 after the last of an example."""
-    from dskd.groups import last_tokens
+    from dskd.losses.token_groups import last_tokens
 
     assert values is not None
     sizes = batch.teacher_sizes if side == "teacher" else batch.student_sizes

@@ -22,8 +22,8 @@ from dskd.errors import InputError
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from dskd.heads import Head
-    from dskd.vocabulary import SharedVocabulary
+    from dskd.modeling.lm_head import Head
+    from dskd.tokenization.vocabulary import SharedVocabulary
 
 
 @dataclass
@@ -38,7 +38,7 @@ class LabelledTokens:
     teacher_top_k_ids, teacher_top_k_log_probabilities [teacher tokens, k]: instead of hidden states, at the method's temperature.
     student_sizes, teacher_sizes [examples]: labelled tokens of each example, in the memory of the CPU; tokens follow in this order.
     student_inputs [tokens], teacher_inputs [teacher tokens]: the token at the position that predicts the label.
-    student_sampled [tokens]: whether the student itself wrote the label (dskd/rollouts.py); None where it wrote none.
+    student_sampled [tokens]: whether the student itself wrote the label (dskd/rollouts/rollouts.py); None where it wrote none.
     student_scores [tokens, scores]: what the method found out about each label before the step (Method.scores).
     student_groups [tokens], teacher_groups [teacher tokens]: number, ascending, of the smallest stretch of bytes that begins and
     ends at token ends of both models; -1 where a token covers no bytes. An example's end tokens are a group of their own.
@@ -124,7 +124,7 @@ class Options(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
-# The names in dskd.divergences, which imports torch.
+# The names in dskd.losses.divergences, which imports torch.
 DivergenceName = Literal[
     "forward_kl",
     "reverse_kl",
@@ -151,7 +151,7 @@ class DivergenceOptions(Options):
         self, name: DivergenceName | None = None, temperature: float | None = None
     ) -> Callable[[Tensor, Tensor], Tensor]:
         """(teacher_logits, student_logits) -> [tokens]: the divergence, or the one named, at the temperature, or the one given."""
-        from dskd.divergences import DIVERGENCES
+        from dskd.losses.divergences import DIVERGENCES
 
         chosen = name or self.divergence
         knobs = {
@@ -277,7 +277,7 @@ def cross_entropy(batch: LabelledTokens, padded_logits: Tensor) -> Term:
     Labels that the student wrote itself are no truth and add nothing to the sum. The count has them all the same, so that a label
     of the data weighs as much, against a label's share of the other terms, however many of its step the student wrote.
     """
-    from dskd.cross_entropy import cross_entropy_and_hits
+    from dskd.losses.cross_entropy import cross_entropy_and_hits
 
     labels = batch.student_labels
     if batch.student_sampled is not None:

@@ -25,9 +25,9 @@ from dskd.methods.base import (
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from dskd.heads import Head
-    from dskd.projectors import AffineProjectors
-    from dskd.vocabulary import SharedVocabulary
+    from dskd.modeling.lm_head import Head
+    from dskd.modeling.projectors import AffineProjectors
+    from dskd.tokenization.vocabulary import SharedVocabulary
 
 Spaces = Literal["both", "student", "teacher"]
 _TERMS = {"student": ("teacher_to_student_cross_entropy", "student_space"), "teacher": ("teacher_space",)}
@@ -82,7 +82,7 @@ class DualSpaceV1(DualSpaceV1Distillation):
     vocabulary = "same"
 
     def prepare(self, student_head: Head, teacher_head: Head | None, shared: SharedVocabulary | None) -> nn.Module:
-        from dskd.projectors import AffineProjectors
+        from dskd.modeling.projectors import AffineProjectors
 
         assert teacher_head is not None
         self.projectors = AffineProjectors(student_head, teacher_head)
@@ -116,7 +116,7 @@ class DualSpaceV1(DualSpaceV1Distillation):
 
     def _in_student_space(self, batch: LabelledTokens, hidden: Tensor, logits: Tensor) -> dict[str, Tensor]:
         """The head is stopped, so the cross entropy trains P alone; the target is stopped, so D trains the student."""
-        from dskd.cross_entropy import cross_entropy_sum
+        from dskd.losses.cross_entropy import cross_entropy_sum
 
         labels = batch.at_pairs(batch.student_labels)
         projected_logits = batch.student_head.detach().logits(self.projectors.to_student(hidden))

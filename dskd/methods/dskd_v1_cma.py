@@ -18,10 +18,10 @@ from dskd.methods.dskd_v1 import DualSpaceV1Distillation, DualSpaceV1Options
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from dskd.cross_model_attention import CrossModelAttention, Layout
-    from dskd.heads import Head
-    from dskd.projectors import CrossModelProjectors
-    from dskd.vocabulary import SharedVocabulary
+    from dskd.modeling.cross_model_attention import CrossModelAttention, Layout
+    from dskd.modeling.lm_head import Head
+    from dskd.modeling.projectors import CrossModelProjectors
+    from dskd.tokenization.vocabulary import SharedVocabulary
 
 
 class CrossModelAttentionOptions(DualSpaceV1Options):
@@ -62,7 +62,7 @@ class DualSpaceV1CrossModelAttention(DualSpaceV1Distillation):
         self.teacher_statistics = self.options.upstream_parity
 
     def prepare(self, student_head: Head, teacher_head: Head | None, shared: SharedVocabulary | None) -> nn.Module:
-        from dskd.projectors import CrossModelProjectors
+        from dskd.modeling.projectors import CrossModelProjectors
 
         assert teacher_head is not None
         self.projectors = CrossModelProjectors(student_head, teacher_head)
@@ -71,7 +71,7 @@ class DualSpaceV1CrossModelAttention(DualSpaceV1Distillation):
     def terms(self, batch: LabelledTokens) -> dict[str, Term]:
         import torch
 
-        from dskd.cross_model_attention import CrossModelAttention, Layout
+        from dskd.modeling.cross_model_attention import CrossModelAttention, Layout
 
         assert batch.student_sizes is not None
         assert batch.teacher_sizes is not None
@@ -105,7 +105,7 @@ class DualSpaceV1CrossModelAttention(DualSpaceV1Distillation):
         """(P_q a [tokens, 2 · teacher hidden], b [teacher tokens, 2 · teacher hidden], what P turns into the teacher's values)."""
         import torch
 
-        from dskd.cross_model_attention import scaled
+        from dskd.modeling.cross_model_attention import scaled
 
         assert batch.teacher_hidden is not None
         with torch.no_grad():
@@ -137,7 +137,7 @@ class DualSpaceV1CrossModelAttention(DualSpaceV1Distillation):
         """The head is stopped, so the cross entropy trains P and the queries; the target is stopped, so D trains the student."""
         import torch
 
-        from dskd.cross_entropy import cross_entropy_sum
+        from dskd.losses.cross_entropy import cross_entropy_sum
 
         partnered = attention.student.each(attention.teacher.sizes > 0)
         labels = torch.where(partnered, batch.student_labels, -1)

@@ -16,9 +16,9 @@ from dskd.methods.dskd_v1_cma import CrossModelAttentionOptions, DualSpaceV1Cros
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from dskd.cross_model_attention import Discriminator
-    from dskd.heads import Head
-    from dskd.vocabulary import SharedVocabulary
+    from dskd.modeling.cross_model_attention import Discriminator
+    from dskd.modeling.lm_head import Head
+    from dskd.tokenization.vocabulary import SharedVocabulary
 
 
 class AdversarialAttentionOptions(CrossModelAttentionOptions):
@@ -54,7 +54,7 @@ class AdversarialCrossModelAttention(DualSpaceV1CrossModelAttention):
     discriminator: Discriminator | None = None
 
     def prepare(self, student_head: Head, teacher_head: Head | None, shared: SharedVocabulary | None) -> nn.Module:
-        from dskd.cross_model_attention import Discriminator
+        from dskd.modeling.cross_model_attention import Discriminator
 
         projectors = super().prepare(student_head, teacher_head, shared)
         if self.options.adversarial_rate:
@@ -71,7 +71,7 @@ class AdversarialCrossModelAttention(DualSpaceV1CrossModelAttention):
         import torch
         from torch.nn.functional import softplus
 
-        from dskd.cross_model_attention import reverse_gradient
+        from dskd.modeling.cross_model_attention import reverse_gradient
 
         if self.discriminator is None:
             return {}

@@ -23,14 +23,14 @@ from dskd.methods.base import (
     register,
 )
 from dskd.methods.dskd_v1 import Spaces, terms_of
-from dskd.upstream_parity import UpstreamParity, defects
+from dskd.upstream.defects import UpstreamParity, defects
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from dskd.heads import Head
-    from dskd.projectors import DualSpaceProjectors
-    from dskd.vocabulary import SharedVocabulary
+    from dskd.modeling.lm_head import Head
+    from dskd.modeling.projectors import DualSpaceProjectors
+    from dskd.tokenization.vocabulary import SharedVocabulary
 
 
 class DualSpaceOptions(DistillationOptions):
@@ -49,7 +49,7 @@ class DualSpaceOptions(DistillationOptions):
     upstream_parity: UpstreamParity = Field(
         "none",
         description="as published code does, none, dskdv2 or kdflow, or a list of single defects: string_alignment, "
-        "dskdv2_token_lookup or kdflow_token_lookup, micro_batch_means, stale_head (dskd/upstream_parity.py)",
+        "dskdv2_token_lookup or kdflow_token_lookup, micro_batch_means, stale_head (dskd/upstream/defects.py)",
     )
 
 
@@ -82,8 +82,8 @@ class DualSpaceDistillation(Method):
     def prepare(self, student_head: Head, teacher_head: Head | None, shared: SharedVocabulary | None) -> nn.Module:
         import torch
 
-        from dskd.projectors import DualSpaceProjectors
-        from dskd.string_alignment import published_student_ids
+        from dskd.modeling.projectors import DualSpaceProjectors
+        from dskd.upstream.string_alignment import published_student_ids
 
         assert teacher_head is not None
         assert shared is not None
@@ -175,7 +175,7 @@ class DualSpaceDistillation(Method):
         """(terms, those through the student's head still zero; the projected logits [pairs, vocabulary], detached)."""
         import torch
 
-        from dskd.cross_entropy import cross_entropy_sum
+        from dskd.losses.cross_entropy import cross_entropy_sum
 
         assert batch.teacher_head is not None
         assert batch.teacher_hidden is not None

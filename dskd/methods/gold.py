@@ -15,9 +15,9 @@ from dskd.methods.base import LabelledTokens, Method, Options, Term, cross_entro
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from dskd.groups import Groups
-    from dskd.heads import Head
-    from dskd.vocabulary import SharedVocabulary
+    from dskd.losses.token_groups import Groups
+    from dskd.modeling.lm_head import Head
+    from dskd.tokenization.vocabulary import SharedVocabulary
 
 
 class GoldOptions(Options):
@@ -110,14 +110,14 @@ class GeneralOnlineLogitDistillation(Method):
         self.matched_weight = len(shared) / teacher_head.size
 
     def counts(self, batch: LabelledTokens) -> dict[str, Tensor]:
-        from dskd.groups import groups_of
+        from dskd.losses.token_groups import groups_of
 
         return self._counts(batch, self._kept(batch, *groups_of(batch)))
 
     def terms(self, batch: LabelledTokens) -> dict[str, Term]:
         import torch
 
-        from dskd.groups import distances_over_groups, groups_of
+        from dskd.losses.token_groups import distances_over_groups, groups_of
 
         assert batch.teacher_head is not None
         assert batch.teacher_hidden is not None
@@ -160,7 +160,7 @@ class GeneralOnlineLogitDistillation(Method):
 
     def _kept(self, batch: LabelledTokens, student: Groups, teacher: Groups) -> Tensor:
         """Which groups enter the distillation, bool [limit]."""
-        from dskd.groups import last_tokens
+        from dskd.losses.token_groups import last_tokens
 
         sizes = student.sizes(), teacher.sizes()
         kept = (sizes[0] == 1) & (sizes[1] == 1) if self.options.strict_pairs else (sizes[0] > 0) & (sizes[1] > 0)
@@ -177,7 +177,7 @@ class GeneralOnlineLogitDistillation(Method):
 
     def _merged(self, logits: Tensor, labels: Tensor, groups: Groups, temperature: float) -> Tensor:
         """The logarithm of each group's merged distribution [limit, vocabulary], from logits [tokens, vocabulary]."""
-        from dskd.groups import at_temperature, own_log_probabilities
+        from dskd.losses.token_groups import at_temperature, own_log_probabilities
 
         own, normaliser = own_log_probabilities(logits, labels, temperature)
         token = groups.last() if self.options.token_merge_strategy == "bayesian" else groups.first()

@@ -17,8 +17,8 @@ from dskd.methods.base import LabelledTokens, Method, Options, Term, cross_entro
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from dskd.heads import Head
-    from dskd.vocabulary import SharedVocabulary
+    from dskd.modeling.lm_head import Head
+    from dskd.tokenization.vocabulary import SharedVocabulary
 
 
 class MinimumEditOptions(Options):
@@ -67,8 +67,8 @@ class MinimumEditDistance(Method):
     def terms(self, batch: LabelledTokens) -> dict[str, Term]:
         import torch
 
-        from dskd.cross_entropy import cross_entropy_sum
-        from dskd.divergences import forward_kl
+        from dskd.losses.cross_entropy import cross_entropy_sum
+        from dskd.losses.divergences import forward_kl
 
         assert batch.teacher_head is not None
         assert batch.teacher_hidden is not None
@@ -117,7 +117,7 @@ def stand_ins(shared: SharedVocabulary, student_size: int, most_edits: int) -> n
     `most_edits` edits of a byte and half of its bytes away. Of several that go to one student's token the nearest stands for it,
     the first among equals, and none where that has a twin. No teacher's token stands for two.
     """
-    from dskd.edit_distance import nearest
+    from dskd.tokenization.edit_distance import nearest
 
     teacher_id_of = np.full(student_size, -1, dtype=np.int64)
     teacher_id_of[shared.student_ids] = shared.teacher_ids

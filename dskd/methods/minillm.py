@@ -100,7 +100,7 @@ class MiniLLM(Method):
     def terms(self, batch: LabelledTokens) -> dict[str, Term]:
         import torch
 
-        from dskd.divergences import forward_kl, reverse_kl
+        from dskd.losses.divergences import forward_kl, reverse_kl
 
         assert batch.teacher_head is not None
         assert batch.teacher_hidden is not None
@@ -163,7 +163,7 @@ def _log_probabilities(batch: LabelledTokens) -> tuple[Tensor, Tensor]:
     """log q and log p of the student's labels, float64 [tokens], a chunk of tokens at a time; equal where a token has no pair."""
     import torch
 
-    from dskd.fused import chunk_size, chunks
+    from dskd.losses.chunked import chunk_size, chunks
 
     log_q, log_p = [], []
     for part in chunks(batch, chunk_size(batch, None)):

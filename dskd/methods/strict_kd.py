@@ -25,8 +25,8 @@ from dskd.methods.base import (
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from dskd.heads import Head
-    from dskd.vocabulary import SharedVocabulary
+    from dskd.modeling.lm_head import Head
+    from dskd.tokenization.vocabulary import SharedVocabulary
 
 
 class StrictOptions(DistillationOptions):

@@ -42,7 +42,7 @@ class UniversalLogitDistillation(Method):
     def terms(self, batch: LabelledTokens) -> dict[str, Term]:
         import torch
 
-        from dskd.sorted_probabilities import sorted_distance
+        from dskd.losses.sorted_distance import sorted_distance
 
         assert batch.teacher_head is not None
         assert batch.teacher_hidden is not None

@@ -62,7 +62,7 @@ class LazyGroup(click.Group):
             click.echo(f"error: {error.format_message()} See {command} --help.", err=True)
             ctx.exit(2)
         except OSError as error:
-            from harness.failures import is_disk_full, reason_of
+            from harness.runs.failures import is_disk_full, reason_of
 
             if not is_disk_full(error):
                 raise

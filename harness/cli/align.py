@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from dskd.errors import InputError
-from dskd.jsonl import read_objects
+from dskd.io import read_objects
 
 
 def _texts(path: Path) -> list[str]:
@@ -45,9 +45,9 @@ def command(teacher: Path, student: Path, text: Path, pairs_out: Path | None, as
     from rich.console import Console
     from rich.progress import track
 
-    from dskd.alignment import align_tokenizers
-    from dskd.models import load_tokenizer
-    from harness.store import UserFile
+    from dskd.modeling.loading import load_tokenizer
+    from dskd.tokenization.alignment import align_tokenizers
+    from harness.runs.store import UserFile
 
     pairs_file = UserFile("--pairs-out", pairs_out) if pairs_out is not None else None
     texts = _texts(text)

@@ -31,8 +31,8 @@ def update(run: Path, path: Path, reason: str) -> None:
 
     A run that lacks records, or in which some failed, is no baseline.
     """
-    from harness.baseline import changes, make_baseline, read_baseline, read_run, write_baseline
-    from harness.store import require_writable
+    from harness.regression.baseline import changes, make_baseline, read_baseline, read_run, write_baseline
+    from harness.runs.store import require_writable
 
     require_writable(path.parent, f"--baseline {path}")
     before = read_baseline(path) if path.exists() else None

@@ -14,7 +14,7 @@ from dskd.errors import InputError
 from harness.cli.options import split_assignment
 
 if TYPE_CHECKING:
-    from harness.regression import Cell, Goldens, Report, Verdict
+    from harness.regression.check import Cell, Goldens, Report, Verdict
 
 EPILOG = """\b
 Examples:
@@ -86,10 +86,10 @@ def command(
     markdown: Path | None,
 ) -> None:
     """Compare RUN, a run's folder or another baseline file, with a baseline; exit with 1 where a cell got worse."""
-    from harness.baseline import read_baseline, read_run
     from harness.cli.output import print_table
-    from harness.regression import check
-    from harness.store import require_writable, write_text_atomic
+    from harness.regression.baseline import read_baseline, read_run
+    from harness.regression.check import check
+    from harness.runs.store import require_writable, write_text_atomic
 
     if (run is None) == (results is None):
         raise InputError("check: give one run, as RUN or with --results")

@@ -12,7 +12,7 @@ import click
 from dskd.errors import InputError
 
 if TYPE_CHECKING:
-    from harness.results import Results
+    from harness.results.load import Results
 
 EPILOG = """\b
 Examples:
@@ -49,7 +49,7 @@ def command(a: str, b: str, results: Path | None, only: tuple[str, ...], as_json
     """
     from harness.cli.options import split_assignment
     from harness.cli.output import print_table
-    from harness.tables.versus import KEYS, compare_methods, compare_runs
+    from harness.tables.comparison import KEYS, compare_methods, compare_runs
 
     wanted: dict[str, set[str]] = {}
     for text in only:
@@ -112,7 +112,7 @@ def command(a: str, b: str, results: Path | None, only: tuple[str, ...], as_json
 
 
 def _load(root: Path, named: str) -> Results:
-    from harness.results import load_results
+    from harness.results.load import load_results
 
     if not root.is_dir():
         raise InputError(

@@ -12,8 +12,8 @@ import click
 from dskd.errors import InputError
 
 if TYPE_CHECKING:
-    from harness.data_files import DataFile
-    from harness.tasks import Task
+    from harness.tasks.data_files import DataFile
+    from harness.tasks.task import Task
 
 EPILOG = """\b
 Examples:
@@ -100,7 +100,7 @@ def overlap(
     train: Path, names: tuple[str, ...], limit: int | None, n: int, as_json: bool, **columns: str | None
 ) -> None:
     """Look for the test items of tasks in a training set: whole questions, and N words in a row (docs/data.md)."""
-    from harness.overlap import items_of, look_for, training_examples
+    from harness.evaluation.contamination import items_of, look_for, training_examples
 
     made_of = _columns(train, columns)
     docs = {task.name: task.docs() for task in _tasks(names)}
@@ -127,7 +127,7 @@ def _columns(train: Path, given: dict[str, str | None]) -> dict[str, str] | None
     """What the keys of an example are made of, with a matrix's rules."""
     from pydantic import ValidationError
 
-    from harness.matrix import FileData
+    from harness.config.matrix import FileData
 
     try:
         return FileData.model_validate({"file": str(train), **given}).columns

@@ -53,7 +53,7 @@ def _python() -> Iterator[Finding]:
 
 
 def _packages() -> Iterator[Finding]:
-    from harness.environment import package_version
+    from harness.runs.environment import package_version
 
     needed = {"torch": "torch", "transformers": "transformers", "accelerate": "accelerate", "datasets": "datasets"}
     for name in (*needed, "lm_eval"):
@@ -93,7 +93,7 @@ def _torch() -> Iterator[Finding]:
 
 
 def _threads() -> Iterator[Finding]:
-    from harness.environment import cores
+    from harness.runs.environment import cores
 
     number, set_to = cores(), os.environ.get("OMP_NUM_THREADS")
     if set_to is not None and set_to.isdigit() and int(set_to) > number:
@@ -120,8 +120,8 @@ def _disk() -> Iterator[Finding]:
 
 def _sandbox() -> Iterator[Finding]:
     from dskd.errors import InputError
-    from harness.sandbox.choice import sandbox
     from harness.sandbox.probes import HELD
+    from harness.sandbox.select import sandbox
 
     try:
         chosen = sandbox()

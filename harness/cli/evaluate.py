@@ -11,7 +11,7 @@ import click
 from harness.cli.options import asking_options, model_option, sandbox_options
 
 if TYPE_CHECKING:
-    from harness.records import Record
+    from harness.runs.records import Record
 
 EPILOG = """\b
 Examples:
@@ -71,9 +71,9 @@ def command(
     Exits with 1 if the evaluation failed, or if the harness itself could not score some samples.
     """
     from harness.cli.run import print_failures, run_plan
-    from harness.records import read_record
-    from harness.single_evaluation import evaluation_plan, record_folders
-    from harness.store import RESULT
+    from harness.planning.single_evaluation import evaluation_plan, record_folders
+    from harness.runs.records import read_record
+    from harness.runs.store import RESULT
 
     asked = {"kind": template, "system": system}
     plan = evaluation_plan(

@@ -57,7 +57,7 @@ def command(
     from harness import tasks
     from harness.cli.output import stages
     from harness.protocols import PROTOCOLS
-    from harness.store import UserFile
+    from harness.runs.store import UserFile
 
     if (task_name is None) == (prompts is None):
         raise InputError("generate: give --task or --prompts, and one of them")
@@ -68,7 +68,12 @@ def command(
         raise InputError(f"--output {output}: is there already; fix: name another file, or --overwrite")
     task = tasks.load(task_name) if task_name is not None else None
 
-    from harness.generation import file_of_kept_answers, generate, prompts_of_file, prompts_of_task  # takes seconds
+    from harness.evaluation.generate import (  # takes seconds
+        file_of_kept_answers,
+        generate,
+        prompts_of_file,
+        prompts_of_task,
+    )
 
     if task is not None:
         asked = prompts_of_task(task, model, limit)

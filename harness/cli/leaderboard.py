@@ -10,7 +10,7 @@ import click
 from dskd.errors import InputError
 
 if TYPE_CHECKING:
-    from harness.results import Results
+    from harness.results.load import Results
     from harness.tables.leaderboard import Leaderboard
 
 EPILOG = """\b
@@ -69,9 +69,9 @@ def command(
     check: bool,
 ) -> None:
     """Print the table of the records in a folder: that of a run, or one of several, or of exported records."""
-    from harness.committed import is_committed, write_committed
     from harness.published import tables_of
-    from harness.results import load_results
+    from harness.results.export import is_committed, write_committed
+    from harness.results.load import load_results
     from harness.tables.leaderboard import make_leaderboard
     from harness.tables.render import FORMATS
 
@@ -94,7 +94,7 @@ def command(
         write_committed(found, export)
         click.echo(f"{len(found.records)} records, {len(found.items)} with scores of items: {export}", err=True)
     elif write:
-        from harness.store import write_text_atomic
+        from harness.runs.store import write_text_atomic
 
         for name, text in _files(board).items():
             write_text_atomic(root / name, text)
@@ -120,8 +120,8 @@ def _files(board: Leaderboard) -> dict[str, str]:
 
 
 def _check(root: Path, found: Results, board: Leaderboard) -> list[str]:
-    from harness.committed import is_committed
-    from harness.run_file import missing_records
+    from harness.results.export import is_committed
+    from harness.results.run_file import missing_records
 
     if is_committed(root):
         return _differences(root, board)

@@ -90,8 +90,8 @@ def _methods() -> list[dict[str, Any]]:
 
 
 def _models(matrix_name: str, assignments: tuple[str, ...]) -> list[dict[str, Any]]:
-    from harness.matrix import FirstLayersModel, PathModel
-    from harness.matrix_file import find_matrix, read_matrix
+    from harness.config.matrix import FirstLayersModel, PathModel
+    from harness.config.matrix_file import find_matrix, read_matrix
 
     matrix = read_matrix(find_matrix(matrix_name), variables(assignments))
     rows = []
@@ -112,7 +112,7 @@ def _models(matrix_name: str, assignments: tuple[str, ...]) -> list[dict[str, An
 def _matrices() -> list[dict[str, Any]]:
     import yaml
 
-    from harness.matrix_file import shipped_matrices
+    from harness.config.matrix_file import shipped_matrices
 
     rows = []
     for name, path in shipped_matrices().items():
@@ -147,7 +147,7 @@ def _published() -> list[dict[str, Any]]:
 
 
 def _defects() -> list[dict[str, Any]]:
-    from dskd.upstream_parity import CODE_BASES, DEFECTS
+    from dskd.upstream.defects import CODE_BASES, DEFECTS
 
     return [
         {"defect": name, "what": what, "code bases": [code for code, own in CODE_BASES.items() if name in own]}

@@ -12,7 +12,7 @@ from dskd.errors import InputError
 from harness.cli.options import batch_size_option, check_engine, model_option, sandbox_options
 
 if TYPE_CHECKING:
-    from harness.parity import Comparison, Difference
+    from harness.evaluation.parity import Comparison, Difference
 
 EPILOG = """\b
 Examples:
@@ -70,8 +70,8 @@ def command(
     """Compare the greedy answers of two engines to the same prompt ids, and say where they part and by how much."""
     from harness import tasks
     from harness.cli.output import stages
-    from harness.parity_run import compare_engines
-    from harness.store import UserFile
+    from harness.evaluation.parity_run import compare_engines
+    from harness.runs.store import UserFile
 
     first, second = _two(engines)
     task = tasks.load(task_name)

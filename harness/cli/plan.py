@@ -12,8 +12,8 @@ import click
 from harness.cli.options import check_engine, matrix_options, variables
 
 if TYPE_CHECKING:
-    from harness.estimate import Estimate
-    from harness.plan import Choice, Overwrite, Plan
+    from harness.planning.estimate import Estimate
+    from harness.planning.plan import Choice, Overwrite, Plan
 
 EPILOG = """\b
 Examples:
@@ -67,8 +67,8 @@ def command(
     as_json: bool,
 ) -> None:
     """Show what a run would do: what is done, missing, failed, and stale and why. Writes nothing."""
-    from harness.estimate import Device, estimate
-    from harness.plan import choose, make_plan
+    from harness.planning.estimate import Device, estimate
+    from harness.planning.plan import choose, make_plan
 
     check_engine(engine)
     values = variables(assignments)

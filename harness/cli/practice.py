@@ -25,7 +25,7 @@ def command(folder: Path, seed: int) -> None:
     manner); train/ has training sets with the lines of `harness train`, corpus.jsonl the text for `harness align`. The tasks
     small_instruct, small_math and small_code ask for what the training sets teach (docs/small-world.md).
     """
-    from harness.smallworld.practice import write_practice
+    from harness.cli._practice_world import write_practice
 
     write_practice(folder, seed)
     for name in ("models/teacher", "models/student", "train/teacher.jsonl", "train/student.jsonl", "corpus.jsonl"):

@@ -48,7 +48,7 @@ def command(runs: tuple[Path, ...], more: tuple[Path, ...], output: Path, anchor
 
     from harness.report.document import make_document
     from harness.report.page import render
-    from harness.store import require_writable, write_text_atomic
+    from harness.runs.store import require_writable, write_text_atomic
 
     if not (roots := [*runs, *more]):
         raise InputError("no run; fix: harness report runs/NAME")

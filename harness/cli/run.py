@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from harness.executors import Outcome
-    from harness.plan import Overwrite, Plan
+    from harness.planning.plan import Overwrite, Plan
 
 EPILOG = """\b
 Examples:
@@ -59,7 +59,7 @@ def command(
     dry_run: bool,
 ) -> None:
     """Train and evaluate everything that a matrix asks for and that is not done, and print the table."""
-    from harness.plan import make_plan
+    from harness.planning.plan import make_plan
 
     check_engine(engine)
     plan = make_plan(
@@ -108,10 +108,10 @@ def run_plan(
     """
     import os
 
-    from harness import preflight
+    from harness.cli.progress import make_reporter
     from harness.executors.local import default_jobs
-    from harness.progress import make_reporter
-    from harness.run_file import write_run_file
+    from harness.planning import preflight
+    from harness.results.run_file import write_run_file
 
     if offline:
         os.environ.pop(
@@ -130,7 +130,7 @@ def run_plan(
 
 
 def _print_results(plan: Plan) -> None:
-    from harness.results import load_results
+    from harness.results.load import load_results
     from harness.tables.leaderboard import make_leaderboard
     from harness.tables.render import markdown
 

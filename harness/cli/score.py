@@ -69,8 +69,8 @@ def command(
     Exits with 1 if the harness itself could not score some samples; those count as neither right nor wrong.
     """
     from harness import tasks
-    from harness.scoring import score_predictions
-    from harness.store import UserFile
+    from harness.evaluation.score import score_predictions
+    from harness.runs.store import UserFile
 
     task = tasks.load(task_name)
     if answers == "chat":

@@ -58,7 +58,7 @@ def _only_run() -> Path:
 
 
 def _find(root: Path, cell: str) -> Path:
-    from harness.matrix import did_you_mean
+    from harness.config.matrix import did_you_mean
 
     if not (root / "cells").is_dir():
         raise InputError(f"--results {root}: holds no cells; give the folder of a run")
@@ -79,8 +79,8 @@ def describe(folder: Path, cell: str) -> dict[str, Any]:
 
     A damaged record leaves its part without scores and with what is wrong as its error.
     """
-    from harness.records import read_record
-    from harness.store import MANIFEST, RESULT, OutputFolder
+    from harness.runs.records import read_record
+    from harness.runs.store import MANIFEST, RESULT, OutputFolder
 
     parts = []
     for path in sorted(folder.glob(f"train/{MANIFEST}")) + sorted(folder.glob(f"eval/*/{MANIFEST}")):

@@ -130,8 +130,8 @@ def command(
     import json
 
     from harness.cli.run import print_failures, print_left_out, run_plan
-    from harness.single import single_plan
-    from harness.store import RESULT
+    from harness.planning.single_training import single_plan
+    from harness.runs.store import RESULT
 
     given = _given(**training)
     lora = {name: given.pop(f"lora_{name}") for name in ("rank", "alpha", "dropout") if f"lora_{name}" in given}

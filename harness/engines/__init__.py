@@ -42,7 +42,7 @@ def create_engine(
     no_repeat_ngram: whether requests will ask that no n-gram be repeated.
     Raises InputError for an unknown name, an engine that cannot run the model here, and a folder that is no model.
     """
-    from dskd.models import require_model_folder
+    from dskd.modeling.loading import require_model_folder
 
     if name not in ("auto", *names()):
         raise InputError(f"unknown engine {name!r}: known are auto, {', '.join(names())}")

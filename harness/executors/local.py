@@ -15,13 +15,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
 
-from harness.environment import cores
 from harness.executors import Outcome, Reporter
-from harness.failures import reason_of, reason_of_exit
 from harness.jobs.__main__ import PARENT_DESCRIPTOR
-from harness.jobs.context import PROGRESS_DESCRIPTOR
-from harness.plan import PlannedJob
-from harness.store import LOG, Store
+from harness.planning.plan import PlannedJob
+from harness.runs.environment import cores
+from harness.runs.failures import reason_of, reason_of_exit
+from harness.runs.job_context import PROGRESS_DESCRIPTOR
+from harness.runs.store import LOG, Store
 
 _GRACE_SECONDS = 10.0
 

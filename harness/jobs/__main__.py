@@ -17,10 +17,10 @@ from pathlib import Path
 from filelock import Timeout
 
 from dskd.errors import InputError
-from harness.failures import reason_of
-from harness.jobs.context import JobContext, ProgressChannel
-from harness.jobs.spec import JobSpec, OutputSpec
-from harness.store import Store
+from harness.runs.failures import reason_of
+from harness.runs.job_context import JobContext, ProgressChannel
+from harness.runs.job_spec import JobSpec, OutputSpec
+from harness.runs.store import Store
 
 PARENT_DESCRIPTOR = "HARNESS_PARENT_FD"
 

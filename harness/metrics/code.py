@@ -7,7 +7,7 @@ from typing import Any
 
 from harness.metrics.fenced_code import defines, fenced_code
 from harness.metrics.sample import HARNESS_ERROR, INVALID, SampleScore
-from harness.metrics.text import cut_at_stop
+from harness.metrics.stop_strings import cut_at_stop
 from harness.sandbox import Execution, Program, run_programs
 
 

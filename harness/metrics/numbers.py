@@ -20,7 +20,7 @@ from fractions import Fraction
 from typing import Any
 
 from harness.metrics.sample import INVALID, SampleScore, score_each
-from harness.metrics.text import cut_at_stop
+from harness.metrics.stop_strings import cut_at_stop
 
 
 @dataclass(frozen=True)

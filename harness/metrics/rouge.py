@@ -8,7 +8,7 @@ from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from harness.metrics.sample import INVALID, SampleScore, score_each
-from harness.metrics.text import cut_at_stop
+from harness.metrics.stop_strings import cut_at_stop
 
 if TYPE_CHECKING:
     from rouge_score.rouge_scorer import RougeScorer

@@ -1,6 +1,6 @@
 """How the two tokenizers of a pair align, as the pair's prepared training set has it: nothing is tokenized again.
 
-Preparation (dskd/data.py) pairs the tokens of every response that both tokenizers wrote on the same bytes, and counts them. The
+Preparation (dskd/data/preparation.py) pairs the tokens of every response that both tokenizers wrote on the same bytes, and counts them. The
 counts are those of the whole set; where the two first part is read off its first EXAMINED examples.
 """
 
@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from dskd.errors import InputError
-from dskd.jsonl import read_object
-from harness.identity import Identity
+from dskd.io import read_object
 from harness.report.results import Result
+from harness.runs.identity import Identity
 
 EXAMINED = 200
 SHOWN = 4
@@ -105,8 +105,8 @@ def _marked(row: dict[str, Any], side: str) -> list[tuple[int, bool]]:
 
 def _reader(folder: Path) -> Any:
     """A function from a token's id to what it writes; bytes that are no text by themselves as \\xNN, special tokens by name."""
-    from dskd.models import load_tokenizer
-    from dskd.vocabulary import Vocabulary
+    from dskd.modeling.loading import load_tokenizer
+    from dskd.tokenization.vocabulary import Vocabulary
 
     tokenizer = load_tokenizer(folder)
     written = Vocabulary.from_tokenizer(tokenizer).written

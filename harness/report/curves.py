@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from dskd.errors import InputError
-from dskd.jsonl import read_objects
-from dskd.run_folder import LOG
+from dskd.io import read_objects
+from dskd.training.checkpoints import LOG
 from harness.report.results import Result
 
 MOST_POINTS = 400

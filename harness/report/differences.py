@@ -1,4 +1,4 @@
-"""Every method against one of them, the anchor, paired by item and seed (harness/paired.py)."""
+"""Every method against one of them, the anchor, paired by item and seed (harness/statistics/paired_tests.py)."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from dskd.errors import InputError
-from harness.item_scores import Items, ItemScores, Kind, stack
-from harness.paired import compare, holm
 from harness.report.results import Result
-from harness.results import key_of
+from harness.results.item_scores import Items, ItemScores, Kind, stack
+from harness.results.load import key_of
+from harness.statistics.paired_tests import compare, holm
 
 _Cells = dict[str, list[Result]]
 

@@ -9,17 +9,17 @@ from typing import Any
 from pydantic import ValidationError
 
 from dskd.errors import InputError
-from harness.item_scores import Items, read_items
-from harness.matrix import did_you_mean
+from harness.config.matrix import did_you_mean
 from harness.report.alignment import alignments
 from harness.report.curves import learning_curves
 from harness.report.differences import differences
 from harness.report.results import Result, read_results
 from harness.report.samples import MOST_ANSWERS, browsable
 from harness.report.scores import cost_rows, environments, score_rows
-from harness.results import key_of
-from harness.run_file import RunFile, missing_records
-from harness.store import RUN, SAMPLES
+from harness.results.item_scores import Items, read_items
+from harness.results.load import key_of
+from harness.results.run_file import RunFile, missing_records
+from harness.runs.store import RUN, SAMPLES
 from harness.tables.leaderboard import Leaderboard, make_leaderboard
 
 DEFAULT_ANCHOR = "sft"

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dskd.errors import InputError
-from harness.records import Record, read_record
-from harness.store import RESULT, result_files
+from harness.runs.records import Record, read_record
+from harness.runs.store import RESULT, result_files
 
 
 @dataclass(frozen=True)

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from typing import Any
 
 from dskd.errors import InputError
-from dskd.jsonl import read_objects
+from dskd.io import read_objects
 from harness.metrics.sample import HARNESS_ERROR, INVALID
 from harness.report.results import Result
-from harness.store import SAMPLES
+from harness.runs.store import SAMPLES
 
 MOST_ANSWERS = 20_000
 MOST_CHARACTERS = 20_000  # of one text; the file has the whole

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from random import Random
 from typing import Any
 
-from dskd.templates import Instruction
+from dskd.tokenization.prompt_templates import Instruction
 from harness.smallworld.families import Doc, Problem
 
 NAMES = ("solve", "compute", "answer", "result", "process", "apply", "transform", "helper", "value", "convert")

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from itertools import permutations
 from random import Random
 
-from dskd.templates import Instruction, alpaca
+from dskd.tokenization.prompt_templates import Instruction, alpaca
 from harness.smallworld.families import Doc, Problem
 
 # Characters outside ASCII are here on purpose: they are split into bytes by one tokenizer or by both.

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from random import Random
 from typing import Any, Protocol
 
-from dskd.templates import Instruction
+from dskd.tokenization.prompt_templates import Instruction
 
 Doc = dict[str, Any]
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from operator import add, mul, sub
 from random import Random
 
-from dskd.templates import Instruction
+from dskd.tokenization.prompt_templates import Instruction
 from harness.smallworld.facts import PEOPLE
 from harness.smallworld.families import Doc, Problem
 

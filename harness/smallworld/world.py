@@ -8,7 +8,7 @@ from functools import cache
 from pathlib import Path
 from random import Random
 
-from dskd.templates import Instruction
+from dskd.tokenization.prompt_templates import Instruction
 from harness.smallworld.families import Doc, Family, Problem, families
 from harness.smallworld.tokenizers import write_byte_level, write_sentencepiece
 

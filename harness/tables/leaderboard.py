@@ -7,17 +7,17 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
 
 from dskd.errors import InputError
-from harness.identity import differences
-from harness.item_scores import Items, ItemScores, stack
-from harness.matrix import TEACHER_METHOD
+from harness.config.matrix import TEACHER_METHOD
 from harness.protocols import GREEDY, column_title
 from harness.published import PublishedTable
-from harness.records import Record
-from harness.results import key_of, protocol_of
-from harness.tables.aggregate import over_seeds
+from harness.results.item_scores import Items, ItemScores, stack
+from harness.results.load import key_of, protocol_of
+from harness.runs.identity import differences
+from harness.runs.records import Record
+from harness.statistics.over_seeds import over_seeds
+from harness.statistics.ranking import rank
+from harness.tables.contamination_notes import overlap_notes
 from harness.tables.notes import mixed_settings, table_notes
-from harness.tables.overlap_notes import overlap_notes
-from harness.tables.ranking import rank
 
 SCHEMA_VERSION = 1
 
@@ -146,7 +146,7 @@ class Leaderboard:
 def make_leaderboard(records: Sequence[Record], items: Mapping[str, Items] | None = None) -> Leaderboard:
     """The leaderboard of these records, whatever their order.
 
-    `items`, by `harness.results.key_of`, are what comparisons are made on; without them there are means and their intervals alone.
+    `items`, by `harness.results.load.key_of`, are what comparisons are made on; without them there are means and their intervals alone.
 
     The same record found twice counts once. InputError where two records of one cell were made with different settings, as when
     folders of several runs are read together: which of them is meant is not for a table to say.

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
-from harness.identity import differences
-from harness.matrix import TEACHER_METHOD
-from harness.records import Record
+from harness.config.matrix import TEACHER_METHOD
+from harness.runs.identity import differences
+from harness.runs.records import Record
 
 if TYPE_CHECKING:
     from harness.tables.leaderboard import Leaderboard, Row

@@ -2,10 +2,10 @@
 
 from typing import Any
 
-from dskd.templates import Instruction
-from harness.gsm8k_tasks import TEST, documents_of
-from harness.lm_eval_hooks import hooks
+from dskd.tokenization.prompt_templates import Instruction
 from harness.metrics.numbers import score_numbers
+from harness.tasks.gsm8k import TEST, documents_of
+from harness.tasks.lm_eval_hooks import hooks
 
 DATA = TEST
 

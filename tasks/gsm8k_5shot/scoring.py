@@ -2,9 +2,9 @@
 
 from typing import Any
 
-from harness.gsm8k_tasks import TEST, TRAIN, documents_of, instruction, prompt, training_examples
-from harness.lm_eval_hooks import hooks
 from harness.metrics.numbers import score_numbers
+from harness.tasks.gsm8k import TEST, TRAIN, documents_of, instruction, prompt, training_examples
+from harness.tasks.lm_eval_hooks import hooks
 
 DATA = TEST
 EXAMPLES = TRAIN

@@ -4,9 +4,9 @@ import re
 from functools import partial
 from typing import Any
 
-from harness.gsm8k_tasks import TEST, chain_of_thought_examples, documents_of, instruction, prompt
-from harness.lm_eval_hooks import hooks
 from harness.metrics.numbers import CHAIN_OF_THOUGHT, score_numbers
+from harness.tasks.gsm8k import TEST, chain_of_thought_examples, documents_of, instruction, prompt
+from harness.tasks.lm_eval_hooks import hooks
 
 DATA = TEST
 

@@ -2,10 +2,10 @@
 
 from typing import Any
 
-from dskd.templates import Instruction
-from harness.data_files import DataFile
-from harness.lm_eval_hooks import hooks
+from dskd.tokenization.prompt_templates import Instruction
 from harness.metrics.code import score_completions
+from harness.tasks.data_files import DataFile
+from harness.tasks.lm_eval_hooks import hooks
 
 DATA = DataFile(
     path="humaneval/HumanEval.jsonl.gz",

@@ -2,10 +2,10 @@
 
 from typing import Any
 
-from dskd.templates import Instruction
-from harness.data_files import DataFile, HubRows
-from harness.lm_eval_hooks import hooks
-from harness.metrics.mathematics import score_final_answers
+from dskd.tokenization.prompt_templates import Instruction
+from harness.metrics.math_equivalence import score_final_answers
+from harness.tasks.data_files import DataFile, HubRows
+from harness.tasks.lm_eval_hooks import hooks
 
 DATA = DataFile(
     path="math500/test.jsonl",

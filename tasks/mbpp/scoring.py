@@ -3,11 +3,11 @@
 from functools import partial
 from typing import Any
 
-from dskd.templates import Instruction
-from harness.data_files import DataFile
-from harness.lm_eval_hooks import hooks
+from dskd.tokenization.prompt_templates import Instruction
 from harness.metrics.assertions import program
 from harness.metrics.code import score_completions
+from harness.tasks.data_files import DataFile
+from harness.tasks.lm_eval_hooks import hooks
 
 DATA = DataFile(
     path="mbpp/mbpp.jsonl", sha256="ccf64ceae9c5403bf50a044cb6d505bfd2a2963ee58338ba268fd65beab92a9f", size=563743

@@ -2,10 +2,10 @@
 
 from typing import Any
 
-from harness.data_files import DataFile
-from harness.instruction_tasks import documents_of, gold, instruction, prompt
-from harness.lm_eval_hooks import hooks
 from harness.metrics.rouge import score_responses
+from harness.tasks.data_files import DataFile
+from harness.tasks.instruction_following import documents_of, gold, instruction, prompt
+from harness.tasks.lm_eval_hooks import hooks
 
 DATA = DataFile(
     path="dskd_format/self-inst/valid.jsonl",

@@ -2,10 +2,10 @@
 
 from typing import Any
 
-from dskd.templates import Instruction
-from harness.lm_eval_hooks import hooks
+from dskd.tokenization.prompt_templates import Instruction
 from harness.metrics.rouge import score_responses
 from harness.smallworld import instruction_of, prompt_of, test_docs
+from harness.tasks.lm_eval_hooks import hooks
 
 
 def documents() -> list[dict[str, Any]]:

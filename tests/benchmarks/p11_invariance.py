@@ -20,13 +20,13 @@ import torch.multiprocessing as mp
 from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
 from dskd import methods
-from dskd.collation import Collator
-from dskd.data import prepare_dataset
-from dskd.models import load_model, load_tokenizer
-from dskd.signals import LiveTeacher
-from dskd.trainer import Distiller
-from dskd.training import TrainingOptions, train
-from dskd.vocabulary import Vocabulary, share_vocabulary
+from dskd.data.collator import Collator
+from dskd.data.preparation import prepare_dataset
+from dskd.modeling.loading import load_model, load_tokenizer
+from dskd.teachers.outputs import LiveTeacher
+from dskd.tokenization.vocabulary import Vocabulary, share_vocabulary
+from dskd.training.run import TrainingOptions, train
+from dskd.training.trainer import Distiller
 from harness.smallworld.world import write_world
 
 Step = tuple[float, dict[str, torch.Tensor]]

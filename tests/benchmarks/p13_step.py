@@ -17,10 +17,10 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM, LlamaConfig
 
 from dskd import methods
-from dskd.heads import Head, final_hidden_states
-from dskd.signals import LiveTeacher, TeacherSignal
-from dskd.trainer import Distiller
-from dskd.vocabulary import SharedVocabulary
+from dskd.modeling.lm_head import Head, final_hidden_states
+from dskd.teachers.outputs import LiveTeacher, TeacherSignal
+from dskd.tokenization.vocabulary import SharedVocabulary
+from dskd.training.trainer import Distiller
 
 
 class Kept(TeacherSignal):

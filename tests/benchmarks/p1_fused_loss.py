@@ -11,10 +11,10 @@ import report
 import torch
 
 from dskd import methods
-from dskd.fused import chunk_size, chunked_counts, fused_loss
-from dskd.heads import Head
+from dskd.losses.chunked import chunk_size, chunked_counts, fused_loss
 from dskd.methods import LabelledTokens
-from dskd.vocabulary import SharedVocabulary
+from dskd.modeling.lm_head import Head
+from dskd.tokenization.vocabulary import SharedVocabulary
 
 
 def make(vocabulary: int, tokens: int, hidden: int, teacher_hidden: int) -> tuple[Any, LabelledTokens, list[Any]]:

@@ -18,7 +18,7 @@ import report
 import torch
 from safetensors import safe_open
 
-from dskd.projectors import LeastSquares, Rows, _condition
+from dskd.modeling.projectors import LeastSquares, Rows, _condition
 
 
 def trained_like(rows: int, columns: int, condition: float, generator: torch.Generator) -> torch.Tensor:

@@ -14,9 +14,9 @@ import numpy as np
 import report
 import torch
 
-from dskd.alignment import align, byte_spans
-from dskd.models import load_tokenizer
-from dskd.vocabulary import Vocabulary
+from dskd.modeling.loading import load_tokenizer
+from dskd.tokenization.alignment import align, byte_spans
+from dskd.tokenization.vocabulary import Vocabulary
 from harness.smallworld import write_world
 
 Spans = list[tuple[np.ndarray, np.ndarray]]

@@ -19,13 +19,13 @@ import torch
 import transformers
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from dskd.collation import Collator
-from dskd.data import prepare_dataset
-from dskd.divergences import forward_kl
-from dskd.heads import final_hidden_states, output_head
-from dskd.models import load_model, load_tokenizer
-from dskd.signals import LiveTeacher, SignalOptions, TeacherSignal, attach, build_signal, open_signal
-from dskd.vocabulary import Vocabulary
+from dskd.data.collator import Collator
+from dskd.data.preparation import prepare_dataset
+from dskd.losses.divergences import forward_kl
+from dskd.modeling.lm_head import final_hidden_states, output_head
+from dskd.modeling.loading import load_model, load_tokenizer
+from dskd.teachers.outputs import LiveTeacher, SignalOptions, TeacherSignal, attach, build_signal, open_signal
+from dskd.tokenization.vocabulary import Vocabulary
 from harness.smallworld import write_world
 
 TEMPERATURE = 2.0

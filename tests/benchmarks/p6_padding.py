@@ -16,12 +16,12 @@ import torch
 from torch.nn.functional import cross_entropy
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from dskd.batches import EpochBatches
-from dskd.collation import Collator
-from dskd.data import encode_example, load_examples
-from dskd.heads import final_hidden_states
-from dskd.models import load_tokenizer
-from dskd.vocabulary import Vocabulary
+from dskd.data.batch_sampler import EpochBatches
+from dskd.data.collator import Collator
+from dskd.data.preparation import encode_example, load_examples
+from dskd.modeling.lm_head import final_hidden_states
+from dskd.modeling.loading import load_tokenizer
+from dskd.tokenization.vocabulary import Vocabulary
 
 VOCABULARY = 512
 Rows = list[dict[str, Any]]

@@ -14,9 +14,9 @@ import report
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from dskd.rollouts import RolloutOptions
-from dskd.sampling import Sampler, TransformersSampler
-from dskd.vllm_rollouts import VllmSampler
+from dskd.rollouts.rollouts import RolloutOptions
+from dskd.rollouts.sampler import Sampler, TransformersSampler
+from dskd.rollouts.vllm_sampler import VllmSampler
 
 
 @dataclass(frozen=True)

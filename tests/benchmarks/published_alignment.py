@@ -15,10 +15,10 @@ import report
 from rich.console import Console
 from rich.table import Table
 
-from dskd.data import prepare_dataset
-from dskd.models import load_tokenizer
-from dskd.string_alignment import published_student_ids
-from dskd.vocabulary import Vocabulary, share_vocabulary
+from dskd.data.preparation import prepare_dataset
+from dskd.modeling.loading import load_tokenizer
+from dskd.tokenization.vocabulary import Vocabulary, share_vocabulary
+from dskd.upstream.string_alignment import published_student_ids
 from harness.smallworld.world import write_world
 
 

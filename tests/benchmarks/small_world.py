@@ -24,15 +24,15 @@ import yaml
 from lm_eval.api.instance import Instance
 
 import harness
-from dskd.data import Example, encode_example, prepare_dataset
-from dskd.models import load_model, load_tokenizer
-from dskd.training import TrainingOptions, train
-from dskd.vocabulary import Vocabulary
+from dskd.data.preparation import Example, encode_example, prepare_dataset
+from dskd.modeling.loading import load_model, load_tokenizer
+from dskd.tokenization.vocabulary import Vocabulary
+from dskd.training.run import TrainingOptions, train
+from harness.config.matrix import Matrix, NewModel, SmallWorldData, Training
 from harness.engines import create_engine
-from harness.evaluation import EvaluationOptions, evaluate
-from harness.jobs.model import new_model
-from harness.matrix import Matrix, NewModel, SmallWorldData, Training
+from harness.evaluation.evaluate import EvaluationOptions, evaluate
 from harness.smallworld import SMALL_WORLD_VERSION, write_world
+from harness.steps.base_model import new_model
 
 TASKS = ("small_instruct", "small_math", "small_code")
 

@@ -15,10 +15,10 @@ from pathlib import Path
 
 import numpy as np
 
-from harness.item_scores import ItemScores, Kind
-from harness.nested import mean_interval
-from harness.paired import compare
-from harness.statistics import bootstrap_interval, wilson_interval
+from harness.results.item_scores import ItemScores, Kind
+from harness.statistics.intervals import bootstrap_interval, wilson_interval
+from harness.statistics.paired_tests import compare
+from harness.statistics.variance_components import mean_interval
 
 # Standard deviations on the logit scale: of items, of what suits a method, and of the rest of one answer.
 USUAL = (1.2, 0.6, 0.8)

@@ -7,9 +7,9 @@ from dataclasses import replace
 import numpy as np
 import torch
 
-from dskd.heads import Head
 from dskd.methods import LabelledTokens
-from dskd.vocabulary import SharedVocabulary
+from dskd.modeling.lm_head import Head
+from dskd.tokenization.vocabulary import SharedVocabulary
 
 STUDENT, TEACHER = 19, 23  # vocabulary sizes
 # Groups of the two sides' tokens, example by example; the last is that of the end tokens.

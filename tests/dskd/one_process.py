@@ -11,13 +11,14 @@ import tiny_world
 import torch
 import torch.distributed as dist
 
-from dskd import methods, trainer
-from dskd.collation import Collator
-from dskd.models import load_model, load_tokenizer
-from dskd.signals import LiveTeacher
-from dskd.trainer import Distiller
-from dskd.training import TrainingOptions, train
-from dskd.vocabulary import Vocabulary, share_vocabulary
+from dskd import methods
+from dskd.data.collator import Collator
+from dskd.modeling.loading import load_model, load_tokenizer
+from dskd.teachers.outputs import LiveTeacher
+from dskd.tokenization.vocabulary import Vocabulary, share_vocabulary
+from dskd.training import trainer
+from dskd.training.run import TrainingOptions, train
+from dskd.training.trainer import Distiller
 
 OPTIONS = {"steps": 6, "batch_size": 2, "learning_rate": 1e-3, "logging_steps": 1, "chunk_tokens": 16}
 

@@ -9,11 +9,11 @@ import test_training
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from dskd.adapters import ADAPTER, LoraOptions, add_adapter, is_adapted, save_merged
 from dskd.errors import InputError
-from dskd.heads import output_head
-from dskd.models import load_model, require_model_folder
-from dskd.training import TrainingOptions, train
+from dskd.modeling.lm_head import output_head
+from dskd.modeling.loading import load_model, require_model_folder
+from dskd.modeling.lora import ADAPTER, LoraOptions, add_adapter, is_adapted, save_merged
+from dskd.training.run import TrainingOptions, train
 
 world = test_training.world
 LORA = {"rank": 4, "alpha": 16}

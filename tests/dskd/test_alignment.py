@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from tokenizers_for_tests import byte_level, sentencepiece
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
-from dskd.alignment import UNKNOWN, align, align_tokenizers, byte_groups, byte_spans
-from dskd.vocabulary import Vocabulary
+from dskd.tokenization.alignment import UNKNOWN, align, align_tokenizers, byte_groups, byte_spans
+from dskd.tokenization.vocabulary import Vocabulary
 
 TOKENIZERS = {
     "byte-level": byte_level(),

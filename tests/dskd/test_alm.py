@@ -12,9 +12,9 @@ from grouped_tokens import case, double, gradients, loss
 
 from dskd import methods
 from dskd.errors import InputError
-from dskd.heads import Head
 from dskd.methods import LabelledTokens
-from dskd.vocabulary import SharedVocabulary
+from dskd.modeling.lm_head import Head
+from dskd.tokenization.vocabulary import SharedVocabulary
 
 PLAIN = {"append_space": False, "merge_by_space_prob": False}
 

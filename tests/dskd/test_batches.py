@@ -10,7 +10,7 @@ import torch
 from accelerate import Accelerator, skip_first_batches
 from torch.utils.data import DataLoader
 
-from dskd.batches import EpochBatches
+from dskd.data.batch_sampler import EpochBatches
 from dskd.errors import InputError
 
 LENGTHS = np.random.default_rng(0).lognormal(5, 0.7, 1003).clip(10, 512).astype(int).tolist()

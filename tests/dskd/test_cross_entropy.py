@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.nn import functional
 
-from dskd.cross_entropy import cross_entropy_and_hits, cross_entropy_sum
+from dskd.losses.cross_entropy import cross_entropy_and_hits, cross_entropy_sum
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])

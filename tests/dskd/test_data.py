@@ -8,10 +8,10 @@ import pytest
 import torch
 from tokenizers_for_tests import byte_level, sentencepiece
 
-from dskd.collation import Collator
-from dskd.data import Example, encode_example, encode_prompt, load_examples, prepare_dataset
+from dskd.data.collator import Collator
+from dskd.data.preparation import Example, encode_example, encode_prompt, load_examples, prepare_dataset
 from dskd.errors import InputError
-from dskd.vocabulary import Vocabulary
+from dskd.tokenization.vocabulary import Vocabulary
 
 TOKENIZERS = {"byte-level": byte_level(), "sentencepiece": sentencepiece()}
 EXAMPLES = [

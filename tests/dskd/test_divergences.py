@@ -8,7 +8,7 @@ import golden
 import pytest
 import torch
 
-from dskd.divergences import DIVERGENCES
+from dskd.losses.divergences import DIVERGENCES
 from dskd.methods import DivergenceOptions
 from dskd.methods.base import DivergenceName
 

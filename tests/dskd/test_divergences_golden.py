@@ -6,7 +6,7 @@ import golden
 import pytest
 import torch
 
-from dskd.divergences import DIVERGENCES
+from dskd.losses.divergences import DIVERGENCES
 
 
 def _close(found, expected):

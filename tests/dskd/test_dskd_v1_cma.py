@@ -8,10 +8,10 @@ import golden
 import pytest
 import torch
 
-from dskd.cross_model_attention import CrossModelAttention, Layout, scaled
 from dskd.errors import InputError
-from dskd.heads import Head
 from dskd.methods import LabelledTokens, get
+from dskd.modeling.cross_model_attention import CrossModelAttention, Layout, scaled
+from dskd.modeling.lm_head import Head
 
 TOLERANCE = {"rtol": 1e-5, "atol": 1e-6}
 NAMES = {

@@ -9,9 +9,9 @@ import pytest
 import torch
 from test_dskd_v1_cma import HIDDEN, SIZES, _case, _example
 
-from dskd.cross_model_attention import reverse_gradient
-from dskd.heads import Head
 from dskd.methods import LabelledTokens, get
+from dskd.modeling.cross_model_attention import reverse_gradient
+from dskd.modeling.lm_head import Head
 
 TERMS = {"discriminator_queries": "student", "discriminator_keys": "teacher"}
 RATE = 0.4

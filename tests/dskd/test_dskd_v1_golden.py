@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 import torch
 
-from dskd.fused import fused_loss
-from dskd.heads import Head
+from dskd.losses.chunked import fused_loss
 from dskd.methods import LabelledTokens, get
-from dskd.vocabulary import SharedVocabulary
+from dskd.modeling.lm_head import Head
+from dskd.tokenization.vocabulary import SharedVocabulary
 
 TOLERANCE = {"rtol": 1e-5, "atol": 1e-6}
 NAMES = {

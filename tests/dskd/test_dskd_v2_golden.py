@@ -10,10 +10,10 @@ import pytest
 import torch
 from transformers import PreTrainedTokenizerFast
 
-from dskd.fused import fused_loss
-from dskd.heads import Head
+from dskd.losses.chunked import fused_loss
 from dskd.methods import LabelledTokens, get
-from dskd.vocabulary import SharedVocabulary, Vocabulary
+from dskd.modeling.lm_head import Head
+from dskd.tokenization.vocabulary import SharedVocabulary, Vocabulary
 
 TOLERANCE = {"rtol": 1e-5, "atol": 1e-6}
 NAMES = {

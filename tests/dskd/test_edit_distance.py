@@ -7,7 +7,7 @@ from functools import cache
 import numpy as np
 import pytest
 
-from dskd.edit_distance import nearest
+from dskd.tokenization.edit_distance import nearest
 
 
 @cache
@@ -46,8 +46,8 @@ def test_the_nearest_and_its_distance_are_those_of_comparing_all(most_edits, lon
 def test_blocks_of_candidates_leave_none_out(monkeypatch):
     strings, others = _random_strings(3, 150, 9), _random_strings(4, 120, 9)
     expected = nearest(strings, others, 2)
-    monkeypatch.setattr("dskd.edit_distance._CANDIDATES", 50)
-    monkeypatch.setattr("dskd.edit_distance._REMAINDER_BYTES", 100)
+    monkeypatch.setattr("dskd.tokenization.edit_distance._CANDIDATES", 50)
+    monkeypatch.setattr("dskd.tokenization.edit_distance._REMAINDER_BYTES", 100)
     np.testing.assert_array_equal(nearest(strings, others, 2), expected)
 
 

@@ -12,11 +12,11 @@ import torch
 from tokenizers_for_tests import LINES, byte_level
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from dskd.data import prepare_dataset
+from dskd.data.preparation import prepare_dataset
 from dskd.errors import InputError, TrainingFailed
-from dskd.jsonl import read_object
-from dskd.run_folder import RunFolder
-from dskd.training import TrainingOptions, train
+from dskd.io import read_object
+from dskd.training.checkpoints import RunFolder
+from dskd.training.run import TrainingOptions, train
 
 
 @pytest.fixture(scope="module")
@@ -55,7 +55,7 @@ def _last_good_step(output):
 
 
 def test_a_loss_that_is_not_finite_leaves_the_checkpoint_before_it(world, tmp_path, monkeypatch):
-    from dskd.trainer import Distiller
+    from dskd.training.trainer import Distiller
 
     forward = Distiller.forward
     calls = []
@@ -75,7 +75,7 @@ def test_a_loss_that_is_not_finite_leaves_the_checkpoint_before_it(world, tmp_pa
 
 def test_out_of_memory_says_what_to_lower(world, tmp_path, monkeypatch):
     """The allocator really refuses, in the fifth step: no machine has an exabyte."""
-    from dskd.trainer import Distiller
+    from dskd.training.trainer import Distiller
 
     forward = Distiller.forward
     calls = []

@@ -9,12 +9,12 @@ import pytest
 import torch
 
 from dskd import methods
-from dskd.collation import pairs_by_position
-from dskd.divergences import DIVERGENCES
-from dskd.fused import chunk_size, chunked_counts, chunks, default_chunk_tokens, fused_loss
-from dskd.heads import Head
+from dskd.data.collator import pairs_by_position
+from dskd.losses.chunked import chunk_size, chunked_counts, chunks, default_chunk_tokens, fused_loss
+from dskd.losses.divergences import DIVERGENCES
 from dskd.methods import LabelledTokens
-from dskd.vocabulary import SharedVocabulary
+from dskd.modeling.lm_head import Head
+from dskd.tokenization.vocabulary import SharedVocabulary
 
 HEADS = {
     "plain": {"bias": False, "scale": 1.0, "softcap": 0.0},

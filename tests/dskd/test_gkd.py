@@ -9,9 +9,9 @@ import test_training
 import torch
 
 from dskd import methods
-from dskd.heads import Head
 from dskd.methods import LabelledTokens
-from dskd.training import TrainingOptions, train
+from dskd.modeling.lm_head import Head
+from dskd.training.run import TrainingOptions, train
 
 world = test_training.world
 

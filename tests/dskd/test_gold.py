@@ -12,10 +12,10 @@ from grouped_tokens import STUDENT, TEACHER, case, double, gradients, loss
 
 from dskd import methods
 from dskd.errors import InputError
-from dskd.groups import groups_of
-from dskd.heads import Head
+from dskd.losses.token_groups import groups_of
 from dskd.methods import LabelledTokens
-from dskd.vocabulary import SharedVocabulary
+from dskd.modeling.lm_head import Head
+from dskd.tokenization.vocabulary import SharedVocabulary
 
 
 def prepared(batch, shared, **options):

@@ -9,9 +9,9 @@ from torch.distributed.tensor import DTensor
 from transformers import CONFIG_MAPPING, LlamaConfig, LlamaForCausalLM
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING, MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
-from dskd import heads
 from dskd.errors import InputError
-from dskd.heads import Head, check_head, final_hidden_states, output_head, whole_output_head
+from dskd.modeling import lm_head as heads
+from dskd.modeling.lm_head import Head, check_head, final_hidden_states, output_head, whole_output_head
 
 ROWS, SIZE = 64, 60  # rows of every head below, and the tokens of a vocabulary that leaves some of them as padding
 # What a configuration may call a size, and what makes it small; factors and soft-caps get values that show.

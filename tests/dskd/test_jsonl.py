@@ -3,7 +3,7 @@
 import pytest
 
 from dskd.errors import InputError
-from dskd.jsonl import read_object, read_objects
+from dskd.io import read_object, read_objects
 
 DAMAGED = [
     (b'{"a": ', "not JSON (Expecting value"),

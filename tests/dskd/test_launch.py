@@ -18,7 +18,7 @@ import yaml
 from accelerate.commands.config.config_args import ClusterConfig, load_config_from_file
 
 from dskd.errors import InputError, TrainingFailed
-from dskd.launch import configuration_file, configurations, launch_training
+from dskd.training.launch import configuration_file, configurations, launch_training
 
 world = test_training.world
 
@@ -71,7 +71,7 @@ def test_a_worker_prints_its_error_once_and_exits_non_zero(world, tmp_path):
         ({"options": {"batch_sizes": 3}}, "other", "ValidationError"),
     ):
         path.write_text(json.dumps(_request(world, tmp_path / "out", **changes)))
-        done = subprocess.run([sys.executable, "-m", "dskd.worker", str(path)], capture_output=True, text=True)
+        done = subprocess.run([sys.executable, "-m", "dskd.training.worker", str(path)], capture_output=True, text=True)
         errors = [line for line in done.stdout.splitlines() if line.startswith("dskd-error ")]
         assert done.returncode != 0
         assert len(errors) == 1
@@ -82,7 +82,7 @@ def test_a_worker_prints_its_error_once_and_exits_non_zero(world, tmp_path):
 
 LAUNCH = """
     import json, sys
-    from dskd.launch import launch_training
+    from dskd.training.launch import launch_training
     launch_training(json.loads(sys.argv[1]), processes=2, on_progress=lambda event: print(event["step"], flush=True))
 """
 
@@ -96,7 +96,7 @@ def test_no_process_is_left_when_the_launcher_is_killed(world, tmp_path):
     assert launcher.stdout is not None
     launcher.stdout.readline()  # they train
     started = psutil.Process(launcher.pid).children(recursive=True)
-    assert len([process for process in started if "dskd.worker" in process.cmdline()]) >= 2
+    assert len([process for process in started if "dskd.training.worker" in process.cmdline()]) >= 2
     os.kill(launcher.pid, signal.SIGKILL)
     launcher.wait()
     limit = time.monotonic() + 30

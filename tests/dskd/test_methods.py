@@ -10,9 +10,9 @@ import torch
 
 from dskd import methods
 from dskd.errors import InputError
-from dskd.heads import Head
 from dskd.methods import LabelledTokens
-from dskd.vocabulary import SharedVocabulary
+from dskd.modeling.lm_head import Head
+from dskd.tokenization.vocabulary import SharedVocabulary
 
 STUDENT, TEACHER = 23, 29  # vocabulary sizes
 RATE, TEMPERATURE = 0.3, 1.7

@@ -10,11 +10,11 @@ import torch
 from tokenizers_for_tests import byte_level, sentencepiece
 
 from dskd.errors import InputError
-from dskd.fused import fused_loss
-from dskd.heads import Head
+from dskd.losses.chunked import fused_loss
 from dskd.methods import LabelledTokens, get
 from dskd.methods.mined import stand_ins
-from dskd.vocabulary import SharedVocabulary, Vocabulary, share_vocabulary
+from dskd.modeling.lm_head import Head
+from dskd.tokenization.vocabulary import SharedVocabulary, Vocabulary, share_vocabulary
 
 TEACHER_TOKENS = (b"cat", b" cat", b"dogs", b"dogma", b"<end>", b"walk", b"xylophone", b"walkers", None)
 STUDENT_TOKENS = (b" cat", b"cats", b"dog", b"walk", None, b"walked", b"rain", b"catch", b"dogm")

@@ -16,12 +16,12 @@ import torch
 from dskd import methods
 from dskd.errors import InputError
 from dskd.methods.minillm import ADVANTAGE, LOG_SAMPLED
-from dskd.mixed_sampling import TeacherMixedSampler
-from dskd.models import load_model, load_tokenizer
-from dskd.rollouts import RolloutOptions
-from dskd.sampling import Sample
-from dskd.training import TrainingOptions, train
-from dskd.vocabulary import Vocabulary
+from dskd.modeling.loading import load_model, load_tokenizer
+from dskd.rollouts.rollouts import RolloutOptions
+from dskd.rollouts.sampler import Sample
+from dskd.rollouts.teacher_mixed_sampler import TeacherMixedSampler
+from dskd.tokenization.vocabulary import Vocabulary
+from dskd.training.run import TrainingOptions, train
 
 world = test_training.world
 dropping = test_rollouts.dropping

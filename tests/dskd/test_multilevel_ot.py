@@ -8,8 +8,8 @@ from functools import partial
 import pytest
 import torch
 
-from dskd.heads import Head
 from dskd.methods import LabelledTokens, get
+from dskd.modeling.lm_head import Head
 
 STUDENT, TEACHER = 11, 14
 SIZES = {"student": [3, 4, 0, 5], "teacher": [4, 2, 3, 5]}

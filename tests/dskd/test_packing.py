@@ -8,12 +8,12 @@ import torch
 import transformers
 
 from dskd import methods
-from dskd.batches import supports_packing
-from dskd.collation import Collator
-from dskd.heads import final_hidden_states
-from dskd.signals import LiveTeacher
-from dskd.trainer import Distiller
-from dskd.vocabulary import SharedVocabulary
+from dskd.data.batch_sampler import supports_packing
+from dskd.data.collator import Collator
+from dskd.modeling.lm_head import final_hidden_states
+from dskd.teachers.outputs import LiveTeacher
+from dskd.tokenization.vocabulary import SharedVocabulary
+from dskd.training.trainer import Distiller
 
 SIZES = {"vocab_size": 61, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4}
 ROTARY = {**SIZES, "intermediate_size": 48, "num_key_value_heads": 2, "max_position_embeddings": 64}

@@ -28,7 +28,8 @@ TRAIN = """
     from pathlib import Path
     import torch
     from safetensors.torch import save_file
-    from dskd import trainer, training
+    from dskd.training import trainer
+    from dskd.training import run as training
 
     world, output, cases = Path(sys.argv[1]), Path(sys.argv[2]), json.loads(sys.argv[3])
     rank = int(os.environ.get("RANK", 0))
@@ -130,11 +131,11 @@ SPREAD = """
     from torch.distributed.fsdp import FSDPModule, fully_shard
     from torch.distributed.tensor import DTensor
     from dskd import methods
-    from dskd.collation import Collator
-    from dskd.models import load_model, load_tokenizer
-    from dskd.signals import LiveTeacher
-    from dskd.trainer import Distiller
-    from dskd.vocabulary import Vocabulary, share_vocabulary
+    from dskd.data.collator import Collator
+    from dskd.modeling.loading import load_model, load_tokenizer
+    from dskd.teachers.outputs import LiveTeacher
+    from dskd.training.trainer import Distiller
+    from dskd.tokenization.vocabulary import Vocabulary, share_vocabulary
 
     world, output, spread = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3] == "spread"
     if spread:

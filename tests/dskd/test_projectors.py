@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from dskd.errors import InputError
-from dskd.heads import Head
-from dskd.projectors import AffineProjectors, DualSpaceProjectors, LeastSquares, Rows, _cholesky, _condition
-from dskd.vocabulary import SharedVocabulary
+from dskd.modeling.lm_head import Head
+from dskd.modeling.projectors import AffineProjectors, DualSpaceProjectors, LeastSquares, Rows, _cholesky, _condition
+from dskd.tokenization.vocabulary import SharedVocabulary
 
 
 def _head(rows: int, columns: int, seed: int, scale: float = 1.0, *, trained: bool = False) -> Head:

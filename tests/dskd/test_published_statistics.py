@@ -7,13 +7,13 @@ import tiny_world
 import torch
 
 from dskd import methods
-from dskd.collation import Collator
-from dskd.cross_model_attention import Layout
+from dskd.data.collator import Collator
 from dskd.errors import InputError
-from dskd.heads import final_hidden_states
-from dskd.loading import load_run
-from dskd.signals import SignalOptions, build_signal
-from dskd.training import TrainingOptions, train
+from dskd.modeling.cross_model_attention import Layout
+from dskd.modeling.lm_head import final_hidden_states
+from dskd.teachers.outputs import SignalOptions, build_signal
+from dskd.training.run import TrainingOptions, train
+from dskd.training.setup import load_run
 
 PARITY = {"upstream_parity": True}
 OPTIONS = {"steps": 4, "batch_size": 4, "learning_rate": 1e-2, "logging_steps": 1}

@@ -15,10 +15,10 @@ import test_training
 import torch
 
 from dskd.errors import InputError
-from dskd.models import load_model
-from dskd.replay import Replay, ReplayOptions, held_out
-from dskd.rollouts import RolloutOptions
-from dskd.sampling import Sample
+from dskd.modeling.loading import load_model
+from dskd.rollouts.replay_buffer import Replay, ReplayOptions, held_out
+from dskd.rollouts.rollouts import RolloutOptions
+from dskd.rollouts.sampler import Sample
 
 world = test_training.world
 dropping = test_rollouts.dropping
@@ -270,7 +270,7 @@ def test_mixed_trains_without_holding_anything_out(world, tmp_path):
 TRAIN = """
     import json, os, signal, sys
     from pathlib import Path
-    from dskd.training import TrainingOptions, train
+    from dskd.training.run import TrainingOptions, train
 
     world, output, options, last = Path(sys.argv[1]), Path(sys.argv[2]), json.loads(sys.argv[3]), int(sys.argv[4])
 

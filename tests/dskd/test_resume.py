@@ -12,7 +12,7 @@ import pytest
 import test_training
 import torch
 
-from dskd.training import TrainingOptions, train
+from dskd.training.run import TrainingOptions, train
 
 world = test_training.world
 
@@ -58,7 +58,9 @@ def _train_and_tell(folder, case, steps, output, pipe):
 def starter():
     """Starts processes that have the imports behind them, so that many kills take little time."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["dskd.trainer", "dskd.training", "dskd.loading", "datasets", "peft"])
+    context.set_forkserver_preload(
+        ["dskd.training.trainer", "dskd.training.run", "dskd.training.setup", "datasets", "peft"]
+    )
     return context
 
 

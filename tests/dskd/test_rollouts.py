@@ -21,16 +21,16 @@ from safetensors.torch import load_file
 from transformers import GenerationConfig
 
 from dskd import methods
-from dskd.collation import Collator
-from dskd.data import Encoded, prepared_row
+from dskd.data.collator import Collator
+from dskd.data.preparation import Encoded, prepared_row
 from dskd.errors import InputError
 from dskd.methods.base import cross_entropy
-from dskd.models import load_model, load_tokenizer
-from dskd.rollouts import RolloutOptions, Rollouts, Side
-from dskd.run_folder import RunFolder
-from dskd.sampling import Sample, TransformersSampler, draw
-from dskd.training import TrainingOptions, train
-from dskd.vocabulary import Vocabulary
+from dskd.modeling.loading import load_model, load_tokenizer
+from dskd.rollouts.rollouts import RolloutOptions, Rollouts, Side
+from dskd.rollouts.sampler import Sample, TransformersSampler, draw
+from dskd.tokenization.vocabulary import Vocabulary
+from dskd.training.checkpoints import RunFolder
+from dskd.training.run import TrainingOptions, train
 
 world = test_training.world
 
@@ -531,7 +531,7 @@ TRAIN = """
     import json, sys
     from pathlib import Path
     import torch
-    from dskd.training import TrainingOptions, train
+    from dskd.training.run import TrainingOptions, train
 
     world, output, options = Path(sys.argv[1]), Path(sys.argv[2]), json.loads(sys.argv[3])
     report = train(data=world / "cross-data", student=world / "cross", teacher=world / "teacher", method="dskd-v2-eta",
@@ -592,7 +592,7 @@ def test_what_cannot_work_is_a_one_line_error_before_anything_is_written(
 
 
 def test_vllm_that_is_not_installed_is_told_at_once(world, tmp_path, monkeypatch):
-    monkeypatch.setattr("dskd.rollouts.find_spec", lambda name: None)
+    monkeypatch.setattr("dskd.rollouts.rollouts.find_spec", lambda name: None)
     with pytest.raises(
         InputError, match=r"rollouts.engine: vLLM is not installed; fix: set it to transformers, or pip"
     ):

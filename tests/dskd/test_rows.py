@@ -6,10 +6,12 @@ import pytest
 import torch
 from test_fused import case
 
-from dskd import fused, methods, rows
-from dskd.cross_entropy import cross_entropy_sum
-from dskd.divergences import DIVERGENCES
-from dskd.scratch import Scratch, empty
+from dskd import methods
+from dskd.losses import chunked as fused
+from dskd.losses import row_blocks as rows
+from dskd.losses.buffer_pool import Scratch, empty
+from dskd.losses.cross_entropy import cross_entropy_sum
+from dskd.losses.divergences import DIVERGENCES
 
 
 @pytest.fixture(params=[1, 2, 5])

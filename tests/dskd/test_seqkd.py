@@ -7,8 +7,8 @@ import torch
 
 from dskd import methods
 from dskd.errors import InputError
-from dskd.heads import Head
 from dskd.methods.base import LabelledTokens
+from dskd.modeling.lm_head import Head
 
 
 def batch() -> LabelledTokens:

@@ -21,12 +21,13 @@ from safetensors.torch import load_file
 from tokenizers_for_tests import LINES, byte_level, sentencepiece
 from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
 
-from dskd import signal_build, signal_store
-from dskd.collation import Collator
-from dskd.data import prepare_dataset
+from dskd.data.collator import Collator
+from dskd.data.preparation import prepare_dataset
 from dskd.errors import InputError, TrainingFailed
-from dskd.models import load_model
-from dskd.signals import (
+from dskd.modeling.loading import load_model
+from dskd.teachers import build_cache as signal_build
+from dskd.teachers import cache_store as signal_store
+from dskd.teachers.outputs import (
     CachedTopK,
     LiveTeacher,
     SignalDamaged,
@@ -257,7 +258,7 @@ def test_the_live_teacher_counts_examples_padded_or_packed(world):
 def test_a_whole_signal_is_found_without_loading_the_teacher(world, built, copied, monkeypatch):
     assert built[1].built_rows == built[1].rows == 20
     assert built[1].examples == 20
-    monkeypatch.setattr("dskd.signal_source.load_model", lambda *_: pytest.fail("the teacher was loaded"))
+    monkeypatch.setattr("dskd.teachers.cache_source.load_model", lambda *_: pytest.fail("the teacher was loaded"))
     again = _build(world, copied, shard_rows=3)  # the ranges of the folder hold
     assert (again.built_rows, again.reused_rows, again.bytes) == (0, 20, built[1].bytes)
     assert open_signal(copied, "cpu").examples == 0
@@ -340,7 +341,7 @@ def test_other_folders_and_other_data_are_refused(world, tmp_path):
 BUILD = """
     import sys, time
     from pathlib import Path
-    from dskd.signals import SignalOptions, build_signal
+    from dskd.teachers.outputs import SignalOptions, build_signal
 
     world, output = map(Path, sys.argv[1:])
     build_signal(

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 import torch
 
-from dskd.fused import fused_loss
-from dskd.heads import Head
+from dskd.losses.chunked import fused_loss
 from dskd.methods import LabelledTokens, get
-from dskd.vocabulary import SharedVocabulary
+from dskd.modeling.lm_head import Head
+from dskd.tokenization.vocabulary import SharedVocabulary
 
 STUDENT, TEACHER = 15, 18
 SHARED = {2: 1, 3: 9, 7: 0, 8: 14, 11: 5, 16: 6}  # teacher's id: student's id

@@ -12,10 +12,10 @@ import pytest
 import torch
 from transformers import PreTrainedTokenizerFast
 
-from dskd.alignment import align_tokenizers
 from dskd.errors import InputError
-from dskd.string_alignment import align_strings, published_student_ids, student_ids_of_strings
-from dskd.vocabulary import Vocabulary, share_vocabulary
+from dskd.tokenization.alignment import align_tokenizers
+from dskd.tokenization.vocabulary import Vocabulary, share_vocabulary
+from dskd.upstream.string_alignment import align_strings, published_student_ids, student_ids_of_strings
 
 ENDS = "<|teacher_end|>", "<|student_end|>"
 

@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from dskd.data import encode_prompt, has_templates, load_examples, prepare_dataset
+from dskd.data.preparation import encode_prompt, has_templates, load_examples, prepare_dataset
 from dskd.errors import InputError
-from dskd.models import load_tokenizer
-from dskd.templates import Instruction, Template, describe, prompt_text, set_template, template_of
+from dskd.modeling.loading import load_tokenizer
+from dskd.tokenization.prompt_templates import Instruction, Template, describe, prompt_text, set_template, template_of
 from tests.dskd.tokenizers_for_tests import byte_level, sentencepiece
 
 CHAT = (

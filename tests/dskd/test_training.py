@@ -12,14 +12,14 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer, GPT2LMHeadModel
 
 from dskd import methods
-from dskd.collation import Collator
-from dskd.data import prepare_dataset
+from dskd.data.collator import Collator
+from dskd.data.preparation import prepare_dataset
 from dskd.errors import InputError, TrainingFailed
-from dskd.models import load_model
-from dskd.run_folder import LOG, RunFolder
-from dskd.signals import LiveTeacher
-from dskd.trainer import PROJECTORS, Distiller
-from dskd.training import TrainingOptions, train
+from dskd.modeling.loading import load_model
+from dskd.teachers.outputs import LiveTeacher
+from dskd.training.checkpoints import LOG, RunFolder
+from dskd.training.run import TrainingOptions, train
+from dskd.training.trainer import PROJECTORS, Distiller
 
 OPTIONS = {"steps": 6, "batch_size": 4, "learning_rate": 1e-2, "logging_steps": 1}
 
@@ -85,8 +85,8 @@ def _gradients(world, name, rows, collator, parts, fused=True):
     """Loss and gradients of one optimizer step, as the trainer normalises it."""
     import datasets
 
-    from dskd.models import load_tokenizer
-    from dskd.vocabulary import Vocabulary, share_vocabulary
+    from dskd.modeling.loading import load_tokenizer
+    from dskd.tokenization.vocabulary import Vocabulary, share_vocabulary
 
     student = tiny_world.student_of(name)
     tokenizers = [load_tokenizer(world / folder) for folder in (student, "teacher")]
@@ -224,7 +224,7 @@ def test_projectors_are_trained_at_their_own_rate(world, tmp_path):
 
 
 def test_the_teacher_does_not_change_and_is_no_part_of_what_is_trained(world, tmp_path, monkeypatch):
-    import dskd.loading as loading
+    import dskd.training.setup as loading
 
     teachers = []
 

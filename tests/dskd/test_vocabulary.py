@@ -7,7 +7,7 @@ from tokenizers_for_tests import byte_level, sentencepiece
 from transformers import PreTrainedTokenizerFast
 
 from dskd.errors import InputError
-from dskd.vocabulary import Vocabulary, share_vocabulary
+from dskd.tokenization.vocabulary import Vocabulary, share_vocabulary
 
 TEXT = "Łódź 東京 😀\n\n  def add(x):\treturn x  # naïve\n"
 

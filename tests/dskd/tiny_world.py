@@ -13,8 +13,8 @@ from tokenizers_for_tests import LINES, byte_level, sentencepiece
 from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
 
 from dskd import methods
-from dskd.data import prepare_dataset
-from dskd.training import TrainingOptions, train
+from dskd.data.preparation import prepare_dataset
+from dskd.training.run import TrainingOptions, train
 
 
 def make(folder: Path, *, dropout: float = 0.0, steps: int = 25) -> None:

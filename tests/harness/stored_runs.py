@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from harness import tasks
-from harness.identity import Identity
-from harness.records import Counts, Environment, MetricValue, Record, RecordCell
-from harness.scoring import summarise
-from harness.store import RESULT, SAMPLES, eval_folder, write_jsonl_atomic, write_text_atomic
+from harness.evaluation.score import summarise
+from harness.runs.identity import Identity
+from harness.runs.records import Counts, Environment, MetricValue, Record, RecordCell
+from harness.runs.store import RESULT, SAMPLES, eval_folder, write_jsonl_atomic, write_text_atomic
 
 ENVIRONMENT = Environment(
     versions={"torch": "2.13.0", "dskd-harness": "0.1.0"},

@@ -9,7 +9,7 @@ import pytest
 from stored_runs import answers, write_evaluation
 
 from dskd.errors import InputError
-from harness.baseline import changes, make_baseline, read_baseline, read_run, write_baseline
+from harness.regression.baseline import changes, make_baseline, read_baseline, read_run, write_baseline
 
 
 def test_a_baseline_is_read_as_it_was_written_and_written_as_it_was_read(tmp_path: Path) -> None:

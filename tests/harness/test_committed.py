@@ -11,8 +11,8 @@ import pytest
 from click.testing import CliRunner
 
 from harness.cli import main
-from harness.identity import Identity
-from harness.records import Counts, Environment, MetricValue, Record, RecordCell
+from harness.runs.identity import Identity
+from harness.runs.records import Counts, Environment, MetricValue, Record, RecordCell
 
 SHARES = {"sft": 0.3, "kd": 0.6, "dskd": 0.62}
 

@@ -7,7 +7,7 @@ import json
 import pytest
 
 from dskd.errors import InputError
-from harness.data_files import DataFile, HubRows, rows_digest
+from harness.tasks.data_files import DataFile, HubRows, rows_digest
 
 ROWS = [{"question": "one\u2028two", "answer": "é"}, {"question": "three", "answer": "4"}]
 CONTENT = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in ROWS).encode()

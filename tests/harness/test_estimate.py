@@ -10,12 +10,12 @@ from typing import Any
 import pytest
 
 from dskd.errors import InputError
-from harness.artifacts import training_options
-from harness.estimate import Device, Estimate, estimate, launch_shape
-from harness.matrix import Training
-from harness.plan import choose
-from harness.shapes import PUBLISHED_MODELS, Shape, shape_of
-from harness.training_costs import Lengths, adapter_parameters, steps_of, training_memory, training_operations
+from harness.config.matrix import Training
+from harness.costs.formulas import Lengths, adapter_parameters, steps_of, training_memory, training_operations
+from harness.costs.model_shapes import PUBLISHED_MODELS, Shape, shape_of
+from harness.planning.artifacts import training_options
+from harness.planning.estimate import Device, Estimate, estimate, launch_shape
+from harness.planning.plan import choose
 
 Content = dict[str, Any]
 
@@ -97,7 +97,7 @@ def test_an_epoch_has_as_many_steps_as_the_published_run() -> None:
 
 
 def test_steps_are_those_that_the_trainer_makes() -> None:
-    from dskd.batches import EpochBatches
+    from dskd.data.batch_sampler import EpochBatches
 
     for processes in (1, 2, 3):
         batches = len(EpochBatches([5] * 101, seed=0, batch_size=4, world=processes))
@@ -117,7 +117,7 @@ def test_an_adapter_is_as_large_as_peft_makes_it_and_saves_the_gradients_of_what
     import torch
     from transformers import AutoModelForCausalLM, LlamaConfig
 
-    from dskd.adapters import LoraOptions, add_adapter
+    from dskd.modeling.lora import LoraOptions, add_adapter
 
     config = LlamaConfig(
         num_hidden_layers=2,
@@ -209,7 +209,7 @@ def test_a_method_that_needs_whole_examples_keeps_the_logits_of_a_batch(
 
 @pytest.mark.parametrize("name", ["teacher", "pretraining", "student"])
 def test_the_sizes_of_the_small_world_are_those_of_its_files(name: str, tmp_path: Path) -> None:
-    from harness.estimate import _SMALL_WORLD
+    from harness.planning.estimate import _SMALL_WORLD
     from harness.smallworld.world import write_world
 
     write_world(tmp_path)

@@ -10,14 +10,15 @@ from pydantic import ValidationError
 from tiny_models import write_gpt2
 
 from dskd.errors import InputError
-from harness import evaluation, tasks
+from harness import tasks
 from harness.engines.base import Generation, Sampling
-from harness.evaluation import EvaluationOptions, Progress, evaluate
+from harness.evaluation import evaluate as evaluation
+from harness.evaluation.evaluate import EvaluationOptions, Progress, evaluate
+from harness.evaluation.score import score_predictions, summarise
 from harness.protocols import Protocol
-from harness.scoring import score_predictions, summarise
 
 SCORING = """
-from harness.lm_eval_hooks import hooks
+from harness.tasks.lm_eval_hooks import hooks
 from harness.metrics.sample import SampleScore
 
 def documents():

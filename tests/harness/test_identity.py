@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from dskd.errors import InputError
-from harness.identity import FileHashes, Identity, differences
+from harness.runs.identity import FileHashes, Identity, differences
 
 
 def test_order_of_keys_and_way_of_writing_a_number_do_not_matter() -> None:

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 from dskd.errors import InputError
-from harness.identity import Identity
-from harness.item_scores import read_item_scores, read_items
-from harness.records import Environment, Record, RecordCell
+from harness.results.item_scores import read_item_scores, read_items
+from harness.runs.identity import Identity
+from harness.runs.records import Environment, Record, RecordCell
 
 
 def record(seed: int | None, method: str = "kd") -> Record:

@@ -7,8 +7,8 @@ from pathlib import Path
 from click.testing import CliRunner
 
 from harness.cli import main
-from harness.matrix_file import find_matrix, read_matrix
-from harness.results import load_results
+from harness.config.matrix_file import find_matrix, read_matrix
+from harness.results.load import load_results
 
 ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / "results" / "leaderboard"

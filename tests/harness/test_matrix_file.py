@@ -12,8 +12,8 @@ import pytest
 import yaml
 
 from dskd.errors import InputError
-from harness.matrix import Cell, cells
-from harness.matrix_file import find_matrix, read_matrix, select, shipped_matrices
+from harness.config.matrix import Cell, cells
+from harness.config.matrix_file import find_matrix, read_matrix, select, shipped_matrices
 
 Content = dict[str, Any]
 

@@ -9,8 +9,8 @@ from types import ModuleType
 import numpy as np
 import pytest
 
-from harness.nested import mean_interval, spread
-from harness.statistics import wilson_interval
+from harness.statistics.intervals import wilson_interval
+from harness.statistics.variance_components import mean_interval, spread
 
 
 @pytest.fixture(scope="module")

@@ -11,8 +11,8 @@ from scipy import stats
 from statsmodels.stats import contingency_tables
 
 from dskd.errors import InputError
-from harness.item_scores import ItemScores
-from harness.paired import Comparison, compare, holm, mcnemar, sign_flip
+from harness.results.item_scores import ItemScores
+from harness.statistics.paired_tests import Comparison, compare, holm, mcnemar, sign_flip
 
 
 def scores(

@@ -13,11 +13,11 @@ from typing import Any
 import pytest
 
 from dskd.methods import METHODS
-from harness.artifacts import training_options
-from harness.matrix import FirstLayersModel, Matrix, PathModel
-from harness.matrix_file import find_matrix, read_matrix, shipped_matrices
-from harness.plan import choose
-from harness.shapes import published_data, published_model
+from harness.config.matrix import FirstLayersModel, Matrix, PathModel
+from harness.config.matrix_file import find_matrix, read_matrix, shipped_matrices
+from harness.costs.model_shapes import published_data, published_model
+from harness.planning.artifacts import training_options
+from harness.planning.plan import choose
 
 PAPERS = [name for name in shipped_matrices() if name.startswith("paper-")]
 
@@ -98,7 +98,7 @@ SETTINGS = {
 @pytest.mark.parametrize("name", PAPERS)
 def test_a_paper_is_trained_with_its_published_settings(name: str) -> None:
     import dskd.methods
-    from harness.estimate import estimate
+    from harness.planning.estimate import estimate
 
     steps, a_step, rate, projector_rate, longest, lora, temperature = SETTINGS[name]
     choice = choose(name)
@@ -192,7 +192,7 @@ def test_planning_without_a_variable_is_an_error_where_what_it_holds_is_not_publ
 
 def test_a_run_needs_the_models(tmp_path: Path) -> None:
     from dskd.errors import InputError
-    from harness.plan import make_plan
+    from harness.planning.plan import make_plan
 
     with pytest.raises(InputError, match="the variable HARNESS_DATA is not set"):
         make_plan("paper-math", output_dir=tmp_path / "run")

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from dskd.errors import InputError
-from harness.plan import Overwrite, Plan, make_plan
-from harness.store import Store
+from harness.planning.plan import Overwrite, Plan, make_plan
+from harness.runs.store import Store
 
 Content = dict[str, Any]
 
@@ -431,8 +431,8 @@ def test_a_missing_model_that_the_chosen_cells_do_not_use_is_no_error(
 def test_a_begin_token_does_not_make_another_vocabulary(
     tiny: dict[str, Any], write_matrix: Callable[[Any], Path], tmp_path: Path
 ) -> None:
-    from harness.jobs.model import new_model
     from harness.smallworld.tokenizers import write_byte_level
+    from harness.steps.base_model import new_model
 
     write_byte_level(tmp_path / "tokenizer", ["some text to learn from, 1234567890"] * 5)
     config = {key: value for key, value in tiny["models"]["same"]["config"].items() if key != "vocab_size"}

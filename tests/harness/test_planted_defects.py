@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from harness.baseline import read_baseline, write_baseline
 from harness.cli import main
+from harness.regression.baseline import read_baseline, write_baseline
 
 STORED = Path(__file__).parents[1] / "golden" / "regression"
 

@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
+from harness.cli.progress import BarReporter, PlainReporter, TimeLeft, duration
 from harness.executors import Outcome
-from harness.identity import Identity
-from harness.jobs.spec import JobSpec, OutputSpec
-from harness.plan import OutputStatus, PlannedJob
-from harness.progress import BarReporter, PlainReporter, TimeLeft, duration
+from harness.planning.plan import OutputStatus, PlannedJob
+from harness.runs.identity import Identity
+from harness.runs.job_spec import JobSpec, OutputSpec
 
 
 def job(name: str, kind: str = "train") -> PlannedJob:

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from dskd.errors import InputError
-from harness.plan import make_plan
-from harness.records import read_record
+from harness.planning.plan import make_plan
+from harness.runs.records import read_record
 
 Content = dict[str, Any]
 Planned = Callable[[Content], Any]
@@ -84,7 +84,7 @@ def test_a_task_that_asks_in_another_way_than_the_training_data_is_refused(
 
 
 def test_a_chat_needs_the_tokenizer_s_own_template(tiny: Content, planned: Planned, tmp_path: Path) -> None:
-    from dskd.models import load_tokenizer
+    from dskd.modeling.loading import load_tokenizer
     from harness.smallworld.tokenizers import write_byte_level
 
     for model in tiny["models"].values():
@@ -113,8 +113,8 @@ def test_a_template_is_in_the_prompts_the_student_s_folder_and_the_record(
     write_matrix: Callable[[Any], Path],
     tmp_path: Path,
 ) -> None:
-    from dskd.models import load_tokenizer
-    from dskd.templates import Template, template_of
+    from dskd.modeling.loading import load_tokenizer
+    from dskd.tokenization.prompt_templates import Template, template_of
 
     with_templates(tiny)
     tiny["pairs"] = [{"teacher": "teacher", "student": "cross", "methods": ["dskd-v2-eta", "seqkd"]}]

@@ -13,10 +13,10 @@ from pydantic import ValidationError
 
 from dskd.errors import InputError
 from harness.cli import main
-from harness.matrix_file import read_matrix
-from harness.plan import make_plan
+from harness.config.matrix_file import read_matrix
+from harness.planning.plan import make_plan
 from harness.protocols import GREEDY, PROTOCOLS, Protocol
-from harness.records import RecordCell
+from harness.runs.records import RecordCell
 
 Content = dict[str, Any]
 DRAWN = {"task": "small_math", "protocol": "minillm-sampling", "limit": 2}

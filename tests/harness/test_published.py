@@ -13,9 +13,9 @@ from pydantic import ValidationError
 import harness.published as published
 from dskd.methods import METHODS
 from harness import tasks
-from harness.identity import Identity
 from harness.published import PublishedTable, published_tables, tables_of
-from harness.records import Cost, Counts, Environment, MetricValue, Record, RecordCell
+from harness.runs.identity import Identity
+from harness.runs.records import Cost, Counts, Environment, MetricValue, Record, RecordCell
 from harness.tables.leaderboard import Leaderboard, make_leaderboard
 from harness.tables.render import FORMATS
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from harness.records import read_record
+from harness.runs.records import read_record
 
 
 def content() -> dict[str, Any]:

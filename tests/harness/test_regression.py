@@ -10,9 +10,9 @@ from stored_runs import ENVIRONMENT, answers, write_evaluation
 
 from dskd.errors import InputError
 from harness import tasks
-from harness.baseline import Baseline, make_baseline, read_run
 from harness.metrics import numbers
-from harness.regression import Cell, Report, check
+from harness.regression.baseline import Baseline, make_baseline, read_run
+from harness.regression.check import Cell, Report, check
 
 ITEMS, RIGHT = 100, 60
 MATH, INSTRUCT = "teacher__student/kd/small_math", "teacher__student/kd/small_instruct"

@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 
 from dskd.errors import InputError
+from harness.evaluation.score import read_predictions, score_predictions, summarise
 from harness.metrics.sample import SampleScore
-from harness.scoring import read_predictions, score_predictions, summarise
-from harness.tasks import Metric, Task
+from harness.tasks.task import Metric, Task
 
 
 class Toy(Task):

@@ -6,7 +6,7 @@ import pytest
 
 from dskd.errors import InputError
 from harness import tasks
-from harness.overlap import Item, items_of, look_for, training_examples, words
+from harness.evaluation.contamination import Item, items_of, look_for, training_examples, words
 
 LONG = "Ann has three red apples and Bob gives her four more so how many has she now"  # 17 words
 SHORT = "Why is the sky blue?"

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from harness.statistics import bootstrap_interval, mean_and_error, pass_at_k, wilson_interval
+from harness.statistics.intervals import bootstrap_interval, mean_and_error, pass_at_k, wilson_interval
 
 
 def test_the_mean_and_its_error_are_those_of_a_sample():

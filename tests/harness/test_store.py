@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from dskd.errors import InputError
-from harness.identity import Identity
-from harness.store import OutputFolder, UserFile, write_json_atomic, write_text_atomic
+from harness.runs.identity import Identity
+from harness.runs.store import OutputFolder, UserFile, write_json_atomic, write_text_atomic
 
 IDENTITY, OTHER = Identity.of({"a": 1}), Identity.of({"a": 2})
 

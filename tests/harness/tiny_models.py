@@ -13,7 +13,7 @@ def write_gpt2(folder: Path, text: str, **config: Any) -> Path:
     import torch
     from transformers import GPT2Config, GPT2LMHeadModel
 
-    from dskd.models import load_tokenizer
+    from dskd.modeling.loading import load_tokenizer
 
     folder.mkdir(exist_ok=True)
     write_byte_level(folder, [text] * 3)

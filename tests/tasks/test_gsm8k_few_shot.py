@@ -7,8 +7,9 @@ from lm_eval.api.task import ConfigurableTask
 from lm_eval.tasks._yaml_loader import load_yaml
 
 from dskd.errors import InputError
-from dskd.templates import alpaca
-from harness import gsm8k_tasks, tasks
+from dskd.tokenization.prompt_templates import alpaca
+from harness import tasks
+from harness.tasks import gsm8k as gsm8k_tasks
 from tests.tasks.lm_eval_yaml import TASKS
 
 

@@ -12,10 +12,10 @@ from lm_eval.tasks import TaskManager
 
 from dskd.errors import InputError
 from harness import tasks
-from harness.lm_eval_hooks import loaded
-from harness.matrix_file import read_matrix
-from harness.plan import make_plan
-from harness.store import eval_folder
+from harness.config.matrix_file import read_matrix
+from harness.planning.plan import make_plan
+from harness.runs.store import eval_folder
+from harness.tasks.lm_eval_hooks import loaded
 
 ROWS = [{"question": f"What is {n} + {n}?", "answer": f"Twice {n}.\n#### {2 * n}"} for n in range(12)]
 SUMS = {

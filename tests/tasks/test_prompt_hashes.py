@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from dskd.templates import alpaca
+from dskd.tokenization.prompt_templates import alpaca
 from harness import tasks
 
 FILE = Path(__file__).with_name("prompt_hashes.json")

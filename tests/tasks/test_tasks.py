@@ -12,9 +12,9 @@ import pytest
 import yaml
 
 from dskd.errors import InputError
-from dskd.templates import alpaca
+from dskd.tokenization.prompt_templates import alpaca
 from harness import tasks
-from harness.scoring import score_predictions
+from harness.evaluation.score import score_predictions
 
 SIZES = {
     "dolly": 500,

@@ -8,10 +8,10 @@ from types import SimpleNamespace
 import pytest
 
 from dskd.errors import InputError
-from dskd.templates import alpaca
+from dskd.tokenization.prompt_templates import alpaca
 from harness import tasks
-from harness.data_files import DataFile
-from harness.scoring import score_predictions
+from harness.evaluation.score import score_predictions
+from harness.tasks.data_files import DataFile
 
 ANSWERS = [
     r"\frac{1}{2}",

@@ -67,7 +67,7 @@ def test_pairs_go_to_a_device_as_it_is_and_nowhere_under_a_file(tokenizers, tmp_
     null.symlink_to("/dev/null")
     assert _align(tokenizers, file, "--pairs-out", str(null)).exit_code == 0
     assert null.is_symlink()
-    monkeypatch.setattr("dskd.alignment.align_tokenizers", lambda *_: pytest.fail("worked"))
+    monkeypatch.setattr("dskd.tokenization.alignment.align_tokenizers", lambda *_: pytest.fail("worked"))
     for path, message in (
         (file / "pairs", "text.jsonl is a file, not a folder"),
         (tmp_path, "is a folder; name a file"),

@@ -16,8 +16,8 @@ from click.testing import CliRunner
 
 from dskd.errors import InputError
 from harness.cli import COMMANDS, main
-from harness.identity import Identity
-from harness.store import OutputFolder
+from harness.runs.identity import Identity
+from harness.runs.store import OutputFolder
 
 Content = dict[str, Any]
 
@@ -225,7 +225,7 @@ def test_doctor_says_what_is_missing_and_how_to_mend_it(monkeypatch: pytest.Monk
     result = CliRunner().invoke(main, ["doctor"])
     assert result.exit_code == 0, result.stdout
     assert "warn  HARNESS_DATA   not set; set it to the folder" in result.stdout
-    monkeypatch.setattr("harness.environment.package_version", lambda name: None if name == "accelerate" else "1")
+    monkeypatch.setattr("harness.runs.environment.package_version", lambda name: None if name == "accelerate" else "1")
     result = CliRunner().invoke(main, ["doctor"])
     assert result.exit_code == 1
     assert "FAIL  accelerate     not installed; pip install dskd-harness" in result.stdout

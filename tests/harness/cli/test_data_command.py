@@ -8,7 +8,7 @@ from click.testing import CliRunner
 
 from harness import tasks
 from harness.cli import main
-from harness.data_files import DataFile, HubRows, rows_digest
+from harness.tasks.data_files import DataFile, HubRows, rows_digest
 
 ROWS = [{"question": "How many?", "answer": "#### 3"}]
 

@@ -8,8 +8,8 @@ from tiny_models import write_gpt2
 
 from harness import tasks
 from harness.cli import main
-from harness.records import read_record
-from harness.scoring import summarise
+from harness.evaluation.score import summarise
+from harness.runs.records import read_record
 
 
 @pytest.fixture(scope="module")

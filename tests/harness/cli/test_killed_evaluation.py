@@ -17,7 +17,7 @@ import psutil
 import pytest
 import yaml
 
-from harness.records import read_record
+from harness.runs.records import read_record
 from harness.tables.leaderboard import make_leaderboard
 
 CELL = Path("cells/teacher/teacher/eval/drawn@v1+minillm-sampling")

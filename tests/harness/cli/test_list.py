@@ -46,7 +46,7 @@ def test_the_table_has_a_line_for_each_method_and_folds_none() -> None:
 
 
 def test_every_defect_of_published_code_says_what_it_is_and_whose() -> None:
-    from dskd.upstream_parity import CODE_BASES, DEFECTS
+    from dskd.upstream.defects import CODE_BASES, DEFECTS
 
     result = CliRunner().invoke(main, ["list", "defects", "--json"])
     rows = {row["defect"]: row for row in json.loads(result.stdout)}

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 import yaml
 
-from harness.records import read_record
+from harness.runs.records import read_record
 
 Harness = Callable[..., subprocess.CompletedProcess[str]]
 Finished = tuple[Path, subprocess.CompletedProcess[str]]
@@ -95,7 +95,7 @@ def test_the_same_run_again_takes_seconds_trains_nothing_and_imports_no_torch(
     assert run.stdout == first.stdout
     assert files_under(folder) == before
     imported = {line.rpartition("|")[2].strip() for line in run.stderr.splitlines() if line.startswith("import time")}
-    assert "harness.plan" in imported
+    assert "harness.planning.plan" in imported
     assert not imported & {"torch", "transformers", "vllm", "lm_eval", "datasets"}
 
 
@@ -173,7 +173,7 @@ def test_offline_keeps_the_checks_before_a_run_from_the_hub_too(
 ) -> None:
     from click.testing import CliRunner
 
-    import harness.data_files as data_files
+    import harness.tasks.data_files as data_files
     from harness import tasks
     from harness.cli import main
 

@@ -9,7 +9,7 @@ from click.testing import CliRunner
 
 from harness import tasks
 from harness.cli import main
-from harness.statistics import wilson_interval
+from harness.statistics.intervals import wilson_interval
 
 
 def score(*arguments):
@@ -151,7 +151,7 @@ def test_an_output_that_cannot_be_made_is_refused_before_the_work_and_a_device_i
     null.symlink_to("/dev/null")
     assert score("--task", "small_math", "--predictions", answers, "--samples-out", null).exit_code == 0
     assert null.is_symlink()
-    monkeypatch.setattr("harness.scoring.score_predictions", lambda *_, **__: pytest.fail("worked"))
+    monkeypatch.setattr("harness.evaluation.score.score_predictions", lambda *_, **__: pytest.fail("worked"))
     result = score("--task", "small_math", "--predictions", answers, "--samples-out", answers / "samples.jsonl")
     assert result.exit_code == 2
     assert "answers.jsonl is a file, not a folder" in result.stderr

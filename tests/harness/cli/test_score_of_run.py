@@ -5,16 +5,17 @@ import json
 import pytest
 from click.testing import CliRunner
 
-from dskd.models import load_tokenizer
-from dskd.templates import Template
-from harness import evaluation, tasks
+from dskd.modeling.loading import load_tokenizer
+from dskd.tokenization.prompt_templates import Template
+from harness import tasks
 from harness.cli import main
 from harness.engines.base import Generation
-from harness.evaluation import EvaluationOptions, evaluate
-from harness.jobs.model import give_template
-from harness.scoring import summarise
+from harness.evaluation import evaluate as evaluation
+from harness.evaluation.evaluate import EvaluationOptions, evaluate
+from harness.evaluation.score import summarise
+from harness.runs.store import write_jsonl_atomic
 from harness.smallworld.tokenizers import write_byte_level
-from harness.store import write_jsonl_atomic
+from harness.steps.base_model import give_template
 
 # Those that run programs, of which each test set has at least a hundred, take their time.
 TASKS = [

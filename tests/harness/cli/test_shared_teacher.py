@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import yaml
 
-from harness.records import Record, read_record
+from harness.runs.records import Record, read_record
 
 Harness = Callable[..., subprocess.CompletedProcess[str]]
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from harness.records import Record, read_record
+from harness.runs.records import Record, read_record
 
 Harness = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -27,8 +27,8 @@ CONFIG = {
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A teacher, a student, and eight examples."""
-    from harness.jobs.model import new_model
     from harness.smallworld.tokenizers import write_byte_level
+    from harness.steps.base_model import new_model
 
     folder = tmp_path_factory.mktemp("train")
     write_byte_level(folder / "tokenizer", ["Say 1234567890: it is, and no more of it."] * 5)

@@ -121,7 +121,7 @@ def requests():
 
 
 def _tokenizer(folder):
-    from dskd.models import load_tokenizer
+    from dskd.modeling.loading import load_tokenizer
 
     return load_tokenizer(folder)
 

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dskd.data import encode_prompt
+from dskd.data.preparation import encode_prompt
 from dskd.errors import InputError
 from harness.engines.base import (
     INCOMPLETE,
@@ -32,7 +32,7 @@ def tokenizer(request):
 
 @pytest.fixture(params=["gpt2", "mistral", "qwen1.5-1.8b"])
 def published_tokenizer(request, real_data):
-    from dskd.models import load_tokenizer
+    from dskd.modeling.loading import load_tokenizer
 
     folder = real_data / "tokenizers" / request.param
     if not folder.is_dir():

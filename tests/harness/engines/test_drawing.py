@@ -9,12 +9,12 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dskd.data import encode_prompt
-from dskd.models import load_model
+from dskd.data.preparation import encode_prompt
+from dskd.modeling.loading import load_model
+from harness.engines._no_repeat_ngram import Following
+from harness.engines._seeds import sample_seed, uniform_numbers
 from harness.engines.base import Sampling, fit_prompt
 from harness.engines.transformers import TransformersEngine
-from harness.no_repeat_ngram import Following
-from harness.sample_seeds import sample_seed, uniform_numbers
 
 DRAWN = {"do_sample": True, "temperature": 1.0, "top_p": 0.95, "top_k": 50}
 

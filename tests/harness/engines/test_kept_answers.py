@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.answer_store import AnswerStore, block_key
+from harness.engines._completion_cache import AnswerStore, block_key
 from harness.engines.base import Completion, Sampling
 from harness.engines.transformers import TransformersEngine
 

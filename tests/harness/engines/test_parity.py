@@ -11,13 +11,13 @@ from click.testing import CliRunner
 from requests_of_tests import PROMPTS
 
 from dskd.errors import InputError
-from dskd.models import load_model
-from harness import engine_process, parity_run
+from dskd.modeling.loading import load_model
 from harness.cli import main
-from harness.engine_process import Answer, Questions
 from harness.engines import create_engine
 from harness.engines.base import Sampling
-from harness.parity import TOLERANCE, find_differences, first_difference, load_logits
+from harness.evaluation import engine_process, parity_run
+from harness.evaluation.engine_process import Answer, Questions
+from harness.evaluation.parity import TOLERANCE, find_differences, first_difference, load_logits
 
 SAMPLING = Sampling(max_new_tokens=12)
 

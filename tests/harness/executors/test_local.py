@@ -13,13 +13,13 @@ from pathlib import Path
 
 import pytest
 
-from harness.artifacts import Node
 from harness.executors import Outcome
 from harness.executors.local import Executor
-from harness.identity import Identity
-from harness.jobs.spec import JobSpec, OutputSpec
-from harness.plan import PlannedJob, decide
-from harness.store import Store
+from harness.planning.artifacts import Node
+from harness.planning.plan import PlannedJob, decide
+from harness.runs.identity import Identity
+from harness.runs.job_spec import JobSpec, OutputSpec
+from harness.runs.store import Store
 
 HERE = Path(__file__).parent
 

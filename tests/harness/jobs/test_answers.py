@@ -12,11 +12,11 @@ import pytest
 
 from dskd.errors import InputError
 from harness.engines.base import Generation
-from harness.identity import Identity
 from harness.jobs import answers
-from harness.jobs.context import JobContext, ProgressChannel
-from harness.jobs.spec import JobSpec, OutputSpec
-from harness.plan import Plan, make_plan
+from harness.planning.plan import Plan, make_plan
+from harness.runs.identity import Identity
+from harness.runs.job_context import JobContext, ProgressChannel
+from harness.runs.job_spec import JobSpec, OutputSpec
 
 Content = dict[str, Any]
 
@@ -52,8 +52,10 @@ class Teacher:
 def teacher(monkeypatch: pytest.MonkeyPatch) -> Teacher:
     made = Teacher(0)
     monkeypatch.setattr("harness.engines.create_engine", lambda *_, **__: made)
-    monkeypatch.setattr("dskd.models.load_tokenizer", lambda _: SimpleNamespace(init_kwargs={}, name_or_path="teacher"))
-    monkeypatch.setattr("dskd.data.encode_prompt", lambda _, text: list(text))
+    monkeypatch.setattr(
+        "dskd.modeling.loading.load_tokenizer", lambda _: SimpleNamespace(init_kwargs={}, name_or_path="teacher")
+    )
+    monkeypatch.setattr("dskd.data.preparation.encode_prompt", lambda _, text: list(text))
     monkeypatch.setattr(answers, "_BLOCK", 2)
     return made
 
@@ -80,7 +82,7 @@ def job(tmp_path: Path) -> Callable[..., JobContext]:
             id="answers:1",
             kind="answers",
             title="answers",
-            runner="harness.jobs.answers",
+            runner="harness.steps.teacher_responses",
             root=str(tmp_path / "run"),
             folder=output.folder,
             outputs=[output],

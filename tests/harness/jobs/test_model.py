@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from dskd.errors import InputError
-from harness.jobs.model import add_bos_token, copy_model, first_layers, new_model
+from harness.steps.base_model import add_bos_token, copy_model, first_layers, new_model
 
 LLAMA = {
     "model_type": "llama",
@@ -123,18 +123,18 @@ def test_a_tokenizer_without_a_begin_token_cannot_be_made_to_add_one(tmp_path: P
 def test_a_job_killed_around_its_last_step_is_finished_by_the_next(
     tmp_path: Path, tokenizer: Path, monkeypatch: pytest.MonkeyPatch, moment: str
 ) -> None:
-    from harness.identity import Identity
-    from harness.jobs.context import JobContext, ProgressChannel
-    from harness.jobs.model import run
-    from harness.jobs.spec import JobSpec, OutputSpec
-    from harness.store import Store
+    from harness.runs.identity import Identity
+    from harness.runs.job_context import JobContext, ProgressChannel
+    from harness.runs.job_spec import JobSpec, OutputSpec
+    from harness.runs.store import Store
+    from harness.steps.base_model import run
 
     output = OutputSpec(folder="artifacts/models/x", identity=Identity.of({"a": 1}), product="model")
     spec = JobSpec(
         id="model:x",
         kind="model",
         title="model x",
-        runner="harness.jobs.model",
+        runner="harness.steps.base_model",
         root=str(tmp_path),
         folder=output.folder,
         outputs=[output],

@@ -6,16 +6,16 @@ from pathlib import Path
 import pytest
 
 from harness import tasks
-from harness.artifacts import Artifacts
-from harness.identity import FileHashes, Identity
-from harness.jobs.context import JobContext, ProgressChannel
-from harness.jobs.overlap import overlaps
-from harness.jobs.spec import JobSpec, OutputSpec
-from harness.matrix import Cell
-from harness.matrix_file import read_matrix
-from harness.plan import make_plan
-from harness.records import RecordCell
-from harness.training_data import training_data
+from harness.config.matrix import Cell
+from harness.config.matrix_file import read_matrix
+from harness.planning.artifacts import Artifacts
+from harness.planning.lineage import training_data
+from harness.planning.plan import make_plan
+from harness.runs.identity import FileHashes, Identity
+from harness.runs.job_context import JobContext, ProgressChannel
+from harness.runs.job_spec import JobSpec, OutputSpec
+from harness.runs.records import RecordCell
+from harness.steps.contamination import overlaps
 
 
 @pytest.fixture

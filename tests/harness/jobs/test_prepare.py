@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from dskd.errors import InputError
-from harness.jobs.prepare import apply_templates
+from harness.steps.data import apply_templates
 
 
 def written(path: Path, *rows: dict[str, Any]) -> Path:

@@ -1,7 +1,7 @@
 """Completions are cut, put together with their tests, and run."""
 
 from harness.metrics.code import program, score_completions
-from harness.metrics.text import cut_at_stop
+from harness.metrics.stop_strings import cut_at_stop
 
 STOP = ["\nclass", "\ndef", "\n#", "\nif", "\nprint"]
 DOC = {

@@ -6,7 +6,7 @@ import time
 import pytest
 
 from harness.lm_eval_files import module_of_lm_eval
-from harness.metrics.mathematics import equivalent, find_answer, score_final_answer
+from harness.metrics.math_equivalence import equivalent, find_answer, score_final_answer
 
 STOP = ["Problem:"]
 

@@ -8,11 +8,23 @@ from typing import Any
 
 _CONFIG = {"model_type": "llama", "hidden_size": 8, "num_hidden_layers": 4, "num_attention_heads": 2, "vocab_size": 8}
 _PUBLISHED = [
-    *("Qwen/Qwen2.5-Coder-7B", "Qwen/Qwen2.5-1.5B", "Qwen/Qwen2.5-Math-7B", "Qwen/Qwen1.5-1.8B", "meta-llama/Llama-3.2-1B"),
+    *(
+        "Qwen/Qwen2.5-Coder-7B",
+        "Qwen/Qwen2.5-1.5B",
+        "Qwen/Qwen2.5-Math-7B",
+        "Qwen/Qwen1.5-1.8B",
+        "meta-llama/Llama-3.2-1B",
+    ),
     *("openai-community/gpt2", "MiniLLM/teacher-gpt2-1.5B", "meta-llama/Llama-2-7b-hf", "mistralai/Mistral-7B-v0.1"),
     "TinyLlama/TinyLlama-1.1B-intermediate-step-1431k-3T",
 ]
-_SETS = ["dskd_format/dolly/train", "dskd_format/dolly/dev", "magicoder/sample-10k", "metamathqa/sample-50k", "gsm8k/train"]
+_SETS = [
+    "dskd_format/dolly/train",
+    "dskd_format/dolly/dev",
+    "magicoder/sample-10k",
+    "metamathqa/sample-50k",
+    "gsm8k/train",
+]
 _PLAIN = ["<s>", "</s>", "a", "b", "c", "ab", "abc", "\n"]
 _OTHER = ["<s>", "</s>", "a", "b", "c", "bc", "cab", "\n", "d"]
 
@@ -27,7 +39,7 @@ def write_folders(root: Path) -> Path:
     (root / "chat" / "chat_template.jinja").write_text("{{ messages[0].content }}")
     adapter = root / "adapter"
     _tokenizer(adapter, _PLAIN)
-    _write(adapter / "adapter_config.json", {"base_model_name_or_path": str(root / "teacher"), "r": 4})
+    _write(adapter / "adapter_config.json", {"base_model_name_or_path": "../teacher", "r": 4})
     _write(adapter / "config.json", _CONFIG)
     (adapter / "adapter_model.safetensors").write_bytes(b"adapter")
     rows: list[dict[str, Any]] = [{"prompt": f"a {k}\n", "output": "b"} for k in range(5)]

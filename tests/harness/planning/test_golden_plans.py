@@ -20,7 +20,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 from plan_world import write_folders
 
-from harness.matrix_file import shipped_matrices
+from harness.config.matrix_file import shipped_matrices
 
 GOLDEN = Path(__file__).parents[2] / "golden" / "plans"
 ODD: dict[str, Any] = yaml.safe_load((GOLDEN / "odd.yaml").read_text())

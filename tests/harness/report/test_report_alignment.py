@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from dskd.data import prepare_dataset
-from harness.identity import Identity
+from dskd.data.preparation import prepare_dataset
 from harness.report.document import make_document
+from harness.runs.identity import Identity
 from harness.smallworld import write_world
 from tests.harness.report.written_runs import write_run
 

@@ -6,8 +6,8 @@ import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from harness.identity import Identity
-from harness.records import Cost, Counts, Environment, MetricValue, Record, RecordCell
+from harness.runs.identity import Identity
+from harness.runs.records import Cost, Counts, Environment, MetricValue, Record, RecordCell
 
 ENVIRONMENT = Environment(versions={}, python="3.11", platform="Linux", device="cpu", threads=1, engine="transformers")
 

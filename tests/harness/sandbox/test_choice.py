@@ -8,14 +8,14 @@ from pathlib import Path
 import pytest
 
 from dskd.errors import InputError
-from harness.environment import environment
+from harness.runs.environment import environment
 from harness.sandbox import choice, run_programs
-from harness.sandbox.choice import NAME_VARIABLE, UNSANDBOXED_VARIABLE, sandbox
 from harness.sandbox.isolation import LIMITS_ONLY, Isolation
 from harness.sandbox.isolation.container import Container
 from harness.sandbox.isolation.namespaces import Namespaces
 from harness.sandbox.probes import ALWAYS, HELD, failures, self_test
 from harness.sandbox.program import Program
+from harness.sandbox.select import NAME_VARIABLE, UNSANDBOXED_VARIABLE, sandbox
 
 
 @pytest.fixture(autouse=True)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from click.testing import CliRunner
 
-from dskd.models import load_model, load_tokenizer
+from dskd.modeling.loading import load_model, load_tokenizer
 from harness.cli import main
 
 

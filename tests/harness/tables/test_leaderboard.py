@@ -13,9 +13,9 @@ import pytest
 from pydantic import ValidationError
 
 from dskd.errors import InputError
-from harness.identity import Identity
 from harness.protocols import PROTOCOLS, Protocol
-from harness.records import Cost, Counts, Environment, MetricValue, Record, RecordCell
+from harness.runs.identity import Identity
+from harness.runs.records import Cost, Counts, Environment, MetricValue, Record, RecordCell
 from harness.tables.leaderboard import make_leaderboard
 from harness.tables.render import FORMATS
 

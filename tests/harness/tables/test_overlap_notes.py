@@ -3,10 +3,10 @@
 import pytest
 from pydantic import ValidationError
 
-from harness.identity import Identity
-from harness.records import Counts, DataOverlap, Environment, MetricValue, Record, RecordCell
+from harness.runs.identity import Identity
+from harness.runs.records import Counts, DataOverlap, Environment, MetricValue, Record, RecordCell
+from harness.tables.contamination_notes import overlap_notes
 from harness.tables.leaderboard import make_leaderboard
-from harness.tables.overlap_notes import overlap_notes
 
 
 def entry(of="student", data="own", *, exact=0, answered=0, ngram=0):

@@ -3,7 +3,7 @@
 import sys
 
 if "harness.jobs" in sys.orig_argv:
-    from dskd import alignment
+    from dskd.tokenization import alignment
 
     right = alignment.align
 

@@ -1,0 +1,52 @@
+from .data.batch_sampler import EpochBatches
+from .data.collator import Collator
+from .data.preparation import Example, encode_prompt, load_examples, prepare_dataset
+from .errors import InputError, TrainingFailed
+from .losses.chunked import fused_loss
+from .losses.divergences import DIVERGENCES
+from .methods import METHODS, Method
+from .modeling.lm_head import Head, output_head
+from .modeling.lora import LoraOptions
+from .modeling.projectors import AffineProjectors, DualSpaceProjectors
+from .teachers.outputs import SignalOptions, TeacherSignal, build_signal, open_signal
+from .tokenization.alignment import align, align_tokenizers, byte_spans
+from .tokenization.prompt_templates import Instruction, Template
+from .tokenization.vocabulary import SharedVocabulary, Vocabulary, share_vocabulary
+from .training.run import TrainingOptions, train
+from .training.trainer import DistillationTrainer
+
+__all__ = [
+    "DIVERGENCES",
+    "METHODS",
+    "AffineProjectors",
+    "Collator",
+    "DistillationTrainer",
+    "DualSpaceProjectors",
+    "EpochBatches",
+    "Example",
+    "Head",
+    "InputError",
+    "Instruction",
+    "LoraOptions",
+    "Method",
+    "SharedVocabulary",
+    "SignalOptions",
+    "TeacherSignal",
+    "Template",
+    "TrainingFailed",
+    "TrainingOptions",
+    "Vocabulary",
+    "align",
+    "align_tokenizers",
+    "build_signal",
+    "byte_spans",
+    "encode_prompt",
+    "fused_loss",
+    "load_examples",
+    "open_signal",
+    "output_head",
+    "prepare_dataset",
+    "share_vocabulary",
+    "train",
+]
+__version__: str

@@ -1,0 +1,8 @@
+"""Training data: examples in both tokenizations, batches of them, and their order."""
+
+from __future__ import annotations
+
+import lazy_loader
+
+# The names and where they live stand in __init__.pyi, which editors and type checkers read as well.
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -1,0 +1,303 @@
+"""Examples in both tokenizations, aligned once; dskd/data/collator.py makes batches of them.
+
+A training file holds one JSON object a line with `prompt` and `output`, or for models with a template (dskd/tokenization/prompt_templates.py)
+`instruction`, `output` and perhaps `input`. A response is tokenized as it follows its prompt, ends with
+the end-of-sequence token, and is what the labels cover. Both models get the same text; each in its own tokens.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from pydantic import BaseModel
+
+from dskd.errors import InputError
+from dskd.io import read_objects
+from dskd.modeling.loading import load_tokenizer
+from dskd.tokenization.alignment import UNKNOWN, align, byte_groups, byte_spans
+from dskd.tokenization.prompt_templates import Instruction, prompt_text, template_of, writes_special_tokens
+from dskd.tokenization.vocabulary import Vocabulary, share_vocabulary
+from dskd.upstream.string_alignment import align_strings
+
+
+@dataclass(frozen=True)
+class Example:
+    """A prompt, either as the model sees it or to be put into each model's template, and the response to it."""
+
+    prompt: str | Instruction
+    response: str
+
+
+def load_examples(path: Path, *, instructions: bool = False) -> list[Example]:
+    """Read a training file: whole prompts, or `instructions` for models with a template.
+
+    Raises InputError for a missing or empty file and for a line that is no example, with its number.
+    """
+    asked = "instruction" if instructions else "prompt"
+    examples = []
+    for number, row in read_objects(path):
+        if not all(isinstance(row.get(key), str) for key in (asked, "output")):
+            raise InputError(f"{path}:{number}: {asked} and output must be strings; fix: add the missing key")
+        if not row["output"]:
+            raise InputError(f"{path}:{number}: output is empty; fix: remove the line or give the response")
+        given = row.get("input") or ""
+        if instructions and not isinstance(given, str):
+            raise InputError(f"{path}:{number}: input must be a string; fix: correct it or leave it out")
+        examples.append(Example(Instruction(row[asked], given) if instructions else row[asked], row["output"]))
+    return examples
+
+
+def _encode(tokenizer: Any, text: str, *, special: bool) -> tuple[list[int], list[tuple[int, int]]]:
+    special = special and not writes_special_tokens(tokenizer)
+    encoding = tokenizer(text, add_special_tokens=special, return_offsets_mapping=True)
+    ids, offsets = encoding["input_ids"], encoding["offset_mapping"]
+    if special and len(ids) > 1 and ids[0] == ids[1] == tokenizer.bos_token_id:
+        # A template that writes the begin token, and a tokenizer that adds it: one is enough.
+        ids, offsets = ids[1:], offsets[1:]
+    while special and ids and ids[-1] == tokenizer.eos_token_id and offsets[-1][0] == offsets[-1][1]:
+        ids, offsets = ids[:-1], offsets[:-1]  # an end that the tokenizer appended would end the prompt
+    return ids, offsets
+
+
+def encode_prompt(tokenizer: Any, text: str) -> list[int]:
+    """The ids that a model is given for a prompt, in training and by every engine in evaluation.
+
+    A begin token where the tokenizer itself adds one (Llama, Gemma; the published code drops it), never an end token. Not cut.
+    """
+    return _encode(tokenizer, text, special=True)[0]
+
+
+def encode_example(
+    tokenizer: Any, vocabulary: Vocabulary, example: Example
+) -> tuple[list[int], list[int], np.ndarray] | None:
+    """(prompt ids, response ids, the bytes of the response that each response id covers [tokens, 2]), no end token yet.
+
+    The prompt's ids are those of `encode_prompt`, so training and generation agree; the response's are those of `encode_response`.
+    None where no tokens stand for exactly the response.
+    """
+    text = prompt_text(tokenizer, example.prompt)
+    prompt = encode_prompt(tokenizer, text)
+    encoded = encode_response(tokenizer, vocabulary, prompt, text, example.response)
+    return None if encoded is None else (prompt, *encoded)
+
+
+def encode_response(
+    tokenizer: Any, vocabulary: Vocabulary, prompt: list[int], prompt_text: str | None, response: str
+) -> tuple[list[int], np.ndarray] | None:
+    """(response ids, the bytes of the response that each covers [tokens, 2]) as the response follows its prompt, no end token yet.
+
+    Where prompt and response would share a token (a newline that merges with the next), or the prompt's text is not known, the
+    response is tokenized by itself, without the space that SentencePiece puts before a text. None where no tokens stand for exactly
+    the response.
+    """
+    if prompt_text is not None:
+        joint, offsets = _encode(tokenizer, prompt_text + response, special=True)
+        if joint[: len(prompt)] == prompt:
+            shift = len(prompt_text)
+            rest = [(max(first - shift, 0), max(last - shift, 0)) for first, last in offsets[len(prompt) :]]
+            return joint[len(prompt) :], byte_spans(vocabulary, joint[len(prompt) :], response, rest)
+    for anchor in ("", "\n", "."):
+        ids, offsets = _encode(tokenizer, anchor + response, special=False)
+        kept = [k for k, (_, last) in enumerate(offsets) if last > len(anchor)]
+        ids = ids[kept[0] :] if kept else []
+        if b"".join(vocabulary.written[k] for k in ids) == response.encode():
+            return ids, byte_spans(vocabulary, ids, response)
+    return None
+
+
+def text_of_prompt(tokenizer: Any, vocabulary: Vocabulary, prompt: list[int]) -> str | None:
+    """A text that `encode_prompt` makes into these ids; None where none is found, as after a normaliser."""
+    begin = 1 if prompt and prompt[0] == tokenizer.bos_token_id else 0
+    for first in dict.fromkeys((begin, 0)):  # a begin token that the tokenizer adds by itself is no part of the text
+        try:
+            text = b"".join(vocabulary.written[k] for k in prompt[first:]).decode()
+        except UnicodeDecodeError:
+            return None
+        for candidate in dict.fromkeys((text.removeprefix(" "), text)):  # SentencePiece puts a space before a text
+            if encode_prompt(tokenizer, candidate) == prompt:
+                return candidate
+    return None
+
+
+def has_templates(*tokenizers: Any) -> bool:
+    """Whether these models are given instructions in templates; InputError where some are and some are not."""
+    with_template = [template_of(tokenizer) is not None for tokenizer in tokenizers]
+    if any(with_template) and not all(with_template):
+        have, lack = (tokenizers[with_template.index(which)].name_or_path for which in (True, False))
+        raise InputError(
+            f"{have} has a prompt template and {lack} has none, so no data suits both; fix: give each a template, or neither"
+        )
+    return all(with_template)
+
+
+class PreparationReport(BaseModel):
+    """What became of a training file; counts are of examples unless they say tokens.
+
+    too_long_student, too_long_teacher: left out because prompt, response and end do not fit into max_length, nothing is ever cut.
+    not_encodable: left out because no tokens of one tokenizer stand for exactly the response.
+    special_tokens: left out because the response spells a special token, which would be learned as a command in mid-sentence.
+    content: sha256 of the prepared rows, so that a run's folder can tell its own data from other.
+    *_vocabulary: fingerprints of the vocabularies that the data was prepared with.
+    """
+
+    examples: int
+    kept: int
+    too_long_student: int
+    too_long_teacher: int
+    not_encodable: int
+    special_tokens: int
+    content: str
+    max_length: int
+    longest_student: int
+    longest_teacher: int
+    student_vocabulary: str
+    teacher_vocabulary: str | None
+    student_tokens: int
+    teacher_tokens: int
+    aligned: int
+    aligned_share: float | None
+    shared_vocabulary: int | None
+    same_vocabulary: bool | None
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """An example in the tokens of one model. `spans`: the bytes of the response that each label covers, its end left out."""
+
+    ids: list[int]
+    prompt_length: int  # tokens that are not labels
+    spans: np.ndarray  # int64 [labels without the end, 2]
+    special: bool = False  # whether the response spells a special token
+    ended: bool = True  # whether the last token is the end of sequence; not where a sample was cut
+
+    @property
+    def labels(self) -> list[int]:
+        return self.ids[self.prompt_length :]
+
+
+def _encode_whole(tokenizer: Any, vocabulary: Vocabulary, example: Example) -> Encoded | None:
+    encoded = encode_example(tokenizer, vocabulary, example)
+    if encoded is None:
+        return None
+    prompt, response, spans = encoded
+    # Without a prompt and a begin token nothing predicts the first token, so it cannot be a label.
+    unlabelled = 0 if prompt else 1
+    special = not vocabulary.special_ids.isdisjoint(response)
+    return Encoded([*prompt, *response, tokenizer.eos_token_id], len(prompt) + unlabelled, spans[unlabelled:], special)
+
+
+def published_pairs(student: Encoded, teacher: Encoded, tokenizers: Sequence[Any]) -> dict[str, list[int]]:
+    """The pairs of labels as the published code finds them (dskd/upstream/string_alignment.py); tokenizers of student and teacher."""
+    spelt = [t.convert_ids_to_tokens(side.labels) for t, side in zip(tokenizers, (student, teacher), strict=True)]
+    pairs = align_strings(spelt[1], spelt[0], ends=(tokenizers[1].eos_token, tokenizers[0].eos_token))
+    return {f"{name}_string_pairs": side.tolist() for name, side in zip(("teacher", "student"), pairs, strict=True)}
+
+
+def prepared_row(student: Encoded, teacher: Encoded | None = None, *, same_vocabulary: bool = False) -> dict[str, Any]:
+    """One row of a prepared dataset: ids, and with a teacher which tokens of the two belong together."""
+    row: dict[str, Any] = {"student_ids": student.ids, "student_prompt_length": student.prompt_length}
+    if teacher is None:
+        return row
+    if same_vocabulary and student.labels == teacher.labels:
+        # Token by token the same, also where a normaliser leaves a token without a place in the text.
+        pairs = groups = (np.arange(len(teacher.spans)), np.arange(len(student.spans)))
+    else:
+        pairs = align(teacher.spans, student.spans)
+        groups = byte_groups(teacher.spans, student.spans)
+    row |= {"teacher_ids": teacher.ids, "teacher_prompt_length": teacher.prompt_length}
+    last = 1 + max(int(side.max(initial=UNKNOWN)) for side in groups)  # of the two end tokens
+    sides = ("teacher", teacher), ("student", student)
+    row |= {f"{name}_pairs": pairs[k].tolist() + [len(s.spans)] * s.ended for k, (name, s) in enumerate(sides)}
+    return row | {f"{name}_groups": groups[k].tolist() + [last] * s.ended for k, (name, s) in enumerate(sides)}
+
+
+def prepare_dataset(
+    examples: Path,
+    output: Path,
+    *,
+    student: Path,
+    teacher: Path | None = None,
+    max_length: int = 512,
+    limit: int | None = None,
+) -> PreparationReport:
+    """Tokenize a training file for a student and, with a teacher, for both, and align the two; write the result to `output`.
+
+    `output` becomes a `datasets` folder with report.json. `limit` keeps the first examples. Raises
+    InputError for unusable input and where no example is left.
+    """
+    import datasets
+
+    tokenizers = [load_tokenizer(folder) for folder in (student, teacher) if folder is not None]
+    rows = load_examples(examples, instructions=has_templates(*tokenizers))[:limit]
+    vocabularies = [Vocabulary.from_tokenizer(tokenizer) for tokenizer in tokenizers]
+    counts = dict.fromkeys(("too_long_student", "too_long_teacher", "not_encodable", "special_tokens"), 0)
+    tokens = [0, 0]
+    longest = [0, 0]
+    aligned = 0
+    shared = share_vocabulary(vocabularies[1], vocabularies[0]) if teacher is not None else None
+    prepared: list[dict[str, Any]] = []
+    for example in rows:
+        sides = [_encode_whole(t, v, example) for t, v in zip(tokenizers, vocabularies, strict=True)]
+        if any(side is None or len(side.ids) <= side.prompt_length for side in sides):
+            counts["not_encodable"] += 1
+            continue
+        kept = [side for side in sides if side is not None]
+        if any(side.special for side in kept):
+            counts["special_tokens"] += 1
+            continue
+        too_long = [
+            name for name, side in zip(("student", "teacher"), kept, strict=False) if len(side.ids) > max_length
+        ]
+        for name in too_long:
+            counts[f"too_long_{name}"] += 1
+        if too_long:
+            continue
+        row = prepared_row(*kept, same_vocabulary=shared is not None and shared.same)
+        if teacher is not None:
+            row |= published_pairs(kept[0], kept[1], tokenizers)
+        aligned += len(row.get("student_pairs", ()))
+        for k, side in enumerate(kept):
+            tokens[k] += len(side.labels)
+            longest[k] = max(longest[k], len(side.ids))
+        prepared.append(row)
+    if not prepared:
+        long = counts["too_long_student"] or counts["too_long_teacher"]
+        fix = f"raise max_length above {max_length}" if long else "change the responses"
+        raise InputError(f"{examples}: none of {len(rows)} examples can be used ({_reasons(counts)}); fix: {fix}")
+    report = PreparationReport(
+        examples=len(rows),
+        kept=len(prepared),
+        **counts,
+        content=hashlib.sha256(json.dumps(prepared).encode()).hexdigest(),
+        max_length=max_length,
+        longest_student=longest[0],
+        longest_teacher=longest[1],
+        student_vocabulary=vocabularies[0].fingerprint,
+        teacher_vocabulary=vocabularies[1].fingerprint if teacher is not None else None,
+        student_tokens=tokens[0],
+        teacher_tokens=tokens[1],
+        aligned=aligned,
+        aligned_share=aligned / tokens[0] if shared is not None else None,
+        shared_vocabulary=len(shared) if shared is not None else None,
+        same_vocabulary=shared.same if shared is not None else None,
+    )
+    datasets.Dataset.from_list(prepared).save_to_disk(output)
+    (output / "report.json").write_text(report.model_dump_json(indent=2) + "\n")
+    return report
+
+
+def preparation_report(data: Path) -> dict[str, Any]:
+    """What `prepare_dataset` wrote beside the rows. Raises InputError where it did not."""
+    if not (data / "report.json").is_file():
+        raise InputError(f"{data}: no prepared dataset; fix: make it with dskd.data.preparation.prepare_dataset")
+    return json.loads((data / "report.json").read_text(encoding="utf-8"))
+
+
+def _reasons(counts: dict[str, int]) -> str:
+    return ", ".join(f"{count} {name.replace('_', ' ')}" for name, count in counts.items())

@@ -1,0 +1,1 @@
+"""Loss functions of tensors: divergences, cross entropy, and their computation in chunks."""

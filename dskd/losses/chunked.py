@@ -1,0 +1,274 @@
+"""Any method's loss in chunks of tokens, with the gradients computed in the forward (performance bar P1).
+
+The unfused loss keeps several [tokens, vocabulary] tensors from its forward to its backward. Here the labelled tokens are taken a
+chunk at a time: the method's own terms are computed for the chunk, differentiated at once, and dropped. What stays is one gradient
+per hidden state and one per weight of the head, so memory does not grow with tokens × vocabulary. The terms are the method's own,
+so fused and unfused are one objective. This needs terms that are sums over tokens, and the counts of the whole step: given, or
+found in a first pass where the batch is the whole step.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from dskd.losses.buffer_pool import Scratch, empty
+from dskd.methods.base import LabelledTokens, Method, Term
+from dskd.modeling.lm_head import Head
+
+# A float32 [chunk, vocabulary] tensor of this size: large enough for efficient products and for the sum of the head's gradients to
+# be no burden, small enough that the dozen of them that a loss needs stay far below what a model takes.
+_CHUNK_BYTES = 64 * 2**20
+_LEAST_CHUNK = 512  # fewer, and adding up the gradient of a large head costs more than the products
+# What the first of two passes may leave for the second (LabelledTokens.large_notes); the rest is computed again.
+_LARGE_NOTES_BYTES = 256 * 2**20
+
+
+def default_chunk_tokens(vocabulary_size: int) -> int:
+    """Tokens a chunk for heads of at most so many rows."""
+    return max(_LEAST_CHUNK, _CHUNK_BYTES // (4 * vocabulary_size))
+
+
+def chunk_size(batch: LabelledTokens, chunk_tokens: int | None) -> int:
+    """`chunk_tokens`, or what suits the larger of the batch's heads."""
+    heads = [head for head in (batch.student_head, batch.teacher_head) if head is not None]
+    return chunk_tokens or default_chunk_tokens(max(head.weight.shape[0] for head in heads))
+
+
+def chunks(batch: LabelledTokens, tokens: int) -> list[LabelledTokens]:
+    """The batch in parts of at most so many of the student's labelled tokens; one empty part for an empty batch."""
+    total = len(batch.student_labels)
+    return [batch.part(first, min(first + tokens, total)) for first in range(0, max(total, 1), tokens)]
+
+
+@torch.no_grad()
+def chunked_counts(method: Method, batch: LabelledTokens, chunk_tokens: int | None = None) -> dict[str, Tensor]:
+    """`method.counts`, a chunk at a time where the method's terms are sums over tokens."""
+    if not method.per_token:
+        return method.counts(batch)
+    parts = [method.counts(part) for part in chunks(batch, chunk_size(batch, chunk_tokens))]
+    return {name: torch.stack([part[name] for part in parts]).sum() for name in parts[0]}
+
+
+def fused_loss(
+    method: Method,
+    batch: LabelledTokens,
+    totals: dict[str, Tensor] | None,
+    parameters: Sequence[nn.Parameter] = (),
+    chunk_tokens: int | None = None,
+) -> tuple[Tensor, dict[str, Term]]:
+    """(objective of the terms divided by `totals`, {term: its sum over the batch and its total, detached}).
+
+    Gradients reach batch.student_hidden, weight and bias of batch.student_head, and `parameters` (what the method trains besides:
+    its projectors). `totals` are the counts of the whole optimizer step; None where this batch is the whole step. The weight's
+    gradient is added up in float32 also where products are in bfloat16.
+    """
+    if totals is None and not method.first_terms:
+        totals = chunked_counts(method, batch, chunk_tokens)
+    head = batch.student_head
+    tokens = chunk_size(batch, chunk_tokens)
+    names: list[str] = []
+    loss, sums, counts = _FusedLoss.apply(
+        method, batch, totals, tokens, names, batch.student_hidden, head.weight, head.bias, *parameters
+    )
+    pairs = zip(sums.unbind(), counts.unbind(), strict=True)
+    return loss, {name: Term(total, count) for name, (total, count) in zip(names, pairs, strict=True)}
+
+
+class _ChunkLinear(torch.autograd.Function):
+    """hidden Wᵀ + b into scratch memory; its backward adds gradients up in a `_HeadGradient` and makes none of W's size."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        hidden: Tensor,
+        weight: Tensor,
+        bias: Tensor | None,
+        head_gradient: _HeadGradient | None,
+    ) -> Tensor:
+        ctx.save_for_backward(hidden, weight)
+        ctx.head_gradient = head_gradient
+        logits = empty((len(hidden), len(weight)), weight)
+        return (
+            torch.mm(hidden, weight.T, out=logits) if bias is None else torch.addmm(bias, hidden, weight.T, out=logits)
+        )
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        (gradient,) = gradients
+        hidden, weight = ctx.saved_tensors
+        if ctx.head_gradient is not None:
+            ctx.head_gradient.add(gradient, hidden)
+        return gradient @ weight, None, None, None
+
+
+class _HeadGradient:
+    """The gradient of a head's weight and bias, added up in float32 and in place; what takes no gradient stays None."""
+
+    def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
+        self._wanted = weight.requires_grad, bias is not None and bias.requires_grad
+        self.weight: Tensor | None = None
+        self.bias: Tensor | None = None
+
+    def add(self, gradient: Tensor, hidden: Tensor) -> None:
+        """The share of some tokens: gradient [tokens, rows] of their logits, hidden [tokens, hidden]."""
+        of_weight, of_bias = self._wanted
+        if of_weight and self.weight is None:
+            self.weight = (gradient.T @ hidden.to(gradient.dtype)).float()
+        elif self.weight is not None and gradient.dtype == hidden.dtype == torch.float32:
+            self.weight.addmm_(gradient.T, hidden)
+        elif self.weight is not None:
+            self.weight += gradient.T @ hidden.to(gradient.dtype)
+        if of_bias:
+            added = gradient.sum(0, dtype=torch.float32)
+            self.bias = added if self.bias is None else self.bias.add_(added)
+
+
+class _Gradients:
+    """Where the gradients of one fused loss are added up, in float32: of hidden states, head and a method's parameters."""
+
+    def __init__(self, hidden: Tensor, weight: Tensor, bias: Tensor | None, parameters: Sequence[Tensor]) -> None:
+        self.inputs = [hidden, weight, bias, *parameters]
+        self.hidden = torch.zeros_like(hidden)
+        self.head = _HeadGradient(weight, bias)
+        self.trained = [parameter for parameter in parameters if parameter.requires_grad]
+        self.parameters = [_zeros(parameter) for parameter in parameters]
+
+    def add(self, share: Tensor, leaf: Tensor, first: int) -> None:
+        """Differentiate a chunk's share of the loss; what reaches the head has its own way (_AddingLinear)."""
+        found = torch.autograd.grad(share, [leaf, *self.trained], allow_unused=True)
+        if found[0] is not None:
+            self.hidden[first : first + len(leaf)] += found[0]
+        buffers = [buffer for buffer in self.parameters if buffer is not None]
+        for total, gradient in zip(buffers, found[1:], strict=True):
+            if gradient is not None:
+                total += gradient
+
+    def divide(self, count: Tensor) -> None:
+        """Divide what was added so far; nothing has reached the head yet."""
+        for buffer in (self.hidden, *self.parameters):
+            if buffer is not None:
+                buffer /= count
+
+    def scaled(self, factor: Tensor) -> list[Tensor | None]:
+        """The gradients of the inputs, in their dtypes."""
+        buffers = [self.hidden, self.head.weight, self.head.bias, *self.parameters]
+        return [
+            None if buffer is None or tensor is None else buffer.mul_(factor).to(tensor.dtype)
+            for buffer, tensor in zip(buffers, self.inputs, strict=True)
+        ]
+
+
+def _zeros(tensor: Tensor | None) -> Tensor | None:
+    if tensor is None or not tensor.requires_grad:
+        return None
+    return torch.zeros_like(tensor, dtype=torch.float32)
+
+
+class _FusedLoss(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any,
+        method: Method,
+        batch: LabelledTokens,
+        totals: dict[str, Tensor] | None,
+        tokens: int,
+        names: list[str],
+        hidden: Tensor,
+        weight: Tensor,
+        bias: Tensor | None,
+        *parameters: nn.Parameter,
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        gradients = _Gradients(hidden, weight, bias, parameters)
+        scratch = Scratch()
+        head = _chunk_head(batch.student_head, gradients.head)
+        teacher_head = None if batch.teacher_head is None else _chunk_head(batch.teacher_head, None)
+        detached = replace(batch, student_hidden=hidden.detach(), student_head=head, teacher_head=teacher_head)
+        parts = chunks(detached, tokens)
+        if totals is not None:
+            sums, _ = _take(method, method.terms, parts, totals, gradients, scratch, batch.figures)
+            counts = totals
+        else:
+            # Undivided at first: one count divides all of these terms, and so their gradients, once it is known.
+            sums, counts = _take(method, method.first_pass, parts, None, gradients, scratch, batch.figures)
+            gradients.divide(counts[min(method.first_terms)].clamp_min(1.0))
+
+            def second_pass(part: LabelledTokens) -> dict[str, Term]:
+                return {name: Term(value, counts[name]) for name, value in method.second_pass(part).items()}
+
+            sums |= _take(method, second_pass, parts, counts, gradients, scratch, batch.figures)[0]
+        names[:] = sums
+        loss = method.objective({name: sums[name] / counts[name].clamp_min(1.0) for name in names})
+        stacked = torch.stack([sums[name] for name in names]), torch.stack([counts[name] for name in names])
+        ctx.mark_non_differentiable(*stacked)
+        ctx.gradients = gradients
+        return loss, *stacked
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor | None, ...]:
+        gradients, ctx.gradients = ctx.gradients, None
+        return (None, None, None, None, None, *gradients.scaled(upstream[0]))
+
+
+def _take(
+    method: Method,
+    terms_of: Callable[[LabelledTokens], dict[str, Term]],
+    parts: Sequence[LabelledTokens],
+    totals: dict[str, Tensor] | None,
+    gradients: _Gradients,
+    scratch: Scratch,
+    figures: dict[str, Term],
+) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """Compute terms chunk by chunk and differentiate their share of the objective; ({term: sum}, {term: count}) of all chunks.
+
+    What methods report beside is added up in `figures`.
+    """
+    sums: dict[str, Tensor] = {}
+    counts: dict[str, Tensor] = {}
+    # Of two passes, each adds its own terms to the objective; the others' are zero.
+    absent = dict.fromkeys(totals or {}, torch.zeros((), device=gradients.hidden.device))
+    first = large = 0
+    for part in parts:
+        with torch.enable_grad(), scratch:
+            leaf = part.student_hidden.detach().requires_grad_()
+            terms = terms_of(replace(part, student_hidden=leaf))
+            divisors = {name: 1.0 if totals is None else totals[name].clamp_min(1.0) for name in terms}
+            means = {name: term.sum / divisors[name] for name, term in terms.items()}
+            share = method.objective(absent | means)
+        gradients.add(share, leaf, first)
+        for name, term in terms.items():
+            sums[name] = sums[name] + term.sum.detach().float() if name in sums else term.sum.detach().float()
+            counts[name] = counts[name] + term.count if name in counts else term.count
+        for name, figure in part.figures.items():
+            known = figures.get(name, Term(torch.zeros_like(figure.sum), torch.zeros_like(figure.count)))
+            figures[name] = Term(known.sum + figure.sum, known.count + figure.count)
+        part.figures.clear()  # another pass over this part has others
+        first += len(leaf)
+        large += sum(note.nbytes for note in part.large_notes.values())
+        if large > _LARGE_NOTES_BYTES:
+            part.large_notes.clear()
+        del terms, share
+        scratch.give_back([*part.notes.values(), *part.large_notes.values()])
+    return sums, counts
+
+
+def _chunk_head(head: Head, gradient: _HeadGradient | None) -> Head:
+    """The head with its weights cast once, for all chunks, and a product that adds up the gradients by itself."""
+    device = head.weight.device.type
+    dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else head.weight.dtype
+
+    def product(hidden: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        return _ChunkLinear.apply(hidden, weight, bias, gradient)
+
+    def constant_product(hidden: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        return _ChunkLinear.apply(hidden, weight, bias, None)
+
+    bias = None if head.bias is None else head.bias.detach().to(dtype)
+    return replace(
+        head, weight=head.weight.detach().to(dtype), bias=bias, product=product, constant_product=constant_product
+    )

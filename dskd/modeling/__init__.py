@@ -1,0 +1,1 @@
+"""Models: loading, output heads, adapters, projectors, attention between two models."""

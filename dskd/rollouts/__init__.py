@@ -1,0 +1,8 @@
+"""Responses that the student samples during training (on-policy distillation)."""
+
+from __future__ import annotations
+
+import lazy_loader
+
+# The names and where they live stand in __init__.pyi, which editors and type checkers read as well.
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

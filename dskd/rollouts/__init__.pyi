@@ -1,0 +1,3 @@
+from .rollouts import RolloutOptions, RolloutReport, Rollouts
+
+__all__ = ["RolloutOptions", "RolloutReport", "Rollouts"]

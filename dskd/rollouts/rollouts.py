@@ -1,0 +1,375 @@
+"""Text that the student writes itself while it is trained: samples that take the place of examples of the data (docs/rollouts.md).
+
+Every example has a random source of its own, which follows from the run's seed, the epoch and the example's number in the data: it
+decides whether the example is sampled, and draws the one number that each token of a sample takes. So samples depend on the
+student's weights and on nothing else: not on the batch that an example is in, on the number of processes, or on what was drawn
+before a run was killed. Prompts are the data's; the teacher gets its own prompt and the same text in its own tokens.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from dskd.errors import InputError
+from dskd.rollouts.replay_buffer import Choice, Replay, ReplayOptions, ReplayReport
+from dskd.rollouts.sampler import Sample, Sampler
+from dskd.rollouts.vllm_support import INSTALL
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from dskd.methods.base import Method
+    from dskd.tokenization.vocabulary import Vocabulary
+
+# Prompts that are continued together, of like length: enough to keep a device busy, and few enough for their keys and values.
+TOGETHER = 64
+
+
+class RolloutOptions(BaseModel):
+    """Which examples the student's own text takes the place of, and how that is sampled."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    share: float = Field(0.5, ge=0.0, le=1.0, description="λ, the share of examples whose response the student writes")
+    start_epoch: int = Field(0, ge=0, description="the first epoch, counted from 0, in which it does")
+    temperature: float = Field(1.0, gt=0.0, description="divides the student's logits when it samples")
+    top_p: float = Field(1.0, gt=0.0, le=1.0, description="sample from the most probable tokens that hold this share")
+    max_new_tokens: int = Field(128, gt=0, description="where a sample is cut; nothing is then supervised as its end")
+    engine: Literal["transformers", "vllm"] = "transformers"
+    replay: ReplayOptions | None = Field(
+        None, description="keep the student's texts and draw them again; by default each is trained on once"
+    )
+
+    @model_validator(mode="after")
+    def _one_share(self) -> RolloutOptions:
+        adaptive = self.replay is not None and self.replay.schedule == "adaptive"
+        if adaptive and "share" in self.model_fields_set and self.share != 0.5:
+            raise ValueError("give either share or the adaptive schedule, whose threshold stands for it")
+        return self
+
+    gpu_memory_utilization: float = Field(
+        0.3,
+        gt=0.0,
+        lt=1.0,
+        description="the share of a GPU's memory for vLLM, with weights of its own; no part of an identity",
+    )
+
+
+class RolloutReport(BaseModel):
+    """What was sampled, by all processes; seconds are of the first."""
+
+    samples: int
+    mean_length: float | None = Field(description="student tokens a sample, its end included")
+    ended_share: float | None = Field(description="of the samples, those that ended before max_new_tokens")
+    left_out: dict[str, int] = Field(description="samples not used, by reason; the data's example stood in for each")
+    seconds: float = Field(description="spent sampling, a part of train_seconds")
+    replay: ReplayReport | None = Field(None, description="texts that were drawn again; null where none were kept")
+
+
+# Why a sample is not used. `no prompt`: at most a single token stands before the labels, and without a begin token nobody knows
+# whether that is a prompt or the response's first token; nothing is sampled then.
+REASONS = ("no prompt", "not text", "special token", "not encodable", "too long")
+
+
+# In what is logged, beside `rollouts` and `rollout_seconds`: means over the samples of this process.
+PROGRESS = {"rollout_length": "tokens", "rollout_ended": "ended"}
+# The same for texts that are drawn again: how many this process has, φ, and the last loss on the held-out examples.
+REPLAY_PROGRESS = ("rollouts_replayed", "rollout_threshold", "validation_loss")
+
+
+def check_rollouts(method: Method, options: RolloutOptions | None, *, cached: bool) -> None:
+    """InputError where a method cannot learn from rollouts so, or not without them."""
+    if options is None:
+        if method.policy == "on":
+            raise InputError(f"{method.name}: learns from the student's own text; fix: set rollouts to {{share: 1}}")
+        return
+    if not method.needs_teacher:
+        raise InputError(
+            f"rollouts: {method.name} has no teacher to judge the student's own text; fix: remove rollouts, or distil"
+        )
+    if method.policy == "off":
+        raise InputError(f"rollouts: {method.name} learns from the data's text alone; fix: remove rollouts")
+    if method.policy == "on" and (options.share < 1 or options.start_epoch > 0):
+        raise InputError(
+            f"rollouts: {method.name} learns from the student's own text alone; fix: set share to 1 and start_epoch to 0"
+        )
+    if method.policy == "on" and options.replay is not None:
+        raise InputError(
+            f"rollouts.replay: {method.name} learns from what the student writes as it is now; fix: remove replay"
+        )
+    if method.policy == "on" and (options.temperature != 1.0 or options.top_p != 1.0):
+        raise InputError(
+            f"rollouts: {method.name} learns from text that has the probability it is sampled with; "
+            "fix: set temperature and top_p to 1"
+        )
+    if cached:
+        raise InputError(
+            "rollouts: a cached signal says nothing about text that is not written yet; "
+            "fix: use the teacher itself (teacher_signal: {kind: live})"
+        )
+    if options.engine == "vllm" and method.teacher_mix:
+        raise InputError(
+            f"rollouts.engine: {method.name} samples from the teacher too, which vllm does not; fix: set it to transformers"
+        )
+    require_engine(options)
+
+
+def require_engine(options: RolloutOptions) -> None:
+    """InputError where what samples is not installed."""
+    if options.engine == "vllm" and find_spec("vllm") is None:
+        raise InputError(f"rollouts.engine: vLLM is not installed; fix: set it to transformers, or {INSTALL}")
+
+
+@dataclass(frozen=True)
+class Side:
+    """How one of the two models reads text. positions: the longest example that it takes; None without a limit."""
+
+    tokenizer: Any
+    vocabulary: Vocabulary
+    positions: int | None = None
+
+
+class Rollouts:
+    """Puts the student's own text in the place of examples, and keeps count of it.
+
+    `path` is the file that samples are written to, a JSON object a line: step, epoch, example, text, tokens, ended, left_out (why
+    the sample was not used, or null). None writes nothing.
+    """
+
+    def __init__(
+        self,
+        options: RolloutOptions,
+        sampler: Sampler,
+        student: Side,
+        teacher: Side,
+        *,
+        same_vocabulary: bool,
+        seed: int,
+        keeps_data: bool = False,
+        path: Path | None = None,
+    ) -> None:
+        self.options = options
+        self.path = path
+        self.seconds = 0.0
+        # samples, tokens, ended, and the reasons of those left out; with replay: written, replayed, data
+        self.counts: Counter[str] = Counter()
+        self.sampler = sampler
+        self.replay = None if options.replay is None else Replay(options.replay, options.share)
+        # The rows of all processes from those of this one; every process calls it at every step.
+        self.gather: Callable[[list[dict[str, Any]]], list[dict[str, Any]]] = list
+        self._student = student
+        self._teacher = teacher
+        self._same = same_vocabulary
+        self._seed = seed
+        self._keeps_data = keeps_data
+
+    def take(self, batches: Sequence[Sequence[dict[str, Any]]], *, epoch: int, step: int) -> list[list[dict[str, Any]]]:
+        """Rows of a prepared dataset, each with its number as `example`: some as they are, some with a sample for a response.
+
+        With `keeps_data`, every row is there as it is, and those with a sample come after them. `batches` are those of one
+        optimizer step, all of which have the same weights. Each row says whether it is `sampled`.
+        """
+        from dskd.data.collator import SAMPLED
+
+        start = time.perf_counter()
+        rows = [{**row, SAMPLED: False} for batch in batches for row in batch]
+        chosen: list[int] = []
+        numbers: list[np.ndarray] = []
+        again: dict[int, float] = {}  # rows that get a text of the buffer, and the number that it is drawn by
+        for k, row in enumerate(rows):
+            choice, source = self._choice(epoch, row["example"], step)
+            if choice == "write" and self._has_prompt(row):
+                chosen.append(k)
+                numbers.append(source.random(self.options.max_new_tokens))
+                if self.replay is not None and not self.replay.adaptive:
+                    again[k] = source.random()
+            elif choice == "write":
+                self.counts["no prompt"] += 1
+            elif choice == "replay":
+                again[k] = source.random()
+        records = []
+        for k, sample in zip(chosen, self._samples([rows[k] for k in chosen], numbers), strict=True):
+            text, replaced = self._row(rows[k], sample)
+            self.counts.update(samples=1, tokens=len(sample.ids), ended=sample.ended)
+            if isinstance(replaced, str):
+                self.counts[replaced] += 1
+            else:
+                rows[k] = {**replaced, "example": rows[k]["example"], SAMPLED: True}
+            records.append(
+                {
+                    "step": step,
+                    "epoch": epoch,
+                    "example": rows[k]["example"],
+                    "text": text,
+                    "tokens": sample.ids,
+                    "ended": sample.ended,
+                    "left_out": replaced if isinstance(replaced, str) else None,
+                }
+            )
+        self._write(records)
+        if self.replay is not None:
+            self._take_again(self.replay, rows, again)
+        self.seconds += time.perf_counter() - start
+        rest = iter(rows)
+        taken = [[next(rest) for _ in batch] for batch in batches]
+        if not self._keeps_data:
+            return taken
+        kept = [[{**row, SAMPLED: False} for row in batch] for batch in batches]
+        return [own + [row for row in batch if row[SAMPLED]] for own, batch in zip(kept, taken, strict=True)]
+
+    def _take_again(self, replay: Replay, rows: list[dict[str, Any]], again: dict[int, float]) -> None:
+        """Keep what was written, and put texts of the buffer in their places."""
+        from dskd.data.collator import SAMPLED
+
+        written = [row for row in rows if row[SAMPLED]]
+        if not replay.adaptive:  # what is drawn may be what was just written
+            replay.keep(self.gather(written))
+        drawn = {k: replay.draw(number) for k, number in again.items()}
+        if replay.adaptive:
+            replay.keep(self.gather(written))
+        for k, row in drawn.items():
+            if row is not None:
+                rows[k] = row
+                self.counts["replayed"] += 1
+        sampled = sum(row[SAMPLED] for row in rows)
+        replayed = sum(row is not None for row in drawn.values())
+        self.counts.update(written=sampled - replayed, data=len(rows) - sampled)
+
+    def progress(self) -> dict[str, float]:
+        """How many samples this process has by now, and what they are like."""
+        samples = self.counts["samples"]
+        means = {name: self.counts[key] / max(samples, 1) for name, key in PROGRESS.items()}
+        if self.replay is not None:
+            known = self.counts["replayed"], self.replay.threshold, *self.replay.validation_losses[-1:]
+            means |= dict(zip(REPLAY_PROGRESS, known, strict=False))
+        return {"rollouts": samples, "rollout_seconds": self.seconds, **means}
+
+    def _choice(self, epoch: int, example: int, step: int) -> tuple[Choice, np.random.Generator]:
+        """What an example gets, and its random source, of which the first number decided that."""
+        import numpy as np
+
+        source = np.random.default_rng(np.random.SeedSequence([self._seed, epoch, example]))
+        number = source.random()
+        if epoch < self.options.start_epoch:
+            return "data", source
+        if self.replay is not None:
+            return self.replay.choose(number, step), source
+        return "write" if number < self.options.share else "data", source
+
+    def _has_prompt(self, row: dict[str, Any]) -> bool:
+        """Whether the tokens before the labels are a prompt; without one, the first of the response stands there."""
+        sides = ("student", self._student), ("teacher", self._teacher)
+        return all(
+            row[f"{name}_prompt_length"] > 1 or row[f"{name}_ids"][0] in side.vocabulary.special_ids
+            for name, side in sides
+        )
+
+    def _samples(self, rows: Sequence[dict[str, Any]], numbers: Sequence[np.ndarray]) -> list[Sample]:
+        import numpy as np
+
+        from dskd.rollouts.teacher_mixed_sampler import TeacherMixedSampler
+
+        prompts = [list(row["student_ids"][: row["student_prompt_length"]]) for row in rows]
+        order = sorted(range(len(rows)), key=lambda k: -len(prompts[k]))
+        found: dict[int, Sample] = {}
+        if rows:
+            self.sampler.update()
+        for first in range(0, len(order), TOGETHER):
+            part = order[first : first + TOGETHER]
+            given, drawn = [prompts[k] for k in part], np.stack([numbers[k] for k in part])
+            if isinstance(self.sampler, TeacherMixedSampler):
+                own = [list(rows[k]["teacher_ids"][: rows[k]["teacher_prompt_length"]]) for k in part]
+                samples = self.sampler.sample_mixed(given, own, drawn)
+            else:
+                samples = self.sampler.sample(given, drawn)
+            found.update(zip(part, samples, strict=True))
+        return [found[k] for k in range(len(rows))]
+
+    def _row(self, row: dict[str, Any], sample: Sample) -> tuple[str, dict[str, Any] | str]:
+        """(the sample's text, the row with it as the response, or the reason why it cannot be one)."""
+        from dskd.data.preparation import Encoded, encode_response, prepared_row, published_pairs, text_of_prompt
+
+        vocabulary = self._student.vocabulary
+        ids = sample.ids[: len(sample.ids) - sample.ended]
+        if not vocabulary.special_ids.isdisjoint(ids):
+            return _text(vocabulary, ids), "special token"
+        if not sample.ended and not self._same:
+            ids = _whole_characters(vocabulary, ids)
+        text = _text(vocabulary, ids)
+        prompt = list(row["student_ids"][: row["student_prompt_length"]])
+        student = Encoded(
+            [*prompt, *ids, *[self._student.tokenizer.eos_token_id] * sample.ended],
+            len(prompt),
+            _spans(vocabulary, ids),
+            ended=sample.ended,
+        )
+        prompt = list(row["teacher_ids"][: row["teacher_prompt_length"]])
+        if self._same:
+            # The very tokens that the student wrote, which need not be those that its tokenizer makes of the text.
+            response, spans = ids, student.spans
+        else:
+            if text.encode() != b"".join(vocabulary.written[k] for k in ids):
+                return text, "not text"
+            side = self._teacher
+            before = text_of_prompt(side.tokenizer, side.vocabulary, prompt)
+            encoded = encode_response(side.tokenizer, side.vocabulary, prompt, before, text)
+            if encoded is None:
+                return text, "not encodable"
+            response, spans = encoded
+            if not side.vocabulary.special_ids.isdisjoint(response):
+                return text, "special token"
+        teacher = Encoded(
+            [*prompt, *response, *[self._teacher.tokenizer.eos_token_id] * sample.ended],
+            len(prompt),
+            spans,
+            ended=sample.ended,
+        )
+        if not student.labels or not teacher.labels:
+            return text, "not text"
+        for encoded_side, side in ((student, self._student), (teacher, self._teacher)):
+            if side.positions is not None and len(encoded_side.ids) > side.positions:
+                return text, "too long"
+        made = prepared_row(student, teacher, same_vocabulary=self._same)
+        if "student_string_pairs" in row:
+            made |= published_pairs(student, teacher, (self._student.tokenizer, self._teacher.tokenizer))
+        return text, made
+
+    def _write(self, records: Sequence[dict[str, Any]]) -> None:
+        if self.path is None or not records:
+            return
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        with self.path.open("a", encoding="utf-8") as file:
+            file.write("".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records))
+
+
+def _text(vocabulary: Vocabulary, ids: Sequence[int]) -> str:
+    return b"".join(vocabulary.written[k] for k in ids).decode(errors="replace")
+
+
+def _whole_characters(vocabulary: Vocabulary, ids: list[int]) -> list[int]:
+    """Without the last tokens where those, and only those, are the beginning of a character that was cut."""
+    for dropped in range(min(4, len(ids))):  # a character has at most four bytes
+        kept = ids[: len(ids) - dropped]
+        try:
+            b"".join(vocabulary.written[k] for k in kept).decode()
+        except UnicodeDecodeError:
+            continue
+        return kept
+    return ids
+
+
+def _spans(vocabulary: Vocabulary, ids: Sequence[int]) -> np.ndarray:
+    """The bytes that each token covers of the text that the tokens are, int64 [tokens, 2]."""
+    import numpy as np
+
+    ends = np.cumsum([0, *(len(vocabulary.written[k]) for k in ids)], dtype=np.int64)
+    return np.stack([ends[:-1], ends[1:]], axis=1)

@@ -1,0 +1,206 @@
+"""What writes the student's own text: the interface of all engines, and transformers' own generation.
+
+Every token is drawn by a number that is given for it, so that a text follows from the weights, the prompt and its numbers alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+
+if TYPE_CHECKING:
+    import numpy as np
+    from torch import Tensor
+
+    from dskd.rollouts.rollouts import RolloutOptions
+    from dskd.tokenization.vocabulary import Vocabulary
+
+
+class Sample(NamedTuple):
+    """What a model wrote: ids, with the end of sequence if it `ended`."""
+
+    ids: list[int]
+    ended: bool
+
+
+class Sampler(Protocol):
+    """An engine that writes responses with the student's weights as they are at this moment.
+
+    `precision` makes the context that products are to be in, such as autocast.
+    """
+
+    precision: Callable[[], Any]
+
+    def update(self) -> None:
+        """Called before the samples of each step: the student's weights have changed."""
+        ...
+
+    def sample(self, prompts: Sequence[list[int]], numbers: np.ndarray) -> list[Sample]:
+        """A sample for each prompt, of at most as many tokens as `numbers` [prompts, tokens] has, uniform in [0, 1), one each."""
+        ...
+
+    def close(self) -> Any:
+        """Called when nothing more is to be sampled."""
+        ...
+
+
+class TransformersSampler:
+    """Samples by transformers' own generation, from the very module that is trained, dropout off.
+
+    Ids that stand for nothing (padded rows of the head,
+    gaps in the vocabulary) are never drawn; special tokens other than the end of sequence stop a sample.
+    """
+
+    def __init__(
+        self,
+        student: Any,
+        vocabulary: Vocabulary,
+        end: int,
+        options: RolloutOptions,
+    ) -> None:
+        self.precision: Callable[[], Any] = nullcontext
+        self._student = student
+        self._end = end
+        self._stops = stop_tokens(vocabulary, end)
+        self._known = possible_tokens(vocabulary, end)
+        self._options = options
+
+    def update(self) -> None:
+        pass
+
+    def close(self) -> None:
+        pass
+
+    def sample(self, prompts: Sequence[list[int]], numbers: np.ndarray) -> list[Sample]:
+        return self.continued(prompts, numbers)
+
+    def continued(
+        self,
+        prompts: Sequence[list[int]],
+        numbers: np.ndarray,
+        mixture: Callable[[Tensor, Tensor], Tensor] | None = None,
+    ) -> list[Sample]:
+        """Samples by the student, or by a mixture: (ids so far, the student's logits [rows, vocabulary]) -> logits."""
+        import torch
+        from transformers import GenerationConfig
+
+        # An adapter (LoRA) is part of the layers of the model below it.
+        model = self._student.get_base_model() if hasattr(self._student, "get_base_model") else self._student
+        device = model.get_input_embeddings().weight.device
+        width = max(map(len, prompts))
+        ids = torch.tensor([[self._end] * (width - len(prompt)) + prompt for prompt in prompts], device=device)
+        mask = torch.tensor([[0] * (width - len(p)) + [1] * len(p) for p in prompts], device=device)
+        choose = _Choose(
+            torch.from_numpy(numbers).to(device),
+            width,
+            torch.tensor(self._known, device=device),
+            self._options.temperature,
+            self._options.top_p,
+            mixture,
+        )
+        config = GenerationConfig(
+            do_sample=False,  # what is to be drawn, the processor has drawn
+            max_new_tokens=numbers.shape[1],
+            eos_token_id=self._stops,
+            pad_token_id=self._end,
+            use_cache=True,
+        )
+        with _generating(model), self.precision(), torch.no_grad():
+            output = model.generate(
+                input_ids=ids, attention_mask=mask, generation_config=config, logits_processor=[choose]
+            )
+        return [self._cut(row) for row in output[:, width:].tolist()]
+
+    def _cut(self, ids: list[int]) -> Sample:
+        stop = next((k for k, token in enumerate(ids) if token in self._stops), None)
+        if stop is None:
+            return Sample(ids, ended=False)
+        return Sample(ids[: stop + 1], ended=ids[stop] == self._end)
+
+
+def stop_tokens(vocabulary: Vocabulary, end: int) -> list[int]:
+    """The ids that end a sample."""
+    return sorted({end} | vocabulary.special_ids)
+
+
+def possible_tokens(vocabulary: Vocabulary, end: int) -> list[bool]:
+    """By id, whether it may be drawn."""
+    return [bool(piece) or k == end for k, piece in enumerate(vocabulary.written)]
+
+
+@contextmanager
+def _generating(model: Any) -> Iterator[None]:
+    """The model for generation: no dropout, not compiled (every length would be compiled anew), none of its own sampling rules."""
+    from transformers import GenerationConfig
+
+    from dskd.training.validation import evaluating
+
+    own = model.generation_config
+    # `generate` would fill in what ours leaves open, such as a repetition penalty.
+    model.generation_config = GenerationConfig()
+    try:
+        with evaluating(model):
+            yield
+    finally:
+        model.generation_config = own
+
+
+@dataclass(frozen=True)
+class _Choose:
+    """A logits processor that draws each row's next token by a number of that row, and leaves nothing but it to choose."""
+
+    numbers: Tensor  # [rows, tokens]
+    width: int  # of the prompts
+    known: Tensor  # [vocabulary]
+    temperature: float
+    top_p: float
+    mixture: Callable[[Tensor, Tensor], Tensor] | None = None
+
+    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
+        numbers = self.numbers[:, input_ids.shape[1] - self.width]
+        mixture = None if self.mixture is None else partial(self.mixture, input_ids)
+        return only_drawn(scores, self.known, numbers, self.temperature, self.top_p, mixture)
+
+
+def only_drawn(
+    scores: Tensor,
+    known: Tensor,
+    numbers: Tensor,
+    temperature: float,
+    top_p: float,
+    mixture: Callable[[Tensor], Tensor] | None = None,
+) -> Tensor:
+    """scores [rows, head], known [vocabulary], numbers [rows] -> scores [rows, head]: 0 at the token drawn, -∞ elsewhere.
+
+    `mixture` makes the logits [rows, tokens] that are drawn from of the student's, which are -∞ at what may not be drawn.
+    """
+    import torch
+
+    possible = scores[:, : len(known)].masked_fill(~known[: scores.shape[1]], -torch.inf)
+    if mixture is not None:
+        possible = mixture(possible)
+    tokens = draw(possible, numbers, temperature, top_p)
+    return torch.full_like(scores, -torch.inf).scatter_(1, tokens.unsqueeze(1), 0.0)
+
+
+def draw(logits: Tensor, numbers: Tensor, temperature: float = 1.0, top_p: float = 1.0) -> Tensor:
+    """logits [rows, vocabulary], numbers [rows] in [0, 1) -> tokens [rows]: where the cumulative probability passes the number.
+
+    With `top_p` below 1, of the fewest most probable tokens that hold so much, renormalised. In float64, so that the sums of small
+    probabilities hold.
+    """
+    import torch
+
+    p = (logits.double() / temperature).softmax(-1)
+    order = None
+    if top_p < 1.0:
+        p, order = p.sort(dim=-1, descending=True, stable=True)
+        p = torch.where(p.cumsum(-1) - p < top_p, p, 0.0)
+    sums = p.cumsum(-1)
+    total = sums[:, -1:]
+    places = torch.searchsorted(sums, numbers.to(p.dtype).unsqueeze(-1) * total, right=True)
+    places = torch.minimum(places, (sums < total).sum(-1, keepdim=True))  # rounding may have come up to the total
+    return (places if order is None else order.gather(-1, places)).squeeze(-1)

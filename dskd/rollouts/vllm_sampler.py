@@ -1,0 +1,237 @@
+"""The student's own text by vLLM (`rollouts.engine: vllm`): a process of its own, handed the student's weights before each step.
+
+Weights go through memory that both processes share, so nothing is written to a disk and the training keeps its own torch, threads
+and process group. Tokens are drawn by the numbers that the other sampler would draw them by.
+"""
+
+from __future__ import annotations
+
+import copy
+import os
+import socket
+import subprocess
+import sys
+import weakref
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from dskd.errors import InputError, TrainingFailed
+from dskd.rollouts.rollouts import TOGETHER, RolloutOptions
+from dskd.rollouts.sampler import Sample, possible_tokens, stop_tokens
+from dskd.rollouts.vllm_server import INSTEAD, Request, Weight, map_memory
+from dskd.rollouts.vllm_support import ENVIRONMENT
+
+if TYPE_CHECKING:
+    import numpy as np
+    from torch import Tensor
+
+    from dskd.tokenization.vocabulary import Vocabulary
+
+_ALIGNED = 64  # bytes
+_SECONDS_TO_END = 10
+# What torchrun and accelerate tell a process about the training's group: vLLM would take it for its own.
+_GROUP = ("MASTER_ADDR", "MASTER_PORT", "NODE_RANK", "RANK", "WORLD_SIZE", "ROLE_NAME")
+_GROUP_PREFIXES = ("TORCHELASTIC_", "LOCAL_", "GROUP_", "ROLE_RANK", "ROLE_WORLD")
+
+
+class VllmSampler:
+    """Samples by vLLM in a process of its own, of the weights that the student had at the last `update`.
+
+    `dtype` is that of vLLM's weights and products. `length`: the most tokens that a prompt and its sample have together. Raises
+    InputError where vLLM does not run this student here.
+    """
+
+    def __init__(
+        self,
+        student: Any,  # a transformers causal model, maybe with an adapter
+        vocabulary: Vocabulary,
+        end: int,
+        options: RolloutOptions,
+        *,
+        length: int,
+        dtype: str,
+    ) -> None:
+        self.precision: Callable[[], Any] = nullcontext  # vLLM's is its dtype
+        self._student = student
+        self._end = end
+        model = _plain(student)
+        device = next(model.parameters()).device
+        if not sys.platform.startswith("linux") or device.type not in ("cpu", "cuda"):
+            raise InputError(f"rollouts.engine: vllm shares no weights with a student on {device}; fix: {INSTEAD}")
+        if getattr(model.config, "quantization_config", None) is not None:
+            raise InputError(f"rollouts.engine: vllm does not take the weights of a quantised student; fix: {INSTEAD}")
+        self._convert = _stored_differently(student)
+        self._layout, size = _layout(self._weights(), dtype)
+        descriptor = os.memfd_create("dskd-rollouts")
+        try:
+            os.truncate(descriptor, size)
+            memory = map_memory(descriptor, size)
+            self._views = {weight.name: weight.view(memory) for weight in self._layout}
+            self._hand_over()
+            self._process, self._connection = _start(descriptor, device)
+        finally:
+            os.close(descriptor)
+        self.close = weakref.finalize(self, _end, self._process, self._connection)
+        config = copy.deepcopy(model.config)
+        config.architectures = [type(model).__name__]
+        request = Request(
+            config=config,
+            weights=self._layout,
+            dtype=dtype,
+            length=length,
+            sequences=TOGETHER,
+            known=possible_tokens(vocabulary, end),
+            stops=stop_tokens(vocabulary, end),
+            temperature=options.temperature,
+            top_p=options.top_p,
+            gpu_memory_utilization=options.gpu_memory_utilization,
+        )
+        try:
+            self._ask(request)
+        except TrainingFailed as error:
+            self.close()
+            reason = str(error)
+            fix = "" if "; fix: " in reason else f"; fix: {INSTEAD}"
+            raise InputError(f"rollouts.engine: {reason}{fix}") from None
+
+    def update(self) -> None:
+        """Give vLLM the weights that the student has now."""
+        self._hand_over()
+        self._ask(("reload", None))
+
+    def sample(self, prompts: Sequence[list[int]], numbers: np.ndarray) -> list[Sample]:
+        written = self._ask(("sample", (list(prompts), numbers)))
+        return [Sample(ids, ended=ids[-1] == self._end) for ids in written]
+
+    def _ask(self, message: Any) -> Any:
+        """The answer of vLLM's process; TrainingFailed where it has none."""
+        try:
+            self._connection.send(message)
+            kind, answer = self._connection.recv()
+        except (EOFError, OSError):
+            code = self._process.wait()
+            raise TrainingFailed(
+                f"vLLM, which writes the student's text, ended with exit code {code}; hint: what it printed says more; "
+                f"where memory ran out, lower rollouts.gpu_memory_utilization or {INSTEAD}"
+            ) from None
+        if kind == "failed":
+            raise TrainingFailed(answer)
+        return answer
+
+    def _hand_over(self) -> None:
+        import torch
+
+        with torch.no_grad():
+            for name, value in self._weights():
+                self._views[name].copy_(value)
+
+    def _weights(self) -> Iterator[tuple[str, Tensor]]:
+        """The student's weights as a checkpoint of it would hold them."""
+        import torch
+        from transformers.core_model_loading import revert_weight_conversion
+
+        with torch.no_grad():
+            if self._convert:
+                yield from revert_weight_conversion(_plain(self._student), dict(merged_weights(self._student))).items()
+            else:
+                yield from merged_weights(self._student)
+
+
+def merged_weights(student: Any) -> Iterator[tuple[str, Tensor]]:
+    """The weights by name, each once (a tied head is the embedding), an adapter's product added; the student stays as it is."""
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
+    model = _plain(student)
+    adapted = {name: module for name, module in model.named_modules() if isinstance(module, BaseTunerLayer)}
+    owners: dict[int, str] = {}  # by tensor, the adapted module that it belongs to, or ""
+    for name, value in model.state_dict(keep_vars=True).items():
+        owner = next((each for each in adapted if name.startswith(f"{each}.")), "")
+        if owner and not name.startswith(f"{owner}.base_layer."):
+            continue  # the adapter's own
+        if id(value) in owners:
+            if owner or owners[id(value)]:
+                raise InputError(
+                    f"lora: {name} is tied and has an adapter, which vllm cannot take; "
+                    f"fix: {INSTEAD}, or leave embedding and head out of lora.target_modules"
+                )
+            continue
+        owners[id(value)] = owner
+        if owner and name.endswith(".weight"):
+            module: Any = adapted[owner]
+            value = value + sum(module.get_delta_weight(each) for each in module.active_adapters)
+        yield name.replace(f"{owner}.base_layer.", f"{owner}.") if owner else name, value.detach()
+
+
+def _plain(student: Any) -> Any:
+    """The transformers model below an adapter."""
+    return student.get_base_model() if hasattr(student, "get_base_model") else student
+
+
+def _stored_differently(student: Any) -> bool:
+    """Whether a checkpoint has other tensors or names than the model, which vLLM knows by those of a checkpoint."""
+    from transformers.core_model_loading import revert_weight_conversion
+
+    own = dict(merged_weights(student))
+    stored = revert_weight_conversion(_plain(student), dict(own))
+    return own.keys() != stored.keys() or any(stored[name].data_ptr() != own[name].data_ptr() for name in own)
+
+
+def _layout(weights: Iterator[tuple[str, Tensor]], dtype: str) -> tuple[tuple[Weight, ...], int]:
+    """(where each tensor lies, bytes of all)."""
+    import torch
+
+    layout, size = [], 0
+    for name, value in weights:
+        kind = getattr(torch, dtype) if value.is_floating_point() else value.dtype
+        held = value.numel() * kind.itemsize
+        layout.append(Weight(name, tuple(value.shape), str(kind).removeprefix("torch."), size, held))
+        size += -(-held // _ALIGNED) * _ALIGNED
+    return tuple(layout), size
+
+
+def _start(memory: int, device: Any) -> tuple[subprocess.Popen[bytes], Connection]:
+    ours, theirs = socket.socketpair()
+    with theirs:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "dskd.rollouts.vllm_server", str(theirs.fileno()), str(memory), str(os.getpid())],
+            pass_fds=(theirs.fileno(), memory),
+            env=_environment(device),
+            stdin=subprocess.DEVNULL,
+            stdout=2,  # standard output is for data
+            start_new_session=True,  # an interrupt is for the training, with which this process ends
+        )
+    return process, Connection(ours.detach())
+
+
+def _environment(device: Any) -> dict[str, str]:
+    import torch
+
+    environment = {
+        key: value for key, value in os.environ.items() if key not in _GROUP and not key.startswith(_GROUP_PREFIXES)
+    }
+    root = str(Path(__file__).parents[2])
+    environment |= ENVIRONMENT | {
+        "PYTHONPATH": os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")])),
+        "VLLM_USE_V2_MODEL_RUNNER": "0",  # it has another interface for logits processors
+        "VLLM_CPU_OMP_THREADS_BIND": "nobind",  # every training's vLLM would take the same cores
+        "OMP_NUM_THREADS": str(torch.get_num_threads()),  # the training waits meanwhile
+        "TOKENIZERS_PARALLELISM": "false",
+        "HF_HUB_OFFLINE": "1",
+    }
+    if device.type == "cuda":
+        visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+        index = device.index or 0
+        environment["CUDA_VISIBLE_DEVICES"] = visible.split(",")[index] if visible else str(index)
+    return environment
+
+
+def _end(process: subprocess.Popen[bytes], connection: Connection) -> None:
+    connection.close()  # at which vLLM's process ends
+    try:
+        process.wait(_SECONDS_TO_END)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()

@@ -1,0 +1,174 @@
+"""Runs a teacher once over its data and keeps what it says in a folder; goes on where it was killed, repairs what is damaged."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from pydantic import BaseModel
+from torch import Tensor
+
+from dskd.errors import InputError, TrainingFailed
+from dskd.modeling.lm_head import Head
+from dskd.teachers.cache_source import SignalOptions, SignalSource
+from dskd.teachers.cache_store import HEAD, ROWS, SignalStore, shard_ranges
+
+Progress = Callable[[dict[str, Any]], None]
+SHARD_BYTES, SHARD_ROWS = 256 * 2**20, 4096
+BATCH_TOKENS = 8192
+TIED = "embedding_is_weight"  # a tensor of head.safetensors that says so
+
+
+class SignalReport(BaseModel):
+    """Distinct rows, labelled tokens and bytes of a signal, and what this call did: rows that the teacher ran, and found whole."""
+
+    rows: int
+    tokens: int
+    bytes: int
+    seconds: float
+    built_rows: int
+    reused_rows: int
+
+    @property
+    def examples(self) -> int:
+        """Examples that the teacher was run on in this call."""
+        return self.built_rows
+
+
+def estimate_bytes(teacher: Path, data: Path, options: SignalOptions, *, dtype: str) -> int:
+    """The size that a signal will have on the disk, known without the teacher's weights. Raises InputError as `build_signal`."""
+    source = SignalSource(teacher, data, options, dtype)
+    return _estimate(source, _ranges(source, SHARD_BYTES, SHARD_ROWS))
+
+
+def build_signal(
+    teacher: Path,
+    data: Path,
+    output: Path,
+    *,
+    options: SignalOptions,
+    dtype: str = "float32",
+    device: Any = "cpu",
+    progress: Progress | None = None,
+    shard_bytes: int = SHARD_BYTES,
+    shard_rows: int = SHARD_ROWS,
+    batch_tokens: int = BATCH_TOKENS,
+) -> SignalReport:
+    """Run the teacher once on every distinct row of `data` and keep what it says in `output`.
+
+    `data` is a folder of `prepare_dataset(student=teacher)`, so that all students of this teacher share the signal. `dtype` is that
+    of the teacher's weights. A folder that holds a part of this very signal is checked byte by byte, and only what is missing or
+    damaged is computed; where nothing is, the teacher is not loaded. `progress` gets {"estimate_bytes"} first, then {"step",
+    "steps"} in rows. A shard is at most `shard_bytes` and `shard_rows`, a batch `batch_tokens` with padding.
+    Raises InputError for unusable input, another signal in the folder, and a value that float16 cannot hold; TrainingFailed where
+    memory or the disk does not suffice.
+    """
+    start = time.perf_counter()
+    tell = progress or (lambda _: None)
+    source = SignalSource(teacher, data, options, dtype)
+    request = source.request()
+    store = SignalStore(output)
+    begun = store.exists()
+    if begun:
+        _require_same(store, request)
+        store.clean()
+    ranges = store.ranges if begun else _ranges(source, shard_bytes, shard_rows)
+    files = store.damaged_files() if begun else [ROWS]
+    missing = store.damaged_shards() if begun else list(range(len(ranges)))
+    rows = len(source.index.digests)
+    to_run = sum(ranges[number][1] - ranges[number][0] for number in missing)
+    tell({"estimate_bytes": _estimate(source, ranges)})
+    if files or missing:
+        _require_space(output, _estimate(source, ranges, missing, bool(files)))
+        try:
+            model, head = source.load(device)
+            if files:
+                embedding = model.get_input_embeddings().weight.detach()
+                store.begin(request, _first_files(source, head, embedding), ranges)
+            done = rows - to_run
+
+            def add(count: int) -> None:
+                nonlocal done
+                done += count
+                tell({"step": done, "steps": rows})
+
+            for number in missing:
+                store.write_shard(number, source.run(model, head, *ranges[number], batch_tokens, add))
+        except torch.OutOfMemoryError as error:
+            raise TrainingFailed(
+                f"{teacher}: out of memory; hint: batch_tokens below {batch_tokens}, or dtype bfloat16; what is written stays"
+            ) from error
+    return SignalReport(
+        rows=rows,
+        tokens=int(source.index.offsets[-1]),
+        bytes=store.bytes,
+        seconds=time.perf_counter() - start,
+        built_rows=to_run,
+        reused_rows=rows - to_run,
+    )
+
+
+def _ranges(source: SignalSource, shard_bytes: int, shard_rows: int) -> list[tuple[int, int]]:
+    return shard_ranges(source.index.offsets, source.bytes_per_token, shard_bytes, shard_rows)
+
+
+def _first_files(source: SignalSource, head: Head, embedding: Tensor) -> dict[str, dict[str, Tensor]]:
+    """The index of rows and, with hidden states, the head and the input embedding where that is not the head's weight."""
+    files = {ROWS: source.index.tensors()}
+    if source.options.kind == "hidden_states":
+        bias = {} if head.bias is None else {"bias": head.bias.cpu()}
+        tied = embedding.data_ptr() == head.weight.data_ptr() and embedding.shape == head.weight.shape
+        # A signal from before embeddings were kept has neither, so that its embedding is unknown and not taken for the head.
+        beside = {TIED: torch.ones(1, dtype=torch.uint8)} if tied else {"embedding": embedding.cpu()}
+        files[HEAD] = {"weight": head.weight.cpu(), **bias, **beside}
+    return files
+
+
+def _embedding_bytes(source: SignalSource) -> int:
+    """Of the input embedding in head.safetensors; nothing where it is the head's weight, known from the configuration alone."""
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    if source.options.kind == "top_k":
+        return 0
+    with torch.device("meta"):
+        empty = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(source.teacher, local_files_only=True))
+    embedding: Tensor = empty.get_input_embeddings().weight
+    tied = embedding is empty.get_output_embeddings().weight
+    return 0 if tied else embedding.numel() * getattr(torch, source.dtype).itemsize
+
+
+def _estimate(
+    source: SignalSource, ranges: list[tuple[int, int]], missing: list[int] | None = None, with_files: bool = True
+) -> int:
+    """Bytes of these shards (by default of all), and of what stands beside them."""
+    chosen = range(len(ranges)) if missing is None else missing
+    offsets = source.index.offsets
+    tokens = sum(int(offsets[ranges[number][1]] - offsets[ranges[number][0]]) for number in chosen)
+    beside = 0
+    if with_files:
+        beside = source.head_bytes + _embedding_bytes(source) + 40 * len(offsets) + 2048  # a digest and an offset a row
+    return tokens * source.bytes_per_token + 512 * len(chosen) + beside  # a header and a mark a shard
+
+
+def _require_space(output: Path, needed: int) -> None:
+    there = output.absolute()
+    while not there.exists():
+        there = there.parent
+    free = shutil.disk_usage(there).free
+    if free < needed:
+        raise TrainingFailed(
+            f"{output}: the signal needs {needed / 1e9:.2f} GB and the disk has {free / 1e9:.2f} GB left; "
+            "hint: free space, give another folder, or keep less (stored_dtype float16 or bfloat16, top_k)"
+        )
+
+
+def _require_same(store: SignalStore, request: dict[str, Any]) -> None:
+    before = store.request
+    if changed := [key for key in request if before.get(key) != request[key]]:
+        raise InputError(
+            f"{store.folder}: holds a signal with another {', '.join(changed)}; fix: give another folder, or remove it"
+        )

@@ -1,0 +1,239 @@
+"""What a cached signal is computed from: a teacher, the rows that it is asked about, and what of its answer is kept."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+from torch import Tensor
+
+from dskd.data.collator import Collator
+from dskd.data.preparation import preparation_report
+from dskd.errors import InputError, TrainingFailed
+from dskd.modeling.lm_head import Head, final_hidden_states, output_head
+from dskd.modeling.loading import load_model, load_tokenizer, require_model_folder
+from dskd.teachers.cache_store import RowIndex, row_digest
+from dskd.tokenization.vocabulary import Vocabulary
+
+FORMAT = 2
+LOGITS_AT_ONCE = 2**24  # float32 logits that are in memory at a time: 64 MiB
+
+
+class SignalOptions(BaseModel):
+    """What is kept of a teacher. `stored_dtype` is of hidden states; `k` and `temperature` are of top_k alone."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    kind: Literal["hidden_states", "top_k"] = "hidden_states"
+    stored_dtype: Literal["same", "float16", "bfloat16"] = Field(
+        "same", description="same: what the teacher computes in, equal to running it live"
+    )
+    k: int = Field(64, gt=0, description="tokens kept at each position")
+    temperature: float = Field(1.0, gt=0, description="divides the logits before the softmax")
+
+    @model_validator(mode="after")
+    def _one_dtype_for_top_k(self) -> SignalOptions:
+        if self.kind == "top_k" and self.stored_dtype != "same":
+            raise ValueError("stored_dtype: top_k keeps float32 log probabilities; fix: leave stored_dtype out")
+        return self
+
+    def asked(self) -> dict[str, Any]:
+        """The options that matter for this kind."""
+        return self.model_dump(
+            include={"kind", "stored_dtype"} if self.kind == "hidden_states" else {"kind", "k", "temperature"}
+        )
+
+
+def rows_of(dataset: Any, side: str) -> Iterator[tuple[np.ndarray, int]]:
+    """(ids, prompt length) of each row of a prepared dataset."""
+    names = f"{side}_ids", f"{side}_prompt_length"
+    for part in dataset.select_columns(list(names)).with_format("numpy").iter(batch_size=1000):
+        yield from zip(part[names[0]], part[names[1]].tolist(), strict=True)
+
+
+class SignalSource:
+    """A teacher's folder, data prepared for it alone, and what is to be kept. The weights are not loaded until `load`.
+
+    index: the distinct rows; head_shape: (rows, hidden) of the teacher's head. Raises InputError for data of another tokenizer,
+    examples beyond the teacher's positions, and more top-k tokens than there are tokens.
+    """
+
+    def __init__(self, teacher: Path, data: Path, options: SignalOptions, dtype: str) -> None:
+        import datasets
+
+        self.teacher, self.options, self.dtype = teacher, options, dtype
+        report = preparation_report(data)
+        whole = Vocabulary.from_tokenizer(load_tokenizer(teacher))
+        if report["student_vocabulary"] != whole.fingerprint:
+            raise InputError(
+                f"{data}: prepared for another tokenizer; fix: prepare it with student {teacher}, no teacher"
+            )
+        empty = _without_weights(teacher)
+        positions = getattr(empty.config.get_text_config(), "max_position_embeddings", None)
+        if positions is not None and report["longest_student"] > positions:
+            raise InputError(
+                f"{teacher}: the model has {positions} positions, but the data examples of {report['longest_student']} tokens; "
+                f"fix: prepare it with max_length {positions}"
+            )
+        self.head_shape: tuple[int, int] = tuple(empty.get_output_embeddings().weight.shape)
+        head = output_head(empty, whole.within(self.head_shape[0], str(teacher)).size)
+        self._has_bias = head.bias is not None
+        self.head_numbers = {"scale": head.scale, "softcap": head.softcap, "size": head.size}
+        self.vocabulary = whole.fingerprint
+        if options.kind == "top_k" and options.k > head.size:
+            raise InputError(f"k: {options.k}, but {teacher} has {head.size} tokens; fix: a smaller k")
+        self._dataset = datasets.load_from_disk(str(data))
+        self.index, self._numbers, self._lengths = _distinct(self._dataset)
+
+    def request(self) -> dict[str, Any]:
+        """What makes this signal this one and no other, by content. Reads the teacher's files."""
+        return {
+            "format": FORMAT,
+            "teacher": _content_of(self.teacher),
+            "vocabulary": self.vocabulary,
+            "data": self.index.content,
+            "dtype": self.dtype,
+            "options": self.options.asked(),
+            "head": self.head_numbers,
+        }
+
+    @property
+    def stored_dtype(self) -> torch.dtype:
+        """The dtype of stored hidden states."""
+        return getattr(torch, self.dtype if self.options.stored_dtype == "same" else self.options.stored_dtype)
+
+    @property
+    def bytes_per_token(self) -> int:
+        if self.options.kind == "top_k":
+            return self.options.k * (4 + 4)  # an id and a log probability
+        return self.head_shape[1] * self.stored_dtype.itemsize + 4  # a hidden state and a prediction
+
+    @property
+    def head_bytes(self) -> int:
+        """Of head.safetensors; top-k tokens need no head."""
+        rows, hidden = self.head_shape
+        one = getattr(torch, self.dtype).itemsize
+        return 0 if self.options.kind == "top_k" else rows * (hidden + self._has_bias) * one
+
+    def load(self, device: Any) -> tuple[Any, Head]:
+        """(frozen teacher, its head) on the device."""
+        model = load_model(self.teacher, self.dtype).to(device).requires_grad_(False).eval()
+        return model, output_head(model, int(self.head_numbers["size"])).detach()
+
+    @torch.no_grad()
+    def run(
+        self, model: Any, head: Head, first: int, last: int, batch_tokens: int, done: Callable[[int], None]
+    ) -> dict[str, Tensor]:
+        """The tensors of a shard, rows `first` to before `last` one after the other. `done` gets the rows of each batch.
+
+        Rows of about one length run together, the longest first, in batches of at most `batch_tokens` padded tokens.
+        """
+        offsets = self.index.offsets
+        kept: dict[str, Tensor] = {}
+        for rows in _batches(first, last, self._lengths, batch_tokens):
+            examples = [self._dataset[self._numbers[row]] for row in rows]
+            names = "student_ids", "student_prompt_length"
+            batch = Collator()([{name: example[name] for name in names} for example in examples])
+            batch = {name: value.to(head.weight.device) for name, value in batch.items()}
+            hidden = final_hidden_states(
+                model, batch["student_input_ids"], batch["student_attention_mask"], batch["student_position_ids"]
+            )
+            said = self._to_keep(head, hidden.flatten(0, 1)[batch["student_labelled"]])
+            sizes = [int(offsets[row + 1] - offsets[row]) for row in rows]
+            for name, value in said.items():
+                if name not in kept:
+                    shape = (int(offsets[last] - offsets[first]), *value.shape[1:])
+                    kept[name] = torch.empty(shape, dtype=value.dtype)
+                for row, part in zip(rows, value.cpu().split(sizes), strict=True):
+                    kept[name][offsets[row] - offsets[first] : offsets[row + 1] - offsets[first]] = part
+            done(len(rows))
+        return kept
+
+    def _to_keep(self, head: Head, hidden: Tensor) -> dict[str, Tensor]:
+        """hidden [tokens, hidden] -> the stored tensors of these tokens. Logits are made of a few tokens at a time."""
+        if not bool(hidden.isfinite().all()):
+            raise TrainingFailed(
+                f"{self.teacher}: gives hidden states that are not finite in {self.dtype}; hint: use another dtype"
+            )
+        parts = hidden.split(max(1, LOGITS_AT_ONCE // len(head.weight)))
+        if self.options.kind == "top_k":
+            best = [self._top_k(head.logits(part)) for part in parts]
+            return {
+                "ids": torch.cat([ids for ids, _ in best]),
+                "log_probabilities": torch.cat([values for _, values in best]),
+            }
+        stored = hidden.to(self.stored_dtype)
+        if not bool(stored.isfinite().all()):
+            raise InputError(
+                f"stored_dtype: {self.teacher} gives hidden states up to {float(hidden.abs().max()):.3g}, beyond float16; "
+                "fix: stored_dtype bfloat16"
+            )
+        predictions = torch.cat([head.logits(part).argmax(-1) for part in parts])
+        return {"hidden": stored, "predictions": predictions.int()}
+
+    def _top_k(self, logits: Tensor) -> tuple[Tensor, Tensor]:
+        """logits [tokens, size] -> (ids, log probabilities), each [tokens, k], the most probable first."""
+        log_p = (logits.float() / self.options.temperature).log_softmax(-1)
+        values, ids = log_p.topk(self.options.k, dim=-1)
+        return ids.int(), values
+
+
+def _without_weights(teacher: Path) -> Any:
+    """The teacher as transformers builds it, its tensors without memory: shapes and configuration alone."""
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    require_model_folder(teacher)
+    try:
+        config = AutoConfig.from_pretrained(teacher, local_files_only=True)
+        with torch.device("meta"):
+            return AutoModelForCausalLM.from_config(config)
+    except (OSError, ValueError, KeyError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise InputError(f"{teacher}: no causal model ({reason}); fix: give a causal language model") from error
+
+
+def _distinct(dataset: Any) -> tuple[RowIndex, list[int], np.ndarray]:
+    """(index of the distinct rows, the dataset row of each, their lengths in tokens), in order of first appearance."""
+    seen: set[bytes] = set()
+    digests, numbers, lengths, labelled = [], [], [], []
+    for number, (ids, prompt_length) in enumerate(rows_of(dataset, "student")):
+        digest = row_digest(ids, prompt_length)
+        if digest not in seen:
+            seen.add(digest)
+            digests.append(digest)
+            numbers.append(number)
+            lengths.append(len(ids))
+            labelled.append(len(ids) - prompt_length)
+    offsets = np.concatenate(([0], np.cumsum(labelled))).astype(np.int64)
+    return RowIndex(digests, offsets), numbers, np.array(lengths)
+
+
+def _batches(first: int, last: int, lengths: np.ndarray, batch_tokens: int) -> Iterator[list[int]]:
+    batch: list[int] = []
+    for row in sorted(range(first, last), key=lambda row: -lengths[row]):
+        if batch and lengths[batch[0]] * (len(batch) + 1) > batch_tokens:
+            yield batch
+            batch = []
+        batch.append(row)
+    if batch:
+        yield batch
+
+
+def _content_of(folder: Path) -> str:
+    """sha256 of a model folder's configuration and weights, under whatever name the folder stands."""
+    digest = hashlib.sha256()
+    files = [
+        folder / "config.json",
+        folder / "adapter_config.json",
+        *folder.glob("*.safetensors"),
+        *folder.glob("*.bin"),
+    ]
+    for file in sorted(file for file in files if file.is_file()):
+        with file.open("rb") as stream:
+            digest.update(f"{file.name}\n{hashlib.file_digest(stream, 'sha256').hexdigest()}\n".encode())
+    return digest.hexdigest()

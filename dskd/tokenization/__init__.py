@@ -1,0 +1,1 @@
+"""Tokenizers: vocabularies as bytes, exact token alignment, prompt templates."""

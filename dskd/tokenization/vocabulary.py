@@ -1,0 +1,239 @@
+"""Tokens as bytes, and what two vocabularies share.
+
+Two tokenizers spell the same text differently ("Ċ", "<0x0A>" and "\\n" are one byte), so nothing here compares spellings: a token
+is the bytes that it stands for. How a tokenizer spells bytes is read from its decoder, never guessed from its class or its name.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from dskd.errors import InputError
+
+_BYTE_PIECE = re.compile(r"<0x([0-9A-Fa-f]{2})>\Z")
+_SPACE_MARKER = "▁"
+
+
+def _byte_alphabet() -> dict[str, int]:
+    """The printable stand-in of each byte in byte-level BPE (GPT-2): printable Latin-1 for itself, the rest from U+0100 on."""
+    printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
+    others = [byte for byte in range(256) if byte not in set(printable)]
+    return {chr(byte): byte for byte in printable} | {chr(0x100 + k): byte for k, byte in enumerate(others)}
+
+
+_BYTE_OF = _byte_alphabet()
+
+
+def _decoder_steps(tokenizer: Any) -> list[dict[str, Any]]:
+    decoder = tokenizer.backend_tokenizer.decoder
+    if decoder is None:
+        return []
+    state = json.loads(decoder.__getstate__())
+    return state["decoders"] if state["type"] == "Sequence" else [state]
+
+
+def _name(tokenizer: Any) -> str:
+    return getattr(tokenizer, "name_or_path", "") or type(tokenizer).__name__
+
+
+def require_offsets(tokenizer: Any) -> None:
+    """Raise InputError for a tokenizer that cannot say which characters a token covers."""
+    if not getattr(tokenizer, "is_fast", False):
+        raise InputError(
+            f"{_name(tokenizer)}: this tokenizer gives no offsets, which exact token alignment needs; "
+            "fix: save it as a fast tokenizer (a folder with tokenizer.json)"
+        )
+
+
+@dataclass(frozen=True)
+class Vocabulary:
+    """The tokens of one tokenizer as bytes.
+
+    tokens[id] is the bytes of a token, or None where an id stands for no text of its own (gaps, special tokens). `size` is the
+    number of real ids; a model's head may have more rows (padding), which never count.
+    """
+
+    tokens: tuple[bytes | None, ...]
+    special_ids: frozenset[int]
+    literal: dict[int, bytes]  # special tokens as they are written in a text
+    byte_pieces: frozenset[int]  # ids that SentencePiece keeps for single bytes it has no piece for
+    roles: dict[str, int] = field(default_factory=dict)  # "eos", "bos" -> id
+    added_ids: frozenset[int] = frozenset()  # put on top of the trained vocabulary, special or not
+    # For the published code's way alone, which compares spellings (dskd/upstream/string_alignment.py).
+    spellings: dict[str, int] = field(default_factory=dict, repr=False, compare=False)
+    unknown_id: int | None = field(default=None, compare=False)
+
+    @property
+    def size(self) -> int:
+        return len(self.tokens)
+
+    @cached_property
+    def written(self) -> tuple[bytes, ...]:
+        """The bytes that each id adds to a text, special tokens as they are written; empty for gaps."""
+        return tuple(token if token is not None else self.literal.get(k, b"") for k, token in enumerate(self.tokens))
+
+    @cached_property
+    def id_of(self) -> dict[bytes, int]:
+        """Bytes to the one id that stands for them: a piece before a byte piece, then the lowest id. No special tokens."""
+        ids: dict[bytes, int] = {}
+        for k in sorted(range(self.size), key=lambda k: (k in self.byte_pieces, k)):
+            token = self.tokens[k]
+            if token:
+                ids.setdefault(token, k)
+        return ids
+
+    @classmethod
+    def from_tokenizer(cls, tokenizer: Any) -> Vocabulary:
+        """Read a fast Hugging Face tokenizer.
+
+        Byte-level BPE (a ByteLevel decoder) and SentencePiece style (a ▁ that becomes a space, byte pieces where the decoder has
+        ByteFallback) are known. Raises InputError for a tokenizer without offsets and for other spellings (WordPiece).
+        """
+        require_offsets(tokenizer)
+        steps = _decoder_steps(tokenizer)
+        kinds = {step["type"] for step in steps}
+        byte_level = "ByteLevel" in kinds
+        marked = "Metaspace" in kinds or any(
+            step["type"] == "Replace" and step.get("pattern", {}).get("String") == _SPACE_MARKER for step in steps
+        )
+        if not byte_level and not marked:
+            raise InputError(
+                f"{_name(tokenizer)}: a decoder of {sorted(kinds) or 'no steps'} is neither byte-level nor SentencePiece style, "
+                "so its tokens cannot be read as bytes; fix: use a byte-level BPE or SentencePiece tokenizer"
+            )
+        fallback = "ByteFallback" in kinds
+        added = tokenizer.added_tokens_decoder
+        special = {k for k, token in added.items() if token.special} | set(tokenizer.all_special_ids)
+        vocabulary = tokenizer.get_vocab()
+        tokens: list[bytes | None] = [None] * (max(vocabulary.values()) + 1)
+        byte_pieces = set()
+        for spelling, k in vocabulary.items():
+            if k in special:
+                continue
+            if k in added:
+                tokens[k] = spelling.encode()
+            elif byte_level:
+                if all(character in _BYTE_OF for character in spelling):
+                    tokens[k] = bytes(_BYTE_OF[character] for character in spelling)
+                else:
+                    tokens[k] = spelling.encode()
+            elif fallback and (piece := _BYTE_PIECE.match(spelling)):
+                tokens[k] = bytes([int(piece[1], 16)])
+                byte_pieces.add(k)
+            else:
+                tokens[k] = spelling.replace(_SPACE_MARKER, " ").encode()
+        roles = {
+            role: k for role, k in (("eos", tokenizer.eos_token_id), ("bos", tokenizer.bos_token_id)) if k is not None
+        }
+        literal = {k: spelling.encode() for spelling, k in vocabulary.items() if k in special}
+        return cls(
+            tuple(tokens),
+            frozenset(special),
+            literal,
+            frozenset(byte_pieces),
+            roles,
+            frozenset(added),
+            vocabulary,
+            tokenizer.unk_token_id,
+        )
+
+    def within(self, rows: int, name: str) -> Vocabulary:
+        """The tokens that a head of `rows` rows has; `name` is the model's.
+
+        Some published folders have added tokens beyond the head (Gemma 3's image token): no text-only model can predict them.
+        Raises InputError where a token of the trained vocabulary has no row.
+        """
+        if self.size <= rows:
+            return self
+        if missing := [k for k in range(rows, self.size) if self.tokens[k] is not None and k not in self.added_ids]:
+            raise InputError(
+                f"{name}: the head has {rows} rows but the tokenizer {self.size} tokens, {len(missing)} of them no added ones; "
+                "fix: use the tokenizer that belongs to the model, or resize its embeddings"
+            )
+        return replace(
+            self,
+            tokens=self.tokens[:rows],
+            literal={k: spelling for k, spelling in self.literal.items() if k < rows},
+            special_ids=frozenset(k for k in self.special_ids if k < rows),
+            added_ids=frozenset(k for k in self.added_ids if k < rows),
+            roles={role: k for role, k in self.roles.items() if k < rows},
+        )
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """sha256 of the tokens and roles, so that data can name the vocabulary that it was prepared with."""
+        digest = hashlib.sha256()
+        for token in self.written:
+            digest.update(len(token).to_bytes(4, "little") + token)
+        digest.update(json.dumps([sorted(self.special_ids), sorted(self.roles.items())]).encode())
+        return digest.hexdigest()
+
+    def same_as(self, other: Vocabulary) -> bool:
+        """Whether the two vocabularies give every id the same meaning, so that logits can be compared id by id."""
+        return self.tokens == other.tokens and self.literal == other.literal and self.roles == other.roles
+
+
+@dataclass(frozen=True)
+class SharedVocabulary:
+    """What a teacher and a student have in common.
+
+    teacher_ids, student_ids: int64 [shared], one exact pair for each byte string that both have, and for the end of sequence.
+    student_id_of: int64 [teacher size], the student's id for what a teacher id stands for, -1 where it has none.
+    teacher_tokens, student_tokens: the bytes of each id, as in `Vocabulary.tokens`; None where they are not known.
+    teacher, student: the vocabularies themselves, for what is compared by spelling.
+    """
+
+    teacher_ids: np.ndarray
+    student_ids: np.ndarray
+    student_id_of: np.ndarray
+    same: bool
+    teacher_tokens: tuple[bytes | None, ...] | None = None
+    student_tokens: tuple[bytes | None, ...] | None = None
+    teacher: Vocabulary | None = None
+    student: Vocabulary | None = None
+
+    def __len__(self) -> int:
+        return len(self.teacher_ids)
+
+
+def share_vocabulary(teacher: Vocabulary, student: Vocabulary) -> SharedVocabulary:
+    """Pair the tokens of two vocabularies by their bytes (docs/method.md; arXiv 2504.11426).
+
+    Special tokens are paired by their role and never by their spelling. The end of sequence comes last, so that a token with two
+    roles (GPT-2's begin and end) ends as the end.
+    """
+    if teacher.same_as(student):
+        ids = np.array(
+            [k for k in range(teacher.size) if teacher.tokens[k] is not None or k in teacher.special_ids],
+            dtype=np.int64,
+        )
+        student_id_of = np.full(teacher.size, -1, dtype=np.int64)
+        student_id_of[ids] = ids
+        return SharedVocabulary(ids, ids, student_id_of, True, teacher.tokens, student.tokens, teacher, student)
+    pairs = {teacher.id_of[token]: k for token, k in student.id_of.items() if token in teacher.id_of}
+    student_id_of = np.full(teacher.size, -1, dtype=np.int64)
+    for k, token in enumerate(teacher.tokens):
+        if token and token in student.id_of:
+            student_id_of[k] = student.id_of[token]
+    for role in ("bos", "eos"):
+        if role in teacher.roles and role in student.roles:
+            pairs[teacher.roles[role]] = student.roles[role]
+            student_id_of[teacher.roles[role]] = student.roles[role]
+    # A student token that serves as both begin and end would stand twice on the student's side: the end keeps it.
+    if "eos" in teacher.roles and teacher.roles.get("bos", teacher.roles["eos"]) != teacher.roles["eos"]:
+        begin = teacher.roles["bos"]
+        if pairs.get(begin) == pairs.get(teacher.roles["eos"]):
+            pairs.pop(begin, None)
+            student_id_of[begin] = -1
+    teacher_ids = np.array(sorted(pairs), dtype=np.int64)
+    student_ids = np.array([pairs[k] for k in teacher_ids.tolist()], dtype=np.int64)
+    return SharedVocabulary(
+        teacher_ids, student_ids, student_id_of, False, teacher.tokens, student.tokens, teacher, student
+    )

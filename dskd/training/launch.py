@@ -1,0 +1,154 @@
+"""Starts the processes that train one student together, and hands on what they say.
+
+docs/processes.md tells what each configuration that ships is for, and how several machines are started.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from dskd.errors import InputError, TrainingFailed
+from dskd.training.checkpoints import REPORT, RunFolder
+from dskd.training.worker import ERROR, PROGRESS
+
+if TYPE_CHECKING:
+    from dskd.training.run import TrainingReport
+
+CONFIGURATIONS = Path(__file__).parents[1] / "accelerate_configs"
+_SECONDS_TO_END = 15  # torchrun ends its workers when it is asked to end
+
+
+def launch_training(
+    request: Mapping[str, Any],
+    *,
+    processes: int | None = None,
+    accelerate_config: str | None = None,
+    on_progress: Callable[[dict[str, Any]], None] | None = None,
+    on_line: Callable[[str], None] | None = None,
+) -> TrainingReport:
+    """Run `dskd.training.run.train` in several processes of this machine and return its report.
+
+    `request`: train's arguments as JSON values. `accelerate_config`: a name that ships (`configurations()`) or a file; without it,
+    `processes` are started by torchrun, which makes them DDP. `on_line` gets every other line that they print.
+    Raises InputError and TrainingFailed as train would.
+    """
+    from dskd.training.run import TrainingReport
+
+    with tempfile.TemporaryDirectory() as scratch:
+        path = Path(scratch) / "request.json"
+        path.write_text(json.dumps(dict(request)), encoding="utf-8")
+        command = [*_launcher(processes, accelerate_config), "-m", "dskd.training.worker", str(path)]
+        errors, code = _run(command, on_progress, on_line)
+    if code != 0:
+        _raise(errors, code)
+    report = RunFolder(Path(request["output"])).model / REPORT
+    return TrainingReport.model_validate_json(report.read_text(encoding="utf-8"))
+
+
+def configurations() -> list[str]:
+    """The names of the accelerate configurations that ship."""
+    return sorted(path.stem for path in CONFIGURATIONS.glob("*.yaml"))
+
+
+def configuration_file(name: str) -> Path:
+    """The file of a configuration: one that ships, by its name, or a path. Raises InputError where there is none."""
+    shipped = CONFIGURATIONS / f"{name}.yaml"
+    if name in configurations():
+        return shipped
+    if Path(name).is_file():
+        return Path(name)
+    raise InputError(
+        f"{name}: no such accelerate configuration; fix: give a file, or one of {', '.join(configurations())}"
+    )
+
+
+def _launcher(processes: int | None, accelerate_config: str | None) -> list[str]:
+    if accelerate_config is None:
+        count = processes or 1
+        _require_devices(count, "processes")
+        return [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(count)]
+    path = configuration_file(accelerate_config)
+    config = _read(path)
+    if config.num_machines > 1:
+        raise InputError(
+            f"{accelerate_config}: is for {config.num_machines} machines, of which only this one could be started; "
+            "fix: start dskd.training.worker on each, as docs/processes.md says"
+        )
+    if not config.use_cpu:
+        _require_devices(processes or config.num_processes, accelerate_config, gpu=True)
+    number = [] if processes is None else ["--num_processes", str(processes)]
+    return [sys.executable, "-m", "accelerate.commands.launch", "--config_file", str(path), *number]
+
+
+def _read(path: Path) -> Any:
+    import yaml
+    from accelerate.commands.config.config_args import load_config_from_file
+
+    try:
+        return load_config_from_file(str(path))
+    except (ValueError, TypeError, AttributeError, yaml.YAMLError) as error:
+        reason = " ".join(str(error).split())
+        raise InputError(f"{path}: not an accelerate configuration ({reason}); fix: see docs/processes.md") from error
+
+
+def _require_devices(count: int, what: str, *, gpu: bool = False) -> None:
+    import torch
+
+    if not torch.accelerator.is_available():
+        if gpu:
+            raise InputError(
+                f"{what}: needs {count} GPUs, but there is none here; fix: give processes without a configuration"
+            )
+        return
+    found = torch.accelerator.device_count()
+    if count > found:
+        raise InputError(
+            f"{what}: {count} processes need {count} GPUs, but {found} are here; fix: give processes {found}"
+        )
+
+
+def _run(
+    command: list[str],
+    on_progress: Callable[[dict[str, Any]], None] | None,
+    on_line: Callable[[str], None] | None,
+) -> tuple[list[dict[str, str]], int]:
+    """(what the workers' error lines hold, exit code); leaves no process behind, whatever happens here."""
+    errors: list[dict[str, str]] = []
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace")
+    assert process.stdout is not None
+    try:
+        for line in process.stdout:
+            line = line.rstrip("\n")
+            if line.startswith(PROGRESS):
+                if on_progress is not None:
+                    on_progress(json.loads(line.removeprefix(PROGRESS)))
+            elif line.startswith(ERROR):
+                errors.append(json.loads(line.removeprefix(ERROR)))
+            elif on_line is not None:
+                on_line(line)
+        return errors, process.wait()
+    finally:
+        process.stdout.close()
+        if process.poll() is None:
+            process.terminate()
+            try:
+                process.wait(_SECONDS_TO_END)
+            except subprocess.TimeoutExpired:
+                process.kill()  # its workers see that it is gone
+                process.wait()
+
+
+def _raise(errors: list[dict[str, str]], code: int) -> None:
+    """When one process fails, the others fail because it is gone: what train itself says comes first."""
+    for kind, error in (("input", InputError), ("training", TrainingFailed)):
+        for found in errors:
+            if found["kind"] == kind:
+                raise error(found["message"])
+    reason = errors[0]["message"] if errors else f"the processes ended with exit code {code}"
+    raise TrainingFailed(f"{reason}; hint: the lines that they printed say more")

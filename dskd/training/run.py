@@ -1,0 +1,453 @@
+"""One training run from folders to a folder: what the harness calls, and what a program of one's own may call."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager, nullcontext
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from dskd.errors import InputError, TrainingFailed, is_disk_full, is_out_of_memory
+from dskd.modeling.lora import LoraOptions
+from dskd.rollouts.replay_buffer import Replay, ReplayReport, held_out
+from dskd.rollouts.rollouts import (
+    PROGRESS,
+    REASONS,
+    REPLAY_PROGRESS,
+    RolloutOptions,
+    RolloutReport,
+    Rollouts,
+    check_rollouts,
+)
+from dskd.training.checkpoints import RunFolder
+
+if TYPE_CHECKING:
+    from dskd.training.trainer import DistillationTrainer, Distiller
+
+Progress = Callable[[dict[str, Any]], None]
+
+# Options that do not change what comes out of a training.
+_NOT_RESULT: Any = {
+    **dict.fromkeys(("checkpoint_steps", "logging_steps", "chunk_tokens", "trackers"), True),
+    "rollouts": {"gpu_memory_utilization"},
+}
+
+
+class TrainingOptions(BaseModel):
+    """How a student is trained. Exactly one of `steps` and `epochs` is given; lengths are in tokens.
+
+    A step is one optimizer step over batch_size × gradient_accumulation_steps examples a process.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    steps: int | None = Field(None, gt=0)
+    epochs: float | None = Field(None, gt=0)
+    batch_size: int = Field(16, gt=0, description="examples a micro-batch of one process")
+    batch_tokens: int | None = Field(
+        None, gt=0, description="instead of batch_size: as many examples as fit into so many tokens of either model"
+    )
+    batching: Literal["random", "length_grouped"] = Field(
+        "random", description="length_grouped: examples of like length together, for less padding"
+    )
+    packing: bool = Field(False, description="several examples in a row, attention kept within each")
+    gradient_accumulation_steps: int = Field(1, gt=0)
+    learning_rate: float = Field(5e-4, gt=0)
+    projector_learning_rate: float = Field(1e-3, gt=0)
+    schedule: Literal["cosine", "linear", "constant"] = "cosine"
+    warmup_steps: int = Field(0, ge=0)
+    weight_decay: float = Field(0.01, ge=0)
+    max_gradient_norm: float = Field(1.0, ge=0, description="0 does not clip")
+    max_length: int = Field(
+        512, gt=1, description="of the data, when it is prepared; longer examples are left out and counted, never cut"
+    )
+    dtype: Literal["float32", "bfloat16"] = Field(
+        "float32", description="bfloat16: the teacher's weights and the products; the student's weights stay float32"
+    )
+    gradient_checkpointing: bool = False
+    fused_loss: bool = Field(True, description="the loss in chunks of tokens; the same objective in far less memory")
+    chunk_tokens: int | None = Field(
+        None, gt=0, description="tokens a chunk of the fused loss; by default by vocabulary"
+    )
+    lora: LoraOptions | None = Field(None, description="train a low-rank adapter instead of all weights")
+    rollouts: RolloutOptions | None = Field(
+        None, description="examples whose response the student writes itself; by default all text is the data's"
+    )
+    torch_compile: bool = Field(False, description="compile the student's layers; pays off in long runs on a GPU")
+    checkpoint_steps: int = Field(200, gt=0)
+    logging_steps: int = Field(10, gt=0)
+    trackers: tuple[Literal["tensorboard", "wandb", "mlflow", "trackio"], ...] = Field(
+        (), description="where logged steps go besides the model's training_log.jsonl; each needs its package"
+    )
+
+    @model_validator(mode="after")
+    def _one_length(self) -> TrainingOptions:
+        if (self.steps is None) == (self.epochs is None):
+            raise ValueError("give either steps or epochs")
+        if self.batch_tokens is not None and "batch_size" in self.model_fields_set and self.batch_size != 16:
+            raise ValueError("give either batch_size or batch_tokens")
+        return self
+
+
+class TrainingReport(BaseModel):
+    """What a run cost and how it ended. Seconds are of the first process; a resumed run counts what came after it was resumed."""
+
+    steps: int
+    train_seconds: float
+    teacher_seconds: float = Field(description="in the teacher's layers; its head's products belong to the loss")
+    tokens: int = Field(description="student tokens trained on by all processes, prompts included, padding not")
+    tokens_per_second: float = Field(description="`tokens` by `train_seconds`")
+    padding_share: float | None = Field(description="of the places in the student's batches that hold no token")
+    teacher_examples: int = Field(description="that the teacher itself was run on, in all processes")
+    peak_device_memory: int | None = Field(description="bytes of a GPU, the largest of all processes; null without one")
+    losses: dict[str, float | None] = Field(
+        description="mean of each term over the last logged steps, and how often the models predict their labels"
+    )
+    gradient_norm: float | None = Field(None, description="of the last logged step, before it is clipped")
+    resumed_from_step: int
+    rollouts: RolloutReport | None = Field(None, description="the student's own text; null where it wrote none")
+
+
+def train(
+    *,
+    data: Path,
+    student: Path,
+    teacher: Path | None = None,
+    method: str = "sft",
+    method_options: dict[str, Any] | None = None,
+    options: TrainingOptions,
+    seed: int = 0,
+    output: Path,
+    signal: Path | None = None,
+    progress: Progress | None = None,
+) -> TrainingReport:
+    """Train a student on a prepared dataset and write it to output/model.
+
+    `data` is a folder of `prepare_dataset`, made for this student and, where the method needs one, this teacher. A run that was
+    killed goes on from output/checkpoints; one that is done returns its report again. `progress` gets {"step", "steps"} after every
+    step, and the means of the loss and its terms with those that are logged.
+    `signal` is a folder of `dskd.teachers.outputs.build_signal`: what the teacher says, looked up instead of run.
+    Started by torchrun or accelerate, all processes call this with the same arguments and train one student.
+    An output folder belongs to one training: the same method, options, seed and data, on the same models, which are not compared.
+    Raises InputError for unusable input, and for an output folder that holds another training, before anything is written;
+    TrainingFailed for a loss that is not finite, memory or a disk that does not suffice; the last checkpoint stays.
+    """
+    import torch
+    import transformers
+    from accelerate.utils import gather_object
+    from transformers import TrainerState, TrainingArguments, set_seed
+
+    from dskd import methods
+    from dskd.data.batch_sampler import EpochBatches
+    from dskd.data.collator import Collator
+    from dskd.data.preparation import preparation_report
+    from dskd.training.setup import load_run
+    from dskd.training.trainer import DistillationTrainer, save_student
+
+    chosen = methods.get(method)(method_options)
+    if chosen.needs_teacher and teacher is None:
+        raise InputError(f"{method}: this method needs a teacher; fix: give the teacher's model folder")
+    check_rollouts(chosen, options.rollouts, cached=signal is not None and chosen.needs_teacher)
+    folder = RunFolder(output)
+    request = {
+        "method": method,
+        "method_options": chosen.options.model_dump(),
+        "options": options.model_dump(exclude=_NOT_RESULT),
+        "seed": seed,
+        "data": preparation_report(data)["content"],
+        "processes": int(os.environ.get("WORLD_SIZE", "1")),  # each adds its examples to a step
+    }
+    if finished := folder.finished(request):
+        return TrainingReport.model_validate(finished)
+    transformers.utils.logging.disable_progress_bar()
+    set_seed(seed)
+    arguments = TrainingArguments(
+        output_dir=str(folder.checkpoints),
+        max_steps=options.steps or -1,
+        num_train_epochs=options.epochs or 1,
+        per_device_train_batch_size=options.batch_size,
+        gradient_accumulation_steps=options.gradient_accumulation_steps,
+        use_cpu=not torch.accelerator.is_available(),
+        ddp_backend="gloo" if "WORLD_SIZE" in os.environ and not torch.accelerator.is_available() else None,
+        ddp_find_unused_parameters=False,  # every parameter is in the loss, also where its gradient is zero
+        bf16=options.dtype == "bfloat16",
+        gradient_checkpointing=options.gradient_checkpointing,
+        learning_rate=options.learning_rate,
+        lr_scheduler_type=options.schedule,
+        warmup_steps=options.warmup_steps,
+        weight_decay=options.weight_decay,
+        max_grad_norm=options.max_gradient_norm,
+        logging_steps=options.logging_steps,
+        logging_nan_inf_filter=False,  # a loss that is not finite is an error, not a line to smooth over
+        save_steps=options.checkpoint_steps,
+        save_total_limit=2,
+        seed=seed,
+        data_seed=seed,
+        report_to=list(_installed(options.trackers)) or "none",
+        disable_tqdm=True,
+        remove_unused_columns=False,
+        dataloader_pin_memory=False,
+    )
+    device = arguments.device
+    # One process a GPU: DataParallel would split the index tensors of a batch.
+    arguments._n_gpu = min(arguments.n_gpu, 1)
+    with _hints():
+        dataset, tokenizer, distiller, rollouts = load_run(
+            data,
+            student,
+            teacher if chosen.needs_teacher else None,
+            chosen,
+            options,
+            signal=signal if chosen.needs_teacher else None,
+            seed=seed,
+            device=device,
+        )
+    dataset, validation = _held_out(dataset, options, data)
+    distiller.student.config.use_cache = False
+    main = arguments.process_index == 0
+    if main:
+        folder.begin(request)
+    lengths = _lengths(dataset, options, chosen.keeps_data)
+    trainer = DistillationTrainer(
+        model=distiller,
+        args=arguments,
+        train_dataset=dataset,
+        data_collator=Collator(packing=options.packing),
+        processing_class=tokenizer,
+        projector_learning_rate=options.projector_learning_rate,
+        rollouts=rollouts,
+        validation=validation,
+        batches=EpochBatches(
+            lengths,
+            seed=seed,
+            batch_size=None if options.batch_tokens else options.batch_size,
+            batch_tokens=options.batch_tokens,
+            grouping=options.batching,
+            rank=arguments.process_index,
+            world=arguments.world_size,
+            padded=not options.packing,
+        ),
+    )
+    _check_processes(trainer, options)
+    trainer.remove_callback(transformers.PrinterCallback)
+    trainer.add_callback(_log_before_saving())
+    if progress is not None and main:
+        trainer.add_callback(_progress_callback(progress))
+    with arguments.main_process_first(local=False):  # the first removes what is torn
+        checkpoint = folder.last_good_checkpoint(arguments.world_size)
+    state = TrainerState.load_from_json(str(checkpoint / "trainer_state.json")) if checkpoint else TrainerState()
+    resumed = state.global_step
+    if rollouts is not None:
+        rollouts.path = folder.rollouts(arguments.process_index, resumed)
+        rollouts.sampler.precision = trainer.accelerator.autocast
+        rollouts.gather = gather_object
+    start = time.perf_counter()
+    with _hints(), nullcontext() if rollouts is None else closing(rollouts.sampler):
+        if checkpoint and state.global_step >= state.max_steps:
+            # Killed after the last step; another call would train one more.
+            trainer._load_from_checkpoint(str(checkpoint))
+            trainer.state = state
+        else:
+            trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    distiller.student.config.use_cache = True
+    seconds = time.perf_counter() - start
+    tokens, places, taught, device_memory = _over_processes(trainer, distiller)
+    written = None if rollouts is None else _rollout_report(trainer, rollouts)
+    report = TrainingReport(
+        steps=trainer.state.global_step,
+        train_seconds=seconds,
+        teacher_seconds=distiller.signal.seconds if distiller.signal else 0.0,
+        teacher_examples=taught,
+        tokens=tokens,
+        tokens_per_second=tokens / seconds,
+        padding_share=1 - tokens / places if places else None,
+        peak_device_memory=device_memory,
+        losses=_last_losses(trainer),
+        gradient_norm=next((e["grad_norm"] for e in reversed(trainer.state.log_history) if "grad_norm" in e), None),
+        resumed_from_step=resumed,
+        rollouts=written,
+    )
+    whole = trainer.whole_state()
+    if main:
+        with _hints():
+            folder.finish(
+                lambda model: save_student(distiller, tokenizer, model, state=whole, merge=True),
+                report.model_dump(),
+                [entry for entry in trainer.state.log_history if "loss" in entry],
+            )
+    trainer.accelerator.wait_for_everyone()
+    return report
+
+
+def _over_processes(trainer: DistillationTrainer, distiller: Distiller) -> tuple[int, int, int, int | None]:
+    """(tokens, places, examples that the teacher ran on) of all processes, and the largest peak of a GPU's memory."""
+    import torch
+
+    held = torch.cuda.max_memory_allocated() if torch.cuda.is_available() else 0
+    own = [trainer.tokens_seen, trainer.places_seen, distiller.signal.examples if distiller.signal else 0, held]
+    every = trainer.accelerator.gather(torch.tensor([own], device=trainer.args.device)).cpu()
+    tokens, places, taught = every[:, :3].sum(0).tolist()
+    return tokens, places, taught, int(every[:, 3].max()) or None
+
+
+def _rollout_report(trainer: DistillationTrainer, rollouts: Rollouts) -> RolloutReport:
+    """What was sampled by all processes."""
+    import torch
+
+    names = ("samples", "tokens", "ended", "written", "replayed", "data", *REASONS)
+    own = torch.tensor([[rollouts.counts[name] for name in names]], device=trainer.args.device)
+    total = dict(zip(names, trainer.accelerator.gather(own).sum(0).tolist(), strict=True))
+    samples = total["samples"]
+    return RolloutReport(
+        samples=samples,
+        mean_length=total["tokens"] / samples if samples else None,
+        ended_share=total["ended"] / samples if samples else None,
+        left_out={name: total[name] for name in REASONS if total[name]},
+        seconds=rollouts.seconds,
+        replay=None if rollouts.replay is None else _replay_report(rollouts.replay, total),
+    )
+
+
+def _replay_report(replay: Replay, total: dict[str, int]) -> ReplayReport:
+    of_student = total["written"] + total["replayed"]
+    return ReplayReport(
+        written=total["written"],
+        replayed=total["replayed"],
+        replayed_share=total["replayed"] / of_student if of_student else None,
+        data=total["data"],
+        threshold=replay.threshold if replay.adaptive else None,
+        validation_losses=replay.validation_losses,
+    )
+
+
+def _held_out(dataset: Any, options: TrainingOptions, data: Path) -> tuple[Any, Any]:
+    """(examples to train on, examples to validate on or None) where the schedule of the student's text follows a loss."""
+    replay = options.rollouts.replay if options.rollouts is not None else None
+    if replay is None or replay.schedule != "adaptive":
+        return dataset, None
+    if len(dataset) < 2:
+        raise InputError(f"{data}: a single example, none of which can be held out; fix: remove rollouts.replay")
+    kept = held_out(len(dataset), replay.validation_share)
+    rest = sorted(set(range(len(dataset))) - set(kept))
+    return dataset.select(rest), dataset.select(kept)
+
+
+def _check_processes(trainer: DistillationTrainer, options: TrainingOptions) -> None:
+    """InputError for a way of using several processes in which the loss would not find what it needs."""
+    plugin = trainer.accelerator.state.deepspeed_plugin
+    if plugin is not None and plugin.zero_stage == 3:
+        raise InputError(
+            "accelerate_config: DeepSpeed ZeRO-3 releases the output head before the loss needs it; "
+            "fix: use fsdp2 (dskd/accelerate_configs/fsdp2-1x8.yaml), which spreads the weights as well, or ZeRO-2"
+        )
+    if options.rollouts is not None and trainer.is_fsdp_enabled:
+        raise InputError(
+            "rollouts: processes that write texts of different lengths cannot share weights spread by FSDP; "
+            "fix: use a ddp configuration"
+        )
+    if trainer.model.method.embeddings and trainer.is_fsdp_enabled:
+        raise InputError(
+            f"{trainer.model.method.name}: reads the student's embedding, of which a process holds a part alone under FSDP; "
+            "fix: use a ddp configuration"
+        )
+    if options.lora is not None and trainer.is_fsdp_enabled:
+        raise InputError("lora: an adapter cannot be merged from weights spread by FSDP; fix: use a ddp configuration")
+
+
+@contextmanager
+def _hints() -> Iterator[None]:
+    """Turn what machines run out of into TrainingFailed with a hint; whatever else goes wrong passes as it is."""
+    try:
+        yield
+    except Exception as error:
+        if is_out_of_memory(error):
+            raise TrainingFailed(_OUT_OF_MEMORY) from error
+        if is_disk_full(error):
+            raise TrainingFailed(_DISK_FULL) from error
+        raise
+
+
+_OUT_OF_MEMORY = (
+    "out of memory; hint: lower batch_size (raise gradient_accumulation_steps by as much) or batch_tokens, "
+    "turn gradient_checkpointing on, or lower chunk_tokens of the fused loss"
+)
+_DISK_FULL = (
+    "the disk is full; hint: free some room or give another output folder, then run again: "
+    "it goes on from the last good checkpoint"
+)
+
+
+def _lengths(dataset: Any, options: TrainingOptions, keeps_data: bool) -> Any:
+    """Tokens of each example, of the longer side [examples]; as many as a sample may have where the student writes, too.
+
+    Twice as many where both are in a batch.
+    """
+    import numpy as np
+    import pyarrow.compute as compute
+
+    columns = dataset.with_format("arrow")[:]
+    sides = [name for name in ("student_ids", "teacher_ids") if name in dataset.column_names]
+    lengths = [compute.list_value_length(columns[name]).to_numpy() for name in sides]
+    if options.rollouts is not None and options.batch_tokens is not None:
+        prompts = columns["student_prompt_length"].to_numpy()
+        if options.rollouts.replay is not None:  # a text of any example may stand in for it
+            prompts = np.full_like(prompts, prompts.max())
+        lengths.append(prompts + options.rollouts.max_new_tokens)
+    return np.max(lengths, axis=0) * (2 if options.rollouts is not None and keeps_data else 1)
+
+
+def _installed(trackers: tuple[str, ...]) -> tuple[str, ...]:
+    """The trackers, all of them there; InputError for one whose package is missing."""
+    from transformers.integrations import get_available_reporting_integrations
+
+    for name in trackers:
+        if name not in get_available_reporting_integrations():
+            raise InputError(f"trackers: {name} is not installed; fix: pip install {name}, or leave it out")
+    return trackers
+
+
+def _last_losses(trainer: DistillationTrainer) -> dict[str, float | None]:
+    skipped = {
+        "epoch",
+        "step",
+        "grad_norm",
+        "learning_rate",
+        "rollouts",
+        "rollout_seconds",
+        *PROGRESS,
+        *REPLAY_PROGRESS,
+    }
+    for entry in reversed(trainer.state.log_history):
+        if "loss" in entry:
+            return {name: value for name, value in entry.items() if name not in skipped}
+    return {}
+
+
+def _log_before_saving() -> Any:
+    """Log whenever a step will be saved and at the last: logging is where a loss that is not finite is found."""
+    from transformers import TrainerCallback
+
+    class LogBeforeSaving(TrainerCallback):
+        def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+            if state.global_step % args.save_steps == 0 or state.global_step >= state.max_steps:
+                control.should_log = True
+
+    return LogBeforeSaving()
+
+
+def _progress_callback(progress: Progress) -> Any:
+    from transformers import TrainerCallback
+
+    class Report(TrainerCallback):
+        def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+            progress({"step": state.global_step, "steps": state.max_steps})
+
+        def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> None:
+            if logs and "loss" in logs:
+                progress({"step": state.global_step, "steps": state.max_steps, **logs})
+
+    return Report()

@@ -1,0 +1,1 @@
+"""What published code does otherwise, for comparisons."""

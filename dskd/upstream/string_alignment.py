@@ -1,0 +1,99 @@
+"""The published alignment of two tokenizations by the spelling of tokens, for comparisons alone (docs/method.md).
+
+It knows two signs for a leading space and drops both, so tokens with and without one count as equal, and it loses the rest of a
+text from the first place on where two tokenizers spell the same bytes differently. dskd/tokenization/alignment.py has neither fault.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from itertools import takewhile
+
+import numpy as np
+
+from dskd.errors import InputError
+from dskd.tokenization.vocabulary import SharedVocabulary
+
+_MARKERS = str.maketrans("", "", "▁Ġ")
+UNKNOWN = -1
+
+
+def align_strings(
+    teacher_tokens: Sequence[str], student_tokens: Sequence[str], *, ends: tuple[str, str] | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """(teacher indices, student indices), both int64 [pairs] and ascending: equal tokens that the same string precedes.
+
+    `ends` are the two end-of-sequence tokens, teacher and student, which are a pair although their spellings differ.
+    """
+    teacher = [token.translate(_MARKERS) for token in teacher_tokens]
+    student = [token.translate(_MARKERS) for token in student_tokens]
+    last = (None, None) if ends is None else tuple(end.translate(_MARKERS) for end in ends)
+    whole = "".join(teacher), "".join(student)
+    # What precedes two tokens is the same string where it is equally long and no longer than this.
+    common = sum(1 for _ in takewhile(lambda characters: characters[0] == characters[1], zip(*whole, strict=False)))
+    pairs: list[tuple[int, int]] = []
+    i = j = teacher_length = student_length = 0
+    while i < len(teacher) and j < len(student):
+        level = teacher_length - student_length
+        if level == 0 and teacher_length <= common and (teacher[i] == student[j] or (teacher[i], student[j]) == last):
+            pairs.append((i, j))
+        # The side that is behind goes on; both where neither is, whether they are a pair or not.
+        if level <= 0:
+            teacher_length += len(teacher[i])
+            i += 1
+        if level >= 0:
+            student_length += len(student[j])
+            j += 1
+    found = np.array(pairs, dtype=np.int64).reshape(-1, 2)
+    return found[:, 0], found[:, 1]
+
+
+def student_ids_of_strings(
+    teacher_ids: Mapping[str, int],
+    student_ids: Mapping[str, int],
+    *,
+    roles: Sequence[tuple[int, int]] = (),
+    unknown: int = UNKNOWN,
+    one_marker: bool = False,
+) -> np.ndarray:
+    """int64 [teacher ids]: the student's id for the spelling of each teacher's id, `unknown` where it has none.
+
+    Both mappings are from spellings to ids. `roles` are pairs of ids (teacher, student) that are equal whatever their spelling,
+    later ones first. DSKDv2 gives the end of sequence as the only role and the student's unknown token as `unknown`, where its
+    tokenizer has one; KDFlow takes the two signs for a space as one (`one_marker`) and drops what is unknown.
+    """
+
+    def spelt(token: str) -> str:
+        return token.replace("Ġ", "▁") if one_marker else token
+
+    by_spelling = {spelt(token): k for token, k in student_ids.items()}
+    found = np.full(max(teacher_ids.values(), default=-1) + 1, UNKNOWN, dtype=np.int64)
+    for token, k in teacher_ids.items():
+        found[k] = by_spelling.get(spelt(token), unknown)
+    for teacher_id, student_id in roles:
+        found[teacher_id] = student_id
+    return found
+
+
+def published_student_ids(shared: SharedVocabulary, code: str) -> np.ndarray:
+    """φ [teacher ids] as `dskdv2` or `kdflow` look up a teacher's prediction; -1 where the position is dropped.
+
+    Raises InputError where the vocabularies' spellings are not known.
+    """
+    teacher, student = shared.teacher, shared.student
+    if teacher is None or student is None:
+        raise InputError(
+            "upstream_parity: needs both tokenizers' spellings; fix: share_vocabulary makes what knows them"
+        )
+    names = ("eos",) if code == "dskdv2" else ("bos", "eos")
+    roles = [
+        (teacher.roles[name], student.roles[name]) for name in names if name in teacher.roles and name in student.roles
+    ]
+    unknown = student.unknown_id if code == "dskdv2" and student.unknown_id is not None else UNKNOWN
+    found = student_ids_of_strings(
+        teacher.spellings, student.spellings, roles=roles, unknown=unknown, one_marker=code == "kdflow"
+    )
+    found[found >= student.size] = UNKNOWN  # added tokens beyond the student's head
+    fitted = np.full(len(shared.student_id_of), UNKNOWN, dtype=np.int64)
+    fitted[: len(found)] = found[: len(fitted)]
+    return fitted

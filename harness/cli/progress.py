@@ -1,0 +1,210 @@
+"""Telling a person how a run goes: bars with the time left on a terminal, a line for each job elsewhere. All of it on stderr."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Self
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import (
+    BarColumn,
+    Progress,
+    SpinnerColumn,
+    Task,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.text import Text
+
+from harness.executors import Outcome
+from harness.planning.plan import PlannedJob
+
+
+def duration(seconds: float) -> str:
+    """`4.2 s`, `3 min 05 s`, `2 h 10 min`."""
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 60:
+        return f"{minutes} min {rest:02d} s"
+    return f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+@dataclass
+class TimeLeft:
+    """Guesses when a run will end, from how long jobs of each kind have taken in it.
+
+    A job that runs counts with its own progress, one that waits with the mean of its kind; before any job of a kind has shown its
+    length there is no guess.
+    """
+
+    waiting: dict[str, str]  # id -> kind
+    parallel: int
+    _taken: dict[str, list[float]] = field(default_factory=dict)
+    _running: dict[str, tuple[str, float, float]] = field(default_factory=dict)  # id -> kind, start, share done
+
+    def started(self, key: str, moment: float) -> None:
+        """A job began."""
+        self._running[key] = (self.waiting.pop(key), moment, 0.0)
+
+    def advanced(self, key: str, share: float) -> None:
+        """A job has done this share of its current stage."""
+        kind, start, _ = self._running[key]
+        self._running[key] = (kind, start, share)
+
+    def ended(self, key: str, moment: float, counts: bool) -> None:
+        """A job ended; `counts` where its time says something about others."""
+        self.waiting.pop(key, None)
+        if key in self._running:
+            kind, start, _ = self._running.pop(key)
+            if counts:
+                self._taken.setdefault(kind, []).append(moment - start)
+
+    def seconds(self, moment: float) -> float | None:
+        """The time left, or None where it cannot be told."""
+        lengths = {kind: sum(taken) / len(taken) for kind, taken in self._taken.items()}
+        for kind, start, share in self._running.values():
+            if kind not in lengths and share > 0.05:
+                lengths[kind] = (moment - start) / share
+        kinds = [*self.waiting.values(), *(kind for kind, _, _ in self._running.values())]
+        if any(kind not in lengths for kind in kinds):
+            return None
+        left = [max(0.0, lengths[kind] - (moment - start)) for kind, start, _ in self._running.values()]
+        work = sum(left) + sum(lengths[kind] for kind in self.waiting.values())
+        return max(work / self.parallel, max(left, default=0.0))
+
+
+class PlainReporter:
+    """One line when a job starts and one when it ends."""
+
+    def __init__(self, console: Console, planned: Sequence[PlannedJob], parallel: int) -> None:
+        self._console = console
+        self._total = len(planned)
+        self._ended = 0
+        self._begun = time.monotonic()
+        self._left = TimeLeft({job.spec.id: job.spec.kind for job in planned}, parallel)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        return None
+
+    def started(self, job: PlannedJob) -> None:
+        """A job began."""
+        self._left.started(job.spec.id, time.monotonic())
+        self._line("start", job, "")
+
+    def progress(self, job: PlannedJob, event: Mapping[str, object]) -> None:
+        """A job is further; only waiting is worth a line."""
+        done, total = event.get("done"), event.get("total")
+        if isinstance(done, (int, float)) and isinstance(total, (int, float)) and total:
+            self._left.advanced(job.spec.id, min(1.0, done / total))
+        if event.get("event") == "waiting":
+            self._line("wait ", job, "  another run is doing it")
+
+    def ended(self, job: PlannedJob, outcome: Outcome) -> None:
+        """A job ended."""
+        self._ended += 1
+        self._left.ended(job.spec.id, time.monotonic(), outcome.status == "done")
+        if outcome.status == "done":
+            self._line("done ", job, f"  {duration(outcome.seconds)}{self._guess()}")
+        elif outcome.status == "failed":
+            self._line("FAIL ", job, f"  {duration(outcome.seconds)}: {outcome.reason}")
+        else:
+            self._line("skip ", job, f"  {outcome.reason}")
+
+    def _guess(self) -> str:
+        left = self._left.seconds(time.monotonic()) if self._ended < self._total else None
+        return f"; about {duration(left)} left" if left is not None else ""
+
+    def _line(self, word: str, job: PlannedJob, rest: str) -> None:
+        text = f"[{self._ended}/{self._total}] {word} {job.spec.title}{rest}"
+        self._console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+
+class _Left(TimeRemainingColumn):
+    """The time left: ours for the whole run, whose jobs differ, and Rich's for a job, whose steps are alike."""
+
+    def render(self, task: Task) -> Text:
+        left = task.fields.get("left")
+        return super().render(task) if left is None else Text(left, style="progress.remaining")
+
+
+class BarReporter(PlainReporter):
+    """A bar for each job that runs and one for the whole run, each with the time left; above them the lines of what ended."""
+
+    def __init__(self, console: Console, planned: Sequence[PlannedJob], parallel: int) -> None:
+        super().__init__(console, planned, parallel)
+        self._bars = Progress(
+            SpinnerColumn(),
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=24),
+            TextColumn("{task.fields[note]}"),
+            TimeElapsedColumn(),
+            _Left(),
+            console=console,
+        )
+        self._whole = self._bars.add_task("whole run", total=self._total, note=f"0/{self._total} jobs", left="")
+        self._tasks: dict[str, TaskID] = {}
+        self._stages: dict[str, object] = {}
+
+    def __enter__(self) -> Self:
+        self._bars.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._bars.stop()
+
+    def started(self, job: PlannedJob) -> None:
+        """Show a bar that only pulses until the job says how far it is."""
+        self._left.started(job.spec.id, time.monotonic())
+        self._tasks[job.spec.id] = self._bars.add_task(escape(job.spec.title), total=None, note="starting")
+
+    def progress(self, job: PlannedJob, event: Mapping[str, object]) -> None:
+        """Move the job's bar; a new stage starts its clock again."""
+        super().progress(job, event)
+        if event.get("event") != "progress":
+            return
+        task, stage = self._tasks[job.spec.id], event.get("stage")
+        done, total = event.get("done"), event.get("total")
+        if self._stages.get(job.spec.id) != stage:
+            self._stages[job.spec.id] = stage
+            self._bars.reset(task)
+        self._bars.update(
+            task,
+            completed=float(done) if isinstance(done, (int, float)) else 0.0,
+            total=float(total) if isinstance(total, (int, float)) else None,
+            note=escape(str(stage)),
+        )
+        self._show_left()
+
+    def ended(self, job: PlannedJob, outcome: Outcome) -> None:
+        """Replace the bar by a line."""
+        super().ended(job, outcome)
+        task = self._tasks.pop(job.spec.id, None)
+        if task is not None:
+            self._bars.remove_task(task)
+        self._bars.update(self._whole, completed=self._ended)
+        self._show_left()
+
+    def _show_left(self) -> None:
+        left = self._left.seconds(time.monotonic())
+        text = f"about {duration(left)} left" if left is not None else ""
+        self._bars.update(self._whole, note=f"{self._ended}/{self._total} jobs", left=text)
+
+
+def make_reporter(planned: Sequence[PlannedJob], parallel: int) -> PlainReporter:
+    """Bars on a terminal, lines elsewhere. Rich honours NO_COLOR."""
+    console = Console(stderr=True)
+    return (BarReporter if console.is_terminal else PlainReporter)(console, planned, parallel)

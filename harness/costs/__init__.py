@@ -1,0 +1,1 @@
+"""Cost estimates from shapes: operations, memory and time of a training."""

@@ -1,0 +1,1 @@
+"""Evaluation by generation: a model and tasks to completions and scores."""

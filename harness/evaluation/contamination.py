@@ -1,0 +1,183 @@
+"""How much of a test set stands in training data: whole questions, with or without their answers, and runs of 13 words.
+
+The run of words is the measure of the decontamination of GPT-3 (Brown et al. 2020, arXiv 2005.14165, appendix C, which takes
+at most 13) and of lm-eval's (`lm_eval.decontamination`, 13): an item overlaps where any 13 words in a row of its question stand
+in a row in a training example, whatever their case and punctuation. A question of fewer words has to stand there whole.
+
+A word is a run of letters, digits and underscores after NFKC and case folding. Where a script puts no spaces between words, such
+a run is a phrase, and less is found.
+
+Memory holds the test items alone; the training file is read through line by line.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from array import array
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from dskd.errors import InputError
+from dskd.io import read_objects
+
+if TYPE_CHECKING:
+    from harness.tasks.task import Doc, Task
+
+VERSION = 1
+N = 13
+
+_WORD = re.compile(r"\w+")
+
+
+def words(text: str) -> list[str]:
+    """The words of a text, as they are compared."""
+    return _WORD.findall(unicodedata.normalize("NFKC", text).casefold())
+
+
+@dataclass(frozen=True)
+class Item:
+    """A test item: its question's own text, all forms in which a model may be asked it, and its reference answer."""
+
+    question: str
+    forms: tuple[str, ...]
+    answer: str
+
+
+def items_of(task: Task, docs: Iterable[Doc]) -> list[Item]:
+    """The items of a task's documents."""
+    items = []
+    for doc in docs:
+        forms = [task.question(doc), task.prompt(doc)]
+        if task.has_instructions:
+            forms.append("\n".join(task.instruction(doc)))
+        items.append(Item(forms[0], tuple(forms), task.gold(doc)))
+    return items
+
+
+@dataclass(frozen=True)
+class TrainingExample:
+    """What a line of a training file is compared by: its texts, and which of them are questions and which answers."""
+
+    texts: tuple[str, ...]
+    questions: tuple[str, ...]
+    answers: tuple[str, ...]
+
+
+def training_examples(
+    path: Path, columns: Mapping[str, str] | None = None, limit: int | None = None
+) -> Iterator[TrainingExample]:
+    """The examples of a training file, in order; `columns` says what its keys are made of, as in a matrix.
+
+    InputError for a file that cannot be read, and with its number for a line without question or answer.
+    """
+    for number, row in islice(read_objects(path), limit):
+        yield _example(row, columns, f"{path}:{number}")
+
+
+def _example(row: Mapping[str, Any], columns: Mapping[str, str] | None, where: str) -> TrainingExample:
+    from harness.config.matrix import template_columns
+
+    if columns is not None:
+        named = {key: template_columns(text) for key, text in columns.items()}
+        if lacking := [
+            name for names in named.values() for name in names if not isinstance(row.get(name), str | int | float)
+        ]:
+            raise InputError(
+                f"{where}: has no text in column '{lacking[0]}'; fix: name its columns, which are {', '.join(row)}"
+            )
+        raw = {key: tuple(str(row[name]) for name in names) for key, names in named.items()}
+        row = {key: text.format_map(row) for key, text in columns.items()}
+    else:
+        raw = {}
+    found = {key: row[key] for key in ("prompt", "instruction", "input", "output") if isinstance(row.get(key), str)}
+    if "output" not in found or not found.keys() & {"prompt", "instruction"}:
+        raise InputError(
+            f'{where}: needs text in output, and in prompt or instruction; fix: say what they are made of (prompt: "{{question}}")'
+        )
+    questions = [found["prompt"]] if "prompt" in found else []
+    if "instruction" in found:
+        questions.append("\n".join(filter(None, (found["instruction"], found.get("input")))))
+    texts = (*questions, found["output"])
+    questions += [text for key in ("prompt", "instruction") if not found.get("input") for text in raw.get(key, ())]
+    return TrainingExample(texts, tuple(questions), (found["output"], *raw.get("output", ())))
+
+
+@dataclass
+class Found:
+    """What was found of a test set of `items` in `examples`: the places of the items, in the test set's order from 0.
+
+    `exact`: the whole question is the question of an example; `exact_with_answer`: and the answer its answer; `ngram`: `n` words in
+    a row, or the whole of a question that has fewer, as `short` of them have.
+    """
+
+    items: int
+    short: int
+    n: int
+    examples: int = 0
+    exact: set[int] = field(default_factory=set)
+    exact_with_answer: set[int] = field(default_factory=set)
+    ngram: set[int] = field(default_factory=set)
+
+
+class ItemIndex:
+    """The items of one test set, to be looked for in one training example after another; `found` is the result."""
+
+    def __init__(self, items: Sequence[Item], n: int = N) -> None:
+        questions = [words(item.question) for item in items]
+        self.found = Found(len(items), sum(len(question) < n for question in questions), n)
+        self._vocabulary: dict[str, int] = {}  # from 1; 0 is a word of no item
+        self._runs: dict[bytes, tuple[int, ...]] = {}
+        lengths: dict[int, set[int]] = {}
+        for place, question in enumerate(questions):
+            ids = array("I", (self._vocabulary.setdefault(word, len(self._vocabulary) + 1) for word in question))
+            length = min(n, len(ids))
+            for start in range(len(ids) - length + 1) if ids else ():
+                run = ids[start : start + length].tobytes()
+                known = self._runs.get(run, ())
+                if place not in known:
+                    self._runs[run] = (*known, place)
+                lengths.setdefault(ids[start], set()).add(length)
+        # Which lengths of run begin with a word.
+        self._lengths = {word: tuple(sorted(found)) for word, found in lengths.items()}
+        self._forms: dict[str, set[int]] = {}
+        for place, item in enumerate(items):
+            for form in item.forms:
+                if key := " ".join(words(form)):
+                    self._forms.setdefault(key, set()).add(place)
+        self._answers = [" ".join(words(item.answer)) for item in items]
+
+    def look_in(self, texts: Iterable[list[str]], questions: Iterable[str], answers: Iterable[str]) -> None:
+        """Look in an example: its texts in words, its questions and answers as words with single spaces."""
+        found = self.found
+        found.examples += 1
+        same = {place for question in questions for place in self._forms.get(question, ())}
+        if same:
+            found.exact |= same
+            found.ngram |= same
+            given = set(answers)
+            found.exact_with_answer |= {place for place in same if self._answers[place] in given}
+        get, lengths, runs = self._vocabulary.get, self._lengths, self._runs
+        for text in texts:
+            ids = array("I", [get(word, 0) for word in text])
+            data, size = ids.tobytes(), ids.itemsize
+            for start, word in enumerate(ids):
+                for length in lengths.get(word, ()):
+                    places = runs.get(data[size * start : size * (start + length)])
+                    if places:
+                        found.ngram.update(places)
+
+
+def look_for(items: Mapping[str, Sequence[Item]], examples: Iterable[TrainingExample], n: int = N) -> dict[str, Found]:
+    """What is found of several test sets, by name, in one pass over training examples."""
+    indices = {name: ItemIndex(own, n) for name, own in items.items()}
+    for example in examples:
+        split = {text: words(text) for text in dict.fromkeys((*example.texts, *example.questions, *example.answers))}
+        joined = {text: " ".join(found) for text, found in split.items()}
+        texts = [split[text] for text in example.texts]
+        for index in indices.values():
+            index.look_in(texts, [joined[q] for q in example.questions], [joined[a] for a in example.answers])
+    return {name: index.found for name, index in indices.items()}

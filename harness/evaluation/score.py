@@ -1,0 +1,193 @@
+"""Files of predictions to scores, and scores to a summary. `harness score` and the evaluation share the summary."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+from dskd.errors import InputError
+from dskd.io import read_objects
+from harness.metrics.sample import HARNESS_ERROR, INVALID
+from harness.statistics.intervals import bootstrap_interval, mean_and_error, pass_at_k, wilson_interval
+from harness.tasks.task import Metric, Task
+
+# Besides pass@1, where problems have several samples; undefined where one has fewer than that.
+PASS_AT = (10, 100)
+DECIMALS = 4
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """One line of a file of predictions; `line` is its number, from 1."""
+
+    line: int
+    id: str
+    output: str
+    finish_reason: str | None
+
+
+def score_predictions(
+    task: Task,
+    predictions: Path,
+    *,
+    allow_code_execution: bool = False,
+    progress: Callable[[int, int], None] | None = None,
+) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+    """Score a file of predictions against the whole test set of a task.
+
+    Returns the samples, in the data set's order ({"id", "index", "scores", "extracted", "outcome"}, and "detail" and
+    "finish_reason" where there is one), and their `summarise`. `progress` is called with how many are done, of how
+    many.
+
+    InputError, before anything is scored: no permission to run code, no data, a broken line, an id that the data set
+    does not have, or one of it that the file lacks (a subset is never scored as if it were the whole).
+    """
+    task.check_permission(allow_code_execution)
+    docs = task.docs()
+    lines = _in_order(read_predictions(predictions), [doc["id"] for doc in docs], predictions)
+    by_id = {doc["id"]: doc for doc in docs}
+    done = 0
+
+    def advance() -> None:
+        nonlocal done
+        done += 1
+        if progress is not None:
+            progress(done, len(lines))
+
+    scores = task.score_many(
+        [by_id[line.id] for _, line in lines],
+        [line.output for _, line in lines],
+        allow_code_execution=allow_code_execution,
+        advance=advance,
+    )
+    samples = []
+    for (index, line), score in zip(lines, scores, strict=True):
+        finish = {} if line.finish_reason is None else {"finish_reason": line.finish_reason}
+        samples.append({"id": line.id, "index": index, **score.as_dict(), **finish})
+    return samples, summarise(task, samples)
+
+
+def read_predictions(path: Path) -> list[Prediction]:
+    """Read lines {"id", "output"}, and "finish_reason" where there is one; other keys are ignored.
+
+    InputError names the file and the line that is broken.
+    """
+    return [_prediction(row, f"{path}:{number}", number) for number, row in read_objects(path, half_pairs=True)]
+
+
+def summarise(task: Task, samples: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Return what the samples of one task come to: {"metrics": {name: {...}}, "n": {...}}.
+
+    A metric has value, stderr, ci95, ci_method, higher_is_better and n, the number of prompts; values are on 0..100.
+    Samples of one prompt are averaged first, as they are not independent. Samples that the harness could not score
+    count as neither right nor wrong; where nothing is left, value, stderr and ci95 are None and "reason" says why.
+
+    `samples` need "id", "scores" and "outcome"; "finish_reason" is "length" where an output was truncated.
+    """
+    by_prompt: dict[str, list[Mapping[str, Any]]] = {}
+    for sample in samples:
+        by_prompt.setdefault(sample["id"], []).append(sample)
+    metrics = {}
+    for metric in task.metrics:
+        values = [_scored(group, metric) for group in by_prompt.values()]
+        metrics[metric.name] = _estimate([fmean(value) for value in values if value], metric)
+        if metric.name == "pass@1" and any(len(group) > 1 for group in by_prompt.values()):
+            metrics |= {f"pass@{k}": _estimate_pass_at(k, values, metric) for k in PASS_AT}
+    headline = task.metrics[0].name
+    return {
+        "metrics": metrics,
+        "n": {
+            "total": len(samples),
+            "scored": sum(sample["scores"][headline] is not None for sample in samples),
+            "invalid": sum(sample["outcome"] == INVALID for sample in samples),
+            "truncated": sum(sample.get("finish_reason") == "length" for sample in samples),
+            "harness_error": sum(sample["outcome"] == HARNESS_ERROR for sample in samples),
+        },
+    }
+
+
+def _scored(samples: Iterable[Mapping[str, Any]], metric: Metric) -> list[float]:
+    return [value for sample in samples if (value := sample["scores"][metric.name]) is not None]
+
+
+def _estimate_pass_at(k: int, values: Sequence[Sequence[float]], metric: Metric) -> dict[str, Any]:
+    chances = [pass_at_k(len(value), sum(score == 100.0 for score in value), k) for value in values]
+    known = [100.0 * chance for chance in chances if chance is not None]
+    if len(known) < len(chances):
+        return _unknown(metric, len(known), f"a problem has fewer than {k} samples that could be run")
+    return _estimate(known, metric)
+
+
+def _estimate(values: Sequence[float], metric: Metric) -> dict[str, Any]:
+    """Estimate the mean over prompts, one value each."""
+    if not values:
+        return _unknown(metric, 0, "no sample could be scored")
+    mean, error = mean_and_error(values)
+    interval: tuple[float, float] | None
+    if metric.kind == "binary" and set(values) <= {0.0, 100.0}:
+        method = "wilson"
+        low, high = wilson_interval(sum(value == 100.0 for value in values), len(values))
+        interval = 100.0 * low, 100.0 * high
+    else:
+        method = "bootstrap"
+        interval = bootstrap_interval(values) if len(values) > 1 else None
+    return {
+        "value": round(mean, DECIMALS),
+        "stderr": None if error is None else round(error, DECIMALS),
+        "ci95": None if interval is None else [round(end, DECIMALS) for end in interval],
+        "ci_method": method,
+        "higher_is_better": metric.higher_is_better,
+        "n": len(values),
+    }
+
+
+def _unknown(metric: Metric, n: int, reason: str) -> dict[str, Any]:
+    return {
+        "value": None,
+        "stderr": None,
+        "ci95": None,
+        "ci_method": None,
+        "higher_is_better": metric.higher_is_better,
+        "n": n,
+        "reason": reason,
+    }
+
+
+def _prediction(fields: Mapping[str, Any], where: str, number: int) -> Prediction:
+    for key, types, kind in (("id", (str, int), "a string"), ("output", (str,), "a string")):
+        if key not in fields:
+            raise InputError(f'{where}: key "{key}" is missing; expected {{"id": ..., "output": ...}}')
+        if not isinstance(fields[key], types) or isinstance(fields[key], bool):
+            raise InputError(f'{where}: key "{key}" is {json.dumps(fields[key])[:80]}; make it {kind}')
+    reason = fields.get("finish_reason")
+    if reason is not None and not isinstance(reason, str):
+        raise InputError(f'{where}: key "finish_reason" is {json.dumps(reason)[:80]}; make it "stop" or "length"')
+    # Half a surrogate pair is no text and cannot be written: it becomes what a decoder puts for it.
+    output = fields["output"].encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    return Prediction(number, str(fields["id"]), output, reason)
+
+
+def _in_order(predictions: Sequence[Prediction], ids: Sequence[str], path: Path) -> list[tuple[int, Prediction]]:
+    """Return the predictions in the order of the data set's ids, each with its number among those of its id."""
+    by_id: dict[str, list[Prediction]] = {identifier: [] for identifier in ids}
+    if unknown := [prediction for prediction in predictions if prediction.id not in by_id]:
+        names = _some([prediction.id for prediction in unknown], "unknown id")
+        raise InputError(f"{path}:{unknown[0].line}: {names}; the data set's are {ids[0]!r} to {ids[-1]!r}")
+    for prediction in predictions:
+        by_id[prediction.id].append(prediction)
+    if missing := [identifier for identifier, found in by_id.items() if not found]:
+        raise InputError(
+            f"{path}: no prediction for {_some(missing, 'id')} of {len(ids)}; add them: a subset is not scored"
+        )
+    return [(index, prediction) for found in by_id.values() for index, prediction in enumerate(found)]
+
+
+def _some(ids: Sequence[str], what: str) -> str:
+    """Name up to five ids, and say how many there are."""
+    distinct = list(dict.fromkeys(ids))
+    listed = ", ".join(repr(identifier) for identifier in distinct[:5])
+    return f"{len(distinct)} {what}{'s' if len(distinct) > 1 else ''} ({listed}{', ...' if len(distinct) > 5 else ''})"

@@ -1,0 +1,1 @@
+"""Baselines, and the check of a run against one."""

