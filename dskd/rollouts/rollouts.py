@@ -27,7 +27,6 @@ from dskd.rollouts.vllm_support import INSTALL
 if TYPE_CHECKING:
     import numpy as np
 
-    from dskd.methods.base import Method
     from dskd.tokenization.vocabulary import Vocabulary
 
 # Prompts that are continued together, of like length: enough to keep a device busy, and few enough for their keys and values.
@@ -84,43 +83,6 @@ REASONS = ("no prompt", "not text", "special token", "not encodable", "too long"
 PROGRESS = {"rollout_length": "tokens", "rollout_ended": "ended"}
 # The same for texts that are drawn again: how many this process has, φ, and the last loss on the held-out examples.
 REPLAY_PROGRESS = ("rollouts_replayed", "rollout_threshold", "validation_loss")
-
-
-def check_rollouts(method: Method, options: RolloutOptions | None, *, cached: bool) -> None:
-    """InputError where a method cannot learn from rollouts so, or not without them."""
-    if options is None:
-        if method.policy == "on":
-            raise InputError(f"{method.name}: learns from the student's own text; fix: set rollouts to {{share: 1}}")
-        return
-    if not method.needs_teacher:
-        raise InputError(
-            f"rollouts: {method.name} has no teacher to judge the student's own text; fix: remove rollouts, or distil"
-        )
-    if method.policy == "off":
-        raise InputError(f"rollouts: {method.name} learns from the data's text alone; fix: remove rollouts")
-    if method.policy == "on" and (options.share < 1 or options.start_epoch > 0):
-        raise InputError(
-            f"rollouts: {method.name} learns from the student's own text alone; fix: set share to 1 and start_epoch to 0"
-        )
-    if method.policy == "on" and options.replay is not None:
-        raise InputError(
-            f"rollouts.replay: {method.name} learns from what the student writes as it is now; fix: remove replay"
-        )
-    if method.policy == "on" and (options.temperature != 1.0 or options.top_p != 1.0):
-        raise InputError(
-            f"rollouts: {method.name} learns from text that has the probability it is sampled with; "
-            "fix: set temperature and top_p to 1"
-        )
-    if cached:
-        raise InputError(
-            "rollouts: a cached signal says nothing about text that is not written yet; "
-            "fix: use the teacher itself (teacher_signal: {kind: live})"
-        )
-    if options.engine == "vllm" and method.teacher_mix:
-        raise InputError(
-            f"rollouts.engine: {method.name} samples from the teacher too, which vllm does not; fix: set it to transformers"
-        )
-    require_engine(options)
 
 
 def require_engine(options: RolloutOptions) -> None:

@@ -21,7 +21,7 @@ from dskd.rollouts.rollouts import (
     RolloutOptions,
     RolloutReport,
     Rollouts,
-    check_rollouts,
+    require_engine,
 )
 from dskd.training.checkpoints import RunFolder
 
@@ -149,9 +149,8 @@ def train(
     from dskd.training.trainer import DistillationTrainer, save_student
 
     chosen = methods.get(method)(method_options)
-    if chosen.needs_teacher and teacher is None:
-        raise InputError(f"{method}: this method needs a teacher; fix: give the teacher's model folder")
-    check_rollouts(chosen, options.rollouts, cached=signal is not None and chosen.needs_teacher)
+    if options.rollouts is not None:
+        require_engine(options.rollouts)
     folder = RunFolder(output)
     request = {
         "method": method,
