@@ -12,7 +12,8 @@ from .teachers.outputs import SignalOptions, TeacherSignal, build_signal, open_s
 from .tokenization.alignment import align, align_tokenizers, byte_spans
 from .tokenization.prompt_templates import Instruction, Template
 from .tokenization.vocabulary import SharedVocabulary, Vocabulary, share_vocabulary
-from .training.run import TrainingOptions, train
+from .training.options import TrainingOptions
+from .training.run import train
 from .training.trainer import DistillationTrainer
 
 __all__ = [

@@ -14,7 +14,7 @@ from dskd.methods import METHODS
 
 if TYPE_CHECKING:
     from dskd.methods import Method
-    from dskd.rollouts.rollouts import RolloutOptions
+    from dskd.rollouts.options import RolloutOptions
 
 LIVE = "live"
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from dskd.compatibility import LIVE, Problem, check, require
 from dskd.data.batch_sampler import supports_packing
@@ -20,10 +20,8 @@ from dskd.rollouts.sampler import Sampler, TransformersSampler
 from dskd.rollouts.teacher_mixed_sampler import TeacherMixedSampler
 from dskd.teachers.outputs import CachedHiddenStates, CachedTopK, LiveTeacher, TeacherSignal, attach, open_signal
 from dskd.tokenization.vocabulary import Vocabulary, share_vocabulary
+from dskd.training.options import TrainingOptions
 from dskd.training.trainer import Distiller
-
-if TYPE_CHECKING:
-    from dskd.training.run import TrainingOptions
 
 
 def load_run(
@@ -94,7 +92,7 @@ def load_run(
         student_size=student_vocabulary.size,
         signal=given,
         shared=shared,
-        fused=options.fused_loss,
+        fused=options.chunked_loss,
         chunk_tokens=options.chunk_tokens,
     )
     if options.rollouts is None:

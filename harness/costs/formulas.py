@@ -96,7 +96,7 @@ def loss_memory(
     """A method that needs whole examples runs unfused whatever the options."""
     rows = max(student.vocabulary, teacher.vocabulary if teacher else 0)
     labelled = _places(options) * data.response_tokens / data.tokens
-    if not (fused and options["fused_loss"]):
+    if not (fused and options["chunked_loss"]):
         return labelled * rows * 4 * _UNFUSED_ROWS
     chunk = options["chunk_tokens"] or max(_LEAST_CHUNK, _CHUNK_BYTES // (4 * rows))
     return min(chunk, labelled) * rows * 4 * _CHUNK_TENSORS

@@ -39,8 +39,6 @@ RUNNERS = {
     "evaluate": "harness.steps.evaluation",
 }
 _WORLD_SEED = 0
-# How a training is saved, reported and cut into chunks, not what comes out of it.
-_NOT_IDENTITY = {"checkpoint_steps", "logging_steps", "chunk_tokens", "trackers"}
 
 
 @dataclass(frozen=True)
@@ -382,14 +380,13 @@ def _layers(config: Mapping[str, Any]) -> int | None:
 
 def training_options(training: Training) -> dict[str, Any]:
     """The options of a training with their defaults filled in."""
-    from dskd.training.run import TrainingOptions
+    from dskd.training.options import TrainingOptions
 
     return TrainingOptions.model_validate(training.options).model_dump()
 
 
 def identity_options(options: Mapping[str, Any]) -> dict[str, Any]:
     """The options of a training that can change what comes out of it."""
-    kept = {key: value for key, value in options.items() if key not in _NOT_IDENTITY}
-    if kept.get("rollouts"):
-        kept["rollouts"] = {k: v for k, v in kept["rollouts"].items() if k != "gpu_memory_utilization"}
-    return kept
+    from dskd.training.options import TrainingOptions
+
+    return TrainingOptions.model_validate(options).identity()

@@ -166,7 +166,7 @@ class GraphBuilder:
         parts = {
             "code": CODE_VERSIONS["train"],
             "method": method_name,
-            "options": options,
+            "options": method.Options.model_validate(options).identity(),
             "training": identity_options(training),
             "seed": cell.seed,
             "student": student.parts,

@@ -92,7 +92,7 @@ def _check_shared_tokens(plan: Plan, job: PlannedJob, tokenizers: Mapping[str, A
 
 
 def _check_engine_of_rollouts(plan: Plan, job: PlannedJob) -> None:
-    from dskd.rollouts.rollouts import RolloutOptions, require_engine
+    from dskd.rollouts.options import RolloutOptions, require_engine
 
     if (rollouts := job.spec.arguments["training"]["rollouts"]) is not None:
         try:
