@@ -304,7 +304,7 @@ def test_a_variant_is_trained_in_a_way_of_its_own(tiny: Content, write_matrix: C
     assert matrix.training_of("kd") == matrix.training
     assert matrix.training_of("kd-on-policy").options == {**own, "warmup_steps": 1}
     assert matrix.training_of("kd-on-policy").data == "student"
-    assert (matrix.signal_of("kd").kind, matrix.signal_of("kd-on-policy").kind) == ("top_k", "live")
+    assert (matrix.outputs_of("kd").kind, matrix.outputs_of("kd-on-policy").kind) == ("top_k", "live")
     assert matrix.method_options("kd-on-policy") == {}
     assert matrix.place("kd-on-policy", "training", "rollouts") == "methods.kd-on-policy.training.rollouts"
     assert matrix.place("kd", "training", "rollouts") == "training.rollouts"

@@ -57,7 +57,7 @@ def test_the_matrix_of_all_methods_has_each_on_every_text_that_it_can_learn_from
     for name in on_policy - {"distillm-adaptive"}:
         either = METHODS[matrix.method_of(name)].policy == "either"
         assert matrix.training_of(name).options["rollouts"]["share"] == (0.5 if either else 1.0)
-        assert matrix.signal_of(name).kind == "live"
+        assert matrix.outputs_of(name).kind == "live"
         assert name.endswith("-on-policy") == either
 
 
