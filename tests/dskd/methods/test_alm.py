@@ -91,6 +91,7 @@ def reference(batch, shared, method):
     return (1 - o.kd_rate) * entropy + o.kd_rate * sum(values) / len(values)
 
 
+@pytest.mark.reference("alm")
 @pytest.mark.parametrize(
     "options",
     [

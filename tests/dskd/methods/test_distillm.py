@@ -37,6 +37,7 @@ def test_by_default_it_is_the_skewed_forward_divergence_alone_at_temperature_1()
     assert options.divergence == "skewed_forward_kl"
 
 
+@pytest.mark.reference("distillm")
 @pytest.mark.parametrize("divergence", ["skewed_forward_kl", "skewed_reverse_kl"])
 @pytest.mark.parametrize("skew", [0.1, 0.5])
 def test_value_and_gradient_are_those_of_a_slow_loop_over_probabilities(divergence, skew):

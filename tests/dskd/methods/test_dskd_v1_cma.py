@@ -153,6 +153,7 @@ def _slow(method, batch, *, mask=True, temperature=1.0):
     return {name: value / sum(SIZES["student"]) for name, value in sums.items()}
 
 
+@pytest.mark.reference("dskd-v1-cma")
 @pytest.mark.parametrize(
     "options", [{}, {"accuracy_mask": False}, {"accuracy_mask": False, "teacher_temperature": 2.5}]
 )

@@ -88,6 +88,7 @@ def _slow_terms(method, batch):
     return means
 
 
+@pytest.mark.reference("dskd-v1-cma-ga")
 def test_terms_and_the_gradient_of_either_player_are_those_of_loops_over_tokens():
     method, batch = _adversarial()
     terms, found = method.terms(batch), _gradients(method, batch)

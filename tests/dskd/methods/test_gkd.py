@@ -34,6 +34,7 @@ def test_by_default_it_is_the_mean_of_the_divergence_with_one_half_and_no_cross_
     assert options.divergence == "js_divergence"
 
 
+@pytest.mark.reference("gkd")
 @pytest.mark.parametrize("beta", [0.1, 0.5, 0.9])
 def test_value_and_gradient_are_those_of_a_slow_loop_over_probabilities(beta):
     method = methods.get("gkd")({"js_beta": beta, "temperature": 1.7, "kd_rate": 0.6})

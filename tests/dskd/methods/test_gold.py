@@ -84,6 +84,7 @@ def reference(batch, shared, method):
     return (1 - o.kd_rate) * entropy + o.kd_rate * distillation
 
 
+@pytest.mark.reference("gold")
 @pytest.mark.parametrize(
     "options",
     [

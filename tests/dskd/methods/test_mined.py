@@ -116,6 +116,7 @@ def _slow_loss(batch, mapped, unpaired):
     return 0.7 * cross_entropy / len(batch.student_labels) + 0.3 * distillation / count
 
 
+@pytest.mark.reference("mined")
 @pytest.mark.parametrize("most_edits", [0, 2])
 @pytest.mark.parametrize("unpaired", ["label", "left_out"])
 def test_loss_and_every_gradient_equal_a_slow_reference(unpaired, most_edits):

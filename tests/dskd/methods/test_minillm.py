@@ -92,6 +92,7 @@ def _slow_loss(batch, leaves, *, mix, discount, scaling, clip, epsilon, weight, 
     return loss, [hidden, rows]
 
 
+@pytest.mark.reference("minillm")
 @pytest.mark.parametrize(
     ("options", "numbers"),
     [

@@ -18,6 +18,7 @@ def batch() -> LabelledTokens:
     return LabelledTokens(Head(weight, None, 1.0, 0.0, 7), hidden, torch.tensor([0, 6, 3, 3, 1]))
 
 
+@pytest.mark.reference("seqkd")
 def test_loss_and_gradient_are_those_of_a_loop_over_labels() -> None:
     given = batch()
     method = methods.get("seqkd")()

@@ -37,6 +37,7 @@ def methods_of(matrix: Matrix, student: str) -> set[str]:
     return {matrix.method_of(name) for pair in matrix.pairs if pair.student == student for name in pair.methods}
 
 
+@pytest.mark.nightly
 def test_the_matrix_of_all_methods_names_every_method() -> None:
     matrix = read_matrix(find_matrix("methods"))
     forgotten = set(METHODS) - {matrix.method_of(name) for pair in matrix.pairs for name in pair.methods}
@@ -46,6 +47,7 @@ def test_the_matrix_of_all_methods_names_every_method() -> None:
     assert for_two == methods_of(matrix, "small-student-sentencepiece")
 
 
+@pytest.mark.nightly
 def test_the_matrix_of_all_methods_has_each_on_every_text_that_it_can_learn_from() -> None:
     matrix = read_matrix(find_matrix("methods"))
     names = {name for pair in matrix.pairs for name in pair.methods}
