@@ -1,14 +1,12 @@
 """The identity of every job of all shipped matrices and of some odd ones, as they were before the planner was rebuilt.
 
 An identity that changes makes finished work stale on every machine. Where that is meant, say so in the changelog and write the files
-anew: `python tests/harness/planning/test_golden_plans.py`.
+anew: `python -m pytest tests/harness/planning/test_golden_plans.py --write-golden`.
 """
 
 from __future__ import annotations
 
 import json
-import sys
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -16,14 +14,12 @@ import pytest
 import yaml
 from click.testing import CliRunner
 
-sys.path.insert(0, str(Path(__file__).parent))
-
-from plan_world import write_folders
-
 from harness.config.matrix_file import shipped_matrices
+from helpers.paths import GOLDEN
+from helpers.plan_world import write_folders
 
-GOLDEN = Path(__file__).parents[2] / "golden" / "plans"
-ODD: dict[str, Any] = yaml.safe_load((GOLDEN / "odd.yaml").read_text())
+PLANS = GOLDEN / "plans"
+ODD: dict[str, Any] = yaml.safe_load((PLANS / "odd.yaml").read_text())
 SHIPPED = [
     *("quick", "methods", "regression", "alignment"),
     # Published models and data are not here: stand-ins of the same layout take their place.
@@ -69,12 +65,8 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize("name", [*SHIPPED, *ODD["matrices"]])
-def test_a_plan_is_what_it_was(name: str, folders: Path) -> None:
-    assert described(name, folders) == json.loads((GOLDEN / f"{name}.json").read_text())
-
-
-if __name__ == "__main__":
-    with tempfile.TemporaryDirectory() as temporary:
-        place = write_folders(Path(temporary) / "folders")
-        for every in [*SHIPPED, *ODD["matrices"]]:
-            (GOLDEN / f"{every}.json").write_text(json.dumps(described(every, place), indent=1) + "\n")
+def test_a_plan_is_what_it_was(name: str, folders: Path, write_golden: bool) -> None:
+    path, plan_now = PLANS / f"{name}.json", described(name, folders)
+    if write_golden:
+        path.write_text(json.dumps(plan_now, indent=1) + "\n")
+    assert plan_now == json.loads(path.read_text())
