@@ -6,7 +6,7 @@ GPU := $(shell nvidia-smi --query-gpu=name --format=csv,noheader >/dev/null 2>&1
 # Several processes on few cores: one thread each, or tiny models spend their time waiting for threads.
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: help quick test regression test-slow bench lint format lock clean
+.PHONY: help quick test regression test-slow nightly bench lint format lock clean
 
 help:
 	@echo "make quick  train and compare every method on the small world, and print the table"
@@ -14,6 +14,7 @@ help:
 	@echo "make regression  train and score a small matrix, and compare it with results/regression/baseline.json"
 	@echo "make bench  the benchmarks of speed and memory, into results/benchmarks (about fifteen minutes)"
 	@echo "make test-slow  tests that take minutes"
+	@echo "make nightly  the regression check, slow tests and the check of the committed leaderboard"
 	@echo "make lint   ruff and mypy"
 
 # On a machine without a GPU: the CPU builds of torch and vLLM, in one command, so that nothing asks for a CUDA build first. Where the
@@ -45,6 +46,9 @@ regression: .venv/.installed
 # Twenty kills of a training and what else takes minutes.
 test-slow: .venv/.installed
 	$(BIN)/python -m pytest -m "slow and not gpu"
+
+nightly: regression
+	$(BIN)/python -m pytest -m "(slow or nightly) and not gpu"
 
 # One after the other, with nothing else running: both sides of each are timed in one process.
 BENCHMARKS := P1:p1_fused_loss P2:p2_projectors P3:p3_alignment P5:p5_teacher_signal P6:p6_padding P8:p8_rollouts P11:p11_invariance P13:p13_step

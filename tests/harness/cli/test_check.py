@@ -17,7 +17,7 @@ from harness.cli import main
 from harness.metrics import numbers
 
 REPOSITORY = Path(__file__).parents[3]
-WORKFLOW = REPOSITORY / "docs" / "ci" / "github-actions.yaml"
+WORKFLOW = REPOSITORY / "examples" / "regression-check.yaml"
 
 
 def harness(*arguments: str | Path) -> Result:
