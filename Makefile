@@ -15,7 +15,7 @@ help:
 	@echo "make bench  the benchmarks of speed and memory, into results/benchmarks (about fifteen minutes)"
 	@echo "make test-slow  tests that take minutes"
 	@echo "make nightly  the regression check, slow tests and the check of the committed leaderboard"
-	@echo "make lint   ruff and mypy"
+	@echo "make lint   ruff, mypy and codespell"
 
 # On a machine without a GPU: the CPU builds of torch and vLLM, in one command, so that nothing asks for a CUDA build first. Where the
 # package index has only CUDA builds of torch, set PIP_EXTRA_INDEX_URL to PyTorch's index of CPU wheels. The torchvision and triton
@@ -60,6 +60,7 @@ lint: .venv/.installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/codespell
 
 format: .venv/.installed
 	$(BIN)/ruff check --fix .
