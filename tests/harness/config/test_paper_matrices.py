@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from harness.planning.artifacts import training_options
 
 from dskd.methods import METHODS
 from harness.config.matrix import FirstLayersModel, Matrix, PathModel
 from harness.config.matrix_file import find_matrix, read_matrix, shipped_matrices
 from harness.costs.model_shapes import published_data, published_model
-from harness.planning.artifacts import training_options
 from harness.planning.plan import choose
 
 PAPERS = [name for name in shipped_matrices() if name.startswith("paper-")]
