@@ -39,13 +39,10 @@ class Strict(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
     collects_options: ClassVar[bool] = False
-    renamed: ClassVar[Mapping[str, str]] = {}  # keys that had another name, by that name
 
     @model_validator(mode="before")
     @classmethod
     def _reject_unknown_keys(cls, value: Any) -> Any:
-        if isinstance(value, Mapping):
-            value = {cls.renamed.get(key, key): item for key, item in value.items()}
         if isinstance(value, Mapping) and not cls.collects_options:
             for key in value:
                 if key not in cls.model_fields:
@@ -302,6 +299,7 @@ class Launch(Strict):
     accelerate_config: str | None = None
 
 
+# Former names of keys of a matrix and of an entry of `methods`.
 RENAMED = {"teacher_signal": "teacher_outputs"}
 
 
@@ -313,7 +311,6 @@ class MethodSettings(Strict):
     """
 
     collects_options: ClassVar[bool] = True
-    renamed: ClassVar[Mapping[str, str]] = RENAMED
     own: ClassVar[tuple[str, ...]] = ("method", "training", "teacher_outputs")
 
     method: str | None = None
@@ -325,7 +322,6 @@ class MethodSettings(Strict):
     @classmethod
     def _collect_options(cls, value: Any) -> Any:
         if isinstance(value, Mapping):
-            value = {cls.renamed.get(key, key): item for key, item in value.items()}
             given = {key: value[key] for key in cls.own if key in value}
             return {**given, "options": {str(key): item for key, item in value.items() if key not in cls.own}}
         return value
@@ -342,9 +338,13 @@ class MethodSettings(Strict):
 _ALTERNATIVES = {"steps": "epochs", "epochs": "steps", "batch_size": "batch_tokens", "batch_tokens": "batch_size"}
 
 
-class Matrix(Strict):
-    renamed: ClassVar[Mapping[str, str]] = RENAMED
+def merge_training(shared: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
+    """Training options that replace shared ones."""
+    replaced = {_ALTERNATIVES.get(key) for key in own}
+    return {key: value for key, value in shared.items() if key not in replaced} | dict(own)
 
+
+class Matrix(Strict):
     schema_version: Literal[1]
     name: Name
     description: str = ""
@@ -369,10 +369,8 @@ class Matrix(Strict):
 
     def training_of(self, name: str) -> Training:
         """How a name in a pair is trained: as `training` says, but for what `methods.NAME.training` does."""
-        own = self._settings(name).training
-        replaced = {_ALTERNATIVES.get(key) for key in own}
-        shared = {key: value for key, value in self.training.options.items() if key not in replaced}
-        return self.training.model_copy(update={"options": shared | own})
+        options = merge_training(self.training.options, self._settings(name).training)
+        return self.training.model_copy(update={"options": options})
 
     def outputs_of(self, name: str) -> TeacherOutputs:
         """What of the teacher a name in a pair learns from: `methods.NAME.teacher_outputs`, or `teacher_outputs`."""

@@ -63,13 +63,6 @@ def test_the_matrix_of_all_methods_has_each_on_every_text_that_it_can_learn_from
         assert name.endswith("-on-policy") == either
 
 
-def test_the_matrix_of_all_methods_differs_from_quick_in_pairs_and_steps_alone() -> None:
-    quick, methods = (read_matrix(find_matrix(name)) for name in ("quick", "methods"))
-    assert (methods.models, methods.data, methods.tasks) == (quick.models, quick.data, quick.tasks)
-    assert methods.training.options == {**quick.training.options, "steps": 300}
-    assert methods.seeds == [1, 2, 3, 4, 5]
-
-
 @pytest.mark.parametrize("name", PAPERS)
 def test_every_model_and_data_set_of_a_paper_is_a_published_one(name: str) -> None:
     matrix = paper(name)
