@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
 import click
+import yaml
 
 from dskd.errors import InputError
 
@@ -183,11 +184,31 @@ def variables(assignments: tuple[str, ...]) -> dict[str, str]:
     return values
 
 
+def read_settings(assignments: Sequence[str], option: str, flags: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """`a.b=1` as `{"a": {"b": 1}}`, values as in YAML, joined to what other flags have set."""
+    settings: dict[str, Any] = dict(flags or {})
+    for assignment in assignments:
+        key, value = split_assignment(assignment, option)
+        *groups, name = key.split(".")
+        place = settings
+        for group in groups:
+            place = place.setdefault(group, {})
+            if not isinstance(place, dict):
+                raise InputError(f"{option} {key}: {group} has a value of its own; fix: leave out one of the two")
+        if name in place:
+            raise InputError(f"{option} {key}: is given twice; fix: leave out one of the two")
+        try:
+            place[name] = yaml.safe_load(value)
+        except yaml.YAMLError:
+            place[name] = value
+    return settings
+
+
 def split_assignment(text: str, option: str) -> tuple[str, str]:
     """`key=value` in two; InputError where there is no key or no `=`."""
     key, separator, value = text.partition("=")
     if not key or not separator:
-        raise InputError(f"{option} {text}: write NAME=VALUE")
+        raise InputError(f"{option} {text}: has no name or no value; fix: write NAME=VALUE")
     return key, value
 
 

@@ -13,7 +13,9 @@ from dskd.compatibility import LIVE
 from dskd.errors import InputError
 from dskd.tokenization.prompt_templates import Template
 from dskd.training.options import TrainingOptions
+from harness.config.explain import dotted, explain
 from harness.config.matrix import TeacherOutputs
+from harness.config.names import find_method, notice_former_names
 from harness.planning.check_prompts import check_chat
 from harness.planning.check_prompts import check_pair as check_templates
 from harness.planning.check_vocabularies import check_pair
@@ -25,17 +27,19 @@ from harness.steps.base_model import model_in_folder
 from harness.steps.data import FileExamples, PreparedData
 from harness.steps.teacher_cache import TeacherCache
 from harness.steps.training import Train, find_launch
-from harness.suggestions import did_you_mean
 
 _FOLDER = "train"
-# The option of the command line that a problem is about.
+# The flag of the command line that a problem is about. Every other training option is one of --set.
 _FLAGS = {
     "teacher_outputs.kind": "--teacher-outputs",
     "teacher_outputs.temperature": "--teacher-outputs top_k",
     "teacher": "--teacher",
     "method": "--method",
     "pair": "--teacher and --student",
-    "training.packing": "--packing",
+    "training": "training options",
+} | {
+    f"training.{name}": f"--{name.replace('_', '-')}"
+    for name in ("steps", "epochs", "batch_size", "batch_tokens", "packing", "learning_rate", "max_length", "dtype")
 }
 
 
@@ -77,7 +81,7 @@ def single_plan(
     teacher_model = (
         model_in_folder("teacher", teacher, hashes, "--teacher", template=asked) if teacher else student_model
     )
-    check_pair(teacher_model, student_model, [chosen], lambda key: _FLAGS.get(key, key))
+    check_pair(teacher_model, student_model, [chosen], _flag)
     check_templates(teacher_model, student_model, lambda _: "--template")
     for model in (teacher_model, student_model):
         check_chat(model, "--template")
@@ -109,7 +113,10 @@ def single_plan(
             dtype=options.dtype,
         )
     cell = RecordCell(
-        teacher=teacher.resolve().name if teacher else "none", student=student.resolve().name, method=method, seed=seed
+        teacher=teacher.resolve().name if teacher else "none",
+        student=student.resolve().name,
+        method=chosen.name,
+        seed=seed,
     )
     step = Train(
         title=f"train {cell.student} by {method}",
@@ -137,7 +144,7 @@ def single_plan(
 
 
 def _flag(key: str) -> str:
-    return _FLAGS.get(key, f"--set {key}")
+    return _FLAGS.get(key, f"--set {key.removeprefix('training.')}")
 
 
 def _require_same(output: Path, step: Train) -> None:
@@ -156,32 +163,21 @@ def read_template(given: Mapping[str, Any]) -> Template | None:
 
 
 def _method(name: str, given: Mapping[str, Any]) -> methods.Method:
-    if name not in methods.METHODS:
-        raise InputError(f"--method {name}: no such method{did_you_mean(name, methods.METHODS)}")
-    options = methods.get(name).Options
-    for key in given:
-        if key not in options.model_fields:
-            raise InputError(f"--option {key}: {name} has no such option{did_you_mean(key, options.model_fields)}")
+    method = find_method(name, "--method")
+    notice_former_names(method.Options, given, "--option ")
     try:
-        options.model_validate(dict(given))
+        method.Options.model_validate(dict(given))
     except ValidationError as error:
-        first = error.errors()[0]
-        raise InputError(f"--option {first['loc'][0]}={first['input']}: {first['msg']}; fix: correct it") from None
-    return methods.get(name)(dict(given))
+        raise InputError(explain(error, lambda key: f"--option {dotted(key)}", method.Options)) from None
+    return method(dict(given))
 
 
 def _training_options(given: Mapping[str, Any]) -> TrainingOptions:
-    if ("steps" in given) == ("epochs" in given):
-        raise InputError("--steps and --epochs: give one of the two; fix: --steps N or --epochs N")
+    notice_former_names(TrainingOptions, given, "--set ")
     try:
         return TrainingOptions.model_validate(dict(given))
     except ValidationError as error:
-        first = error.errors()[0]
-        option = "-".join(str(part).replace("_", "-") for part in first["loc"])
-        message = first["msg"].removeprefix("Value error, ")
-        raise InputError(
-            f"--{option}: {message}; fix: correct it" if option else f"{message}; fix: correct it"
-        ) from None
+        raise InputError(explain(error, lambda key: _flag(dotted(("training", *key))), TrainingOptions)) from None
 
 
 def _teacher_outputs(method: methods.Method, given: Mapping[str, Any]) -> TeacherOutputs:
