@@ -100,7 +100,7 @@ class Evaluate(Step):
             name: AnswerStore(job.store.output(output.folder).path / "answers.jsonl")
             for name, output in outputs.items()
         }
-        contamination = count_contamination(job, self.training_sources, {name: settings[name] for name in outputs})
+        contamination = count_contamination(job, self.training_sources, {name: (settings[name].task, settings[name].limit) for name in outputs})
 
         def report(progress: Any) -> None:
             stage = f"{progress.task} ({progress.tasks_done + 1} of {progress.tasks_total})"
