@@ -11,7 +11,7 @@ from harness.runs.records import Counts, MetricValue
 def run(job: JobContext) -> None:
     """Evaluate the tasks whose results are wanted; each is on the disk as soon as it is done."""
     from harness import tasks
-    from harness.engines._completion_cache import AnswerStore
+    from harness.engines._completion_cache import CompletionCache
     from harness.evaluation.evaluate import EvaluationOptions, Progress, evaluate
     from harness.evaluation.score import summarise
     from harness.steps.contamination import overlaps
@@ -25,8 +25,9 @@ def run(job: JobContext) -> None:
             job.progress.advance(stage, progress.samples_done, progress.samples_total)
 
     # In the folders of the results: what stands there was answered for the very same identity.
-    stores = {
-        name: AnswerStore(job.store.output(output.folder).path / "answers.jsonl") for name, output in outputs.items()
+    caches = {
+        name: CompletionCache(job.store.output(output.folder).path / "answers.jsonl")
+        for name, output in outputs.items()
     }
     overlap = overlaps(job, outputs)
     runs = evaluate(
@@ -38,7 +39,7 @@ def run(job: JobContext) -> None:
         progress=report,
         max_batch_size=arguments["max_batch_size"],
         dtype=arguments["dtype"],
-        answers=lambda name: stores[name],
+        cache=lambda name: caches[name],
     )
     for done in runs:
         task = tasks.load(done.task)
@@ -55,4 +56,4 @@ def run(job: JobContext) -> None:
             template=done.template,
             overlap=overlap[done.name],
         )
-        stores[done.name].remove()
+        caches[done.name].remove()

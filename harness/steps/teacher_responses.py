@@ -77,21 +77,20 @@ def _block(folder: Path, first: int) -> Path:
 
 def _answer(job: JobContext, prompts: Sequence[str | Instruction], missing: Sequence[int], blocks: Path) -> None:
     """Answer the blocks that begin at these prompts; each prompt has random numbers of its own, so a resumed job says the same."""
-    from lm_eval.api.instance import Instance
-
     from dskd.data.preparation import encode_prompt
     from dskd.modeling.loading import load_tokenizer
     from harness.engines import create_engine
+    from harness.engines._seeds import sample_seed
+    from harness.engines._types import Sampling
 
     arguments, total = job.arguments, len(prompts)
     model, seed = Path(arguments["model"]), arguments["seed"]
     tokenizer = load_tokenizer(model)
     texts = [prompt_text(tokenizer, prompt) for prompt in prompts]
     room = max(max(1, len(encode_prompt(tokenizer, text))) for text in texts)
-    sampled = arguments["temperature"] > 0
-    settings = {"max_gen_toks": arguments["max_new_tokens"], "do_sample": sampled}
-    if sampled:
-        settings["temperature"] = arguments["temperature"]
+    sampling = Sampling(arguments["max_new_tokens"], temperature=arguments["temperature"])
+    # "None" is part of every draw: with another name the same teacher would give other responses.
+    seeds = [sample_seed(seed, f"None/{number}", 0) for number in range(total)]
     lm = create_engine(
         arguments["engine"],
         model,
@@ -111,17 +110,16 @@ def _answer(job: JobContext, prompts: Sequence[str | Instruction], missing: Sequ
     try:
         for first in missing:
             asked = prompts[first : first + _BLOCK]
-            asked_as = enumerate(texts[first : first + _BLOCK], first)
-            lm.generate_until([Instance("generate_until", {"id": n}, (text, settings), 0) for n, text in asked_as])
+            completions = lm.complete(texts[first : first + _BLOCK], sampling, seeds[first : first + _BLOCK])
             rows = [
                 {
                     **({"prompt": prompt} if isinstance(prompt, str) else prompt._asdict()),
-                    "output": generation.text,
-                    "ended": generation.finish_reason == "stop",
-                    "prompt_truncated": generation.prompt_truncated,
-                    "generated_tokens": generation.generated_tokens,
+                    "output": completion.text,
+                    "ended": completion.finish_reason == "stop",
+                    "prompt_truncated": completion.prompt_truncated,
+                    "generated_tokens": len(completion.ids),
                 }
-                for prompt, generation in zip(asked, lm.generations, strict=True)
+                for prompt, completion in zip(asked, completions, strict=True)
             ]
             write_jsonl_atomic(_block(blocks, first), rows)
     finally:

@@ -10,7 +10,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
-from requests_of_tests import PROMPTS, STOP
+from requests_of_tests import requests_of
 
 from harness.smallworld.tokenizers import write_byte_level, write_sentencepiece
 
@@ -106,18 +106,8 @@ def vllm_answers(llama_folder, gpt2_folder):
 
 @pytest.fixture(scope="session")
 def requests():
-    """Make lm-eval requests of the prompts that all engines are asked."""
-    from lm_eval.api.instance import Instance
-
-    def make(stop=STOP, **settings):
-        return [
-            Instance(
-                "generate_until", {}, (prompt, {"until": list(stop), "max_gen_toks": 24, **settings}), 0, ("t", n, 1)
-            )
-            for n, prompt in enumerate(PROMPTS)
-        ]
-
-    return make
+    """Make the requests that all engines are asked."""
+    return requests_of
 
 
 def _tokenizer(folder):
