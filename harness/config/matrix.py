@@ -6,9 +6,8 @@ tasks they are evaluated. Here is its shape only: `harness.config.matrix_file` r
 
 from __future__ import annotations
 
-import difflib
 import string
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -27,19 +26,12 @@ from pydantic_core import PydanticCustomError
 
 from dskd.tokenization.prompt_templates import Template
 from harness.protocols import GREEDY, PROTOCOLS, Protocol
+from harness.suggestions import did_you_mean
 
 SCHEMA_VERSION = 1
 
 # The method name under which a teacher's own scores stand in records and tables.
 TEACHER_METHOD = "teacher"
-
-
-def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """`; did you mean 'kd'? (known: kd, sft)`, or only what is known where nothing is near."""
-    known = sorted(known)
-    near = difflib.get_close_matches(name, known, n=1, cutoff=0.6)
-    listing = ", ".join(known) if known else "none"
-    return f"; did you mean '{near[0]}'? (known: {listing})" if near else f"; known: {listing}"
 
 
 class Strict(BaseModel):
