@@ -9,7 +9,7 @@ from dskd.modeling.loading import load_tokenizer
 from dskd.tokenization.prompt_templates import Template
 from harness import tasks
 from harness.cli import main
-from harness.engines.base import Generation
+from harness.engines._types import Completion
 from harness.evaluation import evaluate as evaluation
 from harness.evaluation.evaluate import EvaluationOptions, evaluate
 from harness.evaluation.score import summarise
@@ -30,14 +30,16 @@ class Speaker:
 
     name = "speaker"
     on_finished = None
-    rank, world_size = 0, 1
 
-    def generate_until(self, requests):
-        texts = [self.say(tasks.load(r.task_name), r.doc, number) for number, r in enumerate(requests)]
+    def __init__(self, task):
+        self.task = task
+
+    def complete(self, prompts, sampling, seeds):
+        docs = self.task.docs(len(prompts))
+        texts = [self.say(self.task, doc, number) for number, doc in enumerate(docs)]
         reasons = ["length" if number % 5 == 3 else "stop" for number in range(len(texts))]
-        self.generations = [Generation(text, reason, 1, 1, False) for text, reason in zip(texts, reasons, strict=True)]
         self.on_finished(len(texts))
-        return texts
+        return [Completion(text, reason, [1], [1]) for text, reason in zip(texts, reasons, strict=True)]
 
     @staticmethod
     def say(task, doc, number):
@@ -79,7 +81,7 @@ def scored(name, path, *more):
 def test_the_samples_of_an_evaluation_score_as_in_its_record(name, asked, models, tmp_path, monkeypatch, request):
     if not name.startswith("small_"):
         monkeypatch.setenv("HARNESS_DATA", str(request.getfixturevalue("real_data")))
-    monkeypatch.setattr(evaluation, "create_engine", lambda *_, **__: Speaker())
+    monkeypatch.setattr(evaluation, "create_engine", lambda *_, **__: Speaker(tasks.load(name)))
     (done,) = evaluate(models[asked], {name: EvaluationOptions()}, allow_code_execution=True)
     record = summarise(tasks.load(name), done.samples)
     headline = tasks.load(name).metrics[0].name

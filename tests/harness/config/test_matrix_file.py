@@ -83,7 +83,7 @@ MISTAKES = [
         put("tasks", "small_math", value={"limit": 0}),
         "tasks.small_math.limit: input should be greater than or equal to 1",
     ),
-    (put("evaluation", "engine", value="vlm"), "evaluation.engine: no engine 'vlm'; did you mean 'vllm'?"),
+    (put("evaluation", "engine", value="vlm"), "evaluation.engine vlm: no such engine; did you mean 'vllm'?"),
     (put("seeds", value=[]), "seeds: list should have at least 1 item"),
     (put("seeds", value=[1, 1]), "seeds: the same seed stands twice"),
     (put("name", value="a/b"), "name: 'a/b' is not a name"),
