@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from requests_of_tests import complete
 
 from harness.engines._completion_cache import CompletionCache, block_key
 from harness.engines._types import GeneratedTokens, Sampling
 from harness.engines.transformers import TransformersEngine
+from helpers.engine_requests import complete
 
 
 class Interrupted(Exception):

@@ -8,7 +8,6 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from requests_of_tests import complete, texts
 
 from dskd.data.preparation import encode_prompt
 from dskd.modeling.loading import load_model
@@ -16,6 +15,7 @@ from harness.engines._no_repeat_ngram import Following
 from harness.engines._seeds import sample_seed, uniform_numbers
 from harness.engines.base import GeneratedTokens, Sampling, fit_prompt
 from harness.engines.transformers import TransformersEngine
+from helpers.engine_requests import complete, texts
 
 DRAWN = {"temperature": 1.0, "top_p": 0.95, "top_k": 50}
 

@@ -6,10 +6,10 @@ import re
 import sys
 
 import pytest
-from requests_of_tests import complete
 
 import harness.engines
 from harness.engines import create_engine
+from helpers.engine_requests import complete
 from helpers.paths import ROOT
 
 PAGE = ROOT / "docs" / "engines.md"

@@ -2,13 +2,13 @@
 
 import pytest
 import torch
-from requests_of_tests import complete, texts
 
 from dskd.data.preparation import encode_prompt
 from dskd.errors import InputError
 from dskd.modeling.loading import load_model
 from harness.engines import create_engine
 from harness.engines.base import Sampling, cut_at_stop, decode_completion
+from helpers.engine_requests import complete, texts
 
 
 @pytest.fixture(params=["llama_folder", "gpt2_folder"])
