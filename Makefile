@@ -6,14 +6,13 @@ GPU := $(shell nvidia-smi --query-gpu=name --format=csv,noheader >/dev/null 2>&1
 # Several processes on few cores: one thread each, or tiny models spend their time waiting for threads.
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: help quick test regression test-slow nightly bench lint format lock clean
+.PHONY: help quick test regression nightly bench lint format lock clean
 
 help:
 	@echo "make quick  train and compare every method on the small world, and print the table"
 	@echo "make test   the tests, without network and without real data (those skip)"
 	@echo "make regression  train and score a small matrix, and compare it with results/regression/baseline.json"
 	@echo "make bench  the benchmarks of speed and memory, into results/benchmarks (about fifteen minutes)"
-	@echo "make test-slow  tests that take minutes"
 	@echo "make nightly  the regression check, slow tests and the check of the committed leaderboard"
 	@echo "make lint   ruff, mypy and codespell"
 
@@ -35,7 +34,7 @@ quick: .venv/.installed
 	env -u OMP_NUM_THREADS $(BIN)/harness run --matrix quick --allow-code-execution
 
 test: .venv/.installed
-	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not gpu and not slow"
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not gpu and not slow and not nightly"
 
 # From nothing each time: what is there already says nothing of the code as it is now. One thread, as the baseline has.
 regression: .venv/.installed
@@ -43,10 +42,7 @@ regression: .venv/.installed
 	OMP_NUM_THREADS=1 $(BIN)/harness run --matrix regression --jobs 2 --allow-code-execution
 	$(BIN)/harness check runs/regression --baseline results/regression/baseline.json
 
-# Twenty kills of a training and what else takes minutes.
-test-slow: .venv/.installed
-	$(BIN)/python -m pytest -m "slow and not gpu"
-
+# Twenty kills of a training and what else takes minutes, and whether every method has its committed records.
 nightly: regression
 	$(BIN)/python -m pytest -m "(slow or nightly) and not gpu"
 

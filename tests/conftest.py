@@ -7,14 +7,26 @@ from pathlib import Path
 
 import pytest
 
+from helpers.paths import SHARED
+
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--write-golden", action="store_true", help="write golden files anew, where a test can")
+
+
+@pytest.fixture
+def write_golden(request: pytest.FixtureRequest) -> bool:
+    """Whether golden files are to be written anew."""
+    return request.config.getoption("--write-golden")
 
 
 @pytest.fixture(scope="session")
 def real_data() -> Path:
     """The folder of real data sets and tokenizers: $HARNESS_DATA, else shared/data beside the repository."""
-    folder = Path(os.environ.get("HARNESS_DATA") or Path(__file__).parents[2] / "shared" / "data")
+    folder = Path(os.environ.get("HARNESS_DATA") or SHARED / "data")
     if not folder.is_dir():
         pytest.skip("no real data here: set HARNESS_DATA to its folder")
     return folder

@@ -11,15 +11,15 @@ from pathlib import Path
 import pytest
 
 import dskd
+from helpers.paths import ROOT
 
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the unpacked wheel, nothing else of the project in sight."""
     folder = tmp_path_factory.mktemp("wheel")
-    repository = Path(__file__).parents[1]
     build = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(folder)]
-    subprocess.run(build, check=True, cwd=repository, capture_output=True)
+    subprocess.run(build, check=True, cwd=ROOT, capture_output=True)
     (wheel,) = folder.glob("dskd_harness-*.whl")
     with zipfile.ZipFile(wheel) as archive:
         archive.extractall(folder / "site")

@@ -194,7 +194,7 @@ def split_assignment(text: str, option: str) -> tuple[str, str]:
 def check_engine(name: str | None, option: str = "--engine") -> None:
     """InputError for an engine that there is not; cheap, so it comes before any work."""
     import harness.engines
-    from harness.config.matrix import did_you_mean
+    from harness.suggestions import did_you_mean
 
     known = ["auto", *harness.engines.names()]
     if name is not None and name not in known:

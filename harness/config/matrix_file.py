@@ -25,9 +25,9 @@ from harness.config.matrix import (
     PathModel,
     Training,
     cells,
-    did_you_mean,
 )
 from harness.protocols import column_title
+from harness.suggestions import did_you_mean
 
 SHIPPED = Path(__file__).parent / "matrices"
 _VARIABLE = re.compile(r"\$\{([^}]*)\}")

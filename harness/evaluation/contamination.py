@@ -79,7 +79,7 @@ def training_examples(
 
 
 def _example(row: Mapping[str, Any], columns: Mapping[str, str] | None, where: str) -> TrainingExample:
-    from harness.config.matrix import template_columns
+    from dskd.data.columns import template_columns
 
     if columns is not None:
         named = {key: template_columns(text) for key, text in columns.items()}

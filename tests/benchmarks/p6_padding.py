@@ -92,10 +92,11 @@ def main() -> None:
     if (chosen.data is None) != (chosen.tokenizer is None):
         options.error("give --data and --tokenizer together")
     torch.set_num_threads(1)
-    if chosen.data is None:
-        rows = drawn(chosen.examples, chosen.max_length)
-    else:
-        rows = tokenized(chosen.data, chosen.tokenizer, chosen.examples, chosen.max_length)
+    rows = (
+        drawn(chosen.examples, chosen.max_length)
+        if chosen.data is None
+        else tokenized(chosen.data, chosen.tokenizer, chosen.examples, chosen.max_length)
+    )
     lengths = [len(row["student_ids"]) for row in rows]
     torch.manual_seed(0)
     model = LlamaForCausalLM(

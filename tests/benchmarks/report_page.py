@@ -23,7 +23,7 @@ from playwright.sync_api import sync_playwright
 
 from harness.report.document import make_document
 from harness.report.page import render
-from tests.harness.report.written_runs import write_run
+from tests.helpers.written_runs import write_run
 
 METHODS = ("sft", "kd", "uld", "dskd-v2")  # and the teacher: five answers a prompt
 OPENS = 5

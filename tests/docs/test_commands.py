@@ -10,8 +10,8 @@ import click
 import pytest
 
 from harness.cli import main
+from helpers.paths import ROOT
 
-ROOT = Path(__file__).parents[2]
 PAGES = [
     ROOT / "README.md",
     ROOT / "CONTRIBUTING.md",

@@ -11,7 +11,9 @@ from pathlib import Path
 
 import pytest
 
-PAGE = Path(__file__).parents[2] / "docs" / "tutorial.md"
+from helpers.paths import ROOT
+
+PAGE = ROOT / "docs" / "tutorial.md"
 
 
 def _blocks() -> list[str]:

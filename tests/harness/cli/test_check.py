@@ -11,13 +11,13 @@ import click
 import pytest
 import yaml
 from click.testing import CliRunner, Result
-from stored_runs import answers, write_evaluation
 
 from harness.cli import main
 from harness.metrics import numbers
+from helpers.paths import ROOT
+from helpers.stored_runs import answers, write_evaluation
 
-REPOSITORY = Path(__file__).parents[3]
-WORKFLOW = REPOSITORY / "examples" / "regression-check.yaml"
+WORKFLOW = ROOT / "examples" / "regression-check.yaml"
 
 
 def harness(*arguments: str | Path) -> Result:

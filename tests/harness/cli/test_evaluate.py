@@ -4,12 +4,12 @@ import json
 
 import pytest
 from click.testing import CliRunner
-from tiny_models import write_gpt2
 
 from harness import tasks
 from harness.cli import main
 from harness.evaluation.score import summarise
 from harness.runs.records import read_record
+from helpers.tiny_models import write_gpt2
 
 
 @pytest.fixture(scope="module")

@@ -9,10 +9,10 @@ import time
 
 import pytest
 from click.testing import CliRunner
-from tiny_models import write_gpt2
 
 from harness import tasks
 from harness.cli import main
+from helpers.tiny_models import write_gpt2
 
 
 @pytest.fixture(scope="module")

@@ -6,7 +6,6 @@ import json
 import os
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from copy import deepcopy
 from pathlib import Path
@@ -77,12 +76,9 @@ def test_the_records_say_what_was_measured_and_where(finished: Finished) -> None
         assert {entry.name for entry in path.iterdir()} == {"manifest.json", "result.json", "samples.jsonl", "log.txt"}
 
 
-def test_the_same_run_again_takes_seconds_trains_nothing_and_imports_no_torch(
-    finished: Finished,
-) -> None:
+def test_the_same_run_again_trains_nothing_and_imports_no_torch(finished: Finished) -> None:
     folder, first = finished
     before = files_under(folder)
-    start = time.monotonic()
     run = subprocess.run(
         [sys.executable, "-X", "importtime", "-m", "harness.cli", "run", "--matrix", "tiny.yaml"],
         capture_output=True,
@@ -90,7 +86,6 @@ def test_the_same_run_again_takes_seconds_trains_nothing_and_imports_no_torch(
         cwd=folder,
         check=False,
     )
-    assert time.monotonic() - start < 10
     assert run.returncode == 0
     assert run.stdout == first.stdout
     assert files_under(folder) == before

@@ -64,7 +64,7 @@ def test_options_reach_the_training_and_an_adapted_student_is_an_ordinary_model(
     assert {"config.json", "model.safetensors", "tokenizer.json"} <= names
 
 
-@pytest.mark.slow  # tests/dskd/test_processes.py and test_launch.py do it below the command
+@pytest.mark.slow  # tests/dskd/training/test_processes.py and test_launch.py do it below the command
 def test_two_processes_train_what_one_does(folder: Path, harness: Harness) -> None:
     one = train(harness, folder, "one", "--steps", "2", "--batch-size", "2", "--gradient-accumulation-steps", "2")
     two = train(harness, folder, "two", "--steps", "2", "--batch-size", "2", "--processes", "2")

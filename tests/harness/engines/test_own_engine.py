@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import re
 import sys
-from pathlib import Path
 
 import pytest
 
 import harness.engines
 from harness.engines import create_engine
+from helpers.paths import ROOT
 
-PAGE = Path(__file__).parents[3] / "docs" / "engines.md"
+PAGE = ROOT / "docs" / "engines.md"
 
 
 @pytest.fixture(params=["llama_folder", "gpt2_folder"])

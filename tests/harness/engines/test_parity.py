@@ -8,7 +8,6 @@ from importlib.util import find_spec
 import pytest
 import torch
 from click.testing import CliRunner
-from requests_of_tests import PROMPTS
 
 from dskd.errors import InputError
 from dskd.modeling.loading import load_model
@@ -18,6 +17,7 @@ from harness.engines.base import Sampling
 from harness.evaluation import engine_process, parity_run
 from harness.evaluation.engine_process import Answer, Questions
 from harness.evaluation.parity import TOLERANCE, find_differences, first_difference, load_logits
+from helpers.engine_requests import PROMPTS
 
 SAMPLING = Sampling(max_new_tokens=12)
 

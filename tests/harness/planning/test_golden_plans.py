@@ -1,14 +1,12 @@
 """The identity of every job of all shipped matrices and of some odd ones, as they were before the planner was rebuilt.
 
 An identity that changes makes finished work stale on every machine. Where that is meant, say so in the changelog and write the files
-anew: `python tests/harness/planning/test_golden_plans.py`.
+anew: `python -m pytest tests/harness/planning/test_golden_plans.py --write-golden`.
 """
 
 from __future__ import annotations
 
 import json
-import sys
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -16,14 +14,12 @@ import pytest
 import yaml
 from click.testing import CliRunner
 
-sys.path.insert(0, str(Path(__file__).parent))
-
-from plan_world import write_folders
-
 from harness.config.matrix_file import shipped_matrices
+from helpers.paths import GOLDEN
+from helpers.plan_world import write_folders
 
-GOLDEN = Path(__file__).parents[2] / "golden" / "plans"
-ODD: dict[str, Any] = yaml.safe_load((GOLDEN / "odd.yaml").read_text())
+PLANS = GOLDEN / "plans"
+ODD: dict[str, Any] = yaml.safe_load((PLANS / "odd.yaml").read_text())
 SHIPPED = [
     *("quick", "methods", "regression", "alignment"),
     # Published models and data are not here: stand-ins of the same layout take their place.
@@ -68,13 +64,39 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_folders(tmp_path_factory.mktemp("plans") / "folders")
 
 
+def changed_identities(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
+    """The outputs whose identity changed, a sentence each, and only those where the change begins."""
+    old = {output["folder"]: output["identity"] for job in before["jobs"] for output in job["outputs"]}
+    changed: dict[str, list[str]] = {}
+    for job in now["jobs"]:
+        for output in job["outputs"]:
+            earlier = old.pop(output["folder"], "absent")
+            if earlier != output["identity"]:
+                line = f"{job['title']} ({output['folder']}): {earlier} -> {output['identity']}"
+                changed.setdefault(job["id"], []).append(line)
+    needs = {job["id"]: job["needs"] for job in now["jobs"]}
+    begins = [line for key, lines in changed.items() if not changed.keys() & set(needs[key]) for line in lines]
+    return begins + [f"{folder}: {identity} -> absent" for folder, identity in old.items() if not changed]
+
+
 @pytest.mark.parametrize("name", [*SHIPPED, *ODD["matrices"]])
-def test_a_plan_is_what_it_was(name: str, folders: Path) -> None:
-    assert described(name, folders) == json.loads((GOLDEN / f"{name}.json").read_text())
+def test_a_plan_is_what_it_was(name: str, folders: Path, write_golden: bool) -> None:
+    path, plan_now = PLANS / f"{name}.json", described(name, folders)
+    if write_golden:
+        path.write_text(json.dumps(plan_now, indent=1) + "\n")
+    before = json.loads(path.read_text())
+    assert changed_identities(before, plan_now) == []
+    assert plan_now == before
 
 
-if __name__ == "__main__":
-    with tempfile.TemporaryDirectory() as temporary:
-        place = write_folders(Path(temporary) / "folders")
-        for every in [*SHIPPED, *ODD["matrices"]]:
-            (GOLDEN / f"{every}.json").write_text(json.dumps(described(every, place), indent=1) + "\n")
+def test_a_changed_identity_is_named_where_the_change_begins() -> None:
+    before = json.loads((PLANS / "live.json").read_text())
+    now = json.loads((PLANS / "live.json").read_text())
+    data = next(job for job in now["jobs"] if job["kind"] == "data")
+    readers = [job for job in now["jobs"] if data["id"] in job["needs"]]
+    assert readers
+    for job in (data, *readers):
+        job["outputs"][0]["identity"] = "0" * 64
+    (line,) = changed_identities(before, now)
+    assert line.startswith(f"{data['title']} ({data['outputs'][0]['folder']}): ")
+    assert line.endswith(f" -> {'0' * 64}")

@@ -41,14 +41,7 @@ class Opened:
         page.on("pageerror", lambda error: self.complaints.append(str(error)))
         page.on("dialog", lambda dialog: (self.complaints.append(f"dialog {dialog.message}"), dialog.dismiss()))
         page.on("request", lambda request: self.requests.append(request.url))
-        self._session = page.context.new_cdp_session(page)
-        self._session.send("Performance.enable", {"timeDomain": "threadTicks"})
         page.goto(file.as_uri())
-
-    def processor_seconds(self) -> float:
-        """What the page's main thread has worked so far, waiting left out."""
-        metrics = self._session.send("Performance.getMetrics")["metrics"]
-        return next(metric["value"] for metric in metrics if metric["name"] == "TaskDuration")
 
     def asked_elsewhere(self) -> list[str]:
         return [url for url in self.requests if not url.startswith(("file:", "data:"))]

@@ -14,7 +14,7 @@ from harness.cli import main
 from harness.report import samples as samples_module
 from harness.report.document import make_document
 from harness.report.page import embedded_json, render
-from tests.harness.report.written_runs import write_run
+from helpers.written_runs import write_run
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from playwright.sync_api import Locator, Page
 
-from tests.harness.report.written_runs import write_run
+from helpers.written_runs import write_run
 
 PHONE = {"viewport": {"width": 390, "height": 844}, "is_mobile": True, "has_touch": True}
 HOSTILE = {
@@ -198,9 +198,8 @@ def test_thousands_of_answers_open_and_turn_pages(tmp_path: Path, open_report: C
     run = write_run(tmp_path / "run", methods=["sft", "kd", "uld", "dskd-v2"], items=1_000)
     opened = open_report(run)
     opened.page.locator(".card").first.wait_for()
-    # Two seconds of the clock are the aim (tests/benchmarks/report_page.py); with other work on the machine only the page's own
-    # processor time says something.
-    assert opened.processor_seconds() < 4
+    # How long it takes is measured by tests/benchmarks/report_page.py. Here: only what is on the screen is made.
+    assert opened.page.locator(".prompt").count() == 50
     opened.page.get_by_role("button", name="Last page").click()
     assert opened.page.locator(".detail h3").inner_text() == "small_math 950"
     assert opened.page.locator(".prompt").count() == 50

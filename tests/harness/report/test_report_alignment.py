@@ -12,7 +12,7 @@ from dskd.data.preparation import prepare_dataset
 from harness.report.document import make_document
 from harness.runs.identity import Identity
 from harness.smallworld import write_world
-from tests.harness.report.written_runs import write_run
+from helpers.written_runs import write_run
 
 DATA = {"student_tokenizer": "sentencepiece", "teacher_tokenizer": "bytelevel"}
 TEACHER = {"name": "teacher"}

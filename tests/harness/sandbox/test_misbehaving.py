@@ -6,7 +6,6 @@ The first line of a file names the outcomes that it may come to.
 from __future__ import annotations
 
 import socket
-import time
 from pathlib import Path
 
 import psutil
@@ -39,12 +38,8 @@ def test_it_is_contained_and_labelled(path: Path, isolation: Isolation, tmp_path
         expected = source.partition("\n")[0].removeprefix("# outcome: ").split()
         for name, value in (("OUTSIDE", outside), ("PORT", server.getsockname()[1]), ("MARKER", MARKER)):
             source = source.replace(name, str(value))
-        before = time.monotonic()
         execution = run(Program(source, TESTS, ("add",)), isolation, LIMITS)
         assert execution.outcome in expected, execution
-        # Its time limit and no more; the rest is for a busy machine.
-        assert execution.seconds < LIMITS.seconds + 1.0
-        assert time.monotonic() - before < LIMITS.seconds + 6.0
         with pytest.raises(BlockingIOError):  # nobody called
             server.accept()
     assert [(file.name, file.read_text()) for file in outside.iterdir()] == [("kept", "kept")]

@@ -1,0 +1,93 @@
+"""What is computed a few rows at a time is what is computed at once; memory used again is never memory still in use."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from dskd import methods
+from dskd.losses import chunked as fused
+from dskd.losses import row_blocks as rows
+from dskd.losses.buffer_pool import Scratch, empty
+from dskd.losses.cross_entropy import cross_entropy_sum
+from dskd.losses.divergences import DIVERGENCES
+from helpers.method_cases import case
+
+
+@pytest.fixture(params=[1, 2, 5])
+def few_rows(request, monkeypatch):
+    monkeypatch.setitem(rows._ELEMENTS, "cpu", 17 * request.param)
+    assert len(list(rows.row_blocks(torch.empty(11, 17)))) == -(-11 // request.param)
+
+
+@pytest.mark.parametrize("name", DIVERGENCES)
+def test_a_divergence_by_rows_is_the_divergence(name, few_rows):
+    generator = torch.Generator().manual_seed(0)
+    teacher, student, weights = (torch.randn(11, size, generator=generator) for size in (17, 17, 1))
+    student.requires_grad_()
+    found = DIVERGENCES[name](teacher, student, 1.5)
+    plain = DIVERGENCES[name].__wrapped__(teacher, student, 1.5)
+    torch.testing.assert_close(found, plain)
+    gradients = [torch.autograd.grad((values * weights[:, 0]).sum(), student)[0] for values in (found, plain)]
+    torch.testing.assert_close(*gradients)
+
+
+def test_a_divergence_hands_on_its_own_parameters(few_rows):
+    generator = torch.Generator().manual_seed(0)
+    teacher, student = (torch.randn(11, 17, generator=generator) for _ in range(2))
+    values = [
+        DIVERGENCES["skewed_forward_kl"](teacher, student.requires_grad_(), 1.0, skew=skew) for skew in (0.1, 0.7)
+    ]
+    plain = DIVERGENCES["skewed_forward_kl"](teacher, student.detach(), 1.0, skew=0.7)
+    torch.testing.assert_close(values[1].detach(), plain)
+    assert (values[0] > values[1]).all()
+
+
+def test_cross_entropy_by_rows_is_that_of_torch(few_rows):
+    generator = torch.Generator().manual_seed(0)
+    logits = torch.randn(11, 17, generator=generator).requires_grad_()
+    labels = torch.randint(-1, 17, (11,), generator=generator)
+    expected = torch.nn.functional.cross_entropy(logits, labels, ignore_index=-1, reduction="sum")
+    found = cross_entropy_sum(logits, labels)
+    torch.testing.assert_close(found, expected)
+    torch.testing.assert_close(*(torch.autograd.grad(value, logits)[0] for value in (found, expected)))
+
+
+def test_scratch_memory_is_used_again_but_for_what_is_kept():
+    like = torch.zeros(0)
+    scratch = Scratch()
+    with scratch:
+        first, second = empty((3, 5), like).fill_(1.0), empty((3, 5), like).fill_(2.0)
+        assert first.data_ptr() != second.data_ptr()
+    scratch.give_back([second[1:]])
+    with scratch:
+        third = empty((2, 4), like).fill_(3.0)
+        other_dtype = empty((2, 4), like.bfloat16())
+        fourth = empty((3, 5), like)
+    assert third.data_ptr() == first.data_ptr()
+    assert second.data_ptr() not in (third.data_ptr(), fourth.data_ptr())
+    assert other_dtype.dtype == torch.bfloat16
+    assert (second == 2.0).all()
+    outside = empty((3, 5), like)
+    scratch.give_back([])
+    assert outside.data_ptr() not in (third.data_ptr(), fourth.data_ptr())
+
+
+@pytest.mark.parametrize("name", ["dskd-v2", "dskd-v2-eta"])
+@pytest.mark.parametrize("budget", [0, 3_000, 2**20])  # nothing, some chunks and all
+def test_what_the_second_pass_finds_gone_it_computes_again(name, budget, monkeypatch):
+    method = methods.get(name)()
+    batch, leaves = case(method)[:2]
+    terms = method.terms(batch)
+    expected = method.objective({key: term.sum / term.count.clamp_min(1.0) for key, term in terms.items()})
+    monkeypatch.setattr(fused, "_LARGE_NOTES_BYTES", budget)
+    products = []
+    plain = method.projectors.to_student
+    monkeypatch.setattr(method.projectors, "to_student", lambda hidden: products.append(len(hidden)) or plain(hidden))
+    loss, _ = fused.fused_loss(method, batch, None, list(method.projectors.parameters()), 8)
+    torch.testing.assert_close(loss, expected)
+    once = len(batch.teacher_pairs)
+    assert sum(products) == 2 * once if budget == 0 else once <= sum(products) < 2 * once
+    assert (sum(products) == once) == (budget == 2**20)
+    for found, wanted in zip(torch.autograd.grad(loss, leaves), torch.autograd.grad(expected, leaves), strict=True):
+        torch.testing.assert_close(found, wanted)

@@ -1,0 +1,66 @@
+"""The method that docs/own-method.md builds: found in a folder of one's own, trained, and under the tests of every method."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from helpers.paths import ROOT
+
+Harness = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with the page's file, which DSKD_METHODS names."""
+    page = (ROOT / "docs" / "own-method.md").read_text(encoding="utf-8")
+    (code,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    folder = tmp_path / "my-methods"
+    folder.mkdir()
+    (folder / "confidence_kd.py").write_text(code, encoding="utf-8")
+    monkeypatch.setenv("DSKD_METHODS", str(folder))
+    return folder
+
+
+def test_it_is_listed_and_trained_beside_the_others(
+    folder: Path, tiny: dict[str, Any], write_matrix: Callable[[Any], Path], harness: Harness
+) -> None:
+    listed = harness("list", "methods", cwd=folder)
+    assert "confidence-kd" in listed.stdout
+    matrix = str(write_matrix(tiny))
+    only = ("--add-method", "confidence-kd", "--only", "method=confidence-kd")
+    run = harness("run", "--matrix", matrix, *only, cwd=folder)
+    assert run.returncode == 0, run.stderr
+    results = list((folder / "runs/tiny/cells").rglob("train/result.json"))
+    assert [path.parts[-5:-2] for path in results] == [("teacher__same", "confidence-kd", "seed1")]
+    # An edit of the file makes what it trained stale, and nothing else.
+    (folder / "confidence_kd.py").open("a").write("# changed\n")
+    plan = harness("plan", "--matrix", matrix, *only, cwd=folder)
+    assert re.search(r"train .*confidence-kd/seed1 +stale", plan.stdout), plan.stdout
+
+
+def test_the_tests_of_every_method_take_it(folder: Path) -> None:
+    tests = [f"tests/dskd/{name}.py" for name in ("losses/test_chunked", "data/test_packing")]
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-k", "confidence-kd", *tests]
+    done = subprocess.run(command, cwd=ROOT, env=os.environ.copy(), capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stdout[-2000:]
+    assert int(re.search(r"(\d+) passed", done.stdout)[1]) > 20  # type: ignore[index]
+
+
+def test_adding_what_suits_no_pair_is_one_line(
+    tiny: dict[str, Any], write_matrix: Callable[[Any], Path], harness: Harness, tmp_path: Path
+) -> None:
+    tiny["pairs"] = [{"teacher": "teacher", "student": "cross", "methods": ["sft"]}]
+    matrix = str(write_matrix(tiny))
+    for name, reason in (("kd", "needs one vocabulary"), ("kdd", "no such method")):
+        done = harness("plan", "--matrix", matrix, "--add-method", name, cwd=tmp_path)
+        assert done.returncode == 2
+        assert reason in done.stderr
+        assert len(done.stderr.strip().splitlines()) == 1

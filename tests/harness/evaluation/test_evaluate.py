@@ -1,0 +1,323 @@
+"""A model folder and tasks in, answers and scores out: every document once, in order, with its own answer."""
+
+import json
+from pathlib import Path
+from statistics import fmean, stdev
+
+import pytest
+import yaml
+from pydantic import ValidationError
+
+from dskd.errors import InputError
+from harness import tasks
+from harness.engines.base import Generation, Sampling
+from harness.evaluation import evaluate as evaluation
+from harness.evaluation.evaluate import EvaluationOptions, Progress, evaluate
+from harness.evaluation.score import score_predictions, summarise
+from harness.protocols import Protocol
+from helpers.tiny_models import write_gpt2
+
+SCORING = """
+from harness.tasks.lm_eval_hooks import hooks
+from harness.metrics.sample import SampleScore
+
+def documents():
+    return [{"id": f"{NAME}/{n}", "question": "Say " + "so " * n + "much:"} for n in range(7)]
+
+def prompt(doc):
+    return doc["question"]
+
+def gold(doc):
+    return " much"
+
+def score_many(docs, outputs, stop, advance):
+    scores = []
+    for doc, output in zip(docs, outputs, strict=True):
+        scores.append(SampleScore({"length": float(len(output))}, {"last": output[-1:]}, "scored", detail=doc["id"]))
+        advance()
+    return scores
+
+dataset, score_outputs, process_results = hooks(NAME)
+"""
+TASK = """
+task: {name}
+custom_dataset: !function scoring.dataset
+test_split: test
+output_type: generate_until
+doc_to_text: !function scoring.prompt
+doc_to_target: !function scoring.gold
+target_delimiter: ""
+num_fewshot: 0
+unsafe_code: {unsafe}
+generation_kwargs: {{until: ["Question:"], max_gen_toks: 9, do_sample: false}}
+filter_list:
+  - name: harness
+    filter:
+      - {{function: custom, filter_fn: !function scoring.score_outputs}}
+process_results: !function scoring.process_results
+metric_list:
+  - {{metric: length, aggregation: mean, higher_is_better: true, kind: continuous}}
+metadata: {{version: "3"}}
+"""
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    return write_gpt2(
+        tmp_path_factory.mktemp("model"),
+        "Say so much: the quick brown fox jumps over the lazy dog",
+        initializer_range=0.3,
+    )
+
+
+@pytest.fixture
+def own_tasks(tmp_path, monkeypatch):
+    """Three tasks of this test's own; the last is marked as running code."""
+    tasks.load.cache_clear()
+    for name in ("first_of_test", "second_of_test", "code_of_test"):
+        folder = tmp_path / name
+        folder.mkdir()
+        (folder / "task.yaml").write_text(TASK.format(name=name, unsafe=str(name == "code_of_test").lower()))
+        (folder / "scoring.py").write_text(SCORING.replace("NAME", repr(name)))
+    monkeypatch.setattr(tasks, "tasks_folder", lambda: tmp_path)
+    yield
+    tasks.load.cache_clear()
+
+
+def run(model, **options):
+    chosen = {name: EvaluationOptions(**settings) for name, settings in options.pop("tasks").items()}
+    return {done.task: done for done in evaluate(model, chosen, engine="transformers", **options)}
+
+
+class Oracle:
+    """An engine that knows the answers; `mistake` changes what it hands back."""
+
+    name = "oracle"
+    on_finished = None
+    rank, world_size = 0, 1
+
+    def __init__(self, mistake=lambda texts, generations: None):
+        self.mistake, self.closed = mistake, False
+
+    def generate_until(self, requests):
+        self.settings = [Sampling.from_lm_eval(request.args[1]) for request in requests]
+        texts = [tasks.load(request.task_name).gold(request.doc) for request in requests]
+        self.generations = [Generation(text, "stop", 1, 1, False) for text in texts]
+        self.on_finished(len(texts))
+        self.mistake(texts, self.generations)
+        return texts
+
+    def close(self):
+        self.closed = True
+
+
+@pytest.fixture
+def oracle(monkeypatch):
+    def make(**more):
+        engine = Oracle(**more)
+        monkeypatch.setattr(evaluation, "create_engine", lambda *_, **__: engine)
+        return engine
+
+    return make
+
+
+def test_every_document_is_answered_once_in_order_with_all_that_is_known(model, own_tasks, capsys):
+    done = run(model, tasks={"second_of_test": {}, "first_of_test": {"limit": 4}})
+    assert list(done) == ["second_of_test", "first_of_test"]  # as they were asked for
+    assert [sample["id"] for sample in done["first_of_test"].samples] == [f"first_of_test/{n}" for n in range(4)]
+    assert [sample["id"] for sample in done["second_of_test"].samples] == [f"second_of_test/{n}" for n in range(7)]
+    for name, task_run in done.items():
+        assert (task_run.version, task_run.engine) == ("3", "transformers")
+        assert task_run.generated_tokens == sum(sample["generated_tokens"] for sample in task_run.samples) > 0
+        assert task_run.seconds > 0
+        for n, sample in enumerate(task_run.samples):
+            assert sample == {
+                "id": f"{name}/{n}",
+                "index": 0,
+                "seed": None,
+                "prompt": "Say " + "so " * n + "much:",
+                "output": sample["output"],
+                "gold": " much",
+                "scores": {"length": len(sample["output"])},
+                "extracted": {"last": sample["output"][-1:]},
+                "outcome": "scored",
+                "detail": f"{name}/{n}",
+                "finish_reason": "length",
+                "generated_tokens": 9,
+                "prompt_truncated": False,
+            }
+    assert len({sample["output"] for sample in done["second_of_test"].samples}) > 1
+    assert capsys.readouterr().out == ""  # standard output is for data
+
+
+def test_a_task_gives_the_same_whichever_others_run(model, own_tasks):
+    alone = run(model, tasks={"first_of_test": {}})["first_of_test"]
+    after = run(model, tasks={"second_of_test": {}, "first_of_test": {}})["first_of_test"]
+    assert alone.samples == after.samples
+
+
+def test_max_new_tokens_replaces_the_task_s_own(model, own_tasks):
+    samples = run(model, tasks={"first_of_test": {"max_new_tokens": 4}})["first_of_test"].samples
+    assert {sample["generated_tokens"] for sample in samples} == {4}
+
+
+def test_progress_counts_every_sample_and_task(model, own_tasks):
+    seen = []
+    run(model, tasks={"first_of_test": {}, "second_of_test": {"limit": 2}}, progress=seen.append, max_batch_size=3)
+    counts = [(each.tasks_done, each.samples_done) for each in seen]
+    assert counts == [(0, 0), (0, 3), (0, 6), (0, 7), (1, 7), (1, 7), (1, 9), (2, 9)]
+    assert seen[-1] == Progress("second_of_test", 2, 2, 9, 9)
+
+
+def test_a_run_is_given_as_soon_as_it_is_done(model, own_tasks):
+    seen = []
+    chosen = dict.fromkeys(["first_of_test", "second_of_test"], EvaluationOptions(limit=1))
+    runs = evaluate(model, chosen, engine="transformers", progress=seen.append)
+    assert next(runs).task == "first_of_test"
+    assert seen[-1].samples_done == 1
+    runs.close()
+
+
+def test_code_runs_only_when_it_is_allowed(model, own_tasks):
+    with pytest.raises(InputError, match="task code_of_test runs the code that a model wrote"):
+        run(model, tasks={"first_of_test": {}, "code_of_test": {}})
+    assert len(run(model, tasks={"code_of_test": {}}, allow_code_execution=True)["code_of_test"].samples) == 7
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"tasks": {"no_such_task": {}}}, "unknown task 'no_such_task'"),
+        ({"tasks": {}}, "no tasks to evaluate"),
+        ({"model": Path("absent")}, "absent: no such model folder"),
+    ],
+)
+def test_what_is_wrong_is_said_before_a_model_is_loaded(model, own_tasks, oracle, change, message):
+    engine = oracle()
+    with pytest.raises(InputError, match=message):
+        run(**{"model": model, "tasks": {"first_of_test": {}}} | change)
+    assert not hasattr(engine, "settings")
+
+
+def test_an_option_that_does_not_exist_is_refused():
+    with pytest.raises(ValidationError):
+        EvaluationOptions(limt=3)
+    with pytest.raises(ValidationError):
+        EvaluationOptions(limit=0)
+
+
+@pytest.mark.parametrize("name", ["small_instruct", "small_math", "small_code"])
+def test_gold_answers_score_100_through_the_whole_pipeline(model, oracle, name):
+    engine = oracle()
+    done = run(model, tasks={name: {"limit": 20}}, allow_code_execution=True)[name]
+    headline = tasks.load(name).metrics[0].name
+    assert [sample["scores"][headline] for sample in done.samples] == [100.0] * 20
+    task = tasks.load(name)
+    assert set(engine.settings) == {Sampling(task.max_new_tokens, tuple(task.stop))}
+    assert engine.closed
+
+
+def test_a_task_of_lm_eval_is_evaluated_as_one_of_the_harness_s_own(model, tmp_path, monkeypatch):
+    monkeypatch.setenv("HARNESS_LM_EVAL_TASKS", str(tmp_path))
+    (tmp_path / "data.jsonl").write_text("".join(f'{{"q": "Say {n}:", "a": "{n}"}}\n' for n in range(5)))
+    config = {
+        "task": "say",
+        "dataset_path": "json",
+        "dataset_kwargs": {"data_files": {"test": str(tmp_path / "data.jsonl")}},
+        "test_split": "test",
+        "doc_to_text": "{{q}}",
+        "doc_to_target": "{{a}}",
+        "generation_kwargs": {"until": ["Say"], "max_gen_toks": 4},
+        "metric_list": [{"metric": "exact_match", "aggregation": "mean", "higher_is_better": True}],
+        "metadata": {"version": 1.0},
+    }
+    (tmp_path / "say.yaml").write_text(yaml.safe_dump(config))
+    tasks.load.cache_clear()
+    done = run(model, tasks={"lm_eval/say": {"limit": 3}, "small_math": {"limit": 2}})
+    samples = done["lm_eval/say"].samples
+    assert [sample["prompt"] for sample in samples] == ["Say 0:", "Say 1:", "Say 2:"]
+    assert [sample["gold"] for sample in samples] == [" 0", " 1", " 2"]
+    assert all(set(sample["scores"]) == {"exact_match,none"} for sample in samples)
+    assert max(sample["generated_tokens"] for sample in samples) <= 4
+    assert done["lm_eval/say"].version == "1.0"
+
+
+def _swap(texts, generations):
+    texts[0] += "!"
+
+
+def _lose(texts, generations):
+    del generations[0]
+
+
+@pytest.mark.parametrize(
+    ("mistake", "message"), [(_swap, "not the answer to its prompt"), (_lose, "one each is needed")]
+)
+def test_an_answer_that_is_lost_or_of_another_is_an_error_and_no_score(model, own_tasks, oracle, mistake, message):
+    engine = oracle(mistake=mistake)
+    with pytest.raises(RuntimeError, match=message):
+        run(model, tasks={"first_of_test": {}})
+    assert engine.closed
+
+
+PROTOCOL = Protocol(name="drawn", temperature=1.0, seeds=(10, 20), samples=2)
+
+
+def drawn(model, **options):
+    chosen = {"drawn": EvaluationOptions(task="first_of_test", protocol=options.pop("protocol", PROTOCOL))}
+    (done,) = evaluate(model, chosen, engine="transformers", **options)
+    return done
+
+
+def test_several_answers_a_prompt_have_an_index_and_a_seed_and_are_alike_in_any_batch(model, own_tasks):
+    progress = []
+    done = drawn(model, max_batch_size=7, progress=progress.append)
+    assert (done.name, done.task) == ("drawn", "first_of_test")
+    assert [(sample["id"], sample["index"], sample["seed"]) for sample in done.samples] == [
+        (f"first_of_test/{n}", index, seed) for n in range(7) for index, seed in enumerate((10, 10, 20, 20))
+    ]
+    assert (progress[-1].samples_done, progress[-1].samples_total) == (28, 28)
+    assert drawn(model, max_batch_size=1).samples == done.samples
+    texts = [sample["output"] for sample in done.samples]
+    assert len(set(texts)) > 20
+    # A seed's own answers do not depend on the other seeds.
+    alone = drawn(model, protocol=PROTOCOL.model_copy(update={"seeds": (20,)}))
+    assert [sample["output"] for sample in alone.samples] == [
+        sample["output"] for sample in done.samples if sample["seed"] == 20
+    ]
+    other = drawn(model, protocol=PROTOCOL.model_copy(update={"seeds": (11, 21)}))
+    assert not set(texts) & {sample["output"] for sample in other.samples}
+
+
+def test_a_protocol_without_seeds_takes_the_evaluation_s(model, own_tasks):
+    protocol = PROTOCOL.model_copy(update={"seeds": None})
+    first, second = (drawn(model, protocol=protocol, seed=seed).samples for seed in (10, 20))
+    assert {sample["seed"] for sample in first} == {10}
+    drawn_by_both = drawn(model).samples
+    for seed, samples in ((10, first), (20, second)):
+        assert [s["output"] for s in samples] == [s["output"] for s in drawn_by_both if s["seed"] == seed]
+
+
+def test_a_run_and_harness_score_give_the_same_numbers_for_several_samples(model, own_tasks, tmp_path):
+    samples = drawn(model).samples
+    path = tmp_path / "predictions.jsonl"
+    path.write_text("".join(f"{json.dumps({k: s[k] for k in ('id', 'output', 'finish_reason')})}\n" for s in samples))
+    task = tasks.load("first_of_test")
+    _, summary = score_predictions(task, path)
+    assert summary == summarise(task, samples)
+    metric = summary["metrics"]["length"]
+    means = [fmean(s["scores"]["length"] for s in samples if s["id"] == f"first_of_test/{n}") for n in range(7)]
+    assert metric["n"] == 7
+    assert metric["value"] == pytest.approx(fmean(means), abs=1e-4)
+    assert metric["stderr"] == pytest.approx(
+        stdev(means) / 7**0.5, abs=1e-4
+    )  # prompts are independent, samples are not
+
+
+def test_a_protocol_s_prompts_keep_their_first_tokens(model, own_tasks):
+    protocol = Protocol(name="cut", max_prompt_tokens=6, prompt_kept="first", max_new_tokens=3)
+    samples = drawn(model, protocol=protocol).samples
+    assert not samples[0]["prompt_truncated"]
+    assert [samples[n]["prompt_truncated"] for n in (5, 6)] == [True, True]
+    assert samples[5]["output"] == samples[6]["output"]  # "Say so so …" to the sixth token
+    assert {sample["generated_tokens"] for sample in samples} == {3}

@@ -1,0 +1,59 @@
+"""Gold answers in the form that a chat model gives them score 100 too, on every item of every task whose data is here.
+
+As completions, up to a stop, they are scored in test_tasks.py; helpers/task_facts.py declares the exceptions.
+"""
+
+import pytest
+
+from harness import tasks
+from helpers.task_facts import MAY_BE_WRONG, NOT_ALL_RIGHT, REAL, SIZES, UNPINNED
+
+# A block with the whole function, as chat models are asked to answer; mbpp's solutions are whole anyway.
+CODE = {"humaneval": "{prompt}{gold}", "small_code": "{prompt}{gold}", "mbpp": "{gold}"}
+NUMBERS = ("gsm8k", "gsm8k_5shot", "gsm8k_cot_8shot", "small_math")
+
+
+@pytest.fixture(params=SIZES)
+def task(request, monkeypatch):
+    """Each task as models with a template are scored on it."""
+    if request.param in REAL:
+        monkeypatch.setenv("HARNESS_DATA", str(request.getfixturevalue("real_data")))
+    return tasks.load(request.param).for_template()
+
+
+def in_chat(task, doc):
+    """The gold answer as a chat model puts it: between words, in a fenced block, or alone where every word counts."""
+    gold = task.gold(doc)
+    if task.name in CODE:
+        code = CODE[task.name].format(prompt=task.prompt(doc), gold=gold)
+        return f"Sure! Here is the function:\n\n```python\n{code}\n```\n\nIt passes its tests."
+    if task.name in NUMBERS:
+        return f"Let us go step by step.\n\n{gold.strip()}\n\nI hope this helps!"
+    return f"\n{gold}\n\n"
+
+
+def assert_all_right(task, docs):
+    scores = task.score_many(docs, [in_chat(task, doc) for doc in docs], allow_code_execution=True)
+    for metric in task.metrics:
+        wrong = {doc["id"] for doc, score in zip(docs, scores, strict=True) if score.scores[metric.name] != 100.0}
+        declared = NOT_ALL_RIGHT.get((task.name, metric.name), set())
+        assert wrong - MAY_BE_WRONG.get((task.name, metric.name), set()) == declared & {doc["id"] for doc in docs}
+
+
+def test_gold_answers_of_a_chat_model_score_100(task):
+    assert task.stop == []
+    docs = task.docs()
+    assert_all_right(task, docs[:: len(docs) // 8] if task.runs_code else docs)  # all programs are run below
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", CODE)
+def test_gold_programs_of_a_chat_model_all_pass(name, real_data, monkeypatch):
+    monkeypatch.setenv("HARNESS_DATA", str(real_data))
+    task = tasks.load(name).for_template()
+    assert_all_right(task, task.docs())
+
+
+def test_every_task_is_among_these():
+    assert {*SIZES, *UNPINNED} == set(tasks.names())
+    assert set(CODE) == {name for name in tasks.names() if tasks.load(name).runs_code}

@@ -1,0 +1,151 @@
+"""math500 and uinst, whose data was never here: on files of the same form, whose hash is part of an evaluation's identity."""
+
+import json
+import sys
+from dataclasses import replace
+from types import SimpleNamespace
+
+import pytest
+
+from dskd.errors import InputError
+from dskd.tokenization.prompt_templates import Instruction, alpaca
+from harness import tasks
+from harness.evaluation.score import score_predictions
+from harness.tasks.data_files import DataFile
+
+ANSWERS = [
+    r"\frac{1}{2}",
+    "42",
+    r"\left( 3, \frac{\pi}{2} \right)",
+    r"\$18.90",
+    "k = 5",
+    r"11\sqrt2",
+    r"\text{odd}",
+    ".5",
+]
+MATH = [
+    {
+        "problem": f"What is ${number}$?",
+        "solution": f"It is $\\boxed{{{answer}}}$.",
+        "answer": answer,
+        "subject": "Algebra",
+        "level": 1,
+        "unique_id": f"test/algebra/{number}.json",
+    }
+    for number, answer in enumerate(ANSWERS)
+]
+UINST = [
+    {
+        "instruction": f"Write {number} words about snow.",
+        "input": "" if number % 2 else "white",
+        "output": f"Snow falls {number} times in a long and cold winter, as everyone in the house knows.",
+    }
+    for number in range(10_003)
+]
+for row in UINST:
+    asked = Instruction(row["instruction"], row["input"])
+    row["prompt"] = alpaca(asked)
+ROWS = {"math500": MATH, "uinst": UINST}
+PATHS = {"math500": "math500/test.jsonl", "uinst": "uinst/valid.jsonl"}
+
+
+def write(folder, name, rows):
+    path = folder / PATHS[name]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
+@pytest.fixture
+def fresh(tmp_path, monkeypatch):
+    """A task that has read nothing yet, and a folder for its data."""
+    monkeypatch.setenv("HARNESS_DATA", str(tmp_path))
+    monkeypatch.delenv("HARNESS_HUB", raising=False)
+    return lambda name: replace(tasks.load(name))
+
+
+@pytest.mark.parametrize("name", ROWS)
+def test_gold_answers_score_100_as_completions_and_from_a_chat_model(fresh, tmp_path, name):
+    write(tmp_path, name, ROWS[name][:300])
+    task = fresh(name)
+    docs = task.docs()
+    path = tmp_path / "gold.jsonl"
+    path.write_text("".join(json.dumps({"id": doc["id"], "output": task.gold(doc)}) + "\n" for doc in docs))
+    samples, summary = score_predictions(task, path)
+    assert {tuple(sample["scores"].values()) for sample in samples} == {(100.0, 100.0)}
+    assert summary["n"]["invalid"] == 0
+    in_chat = task.for_template().score_many(docs, [f"\n{task.gold(doc)}\n" for doc in docs])
+    assert {tuple(score.scores.values()) for score in in_chat} == {(100.0, 100.0)}
+
+
+def test_the_first_ten_thousand_rows_of_uinst_are_its_test_set(fresh, tmp_path):
+    write(tmp_path, "uinst", UINST)
+    task = fresh("uinst")
+    assert [doc["id"] for doc in task.docs()][-1] == "9999"
+    assert all(task.prompt(doc) == alpaca(task.instruction(doc)) for doc in task.docs())
+
+
+@pytest.mark.parametrize("name", ROWS)
+def test_another_file_is_another_evaluation(fresh, tmp_path, name):
+    assert fresh(name).identity() == {"documents": None}  # planning needs no data
+    rows = ROWS[name][:5]
+    write(tmp_path, name, rows)
+    first = fresh(name).identity()["documents"]
+    assert first == fresh(name).identity()["documents"]
+    field = "answer" if name == "math500" else "output"
+    write(tmp_path, name, [*rows[:4], {**rows[4], field: rows[4][field] + "1"}])
+    assert fresh(name).identity()["documents"] != first
+    assert len(first) == 64
+
+
+def test_a_pinned_task_has_its_hash_in_the_version():
+    assert tasks.load("gsm8k").identity() == tasks.load("small_math").identity() == {}
+
+
+@pytest.mark.parametrize(
+    ("rows", "reason"),
+    [
+        ([], "the file is empty"),
+        ([{"problem": "What?"}], "a row has no 'solution'"),
+        ([[1]], "line 1 is no JSON object"),
+    ],
+)
+def test_a_file_of_another_form_is_refused_in_one_line(fresh, tmp_path, rows, reason):
+    write(tmp_path, "math500", rows)
+    with pytest.raises(InputError, match=rf"test\.jsonl: {reason}; fix: put the original file there") as error:
+        fresh("math500").docs()
+    assert "\n" not in str(error.value)
+
+
+def test_without_data_the_error_names_both_sources(fresh):
+    with pytest.raises(InputError, match=r"math500/test\.jsonl: no such file; set HARNESS_DATA .*HARNESS_HUB=1"):
+        fresh("math500").docs()
+
+
+def test_the_hub_s_rows_are_taken_as_they_are(fresh, monkeypatch):
+    monkeypatch.setenv("HARNESS_HUB", "1")
+    columns = SimpleNamespace(column_names=list(MATH[0]))
+
+    class Loaded(list):
+        column_names = columns.column_names
+
+    import datasets
+
+    monkeypatch.setattr(datasets, "load_dataset", lambda *_, **__: Loaded(MATH))
+    task = fresh("math500")
+    assert [doc["id"] for doc in task.docs()] == [row["unique_id"] for row in MATH]
+    assert len(task.identity()["documents"]) == 64
+
+
+def test_cards_say_that_the_data_was_never_seen():
+    for name in tasks.names():
+        task = tasks.load(name)
+        unpinned = any(data.sha256 is None for data in task.data_files)
+        card = (task.folder / "README.md").read_text()
+        assert ("**Never run on the real data**" in card) == unpinned == (name in ROWS), name
+        assert ("sha256: not pinned" in card) == unpinned
+
+
+def test_importing_the_scoring_parses_no_mathematics():
+    assert isinstance(tasks.load("math500").data, DataFile)
+    tasks.load("math500").score({"answer": "1"}, r"$\frac12$")
+    assert "math_verify" not in sys.modules

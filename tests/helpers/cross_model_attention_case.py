@@ -1,0 +1,55 @@
+"""A batch of three examples for dskd-v1-cma and what derives from it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import torch
+
+from dskd.methods import LabelledTokens, get
+from dskd.modeling.lm_head import Head
+
+SIZES = {"student": [4, 1, 6], "teacher": [5, 3, 2]}
+VOCABULARY, HIDDEN = {"student": 23, "teacher": 29}, {"student": 6, "teacher": 9}
+
+
+def case(dtype=torch.float32, **options):
+    """(method, batch of three examples); heads with a bias, a factor or a soft-cap, and padded rows."""
+    generator = torch.Generator().manual_seed(5)
+
+    def random(*shape):
+        return torch.randn(*shape, generator=generator, dtype=torch.float64).to(dtype)
+
+    given = {}
+    for side, sizes in SIZES.items():
+        tokens, size, hidden = sum(sizes), VOCABULARY[side], HIDDEN[side]
+        student = side == "student"
+        bias = random(size + 2)
+        bias[7] += 6.0
+        head = Head(random(size + 2, hidden), bias, 0.8 if student else 1.0, 0.0 if student else 5.0, size)
+        head.weight.requires_grad_(student)
+        given[f"{side}_head"] = head
+        given[f"{side}_hidden"] = random(tokens, hidden).requires_grad_(student)
+        given[f"{side}_labels"] = torch.randint(0, size, (tokens,), generator=generator)
+        given[f"{side}_inputs"] = torch.randint(0, size, (tokens,), generator=generator)
+        given[f"{side}_embedding"] = random(size + 2, hidden)
+        given[f"{side}_sizes"] = torch.tensor(sizes)
+    given["student_labels"][::3] = given[
+        "student_head"
+    ].bias.argmax()  # which the projected teacher predicts most often
+    batch = LabelledTokens(**given)
+    method = get("dskd-v1-cma")({"temperature": 1.7, "kd_rate": 0.3} | options)
+    torch.manual_seed(3)
+    method.prepare(batch.student_head, batch.teacher_head, None).to(dtype)
+    return method, batch
+
+
+def example(batch, number):
+    """One example of a batch by itself."""
+    changes = {}
+    for side in SIZES:
+        first, last = sum(SIZES[side][:number]), sum(SIZES[side][: number + 1])
+        changes |= {f"{side}_{name}": getattr(batch, f"{side}_{name}")[first:last] for name in ("labels", "inputs")}
+        changes[f"{side}_hidden"] = getattr(batch, f"{side}_hidden")[first:last]
+        changes[f"{side}_sizes"] = torch.tensor([SIZES[side][number]])
+    return replace(batch, **changes, notes={})

@@ -1,0 +1,43 @@
+"""Short trainings on the tiny world, and what they leave behind."""
+
+from __future__ import annotations
+
+import torch
+from safetensors.torch import load_file
+
+from dskd.training.run import TrainingOptions, train
+from dskd.training.trainer import PROJECTORS
+from helpers import tiny_world
+
+OPTIONS = {"steps": 6, "batch_size": 4, "learning_rate": 1e-2, "logging_steps": 1}
+
+
+def train_tiny(world, output, name="kd", student=None, progress=None, **changes):
+    """Train by a method, on the student that suits it if none is named."""
+    student = student or tiny_world.student_of(name)
+    return train(
+        data=world / f"{student}-data",
+        student=world / student,
+        teacher=world / "teacher",
+        method=name,
+        options=TrainingOptions(**{**OPTIONS, **tiny_world.text_of(name), **changes}),
+        seed=3,
+        output=output,
+        progress=progress,
+    )
+
+
+def saved_weights(folder):
+    weights = load_file(folder / "model" / "model.safetensors")
+    projectors = folder / "model" / PROJECTORS
+    return weights | (load_file(projectors) if projectors.exists() else {})
+
+
+def assert_same_weights(left, right, **tolerance):
+    assert left.keys() == right.keys()
+    for name, value in left.items():
+        torch.testing.assert_close(right[name], value, **tolerance)
+
+
+# Adam divides by the gradient's size, so differences at the level of rounding grow where a gradient is nearly zero.
+ROUNDING = {"rtol": 1e-3, "atol": 1e-3}

@@ -1,0 +1,42 @@
+"""Rules of this folder, read from its source."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from helpers.paths import TESTS
+
+TEST_FILES = sorted(TESTS.rglob("test_*.py"))
+NOT_IMPORTABLE = {path.stem for path in TEST_FILES} | {"conftest"}
+
+
+def _imported(path: Path) -> Iterator[str]:
+    """The dotted names of all modules that a file may import, wherever it does."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            yield from (f"{node.module or ''}.{alias.name}" for alias in node.names)
+
+
+@pytest.mark.parametrize("path", sorted(TESTS.rglob("*.py")), ids=lambda path: str(path.relative_to(TESTS)))
+def test_no_file_imports_a_test_file(path: Path) -> None:
+    found = [name for name in _imported(path) if NOT_IMPORTABLE & set(name.split("."))]
+    assert not found, f"what tests share belongs in tests/helpers, fixtures in a conftest.py: {found}"
+
+
+@pytest.mark.parametrize("path", sorted(TESTS.rglob("*.py")), ids=lambda path: str(path.relative_to(TESTS)))
+def test_no_file_changes_the_path_of_imports(path: Path) -> None:
+    uses = [node for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))) if isinstance(node, ast.Attribute)]
+    assert "sys.path" not in {ast.unparse(node) for node in uses}
+
+
+def test_a_name_fits_the_line_that_pytest_prints() -> None:
+    for path in TEST_FILES:
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        names = [node.name for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)]
+        assert [name for name in names if len(name) > 100] == [], path
