@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+
 from helpers.words import COINED, coined_words
 
 ROOT = Path(__file__).parents[2]
