@@ -10,7 +10,7 @@ import yaml
 
 ROOT = Path(__file__).parents[2]
 DOCS = sorted((ROOT / "docs").glob("*.md"))
-PAGES = [*sorted(ROOT.glob("*.md")), *DOCS, *sorted(ROOT.glob("tasks/*/README.md"))]
+PAGES = [*sorted(ROOT.glob("*.md")), ROOT / "examples" / "README.md", *DOCS, *sorted(ROOT.glob("tasks/*/README.md"))]
 COMMAND = re.compile(
     r"^\s*(?:\$ )?(?:[A-Z_]+=\S+ )*(?:harness |make |python |\.venv/bin/|pip |import |from )", re.MULTILINE
 )
@@ -70,3 +70,13 @@ def test_every_page_is_in_the_navigation_of_the_site() -> None:
     navigation = yaml.safe_load((ROOT / "mkdocs.yml").read_text(encoding="utf-8"))["nav"]
     listed = set(re.findall(r"[\w-]+\.md", str(navigation)))
     assert listed == {page.name for page in DOCS}
+
+
+def test_pages_that_the_code_names_exist() -> None:
+    sources = [path for folder in ("dskd", "harness", "tasks", "tests") for path in (ROOT / folder).rglob("*.py")]
+    named = {
+        (name, path.relative_to(ROOT).as_posix())
+        for path in sources
+        for name in re.findall(r"\bdocs/[\w-]+\.md\b", path.read_text(encoding="utf-8"))
+    }
+    assert [entry for entry in sorted(named) if not (ROOT / entry[0]).exists()] == []

@@ -12,6 +12,7 @@ ROOT = Path(__file__).parents[2]
 PAGES = [
     *sorted(ROOT.glob("*.md")),
     *sorted(path for path in (ROOT / "docs").rglob("*.md") if path.name != "glossary.md"),
+    ROOT / "examples" / "README.md",
     *sorted(ROOT.glob("tasks/*/README.md")),
     *sorted(ROOT.glob(".github/**/*.md")),
 ]
