@@ -39,7 +39,7 @@ def terms_of(distill_in: DistillIn) -> tuple[str, ...]:
 
 
 class DualSpaceV1Options(DistillationOptions):
-    """Options of dual-space distillation, version 1."""
+    """Options of DSKD, version 1."""
 
     distill_in: DistillIn = Field(
         "both",
@@ -83,7 +83,7 @@ class DualSpaceV1(DualSpaceV1Distillation):
     """L = (1 − α) L_CE + α (L_CE^{t→s} + L_KD^{stu} + L_KD^{tea}) (docs/method.md), all over the student's labelled tokens."""
 
     name = "dskd-v1"
-    title = "dual-space distillation, version 1"
+    title = "DSKD, version 1"
     vocabulary = "same"
 
     def prepare(self, student_head: Head, teacher_head: Head | None, shared: SharedVocabulary | None) -> nn.Module:

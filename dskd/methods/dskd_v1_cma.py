@@ -49,7 +49,7 @@ class DualSpaceV1CrossModelAttention(DualSpaceV1Distillation):
     """
 
     name = "dskd-v1-cma"
-    title = "dual-space distillation, version 1, cross-model attention"
+    title = "DSKD, version 1, cross-model attention"
     vocabulary = "any"
     not_reproduced = "A first stage that trains the projectors alone is not here."
     per_token = False

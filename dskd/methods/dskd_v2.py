@@ -244,7 +244,7 @@ class DualSpaceV2(DualSpaceDistillation):
     """For a teacher and a student with one vocabulary."""
 
     name = "dskd-v2"
-    title = "dual-space distillation, version 2"
+    title = "DSKD, version 2"
     vocabulary = "same"
 
 
@@ -253,6 +253,6 @@ class DualSpaceV2ExactTokenAlignment(DualSpaceDistillation):
     """For any two vocabularies; with one vocabulary it equals dskd-v2."""
 
     name = "dskd-v2-eta"
-    title = "dual-space distillation, version 2, exact token alignment"
+    title = "DSKD, version 2, exact token alignment"
     vocabulary = "any"
     averaged = frozenset({"teacher_to_student_cross_entropy", "student_space", "teacher_space"})

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
+from typing import Any
 
 import click
 from rich.cells import cell_len
@@ -35,6 +36,15 @@ def print_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     for row in texts:
         table.add_row(*map(escape, row))
     console.print(table, highlight=False)
+
+
+def text(value: Any) -> str:
+    """A value of a JSON row as a table shows it."""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if value is None:
+        return "–"
+    return ", ".join(map(str, value)) or "–" if isinstance(value, (list, tuple)) else str(value)
 
 
 @contextmanager
