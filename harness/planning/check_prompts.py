@@ -95,7 +95,7 @@ def _check_task(artifacts: Artifacts, model: str, data: str | None, name: str) -
     task = known_tasks.load(artifacts.matrix.task_of(name))
     where = f"{artifacts.source}: tasks.{name}"
     if artifacts.template(model) is not None:
-        if not task.has_instructions:
+        if not task.supports_chat:
             raise InputError(
                 f"{where}: asks by prompts of its own alone, but models.{model} has a template; leave one of the two out"
             )
