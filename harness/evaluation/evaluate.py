@@ -148,7 +148,7 @@ def _work(task: Task, docs: Sequence[Doc], tokenizer: Any, options: EvaluationOp
     protocol = options.protocol
     prompts = prompts_of_task(task, tokenizer, options.limit, options.max_new_tokens or protocol.max_new_tokens)
     return _Work(
-        task.for_template() if prompts.chat else task,
+        task.as_chat() if prompts.chat else task,
         {doc["id"]: doc for doc in docs},
         prompts,
         sample_requests(prompts, protocol, seed),
@@ -212,7 +212,7 @@ def _scored(work: _Work, completions: Sequence[Completion], allow_code_execution
             "seed": request.generation_seed,
             "prompt": request.prompt,
             "output": completion.text,
-            "gold": work.task.gold(doc),
+            "gold": work.task.reference(doc),
             **score.as_dict(),
             **generation_fields(completion),
         }

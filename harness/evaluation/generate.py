@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from dskd.data.preparation import encode_prompt
 from dskd.errors import InputError
@@ -41,7 +41,8 @@ class Prompts:
     chat: bool
 
 
-class SampleRequest(NamedTuple):
+@dataclass(frozen=True)
+class SampleRequest:
     """One sample to generate: the `index`-th of its prompt. `generation_seed` is None where nothing is drawn at random."""
 
     id: str
@@ -55,9 +56,9 @@ def prompts_of_task(task: Task, tokenizer: Any, limit: int | None = None, max_ne
     """Return the first `limit` prompts of a task, or all, in the model's template where its tokenizer has one."""
     chat = template_of(tokenizer) is not None
     if chat:
-        task = task.for_template()
+        task = task.as_chat()
     docs = task.docs(limit)
-    texts = {doc["id"]: task.asked(doc, tokenizer) for doc in docs}
+    texts = {doc["id"]: task.render_prompt(doc, tokenizer) for doc in docs}
     if len(texts) < len(docs):
         raise InputError(f"task {task.name}: two documents have the same id; fix: give each its own")
     return Prompts(task.name, texts, tuple(task.stop), max_new_tokens or task.max_new_tokens, chat)

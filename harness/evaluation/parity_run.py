@@ -41,7 +41,7 @@ def compare_engines(
     tokenizer = load_tokenizer(model)
     prompts = prompts_of_task(task, tokenizer, limit, max_new_tokens)
     if prompts.chat:
-        task = task.for_template()
+        task = task.as_chat()
     request = EngineRequest(
         model,
         list(prompts.texts.values()),

@@ -43,7 +43,7 @@ class Speaker:
 
     @staticmethod
     def say(task, doc, number):
-        gold = task.gold(doc)
+        gold = task.reference(doc)
         whole = doc["prompt"] + gold if task.name in ("humaneval", "small_code") else gold
         after = (task.stop or ["\n\n"])[0]
         return [gold, f"Here:\n```python\n{whole}\n```\nSo.", f"{gold}{after} 99", gold[: len(gold) // 2], ""][
@@ -101,7 +101,7 @@ def test_the_samples_of_an_evaluation_score_as_in_its_record(name, asked, models
 def test_several_samples_of_an_id_are_averaged_in_every_task(name, tmp_path):
     task = tasks.load(name)
     path = tmp_path / "answers.jsonl"
-    lines = [{"id": doc["id"], "output": output} for doc in task.docs() for output in (task.gold(doc), "")]
+    lines = [{"id": doc["id"], "output": output} for doc in task.docs() for output in (task.reference(doc), "")]
     write_jsonl_atomic(path, lines)
     result = scored(name, path)
     assert {metric["value"] for metric in result["metrics"].values() if metric["value"] is not None} == {50.0}
@@ -112,6 +112,6 @@ def test_the_rule_decides_whether_a_stop_string_ends_an_answer(tmp_path):
     task = tasks.load("small_math")
     path = tmp_path / "answers.jsonl"
     more = f"{task.stop[0]} and so on\n#### 99999"
-    write_jsonl_atomic(path, [{"id": doc["id"], "output": task.gold(doc) + more} for doc in task.docs()])
+    write_jsonl_atomic(path, [{"id": doc["id"], "output": task.reference(doc) + more} for doc in task.docs()])
     assert scored("small_math", path)["metrics"]["numeric"]["value"] == 100.0
     assert scored("small_math", path, "--answers", "chat")["metrics"]["numeric"]["value"] == 0.0

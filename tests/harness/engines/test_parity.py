@@ -217,7 +217,7 @@ def test_an_engine_that_changes_a_token_makes_the_command_fail_and_is_shown(llam
         (["--engines", "auto,vllm"], "auto is no engine of its own"),
         (["--engines", "vllm,transformer"], "--engines transformer: no such engine; did you mean 'transformers'?"),
         (["--task", "small_code"], "pass --allow-code-execution"),
-        (["--task", "mmlu"], "unknown task 'mmlu'"),
+        (["--task", "mmlu"], "task mmlu: no such task"),
         (["--model", "/nowhere"], "/nowhere"),
         (["--output", "."], "--output: . is a folder"),
     ],

@@ -17,47 +17,37 @@ from harness.evaluation.score import score_predictions, summarise
 from harness.protocols import Protocol
 from helpers.tiny_models import write_gpt2
 
-SCORING = """
-from harness.tasks.lm_eval_hooks import hooks
-from harness.metrics.sample import SampleScore
-
-def documents():
-    return [{"id": f"{NAME}/{n}", "question": "Say " + "so " * n + "much:"} for n in range(7)]
-
-def prompt(doc):
-    return doc["question"]
-
-def gold(doc):
-    return " much"
-
-def score_many(docs, outputs, stop, advance):
-    scores = []
-    for doc, output in zip(docs, outputs, strict=True):
-        scores.append(SampleScore({"length": float(len(output))}, {"last": output[-1:]}, "scored", detail=doc["id"]))
-        advance()
-    return scores
-
-dataset, score_outputs, process_results = hooks(NAME)
-"""
 TASK = """
-task: {name}
-custom_dataset: !function scoring.dataset
-test_split: test
-output_type: generate_until
-doc_to_text: !function scoring.prompt
-doc_to_target: !function scoring.gold
-target_delimiter: ""
-num_fewshot: 0
-unsafe_code: {unsafe}
-generation_kwargs: {{until: ["Question:"], max_gen_toks: 9, do_sample: false}}
-filter_list:
-  - name: harness
-    filter:
-      - {{function: custom, filter_fn: !function scoring.score_outputs}}
-process_results: !function scoring.process_results
-metric_list:
-  - {{metric: length, aggregation: mean, higher_is_better: true, kind: continuous}}
-metadata: {{version: "3"}}
+from harness.metrics.sample import SampleScore
+from harness.tasks import Metric, Task
+
+
+class Mine(Task):
+    name = "NAME"
+    version = "3"
+    metrics = (Metric("length", kind="continuous"),)
+    max_new_tokens = 9
+    stop = ("Question:",)
+    runs_code = RUNS_CODE
+
+    def documents(self):
+        return [{"id": f"{self.name}/{n}", "question": "Say " + "so " * n + "much:"} for n in range(7)]
+
+    def prompt(self, doc):
+        return doc["question"]
+
+    def reference(self, doc):
+        return " much"
+
+    def score_outputs(self, docs, outputs, advance):
+        scores = []
+        for doc, output in zip(docs, outputs, strict=True):
+            scores.append(SampleScore({"length": float(len(output))}, {"last": output[-1:]}, "scored", detail=doc["id"]))
+            advance()
+        return scores
+
+
+TASK = Mine
 """
 
 
@@ -77,9 +67,9 @@ def own_tasks(tmp_path, monkeypatch):
     for name in ("first_of_test", "second_of_test", "code_of_test"):
         folder = tmp_path / name
         folder.mkdir()
-        (folder / "task.yaml").write_text(TASK.format(name=name, unsafe=str(name == "code_of_test").lower()))
-        (folder / "scoring.py").write_text(SCORING.replace("NAME", repr(name)))
-    monkeypatch.setattr(tasks, "tasks_folder", lambda: tmp_path)
+        text = TASK.replace("NAME", name).replace("RUNS_CODE", str(name == "code_of_test"))
+        (folder / "task.py").write_text(text)
+    monkeypatch.setattr("harness.tasks.registry.tasks_folder", lambda: tmp_path)
     yield
     tasks.load.cache_clear()
 
@@ -105,7 +95,7 @@ class Oracle:
         docs = self.task.docs(len(prompts))
         assert [self.task.prompt(doc) for doc in docs] == prompts
         self.on_finished(len(prompts))
-        return [Completion(self.task.gold(doc), "stop", [1], [1]) for doc in docs[self.lost :]]
+        return [Completion(self.task.reference(doc), "stop", [1], [1]) for doc in docs[self.lost :]]
 
     def close(self):
         self.closed = True
@@ -179,7 +169,7 @@ def test_a_run_is_given_as_soon_as_it_is_done(model, own_tasks):
 
 
 def test_code_runs_only_when_it_is_allowed(model, own_tasks):
-    with pytest.raises(InputError, match="task code_of_test runs the code that a model wrote"):
+    with pytest.raises(InputError, match="task code_of_test: it runs the code that a model wrote"):
         run(model, tasks={"first_of_test": {}, "code_of_test": {}})
     assert len(run(model, tasks={"code_of_test": {}}, allow_code_execution=True)["code_of_test"].samples) == 7
 
@@ -187,8 +177,8 @@ def test_code_runs_only_when_it_is_allowed(model, own_tasks):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"tasks": {"no_such_task": {}}}, "unknown task 'no_such_task'"),
-        ({"tasks": {}}, "no tasks to evaluate"),
+        ({"tasks": {"no_such_task": {}}}, "task no_such_task: no such task"),
+        ({"tasks": {}}, "there are none to evaluate"),
         ({"model": Path("absent")}, "absent: no such model folder"),
     ],
 )
