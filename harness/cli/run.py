@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 
 import click
 
-from harness import executors
 from harness.cli.options import check_engine, matrix_options, sandbox_options, variables
 
 if TYPE_CHECKING:
@@ -28,10 +27,22 @@ Run the same command again to do what is missing; an interrupted training goes o
 Exit codes: 0 all done, 1 some cells failed, 2 something given is wrong, 130 interrupted with everything kept."""
 
 
+def _known_executor(_context: click.Context, _parameter: click.Parameter, value: str) -> str:
+    from harness.executors import EXECUTORS
+
+    EXECUTORS.check(value, "--executor")
+    return value
+
+
 @click.command("run", epilog=EPILOG)
 @matrix_options
 @click.option(
-    "--executor", default="local", show_default=True, type=click.Choice(executors.names()), help="Where the jobs run."
+    "--executor",
+    default="local",
+    show_default=True,
+    metavar="NAME",
+    callback=_known_executor,
+    help="Where the jobs run.",
 )
 @click.option("--jobs", type=click.IntRange(min=1), metavar="J", help="Jobs at once; 2, or 1 on one core or a GPU.")
 @click.option("--fail-fast", is_flag=True, help="Start nothing more after the first failure.")
@@ -108,6 +119,7 @@ def run_plan(
     import os
 
     from harness.cli.progress import make_reporter
+    from harness.executors import EXECUTORS
     from harness.executors.local import default_jobs
     from harness.planning import preflight
     from harness.planning.promise import write_run_file
@@ -124,7 +136,7 @@ def run_plan(
         return {}
     parallel = jobs or default_jobs()
     with make_reporter(plan.to_run, parallel) as reporter:
-        run = executors.load(executor)(jobs=parallel, fail_fast=fail_fast, reporter=reporter, offline=offline)
+        run = EXECUTORS.load(executor)(jobs=parallel, fail_fast=fail_fast, reporter=reporter, offline=offline)
         return run.run(plan.to_run)
 
 

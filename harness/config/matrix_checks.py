@@ -89,18 +89,14 @@ def check_options(matrix: Matrix, where: Where) -> None:
             configuration_file(matrix.launch.accelerate_config)
         except InputError as error:
             raise InputError(f"{where(('launch', 'accelerate_config'))}: {error}") from None
-    engine, engines = matrix.evaluation.engine, ["auto", *harness.engines.names()]
-    if engine not in engines:
-        raise InputError(f"{where(('evaluation', 'engine'))}: no engine '{engine}'{did_you_mean(engine, engines)}")
+    harness.engines.check(matrix.evaluation.engine, where(("evaluation", "engine")))
 
 
 def _check_tasks(matrix: Matrix, where: Where) -> None:
     columns: dict[str, str] = {}
     for entry, settings in matrix.tasks.items():
-        name, known = matrix.task_of(entry), harness.tasks.names()
+        name = matrix.task_of(entry)
         place = where(("tasks", entry, "task") if settings.task else ("tasks", entry))
-        if not name.startswith(harness.tasks.LM_EVAL) and name not in known:
-            raise InputError(f"{place}: no task '{name}'{did_you_mean(name, known)}")
         try:
             task = harness.tasks.load(name)
         except InputError as error:

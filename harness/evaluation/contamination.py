@@ -52,9 +52,9 @@ def items_of(task: Task, docs: Iterable[Doc]) -> list[Item]:
     items = []
     for doc in docs:
         forms = [task.question(doc), task.prompt(doc)]
-        if task.has_instructions:
+        if task.supports_chat:
             forms.append("\n".join(task.instruction(doc)))
-        items.append(Item(forms[0], tuple(forms), task.gold(doc)))
+        items.append(Item(forms[0], tuple(forms), task.reference(doc)))
     return items
 
 

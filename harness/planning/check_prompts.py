@@ -105,7 +105,7 @@ def _check_task(expansion: Expansion, model: str, data: str | None, name: str) -
     task = known_tasks.load(expansion.matrix.task_of(name))
     where = f"{expansion.source}: tasks.{name}"
     if expansion.model(model).prompt_template is not None:
-        if not task.has_instructions:
+        if not task.supports_chat:
             raise InputError(
                 f"{where}: asks by prompts of its own alone, but models.{model} has a template; leave one of the two out"
             )

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Annotated, Any, ClassVar
 
 from harness import evaluation, tasks
-from harness.engines._completion_cache import AnswerStore
+from harness.engines._completion_cache import CompletionCache
 from harness.protocols import Protocol
 from harness.runs.identity import Fingerprint, canonical_json
 from harness.runs.job_context import JobContext
@@ -97,10 +97,12 @@ class Evaluate(Step):
         }
         # In the folders of the results: what stands there was answered for the very same identity.
         caches = {
-            name: AnswerStore(job.store.output(output.folder).path / "answers.jsonl")
+            name: CompletionCache(job.store.output(output.folder).path / "answers.jsonl")
             for name, output in outputs.items()
         }
-        contamination = count_contamination(job, self.training_sources, {name: settings[name] for name in outputs})
+        contamination = count_contamination(
+            job, self.training_sources, {name: (settings[name].task, settings[name].limit) for name in outputs}
+        )
 
         def report(progress: Any) -> None:
             stage = f"{progress.task} ({progress.tasks_done + 1} of {progress.tasks_total})"
@@ -124,7 +126,7 @@ class Evaluate(Step):
             progress=report,
             max_batch_size=self.max_batch_size,
             dtype=self.dtype,
-            answers=lambda name: caches[name],
+            cache=lambda name: caches[name],
         )
         for done in runs:
             task = tasks.load(done.task)

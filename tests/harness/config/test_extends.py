@@ -81,7 +81,7 @@ def test_entries_of_groups_are_joined_and_all_else_is_replaced(write: Callable[.
         (
             {"evaluation": {"engine": "vlm"}},
             {"evaluation": {"seed": 1}},
-            "base.yaml: evaluation.engine: no engine 'vlm'",
+            "base.yaml: evaluation.engine vlm: no such engine",
         ),
         ({}, {"models": {"own": {"path": "${NOT_SET}"}}}, "own.yaml: models.own.path: the variable NOT_SET"),
         ({"description": 3}, {"name": "a/b"}, "own.yaml: name: 'a/b' is not a name"),

@@ -1,4 +1,4 @@
-"""The Python of the README runs, on models small enough for a test."""
+"""The Python of the README and the examples run, on models small enough for a test."""
 
 from __future__ import annotations
 
@@ -37,15 +37,38 @@ def pair(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+def _python(folder: Path, *arguments: str) -> str:
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        [sys.executable, *arguments], cwd=folder, env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr[-4000:]
+    return done.stdout
+
+
+PAIR = ["--teacher", "models/teacher", "--student", "models/student"]
+ONE_VOCABULARY = ["--teacher", "models/teacher", "--student", "models/teacher"]
+EXAMPLES = {
+    "cross_tokenizer.py": ([*PAIR, "The quick brown fox"], "student tokens have a partner"),
+    "distil_pair.py": ([*PAIR, "--data", "train.jsonl", "--output", "distilled", "--epochs", "1"], "losses {"),
+    "on_policy.py": ([*ONE_VOCABULARY, "--data", "train.jsonl", "--output", "on-policy"], '"samples"'),
+}
+
+
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_an_example_runs(pair: Path, name: str) -> None:
+    arguments, printed = EXAMPLES[name]
+    assert printed in _python(pair, str(ROOT / "examples" / name), *arguments)
+
+
+def test_every_example_is_run() -> None:
+    assert {path.name for path in (ROOT / "examples").glob("*.py")} == EXAMPLES.keys()
+
+
 def test_the_ten_lines_train_a_student(pair: Path) -> None:
     (block,) = re.findall(r"^```python\n(.*?)^```", (ROOT / "README.md").read_text(encoding="utf-8"), re.M | re.S)
     assert len(block.splitlines()) <= 10
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    done = subprocess.run(
-        [sys.executable, "-c", block], cwd=pair, env=environment, capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stderr[-4000:]
-    assert "teacher_space" in done.stdout
+    assert "teacher_space" in _python(pair, "-c", block)
     assert (pair / "out" / "model" / "model.safetensors").is_file()
 
 
