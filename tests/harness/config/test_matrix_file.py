@@ -44,10 +44,19 @@ MISTAKES = [
     (put("sedes", value=[1]), "sedes: unknown key; did you mean 'seeds'?"),
     (put("pairs", 0, "method", value=["kd"]), "pairs.0.method: unknown key; did you mean 'methods'?"),
     (put("models", "same", "tokeniser", value={}), "models.same.tokeniser: unknown key; did you mean 'tokenizer'?"),
-    (put("models", "same", value={"hidden": 3}), "models.same: needs one of the keys: path, config, layers_of"),
-    (put("models", "same", "config", value={"hidden_size": 3}), "models.same.config: needs `model_type`"),
-    (put("models", "same", "tokenizer", value={}), "models.same.tokenizer: needs one of: small_world, path"),
-    (put("data", "student", value={"url": "x"}), "data.student: needs one of the keys: small_world, file"),
+    (
+        put("models", "same", value={"hidden": 3}),
+        "models.same: is of no known kind; fix: give one of the keys path, config, layers_of",
+    ),
+    (put("models", "same", "config", value={"hidden_size": 3}), "models.same.config: has no `model_type`; fix: add it"),
+    (
+        put("models", "same", "tokenizer", value={}),
+        "models.same.tokenizer: is no tokenizer, or two; fix: give one of small_world, path",
+    ),
+    (
+        put("data", "student", value={"url": "x"}),
+        "data.student: is of no known kind; fix: give one of the keys small_world, file",
+    ),
     (put("data", "student", value={"file": "x", "prompt": "{a}"}), "data.student: these keys go together"),
     (
         put("data", "student", value={"file": "x", "prompt": "{a.b}", "output": "{c}"}),
@@ -78,14 +87,17 @@ MISTAKES = [
         put("models", "teacher", "training", value=[{"data": "student", "steps": 0}]),
         "models.teacher.training.0.steps: input should be greater than 0, not 0",
     ),
-    (put("tasks", value={"small_maths": {}}), "tasks.small_maths: task small_maths: no such task; did you mean 'small_math'?"),
+    (
+        put("tasks", value={"small_maths": {}}),
+        "tasks.small_maths: task small_maths: no such task; did you mean 'small_math'?",
+    ),
     (
         put("tasks", "small_math", value={"limit": 0}),
         "tasks.small_math.limit: input should be greater than or equal to 1",
     ),
     (put("evaluation", "engine", value="vlm"), "evaluation.engine vlm: no such engine; did you mean 'vllm'?"),
     (put("seeds", value=[]), "seeds: list should have at least 1 item"),
-    (put("seeds", value=[1, 1]), "seeds: the same seed stands twice"),
+    (put("seeds", value=[1, 1]), "seeds: the same seed is given twice"),
     (put("name", value="a/b"), "name: 'a/b' is not a name"),
     (put("models", "a__b", value={"path": "x"}), "models.a__b: 'a__b' is not a name"),
     (drop("training"), "training: is missing; fix: add it"),
@@ -96,15 +108,15 @@ MISTAKES = [
     ),
     (
         put("teacher_outputs", value={"k": 3}),
-        "teacher_outputs: `k` means nothing with kind: hidden_states; leave it out",
+        "teacher_outputs: `k` means nothing with kind: hidden_states; fix: leave it out",
     ),
     (
         put("teacher_outputs", value={"kind": "live", "stored_dtype": "float16"}),
-        "teacher_outputs: `stored_dtype` means nothing with kind: live; leave it out",
+        "teacher_outputs: `stored_dtype` means nothing with kind: live; fix: leave it out",
     ),
     (
         put("teacher_outputs", value={"kind": "top_k", "stored_dtype": "float16"}),
-        "teacher_outputs: `stored_dtype` means nothing with kind: top_k; leave it out",
+        "teacher_outputs: `stored_dtype` means nothing with kind: top_k; fix: leave it out",
     ),
     (put("teacher_outputs", value={"knd": "live"}), "teacher_outputs.knd: unknown key; did you mean 'kind'?"),
     (
@@ -326,9 +338,9 @@ def test_a_variant_is_trained_in_a_way_of_its_own(tiny: Content, write_matrix: C
         ({"training": {"seed": 3}}, "methods.own.training.seed: a seed is no training option"),
         (
             {"training": {"data": "student"}},
-            "methods.own.training: `data` says what all methods of a matrix learn from",
+            "methods.own.training: `data` is the same for all methods",
         ),
-        ({"training": {"max_length": 9}}, "methods.own.training: `max_length` says what all methods"),
+        ({"training": {"max_length": 9}}, "methods.own.training: `max_length` is the same for all methods"),
         ({"training": 3}, "methods.own.training: input should be a valid dictionary, not 3"),
         ({"teacher_outputs": {"kind": "lives"}}, "methods.own.teacher_outputs.kind: input should be"),
         ({"teacher_outputs": {"knd": "live"}}, "methods.own.teacher_outputs.knd: unknown key; did you mean 'kind'?"),
