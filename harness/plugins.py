@@ -46,9 +46,12 @@ def _module_of_file(path: Path) -> Any:
         spec = importlib.util.spec_from_file_location(name, path)
         if spec is None or spec.loader is None or not path.is_file():
             raise InputError(f"{path}: no such file; fix: correct the path")
-        module = importlib.util.module_from_spec(spec)
-        sys.modules[name] = module
-        spec.loader.exec_module(module)
+        sys.modules[name] = module = importlib.util.module_from_spec(spec)  # before it runs: its classes look it up
+        try:
+            spec.loader.exec_module(module)
+        except Exception as error:
+            del sys.modules[name]
+            raise InputError(f"{path}: cannot be loaded ({type(error).__name__}: {error}); fix: correct it") from error
     return sys.modules[name]
 
 

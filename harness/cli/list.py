@@ -90,7 +90,7 @@ def _methods() -> list[dict[str, Any]]:
 
 
 def _models(matrix_name: str, assignments: tuple[str, ...]) -> list[dict[str, Any]]:
-    from harness.config.matrix import FirstLayersModel, PathModel
+    from harness.config.matrix import FirstLayersModel, PathModel, StepModel
     from harness.config.matrix_file import find_matrix, read_matrix
 
     matrix = read_matrix(find_matrix(matrix_name), variables(assignments))
@@ -100,9 +100,11 @@ def _models(matrix_name: str, assignments: tuple[str, ...]) -> list[dict[str, An
             what = model.path
         elif isinstance(model, FirstLayersModel):
             what = f"first {model.layers} layers of {model.layers_of}"
+        elif isinstance(model, StepModel):
+            what = f"made by {model.step}"
         else:
             what = f"new {model.config['model_type']}"
-        stages = [] if isinstance(model, PathModel) else [stage.data for stage in model.training]
+        stages = [stage.data for stage in model.training]
         teaches = [pair.student for pair in matrix.pairs if pair.teacher == name]
         learns = [pair.teacher for pair in matrix.pairs if pair.student == name]
         rows.append({"model": name, "what": what, "trained_on": stages, "teaches": teaches, "learns_from": learns})

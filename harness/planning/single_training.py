@@ -130,14 +130,12 @@ def single_plan(
         accelerate_config=accelerate_config,
     )
     for problem in step.problems():
-        raise InputError(problem.text(_flag(problem.key)))
+        if problem.key == "training.rollouts":  # this command samples none
+            raise InputError(f"--method {method}: {problem.message}; fix: `harness run`, with a matrix that has rollouts")
+        raise InputError(problem.text(_FLAGS.get(problem.key, problem.key)))
     if not overwrite:
         _require_same(output, step)
-    return Plan("train", "harness train", output, decide([step], output, "stale"), lambda _, key: _flag(key))
-
-
-def _flag(key: str) -> str:
-    return _FLAGS.get(key, f"--set {key}")
+    return Plan("train", "harness train", output, decide([step], output, "stale"), lambda _, key: _FLAGS.get(key, key))
 
 
 def _require_same(output: Path, step: Train) -> None:

@@ -181,9 +181,7 @@ class OutputFolder:
             self._clear()
         for name in (RESULT, SAMPLES):
             (self.path / name).unlink(missing_ok=True)
-        self._write(
-            Manifest(kind=kind, title=title, identity=fingerprint.identity, state="running", started=now())
-        )
+        self._write(Manifest(kind=kind, title=title, identity=fingerprint.identity, state="running", started=now()))
 
     def finish(self, seconds: float, report: dict[str, Any] | None = None) -> None:
         """Declare the folder's content complete."""

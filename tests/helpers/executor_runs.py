@@ -22,14 +22,14 @@ class Recorder:
         self.on_progress: Callable[[Mapping[str, object]], None] = lambda event: None
 
     def started(self, job: PlannedJob) -> None:
-        self.events.append(("start", job.spec.id))
+        self.events.append(("start", job.id))
 
     def progress(self, job: PlannedJob, event: Mapping[str, object]) -> None:
-        self.events.append((str(event["event"]), job.spec.id))
+        self.events.append((str(event["event"]), job.id))
         self.on_progress(event)
 
     def ended(self, job: PlannedJob, outcome: Outcome) -> None:
-        self.events.append((outcome.status, job.spec.id))
+        self.events.append((outcome.status, job.id))
 
 
 def node(root: Path, name: str, do: str = "ok", needs: tuple[str, ...] = (), **arguments: str) -> Node:
@@ -50,7 +50,7 @@ def node(root: Path, name: str, do: str = "ok", needs: tuple[str, ...] = (), **a
 
 def planned(root: Path, *nodes: Node) -> list[PlannedJob]:
     """All of them to be run, whatever is there: what a run does with what it finds is the job's own business."""
-    jobs = decide({node.spec.id: node for node in nodes}, Store(root), "stale")
+    jobs = decide({node.id: node for node in nodes}, Store(root), "stale")
     for job in jobs.values():
         job.action = "run"
     return list(jobs.values())

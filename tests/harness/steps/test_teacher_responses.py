@@ -105,7 +105,7 @@ def test_answers_take_the_place_of_the_data_s_and_those_without_an_end_are_left_
     made = job(["one", "two…", "", "long prompt", "é"])
     teacher_responses.run(made)
     assert written(made) == [{"prompt": "one", "output": "ONE"}, {"prompt": "é", "output": "É"}]
-    report = made.store.output(made.spec.folder).manifest.report  # type: ignore[union-attr]
+    report = made.store.output(made.folder).manifest.report  # type: ignore[union-attr]
     counts = {key: report[key] for key in ("prompts", "kept", "without_end", "empty", "prompt_too_long")}
     assert counts == {"prompts": 5, "kept": 2, "without_end": 1, "empty": 1, "prompt_too_long": 1}
     assert teacher.closed
@@ -162,19 +162,19 @@ def test_students_of_a_teacher_share_its_answers_and_train_on_them_alone(
     for pair in tiny["pairs"]:
         pair["methods"].append("seqkd")
     plan = plan_of(tiny)
-    (answered,) = (job for job in plan.jobs.values() if job.spec.kind == "answers")
-    assert answered.spec.title == "answers of teacher to student"
-    assert "model teacher" in {plan.jobs[need].spec.title for need in answered.needs}
-    trainings = [job for job in plan.jobs.values() if job.spec.kind == "train" and "/seqkd/" in job.spec.id]
+    (answered,) = (job for job in plan.jobs.values() if job.kind == "answers")
+    assert answered.title == "answers of teacher to student"
+    assert "model teacher" in {plan.jobs[need].title for need in answered.needs}
+    trainings = [job for job in plan.jobs.values() if job.kind == "train" and "/seqkd/" in job.id]
     assert len(trainings) == 4
     for job in trainings:
-        (data,) = (plan.jobs[need] for need in job.needs if plan.jobs[need].spec.kind == "data")
-        assert data.spec.arguments["examples"] == f"{plan.root.resolve()}/{answered.spec.folder}/answers.jsonl"
-        assert answered.spec.id in data.needs
+        (data,) = (plan.jobs[need] for need in job.needs if plan.jobs[need].kind == "data")
+        assert data.spec.arguments["examples"] == f"{plan.root.resolve()}/{answered.folder}/answers.jsonl"
+        assert answered.id in data.needs
         assert job.spec.arguments["teacher"] is None
         assert job.spec.arguments["signal"] is None
     sft = plan.jobs["train:teacher__same/sft/seed1"]
-    assert all(answered.spec.id not in plan.jobs[need].needs for need in sft.needs)
+    assert all(answered.id not in plan.jobs[need].needs for need in sft.needs)
 
 
 def test_what_changes_the_answers_changes_the_student(tiny: Content, plan_of: Callable[[Content], Plan]) -> None:
