@@ -15,7 +15,7 @@ from harness.costs.model_shapes import published_data, published_model
 from harness.planning.step_models import step_model
 from harness.runs.identity import FileHashes
 from harness.steps import base_model, data, tokenizers
-from harness.steps.base import Input, ModelInput, TokenizerInput
+from harness.steps.base import ModelInput, TokenizerInput
 from harness.steps.world import World
 
 P = ParamSpec("P")
@@ -74,30 +74,14 @@ class Sources:
         self, name: str, student: str, teacher: str | None, max_length: int, responses: Any = None
     ) -> data.PreparedData:
         """A training set in the tokens of a student and, for distillation, its teacher; or a teacher's responses in its place."""
-        tokenizer = self.model(student).tokenizer_input
-        if responses is not None:
-            return self._prepare(f"{responses.title} for {student}", responses, None, max_length, tokenizer)
         title = f"data {name} for {student}" + (f" and {teacher}" if teacher else "")
-        teachers = self.model(teacher).tokenizer_input if teacher else None
-        return self._prepare(title, self.examples(name), self.matrix.data[name].limit, max_length, tokenizer, teachers)
-
-    def _prepare(
-        self,
-        title: str,
-        examples: Input,
-        limit: int | None,
-        max_length: int,
-        student: TokenizerInput,
-        teacher: TokenizerInput | None = None,
-    ) -> data.PreparedData:
         return data.PreparedData(
-            title=title,
-            examples=examples,
-            student_tokenizer=student,
-            teacher_tokenizer=teacher,
-            limit=limit,
+            title=title if responses is None else f"{responses.title} for {student}",
+            examples=responses or self.examples(name),
+            student_tokenizer=self.model(student).tokenizer_input,
+            teacher_tokenizer=self.model(teacher).tokenizer_input if teacher else None,
+            limit=None if responses else self.matrix.data[name].limit,
             max_length=max_length,
-            instructions=student.prompt_template is not None,
         )
 
     def tokenizer(self, name: str, source: NewModel) -> TokenizerInput:
@@ -168,8 +152,13 @@ class Sources:
         stages = []
         for stage in source.training:
             options = TrainingOptions.model_validate(stage.options)
-            title, limit = f"data {stage.data} for {name}", self.matrix.data[stage.data].limit
-            prepared = self._prepare(title, self.examples(stage.data), limit, options.max_length, tokenizer)
+            prepared = data.PreparedData(
+                title=f"data {stage.data} for {name}",
+                examples=self.examples(stage.data),
+                student_tokenizer=tokenizer,
+                limit=self.matrix.data[stage.data].limit,
+                max_length=options.max_length,
+            )
             stages.append(base_model.Stage(data=prepared, options=options))
         return stages
 

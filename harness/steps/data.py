@@ -122,10 +122,9 @@ class PreparedData(Step):
 
     examples: Of[Input]
     student_tokenizer: Of[TokenizerInput]
-    teacher_tokenizer: Of[TokenizerInput] | None
-    limit: int | None
+    teacher_tokenizer: Of[TokenizerInput] | None = None
+    limit: int | None = None
     max_length: int
-    instructions: Annotated[bool, NOT_IDENTITY]
 
     @property
     def set_name(self) -> str:
@@ -153,7 +152,8 @@ class PreparedData(Step):
     def preflight(self, root: Path) -> Sequence[Problem]:
         if isinstance(self.examples, FileExamples):
             if self.examples.columns is None:
-                dskd.data.load_examples(self.examples.file, instructions=self.instructions)
+                instructions = self.student_tokenizer.prompt_template is not None
+                dskd.data.load_examples(self.examples.file, instructions=instructions)
             else:
                 apply_templates(self.examples.file, self.examples.columns)
         for tokenizer in (self.student_tokenizer, self.teacher_tokenizer):
