@@ -51,7 +51,8 @@ def _module_of_file(path: Path) -> Any:
             spec.loader.exec_module(module)
         except Exception as error:
             del sys.modules[name]
-            raise InputError(f"{path}: cannot be loaded ({type(error).__name__}: {error}); fix: correct it") from error
+            first = str(error).partition("\n")[0]
+            raise InputError(f"{path}: cannot be loaded ({type(error).__name__}: {first}); fix: correct it") from error
     return sys.modules[name]
 
 

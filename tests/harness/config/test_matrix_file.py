@@ -94,7 +94,10 @@ MISTAKES = [
         put("teacher_outputs", value={"kind": "logits"}),
         "teacher_outputs.kind: input should be 'hidden_states', 'top_k' or",
     ),
-    (put("teacher_outputs", value={"k": 3}), "teacher_outputs: `k` means nothing with kind: hidden_states; leave it out"),
+    (
+        put("teacher_outputs", value={"k": 3}),
+        "teacher_outputs: `k` means nothing with kind: hidden_states; leave it out",
+    ),
     (
         put("teacher_outputs", value={"kind": "live", "stored_dtype": "float16"}),
         "teacher_outputs: `stored_dtype` means nothing with kind: live; leave it out",
@@ -308,7 +311,9 @@ def test_a_variant_is_trained_in_a_way_of_its_own(tiny: Content, write_matrix: C
     assert matrix.method_options("kd-on-policy") == {}
     assert matrix.place("kd-on-policy", "training", "rollouts") == "methods.kd-on-policy.training.rollouts"
     assert matrix.place("kd", "training", "warmup_steps") == "training.warmup_steps"
-    assert matrix.place("kd", "training", "rollouts") == "methods.kd.training.rollouts"  # nobody says it: it can be said there
+    assert (
+        matrix.place("kd", "training", "rollouts") == "methods.kd.training.rollouts"
+    )  # nobody says it: it can be said there
 
 
 @pytest.mark.parametrize(
