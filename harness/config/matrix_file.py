@@ -20,9 +20,7 @@ from harness.config.matrix import (
     Cell,
     FirstLayersModel,
     Matrix,
-    NewModel,
     Pair,
-    PathModel,
     Training,
     cells,
 )
@@ -275,7 +273,7 @@ def _check_names(matrix: Matrix, path: Path) -> None:
         if len(set(pair.methods)) != len(pair.methods):
             raise InputError(f"{path}: pairs.{index}.methods: the same method stands twice; give each once")
     for name, model in matrix.models.items():
-        for index, stage in enumerate(_stages(model)):
+        for index, stage in enumerate(model.training):
             require(stage.data, matrix.data, f"models.{name}.training.{index}.data", "data set")
         if isinstance(model, FirstLayersModel):
             require(model.layers_of, matrix.models, f"models.{name}.layers_of", "model")
@@ -293,10 +291,6 @@ def _check_no_cycle(matrix: Matrix, name: str, path: Path) -> None:
             )
         seen.append(model.layers_of)
         model = matrix.models[model.layers_of]
-
-
-def _stages(model: PathModel | NewModel | FirstLayersModel) -> list[Training]:
-    return [] if isinstance(model, PathModel) else model.training
 
 
 def _check_options(matrix: Matrix, path: Path) -> None:
@@ -322,7 +316,7 @@ def _check_options(matrix: Matrix, path: Path) -> None:
     for name in matrix.methods:
         _check_training(matrix.training_of(name), path, ("methods", name, "training"))
     for name, model in matrix.models.items():
-        for index, stage in enumerate(_stages(model)):
+        for index, stage in enumerate(model.training):
             _check_training(stage, path, ("models", name, "training", index))
     _check_tasks(matrix, path)
     if matrix.launch.accelerate_config is not None:

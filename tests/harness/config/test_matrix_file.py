@@ -91,22 +91,25 @@ MISTAKES = [
     (drop("training"), "training: is missing; add it"),
     (put("schema_version", value=2), "schema_version: input should be 1"),
     (
-        put("teacher_signal", value={"kind": "logits"}),
-        "teacher_signal.kind: input should be 'hidden_states', 'top_k' or",
-    ),
-    (put("teacher_signal", value={"k": 3}), "teacher_signal: `k` means nothing with kind: hidden_states; leave it out"),
-    (
-        put("teacher_signal", value={"kind": "live", "stored_dtype": "float16"}),
-        "teacher_signal: `stored_dtype` means nothing with kind: live; leave it out",
+        put("teacher_outputs", value={"kind": "logits"}),
+        "teacher_outputs.kind: input should be 'hidden_states', 'top_k' or",
     ),
     (
-        put("teacher_signal", value={"kind": "top_k", "stored_dtype": "float16"}),
-        "teacher_signal: `stored_dtype` means nothing with kind: top_k; leave it out",
+        put("teacher_outputs", value={"k": 3}),
+        "teacher_outputs: `k` means nothing with kind: hidden_states; leave it out",
     ),
-    (put("teacher_signal", value={"knd": "live"}), "teacher_signal.knd: unknown key; did you mean 'kind'?"),
     (
-        put("teacher_signal", value={"kind": "top_k", "k": 0}),
-        "teacher_signal.k: input should be greater than or equal to 1",
+        put("teacher_outputs", value={"kind": "live", "stored_dtype": "float16"}),
+        "teacher_outputs: `stored_dtype` means nothing with kind: live; leave it out",
+    ),
+    (
+        put("teacher_outputs", value={"kind": "top_k", "stored_dtype": "float16"}),
+        "teacher_outputs: `stored_dtype` means nothing with kind: top_k; leave it out",
+    ),
+    (put("teacher_outputs", value={"knd": "live"}), "teacher_outputs.knd: unknown key; did you mean 'kind'?"),
+    (
+        put("teacher_outputs", value={"kind": "top_k", "k": 0}),
+        "teacher_outputs.k: input should be greater than or equal to 1",
     ),
     (put("launch", value={"processes": 0}), "launch.processes: input should be greater than or equal to 1"),
     (
@@ -297,8 +300,8 @@ def test_a_variant_is_trained_in_a_way_of_its_own(tiny: Content, write_matrix: C
     """Single options take the place of the matrix's, of two that exclude each other the other's; the signal is another whole."""
     own = {"steps": 5, "batch_tokens": 200, "learning_rate": 1e-4, "rollouts": {"share": 0.5}}
     tiny["training"] = {"data": "student", "epochs": 2, "batch_size": 8, "learning_rate": 1e-3, "warmup_steps": 1}
-    tiny["teacher_signal"] = {"kind": "top_k", "k": 7}
-    tiny["methods"] = {"kd-on-policy": {"method": "kd", "training": own, "teacher_signal": {"kind": "live"}}}
+    tiny["teacher_outputs"] = {"kind": "top_k", "k": 7}
+    tiny["methods"] = {"kd-on-policy": {"method": "kd", "training": own, "teacher_outputs": {"kind": "live"}}}
     tiny["pairs"][0]["methods"] = ["kd", "kd-on-policy"]
     matrix = read_matrix(write_matrix(tiny))
     assert matrix.training_of("kd") == matrix.training
@@ -307,7 +310,10 @@ def test_a_variant_is_trained_in_a_way_of_its_own(tiny: Content, write_matrix: C
     assert (matrix.outputs_of("kd").kind, matrix.outputs_of("kd-on-policy").kind) == ("top_k", "live")
     assert matrix.method_options("kd-on-policy") == {}
     assert matrix.place("kd-on-policy", "training", "rollouts") == "methods.kd-on-policy.training.rollouts"
-    assert matrix.place("kd", "training", "rollouts") == "training.rollouts"
+    assert matrix.place("kd", "training", "warmup_steps") == "training.warmup_steps"
+    assert (
+        matrix.place("kd", "training", "rollouts") == "methods.kd.training.rollouts"
+    )  # nobody says it: it can be said there
 
 
 @pytest.mark.parametrize(
@@ -327,8 +333,8 @@ def test_a_variant_is_trained_in_a_way_of_its_own(tiny: Content, write_matrix: C
         ),
         ({"training": {"max_length": 9}}, "methods.own.training: `max_length` says what all methods"),
         ({"training": 3}, "methods.own.training: input should be a valid dictionary, not 3"),
-        ({"teacher_signal": {"kind": "lives"}}, "methods.own.teacher_signal.kind: input should be"),
-        ({"teacher_signal": {"knd": "live"}}, "methods.own.teacher_signal.knd: unknown key; did you mean 'kind'?"),
+        ({"teacher_outputs": {"kind": "lives"}}, "methods.own.teacher_outputs.kind: input should be"),
+        ({"teacher_outputs": {"knd": "live"}}, "methods.own.teacher_outputs.knd: unknown key; did you mean 'kind'?"),
         ({"trainin": {}}, "methods.own.trainin: unknown key"),
     ],
 )
