@@ -103,9 +103,10 @@ def load_file(path: Path) -> ModuleType:
         module = sys.modules[name] = importlib.util.module_from_spec(spec)
         try:
             spec.loader.exec_module(module)
-        except BaseException:
+        except Exception as error:
             del sys.modules[name]
-            raise
+            first = str(error).partition("\n")[0]
+            raise InputError(f"{path}: cannot be loaded ({type(error).__name__}: {first}); fix: correct it") from error
     return sys.modules[name]
 
 

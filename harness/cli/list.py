@@ -15,7 +15,7 @@ from harness import tasks
 from harness.cli.options import variables
 from harness.cli.output import print_table, text
 from harness.cli.show_method import describe
-from harness.config.matrix import FirstLayersModel, PathModel
+from harness.config.matrix import FirstLayersModel, PathModel, StepModel
 from harness.config.matrix_file import find_matrix, read_matrix, shipped_matrices
 from harness.config.names import option_rows
 from harness.protocols import PROTOCOLS, Protocol
@@ -74,9 +74,11 @@ def _models(matrix_name: str, assignments: tuple[str, ...]) -> list[Row]:
             what = model.path
         elif isinstance(model, FirstLayersModel):
             what = f"first {model.layers} layers of {model.layers_of}"
+        elif isinstance(model, StepModel):
+            what = f"made by {model.step}"
         else:
             what = f"new {model.config['model_type']}"
-        stages = [] if isinstance(model, PathModel) else [stage.data for stage in model.training]
+        stages = [stage.data for stage in model.training]
         teaches = [pair.student for pair in matrix.pairs if pair.teacher == name]
         learns = [pair.teacher for pair in matrix.pairs if pair.student == name]
         rows.append({"model": name, "what": what, "trained_on": stages, "teaches": teaches, "learns_from": learns})

@@ -71,7 +71,7 @@ def command(
     choice = choose(matrix_name, values, only, add_methods)
     estimated = None
     if with_estimate or choice.missing:
-        estimated = estimate(choice.matrix, choice.cells, Device(peak_tflops, utilization))
+        estimated = estimate(choice.matrix, choice.cells, Device(peak_tflops, utilization), str(choice.source))
     if estimated is not None and choice.missing:
         _print_unchecked(choice, estimated, as_json=as_json)
         return

@@ -6,7 +6,7 @@ tasks they are evaluated. `harness.config.matrix_file` reads a file and checks t
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -49,6 +49,14 @@ class Strict(BaseModel):
                     hint = did_you_mean(str(key), cls.model_fields)
                     raise PydanticCustomError("unknown_key", "unknown key{hint}", {"key": str(key), "hint": hint})
         return value
+
+
+def _split(value: Any, own: Sequence[str]) -> Any:
+    """The keys of a part's own, and all others in `options`."""
+    if not isinstance(value, Mapping):
+        return value
+    given = {key: value[key] for key in own if key in value}
+    return {**given, "options": {str(key): item for key, item in value.items() if key not in own}}
 
 
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9]([._-]?[A-Za-z0-9]+)*$", max_length=80)]
@@ -139,10 +147,7 @@ class Training(Strict):
     @model_validator(mode="before")
     @classmethod
     def _collect_options(cls, value: Any) -> Any:
-        if isinstance(value, Mapping):
-            data = {"data": value["data"]} if "data" in value else {}
-            return {**data, "options": {str(key): item for key, item in value.items() if key != "data"}}
-        return value
+        return _split(value, ("data",))
 
 
 def _named_template(value: Any) -> Any:
@@ -161,6 +166,8 @@ class PathModel(Strict):
         template: The prompt template in training and evaluation: `alpaca`, `chat` (the tokenizer's own), or
             `{kind: chat, system: "…"}`.
     """
+
+    training: ClassVar[Sequence[Training]] = ()
 
     path: str
     add_bos_token: bool = False
@@ -193,7 +200,27 @@ class FirstLayersModel(Strict):
     training: list[Training] = Field(default_factory=list)
 
 
-MODEL_KINDS: dict[str, type[Strict]] = {"path": PathModel, "config": NewModel, "layers_of": FirstLayersModel}
+class StepModel(Strict):
+    """A model that a step of the user's makes: `step: path/to/file.py:Class`, and beside it the fields of that class."""
+
+    collects_options: ClassVar[bool] = True
+    training: ClassVar[Sequence[Training]] = ()
+
+    step: str
+    options: dict[str, Any] = Field(default_factory=dict)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _collect_options(cls, value: Any) -> Any:
+        return _split(value, ("step",))
+
+
+MODEL_KINDS: dict[str, type[Strict]] = {
+    "path": PathModel,
+    "config": NewModel,
+    "layers_of": FirstLayersModel,
+    "step": StepModel,
+}
 
 
 def _kind_by_key(kinds: Mapping[str, type[Strict]]) -> Discriminator:
@@ -217,7 +244,8 @@ DataSource = Annotated[
 ModelSource = Annotated[
     Annotated[PathModel, Tag("path")]
     | Annotated[NewModel, Tag("config")]
-    | Annotated[FirstLayersModel, Tag("layers_of")],
+    | Annotated[FirstLayersModel, Tag("layers_of")]
+    | Annotated[StepModel, Tag("step")],
     _kind_by_key(MODEL_KINDS),
 ]
 
@@ -334,10 +362,7 @@ class MethodSettings(Strict):
     @model_validator(mode="before")
     @classmethod
     def _collect_options(cls, value: Any) -> Any:
-        if isinstance(value, Mapping):
-            given = {key: value[key] for key in cls.own if key in value}
-            return {**given, "options": {str(key): item for key, item in value.items() if key not in cls.own}}
-        return value
+        return _split(value, cls.own)
 
     @field_validator("training")
     @classmethod
@@ -390,10 +415,22 @@ class Matrix(Strict):
         return self._settings(name).teacher_outputs or self.teacher_outputs
 
     def place(self, name: str, *keys: str) -> str:
-        """The key that holds a setting of a name in a pair: `methods.NAME.training.rollouts`, or `training.rollouts`."""
+        """The key that holds a setting of a name in a pair, or can: `methods.NAME.training.rollouts`, `training.rollouts`."""
         settings = self._settings(name)
-        given = settings.teacher_outputs is not None if keys[0] == "teacher_outputs" else keys[-1] in settings.training
-        return ".".join(("methods", name, *keys) if given else keys)
+        if keys[0] == "teacher_outputs":
+            own = settings.teacher_outputs is not None or settings.method is not None
+        else:
+            own = keys[-1] in settings.training or keys[-1] not in self.training.options
+        return ".".join(("methods", name, *keys) if own else keys)
+
+    def bases_of(self, name: str) -> list[str]:
+        """The models that a model is made from."""
+        source = self.models[name]
+        if isinstance(source, FirstLayersModel):
+            return [source.layers_of]
+        given = source.options.values() if isinstance(source, StepModel) else ()
+        named = [item for value in given for item in (value if isinstance(value, list) else [value])]
+        return [item for item in named if isinstance(item, str) and item in self.models]
 
     def task_of(self, entry: str) -> str:
         """The task of an entry of `tasks`: its `task`, or its name."""

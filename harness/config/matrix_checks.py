@@ -13,7 +13,7 @@ from dskd.errors import InputError
 from dskd.training.launch import configuration_file
 from dskd.training.options import TrainingOptions
 from harness.config.explain import explain
-from harness.config.matrix import FirstLayersModel, Matrix, NewModel, PathModel, Training
+from harness.config.matrix import FirstLayersModel, Matrix
 from harness.config.names import find_method, notice_former_names
 from harness.protocols import column_title
 from harness.suggestions import did_you_mean
@@ -38,7 +38,7 @@ def check_names(matrix: Matrix, where: Where) -> None:
         if len(set(pair.methods)) != len(pair.methods):
             raise InputError(f"{where(('pairs', index, 'methods'))}: a method is given twice; fix: give each once")
     for name, model in matrix.models.items():
-        for index, stage in enumerate(_stages(model)):
+        for index, stage in enumerate(model.training):
             require(stage.data, matrix.data, "data set", "models", name, "training", index, "data")
         if isinstance(model, FirstLayersModel):
             require(model.layers_of, matrix.models, "model", "models", name, "layers_of")
@@ -59,10 +59,6 @@ def _check_no_cycle(matrix: Matrix, name: str, where: Where) -> None:
         model = matrix.models[model.layers_of]
 
 
-def _stages(model: PathModel | NewModel | FirstLayersModel) -> list[Training]:
-    return [] if isinstance(model, PathModel) else model.training
-
-
 def check_options(matrix: Matrix, where: Where) -> None:
     """InputError for an unknown method, task or engine, and for options that they or the training do not have."""
     for index, pair in enumerate(matrix.pairs):
@@ -81,7 +77,7 @@ def check_options(matrix: Matrix, where: Where) -> None:
         joined = matrix.training_of(name).options
         _check_training(joined, where, "methods", name, "training", written=settings.training)
     for name, model in matrix.models.items():
-        for index, stage in enumerate(_stages(model)):
+        for index, stage in enumerate(model.training):
             _check_training(stage.options, where, "models", name, "training", index)
     _check_tasks(matrix, where)
     if matrix.launch.accelerate_config is not None:

@@ -15,7 +15,7 @@ from pathlib import Path
 from dskd.errors import InputError
 from dskd.io import read_object, read_objects
 from harness import tasks as known_tasks
-from harness.config.matrix import Cell, FileData, PathModel
+from harness.config.matrix import Cell, FileData
 from harness.planning.expand import Expansion
 from harness.steps.base import ModelInput
 from harness.steps.tokenizers import TokenizerFiles
@@ -39,7 +39,7 @@ def check_prompts(expansion: Expansion, cells: Sequence[Cell], tasks: Sequence[s
     for name in dict.fromkeys(model for cell in cells for model in (cell.teacher, cell.student) if model is not None):
         check_chat(expansion.model(name), f"{expansion.source}: models.{name}.template")
     for name in dict.fromkeys(cell.student or cell.teacher for cell in cells):
-        trained_on = _stages(expansion, name)
+        trained_on = [stage.data for stage in matrix.models[name].training]
         if any(cell.student == name for cell in cells):
             trained_on = [*trained_on, matrix.training.data]
         for data in trained_on:
@@ -77,11 +77,6 @@ def check_pair(teacher: ModelInput, student: ModelInput, where: Callable[[str], 
             f"{where(lack[0])}: {have[0]} has a prompt template and {lack[0]} has none, so no data suits both; "
             f"fix: give {lack[0]} one (alpaca or chat), or neither"
         )
-
-
-def _stages(expansion: Expansion, name: str) -> list[str]:
-    source = expansion.matrix.models[name]
-    return [] if isinstance(source, PathModel) else [stage.data for stage in source.training]
 
 
 def _check_data(expansion: Expansion, model: str, data: str) -> None:

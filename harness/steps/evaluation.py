@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, ClassVar
 
+from dskd.compatibility import Problem
 from harness import evaluation, tasks
 from harness.engines._completion_cache import CompletionCache
 from harness.protocols import Protocol
@@ -14,7 +16,7 @@ from harness.runs.job_context import JobContext
 from harness.runs.job_spec import Output
 from harness.runs.records import Counts, MetricValue, RecordCell
 from harness.runs.store import eval_folder
-from harness.steps.base import NOT_IDENTITY, Input, ModelInput, Of, Step, TrainingSource
+from harness.steps.base import BY_HAND, NOT_IDENTITY, Input, ModelInput, Of, Step, TrainingSource
 from harness.steps.contamination import count_contamination
 from harness.steps.training import Train
 
@@ -27,15 +29,17 @@ class EvaluatedTask(Input):
     version: str
     limit: int | None
     max_new_tokens: int
-    protocol: Annotated[Protocol, NOT_IDENTITY]
-    extra: Annotated[dict[str, Any], NOT_IDENTITY]
+    protocol: Annotated[Protocol, BY_HAND]
+    extra: Annotated[dict[str, Any], BY_HAND]
+
+    def identity_parts(self) -> dict[str, Any]:
+        drawing = {key: value for key, value in self.protocol.settings.items() if key != "max_new_tokens"}
+        return {**super().identity_parts(), **self.extra, "protocol": drawing}
 
     @cached_property
     def parts(self) -> dict[str, Fingerprint]:
-        """The parts of an evaluation's identity that the task has; every model of a matrix shares them."""
-        drawing = {key: value for key, value in self.protocol.settings.items() if key != "max_new_tokens"}
-        parts = {**self.identity_parts(), **self.extra, "protocol": drawing}
-        return {key: Fingerprint(canonical_json(value)) for key, value in parts.items()}
+        """The parts of an evaluation's identity that the task has, written once for all models of a matrix."""
+        return {key: Fingerprint(canonical_json(value)) for key, value in self.identity_parts().items()}
 
 
 class Evaluate(Step):
@@ -85,9 +89,10 @@ class Evaluate(Step):
         student = [("student", source) for source in self.model.lineage]
         return student + [("teacher", source) for source in self.model.teacher_lineage]
 
-    def preflight(self, root: Path) -> None:
+    def preflight(self, root: Path) -> Sequence[Problem]:
         for task in self.tasks:
             tasks.load(task.task).docs()
+        return ()
 
     def run(self, job: JobContext) -> None:
         """Evaluate the tasks whose results are wanted; each is on the disk as soon as it is done."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Mapping, Sequence
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -34,7 +35,7 @@ from harness.runs.identity import Fingerprint
 from harness.runs.job_context import JobContext
 from harness.runs.job_spec import Output
 from harness.runs.records import RecordCell
-from harness.steps.base import NOT_IDENTITY, OMIT_NONE, ModelInput, Of, Step, TokenizerInput, TrainingSource
+from harness.steps.base import BY_HAND, NOT_IDENTITY, OMIT_NONE, ModelInput, Of, Step, TokenizerInput, TrainingSource
 from harness.steps.base_model import training_cost, training_progress
 from harness.steps.data import Examples, PreparedData
 from harness.steps.teacher_cache import TeacherCache
@@ -58,9 +59,9 @@ class Train(Step, ModelInput):
     teacher: Of[ModelInput] | None
     cache: Annotated[Of[TeacherCache] | None, NOT_IDENTITY] = None  # its parts are in the identity each by itself
     method: str
-    method_options: Annotated[dict[str, Any], NOT_IDENTITY]
+    method_options: Annotated[dict[str, Any], BY_HAND]
     method_code: Annotated[str | None, OMIT_NONE] = None
-    teacher_outputs: Annotated[dict[str, Any] | None, NOT_IDENTITY] = None
+    teacher_outputs: Annotated[dict[str, Any] | None, BY_HAND] = None
     training: TrainingOptions
     seed: int
     # A step takes batch_size × gradient_accumulation_steps examples of each process.
@@ -135,7 +136,8 @@ class Train(Step, ModelInput):
             try:
                 require_engine(self.training.rollouts)
             except InputError as error:
-                raise InputError(f"training.{error}") from None
+                key, message, fix = re.split("; fix: |: ", str(error), maxsplit=2)
+                return [Problem(f"training.{key}", message, fix)]
         counts = self.data.shared_tokens(root) if self.teacher is not None else None
         if self.teacher is None or counts is None:
             return ()

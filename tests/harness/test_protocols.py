@@ -17,6 +17,7 @@ from harness.config.matrix_file import read_matrix
 from harness.planning.plan import make_plan
 from harness.protocols import GREEDY, PROTOCOLS, Protocol
 from harness.runs.records import RecordCell
+from harness.steps.evaluation import Evaluate
 
 Content = dict[str, Any]
 DRAWN = {"task": "small_math", "protocol": "minillm-sampling", "limit": 2}
@@ -84,10 +85,11 @@ def test_one_task_under_two_protocols_is_two_evaluations(
     assert drawn.cell is not None
     assert [greedy.cell.task, greedy.cell.column, greedy.cell.protocol] == ["small_math", "small_math", GREEDY]
     assert [drawn.cell.task, drawn.cell.column] == ["small_math", "small_math [minillm-sampling]"]
-    assert drawn.identity.parts["protocol"]["seeds"] == [10, 20, 30, 40, 50]
-    assert (greedy.identity.parts["max_new_tokens"], drawn.identity.parts["max_new_tokens"]) != (256, 256)
-    assert drawn.identity.parts["max_new_tokens"] == 256
-    assert set(job.spec.arguments["tasks"]) == {greedy.cell.column, drawn.cell.column}
+    assert drawn.fingerprint.parts["protocol"]["seeds"] == [10, 20, 30, 40, 50]
+    assert (greedy.fingerprint.parts["max_new_tokens"], drawn.fingerprint.parts["max_new_tokens"]) != (256, 256)
+    assert drawn.fingerprint.parts["max_new_tokens"] == 256
+    assert isinstance(job.step, Evaluate)
+    assert [task.entry for task in job.step.tasks] == ["small_math", "drawn"]
     only = make_plan(str(write_matrix(tiny)), output_dir=tmp_path / "run", only=["task=drawn", "method=teacher"])
     assert [status.output.folder for status in only.jobs["evaluate:teacher/teacher"].outputs] == [drawn.folder]
 
@@ -98,7 +100,7 @@ def test_a_setting_of_a_protocol_is_part_of_the_identity(
     def identity(protocol: Content) -> Any:
         tiny["tasks"] = {"drawn": {**DRAWN, "protocol": protocol}}
         plan = make_plan(str(write_matrix(tiny)), output_dir=tmp_path / "run", only=["method=teacher"])
-        return plan.jobs["evaluate:teacher/teacher"].outputs[0].output.identity
+        return plan.jobs["evaluate:teacher/teacher"].outputs[0].output.fingerprint
 
     plain = identity({"name": "minillm-sampling"})
     changes: list[Content] = [{"temperature": 0.7}, {"seeds": [10]}, {"no_repeat_ngram": 0}, {"prompt_kept": "last"}]

@@ -46,7 +46,7 @@ MISTAKES = [
     (put("models", "same", "tokeniser", value={}), "models.same.tokeniser: unknown key; did you mean 'tokenizer'?"),
     (
         put("models", "same", value={"hidden": 3}),
-        "models.same: is of no known kind; fix: give one of the keys path, config, layers_of",
+        "models.same: is of no known kind; fix: give one of the keys path, config, layers_of, step",
     ),
     (put("models", "same", "config", value={"hidden_size": 3}), "models.same.config: has no `model_type`; fix: add it"),
     (
@@ -322,7 +322,10 @@ def test_a_variant_is_trained_in_a_way_of_its_own(tiny: Content, write_matrix: C
     assert (matrix.outputs_of("kd").kind, matrix.outputs_of("kd-on-policy").kind) == ("top_k", "live")
     assert matrix.method_options("kd-on-policy") == {}
     assert matrix.place("kd-on-policy", "training", "rollouts") == "methods.kd-on-policy.training.rollouts"
-    assert matrix.place("kd", "training", "rollouts") == "training.rollouts"
+    assert matrix.place("kd", "training", "warmup_steps") == "training.warmup_steps"
+    assert (
+        matrix.place("kd", "training", "rollouts") == "methods.kd.training.rollouts"
+    )  # nobody says it: it can be said there
 
 
 @pytest.mark.parametrize(

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from harness.planning.artifacts import training_options
 
 from dskd.methods import METHODS
+from dskd.training.options import TrainingOptions
 from harness.config.matrix import FirstLayersModel, Matrix, PathModel
 from harness.config.matrix_file import find_matrix, read_matrix, shipped_matrices
 from harness.costs.model_shapes import published_data, published_model
@@ -51,7 +51,7 @@ def test_the_matrix_of_all_methods_names_every_method() -> None:
 def test_the_matrix_of_all_methods_has_each_on_every_text_that_it_can_learn_from() -> None:
     matrix = read_matrix(find_matrix("methods"))
     names = {name for pair in matrix.pairs for name in pair.methods}
-    on_policy = {name for name in names if training_options(matrix.training_of(name))["rollouts"] is not None}
+    on_policy = {name for name in names if matrix.training_of(name).options.get("rollouts") is not None}
     assert {matrix.method_of(name) for name in on_policy} == {n for n, m in METHODS.items() if m.policy != "off"}
     assert {matrix.method_of(name) for name in names - on_policy} == {n for n, m in METHODS.items() if m.policy != "on"}
     # Its schedule decides how much of the text is the student's.
@@ -97,7 +97,8 @@ def test_a_paper_is_trained_with_its_published_settings(name: str) -> None:
 
     steps, a_step, rate, projector_rate, longest, lora, temperature = SETTINGS[name]
     choice = choose(name)
-    matrix, options = choice.matrix, training_options(choice.matrix.training)
+    matrix = choice.matrix
+    options = TrainingOptions.model_validate(matrix.training.options).model_dump()
     assert options["batch_size"] * options["gradient_accumulation_steps"] * (matrix.launch.processes or 1) == a_step
     assert (options["learning_rate"], options["projector_learning_rate"]) == (rate, projector_rate)
     assert (options["weight_decay"], options["max_gradient_norm"], options["warmup_steps"]) == (0.01, 1.0, 0)
@@ -143,7 +144,7 @@ def test_a_paper_is_planned_on_a_machine_with_nothing(tmp_path: Path) -> None:
     assert "Estimate from shapes (nothing was run or measured):" in rest
     assert re.search(r"train +gpt2-1\.5b__gpt2/dskd-v2/seed10 +7,140 +39 M +\d+ +[\d.]+ GB +[\d.]+", rest)
     assert "models.gpt2: no folder '${HARNESS_MODELS}/openai-community/gpt2'" in rest
-    assert "Not checked for that reason: whether the vocabularies" in rest
+    assert "Not checked for that reason: the vocabularies" in rest
     imported = {line.rpartition("|")[2].strip() for line in run.stderr.splitlines() if line.startswith("import time")}
     assert not imported & {"torch", "transformers", "vllm", "datasets", "huggingface_hub"}
 
@@ -160,7 +161,7 @@ def test_what_is_missing_is_machine_readable(tmp_path: Path) -> None:
     ]
     estimated = document["estimate"]
     operations = sum(work["operations"] for work in estimated["work"])
-    assert [work["kind"] for work in estimated["work"]] == ["signal", "train"]
+    assert [work["kind"] for work in estimated["work"]] == ["teacher-cache", "train"]
     assert estimated["gpu_hours"] == pytest.approx(operations / (100e12 * 0.4 * 3600))
 
 
@@ -181,7 +182,9 @@ def test_planning_without_a_variable_is_an_error_where_what_it_holds_is_not_publ
     with pytest.raises(InputError, match=r"--only method=kdd: real-cpu\.yaml has no such method; did you mean 'kd'"):
         choose("real-cpu", only=["method=kdd"])
     tiny["models"]["teacher"] = {"path": "nowhere"}
-    with pytest.raises(InputError, match=r"matrix\.yaml: models\.teacher\.path: no folder 'nowhere'; correct the path"):
+    with pytest.raises(
+        InputError, match=r"matrix\.yaml: models\.teacher\.path: no folder 'nowhere'; fix: correct the path"
+    ):
         choose(str(write_matrix(tiny)))
 
 

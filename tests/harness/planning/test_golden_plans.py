@@ -15,6 +15,8 @@ import yaml
 from click.testing import CliRunner
 
 from harness.config.matrix_file import shipped_matrices
+from harness.planning.plan import make_plan
+from harness.steps.base import Step
 from helpers.paths import GOLDEN
 from helpers.plan_world import write_folders
 
@@ -48,12 +50,18 @@ def odd_matrix(name: str, folders: Path) -> str:
     return str(path)
 
 
+def located(name: str, folders: Path) -> tuple[str, dict[str, str]]:
+    """A matrix, and the variables that say where its models and data are."""
+    matrix = name if name in SHIPPED else odd_matrix(name, folders)
+    text = shipped_matrices()[name].read_text() if name in SHIPPED else Path(matrix).read_text()
+    variables = {"HARNESS_DATA": folders / "data", "HARNESS_MODELS": folders / "models", "GEMMA": folders / "teacher"}
+    return matrix, {key: str(value) for key, value in variables.items() if f"${{{key}}}" in text}
+
+
 def described(name: str, folders: Path) -> dict[str, Any]:
     """The plan of a matrix in a folder that is empty, without the paths of this machine."""
-    matrix = name if name in SHIPPED else odd_matrix(name, folders)
-    variables = {"HARNESS_DATA": folders / "data", "HARNESS_MODELS": folders / "models", "GEMMA": folders / "teacher"}
-    text = Path(matrix).read_text() if name not in SHIPPED else shipped_matrices()[name].read_text()
-    given = [f"--set={key}={value}" for key, value in variables.items() if f"${{{key}}}" in text]
+    matrix, variables = located(name, folders)
+    given = [f"--set={key}={value}" for key, value in variables.items()]
     found = plan("--matrix", matrix, "--output-dir", str(folders / "runs" / name), *given)
     del found["output_dir"]
     return found
@@ -100,3 +108,15 @@ def test_a_changed_identity_is_named_where_the_change_begins() -> None:
     (line,) = changed_identities(before, now)
     assert line.startswith(f"{data['title']} ({data['outputs'][0]['folder']}): ")
     assert line.endswith(f" -> {'0' * 64}")
+
+
+@pytest.mark.parametrize("name", [*SHIPPED, *ODD["matrices"]])
+def test_every_step_of_a_plan_is_the_same_after_json(name: str, folders: Path) -> None:
+    matrix, variables = located(name, folders)
+    for job in make_plan(matrix, output_dir=folders / "runs" / name, variables=variables).jobs.values():
+        step = Step.model_validate(json.loads(json.dumps(job.step.model_dump(mode="json"))))
+        assert (type(step), step.id, step.title) == (type(job.step), job.id, job.title)
+        assert [(o.folder, o.fingerprint.hash) for o in step.outputs] == [
+            (o.folder, o.fingerprint.hash) for o in job.step.outputs
+        ]
+        assert [need.id for need in step.needs] == list(job.needs)

@@ -193,10 +193,10 @@ def test_a_matrix_may_name_a_task_of_lm_eval(folder, tiny_matrix):
     path = tiny_matrix("lm_eval/sums")
     assert list(read_matrix(path).tasks) == ["lm_eval/sums"]
     plan = make_plan(str(path), output_dir=folder / "run")
-    outputs = [output.output for job in plan.jobs.values() if job.spec.kind == "evaluate" for output in job.outputs]
+    outputs = [output.output for job in plan.jobs.values() if job.kind == "evaluate" for output in job.outputs]
     assert {output.cell.task for output in outputs} == {"lm_eval/sums"}
     assert all(output.folder.endswith("/eval/lm_eval+sums@v2.5") for output in outputs)
-    assert all(output.identity.parts.items() >= tasks.load("lm_eval/sums").identity().items() for output in outputs)
+    assert all(output.fingerprint.parts.items() >= tasks.load("lm_eval/sums").identity().items() for output in outputs)
     assert eval_folder("a__b/kd/seed1", "lm_eval/sums", "2.5").endswith("/eval/lm_eval+sums@v2.5")
 
 
