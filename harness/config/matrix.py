@@ -25,7 +25,7 @@ from pydantic import (
 from pydantic_core import PydanticCustomError
 
 from dskd.tokenization.prompt_templates import Template
-from harness.protocols import GREEDY, PROTOCOLS, Protocol
+from harness.protocols import GREEDY, PROTOCOLS, DecodingProtocol
 from harness.suggestions import did_you_mean
 
 SCHEMA_VERSION = 1
@@ -251,8 +251,8 @@ def _preset(value: Any) -> Any:
     if not isinstance(given, Mapping):
         return given
     for key in given:
-        if key not in Protocol.model_fields:
-            hint = did_you_mean(str(key), Protocol.model_fields)
+        if key not in DecodingProtocol.model_fields:
+            hint = did_you_mean(str(key), DecodingProtocol.model_fields)
             raise PydanticCustomError("unknown_key", "unknown key{hint}", {"key": str(key), "hint": hint})
     name = given.get("name", "")
     if name not in PROTOCOLS:
@@ -265,7 +265,7 @@ class TaskSettings(Strict):
     """How one task is evaluated. `task`: which, where the entry has another name; one task may have several entries."""
 
     task: TaskName | None = None
-    protocol: Annotated[Protocol, BeforeValidator(_preset)] = GREEDY
+    protocol: Annotated[DecodingProtocol, BeforeValidator(_preset)] = GREEDY
     limit: int | None = Field(default=None, ge=1)
     max_new_tokens: int | None = Field(default=None, ge=1)
     other_prompts: bool = False  # asked on purpose in other prompts than its models were trained on
@@ -395,7 +395,7 @@ class Matrix(Strict):
         """The task that an entry of `tasks` stands for: itself, or what its `task` says."""
         return self.tasks[entry].task or entry
 
-    def protocol_of(self, entry: str, max_new_tokens: int) -> Protocol:
+    def protocol_of(self, entry: str, max_new_tokens: int) -> DecodingProtocol:
         """How an entry of `tasks` is answered, whose task itself allows so many tokens."""
         settings = self.tasks[entry]
         own = settings.protocol.max_new_tokens or max_new_tokens

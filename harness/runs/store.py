@@ -29,8 +29,8 @@ from filelock import FileLock
 from pydantic import BaseModel
 
 from dskd.errors import InputError
-from harness.runs.identity import Identity
 from harness.protocols import GREEDY
+from harness.runs.identity import Identity
 
 MANIFEST = "manifest.json"
 RESULT = "result.json"

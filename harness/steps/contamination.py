@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from dskd.errors import InputError
-from harness.evaluation.contamination import VERSION, Item, N, items_of, look_for, training_examples
+from harness.evaluation.contamination import VERSION, ItemTexts, N, find_contamination, items_of, training_examples
 from harness.runs.identity import FileHashes, Identity
 from harness.runs.job_context import JobContext
 from harness.runs.job_spec import OutputSpec
@@ -30,7 +30,7 @@ def overlaps(job: JobContext, outputs: Mapping[str, OutputSpec]) -> dict[str, li
     sources = job.arguments.get("training_data")
     if sources is None:
         return dict.fromkeys(outputs)
-    items: dict[str, list[Item]] = {}
+    items: dict[str, list[ItemTexts]] = {}
     for name, output in outputs.items():
         assert output.cell is not None
         task = tasks.load(str(output.cell.task))
@@ -43,7 +43,9 @@ def overlaps(job: JobContext, outputs: Mapping[str, OutputSpec]) -> dict[str, li
     return found
 
 
-def _entries(job: JobContext, source: Mapping[str, Any], items: Mapping[str, list[Item]]) -> dict[str, DataOverlap]:
+def _entries(
+    job: JobContext, source: Mapping[str, Any], items: Mapping[str, list[ItemTexts]]
+) -> dict[str, DataOverlap]:
     what: dict[str, Any] = {"of": source["of"], "data": source["data"]}
     if source["path"] is None:
         return {name: DataOverlap(**what, reason=source["reason"]) for name in items}
@@ -56,8 +58,10 @@ def _entries(job: JobContext, source: Mapping[str, Any], items: Mapping[str, lis
     return {name: DataOverlap.model_validate({**what, **own}) for name, own in counts.items()}
 
 
-def _counts(job: JobContext, source: Mapping[str, Any], items: Mapping[str, list[Item]]) -> dict[str, dict[str, int]]:
-    """What `look_for` finds, in numbers; from the run's folder where another evaluation has left it."""
+def _counts(
+    job: JobContext, source: Mapping[str, Any], items: Mapping[str, list[ItemTexts]]
+) -> dict[str, dict[str, int]]:
+    """What `find_contamination` finds, in numbers; from the run's folder where another evaluation has left it."""
     path = Path(source["path"])
     data = {"sha256": FileHashes().file(path), "columns": source["columns"], "limit": source["limit"]}
     kept = {}
@@ -66,7 +70,9 @@ def _counts(job: JobContext, source: Mapping[str, Any], items: Mapping[str, list
         kept[name] = job.store.root / ".harness" / "overlap" / f"{Identity.of(parts).short}.json"
     missing = {name: own for name, own in items.items() if not kept[name].is_file()}
     if missing:
-        for name, each in look_for(missing, training_examples(path, source["columns"], source["limit"])).items():
+        for name, each in find_contamination(
+            missing, training_examples(path, source["columns"], source["limit"])
+        ).items():
             counted = {key: getattr(each, key) for key in ("items", "examples", "n", "short")}
             write_json_atomic(kept[name], counted | {kind: len(getattr(each, kind)) for kind in _KINDS})
     return {name: json.loads(kept[name].read_text(encoding="utf-8")) for name in items}

@@ -14,6 +14,7 @@ def run(job: JobContext) -> None:
     from harness.engines._completion_cache import CompletionCache
     from harness.evaluation.evaluate import EvaluationOptions, Progress, evaluate
     from harness.evaluation.score import summarise
+    from harness.sandbox.select import sandbox_used
     from harness.steps.contamination import overlaps
 
     outputs = {str(output.cell.column): output for output in job.pending if output.cell is not None}
@@ -53,6 +54,7 @@ def run(job: JobContext) -> None:
             metrics={name: MetricValue.model_validate(metric) for name, metric in summary["metrics"].items()},
             samples=done.samples,
             engine=done.engine,
+            sandbox=sandbox_used(),
             template=done.template,
             overlap=overlap[done.name],
         )
