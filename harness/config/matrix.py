@@ -52,10 +52,11 @@ class Strict(BaseModel):
 
 
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9]([._-]?[A-Za-z0-9]+)*$", max_length=80)]
-TaskName = Annotated[  # lm_eval/NAME is lm-eval's task of that name
+TaskName = Annotated[  # lm_eval/NAME is lm-eval's task of that name, FILE.py:CLASS one of the user's own
     str,
     StringConstraints(
-        pattern=r"^([A-Za-z0-9]([._-]?[A-Za-z0-9]+)*|lm_eval/[A-Za-z0-9][A-Za-z0-9._-]*)$", max_length=120
+        pattern=r"^([A-Za-z0-9]([._-]?[A-Za-z0-9]+)*|lm_eval/[A-Za-z0-9][A-Za-z0-9._-]*|[^\s:]+\.py:[A-Za-z_]\w*)$",
+        max_length=400,
     ),
 ]
 SmallTokenizer = Literal["bytelevel", "sentencepiece"]

@@ -43,7 +43,7 @@ def run(job: JobContext) -> None:
         cache=lambda name: caches[name],
     )
     for done in runs:
-        task = tasks.load(done.task)
+        task = tasks.load(arguments["tasks"][done.name]["task"])
         summary = summarise(task, done.samples)
         print(f"{done.name}: {summary['n']} in {done.seconds:.1f} s with {done.engine}", flush=True)
         job.finish(

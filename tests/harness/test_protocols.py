@@ -116,7 +116,7 @@ def test_a_setting_of_a_protocol_is_part_of_the_identity(
         ({**DRAWN, "protocol": {"name": "greedy", "top_q": 1}}, r"tasks\.drawn\.protocol\.top_q: unknown key; did you mean"),
         ({**DRAWN, "protocol": {"name": "pass@1-sampling", "samples": 0}}, r"tasks\.drawn\.protocol\.samples: input should"),
         ({**DRAWN, "protocol": {"name": "greedy", "samples": 2}}, r"tasks\.drawn\.protocol: `samples` means nothing"),
-        ({**DRAWN, "task": "small_meth"}, r"tasks\.drawn\.task: no task 'small_meth'; did you mean"),
+        ({**DRAWN, "task": "small_meth"}, r"tasks\.drawn\.task: task small_meth: no such task; did you mean"),
         ({"task": "small_math"}, r"tasks\.drawn: the same task under the same protocol as tasks\.small_math"),
     ],
 )  # fmt: skip
