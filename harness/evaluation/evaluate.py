@@ -35,7 +35,7 @@ from harness.evaluation.generate import (
     sample_requests,
     sampling_of,
 )
-from harness.protocols import GREEDY, Protocol
+from harness.protocols import GREEDY, DecodingProtocol
 from harness.tasks.task import Doc, Task
 
 
@@ -50,7 +50,7 @@ class EvaluationOptions(BaseModel):
     limit: int | None = Field(default=None, ge=1)
     max_new_tokens: int | None = Field(default=None, ge=1)
     task: str | None = None
-    protocol: Protocol = GREEDY
+    protocol: DecodingProtocol = GREEDY
 
 
 @dataclass(frozen=True)
@@ -93,7 +93,7 @@ class _Work:
     docs: dict[str, Doc]
     prompts: Prompts
     requests: list[SampleRequest]
-    protocol: Protocol
+    protocol: DecodingProtocol
 
 
 def evaluate(

@@ -10,7 +10,7 @@ from dskd.training.options import TrainingOptions
 from harness import tasks as known_tasks
 from harness.config.matrix import Cell, Matrix
 from harness.planning.sources import Sources, once
-from harness.protocols import Protocol
+from harness.protocols import DecodingProtocol
 from harness.runs.records import RecordCell
 from harness.runs.store import train_folder
 from harness.smallworld.world import SMALL_WORLD_VERSION
@@ -169,7 +169,7 @@ class Expansion(Sources):
 
 
 def evaluated_task(
-    entry: str, name: str, protocol: Protocol, *, limit: int | None, max_new_tokens: int | None
+    entry: str, name: str, protocol: DecodingProtocol, *, limit: int | None, max_new_tokens: int | None
 ) -> EvaluatedTask:
     """A task of an evaluation. InputError for one that is not known."""
     task = known_tasks.load(name)

@@ -78,7 +78,10 @@ MISTAKES = [
         put("models", "teacher", "training", value=[{"data": "student", "steps": 0}]),
         "models.teacher.training.0.steps: input should be greater than 0, not 0",
     ),
-    (put("tasks", value={"small_maths": {}}), "tasks.small_maths: no task 'small_maths'; did you mean 'small_math'?"),
+    (
+        put("tasks", value={"small_maths": {}}),
+        "tasks.small_maths: task small_maths: no such task; did you mean 'small_math'?",
+    ),
     (
         put("tasks", "small_math", value={"limit": 0}),
         "tasks.small_math.limit: input should be greater than or equal to 1",
