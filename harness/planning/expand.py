@@ -13,7 +13,6 @@ from harness.planning.sources import Sources, once
 from harness.protocols import DecodingProtocol
 from harness.runs.records import RecordCell
 from harness.runs.store import train_folder
-from harness.smallworld.world import SMALL_WORLD_VERSION
 from harness.steps import training
 from harness.steps.base import ModelInput, Step
 from harness.steps.evaluation import Evaluate, EvaluatedTask
@@ -174,10 +173,6 @@ def evaluated_task(
     """A task of an evaluation. InputError for one that is not known."""
     task = known_tasks.load(name)
     protocol = protocol.with_length(max_new_tokens, task.max_new_tokens)
-    extra = dict(task.identity())
-    if name.startswith("small_"):
-        # The test sets are generated where they are needed, so an evaluation reads the world's version and not its files.
-        extra["world"] = {"version": SMALL_WORLD_VERSION}
     return EvaluatedTask(
         entry=entry,
         task=name,
@@ -185,5 +180,5 @@ def evaluated_task(
         limit=limit,
         max_new_tokens=protocol.max_new_tokens or task.max_new_tokens,
         protocol=protocol,
-        extra=extra,
+        extra=task.identity(),
     )
