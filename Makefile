@@ -13,8 +13,8 @@ help:
 	@echo "make test   the tests, without network and without real data (those skip)"
 	@echo "make regression  train and score a small matrix, and compare it with results/regression/baseline.json"
 	@echo "make bench  the benchmarks of speed and memory, into results/benchmarks (about fifteen minutes)"
-	@echo "make nightly  tests that take minutes, and that every method has its committed records"
-	@echo "make lint   ruff and mypy"
+	@echo "make nightly  the regression check, slow tests and the check of the committed leaderboard"
+	@echo "make lint   ruff, mypy and codespell"
 
 # On a machine without a GPU: the CPU builds of torch and vLLM, in one command, so that nothing asks for a CUDA build first. Where the
 # package index has only CUDA builds of torch, set PIP_EXTRA_INDEX_URL to PyTorch's index of CPU wheels. The torchvision and triton
@@ -43,7 +43,7 @@ regression: .venv/.installed
 	$(BIN)/harness check runs/regression --baseline results/regression/baseline.json
 
 # Twenty kills of a training and what else takes minutes, and whether every method has its committed records.
-nightly: .venv/.installed
+nightly: regression
 	$(BIN)/python -m pytest -m "(slow or nightly) and not gpu"
 
 # One after the other, with nothing else running: both sides of each are timed in one process.
@@ -56,6 +56,7 @@ lint: .venv/.installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/codespell
 
 format: .venv/.installed
 	$(BIN)/ruff check --fix .

@@ -8,11 +8,12 @@ from .methods import METHODS, Method
 from .modeling.lm_head import Head, output_head
 from .modeling.lora import LoraOptions
 from .modeling.projectors import AffineProjectors, DualSpaceProjectors
-from .teachers.outputs import SignalOptions, TeacherSignal, build_signal, open_signal
+from .teachers.outputs import SignalDamaged, SignalOptions, TeacherSignal, build_signal, open_signal
 from .tokenization.alignment import align, align_tokenizers, byte_spans
 from .tokenization.prompt_templates import Instruction, Template
 from .tokenization.vocabulary import SharedVocabulary, Vocabulary, share_vocabulary
-from .training.run import TrainingOptions, train
+from .training.options import TrainingOptions
+from .training.run import train
 from .training.trainer import DistillationTrainer
 
 __all__ = [
@@ -30,6 +31,7 @@ __all__ = [
     "LoraOptions",
     "Method",
     "SharedVocabulary",
+    "SignalDamaged",
     "SignalOptions",
     "TeacherSignal",
     "Template",

@@ -49,6 +49,12 @@ class Protocol(BaseModel):
             raise ValueError("the same seed stands twice; give each once")
         return self
 
+    def with_length(self, wanted: int | None, own: int) -> Protocol:
+        """The protocol with another length of completions, where `wanted` differs from its own or else from the task's `own`."""
+        if wanted in (None, self.max_new_tokens or own):
+            return self
+        return self.model_copy(update={"max_new_tokens": wanted})
+
     @property
     def answers(self) -> int:
         """How many answers each prompt gets."""

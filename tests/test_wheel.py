@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+import dskd
 from helpers.paths import ROOT
 
 
@@ -36,17 +37,28 @@ def _harness(site: Path, cwd: Path, *arguments: str) -> subprocess.CompletedProc
 def test_tasks_matrices_and_packages_are_inside(site: Path) -> None:
     names = {path.relative_to(site).as_posix() for path in site.rglob("*") if path.is_file()}
     assert {
-        "harness/_tasks/gsm8k/task.yaml",
-        "harness/_tasks/humaneval/scoring.py",
+        "harness/_tasks/gsm8k/task.py",
+        "harness/_tasks/humaneval/task.py",
         "harness/_tasks/dolly/README.md",
     } <= names
-    assert {"harness/matrices/quick.yaml", "harness/matrices/real-cpu.yaml", "dskd/methods/dskd_v2.py"} <= names
+    assert {
+        "harness/config/matrices/quick.yaml",
+        "harness/config/matrices/real-cpu.yaml",
+        "dskd/methods/dskd_v2.py",
+    } <= names
     assert {
         "harness/report/assets/page.html",
         "harness/report/assets/main.js",
         "harness/report/assets/page.css",
     } <= names
+    assert {"dskd/py.typed", "harness/py.typed", "dskd/__init__.pyi", "dskd/methods/dskd_v2.py"} <= names
     assert not [name for name in names if name.startswith(("tests/", "runs/", "tasks/"))]
+
+
+def test_the_version_of_the_wheel_is_that_of_the_package(site: Path) -> None:
+    (metadata,) = site.glob("dskd_harness-*.dist-info/METADATA")
+    (version,) = [line for line in metadata.read_text(encoding="utf-8").splitlines() if line.startswith("Version: ")]
+    assert version == f"Version: {dskd.__version__}"
 
 
 def test_commands_work_in_an_empty_folder(site: Path, tmp_path: Path) -> None:

@@ -15,9 +15,10 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field, ValidationError
 
 from dskd.errors import InputError
+from dskd.options import Options
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -116,12 +117,6 @@ class Term:
 
     sum: Tensor
     count: Tensor
-
-
-class Options(BaseModel):
-    """Options that a method takes from a matrix; unknown names are errors."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 # The names in dskd.losses.divergences, which imports torch.

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar, Literal
 
-from pydantic import Field
+from pydantic import AliasChoices, Field
 
 from dskd.methods.base import (
     DistillationOptions,
@@ -29,19 +29,24 @@ if TYPE_CHECKING:
     from dskd.modeling.projectors import AffineProjectors
     from dskd.tokenization.vocabulary import SharedVocabulary
 
-Spaces = Literal["both", "student", "teacher"]
+DistillIn = Literal["both", "student", "teacher"]
 _TERMS = {"student": ("teacher_to_student_cross_entropy", "student_space"), "teacher": ("teacher_space",)}
 
 
-def terms_of(spaces: Spaces) -> tuple[str, ...]:
+def terms_of(distill_in: DistillIn) -> tuple[str, ...]:
     """The distillation terms in these spaces."""
-    return tuple(name for space, names in _TERMS.items() if spaces in ("both", space) for name in names)
+    return tuple(name for space, names in _TERMS.items() if distill_in in ("both", space) for name in names)
 
 
 class DualSpaceV1Options(DistillationOptions):
-    """Options of dual-space distillation, version 1."""
+    """Options of DSKD, version 1."""
 
-    spaces: Spaces = Field("both", description="where to distil; student and teacher are the paper's ablations")
+    distill_in: DistillIn = Field(
+        "both",
+        validation_alias=AliasChoices("distill_in", "spaces"),
+        serialization_alias="spaces",
+        description="the hidden spaces to distil in; student and teacher are the paper's ablations",
+    )
     teacher_space_divergence: DivergenceName | None = Field(
         None, description="in the teacher's space; by default that of the student's (the published code: forward_kl)"
     )
@@ -57,19 +62,19 @@ class DualSpaceV1Distillation(Method):
 
     def _without_unused(self) -> nn.Module:
         """The projectors; one that no term reaches takes no gradient."""
-        spaces = self.options.spaces
-        self.projectors.teacher_to_student.requires_grad_(spaces != "teacher")
-        self.projectors.student_to_teacher.requires_grad_(spaces != "student")
+        distill_in = self.options.distill_in
+        self.projectors.teacher_to_student.requires_grad_(distill_in != "teacher")
+        self.projectors.student_to_teacher.requires_grad_(distill_in != "student")
         return self.projectors
 
     def counts(self, batch: LabelledTokens) -> dict[str, Tensor]:
-        spaces = self.options.spaces
-        reported = () if spaces == "teacher" else ("teacher_to_student_accuracy",)
-        return dict.fromkeys(("cross_entropy", *terms_of(spaces), *reported), labelled_count(batch))
+        distill_in = self.options.distill_in
+        reported = () if distill_in == "teacher" else ("teacher_to_student_accuracy",)
+        return dict.fromkeys(("cross_entropy", *terms_of(distill_in), *reported), labelled_count(batch))
 
     def objective(self, means: dict[str, Tensor]) -> Tensor:
         rate = self.options.kd_rate
-        distillation = sum(means[name] for name in terms_of(self.options.spaces))
+        distillation = sum(means[name] for name in terms_of(self.options.distill_in))
         return (1 - rate) * means["cross_entropy"] + rate * distillation
 
 
@@ -78,7 +83,7 @@ class DualSpaceV1(DualSpaceV1Distillation):
     """L = (1 − α) L_CE + α (L_CE^{t→s} + L_KD^{stu} + L_KD^{tea}) (docs/method.md), all over the student's labelled tokens."""
 
     name = "dskd-v1"
-    title = "dual-space distillation, version 1"
+    title = "DSKD, version 1"
     vocabulary = "same"
 
     def prepare(self, student_head: Head, teacher_head: Head | None, shared: SharedVocabulary | None) -> nn.Module:
@@ -92,10 +97,10 @@ class DualSpaceV1(DualSpaceV1Distillation):
         assert batch.teacher_hidden is not None
         hidden = batch.teacher_hidden[batch.teacher_pairs]
         sums = {}
-        if self.options.spaces != "student":
+        if self.options.distill_in != "student":
             sums["teacher_space"] = self._in_teacher_space(batch, hidden)
         logits = batch.student_head.logits(batch.student_hidden, padded=True)
-        if self.options.spaces != "teacher":
+        if self.options.distill_in != "teacher":
             sums |= self._in_student_space(batch, hidden, logits)
         count = labelled_count(batch)
         return {"cross_entropy": cross_entropy(batch, logits)} | {name: Term(sums[name], count) for name in sums}

@@ -49,7 +49,7 @@ class DualSpaceV1CrossModelAttention(DualSpaceV1Distillation):
     """
 
     name = "dskd-v1-cma"
-    title = "dual-space distillation, version 1, cross-model attention"
+    title = "DSKD, version 1, cross-model attention"
     vocabulary = "any"
     not_reproduced = "A first stage that trains the projectors alone is not here."
     per_token = False
@@ -83,9 +83,9 @@ class DualSpaceV1CrossModelAttention(DualSpaceV1Distillation):
             attention = CrossModelAttention.between(queries, keys, student, teacher)
             matching = self._matching(batch, queries, keys)
             projected = mapped = None
-            if self.options.spaces != "teacher":
+            if self.options.distill_in != "teacher":
                 projected = attention.to_student(self.projectors.to_student(values))
-            if self.options.spaces != "student":
+            if self.options.distill_in != "student":
                 mapped = attention.to_teacher(self.projectors.to_teacher(batch.student_hidden))
         logits = batch.student_head.logits(batch.student_hidden, padded=True)
         sums = {}

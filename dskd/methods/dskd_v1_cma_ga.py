@@ -45,7 +45,7 @@ class AdversarialCrossModelAttention(DualSpaceV1CrossModelAttention):
     """
 
     name = "dskd-v1-cma-ga"
-    title = "dual-space distillation, version 1, cross-model attention, adversarial"
+    title = "DSKD, version 1, cross-model attention, adversarial"
     paper = "arXiv 2603.22056"
     not_reproduced = (
         "Neither the variant with conditional transport nor a first stage for the projectors alone is here."

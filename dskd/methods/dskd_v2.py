@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from pydantic import Field
+from pydantic import AliasChoices, Field
 
 from dskd.methods.base import (
     DistillationOptions,
@@ -22,7 +22,7 @@ from dskd.methods.base import (
     predictions_of_teacher,
     register,
 )
-from dskd.methods.dskd_v1 import Spaces, terms_of
+from dskd.methods.dskd_v1 import DistillIn, terms_of
 from dskd.upstream.defects import UpstreamParity, defects
 
 if TYPE_CHECKING:
@@ -40,7 +40,12 @@ class DualSpaceOptions(DistillationOptions):
         True,
         description="distil in the student's space only where the projected teacher predicts what the teacher predicts",
     )
-    spaces: Spaces = Field("both", description="where to distil; student and teacher are the paper's ablations")
+    distill_in: DistillIn = Field(
+        "both",
+        validation_alias=AliasChoices("distill_in", "spaces"),
+        serialization_alias="spaces",
+        description="the hidden spaces to distil in; student and teacher are the paper's ablations",
+    )
     top_k_vocabulary: int | None = Field(
         None,
         ge=1,
@@ -71,13 +76,15 @@ class DualSpaceDistillation(Method):
 
     def __init__(self, options: dict[str, Any] | None = None) -> None:
         super().__init__(options)
-        self._in_student, self._in_teacher = (self.options.spaces in ("both", side) for side in ("student", "teacher"))
+        self._in_student, self._in_teacher = (
+            self.options.distill_in in ("both", side) for side in ("student", "teacher")
+        )
         self._defects = defects(self.options.upstream_parity)
         # Of this method with these options, so on the instance: a mean over a micro-batch is no sum over parts of it.
         self.per_token = "micro_batch_means" not in self._defects
         if "string_alignment" in self._defects:
             self.pairing = "string"
-        self.first_terms = self.first_terms & set(terms_of(self.options.spaces))
+        self.first_terms = self.first_terms & set(terms_of(self.options.distill_in))
 
     def prepare(self, student_head: Head, teacher_head: Head | None, shared: SharedVocabulary | None) -> nn.Module:
         import torch
@@ -131,7 +138,7 @@ class DualSpaceDistillation(Method):
         """Before any averaging over the micro-batch; `agree` may be None where no mask counts."""
         labelled = labelled_count(batch)
         aligned = (targets >= 0).sum().to(labelled.dtype)
-        counts = {"cross_entropy": labelled, **dict.fromkeys(terms_of(self.options.spaces), aligned)}
+        counts = {"cross_entropy": labelled, **dict.fromkeys(terms_of(self.options.distill_in), aligned)}
         if self._in_student:
             counts["agreement"] = aligned
             if self.options.agreement_mask and agree is not None:
@@ -221,7 +228,7 @@ class DualSpaceDistillation(Method):
 
     def objective(self, means: dict[str, Tensor]) -> Tensor:
         rate = self.options.kd_rate
-        distillation = sum(means[name] for name in terms_of(self.options.spaces))
+        distillation = sum(means[name] for name in terms_of(self.options.distill_in))
         return (1 - rate) * means["cross_entropy"] + rate * distillation
 
 
@@ -237,7 +244,7 @@ class DualSpaceV2(DualSpaceDistillation):
     """For a teacher and a student with one vocabulary."""
 
     name = "dskd-v2"
-    title = "dual-space distillation, version 2"
+    title = "DSKD, version 2"
     vocabulary = "same"
 
 
@@ -246,6 +253,6 @@ class DualSpaceV2ExactTokenAlignment(DualSpaceDistillation):
     """For any two vocabularies; with one vocabulary it equals dskd-v2."""
 
     name = "dskd-v2-eta"
-    title = "dual-space distillation, version 2, exact token alignment"
+    title = "DSKD, version 2, exact token alignment"
     vocabulary = "any"
     averaged = frozenset({"teacher_to_student_cross_entropy", "student_space", "teacher_space"})

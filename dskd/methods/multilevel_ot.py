@@ -89,10 +89,8 @@ class MultiLevelOptimalTransport(Method):
             p, q = scaled_teacher.softmax(-1), scaled_student.softmax(-1)
             kept = min(self.options.top_k, p.shape[-1], q.shape[-1])
             teacher_ids = p.sum(0).topk(kept).indices
-            if self.options.ranking == "matched":
-                student_ids = _nearest_columns(p[:, teacher_ids], q)
-            else:
-                student_ids = q.sum(0).topk(kept).indices
+            matched = self.options.ranking == "matched"
+            student_ids = _nearest_columns(p[:, teacher_ids], q) if matched else q.sum(0).topk(kept).indices
             del p, q
         log_p = scaled_teacher[:, teacher_ids] - scaled_teacher.logsumexp(-1, keepdim=True)
         log_q = scaled_student[:, student_ids] - scaled_student.logsumexp(-1, keepdim=True)

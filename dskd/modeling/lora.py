@@ -5,17 +5,16 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from dskd.errors import InputError
+from dskd.options import Options
 
 ADAPTER = "adapter"  # the folder of the adapter alone, inside the merged model's
 
 
-class LoraOptions(BaseModel):
+class LoraOptions(Options):
     """Which weights get an adapter and how large it is. The output head stays as it is, unless it is named."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     rank: int = Field(16, gt=0)
     alpha: int = Field(32, gt=0, description="the adapter's output is scaled by alpha / rank")

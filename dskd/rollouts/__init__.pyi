@@ -1,3 +1,4 @@
-from .rollouts import RolloutOptions, RolloutReport, Rollouts
+from .options import RolloutOptions, RolloutReport
+from .rollouts import Rollouts
 
 __all__ = ["RolloutOptions", "RolloutReport", "Rollouts"]

@@ -16,55 +16,9 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from dskd.rollouts.options import ReplayOptions
 
 Choice = Literal["data", "write", "replay"]
-
-
-class ReplayOptions(BaseModel):
-    """How many of the student's texts are drawn again. Defaults are the published code's, but for where the loss comes from."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
-
-    schedule: Literal["adaptive", "mixed"] = Field(
-        "adaptive",
-        description="adaptive: as the threshold says; mixed: every text that is written goes to the buffer, and one drawn from "
-        "there stands in for it",
-    )
-    capacity: int = Field(1000, gt=0, description="texts that the buffer holds, of all processes; the oldest go first")
-    initial_threshold: float = Field(
-        0.0, ge=0.0, le=1.0, description="φ at the start, the share of examples whose text is the student's"
-    )
-    threshold_increase: float = Field(0.1, gt=0.0, le=1.0, description="added to φ where the validation loss has risen")
-    loss_tolerance: float = Field(
-        0.1, ge=0.0, description="ε, nats a token by which the validation loss is to have risen"
-    )
-    loss_reference: Literal["last_increase", "lowest"] = Field(
-        "last_increase",
-        description="the loss that it is compared with: at the last increase of φ, at first at the start (published); or the "
-        "lowest since then",
-    )
-    newly_written: Literal["decreasing", "constant", "increasing"] = Field(
-        "decreasing",
-        description="the part of φ that is written anew once the buffer is full: 1 − t / T, one half, or t / T at step t of T",
-    )
-    validation_share: float = Field(
-        0.05, gt=0.0, lt=1.0, description="of the examples, those that are held out of training for the validation loss"
-    )
-    validation_steps: int | None = Field(
-        None, gt=0, description="steps from one validation to the next; by default it is at the beginning of each epoch"
-    )
-
-
-class ReplayReport(BaseModel):
-    """What became of the student's text under a schedule; counts are of all processes."""
-
-    written: int = Field(description="examples trained on with a text that was just written")
-    replayed: int = Field(description="examples whose place a text of the buffer took")
-    replayed_share: float | None = Field(description="`replayed` by both")
-    data: int = Field(description="examples trained on as the data has them")
-    threshold: float | None = Field(description="φ at the end; null for mixed")
-    validation_losses: list[float] = Field(description="cross entropy a token on the held-out examples, in order")
 
 
 class Replay:

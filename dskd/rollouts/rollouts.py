@@ -13,66 +13,20 @@ import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
-
-from dskd.errors import InputError
-from dskd.rollouts.replay_buffer import Choice, Replay, ReplayOptions, ReplayReport
+from dskd.rollouts.options import RolloutOptions
+from dskd.rollouts.replay_buffer import Choice, Replay
 from dskd.rollouts.sampler import Sample, Sampler
-from dskd.rollouts.vllm_support import INSTALL
 
 if TYPE_CHECKING:
     import numpy as np
 
-    from dskd.methods.base import Method
     from dskd.tokenization.vocabulary import Vocabulary
 
 # Prompts that are continued together, of like length: enough to keep a device busy, and few enough for their keys and values.
 TOGETHER = 64
-
-
-class RolloutOptions(BaseModel):
-    """Which examples the student's own text takes the place of, and how that is sampled."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
-
-    share: float = Field(0.5, ge=0.0, le=1.0, description="λ, the share of examples whose response the student writes")
-    start_epoch: int = Field(0, ge=0, description="the first epoch, counted from 0, in which it does")
-    temperature: float = Field(1.0, gt=0.0, description="divides the student's logits when it samples")
-    top_p: float = Field(1.0, gt=0.0, le=1.0, description="sample from the most probable tokens that hold this share")
-    max_new_tokens: int = Field(128, gt=0, description="where a sample is cut; nothing is then supervised as its end")
-    engine: Literal["transformers", "vllm"] = "transformers"
-    replay: ReplayOptions | None = Field(
-        None, description="keep the student's texts and draw them again; by default each is trained on once"
-    )
-
-    @model_validator(mode="after")
-    def _one_share(self) -> RolloutOptions:
-        adaptive = self.replay is not None and self.replay.schedule == "adaptive"
-        if adaptive and "share" in self.model_fields_set and self.share != 0.5:
-            raise ValueError("give either share or the adaptive schedule, whose threshold stands for it")
-        return self
-
-    gpu_memory_utilization: float = Field(
-        0.3,
-        gt=0.0,
-        lt=1.0,
-        description="the share of a GPU's memory for vLLM, with weights of its own; no part of an identity",
-    )
-
-
-class RolloutReport(BaseModel):
-    """What was sampled, by all processes; seconds are of the first."""
-
-    samples: int
-    mean_length: float | None = Field(description="student tokens a sample, its end included")
-    ended_share: float | None = Field(description="of the samples, those that ended before max_new_tokens")
-    left_out: dict[str, int] = Field(description="samples not used, by reason; the data's example stood in for each")
-    seconds: float = Field(description="spent sampling, a part of train_seconds")
-    replay: ReplayReport | None = Field(None, description="texts that were drawn again; null where none were kept")
 
 
 # Why a sample is not used. `no prompt`: at most a single token stands before the labels, and without a begin token nobody knows
@@ -84,49 +38,6 @@ REASONS = ("no prompt", "not text", "special token", "not encodable", "too long"
 PROGRESS = {"rollout_length": "tokens", "rollout_ended": "ended"}
 # The same for texts that are drawn again: how many this process has, φ, and the last loss on the held-out examples.
 REPLAY_PROGRESS = ("rollouts_replayed", "rollout_threshold", "validation_loss")
-
-
-def check_rollouts(method: Method, options: RolloutOptions | None, *, cached: bool) -> None:
-    """InputError where a method cannot learn from rollouts so, or not without them."""
-    if options is None:
-        if method.policy == "on":
-            raise InputError(f"{method.name}: learns from the student's own text; fix: set rollouts to {{share: 1}}")
-        return
-    if not method.needs_teacher:
-        raise InputError(
-            f"rollouts: {method.name} has no teacher to judge the student's own text; fix: remove rollouts, or distil"
-        )
-    if method.policy == "off":
-        raise InputError(f"rollouts: {method.name} learns from the data's text alone; fix: remove rollouts")
-    if method.policy == "on" and (options.share < 1 or options.start_epoch > 0):
-        raise InputError(
-            f"rollouts: {method.name} learns from the student's own text alone; fix: set share to 1 and start_epoch to 0"
-        )
-    if method.policy == "on" and options.replay is not None:
-        raise InputError(
-            f"rollouts.replay: {method.name} learns from what the student writes as it is now; fix: remove replay"
-        )
-    if method.policy == "on" and (options.temperature != 1.0 or options.top_p != 1.0):
-        raise InputError(
-            f"rollouts: {method.name} learns from text that has the probability it is sampled with; "
-            "fix: set temperature and top_p to 1"
-        )
-    if cached:
-        raise InputError(
-            "rollouts: a cached signal says nothing about text that is not written yet; "
-            "fix: use the teacher itself (teacher_signal: {kind: live})"
-        )
-    if options.engine == "vllm" and method.teacher_mix:
-        raise InputError(
-            f"rollouts.engine: {method.name} samples from the teacher too, which vllm does not; fix: set it to transformers"
-        )
-    require_engine(options)
-
-
-def require_engine(options: RolloutOptions) -> None:
-    """InputError where what samples is not installed."""
-    if options.engine == "vllm" and find_spec("vllm") is None:
-        raise InputError(f"rollouts.engine: vLLM is not installed; fix: set it to transformers, or {INSTALL}")
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 from torch import Tensor
 
 from dskd.data.collator import Collator
@@ -17,6 +17,7 @@ from dskd.data.preparation import preparation_report
 from dskd.errors import InputError, TrainingFailed
 from dskd.modeling.lm_head import Head, final_hidden_states, output_head
 from dskd.modeling.loading import load_model, load_tokenizer, require_model_folder
+from dskd.options import Options
 from dskd.teachers.cache_store import RowIndex, row_digest
 from dskd.tokenization.vocabulary import Vocabulary
 
@@ -24,10 +25,8 @@ FORMAT = 2
 LOGITS_AT_ONCE = 2**24  # float32 logits that are in memory at a time: 64 MiB
 
 
-class SignalOptions(BaseModel):
+class SignalOptions(Options):
     """What is kept of a teacher. `stored_dtype` is of hidden states; `k` and `temperature` are of top_k alone."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     kind: Literal["hidden_states", "top_k"] = "hidden_states"
     stored_dtype: Literal["same", "float16", "bfloat16"] = Field(

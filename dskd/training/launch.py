@@ -11,14 +11,12 @@ import sys
 import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from dskd.errors import InputError, TrainingFailed
 from dskd.training.checkpoints import REPORT, RunFolder
+from dskd.training.options import TrainingReport
 from dskd.training.worker import ERROR, PROGRESS
-
-if TYPE_CHECKING:
-    from dskd.training.run import TrainingReport
 
 CONFIGURATIONS = Path(__file__).parents[1] / "accelerate_configs"
 _SECONDS_TO_END = 15  # torchrun ends its workers when it is asked to end
@@ -38,8 +36,6 @@ def launch_training(
     `processes` are started by torchrun, which makes them DDP. `on_line` gets every other line that they print.
     Raises InputError and TrainingFailed as train would.
     """
-    from dskd.training.run import TrainingReport
-
     with tempfile.TemporaryDirectory() as scratch:
         path = Path(scratch) / "request.json"
         path.write_text(json.dumps(dict(request)), encoding="utf-8")

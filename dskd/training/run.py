@@ -7,109 +7,19 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
-
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from typing import TYPE_CHECKING, Any
 
 from dskd.errors import InputError, TrainingFailed, is_disk_full, is_out_of_memory
-from dskd.modeling.lora import LoraOptions
-from dskd.rollouts.replay_buffer import Replay, ReplayReport, held_out
-from dskd.rollouts.rollouts import (
-    PROGRESS,
-    REASONS,
-    REPLAY_PROGRESS,
-    RolloutOptions,
-    RolloutReport,
-    Rollouts,
-    check_rollouts,
-)
+from dskd.rollouts.options import ReplayReport, RolloutReport, require_engine
+from dskd.rollouts.replay_buffer import Replay, held_out
+from dskd.rollouts.rollouts import PROGRESS, REASONS, REPLAY_PROGRESS, Rollouts
 from dskd.training.checkpoints import RunFolder
+from dskd.training.options import TrainingOptions, TrainingReport
 
 if TYPE_CHECKING:
     from dskd.training.trainer import DistillationTrainer, Distiller
 
 Progress = Callable[[dict[str, Any]], None]
-
-# Options that do not change what comes out of a training.
-_NOT_RESULT: Any = {
-    **dict.fromkeys(("checkpoint_steps", "logging_steps", "chunk_tokens", "trackers"), True),
-    "rollouts": {"gpu_memory_utilization"},
-}
-
-
-class TrainingOptions(BaseModel):
-    """How a student is trained. Exactly one of `steps` and `epochs` is given; lengths are in tokens.
-
-    A step is one optimizer step over batch_size × gradient_accumulation_steps examples a process.
-    """
-
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
-
-    steps: int | None = Field(None, gt=0)
-    epochs: float | None = Field(None, gt=0)
-    batch_size: int = Field(16, gt=0, description="examples a micro-batch of one process")
-    batch_tokens: int | None = Field(
-        None, gt=0, description="instead of batch_size: as many examples as fit into so many tokens of either model"
-    )
-    batching: Literal["random", "length_grouped"] = Field(
-        "random", description="length_grouped: examples of like length together, for less padding"
-    )
-    packing: bool = Field(False, description="several examples in a row, attention kept within each")
-    gradient_accumulation_steps: int = Field(1, gt=0)
-    learning_rate: float = Field(5e-4, gt=0)
-    projector_learning_rate: float = Field(1e-3, gt=0)
-    schedule: Literal["cosine", "linear", "constant"] = "cosine"
-    warmup_steps: int = Field(0, ge=0)
-    weight_decay: float = Field(0.01, ge=0)
-    max_gradient_norm: float = Field(1.0, ge=0, description="0 does not clip")
-    max_length: int = Field(
-        512, gt=1, description="of the data, when it is prepared; longer examples are left out and counted, never cut"
-    )
-    dtype: Literal["float32", "bfloat16"] = Field(
-        "float32", description="bfloat16: the teacher's weights and the products; the student's weights stay float32"
-    )
-    gradient_checkpointing: bool = False
-    fused_loss: bool = Field(True, description="the loss in chunks of tokens; the same objective in far less memory")
-    chunk_tokens: int | None = Field(
-        None, gt=0, description="tokens a chunk of the fused loss; by default by vocabulary"
-    )
-    lora: LoraOptions | None = Field(None, description="train a low-rank adapter instead of all weights")
-    rollouts: RolloutOptions | None = Field(
-        None, description="examples whose response the student writes itself; by default all text is the data's"
-    )
-    torch_compile: bool = Field(False, description="compile the student's layers; pays off in long runs on a GPU")
-    checkpoint_steps: int = Field(200, gt=0)
-    logging_steps: int = Field(10, gt=0)
-    trackers: tuple[Literal["tensorboard", "wandb", "mlflow", "trackio"], ...] = Field(
-        (), description="where logged steps go besides the model's training_log.jsonl; each needs its package"
-    )
-
-    @model_validator(mode="after")
-    def _one_length(self) -> TrainingOptions:
-        if (self.steps is None) == (self.epochs is None):
-            raise ValueError("give either steps or epochs")
-        if self.batch_tokens is not None and "batch_size" in self.model_fields_set and self.batch_size != 16:
-            raise ValueError("give either batch_size or batch_tokens")
-        return self
-
-
-class TrainingReport(BaseModel):
-    """What a run cost and how it ended. Seconds are of the first process; a resumed run counts what came after it was resumed."""
-
-    steps: int
-    train_seconds: float
-    teacher_seconds: float = Field(description="in the teacher's layers; its head's products belong to the loss")
-    tokens: int = Field(description="student tokens trained on by all processes, prompts included, padding not")
-    tokens_per_second: float = Field(description="`tokens` by `train_seconds`")
-    padding_share: float | None = Field(description="of the places in the student's batches that hold no token")
-    teacher_examples: int = Field(description="that the teacher itself was run on, in all processes")
-    peak_device_memory: int | None = Field(description="bytes of a GPU, the largest of all processes; null without one")
-    losses: dict[str, float | None] = Field(
-        description="mean of each term over the last logged steps, and how often the models predict their labels"
-    )
-    gradient_norm: float | None = Field(None, description="of the last logged step, before it is clipped")
-    resumed_from_step: int
-    rollouts: RolloutReport | None = Field(None, description="the student's own text; null where it wrote none")
 
 
 def train(
@@ -149,14 +59,13 @@ def train(
     from dskd.training.trainer import DistillationTrainer, save_student
 
     chosen = methods.get(method)(method_options)
-    if chosen.needs_teacher and teacher is None:
-        raise InputError(f"{method}: this method needs a teacher; fix: give the teacher's model folder")
-    check_rollouts(chosen, options.rollouts, cached=signal is not None and chosen.needs_teacher)
+    if options.rollouts is not None:
+        require_engine(options.rollouts)
     folder = RunFolder(output)
     request = {
         "method": method,
-        "method_options": chosen.options.model_dump(),
-        "options": options.model_dump(exclude=_NOT_RESULT),
+        "method_options": chosen.options.identity(),
+        "options": options.identity(),
         "seed": seed,
         "data": preparation_report(data)["content"],
         "processes": int(os.environ.get("WORLD_SIZE", "1")),  # each adds its examples to a step

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from dskd.compatibility import LIVE, Problem, check, require
 from dskd.data.batch_sampler import supports_packing
 from dskd.data.preparation import preparation_report
 from dskd.errors import InputError
@@ -17,10 +20,8 @@ from dskd.rollouts.sampler import Sampler, TransformersSampler
 from dskd.rollouts.teacher_mixed_sampler import TeacherMixedSampler
 from dskd.teachers.outputs import CachedHiddenStates, CachedTopK, LiveTeacher, TeacherSignal, attach, open_signal
 from dskd.tokenization.vocabulary import Vocabulary, share_vocabulary
+from dskd.training.options import TrainingOptions
 from dskd.training.trainer import Distiller
-
-if TYPE_CHECKING:
-    from dskd.training.run import TrainingOptions
 
 
 def load_run(
@@ -42,20 +43,21 @@ def load_run(
     """
     import datasets
 
+    cached = None if signal is None or teacher is None else open_signal(signal, device)
+    suits = _rules(method, options, cached, teacher)
+    require(suits())
     report = preparation_report(data)
     dataset = datasets.load_from_disk(str(data))
     tokenizer = load_tokenizer(student)
     student_model = load_model(student).to(device)
     student_vocabulary = _vocabulary(student, tokenizer, student_model, report, "student")
     reader = teacher_model = None  # the teacher as it reads text, and its model, where it runs
-    given: TeacherSignal | None = None
+    given: TeacherSignal | None = cached
     shared = None
     if teacher is not None:
         if report["teacher_vocabulary"] is None:
             raise InputError(f"{data}: prepared without a teacher; fix: prepare it with teacher {teacher}")
-        if method.teacher_statistics:
-            _require_whole_batches(method, signal, packing=options.packing)
-        if signal is None:
+        if cached is None:
             teacher_model = model = load_model(teacher, options.dtype).to(device)
             teacher_tokenizer = load_tokenizer(teacher)
             teacher_vocabulary = _vocabulary(teacher, teacher_tokenizer, model, report, "teacher")
@@ -64,19 +66,20 @@ def load_run(
             if options.packing:
                 _require_packing(teacher, model)
         else:
-            given = open_signal(signal, device)
-            _require_use(method, given, signal)
-            if given.vocabulary != report["teacher_vocabulary"]:
+            if cached.vocabulary != report["teacher_vocabulary"]:
                 raise InputError(f"{signal}: of a teacher with another tokenizer; fix: build the signal of {teacher}")
+            assert signal is not None
             dataset = attach(dataset, signal)
             whole = _known(teacher, load_tokenizer(teacher), report, "teacher")
-            teacher_vocabulary = whole.within(given.size, str(teacher))
+            teacher_vocabulary = whole.within(cached.size, str(teacher))
         shared = share_vocabulary(teacher_vocabulary, student_vocabulary)
-        if method.vocabulary == "same" and not shared.same:
-            raise InputError(
-                f"{method.name}: needs one vocabulary, but {teacher} has {teacher_vocabulary.size} tokens and {student} "
-                f"{student_vocabulary.size}, not the same; fix: use a method for two vocabularies, such as dskd-v2-eta"
+        require(
+            suits(
+                same_vocabulary=shared.same,
+                shared_tokens=sum(teacher_vocabulary.tokens[k] is not None for k in shared.teacher_ids.tolist()),
+                pair=f"{teacher} ({teacher_vocabulary.size} tokens) and {student} ({student_vocabulary.size} tokens)",
             )
+        )
     if options.packing:
         _require_packing(student, student_model)
     if options.lora is not None:
@@ -89,17 +92,13 @@ def load_run(
         student_size=student_vocabulary.size,
         signal=given,
         shared=shared,
-        fused=options.fused_loss,
+        fused=options.chunked_loss,
         chunk_tokens=options.chunk_tokens,
     )
     if options.rollouts is None:
         return dataset, tokenizer, distiller, None
     assert reader is not None
     assert shared is not None
-    if method.pairing == "string":
-        raise InputError(
-            f"{method.name}: string_alignment of upstream_parity knows no rollouts; fix: leave one of the two out"
-        )
     positions = _positions(student_model)
     longest = max(dataset["student_prompt_length"])
     if positions is not None and longest + options.rollouts.max_new_tokens > positions:
@@ -141,29 +140,19 @@ def _require_packing(folder: Path, model: Any) -> None:
         )
 
 
-def _require_whole_batches(method: Method, signal: Path | None, *, packing: bool) -> None:
-    if signal is not None:
-        raise InputError(
-            f"{signal}: keeps labelled tokens alone, but upstream_parity of {method.name} takes prompt and padding in; "
-            "fix: teacher_signal: {kind: live}, or leave upstream_parity out"
-        )
-    if packing:
-        raise InputError(
-            f"packing: packed rows have not the padding that upstream_parity of {method.name} takes in; fix: packing: false"
-        )
-
-
-def _require_use(method: Method, signal: CachedHiddenStates | CachedTopK, folder: Path) -> None:
-    if signal.options.kind not in method.signals:
-        raise InputError(
-            f"{folder}: holds a {signal.options.kind} signal, from which {method.name} cannot learn; "
-            f"fix: build one of {method.signals[0]}"
-        )
-    if isinstance(signal, CachedTopK) and signal.temperature != method.options.temperature:
-        raise InputError(
-            f"{folder}: holds probabilities at temperature {signal.temperature:g}, but {method.name} has temperature "
-            f"{method.options.temperature:g}; fix: build the signal at that temperature"
-        )
+def _rules(
+    method: Method, options: TrainingOptions, outputs: CachedHiddenStates | CachedTopK | None, teacher: Path | None
+) -> Callable[..., list[Problem]]:
+    """`check` with everything but the vocabularies filled in."""
+    return partial(
+        check,
+        method,
+        teacher_outputs=LIVE if outputs is None else outputs.options.kind,
+        top_k_temperature=outputs.temperature if isinstance(outputs, CachedTopK) else None,
+        rollouts=options.rollouts,
+        packing=options.packing,
+        has_teacher=teacher is not None,
+    )
 
 
 def _known(folder: Path, tokenizer: Any, report: dict[str, Any], side: str) -> Vocabulary:

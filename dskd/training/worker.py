@@ -38,7 +38,8 @@ def main(request_path: str) -> int:
 
 
 def _train(request: dict[str, Any]) -> None:
-    from dskd.training.run import TrainingOptions, train
+    from dskd.training.options import TrainingOptions
+    from dskd.training.run import train
 
     arguments = {key: value for key, value in request.items() if key != "options"}
     for key in _FOLDERS:

@@ -9,7 +9,7 @@ import click
 
 from dskd.errors import InputError
 
-# Name -> its line in `harness --help`, so that help needs no command's imports. The module has the same name.
+# Name -> its line in `harness --help`, so that help needs no command's imports. The module has the same name, with _ for -.
 COMMANDS = {
     "plan": "Show what a run would do, what is done, and what is stale and why.",
     "run": "Train and evaluate everything a matrix asks for, and print the table.",
@@ -26,7 +26,8 @@ COMMANDS = {
     "check": "Compare a run with a baseline; exit code 1 where it got worse.",
     "baseline": "Make or update the baseline that runs are checked against.",
     "practice": "Write a pair of small models and data to try everything with.",
-    "list": "List tasks, methods, models, matrices or protocols.",
+    "list": "List tasks, methods, training options, models, matrices or protocols.",
+    "show-method": "Show a method: what it needs, and its options.",
     "show": "Show one cell: what it is, how it stands, its scores and paths.",
     "doctor": "Check what this machine has and lacks.",
 }
@@ -43,7 +44,7 @@ class LazyGroup(click.Group):
         """Import the module of a command; None for an unknown name, and click says so."""
         if cmd_name not in COMMANDS:
             return None
-        return importlib.import_module(f"harness.cli.{cmd_name}").command
+        return importlib.import_module(f"harness.cli.{cmd_name.replace('-', '_')}").command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """The commands with their lines, none of them imported."""

@@ -90,14 +90,14 @@ def command(
         allow_code_execution=allow_code_execution,
         overwrite=overwrite,
     )
-    outcomes = run_plan(plan, jobs=1, allow_code_execution=allow_code_execution, promise=False)
+    outcomes = run_plan(plan, jobs=1, allow_code_execution=allow_code_execution)
     if print_failures(plan, outcomes):
         context.exit(1)
     folders = record_folders(plan)
     records = {task: read_record(folder / RESULT) for task, folder in folders.items()}
     if as_json:
         results = [_contract(record, folders[task]) for task, record in records.items()]
-        click.echo(json.dumps({"model": next(iter(plan.matrix.models)), "results": results}, indent=2))
+        click.echo(json.dumps({"model": plan.name, "results": results}, indent=2))
     else:
         _print_table(records)
         click.echo(f"Records: {output_dir}/cells/*/teacher/eval/<task>@v<version>/result.json, samples.jsonl beside it")

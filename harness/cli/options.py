@@ -192,10 +192,8 @@ def split_assignment(text: str, option: str) -> tuple[str, str]:
 
 
 def check_engine(name: str | None, option: str = "--engine") -> None:
-    """InputError for an engine that there is not; cheap, so it comes before any work."""
+    """InputError for an engine that does not exist; cheap, so it comes before any work."""
     import harness.engines
-    from harness.config.matrix import did_you_mean
 
-    known = ["auto", *harness.engines.names()]
-    if name is not None and name not in known:
-        raise InputError(f"{option} {name}: no such engine{did_you_mean(name, known)}")
+    if name is not None:
+        harness.engines.check(name, option)

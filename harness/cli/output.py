@@ -5,36 +5,46 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
+from typing import Any
 
 import click
+from rich.cells import cell_len
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 # Opens a stage of so many things to do, and gives the function that is told how many were just done.
 Stage = Callable[[str, int], AbstractContextManager[Callable[[int], None]]]
 
-# Wider than any line: what is piped on is to be read by programs too, so nothing is folded there.
-_UNFOLDED = 10_000
+_FOLDED_ROWS = 500  # beyond, folding takes seconds and nobody reads it
 
 
 def print_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-    """A table of plain texts, folded to the width of a terminal and not folded elsewhere."""
+    """A table of plain texts, folded to the width of a terminal. What is piped on is read by programs too and never folded."""
+    texts = [tuple(row) for row in rows]
+    console = Console()
+    if not console.is_terminal or len(texts) > _FOLDED_ROWS:
+        widths = [max(map(cell_len, column)) for column in zip(header, *texts, strict=True)]
+        for row in (header, *texts):
+            cells = (text + " " * (width - cell_len(text)) for text, width in zip(row, widths, strict=True))
+            click.echo("  ".join(cells).rstrip())
+        return
     table = Table(show_edge=False, box=None, pad_edge=False)
     for name in header:
         table.add_column(name, overflow="fold")
-    for row in rows:
-        table.add_row(*map(_plain, row))
-    console = Console()
-    if not console.is_terminal:
-        console = Console(width=_UNFOLDED)
+    for row in texts:
+        table.add_row(*map(escape, row))
     console.print(table, highlight=False)
 
 
-def _plain(text: str) -> str:
-    from rich.markup import escape
-
-    return escape(text)
+def text(value: Any) -> str:
+    """A value of a JSON row as a table shows it."""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if value is None:
+        return "–"
+    return ", ".join(map(str, value)) or "–" if isinstance(value, (list, tuple)) else str(value)
 
 
 @contextmanager

@@ -13,7 +13,7 @@ from harness.cli.options import check_engine, matrix_options, variables
 
 if TYPE_CHECKING:
     from harness.planning.estimate import Estimate
-    from harness.planning.plan import Choice, Overwrite, Plan
+    from harness.planning.plan import Overwrite, Plan, Selection
 
 EPILOG = """\b
 Examples:
@@ -67,7 +67,8 @@ def command(
     as_json: bool,
 ) -> None:
     """Show what a run would do: what is done, missing, failed, and stale and why. Writes nothing."""
-    from harness.planning.estimate import Device, estimate
+    from harness.costs.work import Device
+    from harness.planning.estimate import estimate
     from harness.planning.plan import choose, make_plan
 
     check_engine(engine)
@@ -110,9 +111,9 @@ def print_plan(plan: Plan, *, as_json: bool = False) -> None:
         if job.action == "unneeded":
             continue
         if len(job.outputs) == 1:
-            rows.append((job.spec.title, job.status, job.action, _why(job.reason)))
+            rows.append((job.title, job.status, job.action, _why(job.reason)))
             continue
-        rows.append((job.spec.title, "", job.action, _why(job.reason) if job.action == "blocked" else ""))
+        rows.append((job.title, "", job.action, _why(job.reason) if job.action == "blocked" else ""))
         for output in job.outputs:
             assert output.output.cell is not None
             rows.append((f"  {output.output.cell.column}", output.status, "", _why(output.reason)))
@@ -120,12 +121,12 @@ def print_plan(plan: Plan, *, as_json: bool = False) -> None:
     counts = ", ".join(f"{number} {status}" for status, number in plan.counts().items() if number)
     kinds: dict[str, int] = {}
     for job in plan.to_run:
-        kinds[job.spec.kind] = kinds.get(job.spec.kind, 0) + 1
+        kinds[job.kind] = kinds.get(job.kind, 0) + 1
     jobs = ", ".join(f"{number} {kind}" for kind, number in kinds.items()) or "nothing"
     click.echo(f"\nTrainings and evaluations: {counts}. To run: {jobs}. Results: {plan.root}")
 
 
-def _print_unchecked(choice: Choice, estimated: Estimate, *, as_json: bool) -> None:
+def _print_unchecked(choice: Selection, estimated: Estimate, *, as_json: bool) -> None:
     """What can be said of a matrix whose models or data are elsewhere."""
     if as_json:
         document = {
@@ -197,21 +198,21 @@ def _why(reason: str) -> str:
 
 def _as_json(plan: Plan) -> dict[str, object]:
     return {
-        "matrix": plan.matrix.name,
+        "matrix": plan.name,
         "output_dir": str(plan.root),
         "counts": plan.counts(),
         "jobs": [
             {
-                "id": job.spec.id,
-                "kind": job.spec.kind,
-                "title": job.spec.title,
+                "id": job.id,
+                "kind": job.kind,
+                "title": job.title,
                 "action": job.action,
                 "reason": job.reason,
                 "needs": list(job.needs),
                 "outputs": [
                     {
                         "folder": output.output.folder,
-                        "identity": output.output.identity.hash,
+                        "identity": output.output.fingerprint.hash,
                         "status": output.status,
                         "reason": output.reason,
                     }

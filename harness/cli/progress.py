@@ -88,7 +88,7 @@ class PlainReporter:
         self._total = len(planned)
         self._ended = 0
         self._begun = time.monotonic()
-        self._left = TimeLeft({job.spec.id: job.spec.kind for job in planned}, parallel)
+        self._left = TimeLeft({job.id: job.kind for job in planned}, parallel)
 
     def __enter__(self) -> Self:
         return self
@@ -100,21 +100,21 @@ class PlainReporter:
 
     def started(self, job: PlannedJob) -> None:
         """A job began."""
-        self._left.started(job.spec.id, time.monotonic())
+        self._left.started(job.id, time.monotonic())
         self._line("start", job, "")
 
     def progress(self, job: PlannedJob, event: Mapping[str, object]) -> None:
         """A job is further; only waiting is worth a line."""
         done, total = event.get("done"), event.get("total")
         if isinstance(done, (int, float)) and isinstance(total, (int, float)) and total:
-            self._left.advanced(job.spec.id, min(1.0, done / total))
+            self._left.advanced(job.id, min(1.0, done / total))
         if event.get("event") == "waiting":
             self._line("wait ", job, "  another run is doing it")
 
     def ended(self, job: PlannedJob, outcome: Outcome) -> None:
         """A job ended."""
         self._ended += 1
-        self._left.ended(job.spec.id, time.monotonic(), outcome.status == "done")
+        self._left.ended(job.id, time.monotonic(), outcome.status == "done")
         if outcome.status == "done":
             self._line("done ", job, f"  {duration(outcome.seconds)}{self._guess()}")
         elif outcome.status == "failed":
@@ -127,7 +127,7 @@ class PlainReporter:
         return f"; about {duration(left)} left" if left is not None else ""
 
     def _line(self, word: str, job: PlannedJob, rest: str) -> None:
-        text = f"[{self._ended}/{self._total}] {word} {job.spec.title}{rest}"
+        text = f"[{self._ended}/{self._total}] {word} {job.title}{rest}"
         self._console.print(text, markup=False, highlight=False, soft_wrap=True)
 
 
@@ -168,18 +168,18 @@ class BarReporter(PlainReporter):
 
     def started(self, job: PlannedJob) -> None:
         """Show a bar that only pulses until the job says how far it is."""
-        self._left.started(job.spec.id, time.monotonic())
-        self._tasks[job.spec.id] = self._bars.add_task(escape(job.spec.title), total=None, note="starting")
+        self._left.started(job.id, time.monotonic())
+        self._tasks[job.id] = self._bars.add_task(escape(job.title), total=None, note="starting")
 
     def progress(self, job: PlannedJob, event: Mapping[str, object]) -> None:
         """Move the job's bar; a new stage starts its clock again."""
         super().progress(job, event)
         if event.get("event") != "progress":
             return
-        task, stage = self._tasks[job.spec.id], event.get("stage")
+        task, stage = self._tasks[job.id], event.get("stage")
         done, total = event.get("done"), event.get("total")
-        if self._stages.get(job.spec.id) != stage:
-            self._stages[job.spec.id] = stage
+        if self._stages.get(job.id) != stage:
+            self._stages[job.id] = stage
             self._bars.reset(task)
         self._bars.update(
             task,
@@ -192,7 +192,7 @@ class BarReporter(PlainReporter):
     def ended(self, job: PlannedJob, outcome: Outcome) -> None:
         """Replace the bar by a line."""
         super().ended(job, outcome)
-        task = self._tasks.pop(job.spec.id, None)
+        task = self._tasks.pop(job.id, None)
         if task is not None:
             self._bars.remove_task(task)
         self._bars.update(self._whole, completed=self._ended)

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 
 import click
 
-from harness import executors
 from harness.cli.options import check_engine, matrix_options, sandbox_options, variables
 
 if TYPE_CHECKING:
@@ -28,10 +27,22 @@ Run the same command again to do what is missing; an interrupted training goes o
 Exit codes: 0 all done, 1 some cells failed, 2 something given is wrong, 130 interrupted with everything kept."""
 
 
+def _known_executor(_context: click.Context, _parameter: click.Parameter, value: str) -> str:
+    from harness.executors import EXECUTORS
+
+    EXECUTORS.check(value, "--executor")
+    return value
+
+
 @click.command("run", epilog=EPILOG)
 @matrix_options
 @click.option(
-    "--executor", default="local", show_default=True, type=click.Choice(executors.names()), help="Where the jobs run."
+    "--executor",
+    default="local",
+    show_default=True,
+    metavar="NAME",
+    callback=_known_executor,
+    help="Where the jobs run.",
 )
 @click.option("--jobs", type=click.IntRange(min=1), metavar="J", help="Jobs at once; 2, or 1 on one core or a GPU.")
 @click.option("--fail-fast", is_flag=True, help="Start nothing more after the first failure.")
@@ -100,18 +111,18 @@ def run_plan(
     fail_fast: bool = False,
     offline: bool = False,
     allow_code_execution: bool = False,
-    promise: bool = True,
 ) -> Mapping[str, Outcome]:
     """Do what a plan says; the outcome of each job that was to run. InputError before anything is written.
 
-    `promise` writes `run.json`, which says what records the folder is to hold.
+    A matrix's folder gets `run.json`, which says what records it is to hold.
     """
     import os
 
     from harness.cli.progress import make_reporter
+    from harness.executors import EXECUTORS
     from harness.executors.local import default_jobs
     from harness.planning import preflight
-    from harness.results.run_file import write_run_file
+    from harness.planning.promise import write_run_file
 
     if offline:
         os.environ.pop(
@@ -119,13 +130,13 @@ def run_plan(
         )  # for the checks that follow, which look for the tasks' data as the jobs will
     offline = os.environ.get("HARNESS_HUB") != "1"
     preflight.check(plan, allow_code_execution=allow_code_execution)
-    if promise:
-        write_run_file(plan)
+    if plan.matrix is not None:
+        write_run_file(plan.root, plan.matrix)
     if not plan.to_run:
         return {}
     parallel = jobs or default_jobs()
     with make_reporter(plan.to_run, parallel) as reporter:
-        run = executors.load(executor)(jobs=parallel, fail_fast=fail_fast, reporter=reporter, offline=offline)
+        run = EXECUTORS.load(executor)(jobs=parallel, fail_fast=fail_fast, reporter=reporter, offline=offline)
         return run.run(plan.to_run)
 
 
@@ -135,7 +146,8 @@ def _print_results(plan: Plan) -> None:
     from harness.tables.render import markdown
 
     results = load_results(plan.root)
-    names = {(pair.teacher, student) for pair in plan.matrix.pairs for student in (pair.student, None)}
+    pairs = plan.matrix.pairs if plan.matrix is not None else []
+    names = {(pair.teacher, student) for pair in pairs for student in (pair.student, None)}
     records = [record for record in results.records if (record.cell.teacher, record.cell.student) in names]
     if records:
         click.echo(markdown(make_leaderboard(records, results.items)))
@@ -148,8 +160,8 @@ def _print_results(plan: Plan) -> None:
 def print_left_out(plan: Plan) -> None:
     """Say on standard error which training sets lost examples, and why: none is ever cut."""
     for job in plan.jobs.values():
-        report = plan.root / job.spec.folder / "dataset" / "report.json"
-        if job.spec.kind != "data" or not report.is_file():
+        report = job.folder / "dataset" / "report.json"
+        if job.kind != "data" or not report.is_file():
             continue
         counts = json.loads(report.read_text(encoding="utf-8"))
         lost = {
@@ -161,7 +173,7 @@ def print_left_out(plan: Plan) -> None:
         if counts["kept"] < counts["examples"]:
             reasons = ", ".join(f"{count} {reason}" for reason, count in lost.items() if count)
             total = counts["examples"]
-            click.echo(f"{job.spec.title}: left out {total - counts['kept']} of {total} examples ({reasons})", err=True)
+            click.echo(f"{job.title}: left out {total - counts['kept']} of {total} examples ({reasons})", err=True)
 
 
 def print_failures(plan: Plan, outcomes: Mapping[str, Outcome]) -> bool:
@@ -169,9 +181,9 @@ def print_failures(plan: Plan, outcomes: Mapping[str, Outcome]) -> bool:
     bad = [(plan.jobs[key], outcome) for key, outcome in outcomes.items() if outcome.status != "done"]
     for job, outcome in bad:
         word = "failed" if outcome.status == "failed" else "not run"
-        click.echo(f"{word}: {job.spec.title}: {outcome.reason}", err=True)
+        click.echo(f"{word}: {job.title}: {outcome.reason}", err=True)
         if outcome.status == "failed":
-            click.echo(f"        log: {plan.root / job.spec.folder / 'log.txt'}", err=True)
+            click.echo(f"        log: {job.folder / 'log.txt'}", err=True)
     for job in plan.blocked:
-        click.echo(f"not run: {job.spec.title}: {job.reason}", err=True)
+        click.echo(f"not run: {job.title}: {job.reason}", err=True)
     return bool(bad or plan.blocked)

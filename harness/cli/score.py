@@ -74,9 +74,9 @@ def command(
 
     task = tasks.load(task_name)
     if answers == "chat":
-        if not task.has_instructions:
+        if not task.supports_chat:
             raise InputError(f"--answers chat: task {task.name} asks no chat models; fix: leave it out")
-        task = task.for_template()
+        task = task.as_chat()
     samples_file = UserFile("--samples-out", samples_out) if samples_out is not None else None
     with _progress(f"scoring {task.name}") as progress:
         samples, summary = score_predictions(

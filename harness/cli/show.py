@@ -58,7 +58,7 @@ def _only_run() -> Path:
 
 
 def _find(root: Path, cell: str) -> Path:
-    from harness.config.matrix import did_you_mean
+    from harness.suggestions import did_you_mean
 
     if not (root / "cells").is_dir():
         raise InputError(f"--results {root}: holds no cells; give the folder of a run")

@@ -146,7 +146,7 @@ def command(
         method=method,
         method_options=dict(split_assignment(text, "--option") for text in options),
         training=given,
-        signal=_given(kind=signal_kind, stored_dtype=signal_dtype, k=signal_k),
+        teacher_outputs=_given(kind=signal_kind, stored_dtype=signal_dtype, k=signal_k),
         template=_given(kind=template, system=system),
         launch=_given(processes=processes, accelerate_config=accelerate_config),
         seed=seed,
@@ -154,12 +154,12 @@ def command(
         output=output,
         overwrite=overwrite,
     )
-    outcomes = run_plan(plan, jobs=1, promise=False)
+    outcomes = run_plan(plan, jobs=1)
     print_left_out(plan)
     if print_failures(plan, outcomes):
         context.exit(1)
-    (job,) = (job for job in plan.jobs.values() if job.spec.kind == "train")
-    folder = plan.root / job.spec.folder
+    (job,) = (job for job in plan.jobs.values() if job.kind == "train")
+    folder = job.folder
     cost = json.loads((folder / RESULT).read_text(encoding="utf-8"))["cost"]
     if cost["train_seconds"] is not None:
         click.echo(f"Trained {cost['train_seconds']:.1f} s, peak memory {cost['peak_memory'] / 2**20:,.0f} MiB")

@@ -6,9 +6,7 @@ tasks they are evaluated. Here is its shape only: `harness.config.matrix_file` r
 
 from __future__ import annotations
 
-import difflib
-import string
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -25,8 +23,10 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
+from dskd.data.columns import template_columns
 from dskd.tokenization.prompt_templates import Template
 from harness.protocols import GREEDY, PROTOCOLS, Protocol
+from harness.suggestions import did_you_mean
 
 SCHEMA_VERSION = 1
 
@@ -34,23 +34,18 @@ SCHEMA_VERSION = 1
 TEACHER_METHOD = "teacher"
 
 
-def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """`; did you mean 'kd'? (known: kd, sft)`, or only what is known where nothing is near."""
-    known = sorted(known)
-    near = difflib.get_close_matches(name, known, n=1, cutoff=0.6)
-    listing = ", ".join(known) if known else "none"
-    return f"; did you mean '{near[0]}'? (known: {listing})" if near else f"; known: {listing}"
-
-
 class Strict(BaseModel):
     """A part of the matrix that accepts only the keys it knows, and says which one was meant."""
 
     model_config = ConfigDict(extra="forbid")
     collects_options: ClassVar[bool] = False
+    renamed: ClassVar[Mapping[str, str]] = {}  # keys that had another name, by that name
 
     @model_validator(mode="before")
     @classmethod
     def _reject_unknown_keys(cls, value: Any) -> Any:
+        if isinstance(value, Mapping):
+            value = {cls.renamed.get(key, key): item for key, item in value.items()}
         if isinstance(value, Mapping) and not cls.collects_options:
             for key in value:
                 if key not in cls.model_fields:
@@ -115,23 +110,6 @@ class FileData(Strict):
                 "these keys go together: `prompt` and `output`, or `instruction`, `output` and perhaps `input`; give all or none"
             )
         return self
-
-
-def template_columns(template: str) -> list[str]:
-    """Column names in a template such as `Question: {question}`; ValueError where it is not made of plain `{column}` fields."""
-    columns = []
-    try:
-        for _, column, format_spec, conversion in string.Formatter().parse(template):
-            if column is None:
-                continue
-            if not column.isidentifier() or format_spec or conversion:
-                raise ValueError(f"'{{{column}}}' is not a plain column name; write {{column}}, and {{{{ for a brace")
-            columns.append(column)
-    except ValueError as error:
-        raise ValueError(f"is not a template of {{column}} fields ({error})") from error
-    if not columns:
-        raise ValueError("names no column; write at least one {column}")
-    return columns
 
 
 DATA_KINDS: dict[str, type[Strict]] = {"small_world": SmallWorldData, "file": FileData}
@@ -287,13 +265,13 @@ class Evaluation(Strict):
     score_teachers: bool = True
 
 
-class SignalSettings(Strict):
-    """What a teacher hands to its students, and how it is kept.
+class TeacherOutputs(Strict):
+    """What a teacher gives to its students, and how it is stored.
 
-    `hidden_states` and `top_k` are computed once for each teacher and data set and shared by all students, methods and seeds;
-    `live` runs the teacher again in every training. `stored_dtype` belongs to `hidden_states` (`same`: equal to a live teacher),
-    `k` and `temperature` to `top_k`: the k most probable tokens of each distribution, at the temperature of the methods that
-    learn from it.
+    `hidden_states` and `top_k` are computed once for each teacher and data set, into a cache that all students, methods and seeds
+    share. `live` runs the teacher again in every training. `stored_dtype` belongs to `hidden_states` (`same`: equal to a live
+    teacher). `k` and `temperature` belong to `top_k`: the k most probable tokens of each distribution, at the temperature of the
+    methods that learn from it.
     """
 
     kind: Literal["hidden_states", "top_k", "live"] = "hidden_states"
@@ -302,14 +280,14 @@ class SignalSettings(Strict):
     temperature: float = Field(default=2.0, gt=0, allow_inf_nan=False)
 
     @model_validator(mode="after")
-    def _only_what_the_kind_has(self) -> SignalSettings:
+    def _only_what_the_kind_has(self) -> TeacherOutputs:
         for key in sorted(self.model_fields_set - {"kind", *self.options}):
             raise ValueError(f"`{key}` means nothing with kind: {self.kind}; leave it out")
         return self
 
     @property
     def options(self) -> dict[str, Any]:
-        """What can change the signal, for an identity and as the options of `dskd.teachers.outputs`."""
+        """What can change the outputs: the options of a teacher cache, and a part of identities."""
         has = {"hidden_states": ("stored_dtype",), "top_k": ("k", "temperature"), "live": ()}[self.kind]
         return {"kind": self.kind, **{key: getattr(self, key) for key in has}}
 
@@ -324,25 +302,30 @@ class Launch(Strict):
     accelerate_config: str | None = None
 
 
+RENAMED = {"teacher_signal": "teacher_outputs"}
+
+
 class MethodSettings(Strict):
     """Options of a method, written beside what else it may have of its own; with `method` a variant under another name.
 
-    `training` takes the place of single options of the matrix's, which all other methods train with; `teacher_signal` that of the
+    `training` takes the place of single options of the matrix's, which all other methods train with; `teacher_outputs` that of the
     matrix's whole.
     """
 
     collects_options: ClassVar[bool] = True
-    own: ClassVar[tuple[str, ...]] = ("method", "training", "teacher_signal")
+    renamed: ClassVar[Mapping[str, str]] = RENAMED
+    own: ClassVar[tuple[str, ...]] = ("method", "training", "teacher_outputs")
 
     method: str | None = None
     training: dict[str, Any] = Field(default_factory=dict)
-    teacher_signal: SignalSettings | None = None
+    teacher_outputs: TeacherOutputs | None = None
     options: dict[str, Any] = Field(default_factory=dict)
 
     @model_validator(mode="before")
     @classmethod
     def _collect_options(cls, value: Any) -> Any:
         if isinstance(value, Mapping):
+            value = {cls.renamed.get(key, key): item for key, item in value.items()}
             given = {key: value[key] for key in cls.own if key in value}
             return {**given, "options": {str(key): item for key, item in value.items() if key not in cls.own}}
         return value
@@ -360,6 +343,8 @@ _ALTERNATIVES = {"steps": "epochs", "epochs": "steps", "batch_size": "batch_toke
 
 
 class Matrix(Strict):
+    renamed: ClassVar[Mapping[str, str]] = RENAMED
+
     schema_version: Literal[1]
     name: Name
     description: str = ""
@@ -368,7 +353,7 @@ class Matrix(Strict):
     pairs: list[Pair] = Field(min_length=1)
     methods: dict[Name, MethodSettings] = Field(default_factory=dict)
     training: Training
-    teacher_signal: SignalSettings = SignalSettings()
+    teacher_outputs: TeacherOutputs = TeacherOutputs()
     launch: Launch = Launch()
     seeds: list[Annotated[int, Field(ge=0)]] = Field(min_length=1)
     tasks: dict[TaskName, TaskSettings]  # {} trains without evaluating
@@ -389,14 +374,14 @@ class Matrix(Strict):
         shared = {key: value for key, value in self.training.options.items() if key not in replaced}
         return self.training.model_copy(update={"options": shared | own})
 
-    def signal_of(self, name: str) -> SignalSettings:
-        """What of the teacher a name in a pair learns from: `methods.NAME.teacher_signal`, or `teacher_signal`."""
-        return self._settings(name).teacher_signal or self.teacher_signal
+    def outputs_of(self, name: str) -> TeacherOutputs:
+        """What of the teacher a name in a pair learns from: `methods.NAME.teacher_outputs`, or `teacher_outputs`."""
+        return self._settings(name).teacher_outputs or self.teacher_outputs
 
     def place(self, name: str, *keys: str) -> str:
         """Where the file says this of a name in a pair: `methods.NAME.training.rollouts`, or `training.rollouts`."""
         settings = self._settings(name)
-        given = settings.teacher_signal is not None if keys[0] == "teacher_signal" else keys[-1] in settings.training
+        given = settings.teacher_outputs is not None if keys[0] == "teacher_outputs" else keys[-1] in settings.training
         return ".".join(("methods", name, *keys) if given else keys)
 
     def task_of(self, entry: str) -> str:
@@ -406,10 +391,7 @@ class Matrix(Strict):
     def protocol_of(self, entry: str, max_new_tokens: int) -> Protocol:
         """How an entry of `tasks` is answered, whose task itself allows so many tokens."""
         settings = self.tasks[entry]
-        own = settings.protocol.max_new_tokens or max_new_tokens
-        if settings.max_new_tokens in (None, own):
-            return settings.protocol
-        return settings.protocol.model_copy(update={"max_new_tokens": settings.max_new_tokens})
+        return settings.protocol.with_length(settings.max_new_tokens, max_new_tokens)
 
     def _settings(self, name: str) -> MethodSettings:
         return self.methods.get(name, MethodSettings())

@@ -25,9 +25,9 @@ from harness.config.matrix import (
     PathModel,
     Training,
     cells,
-    did_you_mean,
 )
 from harness.protocols import column_title
+from harness.suggestions import did_you_mean
 
 SHIPPED = Path(__file__).parent / "matrices"
 _VARIABLE = re.compile(r"\$\{([^}]*)\}")
@@ -332,10 +332,7 @@ def _check_options(matrix: Matrix, path: Path) -> None:
             configuration_file(matrix.launch.accelerate_config)
         except InputError as error:
             raise InputError(f"{path}: launch.accelerate_config: {error}") from None
-    engines = ["auto", *harness.engines.names()]
-    if matrix.evaluation.engine not in engines:
-        name = matrix.evaluation.engine
-        raise InputError(f"{path}: evaluation.engine: no engine '{name}'{did_you_mean(name, engines)}")
+    harness.engines.check(matrix.evaluation.engine, f"{path}: evaluation.engine")
 
 
 def _check_tasks(matrix: Matrix, path: Path) -> None:

@@ -83,7 +83,7 @@ def training_memory(student: Shape, options: Mapping[str, Any], launch: Mapping[
         state /= launch["processes"]
     if launch["sharded"] == "FSDP":
         weights /= launch["processes"]
-    a_unit = bytes_a_number(options) / 2  # of activations: 1 in 16 bits
+    a_unit = bytes_per_number(options["dtype"]) / 2  # of activations: 1 in 16 bits
     of_layers = student.layers * _LAYER_ACTIVATIONS
     if options["gradient_checkpointing"]:
         of_layers = student.layers * 2 + _LAYER_ACTIVATIONS
@@ -96,7 +96,7 @@ def loss_memory(
     """A method that needs whole examples runs unfused whatever the options."""
     rows = max(student.vocabulary, teacher.vocabulary if teacher else 0)
     labelled = _places(options) * data.response_tokens / data.tokens
-    if not (fused and options["fused_loss"]):
+    if not (fused and options["chunked_loss"]):
         return labelled * rows * 4 * _UNFUSED_ROWS
     chunk = options["chunk_tokens"] or max(_LEAST_CHUNK, _CHUNK_BYTES // (4 * rows))
     return min(chunk, labelled) * rows * 4 * _CHUNK_TENSORS
@@ -109,7 +109,7 @@ def teacher_memory(
     if teacher is None:
         return 0.0
     held = teacher.parameters if live else teacher.head_parameters
-    return float(held * bytes_a_number(options) + (2 * 16 * student.hidden * teacher.hidden if dual else 0))
+    return float(held * bytes_per_number(options["dtype"]) + (2 * 16 * student.hidden * teacher.hidden if dual else 0))
 
 
 def _places(options: Mapping[str, Any]) -> int:
@@ -117,6 +117,6 @@ def _places(options: Mapping[str, Any]) -> int:
     return int(options["batch_tokens"] or options["batch_size"] * options["max_length"])
 
 
-def bytes_a_number(options: Mapping[str, Any]) -> int:
+def bytes_per_number(dtype: str) -> int:
     """Of weights and activations in a training's dtype."""
-    return 2 if options["dtype"] == "bfloat16" else 4
+    return 4 if dtype == "float32" else 2

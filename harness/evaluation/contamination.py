@@ -52,9 +52,9 @@ def items_of(task: Task, docs: Iterable[Doc]) -> list[Item]:
     items = []
     for doc in docs:
         forms = [task.question(doc), task.prompt(doc)]
-        if task.has_instructions:
+        if task.supports_chat:
             forms.append("\n".join(task.instruction(doc)))
-        items.append(Item(forms[0], tuple(forms), task.gold(doc)))
+        items.append(Item(forms[0], tuple(forms), task.reference(doc)))
     return items
 
 
@@ -79,7 +79,7 @@ def training_examples(
 
 
 def _example(row: Mapping[str, Any], columns: Mapping[str, str] | None, where: str) -> TrainingExample:
-    from harness.config.matrix import template_columns
+    from dskd.data.columns import template_columns
 
     if columns is not None:
         named = {key: template_columns(text) for key, text in columns.items()}

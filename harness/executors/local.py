@@ -16,11 +16,10 @@ from pathlib import Path
 from types import FrameType
 
 from harness.executors import Outcome, Reporter
-from harness.jobs.__main__ import PARENT_DESCRIPTOR
 from harness.planning.plan import PlannedJob
 from harness.runs.environment import cores
 from harness.runs.failures import reason_of, reason_of_exit
-from harness.runs.job_context import PROGRESS_DESCRIPTOR
+from harness.runs.job_spec import PARENT_DESCRIPTOR, PROGRESS_DESCRIPTOR
 from harness.runs.store import LOG, Store
 
 _GRACE_SECONDS = 10.0
@@ -66,8 +65,8 @@ class Executor:
 
         KeyboardInterrupt (also for SIGTERM) ends the running jobs and passes on; what they did stays.
         """
-        waiting = {job.spec.id: job for job in planned}
-        self._titles = {job.spec.id: job.spec.title for job in planned}
+        waiting = {job.id: job for job in planned}
+        self._titles = {job.id: job.title for job in planned}
         previous = signal.signal(signal.SIGTERM, _as_interrupt)
         try:
             while waiting or self._running:
@@ -100,11 +99,9 @@ class Executor:
                     self._end(job, Outcome("failed", f"could not be started: {reason_of(error)}"))
 
     def _start(self, job: PlannedJob) -> None:
-        store = Store(Path(job.spec.root))
-        folder = store.root / job.spec.folder
-        folder.mkdir(parents=True, exist_ok=True)
-        spec = store.write_spec(job.spec.id, job.spec.model_dump_json(indent=2))
-        log = folder / LOG
+        job.folder.mkdir(parents=True, exist_ok=True)
+        spec = Store(job.root).write_spec(job.id, job.spec().model_dump_json(indent=2))
+        log = job.folder / LOG
         with log.open("ab") as stream, contextlib.ExitStack() as theirs, contextlib.ExitStack() as ours:
             progress_read, progress_write = os.pipe()
             parent_read, parent_write = os.pipe()
@@ -124,8 +121,8 @@ class Executor:
             )
             ours.pop_all()  # kept open as long as the job runs
         os.set_blocking(progress_read, False)
-        self._running[job.spec.id] = _Running(job, process, progress_read, parent_write, log)
-        self._selector.register(progress_read, selectors.EVENT_READ, job.spec.id)
+        self._running[job.id] = _Running(job, process, progress_read, parent_write, log)
+        self._selector.register(progress_read, selectors.EVENT_READ, job.id)
         self._reporter.started(job)
 
     def _listen(self) -> None:
@@ -170,7 +167,7 @@ class Executor:
         return outcome.reason if outcome.status == "not_run" else f"needs '{self._titles[need]}', which failed"
 
     def _end(self, job: PlannedJob, outcome: Outcome) -> None:
-        self._outcomes[job.spec.id] = outcome
+        self._outcomes[job.id] = outcome
         self._reporter.ended(job, outcome)
 
     def _close(self, running: _Running) -> None:
@@ -219,8 +216,8 @@ def _failure(running: _Running, code: int) -> str:
     """Why a job failed, in one line: what it said itself, or how it was ended."""
     if running.reason:
         return running.reason
-    store = Store(Path(running.job.spec.root))
-    for output in running.job.spec.outputs:
+    store = Store(running.job.root)
+    for output in running.job.wanted:
         state, manifest = store.output(output.folder).state()
         if state == "failed" and manifest is not None and manifest.error and code > 0:
             return manifest.error

@@ -6,7 +6,6 @@ Exit codes: 0 done (or found done), 1 failed, 2 failed because of what the user 
 from __future__ import annotations
 
 import contextlib
-import importlib
 import os
 import signal
 import sys
@@ -19,10 +18,9 @@ from filelock import Timeout
 from dskd.errors import InputError
 from harness.runs.failures import reason_of
 from harness.runs.job_context import JobContext, ProgressChannel
-from harness.runs.job_spec import JobSpec, OutputSpec
+from harness.runs.job_spec import PARENT_DESCRIPTOR, JobSpec, Output
 from harness.runs.store import Store
-
-PARENT_DESCRIPTOR = "HARNESS_PARENT_FD"
+from harness.steps.base import Step
 
 
 def main(spec_path: str) -> int:
@@ -31,58 +29,58 @@ def main(spec_path: str) -> int:
     spec = JobSpec.model_validate_json(Path(spec_path).read_text(encoding="utf-8"))
     progress = ProgressChannel()
     try:
-        return _alone(spec, progress)
+        return _alone(spec, Step.model_validate(spec.step), progress)
     except OSError as error:
         return _fail(error, progress, None)
 
 
-def _alone(spec: JobSpec, progress: ProgressChannel) -> int:
-    """Run a job once no other run is doing it."""
-    store = Store(Path(spec.root))
-    lock = store.lock(spec.folder)
+def _alone(spec: JobSpec, step: Step, progress: ProgressChannel) -> int:
+    """Run a step once no other run is doing it."""
+    store, fresh = Store(Path(spec.root)), spec.fresh
+    lock = store.lock(step.folder)
     try:
         lock.acquire(timeout=0)
     except Timeout:
         print("waiting: another run is doing this job", flush=True)
         progress.send(event="waiting")
         lock.acquire()
-        # The other run has just made it, so `fresh` is satisfied as well.
-        spec = spec.model_copy(update={"fresh": False})
+        fresh = False  # the other run has just made it
     with lock:
-        pending = [output for output in spec.outputs if spec.fresh or not _is_done(store, output)]
+        wanted = [output for output in step.outputs if output.folder in spec.outputs]
+        pending = [output for output in wanted if fresh or not _is_done(store, output)]
         if not pending:
             print("nothing to do: another run has done it", flush=True)
             return 0
-        return _run(spec, store, pending, progress)
+        return _run(step, store, pending, progress, fresh=fresh)
 
 
-def _is_done(store: Store, output: OutputSpec) -> bool:
+def _is_done(store: Store, output: Output) -> bool:
     folder = store.output(output.folder)
     state, manifest = folder.state()
-    if state != "done" or manifest is None or manifest.identity.hash != output.identity.hash:
+    if state != "done" or manifest is None or manifest.identity.hash != output.fingerprint.hash:
         return False
     return output.product is None or (folder.path / output.product).exists()
 
 
-def _run(spec: JobSpec, store: Store, pending: list[OutputSpec], progress: ProgressChannel) -> int:
+def _run(step: Step, store: Store, pending: list[Output], progress: ProgressChannel, *, fresh: bool) -> int:
     try:
         for output in pending:
-            store.output(output.folder).begin(spec.kind, spec.title, output.identity, fresh=spec.fresh)
+            store.output(output.folder).begin(step.kind, step.title, output.fingerprint, fresh=fresh)
     except InputError as error:
         return _fail(error, progress, None)
     progress.send(event="started")
-    job = JobContext(spec, pending, progress)
+    job = JobContext(store.root, step.folder, pending, progress)
     try:
-        importlib.import_module(spec.runner).run(job)
+        step.run(job)
         if job.pending:
-            raise RuntimeError(f"{spec.runner} ended without finishing {', '.join(o.folder for o in job.pending)}")
+            raise RuntimeError(f"{step.id} ended without finishing {', '.join(o.folder for o in job.pending)}")
     except Exception as error:
         return _fail(error, progress, job)
     return 0
 
 
 def _fail(error: Exception, progress: ProgressChannel, job: JobContext | None) -> int:
-    """The exit code of a job that failed, its reason told.
+    """The exit code of a job that failed, its reason reported.
 
     The reason goes to whoever started the job first, and then into log, record and manifest: a full disk may have no room for them.
     """

@@ -8,7 +8,7 @@ learned to answer after "### Response:" is not to be asked by "Answer:".
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from itertools import islice
 from pathlib import Path
 
@@ -16,38 +16,48 @@ from dskd.errors import InputError
 from dskd.io import read_object, read_objects
 from harness import tasks as known_tasks
 from harness.config.matrix import Cell, FileData, PathModel
-from harness.planning.artifacts import Artifacts
+from harness.planning.expand import Expansion
+from harness.steps.base import ModelInput
+from harness.steps.tokenizers import TokenizerFiles
 
 # So many prompts are compared: enough for what they share to be their frame and no accident.
 _COMPARED = 200
 _LETTERS = 3  # an ending with fewer letters is no frame
 
 
-def check_prompts(artifacts: Artifacts, cells: Sequence[Cell], tasks: Sequence[str]) -> None:
+def check_prompts(expansion: Expansion, cells: Sequence[Cell], tasks: Sequence[str]) -> None:
     """InputError, with the matrix and its key, for the first model, data set or task of these cells that do not go together."""
-    matrix = artifacts.matrix
+    matrix = expansion.matrix
     for teacher, student in dict.fromkeys((cell.teacher, cell.student) for cell in cells if cell.student is not None):
         assert student is not None
-        _check_pair(artifacts, teacher, student)
+        check_pair(
+            expansion.model(teacher),
+            expansion.model(student),
+            lambda name: f"{expansion.source}: models.{name}.template",
+        )
+        _check_data(expansion, teacher, matrix.training.data)
     for name in dict.fromkeys(model for cell in cells for model in (cell.teacher, cell.student) if model is not None):
-        _check_chat(artifacts, name)
+        check_chat(expansion.model(name), f"{expansion.source}: models.{name}.template")
     for name in dict.fromkeys(cell.student or cell.teacher for cell in cells):
-        trained_on = _stages(artifacts, name)
+        trained_on = _stages(expansion, name)
         if any(cell.student == name for cell in cells):
             trained_on = [*trained_on, matrix.training.data]
         for data in trained_on:
-            _check_data(artifacts, name, data)
+            _check_data(expansion, name, data)
         for task in tasks:
-            _check_task(artifacts, name, trained_on[-1] if trained_on else None, task)
+            _check_task(expansion, name, trained_on[-1] if trained_on else None, task)
 
 
-def _check_chat(artifacts: Artifacts, model: str) -> None:
-    template, tokenizer = artifacts.template(model), artifacts.vocabulary(model)
-    if template is None or template.kind != "chat" or _has_chat_template(tokenizer.path):
+def check_chat(model: ModelInput, where: str) -> None:
+    """InputError, which begins with `where`, for the template `chat` on a tokenizer that has none."""
+    template, tokenizer = model.prompt_template, model.tokenizer_input.vocabulary
+    if template is None or template.kind != "chat":
+        return
+    if isinstance(tokenizer, TokenizerFiles) and _has_chat_template(tokenizer.folder):
         return
     raise InputError(
-        f"{artifacts.source}: models.{model}.template: chat, but its tokenizer has no chat template; save one with the tokenizer "
-        "(chat_template.jinja), or use alpaca"
+        f"{where}: chat, but its tokenizer has no chat template; fix: save one with the tokenizer (chat_template.jinja), "
+        "or use alpaca"
     )
 
 
@@ -58,51 +68,51 @@ def _has_chat_template(folder: Path) -> bool:
     )
 
 
-def _check_pair(artifacts: Artifacts, teacher: str, student: str) -> None:
-    with_template = {name: artifacts.template(name) is not None for name in (teacher, student)}
-    if len(set(with_template.values())) > 1:
-        have, lack = (next(name for name, has in with_template.items() if has is which) for which in (True, False))
+def check_pair(teacher: ModelInput, student: ModelInput, where: Callable[[str], str]) -> None:
+    """InputError where one model of a pair has a prompt template and the other none; it begins with `where` of the latter's name."""
+    have = [model.name for model in (teacher, student) if model.prompt_template is not None]
+    lack = [model.name for model in (teacher, student) if model.prompt_template is None]
+    if have and lack:
         raise InputError(
-            f"{artifacts.source}: models.{lack}.template: {have} has a prompt template and {lack} has none, so no data suits both; "
-            f"give {lack} one (alpaca or chat), or neither"
+            f"{where(lack[0])}: {have[0]} has a prompt template and {lack[0]} has none, so no data suits both; "
+            f"fix: give {lack[0]} one (alpaca or chat), or neither"
         )
-    _check_data(artifacts, teacher, artifacts.matrix.training.data)
 
 
-def _stages(artifacts: Artifacts, name: str) -> list[str]:
-    source = artifacts.matrix.models[name]
+def _stages(expansion: Expansion, name: str) -> list[str]:
+    source = expansion.matrix.models[name]
     return [] if isinstance(source, PathModel) else [stage.data for stage in source.training]
 
 
-def _check_data(artifacts: Artifacts, model: str, data: str) -> None:
-    source = artifacts.matrix.data[data]
+def _check_data(expansion: Expansion, model: str, data: str) -> None:
+    source = expansion.matrix.data[data]
     if not isinstance(source, FileData) or source.columns is None:
         return  # both forms, or lines that are read before anything runs
-    template = artifacts.template(model)
+    template = expansion.model(model).prompt_template
     if template is not None and "prompt" in source.columns:
         raise InputError(
-            f"{artifacts.source}: data.{data}.prompt: makes whole prompts, but models.{model} has a template ({template.kind}), "
+            f"{expansion.source}: data.{data}.prompt: makes whole prompts, but models.{model} has a template ({template.kind}), "
             "which is for instructions; give `instruction` instead of `prompt`"
         )
     if template is None and "instruction" in source.columns:
         raise InputError(
-            f"{artifacts.source}: data.{data}.instruction: makes instructions, but models.{model} has no template to put them "
+            f"{expansion.source}: data.{data}.instruction: makes instructions, but models.{model} has no template to put them "
             f"into; give models.{model}.template (alpaca or chat), or `prompt` instead of `instruction`"
         )
 
 
-def _check_task(artifacts: Artifacts, model: str, data: str | None, name: str) -> None:
-    task = known_tasks.load(artifacts.matrix.task_of(name))
-    where = f"{artifacts.source}: tasks.{name}"
-    if artifacts.template(model) is not None:
-        if not task.has_instructions:
+def _check_task(expansion: Expansion, model: str, data: str | None, name: str) -> None:
+    task = known_tasks.load(expansion.matrix.task_of(name))
+    where = f"{expansion.source}: tasks.{name}"
+    if expansion.model(model).prompt_template is not None:
+        if not task.supports_chat:
             raise InputError(
                 f"{where}: asks by prompts of its own alone, but models.{model} has a template; leave one of the two out"
             )
         return
-    if data is None or artifacts.matrix.tasks[name].other_prompts:
+    if data is None or expansion.matrix.tasks[name].other_prompts:
         return
-    trained, asked = _data_ending(artifacts, data), _task_ending(task)
+    trained, asked = _data_ending(expansion, data), _task_ending(task)
     if _is_frame(trained) and _is_frame(asked) and not (trained.endswith(asked) or asked.endswith(trained)):
         raise InputError(
             f"{where}: its prompts end with {asked[-40:]!r}, but {model} is trained on data.{data}, whose prompts end with "
@@ -110,8 +120,8 @@ def _check_task(artifacts: Artifacts, model: str, data: str | None, name: str) -
         )
 
 
-def _data_ending(artifacts: Artifacts, name: str) -> str:
-    source = artifacts.matrix.data[name]
+def _data_ending(expansion: Expansion, name: str) -> str:
+    source = expansion.matrix.data[name]
     if not isinstance(source, FileData) or not Path(source.file).is_file():
         return ""
     frame = (source.columns or {}).get("prompt")

@@ -5,18 +5,22 @@ from __future__ import annotations
 import os
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
 from dskd.errors import InputError
 from harness.config.matrix import Cell, Matrix
 from harness.config.matrix_file import find_matrix, read_matrix, select
-from harness.planning.graph import Graph, GraphBuilder
+from harness.planning.check_prompts import check_prompts
+from harness.planning.check_vocabularies import check_vocabularies
+from harness.planning.estimate import not_here
+from harness.planning.expand import Expansion
 from harness.runs.identity import differences
-from harness.runs.job_spec import JobSpec, OutputSpec
+from harness.runs.job_spec import JobSpec, Output
 from harness.runs.store import Store
+from harness.steps.base import Step, closure
 
 Status = Literal["done", "missing", "stale", "failed"]
 Action = Literal["run", "keep", "blocked", "unneeded"]
@@ -35,20 +39,50 @@ REMADE: dict[Overwrite, set[Status]] = {
 class OutputStatus:
     """The state of one output, with the reason in words."""
 
-    output: OutputSpec
+    output: Output
     status: Status
     reason: str
 
 
 @dataclass
 class PlannedJob:
-    """A job, the state of its outputs, and what a run would do about it."""
+    """A step, the state of its outputs, and what a run would do about it.
 
-    spec: JobSpec
+    Attributes:
+        root: the folder of the run.
+        needs: the ids of the jobs whose outputs it reads.
+        wanted: the outputs that a run would make.
+        fresh: whether they are made again although they are there.
+    """
+
+    step: Step
+    root: Path
     needs: tuple[str, ...]
     outputs: list[OutputStatus]
+    wanted: list[Output] = field(default_factory=list)
+    fresh: bool = False
     action: Action = "unneeded"
     reason: str = ""
+
+    @property
+    def id(self) -> str:
+        """Unique within a run."""
+        return self.step.id
+
+    @property
+    def kind(self) -> str:
+        """The kind of its step."""
+        return self.step.kind
+
+    @property
+    def title(self) -> str:
+        """The step in words."""
+        return self.step.title
+
+    @property
+    def folder(self) -> Path:
+        """The folder with its log."""
+        return self.root / self.step.folder
 
     @property
     def status(self) -> Status:
@@ -56,15 +90,26 @@ class PlannedJob:
         order: list[Status] = ["failed", "stale", "missing", "done"]
         return min((o.status for o in self.outputs), key=order.index)
 
+    def spec(self) -> JobSpec:
+        """What its process is told."""
+        return JobSpec(
+            root=str(self.root.resolve()),
+            step=self.step.model_dump(mode="json"),
+            outputs=[output.folder for output in self.wanted],
+            fresh=self.fresh,
+        )
+
 
 @dataclass
 class Plan:
-    """All jobs in order; `matrix` and `source` as they were read."""
+    """All jobs in order. source: the matrix file, or the command, for errors. place: where it says what a problem is about."""
 
-    matrix: Matrix
-    source: Path
+    name: str
+    source: str
     root: Path
     jobs: dict[str, PlannedJob]
+    place: Callable[[Step, str], str]
+    matrix: Matrix | None = None
 
     @property
     def to_run(self) -> list[PlannedJob]:
@@ -83,8 +128,12 @@ class Plan:
 
 
 @dataclass(frozen=True)
-class Choice:
-    """The cells and tasks of a matrix that are asked for, and in `missing` what they need that is not on this machine."""
+class Selection:
+    """The cells and tasks of a matrix that are asked for.
+
+    Attributes:
+        missing: what they need that is not on this machine.
+    """
 
     matrix: Matrix
     source: Path
@@ -98,13 +147,11 @@ def choose(
     variables: Mapping[str, str] | None = None,
     only: Sequence[str] = (),
     add_methods: Sequence[str] = (),
-) -> Choice:
+) -> Selection:
     """Read a matrix on any machine: published models and data may be missing, and the variables that say where they are.
 
     InputError for every other mistake; a run needs what is missing, so `make_plan` refuses it.
     """
-    from harness.planning.estimate import not_here
-
     source = find_matrix(matrix_name)
     given = dict(variables or {})
     unknown: InputError | None = None
@@ -127,7 +174,7 @@ def choose(
         if unknown is not None:  # the variable would have said where that is
             raise unknown from None
         raise
-    return Choice(matrix, source, cells, tasks, missing)
+    return Selection(matrix, source, cells, tasks, missing)
 
 
 def make_plan(
@@ -145,48 +192,53 @@ def make_plan(
     """Read a matrix, look at the run's folder, and decide. InputError for every mistake in what was given."""
     source = find_matrix(matrix_name)
     matrix = read_matrix(source, variables, add_methods)
-    root = output_dir or Path("runs") / matrix.name
     cells, tasks = select(matrix, only, source.name)
-    builder = GraphBuilder(
+    expansion = Expansion(
         matrix,
         str(source),
-        root,
         engine=engine or matrix.evaluation.engine,
         limit=limit,
         allow_code_execution=allow_code_execution,
     )
-    graph = builder.build(cells, tasks)
-    return Plan(matrix, source, root, decide(graph, Store(root), overwrite))
+    check_vocabularies(expansion, cells)
+    check_prompts(expansion, cells, tasks)
+    steps = expansion.expand(cells, tasks)
+    root = output_dir or Path("runs") / matrix.name
+
+    def place(step: Step, key: str) -> str:
+        cell = getattr(step, "cell", None)
+        return key if cell is None or cell.student is None else expansion.place(cell, key)
+
+    return Plan(matrix.name, str(source), root, decide(steps, root, overwrite), place, matrix)
 
 
-def decide(graph: Graph, store: Store, overwrite: Overwrite) -> dict[str, PlannedJob]:
-    """The state of every job of a graph and the action that `overwrite` asks for.
+def decide(steps: Iterable[Step], root: Path, overwrite: Overwrite) -> dict[str, PlannedJob]:
+    """The state of every job of the closure of these steps, and the action that `overwrite` asks for.
 
     Trainings and evaluations are wanted for themselves, shared artifacts only where something that will run reads them.
     """
+    store = Store(root)
     jobs = {
-        key: PlannedJob(node.spec, node.needs, [_status(output, store) for output in node.spec.outputs])
-        for key, node in graph.items()
+        key: PlannedJob(step, root, tuple(need.id for need in step.needs), [_status(o, store) for o in step.outputs])
+        for key, step in closure(steps).items()
     }
-    for key, node in reversed(graph.items()):
-        job = jobs[key]
+    for job in reversed(jobs.values()):
         wanted = [o for o in job.outputs if o.status in REMADE[overwrite]]
-        is_target = node.spec.outputs[0].cell is not None
-        if is_target and wanted:
+        if job.step.is_target and wanted:
             _run(job, wanted, overwrite)
-        elif job.action == "unneeded" and is_target:
+        elif job.action == "unneeded" and job.step.is_target:
             kept = next((o for o in job.outputs if o.status != "done"), None)
             job.action, job.reason = "keep", f"{kept.reason}; kept by --overwrite {overwrite}" if kept else "done"
         if job.action == "run":
             _demand(job, jobs, store, overwrite)
-    for key in graph:
-        _block(jobs[key], jobs)
+    for job in jobs.values():
+        _block(job, jobs)
     return jobs
 
 
 def _run(job: PlannedJob, outputs: Sequence[OutputStatus], overwrite: Overwrite) -> None:
     job.action, job.reason = "run", outputs[0].reason
-    job.spec = job.spec.model_copy(update={"outputs": [o.output for o in outputs], "fresh": overwrite == "always"})
+    job.wanted, job.fresh = [o.output for o in outputs], overwrite == "always"
 
 
 def _demand(job: PlannedJob, jobs: Mapping[str, PlannedJob], store: Store, overwrite: Overwrite) -> None:
@@ -210,23 +262,23 @@ def _block(job: PlannedJob, jobs: Mapping[str, PlannedJob]) -> None:
     if job.action == "run":
         blocked = next((jobs[key] for key in job.needs if jobs[key].action == "blocked"), None)
         if blocked is not None:
-            job.action, job.reason = "blocked", f"needs '{blocked.spec.title}', which is {blocked.reason}"
+            job.action, job.reason = "blocked", f"needs '{blocked.title}', which is {blocked.reason}"
 
 
-def _usable(output: OutputSpec, store: Store) -> bool:
+def _usable(output: Output, store: Store) -> bool:
     return output.product is None or (store.output(output.folder).path / output.product).exists()
 
 
-def _status(output: OutputSpec, store: Store) -> OutputStatus:
+def _status(output: Output, store: Store) -> OutputStatus:
     state, manifest = store.output(output.folder).state()
     if manifest is None:
         return OutputStatus(output, "missing", "not made yet")
-    same = manifest.identity.hash == output.identity.hash
+    same = manifest.identity.hash == output.fingerprint.hash
     if state == "interrupted":
-        goes_on = "goes on from what is there" if same else "its settings changed since, so it starts again"
-        return OutputStatus(output, "missing", f"interrupted; {goes_on}")
+        continuation = "resumes from what is there" if same else "its settings changed since, so it starts again"
+        return OutputStatus(output, "missing", f"interrupted; {continuation}")
     if not same:
-        changed = differences(manifest.identity.parts, output.identity.parts)
+        changed = differences(manifest.identity.parts, output.fingerprint.parts)
         more = f" (and {len(changed) - 1} more)" if len(changed) > 1 else ""
         return OutputStatus(output, "stale", f"{changed[0] if changed else 'the hash version changed'}{more}")
     if state == "failed":

@@ -1,4 +1,4 @@
-"""The evaluation of one model folder outside a matrix, planned as the smallest matrix there is: of it only the teacher is asked."""
+"""The evaluation of one model folder outside a matrix, with its records where a run has those of a teacher."""
 
 from __future__ import annotations
 
@@ -7,15 +7,20 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
+from pydantic import TypeAdapter, ValidationError
 
 from dskd.errors import InputError
-from harness import tasks as known_tasks
-from harness.config.matrix import TEACHER_METHOD, Cell, Matrix
-from harness.planning.graph import GraphBuilder
+from harness.config.matrix import TEACHER_METHOD, Cell, Name
+from harness.planning.check_prompts import check_chat
+from harness.planning.expand import evaluated_task
 from harness.planning.plan import Plan, decide
+from harness.planning.single_training import read_template
+from harness.protocols import PROTOCOLS
 from harness.runs.identity import FileHashes, differences
-from harness.runs.store import Store, eval_folder
+from harness.runs.records import RecordCell
+from harness.runs.store import Store
+from harness.steps.base_model import model_in_folder
+from harness.steps.evaluation import Evaluate
 
 _UNFIT = re.compile(r"[^A-Za-z0-9]+")
 
@@ -40,74 +45,48 @@ def evaluation_plan(
     `evaluation` and `template` are those parts of a matrix. InputError for what is wrong with any option, and where `output` holds
     another evaluation of that name and task already, unless `overwrite`.
     """
-    for task in tasks:
-        known_tasks.load(task)
-    hashes = FileHashes()
-    try:
-        hashes.model_folder(model)
-        hashes.tokenizer_folder(model)
-    except InputError as error:
-        raise InputError(f"--model {model}: {error}") from None
     called = name or _UNFIT.sub("-", model.resolve().name).strip("-")
-    source: dict[str, Any] = {"path": str(model), "add_bos_token": add_bos_token}
-    if template:
-        if "system" in template and template.get("kind") != "chat":
-            raise InputError("--system goes with --template chat; add it, or leave out --system")
-        source["template"] = dict(template)
     try:
-        matrix = Matrix.model_validate(
-            {
-                "schema_version": 1,
-                "name": "evaluate",
-                # Nothing is trained: data, pair and training are there because a matrix has them.
-                "data": {"none": {"small_world": "student"}},
-                "models": {called: source},
-                "pairs": [{"teacher": called, "student": called, "methods": ["sft"]}],
-                "training": {"data": "none", "steps": 1},
-                "seeds": [0],
-                "tasks": {
-                    task: {"limit": limit, "max_new_tokens": max_new_tokens, "protocol": protocol} for task in tasks
-                },
-                "evaluation": dict(evaluation),
-            }
-        )
-    except ValidationError as error:
-        first = error.errors()[0]
-        if "models" in first["loc"] and called in first["loc"]:
-            raise InputError(f"--name {called}: is no name; use letters, digits, dots and hyphens") from None
-        raise
-    cell = Cell(called, None, TEACHER_METHOD, None)
-    settings = matrix.evaluation
-    builder = GraphBuilder(
-        matrix,
-        "harness evaluate",
-        output,
-        engine=settings.engine,
-        allow_code_execution=allow_code_execution,
-        hashes=hashes,
+        TypeAdapter(Name).validate_python(called)
+    except ValidationError:
+        raise InputError(f"--name {called}: is no name; fix: use letters, digits, dots and hyphens") from None
+    evaluated = [
+        evaluated_task(task, task, PROTOCOLS[protocol], limit=limit, max_new_tokens=max_new_tokens)
+        for task in dict.fromkeys(tasks)
+    ]
+    source = model_in_folder(
+        called,
+        model,
+        FileHashes(),
+        f"--model {model}",
+        add_bos_token=add_bos_token,
+        template=read_template(template),
     )
-    graph = builder.build([cell], list(dict.fromkeys(tasks)))
+    check_chat(source, "--template")
+    cell = Cell(called, None, TEACHER_METHOD, None)
+    step = Evaluate(
+        title=f"evaluate {cell.folder}",
+        cell=RecordCell(teacher=called, student=None, method=TEACHER_METHOD, seed=None),
+        cell_folder=cell.folder,
+        model=source,
+        tasks=evaluated,
+        allow_code_execution=allow_code_execution,
+        **evaluation,
+    )
     store = Store(output)
-    for node in graph.values():
-        for made in node.spec.outputs:
-            manifest = store.output(made.folder).manifest
-            if overwrite or made.cell is None or manifest is None or manifest.identity.hash == made.identity.hash:
-                continue
-            changed = differences(manifest.identity.parts, made.identity.parts)
-            raise InputError(
-                f"{output / made.folder}: holds another evaluation ({changed[0]}); give another --name or --output-dir, "
-                "or --overwrite"
-            )
-    return Plan(matrix, Path("harness evaluate"), output, decide(graph, store, "stale"))
+    for made in step.outputs:
+        manifest = store.output(made.folder).manifest
+        if overwrite or manifest is None or manifest.identity.hash == made.fingerprint.hash:
+            continue
+        changed = differences(manifest.identity.parts, made.fingerprint.parts)
+        raise InputError(
+            f"{output / made.folder}: holds another evaluation ({changed[0]}); fix: give another --name or --output-dir, "
+            "or --overwrite"
+        )
+    return Plan(called, "harness evaluate", output, decide([step], output, "stale"), lambda _, key: f"--{key}")
 
 
 def record_folders(plan: Plan) -> dict[str, Path]:
     """The folder of each task's record, in the order in which the tasks were asked for."""
-    ((name, _),) = plan.matrix.models.items()
-    cell = Cell(name, None, TEACHER_METHOD, None)
-    folders = {}
-    for entry in plan.matrix.tasks:
-        task = known_tasks.load(plan.matrix.task_of(entry))
-        protocol = plan.matrix.protocol_of(entry, task.max_new_tokens)
-        folders[entry] = plan.root / eval_folder(cell.folder, entry, task.version, protocol.name)
-    return folders
+    (step,) = (job.step for job in plan.jobs.values() if isinstance(job.step, Evaluate))
+    return {task.entry: plan.root / output.folder for task, output in zip(step.tasks, step.outputs, strict=True)}

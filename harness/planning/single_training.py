@@ -1,4 +1,4 @@
-"""One training outside a matrix, planned as the smallest matrix there is and laid out in two folders: the data and the student."""
+"""One training outside a matrix: the data and the student in two folders."""
 
 from __future__ import annotations
 
@@ -8,18 +8,35 @@ from typing import Any
 
 from pydantic import ValidationError
 
-import dskd.methods
+from dskd import methods
+from dskd.compatibility import LIVE
 from dskd.errors import InputError
-from dskd.training.launch import configuration_file
-from dskd.training.run import TrainingOptions
-from harness.config.matrix import Matrix, cells, did_you_mean
-from harness.planning.graph import GraphBuilder
+from dskd.tokenization.prompt_templates import Template
+from dskd.training.options import TrainingOptions
+from harness.config.matrix import TeacherOutputs
+from harness.planning.check_prompts import check_chat
+from harness.planning.check_prompts import check_pair as check_templates
+from harness.planning.check_vocabularies import check_pair
 from harness.planning.plan import Plan, decide
 from harness.runs.identity import FileHashes
 from harness.runs.records import RecordCell
 from harness.runs.store import Store
+from harness.steps.base_model import model_in_folder
+from harness.steps.data import FileExamples, PreparedData
+from harness.steps.teacher_cache import TeacherCache
+from harness.steps.training import Train, find_launch
+from harness.suggestions import did_you_mean
 
 _FOLDER = "train"
+# The option of the command line that a problem is about.
+_FLAGS = {
+    "teacher_outputs.kind": "--teacher-outputs",
+    "teacher_outputs.temperature": "--teacher-outputs top_k",
+    "teacher": "--teacher",
+    "method": "--method",
+    "pair": "--teacher and --student",
+    "training.packing": "--packing",
+}
 
 
 def single_plan(
@@ -28,9 +45,9 @@ def single_plan(
     student: Path,
     data: Path,
     method: str,
-    method_options: Mapping[str, str],
+    method_options: Mapping[str, Any],
     training: Mapping[str, Any],
-    signal: Mapping[str, Any],
+    teacher_outputs: Mapping[str, Any],
     launch: Mapping[str, Any],
     template: Mapping[str, Any],
     seed: int,
@@ -40,114 +57,145 @@ def single_plan(
 ) -> Plan:
     """The plan of one training into `output`.
 
-    `signal`, `launch` and `template` are the parts `teacher_signal`, `launch` and (of both models) `template` of a matrix, but the
-    teacher runs live unless asked otherwise. InputError for what is wrong with any option, and where `output` holds something else
-    already, unless `overwrite`.
+    `teacher_outputs`, `launch` and `template` are as in a matrix, but the teacher runs live unless asked otherwise. InputError for
+    what is wrong with any option, and where `output` holds something else already, unless `overwrite`.
     """
-    if method not in dskd.methods.METHODS:
-        raise InputError(f"--method {method}: no such method{did_you_mean(method, dskd.methods.METHODS)}")
-    chosen = dskd.methods.get(method)
+    chosen = _method(method, method_options)
+    options = _training_options(training)
     if teacher is None and (chosen.needs_teacher or chosen.labels == "teacher"):
-        raise InputError(f"--method {method}: needs a teacher; give --teacher DIR")
-    _check_options(method, method_options, training)
-    signal = _signal_settings(method, method_options, signal)
-    if "accelerate_config" in launch:
-        try:
-            configuration_file(launch["accelerate_config"])
-        except InputError as error:
-            raise InputError(f"--accelerate-config {error}") from None
+        raise InputError(f"--method {method}: needs a teacher; fix: give --teacher DIR")
+    outputs = _teacher_outputs(chosen, teacher_outputs)
+    try:
+        processes, accelerate_config = find_launch(launch.get("processes"), launch.get("accelerate_config"))
+    except InputError as error:
+        raise InputError(f"--accelerate-config {error}") from None
+    hashes, asked = FileHashes(), read_template(template)
     if not data.is_file():
-        raise InputError(f"--data {data}: no such file; correct the path")
-    hashes = FileHashes()
-    for option, folder in (("--student", student), ("--teacher", teacher)):
-        if folder is not None:
-            try:
-                hashes.model_folder(folder)
-                hashes.tokenizer_folder(folder)
-            except InputError as error:
-                raise InputError(f"{option} {folder}: {error}") from None
+        raise InputError(f"--data {data}: no such file; fix: correct the path")
+    student_model = model_in_folder("student", student, hashes, "--student", template=asked)
     # A training without teacher is prepared as if the student were its own: no example is left out for another's tokenizer.
-    asked = {"template": _template(template)} if template else {}
-    models = {"student": {"path": str(student), **asked}, "teacher": {"path": str(teacher or student), **asked}}
-    matrix = Matrix.model_validate(
-        {
-            "schema_version": 1,
-            "name": "train",
-            "data": {"data": {"file": str(data), "limit": limit}},
-            "models": models,
-            "pairs": [{"teacher": "teacher", "student": "student", "methods": [method]}],
-            "methods": {method: dict(method_options)},
-            "training": {"data": "data", **training},
-            "teacher_signal": signal,
-            "launch": dict(launch),
-            "seeds": [seed],
-            "tasks": {},
-            "evaluation": {"score_teachers": False},
-        }
+    teacher_model = (
+        model_in_folder("teacher", teacher, hashes, "--teacher", template=asked) if teacher else student_model
     )
-    source = "harness train"
-    graph = GraphBuilder(matrix, source, output, engine="auto", hashes=hashes).build(cells(matrix), [])
-    key = next(key for key, node in graph.items() if node.spec.kind == "train")
-    node = graph[key]
+    check_pair(teacher_model, student_model, [chosen], lambda key: _FLAGS.get(key, key))
+    check_templates(teacher_model, student_model, lambda _: "--template")
+    for model in (teacher_model, student_model):
+        check_chat(model, "--template")
+    examples = FileExamples(name="data", file=data.resolve(), sha256=hashes.file(data))
+    prepared = PreparedData(
+        title="data data for student and teacher",
+        examples=examples,
+        student_tokenizer=student_model.tokenizer_input,
+        teacher_tokenizer=teacher_model.tokenizer_input,
+        limit=limit,
+        max_length=options.max_length,
+        instructions=student_model.prompt_template is not None,
+    )
+    cache = None
+    if chosen.needs_teacher and outputs.kind != LIVE:
+        own_tokens = prepared.model_copy(
+            update={
+                "title": "data data for teacher",
+                "student_tokenizer": teacher_model.tokenizer_input,
+                "teacher_tokenizer": None,
+                "instructions": teacher_model.prompt_template is not None,
+            }
+        )
+        cache = TeacherCache(
+            title="teacher cache of teacher on data",
+            teacher=teacher_model,
+            data=own_tokens,
+            options=outputs.options,
+            dtype=options.dtype,
+        )
     cell = RecordCell(
         teacher=teacher.resolve().name if teacher else "none", student=student.resolve().name, method=method, seed=seed
     )
-    made = node.spec.outputs[0].model_copy(update={"folder": _FOLDER, "cell": cell})
-    title = f"train {cell.student} by {method}"
-    spec = node.spec.model_copy(update={"folder": _FOLDER, "outputs": [made], "title": title})
-    graph[key] = type(node)(spec, node.needs)
-    store = Store(output)
+    step = Train(
+        title=f"train {cell.student} by {method}",
+        name=student.resolve().name,
+        cell=cell,
+        output_folder=_FOLDER,
+        data=prepared,
+        student=student_model,
+        teacher=teacher_model if chosen.needs_teacher else None,
+        cache=cache,
+        method=method,
+        method_options=chosen.options.model_dump(mode="json"),
+        method_code=methods.own_code(method),
+        teacher_outputs=outputs.options if chosen.needs_teacher else None,
+        training=options,
+        seed=seed,
+        processes=processes,
+        accelerate_config=accelerate_config,
+    )
+    for problem in step.problems():
+        raise InputError(problem.text(_flag(problem.key)))
     if not overwrite:
-        earlier = store.output(_FOLDER)
-        earlier.require_ours()
-        manifest = earlier.manifest
-        if manifest is not None and manifest.identity.hash != made.identity.hash:
-            raise InputError(f"--output {output}: holds another training; give another folder, or --overwrite")
-    return Plan(matrix, Path(source), output, decide(graph, store, "stale"))
+        _require_same(output, step)
+    return Plan("train", "harness train", output, decide([step], output, "stale"), lambda _, key: _flag(key))
 
 
-def _template(given: Mapping[str, Any]) -> dict[str, Any]:
+def _flag(key: str) -> str:
+    return _FLAGS.get(key, f"--set {key}")
+
+
+def _require_same(output: Path, step: Train) -> None:
+    earlier = Store(output).output(_FOLDER)
+    earlier.require_ours()
+    manifest = earlier.manifest
+    if manifest is not None and manifest.identity.hash != step.fingerprint.hash:
+        raise InputError(f"--output {output}: holds another training; fix: give another folder, or --overwrite")
+
+
+def read_template(given: Mapping[str, Any]) -> Template | None:
+    """The template of `--template` and `--system`."""
     if "system" in given and given.get("kind") != "chat":
-        raise InputError("--system goes with --template chat; add it, or leave out --system")
-    return dict(given)
+        raise InputError("--system goes with --template chat; fix: add it, or leave out --system")
+    return Template.model_validate(dict(given)) if given else None
 
 
-def _check_options(method: str, method_options: Mapping[str, str], training: Mapping[str, Any]) -> None:
-    if ("steps" in training) == ("epochs" in training):
-        raise InputError("give either --steps or --epochs")
-    options = dskd.methods.get(method).Options
-    for key in method_options:
+def _method(name: str, given: Mapping[str, Any]) -> methods.Method:
+    if name not in methods.METHODS:
+        raise InputError(f"--method {name}: no such method{did_you_mean(name, methods.METHODS)}")
+    options = methods.get(name).Options
+    for key in given:
         if key not in options.model_fields:
-            raise InputError(f"--option {key}: {method} has no such option{did_you_mean(key, options.model_fields)}")
+            raise InputError(f"--option {key}: {name} has no such option{did_you_mean(key, options.model_fields)}")
     try:
-        options.model_validate(dict(method_options))
+        options.model_validate(dict(given))
     except ValidationError as error:
         first = error.errors()[0]
-        raise InputError(f"--option {first['loc'][0]}={first['input']}: {first['msg']}; correct it") from None
+        raise InputError(f"--option {first['loc'][0]}={first['input']}: {first['msg']}; fix: correct it") from None
+    return methods.get(name)(dict(given))
+
+
+def _training_options(given: Mapping[str, Any]) -> TrainingOptions:
+    if ("steps" in given) == ("epochs" in given):
+        raise InputError("--steps and --epochs: give one of the two; fix: --steps N or --epochs N")
     try:
-        TrainingOptions.model_validate(dict(training))
+        return TrainingOptions.model_validate(dict(given))
     except ValidationError as error:
         first = error.errors()[0]
         option = "-".join(str(part).replace("_", "-") for part in first["loc"])
         message = first["msg"].removeprefix("Value error, ")
-        raise InputError(f"--{option}: {message}; correct it" if option else message) from None
-
-
-def _signal_settings(method: str, method_options: Mapping[str, str], asked: Mapping[str, Any]) -> dict[str, Any]:
-    """The part `teacher_signal` of a matrix; top-k distributions are kept at the method's temperature."""
-    settings = {"kind": "live", **asked}
-    kind = settings["kind"]
-    chosen = dskd.methods.get(method)
-    if kind == "live" or not chosen.needs_teacher:
-        if len(settings) > 1:
-            raise InputError("--signal-dtype and --signal-k go with --signal-kind hidden_states or top_k; add it")
-        return settings
-    if kind not in chosen.signals:
         raise InputError(
-            f"--signal-kind {kind}: {method} cannot learn from it; use one of live, {', '.join(chosen.signals)}"
-        )
+            f"--{option}: {message}; fix: correct it" if option else f"{message}; fix: correct it"
+        ) from None
+
+
+def _teacher_outputs(method: methods.Method, given: Mapping[str, Any]) -> TeacherOutputs:
+    """What the student learns from; top-k probabilities are kept at the method's temperature."""
+    settings = {"kind": LIVE, **given}
+    kind = settings["kind"]
+    if kind == LIVE or not method.needs_teacher:
+        if len(settings) > 1:
+            raise InputError(
+                "--cache-dtype and --top-k belong to a teacher cache; fix: add --teacher-outputs hidden_states or top_k"
+            )
+        return TeacherOutputs(kind="live")
     if kind == "top_k":
-        settings["temperature"] = chosen.Options.model_validate(dict(method_options)).model_dump()["temperature"]
+        settings["temperature"] = getattr(method.options, "temperature", 1.0)
     elif "k" in settings:
-        raise InputError("--signal-k goes with --signal-kind top_k; leave it out")
-    return settings
+        raise InputError("--top-k: belongs to --teacher-outputs top_k; fix: leave it out")
+    return TeacherOutputs.model_validate(settings)

@@ -9,7 +9,6 @@ from typing import Any
 from pydantic import ValidationError
 
 from dskd.errors import InputError
-from harness.config.matrix import did_you_mean
 from harness.report.alignment import alignments
 from harness.report.curves import learning_curves
 from harness.report.differences import differences
@@ -20,6 +19,7 @@ from harness.results.item_scores import Items, read_items
 from harness.results.load import key_of
 from harness.results.run_file import RunFile, missing_records
 from harness.runs.store import RUN, SAMPLES
+from harness.suggestions import did_you_mean
 from harness.tables.leaderboard import Leaderboard, make_leaderboard
 
 DEFAULT_ANCHOR = "sft"

@@ -11,6 +11,8 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator, Mapping
+from functools import cached_property
+from json.encoder import encode_basestring
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +21,6 @@ from pydantic import BaseModel
 from dskd.errors import InputError
 
 HASH_VERSION = 1
-
-# Raised by hand for a kind of job whose outputs change although its inputs do not; everything made by it becomes stale.
-CODE_VERSIONS = {"world": 1, "answers": 2, "data": 2, "model": 2, "signal": 2, "train": 3, "evaluate": 2}
 
 _TOKENIZER_FILES = (
     "tokenizer.json",
@@ -39,8 +38,45 @@ _TOKENIZER_FILES = (
 _MODEL_FILES = ("config.json", "generation_config.json", "*.safetensors", "*.safetensors.index.json", "pytorch_model*")
 
 
+class Fingerprint:
+    """What an output is made of as canonical JSON, and the sha256 of that text.
+
+    Fingerprints nest: the text of an input is a part of the text of everything that is made from it, and is written once.
+    """
+
+    __slots__ = ("__dict__", "text")
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+
+    @classmethod
+    def of(cls, parts: Mapping[str, Any]) -> Fingerprint:
+        """The fingerprint of these parts, which may hold fingerprints; ValueError where they hold what JSON cannot (NaN included)."""
+        return cls(canonical_json(parts))
+
+    @cached_property
+    def hash(self) -> str:
+        """The sha256 in hexadecimal."""
+        return hashlib.sha256(self.text.encode()).hexdigest()
+
+    @property
+    def short(self) -> str:
+        """The first 16 digits, as folders are called."""
+        return self.hash[:16]
+
+    @property
+    def parts(self) -> dict[str, Any]:
+        """The tree of plain values."""
+        return json.loads(self.text)
+
+    @property
+    def identity(self) -> Identity:
+        """The same as manifests and records keep it."""
+        return Identity(hash=self.hash, parts=self.parts)
+
+
 class Identity(BaseModel):
-    """The identity of an output: `hash` is the sha256 of the canonical JSON of `parts`."""
+    """The identity of an output as it is stored: `hash` is the sha256 of the canonical JSON of `parts`."""
 
     hash: str
     hash_version: int = HASH_VERSION
@@ -49,8 +85,7 @@ class Identity(BaseModel):
     @classmethod
     def of(cls, parts: Mapping[str, Any]) -> Identity:
         """The identity made of these parts; ValueError where they hold what JSON cannot (NaN included)."""
-        text = canonical_json(parts)
-        return cls(hash=hashlib.sha256(text.encode()).hexdigest(), parts=json.loads(text))
+        return Fingerprint.of(parts).identity
 
     @property
     def short(self) -> str:
@@ -60,17 +95,18 @@ class Identity(BaseModel):
 
 def canonical_json(value: Any) -> str:
     """One text for equal values: keys sorted, no spaces, 1.0 written as 1, NaN refused."""
-    return json.dumps(_plain(value), sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
-
-
-def _plain(value: Any) -> Any:
+    if isinstance(value, str):
+        return encode_basestring(value)
+    if isinstance(value, Fingerprint):
+        return value.text
     if isinstance(value, Mapping):
-        return {str(key): _plain(item) for key, item in value.items()}
+        items = sorted((str(key), item) for key, item in value.items())
+        return "{" + ",".join([f"{encode_basestring(key)}:{canonical_json(item)}" for key, item in items]) + "}"
     if isinstance(value, (list, tuple)):
-        return [_plain(item) for item in value]
+        return "[" + ",".join(map(canonical_json, value)) + "]"
     if isinstance(value, float) and value.is_integer():
-        return int(value)  # `learning_rate: 1` and `learning_rate: 1.0` are the same setting
-    return value
+        value = int(value)  # `learning_rate: 1` and `learning_rate: 1.0` are the same setting
+    return str(value) if type(value) is int else json.dumps(value, allow_nan=False)
 
 
 def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:

@@ -1,4 +1,4 @@
-"""What a running job holds: its specification, its folders, and the way to report."""
+"""What a running step is given: the folder of the run, the outputs to make, and the way to report."""
 
 from __future__ import annotations
 
@@ -12,11 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from harness.runs.environment import environment, peak_device_memory, peak_memory
-from harness.runs.job_spec import JobSpec, OutputSpec
+from harness.runs.job_spec import PROGRESS_DESCRIPTOR, Output
 from harness.runs.records import Cost, Counts, DataOverlap, MetricValue, Record, RecordTemplate
 from harness.runs.store import LOG, RESULT, SAMPLES, OutputFolder, Store, write_jsonl_atomic, write_text_atomic
-
-PROGRESS_DESCRIPTOR = "HARNESS_PROGRESS_FD"
 
 
 class ProgressChannel:
@@ -45,25 +43,27 @@ class ProgressChannel:
 
 
 class JobContext:
-    """A running job."""
+    """A running job.
 
-    def __init__(self, spec: JobSpec, pending: Sequence[OutputSpec], progress: ProgressChannel) -> None:
-        self.spec = spec
-        self.store = Store(Path(spec.root))
+    Attributes:
+        root: the folder of the run, from which every input of a step knows its path.
+        folder: the job's own folder, which holds its log.
+        pending: the outputs that are not made yet.
+    """
+
+    def __init__(self, root: Path, folder: str, pending: Sequence[Output], progress: ProgressChannel) -> None:
+        self.root = root
+        self.store = Store(root)
+        self.folder = root / folder
         self.pending = list(pending)
         self.progress = progress
         self._started = time.monotonic()
 
     @property
-    def arguments(self) -> dict[str, Any]:
-        """The arguments of the specification."""
-        return self.spec.arguments
-
-    @property
-    def folder(self) -> Path:
-        """The folder of a job with one output."""
-        (output,) = self.spec.outputs
-        return self.store.root / output.folder
+    def output(self) -> Output:
+        """The output of a job that makes one."""
+        (output,) = self.pending
+        return output
 
     def seconds(self) -> float:
         """Since the job began."""
@@ -80,7 +80,7 @@ class JobContext:
 
     def finish(
         self,
-        output: OutputSpec,
+        output: Output,
         *,
         report: Mapping[str, Any] | None = None,
         cost: Cost | None = None,
@@ -100,7 +100,7 @@ class JobContext:
         if output.cell is not None:
             record = Record(
                 cell=output.cell,
-                identity=output.identity,
+                identity=output.fingerprint.identity,
                 status="done",
                 n=n,
                 headline=headline,
@@ -122,7 +122,7 @@ class JobContext:
             if output.cell is not None:
                 record = Record(
                     cell=output.cell,
-                    identity=output.identity,
+                    identity=output.fingerprint.identity,
                     status="failed",
                     error=error,
                     cost=self.cost(),
@@ -135,7 +135,7 @@ class JobContext:
 
     def _copy_log(self, folder: OutputFolder) -> None:
         # A job with several outputs has one log; each output keeps what it said up to now.
-        log = self.store.root / self.spec.folder / LOG
+        log = self.folder / LOG
         sys.stdout.flush()
         sys.stderr.flush()
         if log.is_file() and log.parent != folder.path:

@@ -1,38 +1,45 @@
-"""What a job is told: a file that its process reads."""
+"""What a job is told, in a file that its process reads, and what it makes."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
-from harness.runs.identity import Identity
+from harness.runs.identity import Fingerprint
 from harness.runs.records import RecordCell
 
+# Environment variables with the descriptors of two pipes: the job writes its progress into one, and ends when the other closes.
+PROGRESS_DESCRIPTOR = "HARNESS_PROGRESS_FD"
+PARENT_DESCRIPTOR = "HARNESS_PARENT_FD"
 
-class OutputSpec(BaseModel):
-    """One folder that a job makes."""
 
-    model_config = ConfigDict(extra="forbid")
-    folder: str  # under the root of the run
-    identity: Identity
-    cell: RecordCell | None = None  # where there is one, the folder gets a record
-    product: str | None = None  # the file or folder in it without which it is of no use to other jobs
+@dataclass(frozen=True)
+class Output:
+    """One folder that a step makes.
+
+    Attributes:
+        folder: where, under the root of the run.
+        fingerprint: what it is made of.
+        cell: what its record is about; None where it has no record.
+        product: the file or folder in it without which it is of no use to other steps.
+    """
+
+    folder: str
+    fingerprint: Fingerprint
+    cell: RecordCell | None = None
+    product: str | None = None
 
 
 class JobSpec(BaseModel):
-    """A job: which module runs it, what it makes, and the arguments that the module understands.
+    """A job: a step as its own JSON, the folder of the run, and which of the step's outputs are wanted.
 
-    `folder` holds its log and names its lock; `fresh` asks for the outputs to be made again although they are there.
+    `fresh` asks for the outputs to be made again although they are there.
     """
 
     model_config = ConfigDict(extra="forbid")
-    id: str
-    kind: str
-    title: str
-    runner: str
     root: str
-    folder: str
-    outputs: list[OutputSpec]
-    arguments: dict[str, Any]
+    step: dict[str, Any]
+    outputs: list[str]
     fresh: bool = False

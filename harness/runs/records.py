@@ -10,8 +10,8 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError, model_validator
 
-from harness.runs.identity import Identity
 from harness.protocols import GREEDY, Protocol, column_title
+from harness.runs.identity import Identity
 
 _STRICT = ConfigDict(extra="forbid")
 

@@ -29,8 +29,8 @@ from filelock import FileLock
 from pydantic import BaseModel
 
 from dskd.errors import InputError
-from harness.runs.identity import Identity
 from harness.protocols import GREEDY
+from harness.runs.identity import Fingerprint, Identity
 
 MANIFEST = "manifest.json"
 RESULT = "result.json"
@@ -168,20 +168,20 @@ class OutputFolder:
             return "done", manifest
         return "interrupted", manifest
 
-    def begin(self, kind: str, title: str, identity: Identity, *, fresh: bool = False) -> None:
+    def begin(self, kind: str, title: str, fingerprint: Fingerprint, *, fresh: bool = False) -> None:
         """Mark the folder as being made.
 
         Unfinished work of the same identity stays to be continued, unless `fresh`; anything else is removed.
         """
         self.require_ours()
         state, manifest = self.state()
-        same = manifest is not None and manifest.identity.hash == identity.hash
+        same = manifest is not None and manifest.identity.hash == fingerprint.hash
         write_text_atomic(self.path / INCOMPLETE, "")
         if fresh or not (same and state in {"interrupted", "failed"}):
             self._clear()
         for name in (RESULT, SAMPLES):
             (self.path / name).unlink(missing_ok=True)
-        self._write(Manifest(kind=kind, title=title, identity=identity, state="running", started=now()))
+        self._write(Manifest(kind=kind, title=title, identity=fingerprint.identity, state="running", started=now()))
 
     def finish(self, seconds: float, report: dict[str, Any] | None = None) -> None:
         """Declare the folder's content complete."""
@@ -269,6 +269,6 @@ def train_folder(cell_folder: str) -> str:
     return f"cells/{cell_folder}/train"
 
 
-def artifact_folder(kind: str, identity: Identity) -> str:
+def artifact_folder(kind: str, fingerprint: Fingerprint) -> str:
     """Where a shared artifact lies."""
-    return f"artifacts/{kind}/{identity.short}"
+    return f"artifacts/{kind}/{fingerprint.short}"

@@ -1,86 +1,262 @@
-"""Makes a model: from random weights, from the first layers of another, or as a copy; then its stages of supervised training."""
+"""The models that students and teachers start from: a folder of the user's, a copy of one, or one made and trained here."""
 
 from __future__ import annotations
 
 import json
-import os
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, ClassVar
 
+import dskd
 from dskd.errors import InputError
-from dskd.modeling.loading import load_tokenizer
-from dskd.tokenization.prompt_templates import Template, set_template
+from dskd.io import read_object
+from dskd.tokenization.prompt_templates import Template
+from dskd.tokenization.tokenizer_files import vocabulary
+from dskd.training.options import TrainingOptions
+from harness.costs.formulas import loss_memory, steps_of, training_memory, training_operations
+from harness.costs.model_shapes import Shape, published_model, shape_of
+from harness.costs.work import Device, Work
+from harness.runs.identity import FileHashes
 from harness.runs.job_context import JobContext
-from harness.runs.job_spec import OutputSpec
 from harness.runs.records import Cost
 from harness.runs.store import write_json_atomic
+from harness.smallworld.tokenizers import BYTE_LEVEL_SIZE, SENTENCEPIECE_SIZE
+from harness.steps.base import NOT_IDENTITY, Input, ModelInput, Of, Step, TokenizerInput, TrainingSource
+from harness.steps.create_model import copy_model, first_layers, new_model
+from harness.steps.data import PreparedData
+from harness.steps.tokenizers import ChangedTokenizer, TokenizerChanges, TokenizerFiles, WorldTokenizer
 
 
-def run(job: JobContext) -> None:
-    """Make `model/` in the job's folder; what was trained before a kill is not trained again."""
-    from dskd.training.run import TrainingOptions, train
+class ModelFolder(ModelInput):
+    """A model in a folder of the user's, as it is. files: sha256 of each of its files."""
 
-    (output,) = job.spec.outputs
-    arguments = job.arguments
-    stages = job.folder / "stages"
-    joined = job.folder / "stages.json"
-    if (job.folder / "model").is_dir():  # killed after the model was in place and before the job said so
+    folder: Annotated[Path, NOT_IDENTITY]
+    files: dict[str, str]
+    tokenizer: TokenizerFiles
+
+    def path(self, root: Path) -> Path:
+        return self.folder
+
+    @property
+    def tokenizer_input(self) -> TokenizerInput:
+        return self.tokenizer
+
+    @cached_property
+    def text_config(self) -> dict[str, Any]:
+        config = read_object(self.folder / "config.json")
+        nested = config.get("text_config")
+        return {**config, **nested} if isinstance(nested, dict) else config
+
+    @cached_property
+    def shape(self) -> Shape:
+        if self.folder.is_dir():
+            return _require_shape(shape_of(self.text_config), self.name)
+        return _require_shape(published_model(str(self.folder)), self.name)
+
+    @property
+    def lineage(self) -> list[TrainingSource]:
+        reason = f"{self.name} is a model folder from elsewhere: what it was trained on is not known here"
+        return [TrainingSource(None, reason=reason)]
+
+
+class _MadeModel(Step, ModelInput):
+    """A model that a step makes."""
+
+    kind: ClassVar[str] = "model"
+    version: ClassVar[int] = 2
+    place: ClassVar[str] = "models"
+    product: ClassVar[str | None] = "model"
+
+
+class ModelCopy(_MadeModel):
+    """A copy of a model's folder with a changed tokenizer; weights are linked, not copied, where the file system can."""
+
+    origin: Of[ModelFolder]
+    changes: TokenizerChanges
+
+    def identity_parts(self) -> dict[str, Any]:
+        return {"code": self.version, **self.origin.identity_parts(), **self.changes.identity_parts()}
+
+    @property
+    def tokenizer_input(self) -> TokenizerInput:
+        return ChangedTokenizer(origin=self.origin.tokenizer, changes=self.changes, maker=self)
+
+    @property
+    def text_config(self) -> dict[str, Any]:
+        return self.origin.text_config
+
+    @property
+    def shape(self) -> Shape:
+        return self.origin.shape
+
+    @property
+    def lineage(self) -> list[TrainingSource]:
+        return self.origin.lineage
+
+    def run(self, job: JobContext) -> None:
+        folder = self.path(job.root)
+        shutil.rmtree(folder, ignore_errors=True)
+        copy_model(self.origin.path(job.root), folder)
+        self.changes.apply(folder)
+        job.finish(job.output, report={"stages": []}, cost=training_cost(job, []))
+
+
+class Stage(Input):
+    """A stage of supervised training of a new model."""
+
+    data: Of[PreparedData]
+    options: TrainingOptions
+
+
+class TrainedModel(_MadeModel):
+    """A model made here and then trained in stages. What was trained before a kill is not trained again."""
+
+    seed: int
+    training: list[Stage]
+
+    def start(self, root: Path, folder: Path) -> None:
+        """Make the model that the first stage starts from."""
+        raise NotImplementedError
+
+    @property
+    def stage_sources(self) -> list[TrainingSource]:
+        """The training sets of its stages."""
+        return [TrainingSource(s.data.set_name, s.data.examples, s.data.limit) for s in self.training]
+
+    def estimate(self, device: Device) -> list[Work]:
+        found = []
+        one_process = {"processes": 1, "sharded": ""}
+        for stage in self.training:
+            data, options, shape = stage.data.lengths, stage.options.model_dump(), self.shape
+            steps, examples = steps_of(options, data, 1)
+            tokens, labelled = examples * data.tokens, examples * data.response_tokens
+            operations = training_operations(shape, options, tokens, labelled)
+            memory = training_memory(shape, options, one_process) + loss_memory(shape, None, options, data, fused=True)
+            what = f"{self.name} on {stage.data.set_name}"
+            found.append(Work(self.kind, what, steps, tokens, operations, memory, device.hours(operations)))
+        return found
+
+    def run(self, job: JobContext) -> None:
+        stages = job.folder / "stages"
+        joined = job.folder / "stages.json"
+        # Where the model is in place already, the job was killed before it could say so.
+        if not self.path(job.root).is_dir():
+            model = self._start_once(job, stages)
+            reports = []
+            for index, stage in enumerate(self.training):
+                reports.append(self._train_once(job, stage, index, model, stages / str(index)))
+                model = stages / str(index) / "model"
+            write_json_atomic(joined, reports)
+            model.replace(self.path(job.root))
         reports = json.loads(joined.read_text(encoding="utf-8"))
-        _finish(job, output, reports, stages)
-        return
-    model = stages / "start"
-    if not model.is_dir():
-        job.progress.advance("new model", 0, None)
-        unfinished = stages / "start.unfinished"
-        shutil.rmtree(unfinished, ignore_errors=True)
-        make_start(arguments["recipe"], arguments["seed"], unfinished)
-        unfinished.rename(model)
-    reports = []
-    for index, stage in enumerate(arguments["stages"]):
-        folder = stages / str(index)
+        job.finish(job.output, report={"stages": reports}, cost=training_cost(job, reports))
+        shutil.rmtree(stages, ignore_errors=True)
+
+    def _start_once(self, job: JobContext, stages: Path) -> Path:
+        model = stages / "start"
+        if not model.is_dir():
+            job.progress.advance("new model", 0, None)
+            unfinished = stages / "start.unfinished"
+            shutil.rmtree(unfinished, ignore_errors=True)
+            self.start(job.root, unfinished)
+            unfinished.rename(model)
+        return model
+
+    def _train_once(self, job: JobContext, stage: Stage, index: int, model: Path, folder: Path) -> dict[str, Any]:
         done = folder / "report.json"
         if not done.is_file():
-            name = f"stage {index + 1} of {len(arguments['stages'])}"
-            report = train(
-                data=Path(stage["data"]),
+            report = dskd.train(
+                data=stage.data.path(job.root),
                 student=model,
                 teacher=None,
                 method="sft",
                 method_options={},
-                options=TrainingOptions.model_validate(stage["options"]),
-                seed=arguments["seed"],
+                options=stage.options,
+                seed=self.seed,
                 output=folder,
-                progress=training_progress(job, name),
+                progress=training_progress(job, f"stage {index + 1} of {len(self.training)}"),
             )
             write_json_atomic(done, json.loads(report.model_dump_json()))
-        reports.append(json.loads(done.read_text(encoding="utf-8")))
-        model = folder / "model"
-    write_json_atomic(joined, reports)
-    model.replace(job.folder / "model")
-    _finish(job, output, reports, stages)
+        return json.loads(done.read_text(encoding="utf-8"))
 
 
-def _finish(job: JobContext, output: OutputSpec, reports: list[dict[str, Any]], stages: Path) -> None:
-    job.finish(output, report={"stages": reports}, cost=training_cost(job, reports))
-    shutil.rmtree(stages, ignore_errors=True)
+class NewModel(TrainedModel):
+    """A model from random weights; its vocabulary size and special ids come from the tokenizer."""
+
+    config: dict[str, Any]
+    tokenizer: Of[TokenizerInput]
+
+    @property
+    def tokenizer_input(self) -> TokenizerInput:
+        return self.tokenizer
+
+    @property
+    def text_config(self) -> dict[str, Any]:
+        return self.config
+
+    @cached_property
+    def shape(self) -> Shape:
+        return _require_shape(
+            shape_of({"vocab_size": _vocabulary_size(self.tokenizer.vocabulary), **self.config}), self.name
+        )
+
+    @property
+    def lineage(self) -> list[TrainingSource]:
+        return self.stage_sources
+
+    def start(self, root: Path, folder: Path) -> None:
+        new_model(self.config, self.tokenizer.path(root), self.seed, folder)
 
 
-def make_start(recipe: Mapping[str, Any], seed: int, output: Path) -> None:
-    """Make the model that the first stage starts from."""
-    if "layers_of" in recipe:
-        first_layers(Path(recipe["layers_of"]), recipe["layers"], output)
-    elif "copy_of" in recipe:
-        copy_model(Path(recipe["copy_of"]), output)
-        if recipe.get("add_bos_token"):
-            add_bos_token(output)
-    elif "tokenizer_of" in recipe:
-        load_tokenizer(Path(recipe["tokenizer_of"])).save_pretrained(output)
-    else:
-        new_model(recipe["config"], Path(recipe["tokenizer"]), seed, output)
-    if "template" in recipe:
-        give_template(Template.model_validate(recipe["template"]), output)
+class FirstLayers(TrainedModel):
+    """The first layers of another model, with its embedding, final norm, head and tokenizer."""
+
+    layers_of: Of[ModelInput]
+    layers: int
+
+    @property
+    def tokenizer_input(self) -> TokenizerInput:
+        return self.layers_of.tokenizer_input
+
+    @property
+    def text_config(self) -> dict[str, Any]:
+        return self.layers_of.text_config
+
+    @cached_property
+    def shape(self) -> Shape:
+        return replace(self.layers_of.shape, layers=self.layers)
+
+    @property
+    def lineage(self) -> list[TrainingSource]:
+        return [*self.layers_of.lineage, *self.stage_sources]
+
+    def start(self, root: Path, folder: Path) -> None:
+        first_layers(self.layers_of.path(root), self.layers, folder)
+
+
+def layer_count(model: ModelInput) -> int | None:
+    """How many layers a model has, where its configuration says so."""
+    if isinstance(model, FirstLayers):
+        return model.layers
+    config = model.text_config
+    count = next((config[key] for key in ("num_hidden_layers", "n_layer") if key in config), None)
+    return count if isinstance(count, int) else None
+
+
+def _vocabulary_size(tokenizer: TokenizerInput) -> int | None:
+    if isinstance(tokenizer, WorldTokenizer):
+        return {"bytelevel": BYTE_LEVEL_SIZE, "sentencepiece": SENTENCEPIECE_SIZE}[tokenizer.name]
+    known = vocabulary(tokenizer.folder) if isinstance(tokenizer, TokenizerFiles) else None
+    return None if known is None else known.size
+
+
+def _require_shape(shape: Shape | None, name: str) -> Shape:
+    if shape is None:
+        raise InputError(f"models.{name}: its configuration does not say its shape; fix: leave out --estimate")
+    return shape
 
 
 def training_cost(job: JobContext, reports: Sequence[Mapping[str, Any]], **measured: Any) -> Cost:
@@ -100,8 +276,8 @@ def training_cost(job: JobContext, reports: Sequence[Mapping[str, Any]], **measu
     return job.cost(**{**sums, "tokens_per_second": speed, **measured})
 
 
-def training_progress(job: JobContext, stage: str) -> Any:
-    """A callback for `dskd.training.run.train`: steps go to who watches, losses to the log."""
+def training_progress(job: JobContext, stage: str) -> Callable[[dict[str, Any]], None]:
+    """A callback for `dskd.train`: steps go to who watches, losses to the log."""
 
     def report(event: dict[str, Any]) -> None:
         job.progress.advance(stage, event["step"], event["steps"])
@@ -112,110 +288,29 @@ def training_progress(job: JobContext, stage: str) -> Any:
     return report
 
 
-def new_model(config: dict[str, Any], tokenizer_folder: Path, seed: int, output: Path) -> None:
-    """Save a model with random weights and its tokenizer.
-
-    The vocabulary size and the special ids come from the tokenizer, so that they cannot disagree with it. InputError for a
-    configuration that transformers does not know or accept.
-    """
-    import torch
-    from transformers import AutoConfig, AutoModelForCausalLM
-
-    tokenizer = load_tokenizer(tokenizer_folder)
-    special = {
-        "bos_token_id": tokenizer.bos_token_id,
-        "eos_token_id": tokenizer.eos_token_id,
-        "pad_token_id": tokenizer.pad_token_id,
-    }
+def model_in_folder(
+    name: str,
+    folder: Path,
+    hashes: FileHashes,
+    where: str,
+    *,
+    add_bos_token: bool = False,
+    template: Template | None = None,
+) -> ModelFolder | ModelCopy:
+    """The model in a folder of the user's, or a copy of it with a changed tokenizer. Errors begin with `where`."""
     try:
-        made = AutoConfig.for_model(**{"vocab_size": len(tokenizer), **special, **config})
-        torch.manual_seed(seed)
-        model = AutoModelForCausalLM.from_config(made, dtype=torch.float32)
-    except (TypeError, ValueError, AttributeError) as error:
-        raise InputError(
-            f"config: transformers does not accept it ({str(error).splitlines()[0]}); correct it"
-        ) from error
-    model.save_pretrained(output)
-    tokenizer.save_pretrained(output)
-    print(f"{config['model_type']} with {sum(p.numel() for p in model.parameters()):,} parameters")
+        files, tokenizer_files = hashes.model_folder(folder), hashes.tokenizer_folder(folder)
+    except InputError as error:
+        raise InputError(f"{where}: {error}") from None
+    place = folder.resolve()
+    model = ModelFolder(
+        name=name, folder=place, files=files, tokenizer=TokenizerFiles(folder=place, files=tokenizer_files)
+    )
+    changes = TokenizerChanges(add_bos_token=add_bos_token or None, template=template)
+    return ModelCopy(name=name, title=f"model {name}", origin=model, changes=changes) if changes else model
 
 
-def first_layers(source: Path, count: int, output: Path) -> None:
-    """Save the first `count` decoder layers of a model, with its embedding, final norm, head and tokenizer."""
-    from transformers import AutoModelForCausalLM, AutoTokenizer
-
-    model = AutoModelForCausalLM.from_pretrained(source, dtype="auto", local_files_only=True)
-    base, config = model.base_model, model.config.get_text_config()
-    attribute = next((name for name in ("layers", "h") if hasattr(base, name)), None)
-    if attribute is None:
-        raise InputError(
-            f"{source}: {type(model).__name__} has its layers in no known place; give a model with `layers`"
-        )
-    layers = getattr(base, attribute)
-    if count > len(layers):
-        raise InputError(f"{source}: has {len(layers)} layers, not {count}; ask for fewer")
-    setattr(base, attribute, layers[:count])
-    config.num_hidden_layers = count
-    if getattr(config, "layer_types", None):
-        config.layer_types = list(config.layer_types[:count])
-    model.save_pretrained(output)
-    AutoTokenizer.from_pretrained(source, local_files_only=True).save_pretrained(output)
-    print(f"first {count} of {len(layers)} layers, {sum(p.numel() for p in model.parameters()):,} parameters")
-
-
-def copy_model(source: Path, output: Path) -> None:
-    """Copy a model's folder with a tokenizer of its own.
-
-    Weights are linked where the file system can, so that a large model does not take its room twice; what is written anew is not.
-    """
-    from transformers import AutoTokenizer
-
-    tokenizer = AutoTokenizer.from_pretrained(source, local_files_only=True)
-    output.mkdir(parents=True, exist_ok=True)
-    for file in sorted(source.iterdir()):
-        if not file.is_file() or file.name.startswith(("tokenizer", "chat_template")):
-            continue
-        try:
-            os.link(file, output / file.name)
-        except OSError:  # another file system, or one without links
-            shutil.copy2(file, output / file.name)
-    _save_tokenizer(tokenizer, output)
-
-
-def add_bos_token(folder: Path) -> None:
-    """Make the tokenizer of a copied model add its begin-of-sequence token. InputError where it has none."""
-    from tokenizers.processors import Sequence as Processors
-    from tokenizers.processors import TemplateProcessing
-    from transformers import AutoTokenizer
-
-    tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
-    token, identifier = tokenizer.bos_token, tokenizer.bos_token_id
-    if identifier is None:
-        raise InputError(f"{folder}: its tokenizer has no bos_token to add; leave out add_bos_token")
-    # Tokenizer classes that know the setting undo any other change when they are loaded; the others do not know the setting.
-    tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, add_bos_token=True)
-    if tokenizer("a")["input_ids"][0] != identifier:
-        template = TemplateProcessing(
-            single=f"{token} $A", pair=f"{token} $A {token} $B:1", special_tokens=[(token, identifier)]
-        )
-        before = tokenizer.backend_tokenizer.post_processor
-        tokenizer.backend_tokenizer.post_processor = Processors([before, template]) if before else template
-    _save_tokenizer(tokenizer, folder)
-    if AutoTokenizer.from_pretrained(folder, local_files_only=True)("a")["input_ids"][0] != identifier:
-        raise InputError(f"{folder}: its tokenizer cannot be made to add {token!r}; leave out add_bos_token")
-    print(f"a copy whose tokenizer adds {token!r}")
-
-
-def give_template(template: Template, folder: Path) -> None:
-    """Give the tokenizer in a folder a template. InputError where it cannot have this one."""
-    tokenizer = load_tokenizer(folder)
-    set_template(tokenizer, template)
-    _save_tokenizer(tokenizer, folder)
-    print(f"template {template.kind}, an answer ends with {tokenizer.eos_token!r}")
-
-
-def _save_tokenizer(tokenizer: Any, folder: Path) -> None:
-    """Save over what may be links to another folder's files, which must stay as they are."""
-    for file in ("special_tokens_map.json", "added_tokens.json", "vocab.json", "vocab.txt", "merges.txt"):
-        (folder / file).unlink(missing_ok=True)
-    tokenizer.save_pretrained(folder)
+def absent_model(name: str, folder: Path) -> ModelFolder:
+    """A published model that is not on this machine, for an estimate from its shape."""
+    files = {"absent": str(folder)}
+    return ModelFolder(name=name, folder=folder, files=files, tokenizer=TokenizerFiles(folder=folder, files=files))

@@ -1,52 +1,53 @@
-"""What the test items of an evaluation share with the training data behind its model, once for each pair in a run's folder."""
+"""What the test items of an evaluation share with the training data behind its model, counted once for each pair in a run's folder."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 from dskd.errors import InputError
+from harness import tasks
 from harness.evaluation.contamination import VERSION, Item, N, items_of, look_for, training_examples
 from harness.runs.identity import FileHashes, Identity
 from harness.runs.job_context import JobContext
-from harness.runs.job_spec import OutputSpec
 from harness.runs.records import DataOverlap
 from harness.runs.store import write_json_atomic
+from harness.steps.base import TrainingSource
 
 _KINDS = ("exact", "exact_with_answer", "ngram")
 
 
-def overlaps(job: JobContext, outputs: Mapping[str, OutputSpec]) -> dict[str, list[DataOverlap] | None]:
-    """For each output, by its name in the job's `tasks`, an entry for each source in the job's `training_data`.
+def count_contamination(
+    job: JobContext, sources: Sequence[tuple[str, TrainingSource]], evaluated: Mapping[str, tuple[str, int | None]]
+) -> dict[str, list[DataOverlap]]:
+    """For each task, an entry for each training set, each set once for student and teacher. evaluated: (task, limit) by name.
 
-    It says something about scores and changes none, so a training file that cannot be read leaves a reason and no error. None where
-    the job was planned without that list.
+    It says something about scores and changes none, so a training file that cannot be read leaves a reason and no error.
     """
-    from harness import tasks
-
-    sources = job.arguments.get("training_data")
-    if sources is None:
-        return dict.fromkeys(outputs)
     items: dict[str, list[Item]] = {}
-    for name, output in outputs.items():
-        assert output.cell is not None
-        task = tasks.load(str(output.cell.task))
-        items[name] = items_of(task, task.docs(job.arguments["tasks"][name]["limit"]))
-    found: dict[str, list[DataOverlap] | None] = {}
+    for name, (task_name, limit) in evaluated.items():
+        task = tasks.load(task_name)
+        items[name] = items_of(task, task.docs(limit))
     job.progress.advance("comparing test items with training data", 0, None)
-    entries = [_entries(job, source, items) for source in sources]
-    for name in outputs:
-        found[name] = [of_source[name] for of_source in entries]
-    return found
+    distinct = {
+        (of, source.data, source.limit, source.reason, str(_path(job, source))): source for of, source in sources
+    }
+    entries = [_entries(job, key[0], source, items) for key, source in distinct.items()]
+    return {name: [entry[name] for entry in entries] for name in evaluated}
 
 
-def _entries(job: JobContext, source: Mapping[str, Any], items: Mapping[str, list[Item]]) -> dict[str, DataOverlap]:
-    what: dict[str, Any] = {"of": source["of"], "data": source["data"]}
-    if source["path"] is None:
-        return {name: DataOverlap(**what, reason=source["reason"]) for name in items}
+def _path(job: JobContext, source: TrainingSource) -> Any:
+    return None if source.examples is None else source.examples.path(job.root)
+
+
+def _entries(
+    job: JobContext, of: str, source: TrainingSource, items: Mapping[str, list[Item]]
+) -> dict[str, DataOverlap]:
+    what: dict[str, Any] = {"of": of, "data": source.data}
+    if source.examples is None:
+        return {name: DataOverlap(**what, reason=source.reason) for name in items}
     try:
         counts = _counts(job, source, items)
     except InputError as error:
@@ -56,17 +57,17 @@ def _entries(job: JobContext, source: Mapping[str, Any], items: Mapping[str, lis
     return {name: DataOverlap.model_validate({**what, **own}) for name, own in counts.items()}
 
 
-def _counts(job: JobContext, source: Mapping[str, Any], items: Mapping[str, list[Item]]) -> dict[str, dict[str, int]]:
-    """What `look_for` finds, in numbers; from the run's folder where another evaluation has left it."""
-    path = Path(source["path"])
-    data = {"sha256": FileHashes().file(path), "columns": source["columns"], "limit": source["limit"]}
-    kept = {}
+def _counts(job: JobContext, source: TrainingSource, items: Mapping[str, list[Item]]) -> dict[str, dict[str, int]]:
+    """The counts of `look_for`; from the run's folder where another evaluation has left them."""
+    path, columns = _path(job, source), getattr(source.examples, "columns", None)
+    data = {"sha256": FileHashes().file(path), "columns": columns, "limit": source.limit}
+    stored = {}
     for name, own in items.items():
         parts = {"version": VERSION, "n": N, "data": data, "items": [asdict(item) for item in own]}
-        kept[name] = job.store.root / ".harness" / "overlap" / f"{Identity.of(parts).short}.json"
-    missing = {name: own for name, own in items.items() if not kept[name].is_file()}
+        stored[name] = job.root / ".harness" / "overlap" / f"{Identity.of(parts).short}.json"
+    missing = {name: own for name, own in items.items() if not stored[name].is_file()}
     if missing:
-        for name, each in look_for(missing, training_examples(path, source["columns"], source["limit"])).items():
+        for name, each in look_for(missing, training_examples(path, columns, source.limit)).items():
             counted = {key: getattr(each, key) for key in ("items", "examples", "n", "short")}
-            write_json_atomic(kept[name], counted | {kind: len(getattr(each, kind)) for kind in _KINDS})
-    return {name: json.loads(kept[name].read_text(encoding="utf-8")) for name in items}
+            write_json_atomic(stored[name], counted | {kind: len(getattr(each, kind)) for kind in _KINDS})
+    return {name: json.loads(stored[name].read_text(encoding="utf-8")) for name in items}

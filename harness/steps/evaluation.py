@@ -1,58 +1,146 @@
-"""Answers and scores of one model on its tasks, in one process, so that the engine starts once."""
+"""The evaluation of a model on its tasks, in one process, so that the engine starts once."""
 
 from __future__ import annotations
 
+from functools import cached_property
 from pathlib import Path
+from typing import Annotated, Any, ClassVar
 
+from harness import evaluation, tasks
+from harness.engines._completion_cache import CompletionCache
+from harness.protocols import Protocol
+from harness.runs.identity import Fingerprint, canonical_json
 from harness.runs.job_context import JobContext
-from harness.runs.records import Counts, MetricValue
+from harness.runs.job_spec import Output
+from harness.runs.records import Counts, MetricValue, RecordCell
+from harness.runs.store import eval_folder
+from harness.steps.base import NOT_IDENTITY, Input, ModelInput, Of, Step, TrainingSource
+from harness.steps.contamination import count_contamination
+from harness.steps.training import Train
 
 
-def run(job: JobContext) -> None:
-    """Evaluate the tasks whose results are wanted; each is on the disk as soon as it is done."""
-    from harness import tasks
-    from harness.engines._completion_cache import AnswerStore
-    from harness.evaluation.evaluate import EvaluationOptions, Progress, evaluate
-    from harness.evaluation.score import summarise
-    from harness.steps.contamination import overlaps
+class EvaluatedTask(Input):
+    """A task under a protocol. entry: its name in the matrix; extra: what else its identity has (`Task.identity`)."""
 
-    outputs = {str(output.cell.column): output for output in job.pending if output.cell is not None}
-    arguments = job.arguments
+    entry: Annotated[str, NOT_IDENTITY]
+    task: str
+    version: str
+    limit: int | None
+    max_new_tokens: int
+    protocol: Annotated[Protocol, NOT_IDENTITY]
+    extra: Annotated[dict[str, Any], NOT_IDENTITY]
 
-    def report(progress: Progress) -> None:
-        stage = f"{progress.task} ({progress.tasks_done + 1} of {progress.tasks_total})"
-        if progress.tasks_done < progress.tasks_total:
-            job.progress.advance(stage, progress.samples_done, progress.samples_total)
+    @cached_property
+    def parts(self) -> dict[str, Fingerprint]:
+        """The parts of an evaluation's identity that the task has; every model of a matrix shares them."""
+        drawing = {key: value for key, value in self.protocol.settings.items() if key != "max_new_tokens"}
+        parts = {**self.identity_parts(), **self.extra, "protocol": drawing}
+        return {key: Fingerprint(canonical_json(value)) for key, value in parts.items()}
 
-    # In the folders of the results: what stands there was answered for the very same identity.
-    stores = {
-        name: AnswerStore(job.store.output(output.folder).path / "answers.jsonl") for name, output in outputs.items()
-    }
-    overlap = overlaps(job, outputs)
-    runs = evaluate(
-        Path(arguments["model"]),
-        {name: EvaluationOptions(**arguments["tasks"][name]) for name in outputs},
-        engine=arguments["engine"],
-        seed=arguments["seed"],
-        allow_code_execution=arguments["allow_code_execution"],
-        progress=report,
-        max_batch_size=arguments["max_batch_size"],
-        dtype=arguments["dtype"],
-        answers=lambda name: stores[name],
-    )
-    for done in runs:
-        task = tasks.load(done.task)
-        summary = summarise(task, done.samples)
-        print(f"{done.name}: {summary['n']} in {done.seconds:.1f} s with {done.engine}", flush=True)
-        job.finish(
-            outputs[done.name],
-            cost=job.cost(wall_seconds=round(done.seconds, 3), tokens=done.generated_tokens),
-            n=Counts.model_validate(summary["n"]),
-            headline=task.metrics[0].name,
-            metrics={name: MetricValue.model_validate(metric) for name, metric in summary["metrics"].items()},
-            samples=done.samples,
-            engine=done.engine,
-            template=done.template,
-            overlap=overlap[done.name],
+
+class Evaluate(Step):
+    """Completions and scores of one model, an output for each task."""
+
+    kind: ClassVar[str] = "evaluate"
+    version: ClassVar[int] = 2
+
+    cell: Annotated[RecordCell, NOT_IDENTITY]
+    cell_folder: Annotated[str, NOT_IDENTITY]
+    model: Of[ModelInput]
+    tasks: list[EvaluatedTask]
+    engine: str
+    dtype: str
+    seed: int
+    max_batch_size: Annotated[int | None, NOT_IDENTITY] = None
+    allow_code_execution: Annotated[bool, NOT_IDENTITY] = False
+
+    @property
+    def id(self) -> str:
+        return f"evaluate:{self.cell_folder}"
+
+    @property
+    def folder(self) -> str:
+        return f"cells/{self.cell_folder}/eval"
+
+    @cached_property
+    def needs(self) -> tuple[Step, ...]:
+        return self.model.made_by
+
+    @cached_property
+    def outputs(self) -> tuple[Output, ...]:
+        return tuple(self._output(task) for task in self.tasks)
+
+    def _output(self, task: EvaluatedTask) -> Output:
+        shared = {"code": self.version, "engine": self.engine, "dtype": self.dtype, "seed": self.seed}
+        parts = {**shared, "model": self.model.fingerprint, **task.parts}
+        about = {"task": task.task, "task_version": task.version, "protocol": task.protocol}
+        folder = eval_folder(self.cell_folder, task.entry, task.version, task.protocol.name)
+        return Output(folder, Fingerprint.of(parts), self.cell.model_copy(update=about))
+
+    @property
+    def training_sources(self) -> list[tuple[str, TrainingSource]]:
+        """The training sets behind the model, each with "student" or "teacher", whose it was."""
+        if not isinstance(self.model, Train):
+            return [("teacher", source) for source in self.model.lineage]
+        student = [("student", source) for source in self.model.lineage]
+        return student + [("teacher", source) for source in self.model.teacher_lineage]
+
+    def preflight(self, root: Path) -> None:
+        for task in self.tasks:
+            tasks.load(task.task).docs()
+
+    def run(self, job: JobContext) -> None:
+        """Evaluate the tasks whose results are wanted; each is on the disk as soon as it is done."""
+        outputs = {str(output.cell.column): output for output in job.pending if output.cell is not None}
+        settings = {
+            str(output.cell.column): task for output, task in zip(self.outputs, self.tasks, strict=True) if output.cell
+        }
+        # In the folders of the results: what stands there was answered for the very same identity.
+        caches = {
+            name: CompletionCache(job.store.output(output.folder).path / "answers.jsonl")
+            for name, output in outputs.items()
+        }
+        contamination = count_contamination(
+            job, self.training_sources, {name: (settings[name].task, settings[name].limit) for name in outputs}
         )
-        stores[done.name].remove()
+
+        def report(progress: Any) -> None:
+            stage = f"{progress.task} ({progress.tasks_done + 1} of {progress.tasks_total})"
+            if progress.tasks_done < progress.tasks_total:
+                job.progress.advance(stage, progress.samples_done, progress.samples_total)
+
+        runs = evaluation.evaluate(
+            self.model.path(job.root),
+            {
+                name: evaluation.EvaluationOptions(
+                    task=settings[name].task,
+                    protocol=settings[name].protocol,
+                    limit=settings[name].limit,
+                    max_new_tokens=settings[name].max_new_tokens,
+                )
+                for name in outputs
+            },
+            engine=self.engine,
+            seed=self.seed,
+            allow_code_execution=self.allow_code_execution,
+            progress=report,
+            max_batch_size=self.max_batch_size,
+            dtype=self.dtype,
+            cache=lambda name: caches[name],
+        )
+        for done in runs:
+            task = tasks.load(done.task)
+            summary = evaluation.summarise(task, done.samples)
+            print(f"{done.name}: {summary['n']} in {done.seconds:.1f} s with {done.engine}", flush=True)
+            job.finish(
+                outputs[done.name],
+                cost=job.cost(wall_seconds=round(done.seconds, 3), tokens=done.generated_tokens),
+                n=Counts.model_validate(summary["n"]),
+                headline=task.metrics[0].name,
+                metrics={name: MetricValue.model_validate(metric) for name, metric in summary["metrics"].items()},
+                samples=done.samples,
+                engine=done.engine,
+                template=done.template,
+                overlap=contamination[done.name],
+            )
+            caches[done.name].remove()

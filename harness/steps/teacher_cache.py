@@ -1,68 +1,116 @@
-"""Computes what a teacher says about a training set, once for all the students that learn from it."""
+"""What a teacher gives for a training set, computed once for all the students, methods and seeds that learn from it."""
 
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
+import dskd
+from dskd.errors import InputError
+from harness.costs.formulas import bytes_per_number
+from harness.costs.work import Device, Work
 from harness.runs.job_context import JobContext
+from harness.steps.base import ModelInput, Of, Step
+from harness.steps.data import PreparedData
 
 if TYPE_CHECKING:
     from dskd.teachers.outputs import SignalReport
 
 
-def run(job: JobContext) -> None:
-    """Make `signal/` in the job's folder; what is whole of an interrupted attempt is not computed again."""
-    (output,) = job.spec.outputs
-    report = build(job, job.arguments, job.folder / "signal")
-    print(f"{report.rows:,} examples, {report.tokens:,} labelled tokens, {size(report.bytes)}", flush=True)
-    measured: dict[str, Any] = {"teacher_seconds": round(report.seconds, 3)}
-    if report.reused_rows:
-        reason = f"resumed: {report.reused_rows} of {report.rows} examples were computed before"
-        measured = {"teacher_seconds": None, "wall_seconds": None, "reason": reason}
-    job.finish(
-        output,
-        report=report.model_dump(mode="json"),
-        cost=job.cost(teacher_examples=report.rows, **measured),
-    )
+class TeacherCache(Step):
+    """Hidden states or top-k probabilities of a teacher on its own tokens, so students with any tokenizer share it.
 
+    options: `kind` and, by kind, `stored_dtype` or `k` and `temperature`. dtype: of the teacher's weights and products.
+    """
 
-def build(job: JobContext, arguments: Mapping[str, Any], folder: Path) -> SignalReport:
-    """Compute into `folder` what is missing there or damaged; `arguments` are those of a signal's job."""
-    from dskd.teachers.outputs import SignalDamaged, SignalOptions, build_signal
+    kind: ClassVar[str] = "teacher-cache"
+    version: ClassVar[int] = 2
+    place: ClassVar[str] = "signals"  # as in older runs
+    product: ClassVar[str | None] = "signal"
 
-    def report(event: dict[str, Any]) -> None:
-        if "estimate_bytes" in event:
-            stage = f"signal of about {size(event['estimate_bytes'])}"
-            print(stage, flush=True)
-            stages.append(stage)
-            job.progress.send(event="progress", stage=stage, done=0, total=None)
+    teacher: Of[ModelInput]
+    data: Of[PreparedData]
+    options: dict[str, Any]
+    dtype: str
+
+    def estimate(self, device: Device) -> list[Work]:
+        """One pass of the teacher over the training set."""
+        shape, data = self.teacher.shape, self.data.lengths
+        tokens, labelled = data.examples * data.tokens, data.examples * data.response_tokens
+        operations = 2.0 * shape.layer_parameters * tokens + 2.0 * shape.head_parameters * labelled
+        memory = float(shape.parameters * bytes_per_number(self.dtype))
+        if self.options["kind"] == "top_k":
+            per_token = self.options["k"] * 8  # an id and a probability
         else:
-            job.progress.advance(stages[-1], event["step"], event["steps"])
+            same = self.options["stored_dtype"] == "same"
+            per_token = shape.hidden * (bytes_per_number(self.dtype) if same else 2)
+        what = f"{self.teacher.name} on {self.data.set_name}"
+        hours = device.hours(operations)
+        return [Work(self.kind, what, None, tokens, operations, memory, hours, labelled * per_token)]
 
-    def attempt() -> SignalReport:
-        return build_signal(
-            Path(arguments["teacher"]),
-            Path(arguments["data"]),
-            folder,
-            options=SignalOptions.model_validate(arguments["options"]),
-            dtype=arguments["dtype"],
-            device=_device(),
-            progress=report,
-        )
+    def run(self, job: JobContext) -> None:
+        report = self.build(job)
+        print(f"{report.rows:,} examples, {report.tokens:,} labelled tokens, {size_text(report.bytes)}", flush=True)
+        measured: dict[str, Any] = {"teacher_seconds": round(report.seconds, 3)}
+        if report.reused_rows:
+            reason = f"resumed: {report.reused_rows} of {report.rows} examples were computed before"
+            measured = {"teacher_seconds": None, "wall_seconds": None, "reason": reason}
+        cost = job.cost(teacher_examples=report.rows, **measured)
+        job.finish(job.output, report=report.model_dump(mode="json"), cost=cost)
 
-    stages: list[str] = []
-    try:
-        return attempt()
-    except SignalDamaged as damage:  # in what describes the signal itself, so that none of it can be trusted
-        print(f"{damage}\nstarting again from nothing", flush=True)
-        shutil.rmtree(folder)
-        return attempt()
+    def build(self, job: JobContext) -> SignalReport:
+        """Compute what is missing in the cache or damaged, also from a training that finds the damage."""
+
+        def report(event: dict[str, Any]) -> None:
+            if "estimate_bytes" in event:
+                stage = f"teacher cache of about {size_text(event['estimate_bytes'])}"
+                print(stage, flush=True)
+                stages.append(stage)
+                job.progress.send(event="progress", stage=stage, done=0, total=None)
+            else:
+                job.progress.advance(stages[-1], event["step"], event["steps"])
+
+        def attempt() -> SignalReport:
+            return dskd.build_signal(
+                self.teacher.path(job.root),
+                self.data.path(job.root),
+                folder,
+                options=dskd.SignalOptions.model_validate(self.options),
+                dtype=self.dtype,
+                device=_device(),
+                progress=report,
+            )
+
+        folder = self.path(job.root)
+        stages: list[str] = []
+        try:
+            return attempt()
+        except dskd.SignalDamaged as damage:  # in its description, so that none of it can be trusted
+            print(f"{damage}\nstarting again from nothing", flush=True)
+            shutil.rmtree(folder)
+            return attempt()
+
+    def repair(self, job: JobContext) -> int:
+        """Compute again what turns out damaged; for how many examples the teacher was run.
+
+        Several trainings may find the damage at once: one repairs it and the others wait, as for any job.
+        """
+        with job.store.lock(self.folder):
+            try:
+                dskd.open_signal(self.path(job.root), "cpu")
+            except InputError as damage:
+                print(f"{damage}\ncomputing what is damaged again", flush=True)
+                return self.build(job).built_rows
+        return 0
+
+    def shared_cost(self, job: JobContext) -> dict[str, Any]:
+        """What the cache took once, as its own job measured it."""
+        manifest = job.store.output(self.folder).manifest
+        cost = manifest.report.get("cost", {}) if manifest is not None else {}
+        return {"signal_seconds": cost.get("teacher_seconds"), "signal_examples": cost.get("teacher_examples")}
 
 
-def size(number: int) -> str:
+def size_text(number: int) -> str:
     """`3.2 MB`, `1.7 GB`."""
     return f"{number / 1e9:,.1f} GB" if number >= 1e9 else f"{number / 1e6:,.1f} MB"
 

@@ -1,4 +1,4 @@
-"""Has a teacher answer the prompts of a training set: the data of sequence-level distillation."""
+"""A teacher's responses to the prompts of a training set: the data of sequence-level distillation."""
 
 from __future__ import annotations
 
@@ -6,123 +6,143 @@ import json
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Annotated, ClassVar
 
+import dskd.data
 from dskd.errors import InputError
-from dskd.tokenization.prompt_templates import Instruction, prompt_text
+from dskd.modeling.loading import load_tokenizer
+from dskd.tokenization.prompt_templates import Instruction, prompt_text, template_of
+from harness.costs.work import Device, Work
+from harness.engines import create_engine
+from harness.engines._seeds import sample_seed
+from harness.engines._types import Sampling
 from harness.runs.job_context import JobContext
 from harness.runs.store import write_jsonl_atomic
+from harness.steps.base import NOT_IDENTITY, ModelInput, Of, Step
+from harness.steps.data import Examples, read_examples
 
 _BLOCK = 1024  # prompts that are answered before what there is goes to the disk
+_KEYS = ("prompt", "instruction", "input", "output")
 
 
-def run(job: JobContext) -> None:
-    """Make `answers.jsonl` in the job's folder; prompts that were answered before a kill are not asked again.
+class TeacherResponses(Step):
+    """The prompts of a training set with the teacher's own responses.
 
-    Left out and counted are answers that did not end by themselves, because the end of sequence is trained too, empty ones, and
-    those to prompts that do not fit into the teacher's context. InputError where nothing is left.
+    Left out and counted are responses that did not end by themselves, because the end of sequence is trained too, empty ones, and
+    those to prompts that do not fit into the teacher's context.
     """
-    (output,) = job.spec.outputs
-    arguments = job.arguments
-    prompts = _prompts(job)
-    blocks = job.folder / "blocks"
-    blocks.mkdir(exist_ok=True)
-    numbers = range(0, len(prompts), _BLOCK)
-    missing = [first for first in numbers if not _block(blocks, first).is_file()]
-    if missing:
-        _answer(job, prompts, missing, blocks)
-    answers = [json.loads(line) for first in numbers for line in _block(blocks, first).open(encoding="utf-8")]
-    kept = [row for row in answers if row["ended"] and row["output"] and not row["prompt_truncated"]]
-    report = {
-        "prompts": len(prompts),
-        "kept": len(kept),
-        "without_end": sum(not row["ended"] for row in answers),
-        "empty": sum(row["ended"] and not row["output"] for row in answers),
-        "prompt_too_long": sum(row["prompt_truncated"] for row in answers),
-        "generated_tokens": sum(row["generated_tokens"] for row in answers),
-    }
-    print(json.dumps(report, indent=2), flush=True)
-    if not kept:
-        raise InputError(
-            f"{arguments['model']}: none of its {len(prompts):,} answers has an end within {arguments['max_new_tokens']} tokens; "
-            "fix: raise methods.seqkd.max_new_tokens, or train the teacher on such answers"
+
+    kind: ClassVar[str] = "teacher-responses"
+    version: ClassVar[int] = 2
+    place: ClassVar[str] = "answers"  # as in older runs
+    product: ClassVar[str | None] = "answers.jsonl"
+
+    examples: Of[Examples]
+    limit: int | None
+    teacher: Of[ModelInput]
+    max_new_tokens: int
+    temperature: float
+    engine: str
+    dtype: str
+    seed: int
+    max_batch_size: Annotated[int | None, NOT_IDENTITY] = None
+
+    @property
+    def name(self) -> str:
+        """What its examples are called in records."""
+        return f"{self.examples.name}, answered by {self.teacher.name}"
+
+    def estimate(self, device: Device) -> list[Work]:
+        """Responses are taken to be as long as the data's."""
+        size, per_token = self.examples.size, self.examples.bytes_per_token
+        count = min(size.examples, self.limit or size.examples)
+        labelled = count * (size.response_bytes / per_token + 1)
+        tokens, shape = count * size.prompt_bytes / per_token + labelled, self.teacher.shape
+        operations = 2.0 * shape.layer_parameters * tokens + 2.0 * shape.head_parameters * labelled
+        memory = float(shape.parameters * (4 if self.dtype == "float32" else 2))
+        what = f"{self.teacher.name} to {self.examples.name}"
+        return [Work(self.kind, what, None, tokens, operations, memory, device.hours(operations))]
+
+    def run(self, job: JobContext) -> None:
+        """Make the responses; prompts that were answered before a kill are not asked again. InputError where nothing is left."""
+        prompts = self._prompts(job)
+        blocks = job.folder / "blocks"
+        blocks.mkdir(exist_ok=True)
+        starts = range(0, len(prompts), _BLOCK)
+        missing = [first for first in starts if not _block(blocks, first).is_file()]
+        if missing:
+            self._respond(job, prompts, missing, blocks)
+        responses = [json.loads(line) for first in starts for line in _block(blocks, first).open(encoding="utf-8")]
+        usable = [row for row in responses if row["ended"] and row["output"] and not row["prompt_truncated"]]
+        report = {
+            "prompts": len(prompts),
+            "kept": len(usable),
+            "without_end": sum(not row["ended"] for row in responses),
+            "empty": sum(row["ended"] and not row["output"] for row in responses),
+            "prompt_too_long": sum(row["prompt_truncated"] for row in responses),
+            "generated_tokens": sum(row["generated_tokens"] for row in responses),
+        }
+        print(json.dumps(report, indent=2), flush=True)
+        if not usable:
+            raise InputError(
+                f"{self.teacher.path(job.root)}: none of its {len(prompts):,} responses has an end within {self.max_new_tokens} "
+                "tokens; fix: raise max_new_tokens of the method that learns from them, or train the teacher on such responses"
+            )
+        write_jsonl_atomic(self.path(job.root), ({key: row[key] for key in _KEYS if key in row} for row in usable))
+        cost = job.cost(tokens=report["generated_tokens"], teacher_examples=len(prompts))
+        job.finish(job.output, report=report, cost=cost)
+        shutil.rmtree(blocks)
+
+    def _prompts(self, job: JobContext) -> list[str | Instruction]:
+        path = read_examples(self.examples.path(job.root), self.examples.columns, job.folder)
+        instructions = template_of(load_tokenizer(self.teacher.path(job.root))) is not None
+        return [example.prompt for example in dskd.data.load_examples(path, instructions=instructions)][: self.limit]
+
+    def _respond(
+        self, job: JobContext, prompts: Sequence[str | Instruction], missing: Sequence[int], blocks: Path
+    ) -> None:
+        """Answer the blocks that begin at these prompts; each prompt has random numbers of its own, so a resumed job says the same."""
+        model, total = self.teacher.path(job.root), len(prompts)
+        tokenizer = load_tokenizer(model)
+        texts = [prompt_text(tokenizer, prompt) for prompt in prompts]
+        longest = max(max(1, len(dskd.data.encode_prompt(tokenizer, text))) for text in texts)
+        sampling = Sampling(self.max_new_tokens, temperature=self.temperature)
+        # "None" is part of every draw: with another name the same teacher would give other responses.
+        seeds = [sample_seed(self.seed, f"None/{number}", 0) for number in range(total)]
+        engine = create_engine(
+            self.engine,
+            model,
+            seed=self.seed,
+            max_batch_size=self.max_batch_size,
+            max_length=longest + self.max_new_tokens,
+            dtype=self.dtype,
         )
-    keys = ("prompt", "instruction", "input", "output")
-    write_jsonl_atomic(job.folder / "answers.jsonl", ({key: row[key] for key in keys if key in row} for row in kept))
-    job.finish(
-        output,
-        report=report,
-        cost=job.cost(tokens=report["generated_tokens"], teacher_examples=len(prompts)),
-    )
-    shutil.rmtree(blocks)
+        done = total - sum(min(_BLOCK, total - first) for first in missing)
 
+        def finished(count: int) -> None:
+            nonlocal done
+            done += count
+            job.progress.advance(f"responses by {engine.name}", done, total)
 
-def _prompts(job: JobContext) -> list[str | Instruction]:
-    from dskd.data.preparation import has_templates, load_examples
-    from dskd.modeling.loading import load_tokenizer
-    from harness.steps.data import apply_templates
-
-    arguments = job.arguments
-    path = Path(arguments["examples"])
-    if arguments["columns"] is not None:
-        rows = apply_templates(path, arguments["columns"])
-        path = job.folder / "examples.jsonl"
-        write_jsonl_atomic(path, rows)
-    instructions = has_templates(load_tokenizer(Path(arguments["model"])))
-    return [example.prompt for example in load_examples(path, instructions=instructions)][: arguments["limit"]]
+        engine.on_finished = finished
+        try:
+            for first in missing:
+                asked = prompts[first : first + _BLOCK]
+                completions = engine.complete(texts[first : first + _BLOCK], sampling, seeds[first : first + _BLOCK])
+                rows = [
+                    {
+                        **({"prompt": prompt} if isinstance(prompt, str) else prompt._asdict()),
+                        "output": completion.text,
+                        "ended": completion.finish_reason == "stop",
+                        "prompt_truncated": completion.prompt_truncated,
+                        "generated_tokens": len(completion.ids),
+                    }
+                    for prompt, completion in zip(asked, completions, strict=True)
+                ]
+                write_jsonl_atomic(_block(blocks, first), rows)
+        finally:
+            engine.close()
 
 
 def _block(folder: Path, first: int) -> Path:
     return folder / f"{first:09}.jsonl"
-
-
-def _answer(job: JobContext, prompts: Sequence[str | Instruction], missing: Sequence[int], blocks: Path) -> None:
-    """Answer the blocks that begin at these prompts; each prompt has random numbers of its own, so a resumed job says the same."""
-    from lm_eval.api.instance import Instance
-
-    from dskd.data.preparation import encode_prompt
-    from dskd.modeling.loading import load_tokenizer
-    from harness.engines import create_engine
-
-    arguments, total = job.arguments, len(prompts)
-    model, seed = Path(arguments["model"]), arguments["seed"]
-    tokenizer = load_tokenizer(model)
-    texts = [prompt_text(tokenizer, prompt) for prompt in prompts]
-    room = max(max(1, len(encode_prompt(tokenizer, text))) for text in texts)
-    sampled = arguments["temperature"] > 0
-    settings = {"max_gen_toks": arguments["max_new_tokens"], "do_sample": sampled}
-    if sampled:
-        settings["temperature"] = arguments["temperature"]
-    lm = create_engine(
-        arguments["engine"],
-        model,
-        seed=seed,
-        max_batch_size=arguments["max_batch_size"],
-        max_length=room + arguments["max_new_tokens"],
-        dtype=arguments["dtype"],
-    )
-    done = total - sum(min(_BLOCK, total - first) for first in missing)
-
-    def finished(count: int) -> None:
-        nonlocal done
-        done += count
-        job.progress.advance(f"answers by {lm.name}", done, total)
-
-    lm.on_finished = finished
-    try:
-        for first in missing:
-            asked = prompts[first : first + _BLOCK]
-            asked_as = enumerate(texts[first : first + _BLOCK], first)
-            lm.generate_until([Instance("generate_until", {"id": n}, (text, settings), 0) for n, text in asked_as])
-            rows = [
-                {
-                    **({"prompt": prompt} if isinstance(prompt, str) else prompt._asdict()),
-                    "output": generation.text,
-                    "ended": generation.finish_reason == "stop",
-                    "prompt_truncated": generation.prompt_truncated,
-                    "generated_tokens": generation.generated_tokens,
-                }
-                for prompt, generation in zip(asked, lm.generations, strict=True)
-            ]
-            write_jsonl_atomic(_block(blocks, first), rows)
-    finally:
-        lm.close()

@@ -1,103 +1,255 @@
-"""Trains the student of one cell."""
+"""The training of a student."""
 
 from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Annotated, Any, ClassVar
 
+import yaml
+
+import dskd
+from dskd import methods
+from dskd.compatibility import Problem, check
+from dskd.errors import InputError
+from dskd.methods import Method
+from dskd.rollouts.options import require_engine
+from dskd.training.launch import configuration_file, launch_training
+from dskd.training.options import TrainingOptions, TrainingReport
+from harness.costs.formulas import (
+    distillation_operations,
+    loss_memory,
+    steps_of,
+    teacher_memory,
+    training_memory,
+    training_operations,
+)
+from harness.costs.model_shapes import Shape
+from harness.costs.work import Device, Work
 from harness.runs.environment import peak_memory_of_children
+from harness.runs.identity import Fingerprint
 from harness.runs.job_context import JobContext
+from harness.runs.job_spec import Output
+from harness.runs.records import RecordCell
+from harness.steps.base import NOT_IDENTITY, OMIT_NONE, ModelInput, Of, Step, TokenizerInput, TrainingSource
 from harness.steps.base_model import training_cost, training_progress
-from harness.steps.teacher_cache import build
-
-if TYPE_CHECKING:
-    from dskd.training.run import TrainingReport
+from harness.steps.data import Examples, PreparedData
+from harness.steps.teacher_cache import TeacherCache
 
 
-def run(job: JobContext) -> None:
-    """Train into the job's folder: `model/` is the student; an interrupted training goes on from its last checkpoint."""
-    (output,) = job.spec.outputs
-    arguments = job.arguments
-    signal = arguments["signal"]
-    computed = 0
-    measured: dict[str, Any] = {}
-    if signal is not None:
-        computed = _mend(job, signal)
-        measured = _shared_cost(job, signal)
-    report = _train(job, job.store.root / signal["folder"] / "signal" if signal is not None else None)
-    measured["processes"] = arguments["launch"]["processes"]
-    if _is_launched(arguments["launch"]):
-        # The processes that trained are not this one.
-        measured |= {"peak_memory": peak_memory_of_children(), "peak_device_memory": report.peak_device_memory}
-    cost = training_cost(job, [report.model_dump()], teacher_examples=report.teacher_examples + computed, **measured)
-    job.finish(output, report=json.loads(report.model_dump_json()), cost=cost)
+class Train(Step, ModelInput):
+    """A student trained by a method.
 
-
-def _train(job: JobContext, signal: Path | None) -> TrainingReport:
-    """Train in this process, or in several where the matrix says so."""
-    from dskd.training.run import TrainingOptions, train
-
-    arguments, launch = job.arguments, job.arguments["launch"]
-    progress = training_progress(job, "training")
-    if not _is_launched(launch):
-        return train(
-            data=Path(arguments["data"]),
-            student=Path(arguments["student"]),
-            teacher=Path(arguments["teacher"]) if arguments["teacher"] else None,
-            method=arguments["method"],
-            method_options=arguments["method_options"],
-            options=TrainingOptions.model_validate(arguments["training"]),
-            seed=arguments["seed"],
-            output=job.folder,
-            signal=signal,
-            progress=progress,
-        )
-    from dskd.training.launch import launch_training
-
-    # The processes share the cores of this job.
-    os.environ["OMP_NUM_THREADS"] = str(max(1, int(os.environ.get("OMP_NUM_THREADS") or 1) // launch["processes"]))
-    request = {
-        **{key: arguments[key] for key in ("data", "student", "teacher", "method", "method_options", "seed")},
-        "options": arguments["training"],
-        "output": str(job.folder),
-        "signal": str(signal) if signal else None,
-    }
-    return launch_training(
-        request,
-        processes=launch["processes"],
-        accelerate_config=launch["accelerate_config"],
-        on_progress=progress,
-        on_line=lambda line: print(line, flush=True),
-    )
-
-
-def _is_launched(launch: Mapping[str, Any]) -> bool:
-    return launch["accelerate_config"] is not None or launch["processes"] not in (None, 1)
-
-
-def _mend(job: JobContext, signal: Mapping[str, Any]) -> int:
-    """Compute again what of a shared signal turns out damaged; for how many examples the teacher was run.
-
-    Several trainings may find the damage at once: one mends it and the others wait, as for any job.
+    teacher_outputs: what the student learns from, `{"kind": "live"}` or the options of `cache`; None without a teacher.
+    method_options: all of the method's options. method_code: sha256 of a method's file from outside the package.
     """
-    from dskd.errors import InputError
-    from dskd.teachers.outputs import open_signal
 
-    folder = job.store.root / signal["folder"] / "signal"
-    with job.store.lock(signal["folder"]):
-        try:
-            open_signal(folder, "cpu")
-        except InputError as damage:
-            print(f"{damage}\ncomputing what is damaged again", flush=True)
-            return build(job, signal, folder).built_rows
-    return 0
+    kind: ClassVar[str] = "train"
+    version: ClassVar[int] = 3
+    product: ClassVar[str | None] = "model"
+
+    cell: Annotated[RecordCell, NOT_IDENTITY]
+    output_folder: Annotated[str, NOT_IDENTITY]
+    data: Of[PreparedData]
+    student: Of[ModelInput]
+    teacher: Of[ModelInput] | None
+    cache: Annotated[Of[TeacherCache] | None, NOT_IDENTITY] = None  # its parts are in the identity each by itself
+    method: str
+    method_options: Annotated[dict[str, Any], NOT_IDENTITY]
+    method_code: Annotated[str | None, OMIT_NONE] = None
+    teacher_outputs: Annotated[dict[str, Any] | None, NOT_IDENTITY] = None
+    training: TrainingOptions
+    seed: int
+    # A step takes batch_size × gradient_accumulation_steps examples of each process.
+    processes: int = 1
+    accelerate_config: Annotated[Path | None, NOT_IDENTITY] = None
+
+    def identity_parts(self) -> dict[str, Any]:
+        outputs = self.teacher_outputs
+        if outputs is not None and outputs["kind"] != "live":
+            outputs = {**outputs, "version": TeacherCache.version}
+        return {
+            **super().identity_parts(),
+            "options": _options_of(self.configured),
+            "signal": outputs if self.teacher else None,
+        }
+
+    @property
+    def configured(self) -> Method:
+        """The method with its options."""
+        return _configured(self.method, json.dumps(self.method_options, sort_keys=True))
+
+    @property
+    def id(self) -> str:
+        return f"train:{self.output_folder.removesuffix('/train').removeprefix('cells/')}"
+
+    @property
+    def folder(self) -> str:
+        return self.output_folder
+
+    @cached_property
+    def outputs(self) -> tuple[Output, ...]:
+        return (Output(self.folder, self.fingerprint, self.cell, self.product),)
+
+    @property
+    def tokenizer_input(self) -> TokenizerInput:
+        return self.student.tokenizer_input
+
+    @property
+    def text_config(self) -> dict[str, Any]:
+        return self.student.text_config
+
+    @property
+    def shape(self) -> Shape:
+        return self.student.shape
+
+    @property
+    def lineage(self) -> list[TrainingSource]:
+        limit = self.data.limit if isinstance(self.data.examples, Examples) else None
+        return [*self.student.lineage, TrainingSource(self.data.set_name, self.data.examples, limit)]
+
+    @property
+    def teacher_lineage(self) -> list[TrainingSource]:
+        """The data behind the teacher, whether it is asked in training or has written the responses."""
+        if self.teacher is not None:
+            return self.teacher.lineage
+        author = getattr(self.data.examples, "teacher", None)
+        return [] if author is None else author.lineage
+
+    def problems(self) -> Sequence[Problem]:
+        outputs = self.teacher_outputs or {"kind": "live"}
+        return check(
+            self.configured,
+            teacher_outputs=outputs["kind"],
+            top_k_temperature=outputs.get("temperature"),
+            rollouts=self.training.rollouts,
+            packing=self.training.packing,
+            has_teacher=self.teacher is not None,
+        )
+
+    def preflight(self, root: Path) -> Sequence[Problem]:
+        if self.training.rollouts is not None:
+            try:
+                require_engine(self.training.rollouts)
+            except InputError as error:
+                raise InputError(f"training.{error}") from None
+        counts = self.data.shared_tokens(root) if self.teacher is not None else None
+        if self.teacher is None or counts is None:
+            return ()
+        shared, teacher_size, student_size = counts
+        pair = (
+            f"teacher '{self.teacher.name}' ({teacher_size:,} tokens) and student '{self.student.name}' "
+            f"({student_size:,} tokens)"
+        )
+        return [p for p in check(self.configured, shared_tokens=shared, pair=pair) if p.key == "pair"]
+
+    def estimate(self, device: Device) -> list[Work]:
+        options, data, student = self.training.model_dump(), self.data.lengths, self.student.shape
+        teacher = self.teacher.shape if self.teacher is not None else None
+        steps, examples = steps_of(options, data, self.processes)
+        labelled, tokens = examples * data.response_tokens, examples * data.tokens
+        live, dual = self.cache is None, self.configured.name.startswith("dskd")
+        operations = training_operations(student, options, tokens, labelled)
+        if teacher is not None:
+            operations += 2.0 * teacher.layer_parameters * tokens if live else 0.0
+            operations += distillation_operations(student, teacher, labelled, dual=dual)
+        launch = {"processes": self.processes, "sharded": launch_shape(self.accelerate_config)[1]}
+        memory = training_memory(student, options, launch)
+        memory += loss_memory(student, teacher, options, data, fused=self.configured.per_token)
+        memory += teacher_memory(student, teacher, options, live=live, dual=dual)
+        what = self.id.removeprefix("train:")
+        return [Work(self.kind, what, steps, tokens, operations, memory, device.hours(operations))]
+
+    def run(self, job: JobContext) -> None:
+        """Train into the job's folder: `model/` is the student; an interrupted training resumes from its last checkpoint."""
+        repaired = self.cache.repair(job) if self.cache is not None else 0
+        measured = self.cache.shared_cost(job) if self.cache is not None else {}
+        report = self._train(job)
+        measured["processes"] = self.processes
+        if self._is_launched:
+            # The processes that trained are not this one.
+            measured |= {
+                "peak_memory": peak_memory_of_children(),
+                "peak_device_memory": report.peak_device_memory,
+            }
+        taught = report.teacher_examples + repaired
+        cost = training_cost(job, [report.model_dump()], teacher_examples=taught, **measured)
+        job.finish(job.output, report=json.loads(report.model_dump_json()), cost=cost)
+
+    def _train(self, job: JobContext) -> TrainingReport:
+        """Train in this process, or in several where that is asked for."""
+        progress = training_progress(job, "training")
+        teacher = self.teacher.path(job.root) if self.teacher else None
+        cache = self.cache.path(job.root) if self.cache else None
+        if not self._is_launched:
+            return dskd.train(
+                data=self.data.path(job.root),
+                student=self.student.path(job.root),
+                teacher=teacher,
+                method=self.method,
+                method_options=self.method_options,
+                options=self.training,
+                seed=self.seed,
+                output=job.folder,
+                signal=cache,
+                progress=progress,
+            )
+        # The processes share the cores of this job.
+        threads = int(os.environ.get("OMP_NUM_THREADS") or 1)
+        os.environ["OMP_NUM_THREADS"] = str(max(1, threads // self.processes))
+        request = {
+            "data": str(self.data.path(job.root)),
+            "student": str(self.student.path(job.root)),
+            "teacher": str(teacher) if teacher else None,
+            "method": self.method,
+            "method_options": self.method_options,
+            "options": self.training.model_dump(),
+            "seed": self.seed,
+            "output": str(job.folder),
+            "signal": str(cache) if cache else None,
+        }
+        return launch_training(
+            request,
+            processes=self.processes,
+            accelerate_config=str(self.accelerate_config) if self.accelerate_config else None,
+            on_progress=progress,
+            on_line=lambda line: print(line, flush=True),
+        )
+
+    @property
+    def _is_launched(self) -> bool:
+        return self.accelerate_config is not None or self.processes > 1
 
 
-def _shared_cost(job: JobContext, signal: Mapping[str, Any]) -> dict[str, Any]:
-    """What the signal took once, as its own job measured it."""
-    manifest = job.store.output(signal["folder"]).manifest
-    cost = manifest.report.get("cost", {}) if manifest is not None else {}
-    return {"signal_seconds": cost.get("teacher_seconds"), "signal_examples": cost.get("teacher_examples")}
+@lru_cache(maxsize=256)
+def _options_of(method: Method) -> Fingerprint:
+    return Fingerprint.of(method.options.identity())
+
+
+@lru_cache(maxsize=256)
+def _configured(name: str, options: str) -> Method:
+    return methods.get(name)(json.loads(options))
+
+
+def launch_shape(accelerate_config: Path | None) -> tuple[int | None, str]:
+    """(processes that an accelerate configuration asks for, "FSDP" or "DEEPSPEED" where it spreads the student's state, else "")."""
+    if accelerate_config is None:
+        return None, ""
+    settings = yaml.safe_load(accelerate_config.read_text(encoding="utf-8"))
+    if not isinstance(settings, Mapping):
+        return None, ""
+    kind = str(settings.get("distributed_type", ""))
+    return settings.get("num_processes"), kind if kind in {"FSDP", "DEEPSPEED"} else ""
+
+
+def find_launch(processes: int | None, accelerate_config: str | None) -> tuple[int, Path | None]:
+    """(processes, file) of a launch: where no number is given, the configuration's, or else one.
+
+    Raises:
+        InputError: for a configuration that is neither a file nor one that ships.
+    """
+    path = configuration_file(accelerate_config).resolve() if accelerate_config is not None else None
+    return processes or launch_shape(path)[0] or 1, path

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from harness.executors import Outcome
 from harness.planning.artifacts import Node
+
+from harness.executors import Outcome
 from harness.planning.plan import PlannedJob, decide
 from harness.runs.identity import Identity
 from harness.runs.job_spec import JobSpec, OutputSpec

@@ -366,7 +366,7 @@ def test_bfloat16_products_train_as_well(world, tmp_path):
 @pytest.mark.parametrize(
     ("rollouts", "reason"),
     [
-        (None, r"minillm: learns from the student's own text; fix: set rollouts"),
+        (None, r"rollouts: minillm learns from on-policy text alone; fix: rollouts"),
         ({"share": 0.5}, r"fix: set share to 1"),
         ({"share": 1.0, "temperature": 0.7}, r"fix: set temperature and top_p to 1"),
         ({"share": 1.0, "top_p": 0.9}, r"fix: set temperature and top_p to 1"),

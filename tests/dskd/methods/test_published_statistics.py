@@ -105,10 +105,8 @@ def test_a_student_is_trained_with_the_published_statistics(world, tmp_path, nam
 def test_where_the_padding_is_not_known_it_is_an_error_that_says_what_to_do(world, tmp_path):
     signal = tmp_path / "signal"
     build_signal(world / "teacher", world / "teacher-data", signal, options=SignalOptions(kind="hidden_states"))
-    with pytest.raises(
-        InputError, match=r"keeps labelled tokens alone, but upstream_parity .*fix: teacher_signal: \{kind: live\}"
-    ):
+    with pytest.raises(InputError, match=r"prompt and padding, which no cache keeps; fix: kind: live"):
         _loaded(world, signal=signal)
     assert _loaded(world, options={}, signal=signal)
-    with pytest.raises(InputError, match=r"packing: packed rows have not the padding .* fix: packing: false"):
+    with pytest.raises(InputError, match=r"packing: .* padding, which packed rows do not have; fix: packing: false"):
         _loaded(world, packing=True)

@@ -24,6 +24,7 @@ from dskd.methods.base import cross_entropy
 from dskd.modeling.loading import load_model, load_tokenizer
 from dskd.rollouts.rollouts import RolloutOptions
 from dskd.rollouts.sampler import Sample, TransformersSampler, draw
+from dskd.teachers.outputs import SignalOptions, build_signal
 from dskd.tokenization.vocabulary import Vocabulary
 from dskd.training.checkpoints import RunFolder
 from dskd.training.run import TrainingOptions, train
@@ -490,8 +491,8 @@ def test_two_processes_write_and_learn_what_one_does(world, tmp_path):
 @pytest.mark.parametrize(
     ("name", "rollouts", "signal", "reason"),
     [
-        ("sft", {}, None, r"rollouts: sft has no teacher.*fix:"),
-        ("kd", {}, "signal", r"rollouts: a cached signal says nothing.*fix:.*live"),
+        ("sft", {}, None, r"rollouts: sft learns from the data's text alone; fix:"),
+        ("kd", {}, "signal", r"rollouts: a cached teacher cannot judge.*fix:.*live"),
         (
             "kd",
             {"max_new_tokens": 200},
@@ -503,6 +504,8 @@ def test_two_processes_write_and_learn_what_one_does(world, tmp_path):
 def test_what_cannot_work_is_a_one_line_error_before_anything_is_written(
     world, tmp_path, name, rollouts, signal, reason
 ):
+    if signal:
+        build_signal(world / "teacher", world / "teacher-data", tmp_path / signal, options=SignalOptions())
     with pytest.raises(InputError, match=reason):
         train(
             data=world / "same-data",
@@ -517,7 +520,7 @@ def test_what_cannot_work_is_a_one_line_error_before_anything_is_written(
 
 
 def test_vllm_that_is_not_installed_is_told_at_once(world, tmp_path, monkeypatch):
-    monkeypatch.setattr("dskd.rollouts.rollouts.find_spec", lambda name: None)
+    monkeypatch.setattr("dskd.rollouts.options.find_spec", lambda name: None)
     with pytest.raises(
         InputError, match=r"rollouts.engine: vLLM is not installed; fix: set it to transformers, or pip"
     ):
@@ -537,7 +540,7 @@ def test_weights_are_handed_over_once_a_step_however_many_samples_it_takes(world
 @pytest.mark.parametrize(
     ("policy", "rollouts", "reason"),
     [
-        ("on", None, "from the student's own text; fix: set rollouts"),
+        ("on", None, "from on-policy text alone; fix: rollouts"),
         ("on", {"share": 0.5}, "fix: set share to 1"),
         ("off", {"share": 1.0}, "from the data's text alone; fix: remove rollouts"),
     ],

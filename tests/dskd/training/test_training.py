@@ -271,7 +271,7 @@ def test_data_for_other_tokenizers_or_longer_than_the_model_is_refused(world, tm
 
 
 def test_a_method_for_one_vocabulary_refuses_two(world, tmp_path):
-    with pytest.raises(InputError, match=r"kd: needs one vocabulary.*dskd-v2-eta"):
+    with pytest.raises(InputError, match=r"kd needs one vocabulary.*dskd-v2-eta"):
         train(
             data=world / "cross-data",
             student=world / "cross",

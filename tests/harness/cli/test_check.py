@@ -17,7 +17,7 @@ from harness.metrics import numbers
 from helpers.paths import ROOT
 from helpers.stored_runs import answers, write_evaluation
 
-WORKFLOW = ROOT / "docs" / "ci" / "github-actions.yaml"
+WORKFLOW = ROOT / "examples" / "regression-check.yaml"
 
 
 def harness(*arguments: str | Path) -> Result:

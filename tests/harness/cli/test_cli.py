@@ -209,8 +209,6 @@ def test_lists_name_everything_there_is() -> None:
     assert {"dolly", "gsm8k", "humaneval", "small_code"} <= {row["task"] for row in listed("tasks")}
     assert {"sft", "kd", "dskd-v2", "dskd-v2-eta"} <= {row["method"] for row in listed("methods")}
     assert {"quick", "real-cpu"} <= {row["matrix"] for row in listed("matrices")}
-    signals = {row["method"]: row["signals"] for row in listed("methods")}
-    assert (signals["sft"], signals["kd"], signals["dskd-v2"]) == ([], ["hidden_states", "top_k"], ["hidden_states"])
     teachers = [row["model"] for row in listed("models") if row["teaches"]]
     assert teachers == ["small-teacher"]
 

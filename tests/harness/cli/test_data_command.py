@@ -26,7 +26,7 @@ def folder(tmp_path, monkeypatch):
     hub = HubRows(
         str(repository), "train", ("question", "answer"), rows_digest(ROWS, ("question", "answer")), None, "test.jsonl"
     )
-    monkeypatch.setattr(tasks.load("gsm8k")._scoring, "DATA", DataFile("gsm8k/test.jsonl", "0" * 64, hub=hub, size=9))
+    monkeypatch.setattr(tasks.load("gsm8k"), "data", DataFile("gsm8k/test.jsonl", "0" * 64, hub=hub, size=9))
     (tmp_path / "data").mkdir()
     monkeypatch.setenv("HARNESS_DATA", str(tmp_path / "data"))
     return tmp_path / "data"
@@ -80,7 +80,7 @@ def test_what_cannot_be_fetched_is_one_line(folder):
         ([], "name tasks, or give --all"),
         (["gsm8k", "--all"], "name tasks, or give --all"),
         (["mbpp"], "no source on the hub is known"),
-        (["mmlu"], "unknown task 'mmlu'"),
+        (["mmlu"], "task mmlu: no such task"),
     ):
         result = data("pull", *asked)
         assert result.exit_code == 2

@@ -113,7 +113,7 @@ def test_killed_and_called_again_it_goes_on(model, tmp_path):
         (["--task", "small_maths"], "small_maths"),
         (["--prompts", "{prompts}", "--output", "{prompts}"], "is there already; fix: name another file"),
         (["--prompts", "nowhere.jsonl"], "nowhere.jsonl: no such file"),
-        (["--prompts", "{twice}"], ':2: the id "a" stands twice'),
+        (["--prompts", "{twice}"], ':2: the id "a" appears twice'),
         (["--prompts", "{number}"], ':1: "id" is no text'),
         (["--prompts", "{empty}"], ':1: "prompt" is missing'),
         (["--prompts", "{prompts}", "--model", "nowhere"], "nowhere"),

@@ -83,7 +83,7 @@ MISTAKES = [
         put("tasks", "small_math", value={"limit": 0}),
         "tasks.small_math.limit: input should be greater than or equal to 1",
     ),
-    (put("evaluation", "engine", value="vlm"), "evaluation.engine: no engine 'vlm'; did you mean 'vllm'?"),
+    (put("evaluation", "engine", value="vlm"), "evaluation.engine vlm: no such engine; did you mean 'vllm'?"),
     (put("seeds", value=[]), "seeds: list should have at least 1 item"),
     (put("seeds", value=[1, 1]), "seeds: the same seed stands twice"),
     (put("name", value="a/b"), "name: 'a/b' is not a name"),
@@ -304,7 +304,7 @@ def test_a_variant_is_trained_in_a_way_of_its_own(tiny: Content, write_matrix: C
     assert matrix.training_of("kd") == matrix.training
     assert matrix.training_of("kd-on-policy").options == {**own, "warmup_steps": 1}
     assert matrix.training_of("kd-on-policy").data == "student"
-    assert (matrix.signal_of("kd").kind, matrix.signal_of("kd-on-policy").kind) == ("top_k", "live")
+    assert (matrix.outputs_of("kd").kind, matrix.outputs_of("kd-on-policy").kind) == ("top_k", "live")
     assert matrix.method_options("kd-on-policy") == {}
     assert matrix.place("kd-on-policy", "training", "rollouts") == "methods.kd-on-policy.training.rollouts"
     assert matrix.place("kd", "training", "rollouts") == "training.rollouts"

@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from harness.planning.artifacts import training_options
 
 from dskd.methods import METHODS
 from harness.config.matrix import FirstLayersModel, Matrix, PathModel
 from harness.config.matrix_file import find_matrix, read_matrix, shipped_matrices
 from harness.costs.model_shapes import published_data, published_model
-from harness.planning.artifacts import training_options
 from harness.planning.plan import choose
 
 PAPERS = [name for name in shipped_matrices() if name.startswith("paper-")]
@@ -59,7 +59,7 @@ def test_the_matrix_of_all_methods_has_each_on_every_text_that_it_can_learn_from
     for name in on_policy - {"distillm-adaptive"}:
         either = METHODS[matrix.method_of(name)].policy == "either"
         assert matrix.training_of(name).options["rollouts"]["share"] == (0.5 if either else 1.0)
-        assert matrix.signal_of(name).kind == "live"
+        assert matrix.outputs_of(name).kind == "live"
         assert name.endswith("-on-policy") == either
 
 

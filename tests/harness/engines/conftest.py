@@ -7,11 +7,12 @@ import os
 import subprocess
 import sys
 from importlib.util import find_spec
+from pathlib import Path
 
 import pytest
 
 from harness.smallworld.tokenizers import write_byte_level, write_sentencepiece
-from helpers.engine_requests import PROMPTS, STOP
+from helpers.engine_requests import requests_of
 from helpers.paths import PYTHONPATH
 
 TEXT = [
@@ -105,18 +106,8 @@ def vllm_answers(llama_folder, gpt2_folder):
 
 @pytest.fixture(scope="session")
 def requests():
-    """Make lm-eval requests of the prompts that all engines are asked."""
-    from lm_eval.api.instance import Instance
-
-    def make(stop=STOP, **settings):
-        return [
-            Instance(
-                "generate_until", {}, (prompt, {"until": list(stop), "max_gen_toks": 24, **settings}), 0, ("t", n, 1)
-            )
-            for n, prompt in enumerate(PROMPTS)
-        ]
-
-    return make
+    """Make the requests that all engines are asked."""
+    return requests_of
 
 
 def _tokenizer(folder):

@@ -143,7 +143,7 @@ def test_every_item_of_a_task_is_found_whole_in_a_training_set_made_of_it(name, 
         lambda doc: {"prompt": task.question(doc)},
     ):
         path = tmp_path / "train.jsonl"
-        path.write_text("".join(json.dumps({**asked(doc), "output": task.gold(doc)}) + "\n" for doc in docs))
+        path.write_text("".join(json.dumps({**asked(doc), "output": task.reference(doc)}) + "\n" for doc in docs))
         result = look_for({name: items_of(task, docs)}, training_examples(path))[name]
         assert (result.exact, result.exact_with_answer, result.ngram) == (everyone, everyone, everyone)
 

@@ -12,10 +12,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from harness.planning.artifacts import Node
 
 from harness.executors import Outcome
 from harness.executors.local import Executor
-from harness.planning.artifacts import Node
 from harness.runs.store import Store
 from helpers.executor_runs import Recorder, node, planned
 from helpers.paths import PYTHONPATH

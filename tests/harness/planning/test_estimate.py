@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from harness.planning.artifacts import training_options
 
 from dskd.errors import InputError
 from harness.config.matrix import Training
 from harness.costs.formulas import Lengths, adapter_parameters, steps_of, training_memory, training_operations
 from harness.costs.model_shapes import PUBLISHED_MODELS, Shape, shape_of
-from harness.planning.artifacts import training_options
 from harness.planning.estimate import Device, Estimate, estimate, launch_shape
 from harness.planning.plan import choose
 

@@ -64,9 +64,39 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_folders(tmp_path_factory.mktemp("plans") / "folders")
 
 
+def changed_identities(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
+    """The outputs whose identity changed, a sentence each, and only those where the change begins."""
+    old = {output["folder"]: output["identity"] for job in before["jobs"] for output in job["outputs"]}
+    changed: dict[str, list[str]] = {}
+    for job in now["jobs"]:
+        for output in job["outputs"]:
+            earlier = old.pop(output["folder"], "absent")
+            if earlier != output["identity"]:
+                line = f"{job['title']} ({output['folder']}): {earlier} -> {output['identity']}"
+                changed.setdefault(job["id"], []).append(line)
+    needs = {job["id"]: job["needs"] for job in now["jobs"]}
+    begins = [line for key, lines in changed.items() if not changed.keys() & set(needs[key]) for line in lines]
+    return begins + [f"{folder}: {identity} -> absent" for folder, identity in old.items() if not changed]
+
+
 @pytest.mark.parametrize("name", [*SHIPPED, *ODD["matrices"]])
 def test_a_plan_is_what_it_was(name: str, folders: Path, write_golden: bool) -> None:
     path, plan_now = PLANS / f"{name}.json", described(name, folders)
     if write_golden:
         path.write_text(json.dumps(plan_now, indent=1) + "\n")
-    assert plan_now == json.loads(path.read_text())
+    before = json.loads(path.read_text())
+    assert changed_identities(before, plan_now) == []
+    assert plan_now == before
+
+
+def test_a_changed_identity_is_named_where_the_change_begins() -> None:
+    before = json.loads((PLANS / "live.json").read_text())
+    now = json.loads((PLANS / "live.json").read_text())
+    data = next(job for job in now["jobs"] if job["kind"] == "data")
+    readers = [job for job in now["jobs"] if data["id"] in job["needs"]]
+    assert readers
+    for job in (data, *readers):
+        job["outputs"][0]["identity"] = "0" * 64
+    (line,) = changed_identities(before, now)
+    assert line.startswith(f"{data['title']} ({data['outputs'][0]['folder']}): ")
+    assert line.endswith(f" -> {'0' * 64}")

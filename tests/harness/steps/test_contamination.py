@@ -4,12 +4,12 @@ import json
 from pathlib import Path
 
 import pytest
+from harness.planning.artifacts import Artifacts
+from harness.planning.lineage import training_data
 
 from harness import tasks
 from harness.config.matrix import Cell
 from harness.config.matrix_file import read_matrix
-from harness.planning.artifacts import Artifacts
-from harness.planning.lineage import training_data
 from harness.planning.plan import make_plan
 from harness.runs.identity import FileHashes, Identity
 from harness.runs.job_context import JobContext, ProgressChannel

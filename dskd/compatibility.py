@@ -1,0 +1,150 @@
+"""Which methods, teacher outputs, texts and vocabularies go together. Each rule is here once, for training and for planning.
+
+Nothing here imports torch. Training raises the first problem; planning puts its file before the key, a command line its flag.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from dskd.errors import InputError
+from dskd.methods import METHODS
+
+if TYPE_CHECKING:
+    from dskd.methods import Method
+    from dskd.rollouts.options import RolloutOptions
+
+LIVE = "live"
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One reason why settings do not go together.
+
+    Attributes:
+        key: The setting at fault, with dots, as a matrix has it: `teacher_outputs.kind`, `training.rollouts`. Not a setting are
+            `method`, `teacher` and `pair` (of a teacher and a student).
+        message: What is wrong, without the key.
+        fix: What to do.
+    """
+
+    key: str
+    message: str
+    fix: str
+
+    def text(self, where: str) -> str:
+        """The error as one line that begins with `where`."""
+        return f"{where}: {self.message}; fix: {self.fix}"
+
+
+def require(problems: list[Problem]) -> None:
+    """Raises InputError for the first problem."""
+    for problem in problems:
+        raise InputError(problem.text(problem.key.removeprefix("training.")))
+
+
+def check(
+    method: Method,
+    *,
+    teacher_outputs: str = LIVE,
+    top_k_temperature: float | None = None,
+    rollouts: RolloutOptions | None = None,
+    packing: bool = False,
+    has_teacher: bool = True,
+    same_vocabulary: bool | None = None,
+    shared_tokens: int | None = None,
+    pair: str = "teacher and student",
+) -> list[Problem]:
+    """What stops a method from learning with these settings.
+
+    Args:
+        method: The method with its options.
+        teacher_outputs: `live`, or the kind of teacher cache: `hidden_states` or `top_k`.
+        top_k_temperature: The temperature of the probabilities of a `top_k` cache.
+        rollouts: On-policy text; None for the data's text alone.
+        packing: Whether a row of a batch holds several examples.
+        has_teacher: Whether a teacher is given.
+        same_vocabulary: Whether both models have one vocabulary; None where that is not known.
+        shared_tokens: How many tokens both vocabularies have, special tokens not counted; None where that is not known.
+        pair: How messages name the two models.
+
+    Returns:
+        The problems, in the order in which to report them. Empty where all is well.
+    """
+    problems = list(_of_rollouts(method, rollouts, teacher_outputs))
+    if method.needs_teacher and not has_teacher:
+        problems.append(Problem("teacher", f"{method.name} needs a teacher", "give one, or use sft"))
+    if method.needs_teacher:
+        problems += _of_teacher_outputs(method, teacher_outputs, top_k_temperature, packing=packing)
+    if method.vocabulary == "same" and same_vocabulary is False:
+        problems.append(
+            Problem(
+                "method",
+                f"{method.name} needs one vocabulary, but {pair} have different ones",
+                f"use a method for any two: {_methods(lambda m: m.vocabulary == 'any')}",
+            )
+        )
+    if method.needs_teacher and shared_tokens == 0:
+        problems.append(Problem("pair", f"{pair} share no token", "use a student whose tokenizer covers the same text"))
+    return problems
+
+
+def _of_rollouts(method: Method, rollouts: RolloutOptions | None, teacher_outputs: str) -> Iterator[Problem]:
+    key, name, always = "training.rollouts", method.name, method.policy == "on"
+    alone = f"{name} learns from on-policy text alone"
+    if rollouts is None:
+        if always:
+            yield Problem(key, alone, "rollouts: {share: 1}, and teacher_outputs: {kind: live}")
+        return
+    if method.policy == "off":
+        able = _methods(lambda m: m.policy != "off")
+        yield Problem(key, f"{name} learns from the data's text alone", f"remove rollouts, or use {able}")
+    elif not method.needs_teacher:
+        yield Problem(key, f"{name} has no teacher to judge rollouts", "remove rollouts, or distil")
+    if always and (rollouts.share < 1 or rollouts.start_epoch > 0):
+        yield Problem(key, alone, "set share to 1 and start_epoch to 0")
+    if always and rollouts.replay is not None:
+        yield Problem(f"{key}.replay", f"{name} learns from what the student writes as it is now", "remove replay")
+    if always and (rollouts.temperature != 1.0 or rollouts.top_p != 1.0):
+        yield Problem(
+            key, f"{name} needs text that has the probability it is sampled with", "set temperature and top_p to 1"
+        )
+    if teacher_outputs != LIVE:
+        yield Problem(
+            key, "a cached teacher cannot judge text that is not written yet", "teacher_outputs: {kind: live}"
+        )
+    if rollouts.engine == "vllm" and method.teacher_mix:
+        yield Problem(
+            f"{key}.engine", f"{name} samples from the teacher too, which vllm does not", "set it to transformers"
+        )
+    if method.pairing == "string":
+        yield Problem(key, f"{name} pairs tokens by their spelling, which rollouts do not have", "remove rollouts")
+
+
+def _of_teacher_outputs(
+    method: Method, kind: str, top_k_temperature: float | None, *, packing: bool
+) -> Iterator[Problem]:
+    key, name = "teacher_outputs.kind", method.name
+    if kind != LIVE and kind not in method.signals:
+        able = _methods(lambda m: m.needs_teacher and kind in m.signals)
+        fix = f"kind: {method.signals[0]}, or only the methods that can ({able})"
+        yield Problem(key, f"{name} cannot learn from {kind}", fix)
+    elif kind == "top_k" and top_k_temperature is not None and top_k_temperature != method.options.temperature:
+        own = f"{method.options.temperature:g}"
+        yield Problem(
+            "teacher_outputs.temperature",
+            f"the distributions are at temperature {top_k_temperature:g}, but {name} compares them at {own}",
+            f"temperature: {own}, here or in the method's options",
+        )
+    if method.teacher_statistics:
+        needs = f"{name} needs the teacher's prompt and padding"
+        if kind != LIVE:
+            yield Problem(key, f"{needs}, which no cache keeps", "kind: live")
+        if packing:
+            yield Problem("training.packing", f"{needs}, which packed rows do not have", "packing: false")
+
+
+def _methods(suits: Callable[[type[Method]], bool]) -> str:
+    return ", ".join(sorted(name for name, method in METHODS.items() if suits(method))) or "none"

@@ -1,0 +1,63 @@
+"""The base of all options that a user writes, and what of them is part of an identity. Nothing here imports torch.
+
+An identity tells results apart: a finished job whose options have another identity is done again. Options keep their place in it when
+they are renamed (a serialization alias holds the old key) and when they are retired (`Options.retired` holds the old default).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+from pydantic import AliasChoices, BaseModel, ConfigDict, model_validator
+
+# Marks a field whose value cannot change a result: Annotated[int, NOT_IDENTITY].
+NOT_IDENTITY = "not part of an identity"
+
+
+class Options(BaseModel):
+    """Options that a user gives; unknown names are errors.
+
+    Attributes:
+        retired: Options that are gone: {name: (the value that they had by default, what to do instead of any other value)}.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+    retired: ClassVar[Mapping[str, tuple[Any, str]]] = {}
+
+    @model_validator(mode="before")
+    @classmethod
+    def _without_retired(cls, given: Any) -> Any:
+        if not isinstance(given, Mapping):
+            return given
+        for name, (default, instead) in cls.retired.items():
+            if name in given and str(given[name]).lower() != str(default).lower():
+                raise ValueError(f"{name} is no option any more; fix: {instead}")
+        return {name: value for name, value in given.items() if name not in cls.retired}
+
+    def identity(self) -> dict[str, Any]:
+        """What tells a result with these options from others, under the names that every version of this project has used."""
+        identity = {name: default for name, (default, _) in self.retired.items()} | self.model_dump(by_alias=True)
+        for name, field in type(self).model_fields.items():
+            key, value = field.serialization_alias or name, getattr(self, name)
+            if NOT_IDENTITY in field.metadata:
+                del identity[key]
+            elif isinstance(value, Options):
+                identity[key] = value.identity()
+        return identity
+
+
+def identity_of(options: Options | None) -> dict[str, Any] | None:
+    """`options.identity()`; None for no options."""
+    return None if options is None else options.identity()
+
+
+def old_names(options: type[BaseModel], given: Mapping[str, Any]) -> dict[str, str]:
+    """{old name: new name} of the options that are given by a name that they had before."""
+    renamed = {
+        str(old): name
+        for name, field in options.model_fields.items()
+        if isinstance(field.validation_alias, AliasChoices)
+        for old in field.validation_alias.choices[1:]
+    }
+    return {old: renamed[old] for old in given if old in renamed}

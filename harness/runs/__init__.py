@@ -1,0 +1,1 @@
+"""The folder of a run: identities, records, locks, and what a running job holds."""

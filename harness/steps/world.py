@@ -1,0 +1,26 @@
+"""The small world: writes its training sets and tokenizers."""
+
+from __future__ import annotations
+
+from typing import Annotated, ClassVar
+
+from harness.runs.job_context import JobContext
+from harness.smallworld.world import SMALL_WORLD_VERSION, write_world
+from harness.steps.base import Key, Step
+
+
+class World(Step):
+    """The files of the small world: `train/NAME.jsonl` and `tokenizers/NAME/`."""
+
+    kind: ClassVar[str] = "world"
+    version: ClassVar[int] = 1
+    place: ClassVar[str] = "world"
+    product: ClassVar[str | None] = "world"
+
+    title: Annotated[str, Key(None)] = "small world"
+    generator: Annotated[int, Key("version")] = SMALL_WORLD_VERSION
+    seed: int = 0
+
+    def run(self, job: JobContext) -> None:
+        write_world(self.path(job.root), self.seed)
+        job.finish(job.output)
