@@ -3,19 +3,19 @@
 import json
 import re
 import sys
-from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
-from tiny_models import write_gpt2
 
 from dskd.errors import InputError
 from harness import engines, tasks
 from harness.cli import main
 from harness.evaluation.evaluate import EvaluationOptions, evaluate
 from harness.executors import EXECUTORS
+from helpers.paths import ROOT
+from helpers.tiny_models import write_gpt2
 
-PAGE = Path(__file__).parents[2] / "docs" / "tasks.md"
+PAGE = ROOT / "docs" / "tasks.md"
 ENGINE = """
 from harness.engines.transformers import TransformersEngine
 
