@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import logging
+from collections.abc import Iterator, Mapping, Sequence
 from types import NoneType
 from typing import Any, Literal, get_args, get_origin
 
@@ -12,8 +13,10 @@ from pydantic_core import PydanticUndefined
 
 from dskd import methods
 from dskd.errors import InputError
+from dskd.options import old_names
 from harness.suggestions import did_you_mean
 
+log = logging.getLogger(__name__)
 _SIGNS = {"gt": ">", "ge": "≥", "lt": "<", "le": "≤"}
 
 
@@ -25,6 +28,12 @@ def find_method(name: str, where: str) -> type[methods.Method]:
         return methods.get(name)
     except InputError as error:
         raise InputError(f"{where}: {error}") from None
+
+
+def notice_former_names(options: type[BaseModel], given: Mapping[str, Any], where: str) -> None:
+    """Log a notice for each option that is given by a name that it had before; `where` goes before that name."""
+    for former, name in old_names(options, given).items():
+        log.info("%s%s is now %s", where, former, name)
 
 
 def option_rows(options: type[BaseModel], prefix: Sequence[str] = ()) -> Iterator[dict[str, Any]]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -12,7 +11,7 @@ from typing import Literal
 
 from dskd.errors import InputError
 from harness.config.matrix import Cell, Matrix
-from harness.config.matrix_file import find_matrix, read_matrix, select
+from harness.config.matrix_file import find_matrix, read_matrix, read_source, select
 from harness.planning.check_prompts import check_prompts
 from harness.planning.check_vocabularies import check_vocabularies
 from harness.planning.estimate import not_here
@@ -158,8 +157,8 @@ def choose(
     try:
         matrix = read_matrix(source, given, add_methods)
     except InputError as error:
-        names = re.findall(r"\$\{([^}]*)\}", source.read_text(encoding="utf-8", errors="replace"))
-        unset = {name: f"${{{name}}}" for name in names if name not in given and not os.environ.get(name)}
+        names = read_source(source).variables - given.keys()
+        unset = {name: f"${{{name}}}" for name in names if not os.environ.get(name)}
         if not unset:
             raise
         unknown = error

@@ -13,7 +13,9 @@ from dskd.compatibility import LIVE
 from dskd.errors import InputError
 from dskd.tokenization.prompt_templates import Template
 from dskd.training.options import TrainingOptions
+from harness.config.explain import dotted, explain
 from harness.config.matrix import Evaluation, TeacherOutputs
+from harness.config.names import find_method, notice_former_names
 from harness.planning.check_prompts import check_chat
 from harness.planning.check_prompts import check_pair as check_templates
 from harness.planning.check_vocabularies import check_pair
@@ -27,17 +29,19 @@ from harness.steps.data import FileExamples, PreparedData
 from harness.steps.teacher_cache import TeacherCache
 from harness.steps.teacher_responses import TeacherResponses
 from harness.steps.training import Train, find_launch
-from harness.suggestions import did_you_mean
 
 _FOLDER = "train"
-# The option of the command line that a problem is about.
+# The flag of the command line that a problem is about. Every other training option is one of --set.
 _FLAGS = {
     "teacher_outputs.kind": "--teacher-outputs",
     "teacher_outputs.temperature": "--teacher-outputs top_k",
     "teacher": "--teacher",
     "method": "--method",
     "pair": "--teacher and --student",
-    "training.packing": "--packing",
+    "training": "training options",
+} | {
+    f"training.{name}": f"--{name.replace('_', '-')}"
+    for name in ("steps", "epochs", "batch_size", "batch_tokens", "packing", "learning_rate", "max_length", "dtype")
 }
 
 
@@ -77,7 +81,10 @@ def single_plan(
     examples = FileExamples(name="data", file=data.resolve(), sha256=hashes.file(data))
     pair = _models(teacher, student, chosen, template, hashes)
     cell = RecordCell(
-        teacher=teacher.resolve().name if teacher else "none", student=student.resolve().name, method=method, seed=seed
+        teacher=teacher.resolve().name if teacher else "none",
+        student=student.resolve().name,
+        method=chosen.name,
+        seed=seed,
     )
     step = Train(
         title=f"train {cell.student} by {method}",
@@ -98,14 +105,14 @@ def single_plan(
         accelerate_config=accelerate_config,
     )
     for problem in step.problems():
-        if problem.key == "training.rollouts":  # this command samples none
-            raise InputError(
-                f"--method {method}: {problem.message}; fix: `harness run`, with a matrix that has rollouts"
-            )
-        raise InputError(problem.text(_FLAGS.get(problem.key, problem.key)))
+        raise InputError(problem.text(_flag(problem.key)))
     if not overwrite:
         _require_same(output, step)
-    return Plan("train", "harness train", output, decide([step], output, "stale"), lambda _, key: _FLAGS.get(key, key))
+    return Plan("train", "harness train", output, decide([step], output, "stale"), lambda _, key: _flag(key))
+
+
+def _flag(key: str) -> str:
+    return _FLAGS.get(key, f"--set {key.removeprefix('training.')}")
 
 
 class _Pair(NamedTuple):
@@ -122,7 +129,7 @@ def _models(
     pair = _Pair(
         model_in_folder("teacher", teacher, hashes, "--teacher", template=asked) if teacher else learner, learner
     )
-    check_pair(*pair, [method], lambda key: _FLAGS.get(key, key))
+    check_pair(*pair, [method], _flag)
     check_templates(*pair, lambda _: "--template")
     for model in pair:
         check_chat(model, "--template")
@@ -196,32 +203,21 @@ def read_template(given: Mapping[str, Any]) -> Template | None:
 
 
 def _method(name: str, given: Mapping[str, Any]) -> methods.Method:
-    if name not in methods.METHODS:
-        raise InputError(f"--method {name}: no such method{did_you_mean(name, methods.METHODS)}")
-    options = methods.get(name).Options
-    for key in given:
-        if key not in options.model_fields:
-            raise InputError(f"--option {key}: {name} has no such option{did_you_mean(key, options.model_fields)}")
+    method = find_method(name, "--method")
+    notice_former_names(method.Options, given, "--option ")
     try:
-        options.model_validate(dict(given))
+        method.Options.model_validate(dict(given))
     except ValidationError as error:
-        first = error.errors()[0]
-        raise InputError(f"--option {first['loc'][0]}={first['input']}: {first['msg']}; fix: correct it") from None
-    return methods.get(name)(dict(given))
+        raise InputError(explain(error, lambda key: f"--option {dotted(key)}", method.Options)) from None
+    return method(dict(given))
 
 
 def _training_options(given: Mapping[str, Any]) -> TrainingOptions:
-    if ("steps" in given) == ("epochs" in given):
-        raise InputError("--steps and --epochs: give one of the two; fix: --steps N or --epochs N")
+    notice_former_names(TrainingOptions, given, "--set ")
     try:
         return TrainingOptions.model_validate(dict(given))
     except ValidationError as error:
-        first = error.errors()[0]
-        option = "-".join(str(part).replace("_", "-") for part in first["loc"])
-        message = first["msg"].removeprefix("Value error, ")
-        raise InputError(
-            f"--{option}: {message}; fix: correct it" if option else f"{message}; fix: correct it"
-        ) from None
+        raise InputError(explain(error, lambda key: _flag(dotted(("training", *key))), TrainingOptions)) from None
 
 
 def _teacher_outputs(method: methods.Method, given: Mapping[str, Any]) -> TeacherOutputs:
