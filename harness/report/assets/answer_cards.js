@@ -1,4 +1,4 @@
-// One prompt: what was asked, what was to be answered, and a card a method with its answers.
+// One prompt, its references, and a card per method with its completions.
 
 function details(asked, { methods, threshold, step }) {
   const { item, answers } = asked;
@@ -7,9 +7,9 @@ function details(asked, { methods, threshold, step }) {
     'article', { 'aria-label': `${item.task}, ${item.id}` },
     make('header', { class: 'detail-head' }, make('h3', {}, make('bdi', {}, `${item.task} ${item.id}`)), make('div', { class: 'steps' }, step)),
     make('h4', {}, 'Prompt'), textBlock(item.prompts[0], 'Prompt'),
-    make('h4', {}, item.gold.length > 1 ? `Gold, ${item.gold.length} references` : 'Gold'),
-    item.gold.length ? item.gold.map((gold) => textBlock(gold, 'Gold')) : note('The record of the answers has no gold.'),
-    make('h4', {}, 'Answers'),
+    make('h4', {}, item.gold.length > 1 ? `${item.gold.length} references` : 'Reference'),
+    item.gold.length ? item.gold.map((gold) => textBlock(gold, 'Reference')) : note('The samples have no reference.'),
+    make('h4', {}, 'Completions'),
     make('div', { class: 'cards' }, known.map((method) => card(method, asked, threshold))),
   );
 }
@@ -37,8 +37,8 @@ function oneAnswer(answer, item, threshold) {
       make('span', { class: `score ${kind}` }, isNumber(answer.score) ? `${kind} ${number(answer.score, answer.score % 1 ? 1 : 0)}` : 'no score'),
       make('bdi', { class: 'facts' }, visible(facts))),
     (answer.flaws ?? []).map((flaw) => make('p', { class: 'flaw' }, flaw)),
-    answer.prompt ? make('details', {}, make('summary', {}, 'Asked in another form'), textBlock(item.prompts[answer.prompt], 'Prompt')) : null,
-    answer.output.text === '' ? note('The answer is empty.') : textBlock(answer.output, `Answer of ${answer.cell.method}`),
+    answer.prompt ? make('details', {}, make('summary', {}, 'Prompt in another template'), textBlock(item.prompts[answer.prompt], 'Prompt')) : null,
+    answer.output.text === '' ? note('The completion is empty.') : textBlock(answer.output, `Completion of ${answer.cell.method}`),
     facets(answer),
   );
 }
@@ -50,7 +50,7 @@ function facets(answer) {
   return rows.length ? make('dl', { class: 'facets' }, rows.map(([name, value]) => [make('dt', {}, name), make('dd', {}, make('bdi', {}, visible(String(value))))])) : null;
 }
 
-// A model's text as it is. One that was cut says how long it is.
+// A model's text without changes. One that was cut says how long it is.
 function textBlock(text, label) {
   const long = text.text.length > 600;
   return [
@@ -59,7 +59,7 @@ function textBlock(text, label) {
   ];
 }
 
-// Characters that turn the direction of text or show nothing, by their number: else an answer could look like another.
+// Characters that change the direction of text or are invisible, by their number: otherwise one text could look like another.
 const HIDDEN = /[\u0000-\u0008\u000b-\u001f\u007f-\u009f\u00ad\u061c\u200b\u200e\u200f\u2028-\u202e\u2060-\u2069\ufeff\ud800-\udfff]/u;
 
 function visible(text) {

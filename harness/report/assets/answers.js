@@ -1,10 +1,10 @@
-// Which prompts are shown, and whose answers: the choice made in the browser's fields, as functions of the samples alone.
+// Which prompts and completions are shown: the choice in the browser's fields, as functions of the samples only.
 
 const ANY = '*any';
 const ALL = '*all';
 
-// For each prompt that this pair was asked: its answers with their cells, and each method's score (a mean over its answers; null
-// where none has one).
+// For each prompt of this pair: its completions with their cells, and each method's score (the mean over its completions; null
+// if none has a score).
 function askedOf(samples, pair, { method, seed }) {
   const mine = samples.cells.map((cell) => cell.teacher === pair.teacher && (cell.student === pair.student || cell.student === null)
     && (method === '' || cell.method === method || cell.method === 'teacher')
@@ -25,7 +25,7 @@ function methodScores(answers) {
   return new Map([...sums].map(([method, { total, count }]) => [method, count ? total / count : null]));
 }
 
-// `right` and `wrong` are '', ANY, ALL or a method; a score of at least `threshold` is right. The teacher counts only where it is named.
+// `right` and `wrong` are '', ANY, ALL or a method; a score of at least `threshold` is right. The teacher counts only if it is chosen.
 function matches(asked, { task, right, wrong, threshold, disagree, flawed, needle }) {
   if (task !== '' && asked.item.task !== task) return false;
   const isRight = (score) => score !== null && score >= threshold;

@@ -118,7 +118,7 @@ def test_the_command_writes_one_file_and_names_it(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ([], "no run; fix: harness report runs/NAME"),
+        ([], "no run; fix: give the folder of a run"),
         (["{}/nowhere"], "nowhere: no such folder; fix: "),
         (["{}/empty"], "empty: no records in there; fix: "),
         (["{}/run", "--output", "{}"], "is a folder; fix: name a file"),
@@ -161,7 +161,9 @@ def test_a_difference_that_cannot_be_told_says_why(tmp_path: Path) -> None:
     run = write_run(tmp_path / "run")
     (run / "cells/teacher__student/kd/seed1/eval/small_math@v1/samples.jsonl").unlink()
     (row,) = make_document([run])[0]["differences"]
-    assert row["reason"] == "run/cells/teacher__student/kd/seed1/eval/small_math@v1: samples.jsonl is missing or broken"
+    assert (
+        row["reason"] == "run/cells/teacher__student/kd/seed1/eval/small_math@v1: samples.jsonl is missing or damaged"
+    )
 
 
 def test_a_task_under_two_protocols_is_two_columns_everywhere(tmp_path: Path) -> None:

@@ -36,7 +36,7 @@ def test_a_page_shows_every_section_without_a_complaint_or_a_request(tmp_path: P
     opened = open_report(write_run(tmp_path / "run", seeds=(1, 2)))
     headings = opened.page.locator("h2").all_inner_texts()
     assert headings[0] == "Scores"
-    assert "Answers side by side" in headings
+    assert "Completions side by side" in headings
     assert opened.page.locator("#curves path.line").count() == 4
     assert opened.page.locator("#costs circle").count() == 2
     assert "Not known: the run's folder does not hold" in opened.page.locator("#alignment").inner_text()
@@ -49,7 +49,7 @@ def test_a_run_that_only_trained_shows_what_it_has(tmp_path: Path, open_report: 
         shutil.rmtree(evaluations)
     opened = open_report(run)
     assert opened.page.locator("#curves path.line").count() == 2
-    assert words(opened.page.locator("#answers .note")) == ["The run holds no answers of this pair."]
+    assert words(opened.page.locator("#completions .note")) == ["The run has no completions of this pair."]
     assert opened.complaints == []
 
 
@@ -67,15 +67,15 @@ def test_tables_sort_by_click_and_by_key_and_filter(tmp_path: Path, open_report:
     assert rows(page, "scores") == ["sft anchor", "uld", "kd", "teacher"]
     page.get_by_label("Filter methods").fill("ul")
     assert rows(page, "scores") == ["uld"]
-    page.locator("#figures").get_by_label("Method").select_option("kd")
-    assert rows(page, "figures") == ["kd"]
+    page.locator("#metrics").get_by_label("Method").select_option("kd")
+    assert rows(page, "metrics") == ["kd"]
 
 
 def test_the_browser_of_answers_filters_by_who_is_right_and_by_text(tmp_path: Path, open_report: Callable) -> None:
     right = {"teacher": {0, 1, 2, 3}, "sft": {0, 1}, "kd": {0, 2}}
     run = write_run(tmp_path / "run", score=lambda method, item: 100.0 * (item in right[method]))
     page = open_report(run).page
-    answers = page.locator("#answers")
+    answers = page.locator("#completions")
 
     def shown() -> list[str]:
         return words(answers.locator(".prompt-head bdi"))
@@ -104,7 +104,7 @@ def test_the_browser_of_answers_filters_by_who_is_right_and_by_text(tmp_path: Pa
 
 def test_seed_and_method_choose_whose_answers_count(tmp_path: Path, open_report: Callable) -> None:
     page = open_report(write_run(tmp_path / "run", seeds=(1, 2), items=2)).page
-    answers = page.locator("#answers")
+    answers = page.locator("#completions")
     assert answers.locator(".answer").count() == 5
     answers.get_by_label("Seed").select_option("2")
     assert answers.locator(".answer").count() == 3
