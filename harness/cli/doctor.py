@@ -34,7 +34,7 @@ class Finding:
 
     level: Literal["ok", "warn", "FAIL"]
     what: str
-    found: str
+    result: str
     fix: str = ""
 
 
@@ -47,7 +47,7 @@ def command(context: click.Context) -> None:
         for finding in check():
             failed |= finding.level == "FAIL"
             fix = f"; fix: {finding.fix}" if finding.fix else ""
-            click.echo(f"{finding.level:<4}  {finding.what:<14} {finding.found}{fix}")
+            click.echo(f"{finding.level:<4}  {finding.what:<14} {finding.result}{fix}")
     if failed:
         context.exit(1)
 
@@ -72,8 +72,8 @@ def _packages() -> Iterator[Finding]:
     for name, (without, fix) in optional.items():
         version = package_version(name)
         missing = version is None
-        found = f"not installed: {without}" if missing else version
-        yield Finding("warn" if missing else "ok", name, str(found), fix if missing else "")
+        result = f"not installed: {without}" if missing else version
+        yield Finding("warn" if missing else "ok", name, str(result), fix if missing else "")
 
 
 def _torch() -> Iterator[Finding]:

@@ -53,7 +53,7 @@ def command(runs: tuple[Path, ...], more: tuple[Path, ...], output: Path, anchor
         raise InputError(f"--output {output}: is a folder; fix: name a file, as {output / 'report.html'}")
     target = Path(os.path.realpath(output))
     require_writable(target.parent, f"--output {output}")
-    document, samples = make_document(roots, anchor=anchor, most_answers=max_answers)
+    document, samples = make_document(roots, anchor=anchor, most_completions=max_answers)
     write_text_atomic(target, render(document, samples))
     for problem in document["problems"]:
         click.echo(f"problem: {problem}", err=True)

@@ -13,7 +13,7 @@ from harness.report.alignment import alignments
 from harness.report.curves import learning_curves
 from harness.report.differences import differences
 from harness.report.results import Result, read_results
-from harness.report.samples import MOST_ANSWERS, browsable
+from harness.report.samples import MOST_COMPLETIONS, browsable
 from harness.report.scores import cost_rows, environments, score_rows
 from harness.results.load import read_all_items
 from harness.results.run_file import RunFile, missing_records
@@ -26,14 +26,14 @@ DEFAULT_ANCHOR = "sft"
 
 
 def make_document(
-    roots: Sequence[Path], *, anchor: str = DEFAULT_ANCHOR, most_answers: int = MOST_ANSWERS
+    roots: Sequence[Path], *, anchor: str = DEFAULT_ANCHOR, most_completions: int = MOST_COMPLETIONS
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """The document of the report, and that of its sample browser.
 
     Args:
         roots: folders of runs.
         anchor: the method that the others are compared with.
-        most_answers: about how many completions to include.
+        most_completions: about how many completions to include.
 
     Raises:
         InputError: as `read_results` and `make_leaderboard`, and for an anchor that no pair has.
@@ -47,7 +47,7 @@ def make_document(
         raise InputError(f"--anchor {anchor}: no method of this run{did_you_mean(anchor, methods)}")
     compared = differences(results, anchor, items)
     curves, without_curve = learning_curves(results)
-    samples, unreadable = browsable(results, most_answers)
+    samples, unreadable = browsable(results, most_completions)
     names = {result.folder: result.name for result in results}
     without_items = [message.replace(str(folder), names[folder]) for folder, message in damaged.items()]
     reported = {problem.split(": ")[0] for problem in unreadable}

@@ -25,8 +25,8 @@ SCRIPTS = (
     "curves.js",
     "costs.js",
     "alignment.js",
-    "answers.js",
-    "answer_cards.js",
+    "completions.js",
+    "completion_cards.js",
     "browser.js",
     "main.js",
 )

@@ -12,20 +12,20 @@ from harness.metrics.sample import HARNESS_ERROR, INVALID
 from harness.report.results import Result
 from harness.runs.store import SAMPLES
 
-MOST_ANSWERS = 20_000
+MOST_COMPLETIONS = 20_000
 MOST_CHARACTERS = 20_000  # of one text; samples.jsonl has all of it
 
 
-def browsable(results: Sequence[Result], most_answers: int = MOST_ANSWERS) -> tuple[dict[str, Any], list[str]]:
-    """{"cells", "items", "answers_total"}: the evaluations, and every prompt with its completions; and messages on unreadable files.
+def browsable(results: Sequence[Result], most_completions: int = MOST_COMPLETIONS) -> tuple[dict[str, Any], list[str]]:
+    """{"cells", "items", "completions_total"}: the evaluations, and every prompt with its completions; and messages on unreadable files.
 
     An item is one prompt of one version of a task. If models have different templates, `prompts` has several, and each completion names
-    its own. If there are more than `most_answers` completions, every task keeps the same share of its prompts, evenly spread, each with
+    its own. If there are more than `most_completions` completions, every task keeps the same share of its prompts, evenly spread, each with
     all of its completions.
     """
     evaluations = [result for result in results if result.is_evaluation]
     total = sum(result.record.n.total for result in evaluations if result.record.n is not None)
-    share = min(1.0, most_answers / total) if total else 1.0
+    share = min(1.0, most_completions / total) if total else 1.0
     collection = _Collection(share)
     problems = []
     for result in evaluations:
@@ -34,7 +34,7 @@ def browsable(results: Sequence[Result], most_answers: int = MOST_ANSWERS) -> tu
         except InputError as error:
             path = str(result.folder / SAMPLES)
             problems.append(str(error).replace(path, f"{result.name}/{SAMPLES}"))
-    return {"cells": collection.cells, "items": collection.items(), "answers_total": total}, problems
+    return {"cells": collection.cells, "items": collection.items(), "completions_total": total}, problems
 
 
 class _Collection:
@@ -66,7 +66,7 @@ class _Collection:
                 items_of_task[name] = _item(cell.column, cell.task_version, name, sample) if is_shown else None
             item = items_of_task[name]
             if item is not None:
-                item["answers"].append(_answer(number, str(result.record.headline), item, sample))
+                item["completions"].append(_completion(number, str(result.record.headline), item, sample))
 
     def items(self) -> list[dict[str, Any]]:
         """The items by task, in the order of the samples."""
@@ -75,18 +75,18 @@ class _Collection:
 
 def _item(task: str | None, version: str | None, name: str, sample: dict[str, Any]) -> dict[str, Any]:
     gold = sample.get("gold")
-    golds = gold if isinstance(gold, list) else [] if gold is None else [gold]
+    references = gold if isinstance(gold, list) else [] if gold is None else [gold]
     return {
         "task": task,
         "version": version,
         "id": name,
         "prompts": [],
-        "gold": [_text(each) for each in golds],
-        "answers": [],
+        "references": [_text(each) for each in references],
+        "completions": [],
     }
 
 
-def _answer(cell: int, metric: str, item: dict[str, Any], sample: dict[str, Any]) -> dict[str, Any]:
+def _completion(cell: int, metric: str, item: dict[str, Any], sample: dict[str, Any]) -> dict[str, Any]:
     prompt = _text(sample.get("prompt", ""))
     if prompt not in item["prompts"]:
         item["prompts"].append(prompt)
@@ -94,7 +94,7 @@ def _answer(cell: int, metric: str, item: dict[str, Any], sample: dict[str, Any]
     output = _text(sample.get("output", ""))
     extracted = {name: _text(value) for name, value in (sample.get("extracted") or {}).items() if value is not None}
     outcome = sample.get("outcome")
-    answer = {
+    completion = {
         "cell": cell,
         "index": sample.get("index") or None,
         "prompt": item["prompts"].index(prompt) or None,
@@ -107,7 +107,7 @@ def _answer(cell: int, metric: str, item: dict[str, Any], sample: dict[str, Any]
         "tokens": sample.get("generated_tokens"),
         "flaws": _flaws(sample),
     }
-    return {name: value for name, value in answer.items() if value not in (None, {}, [])}
+    return {name: value for name, value in completion.items() if value not in (None, {}, [])}
 
 
 def _flaws(sample: dict[str, Any]) -> list[str]:

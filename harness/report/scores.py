@@ -36,10 +36,10 @@ def cost_rows(board: Leaderboard) -> list[dict[str, Any]]:
 
 def environments(results: Sequence[Result]) -> list[dict[str, Any]]:
     """The different environments of the records, with the number of records of each."""
-    found: dict[str, dict[str, Any]] = {}
+    by_environment: dict[str, dict[str, Any]] = {}
     for result in results:
         environment = result.record.environment
         described = environment.model_dump(mode="json")
-        entry = found.setdefault(environment.model_dump_json(), {**described, "records": 0})
+        entry = by_environment.setdefault(environment.model_dump_json(), {**described, "records": 0})
         entry["records"] += 1
-    return sorted(found.values(), key=lambda entry: -entry["records"])
+    return sorted(by_environment.values(), key=lambda entry: -entry["records"])

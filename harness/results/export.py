@@ -106,9 +106,10 @@ def _items(root: Path, row: dict[str, Any]) -> Items:
         raise ValueError(f"items/{name}.json is missing")
     shared = json.loads(path.read_text(encoding="utf-8"))
     values = {
-        metric: tuple(None if value is None else float(value) for value in found) for metric, found in scores.items()
+        metric: tuple(None if value is None else float(value) for value in row_of_scores)
+        for metric, row_of_scores in scores.items()
     }
-    if any(len(found) != len(shared["ids"]) for found in values.values()):
+    if any(len(scores_of_items) != len(shared["ids"]) for scores_of_items in values.values()):
         raise ValueError(f"items/{name}.json has another number of ids than there are scores")
     return Items(tuple(shared["ids"]), tuple(shared["prompts"]), values)
 

@@ -1,4 +1,4 @@
-"""Scores of single items. Comparisons rest on them: two means over the same items say more than two means alone.
+"""Scores of single items. Comparisons use them, because paired items say more than two means.
 
 `samples.jsonl` of an evaluation has one line per sample; here each item has one value per seed, the mean over its samples.
 """

@@ -29,19 +29,19 @@ def over_seeds(metrics: Sequence[MetricValue], scores: ItemScores | None = None)
     One seed keeps its own interval. Several get the interval of variance_components.py if there are item scores, otherwise a wider one
     from the intervals of the seeds.
     """
-    known = [metric for metric in metrics if metric.value is not None]
-    values = [metric.value for metric in known if metric.value is not None]
+    scored = [metric for metric in metrics if metric.value is not None]
+    values = [metric.value for metric in scored if metric.value is not None]
     if not values:
         return SeedMean(None, None, None, 0)
     if len(values) == 1:
-        return SeedMean(values[0], None, known[0].ci95, 1)
+        return SeedMean(values[0], None, scored[0].ci95, 1)
     mean = math.fsum(values) / len(values)
     sd = math.sqrt(math.fsum((value - mean) ** 2 for value in values) / (len(values) - 1))
     if scores is not None and len(scores.seeds) == len(values):
         complete = scores.values[:, ~np.isnan(scores.values).any(axis=0)]
         if complete.shape[1] == scores.values.shape[1] > 1:
             return SeedMean(mean, sd, mean_interval(complete), len(values))
-    return SeedMean(mean, sd, _nested_interval(mean, sd, known), len(values))
+    return SeedMean(mean, sd, _nested_interval(mean, sd, scored), len(values))
 
 
 def _nested_interval(mean: float, sd: float, metrics: Sequence[MetricValue]) -> tuple[float, float] | None:

@@ -119,7 +119,7 @@ def compare(
 
 
 def mean_difference(a: ItemScores, b: ItemScores, *, same_prompts: bool = True) -> float:
-    """The difference alone, as `compare` gives it. InputError where nothing can be compared."""
+    """The difference only, as in `compare`. InputError if no items can be compared."""
     left, right, _, _ = _shared(a, b, same_prompts)
     if left.shape[1] == 0:
         raise InputError("no items in common; fix: compare evaluations of the same task, version and template")

@@ -112,15 +112,17 @@ def _gaps(
         return dict.fromkeys(values, (None, f"{missing} has no item scores here"))
     try:
         # Each model has prompts of its own template, so the teacher's may differ from the students'.
-        whole = _compare(teacher, scores[baseline], same_prompts=False)
+        gap = _compare(teacher, scores[baseline], same_prompts=False)
     except InputError as error:
         return dict.fromkeys(values, (None, str(error).partition(";")[0]))
-    if whole.p_value >= ALPHA:
-        reason = f"the teacher is not significantly different from {baseline} ({whole.difference:+.1f}, p = {whole.p_value:.2g})"
+    if gap.p_value >= ALPHA:
+        reason = (
+            f"the teacher is not significantly different from {baseline} ({gap.difference:+.1f}, p = {gap.p_value:.2g})"
+        )
         return dict.fromkeys(values, (None, reason))
-    if sign * whole.difference < 0:
-        return dict.fromkeys(values, (None, f"the teacher is worse than {baseline} ({whole.difference:+.1f})"))
-    return {name: _share(scores.get(name), scores[baseline], whole.difference) for name in values}
+    if sign * gap.difference < 0:
+        return dict.fromkeys(values, (None, f"the teacher is worse than {baseline} ({gap.difference:+.1f})"))
+    return {name: _share(scores.get(name), scores[baseline], gap.difference) for name in values}
 
 
 def _share(method: ItemScores | None, baseline: ItemScores, gap: float) -> tuple[float | None, str | None]:

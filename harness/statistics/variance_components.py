@@ -87,10 +87,10 @@ def spread(items: np.ndarray, methods: Sequence[np.ndarray], *, pseudo: bool = F
     variance, freedom = of_items, of_items**2 / (n - 1)
     several = [rows for rows in methods if len(rows) > 1]
     if several:
-        alone = len(methods) - len(several)
+        single_seed = len(methods) - len(several)
         of_seeds = rest = 0.0
         for rows in several:
-            count, weight = len(rows), 1 / len(rows) + alone
+            count, weight = len(rows), 1 / len(rows) + single_seed
             means, left_over = (weight * value for value in _variances(rows))
             of_seeds += means
             rest += left_over / n

@@ -95,8 +95,8 @@ def compare_runs(a: Results, b: Results, only: Mapping[str, set[str]]) -> tuple[
     right, more = _cells(b)
     notes += more
     for name, these, those in (("A", left, right), ("B", right, left)):
-        if alone := sum(cell not in those for cell in these):
-            notes.append(f"{alone} evaluations are in {name} alone")
+        if number := sum(cell not in those for cell in these):
+            notes.append(f"{number} evaluations are in {name} only")
     return _compared([(cell, left[cell], right[cell]) for cell in left if cell in right], only, notes, set())
 
 

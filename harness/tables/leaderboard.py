@@ -35,12 +35,12 @@ def make_leaderboard(records: Sequence[Record], items: Mapping[str, Items] | Non
     board = Leaderboard()
     for group in _grouped(newest, _cell_key):
         metric = _headline(group)
-        found, problem = _item_scores(group, metric, items or {})
-        if found is not None:
-            scores[_cell_key(group[0])] = found
+        item_scores, problem = _item_scores(group, metric, items or {})
+        if item_scores is not None:
+            scores[_cell_key(group[0])] = item_scores
         if problem:
             notes.append(problem)
-        board.rows.append(_score_row(group, metric, found))
+        board.rows.append(_score_row(group, metric, item_scores))
     trainings = [record for record in records if record.cell.task is None and record.status == "done"]
     for group in _grouped(trainings, lambda r: (r.cell.teacher, r.cell.student or "", r.cell.method)):
         board.costs.append(_cost_row(group))
@@ -137,11 +137,11 @@ def _newest_versions(records: Sequence[Record]) -> tuple[list[Record], list[str]
     for record in records:
         task, version = str(record.cell.column), str(record.cell.task_version)
         newest[task] = max(newest.get(task, version), version, key=_version_order)
-    kept = [record for record in records if record.cell.task_version == newest[str(record.cell.column)]]
+    shown = [record for record in records if record.cell.task_version == newest[str(record.cell.column)]]
     versions = {(str(record.cell.column), str(record.cell.task_version)) for record in records}
     dropped = sorted(f"{task}@v{version}" for task, version in versions if version != newest[task])
     notes = [f"left out, because there is a newer version of the task: {name}" for name in dropped]
-    return kept, notes
+    return shown, notes
 
 
 def _version_order(version: str) -> tuple[tuple[int, int | str], ...]:
@@ -182,8 +182,8 @@ def _score_row(group: Sequence[Record], metric: str, scores: ItemScores | None) 
 
 def _cost_row(group: Sequence[Record]) -> CostRow:
     def mean(values: Iterable[float | None]) -> float | None:
-        known = [value for value in values if value is not None]
-        return round(sum(known) / len(known), 3) if known else None
+        measured = [value for value in values if value is not None]
+        return round(sum(measured) / len(measured), 3) if measured else None
 
     return CostRow(
         teacher=group[0].cell.teacher,

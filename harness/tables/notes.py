@@ -55,7 +55,7 @@ def mixed_settings(groups: Sequence[Sequence[Record]]) -> list[str]:
 
 
 def _flaws(rows: Sequence[ScoreRow]) -> str:
-    """What is wrong with the answers of one pair on one task, each flaw with the methods and their shares."""
+    """The flaws of completions of one pair on one task, each with the methods and their shares."""
     kinds: dict[str, Callable[[ScoreRow], int]] = {
         "invalid": lambda row: row.invalid,
         "cut off at the token limit": lambda row: row.truncated,

@@ -28,8 +28,8 @@ def grids(board: Leaderboard, costs: bool) -> list[Grid]:
         if costs:
             rows = [row for row in board.costs if (row.teacher, row.student) == (teacher, student)]
             tables.append(_cost_grid(f"{teacher} -> {student}: cost of training", rows))
-    alone = sorted({row.teacher for row in board.rows} - {teacher for teacher, _ in board.pairs})
-    tables += [_score_grid(board, teacher, [(None, TEACHER_METHOD)], teacher) for teacher in alone]
+    teachers_only = sorted({row.teacher for row in board.rows} - {teacher for teacher, _ in board.pairs})
+    tables += [_score_grid(board, teacher, [(None, TEACHER_METHOD)], teacher) for teacher in teachers_only]
     return tables + published_grids(board)
 
 

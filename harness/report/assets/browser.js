@@ -89,16 +89,16 @@ function sampleBrowser(report, samples, pair) {
   );
   choose({});
   return [
-    missingAnswers(samples),
+    missingCompletions(samples),
     fields, status,
     make('div', { class: 'browser' }, make('div', { class: 'side-list', role: 'group', 'aria-label': 'Prompts' }, list, pager), detail),
   ];
 }
 
-function missingAnswers(samples) {
-  const there = samples.items.reduce((sum, item) => sum + item.answers.length, 0);
-  if (there >= samples.answers_total) return null;
-  return note(`${plural(there, 'completion')} of ${samples.answers_total.toLocaleString('en-US')} are on this page: evenly chosen prompts of each task. `,
+function missingCompletions(samples) {
+  const there = samples.items.reduce((sum, item) => sum + item.completions.length, 0);
+  if (there >= samples.completions_total) return null;
+  return note(`${plural(there, 'completion')} of ${samples.completions_total.toLocaleString('en-US')} are on this page: evenly chosen prompts of each task. `,
     make('code', {}, 'harness report --max-answers'), ' puts more on it; samples.jsonl in each folder has all of them.');
 }
 

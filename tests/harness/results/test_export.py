@@ -146,7 +146,7 @@ def test_two_methods_and_two_runs_are_compared(run: Path, tmp_path: Path) -> Non
     out, err = call("compare", run, other)
     assert "not significantly different" in out
     assert "80 with different prompts" in err
-    assert "2 evaluations are in A alone" in err
+    assert "2 evaluations are in A only" in err
     # Equal lines are adjusted together.
     lines = json.loads(call("compare", run, run, "--json")[0])["comparisons"]
     assert [line["p_holm"] for line in lines] == [1.0] * 4

@@ -1,52 +1,52 @@
 // One prompt, its references, and a card per method with its completions.
 
 function details(asked, { methods, threshold, step }) {
-  const { item, answers } = asked;
-  const known = ['teacher', ...methods].filter((method) => answers.some((answer) => answer.cell.method === method));
+  const { item, completions } = asked;
+  const known = ['teacher', ...methods].filter((method) => completions.some((completion) => completion.cell.method === method));
   return make(
     'article', { 'aria-label': `${item.task}, ${item.id}` },
     make('header', { class: 'detail-head' }, make('h3', {}, make('bdi', {}, `${item.task} ${item.id}`)), make('div', { class: 'steps' }, step)),
     make('h4', {}, 'Prompt'), textBlock(item.prompts[0], 'Prompt'),
-    make('h4', {}, item.gold.length > 1 ? `${item.gold.length} references` : 'Reference'),
-    item.gold.length ? item.gold.map((gold) => textBlock(gold, 'Reference')) : note('The samples have no reference.'),
+    make('h4', {}, item.references.length > 1 ? `${item.references.length} references` : 'Reference'),
+    item.references.length ? item.references.map((reference) => textBlock(reference, 'Reference')) : note('The samples have no reference.'),
     make('h4', {}, 'Completions'),
     make('div', { class: 'cards' }, known.map((method) => card(method, asked, threshold))),
   );
 }
 
 function card(method, asked, threshold) {
-  const mine = asked.answers.filter((answer) => answer.cell.method === method);
+  const mine = asked.completions.filter((completion) => completion.cell.method === method);
   return make(
     'section', { class: 'card', 'aria-label': method },
     make('h5', {}, method),
-    mine.map((answer) => oneAnswer(answer, asked.item, threshold)),
+    mine.map((completion) => oneCompletion(completion, asked.item, threshold)),
   );
 }
 
-function oneAnswer(answer, item, threshold) {
+function oneCompletion(completion, item, threshold) {
   const facts = [
-    answer.cell.seed === null ? null : `seed ${answer.cell.seed}`,
-    answer.index ? `sample ${answer.index + 1}` : null,
-    answer.outcome,
-    isNumber(answer.tokens) ? plural(answer.tokens, 'token') : null,
+    completion.cell.seed === null ? null : `seed ${completion.cell.seed}`,
+    completion.index ? `sample ${completion.index + 1}` : null,
+    completion.outcome,
+    isNumber(completion.tokens) ? plural(completion.tokens, 'token') : null,
   ].filter(Boolean).join(' · ');
-  const kind = verdict(answer.score ?? null, threshold);
+  const kind = verdict(completion.score ?? null, threshold);
   return make(
-    'div', { class: 'answer' },
-    make('p', { class: 'answer-head' },
-      make('span', { class: `score ${kind}` }, isNumber(answer.score) ? `${kind} ${number(answer.score, answer.score % 1 ? 1 : 0)}` : 'no score'),
+    'div', { class: 'completion' },
+    make('p', { class: 'completion-head' },
+      make('span', { class: `score ${kind}` }, isNumber(completion.score) ? `${kind} ${number(completion.score, completion.score % 1 ? 1 : 0)}` : 'no score'),
       make('bdi', { class: 'facts' }, visible(facts))),
-    (answer.flaws ?? []).map((flaw) => make('p', { class: 'flaw' }, flaw)),
-    answer.prompt ? make('details', {}, make('summary', {}, 'Prompt in another template'), textBlock(item.prompts[answer.prompt], 'Prompt')) : null,
-    answer.output.text === '' ? note('The completion is empty.') : textBlock(answer.output, `Completion of ${answer.cell.method}`),
-    facets(answer),
+    (completion.flaws ?? []).map((flaw) => make('p', { class: 'flaw' }, flaw)),
+    completion.prompt ? make('details', {}, make('summary', {}, 'Prompt in another template'), textBlock(item.prompts[completion.prompt], 'Prompt')) : null,
+    completion.output.text === '' ? note('The completion is empty.') : textBlock(completion.output, `Completion of ${completion.cell.method}`),
+    facets(completion),
   );
 }
 
-function facets(answer) {
-  const more = Object.entries(answer.scores ?? {}).map(([name, value]) => [name, number(value)]);
-  const read = Object.entries(answer.extracted ?? {}).map(([name, value]) => [`${name} read out`, value.text]);
-  const rows = [...more, ...read, ...(answer.detail ? [['detail', answer.detail]] : [])];
+function facets(completion) {
+  const more = Object.entries(completion.scores ?? {}).map(([name, value]) => [name, number(value)]);
+  const read = Object.entries(completion.extracted ?? {}).map(([name, value]) => [`${name} read out`, value.text]);
+  const rows = [...more, ...read, ...(completion.detail ? [['detail', completion.detail]] : [])];
   return rows.length ? make('dl', { class: 'facets' }, rows.map(([name, value]) => [make('dt', {}, name), make('dd', {}, make('bdi', {}, visible(String(value))))])) : null;
 }
 

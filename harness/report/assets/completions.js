@@ -10,14 +10,14 @@ function askedOf(samples, pair, { method, seed }) {
     && (method === '' || cell.method === method || cell.method === 'teacher')
     && (seed === '' || cell.seed === null || String(cell.seed) === seed));
   return samples.items.flatMap((item) => {
-    const answers = item.answers.filter((answer) => mine[answer.cell]).map((answer) => ({ ...answer, cell: samples.cells[answer.cell] }));
-    return answers.length ? [{ item, answers, scores: methodScores(answers) }] : [];
+    const completions = item.completions.filter((completion) => mine[completion.cell]).map((completion) => ({ ...completion, cell: samples.cells[completion.cell] }));
+    return completions.length ? [{ item, completions, scores: methodScores(completions) }] : [];
   });
 }
 
-function methodScores(answers) {
+function methodScores(completions) {
   const sums = new Map();
-  for (const { cell, score } of answers) {
+  for (const { cell, score } of completions) {
     const sum = sums.get(cell.method) ?? { total: 0, count: 0 };
     if (isNumber(score)) sums.set(cell.method, { total: sum.total + score, count: sum.count + 1 });
     else sums.set(cell.method, sum);
@@ -32,7 +32,7 @@ function matches(asked, { task, right, wrong, threshold, disagree, flawed, needl
   const isWrong = (score) => score !== null && score < threshold;
   if (!holds(asked.scores, right, isRight) || !holds(asked.scores, wrong, isWrong)) return false;
   if (disagree && !(holds(asked.scores, ANY, isRight) && holds(asked.scores, ANY, isWrong))) return false;
-  if (flawed && !asked.answers.some((answer) => answer.flaws)) return false;
+  if (flawed && !asked.completions.some((completion) => completion.flaws)) return false;
   return needle === '' || textsOf(asked).some((text) => text.toLowerCase().includes(needle));
 }
 
@@ -43,8 +43,8 @@ function holds(scores, who, test) {
   return who === ANY ? students.some(test) : students.length > 0 && students.every(test);
 }
 
-function textsOf({ item, answers }) {
-  return [item.id, ...item.prompts.map((prompt) => prompt.text), ...item.gold.map((gold) => gold.text), ...answers.map((answer) => answer.output.text)];
+function textsOf({ item, completions }) {
+  return [item.id, ...item.prompts.map((prompt) => prompt.text), ...item.references.map((reference) => reference.text), ...completions.map((completion) => completion.output.text)];
 }
 
 const ORDERS = {
