@@ -31,7 +31,7 @@ class Measured:
     """Shares over `repeats` simulated comparisons, in per cent.
 
     `mean`: intervals of one method's mean that hold its truth. `difference`: the same of the difference of two methods. `alarms`:
-    p < 0.05 where the two are equal; `alarms_less` the same one-sided. `power`: p < 0.05 where they differ by the mde80 that equal
+    p < 0.05 where the two are equal; `alarms_less` the same one-sided. `power`: p < 0.05 where they differ by the minimum detectable effect that equal
     methods of this size report. `two_level`: coverage of the percentile bootstrap over seeds, then items, for comparison.
     """
 
@@ -117,11 +117,11 @@ def measure(
     resamples: int = 1000,
     two_level: bool = False,
 ) -> Measured:
-    """Simulate `repeats` pairs of equal methods, and as many that differ by the mde80 of the first."""
+    """Simulate `repeats` pairs of equal methods, and as many that differ by the minimum detectable effect of the first."""
     world = World(kind, seed_sd, centre, np.random.default_rng(seed), spreads)
     truth = world.truth(centre)
     hits = dict.fromkeys(("mean", "difference", "alarms", "alarms_less", "power", "two_level"), 0)
-    detectable = []
+    effects = []
     for repeat in range(repeats):
         a, b = world.draw((centre, centre), seeds, items)
         found = compare(a, b, kind, seed=repeat, resamples=resamples)
@@ -130,11 +130,11 @@ def measure(
         hits["alarms_less"] += found.p_less < 0.05
         low, high = _mean_interval(a, kind, repeat, resamples)
         hits["mean"] += low <= truth <= high
-        detectable.append(found.mde80)
+        effects.append(found.min_detectable_effect)
         if two_level and seeds > 1:
             low, high = two_level_bootstrap(a.values, b.values, np.random.default_rng(repeat))
             hits["two_level"] += low <= 0 <= high
-    better = world.centre_of(min(99.0, truth + float(np.mean(detectable))))
+    better = world.centre_of(min(99.0, truth + float(np.mean(effects))))
     for repeat in range(repeats):
         a, b = world.draw((better, centre), seeds, items)
         hits["power"] += compare(a, b, kind, seed=repeat, resamples=resamples).p_value < 0.05
@@ -196,7 +196,7 @@ def main() -> None:
     options = parser.parse_args()
     start, rows = time.perf_counter(), []
     print(
-        "| scores | seeds | items | seed sd | mean | difference | false alarms | one-sided | power at mde80 | two-level bootstrap |"
+        "| scores | seeds | items | seed sd | mean | difference | false alarms | one-sided | power at the MDE | two-level bootstrap |"
     )
     print("|---|---|---|---|---|---|---|---|---|---|")
     for kind in ("binary", "continuous"):

@@ -70,7 +70,7 @@ def test_pairs_go_to_a_device_as_it_is_and_nowhere_under_a_file(tokenizers, tmp_
     monkeypatch.setattr("dskd.tokenization.alignment.align_tokenizers", lambda *_: pytest.fail("worked"))
     for path, message in (
         (file / "pairs", "text.jsonl is a file, not a folder"),
-        (tmp_path, "is a folder; name a file"),
+        (tmp_path, "is a folder; fix: name a file"),
     ):
         result = _align(tokenizers, file, "--pairs-out", str(path))
         assert result.exit_code == 2

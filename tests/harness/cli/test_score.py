@@ -143,7 +143,7 @@ def test_an_unknown_task_and_a_folder_as_output_are_refused(answers, tmp_path):
     assert "task mmlu: no such task; known: dolly, gsm8k, gsm8k_5shot, " in result.stderr
     result = score("--task", "small_math", "--predictions", answers, "--samples-out", tmp_path)
     assert result.exit_code == 2
-    assert "is a folder; name a file" in result.stderr
+    assert "is a folder; fix: name a file" in result.stderr
 
 
 def test_an_output_that_cannot_be_made_is_refused_before_the_work_and_a_device_is_kept(answers, tmp_path, monkeypatch):
