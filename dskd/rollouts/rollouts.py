@@ -18,15 +18,12 @@ from typing import TYPE_CHECKING, Any
 
 from dskd.rollouts.options import RolloutOptions
 from dskd.rollouts.replay_buffer import Choice, Replay
-from dskd.rollouts.sampler import Sample, Sampler
+from dskd.rollouts.sampler import PROMPTS_AT_ONCE, Prompt, Sample, Sampler
 
 if TYPE_CHECKING:
     import numpy as np
 
     from dskd.tokenization.vocabulary import Vocabulary
-
-# Prompts that are continued together, of like length: enough to keep a device busy, and few enough for their keys and values.
-TOGETHER = 64
 
 
 # Why a sample is not used. `no prompt`: at most a single token stands before the labels, and without a begin token nobody knows
@@ -187,21 +184,17 @@ class Rollouts:
     def _samples(self, rows: Sequence[dict[str, Any]], numbers: Sequence[np.ndarray]) -> list[Sample]:
         import numpy as np
 
-        from dskd.rollouts.teacher_mixed_sampler import TeacherMixedSampler
-
-        prompts = [list(row["student_ids"][: row["student_prompt_length"]]) for row in rows]
-        order = sorted(range(len(rows)), key=lambda k: -len(prompts[k]))
+        prompts = [
+            Prompt(*(list(row[f"{side}_ids"][: row[f"{side}_prompt_length"]]) for side in ("student", "teacher")))
+            for row in rows
+        ]
+        order = sorted(range(len(rows)), key=lambda k: -len(prompts[k].student))
         found: dict[int, Sample] = {}
         if rows:
             self.sampler.update()
-        for first in range(0, len(order), TOGETHER):
-            part = order[first : first + TOGETHER]
-            given, drawn = [prompts[k] for k in part], np.stack([numbers[k] for k in part])
-            if isinstance(self.sampler, TeacherMixedSampler):
-                own = [list(rows[k]["teacher_ids"][: rows[k]["teacher_prompt_length"]]) for k in part]
-                samples = self.sampler.sample_mixed(given, own, drawn)
-            else:
-                samples = self.sampler.sample(given, drawn)
+        for first in range(0, len(order), PROMPTS_AT_ONCE):
+            part = order[first : first + PROMPTS_AT_ONCE]
+            samples = self.sampler.sample([prompts[k] for k in part], np.stack([numbers[k] for k in part]))
             found.update(zip(part, samples, strict=True))
         return [found[k] for k in range(len(rows))]
 

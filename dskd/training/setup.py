@@ -106,16 +106,23 @@ def load_run(
             f"{student}: the model has {positions} positions, but the longest prompt {longest} tokens; "
             f"fix: set rollouts.max_new_tokens to {max(positions - longest, 1)} or less, or leave out long prompts"
         )
-    sampled = (student_model, student_vocabulary, tokenizer.eos_token_id, options.rollouts)
+    sampled: Any = student_model, student_vocabulary, tokenizer.eos_token_id
+    draws: Any = {"temperature": options.rollouts.temperature, "top_p": options.rollouts.top_p}
     sampler: Sampler
     if method.teacher_mix:
-        sampler = TeacherMixedSampler(student_model, teacher_model, *sampled[1:], method.teacher_mix)
+        sampler = TeacherMixedSampler(*sampled, teacher=teacher_model, teacher_mix=method.teacher_mix, **draws)
     elif options.rollouts.engine == "vllm":
         from dskd.rollouts.vllm_sampler import VllmSampler
 
-        sampler = VllmSampler(*sampled, length=longest + options.rollouts.max_new_tokens, dtype=options.dtype)
+        sampler = VllmSampler(
+            *sampled,
+            length=longest + options.rollouts.max_new_tokens,
+            dtype=options.dtype,
+            gpu_memory_utilization=options.rollouts.gpu_memory_utilization,
+            **draws,
+        )
     else:
-        sampler = TransformersSampler(*sampled)
+        sampler = TransformersSampler(*sampled, **draws)
     rollouts = Rollouts(
         options.rollouts,
         sampler,

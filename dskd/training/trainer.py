@@ -16,14 +16,15 @@ from transformers import AutoModelForCausalLM, Trainer
 
 from dskd.data.batch_sampler import EpochBatches
 from dskd.errors import TrainingFailed
-from dskd.losses.chunked import chunk_size, chunked_counts, fused_loss
+from dskd.losses.chunked import chunk_size, chunked_counts, chunks, fused_loss
+from dskd.losses.cross_entropy import cross_entropy_and_hits
 from dskd.methods.base import LabelledTokens, Method, Term
+from dskd.modeling.eval_mode import evaluating
 from dskd.modeling.lm_head import Head, final_hidden_states, output_head, whole_output_head
 from dskd.modeling.lora import is_adapted, load_adapter, save_merged
 from dskd.rollouts.rollouts import Rollouts
 from dskd.teachers.outputs import TeacherSignal
 from dskd.tokenization.vocabulary import SharedVocabulary
-from dskd.training.validation import cross_entropy_sums, evaluating
 
 # In a folder of its own: vLLM takes every *.safetensors beside a model's weights for a part of them.
 PROJECTORS = Path("projectors") / "projectors.safetensors"
@@ -116,6 +117,16 @@ class Distiller(nn.Module):
             batch["student_position_ids"],
         )
         return hidden.flatten(0, 1)[batch["student_labelled"]]
+
+    def cross_entropy(self, batch: dict[str, Tensor]) -> Tensor:
+        """The student's cross entropy, added up over the labels of a micro-batch, a float64 scalar without gradient."""
+        head = output_head(self.student, self.student_size)
+        tokens = LabelledTokens(head, self.labelled_hidden(batch), batch["student_labels"])
+        sums = torch.zeros((), dtype=torch.float64, device=tokens.student_labels.device)
+        for part in chunks(tokens, chunk_size(tokens, self.chunk_tokens)):
+            logits = head.logits(part.student_hidden, padded=True)
+            sums += cross_entropy_and_hits(logits, part.student_labels)[0].double()
+        return sums
 
     def counts(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         """The counts of a micro-batch's terms. They depend on the teacher, the projectors and the student's head alone."""
@@ -262,13 +273,17 @@ class DistillationTrainer(Trainer):
             replay.validated(self.validation_loss(), step, epoch)
 
     def validation_loss(self) -> float:
-        """Cross entropy a token on all rows of `validation`, shared among the processes, each of which gets the same number."""
+        """Cross entropy per token on all examples of `validation`, which the processes share; each gets the same number."""
+        distiller: Distiller = self.accelerator.unwrap_model(self.model)
+        sums = torch.zeros(2, dtype=torch.float64, device=self.args.device)  # of the cross entropy, and of labels
         own = range(self.args.process_index, len(self.validation), self.args.world_size)
         size = self.args.per_device_train_batch_size
         parts = ([self.validation[k] for k in own[first : first + size]] for first in range(0, len(own), size))
-        batches = (self._prepare_inputs(self.data_collator(rows)) for rows in parts)
-        with self.accelerator.autocast():
-            sums = cross_entropy_sums(self.accelerator.unwrap_model(self.model), batches, self.args.device)
+        with self.accelerator.autocast(), evaluating(distiller.student), torch.no_grad():
+            for rows in parts:
+                batch = self._prepare_inputs(self.data_collator(rows))
+                sums[0] += distiller.cross_entropy(batch)
+                sums[1] += len(batch["student_labels"])
         total, count = self.accelerator.reduce(sums, "sum").tolist()
         return total / count
 

@@ -17,8 +17,7 @@ from dskd import methods
 from dskd.errors import InputError
 from dskd.methods.minillm import ADVANTAGE, LOG_SAMPLED
 from dskd.modeling.loading import load_model, load_tokenizer
-from dskd.rollouts.rollouts import RolloutOptions
-from dskd.rollouts.sampler import Sample
+from dskd.rollouts.sampler import Prompt, Sample, TransformersSampler
 from dskd.rollouts.teacher_mixed_sampler import TeacherMixedSampler
 from dskd.tokenization.vocabulary import Vocabulary
 from dskd.training.run import TrainingOptions, train
@@ -250,13 +249,13 @@ def test_text_is_drawn_from_the_mixture_as_a_slow_loop_without_cache_and_padding
     tokenizer, student = load_tokenizer(dropping / "same"), load_model(dropping / "same")
     teacher = load_model(dropping / "teacher").eval()
     vocabulary, end = Vocabulary.from_tokenizer(tokenizer), tokenizer.eos_token_id
-    sampler = TeacherMixedSampler(student, teacher, vocabulary, end, RolloutOptions(), share)
+    sampler = TeacherMixedSampler(student, vocabulary, end, teacher=teacher, teacher_mix=share)
     data = datasets.load_from_disk(str(dropping / "same-data"))
     prompts = [row["student_ids"][: row["student_prompt_length"]] for row in data.select(range(6))]
     own = [[5, 9, *prompt][: len(prompt) + k % 3] for k, prompt in enumerate(prompts)]  # of other lengths, too
     numbers = np.random.default_rng(0).random((6, 10))
     student.train()
-    samples = sampler.sample_mixed(prompts, own, numbers)
+    samples = sampler.sample([Prompt(*both) for both in zip(prompts, own, strict=True)], numbers)
     student.eval()
     known = [k for k in range(vocabulary.size) if vocabulary.written[k] or k == end]
     slow = []
@@ -274,7 +273,7 @@ def test_text_is_drawn_from_the_mixture_as_a_slow_loop_without_cache_and_padding
                 break
         slow.append(ids)
     assert [sample.ids for sample in samples] == slow
-    alone = sampler.sample(prompts, numbers)
+    alone = TransformersSampler(student, vocabulary, end).sample([Prompt(p, p) for p in prompts], numbers)
     assert [sample.ids for sample in alone] != slow
 
 

@@ -27,7 +27,7 @@ from dskd.errors import InputError
 from dskd.methods.base import cross_entropy
 from dskd.modeling.loading import load_model, load_tokenizer
 from dskd.rollouts.rollouts import RolloutOptions, Rollouts, Side
-from dskd.rollouts.sampler import Sample, TransformersSampler, draw
+from dskd.rollouts.sampler import Prompt, Sample, TransformersSampler, draw
 from dskd.teachers.outputs import SignalOptions, build_signal
 from dskd.tokenization.vocabulary import Vocabulary
 from dskd.training.checkpoints import RunFolder
@@ -105,11 +105,18 @@ def test_the_least_and_the_largest_number_draw_a_possible_token(number, top_p):
 # Samples of a model
 
 
+def _both(prompts):
+    return [Prompt(prompt, prompt) for prompt in prompts]
+
+
 def _sampler(folder, name, options=None):
+    options = options or RolloutOptions()
     tokenizer, model = load_tokenizer(folder / name), load_model(folder / name)
     vocabulary = Vocabulary.from_tokenizer(tokenizer)
     return (
-        TransformersSampler(model, vocabulary, tokenizer.eos_token_id, options or RolloutOptions()),
+        TransformersSampler(
+            model, vocabulary, tokenizer.eos_token_id, temperature=options.temperature, top_p=options.top_p
+        ),
         model,
         vocabulary,
     )
@@ -141,7 +148,7 @@ def test_samples_are_those_of_a_slow_loop_without_padding_and_cache(dropping, na
     numbers = np.random.default_rng(0).random((6, 10))
     model.train()
     random = torch.random.get_rng_state()
-    samples = sampler.sample(prompts, numbers)
+    samples = sampler.sample(_both(prompts), numbers)
     assert torch.equal(random, torch.random.get_rng_state())
     model.eval()
     with torch.no_grad():
@@ -153,13 +160,13 @@ def test_samples_are_those_of_a_slow_loop_without_padding_and_cache(dropping, na
 def test_sampling_leaves_the_modes_and_rules_of_the_model_as_they_were_and_follows_no_rules_but_its_own(dropping):
     sampler, model, _ = _sampler(dropping, "same")
     numbers = np.random.default_rng(0).random((2, 10))
-    before = sampler.sample([[5, 6, 7], [8, 9]], numbers)
+    before = sampler.sample(_both([[5, 6, 7], [8, 9]]), numbers)
     rules = GenerationConfig(repetition_penalty=50.0, min_new_tokens=9, suppress_tokens=[5], do_sample=True, top_k=1)
     model.generation_config = rules
     model.train()
     model.transformer.h[0].eval()
     modes = [module.training for module in model.modules()]
-    assert sampler.sample([[5, 6, 7], [8, 9]], numbers) == before
+    assert sampler.sample(_both([[5, 6, 7], [8, 9]]), numbers) == before
     assert [module.training for module in model.modules()] == modes
     assert model.generation_config is rules
 
@@ -174,8 +181,8 @@ def test_rows_of_the_head_that_stand_for_no_token_are_never_drawn(world):
         model.lm_head.bias[9] = 1e3
     gaps = replace(vocabulary, tokens=tuple(None if k == 9 else v for k, v in enumerate(vocabulary.tokens)))
     for known, holes in ((vocabulary, set()), (gaps, {9})):
-        sampler = TransformersSampler(model, known, 0, RolloutOptions())
-        samples = sampler.sample([[5, 6, 7]] * 4, np.random.default_rng(0).random((4, 10)))
+        sampler = TransformersSampler(model, known, 0)
+        samples = sampler.sample(_both([[5, 6, 7]] * 4), np.random.default_rng(0).random((4, 10)))
         drawn = {token for sample in samples for token in sample.ids}
         assert all(token < vocabulary.size and token not in holes for token in drawn)
         assert holes or drawn == {9}
