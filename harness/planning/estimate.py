@@ -152,19 +152,19 @@ class _Estimator:
         self._launch = launch_shape(matrix)
 
     def cell(self, cell: Cell) -> None:
-        from dskd.methods import METHODS
+        from dskd.methods import get
 
         self.model(cell.teacher)
         if cell.student is None:
             return
         self.model(cell.student)
-        method = METHODS[self.matrix.method_of(cell.method)]
+        method = get(self.matrix.method_of(cell.method))
         options, settings = training_options(self.matrix.training_of(cell.method)), self.matrix.signal_of(cell.method)
         data, live = self.data(self.matrix.training.data), settings.kind == "live"
-        teacher = self.shape(cell.teacher) if method.needs_teacher else None
+        teacher = self.shape(cell.teacher) if method.requires.teacher else None
         if teacher is not None and not live:
             self.signal(cell.teacher, teacher, data, options, settings)
-        if method.labels == "teacher":
+        if method.requires.response_source == "teacher":
             self.answers(cell.teacher, data)
         processes = self._launch["processes"]
         steps, examples = steps_of(options, data, processes)
@@ -175,7 +175,7 @@ class _Estimator:
             operations += 2.0 * teacher.layer_parameters * tokens if live else 0.0
             operations += distillation_operations(student, teacher, labelled, dual=dual)
         memory = training_memory(student, options, self._launch)
-        memory += loss_memory(student, teacher, options, data, fused=method.per_token)
+        memory += loss_memory(student, teacher, options, data, fused=method.requires.chunkable)
         memory += teacher_memory(student, teacher, options, live=live, dual=dual)
         self._add("train", cell.folder, steps, tokens, operations, memory)
 

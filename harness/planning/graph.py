@@ -65,7 +65,7 @@ class GraphBuilder:
         return self.artifacts.nodes
 
     def _check_vocabularies(self, teacher: str, student: str, methods: Iterable[str]) -> None:
-        from dskd.methods import METHODS
+        from dskd.methods import METHODS, get
 
         index = next(i for i, p in enumerate(self.matrix.pairs) if (p.teacher, p.student) == (teacher, student))
         check_pair(
@@ -73,22 +73,26 @@ class GraphBuilder:
             teacher,
             student,
             strict=[
-                name for name in dict.fromkeys(methods) if METHODS[self.matrix.method_of(name)].vocabulary == "same"
+                name
+                for name in dict.fromkeys(methods)
+                if get(self.matrix.method_of(name)).requires.vocabulary == "same"
             ],
-            any_two=sorted(name for name, method in METHODS.items() if method.vocabulary == "any"),
+            any_two=sorted(name for name, method in METHODS.items() if method.requires.vocabulary == "any"),
             where=f"pairs.{index}",
         )
 
     def _check_signal(self, name: str, options: Mapping[str, Any]) -> None:
         """InputError where a name in a pair cannot learn from the signal that the matrix asks for."""
-        from dskd.methods import METHODS
+        from dskd.methods import METHODS, get
 
         method, settings = self.matrix.method_of(name), self.matrix.signal_of(name)
         where = f"{self.artifacts.source}: {self.matrix.place(name, 'teacher_signal')}"
         if settings.kind == "live":
             return
-        if settings.kind not in METHODS[method].signals:
-            able = sorted(n for n, m in METHODS.items() if m.needs_teacher and settings.kind in m.signals)
+        if settings.kind not in get(method).requires.teacher_outputs:
+            able = sorted(
+                n for n, m in METHODS.items() if m.requires.teacher and settings.kind in m.requires.teacher_outputs
+            )
             raise InputError(
                 f"{where}.kind: {method} cannot learn from {settings.kind}; fix: kind: hidden_states, or only the methods "
                 f"that can ({', '.join(able) or 'none'})"
@@ -101,9 +105,9 @@ class GraphBuilder:
 
     def _check_whole_batches(self, name: str, options: Mapping[str, Any], training: Mapping[str, Any]) -> None:
         """InputError where a name in a pair reads the teacher's padded micro-batch, which is not there."""
-        from dskd.methods import METHODS
+        from dskd.methods import get
 
-        if not METHODS[self.matrix.method_of(name)](dict(options)).teacher_statistics:
+        if not get(self.matrix.method_of(name))(dict(options)).requires.padded_hidden:
             return
         where = f"{self.artifacts.source}: methods.{name}.upstream_parity: needs the teacher's prompt and padding"
         if self.matrix.signal_of(name).kind != "live":
@@ -113,12 +117,12 @@ class GraphBuilder:
 
     def _check_rollouts(self, name: str) -> None:
         """InputError where a name in a pair, or its signal, cannot take text that the student writes."""
-        from dskd.methods import METHODS
+        from dskd.methods import METHODS, get
 
         method = self.matrix.method_of(name)
         where = f"{self.artifacts.source}: {self.matrix.place(name, 'training', 'rollouts')}"
-        if METHODS[method].policy == "off":
-            able = ", ".join(sorted(n for n, m in METHODS.items() if m.policy != "off"))
+        if get(method).requires.on_policy == "never":
+            able = ", ".join(sorted(n for n, m in METHODS.items() if m.requires.on_policy != "never"))
             raise InputError(
                 f"{where}: {method} learns from the data's text alone; fix: leave it out of pairs, or use {able}"
             )
@@ -136,18 +140,18 @@ class GraphBuilder:
         options = method.Options.model_validate(self.matrix.method_options(cell.method)).model_dump()
         training = training_options(self.matrix.training_of(cell.method))
         name, longest = self.matrix.training.data, training["max_length"]
-        if method.labels == "teacher":
+        if method.requires.response_source == "teacher":
             answers = self._answers(cell.teacher, options)
             data = self.artifacts.data(name, cell.student, None, longest, answers)
         else:
             # One data set for all methods of a pair, SFT too: none may see examples that another does not.
             data = self.artifacts.data(name, cell.student, cell.teacher, longest)
         student = self.artifacts.model(cell.student)
-        teacher = self.artifacts.model(cell.teacher) if method.needs_teacher else None
+        teacher = self.artifacts.model(cell.teacher) if method.requires.teacher else None
         settings, signal, launch = self.matrix.signal_of(cell.method), None, self._launch_arguments()
         if training["rollouts"] is not None:
             self._check_rollouts(cell.method)
-        elif method.policy == "on":
+        elif method.requires.on_policy == "always":
             raise InputError(
                 f"{self.artifacts.source}: methods.{cell.method}.training.rollouts: {method_name} learns from the student's own "
                 "text alone; fix: rollouts: {share: 1} there, and teacher_signal: {kind: live}"
@@ -165,7 +169,7 @@ class GraphBuilder:
                 )
         parts = {
             "code": CODE_VERSIONS["train"],
-            "method": method_name,
+            "method": method.name,
             "options": method.Options.model_validate(options).identity(),
             "training": identity_options(training),
             "seed": cell.seed,
@@ -303,10 +307,10 @@ class GraphBuilder:
         if cell.student is None:
             return training_data(self.artifacts, cell)
         method = dskd.methods.get(self.matrix.method_of(cell.method))
-        from_answers = method.labels == "teacher"
+        from_answers = method.requires.response_source == "teacher"
         options = method.Options.model_validate(self.matrix.method_options(cell.method)).model_dump()
         answers = self._answers(cell.teacher, options) if from_answers else None
-        return training_data(self.artifacts, cell, taught=method.needs_teacher or from_answers, answers=answers)
+        return training_data(self.artifacts, cell, taught=method.requires.teacher or from_answers, answers=answers)
 
     def _world_parts(self) -> dict[str, Any]:
         from harness.smallworld.world import SMALL_WORLD_VERSION

@@ -11,7 +11,7 @@ from pydantic import ValidationError
 import dskd.methods
 from dskd.errors import InputError
 from dskd.training.launch import configuration_file
-from dskd.training.run import TrainingOptions
+from dskd.training.options import TrainingOptions
 from harness.config.matrix import Matrix, cells, did_you_mean
 from harness.planning.graph import GraphBuilder
 from harness.planning.plan import Plan, decide
@@ -44,10 +44,10 @@ def single_plan(
     teacher runs live unless asked otherwise. InputError for what is wrong with any option, and where `output` holds something else
     already, unless `overwrite`.
     """
-    if method not in dskd.methods.METHODS:
+    if not dskd.methods.known(method):
         raise InputError(f"--method {method}: no such method{did_you_mean(method, dskd.methods.METHODS)}")
     chosen = dskd.methods.get(method)
-    if teacher is None and (chosen.needs_teacher or chosen.labels == "teacher"):
+    if teacher is None and (chosen.requires.teacher or chosen.requires.response_source == "teacher"):
         raise InputError(f"--method {method}: needs a teacher; give --teacher DIR")
     _check_options(method, method_options, training)
     signal = _signal_settings(method, method_options, signal)
@@ -138,13 +138,13 @@ def _signal_settings(method: str, method_options: Mapping[str, str], asked: Mapp
     settings = {"kind": "live", **asked}
     kind = settings["kind"]
     chosen = dskd.methods.get(method)
-    if kind == "live" or not chosen.needs_teacher:
+    if kind == "live" or not chosen.requires.teacher:
         if len(settings) > 1:
             raise InputError("--signal-dtype and --signal-k go with --signal-kind hidden_states or top_k; add it")
         return settings
-    if kind not in chosen.signals:
+    if kind not in chosen.requires.teacher_outputs:
         raise InputError(
-            f"--signal-kind {kind}: {method} cannot learn from it; use one of live, {', '.join(chosen.signals)}"
+            f"--signal-kind {kind}: {method} cannot learn from it; use one of live, {', '.join(chosen.requires.teacher_outputs)}"
         )
     if kind == "top_k":
         settings["temperature"] = chosen.Options.model_validate(dict(method_options)).model_dump()["temperature"]

@@ -20,7 +20,8 @@ from harness.runs.store import write_json_atomic
 
 def run(job: JobContext) -> None:
     """Make `model/` in the job's folder; what was trained before a kill is not trained again."""
-    from dskd.training.run import TrainingOptions, train
+    from dskd.training.options import TrainingOptions
+    from dskd.training.run import train
 
     (output,) = job.spec.outputs
     arguments = job.arguments

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from harness.runs.job_context import JobContext
 
 if TYPE_CHECKING:
-    from dskd.teachers.outputs import SignalReport
+    from dskd.teachers.outputs import TeacherCacheReport
 
 
 def run(job: JobContext) -> None:
@@ -29,9 +29,9 @@ def run(job: JobContext) -> None:
     )
 
 
-def build(job: JobContext, arguments: Mapping[str, Any], folder: Path) -> SignalReport:
+def build(job: JobContext, arguments: Mapping[str, Any], folder: Path) -> TeacherCacheReport:
     """Compute into `folder` what is missing there or damaged; `arguments` are those of a signal's job."""
-    from dskd.teachers.outputs import SignalDamaged, SignalOptions, build_signal
+    from dskd.teachers.outputs import TeacherCacheDamaged, TeacherCacheOptions, build_teacher_cache
 
     def report(event: dict[str, Any]) -> None:
         if "estimate_bytes" in event:
@@ -42,12 +42,12 @@ def build(job: JobContext, arguments: Mapping[str, Any], folder: Path) -> Signal
         else:
             job.progress.advance(stages[-1], event["step"], event["steps"])
 
-    def attempt() -> SignalReport:
-        return build_signal(
+    def attempt() -> TeacherCacheReport:
+        return build_teacher_cache(
             Path(arguments["teacher"]),
             Path(arguments["data"]),
             folder,
-            options=SignalOptions.model_validate(arguments["options"]),
+            options=TeacherCacheOptions.model_validate(arguments["options"]),
             dtype=arguments["dtype"],
             device=_device(),
             progress=report,
@@ -56,7 +56,7 @@ def build(job: JobContext, arguments: Mapping[str, Any], folder: Path) -> Signal
     stages: list[str] = []
     try:
         return attempt()
-    except SignalDamaged as damage:  # in what describes the signal itself, so that none of it can be trusted
+    except TeacherCacheDamaged as damage:  # in what describes the signal itself, so that none of it can be trusted
         print(f"{damage}\nstarting again from nothing", flush=True)
         shutil.rmtree(folder)
         return attempt()

@@ -38,7 +38,8 @@ def run(job: JobContext) -> None:
 
 def _train(job: JobContext, signal: Path | None) -> TrainingReport:
     """Train in this process, or in several where the matrix says so."""
-    from dskd.training.run import TrainingOptions, train
+    from dskd.training.options import TrainingOptions
+    from dskd.training.run import train
 
     arguments, launch = job.arguments, job.arguments["launch"]
     progress = training_progress(job, "training")
@@ -84,12 +85,12 @@ def _mend(job: JobContext, signal: Mapping[str, Any]) -> int:
     Several trainings may find the damage at once: one mends it and the others wait, as for any job.
     """
     from dskd.errors import InputError
-    from dskd.teachers.outputs import open_signal
+    from dskd.teachers.outputs import open_teacher_cache
 
     folder = job.store.root / signal["folder"] / "signal"
     with job.store.lock(signal["folder"]):
         try:
-            open_signal(folder, "cpu")
+            open_teacher_cache(folder, "cpu")
         except InputError as damage:
             print(f"{damage}\ncomputing what is damaged again", flush=True)
             return build(job, signal, folder).built_rows

@@ -16,9 +16,9 @@ from dskd.data.collator import Collator
 from dskd.modeling.loading import load_model, load_tokenizer
 from dskd.teachers.outputs import LiveTeacher
 from dskd.tokenization.vocabulary import Vocabulary, share_vocabulary
-from dskd.training import trainer
+from dskd.training import run, trainer
+from dskd.training.distiller import Distiller
 from dskd.training.run import TrainingOptions, train
-from dskd.training.trainer import Distiller
 
 OPTIONS = {"steps": 6, "batch_size": 2, "learning_rate": 1e-3, "logging_steps": 1, "chunk_tokens": 16}
 
@@ -52,7 +52,7 @@ def curve(world: Path, name: str, output: Path, **options) -> list[dict[str, flo
 
 
 def train_all(world: Path, output: Path) -> None:
-    trainer.DistillationTrainer = Watched
+    run.DistillationTrainer = Watched
     for name in methods.METHODS:
         losses = curve(world, name, output / name)
         rank, watched = dist.get_rank(), Watched.seen
@@ -71,7 +71,9 @@ def distiller_of(world: Path, name: str) -> tuple[Distiller, datasets.Dataset]:
         load_model(world / student),
         methods.get(name)(),
         student_size=sizes[0].size,
-        signal=LiveTeacher(load_model(world / "teacher"), sizes[1].size) if methods.get(name).needs_teacher else None,
+        teacher=LiveTeacher(load_model(world / "teacher"), sizes[1].size)
+        if methods.get(name).requires.teacher
+        else None,
         shared=share_vocabulary(sizes[1], sizes[0]),
         chunk_tokens=16,
     )
@@ -80,8 +82,8 @@ def distiller_of(world: Path, name: str) -> tuple[Distiller, datasets.Dataset]:
 
 def step(model: Distiller, rows: list[dict], *, share: int) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
     """Loss and gradients of one step over the rows of all processes, by this process's `rows`."""
-    model.method.begin_step(model.whole_student_head())
-    batch = model.look_up(Collator()(rows))
+    model.method.on_step_begin(model.whole_student_head())
+    batch = model.fetch(Collator()(rows))
     totals = model.counts(batch)
     if share > 1:
         for total in totals.values():
@@ -105,7 +107,7 @@ def fsdp2(world: Path, output: Path) -> None:
     dist.init_process_group("gloo")
     rank = dist.get_rank()
     # A student whose weights are spread cannot write.
-    for name in (name for name, method in methods.METHODS.items() if method.policy != "on"):
+    for name in (name for name, method in methods.METHODS.items() if method.requires.on_policy != "always"):
         whole, data = distiller_of(world, name)
         rows = [data[k] for k in range(8)]
         loss, gradients = step(whole, rows, share=1)
@@ -127,7 +129,7 @@ def fsdp2(world: Path, output: Path) -> None:
             )
         optimizer.step()
         optimizer.zero_grad()
-        sharded.method.begin_step(sharded.whole_student_head())
+        sharded.method.on_step_begin(sharded.whole_student_head())
         if sharded.projectors is not None:
             found = [
                 v.full_tensor() if hasattr(v, "full_tensor") else v for v in sharded.projectors.state_dict().values()

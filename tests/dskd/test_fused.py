@@ -7,12 +7,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from token_batches import changed, token_batch
 
 from dskd import methods
 from dskd.data.collator import pairs_by_position
-from dskd.losses.chunked import chunk_size, chunked_counts, chunks, default_chunk_tokens, fused_loss
+from dskd.losses.chunked import chunk_size, chunked_counts, chunked_loss, chunks, default_chunk_tokens
 from dskd.losses.divergences import DIVERGENCES
-from dskd.methods import LabelledTokens
+from dskd.methods.base import StepStatistics
 from dskd.modeling.lm_head import Head
 from dskd.tokenization.vocabulary import SharedVocabulary
 
@@ -32,7 +33,7 @@ def case(method, *, tokens=37, head="plain", dtype=torch.float32, seed=0, aligne
         return torch.randn(*shape, generator=generator)
 
     kind = HEADS[head]
-    same = method.vocabulary == "same"
+    same = method.requires.vocabulary == "same"
     size, teacher_size = 53, 53 if same else 61
 
     def make(rows, size, hidden):
@@ -57,7 +58,7 @@ def case(method, *, tokens=37, head="plain", dtype=torch.float32, seed=0, aligne
     bytes_of = [tuple(b" a" if k % 3 == 0 else b"a" for k in range(n)) for n in (teacher_size, size)]
     shared = replace(shared, teacher_tokens=bytes_of[0], student_tokens=bytes_of[1])
     teacher_tokens = tokens + 4
-    batch = LabelledTokens(
+    batch = token_batch(
         student_head,
         random(tokens, 11).to(dtype).requires_grad_(),
         torch.randint(0, size, (tokens,), generator=generator),
@@ -67,7 +68,7 @@ def case(method, *, tokens=37, head="plain", dtype=torch.float32, seed=0, aligne
         *pairs,
     )
     # Two examples, the second of half as many tokens as the first; tokens of both sides are grouped in twos and threes.
-    batch = replace(
+    batch = changed(
         batch,
         student_sizes=_two_examples(tokens),
         teacher_sizes=_two_examples(teacher_tokens),
@@ -78,20 +79,19 @@ def case(method, *, tokens=37, head="plain", dtype=torch.float32, seed=0, aligne
         student_embedding=random(size + 3, 11),
         teacher_embedding=random(teacher_size + 5, 17),
     )
-    if method.pairing == "position":
-        by_position = pairs_by_position(batch.teacher_sizes, batch.student_sizes)
-        sides = {f"{side}_pairs": by_position[f"{side}_position_pairs"] for side in ("teacher", "student")}
-        batch = replace(batch, **sides)
+    if method.requires.pairing == "position":
+        teacher_pairs, student_pairs = pairs_by_position(batch.teacher.sizes, batch.student.sizes)
+        batch = changed(batch, teacher_pairs=teacher_pairs, student_pairs=student_pairs)
     torch.manual_seed(seed)
     projectors = method.prepare(student_head, teacher_head, shared)
-    method.begin_step(student_head)
-    if method.scored:
-        batch = replace(batch, student_sampled=torch.arange(tokens) % 3 > 0)
+    method.on_step_begin(student_head)
+    if isinstance(method, StepStatistics):
+        batch = changed(batch, student_sampled=torch.arange(tokens) % 3 > 0)
         with torch.no_grad():
-            (scores,) = method.scores([batch], lambda sums: sums)
-        batch = replace(batch, student_scores=scores)
+            (scores,) = method.precompute_step([batch], lambda sums: sums)
+        batch = changed(batch, student_per_token_statistics=scores)
     parameters = [p for p in projectors.parameters() if p.requires_grad] if projectors is not None else []
-    leaves = [batch.student_hidden, student_head.weight, student_head.bias, *parameters]
+    leaves = [batch.student.hidden, student_head.weight, student_head.bias, *parameters]
     return batch, parameters, [leaf for leaf in leaves if leaf is not None and leaf.requires_grad]
 
 
@@ -112,19 +112,19 @@ def _groups(sizes, width, other_sizes, other_width):
 
 def unfused(method, batch, totals):
     terms = method.terms(batch)
-    return method.objective({name: term.sum / totals[name].clamp_min(1.0) for name, term in terms.items()}), terms
+    return method.objective({name: term.total / totals[name].clamp_min(1.0) for name, term in terms.items()}), terms
 
 
 def both(method, batch, parameters, leaves, chunk, scale=1.0):
     totals = {name: 1.5 * count for name, count in method.counts(batch).items()}  # the step has more than this batch
     plain, terms = unfused(method, batch, totals)
     expected = torch.autograd.grad(plain * scale, leaves, allow_unused=True)
-    loss, sums = fused_loss(method, batch, totals, parameters, chunk)
+    loss, sums = chunked_loss(method, batch, totals, parameters, chunk)
     found = torch.autograd.grad(loss * scale, leaves, allow_unused=True)
     return plain, terms, expected, loss, sums, found
 
 
-PER_TOKEN = [name for name, kind in methods.METHODS.items() if kind.per_token]
+PER_TOKEN = [name for name, kind in methods.METHODS.items() if kind.requires.chunkable]
 
 
 @pytest.mark.parametrize("head", HEADS)
@@ -135,7 +135,7 @@ def test_fused_and_unfused_are_one_objective(name, head, chunk):
     plain, terms, expected, loss, sums, found = both(method, *case(method, head=head), chunk, scale=3.0)
     torch.testing.assert_close(loss, plain.detach(), rtol=1e-5, atol=1e-6)
     for term, value in terms.items():
-        torch.testing.assert_close(sums[term].sum, value.sum.detach(), rtol=1e-5, atol=1e-5)
+        torch.testing.assert_close(sums[term].total, value.total.detach(), rtol=1e-5, atol=1e-5)
     for slow, ours in zip(expected, found, strict=True):
         torch.testing.assert_close(ours, torch.zeros_like(ours) if slow is None else slow, rtol=1e-4, atol=1e-5)
 
@@ -161,9 +161,9 @@ def test_a_batch_that_is_the_whole_step_needs_no_counts_beforehand(name, chunk):
     batch, parameters, leaves = case(method, head="bias", seed=2)
     counts = method.counts(batch)
     plain, _ = unfused(method, batch, counts)
-    loss, terms = fused_loss(method, batch, None, parameters, chunk)
+    loss, terms = chunked_loss(method, batch, None, parameters, chunk)
     torch.testing.assert_close(loss, plain.detach(), rtol=1e-5, atol=1e-6)
-    found = {term: value.count.item() for term, value in terms.items()}
+    found = {term: value.normalizer.item() for term, value in terms.items()}
     assert found == pytest.approx({term: count.item() for term, count in counts.items()})  # weights may be counted too
     expected = torch.autograd.grad(plain, leaves)
     for slow, ours in zip(expected, torch.autograd.grad(loss, leaves), strict=True):
@@ -191,13 +191,13 @@ def test_a_batch_without_an_aligned_token():
 def test_a_frozen_head_costs_no_gradient_of_its_weight(name):
     method = methods.get(name)()
     batch, parameters, leaves = case(method, head="bias", frozen=True)
-    assert batch.student_head.weight is not leaves[1] if len(leaves) > 1 else True
+    assert batch.student.head.weight is not leaves[1] if len(leaves) > 1 else True
     plain, _, expected, loss, _, found = both(method, batch, parameters, leaves, 6)
     torch.testing.assert_close(loss, plain.detach(), rtol=1e-5, atol=1e-6)
     torch.testing.assert_close(found[0], expected[0], rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("name", methods.METHODS)
+@pytest.mark.parametrize("name", PER_TOKEN)
 def test_counts_in_chunks_are_the_counts(name):
     method = methods.get(name)()
     batch, *_ = case(method)
@@ -209,13 +209,13 @@ def test_parts_of_a_batch_hold_every_token_and_pair_once():
     method = methods.get("dskd-v2-eta")()
     batch, *_ = case(method)
     parts = chunks(batch, 10)
-    assert [len(part.student_labels) for part in parts] == [10, 10, 10, 7]
-    assert torch.equal(torch.cat([part.teacher_pairs for part in parts]), batch.teacher_pairs)
+    assert [len(part.student.labels) for part in parts] == [10, 10, 10, 7]
+    assert torch.equal(torch.cat([part.teacher.pairs for part in parts]), batch.teacher.pairs)
     first = 0
     for part in parts:
-        assert torch.equal(part.student_pairs, part.student_pairs_on_host)
-        assert ((part.student_pairs >= 0) & (part.student_pairs < len(part.student_labels))).all()
-        first += len(part.student_labels)
+        assert torch.equal(part.student.pairs, part.student.pairs_on_host)
+        assert ((part.student.pairs >= 0) & (part.student.pairs < len(part.student.labels))).all()
+        first += len(part.student.labels)
 
 
 @pytest.mark.parametrize("name", PER_TOKEN)
@@ -226,7 +226,7 @@ def test_bfloat16_products_add_up_in_float32(name):
     exact, _ = unfused(method, batch, totals)
     expected = torch.autograd.grad(exact, leaves, allow_unused=True)
     with torch.autocast("cpu", torch.bfloat16):
-        loss, _ = fused_loss(method, batch, totals, parameters, 4)
+        loss, _ = chunked_loss(method, batch, totals, parameters, 4)
     found = torch.autograd.grad(loss, leaves)
     assert loss.dtype == torch.float32
     assert loss.item() == pytest.approx(exact.item(), rel=0.05)
@@ -239,17 +239,17 @@ def test_bfloat16_products_add_up_in_float32(name):
 def test_objectives_are_linear_so_that_chunks_may_be_added(name):
     method = methods.get(name)()
     batch, *_ = case(method)
-    means = {key: term.sum.detach() for key, term in method.terms(batch).items()}
+    means = {key: term.total.detach() for key, term in method.terms(batch).items()}
     double = {key: 2 * value for key, value in means.items()}
     torch.testing.assert_close(method.objective(double), 2 * method.objective(means))
 
 
 def test_the_chunk_suits_the_larger_vocabulary():
     batch, *_ = case(methods.get("dskd-v2-eta")())
-    assert chunk_size(batch, None) == default_chunk_tokens(batch.teacher_head.weight.shape[0])
+    assert chunk_size(batch, None) == default_chunk_tokens(batch.teacher.head.weight.shape[0])
     assert chunk_size(batch, 3) == 3
     assert default_chunk_tokens(1_000) > default_chunk_tokens(50_257) == default_chunk_tokens(151_936) == 512
-    assert chunk_size(replace(batch, teacher_head=None), None) == default_chunk_tokens(56)
+    assert chunk_size(changed(batch, teacher_head=None), None) == default_chunk_tokens(56)
 
 
 def test_no_product_is_taken_at_a_position_without_a_label(monkeypatch):
@@ -265,5 +265,5 @@ def test_no_product_is_taken_at_a_position_without_a_label(monkeypatch):
     batch, parameters, _ = case(method)
     totals = method.counts(batch)
     monkeypatch.setattr(Head, "logits", watched)
-    fused_loss(method, batch, totals, parameters, 1000)
+    chunked_loss(method, batch, totals, parameters, 1000)
     assert sorted(seen) == [19, 19, 19, 37]

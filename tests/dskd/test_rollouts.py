@@ -26,9 +26,10 @@ from dskd.data.preparation import Encoded, prepared_row
 from dskd.errors import InputError
 from dskd.methods.base import cross_entropy
 from dskd.modeling.loading import load_model, load_tokenizer
-from dskd.rollouts.rollouts import RolloutOptions, Rollouts, Side
+from dskd.rollouts.options import RolloutOptions
+from dskd.rollouts.rollouts import ModelText, Rollouts
 from dskd.rollouts.sampler import Prompt, Sample, TransformersSampler, draw
-from dskd.teachers.outputs import SignalOptions, build_signal
+from dskd.teachers.outputs import TeacherCacheOptions, build_teacher_cache
 from dskd.tokenization.vocabulary import Vocabulary
 from dskd.training.checkpoints import RunFolder
 from dskd.training.run import TrainingOptions, train
@@ -211,7 +212,7 @@ def _rollouts(world, name, sampler, path=None, positions=None, seed=0, **options
     sides = []
     for folder in (name, "teacher"):
         tokenizer = load_tokenizer(world / folder)
-        sides.append(Side(tokenizer, Vocabulary.from_tokenizer(tokenizer), positions))
+        sides.append(ModelText(tokenizer, Vocabulary.from_tokenizer(tokenizer), positions))
     options = RolloutOptions(**{"share": 1.0, **options})
     return Rollouts(options, sampler, *sides, same_vocabulary=name == "same", seed=seed, path=path)
 
@@ -373,25 +374,25 @@ def test_a_batch_says_of_each_label_whether_it_was_sampled_and_numbers_groups_of
         row([(0, 1)], [(0, 1)], ended=True, sampled=False),
     ]
     batch = Collator(packing=packing)(rows)
-    assert batch["student_sampled"].tolist() == [True] * 3 + [False] * 2 + [True] * 3 + [False] * 2
-    assert len(batch["student_sampled"]) == len(batch["student_labels"])
-    assert batch["student_groups"].tolist() == [0, 0, 1, 2, 3, 4, 4, -1, 5, 6]
-    assert batch["teacher_groups"].tolist() == [0, 1, 1, 2, 2, 3, 4, 4, 5, 6]
+    assert batch.student.sampled.tolist() == [True] * 3 + [False] * 2 + [True] * 3 + [False] * 2
+    assert len(batch.student.sampled) == len(batch.student.labels)
+    assert batch.student.groups.tolist() == [0, 0, 1, 2, 3, 4, 4, -1, 5, 6]
+    assert batch.teacher.groups.tolist() == [0, 1, 1, 2, 2, 3, 4, 4, 5, 6]
 
 
 def test_sampled_labels_have_no_cross_entropy():
     batch, _, leaves = test_fused.case(methods.get("sft")(), tokens=9)
     sampled = torch.tensor([False, True, True, False, False, True, False, False, True])
-    logits = batch.student_head.logits(batch.student_hidden, padded=True)
-    slow = sum(-logits[k].log_softmax(-1)[batch.student_labels[k]] for k in range(9) if not sampled[k])
-    batch.student_sampled = sampled
+    logits = batch.student.head.logits(batch.student.hidden, padded=True)
+    slow = sum(-logits[k].log_softmax(-1)[batch.student.labels[k]] for k in range(9) if not sampled[k])
+    batch.student.sampled = sampled
     term = cross_entropy(batch, logits)
-    torch.testing.assert_close(term.sum, slow)
-    assert term.count == 9
-    (gradient,) = torch.autograd.grad(term.sum, leaves[0])
+    torch.testing.assert_close(term.total, slow)
+    assert term.normalizer == 9
+    (gradient,) = torch.autograd.grad(term.total, leaves[0])
     assert torch.equal(gradient.abs().sum(-1) == 0, sampled)
     parts = [batch.part(first, first + 4) for first in (0, 4, 8)]
-    sums = [cross_entropy(part, part.student_head.logits(part.student_hidden, padded=True)).sum for part in parts]
+    sums = [cross_entropy(part, part.student.head.logits(part.student.hidden, padded=True)).total for part in parts]
     torch.testing.assert_close(sum(sums), slow)
 
 
@@ -587,7 +588,7 @@ def test_what_cannot_work_is_a_one_line_error_before_anything_is_written(
     world, tmp_path, name, rollouts, signal, reason
 ):
     if signal:
-        build_signal(world / "teacher", world / "teacher-data", tmp_path / signal, options=SignalOptions())
+        build_teacher_cache(world / "teacher", world / "teacher-data", tmp_path / signal, options=TeacherCacheOptions())
     with pytest.raises(InputError, match=reason):
         train(
             data=world / "same-data",
@@ -622,13 +623,13 @@ def test_weights_are_handed_over_once_a_step_however_many_samples_it_takes(world
 @pytest.mark.parametrize(
     ("policy", "rollouts", "reason"),
     [
-        ("on", None, "from on-policy text alone; fix: rollouts"),
-        ("on", {"share": 0.5}, "fix: set share to 1"),
-        ("off", {"share": 1.0}, "from the data's text alone; fix: remove rollouts"),
+        ("always", None, "from on-policy text alone; fix: rollouts"),
+        ("always", {"share": 0.5}, "fix: set share to 1"),
+        ("never", {"share": 1.0}, "from the data's text alone; fix: remove rollouts"),
     ],
 )
 def test_a_method_says_on_which_text_it_learns(world, tmp_path, monkeypatch, policy, rollouts, reason):
-    monkeypatch.setattr(methods.get("kd"), "policy", policy)
+    monkeypatch.setattr(methods.get("kd"), "requires", replace(methods.get("kd").requires, on_policy=policy))
     with pytest.raises(InputError, match=reason):
         _run(world, tmp_path / "out", rollouts=rollouts)
     assert not (tmp_path / "out").exists()
