@@ -82,7 +82,7 @@ def read_matrix(path: Path, variables: Mapping[str, str] | None = None, add_meth
 
 def _with_methods(matrix: Matrix, names: Sequence[str], path: Path) -> Matrix:
     """A method for one vocabulary joins pairs that have such a method already, any other joins all pairs."""
-    from dskd.methods import METHODS
+    from dskd.methods import METHODS, get, known
 
     pairs = matrix.pairs
     for name in names:
@@ -90,8 +90,8 @@ def _with_methods(matrix: Matrix, names: Sequence[str], path: Path) -> Matrix:
             raise InputError(f"--add-method {name}: no such method{did_you_mean(name, METHODS)}")
 
         def suits(pair: Pair, name: str = name) -> bool:
-            same = (METHODS[m].vocabulary == "same" for m in map(matrix.method_of, pair.methods) if m in METHODS)
-            return METHODS[name].vocabulary == "any" or any(same)
+            same = (get(m).requires.vocabulary == "same" for m in map(matrix.method_of, pair.methods) if known(m))
+            return get(name).requires.vocabulary == "any" or any(same)
 
         if not any(suits(pair) for pair in pairs):
             raise InputError(f"--add-method {name}: needs one vocabulary, and {path} has no pair with such a method")
@@ -302,10 +302,10 @@ def _stages(model: PathModel | NewModel | FirstLayersModel) -> list[Training]:
 def _check_options(matrix: Matrix, path: Path) -> None:
     import dskd.methods
     import harness.engines
-    from dskd.methods import METHODS
+    from dskd.methods import METHODS, known
 
     def known_method(name: str, where: str) -> None:
-        if name not in METHODS:
+        if not known(name):
             raise InputError(f"{path}: {where}: no method '{name}'{did_you_mean(name, METHODS)}")
 
     for index, pair in enumerate(matrix.pairs):
@@ -359,7 +359,7 @@ def _check_tasks(matrix: Matrix, path: Path) -> None:
 
 
 def _check_training(training: Training, path: Path, where: Sequence[Any]) -> None:
-    from dskd.training.run import TrainingOptions
+    from dskd.training.options import TrainingOptions
 
     if "seed" in training.options:
         raise InputError(f"{path}: {dotted(where)}.seed: seeds stand elsewhere; use `seeds:` or the model's `seed:`")

@@ -62,7 +62,7 @@ def single_plan(
     """
     chosen = _method(method, method_options)
     options = _training_options(training)
-    if teacher is None and (chosen.needs_teacher or chosen.labels == "teacher"):
+    if teacher is None and (chosen.requires.teacher or chosen.requires.response_source == "teacher"):
         raise InputError(f"--method {method}: needs a teacher; fix: give --teacher DIR")
     outputs = _teacher_outputs(chosen, teacher_outputs)
     try:
@@ -92,7 +92,7 @@ def single_plan(
         instructions=student_model.prompt_template is not None,
     )
     cache = None
-    if chosen.needs_teacher and outputs.kind != LIVE:
+    if chosen.requires.teacher and outputs.kind != LIVE:
         own_tokens = prepared.model_copy(
             update={
                 "title": "data data for teacher",
@@ -118,12 +118,12 @@ def single_plan(
         output_folder=_FOLDER,
         data=prepared,
         student=student_model,
-        teacher=teacher_model if chosen.needs_teacher else None,
+        teacher=teacher_model if chosen.requires.teacher else None,
         cache=cache,
         method=method,
         method_options=chosen.options.model_dump(mode="json"),
         method_code=methods.own_code(method),
-        teacher_outputs=outputs.options if chosen.needs_teacher else None,
+        teacher_outputs=outputs.options if chosen.requires.teacher else None,
         training=options,
         seed=seed,
         processes=processes,
@@ -156,7 +156,7 @@ def read_template(given: Mapping[str, Any]) -> Template | None:
 
 
 def _method(name: str, given: Mapping[str, Any]) -> methods.Method:
-    if name not in methods.METHODS:
+    if not methods.known(name):
         raise InputError(f"--method {name}: no such method{did_you_mean(name, methods.METHODS)}")
     options = methods.get(name).Options
     for key in given:
@@ -188,7 +188,7 @@ def _teacher_outputs(method: methods.Method, given: Mapping[str, Any]) -> Teache
     """What the student learns from; top-k probabilities are kept at the method's temperature."""
     settings = {"kind": LIVE, **given}
     kind = settings["kind"]
-    if kind == LIVE or not method.needs_teacher:
+    if kind == LIVE or not method.requires.teacher:
         if len(settings) > 1:
             raise InputError(
                 "--cache-dtype and --top-k belong to a teacher cache; fix: add --teacher-outputs hidden_states or top_k"

@@ -19,16 +19,16 @@ def listed() -> dict[str, dict[str, Any]]:
 def test_every_method_says_its_paper_what_vocabularies_it_takes_and_on_which_text_it_learns() -> None:
     rows = listed()
     assert list(rows) == list(METHODS)
-    assert (rows["kd"]["paper"], rows["kd"]["vocabulary"], rows["kd"]["policy"]) == (
+    assert (rows["kd"]["paper"], rows["kd"]["vocabulary"], rows["kd"]["on_policy"]) == (
         "arXiv 1503.02531",
         "same",
-        "either",
+        "optional",
     )
     assert rows["dskd-v2-eta"]["vocabulary"] == "any"
     for row in rows.values():
         assert row["paper"]
         assert row["vocabulary"] in {"same", "any"}
-        assert row["policy"] in {"off", "on", "either"}
+        assert row["on_policy"] in {"off", "on", "optional"}
 
 
 def test_a_method_says_what_of_its_paper_is_not_here(monkeypatch: pytest.MonkeyPatch) -> None:
