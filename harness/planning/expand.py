@@ -115,13 +115,13 @@ class Expansion(Sources):
         assert cell.student is not None
         method, options = self.method(cell.method)
         name = self.matrix.training.data
-        if method.labels == "teacher":
+        if method.requires.response_source == "teacher":
             responses = self.responses(name, cell.teacher, cell.method)
             prepared = self.prepared(name, cell.student, None, options.max_length, responses)
         else:
             # One data set for all methods of a pair, SFT too: none may see examples that another does not.
             prepared = self.prepared(name, cell.student, cell.teacher, options.max_length)
-        settings = self.matrix.outputs_of(cell.method) if method.needs_teacher else None
+        settings = self.matrix.outputs_of(cell.method) if method.requires.teacher else None
         cached = settings is not None and settings.kind != "live"
         return training.Train(
             title=f"train {cell.folder}",
@@ -130,7 +130,7 @@ class Expansion(Sources):
             output_folder=train_folder(cell.folder),
             data=prepared,
             student=self.model(cell.student),
-            teacher=self.model(cell.teacher) if method.needs_teacher else None,
+            teacher=self.model(cell.teacher) if method.requires.teacher else None,
             cache=self.teacher_cache(cell.teacher, name, cell.method) if cached else None,
             method=self.matrix.method_of(cell.method),
             method_options=method.options.model_dump(mode="json"),
