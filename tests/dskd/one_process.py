@@ -83,7 +83,7 @@ def distiller_of(world: Path, name: str) -> tuple[Distiller, datasets.Dataset]:
 def step(model: Distiller, rows: list[dict], *, share: int) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
     """Loss and gradients of one step over the rows of all processes, by this process's `rows`."""
     model.method.on_step_begin(model.whole_student_head())
-    batch = model.fetch(Collator()(rows))
+    batch = model.fetch(tiny_world.pairing_as(model.method.name, Collator())(rows))
     totals = model.counts(batch)
     if share > 1:
         for total in totals.values():
