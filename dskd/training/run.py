@@ -43,7 +43,7 @@ def train(
     options: TrainingOptions,
     seed: int = 0,
     output: Path,
-    signal: Path | None = None,
+    teacher_cache: Path | None = None,
     progress: Progress | None = None,
 ) -> TrainingReport:
     """Train a student on a prepared dataset and write it to output/model.
@@ -81,7 +81,7 @@ def train(
             teacher if taught else None,
             chosen,
             options,
-            signal=signal if taught else None,
+            teacher_cache=teacher_cache if taught else None,
             seed=seed,
             device=arguments.device,
         )

@@ -69,19 +69,19 @@ def load_run(
     method: Method,
     options: TrainingOptions,
     *,
-    signal: Path | None,
+    teacher_cache: Path | None,
     seed: int,
     device: Any,
 ) -> RunSetup:
     """Load a prepared dataset, the student and what is known of the teacher.
 
     The student keeps float32 weights whatever options.dtype, because Adam's small steps are lost in bfloat16 ones. With a teacher
-    cache in the folder `signal` the teacher's weights are not loaded. Raises InputError for folders that cannot be used, data
+    cache in the folder `teacher_cache` the teacher's weights are not loaded. Raises InputError for folders that cannot be used, data
     prepared for other tokenizers, examples longer than a model's context, and what does not go together (dskd/compatibility.py).
     """
     import datasets
 
-    cached = None if signal is None or teacher is None else open_teacher_cache(signal, device)
+    cached = None if teacher_cache is None or teacher is None else open_teacher_cache(teacher_cache, device)
     rules = _rules(method, options, cached, has_teacher=teacher is not None)
     require(rules())
     report = preparation_report(data)
@@ -92,12 +92,12 @@ def load_run(
     if teacher is not None:
         if report["teacher_vocabulary"] is None:
             raise InputError(f"{data}: prepared without a teacher; fix: prepare it with teacher {teacher}")
-        if cached is None or signal is None:
+        if cached is None or teacher_cache is None:
             mentor = _load_model(teacher, report, "teacher", options.dtype, device)
             outputs = LiveTeacher(mentor.model, mentor.vocabulary.size, padded_hidden=method.requires.padded_hidden)
         else:
-            mentor = _cached_model(teacher, report, cached, signal)
-            dataset = attach(dataset, signal)
+            mentor = _cached_model(teacher, report, cached, teacher_cache)
+            dataset = attach(dataset, teacher_cache)
         shared = _share(mentor, learner, rules)
         if isinstance(method, UsesTokenizers):
             method.use_tokenizers(learner.tokenizer, mentor.tokenizer)
@@ -168,7 +168,7 @@ def _load_model(folder: Path, report: dict[str, Any], side: str, dtype: str, dev
             f"{folder}: the model has {positions} positions, but the data examples of {longest} tokens; "
             f"fix: prepare it with max_length {positions}"
         )
-    vocabulary = whole.within(model.get_output_embeddings().weight.shape[0], str(folder))
+    vocabulary = whole.truncate_to_head(model.get_output_embeddings().weight.shape[0], str(folder))
     check_head(model, vocabulary.size)
     return _Model(folder, tokenizer, vocabulary, model)
 
@@ -178,7 +178,9 @@ def _cached_model(folder: Path, report: dict[str, Any], cached: CachedTeacher, c
     if cached.vocabulary != report["teacher_vocabulary"]:
         raise InputError(f"{cache}: of a teacher with another tokenizer; fix: build the cache of {folder}")
     tokenizer = load_tokenizer(folder)
-    return _Model(folder, tokenizer, _known(folder, tokenizer, report, "teacher").within(cached.size, str(folder)))
+    return _Model(
+        folder, tokenizer, _known(folder, tokenizer, report, "teacher").truncate_to_head(cached.size, str(folder))
+    )
 
 
 def _known(folder: Path, tokenizer: Any, report: dict[str, Any], side: str) -> Vocabulary:

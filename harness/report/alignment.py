@@ -109,7 +109,7 @@ def _reader(folder: Path) -> Any:
     from dskd.tokenization.vocabulary import Vocabulary
 
     tokenizer = load_tokenizer(folder)
-    written = Vocabulary.from_tokenizer(tokenizer).written
+    written = Vocabulary.from_tokenizer(tokenizer).token_bytes
 
     def read(token: int) -> str:
         text = written[token].decode(errors="backslashreplace") if token < len(written) else ""

@@ -53,7 +53,7 @@ def _train(job: JobContext, signal: Path | None) -> TrainingReport:
             options=TrainingOptions.model_validate(arguments["training"]),
             seed=arguments["seed"],
             output=job.folder,
-            signal=signal,
+            teacher_cache=signal,
             progress=progress,
         )
     from dskd.training.launch import launch_training
@@ -64,7 +64,7 @@ def _train(job: JobContext, signal: Path | None) -> TrainingReport:
         **{key: arguments[key] for key in ("data", "student", "teacher", "method", "method_options", "seed")},
         "options": arguments["training"],
         "output": str(job.folder),
-        "signal": str(signal) if signal else None,
+        "teacher_cache": str(signal) if signal else None,
     }
     return launch_training(
         request,

@@ -36,7 +36,7 @@ def _loaded(world, name=CMA, options=PARITY, signal=None, **training):
         world / "teacher",
         methods.get(name)(options),
         TrainingOptions(**{**OPTIONS, **training}),
-        signal=signal,
+        teacher_cache=signal,
         seed=0,
         device="cpu",
     )
