@@ -104,7 +104,7 @@ def encode_response(
         ids, offsets = _encode(tokenizer, anchor + response, special=False)
         kept = [k for k, (_, last) in enumerate(offsets) if last > len(anchor)]
         ids = ids[kept[0] :] if kept else []
-        if b"".join(vocabulary.written[k] for k in ids) == response.encode():
+        if b"".join(vocabulary.token_bytes[k] for k in ids) == response.encode():
             return ids, byte_spans(vocabulary, ids, response)
     return None
 
@@ -114,7 +114,7 @@ def text_of_prompt(tokenizer: Any, vocabulary: Vocabulary, prompt: list[int]) ->
     begin = 1 if prompt and prompt[0] == tokenizer.bos_token_id else 0
     for first in dict.fromkeys((begin, 0)):  # a begin token that the tokenizer adds by itself is no part of the text
         try:
-            text = b"".join(vocabulary.written[k] for k in prompt[first:]).decode()
+            text = b"".join(vocabulary.token_bytes[k] for k in prompt[first:]).decode()
         except UnicodeDecodeError:
             return None
         for candidate in dict.fromkeys((text.removeprefix(" "), text)):  # SentencePiece puts a space before a text

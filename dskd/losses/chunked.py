@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from dskd.losses.buffer_pool import Scratch, empty
+from dskd.losses.buffer_pool import BufferPool, empty_from_pool
 from dskd.losses.tokens import Loss, LossTerm, TokenBatch, TwoPassLoss
 from dskd.modeling.lm_head import Head
 
@@ -79,7 +79,7 @@ def chunked_loss(
 
 
 class _ChunkLinear(torch.autograd.Function):
-    """hidden Wᵀ + b into scratch memory; its backward adds gradients up in a `_HeadGradient` and makes none of W's size."""
+    """hidden Wᵀ + b into pool memory; its backward adds gradients up in a `_HeadGradient` and makes none of W's size."""
 
     @staticmethod
     def forward(
@@ -91,7 +91,7 @@ class _ChunkLinear(torch.autograd.Function):
     ) -> Tensor:
         ctx.save_for_backward(hidden, weight)
         ctx.head_gradient = head_gradient
-        logits = empty((len(hidden), len(weight)), weight)
+        logits = empty_from_pool((len(hidden), len(weight)), weight)
         return (
             torch.mm(hidden, weight.T, out=logits) if bias is None else torch.addmm(bias, hidden, weight.T, out=logits)
         )
@@ -183,26 +183,26 @@ class _ChunkedLoss(torch.autograd.Function):
         *parameters: nn.Parameter,
     ) -> tuple[Tensor, Tensor, Tensor]:
         gradients = _Gradients(hidden, weight, bias, parameters)
-        scratch = Scratch()
+        pool = BufferPool()
         head = _chunk_head(batch.student.head, gradients.head)
         detached = replace(batch, student=replace(batch.student, hidden=hidden.detach(), head=head))
         if batch.teacher is not None and batch.teacher.head is not None:
             detached.teacher = replace(batch.teacher, head=_chunk_head(batch.teacher.head, None))
         parts = chunks(detached, tokens)
         if totals is not None:
-            sums, _ = _take(method, method.terms, parts, totals, gradients, scratch, batch.metrics)
+            sums, _ = _take(method, method.terms, parts, totals, gradients, pool, batch.metrics)
             counts = totals
         else:
             assert isinstance(method, TwoPassLoss)
             two_pass: TwoPassLoss = method
             # Undivided at first: one count divides all of these terms, and so their gradients, once it is known.
-            sums, counts = _take(method, two_pass.first_pass, parts, None, gradients, scratch, batch.metrics)
+            sums, counts = _take(method, two_pass.first_pass, parts, None, gradients, pool, batch.metrics)
             gradients.divide(counts[min(two_pass.first_terms)].clamp_min(1.0))
 
             def second_pass(part: TokenBatch) -> dict[str, LossTerm]:
                 return {name: LossTerm(value, counts[name]) for name, value in two_pass.second_pass(part).items()}
 
-            sums |= _take(method, second_pass, parts, counts, gradients, scratch, batch.metrics)[0]
+            sums |= _take(method, second_pass, parts, counts, gradients, pool, batch.metrics)[0]
         names[:] = sums
         loss = method.objective({name: sums[name] / counts[name].clamp_min(1.0) for name in names})
         stacked = torch.stack([sums[name] for name in names]), torch.stack([counts[name] for name in names])
@@ -223,7 +223,7 @@ def _take(
     parts: Sequence[TokenBatch],
     totals: dict[str, Tensor] | None,
     gradients: _Gradients,
-    scratch: Scratch,
+    pool: BufferPool,
     metrics: dict[str, LossTerm],
 ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     """Compute terms chunk by chunk and differentiate their share of the objective; ({term: sum}, {term: count}) of all chunks.
@@ -236,7 +236,7 @@ def _take(
     absent = dict.fromkeys(totals or {}, torch.zeros((), device=gradients.hidden.device))
     first = large = 0
     for part in parts:
-        with torch.enable_grad(), scratch:
+        with torch.enable_grad(), pool:
             leaf = part.student.hidden.detach().requires_grad_()
             terms = terms_of(replace(part, student=replace(part.student, hidden=leaf)))
             divisors = {name: 1.0 if totals is None else totals[name].clamp_min(1.0) for name in terms}
@@ -254,7 +254,7 @@ def _take(
         if large > _RECOMPUTABLE_BYTES:
             part.recomputable.clear()
         del terms, share
-        scratch.give_back([*part.saved.values(), *part.recomputable.values()])
+        pool.give_back([*part.saved.values(), *part.recomputable.values()])
     return sums, counts
 
 

@@ -176,24 +176,18 @@ class GeneralOnlineLogitDistillation(DistillationMethod):
 
     def _distances(self, log_p: Tensor, log_q: Tensor) -> tuple[Tensor, Tensor]:
         """(of the matched tokens, of the unmatched ones), both [groups], of merged distributions [groups, vocabulary]."""
+        from dskd.losses.sorted_l1 import sorted_l1
+
         if not self.options.hybrid_loss:
-            return log_q.new_zeros(len(log_q)), sorted_distance(log_p, log_q)
+            return log_q.new_zeros(len(log_q)), sorted_l1(log_p, log_q)
         matched = generalised_js_divergence(
             log_p[:, self.matched_teacher_ids],
             log_q[:, self.matched_student_ids],
             self.options.js_beta,
             self.options.probability_floor,
         )
-        unmatched = sorted_distance(log_p[:, self.unmatched_teacher_ids], log_q[:, self.unmatched_student_ids])
+        unmatched = sorted_l1(log_p[:, self.unmatched_teacher_ids], log_q[:, self.unmatched_student_ids])
         return matched, unmatched
-
-
-def sorted_distance(log_p: Tensor, log_q: Tensor) -> Tensor:
-    """Σ_k |sort p − sort q|_k [groups], the shorter padded with zeros; log p [groups, teacher tokens], log q [groups, tokens]."""
-    p, q = (side.exp().sort(-1, descending=True).values for side in (log_p, log_q))
-    common = min(p.shape[-1], q.shape[-1])
-    beyond = p[:, common:].sum(-1) + q[:, common:].sum(-1)
-    return (p[:, :common] - q[:, :common]).abs().sum(-1) + beyond
 
 
 def generalised_js_divergence(log_p: Tensor, log_q: Tensor, beta: float, floor: float) -> Tensor:

@@ -15,7 +15,7 @@ from dskd.methods.base import (
 )
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    pass
 
 
 @register
@@ -31,12 +31,14 @@ class KnowledgeDistillation(DistillationMethod):
     def terms(self, batch: TokenBatch) -> dict[str, LossTerm]:
         import torch
 
+        from dskd.losses.rest_bucket import with_rest_bucket_of_top_k
+
         temperature = self.options.temperature
         logits = batch.student.head.logits(batch.student.hidden, padded=True)
         student_logits = batch.student.head.without_padding(batch.student.at_pairs(logits))
         if batch.teacher.top_k_ids is not None:
             ids = batch.teacher.top_k_ids[batch.teacher.pairs]
-            log_p, log_q = coarsened(
+            log_p, log_q = with_rest_bucket_of_top_k(
                 ids, batch.teacher.top_k_log_probabilities[batch.teacher.pairs], student_logits, temperature
             )
             distance = self.options.distance(temperature=1.0)(log_p, log_q)
@@ -49,24 +51,3 @@ class KnowledgeDistillation(DistillationMethod):
             "cross_entropy": cross_entropy(batch, logits),
             "distillation": LossTerm(distance.sum(), self.counts(batch)["distillation"]),
         }
-
-
-def coarsened(
-    ids: Tensor, log_probabilities: Tensor, student_logits: Tensor, temperature: float
-) -> tuple[Tensor, Tensor]:
-    """log p and log q [tokens, k + 1] over the teacher's k best tokens and, as one, all others.
-
-    ids, log_probabilities [tokens, k] are the teacher's at `temperature`; student_logits [tokens, vocabulary]. Merging outcomes
-    never raises an f-divergence (all here but adaptive_kl), so this is a lower bound of that over the whole vocabulary.
-    """
-    import torch
-
-    best = log_probabilities.float()
-    if ids.shape[-1] == student_logits.shape[-1]:  # nothing is left over
-        return best, (student_logits.float() / temperature).log_softmax(-1).gather(-1, ids)
-    tail = (1.0 - best.exp().sum(-1, keepdim=True)).clamp_min(torch.finfo(torch.float32).tiny).log()
-    scaled = student_logits.float() / temperature
-    log_q = scaled.gather(-1, ids)
-    rest = scaled.scatter(-1, ids, -torch.inf).logsumexp(-1, keepdim=True)
-    whole = torch.cat([log_q, rest], -1)
-    return torch.cat([best, tail], -1), whole - whole.logsumexp(-1, keepdim=True)

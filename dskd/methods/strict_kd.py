@@ -63,6 +63,8 @@ class StrictDistillation(DistillationMethod):
     def terms(self, batch: TokenBatch) -> dict[str, LossTerm]:
         import torch
 
+        from dskd.losses.rest_bucket import with_rest_bucket
+
         logits = batch.student.head.logits(batch.student.hidden, padded=True)
         student_logits = batch.student.head.without_padding(batch.student.at_pairs(logits))
         with torch.no_grad():
@@ -73,8 +75,8 @@ class StrictDistillation(DistillationMethod):
             distance = self.options.distance()(*sides)
         else:
             with torch.no_grad():
-                log_p = coarsened(teacher_logits, ids[0], self.options.temperature)
-            log_q = coarsened(student_logits, ids[1], self.options.temperature)
+                log_p = with_rest_bucket(teacher_logits, ids[0], self.options.temperature)
+            log_q = with_rest_bucket(student_logits, ids[1], self.options.temperature)
             distance = self.options.distance(temperature=1.0)(log_p, log_q)
         counts = self.counts(batch)
         return {
@@ -95,20 +97,3 @@ class StrictDistillation(DistillationMethod):
     def counts(self, batch: TokenBatch) -> dict[str, Tensor]:
         counts = super().counts(batch)
         return {**counts, "aligned_share": counts["cross_entropy"]}
-
-
-def coarsened(logits: Tensor, ids: Tensor, temperature: float) -> Tensor:
-    """Log-probabilities [tokens, ids + 1] of the tokens `ids` [tokens, ids] and, as one outcome, of all others.
-
-    logits [tokens, vocabulary]. Where there are no others, that outcome has the least probability that a float32 holds.
-    """
-    import torch
-
-    scaled = logits.float() / temperature
-    kept = scaled.gather(-1, ids)
-    whole = scaled.logsumexp(-1, keepdim=True)
-    if ids.shape[-1] == logits.shape[-1]:
-        others = torch.full_like(whole, torch.finfo(torch.float32).tiny).log()
-    else:
-        others = scaled.scatter(-1, ids, -torch.inf).logsumexp(-1, keepdim=True) - whole
-    return torch.cat([kept - whole, others], -1)

@@ -41,13 +41,13 @@ class UniversalLogitDistillation(DistillationMethod):
     def terms(self, batch: TokenBatch) -> dict[str, LossTerm]:
         import torch
 
-        from dskd.losses.sorted_distance import sorted_distance
+        from dskd.losses.sorted_l1 import sorted_l1_of_logits
 
         logits = batch.student.head.logits(batch.student.hidden, padded=True)
         student_logits = batch.student.head.without_padding(batch.student.at_pairs(logits))
         with torch.no_grad():
             teacher_logits = batch.teacher.head.logits(batch.teacher.hidden[batch.teacher.pairs])
-        distance = sorted_distance(teacher_logits, student_logits, self.options.temperature)
+        distance = sorted_l1_of_logits(teacher_logits, student_logits, self.options.temperature)
         return {
             "cross_entropy": cross_entropy(batch, logits),
             "distillation": LossTerm(distance.sum(), self.counts(batch)["distillation"]),

@@ -221,7 +221,7 @@ class Rollouts:
             # The very tokens that the student wrote, which need not be those that its tokenizer makes of the text.
             response, spans = ids, student.spans
         else:
-            if text.encode() != b"".join(vocabulary.written[k] for k in ids):
+            if text.encode() != b"".join(vocabulary.token_bytes[k] for k in ids):
                 return text, "not text"
             side = self._teacher
             before = text_of_prompt(side.tokenizer, side.vocabulary, prompt)
@@ -253,7 +253,7 @@ class Rollouts:
 
 
 def _text(vocabulary: Vocabulary, ids: Sequence[int]) -> str:
-    return b"".join(vocabulary.written[k] for k in ids).decode(errors="replace")
+    return b"".join(vocabulary.token_bytes[k] for k in ids).decode(errors="replace")
 
 
 def _whole_characters(vocabulary: Vocabulary, ids: list[int]) -> list[int]:
@@ -261,7 +261,7 @@ def _whole_characters(vocabulary: Vocabulary, ids: list[int]) -> list[int]:
     for dropped in range(min(4, len(ids))):  # a character has at most four bytes
         kept = ids[: len(ids) - dropped]
         try:
-            b"".join(vocabulary.written[k] for k in kept).decode()
+            b"".join(vocabulary.token_bytes[k] for k in kept).decode()
         except UnicodeDecodeError:
             continue
         return kept
@@ -272,5 +272,5 @@ def _spans(vocabulary: Vocabulary, ids: Sequence[int]) -> np.ndarray:
     """The bytes that each token covers of the text that the tokens are, int64 [tokens, 2]."""
     import numpy as np
 
-    ends = np.cumsum([0, *(len(vocabulary.written[k]) for k in ids)], dtype=np.int64)
+    ends = np.cumsum([0, *(len(vocabulary.token_bytes[k]) for k in ids)], dtype=np.int64)
     return np.stack([ends[:-1], ends[1:]], axis=1)

@@ -144,7 +144,7 @@ def stop_tokens(vocabulary: Vocabulary, end: int) -> list[int]:
 
 def possible_tokens(vocabulary: Vocabulary, end: int) -> list[bool]:
     """By id, whether it may be drawn."""
-    return [bool(piece) or k == end for k, piece in enumerate(vocabulary.written)]
+    return [bool(piece) or k == end for k, piece in enumerate(vocabulary.token_bytes)]
 
 
 @contextmanager

@@ -56,7 +56,7 @@ class CacheSource:
                 f"fix: prepare it with max_length {positions}"
             )
         self.head_shape: tuple[int, int] = tuple(empty.get_output_embeddings().weight.shape)
-        head = output_head(empty, whole.within(self.head_shape[0], str(teacher)).size)
+        head = output_head(empty, whole.truncate_to_head(self.head_shape[0], str(teacher)).size)
         self._has_bias = head.bias is not None
         self.head_numbers = {"scale": head.scale, "softcap": head.softcap, "size": head.size}
         self.vocabulary = whole.fingerprint

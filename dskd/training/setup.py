@@ -76,7 +76,7 @@ def load_run(
     """Load a prepared dataset, the student and what is known of the teacher.
 
     The student keeps float32 weights whatever options.dtype, because Adam's small steps are lost in bfloat16 ones. With a teacher
-    cache in `teacher_cache` the teacher's weights are not loaded. Raises InputError for folders that cannot be used, data
+    cache in the folder `teacher_cache` the teacher's weights are not loaded. Raises InputError for folders that cannot be used, data
     prepared for other tokenizers, examples longer than a model's context, and what does not go together (dskd/compatibility.py).
     """
     import datasets
@@ -168,7 +168,7 @@ def _load_model(folder: Path, report: dict[str, Any], side: str, dtype: str, dev
             f"{folder}: the model has {positions} positions, but the data examples of {longest} tokens; "
             f"fix: prepare it with max_length {positions}"
         )
-    vocabulary = whole.within(model.get_output_embeddings().weight.shape[0], str(folder))
+    vocabulary = whole.truncate_to_head(model.get_output_embeddings().weight.shape[0], str(folder))
     check_head(model, vocabulary.size)
     return _Model(folder, tokenizer, vocabulary, model)
 
@@ -178,7 +178,9 @@ def _cached_model(folder: Path, report: dict[str, Any], cached: CachedTeacher, c
     if cached.vocabulary != report["teacher_vocabulary"]:
         raise InputError(f"{cache}: of a teacher with another tokenizer; fix: build the cache of {folder}")
     tokenizer = load_tokenizer(folder)
-    return _Model(folder, tokenizer, _known(folder, tokenizer, report, "teacher").within(cached.size, str(folder)))
+    return _Model(
+        folder, tokenizer, _known(folder, tokenizer, report, "teacher").truncate_to_head(cached.size, str(folder))
+    )
 
 
 def _known(folder: Path, tokenizer: Any, report: dict[str, Any], side: str) -> Vocabulary:

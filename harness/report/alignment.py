@@ -108,7 +108,7 @@ def _marked(row: dict[str, Any], side: str) -> list[tuple[int, bool]]:
 def _reader(folder: Path) -> Any:
     """A function from a token id to its text. Bytes that are not text become \\xNN; special tokens have their name."""
     tokenizer = load_tokenizer(folder)
-    written = Vocabulary.from_tokenizer(tokenizer).written
+    written = Vocabulary.from_tokenizer(tokenizer).token_bytes
 
     def read(token: int) -> str:
         text = written[token].decode(errors="backslashreplace") if token < len(written) else ""

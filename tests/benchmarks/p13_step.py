@@ -86,7 +86,7 @@ def main() -> None:
     cached = Kept(live.head, hidden, predictions)
 
     def step(name: str, signal: Teacher | None) -> Callable[[], None]:
-        distiller = Distiller(student, methods.get(name)(), student_size=size, signal=signal, shared=shared)
+        distiller = Distiller(student, methods.get(name)(), student_size=size, teacher=signal, shared=shared)
         optimizer = torch.optim.AdamW(distiller.parameters(), lr=0.0)
 
         def run() -> None:

@@ -49,7 +49,7 @@ def main() -> None:
     )
     student = LlamaForCausalLM(config).eval()
     end = chosen.vocabulary - 1
-    tokens = Tokens(chosen.vocabulary, written=[b"x"] * chosen.vocabulary)
+    tokens = Tokens(chosen.vocabulary, token_bytes=[b"x"] * chosen.vocabulary)
     random = np.random.default_rng(0)
     lengths = sorted(random.integers(*chosen.prompt, size=chosen.batch, endpoint=True), reverse=True)
     prompts = [Prompt(random.integers(0, end, size=length).tolist(), []) for length in lengths]

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import tiny_world
 import torch
 import transformers
 
@@ -108,7 +109,7 @@ def test_every_method_has_the_same_loss_and_gradients_packed(name):
             shared=SharedVocabulary(every, every, every, True, tokens, tokens),
         )
         distiller.method.on_step_begin(distiller.whole_student_head())
-        batch = distiller.fetch(collator(rows))
+        batch = distiller.fetch(tiny_world.pairing_as(name, collator)(rows))
         distiller.precompute_step([batch])
         loss, _ = distiller(batch)
         loss.backward()

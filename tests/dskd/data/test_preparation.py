@@ -42,7 +42,7 @@ def test_a_response_is_exactly_its_bytes_after_the_prompt_that_generation_uses(n
     vocabulary = Vocabulary.from_tokenizer(tokenizer)
     prompt, response, spans = encode_example(tokenizer, vocabulary, example)
     assert prompt == encode_prompt(tokenizer, example.prompt)
-    written = b"".join(vocabulary.written[k] for k in response)
+    written = b"".join(vocabulary.token_bytes[k] for k in response)
     # Without a prompt, SentencePiece's added first space is part of the first token and no byte of the response.
     assert written.removeprefix(b" " if not example.prompt else b"") == example.response.encode()
     assert spans[-1, 1] == len(example.response.encode())
@@ -114,8 +114,8 @@ def test_pairs_point_at_tokens_with_the_same_bytes_whatever_the_layout(both_side
     for t, s in zip(left, right, strict=True):
         assert (
             (t, s) == ends
-            or vocabularies["teacher"].written[t] == vocabularies["student"].written[s].lstrip(b" ")
-            or (vocabularies["teacher"].written[t] == vocabularies["student"].written[s])
+            or vocabularies["teacher"].token_bytes[t] == vocabularies["student"].token_bytes[s].lstrip(b" ")
+            or (vocabularies["teacher"].token_bytes[t] == vocabularies["student"].token_bytes[s])
         )
     assert (left.count(ends[0]), right.count(ends[1])) == (5, 5)
     plain = Collator()(both_sides)

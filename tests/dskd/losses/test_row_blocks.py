@@ -8,7 +8,7 @@ import torch
 from dskd import methods
 from dskd.losses import chunked as fused
 from dskd.losses import row_blocks as rows
-from dskd.losses.buffer_pool import Scratch, empty
+from dskd.losses.buffer_pool import BufferPool, empty_from_pool
 from dskd.losses.cross_entropy import cross_entropy_sum
 from dskd.losses.divergences import DIVERGENCES
 from helpers.method_cases import case
@@ -55,21 +55,21 @@ def test_cross_entropy_by_rows_is_that_of_torch(few_rows):
 
 def test_scratch_memory_is_used_again_but_for_what_is_kept():
     like = torch.zeros(0)
-    scratch = Scratch()
-    with scratch:
-        first, second = empty((3, 5), like).fill_(1.0), empty((3, 5), like).fill_(2.0)
+    pool = BufferPool()
+    with pool:
+        first, second = empty_from_pool((3, 5), like).fill_(1.0), empty_from_pool((3, 5), like).fill_(2.0)
         assert first.data_ptr() != second.data_ptr()
-    scratch.give_back([second[1:]])
-    with scratch:
-        third = empty((2, 4), like).fill_(3.0)
-        other_dtype = empty((2, 4), like.bfloat16())
-        fourth = empty((3, 5), like)
+    pool.give_back([second[1:]])
+    with pool:
+        third = empty_from_pool((2, 4), like).fill_(3.0)
+        other_dtype = empty_from_pool((2, 4), like.bfloat16())
+        fourth = empty_from_pool((3, 5), like)
     assert third.data_ptr() == first.data_ptr()
     assert second.data_ptr() not in (third.data_ptr(), fourth.data_ptr())
     assert other_dtype.dtype == torch.bfloat16
     assert (second == 2.0).all()
-    outside = empty((3, 5), like)
-    scratch.give_back([])
+    outside = empty_from_pool((3, 5), like)
+    pool.give_back([])
     assert outside.data_ptr() not in (third.data_ptr(), fourth.data_ptr())
 
 

@@ -257,7 +257,7 @@ def test_text_is_drawn_from_the_mixture_as_a_slow_loop_without_cache_and_padding
     student.train()
     samples = sampler.sample([Prompt(*both) for both in zip(prompts, own, strict=True)], numbers)
     student.eval()
-    known = [k for k in range(vocabulary.size) if vocabulary.written[k] or k == end]
+    known = [k for k in range(vocabulary.size) if vocabulary.token_bytes[k] or k == end]
     slow = []
     for prompt, other, row in zip(prompts, own, numbers, strict=True):
         ids = []

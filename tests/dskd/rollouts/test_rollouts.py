@@ -111,7 +111,7 @@ def _sampled_slowly(model, vocabulary, end, prompt, numbers, options):
     ids = []
     for number in numbers:
         logits = model(input_ids=torch.tensor([prompt + ids]), use_cache=False).logits[0, -1]
-        known = [k for k in range(vocabulary.size) if vocabulary.written[k] or k == end]
+        known = [k for k in range(vocabulary.size) if vocabulary.token_bytes[k] or k == end]
         token = known[_drawn_slowly(logits[known].tolist(), number, options.temperature, options.top_p)]
         ids.append(token)
         if token in vocabulary.special_ids:
@@ -230,7 +230,7 @@ def test_what_cannot_be_a_response_leaves_the_example_of_the_data_and_is_counted
     vocabulary = Vocabulary.from_tokenizer(tokenizer)
     end, a = tokenizer.eos_token_id, vocabulary.id_of[b"a"]
     teacher = Vocabulary.from_tokenizer(load_tokenizer(world / "teacher"))
-    spelled = next(teacher.literal[k] for k in sorted(teacher.special_ids))
+    spelled = next(teacher.special_token_text[k] for k in sorted(teacher.special_ids))
     cases = {
         "not text": Sample([vocabulary.id_of[b"\xe2"], a, end], ended=True),
         "special token": Sample([a, tokenizer.bos_token_id], ended=False),

@@ -109,7 +109,7 @@ def test_vllm_writes_what_transformers_writes_with_the_weights_of_the_last_updat
         _assert_same_text(model, prompts, numbers, options, first, slow.sample(prompts, numbers))
         for sample in first:
             assert not vocabulary.special_ids & set(sample.ids[:-1])
-            assert all(vocabulary.written[k] or k == tokenizer.eos_token_id for k in sample.ids)
+            assert all(vocabulary.token_bytes[k] or k == tokenizer.eos_token_id for k in sample.ids)
             assert len(sample.ids) == 16 or sample.ids[-1] in vocabulary.special_ids
         # Alone and in another order: only rounding can differ.
         again = fast.sample(prompts[::-1], numbers[::-1].copy())[::-1]

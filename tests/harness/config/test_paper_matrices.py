@@ -52,8 +52,12 @@ def test_the_matrix_of_all_methods_has_each_on_every_text_that_it_can_learn_from
     matrix = read_matrix(find_matrix("methods"))
     names = {name for pair in matrix.pairs for name in pair.methods}
     on_policy = {name for name in names if matrix.training_of(name).options.get("rollouts") is not None}
-    assert {matrix.method_of(name) for name in on_policy} == {n for n, m in METHODS.items() if m.policy != "off"}
-    assert {matrix.method_of(name) for name in names - on_policy} == {n for n, m in METHODS.items() if m.policy != "on"}
+    assert {matrix.method_of(name) for name in on_policy} == {
+        n for n, m in METHODS.items() if m.requires.on_policy != "never"
+    }
+    assert {matrix.method_of(name) for name in names - on_policy} == {
+        n for n, m in METHODS.items() if m.requires.on_policy != "always"
+    }
     # Its schedule decides how much of the text is the student's.
     assert matrix.training_of("distillm-adaptive").options["rollouts"]["replay"]
     for name in on_policy - {"distillm-adaptive"}:
