@@ -39,7 +39,11 @@ def test_tasks_matrices_and_packages_are_inside(site: Path) -> None:
         "harness/_tasks/humaneval/task.py",
         "harness/_tasks/dolly/README.md",
     } <= names
-    assert {"harness/config/matrices/quick.yaml", "harness/config/matrices/real-cpu.yaml", "dskd/methods/dskd_v2.py"} <= names
+    assert {
+        "harness/config/matrices/quick.yaml",
+        "harness/config/matrices/real-cpu.yaml",
+        "dskd/methods/dskd_v2.py",
+    } <= names
     assert {
         "harness/report/assets/page.html",
         "harness/report/assets/main.js",

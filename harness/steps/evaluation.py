@@ -12,7 +12,7 @@ def run(job: JobContext) -> None:
     """Evaluate the tasks whose results are wanted; each is on the disk as soon as it is done."""
     from harness import tasks
     from harness.engines._completion_cache import CompletionCache
-    from harness.evaluation.evaluate import EvaluationOptions, Progress, evaluate
+    from harness.evaluation.evaluate import EvaluationOptions, EvaluationProgress, evaluate
     from harness.evaluation.score import summarise
     from harness.sandbox.select import sandbox_used
     from harness.steps.contamination import overlaps
@@ -20,7 +20,7 @@ def run(job: JobContext) -> None:
     outputs = {str(output.cell.column): output for output in job.pending if output.cell is not None}
     arguments = job.arguments
 
-    def report(progress: Progress) -> None:
+    def report(progress: EvaluationProgress) -> None:
         stage = f"{progress.task} ({progress.tasks_done + 1} of {progress.tasks_total})"
         if progress.tasks_done < progress.tasks_total:
             job.progress.advance(stage, progress.samples_done, progress.samples_total)
