@@ -68,7 +68,9 @@ def pull(names: tuple[str, ...], everything: bool) -> None:
     The rows are checked before the file is put in its place. Only this command and HARNESS_HUB=1 ever ask the hub.
     """
     if bool(names) == everything:
-        raise InputError("name tasks, or give --all; `harness data verify` shows what is here")
+        raise InputError(
+            "data pull: names no task; fix: name tasks, or give --all (`harness data verify` shows what is here)"
+        )
     files = [(task, data) for task in _tasks(names) for data in (*task.data_files,) or (None,)]
     for task, data in files:
         if data is None or (everything and data.hub is None):

@@ -58,7 +58,7 @@ def command(
     from harness.runs.store import UserFile
 
     if (task_name is None) == (prompts is None):
-        raise InputError("generate: give --task or --prompts, and one of them")
+        raise InputError("generate: needs either --task or --prompts; fix: give one of them")
     if stop and task_name is not None:
         raise InputError(f"--stop: task {task_name} has its own; fix: leave it out")
     file = UserFile("--output", output)

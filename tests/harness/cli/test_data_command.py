@@ -77,8 +77,8 @@ def test_a_wrong_file_is_named_and_fails_though_nobody_asked_for_it(folder):
 
 def test_what_cannot_be_fetched_is_one_line(folder):
     for asked, message in (
-        ([], "name tasks, or give --all"),
-        (["gsm8k", "--all"], "name tasks, or give --all"),
+        ([], "names no task; fix: name tasks, or give --all"),
+        (["gsm8k", "--all"], "names no task; fix: name tasks, or give --all"),
         (["mbpp"], "no source on the hub is known"),
         (["mmlu"], "task mmlu: no such task"),
     ):

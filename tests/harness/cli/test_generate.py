@@ -106,8 +106,8 @@ def test_killed_and_called_again_it_goes_on(model, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ([], "give --task or --prompts"),
-        (["--task", "small_math", "--prompts", "{prompts}"], "give --task or --prompts"),
+        ([], "needs either --task or --prompts; fix:"),
+        (["--task", "small_math", "--prompts", "{prompts}"], "needs either --task or --prompts; fix:"),
         (["--task", "small_math", "--stop", "x"], "--stop: task small_math has its own"),
         (["--task", "small_math", "--protocol", "hot"], "--protocol hot: no such protocol; fix: one of greedy"),
         (["--task", "small_math", "--engine", "vlm"], "--engine vlm: no such engine"),

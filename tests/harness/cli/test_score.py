@@ -122,7 +122,10 @@ def test_what_the_harness_could_not_run_is_no_wrong_answer_and_makes_the_command
     [
         (lambda lines: [], "answers.jsonl: the file is empty"),
         (lambda lines: lines[:7], "ids ('7', '8', '9', '10', '11', ...) of "),
-        (lambda lines: [*lines, '{"id": "x", "output": ""}'], ": 1 unknown id ('x'); the data set's are '0' to "),
+        (
+            lambda lines: [*lines, '{"id": "x", "output": ""}'],
+            ": 1 unknown id ('x'); fix: use the data set's ids, '0' to ",
+        ),
         (lambda lines: [*lines[:4], "{", *lines[5:]], "answers.jsonl:5: not JSON"),
     ],
 )

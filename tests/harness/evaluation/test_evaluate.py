@@ -12,7 +12,7 @@ from dskd.errors import InputError
 from harness import tasks
 from harness.engines._types import Completion, Sampling
 from harness.evaluation import evaluate as evaluation
-from harness.evaluation.evaluate import EvaluationOptions, Progress, evaluate
+from harness.evaluation.evaluate import EvaluationOptions, EvaluationProgress, evaluate
 from harness.evaluation.score import score_predictions, summarise
 from harness.protocols import DecodingProtocol
 from helpers.tiny_models import write_gpt2
@@ -156,7 +156,7 @@ def test_progress_counts_every_sample_and_task(model, own_tasks):
     run(model, tasks={"first_of_test": {}, "second_of_test": {"limit": 2}}, progress=seen.append, max_batch_size=3)
     counts = [(each.tasks_done, each.samples_done) for each in seen]
     assert counts == [(0, 0), (0, 3), (0, 6), (0, 7), (1, 7), (1, 7), (1, 9), (2, 9)]
-    assert seen[-1] == Progress("second_of_test", 2, 2, 9, 9)
+    assert seen[-1] == EvaluationProgress("second_of_test", 2, 2, 9, 9)
 
 
 def test_a_run_is_given_as_soon_as_it_is_done(model, own_tasks):
