@@ -1,4 +1,4 @@
-"""What a name that is not known may have meant."""
+"""What an error says about a name that does not exist."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """`; did you mean 'kd'? (known: kd, sft)`, or only what is known where nothing is near."""
+    """Return `; did you mean 'kd'? (known: kd, sft)`, or only what is known where no name is near."""
     known = sorted(known)
     near = difflib.get_close_matches(name, known, n=1, cutoff=0.6)
     listing = ", ".join(known) if known else "none"

@@ -37,11 +37,15 @@ def _harness(site: Path, cwd: Path, *arguments: str) -> subprocess.CompletedProc
 def test_tasks_matrices_and_packages_are_inside(site: Path) -> None:
     names = {path.relative_to(site).as_posix() for path in site.rglob("*") if path.is_file()}
     assert {
-        "harness/_tasks/gsm8k/task.yaml",
-        "harness/_tasks/humaneval/scoring.py",
+        "harness/_tasks/gsm8k/task.py",
+        "harness/_tasks/humaneval/task.py",
         "harness/_tasks/dolly/README.md",
     } <= names
-    assert {"harness/config/matrices/quick.yaml", "harness/config/matrices/real-cpu.yaml"} <= names
+    assert {
+        "harness/config/matrices/quick.yaml",
+        "harness/config/matrices/real-cpu.yaml",
+        "dskd/methods/dskd_v2.py",
+    } <= names
     assert {
         "harness/report/assets/page.html",
         "harness/report/assets/main.js",

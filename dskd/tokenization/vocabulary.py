@@ -66,9 +66,6 @@ class Vocabulary:
     byte_pieces: frozenset[int]  # ids that SentencePiece keeps for single bytes it has no piece for
     roles: dict[str, int] = field(default_factory=dict)  # "eos", "bos" -> id
     added_ids: frozenset[int] = frozenset()  # put on top of the trained vocabulary, special or not
-    # For the published code's way alone, which compares spellings (dskd/upstream/string_alignment.py).
-    spellings: dict[str, int] = field(default_factory=dict, repr=False, compare=False)
-    unknown_id: int | None = field(default=None, compare=False)
 
     @property
     def size(self) -> int:
@@ -140,8 +137,6 @@ class Vocabulary:
             frozenset(byte_pieces),
             roles,
             frozenset(added),
-            vocabulary,
-            tokenizer.unk_token_id,
         )
 
     def within(self, rows: int, name: str) -> Vocabulary:
@@ -187,7 +182,6 @@ class SharedVocabulary:
     teacher_ids, student_ids: int64 [shared], one exact pair for each byte string that both have, and for the end of sequence.
     student_id_of: int64 [teacher size], the student's id for what a teacher id stands for, -1 where it has none.
     teacher_tokens, student_tokens: the bytes of each id, as in `Vocabulary.tokens`; None where they are not known.
-    teacher, student: the vocabularies themselves, for what is compared by spelling.
     """
 
     teacher_ids: np.ndarray
@@ -196,8 +190,6 @@ class SharedVocabulary:
     same: bool
     teacher_tokens: tuple[bytes | None, ...] | None = None
     student_tokens: tuple[bytes | None, ...] | None = None
-    teacher: Vocabulary | None = None
-    student: Vocabulary | None = None
 
     def __len__(self) -> int:
         return len(self.teacher_ids)
@@ -216,7 +208,7 @@ def share_vocabulary(teacher: Vocabulary, student: Vocabulary) -> SharedVocabula
         )
         student_id_of = np.full(teacher.size, -1, dtype=np.int64)
         student_id_of[ids] = ids
-        return SharedVocabulary(ids, ids, student_id_of, True, teacher.tokens, student.tokens, teacher, student)
+        return SharedVocabulary(ids, ids, student_id_of, True, teacher.tokens, student.tokens)
     pairs = {teacher.id_of[token]: k for token, k in student.id_of.items() if token in teacher.id_of}
     student_id_of = np.full(teacher.size, -1, dtype=np.int64)
     for k, token in enumerate(teacher.tokens):
@@ -234,6 +226,4 @@ def share_vocabulary(teacher: Vocabulary, student: Vocabulary) -> SharedVocabula
             student_id_of[begin] = -1
     teacher_ids = np.array(sorted(pairs), dtype=np.int64)
     student_ids = np.array([pairs[k] for k in teacher_ids.tolist()], dtype=np.int64)
-    return SharedVocabulary(
-        teacher_ids, student_ids, student_id_of, False, teacher.tokens, student.tokens, teacher, student
-    )
+    return SharedVocabulary(teacher_ids, student_ids, student_id_of, False, teacher.tokens, student.tokens)

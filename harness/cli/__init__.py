@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import logging
 from typing import Any
 
 import click
@@ -27,7 +28,8 @@ COMMANDS = {
     "check": "Compare a run with a baseline; exit code 1 if it is worse.",
     "baseline": "Make or update the baseline for `check`.",
     "init-example": "Write a pair of small models and data to try everything with.",
-    "list": "List tasks, methods, models, matrices or protocols.",
+    "list": "List tasks, methods, training options, models, matrices or protocols.",
+    "show-method": "Show a method: what it needs, and its options.",
     "show": "Show one cell: its state, scores, settings and paths.",
     "doctor": "Check what is installed and what is missing on this machine.",
 }
@@ -75,7 +77,8 @@ class LazyGroup(click.Group):
 
 @click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
 @click.version_option(package_name="dskd-harness", prog_name="harness")
-def main() -> None:
+@click.pass_context
+def main(context: click.Context) -> None:
     """Distil language models over a matrix of teachers, students, methods and seeds, and compare the students by generation.
 
     \b
@@ -84,3 +87,21 @@ def main() -> None:
       harness plan --matrix quick --only method=kd
       harness leaderboard runs/quick
     """
+    logger, notices = logging.getLogger("harness"), _Notices()
+    logger.setLevel(logging.INFO)
+    logger.addHandler(notices)
+    context.call_on_close(lambda: logger.removeHandler(notices))
+
+
+class _Notices(logging.Handler):
+    """Prints what is logged on standard error, each line once: a command may read a file twice."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._printed: set[str] = set()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        line = f"{'notice' if record.levelno < logging.WARNING else 'warning'}: {record.getMessage()}"
+        if line not in self._printed:
+            self._printed.add(line)
+            click.echo(line, err=True)

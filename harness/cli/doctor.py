@@ -133,7 +133,7 @@ def _sandbox() -> Iterator[Finding]:
     )
     for name, what in chosen.probes.items():
         if what != HELD:
-            yield Finding("warn", f"  {name}", what, "accepted by --allow-unsandboxed; docs/sandbox.md")
+            yield Finding("warn", f"  {name}", what, "accepted by --sandbox none; docs/sandbox.md")
 
 
 def _data() -> Iterator[Finding]:

@@ -18,7 +18,7 @@ Examples:
 
 \b
 A line of --prompts: {"id": "a", "prompt": "..."}; of the output: {"id", "index", "output", "finish_reason",
-"generated_tokens", "prompt_truncated"}. The answers are those of `harness evaluate`; nothing that the model writes is run.
+"generated_tokens", "prompt_truncated", "response_format"}. The answers are those of `harness evaluate`; nothing that the model writes is run.
 Interrupted, the same command goes on from the last answers."""
 
 
@@ -52,8 +52,6 @@ def command(
     overwrite: bool,
 ) -> None:
     """Write a model's answers to a task, or to prompts of your own, into a file. `harness score` scores those to a task."""
-    from dataclasses import replace
-
     from harness import tasks
     from harness.cli.output import stages
     from harness.protocols import PROTOCOLS
@@ -68,22 +66,19 @@ def command(
         raise InputError(f"--output {output}: is there already; fix: name another file, or --overwrite")
     task = tasks.load(task_name) if task_name is not None else None
 
-    from harness.evaluation.generate import (  # takes seconds
-        file_of_kept_answers,
-        generate,
-        prompts_of_file,
-        prompts_of_task,
-    )
+    from dskd.modeling.loading import load_tokenizer, require_model_folder  # takes seconds, as does the next
+    from harness.evaluation.generate import cache_beside, generate, prompts_of_file, prompts_of_task
 
+    preset = PROTOCOLS[protocol]
+    most = max_new_tokens or preset.max_new_tokens
     if task is not None:
-        asked = prompts_of_task(task, model, limit)
+        require_model_folder(model)
+        asked = prompts_of_task(task, load_tokenizer(model), limit, most)
     else:
         assert prompts is not None
-        asked = prompts_of_file(prompts, stop=stop, limit=limit)
-    preset = PROTOCOLS[protocol]
-    asked = replace(asked, max_new_tokens=max_new_tokens or preset.max_new_tokens or asked.max_new_tokens)
-    kept = file_of_kept_answers(output, model, engine, dtype) if not output.exists() or output.is_file() else None
-    with stages() as stage, stage("answers", len(asked.texts) * preset.answers) as advance:
+        asked = prompts_of_file(prompts, stop=stop, max_new_tokens=most or 256, limit=limit)
+    cache = cache_beside(output, model, engine, dtype) if not output.exists() or output.is_file() else None
+    with stages() as stage, stage("answers", len(asked.texts) * preset.num_samples) as advance:
         rows = generate(
             model,
             asked,
@@ -92,15 +87,14 @@ def command(
             dtype=dtype,
             seed=seed,
             max_batch_size=max_batch_size,
-            kept=kept,
+            cache=cache,
             on_finished=advance,
         )
     file.write(rows)
-    if kept is not None:
-        kept.unlink(missing_ok=True)
+    if cache is not None:
+        cache.unlink(missing_ok=True)
     ended = sum(row["finish_reason"] == "length" for row in rows)
     click.echo(f"{output}: {len(rows)} answers, {ended} cut at {asked.max_new_tokens} tokens", err=True)
     if task is not None and limit is None:
         code = " --allow-code-execution" if task.runs_code else ""
-        chat = " --answers chat" if asked.chat else ""
-        click.echo(f"score them: harness score --task {task.name} --predictions {output}{chat}{code}", err=True)
+        click.echo(f"score them: harness score --task {task_name} --predictions {output}{code}", err=True)

@@ -2,62 +2,58 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Callable
 from typing import Any
 
 import click
+import yaml
 
+from dskd.methods import METHODS
+from dskd.training.options import TrainingOptions
+from harness import tasks
 from harness.cli.options import variables
+from harness.cli.output import print_table, text
+from harness.cli.show_method import describe
+from harness.config.matrix import FirstLayersModel, PathModel, StepModel
+from harness.config.matrix_file import find_matrix, read_matrix, shipped_matrices
+from harness.config.names import option_rows
+from harness.protocols import PROTOCOLS, DecodingProtocol
+from harness.published import published_tables
 
 EPILOG = """\b
 Examples:
   harness list tasks
   harness list methods
+  harness list training-options
   harness list models --matrix quick
   harness list matrices
-  harness list protocols
+  harness list protocols --json
   harness list published
-  harness list defects"""
+
+\b
+`harness show-method NAME` has a method's paper, teacher outputs and options."""
+
+Row = dict[str, Any]
+WHAT = ["tasks", "methods", "training-options", "models", "matrices", "protocols", "published"]
 
 
 @click.command("list", epilog=EPILOG)
-@click.argument(
-    "what", type=click.Choice(["tasks", "methods", "models", "matrices", "protocols", "published", "defects"])
-)
-@click.option("--matrix", "matrix_name", default="quick", show_default=True, help="Whose models to list.")
+@click.argument("what", type=click.Choice(WHAT))
+@click.option("--matrix", "matrix_name", default="quick", show_default=True, help="The matrix whose models to list.")
 @click.option("--set", "assignments", multiple=True, metavar="NAME=VALUE", help="A variable of the matrix; repeatable.")
-@click.option("--json", "as_json", is_flag=True, help="Print a JSON list instead of a table.")
+@click.option("--json", "as_json", is_flag=True, help="Print everything as a JSON list, not a table of the essentials.")
 def command(what: str, matrix_name: str, assignments: tuple[str, ...], as_json: bool) -> None:
-    """List tasks, methods, models of a matrix, matrices that ship, protocols, published numbers, or upstream's defects."""
-    rows = {
-        "tasks": _tasks,
-        "methods": _methods,
-        "models": lambda: _models(matrix_name, assignments),
-        "matrices": _matrices,
-        "protocols": _protocols,
-        "published": _published,
-        "defects": _defects,
-    }[what]()
+    """List tasks, methods, training options, models of a matrix, shipped matrices, protocols or published scores."""
+    rows = list(_models(matrix_name, assignments) if what == "models" else _ROWS[what]())
     if as_json:
-        import json
-
         click.echo(json.dumps(rows, indent=2, ensure_ascii=False))
         return
-    from harness.cli.output import print_table
-
-    print_table(list(rows[0]), ([_text(value) for value in row.values()] for row in rows))
-
-
-def _text(value: Any) -> str:
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    if value is None:
-        return "–"
-    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+    essentials = [_ESSENTIALS.get(what, dict)(row) for row in rows]
+    print_table(list(essentials[0]), ([text(value) for value in row.values()] for row in essentials))
 
 
-def _tasks() -> list[dict[str, Any]]:
-    from harness import tasks
-
+def _tasks() -> list[Row]:
     return [
         {
             "task": task.name,
@@ -70,29 +66,7 @@ def _tasks() -> list[dict[str, Any]]:
     ]
 
 
-def _methods() -> list[dict[str, Any]]:
-    from dskd.methods import METHODS
-
-    return [
-        {
-            "method": name,
-            "title": method.title,
-            "paper": method.paper,
-            "vocabulary": method.vocabulary,
-            "policy": method.policy,
-            "needs_teacher": method.needs_teacher,
-            "signals": list(method.signals) if method.needs_teacher else [],
-            "status": method.not_reproduced or "as in the paper",
-            "options": [f"{option}={field.default}" for option, field in method.Options.model_fields.items()],
-        }
-        for name, method in METHODS.items()
-    ]
-
-
-def _models(matrix_name: str, assignments: tuple[str, ...]) -> list[dict[str, Any]]:
-    from harness.config.matrix import FirstLayersModel, PathModel
-    from harness.config.matrix_file import find_matrix, read_matrix
-
+def _models(matrix_name: str, assignments: tuple[str, ...]) -> list[Row]:
     matrix = read_matrix(find_matrix(matrix_name), variables(assignments))
     rows = []
     for name, model in matrix.models.items():
@@ -100,39 +74,42 @@ def _models(matrix_name: str, assignments: tuple[str, ...]) -> list[dict[str, An
             what = model.path
         elif isinstance(model, FirstLayersModel):
             what = f"first {model.layers} layers of {model.layers_of}"
+        elif isinstance(model, StepModel):
+            what = f"made by {model.step}"
         else:
             what = f"new {model.config['model_type']}"
-        stages = [] if isinstance(model, PathModel) else [stage.data for stage in model.training]
+        stages = [stage.data for stage in model.training]
         teaches = [pair.student for pair in matrix.pairs if pair.teacher == name]
         learns = [pair.teacher for pair in matrix.pairs if pair.student == name]
         rows.append({"model": name, "what": what, "trained_on": stages, "teaches": teaches, "learns_from": learns})
     return rows
 
 
-def _matrices() -> list[dict[str, Any]]:
-    import yaml
-
-    from harness.config.matrix_file import shipped_matrices
-
-    rows = []
-    for name, path in shipped_matrices().items():
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-        rows.append({"matrix": name, "description": " ".join(str(content.get("description", "")).split())})
-    return rows
+def _matrices() -> list[Row]:
+    descriptions = {
+        name: yaml.safe_load(path.read_text(encoding="utf-8")).get("description", "")
+        for name, path in shipped_matrices().items()
+    }
+    return [{"matrix": name, "description": " ".join(said.split())} for name, said in descriptions.items()]
 
 
-def _protocols() -> list[dict[str, Any]]:
-    from harness.protocols import PROTOCOLS
-
-    return [
-        {"protocol": name, **{key: value for key, value in protocol.settings.items() if key != "name"}}
-        for name, protocol in PROTOCOLS.items()
-    ]
+def _protocols() -> list[Row]:
+    return [{"protocol": name, **_without_name(protocol.settings)} for name, protocol in PROTOCOLS.items()]
 
 
-def _published() -> list[dict[str, Any]]:
-    from harness.published import published_tables
+def _without_name(settings: Row) -> Row:
+    return {key: value for key, value in settings.items() if key != "name"}
 
+
+def _changed_settings(row: Row) -> Row:
+    """A protocol's settings that are not the default."""
+    defaults = {name: field.default for name, field in DecodingProtocol.model_fields.items()}
+    changed = {key: value for key, value in row.items() if key != "protocol" and value != defaults[key]}
+    shown = "; ".join(f"{key} {text(value)}" for key, value in changed.items())
+    return {"protocol": row["protocol"], "settings": shown or "the most probable token; lengths of the task"}
+
+
+def _published() -> list[Row]:
     return [
         {
             "teacher": table.teacher,
@@ -146,10 +123,22 @@ def _published() -> list[dict[str, Any]]:
     ]
 
 
-def _defects() -> list[dict[str, Any]]:
-    from dskd.upstream.defects import CODE_BASES, DEFECTS
+def _columns(*names: str) -> Callable[[Row], Row]:
+    return lambda row: {name: row[name] for name in names}
 
-    return [
-        {"defect": name, "what": what, "code bases": [code for code, own in CODE_BASES.items() if name in own]}
-        for name, what in DEFECTS.items()
-    ]
+
+_ROWS: dict[str, Callable[[], list[Row]]] = {
+    "tasks": _tasks,
+    "methods": lambda: [describe(method) for method in METHODS.values()],
+    "training-options": lambda: list(option_rows(TrainingOptions)),
+    "matrices": _matrices,
+    "protocols": _protocols,
+    "published": _published,
+}
+# What of a row fits a terminal of 100 columns.
+_ESSENTIALS: dict[str, Callable[[Row], Row]] = {
+    "methods": _columns("method", "title", "vocabularies", "on_policy"),
+    "matrices": lambda row: {"matrix": row["matrix"], "description": row["description"].partition(". ")[0]},
+    "protocols": _changed_settings,
+    "published": _columns("teacher", "student", "columns", "source"),
+}

@@ -3,61 +3,79 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
 import click
+import yaml
 
 from dskd.errors import InputError
 
 F = TypeVar("F", bound=Callable[..., Any])
 
 
+class RenamedOption(click.Option):
+    """An option whose last name is the one that it had before: still taken, but not shown."""
+
+    def get_help_record(self, context: click.Context) -> tuple[str, str] | None:
+        names, self.opts = self.opts, self.opts[:-1]
+        try:
+            return super().get_help_record(context)
+        finally:
+            self.opts = names
+
+
 def matrix_options(function: F) -> F:
-    """Which matrix, which part of it, and where its results lie."""
+    """The matrix, the part of it to run, and the output directory."""
     for option in reversed(
         [
             click.option(
-                "--matrix", "matrix_name", required=True, metavar="NAME|FILE", help="A matrix that ships, or a file."
+                "--matrix",
+                "matrix_name",
+                required=True,
+                metavar="NAME|FILE",
+                help="Matrix: a shipped one by name, or a file.",
             ),
             click.option(
                 "--set",
                 "assignments",
                 multiple=True,
                 metavar="NAME=VALUE",
-                help="A variable of the matrix, ${NAME} in its file; repeatable. Else it comes from the environment.",
+                help="Value of ${NAME} in the matrix file; repeatable. Default: the environment variable.",
             ),
             click.option(
                 "--add-method",
                 "add_methods",
                 multiple=True,
                 metavar="NAME",
-                help="A method besides the matrix's, for every pair that it suits; repeatable (docs/own-method.md).",
+                help="Additional method for every pair that it suits: a name or file.py:Class; repeatable (docs/own-method.md).",
             ),
             click.option(
                 "--only",
                 multiple=True,
                 metavar="KEY=VALUE",
-                help="Only cells with this teacher, student, method, seed or task; repeatable, values of one key are alternatives.",
+                help="Only cells with this teacher, student, method, seed or task; repeatable. Values of one key are alternatives.",
             ),
             click.option(
                 "--limit", type=click.IntRange(min=1), metavar="N", help="Evaluate on the first N items of each task."
             ),
-            click.option("--engine", metavar="NAME", help="Generate with this engine: auto, vllm or transformers."),
+            click.option(
+                "--engine", metavar="NAME", help="Generation engine: auto, vllm, transformers or file.py:Class."
+            ),
             click.option(
                 "--output-dir",
                 type=click.Path(path_type=Path),
                 metavar="DIR",
-                help="Where everything goes; runs/<name of the matrix> unless given.",
+                help="Output directory. [default: runs/NAME of the matrix]",
             ),
             click.option(
                 "--overwrite",
                 type=click.Choice(["never", "failed", "stale", "always"]),
                 default="stale",
                 show_default=True,
-                help="What is made again: nothing that exists; what failed; also what was made with other settings; everything. "
-                "What is missing or was interrupted is made in any case.",
+                help="What to run again: nothing; what failed; also what has other settings now; everything. "
+                "Missing and interrupted jobs run in any case.",
             ),
         ]
     ):
@@ -66,7 +84,7 @@ def matrix_options(function: F) -> F:
 
 
 def model_option(function: F) -> F:
-    """The model that is asked."""
+    """The model folder."""
     return click.option(
         "--model", required=True, type=click.Path(path_type=Path), metavar="DIR", help="An ordinary model folder."
     )(function)
@@ -77,22 +95,25 @@ dtype_option = click.option(
     default="float32",
     show_default=True,
     type=click.Choice(["float32", "bfloat16", "float16"]),
-    help="Of the model.",
+    help="Dtype of the weights.",
 )
 batch_size_option = click.option(
-    "--max-batch-size", type=click.IntRange(min=1), metavar="N", help="Answers that are generated at once."
+    "--max-batch-size",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="Maximum number of completions that are generated at once.",
 )
 
 
 def asking_options(function: F) -> F:
-    """How a model is asked: the length and the drawing of its answers, and what writes them. Wrong names are errors here."""
+    """How a model completes prompts: protocol, length, engine, dtype, batch size and seed. Unknown names are errors."""
     for option in reversed(
         [
             click.option(
                 "--max-new-tokens",
                 type=click.IntRange(min=1),
                 metavar="N",
-                help="Of an answer; what the protocol or the task says unless given.",
+                help="Maximum new tokens. [default: the protocol's or the task's]",
             ),
             click.option(
                 "--protocol",
@@ -100,7 +121,7 @@ def asking_options(function: F) -> F:
                 show_default=True,
                 metavar="NAME",
                 callback=_known_protocol,
-                help="How answers are drawn; `harness list protocols` has them.",
+                help="Decoding protocol; `harness list protocols` has the names.",
             ),
             click.option(
                 "--engine",
@@ -108,13 +129,11 @@ def asking_options(function: F) -> F:
                 show_default=True,
                 metavar="NAME",
                 callback=_known_engine,
-                help="auto, vllm or transformers.",
+                help="Generation engine: auto, vllm, transformers or file.py:Class.",
             ),
             dtype_option,
             batch_size_option,
-            click.option(
-                "--seed", default=0, show_default=True, type=click.IntRange(min=0), help="Of what is drawn at random."
-            ),
+            click.option("--seed", default=0, show_default=True, type=click.IntRange(min=0), help="Sampling seed."),
         ]
     ):
         function = option(function)
@@ -135,28 +154,29 @@ def _known_protocol(_context: click.Context, _parameter: click.Parameter, value:
 
 
 def sandbox_options(function: F) -> F:
-    """Whether generated code may run, and in what. The latter two go into the environment, where the jobs of a run find them."""
+    """Whether generated code may run, and in which sandbox. The sandbox goes into the environment, which jobs inherit."""
     for option in reversed(
         [
             click.option(
                 "--allow-code-execution",
                 is_flag=True,
-                help="Accept that tasks run the code that a model wrote, in a sandbox.",
+                help="Let tasks execute model-generated code, in a sandbox.",
             ),
             click.option(
                 "--sandbox",
                 "sandbox_name",
-                type=click.Choice(["auto", "namespaces", "bubblewrap", "docker", "podman"]),
+                type=click.Choice(["auto", "namespaces", "bubblewrap", "docker", "podman", "none"]),
                 expose_value=False,
-                callback=_into_environment("HARNESS_SANDBOX"),
-                help="What isolates that code; auto: the first of namespaces and bubblewrap that passes its self-test.",
+                callback=_sandbox_into_environment,
+                help="What isolates that code. auto: the first of namespaces and bubblewrap that passes its self-test; none: where "
+                "neither does, limits alone, with network and files within the code's reach.",
             ),
             click.option(
                 "--allow-unsandboxed",
                 is_flag=True,
+                hidden=True,  # what `--sandbox none` was before
                 expose_value=False,
-                callback=_into_environment("HARNESS_ALLOW_UNSANDBOXED"),
-                help="Where nothing isolates that code, run it with limits alone: network and files are within its reach.",
+                callback=_sandbox_into_environment,
             ),
         ]
     ):
@@ -164,18 +184,17 @@ def sandbox_options(function: F) -> F:
     return function
 
 
-def _into_environment(name: str) -> Callable[[click.Context, click.Parameter, Any], None]:
-    def callback(_context: click.Context, _parameter: click.Parameter, value: str | bool | None) -> None:
-        if value:
-            os.environ[name] = "1" if value is True else str(value)
-
-    return callback
+def _sandbox_into_environment(_context: click.Context, _parameter: click.Parameter, value: str | bool | None) -> None:
+    if value is True:
+        value = "none" if os.environ.get("HARNESS_SANDBOX", "auto") == "auto" else None
+    if value:
+        os.environ["HARNESS_SANDBOX"] = value
 
 
 def variables(assignments: tuple[str, ...]) -> dict[str, str]:
     """`--set NAME=VALUE` as a dictionary.
 
-    HARNESS_DATA also goes into the environment: tasks look for their data there, in this process and in those of the jobs.
+    HARNESS_DATA also goes into the environment, where tasks look for their data in this process and in the jobs.
     """
     values = dict(split_assignment(text, "--set") for text in assignments)
     if "HARNESS_DATA" in values:
@@ -183,19 +202,37 @@ def variables(assignments: tuple[str, ...]) -> dict[str, str]:
     return values
 
 
+def read_settings(assignments: Sequence[str], option: str, flags: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """Assignments as nested settings: `a.b=1` becomes `{"a": {"b": 1}}`. Values are YAML; `flags` are settings of other flags."""
+    settings: dict[str, Any] = dict(flags or {})
+    for assignment in assignments:
+        key, value = split_assignment(assignment, option)
+        *groups, name = key.split(".")
+        place = settings
+        for group in groups:
+            place = place.setdefault(group, {})
+            if not isinstance(place, dict):
+                raise InputError(f"{option} {key}: {group} has a value of its own; fix: leave out one of the two")
+        if name in place:
+            raise InputError(f"{option} {key}: is given twice; fix: leave out one of the two")
+        try:
+            place[name] = yaml.safe_load(value)
+        except yaml.YAMLError:
+            place[name] = value
+    return settings
+
+
 def split_assignment(text: str, option: str) -> tuple[str, str]:
-    """`key=value` in two; InputError where there is no key or no `=`."""
+    """Key and value of `key=value`. InputError without a key or `=`."""
     key, separator, value = text.partition("=")
     if not key or not separator:
-        raise InputError(f"{option} {text}: write NAME=VALUE")
+        raise InputError(f"{option} {text}: has no name or no value; fix: write NAME=VALUE")
     return key, value
 
 
 def check_engine(name: str | None, option: str = "--engine") -> None:
-    """InputError for an engine that there is not; cheap, so it comes before any work."""
+    """InputError for an unknown engine. Imports no engine."""
     import harness.engines
-    from harness.suggestions import did_you_mean
 
-    known = ["auto", *harness.engines.names()]
-    if name is not None and name not in known:
-        raise InputError(f"{option} {name}: no such engine{did_you_mean(name, known)}")
+    if name is not None:
+        harness.engines.check(name, option)

@@ -1,10 +1,11 @@
-"""Tables on standard output, and on standard error how far the work is."""
+"""Tables on standard output, and progress on standard error."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
+from typing import Any
 
 import click
 from rich.cells import cell_len
@@ -13,14 +14,14 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-# Opens a stage of so many things to do, and gives the function that is told how many were just done.
+# Opens a stage with a title and a number of things to do. Yields a function that takes how many were just done.
 Stage = Callable[[str, int], AbstractContextManager[Callable[[int], None]]]
 
 _FOLDED_ROWS = 500  # beyond, folding takes seconds and nobody reads it
 
 
 def print_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-    """A table of plain texts, folded to the width of a terminal. What is piped on is read by programs too and never folded."""
+    """A table of plain texts, folded to the width of a terminal. Piped output is for programs too and is never folded."""
     texts = [tuple(row) for row in rows]
     console = Console()
     if not console.is_terminal or len(texts) > _FOLDED_ROWS:
@@ -37,9 +38,18 @@ def print_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     console.print(table, highlight=False)
 
 
+def text(value: Any) -> str:
+    """A value of a JSON row as text in a table."""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if value is None:
+        return "–"
+    return ", ".join(map(str, value)) or "–" if isinstance(value, (list, tuple)) else str(value)
+
+
 @contextmanager
 def stages() -> Iterator[Stage]:
-    """On stderr: bars with the time left on a terminal, a line at the end of each stage elsewhere."""
+    """Progress of stages on stderr: bars with the time left on a terminal, a line per stage elsewhere."""
     console = Console(stderr=True)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console, disable=not console.is_terminal) as bars:

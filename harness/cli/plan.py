@@ -5,15 +5,14 @@ from __future__ import annotations
 import json
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
 from harness.cli.options import check_engine, matrix_options, variables
-
-if TYPE_CHECKING:
-    from harness.planning.estimate import Estimate
-    from harness.planning.plan import Overwrite, Plan, Selection
+from harness.cli.output import print_table
+from harness.costs.work import Device
+from harness.planning.estimate import Estimate, estimate
+from harness.planning.plan import Overwrite, Plan, Selection, choose, make_plan
 
 EPILOG = """\b
 Examples:
@@ -24,7 +23,7 @@ Examples:
   harness plan --matrix paper-dolly-gpt2
 
 \b
-Where published models or data are not on this machine, the jobs cannot be planned: the trainings are estimated alone."""
+If published models or data are not on this machine, jobs cannot be planned. Then only the estimate is printed."""
 
 
 @click.command("plan", epilog=EPILOG)
@@ -33,7 +32,7 @@ Where published models or data are not on this machine, the jobs cannot be plann
     "--estimate",
     "with_estimate",
     is_flag=True,
-    help="Also estimate steps, tokens, memory and GPU-hours of the trainings from the models' shapes.",
+    help="Estimate steps, tokens, memory and GPU-hours of the trainings, from the shapes of the models.",
 )
 @click.option(
     "--peak-tflops",
@@ -41,7 +40,7 @@ Where published models or data are not on this machine, the jobs cannot be plann
     default=312.0,
     show_default=True,
     metavar="X",
-    help="Of the GPU that is assumed; 312 is an A100's in bfloat16.",
+    help="Peak speed of the assumed GPU; 312 is that of an A100 in bfloat16.",
 )
 @click.option(
     "--utilization",
@@ -49,7 +48,7 @@ Where published models or data are not on this machine, the jobs cannot be plann
     default=0.4,
     show_default=True,
     metavar="X",
-    help="Share of the peak that trainings are assumed to reach.",
+    help="Assumed share of the peak speed that trainings reach.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of a table.")
 def command(
@@ -66,17 +65,13 @@ def command(
     utilization: float,
     as_json: bool,
 ) -> None:
-    """Show what a run would do: what is done, missing, failed, and stale and why. Writes nothing."""
-    from harness.costs.work import Device
-    from harness.planning.estimate import estimate
-    from harness.planning.plan import choose, make_plan
-
+    """Show what a run would do: what is done, missing, failed or stale, and why. Writes nothing."""
     check_engine(engine)
     values = variables(assignments)
     choice = choose(matrix_name, values, only, add_methods)
     estimated = None
     if with_estimate or choice.missing:
-        estimated = estimate(choice.matrix, choice.cells, Device(peak_tflops, utilization))
+        estimated = estimate(choice.matrix, choice.cells, Device(peak_tflops, utilization), str(choice.source))
     if estimated is not None and choice.missing:
         _print_unchecked(choice, estimated, as_json=as_json)
         return
@@ -104,8 +99,6 @@ def print_plan(plan: Plan, *, as_json: bool = False) -> None:
     if as_json:
         click.echo(json.dumps(_as_json(plan), indent=2))
         return
-    from harness.cli.output import print_table
-
     rows: list[tuple[str, str, str, str]] = []
     for job in plan.jobs.values():
         if job.action == "unneeded":
@@ -127,7 +120,7 @@ def print_plan(plan: Plan, *, as_json: bool = False) -> None:
 
 
 def _print_unchecked(choice: Selection, estimated: Estimate, *, as_json: bool) -> None:
-    """What can be said of a matrix whose models or data are elsewhere."""
+    """Print the cells and the estimate of a matrix whose models or data are not on this machine."""
     if as_json:
         document = {
             "matrix": choice.matrix.name,
@@ -149,15 +142,12 @@ def _print_unchecked(choice: Selection, estimated: Estimate, *, as_json: bool) -
     for what in choice.missing:
         click.echo(f"  {what}")
     click.echo(
-        "Not checked for that reason: whether the vocabularies of the pairs suit their methods and heads, which examples are "
-        "too long, and what is done already. Jobs are planned where all is there."
+        "Not checked for that reason: the vocabularies of the pairs, the length of examples, and what is done already."
     )
 
 
 def print_estimate(estimated: Estimate) -> None:
-    """Print an estimate on standard output, as one."""
-    from harness.cli.output import print_table
-
+    """Print an estimate on standard output."""
     click.echo("Estimate from shapes (nothing was run or measured):")
     header = ("", "what", "steps", "tokens", "PFLOP", "memory a GPU", "GPU-hours")
     rows = [
@@ -178,7 +168,7 @@ def print_estimate(estimated: Estimate) -> None:
 
 
 def _short(number: float) -> str:
-    """Two digits that say something: nothing here is known better."""
+    """The number with two significant digits: no estimate is more precise."""
     return f"{number:,.0f}" if number >= 10 else f"{number:.2g}"
 
 

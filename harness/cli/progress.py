@@ -1,4 +1,4 @@
-"""Telling a person how a run goes: bars with the time left on a terminal, a line for each job elsewhere. All of it on stderr."""
+"""The progress of a run on stderr: bars with the time left on a terminal, a line per job elsewhere."""
 
 from __future__ import annotations
 
@@ -38,10 +38,10 @@ def duration(seconds: float) -> str:
 
 @dataclass
 class TimeLeft:
-    """Guesses when a run will end, from how long jobs of each kind have taken in it.
+    """Estimates when a run will end, from the time that its jobs of each kind have taken.
 
-    A job that runs counts with its own progress, one that waits with the mean of its kind; before any job of a kind has shown its
-    length there is no guess.
+    A running job counts with its own progress, a waiting one with the mean of its kind. Without any finished or advanced job of a
+    kind there is no estimate.
     """
 
     waiting: dict[str, str]  # id -> kind
@@ -59,7 +59,7 @@ class TimeLeft:
         self._running[key] = (kind, start, share)
 
     def ended(self, key: str, moment: float, counts: bool) -> None:
-        """A job ended; `counts` where its time says something about others."""
+        """A job ended; `counts` if its time tells something about others."""
         self.waiting.pop(key, None)
         if key in self._running:
             kind, start, _ = self._running.pop(key)
@@ -67,7 +67,7 @@ class TimeLeft:
                 self._taken.setdefault(kind, []).append(moment - start)
 
     def seconds(self, moment: float) -> float | None:
-        """The time left, or None where it cannot be told."""
+        """The time left; None if it cannot be estimated."""
         lengths = {kind: sum(taken) / len(taken) for kind, taken in self._taken.items()}
         for kind, start, share in self._running.values():
             if kind not in lengths and share > 0.05:
@@ -104,7 +104,7 @@ class PlainReporter:
         self._line("start", job, "")
 
     def progress(self, job: PlannedJob, event: Mapping[str, object]) -> None:
-        """A job is further; only waiting is worth a line."""
+        """A job advanced; only waiting is printed."""
         done, total = event.get("done"), event.get("total")
         if isinstance(done, (int, float)) and isinstance(total, (int, float)) and total:
             self._left.advanced(job.id, min(1.0, done / total))
@@ -132,7 +132,7 @@ class PlainReporter:
 
 
 class _Left(TimeRemainingColumn):
-    """The time left: ours for the whole run, whose jobs differ, and Rich's for a job, whose steps are alike."""
+    """The time left: our estimate for the run, whose jobs differ, and Rich's for a job, whose steps are alike."""
 
     def render(self, task: Task) -> Text:
         left = task.fields.get("left")
@@ -140,7 +140,7 @@ class _Left(TimeRemainingColumn):
 
 
 class BarReporter(PlainReporter):
-    """A bar for each job that runs and one for the whole run, each with the time left; above them the lines of what ended."""
+    """A bar per running job and one for the run, each with the time left, below the lines of ended jobs."""
 
     def __init__(self, console: Console, planned: Sequence[PlannedJob], parallel: int) -> None:
         super().__init__(console, planned, parallel)
@@ -167,12 +167,12 @@ class BarReporter(PlainReporter):
         self._bars.stop()
 
     def started(self, job: PlannedJob) -> None:
-        """Show a bar that only pulses until the job says how far it is."""
+        """Show a bar, which pulses until the job reports its progress."""
         self._left.started(job.id, time.monotonic())
         self._tasks[job.id] = self._bars.add_task(escape(job.title), total=None, note="starting")
 
     def progress(self, job: PlannedJob, event: Mapping[str, object]) -> None:
-        """Move the job's bar; a new stage starts its clock again."""
+        """Move the bar of the job; a new stage restarts its clock."""
         super().progress(job, event)
         if event.get("event") != "progress":
             return

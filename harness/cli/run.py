@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import json
+import os
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
-from harness import executors
 from harness.cli.options import check_engine, matrix_options, sandbox_options, variables
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from harness.executors import Outcome
-    from harness.planning.plan import Overwrite, Plan
+from harness.cli.plan import print_plan
+from harness.cli.progress import make_reporter
+from harness.executors import EXECUTORS, Outcome
+from harness.executors.local import default_jobs
+from harness.planning import preflight
+from harness.planning.plan import Overwrite, Plan, make_plan
+from harness.planning.promise import write_run_file
 
 EPILOG = """\b
 Examples:
@@ -24,20 +25,32 @@ Examples:
   harness run --matrix my.yaml --set TEACHER=models/teacher --output-dir runs/mine --limit 20
 
 \b
-Run the same command again to do what is missing; an interrupted training goes on from its last checkpoint.
-Exit codes: 0 all done, 1 some cells failed, 2 something given is wrong, 130 interrupted with everything kept."""
+The same command again runs what is missing; an interrupted training resumes from its last checkpoint.
+Exit codes: 0 all done, 1 some cells failed, 2 wrong input, 130 interrupted with everything kept."""
+
+
+def _known_executor(_context: click.Context, _parameter: click.Parameter, value: str) -> str:
+    EXECUTORS.check(value, "--executor")
+    return value
 
 
 @click.command("run", epilog=EPILOG)
 @matrix_options
 @click.option(
-    "--executor", default="local", show_default=True, type=click.Choice(executors.names()), help="Where the jobs run."
+    "--executor",
+    default="local",
+    show_default=True,
+    metavar="NAME",
+    callback=_known_executor,
+    help="Executor that runs the jobs: its name, or file.py:Class.",
 )
-@click.option("--jobs", type=click.IntRange(min=1), metavar="J", help="Jobs at once; 2, or 1 on one core or a GPU.")
-@click.option("--fail-fast", is_flag=True, help="Start nothing more after the first failure.")
 @click.option(
-    "--offline", is_flag=True, help="Never ask the hub, which is also so unless HARNESS_HUB=1 is in the environment."
+    "--jobs",
+    type=click.IntRange(min=1),
+    metavar="J",
+    help="Number of parallel jobs. [default: 2; 1 on one core or a GPU]",
 )
+@click.option("--fail-fast", is_flag=True, help="Start no more jobs after the first failure.")
 @sandbox_options
 @click.option("--dry-run", is_flag=True, help="Print the plan and stop.")
 @click.pass_context
@@ -54,13 +67,10 @@ def command(
     executor: str,
     jobs: int | None,
     fail_fast: bool,
-    offline: bool,
     allow_code_execution: bool,
     dry_run: bool,
 ) -> None:
-    """Train and evaluate everything that a matrix asks for and that is not done, and print the table."""
-    from harness.planning.plan import make_plan
-
+    """Train and evaluate what a matrix asks for, except what is done already, and print the table."""
     check_engine(engine)
     plan = make_plan(
         matrix_name,
@@ -74,8 +84,6 @@ def command(
         allow_code_execution=allow_code_execution,
     )
     if dry_run:
-        from harness.cli.plan import print_plan
-
         print_plan(plan)
         return
     outcomes = run_plan(
@@ -83,7 +91,6 @@ def command(
         executor=executor,
         jobs=jobs,
         fail_fast=fail_fast,
-        offline=offline,
         allow_code_execution=allow_code_execution,
     )
     print_left_out(plan)
@@ -98,38 +105,25 @@ def run_plan(
     executor: str = "local",
     jobs: int | None = None,
     fail_fast: bool = False,
-    offline: bool = False,
     allow_code_execution: bool = False,
 ) -> Mapping[str, Outcome]:
-    """Do what a plan says; the outcome of each job that was to run. InputError before anything is written.
+    """Run the jobs of a plan and return their outcomes. InputError before anything is written.
 
-    A matrix's folder gets `run.json`, which says what records it is to hold.
+    The folder of a matrix gets `run.json`, which lists the records that it is to have.
     """
-    import os
-
-    from harness.cli.progress import make_reporter
-    from harness.executors.local import default_jobs
-    from harness.planning import preflight
-    from harness.planning.promise import write_run_file
-
-    if offline:
-        os.environ.pop(
-            "HARNESS_HUB", None
-        )  # for the checks that follow, which look for the tasks' data as the jobs will
-    offline = os.environ.get("HARNESS_HUB") != "1"
     preflight.check(plan, allow_code_execution=allow_code_execution)
     if plan.matrix is not None:
         write_run_file(plan.root, plan.matrix)
     if not plan.to_run:
         return {}
-    parallel = jobs or default_jobs()
+    parallel, uses_hub = jobs or default_jobs(), os.environ.get("HARNESS_HUB") == "1"
     with make_reporter(plan.to_run, parallel) as reporter:
-        run = executors.load(executor)(jobs=parallel, fail_fast=fail_fast, reporter=reporter, offline=offline)
+        run = EXECUTORS.load(executor)(jobs=parallel, fail_fast=fail_fast, reporter=reporter, offline=not uses_hub)
         return run.run(plan.to_run)
 
 
 def _print_results(plan: Plan) -> None:
-    from harness.results.load import load_results
+    from harness.results.load import load_results  # this and the tables import scipy, which takes a second
     from harness.tables.leaderboard import make_leaderboard
     from harness.tables.render import markdown
 
@@ -146,7 +140,7 @@ def _print_results(plan: Plan) -> None:
 
 
 def print_left_out(plan: Plan) -> None:
-    """Say on standard error which training sets lost examples, and why: none is ever cut."""
+    """Print on standard error how many examples each training set lost, and why: none is ever cut."""
     for job in plan.jobs.values():
         report = job.folder / "dataset" / "report.json"
         if job.kind != "data" or not report.is_file():
@@ -165,7 +159,7 @@ def print_left_out(plan: Plan) -> None:
 
 
 def print_failures(plan: Plan, outcomes: Mapping[str, Outcome]) -> bool:
-    """List on standard error what failed or could not run; whether there was anything."""
+    """Print on standard error what failed or could not run. Returns whether there was anything."""
     bad = [(plan.jobs[key], outcome) for key, outcome in outcomes.items() if outcome.status != "done"]
     for job, outcome in bad:
         word = "failed" if outcome.status == "failed" else "not run"

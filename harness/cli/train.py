@@ -2,108 +2,145 @@
 
 from __future__ import annotations
 
+import difflib
+import json
+import logging
 from pathlib import Path
 from typing import Any
 
 import click
 
-from harness.cli.options import split_assignment
+from dskd.errors import InputError
+from dskd.training.options import TrainingOptions
+from harness.cli.options import read_settings
+from harness.cli.run import print_failures, print_left_out, run_plan
+from harness.config.names import option_rows
+from harness.planning.single_training import single_plan
+from harness.runs.store import RESULT
+
+log = logging.getLogger(__name__)
 
 EPILOG = """\b
 Examples:
   harness train --teacher models/teacher --student models/student --data train.jsonl --method kd --steps 500 --output out
   harness train --student models/student --data train.jsonl --method sft --epochs 2 --output out
   harness train ... --method dskd-v2-eta --option kd_rate=0.7 --option temperature=1.0
-  harness train ... --method kd --batch-tokens 8192 --packing --lora-rank 16 --dtype bfloat16 --processes 8
+  harness train ... --method gkd --set rollouts.share=0.5 --set warmup_steps=10
+  harness train ... --method kd --batch-tokens 8192 --packing --set lora.rank=16 --dtype bfloat16 --processes 8
+  harness train ... --method my_method.py:MyMethod
 
 \b
+`harness list training-options` has every KEY of --set, `harness show-method NAME` those of --option.
 Lines of the data: {"prompt": "...", "output": "..."}, or with --template {"instruction": "...", "output": "..."} and perhaps
 "input". The student is written to OUTPUT/train/model, an ordinary model folder.
-The same command again goes on from the last checkpoint, or finds the work done."""
+The same command again resumes from the last checkpoint, or finds the work done."""
+
+_FORMER_FLAGS = {"--signal-kind": "--teacher-outputs", "--signal-dtype": "--cache-dtype", "--signal-k": "--top-k"}
 
 
-@click.command("train", epilog=EPILOG)
+class _TrainCommand(click.Command):
+    """Accepts flags under former names, and says how to set a training option that has no flag."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        try:
+            return super().parse_args(ctx, [_renamed(argument) for argument in args])
+        except click.NoSuchOption as error:
+            keys = {
+                row["option"].replace(".", "-").replace("_", "-"): row["option"] for row in option_rows(TrainingOptions)
+            }
+            near = difflib.get_close_matches(error.option_name.strip("-"), keys, n=1, cutoff=0.9)
+            if not near:
+                raise
+            raise InputError(f"{error.option_name}: no such flag; fix: --set {keys[near[0]]}=VALUE") from None
+
+
+def _renamed(argument: str) -> str:
+    flag, equals, value = argument.partition("=")
+    if flag not in _FORMER_FLAGS:
+        return argument
+    log.info("%s is now %s", flag, _FORMER_FLAGS[flag])
+    return f"{_FORMER_FLAGS[flag]}{equals}{value}"
+
+
+@click.command("train", cls=_TrainCommand, epilog=EPILOG)
 @click.option(
-    "--teacher", type=click.Path(path_type=Path), metavar="DIR", help="The teacher's model folder; SFT needs none."
+    "--teacher", type=click.Path(path_type=Path), metavar="DIR", help="Model folder of the teacher; not for SFT."
 )
 @click.option(
     "--student",
     required=True,
     type=click.Path(path_type=Path),
     metavar="DIR",
-    help="The model folder of the student to start from.",
+    help="Model folder that the student starts from.",
 )
-@click.option("--data", required=True, type=click.Path(path_type=Path), metavar="FILE.jsonl", help="The training set.")
-@click.option("--method", required=True, metavar="NAME", help="The method; `harness list methods` has them all.")
-@click.option("--option", "options", multiple=True, metavar="KEY=VALUE", help="An option of the method; repeatable.")
-@click.option("--steps", type=click.IntRange(min=1), help="Optimizer steps.")
-@click.option("--epochs", type=click.FloatRange(min=0, min_open=True), help="Passes over the data, instead of --steps.")
-@click.option("--batch-size", type=click.IntRange(min=1), help="Examples a step.")
+@click.option("--data", required=True, type=click.Path(path_type=Path), metavar="FILE.jsonl", help="Training set.")
 @click.option(
-    "--batch-tokens",
-    type=click.IntRange(min=1),
+    "--method", required=True, metavar="NAME|FILE.py:CLASS", help="Method; `harness list methods` has the names."
+)
+@click.option("--option", "options", multiple=True, metavar="KEY=VALUE", help="Option of the method; repeatable.")
+@click.option(
+    "--set",
+    "settings",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="Any other training option, such as lora.rank=16; repeatable.",
+)
+@click.option("--steps", type=click.IntRange(min=1), metavar="N", help="Number of optimizer steps.")
+@click.option(
+    "--epochs",
+    type=click.FloatRange(min=0, min_open=True),
+    metavar="X",
+    help="Passes over the data, instead of --steps.",
+)
+@click.option(
+    "--batch-size", type=click.IntRange(min=1), metavar="N", help="Examples per batch and process. [default: 16]"
+)
+@click.option(
+    "--batch-tokens", type=click.IntRange(min=1), metavar="N", help="Token budget of a batch, instead of --batch-size."
+)
+@click.option("--packing", is_flag=True, default=None, help="Put several examples into one row, without padding.")
+@click.option(
+    "--learning-rate",
+    type=click.FloatRange(min=0, min_open=True),
+    metavar="X",
+    help="Student learning rate. [default: 5e-4]",
+)
+@click.option(
+    "--max-length",
+    type=click.IntRange(min=2),
     metavar="N",
-    help="As many examples a batch as fit into N tokens, instead of --batch-size.",
+    help="Maximum tokens of an example; longer ones are left out. [default: 512]",
 )
-@click.option(
-    "--batching",
-    type=click.Choice(["random", "length_grouped"]),
-    help="length_grouped: examples of like length together, for less padding.",
-)
-@click.option(
-    "--packing", is_flag=True, default=None, help="Several examples in a row, attention kept within each: no padding."
-)
-@click.option("--gradient-accumulation-steps", type=click.IntRange(min=1), help="Batches a step.")
-@click.option("--learning-rate", type=click.FloatRange(min=0, min_open=True), help="Of the student.")
-@click.option("--max-length", type=click.IntRange(min=2), help="Tokens of an example; longer ones are left out.")
 @click.option(
     "--dtype",
     type=click.Choice(["float32", "bfloat16"]),
-    help="Of the products and of the teacher; the student keeps float32 weights.",
+    help="Compute dtype and teacher weights; the student's weights stay float32.",
 )
 @click.option(
-    "--gradient-checkpointing", is_flag=True, default=None, help="Compute activations twice, for far less memory."
-)
-@click.option(
-    "--fused-loss/--no-fused-loss",
-    default=None,
-    help="The loss in chunks of tokens, the default: the same objective in far less memory.",
-)
-@click.option("--chunk-tokens", type=click.IntRange(min=1), metavar="N", help="Tokens a chunk of the fused loss.")
-@click.option(
-    "--torch-compile", is_flag=True, default=None, help="Compile the student's layers; for long runs on a GPU."
-)
-@click.option("--lora-rank", type=click.IntRange(min=1), metavar="R", help="Train a low-rank adapter, not all weights.")
-@click.option("--lora-alpha", type=click.FloatRange(min=0, min_open=True), help="The adapter's scale, over its rank.")
-@click.option("--lora-dropout", type=click.FloatRange(min=0, max=1), help="Of the adapter's input.")
-@click.option("--lora-target-module", multiple=True, metavar="NAME", help="A layer that gets an adapter; repeatable.")
-@click.option(
-    "--signal-kind",
+    "--teacher-outputs",
     type=click.Choice(["live", "hidden_states", "top_k"]),
-    help="live, the default, runs the teacher at every step; the others compute what it says once, for several epochs.",
+    help="live (default) runs the teacher at every step; the others compute a cache once, for several epochs.",
 )
 @click.option(
-    "--signal-dtype", type=click.Choice(["same", "float16", "bfloat16"]), help="How a signal is kept on the disk."
+    "--cache-dtype", type=click.Choice(["same", "float16", "bfloat16"]), help="Dtype of cached hidden states on disk."
 )
-@click.option(
-    "--signal-k", type=click.IntRange(min=1), metavar="K", help="How many of the teacher's tokens top_k keeps."
-)
-@click.option("--processes", type=click.IntRange(min=1), metavar="N", help="Train in N processes, one a GPU.")
+@click.option("--top-k", type=click.IntRange(min=1), metavar="K", help="Number of tokens that a top_k cache keeps.")
+@click.option("--processes", type=click.IntRange(min=1), metavar="N", help="Number of training processes, one per GPU.")
 @click.option(
     "--accelerate-config",
     metavar="NAME|FILE",
-    help="An accelerate configuration that ships, or a file, for FSDP and the like.",
+    help="Accelerate configuration, shipped or a file, for FSDP and the like.",
 )
 @click.option(
     "--template",
     type=click.Choice(["alpaca", "chat"]),
-    help="Ask both models by instructions: in Alpaca's template, or each in its own chat template.",
+    help="Prompt template of both models: Alpaca's, or each model's own chat template.",
 )
-@click.option("--system", metavar="TEXT", help="The system message of the chat template.")
-@click.option("--seed", default=0, show_default=True, type=click.IntRange(min=0))
+@click.option("--system", metavar="TEXT", help="System message of the chat template.")
+@click.option("--seed", default=0, show_default=True, type=click.IntRange(min=0), help="Random seed.")
 @click.option("--limit", type=click.IntRange(min=1), metavar="N", help="Train on the first N examples.")
-@click.option("--output", required=True, type=click.Path(path_type=Path), metavar="DIR", help="Where it goes.")
-@click.option("--overwrite", is_flag=True, help="Replace what another training left in OUTPUT.")
+@click.option("--output", required=True, type=click.Path(path_type=Path), metavar="DIR", help="Output directory.")
+@click.option("--overwrite", is_flag=True, help="Replace another training in the output directory.")
 @click.pass_context
 def command(
     context: click.Context,
@@ -112,41 +149,29 @@ def command(
     data: Path,
     method: str,
     options: tuple[str, ...],
+    settings: tuple[str, ...],
     seed: int,
     limit: int | None,
     output: Path,
     overwrite: bool,
     processes: int | None,
     accelerate_config: str | None,
-    signal_kind: str | None,
-    signal_dtype: str | None,
-    signal_k: int | None,
+    teacher_outputs: str | None,
+    cache_dtype: str | None,
+    top_k: int | None,
     template: str | None,
     system: str | None,
-    lora_target_module: tuple[str, ...],
-    **training: Any,
+    **flags: Any,
 ) -> None:
     """Train one student on models and data of your own."""
-    import json
-
-    from harness.cli.run import print_failures, print_left_out, run_plan
-    from harness.planning.single_training import single_plan
-    from harness.runs.store import RESULT
-
-    given = _given(**training)
-    lora = {name: given.pop(f"lora_{name}") for name in ("rank", "alpha", "dropout") if f"lora_{name}" in given}
-    if lora_target_module:
-        lora["target_modules"] = list(lora_target_module)
-    if lora:
-        given["lora"] = lora
     plan = single_plan(
         teacher=teacher,
         student=student,
         data=data,
         method=method,
-        method_options=dict(split_assignment(text, "--option") for text in options),
-        training=given,
-        teacher_outputs=_given(kind=signal_kind, stored_dtype=signal_dtype, k=signal_k),
+        method_options=read_settings(options, "--option"),
+        training=read_settings(settings, "--set", _given(**flags)),
+        teacher_outputs=_given(kind=teacher_outputs, stored_dtype=cache_dtype, k=top_k),
         template=_given(kind=template, system=system),
         launch=_given(processes=processes, accelerate_config=accelerate_config),
         seed=seed,

@@ -1,12 +1,12 @@
-"""The matrix file as pydantic models, and its expansion into cells.
+"""A matrix as pydantic models, and its cells.
 
 A matrix says which students are distilled from which teachers, by which methods, on which data, with which seeds, and on which
-tasks they are evaluated. Here is its shape only: `harness.config.matrix_file` reads a file and checks what it names.
+tasks they are evaluated. `harness.config.matrix_file` reads a file and checks the names in it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -25,7 +25,7 @@ from pydantic_core import PydanticCustomError
 
 from dskd.data.columns import template_columns
 from dskd.tokenization.prompt_templates import Template
-from harness.protocols import GREEDY, PROTOCOLS, Protocol
+from harness.protocols import GREEDY, PROTOCOLS, DecodingProtocol
 from harness.suggestions import did_you_mean
 
 SCHEMA_VERSION = 1
@@ -35,17 +35,14 @@ TEACHER_METHOD = "teacher"
 
 
 class Strict(BaseModel):
-    """A part of the matrix that accepts only the keys it knows, and says which one was meant."""
+    """A part of a matrix. An unknown key is an error that suggests a known one."""
 
     model_config = ConfigDict(extra="forbid")
     collects_options: ClassVar[bool] = False
-    renamed: ClassVar[Mapping[str, str]] = {}  # keys that had another name, by that name
 
     @model_validator(mode="before")
     @classmethod
     def _reject_unknown_keys(cls, value: Any) -> Any:
-        if isinstance(value, Mapping):
-            value = {cls.renamed.get(key, key): item for key, item in value.items()}
         if isinstance(value, Mapping) and not cls.collects_options:
             for key in value:
                 if key not in cls.model_fields:
@@ -54,11 +51,20 @@ class Strict(BaseModel):
         return value
 
 
+def _split(value: Any, own: Sequence[str]) -> Any:
+    """The keys of a part's own, and all others in `options`."""
+    if not isinstance(value, Mapping):
+        return value
+    given = {key: value[key] for key in own if key in value}
+    return {**given, "options": {str(key): item for key, item in value.items() if key not in own}}
+
+
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9]([._-]?[A-Za-z0-9]+)*$", max_length=80)]
-TaskName = Annotated[  # lm_eval/NAME is lm-eval's task of that name
+TaskName = Annotated[  # lm_eval/NAME is lm-eval's task of that name, FILE.py:CLASS one of the user's own
     str,
     StringConstraints(
-        pattern=r"^([A-Za-z0-9]([._-]?[A-Za-z0-9]+)*|lm_eval/[A-Za-z0-9][A-Za-z0-9._-]*)$", max_length=120
+        pattern=r"^([A-Za-z0-9]([._-]?[A-Za-z0-9]+)*|lm_eval/[A-Za-z0-9][A-Za-z0-9._-]*|[^\s:]+\.py:[A-Za-z_]\w*)$",
+        max_length=400,
     ),
 ]
 SmallTokenizer = Literal["bytelevel", "sentencepiece"]
@@ -75,10 +81,10 @@ class SmallWorldData(Strict):
 
 
 class FileData(Strict):
-    """A JSON-lines file of the user's.
+    """A JSON-lines file.
 
-    Lines hold `prompt` and `output`, or for models with a template `instruction`, `output` and perhaps `input`; where the columns
-    have other names, these keys here are made of them, as in `prompt: "Question: {question}\\nAnswer:"`.
+    Its lines have `prompt` and `output`, or for models with a template `instruction`, `output` and perhaps `input`. If the columns
+    have other names, the same keys here combine them: `prompt: "Question: {question}\\nAnswer:"`.
     """
 
     file: str
@@ -90,7 +96,7 @@ class FileData(Strict):
 
     @property
     def columns(self) -> dict[str, str] | None:
-        """What each key of an example is made of; None where the lines have the keys themselves."""
+        """The template of each key of an example; None if the lines have the keys themselves."""
         found = {key: getattr(self, key) for key in ("prompt", "instruction", "input", "output")}
         return {key: text for key, text in found.items() if text is not None} or None
 
@@ -107,7 +113,7 @@ class FileData(Strict):
             set(), {"prompt", "output"}, {"instruction", "output"}, {"instruction", "input", "output"},
         ):  # fmt: skip
             raise ValueError(
-                "these keys go together: `prompt` and `output`, or `instruction`, `output` and perhaps `input`; give all or none"
+                "these keys go together: `prompt` and `output`, or `instruction`, `output` and perhaps `input`; fix: give all or none"
             )
         return self
 
@@ -127,12 +133,12 @@ class TokenizerSource(Strict):
     @model_validator(mode="after")
     def _one_source(self) -> TokenizerSource:
         if (self.small_world is None) == (self.path is None):
-            raise ValueError("needs one of: small_world, path")
+            raise ValueError("is no tokenizer, or two; fix: give one of small_world, path")
         return self
 
 
 class Training(Strict):
-    """A training set by name, and the options of `dskd.training.run.TrainingOptions`, which are written beside it."""
+    """A training set by name, and beside it the training options (`dskd.training.options.TrainingOptions`)."""
 
     collects_options: ClassVar[bool] = True
 
@@ -142,10 +148,7 @@ class Training(Strict):
     @model_validator(mode="before")
     @classmethod
     def _collect_options(cls, value: Any) -> Any:
-        if isinstance(value, Mapping):
-            data = {"data": value["data"]} if "data" in value else {}
-            return {**data, "options": {str(key): item for key, item in value.items() if key != "data"}}
-        return value
+        return _split(value, ("data",))
 
 
 def _named_template(value: Any) -> Any:
@@ -156,13 +159,16 @@ PromptTemplate = Annotated[Template, BeforeValidator(_named_template)]
 
 
 class PathModel(Strict):
-    """An ordinary model folder, taken as it is.
+    """A model folder.
 
-    `add_bos_token: true` works on a copy whose tokenizer adds its begin-of-sequence token: for a model that was pretrained with
-    one but whose folder lost the habit, as conversions from other formats do.
-    `template` asks it by instructions, in training and in evaluation: `alpaca`, `chat` (the tokenizer's own), or
-    `{kind: chat, system: "…"}`.
+    Attributes:
+        add_bos_token: Use a copy whose tokenizer adds the begin-of-sequence token, for a model that was pretrained with one but whose
+            folder does not add it, for example after a conversion.
+        template: The prompt template in training and evaluation: `alpaca`, `chat` (the tokenizer's own), or
+            `{kind: chat, system: "…"}`.
     """
+
+    training: ClassVar[Sequence[Training]] = ()
 
     path: str
     add_bos_token: bool = False
@@ -170,7 +176,7 @@ class PathModel(Strict):
 
 
 class NewModel(Strict):
-    """A model from random weights; the vocabulary size and the special ids come from the tokenizer. `template`: as of a `path`."""
+    """A model with random weights. Its vocabulary size and special ids come from the tokenizer."""
 
     template: PromptTemplate | None = None
     config: dict[str, Any]
@@ -182,7 +188,7 @@ class NewModel(Strict):
     @classmethod
     def _has_model_type(cls, config: dict[str, Any]) -> dict[str, Any]:
         if not isinstance(config.get("model_type"), str):
-            raise ValueError("needs `model_type`, for example llama or gpt2")
+            raise ValueError("has no `model_type`; fix: add it, for example llama or gpt2")
         return config
 
 
@@ -195,11 +201,31 @@ class FirstLayersModel(Strict):
     training: list[Training] = Field(default_factory=list)
 
 
-MODEL_KINDS: dict[str, type[Strict]] = {"path": PathModel, "config": NewModel, "layers_of": FirstLayersModel}
+class StepModel(Strict):
+    """A model that a step of the user's makes: `step: path/to/file.py:Class`, and beside it the fields of that class."""
+
+    collects_options: ClassVar[bool] = True
+    training: ClassVar[Sequence[Training]] = ()
+
+    step: str
+    options: dict[str, Any] = Field(default_factory=dict)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _collect_options(cls, value: Any) -> Any:
+        return _split(value, ("step",))
+
+
+MODEL_KINDS: dict[str, type[Strict]] = {
+    "path": PathModel,
+    "config": NewModel,
+    "layers_of": FirstLayersModel,
+    "step": StepModel,
+}
 
 
 def _kind_by_key(kinds: Mapping[str, type[Strict]]) -> Discriminator:
-    """Choose a union's member by the key that only it has, so that an error speaks of that member alone."""
+    """Choose the member of a union by the key that only it has, so that errors are about that member alone."""
 
     def choose(value: Any) -> str | None:
         if isinstance(value, Mapping):
@@ -207,7 +233,9 @@ def _kind_by_key(kinds: Mapping[str, type[Strict]]) -> Discriminator:
         return next((key for key, kind in kinds.items() if isinstance(value, kind)), None)
 
     return Discriminator(
-        choose, custom_error_type="needs_one_of", custom_error_message=f"needs one of the keys: {', '.join(kinds)}"
+        choose,
+        custom_error_type="needs_one_of",
+        custom_error_message=f"is of no known kind; fix: give one of the keys {', '.join(kinds)}",
     )
 
 
@@ -217,7 +245,8 @@ DataSource = Annotated[
 ModelSource = Annotated[
     Annotated[PathModel, Tag("path")]
     | Annotated[NewModel, Tag("config")]
-    | Annotated[FirstLayersModel, Tag("layers_of")],
+    | Annotated[FirstLayersModel, Tag("layers_of")]
+    | Annotated[StepModel, Tag("step")],
     _kind_by_key(MODEL_KINDS),
 ]
 
@@ -232,29 +261,34 @@ class Pair(Strict):
 
 
 def _preset(value: Any) -> Any:
-    """A protocol by its name, or `{name: …}` with settings that take the place of the preset's."""
+    """A protocol by its name, or `{name: …}` with settings that replace those of the preset."""
     given = {"name": value} if isinstance(value, str) else value
     if not isinstance(given, Mapping):
         return given
     for key in given:
-        if key not in Protocol.model_fields:
-            hint = did_you_mean(str(key), Protocol.model_fields)
+        if key not in DecodingProtocol.model_fields:
+            hint = did_you_mean(str(key), DecodingProtocol.model_fields)
             raise PydanticCustomError("unknown_key", "unknown key{hint}", {"key": str(key), "hint": hint})
     name = given.get("name", "")
     if name not in PROTOCOLS:
-        missing = f"no protocol {name!r}" if name else "needs the `name` of a protocol"
+        missing = f"no protocol {name!r}" if name else "has no `name` of a protocol"
         raise ValueError(f"{missing}{did_you_mean(str(name), PROTOCOLS)}")
     return {**PROTOCOLS[name].settings, **given}
 
 
 class TaskSettings(Strict):
-    """How one task is evaluated. `task`: which, where the entry has another name; one task may have several entries."""
+    """How a task is evaluated.
+
+    Attributes:
+        task: The task, if the entry has another name; one task may have several entries.
+        other_prompts: Whether its prompts may differ from those that the models were trained on.
+    """
 
     task: TaskName | None = None
-    protocol: Annotated[Protocol, BeforeValidator(_preset)] = GREEDY
+    protocol: Annotated[DecodingProtocol, BeforeValidator(_preset)] = GREEDY
     limit: int | None = Field(default=None, ge=1)
     max_new_tokens: int | None = Field(default=None, ge=1)
-    other_prompts: bool = False  # asked on purpose in other prompts than its models were trained on
+    other_prompts: bool = False
 
 
 class Evaluation(Strict):
@@ -266,12 +300,14 @@ class Evaluation(Strict):
 
 
 class TeacherOutputs(Strict):
-    """What a teacher gives to its students, and how it is stored.
+    """What students learn from, and how it is stored.
 
-    `hidden_states` and `top_k` are computed once for each teacher and data set, into a cache that all students, methods and seeds
-    share. `live` runs the teacher again in every training. `stored_dtype` belongs to `hidden_states` (`same`: equal to a live
-    teacher). `k` and `temperature` belong to `top_k`: the k most probable tokens of each distribution, at the temperature of the
-    methods that learn from it.
+    Attributes:
+        kind: `hidden_states` and `top_k` are computed once for each teacher and data set, into a cache that all students, methods and
+            seeds share; `live` runs the teacher in every training.
+        stored_dtype: Of cached hidden states; `same` gives the results of a live teacher.
+        k: The number of most probable tokens of each distribution in a `top_k` cache.
+        temperature: Of the distributions in a `top_k` cache; that of the methods that learn from it.
     """
 
     kind: Literal["hidden_states", "top_k", "live"] = "hidden_states"
@@ -282,38 +318,41 @@ class TeacherOutputs(Strict):
     @model_validator(mode="after")
     def _only_what_the_kind_has(self) -> TeacherOutputs:
         for key in sorted(self.model_fields_set - {"kind", *self.options}):
-            raise ValueError(f"`{key}` means nothing with kind: {self.kind}; leave it out")
+            raise ValueError(f"`{key}` means nothing with kind: {self.kind}; fix: leave it out")
         return self
 
     @property
     def options(self) -> dict[str, Any]:
-        """What can change the outputs: the options of a teacher cache, and a part of identities."""
+        """The options that can change the outputs. They are a part of identities."""
         has = {"hidden_states": ("stored_dtype",), "top_k": ("k", "temperature"), "live": ()}[self.kind]
         return {"kind": self.kind, **{key: getattr(self, key) for key in has}}
 
 
 class Launch(Strict):
-    """How many processes train one student, and an `accelerate` configuration for them: a name that ships, or a file.
+    """The number of processes that train one student, and an `accelerate` configuration: a shipped name, or a file.
 
-    Without either, one process; with a configuration alone, as many as it says.
+    Without either, one process. With a configuration alone, as many as it says.
     """
 
     processes: int | None = Field(default=None, ge=1)
     accelerate_config: str | None = None
 
 
+# Former names of keys of a matrix and of an entry of `methods`.
 RENAMED = {"teacher_signal": "teacher_outputs"}
 
 
 class MethodSettings(Strict):
-    """Options of a method, written beside what else it may have of its own; with `method` a variant under another name.
+    """Settings of a method, or of a variant of one under another name. Options of the method are written beside these keys.
 
-    `training` takes the place of single options of the matrix's, which all other methods train with; `teacher_outputs` that of the
-    matrix's whole.
+    Attributes:
+        method: The method that this is a variant of.
+        training: Training options that replace those of the matrix, one by one.
+        teacher_outputs: Replaces those of the matrix as a whole.
+        options: The options of the method.
     """
 
     collects_options: ClassVar[bool] = True
-    renamed: ClassVar[Mapping[str, str]] = RENAMED
     own: ClassVar[tuple[str, ...]] = ("method", "training", "teacher_outputs")
 
     method: str | None = None
@@ -324,27 +363,27 @@ class MethodSettings(Strict):
     @model_validator(mode="before")
     @classmethod
     def _collect_options(cls, value: Any) -> Any:
-        if isinstance(value, Mapping):
-            value = {cls.renamed.get(key, key): item for key, item in value.items()}
-            given = {key: value[key] for key in cls.own if key in value}
-            return {**given, "options": {str(key): item for key, item in value.items() if key not in cls.own}}
-        return value
+        return _split(value, cls.own)
 
     @field_validator("training")
     @classmethod
     def _same_examples(cls, training: dict[str, Any]) -> dict[str, Any]:
         for key in sorted({"data", "max_length"} & set(training)):
-            raise ValueError(f"`{key}` says what all methods of a matrix learn from; leave it out here")
+            raise ValueError(f"`{key}` is the same for all methods of a matrix; fix: leave it out here")
         return training
 
 
-# Of two that exclude each other, a method's own takes the place of the matrix's other one.
+# Of two options that exclude each other, one that is set replaces the other one that is inherited.
 _ALTERNATIVES = {"steps": "epochs", "epochs": "steps", "batch_size": "batch_tokens", "batch_tokens": "batch_size"}
 
 
-class Matrix(Strict):
-    renamed: ClassVar[Mapping[str, str]] = RENAMED
+def merge_training(shared: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
+    """Training options that replace shared ones."""
+    replaced = {_ALTERNATIVES.get(key) for key in own}
+    return {key: value for key, value in shared.items() if key not in replaced} | dict(own)
 
+
+class Matrix(Strict):
     schema_version: Literal[1]
     name: Name
     description: str = ""
@@ -360,7 +399,7 @@ class Matrix(Strict):
     evaluation: Evaluation = Evaluation()
 
     def method_of(self, name: str) -> str:
-        """The method that a name in a pair stands for: itself, or what `methods.NAME.method` says (a variant)."""
+        """The method of a name in a pair: the name itself, or `methods.NAME.method` of a variant."""
         return self._settings(name).method or name
 
     def method_options(self, name: str) -> dict[str, Any]:
@@ -368,28 +407,38 @@ class Matrix(Strict):
         return self._settings(name).options
 
     def training_of(self, name: str) -> Training:
-        """How a name in a pair is trained: as `training` says, but for what `methods.NAME.training` does."""
-        own = self._settings(name).training
-        replaced = {_ALTERNATIVES.get(key) for key in own}
-        shared = {key: value for key, value in self.training.options.items() if key not in replaced}
-        return self.training.model_copy(update={"options": shared | own})
+        """The training of a name in a pair: `training`, with the options of `methods.NAME.training` replaced."""
+        options = merge_training(self.training.options, self._settings(name).training)
+        return self.training.model_copy(update={"options": options})
 
     def outputs_of(self, name: str) -> TeacherOutputs:
-        """What of the teacher a name in a pair learns from: `methods.NAME.teacher_outputs`, or `teacher_outputs`."""
+        """The teacher outputs of a name in a pair: `methods.NAME.teacher_outputs`, or `teacher_outputs`."""
         return self._settings(name).teacher_outputs or self.teacher_outputs
 
     def place(self, name: str, *keys: str) -> str:
-        """Where the file says this of a name in a pair: `methods.NAME.training.rollouts`, or `training.rollouts`."""
+        """The key that holds a setting of a name in a pair, or can: `methods.NAME.training.rollouts`, `training.rollouts`."""
         settings = self._settings(name)
-        given = settings.teacher_outputs is not None if keys[0] == "teacher_outputs" else keys[-1] in settings.training
-        return ".".join(("methods", name, *keys) if given else keys)
+        if keys[0] == "teacher_outputs":
+            own = settings.teacher_outputs is not None or settings.method is not None
+        else:
+            own = keys[-1] in settings.training or keys[-1] not in self.training.options
+        return ".".join(("methods", name, *keys) if own else keys)
+
+    def bases_of(self, name: str) -> list[str]:
+        """The models that a model is made from."""
+        source = self.models[name]
+        if isinstance(source, FirstLayersModel):
+            return [source.layers_of]
+        given = source.options.values() if isinstance(source, StepModel) else ()
+        named = [item for value in given for item in (value if isinstance(value, list) else [value])]
+        return [item for item in named if isinstance(item, str) and item in self.models]
 
     def task_of(self, entry: str) -> str:
-        """The task that an entry of `tasks` stands for: itself, or what its `task` says."""
+        """The task of an entry of `tasks`: its `task`, or its name."""
         return self.tasks[entry].task or entry
 
-    def protocol_of(self, entry: str, max_new_tokens: int) -> Protocol:
-        """How an entry of `tasks` is answered, whose task itself allows so many tokens."""
+    def protocol_of(self, entry: str, max_new_tokens: int) -> DecodingProtocol:
+        """The protocol of an entry of `tasks`, whose task allows `max_new_tokens` by default."""
         settings = self.tasks[entry]
         return settings.protocol.with_length(settings.max_new_tokens, max_new_tokens)
 
@@ -400,7 +449,7 @@ class Matrix(Strict):
     @classmethod
     def _distinct_seeds(cls, seeds: list[int]) -> list[int]:
         if len(set(seeds)) != len(seeds):
-            raise ValueError("the same seed stands twice; give each once")
+            raise ValueError("the same seed is given twice; fix: give each once")
         return seeds
 
     @field_validator("tasks", mode="before")
@@ -421,7 +470,7 @@ class Cell:
 
     @property
     def folder(self) -> str:
-        """Where it stands under `cells/`, and its name on the command line."""
+        """Its folder under `cells/`, and its name on the command line."""
         if self.student is None:
             return f"{self.teacher}/{TEACHER_METHOD}"
         return f"{self.teacher}__{self.student}/{self.method}/seed{self.seed}"

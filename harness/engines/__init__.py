@@ -1,27 +1,36 @@
-"""Engines, one file each: `harness/engines/<name>.py` exports a subclass of `harness.engines.base.Engine` as `ENGINE`.
+"""Engines by name: those of this package, of the entry points `harness.engines`, and `file.py:Class` (docs/engines.md).
 
-Importing this package is cheap; an engine's libraries are imported when it is made.
+A file `harness/engines/<name>.py` exports a subclass of `harness.engines.base.Engine` as `ENGINE`. Importing this package is
+cheap: an engine's libraries are imported when it is made.
 """
 
 from __future__ import annotations
 
 import logging
-from importlib import import_module
 from pathlib import Path
-from pkgutil import iter_modules
 from typing import TYPE_CHECKING
 
 from dskd.errors import InputError
+from harness.plugins import Plugins, modules_of
 
 if TYPE_CHECKING:
     from harness.engines.base import Engine
 
 log = logging.getLogger(__name__)
 
+AUTO = "auto"
+ENGINES = Plugins("engine", "harness.engines", lambda: modules_of(__name__, __path__), "ENGINE")
+
 
 def names() -> list[str]:
-    """The names of the engines; "auto" is not among them."""
-    return sorted(module.name for module in iter_modules(__path__) if module.name != "base")
+    """Return the names of the engines; "auto" is not among them."""
+    return ENGINES.names()
+
+
+def check(name: str, where: str = "engine") -> None:
+    """InputError for an engine that does not exist; imports none."""
+    if name != AUTO:
+        ENGINES.check(name, where)
 
 
 def create_engine(
@@ -36,16 +45,18 @@ def create_engine(
 ) -> Engine:
     """Load a model folder into an engine.
 
-    name: an engine's name, or "auto" for the fastest one that runs the model here.
-    max_length: tokens of prompt and answer that are needed; the model's context length where it is None or larger.
-    dtype: a torch dtype's name.
-    no_repeat_ngram: whether requests will ask that no n-gram be repeated.
-    Raises InputError for an unknown name, an engine that cannot run the model here, and a folder that is no model.
-    """
-    from dskd.modeling.loading import require_model_folder
+    Args:
+        name: An engine's name, or "auto" for the fastest one that runs the model here.
+        max_length: Tokens of prompt and completion that are needed; the model's context length where it is None or larger.
+        dtype: A torch dtype's name.
+        no_repeat_ngram: Whether requests will ask that no n-gram be repeated.
 
-    if name not in ("auto", *names()):
-        raise InputError(f"unknown engine {name!r}: known are auto, {', '.join(names())}")
+    Raises:
+        InputError: An unknown name, an engine that cannot run the model here, or a folder that is no model.
+    """
+    from dskd.modeling.loading import require_model_folder  # imports torch
+
+    check(name)
     require_model_folder(model)
     return _choose(name, model)(
         model,  # type: ignore[call-arg]
@@ -58,12 +69,12 @@ def create_engine(
 
 
 def _choose(name: str, model: Path) -> type[Engine]:
-    candidates = [import_module(f"{__name__}.{each}").ENGINE for each in ([name] if name != "auto" else names())]
+    candidates: list[type[Engine]] = [ENGINES.load(each) for each in ([name] if name != AUTO else names())]
     reason = None
     for engine in sorted(candidates, key=lambda engine: -engine.preference):
         reason = engine.unavailable(model)
         if reason is None:
             return engine
-        if name == "auto":
+        if name == AUTO:
             log.info("engine %s is not used: %s", engine.name, reason)
     raise InputError(str(reason))

@@ -1,7 +1,8 @@
-"""Answers on the disk as soon as they are there, so that a killed evaluation loses the block in flight and nothing else.
+"""Completions on the disk as soon as they exist, so that a killed evaluation loses only the block that it was generating.
 
-An engine answers in blocks whose members follow from the requests alone. A block that was answered is read back and not asked
-again, and the others are asked in the very company that they would have had: the answers are those of a run that was never killed.
+An engine generates in blocks, and which prompts form a block follows from the request alone. A block in the cache is read
+back; every other block is generated with the same prompts in it as before. So a resumed run gives the completions of a run
+that was never killed.
 """
 
 from __future__ import annotations
@@ -12,32 +13,32 @@ import os
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    from harness.engines.base import Completion, Sampling
+from harness.engines._types import GeneratedTokens, Sampling
 
 
-class AnswerStore:
-    """Completions of blocks of requests in a file, a JSON object a line: {"block", "completions"}; a torn last line is dropped."""
+class CompletionCache:
+    """Blocks in a file, a JSON object a line: {"block", "completions"}. A torn last line is dropped."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._found: dict[str, list[dict[str, Any]]] = {}
+        self._blocks: dict[str, list[dict[str, Any]]] = {}
         content = path.read_bytes() if path.is_file() else b""
         whole = content[: content.rfind(b"\n") + 1]
         for line in whole.splitlines():
             entry = json.loads(line)
-            self._found[entry["block"]] = entry["completions"]
+            self._blocks[entry["block"]] = entry["completions"]
         if whole != content:
             path.write_bytes(whole)
 
-    def get(self, block: str) -> list[dict[str, Any]] | None:
-        """The completions of a block, in order, as `put` was given them; None where it is not there."""
-        return self._found.get(block)
+    def get(self, block: str) -> list[GeneratedTokens] | None:
+        """Return what `put` stored under a block's key, or None."""
+        entries = self._blocks.get(block)
+        return None if entries is None else [GeneratedTokens(**entry) for entry in entries]
 
-    def put(self, block: str, completions: Sequence[Completion]) -> None:
-        """Keep a block; it is on the disk when this returns."""
+    def put(self, block: str, completions: Sequence[GeneratedTokens]) -> None:
+        """Store a block; it is on the disk when this returns."""
         line = json.dumps({"block": block, "completions": [asdict(completion) for completion in completions]})
         self.path.parent.mkdir(parents=True, exist_ok=True)
         with self.path.open("a", encoding="utf-8") as file:
@@ -46,11 +47,11 @@ class AnswerStore:
             os.fsync(file.fileno())
 
     def remove(self) -> None:
-        """Remove the file: the answers are elsewhere by now."""
+        """Remove the file, once the completions are stored elsewhere."""
         self.path.unlink(missing_ok=True)
 
 
 def block_key(prompts: Sequence[Sequence[int]], sampling: Sampling, seeds: Sequence[int]) -> str:
-    """What a block's answers follow from, the model and the engine aside."""
-    asked = [list(map(list, prompts)), asdict(sampling), list(seeds)]
-    return hashlib.sha256(json.dumps(asked).encode()).hexdigest()
+    """Return the hash of all that decides a block's completions, the model and the engine aside."""
+    request = [list(map(list, prompts)), asdict(sampling), list(seeds)]
+    return hashlib.sha256(json.dumps(request).encode()).hexdigest()

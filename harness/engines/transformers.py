@@ -20,7 +20,7 @@ from transformers import (
 from dskd.modeling.loading import load_model
 from dskd.rollouts.sampler import draw
 from harness.engines._seeds import uniform_numbers
-from harness.engines.base import Completion, Engine, Sampling, cut_at_stop, decode, decode_completion
+from harness.engines.base import Engine, GeneratedTokens, Sampling, cut_at_stop, decode, decode_completion
 
 DEFAULT_BATCH_SIZE = 64
 
@@ -64,7 +64,7 @@ class TransformersEngine(Engine):
         return self.max_batch_size or DEFAULT_BATCH_SIZE
 
     @torch.inference_mode()
-    def _generate(self, prompts: list[list[int]], sampling: Sampling, seeds: Sequence[int]) -> list[Completion]:
+    def _generate(self, prompts: list[list[int]], sampling: Sampling, seeds: Sequence[int]) -> list[GeneratedTokens]:
         width = max(len(ids) for ids in prompts)
         filler = self.eos_token_ids[0]  # masked, so any token does
         ids = torch.tensor([[filler] * (width - len(prompt)) + prompt for prompt in prompts], device=self._device)
@@ -91,7 +91,7 @@ class TransformersEngine(Engine):
         rows = output[:, width:].tolist()
         self._report(len(prompts))
         return [
-            Completion(row[:end], ended=True) if end is not None else Completion(row, ended=False)
+            GeneratedTokens(row[:end], ended=True) if end is not None else GeneratedTokens(row, ended=False)
             for row, end in zip(rows, ends.ends, strict=True)
         ]
 

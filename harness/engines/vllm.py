@@ -14,7 +14,7 @@ from typing import Any, ClassVar
 
 from dskd.rollouts.vllm_support import ENVIRONMENT, INSTALL, cannot_run, on_cpu
 from harness.engines._no_repeat_ngram import ARGUMENT, processor
-from harness.engines.base import Completion, Engine, Sampling
+from harness.engines.base import Engine, GeneratedTokens, Sampling
 
 CPU_BATCH_SIZE = 64
 
@@ -92,7 +92,7 @@ class VllmEngine(Engine):
         """Many times what runs at once: only the last prompts of a block leave places empty."""
         return 8 * (self.max_batch_size or CPU_BATCH_SIZE)
 
-    def _generate(self, prompts: list[list[int]], sampling: Sampling, seeds: Sequence[int]) -> list[Completion]:
+    def _generate(self, prompts: list[list[int]], sampling: Sampling, seeds: Sequence[int]) -> list[GeneratedTokens]:
         from vllm import SamplingParams, TokensPrompt
         from vllm.sampling_params import RequestOutputKind
 
@@ -112,12 +112,12 @@ class VllmEngine(Engine):
                 extra_args={ARGUMENT: sampling.no_repeat_ngram} if sampling.no_repeat_ngram else None,
             )
             self.engine.add_request(str(index), TokensPrompt(prompt_token_ids=ids), parameters)
-        completions: dict[int, Completion] = {}
+        completions: dict[int, GeneratedTokens] = {}
         while self.engine.has_unfinished_requests():
             finished: list[Any] = [output for output in self.engine.step() if output.finished]
             for output in finished:
                 answer = output.outputs[0]
-                completions[int(output.request_id)] = Completion(
+                completions[int(output.request_id)] = GeneratedTokens(
                     list(answer.token_ids), ended=answer.finish_reason == "stop"
                 )
             self._report(len(finished))

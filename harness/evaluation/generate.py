@@ -1,59 +1,75 @@
-"""Answers of a model, scored by nobody: to a task's prompts, or to prompts of the user's own.
+"""Prompts to completions, the one way to them: for an evaluation, `harness generate` and the comparison of engines.
 
-They are those of an evaluation: the same prompts, the same ends, the same random numbers for the same item of a task. Nothing that
-the model writes is run, so answers can be written where the GPU is and scored where the sandbox is.
+So the same item of a task gets the same prompt, the same end and the same random numbers everywhere. Nothing that the model
+writes is run here: completions can be written where the GPU is and scored where the sandbox is.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from dskd.data.preparation import encode_prompt
 from dskd.errors import InputError
 from dskd.io import read_objects
 from dskd.modeling.loading import load_tokenizer, require_model_folder
 from dskd.tokenization.prompt_templates import template_of
 from harness.engines._seeds import sample_seed
-from harness.engines.base import Sampling
-from harness.evaluation.engine_process import Questions, answer
-from harness.evaluation.evaluate import drawing, prompt_tokens
-from harness.protocols import Protocol
+from harness.engines._types import Completion, Sampling
+from harness.evaluation.engine_process import EngineRequest, complete_in_process
+from harness.protocols import DecodingProtocol
 from harness.runs.identity import FileHashes, Identity
 from harness.tasks.task import Task
 
-OWN_PROMPTS = "prompts"  # where a task's name would stand
+OWN_PROMPTS = "prompts"  # where a task's name would be
 
 
 @dataclass(frozen=True)
 class Prompts:
-    """What a model is asked, by id, and where its answers end. `source`: the task's name, or OWN_PROMPTS."""
+    """What a model is asked, by id, and where its completions end.
+
+    `source` is the task's name or OWN_PROMPTS. `chat`: the prompts are instructions in the model's template, so that the
+    completions are scored as a chat model's.
+    """
 
     source: str
     texts: dict[str, str]
     stop: tuple[str, ...]
     max_new_tokens: int
-    chat: bool  # whether a template asks for the answers, so that they are scored as those of a chat model
+    chat: bool
 
 
-def prompts_of_task(task: Task, model: Path, limit: int | None = None) -> Prompts:
-    """The first `limit` prompts of a task, or all, as the model's folder has them asked: in its template where it has one."""
-    require_model_folder(model)
-    tokenizer = load_tokenizer(model)
+@dataclass(frozen=True)
+class SampleRequest:
+    """One sample to generate: the `index`-th of its prompt. `generation_seed` is None where nothing is drawn at random."""
+
+    id: str
+    index: int
+    generation_seed: int | None
+    prompt: str
+    seed: int  # of its random numbers
+
+
+def prompts_of_task(task: Task, tokenizer: Any, limit: int | None = None, max_new_tokens: int | None = None) -> Prompts:
+    """Return the first `limit` prompts of a task, or all, in the model's template where its tokenizer has one."""
     chat = template_of(tokenizer) is not None
     if chat:
-        task = task.for_template()
-    texts = {doc["id"]: task.asked(doc, tokenizer) for doc in task.docs(limit)}
-    return Prompts(task.name, texts, tuple(task.stop), task.max_new_tokens, chat)
+        task = task.as_chat()
+    docs = task.docs(limit)
+    texts = {doc["id"]: task.render_prompt(doc, tokenizer) for doc in docs}
+    if len(texts) < len(docs):
+        raise InputError(f"task {task.name}: two documents have the same id; fix: give each its own")
+    return Prompts(task.name, texts, tuple(task.stop), max_new_tokens or task.max_new_tokens, chat)
 
 
 def prompts_of_file(
     path: Path, *, stop: Sequence[str] = (), max_new_tokens: int = 256, limit: int | None = None
 ) -> Prompts:
-    """Prompts of a file of lines {"prompt", "id"}, given to the model as they are; without an id the row number from 0 is it.
+    """Return the prompts of a file of lines {"prompt", "id"}, as they are; a line without an id has its row number from 0.
 
-    InputError for a line without a prompt, an id that is no text or stands twice.
+    InputError for a line without a prompt, and for an id that is no text or appears twice.
     """
     texts: dict[str, str] = {}
     for line, row in read_objects(path):
@@ -63,71 +79,109 @@ def prompts_of_file(
         if not isinstance(identifier, str):
             raise InputError(f'{path}:{line}: "id" is no text; fix: write it in quotes, or leave it out')
         if identifier in texts:
-            raise InputError(f'{path}:{line}: the id "{identifier}" stands twice; fix: give each prompt its own')
+            raise InputError(f'{path}:{line}: the id "{identifier}" appears twice; fix: give each prompt its own')
         if limit is None or len(texts) < limit:
             texts[identifier] = text
     return Prompts(OWN_PROMPTS, texts, tuple(stop), max_new_tokens, chat=False)
+
+
+def sample_requests(prompts: Prompts, protocol: DecodingProtocol, seed: int) -> list[SampleRequest]:
+    """Return the samples of each prompt in order, generation seed by generation seed; `seed` where the protocol has none."""
+    requests = []
+    for identifier, text in prompts.texts.items():
+        for index in range(protocol.num_samples):
+            generation_seed = protocol.seed_of(index, seed)
+            own_seed = sample_seed(
+                seed if generation_seed is None else generation_seed,
+                f"{prompts.source}/{identifier}",
+                index % protocol.samples,
+            )
+            requests.append(SampleRequest(identifier, index, generation_seed, text, own_seed))
+    return requests
+
+
+def sampling_of(prompts: Prompts, protocol: DecodingProtocol) -> Sampling:
+    """Return what a protocol asks of an engine for these prompts."""
+    return Sampling(
+        max_new_tokens=prompts.max_new_tokens,
+        stop=prompts.stop,
+        temperature=protocol.temperature,
+        top_p=protocol.top_p,
+        top_k=protocol.top_k,
+        no_repeat_ngram=protocol.no_repeat_ngram,
+        max_prompt_tokens=protocol.max_prompt_tokens,
+        prompt_kept=protocol.prompt_kept,
+    )
+
+
+def longest(tokenizer: Any, prompts: Prompts, protocol: DecodingProtocol) -> int:
+    """Return the number of tokens of the longest prompt together with its completion, at most."""
+    lengths = (max(1, len(encode_prompt(tokenizer, text))) for text in prompts.texts.values())
+    return max(min(length, protocol.max_prompt_tokens or length) for length in lengths) + prompts.max_new_tokens
 
 
 def generate(
     model: Path,
     prompts: Prompts,
     *,
-    protocol: Protocol,
+    protocol: DecodingProtocol,
     engine: str = "auto",
     dtype: str = "float32",
     seed: int = 0,
     max_batch_size: int | None = None,
-    kept: Path | None = None,
+    cache: Path | None = None,
     on_finished: Callable[[int], None] = lambda _: None,
 ) -> list[dict[str, Any]]:
-    """The answers, in the order of the prompts: {"id", "index", "output", "finish_reason", "generated_tokens", "prompt_truncated"}.
+    """Generate the completions of a model folder in a process of its own.
 
-    `index` counts the answers to one prompt from 0. `kept` is a file that holds what is answered so far: the same call with the
-    same file goes on from there. InputError as of `harness.engines.create_engine`.
+    Args:
+        cache: A file that keeps what is finished; the same call with the same file resumes from it.
+        on_finished: Called with the number of completions that have just been finished.
+
+    Returns:
+        {"id", "index", "output", "finish_reason", "generated_tokens", "prompt_truncated", "response_format"}, in the order
+        of the prompts; `index` counts the samples of one prompt from 0. The format is "chat" where a template asked.
+
+    Raises:
+        InputError: As of `harness.engines.create_engine`.
     """
     require_model_folder(model)
-    tokenizer = load_tokenizer(model)
-    asked = [
-        (identifier, text, sample_seed(generation_seed, f"{prompts.source}/{identifier}", number))
-        for identifier, text in prompts.texts.items()
-        for generation_seed in protocol.seeds or (seed,)
-        for number in range(protocol.samples)
-    ]
-    sampling = Sampling.from_lm_eval(
-        {"until": list(prompts.stop), "max_gen_toks": prompts.max_new_tokens, **drawing(protocol)}
-    )
-    questions = Questions(
+    samples = sample_requests(prompts, protocol, seed)
+    request = EngineRequest(
         model,
-        [text for _, text, _ in asked],
-        sampling,
-        max(prompt_tokens(tokenizer, text, protocol) for text in prompts.texts.values()) + prompts.max_new_tokens,
+        [sample.prompt for sample in samples],
+        sampling_of(prompts, protocol),
+        longest(load_tokenizer(model), prompts, protocol),
         dtype,
         max_batch_size,
         seed,
-        [own for _, _, own in asked],
-        kept,
+        [sample.seed for sample in samples],
+        cache,
     )
-    answers = answer(engine, questions, on_finished)
-    return list(_rows([identifier for identifier, _, _ in asked], answers))
-
-
-def _rows(identifiers: Sequence[str], answers: Sequence[Any]) -> Iterator[dict[str, Any]]:
-    index = 0
-    for place, (identifier, found) in enumerate(zip(identifiers, answers, strict=True)):
-        index = index + 1 if place and identifiers[place - 1] == identifier else 0
-        yield {
-            "id": identifier,
-            "index": index,
-            "output": found.text,
-            "finish_reason": found.finish_reason,
-            "generated_tokens": len(found.ids),
-            "prompt_truncated": found.prompt_truncated,
+    completions = complete_in_process(engine, request, on_finished)
+    return [
+        {
+            "id": sample.id,
+            "index": sample.index,
+            "output": completion.text,
+            **generation_fields(completion),
+            "response_format": "chat" if prompts.chat else "completion",
         }
+        for sample, completion in zip(samples, completions, strict=True)
+    ]
 
 
-def file_of_kept_answers(output: Path, model: Path, engine: str, dtype: str) -> Path:
-    """Where answers are kept until all are there: beside the output, by the model's weights, engine and dtype."""
+def generation_fields(completion: Completion) -> dict[str, Any]:
+    """Return what every file of samples says about how a completion was generated."""
+    return {
+        "finish_reason": completion.finish_reason,
+        "generated_tokens": len(completion.ids),
+        "prompt_truncated": completion.prompt_truncated,
+    }
+
+
+def cache_beside(output: Path, model: Path, engine: str, dtype: str) -> Path:
+    """Return the file that keeps completions until all are there: beside the output, by the model's weights, engine and dtype."""
     hashes = FileHashes()
     parts = {
         "model": hashes.model_folder(model),

@@ -14,7 +14,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
-from harness.evaluation.engine_process import Answer
+from harness.engines._types import Completion
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -64,8 +64,8 @@ def first_difference(first: Sequence[int], second: Sequence[int]) -> int | None:
 
 
 def find_differences(
-    first: Sequence[Answer],
-    second: Sequence[Answer],
+    first: Sequence[Completion],
+    second: Sequence[Completion],
     logits_after: Callable[[list[int]], Tensor],
     spell: Callable[[int], str],
 ) -> Iterable[Difference]:
@@ -75,7 +75,7 @@ def find_differences(
     engines were not asked the same ids.
     """
     for index, (one, other) in enumerate(zip(first, second, strict=True)):
-        if one.prompt != other.prompt:
+        if one.prompt_ids != other.prompt_ids:
             raise RuntimeError(f"request {index}: the engines were asked different prompt ids")
         position = first_difference(one.ids, other.ids)
         if position is None:
@@ -86,7 +86,7 @@ def find_differences(
             choices = [Choice(t, None if t is None else spell(t), None, None) for t in tokens]
             yield Difference(index, position, (choices[0], choices[1]), None, None)
             continue
-        logits = logits_after([*one.prompt, *one.ids[:position]])
+        logits = logits_after([*one.prompt_ids, *one.ids[:position]])
         choices = [_choice(token, logits, spell) for token in tokens if token is not None]
         chosen = [choice.logit for choice in choices if choice.logit is not None]
         yield Difference(
@@ -124,11 +124,11 @@ def load_logits(model: Path, dtype: str) -> Callable[[list[int]], Tensor]:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Two engines on one task: `answers` and `scores` by engine, one an item; scores are those of every metric of the task."""
+    """Two engines on one task: `completions` and `scores` by engine, one an item; scores are those of every metric of the task."""
 
     ids: list[str]
     engines: tuple[str, str]
-    answers: Mapping[str, Sequence[Answer]]
+    completions: Mapping[str, Sequence[Completion]]
     scores: Mapping[str, Sequence[Mapping[str, float | None]]]
     differences: Sequence[Difference]
     tolerance: float
@@ -140,7 +140,7 @@ class Comparison:
 
     def counts(self) -> dict[str, int]:
         """Items: all, with equal ids, text and scores; and the differing ones, told apart."""
-        first, second = (self.answers[engine] for engine in self.engines)
+        first, second = (self.completions[engine] for engine in self.engines)
         scored = zip(*(self.scores[engine] for engine in self.engines), strict=True)
         return {
             "items": len(self.ids),
@@ -161,7 +161,9 @@ class Comparison:
             "n": self.counts(),
             "tolerance": self.tolerance,
             "scores": self.mean_scores(),
-            "generated_tokens": {e: sum(len(answer.ids) for answer in self.answers[e]) for e in self.engines},
+            "generated_tokens": {
+                e: sum(len(completion.ids) for completion in self.completions[e]) for e in self.engines
+            },
             "differences": [self._difference(difference) for difference in self.differences],
         }
 
@@ -177,7 +179,7 @@ class Comparison:
                 engine: {"id": choice.token, "text": choice.text, "logit": choice.logit, "rank": choice.rank}
                 for engine, choice in zip(self.engines, difference.choices, strict=True)
             },
-            "equal_text": len({self.answers[engine][index].text for engine in self.engines}) == 1,
+            "equal_text": len({self.completions[engine][index].text for engine in self.engines}) == 1,
             "scores": {engine: dict(self.scores[engine][index]) for engine in self.engines},
         }
 

@@ -8,11 +8,10 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 
 from dskd.modeling.loading import load_tokenizer, require_model_folder
-from dskd.tokenization.prompt_templates import template_of
-from harness.engines.base import Sampling
-from harness.evaluation.engine_process import Questions, answer
-from harness.evaluation.evaluate import prompt_tokens
+from harness.evaluation.engine_process import EngineRequest, complete_in_process
+from harness.evaluation.generate import longest, prompts_of_task, sampling_of
 from harness.evaluation.parity import TOLERANCE, Comparison, find_differences, first_difference, load_logits
+from harness.protocols import GREEDY
 from harness.tasks.task import Task
 
 # Opens a stage of so many things to do, and gives the function that is told how many were just done.
@@ -40,23 +39,28 @@ def compare_engines(
     task.check_permission(allow_code_execution)
     docs = task.docs(limit)
     tokenizer = load_tokenizer(model)
-    if template_of(tokenizer) is not None:
-        task = task.for_template()
-    texts = [task.asked(doc, tokenizer) for doc in docs]
-    sampling = Sampling(max_new_tokens or task.max_new_tokens, tuple(task.stop))
-    longest = max(prompt_tokens(tokenizer, text) for text in texts) + sampling.max_new_tokens
-    questions = Questions(model, texts, sampling, longest, dtype, max_batch_size)
-    answers, scores, seconds = {}, {}, {}
+    prompts = prompts_of_task(task, tokenizer, limit, max_new_tokens)
+    if prompts.chat:
+        task = task.as_chat()
+    request = EngineRequest(
+        model,
+        list(prompts.texts.values()),
+        sampling_of(prompts, GREEDY),
+        longest(tokenizer, prompts, GREEDY),
+        dtype,
+        max_batch_size,
+    )
+    completions, scores, seconds = {}, {}, {}
     for engine in engines:
         start = time.monotonic()
         with stage(f"{engine} answers", len(docs)) as advance:
-            answers[engine] = answer(engine, questions, advance)
+            completions[engine] = complete_in_process(engine, request, advance)
         seconds[engine] = round(time.monotonic() - start, 1)
     for engine in engines:
-        outputs = [each.text for each in answers[engine]]
+        outputs = [completion.text for completion in completions[engine]]
         scored = task.score_many(docs, outputs, allow_code_execution=allow_code_execution)
         scores[engine] = [score.scores for score in scored]
-    first, second = (answers[engine] for engine in engines)
+    first, second = (completions[engine] for engine in engines)
     parted = sum(first_difference(one.ids, other.ids) is not None for one, other in zip(first, second, strict=True))
     differences = []
     if parted:
@@ -66,4 +70,4 @@ def compare_engines(
                 differences.append(difference)
                 advance(1)
     limits = TOLERANCE[dtype] if tolerance is None else tolerance
-    return Comparison([doc["id"] for doc in docs], engines, answers, scores, differences, limits), seconds
+    return Comparison([doc["id"] for doc in docs], engines, completions, scores, differences, limits), seconds

@@ -79,6 +79,19 @@ def read_predictions(path: Path) -> list[Prediction]:
     return [_prediction(row, f"{path}:{number}", number) for number, row in read_objects(path, half_pairs=True)]
 
 
+def format_of_predictions(path: Path) -> str:
+    """Return how the predictions were asked for: what `harness generate` wrote into each line, else "completion".
+
+    InputError where lines differ.
+    """
+    formats = {row.get("response_format", "completion") for _, row in read_objects(path, half_pairs=True)}
+    if len(formats) > 1 or not formats <= {"completion", "chat"}:
+        raise InputError(
+            f'{path}: "response_format" is {" and ".join(sorted(map(str, formats)))}; fix: score one format at a time'
+        )
+    return next(iter(formats), "completion")
+
+
 def summarise(task: Task, samples: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Return what the samples of one task come to: {"metrics": {name: {...}}, "n": {...}}.
 

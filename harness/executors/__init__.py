@@ -1,14 +1,16 @@
-"""Executors: where jobs run. One file each; a new one is a module here with a class `Executor`."""
+"""Executors: where jobs run. By name: those of this package, of the entry points `harness.executors`, and `file.py:Class`.
+
+A file `harness/executors/<name>.py` has a class `Executor`.
+"""
 
 from __future__ import annotations
 
-import importlib
-import pkgutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
 from harness.planning.plan import PlannedJob
+from harness.plugins import Plugins, modules_of
 
 
 @dataclass(frozen=True)
@@ -30,11 +32,4 @@ class Reporter(Protocol):
     def ended(self, job: PlannedJob, outcome: Outcome) -> None: ...
 
 
-def names() -> list[str]:
-    """The executors there are."""
-    return sorted(module.name for module in pkgutil.iter_modules(__path__))
-
-
-def load(name: str) -> type:
-    """The class of an executor."""
-    return importlib.import_module(f"{__name__}.{name}").Executor
+EXECUTORS = Plugins("executor", "harness.executors", lambda: modules_of(__name__, __path__), "Executor")

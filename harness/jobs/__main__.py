@@ -12,6 +12,7 @@ import traceback
 from pathlib import Path
 
 from filelock import Timeout
+from pydantic import ValidationError
 
 from dskd.errors import InputError
 from dskd.processes import exit_with_parent
@@ -28,9 +29,17 @@ def main(spec_path: str) -> int:
     spec = JobSpec.model_validate_json(Path(spec_path).read_text(encoding="utf-8"))
     progress = ProgressChannel()
     try:
-        return _alone(spec, Step.model_validate(spec.step), progress)
-    except OSError as error:
+        return _alone(spec, _step_of(spec), progress)
+    except (OSError, InputError) as error:
         return _fail(error, progress, None)
+
+
+def _step_of(spec: JobSpec) -> Step:
+    """The step of a specification. InputError where its class is gone or has other fields by now."""
+    try:
+        return Step.model_validate(spec.step)
+    except ValidationError as error:
+        raise InputError(error.errors()[0]["msg"].removeprefix("Value error, ")) from None
 
 
 def _alone(spec: JobSpec, step: Step, progress: ProgressChannel) -> int:

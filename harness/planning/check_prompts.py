@@ -15,7 +15,7 @@ from pathlib import Path
 from dskd.errors import InputError
 from dskd.io import read_object, read_objects
 from harness import tasks as known_tasks
-from harness.config.matrix import Cell, FileData, PathModel
+from harness.config.matrix import Cell, FileData
 from harness.planning.expand import Expansion
 from harness.steps.base import ModelInput
 from harness.steps.tokenizers import TokenizerFiles
@@ -39,7 +39,7 @@ def check_prompts(expansion: Expansion, cells: Sequence[Cell], tasks: Sequence[s
     for name in dict.fromkeys(model for cell in cells for model in (cell.teacher, cell.student) if model is not None):
         check_chat(expansion.model(name), f"{expansion.source}: models.{name}.template")
     for name in dict.fromkeys(cell.student or cell.teacher for cell in cells):
-        trained_on = _stages(expansion, name)
+        trained_on = [stage.data for stage in matrix.models[name].training]
         if any(cell.student == name for cell in cells):
             trained_on = [*trained_on, matrix.training.data]
         for data in trained_on:
@@ -79,11 +79,6 @@ def check_pair(teacher: ModelInput, student: ModelInput, where: Callable[[str], 
         )
 
 
-def _stages(expansion: Expansion, name: str) -> list[str]:
-    source = expansion.matrix.models[name]
-    return [] if isinstance(source, PathModel) else [stage.data for stage in source.training]
-
-
 def _check_data(expansion: Expansion, model: str, data: str) -> None:
     source = expansion.matrix.data[data]
     if not isinstance(source, FileData) or source.columns is None:
@@ -105,7 +100,7 @@ def _check_task(expansion: Expansion, model: str, data: str | None, name: str) -
     task = known_tasks.load(expansion.matrix.task_of(name))
     where = f"{expansion.source}: tasks.{name}"
     if expansion.model(model).prompt_template is not None:
-        if not task.has_instructions:
+        if not task.supports_chat:
             raise InputError(
                 f"{where}: asks by prompts of its own alone, but models.{model} has a template; leave one of the two out"
             )

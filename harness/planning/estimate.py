@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from dskd.errors import InputError
-from harness.config.matrix import Cell, FileData, FirstLayersModel, Matrix, PathModel
+from harness.config.matrix import Cell, FileData, Matrix, PathModel
 from harness.costs.model_shapes import published_data, published_model
 from harness.costs.work import Device, Work
 from harness.planning.expand import Expansion
@@ -48,10 +48,22 @@ def not_here(matrix: Matrix, cells: Sequence[Cell], source: str) -> list[str]:
     return missing
 
 
-def estimate(matrix: Matrix, cells: Sequence[Cell], device: Device | None = None) -> Estimate:
-    """Estimate the trainings of these cells and what they need first. InputError for a model whose shape is not known."""
+def estimate(
+    matrix: Matrix, cells: Sequence[Cell], device: Device | None = None, source: str | None = None
+) -> Estimate:
+    """Estimate the trainings of these cells and what they need first.
+
+    Args:
+        matrix: the matrix.
+        cells: those of its cells that are asked for.
+        device: the GPU that is assumed.
+        source: the matrix's file, for errors.
+
+    Raises:
+        InputError: for a model whose shape is not known, and for settings that do not go together.
+    """
     device = device or Device()
-    expansion = Expansion(matrix, matrix.name, estimate_only=True)
+    expansion = Expansion(matrix, source or matrix.name, estimate_only=True)
     teachers = [step for cell in cells for step in expansion.model(cell.teacher).made_by]
     steps = closure([*teachers, *expansion.expand(cells, [])])
     work = [each for step in steps.values() for each in step.estimate(device)]
@@ -77,19 +89,14 @@ def _size(name: str, examples: Examples) -> str:
 
 
 def _models_of(matrix: Matrix, cells: Sequence[Cell]) -> list[str]:
-    names = dict.fromkeys(n for cell in cells for n in (cell.teacher, cell.student) if n is not None)
-    for name in list(names):
-        model = matrix.models[name]
-        while isinstance(model, FirstLayersModel):
-            names.setdefault(model.layers_of)
-            model = matrix.models[model.layers_of]
-    return list(names)
+    names = list(dict.fromkeys(n for cell in cells for n in (cell.teacher, cell.student) if n is not None))
+    for name in names:  # which grows
+        names += [base for base in matrix.bases_of(name) if base not in names]
+    return names
 
 
 def _data_of(matrix: Matrix, cells: Sequence[Cell]) -> list[str]:
     names = {matrix.training.data: None} if any(cell.student for cell in cells) else {}
     for name in _models_of(matrix, cells):
-        model = matrix.models[name]
-        if not isinstance(model, PathModel):
-            names |= {stage.data: None for stage in model.training}
+        names |= {stage.data: None for stage in matrix.models[name].training}
     return list(names)

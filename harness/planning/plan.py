@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -12,7 +11,7 @@ from typing import Literal
 
 from dskd.errors import InputError
 from harness.config.matrix import Cell, Matrix
-from harness.config.matrix_file import find_matrix, read_matrix, select
+from harness.config.matrix_file import find_matrix, read_matrix, read_source, select
 from harness.planning.check_prompts import check_prompts
 from harness.planning.check_vocabularies import check_vocabularies
 from harness.planning.estimate import not_here
@@ -158,8 +157,8 @@ def choose(
     try:
         matrix = read_matrix(source, given, add_methods)
     except InputError as error:
-        names = re.findall(r"\$\{([^}]*)\}", source.read_text(encoding="utf-8", errors="replace"))
-        unset = {name: f"${{{name}}}" for name in names if name not in given and not os.environ.get(name)}
+        names = read_source(source).variables - given.keys()
+        unset = {name: f"${{{name}}}" for name in names if not os.environ.get(name)}
         if not unset:
             raise
         unknown = error
@@ -245,17 +244,17 @@ def _demand(job: PlannedJob, jobs: Mapping[str, PlannedJob], store: Store, overw
     """Mark what a running job reads: it is there, or must be made first, or stands in the way."""
     for key in job.needs:
         need = jobs[key]
-        (output,) = need.outputs
         if need.action in {"run", "blocked"}:
             continue
-        if output.status in REMADE[overwrite]:
-            _run(need, [output], overwrite)
-        elif output.status == "done" and not _usable(output.output, store):
-            _run(need, [OutputStatus(output.output, "missing", f"its {output.output.product} is gone")], overwrite)
-        elif output.status == "done":
-            need.action, need.reason = "keep", "done"
+        outputs = [_for_reader(status, store) for status in need.outputs]
+        wanted = [status for status in outputs if status.status in REMADE[overwrite]]
+        kept = next((status for status in outputs if status.status not in {"done", *REMADE[overwrite]}), None)
+        if kept is not None:
+            need.action, need.reason = "blocked", f"{kept.reason}; kept by --overwrite {overwrite}"
+        elif wanted:
+            _run(need, wanted, overwrite)
         else:
-            need.action, need.reason = "blocked", f"{output.reason}; kept by --overwrite {overwrite}"
+            need.action, need.reason = "keep", "done"
 
 
 def _block(job: PlannedJob, jobs: Mapping[str, PlannedJob]) -> None:
@@ -265,8 +264,12 @@ def _block(job: PlannedJob, jobs: Mapping[str, PlannedJob]) -> None:
             job.action, job.reason = "blocked", f"needs '{blocked.title}', which is {blocked.reason}"
 
 
-def _usable(output: Output, store: Store) -> bool:
-    return output.product is None or (store.output(output.folder).path / output.product).exists()
+def _for_reader(status: OutputStatus, store: Store) -> OutputStatus:
+    """The state of an output for who reads it: missing where its product is gone."""
+    output = status.output
+    if status.status != "done" or output.product is None or (store.root / output.folder / output.product).exists():
+        return status
+    return OutputStatus(output, "missing", f"its {output.product} is gone")
 
 
 def _status(output: Output, store: Store) -> OutputStatus:

@@ -17,7 +17,7 @@ def check(plan: Plan, *, allow_code_execution: bool) -> None:
     _check_code_execution(plan, allow_code_execution)
     require_writable(plan.root, str(plan.root))
     for job in plan.to_run:
-        for problem in job.step.preflight(plan.root) or ():
+        for problem in job.step.preflight(plan.root):
             raise InputError(problem.text(f"{plan.source}: {plan.place(job.step, problem.key)}"))
 
 

@@ -10,7 +10,7 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from dskd.errors import InputError
-from harness.config.matrix import TEACHER_METHOD, Cell, Name
+from harness.config.matrix import TEACHER_METHOD, Cell, Evaluation, Name
 from harness.planning.check_prompts import check_chat
 from harness.planning.expand import evaluated_task
 from harness.planning.plan import Plan, decide
@@ -71,7 +71,7 @@ def evaluation_plan(
         model=source,
         tasks=evaluated,
         allow_code_execution=allow_code_execution,
-        **evaluation,
+        **Evaluation.model_validate(dict(evaluation)).model_dump(exclude={"score_teachers"}),
     )
     store = Store(output)
     for made in step.outputs:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from pydantic import ValidationError
 
@@ -13,7 +13,9 @@ from dskd.compatibility import LIVE
 from dskd.errors import InputError
 from dskd.tokenization.prompt_templates import Template
 from dskd.training.options import TrainingOptions
-from harness.config.matrix import TeacherOutputs
+from harness.config.explain import dotted, explain
+from harness.config.matrix import Evaluation, TeacherOutputs
+from harness.config.names import find_method, notice_former_names
 from harness.planning.check_prompts import check_chat
 from harness.planning.check_prompts import check_pair as check_templates
 from harness.planning.check_vocabularies import check_pair
@@ -21,21 +23,25 @@ from harness.planning.plan import Plan, decide
 from harness.runs.identity import FileHashes
 from harness.runs.records import RecordCell
 from harness.runs.store import Store
+from harness.steps.base import ModelInput
 from harness.steps.base_model import model_in_folder
 from harness.steps.data import FileExamples, PreparedData
 from harness.steps.teacher_cache import TeacherCache
+from harness.steps.teacher_responses import TeacherResponses
 from harness.steps.training import Train, find_launch
-from harness.suggestions import did_you_mean
 
 _FOLDER = "train"
-# The option of the command line that a problem is about.
+# The flag of the command line that a problem is about. Every other training option is one of --set.
 _FLAGS = {
     "teacher_outputs.kind": "--teacher-outputs",
     "teacher_outputs.temperature": "--teacher-outputs top_k",
     "teacher": "--teacher",
     "method": "--method",
     "pair": "--teacher and --student",
-    "training.packing": "--packing",
+    "training": "training options",
+} | {
+    f"training.{name}": f"--{name.replace('_', '-')}"
+    for name in ("steps", "epochs", "batch_size", "batch_tokens", "packing", "learning_rate", "max_length", "dtype")
 }
 
 
@@ -62,68 +68,37 @@ def single_plan(
     """
     chosen = _method(method, method_options)
     options = _training_options(training)
-    if teacher is None and (chosen.needs_teacher or chosen.labels == "teacher"):
+    if teacher is None and (chosen.requires.teacher or chosen.requires.response_source == "teacher"):
         raise InputError(f"--method {method}: needs a teacher; fix: give --teacher DIR")
     outputs = _teacher_outputs(chosen, teacher_outputs)
     try:
         processes, accelerate_config = find_launch(launch.get("processes"), launch.get("accelerate_config"))
     except InputError as error:
         raise InputError(f"--accelerate-config {error}") from None
-    hashes, asked = FileHashes(), read_template(template)
+    hashes = FileHashes()
     if not data.is_file():
         raise InputError(f"--data {data}: no such file; fix: correct the path")
-    student_model = model_in_folder("student", student, hashes, "--student", template=asked)
-    # A training without teacher is prepared as if the student were its own: no example is left out for another's tokenizer.
-    teacher_model = (
-        model_in_folder("teacher", teacher, hashes, "--teacher", template=asked) if teacher else student_model
-    )
-    check_pair(teacher_model, student_model, [chosen], lambda key: _FLAGS.get(key, key))
-    check_templates(teacher_model, student_model, lambda _: "--template")
-    for model in (teacher_model, student_model):
-        check_chat(model, "--template")
     examples = FileExamples(name="data", file=data.resolve(), sha256=hashes.file(data))
-    prepared = PreparedData(
-        title="data data for student and teacher",
-        examples=examples,
-        student_tokenizer=student_model.tokenizer_input,
-        teacher_tokenizer=teacher_model.tokenizer_input,
-        limit=limit,
-        max_length=options.max_length,
-        instructions=student_model.prompt_template is not None,
-    )
-    cache = None
-    if chosen.needs_teacher and outputs.kind != LIVE:
-        own_tokens = prepared.model_copy(
-            update={
-                "title": "data data for teacher",
-                "student_tokenizer": teacher_model.tokenizer_input,
-                "teacher_tokenizer": None,
-                "instructions": teacher_model.prompt_template is not None,
-            }
-        )
-        cache = TeacherCache(
-            title="teacher cache of teacher on data",
-            teacher=teacher_model,
-            data=own_tokens,
-            options=outputs.options,
-            dtype=options.dtype,
-        )
+    pair = _models(teacher, student, chosen, template, hashes)
     cell = RecordCell(
-        teacher=teacher.resolve().name if teacher else "none", student=student.resolve().name, method=method, seed=seed
+        teacher=teacher.resolve().name if teacher else "none",
+        student=student.resolve().name,
+        method=chosen.name,
+        seed=seed,
     )
     step = Train(
         title=f"train {cell.student} by {method}",
         name=student.resolve().name,
         cell=cell,
         output_folder=_FOLDER,
-        data=prepared,
-        student=student_model,
-        teacher=teacher_model if chosen.needs_teacher else None,
-        cache=cache,
+        data=_data(chosen, examples, limit, options.max_length, pair),
+        student=pair.student,
+        teacher=pair.teacher if chosen.requires.teacher else None,
+        cache=_cache(examples, limit, options, outputs, pair) if outputs.kind != LIVE else None,
         method=method,
         method_options=chosen.options.model_dump(mode="json"),
         method_code=methods.own_code(method),
-        teacher_outputs=outputs.options if chosen.needs_teacher else None,
+        teacher_outputs=outputs.options if chosen.requires.teacher else None,
         training=options,
         seed=seed,
         processes=processes,
@@ -137,7 +112,79 @@ def single_plan(
 
 
 def _flag(key: str) -> str:
-    return _FLAGS.get(key, f"--set {key}")
+    return _FLAGS.get(key, f"--set {key.removeprefix('training.')}")
+
+
+class _Pair(NamedTuple):
+    teacher: ModelInput
+    student: ModelInput
+
+
+def _models(
+    teacher: Path | None, student: Path, method: methods.Method, template: Mapping[str, Any], hashes: FileHashes
+) -> _Pair:
+    asked = read_template(template)
+    learner = model_in_folder("student", student, hashes, "--student", template=asked)
+    # A training without teacher is prepared as if the student were its own: no example is left out for another's tokenizer.
+    pair = _Pair(
+        model_in_folder("teacher", teacher, hashes, "--teacher", template=asked) if teacher else learner, learner
+    )
+    check_pair(*pair, [method], _flag)
+    check_templates(*pair, lambda _: "--template")
+    for model in pair:
+        check_chat(model, "--template")
+    return pair
+
+
+def _data(
+    method: methods.Method, examples: FileExamples, limit: int | None, max_length: int, pair: _Pair
+) -> PreparedData:
+    """The training set in the tokens of both models; for a method of the teacher's responses, these in the student's."""
+    if method.requires.response_source != "teacher":
+        return PreparedData(
+            title="data for student and teacher",
+            examples=examples,
+            student_tokenizer=pair.student.tokenizer_input,
+            teacher_tokenizer=pair.teacher.tokenizer_input,
+            limit=limit,
+            max_length=max_length,
+        )
+    settings = Evaluation()
+    responses = TeacherResponses(
+        title="responses of teacher to data",
+        examples=examples,
+        limit=limit,
+        teacher=pair.teacher,
+        max_new_tokens=method.options.max_new_tokens,
+        temperature=method.options.answer_temperature,
+        engine=settings.engine,
+        dtype=settings.dtype,
+        seed=settings.seed,
+    )
+    return PreparedData(
+        title=f"{responses.title} for student",
+        examples=responses,
+        student_tokenizer=pair.student.tokenizer_input,
+        max_length=max_length,
+    )
+
+
+def _cache(
+    examples: FileExamples, limit: int | None, options: TrainingOptions, outputs: TeacherOutputs, pair: _Pair
+) -> TeacherCache:
+    return TeacherCache(
+        title="teacher cache of teacher on data",
+        teacher=pair.teacher,
+        data=PreparedData(
+            title="data for teacher",
+            examples=examples,
+            student_tokenizer=pair.teacher.tokenizer_input,
+            limit=limit,
+            max_length=options.max_length,
+        ),
+        options=outputs.options,
+        dtype=options.dtype,
+    )
 
 
 def _require_same(output: Path, step: Train) -> None:
@@ -156,39 +203,28 @@ def read_template(given: Mapping[str, Any]) -> Template | None:
 
 
 def _method(name: str, given: Mapping[str, Any]) -> methods.Method:
-    if name not in methods.METHODS:
-        raise InputError(f"--method {name}: no such method{did_you_mean(name, methods.METHODS)}")
-    options = methods.get(name).Options
-    for key in given:
-        if key not in options.model_fields:
-            raise InputError(f"--option {key}: {name} has no such option{did_you_mean(key, options.model_fields)}")
+    method = find_method(name, "--method")
+    notice_former_names(method.Options, given, "--option ")
     try:
-        options.model_validate(dict(given))
+        method.Options.model_validate(dict(given))
     except ValidationError as error:
-        first = error.errors()[0]
-        raise InputError(f"--option {first['loc'][0]}={first['input']}: {first['msg']}; fix: correct it") from None
-    return methods.get(name)(dict(given))
+        raise InputError(explain(error, lambda key: f"--option {dotted(key)}", method.Options)) from None
+    return method(dict(given))
 
 
 def _training_options(given: Mapping[str, Any]) -> TrainingOptions:
-    if ("steps" in given) == ("epochs" in given):
-        raise InputError("--steps and --epochs: give one of the two; fix: --steps N or --epochs N")
+    notice_former_names(TrainingOptions, given, "--set ")
     try:
         return TrainingOptions.model_validate(dict(given))
     except ValidationError as error:
-        first = error.errors()[0]
-        option = "-".join(str(part).replace("_", "-") for part in first["loc"])
-        message = first["msg"].removeprefix("Value error, ")
-        raise InputError(
-            f"--{option}: {message}; fix: correct it" if option else f"{message}; fix: correct it"
-        ) from None
+        raise InputError(explain(error, lambda key: _flag(dotted(("training", *key))), TrainingOptions)) from None
 
 
 def _teacher_outputs(method: methods.Method, given: Mapping[str, Any]) -> TeacherOutputs:
     """What the student learns from; top-k probabilities are kept at the method's temperature."""
     settings = {"kind": LIVE, **given}
     kind = settings["kind"]
-    if kind == LIVE or not method.needs_teacher:
+    if kind == LIVE or not method.requires.teacher:
         if len(settings) > 1:
             raise InputError(
                 "--cache-dtype and --top-k belong to a teacher cache; fix: add --teacher-outputs hidden_states or top_k"

@@ -26,8 +26,8 @@ def package_version(name: str) -> str | None:
     return None
 
 
-def environment(engine: str | None = None) -> Environment:
-    """The environment of this process."""
+def environment(engine: str | None = None, sandbox: SandboxUsed | None = None) -> Environment:
+    """The environment of this process; `sandbox` isolated the programs that it ran."""
     commit, dirty = _checkout()
     return Environment(
         versions={name: package_version(name) for name in _PACKAGES},
@@ -39,15 +39,8 @@ def environment(engine: str | None = None) -> Environment:
         commit=commit,
         dirty=dirty,
         engine=engine,
-        sandbox=_sandbox(),
+        sandbox=sandbox,
     )
-
-
-def _sandbox() -> SandboxUsed | None:
-    # Only if programs were run: this must not start a self-test.
-    select = sys.modules.get("harness.sandbox.select")
-    used = select.used() if select is not None else None
-    return None if used is None else SandboxUsed(isolation=used.isolation.name, probes=used.probes)
 
 
 def _device() -> str:

@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError, model_validator
 
-from harness.protocols import GREEDY, Protocol, column_title
+from harness.protocols import GREEDY, DecodingProtocol, column_title
 from harness.runs.identity import Identity
 
 _STRICT = ConfigDict(extra="forbid")
@@ -34,7 +34,7 @@ class RecordCell(BaseModel):
     seed: int | None
     task: Printable | None = None
     task_version: Printable | None = None
-    protocol: Protocol | None = None
+    protocol: DecodingProtocol | None = None
 
     @model_validator(mode="after")
     def _greedy_by_default(self) -> RecordCell:

@@ -6,13 +6,14 @@ A kind of step is one file with a subclass of `Step`. Its fields say what it is 
   the wanted steps over their inputs.
 - `Annotated[..., NOT_IDENTITY]` marks a field on which the output cannot depend (a path, a title, the number of GPUs).
 - `Annotated[..., Key("name")]` gives a field another key in the identity; `Annotated[..., OMIT_NONE]` leaves it out where it is None.
+- `Annotated[..., BY_HAND]` marks a field that the class's own `identity_parts` adds in a form of its own.
 
 A job is told nothing but its step as JSON, so any job can run anywhere, be killed, and be run again.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -29,6 +30,7 @@ from pydantic import (
 from pydantic.functional_serializers import SerializerFunctionWrapHandler
 
 from dskd.compatibility import Problem
+from dskd.errors import InputError
 from dskd.options import Options
 from dskd.tokenization.prompt_templates import Template
 from harness.costs.model_shapes import Shape
@@ -49,6 +51,7 @@ class Key:
 
 
 NOT_IDENTITY = Key(None)
+BY_HAND = Key(None)
 OMIT_NONE = Key("", omit_none=True)
 
 _TYPE = "type"  # in JSON: the class of an input
@@ -64,6 +67,10 @@ class Input(BaseModel):
     def __pydantic_init_subclass__(cls, **_: Any) -> None:
         marked = {name: [m for m in field.metadata if isinstance(m, Key)] for name, field in cls.model_fields.items()}
         cls._keys = {name: keys[0] if keys else Key(name) for name, keys in marked.items()}
+
+    def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
+        """A copy with other fields, without what was computed from the old ones."""
+        return type(self)(**{name: getattr(self, name) for name in type(self).model_fields} | dict(update or {}))
 
     @model_serializer(mode="wrap")
     def _with_type(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
@@ -197,7 +204,7 @@ class Step(Input):
         """What is wrong with it as far as settings say."""
         return ()
 
-    def preflight(self, root: Path) -> Sequence[Problem] | None:
+    def preflight(self, root: Path) -> Sequence[Problem]:
         """Check what only the user's files say, before anything of a run is written.
 
         Args:
@@ -209,7 +216,7 @@ class Step(Input):
         Raises:
             InputError: for a file that the step could not use.
         """
-        return None
+        return ()
 
     def estimate(self, device: Device) -> list[Work]:
         """Its cost from shapes alone, nothing where it is small."""
@@ -252,18 +259,18 @@ class ModelInput(Input):
 
     @property
     def text_config(self) -> dict[str, Any]:
-        """The configuration of its text part."""
-        raise NotImplementedError
+        """The configuration of its text part, as far as it is known."""
+        return {}
 
     @property
     def shape(self) -> Shape:
-        """What its size follows from. InputError where its configuration does not say it."""
-        raise NotImplementedError
+        """What its size follows from. InputError where that is not known."""
+        raise InputError(f"models.{self.name}: its configuration does not say its shape; fix: leave out --estimate")
 
     @property
     def lineage(self) -> list[TrainingSource]:
         """The data that it was trained on."""
-        raise NotImplementedError
+        return [TrainingSource(None, reason=f"what {self.name} was trained on is not known here")]
 
 
 class TokenizerInput(Input):

@@ -13,6 +13,7 @@ from typing import Annotated, Any, ClassVar
 import dskd
 from dskd.errors import InputError
 from dskd.io import read_object
+from dskd.modeling.loading import base_of_adapter
 from dskd.tokenization.prompt_templates import Template
 from dskd.tokenization.tokenizer_files import vocabulary
 from dskd.training.options import TrainingOptions
@@ -46,15 +47,17 @@ class ModelFolder(ModelInput):
 
     @cached_property
     def text_config(self) -> dict[str, Any]:
-        config = read_object(self.folder / "config.json")
+        if not self.folder.is_dir():  # a published model, for an estimate
+            return {}
+        here = (self.folder / "config.json").is_file()
+        config = read_object((self.folder if here else base_of_adapter(self.folder) or self.folder) / "config.json")
         nested = config.get("text_config")
         return {**config, **nested} if isinstance(nested, dict) else config
 
     @cached_property
     def shape(self) -> Shape:
-        if self.folder.is_dir():
-            return _require_shape(shape_of(self.text_config), self.name)
-        return _require_shape(published_model(str(self.folder)), self.name)
+        here = self.folder.is_dir()
+        return (shape_of(self.text_config) if here else published_model(str(self.folder))) or super().shape
 
     @property
     def lineage(self) -> list[TrainingSource]:
@@ -199,9 +202,8 @@ class NewModel(TrainedModel):
 
     @cached_property
     def shape(self) -> Shape:
-        return _require_shape(
-            shape_of({"vocab_size": _vocabulary_size(self.tokenizer.vocabulary), **self.config}), self.name
-        )
+        sizes = {"vocab_size": _vocabulary_size(self.tokenizer.vocabulary), **self.config}
+        return shape_of(sizes) or super().shape
 
     @property
     def lineage(self) -> list[TrainingSource]:
@@ -253,12 +255,6 @@ def _vocabulary_size(tokenizer: TokenizerInput) -> int | None:
     return None if known is None else known.size
 
 
-def _require_shape(shape: Shape | None, name: str) -> Shape:
-    if shape is None:
-        raise InputError(f"models.{name}: its configuration does not say its shape; fix: leave out --estimate")
-    return shape
-
-
 def training_cost(job: JobContext, reports: Sequence[Mapping[str, Any]], **measured: Any) -> Cost:
     """The cost of trainings from their reports, and what else was measured.
 
@@ -298,14 +294,15 @@ def model_in_folder(
     template: Template | None = None,
 ) -> ModelFolder | ModelCopy:
     """The model in a folder of the user's, or a copy of it with a changed tokenizer. Errors begin with `where`."""
+    place = folder.resolve()
     try:
-        files, tokenizer_files = hashes.model_folder(folder), hashes.tokenizer_folder(folder)
+        files, tokenizer = hashes.model_folder(folder), hashes.tokenizer_folder(folder)
+        model = ModelFolder(
+            name=name, folder=place, files=files, tokenizer=TokenizerFiles(folder=place, files=tokenizer)
+        )
+        _ = model.text_config  # so that a damaged one is reported here, with its place
     except InputError as error:
         raise InputError(f"{where}: {error}") from None
-    place = folder.resolve()
-    model = ModelFolder(
-        name=name, folder=place, files=files, tokenizer=TokenizerFiles(folder=place, files=tokenizer_files)
-    )
     changes = TokenizerChanges(add_bos_token=add_bos_token or None, template=template)
     return ModelCopy(name=name, title=f"model {name}", origin=model, changes=changes) if changes else model
 

@@ -5,34 +5,31 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from dskd.errors import InputError
 from harness import tasks
-from harness.evaluation.contamination import VERSION, Item, N, items_of, look_for, training_examples
+from harness.evaluation.contamination import VERSION, ItemTexts, N, find_contamination, items_of, training_examples
 from harness.runs.identity import FileHashes, Identity
 from harness.runs.job_context import JobContext
 from harness.runs.records import DataOverlap
 from harness.runs.store import write_json_atomic
 from harness.steps.base import TrainingSource
 
-if TYPE_CHECKING:
-    from harness.steps.evaluation import EvaluatedTask
-
 _KINDS = ("exact", "exact_with_answer", "ngram")
 
 
 def count_contamination(
-    job: JobContext, sources: Sequence[tuple[str, TrainingSource]], evaluated: Mapping[str, EvaluatedTask]
+    job: JobContext, sources: Sequence[tuple[str, TrainingSource]], evaluated: Mapping[str, tuple[str, int | None]]
 ) -> dict[str, list[DataOverlap]]:
-    """For each task, an entry for each training set, each set once for student and teacher.
+    """For each task, an entry for each training set, each set once for student and teacher. evaluated: (task, limit) by name.
 
     It says something about scores and changes none, so a training file that cannot be read leaves a reason and no error.
     """
-    items: dict[str, list[Item]] = {}
-    for name, each in evaluated.items():
-        task = tasks.load(each.task)
-        items[name] = items_of(task, task.docs(each.limit))
+    items: dict[str, list[ItemTexts]] = {}
+    for name, (task_name, limit) in evaluated.items():
+        task = tasks.load(task_name)
+        items[name] = items_of(task, task.docs(limit))
     job.progress.advance("comparing test items with training data", 0, None)
     distinct = {
         (of, source.data, source.limit, source.reason, str(_path(job, source))): source for of, source in sources
@@ -46,7 +43,7 @@ def _path(job: JobContext, source: TrainingSource) -> Any:
 
 
 def _entries(
-    job: JobContext, of: str, source: TrainingSource, items: Mapping[str, list[Item]]
+    job: JobContext, of: str, source: TrainingSource, items: Mapping[str, list[ItemTexts]]
 ) -> dict[str, DataOverlap]:
     what: dict[str, Any] = {"of": of, "data": source.data}
     if source.examples is None:
@@ -60,8 +57,8 @@ def _entries(
     return {name: DataOverlap.model_validate({**what, **own}) for name, own in counts.items()}
 
 
-def _counts(job: JobContext, source: TrainingSource, items: Mapping[str, list[Item]]) -> dict[str, dict[str, int]]:
-    """The counts of `look_for`; from the run's folder where another evaluation has left them."""
+def _counts(job: JobContext, source: TrainingSource, items: Mapping[str, list[ItemTexts]]) -> dict[str, dict[str, int]]:
+    """The counts of `find_contamination`; from the run's folder where another evaluation has left them."""
     path, columns = _path(job, source), getattr(source.examples, "columns", None)
     data = {"sha256": FileHashes().file(path), "columns": columns, "limit": source.limit}
     stored = {}
@@ -70,7 +67,7 @@ def _counts(job: JobContext, source: TrainingSource, items: Mapping[str, list[It
         stored[name] = job.root / ".harness" / "overlap" / f"{Identity.of(parts).short}.json"
     missing = {name: own for name, own in items.items() if not stored[name].is_file()}
     if missing:
-        for name, each in look_for(missing, training_examples(path, columns, source.limit)).items():
+        for name, each in find_contamination(missing, training_examples(path, columns, source.limit)).items():
             counted = {key: getattr(each, key) for key in ("items", "examples", "n", "short")}
             write_json_atomic(stored[name], counted | {kind: len(getattr(each, kind)) for kind in _KINDS})
     return {name: json.loads(stored[name].read_text(encoding="utf-8")) for name in items}

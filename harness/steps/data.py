@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Any, ClassVar
 
 import dskd.data
+from dskd.compatibility import Problem
 from dskd.data.columns import apply_templates
 from dskd.errors import InputError
 from dskd.io import read_objects
@@ -120,10 +122,9 @@ class PreparedData(Step):
 
     examples: Of[Input]
     student_tokenizer: Of[TokenizerInput]
-    teacher_tokenizer: Of[TokenizerInput] | None
-    limit: int | None
+    teacher_tokenizer: Of[TokenizerInput] | None = None
+    limit: int | None = None
     max_length: int
-    instructions: Annotated[bool, NOT_IDENTITY]
 
     @property
     def set_name(self) -> str:
@@ -148,15 +149,17 @@ class PreparedData(Step):
         """How many of the examples are taken."""
         return self.limit if isinstance(self.examples, Examples) else getattr(self.examples, "limit", None)
 
-    def preflight(self, root: Path) -> None:
+    def preflight(self, root: Path) -> Sequence[Problem]:
         if isinstance(self.examples, FileExamples):
             if self.examples.columns is None:
-                dskd.data.load_examples(self.examples.file, instructions=self.instructions)
+                instructions = self.student_tokenizer.prompt_template is not None
+                dskd.data.load_examples(self.examples.file, instructions=instructions)
             else:
                 apply_templates(self.examples.file, self.examples.columns)
         for tokenizer in (self.student_tokenizer, self.teacher_tokenizer):
             if tokenizer is not None and not tokenizer.made_by:
                 load_tokenizer(tokenizer.path(root))
+        return ()
 
     def shared_tokens(self, root: Path) -> tuple[int, int, int] | None:
         """How many tokens both vocabularies have, and the sizes of teacher's and student's; None where they are not here yet."""

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, ClassVar
 
+from dskd.compatibility import Problem
 from harness import evaluation, tasks
-from harness.engines._completion_cache import AnswerStore
-from harness.protocols import Protocol
+from harness.engines._completion_cache import CompletionCache
+from harness.protocols import DecodingProtocol
 from harness.runs.identity import Fingerprint, canonical_json
 from harness.runs.job_context import JobContext
 from harness.runs.job_spec import Output
 from harness.runs.records import Counts, MetricValue, RecordCell
 from harness.runs.store import eval_folder
-from harness.steps.base import NOT_IDENTITY, Input, ModelInput, Of, Step, TrainingSource
+from harness.sandbox.select import sandbox_used
+from harness.steps.base import BY_HAND, NOT_IDENTITY, Input, ModelInput, Of, Step, TrainingSource
 from harness.steps.contamination import count_contamination
 from harness.steps.training import Train
 
@@ -27,15 +30,17 @@ class EvaluatedTask(Input):
     version: str
     limit: int | None
     max_new_tokens: int
-    protocol: Annotated[Protocol, NOT_IDENTITY]
-    extra: Annotated[dict[str, Any], NOT_IDENTITY]
+    protocol: Annotated[DecodingProtocol, BY_HAND]
+    extra: Annotated[dict[str, Any], BY_HAND]
+
+    def identity_parts(self) -> dict[str, Any]:
+        drawing = {key: value for key, value in self.protocol.settings.items() if key != "max_new_tokens"}
+        return {**super().identity_parts(), **self.extra, "protocol": drawing}
 
     @cached_property
     def parts(self) -> dict[str, Fingerprint]:
-        """The parts of an evaluation's identity that the task has; every model of a matrix shares them."""
-        drawing = {key: value for key, value in self.protocol.settings.items() if key != "max_new_tokens"}
-        parts = {**self.identity_parts(), **self.extra, "protocol": drawing}
-        return {key: Fingerprint(canonical_json(value)) for key, value in parts.items()}
+        """The parts of an evaluation's identity that the task has, written once for all models of a matrix."""
+        return {key: Fingerprint(canonical_json(value)) for key, value in self.identity_parts().items()}
 
 
 class Evaluate(Step):
@@ -85,9 +90,10 @@ class Evaluate(Step):
         student = [("student", source) for source in self.model.lineage]
         return student + [("teacher", source) for source in self.model.teacher_lineage]
 
-    def preflight(self, root: Path) -> None:
+    def preflight(self, root: Path) -> Sequence[Problem]:
         for task in self.tasks:
             tasks.load(task.task).docs()
+        return ()
 
     def run(self, job: JobContext) -> None:
         """Evaluate the tasks whose results are wanted; each is on the disk as soon as it is done."""
@@ -97,10 +103,12 @@ class Evaluate(Step):
         }
         # In the folders of the results: what stands there was answered for the very same identity.
         caches = {
-            name: AnswerStore(job.store.output(output.folder).path / "answers.jsonl")
+            name: CompletionCache(job.store.output(output.folder).path / "answers.jsonl")
             for name, output in outputs.items()
         }
-        contamination = count_contamination(job, self.training_sources, {name: settings[name] for name in outputs})
+        contamination = count_contamination(
+            job, self.training_sources, {name: (settings[name].task, settings[name].limit) for name in outputs}
+        )
 
         def report(progress: Any) -> None:
             stage = f"{progress.task} ({progress.tasks_done + 1} of {progress.tasks_total})"
@@ -124,10 +132,10 @@ class Evaluate(Step):
             progress=report,
             max_batch_size=self.max_batch_size,
             dtype=self.dtype,
-            answers=lambda name: caches[name],
+            cache=lambda name: caches[name],
         )
         for done in runs:
-            task = tasks.load(done.task)
+            task = tasks.load(settings[done.name].task)
             summary = evaluation.summarise(task, done.samples)
             print(f"{done.name}: {summary['n']} in {done.seconds:.1f} s with {done.engine}", flush=True)
             job.finish(
@@ -138,6 +146,7 @@ class Evaluate(Step):
                 metrics={name: MetricValue.model_validate(metric) for name, metric in summary["metrics"].items()},
                 samples=done.samples,
                 engine=done.engine,
+                sandbox=sandbox_used(),
                 template=done.template,
                 overlap=contamination[done.name],
             )

@@ -6,7 +6,7 @@ import json
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, ClassVar
 
 import dskd.data
 from dskd.errors import InputError
@@ -14,6 +14,8 @@ from dskd.modeling.loading import load_tokenizer
 from dskd.tokenization.prompt_templates import Instruction, prompt_text, template_of
 from harness.costs.work import Device, Work
 from harness.engines import create_engine
+from harness.engines._seeds import sample_seed
+from harness.engines._types import Sampling
 from harness.runs.job_context import JobContext
 from harness.runs.store import write_jsonl_atomic
 from harness.steps.base import NOT_IDENTITY, ModelInput, Of, Step
@@ -100,15 +102,13 @@ class TeacherResponses(Step):
         self, job: JobContext, prompts: Sequence[str | Instruction], missing: Sequence[int], blocks: Path
     ) -> None:
         """Answer the blocks that begin at these prompts; each prompt has random numbers of its own, so a resumed job says the same."""
-        from lm_eval.api.instance import Instance
-
         model, total = self.teacher.path(job.root), len(prompts)
         tokenizer = load_tokenizer(model)
         texts = [prompt_text(tokenizer, prompt) for prompt in prompts]
         longest = max(max(1, len(dskd.data.encode_prompt(tokenizer, text))) for text in texts)
-        settings: dict[str, Any] = {"max_gen_toks": self.max_new_tokens, "do_sample": self.temperature > 0}
-        if self.temperature > 0:
-            settings["temperature"] = self.temperature
+        sampling = Sampling(self.max_new_tokens, temperature=self.temperature)
+        # "None" is part of every draw: with another name the same teacher would give other responses.
+        seeds = [sample_seed(self.seed, f"None/{number}", 0) for number in range(total)]
         engine = create_engine(
             self.engine,
             model,
@@ -128,19 +128,16 @@ class TeacherResponses(Step):
         try:
             for first in missing:
                 asked = prompts[first : first + _BLOCK]
-                numbered = enumerate(texts[first : first + _BLOCK], first)
-                engine.generate_until(
-                    [Instance("generate_until", {"id": n}, (text, settings), 0) for n, text in numbered]
-                )
+                completions = engine.complete(texts[first : first + _BLOCK], sampling, seeds[first : first + _BLOCK])
                 rows = [
                     {
                         **({"prompt": prompt} if isinstance(prompt, str) else prompt._asdict()),
-                        "output": generation.text,
-                        "ended": generation.finish_reason == "stop",
-                        "prompt_truncated": generation.prompt_truncated,
-                        "generated_tokens": generation.generated_tokens,
+                        "output": completion.text,
+                        "ended": completion.finish_reason == "stop",
+                        "prompt_truncated": completion.prompt_truncated,
+                        "generated_tokens": len(completion.ids),
                     }
-                    for prompt, generation in zip(asked, engine.generations, strict=True)
+                    for prompt, completion in zip(asked, completions, strict=True)
                 ]
                 write_jsonl_atomic(_block(blocks, first), rows)
         finally:

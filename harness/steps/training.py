@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Mapping, Sequence
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -34,7 +35,7 @@ from harness.runs.identity import Fingerprint
 from harness.runs.job_context import JobContext
 from harness.runs.job_spec import Output
 from harness.runs.records import RecordCell
-from harness.steps.base import NOT_IDENTITY, OMIT_NONE, ModelInput, Of, Step, TokenizerInput, TrainingSource
+from harness.steps.base import BY_HAND, NOT_IDENTITY, OMIT_NONE, ModelInput, Of, Step, TokenizerInput, TrainingSource
 from harness.steps.base_model import training_cost, training_progress
 from harness.steps.data import Examples, PreparedData
 from harness.steps.teacher_cache import TeacherCache
@@ -58,9 +59,9 @@ class Train(Step, ModelInput):
     teacher: Of[ModelInput] | None
     cache: Annotated[Of[TeacherCache] | None, NOT_IDENTITY] = None  # its parts are in the identity each by itself
     method: str
-    method_options: Annotated[dict[str, Any], NOT_IDENTITY]
+    method_options: Annotated[dict[str, Any], BY_HAND]
     method_code: Annotated[str | None, OMIT_NONE] = None
-    teacher_outputs: Annotated[dict[str, Any] | None, NOT_IDENTITY] = None
+    teacher_outputs: Annotated[dict[str, Any] | None, BY_HAND] = None
     training: TrainingOptions
     seed: int
     # A step takes batch_size × gradient_accumulation_steps examples of each process.
@@ -73,6 +74,7 @@ class Train(Step, ModelInput):
             outputs = {**outputs, "version": TeacherCache.version}
         return {
             **super().identity_parts(),
+            "method": self.configured.name,  # also of one that is named as package.module:Class
             "options": _options_of(self.configured),
             "signal": outputs if self.teacher else None,
         }
@@ -135,7 +137,8 @@ class Train(Step, ModelInput):
             try:
                 require_engine(self.training.rollouts)
             except InputError as error:
-                raise InputError(f"training.{error}") from None
+                key, message, fix = re.split("; fix: |: ", str(error), maxsplit=2)
+                return [Problem(f"training.{key}", message, fix)]
         counts = self.data.shared_tokens(root) if self.teacher is not None else None
         if self.teacher is None or counts is None:
             return ()
@@ -151,14 +154,14 @@ class Train(Step, ModelInput):
         teacher = self.teacher.shape if self.teacher is not None else None
         steps, examples = steps_of(options, data, self.processes)
         labelled, tokens = examples * data.response_tokens, examples * data.tokens
-        live, dual = self.cache is None, self.configured.name.startswith("dskd")
+        live, dual = self.cache is None, self.configured.requires.projectors
         operations = training_operations(student, options, tokens, labelled)
         if teacher is not None:
             operations += 2.0 * teacher.layer_parameters * tokens if live else 0.0
             operations += distillation_operations(student, teacher, labelled, dual=dual)
         launch = {"processes": self.processes, "sharded": launch_shape(self.accelerate_config)[1]}
         memory = training_memory(student, options, launch)
-        memory += loss_memory(student, teacher, options, data, fused=self.configured.per_token)
+        memory += loss_memory(student, teacher, options, data, fused=self.configured.requires.chunkable)
         memory += teacher_memory(student, teacher, options, live=live, dual=dual)
         what = self.id.removeprefix("train:")
         return [Work(self.kind, what, steps, tokens, operations, memory, device.hours(operations))]
@@ -194,7 +197,7 @@ class Train(Step, ModelInput):
                 options=self.training,
                 seed=self.seed,
                 output=job.folder,
-                signal=cache,
+                teacher_cache=cache,
                 progress=progress,
             )
         # The processes share the cores of this job.
@@ -209,7 +212,7 @@ class Train(Step, ModelInput):
             "options": self.training.model_dump(),
             "seed": self.seed,
             "output": str(job.folder),
-            "signal": str(cache) if cache else None,
+            "teacher_cache": str(cache) if cache else None,
         }
         return launch_training(
             request,

@@ -6,7 +6,7 @@ from typing import Annotated, ClassVar
 
 from harness.runs.job_context import JobContext
 from harness.smallworld.world import SMALL_WORLD_VERSION, write_world
-from harness.steps.base import Key, Step
+from harness.steps.base import NOT_IDENTITY, Key, Step
 
 
 class World(Step):
@@ -17,7 +17,7 @@ class World(Step):
     place: ClassVar[str] = "world"
     product: ClassVar[str | None] = "world"
 
-    title: Annotated[str, Key(None)] = "small world"
+    title: Annotated[str, NOT_IDENTITY] = "small world"
     generator: Annotated[int, Key("version")] = SMALL_WORLD_VERSION
     seed: int = 0
 

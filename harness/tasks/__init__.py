@@ -1,5 +1,6 @@
 """The tasks: documents, prompts and scores."""
 
-from harness.tasks.task import LM_EVAL, Doc, Metric, Task, documents_digest, load, names, tasks_folder
+from harness.tasks.registry import LM_EVAL, TASKS, load, names, tasks_folder
+from harness.tasks.task import Doc, Metric, Task, documents_digest
 
-__all__ = ["LM_EVAL", "Doc", "Metric", "Task", "documents_digest", "load", "names", "tasks_folder"]
+__all__ = ["LM_EVAL", "TASKS", "Doc", "Metric", "Task", "documents_digest", "load", "names", "tasks_folder"]

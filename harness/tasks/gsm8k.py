@@ -1,20 +1,23 @@
-"""What the tasks of GSM8K share: the documents, and prompts with the examples of lm-eval's own few-shot tasks.
+"""What the tasks of GSM8K share: the data, the scoring, and prompts with the examples of lm-eval's own few-shot tasks.
 
-The examples are fixed: those of `gsm8k_5shot` are rows of the training file, those of `gsm8k_cot_8shot` stand in lm-eval's
+The examples are fixed: those of `gsm8k_5shot` are rows of the training file, those of `gsm8k_cot_8shot` are in lm-eval's
 gsm8k-cot.yaml, where they are read from. Both are checked against a hash, so that one version of a task has one prompt.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from abc import abstractmethod
+from collections.abc import Callable, Sequence
 
 import yaml
 
 from dskd.errors import InputError
 from dskd.tokenization.prompt_templates import Instruction
 from harness.lm_eval_files import tasks_of_lm_eval
+from harness.metrics.numbers import score_numbers
+from harness.metrics.sample import SampleScore
 from harness.tasks.data_files import DataFile, HubRows, Row, rows_digest
+from harness.tasks.task import Doc, Metric, Task
 
 _FIELDS = ("question", "answer")
 TEST = DataFile(
@@ -43,22 +46,53 @@ TRAIN = DataFile(
 )
 
 
-def documents_of(examples: str = "", question: str = "Question: {question}\nAnswer:") -> list[dict[str, Any]]:
-    """Return the 1,319 rows of the test set, numbered from 0, each with its prompt: the examples and the question."""
-    return [
-        {"id": str(number), "prompt": examples + question.format(question=row["question"]), **row}
-        for number, row in enumerate(TEST.rows())
-    ]
+class NumberTask(Task):
+    """Word problems, scored by the final number."""
+
+    version = "1"
+    metrics = (Metric("numeric"), Metric("strict"), Metric("flexible"))
+    max_new_tokens = 512
+    stop = ("Question:", "</s>", "<|im_end|>")
+
+    def reference(self, doc: Doc) -> str:
+        """Return the worked answer, as a model would write it after the prompt."""
+        return f" {doc['answer']}"
+
+    def score_outputs(
+        self, docs: Sequence[Doc], outputs: Sequence[str], advance: Callable[[], None]
+    ) -> list[SampleScore]:
+        """Score the final number: by its value, and by lm-eval's two rules."""
+        return score_numbers(docs, outputs, self.stop, advance)
 
 
-def prompt(doc: dict[str, Any]) -> str:
-    """Return the examples and the question, as lm-eval gives them."""
-    return doc["prompt"]
+class FewShotGsm8k(NumberTask):
+    """GSM8K with fixed examples in every prompt."""
 
+    data = TEST
 
-def instruction(doc: dict[str, Any]) -> Instruction:
-    """Return the whole prompt as what is asked: lm-eval's `--apply_chat_template` puts examples and question into one turn, too."""
-    return Instruction(doc["prompt"])
+    @abstractmethod
+    def shown_examples(self) -> str:
+        """Return the examples, as they are in a prompt."""
+
+    def ask(self, question: str) -> str:
+        """Return the end of the prompt."""
+        return f"Question: {question}\nAnswer:"
+
+    def documents(self) -> list[Doc]:
+        """Return the 1,319 rows of the test set, numbered from 0, each with its prompt: the examples and the question."""
+        examples = self.shown_examples()
+        return [
+            {"id": str(number), "prompt": f"{examples}{self.ask(row['question'])}", **row}
+            for number, row in enumerate(TEST.rows())
+        ]
+
+    def prompt(self, doc: Doc) -> str:
+        """Return the examples and the question, as lm-eval gives them."""
+        return doc["prompt"]
+
+    def instruction(self, doc: Doc) -> Instruction:
+        """Return the whole prompt: lm-eval's `--apply_chat_template` puts examples and question into one turn, too."""
+        return Instruction(doc["prompt"])
 
 
 def training_examples(ids: Sequence[int], sha256: str) -> str:

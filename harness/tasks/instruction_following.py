@@ -1,41 +1,53 @@
-"""What the tasks of free answers share: rows in the format of MiniLLM and DSKD, with `prompt`, `instruction`, `input`, `output`.
+"""Tasks of free answers: rows in the format of MiniLLM and DSKD, with `prompt`, `instruction`, `input`, `output`.
 
-A row's `prompt` holds Alpaca's template; its `output` is the reference, or a list of references. A task's scoring.py takes these
-functions as its own.
+A row's `prompt` holds Alpaca's template; its `output` is the reference, or a list of references.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable, Sequence
 
 from dskd.tokenization.prompt_templates import Instruction
-from harness.tasks.data_files import DataFile
+from harness.metrics.rouge import score_responses
+from harness.metrics.sample import SampleScore
+from harness.tasks.task import Doc, Metric, Task
 
 
-def documents_of(data: DataFile) -> list[dict[str, Any]]:
-    """Return the rows, numbered from 0. Rows without an input have an empty one."""
-    return [
-        {
-            "id": str(number),
-            "prompt": row["prompt"],
-            "instruction": row["instruction"],
-            "input": row.get("input", ""),
-            "output": row["output"],
-        }
-        for number, row in enumerate(data.rows())
-    ]
+class InstructionTask(Task):
+    """Rouge-L against a row's references. A task of these has `name` and `data`."""
 
+    version = "1"
+    metrics = (Metric("rouge_l", kind="continuous"), Metric("exact_match"))
+    max_new_tokens = 256
+    stop = ("<|endoftext|>",)
 
-def prompt(doc: dict[str, Any]) -> str:
-    """Return the row's own prompt, which holds Alpaca's template."""
-    return doc["prompt"]
+    def documents(self) -> list[Doc]:
+        """Return the rows, numbered from 0. Rows without an input have an empty one."""
+        return [
+            {
+                "id": str(number),
+                "prompt": row["prompt"],
+                "instruction": row["instruction"],
+                "input": row.get("input", ""),
+                "output": row["output"],
+            }
+            for number, row in enumerate(self.rows())
+        ]
 
+    def prompt(self, doc: Doc) -> str:
+        """Return the row's own prompt, which holds Alpaca's template."""
+        return doc["prompt"]
 
-def instruction(doc: dict[str, Any]) -> Instruction:
-    """Return the row's instruction and input; Alpaca's template makes the row's own prompt of them."""
-    return Instruction(doc["instruction"], doc["input"])
+    def instruction(self, doc: Doc) -> Instruction:
+        """Return the row's instruction and input; Alpaca's template makes the row's own prompt of them."""
+        return Instruction(doc["instruction"], doc["input"])
 
+    def reference(self, doc: Doc) -> str:
+        """Return the reference, the first where there are several."""
+        return doc["output"] if isinstance(doc["output"], str) else doc["output"][0]
 
-def gold(doc: dict[str, Any]) -> str:
-    """Return the reference, the first where there are several."""
-    return doc["output"] if isinstance(doc["output"], str) else doc["output"][0]
+    def score_outputs(
+        self, docs: Sequence[Doc], outputs: Sequence[str], advance: Callable[[], None]
+    ) -> list[SampleScore]:
+        """Score with Rouge-L and exact match."""
+        return score_responses(docs, outputs, self.stop, advance)

@@ -18,21 +18,20 @@ import os
 import re
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 from dskd.errors import InputError
 from dskd.tokenization.prompt_templates import Instruction
 from harness.lm_eval_files import tasks_of_lm_eval
 from harness.metrics.sample import INVALID, SampleScore, score_each
-from harness.tasks.data_files import DataFile
-from harness.tasks.task import LM_EVAL, Doc, Metric, Task, documents_digest
+from harness.tasks.task import Doc, Metric, Task, documents_digest
 
 if TYPE_CHECKING:
     from lm_eval.api.task import ConfigurableTask
 
+LM_EVAL = "lm_eval/"  # names of tasks that begin so are lm-eval's
 VARIABLE = "HARNESS_LM_EVAL_TASKS"
 _FEWSHOT_SEED = 1234  # lm-eval's default
 _MAX_NEW_TOKENS = 256  # lm-eval's default
@@ -40,11 +39,20 @@ _MAX_NEW_TOKENS = 256  # lm-eval's default
 _BINARY = ("exact_match", "acc")
 
 
-@dataclass(frozen=True)
 class LmEvalTask(Task):
-    """A generate_until task of lm-eval behind the interface of the harness's own; `source` is its yaml file."""
+    """A generate_until task of lm-eval; `source` is its yaml file."""
 
-    source: Path = field(default=Path(), kw_only=True)
+    def __init__(self, name: str, source: Path) -> None:
+        config = _config(source, resolve_func=False)
+        _refuse(name, config)
+        generation = config.get("generation_kwargs") or {}
+        until = generation.get("until", config.get("fewshot_delimiter", "\n\n"))
+        self.source = source
+        self.name = f"{LM_EVAL}{name}"
+        self.version = str((config.get("metadata") or {}).get("version", "Yaml"))
+        self.metrics = _metrics(name, config)
+        self.max_new_tokens = generation.get("max_gen_toks", _MAX_NEW_TOKENS)
+        self.stop = (until,) if isinstance(until, str) else tuple(until or ())
 
     @cached_property
     def _theirs(self) -> ConfigurableTask:
@@ -65,12 +73,8 @@ class LmEvalTask(Task):
         theirs.set_fewshot_seed(_FEWSHOT_SEED)
         return theirs
 
-    def docs(self, limit: int | None = None) -> list[Doc]:
-        """Return the first `limit` documents, or all, by their row number from 0. InputError where their data cannot be had."""
-        return self._prompted[:limit]
-
-    @cached_property
-    def _prompted(self) -> list[Doc]:
+    def documents(self) -> list[Doc]:
+        """Return all documents by their row number from 0. InputError where their data cannot be had."""
         theirs = self._theirs
         return [
             {
@@ -84,27 +88,12 @@ class LmEvalTask(Task):
             for number, row in enumerate(theirs.eval_docs)
         ]
 
-    @property
-    def data(self) -> DataFile | None:
-        """None: lm-eval knows where the documents are."""
-        return None
-
-    @property
-    def data_files(self) -> list[DataFile]:
-        """None: lm-eval knows where the documents are."""
-        return []
-
-    @property
-    def has_instructions(self) -> bool:
-        """Whether models with a template can be asked."""
-        return True
-
     def identity(self) -> dict[str, Any]:
         """Return the hashes of the task's files and of its documents, prompts included, and lm-eval's version."""
         return {
             "lm_eval": importlib.metadata.version("lm_eval"),
             "yaml": files_digest(self.source),
-            "documents": documents_digest(self._prompted),
+            "documents": documents_digest(self.docs()),
         }
 
     def prompt(self, doc: Doc) -> str:
@@ -115,27 +104,20 @@ class LmEvalTask(Task):
         """Return the whole prompt as what is asked."""
         return Instruction(doc["prompt"])
 
-    def for_template(self) -> Task:
+    def as_chat(self) -> Self:
         """Return the task itself: lm-eval stops at its strings with a template, too."""
         return self
 
-    def gold(self, doc: Doc) -> str:
+    def reference(self, doc: Doc) -> str:
         """Return the target, the first where there are several. What scores 100 is up to the task."""
         target = doc["target"][0] if isinstance(doc["target"], list) and doc["target"] else doc["target"]
         return f"{self._theirs.config.target_delimiter}{target}"
 
-    def score_many(
-        self,
-        docs: Sequence[Doc],
-        outputs: Sequence[str],
-        *,
-        allow_code_execution: bool = False,
-        advance: Callable[[], None] | None = None,
+    def score_outputs(
+        self, docs: Sequence[Doc], outputs: Sequence[str], advance: Callable[[], None]
     ) -> list[SampleScore]:
         """Return what lm-eval's filters and metrics give each output."""
-        if len(docs) != len(outputs):
-            raise ValueError(f"{len(outputs)} outputs for {len(docs)} documents")
-        return score_each(self._score, docs, outputs, advance or _nothing)
+        return score_each(self._score, docs, outputs, advance)
 
     def _score(self, doc: Mapping[str, Any], output: str) -> SampleScore:
         from lm_eval.api.instance import Instance
@@ -172,60 +154,10 @@ class LmEvalTask(Task):
             )
         return 100.0 * number
 
-    def for_lm_eval(self) -> ConfigurableTask:
-        """Return a task that lm-eval asks our prompts of and scores by `score_many`, as it does with the harness's own."""
-        from datasets import Dataset
-        from lm_eval.api.task import ConfigurableTask
-
-        by_id = {doc["id"]: doc for doc in self._prompted}
-
-        def score_outputs(outputs: Sequence[Sequence[str]], docs: Sequence[Doc]) -> list[list[SampleScore]]:
-            return [self.score_many([by_id[doc["id"]]] * len(own), own) for own, doc in zip(outputs, docs, strict=True)]
-
-        rows = [{"id": doc["id"], "prompt": doc["prompt"], "target": self.gold(doc)} for doc in self._prompted]
-        return ConfigurableTask(
-            config={
-                "task": self.name,
-                "custom_dataset": lambda **_: {"test": Dataset.from_list(rows)},
-                "test_split": "test",
-                "output_type": "generate_until",
-                "doc_to_text": lambda doc: doc["prompt"],
-                "doc_to_target": lambda doc: doc["target"],
-                "target_delimiter": "",
-                "num_fewshot": 0,
-                "generation_kwargs": {
-                    "until": self.stop,
-                    "max_gen_toks": self.max_new_tokens,
-                    "do_sample": False,
-                },
-                "filter_list": [{"name": "harness", "filter": [{"function": "custom", "filter_fn": score_outputs}]}],
-                "process_results": lambda _, __: {},
-                "metric_list": [
-                    {"metric": metric.name, "aggregation": "mean", "higher_is_better": metric.higher_is_better}
-                    for metric in self.metrics
-                ],
-                "metadata": {"version": self.version},
-            }
-        )
-
 
 def load(name: str) -> LmEvalTask:
     """Return the task that lm-eval calls so. InputError where there is none, or where it is of a kind that is not run here."""
-    source = find(name, os.environ.get(VARIABLE))
-    config = _config(source, resolve_func=False)
-    _refuse(name, config)
-    generation = config.get("generation_kwargs") or {}
-    until = generation.get("until", config.get("fewshot_delimiter", "\n\n"))
-    return LmEvalTask(
-        name=f"{LM_EVAL}{name}",
-        version=str((config.get("metadata") or {}).get("version", "Yaml")),
-        folder=source.parent,
-        metrics=_metrics(name, config),
-        runs_code=False,
-        max_new_tokens=generation.get("max_gen_toks", _MAX_NEW_TOKENS),
-        stop=[until] if isinstance(until, str) else list(until or []),
-        source=source,
-    )
+    return LmEvalTask(name, find(name, os.environ.get(VARIABLE)))
 
 
 def find(name: str, folder: str | None) -> Path:
@@ -307,7 +239,7 @@ def _refuse(name: str, config: Mapping[str, Any]) -> None:
     raise InputError(f"task {LM_EVAL}{name}: {reason}; fix: {fix}")
 
 
-def _metrics(name: str, config: Mapping[str, Any]) -> list[Metric]:
+def _metrics(name: str, config: Mapping[str, Any]) -> tuple[Metric, ...]:
     """The metrics under each filter, with lm-eval's names. InputError for one that is not a mean over documents."""
     filters = [entry["name"] for entry in config.get("filter_list") or [{"name": "none"}]]
     entries = []
@@ -328,11 +260,11 @@ def _metrics(name: str, config: Mapping[str, Any]) -> list[Metric]:
                 "scores; fix: choose a task whose metrics are means"
             )
         entries.append((metric, bool(higher)))
-    return [
+    return tuple(
         Metric(f"{metric},{filtered}", higher, "binary" if metric in _BINARY else "continuous")
         for filtered in filters
         for metric, higher in entries
-    ]
+    )
 
 
 @contextlib.contextmanager
@@ -348,7 +280,3 @@ def _no_bars() -> Iterator[None]:
         yield
     finally:
         datasets.enable_progress_bars()
-
-
-def _nothing() -> None:
-    pass

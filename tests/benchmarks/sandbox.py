@@ -25,7 +25,7 @@ def main() -> None:
     task = tasks.load("humaneval")
     docs = task.docs()
     before = time.perf_counter()
-    scores = task.score_many(docs, [task.gold(doc) for doc in docs], allow_code_execution=True)
+    scores = task.score_many(docs, [task.reference(doc) for doc in docs], allow_code_execution=True)
     seconds = time.perf_counter() - before
     outcomes = Counter(score.outcome for score in scores)
     report.publish(

@@ -21,7 +21,6 @@ from typing import Any
 
 import torch
 import yaml
-from lm_eval.api.instance import Instance
 
 import harness
 from dskd.data.preparation import Example, encode_example, prepare_dataset
@@ -30,6 +29,7 @@ from dskd.tokenization.vocabulary import Vocabulary
 from dskd.training.run import TrainingOptions, train
 from harness.config.matrix import Matrix, NewModel, SmallWorldData, Training
 from harness.engines import create_engine
+from harness.engines.base import Sampling
 from harness.evaluation.evaluate import EvaluationOptions, evaluate
 from harness.smallworld import SMALL_WORLD_VERSION, write_world
 from harness.steps.base_model import new_model
@@ -133,9 +133,7 @@ def same_result(answer: str, gold: str) -> bool:
 
 def generate(model: Path, prompts: Sequence[str]) -> list[str]:
     engine = create_engine("transformers", model)
-    settings = {"until": [], "max_gen_toks": 64, "do_sample": False}
-    requests = [Instance("generate_until", {}, (prompt, settings), number) for number, prompt in enumerate(prompts)]
-    return engine.generate_until(requests)
+    return [completion.text for completion in engine.complete(prompts, Sampling(max_new_tokens=64))]
 
 
 @torch.no_grad()

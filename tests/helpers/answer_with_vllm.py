@@ -6,11 +6,9 @@ import socket
 import sys
 from pathlib import Path
 
-from lm_eval.api.instance import Instance
-
 from harness.engines import create_engine
 from harness.engines.base import Sampling
-from helpers.engine_requests import PROMPTS, STOP
+from helpers.engine_requests import PROMPTS, STOP, complete, requests_of
 
 looked_up = []
 look_up = socket.getaddrinfo
@@ -22,15 +20,12 @@ def watch(host, *rest, **more):
 
 
 def ask(engine, stop, order=tuple(range(16)), **settings):
-    requests = [
-        Instance("generate_until", {}, (prompt, {"until": list(stop), "max_gen_toks": 24, **settings}), 0, ("t", n, 1))
-        for n, prompt in enumerate(PROMPTS)
-    ]
+    requests = requests_of(stop, **settings)
     counts = []
     engine.on_finished = counts.append
-    engine.generate_until([requests[n] for n in order])
-    generations = dict(zip(order, map(dataclasses.asdict, engine.generations), strict=True))
-    return {"generations": [generations[n] for n in range(len(PROMPTS))], "finished": sum(counts)}
+    completions = complete(engine, [requests[n] for n in order])
+    by_number = dict(zip(order, map(dataclasses.asdict, completions), strict=True))
+    return {"completions": [by_number[n] for n in range(len(PROMPTS))], "finished": sum(counts)}
 
 
 socket.getaddrinfo = watch
@@ -38,20 +33,20 @@ answers = {}
 for argument in sys.argv[1:]:
     name, folder = argument.split("=", 1)
     engine = create_engine("auto", Path(folder), seed=3)
-    sampled = {"do_sample": True, "temperature": 1.0, "top_p": 0.95}
+    sampled = {"temperature": 1.0, "top_p": 0.95}
     answers[name] = {
         "engine": engine.name,
         "stopped": ask(engine, STOP),
         "free": ask(engine, ()),
         "sampled": ask(engine, (), **sampled),
         "sampled_again": ask(engine, (), **sampled),
-        "ids": [(ids, completion.ids) for ids, completion, _ in engine.answer(PROMPTS, Sampling(max_new_tokens=24))],
+        "ids": [(each.prompt_ids, each.ids) for each in engine.complete(PROMPTS, Sampling(max_new_tokens=24))],
     }
     engine.close()
     if name == "llama":  # another batch size and order, and the engine that masks n-grams
         engine = create_engine("auto", Path(folder), seed=3, max_batch_size=3, no_repeat_ngram=True)
         answers[name]["sampled_elsewhere"] = ask(engine, (), range(len(PROMPTS))[::-1], **sampled)
-        answers[name]["no_repeat_ngram"] = ask(engine, (), no_repeat_ngram_size=2)
+        answers[name]["no_repeat_ngram"] = ask(engine, (), no_repeat_ngram=2)
         engine.close()
 answers["looked_up"] = looked_up
 json.dump(answers, sys.stdout)

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
-
-from harness.planning.artifacts import Node
+from typing import Any
 
 from harness.executors import Outcome
 from harness.planning.plan import PlannedJob, decide
-from harness.runs.identity import Identity
-from harness.runs.job_spec import JobSpec, OutputSpec
-from harness.runs.store import Store
+from harness.steps.base import Step
+from helpers.fake_jobs import FakeStep
 
 
 class Recorder:
@@ -22,35 +20,23 @@ class Recorder:
         self.on_progress: Callable[[Mapping[str, object]], None] = lambda event: None
 
     def started(self, job: PlannedJob) -> None:
-        self.events.append(("start", job.spec.id))
+        self.events.append(("start", job.id))
 
     def progress(self, job: PlannedJob, event: Mapping[str, object]) -> None:
-        self.events.append((str(event["event"]), job.spec.id))
+        self.events.append((str(event["event"]), job.id))
         self.on_progress(event)
 
     def ended(self, job: PlannedJob, outcome: Outcome) -> None:
-        self.events.append((outcome.status, job.spec.id))
+        self.events.append((outcome.status, job.id))
 
 
-def node(root: Path, name: str, do: str = "ok", needs: tuple[str, ...] = (), **arguments: str) -> Node:
-    arguments = {"do": do, "journal": str(root / "journal"), **arguments}
-    output = OutputSpec(folder=f"cells/{name}", identity=Identity.of({"name": name, "do": do}), product="product")
-    spec = JobSpec(
-        id=name,
-        kind="fake",
-        title=f"job {name}",
-        runner="helpers.fake_jobs",
-        root=str(root),
-        folder=output.folder,
-        outputs=[output],
-        arguments=arguments,
-    )
-    return Node(spec, needs)
+def fake(root: Path, name: str, do: str = "ok", **more: Any) -> FakeStep:
+    return FakeStep(name=name, do=do, **{"title": f"job {name}", "journal": root / "journal", **more})
 
 
-def planned(root: Path, *nodes: Node) -> list[PlannedJob]:
+def planned(root: Path, *steps: Step) -> list[PlannedJob]:
     """All of them to be run, whatever is there: what a run does with what it finds is the job's own business."""
-    jobs = decide({node.spec.id: node for node in nodes}, Store(root), "stale")
+    jobs = decide(steps, root, "stale")
     for job in jobs.values():
-        job.action = "run"
+        job.action, job.wanted = "run", list(job.step.outputs)
     return list(jobs.values())

@@ -27,8 +27,10 @@ def answers(task_name: str, right: int, items: int) -> dict[str, str]:
     """The first so many items of a task, as many of them right; the wrong ones answer with another item's number."""
     task = tasks.load(task_name)
     docs = task.docs(items)
-    other = {doc["id"]: task.gold(docs[(number + 1) % len(docs)]) for number, doc in enumerate(docs)}
-    return {doc["id"]: task.gold(doc) if number < right else f"{other[doc['id']]}1" for number, doc in enumerate(docs)}
+    other = {doc["id"]: task.reference(docs[(number + 1) % len(docs)]) for number, doc in enumerate(docs)}
+    return {
+        doc["id"]: task.reference(doc) if number < right else f"{other[doc['id']]}1" for number, doc in enumerate(docs)
+    }
 
 
 def write_evaluation(

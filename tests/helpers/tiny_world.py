@@ -57,16 +57,18 @@ def make(folder: Path, *, dropout: float = 0.0, steps: int = 25) -> None:
 
 def student_of(method: str) -> str:
     """The student that suits a method."""
-    return "same" if methods.get(method).vocabulary == "same" else "cross"
+    return "same" if methods.get(method).requires.vocabulary == "same" else "cross"
 
 
 def text_of(method: str) -> dict[str, Any]:
     """Training options without which a method cannot learn: the student's own text, if it learns from that alone."""
-    return {"rollouts": {"share": 1.0, "max_new_tokens": 12}} if methods.get(method).policy == "on" else {}
+    return (
+        {"rollouts": {"share": 1.0, "max_new_tokens": 12}} if methods.get(method).requires.on_policy == "always" else {}
+    )
 
 
 def rows_of(data: Any, method: str, numbers: Sequence[int]) -> list[dict[str, Any]]:
     """Rows of a prepared dataset; half of them as if the student had written them, for a method that learns from that."""
-    if methods.get(method).policy != "on":
+    if methods.get(method).requires.on_policy != "always":
         return [data[k] for k in numbers]
     return [{**data[k], "sampled": k % 4 < 2} for k in numbers]

@@ -79,14 +79,14 @@ def test_what_the_second_pass_finds_gone_it_computes_again(name, budget, monkeyp
     method = methods.get(name)()
     batch, leaves = case(method)[:2]
     terms = method.terms(batch)
-    expected = method.objective({key: term.sum / term.count.clamp_min(1.0) for key, term in terms.items()})
-    monkeypatch.setattr(fused, "_LARGE_NOTES_BYTES", budget)
+    expected = method.objective({key: term.total / term.normalizer.clamp_min(1.0) for key, term in terms.items()})
+    monkeypatch.setattr(fused, "_RECOMPUTABLE_BYTES", budget)
     products = []
     plain = method.projectors.to_student
     monkeypatch.setattr(method.projectors, "to_student", lambda hidden: products.append(len(hidden)) or plain(hidden))
-    loss, _ = fused.fused_loss(method, batch, None, list(method.projectors.parameters()), 8)
+    loss, _ = fused.chunked_loss(method, batch, None, list(method.projectors.parameters()), 8)
     torch.testing.assert_close(loss, expected)
-    once = len(batch.teacher_pairs)
+    once = len(batch.teacher.pairs)
     assert sum(products) == 2 * once if budget == 0 else once <= sum(products) < 2 * once
     assert (sum(products) == once) == (budget == 2**20)
     for found, wanted in zip(torch.autograd.grad(loss, leaves), torch.autograd.grad(expected, leaves), strict=True):

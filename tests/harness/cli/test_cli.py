@@ -37,13 +37,22 @@ def test_help_imports_no_command() -> None:
     modules = set(run.stdout.splitlines()[-1].split())
     assert "harness.cli" in modules
     assert all(name in run.stdout for name in COMMANDS)
-    assert not modules & {"torch", "yaml", "rich.table", *(f"harness.cli.{name.replace('-', '_')}" for name in COMMANDS)}
+    assert not modules & {
+        "torch",
+        "yaml",
+        "rich.table",
+        *(f"harness.cli.{name.replace('-', '_')}" for name in COMMANDS),
+    }
 
 
 @pytest.mark.parametrize(
     ("error", "code", "text"),
     [
-        (InputError("file.yaml: key: is wrong; fix: change it"), 2, "error: file.yaml: key: is wrong; fix: change it\n"),
+        (
+            InputError("file.yaml: key: is wrong; fix: change it"),
+            2,
+            "error: file.yaml: key: is wrong; fix: change it\n",
+        ),
         (KeyboardInterrupt(), 130, "interrupted; finished work is kept, run the same command to resume\n"),
     ],
 )
@@ -100,7 +109,7 @@ BAD = [
     (
         lambda m, _: m.update(tasks={"small_code": {}}),
         [],
-        "tasks.small_code: small_code run the code that a model wrote",
+        "tasks.small_code: executes model-generated code (small_code); fix: pass --allow-code-execution",
     ),
     (lambda m, _: m.update(tasks={"gsm8k": {}}), [], "HARNESS_DATA is not set"),
     (lambda m, _: m["models"].update(same={"path": "nowhere"}), [], "models.same.path: no folder 'nowhere'"),
@@ -111,7 +120,7 @@ BAD = [
         "--only method=kdd: matrix.yaml has no such method; did you mean 'kd'?",
     ),
     (lambda m, _: None, ["--engine", "vlm"], "--engine vlm: no such engine; did you mean 'vllm'?"),
-    (lambda m, _: None, ["--set", "X"], "--set X: write NAME=VALUE"),
+    (lambda m, _: None, ["--set", "X"], "--set X: has no name or no value; fix: write NAME=VALUE"),
     (lambda m, _: None, ["--limit", "0"], "Invalid value for '--limit'"),
     (lambda m, _: None, ["--frobnicate"], "No such option"),
 ]
@@ -147,7 +156,7 @@ def test_a_mistake_is_one_line_in_a_real_process_too(
     (tmp_path / "matrix.yaml").write_text("schema_version: 1\n")
     run = harness("run", "--matrix", "matrix.yaml", cwd=tmp_path)
     assert run.returncode == 2
-    assert run.stderr == "error: matrix.yaml: name: is missing; add it\n"
+    assert run.stderr == "error: matrix.yaml: name: is missing; fix: add it\n"
     assert [path.name for path in tmp_path.iterdir()] == ["matrix.yaml"]
 
 
@@ -157,38 +166,51 @@ TRAIN = ["train", "--student", "student", "--data", "data.jsonl", "--output", "o
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--method", "kdd", "--steps", "1"], "--method kdd: no such method; did you mean 'kd'?"),
-        (["--method", "kd", "--steps", "1"], "--method kd: needs a teacher; give --teacher DIR"),
-        (["--method", "sft"], "give either --steps or --epochs"),
-        (["--method", "sft", "--steps", "1", "--option", "x=1"], "--option x: sft has no such option"),
-        (["--method", "sft", "--steps", "1"], "--student student: no folder 'student'"),
-        (["--method", "sft", "--epochs", "inf"], "--epochs: Input should be a finite number"),
-        (["--method", "sft", "--steps", "1", "--learning-rate", "inf"], "--learning-rate: Input should be a finite"),
+        (["--method", "kdd", "--steps", "1"], "--method: no method 'kdd'; did you mean 'kd'?"),
+        (["--method", "kd", "--steps", "1"], "--method kd: needs a teacher; fix: give --teacher DIR"),
+        (["--method", "sft"], "training options: give either steps or epochs"),
+        (["--method", "sft", "--steps", "1", "--option", "x=1"], "--option x: unknown key; known: none"),
+        (["--method", "sft", "--steps", "1"], "--student: no folder 'student'"),
+        (["--method", "sft", "--epochs", "inf"], "--epochs: input should be a finite number"),
+        (["--method", "sft", "--steps", "1", "--learning-rate", "inf"], "--learning-rate: input should be a finite"),
         (
             ["--method", "kd", "--teacher", "t", "--steps", "1", "--option", "temperature=inf"],
-            "--option temperature=inf: Input should be a finite number",
+            "--option temperature: input should be a finite number",
         ),
         (
-            ["--method", "dskd-v2", "--teacher", "t", "--steps", "1", "--signal-kind", "top_k"],
-            "--signal-kind top_k: dskd-v2 cannot learn from it; use one of live, hidden_states",
+            ["--method", "kd", "--teacher", "t", "--steps", "1", "--top-k", "4"],
+            "--cache-dtype and --top-k belong to a teacher cache; fix: ",
         ),
         (
-            ["--method", "kd", "--teacher", "t", "--steps", "1", "--signal-k", "4"],
-            "--signal-dtype and --signal-k go with --signal-kind",
-        ),
-        (
-            ["--method", "kd", "--teacher", "t", "--steps", "1", "--signal-kind", "hidden_states", "--signal-k", "4"],
-            "--signal-k goes with --signal-kind top_k",
+            ["--method", "kd", "--teacher", "t", "--steps", "1", "--teacher-outputs", "hidden_states", "--top-k", "4"],
+            "--top-k: belongs to --teacher-outputs top_k; fix: ",
         ),
         (
             ["--method", "sft", "--steps", "1", "--batch-size", "4", "--batch-tokens", "100"],
-            "give either batch_size or batch_tokens",
+            "training options: give either batch_size or batch_tokens",
         ),
         (
             ["--method", "sft", "--steps", "1", "--accelerate-config", "fsdp9"],
             "--accelerate-config fsdp9: no such accelerate configuration; fix: give a file, or one of ddp-1x8",
         ),
-        (["--method", "sft", "--steps", "1", "--lora-dropout", "1"], "--lora-dropout: Input should be less than"),
+        (
+            ["--method", "sft", "--steps", "1", "--set", "lora.dropout=1"],
+            "--set lora.dropout: input should be less than",
+        ),
+        (["--method", "sft", "--set", "stepz=1"], "--set stepz: unknown key; did you mean 'steps'?"),
+        (
+            ["--method", "sft", "--steps", "1", "--set", "rollouts.replay.capacty=1"],
+            "--set rollouts.replay.capacty: unknown key; did you mean 'capacity'?",
+        ),
+        (["--method", "sft", "--steps", "1", "--set", "steps=2"], "--set steps: is given twice; fix: leave out one"),
+        (
+            ["--method", "sft", "--set", "dtype=x", "--set", "dtype.y=1"],
+            "--set dtype.y: dtype has a value of its own; fix: ",
+        ),
+        (["--method", "sft", "--set", "steps"], "--set steps: has no name or no value; fix: write NAME=VALUE"),
+        (["--method", "sft", "--lora-rank", "4"], "--lora-rank: no such flag; fix: --set lora.rank=VALUE"),
+        (["--method", "sft", "--torch-compile"], "--torch-compile: no such flag; fix: --set torch_compile=VALUE"),
+        (["--method", "sft", "--frobnicate"], "No such option '--frobnicate'"),
     ],
 )
 def test_train_names_the_option_that_is_wrong(
@@ -209,8 +231,6 @@ def test_lists_name_everything_there_is() -> None:
     assert {"dolly", "gsm8k", "humaneval", "small_code"} <= {row["task"] for row in listed("tasks")}
     assert {"sft", "kd", "dskd-v2", "dskd-v2-eta"} <= {row["method"] for row in listed("methods")}
     assert {"quick", "real-cpu"} <= {row["matrix"] for row in listed("matrices")}
-    signals = {row["method"]: row["signals"] for row in listed("methods")}
-    assert (signals["sft"], signals["kd"], signals["dskd-v2"]) == ([], ["hidden_states", "top_k"], ["hidden_states"])
     teachers = [row["model"] for row in listed("models") if row["teaches"]]
     assert teachers == ["small-teacher"]
 

@@ -78,7 +78,7 @@ def test_another_evaluation_of_that_name_is_refused_and_nothing_is_lost(model, e
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--task", "mmlu"], "unknown task 'mmlu'"),
+        (["--task", "mmlu"], "task mmlu: no such task"),
         (["--task", "small_math", "--engine", "vlm"], "--engine vlm: no such engine; did you mean 'vllm'?"),
         (["--task", "small_math", "--model", "/nowhere"], "--model /nowhere: no folder '/nowhere'"),
         (["--task", "small_math", "--name", "a b"], "--name a b: is no name"),

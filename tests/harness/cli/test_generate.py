@@ -42,7 +42,8 @@ def test_the_answers_are_those_of_an_evaluation(model, tmp_path, protocol):
     assert evaluated.exit_code == 0, evaluated.stderr
     (samples,) = (tmp_path / "run").rglob("samples.jsonl")
     keys = ("id", "index", "output", "finish_reason", "generated_tokens", "prompt_truncated")
-    assert rows(output) == [{key: sample[key] for key in keys} for sample in rows(samples)]
+    expected = [{key: sample[key] for key in keys} for sample in rows(samples)]
+    assert rows(output) == [{**sample, "response_format": "completion"} for sample in expected]
     assert len(rows(output)) == (3 if protocol == "greedy" else 60)
 
 
@@ -113,7 +114,7 @@ def test_killed_and_called_again_it_goes_on(model, tmp_path):
         (["--task", "small_maths"], "small_maths"),
         (["--prompts", "{prompts}", "--output", "{prompts}"], "is there already; fix: name another file"),
         (["--prompts", "nowhere.jsonl"], "nowhere.jsonl: no such file"),
-        (["--prompts", "{twice}"], ':2: the id "a" stands twice'),
+        (["--prompts", "{twice}"], ':2: the id "a" appears twice'),
         (["--prompts", "{number}"], ':1: "id" is no text'),
         (["--prompts", "{empty}"], ':1: "prompt" is missing'),
         (["--prompts", "{prompts}", "--model", "nowhere"], "nowhere"),

@@ -1,57 +1,76 @@
-"""`harness list methods`: what each method is, and what of its paper is not here."""
+"""`harness list` and `harness show-method`: what each method needs, its options, and tables that fit a terminal."""
 
 from __future__ import annotations
 
 import json
 from typing import Any
 
+import click
 import pytest
-from click.testing import CliRunner
+from click.testing import CliRunner, Result
 
 from dskd.methods import METHODS
 from harness.cli import main
 
 
-def listed() -> dict[str, dict[str, Any]]:
-    return {row["method"]: row for row in json.loads(CliRunner().invoke(main, ["list", "methods", "--json"]).stdout)}
+def run(*arguments: str) -> Result:
+    return CliRunner().invoke(main, list(arguments), catch_exceptions=False)
 
 
-def test_every_method_says_its_paper_what_vocabularies_it_takes_and_on_which_text_it_learns() -> None:
-    rows = listed()
+def shown(name: str) -> dict[str, Any]:
+    return json.loads(run("show-method", name, "--json").stdout)
+
+
+def test_every_method_has_its_paper_vocabularies_and_text() -> None:
+    rows = {row["method"]: row for row in json.loads(run("list", "methods", "--json").stdout)}
     assert list(rows) == list(METHODS)
-    assert (rows["kd"]["paper"], rows["kd"]["vocabulary"], rows["kd"]["policy"]) == (
-        "arXiv 1503.02531",
-        "same",
-        "either",
-    )
-    assert rows["dskd-v2-eta"]["vocabulary"] == "any"
+    kd = rows["kd"]
+    assert (kd["paper"], kd["vocabularies"], kd["on_policy"]) == ("arXiv 1503.02531", "one", "optional")
+    assert rows["dskd-v2-eta"]["vocabularies"] == "any two"
+    assert rows["sft"]["teacher_outputs"] == []
+    assert kd["teacher_outputs"] == ["live", "hidden_states", "top_k"]
     for row in rows.values():
         assert row["paper"]
-        assert row["vocabulary"] in {"same", "any"}
-        assert row["policy"] in {"off", "on", "either"}
+        assert row["on_policy"] in {"never", "optional", "always"}
+        assert row == shown(row["method"])
 
 
-def test_a_method_says_what_of_its_paper_is_not_here(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert listed()["sft"]["status"] == "as in the paper"
-    monkeypatch.setattr(METHODS["sft"], "not_reproduced", "The second stage is not here.")
-    assert listed()["sft"]["status"] == "The second stage is not here."
+def test_a_method_says_what_of_its_paper_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert shown("sft")["status"] == "as in the paper"
+    monkeypatch.setattr(METHODS["sft"], "not_reproduced", "The second stage.")
+    assert shown("sft")["status"] == "not reproduced: The second stage."
 
 
-def test_the_table_has_a_line_for_each_method_and_folds_none() -> None:
-    header, *lines = CliRunner().invoke(main, ["list", "methods"]).stdout.splitlines()
-    assert header.split() == [
-        "method", "title", "paper", "vocabulary", "policy", "needs_teacher", "signals", "status", "options",
-    ]  # fmt: skip
+def test_the_methods_fit_100_columns_a_line_each() -> None:
+    header, *lines = run("list", "methods").stdout.splitlines()
+    assert header.split() == ["method", "title", "vocabularies", "on_policy"]
     assert [line.split()[0] for line in lines] == list(METHODS)
+    assert max(map(len, lines)) <= 100
 
 
-def test_every_defect_of_published_code_says_what_it_is_and_whose() -> None:
-    from dskd.upstream.defects import CODE_BASES, DEFECTS
+@pytest.mark.parametrize("what", ["tasks", "methods", "matrices", "protocols"])
+def test_no_word_is_cut_on_a_terminal_of_100_columns(what: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    unfolded = run("list", what).stdout
+    monkeypatch.setenv("COLUMNS", "100")
+    monkeypatch.setattr("rich.console.Console.is_terminal", True)
+    folded = click.unstyle(run("list", what).stdout)
+    assert max(map(len, folded.splitlines())) <= 100
+    assert sorted(folded.split()) == sorted(unfolded.split())
 
-    result = CliRunner().invoke(main, ["list", "defects", "--json"])
-    rows = {row["defect"]: row for row in json.loads(result.stdout)}
-    assert set(rows) == set(DEFECTS)
-    assert rows["stale_head"]["code bases"] == ["kdflow"]
-    for code, defects in CODE_BASES.items():
-        assert {name for name, row in rows.items() if code in row["code bases"]} == set(defects)
-    assert all(row["what"] for row in rows.values())
+
+def test_an_option_has_its_default_range_and_meaning() -> None:
+    options = {row["option"]: row for row in shown("distillm")["options"]}
+    assert options["kd_rate"]["default"] == METHODS["distillm"].Options.model_fields["kd_rate"].default
+    assert options["kd_rate"]["range"] == "≥ 0, ≤ 1"
+    assert options["divergence"]["range"].startswith("forward_kl | reverse_kl")
+    assert "kd_rate" in run("show-method", "distillm").stdout
+    training = {row["option"]: row for row in json.loads(run("list", "training-options", "--json").stdout)}
+    assert (training["rollouts.share"]["default"], training["rollouts.share"]["range"]) == (0.5, "≥ 0, ≤ 1")
+    assert training["rollouts.replay.capacity"]["range"] == "> 0"
+    assert training["packing"]["range"] == "true | false"
+
+
+def test_an_unknown_method_is_one_line() -> None:
+    result = run("show-method", "kdd")
+    assert result.exit_code == 2
+    assert result.stderr.startswith("error: NAME: no method 'kdd'; did you mean 'kd'?")

@@ -10,17 +10,12 @@ from rich.console import Console
 
 from harness.cli.progress import BarReporter, PlainReporter, TimeLeft, duration
 from harness.executors import Outcome
-from harness.planning.plan import OutputStatus, PlannedJob
-from harness.runs.identity import Identity
-from harness.runs.job_spec import JobSpec, OutputSpec
+from harness.planning.plan import PlannedJob
+from helpers.executor_runs import fake, planned
 
 
-def job(name: str, kind: str = "train") -> PlannedJob:
-    output = OutputSpec(folder=name, identity=Identity.of({}))
-    spec = JobSpec(
-        id=name, kind=kind, title=name, runner="x", root=str(Path()), folder=name, outputs=[output], arguments={}
-    )
-    return PlannedJob(spec, (), [OutputStatus(output, "missing", "")])
+def job(name: str) -> PlannedJob:
+    return planned(Path(), fake(Path(), name, title=name))[0]
 
 
 @pytest.mark.parametrize(

@@ -163,27 +163,6 @@ def test_examples_that_are_too_long_are_counted_where_the_user_looks(
     )
 
 
-def test_offline_keeps_the_checks_before_a_run_from_the_hub_too(
-    tiny: dict[str, Any], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    from click.testing import CliRunner
-
-    import harness.tasks.data_files as data_files
-    from harness import tasks
-    from harness.cli import main
-
-    monkeypatch.setenv("HARNESS_HUB", "1")
-    monkeypatch.delenv("HARNESS_DATA", raising=False)
-    monkeypatch.setattr(data_files, "_rows_from_hub", lambda *_, **__: pytest.fail("asked the hub"))
-    tasks.load.cache_clear()  # another test of this process may have read the data where it was
-    monkeypatch.chdir(tmp_path)
-    tiny["tasks"] = {"gsm8k": {"limit": 1}}
-    Path("m.yaml").write_text(yaml.safe_dump(tiny))
-    result = CliRunner().invoke(main, ["run", "--matrix", "m.yaml", "--offline"])
-    assert result.exit_code == 2, result.output
-    assert "HARNESS_DATA" in result.stderr
-
-
 def test_a_matrix_that_asks_for_less_promises_less(finished: Finished, harness: Harness) -> None:
     folder, _ = finished
     content = yaml.safe_load((folder / "tiny.yaml").read_text())

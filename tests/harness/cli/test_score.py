@@ -20,7 +20,7 @@ def score(*arguments):
 def answers(tmp_path):
     """A file for small_math: right answers but for the first, which is none, and the second, which was cut short."""
     task = tasks.load("small_math")
-    lines = [{"id": doc["id"], "output": task.gold(doc)} for doc in task.docs()]
+    lines = [{"id": doc["id"], "output": task.reference(doc)} for doc in task.docs()]
     lines[0]["output"] = "no idea"
     lines[1]["finish_reason"] = "length"
     path = tmp_path / "answers.jsonl"
@@ -33,7 +33,7 @@ def completions(tmp_path):
     """A file for small_code: canonical solutions."""
     task = tasks.load("small_code")
     path = tmp_path / "completions.jsonl"
-    path.write_text("".join(json.dumps({"id": doc["id"], "output": task.gold(doc)}) + "\n" for doc in task.docs()))
+    path.write_text("".join(json.dumps({"id": doc["id"], "output": task.reference(doc)}) + "\n" for doc in task.docs()))
     return path
 
 
@@ -83,7 +83,7 @@ def test_code_is_refused_without_permission_before_anything_is_read_or_written(t
     out = tmp_path / "samples.jsonl"
     result = score("--task", "small_code", "--predictions", tmp_path / "absent.jsonl", "--samples-out", out)
     assert result.exit_code == 2
-    assert result.stderr.startswith("error: task small_code runs the code that a model wrote")
+    assert result.stderr.startswith("error: task small_code: it runs the code that a model wrote")
     assert "--allow-code-execution" in result.stderr
     assert result.stderr.count("\n") == 1
     assert result.stdout == ""
@@ -140,7 +140,7 @@ def test_a_bad_file_is_one_line_and_exit_code_2(answers, tmp_path, change, messa
 def test_an_unknown_task_and_a_folder_as_output_are_refused(answers, tmp_path):
     result = score("--task", "mmlu", "--predictions", answers)
     assert result.exit_code == 2
-    assert "unknown task 'mmlu': known are dolly, gsm8k, gsm8k_5shot, " in result.stderr
+    assert "task mmlu: no such task; known: dolly, gsm8k, gsm8k_5shot, " in result.stderr
     result = score("--task", "small_math", "--predictions", answers, "--samples-out", tmp_path)
     assert result.exit_code == 2
     assert "is a folder; fix: name a file" in result.stderr

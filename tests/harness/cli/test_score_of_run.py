@@ -9,7 +9,7 @@ from dskd.modeling.loading import load_tokenizer
 from dskd.tokenization.prompt_templates import Template
 from harness import tasks
 from harness.cli import main
-from harness.engines.base import Generation
+from harness.engines._types import Completion
 from harness.evaluation import evaluate as evaluation
 from harness.evaluation.evaluate import EvaluationOptions, evaluate
 from harness.evaluation.score import summarise
@@ -30,18 +30,20 @@ class Speaker:
 
     name = "speaker"
     on_finished = None
-    rank, world_size = 0, 1
 
-    def generate_until(self, requests):
-        texts = [self.say(tasks.load(r.task_name), r.doc, number) for number, r in enumerate(requests)]
+    def __init__(self, task):
+        self.task = task
+
+    def complete(self, prompts, sampling, seeds):
+        docs = self.task.docs(len(prompts))
+        texts = [self.say(self.task, doc, number) for number, doc in enumerate(docs)]
         reasons = ["length" if number % 5 == 3 else "stop" for number in range(len(texts))]
-        self.generations = [Generation(text, reason, 1, 1, False) for text, reason in zip(texts, reasons, strict=True)]
         self.on_finished(len(texts))
-        return texts
+        return [Completion(text, reason, [1], [1]) for text, reason in zip(texts, reasons, strict=True)]
 
     @staticmethod
     def say(task, doc, number):
-        gold = task.gold(doc)
+        gold = task.reference(doc)
         whole = doc["prompt"] + gold if task.name in ("humaneval", "small_code") else gold
         after = (task.stop or ["\n\n"])[0]
         return [gold, f"Here:\n```python\n{whole}\n```\nSo.", f"{gold}{after} 99", gold[: len(gold) // 2], ""][
@@ -79,7 +81,7 @@ def scored(name, path, *more):
 def test_the_samples_of_an_evaluation_score_as_in_its_record(name, asked, models, tmp_path, monkeypatch, request):
     if not name.startswith("small_"):
         monkeypatch.setenv("HARNESS_DATA", str(request.getfixturevalue("real_data")))
-    monkeypatch.setattr(evaluation, "create_engine", lambda *_, **__: Speaker())
+    monkeypatch.setattr(evaluation, "create_engine", lambda *_, **__: Speaker(tasks.load(name)))
     (done,) = evaluate(models[asked], {name: EvaluationOptions()}, allow_code_execution=True)
     record = summarise(tasks.load(name), done.samples)
     headline = tasks.load(name).metrics[0].name
@@ -88,7 +90,7 @@ def test_the_samples_of_an_evaluation_score_as_in_its_record(name, asked, models
     )  # neither all right nor all wrong, or the rules would not show
     path = tmp_path / "samples.jsonl"
     write_jsonl_atomic(path, done.samples)
-    result = scored(name, path, "--answers", asked)
+    result = scored(name, path, "--response-format", asked)
     assert result["answers"] == asked
     assert result["n"] == record["n"]
     for metric, value in result["metrics"].items():
@@ -99,17 +101,30 @@ def test_the_samples_of_an_evaluation_score_as_in_its_record(name, asked, models
 def test_several_samples_of_an_id_are_averaged_in_every_task(name, tmp_path):
     task = tasks.load(name)
     path = tmp_path / "answers.jsonl"
-    lines = [{"id": doc["id"], "output": output} for doc in task.docs() for output in (task.gold(doc), "")]
+    lines = [{"id": doc["id"], "output": output} for doc in task.docs() for output in (task.reference(doc), "")]
     write_jsonl_atomic(path, lines)
     result = scored(name, path)
     assert {metric["value"] for metric in result["metrics"].values() if metric["value"] is not None} == {50.0}
     assert (result["n"]["total"], result["metrics"][task.metrics[0].name]["n"]) == (len(lines), len(lines) // 2)
 
 
+def test_the_file_may_say_its_format_and_lines_must_agree(tmp_path):
+    task = tasks.load("small_math")
+    path = tmp_path / "answers.jsonl"
+    lines = [{"id": doc["id"], "output": task.reference(doc), "response_format": "chat"} for doc in task.docs()]
+    write_jsonl_atomic(path, lines)
+    assert scored("small_math", path)["answers"] == "chat"
+    assert scored("small_math", path, "--answers", "completion")["answers"] == "completion"  # the option's old name
+    write_jsonl_atomic(path, [*lines[1:], {**lines[0], "response_format": "completion"}])
+    result = CliRunner().invoke(main, ["score", "--task", "small_math", "--predictions", str(path)])
+    assert result.exit_code == 2
+    assert '"response_format" is chat and completion; fix: score one format at a time' in result.stderr
+
+
 def test_the_rule_decides_whether_a_stop_string_ends_an_answer(tmp_path):
     task = tasks.load("small_math")
     path = tmp_path / "answers.jsonl"
     more = f"{task.stop[0]} and so on\n#### 99999"
-    write_jsonl_atomic(path, [{"id": doc["id"], "output": task.gold(doc) + more} for doc in task.docs()])
+    write_jsonl_atomic(path, [{"id": doc["id"], "output": task.reference(doc) + more} for doc in task.docs()])
     assert scored("small_math", path)["metrics"]["numeric"]["value"] == 100.0
-    assert scored("small_math", path, "--answers", "chat")["metrics"]["numeric"]["value"] == 0.0
+    assert scored("small_math", path, "--response-format", "chat")["metrics"]["numeric"]["value"] == 0.0

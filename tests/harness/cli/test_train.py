@@ -9,8 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 
+from harness.cli import main
+from harness.planning.plan import Plan
 from harness.runs.records import Record, read_record
+from harness.steps.training import Train
 
 Harness = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -51,8 +55,18 @@ def losses(folder: Path, output: str) -> dict[str, Any]:
 
 
 def test_options_reach_the_training_and_an_adapted_student_is_an_ordinary_model(folder: Path, harness: Harness) -> None:
-    options = ["--epochs", "1", "--batch-tokens", "64", "--packing", "--lora-rank", "2", "--no-fused-loss"]
-    record = train(harness, folder, "adapted", *options, "--signal-kind", "top_k", "--signal-k", "5")
+    options = [
+        "--epochs",
+        "1",
+        "--batch-tokens",
+        "64",
+        "--packing",
+        "--set",
+        "lora.rank=2",
+        "--set",
+        "chunked_loss=false",
+    ]
+    record = train(harness, folder, "adapted", *options, "--teacher-outputs", "top_k", "--top-k", "5")
     parts = record.identity.parts
     asked = {"batch_tokens": 64, "packing": True, "fused_loss": False, "epochs": 1}
     assert asked.items() <= parts["training"].items()
@@ -64,9 +78,42 @@ def test_options_reach_the_training_and_an_adapted_student_is_an_ordinary_model(
     assert {"config.json", "model.safetensors", "tokenizer.json"} <= names
 
 
+def test_on_policy_training_and_every_option_without_a_flag_are_set_by_key(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    planned: list[Plan] = []
+    monkeypatch.chdir(folder)
+    monkeypatch.setattr("harness.cli.train.run_plan", lambda plan, jobs: planned.append(plan) or {})
+    monkeypatch.setattr("harness.cli.train.print_failures", lambda plan, outcomes: True)
+    settings = ["rollouts.share=1", "rollouts.max_new_tokens=4", "warmup_steps=1", "schedule=linear", "weight_decay=0"]
+    models = ["--teacher", "teacher", "--student", "student", "--data", "data.jsonl", "--output", "planned"]
+    flags = [flag for setting in settings for flag in ("--set", setting)]
+    result = CliRunner().invoke(main, ["train", "--method", "minillm", "--steps", "2", *models, *flags])
+    assert planned, result.output
+    (step,) = (job.step for job in planned[0].jobs.values() if isinstance(job.step, Train))
+    rollouts = step.training.rollouts
+    assert rollouts is not None
+    assert (rollouts.share, rollouts.max_new_tokens) == (1.0, 4)
+    assert (step.training.warmup_steps, step.training.schedule, step.training.weight_decay) == (1, "linear", 0.0)
+    refused = CliRunner().invoke(main, ["train", "--method", "minillm", "--steps", "2", *models])
+    assert refused.stderr.startswith("error: --set rollouts: minillm learns from on-policy text alone; fix: ")
+
+
+def test_flags_under_former_names_are_accepted_with_a_notice(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(folder)
+    given = ["--method", "kd", "--steps", "2", "--signal-kind=hidden_states", "--signal-k", "4"]
+    models = ["--teacher", "teacher", "--student", "student", "--data", "data.jsonl", "--output", "planned"]
+    result = CliRunner().invoke(main, ["train", *models, *given])
+    assert result.stderr.splitlines() == [
+        "notice: --signal-kind is now --teacher-outputs",
+        "notice: --signal-k is now --top-k",
+        "error: --top-k: belongs to --teacher-outputs top_k; fix: leave it out",
+    ]
+
+
 @pytest.mark.slow  # tests/dskd/training/test_processes.py and test_launch.py do it below the command
 def test_two_processes_train_what_one_does(folder: Path, harness: Harness) -> None:
-    one = train(harness, folder, "one", "--steps", "2", "--batch-size", "2", "--gradient-accumulation-steps", "2")
+    one = train(harness, folder, "one", "--steps", "2", "--batch-size", "2", "--set", "gradient_accumulation_steps=2")
     two = train(harness, folder, "two", "--steps", "2", "--batch-size", "2", "--processes", "2")
     assert (one.cost.processes, two.cost.processes) == (1, 2)
     assert losses(folder, "two") == pytest.approx(losses(folder, "one"), rel=1e-5)

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from harness.planning.artifacts import training_options
 
 from dskd.methods import METHODS
+from dskd.training.options import TrainingOptions
 from harness.config.matrix import FirstLayersModel, Matrix, PathModel
 from harness.config.matrix_file import find_matrix, read_matrix, shipped_matrices
 from harness.costs.model_shapes import published_data, published_model
@@ -43,7 +43,7 @@ def test_the_matrix_of_all_methods_names_every_method() -> None:
     forgotten = set(METHODS) - {matrix.method_of(name) for pair in matrix.pairs for name in pair.methods}
     assert not forgotten, f"a new method belongs into harness/matrices/methods.yaml too: {sorted(forgotten)}"
     # A method for any two vocabularies must show that it can take two.
-    for_two = {name for name, method in METHODS.items() if method.vocabulary == "any"}
+    for_two = {name for name, method in METHODS.items() if method.requires.vocabulary == "any"}
     assert for_two == methods_of(matrix, "small-student-sentencepiece")
 
 
@@ -51,23 +51,16 @@ def test_the_matrix_of_all_methods_names_every_method() -> None:
 def test_the_matrix_of_all_methods_has_each_on_every_text_that_it_can_learn_from() -> None:
     matrix = read_matrix(find_matrix("methods"))
     names = {name for pair in matrix.pairs for name in pair.methods}
-    on_policy = {name for name in names if training_options(matrix.training_of(name))["rollouts"] is not None}
+    on_policy = {name for name in names if matrix.training_of(name).options.get("rollouts") is not None}
     assert {matrix.method_of(name) for name in on_policy} == {n for n, m in METHODS.items() if m.policy != "off"}
     assert {matrix.method_of(name) for name in names - on_policy} == {n for n, m in METHODS.items() if m.policy != "on"}
     # Its schedule decides how much of the text is the student's.
     assert matrix.training_of("distillm-adaptive").options["rollouts"]["replay"]
     for name in on_policy - {"distillm-adaptive"}:
-        either = METHODS[matrix.method_of(name)].policy == "either"
+        either = METHODS[matrix.method_of(name)].requires.on_policy == "optional"
         assert matrix.training_of(name).options["rollouts"]["share"] == (0.5 if either else 1.0)
         assert matrix.outputs_of(name).kind == "live"
         assert name.endswith("-on-policy") == either
-
-
-def test_the_matrix_of_all_methods_differs_from_quick_in_pairs_and_steps_alone() -> None:
-    quick, methods = (read_matrix(find_matrix(name)) for name in ("quick", "methods"))
-    assert (methods.models, methods.data, methods.tasks) == (quick.models, quick.data, quick.tasks)
-    assert methods.training.options == {**quick.training.options, "steps": 300}
-    assert methods.seeds == [1, 2, 3, 4, 5]
 
 
 @pytest.mark.parametrize("name", PAPERS)
@@ -104,7 +97,8 @@ def test_a_paper_is_trained_with_its_published_settings(name: str) -> None:
 
     steps, a_step, rate, projector_rate, longest, lora, temperature = SETTINGS[name]
     choice = choose(name)
-    matrix, options = choice.matrix, training_options(choice.matrix.training)
+    matrix = choice.matrix
+    options = TrainingOptions.model_validate(matrix.training.options).model_dump()
     assert options["batch_size"] * options["gradient_accumulation_steps"] * (matrix.launch.processes or 1) == a_step
     assert (options["learning_rate"], options["projector_learning_rate"]) == (rate, projector_rate)
     assert (options["weight_decay"], options["max_gradient_norm"], options["warmup_steps"]) == (0.01, 1.0, 0)
@@ -128,7 +122,7 @@ def test_both_kinds_of_pair_have_sft_and_dual_space_methods(name: str) -> None:
     assert {"sft", "dskd-v2-eta"} <= set(other.methods)
     if name.startswith("paper-dolly-"):
         assert {"dskd-v1-cma", "uld"} <= set(other.methods)
-    assert {METHODS[method].vocabulary for method in other.methods} == {"any"}
+    assert {METHODS[method].requires.vocabulary for method in other.methods} == {"any"}
 
 
 def plan(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
@@ -150,7 +144,7 @@ def test_a_paper_is_planned_on_a_machine_with_nothing(tmp_path: Path) -> None:
     assert "Estimate from shapes (nothing was run or measured):" in rest
     assert re.search(r"train +gpt2-1\.5b__gpt2/dskd-v2/seed10 +7,140 +39 M +\d+ +[\d.]+ GB +[\d.]+", rest)
     assert "models.gpt2: no folder '${HARNESS_MODELS}/openai-community/gpt2'" in rest
-    assert "Not checked for that reason: whether the vocabularies" in rest
+    assert "Not checked for that reason: the vocabularies" in rest
     imported = {line.rpartition("|")[2].strip() for line in run.stderr.splitlines() if line.startswith("import time")}
     assert not imported & {"torch", "transformers", "vllm", "datasets", "huggingface_hub"}
 
@@ -167,7 +161,7 @@ def test_what_is_missing_is_machine_readable(tmp_path: Path) -> None:
     ]
     estimated = document["estimate"]
     operations = sum(work["operations"] for work in estimated["work"])
-    assert [work["kind"] for work in estimated["work"]] == ["signal", "train"]
+    assert [work["kind"] for work in estimated["work"]] == ["teacher-cache", "train"]
     assert estimated["gpu_hours"] == pytest.approx(operations / (100e12 * 0.4 * 3600))
 
 
@@ -188,7 +182,9 @@ def test_planning_without_a_variable_is_an_error_where_what_it_holds_is_not_publ
     with pytest.raises(InputError, match=r"--only method=kdd: real-cpu\.yaml has no such method; did you mean 'kd'"):
         choose("real-cpu", only=["method=kdd"])
     tiny["models"]["teacher"] = {"path": "nowhere"}
-    with pytest.raises(InputError, match=r"matrix\.yaml: models\.teacher\.path: no folder 'nowhere'; correct the path"):
+    with pytest.raises(
+        InputError, match=r"matrix\.yaml: models\.teacher\.path: no folder 'nowhere'; fix: correct the path"
+    ):
         choose(str(write_matrix(tiny)))
 
 

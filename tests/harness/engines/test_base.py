@@ -8,8 +8,6 @@ from dskd.data.preparation import encode_prompt
 from dskd.errors import InputError
 from harness.engines.base import (
     INCOMPLETE,
-    Engine,
-    Sampling,
     cut_at_stop,
     decode,
     decode_completion,
@@ -153,39 +151,7 @@ def test_the_end_of_a_prompt_that_does_not_fit_is_kept(ids, room, bos, kept, tru
     assert fit_prompt(ids, room, bos, "first") == (ids[:room], truncated)
 
 
-def test_a_task_s_settings_are_read_as_lm_eval_writes_them():
-    assert Sampling.from_lm_eval({"until": "x", "max_gen_toks": 5, "do_sample": False, "temperature": 0.7}) == Sampling(
-        5, ("x",)
-    )
-    sampled = {"until": ["x", "y"], "max_gen_toks": 5, "do_sample": True, "temperature": 0.7, "top_p": 0.9, "top_k": 3}
-    assert Sampling.from_lm_eval(sampled) == Sampling(5, ("x", "y"), temperature=0.7, top_p=0.9, top_k=3)
-    assert Sampling.from_lm_eval({"max_gen_toks": 5, "do_sample": True}).temperature == 1.0
-    protocol = {
-        "no_repeat_ngram_size": 6,
-        "max_prompt_tokens": 9,
-        "prompt_kept": "first",
-        "seeds": [1, 2],
-        "samples": 3,
-    }
-    assert Sampling.from_lm_eval({"max_gen_toks": 5, **protocol}) == Sampling(
-        5, no_repeat_ngram=6, max_prompt_tokens=9, prompt_kept="first", seeds=(1, 2), samples=3
-    )
-
-
-def test_a_setting_that_no_engine_honours_is_refused():
-    with pytest.raises(InputError, match="unknown num_beams; fix"):
-        Sampling.from_lm_eval({"max_gen_toks": 5, "num_beams": 4})
-    with pytest.raises(InputError, match="max_gen_toks must be at least 1"):
-        Sampling.from_lm_eval({"max_gen_toks": 0})
-
-
 def test_an_answer_ends_at_the_ids_of_tokenizer_and_generation_config(gpt2_folder, byte_level, tmp_path):
     assert eos_token_ids(gpt2_folder, byte_level) == [byte_level.eos_token_id]
     (tmp_path / "generation_config.json").write_text('{"eos_token_id": [5, 9]}')
     assert eos_token_ids(tmp_path, byte_level) == sorted({5, 9, byte_level.eos_token_id})
-
-
-@pytest.mark.parametrize("method", ["loglikelihood", "loglikelihood_rolling"])
-def test_likelihoods_are_refused_with_the_reason(method):
-    with pytest.raises(InputError, match="this harness evaluates by generation; fix: set output_type: generate_until"):
-        getattr(Engine, method)(None, [])

@@ -6,27 +6,28 @@ from pathlib import Path
 
 import pytest
 
-from harness.engines._completion_cache import AnswerStore, block_key
-from harness.engines.base import Completion, Sampling
+from harness.engines._completion_cache import CompletionCache, block_key
+from harness.engines._types import GeneratedTokens, Sampling
 from harness.engines.transformers import TransformersEngine
+from helpers.engine_requests import complete
 
 
 class Interrupted(Exception):
     pass
 
 
-def engine(folder: Path, store: AnswerStore | None) -> TransformersEngine:
+def engine(folder: Path, store: CompletionCache | None) -> TransformersEngine:
     made = TransformersEngine(folder, seed=3, max_batch_size=2, max_length=None)
-    made.answers = store
+    made.cache = store
     return made
 
 
-@pytest.mark.parametrize("settings", [{}, {"do_sample": True, "temperature": 1.0}])
+@pytest.mark.parametrize("settings", [{}, {"temperature": 1.0}])
 def test_an_interrupted_engine_goes_on_with_the_same_answers(llama_folder, requests, tmp_path, settings) -> None:
     whole = engine(llama_folder, None)
-    whole.generate_until(requests(**settings))
+    expected = complete(whole, requests(**settings))
     path = tmp_path / "folder" / "answers.jsonl"
-    first = engine(llama_folder, AnswerStore(path))
+    first = engine(llama_folder, CompletionCache(path))
     done = 0
 
     def stop_after_two_blocks(count: int) -> None:
@@ -37,20 +38,19 @@ def test_an_interrupted_engine_goes_on_with_the_same_answers(llama_folder, reque
 
     first.on_finished = stop_after_two_blocks
     with pytest.raises(Interrupted):
-        first.generate_until(requests(**settings))
+        complete(first, requests(**settings))
     assert len(path.read_text().splitlines()) == 2
     with path.open("a") as file:
         file.write('{"block": "torn')
-    again = engine(llama_folder, AnswerStore(path))
+    again = engine(llama_folder, CompletionCache(path))
     asked: list[int] = []
     generate = again._generate
     again._generate = lambda *arguments: (asked.append(1), generate(*arguments))[1]  # type: ignore[method-assign]
     finished: list[int] = []
     again.on_finished = finished.append
-    again.generate_until(requests(**settings))
-    assert again.generations == whole.generations
-    assert len(asked) == -(-len(whole.generations) // 2) - 2
-    assert sum(finished) == len(whole.generations)
+    assert complete(again, requests(**settings)) == expected
+    assert len(asked) == -(-len(expected) // 2) - 2
+    assert sum(finished) == len(expected)
     assert all(line.startswith('{"block"') and line.endswith("}") for line in path.read_text().splitlines())
 
 
@@ -64,11 +64,11 @@ def test_other_questions_settings_and_seeds_are_other_blocks(tmp_path: Path) -> 
         block_key([[1, 2]], greedy, [1]),
     ]
     assert len(set(keys)) == len(keys)
-    store = AnswerStore(tmp_path / "answers.jsonl")
-    store.put(keys[0], [Completion([5, 6], ended=True)])
-    read = AnswerStore(store.path)
-    assert read.get(keys[0]) == [{"ids": [5, 6], "ended": True}]
+    store = CompletionCache(tmp_path / "answers.jsonl")
+    store.put(keys[0], [GeneratedTokens([5, 6], ended=True)])
+    read = CompletionCache(store.path)
+    assert read.get(keys[0]) == [GeneratedTokens([5, 6], ended=True)]
     assert read.get(keys[1]) is None
     read.remove()
     read.remove()
-    assert AnswerStore(store.path).get(keys[0]) is None
+    assert CompletionCache(store.path).get(keys[0]) is None

@@ -23,7 +23,7 @@ def test_every_file_is_an_engine():
 
 
 def test_an_unknown_engine_is_refused_with_the_known_ones(llama_folder):
-    with pytest.raises(InputError, match="unknown engine 'onnx': known are auto, transformers, vllm"):
+    with pytest.raises(InputError, match="engine onnx: no such engine; known: transformers, vllm"):
         engines.create_engine("onnx", llama_folder)
 
 

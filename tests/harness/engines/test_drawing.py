@@ -13,10 +13,11 @@ from dskd.data.preparation import encode_prompt
 from dskd.modeling.loading import load_model
 from harness.engines._no_repeat_ngram import Following
 from harness.engines._seeds import sample_seed, uniform_numbers
-from harness.engines.base import Sampling, fit_prompt
+from harness.engines.base import GeneratedTokens, Sampling, fit_prompt
 from harness.engines.transformers import TransformersEngine
+from helpers.engine_requests import complete, texts
 
-DRAWN = {"do_sample": True, "temperature": 1.0, "top_p": 0.95, "top_k": 50}
+DRAWN = {"temperature": 1.0, "top_p": 0.95, "top_k": 50}
 
 
 @pytest.fixture(params=["llama_folder", "gpt2_folder"])
@@ -26,7 +27,7 @@ def folder(request):
 
 def answers(folder, requests, batch_size, seed=3):
     engine = TransformersEngine(folder, seed=seed, max_batch_size=batch_size)
-    return engine.generate_until(requests)
+    return texts(engine, requests)
 
 
 def test_an_answer_is_the_same_in_any_batch_and_at_any_place(folder, requests):
@@ -41,15 +42,6 @@ def test_an_answer_is_the_same_in_any_batch_and_at_any_place(folder, requests):
     assert sum(one == two for one, two in zip(alone, other, strict=True)) <= 1
 
 
-def test_a_request_that_stands_there_several_times_gets_that_many_answers_seed_by_seed(gpt2_folder, requests):
-    (request, *_) = requests(stop=(), **DRAWN, seeds=[10, 20], samples=2)
-    four = answers(gpt2_folder, [request] * 4, 7)
-    assert len(set(four)) == 4
-    for seed, expected in ((10, four[:2]), (20, four[2:])):
-        (same, *_) = requests(stop=(), **DRAWN)
-        assert answers(gpt2_folder, [same] * 2, 1, seed=seed) == expected
-
-
 def test_top_k_draws_from_so_many_tokens_alone(gpt2_folder, requests):
     settings = DRAWN | {"temperature": 5.0, "top_p": 1.0}
     greedy = answers(gpt2_folder, requests(stop=()), 7)
@@ -60,12 +52,12 @@ def test_top_k_draws_from_so_many_tokens_alone(gpt2_folder, requests):
 def test_no_n_gram_twice_as_transformers_does_it(folder, requests):
     n = 2
     engine = TransformersEngine(folder, seed=3, max_batch_size=7)
-    asked = requests(stop=(), no_repeat_ngram_size=n)
-    texts = engine.generate_until(asked)
+    asked = requests(stop=(), no_repeat_ngram=n)
+    completions = complete(engine, asked)
     model = load_model(folder).eval()
     eos = engine.tokenizer.eos_token_id
-    for request, generation in zip(asked, engine.generations, strict=True):
-        ids, _ = fit_prompt(encode_prompt(engine.tokenizer, request.args[0]), 128 - 24, engine.tokenizer.bos_token_id)
+    for request, completion in zip(asked, completions, strict=True):
+        ids, _ = fit_prompt(encode_prompt(engine.tokenizer, request.prompt), 128 - 24, engine.tokenizer.bos_token_id)
         alone = model.generate(
             torch.tensor([ids]),
             max_new_tokens=24,
@@ -74,15 +66,13 @@ def test_no_n_gram_twice_as_transformers_does_it(folder, requests):
             eos_token_id=eos,
             pad_token_id=eos,
         )[0, len(ids) :].tolist()
-        expected = engine._finish(ids, generation.prompt_truncated, _completion(alone, eos), Sampling(24))
-        assert generation == expected
-    assert texts != engine.generate_until(requests(stop=()))
+        expected = engine._finish(ids, completion.prompt_truncated, _generated(alone, eos), Sampling(24))
+        assert completion == expected
+    assert completions != complete(engine, requests(stop=()))
 
 
-def _completion(ids, eos):
-    from harness.engines.base import Completion
-
-    return Completion(ids, ended=ids[-1] == eos)
+def _generated(ids, eos):
+    return GeneratedTokens(ids, ended=ids[-1] == eos)
 
 
 @given(ids=st.lists(st.integers(0, 3), min_size=1, max_size=30), n=st.integers(1, 6))

@@ -9,6 +9,7 @@ import pytest
 
 import harness.engines
 from harness.engines import create_engine
+from helpers.engine_requests import complete
 from helpers.paths import ROOT
 
 PAGE = ROOT / "docs" / "engines.md"
@@ -29,11 +30,11 @@ def _stepwise(tmp_path, monkeypatch):
     sys.modules.pop("harness.engines.stepwise", None)
 
 
-SAMPLED = {"do_sample": True, "temperature": 0.9, "top_p": 0.9, "top_k": 20}
+SAMPLED = {"temperature": 0.9, "top_p": 0.9, "top_k": 20}
 
 
 @pytest.mark.usefixtures("_stepwise")
-@pytest.mark.parametrize("settings", [{}, SAMPLED, {"no_repeat_ngram_size": 2}], ids=["greedy", "sampled", "n-gram"])
+@pytest.mark.parametrize("settings", [{}, SAMPLED, {"no_repeat_ngram": 2}], ids=["greedy", "sampled", "n-gram"])
 def test_it_answers_as_transformers_does(folder, requests, settings) -> None:
     assert "stepwise" in harness.engines.names()
     asked = requests(**settings)
@@ -41,8 +42,7 @@ def test_it_answers_as_transformers_does(folder, requests, settings) -> None:
     for name in ("stepwise", "transformers"):
         engine = create_engine(name, folder, seed=3)
         assert engine.name == name
-        engine.generate_until(asked)
-        found[name] = engine.generations
+        found[name] = complete(engine, asked)
         engine.close()
     assert found["stepwise"] == found["transformers"]
-    assert sum(generation.finish_reason == "stop" for generation in found["stepwise"]) > 2
+    assert sum(completion.finish_reason == "stop" for completion in found["stepwise"]) > 2

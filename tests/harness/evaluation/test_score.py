@@ -1,7 +1,6 @@
 """Files of predictions in, samples and a summary out."""
 
 import json
-from pathlib import Path
 
 import pytest
 
@@ -14,10 +13,20 @@ from harness.tasks.task import Metric, Task
 class Toy(Task):
     """Two questions; the score of an output is the number it says."""
 
-    def docs(self, limit=None):
-        return [{"id": "a"}, {"id": "b"}][:limit]
+    name, version, max_new_tokens = "toy", "1", 8
 
-    def score_many(self, docs, outputs, *, allow_code_execution=False, advance=None):
+    def __init__(self, metric):
+        self.metrics = (metric,)
+
+    def documents(self):
+        return [{"id": "a"}, {"id": "b"}]
+
+    def prompt(self, doc):
+        return doc["id"]
+
+    reference = prompt
+
+    def score_outputs(self, docs, outputs, advance):
         scores = []
         for output in outputs:
             value = None if output == "?" else float(output or 0)
@@ -28,7 +37,7 @@ class Toy(Task):
 
 
 def toy(name="accuracy", kind="binary"):
-    return Toy("toy", "1", Path(), [Metric(name, True, kind)], False, 8)
+    return Toy(Metric(name, kind=kind))
 
 
 @pytest.fixture

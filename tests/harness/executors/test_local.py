@@ -12,12 +12,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from harness.planning.artifacts import Node
 
 from harness.executors import Outcome
 from harness.executors.local import Executor
 from harness.runs.store import Store
-from helpers.executor_runs import Recorder, node, planned
+from harness.steps.base import Step
+from helpers.executor_runs import Recorder, fake, planned
 from helpers.paths import PYTHONPATH
 
 
@@ -27,10 +27,10 @@ def fake_jobs(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
 
 
-def execute(root: Path, *nodes: Node, jobs: int = 2, fail_fast: bool = False) -> tuple[dict[str, Outcome], Recorder]:
+def execute(root: Path, *steps: Step, jobs: int = 2, fail_fast: bool = False) -> tuple[dict[str, Outcome], Recorder]:
     recorder = Recorder()
     executor = Executor(jobs=jobs, fail_fast=fail_fast, reporter=recorder, offline=True)
-    return executor.run(planned(root, *nodes)), recorder
+    return executor.run(planned(root, *steps)), recorder
 
 
 def journal(root: Path) -> list[str]:
@@ -46,7 +46,8 @@ def wait_for(path: Path, seconds: float = 30) -> None:
 
 
 def test_a_job_runs_after_what_it_needs_and_leaves_manifest_log_and_no_marker(tmp_path: Path) -> None:
-    outcomes, recorder = execute(tmp_path, node(tmp_path, "first"), node(tmp_path, "second", needs=("first",)))
+    first = fake(tmp_path, "first")
+    outcomes, recorder = execute(tmp_path, fake(tmp_path, "second", after=(first,)))
     assert {key: outcome.status for key, outcome in outcomes.items()} == {"first": "done", "second": "done"}
     assert recorder.events.index(("done", "first")) < recorder.events.index(("start", "second"))
     assert ("progress", "second") in recorder.events
@@ -60,13 +61,9 @@ def test_a_job_runs_after_what_it_needs_and_leaves_manifest_log_and_no_marker(tm
 
 
 def test_a_failing_job_does_not_stop_the_others_and_what_needs_it_is_not_run(tmp_path: Path) -> None:
-    outcomes, _ = execute(
-        tmp_path,
-        node(tmp_path, "bad", "fail"),
-        node(tmp_path, "child", needs=("bad",)),
-        node(tmp_path, "grandchild", needs=("child",)),
-        node(tmp_path, "other"),
-    )
+    bad = fake(tmp_path, "bad", "fail")
+    child = fake(tmp_path, "child", after=(bad,))
+    outcomes, _ = execute(tmp_path, fake(tmp_path, "grandchild", after=(child,)), fake(tmp_path, "other"))
     assert outcomes["bad"].status == "failed"
     assert outcomes["bad"].reason == "RuntimeError: the reason"
     assert outcomes["other"].status == "done"
@@ -81,17 +78,17 @@ def test_a_failing_job_does_not_stop_the_others_and_what_needs_it_is_not_run(tmp
 
 
 def test_a_users_mistake_found_by_a_job_is_told_as_it_stands(tmp_path: Path) -> None:
-    outcomes, _ = execute(tmp_path, node(tmp_path, "bad", "input error"))
+    outcomes, _ = execute(tmp_path, fake(tmp_path, "bad", "input error"))
     assert outcomes["bad"].reason == "data.jsonl:3: is broken; mend it"
 
 
 def test_a_training_that_failed_is_told_with_its_hint_and_without_the_name_of_an_exception(tmp_path: Path) -> None:
-    outcomes, _ = execute(tmp_path, node(tmp_path, "bad", "training failed"))
+    outcomes, _ = execute(tmp_path, fake(tmp_path, "bad", "training failed"))
     assert outcomes["bad"].reason == "the loss is nan at step 3; hint: lower learning_rate"
 
 
 def test_memory_that_runs_out_beside_a_training_gets_a_hint(tmp_path: Path) -> None:
-    outcomes, _ = execute(tmp_path, node(tmp_path, "bad", "take all memory"), node(tmp_path, "other"))
+    outcomes, _ = execute(tmp_path, fake(tmp_path, "bad", "take all memory"), fake(tmp_path, "other"))
     assert outcomes["bad"].reason.startswith("out of memory; fix: fewer jobs at once (--jobs 1)")
     assert outcomes["other"].status == "done"
 
@@ -111,8 +108,8 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 
 
 def test_a_full_disk_is_the_reason_and_the_job_is_done_once_there_is_room(small_disk: Path, tmp_path: Path) -> None:
-    job = node(small_disk, "big", "fill the disk", journal=str(tmp_path / "journal"))
-    outcomes, _ = execute(small_disk, job)
+    step = fake(small_disk, "big", "fill the disk", journal=tmp_path / "journal")
+    outcomes, _ = execute(small_disk, step)
     assert outcomes["big"].status == "failed"
     reason, fix = outcomes["big"].reason.split("; fix: ")
     assert reason.startswith("the disk is full")
@@ -120,14 +117,14 @@ def test_a_full_disk_is_the_reason_and_the_job_is_done_once_there_is_room(small_
     folder = small_disk / "cells/big"
     (folder / "filling").unlink()
     (folder / "part").write_text("there is room")
-    outcomes, _ = execute(small_disk, job)
+    outcomes, _ = execute(small_disk, step)
     assert outcomes["big"].status == "done"
 
 
 def test_a_disk_without_room_for_a_job_to_start_fails_that_job_in_one_line(small_disk: Path, tmp_path: Path) -> None:
-    job = node(small_disk, "late", journal=str(tmp_path / "journal"))
+    step = fake(small_disk, "late", journal=tmp_path / "journal")
     (small_disk / "taken").write_bytes(b"x" * 2**20)
-    outcomes, _ = execute(small_disk, job)
+    outcomes, _ = execute(small_disk, step)
     assert outcomes["late"].status == "failed"
     assert "the disk is full" in outcomes["late"].reason
     assert "\n" not in outcomes["late"].reason
@@ -135,15 +132,15 @@ def test_a_disk_without_room_for_a_job_to_start_fails_that_job_in_one_line(small
 
 
 def test_fail_fast_starts_nothing_more(tmp_path: Path) -> None:
-    nodes = [node(tmp_path, "bad", "fail"), *(node(tmp_path, f"later{k}") for k in range(3))]
-    outcomes, _ = execute(tmp_path, *nodes, jobs=1, fail_fast=True)
+    steps = [fake(tmp_path, "bad", "fail"), *(fake(tmp_path, f"later{k}") for k in range(3))]
+    outcomes, _ = execute(tmp_path, *steps, jobs=1, fail_fast=True)
     assert journal(tmp_path) == ["bad"]
     assert all(outcomes[f"later{k}"].status == "not_run" for k in range(3))
 
 
 def test_a_killed_job_is_reported_with_its_signal_and_goes_on_from_what_it_left(tmp_path: Path) -> None:
-    job = node(tmp_path, "fragile", "kill itself once")
-    outcomes, _ = execute(tmp_path, job)
+    step = fake(tmp_path, "fragile", "kill itself once")
+    outcomes, _ = execute(tmp_path, step)
     assert outcomes["fragile"].status == "failed"
     reason, hint, log = outcomes["fragile"].reason.split("; ")
     assert reason == "ended by SIGKILL, as the system does when memory runs out"
@@ -153,22 +150,22 @@ def test_a_killed_job_is_reported_with_its_signal_and_goes_on_from_what_it_left(
     folder = tmp_path / "cells" / "fragile"
     assert (folder / "INCOMPLETE").exists()
     assert Store(tmp_path).output("cells/fragile").state()[0] == "interrupted"
-    outcomes, _ = execute(tmp_path, job)
+    outcomes, _ = execute(tmp_path, step)
     assert outcomes["fragile"].status == "done"
     assert (folder / "product").read_text() == "kept"
     assert not (folder / "INCOMPLETE").exists()
 
 
 def test_unfinished_work_with_other_settings_is_thrown_away(tmp_path: Path) -> None:
-    execute(tmp_path, node(tmp_path, "fragile", "kill itself once"))
-    outcomes, _ = execute(tmp_path, node(tmp_path, "fragile", "ok"))
+    execute(tmp_path, fake(tmp_path, "fragile", "kill itself once"))
+    outcomes, _ = execute(tmp_path, fake(tmp_path, "fragile", "ok"))
     assert outcomes["fragile"].status == "done"
     assert (tmp_path / "cells/fragile/product").read_text() == "made"
 
 
 def test_what_is_done_is_found_done_by_the_job_itself(tmp_path: Path) -> None:
-    execute(tmp_path, node(tmp_path, "once"))
-    outcomes, _ = execute(tmp_path, node(tmp_path, "once"))
+    execute(tmp_path, fake(tmp_path, "once"))
+    outcomes, _ = execute(tmp_path, fake(tmp_path, "once"))
     assert outcomes["once"].status == "done"
     assert journal(tmp_path) == ["once"]
 
@@ -177,7 +174,7 @@ def test_files_that_no_job_made_are_never_removed(tmp_path: Path) -> None:
     mine = tmp_path / "cells" / "taken" / "thesis.txt"
     mine.parent.mkdir(parents=True)
     mine.write_text("mine")
-    outcomes, _ = execute(tmp_path, node(tmp_path, "taken"))
+    outcomes, _ = execute(tmp_path, fake(tmp_path, "taken"))
     assert outcomes["taken"].status == "failed"
     assert "thesis.txt" in outcomes["taken"].reason
     assert mine.read_text() == "mine"
@@ -187,22 +184,23 @@ def test_the_cores_are_shared_among_the_jobs_unless_the_user_has_set_threads(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("harness.executors.local.cores", lambda: 8)
-    execute(tmp_path, node(tmp_path, "quarter"), jobs=4)
+    execute(tmp_path, fake(tmp_path, "quarter"), jobs=4)
     assert "OMP_NUM_THREADS=2" in (tmp_path / "cells/quarter/log.txt").read_text()
     monkeypatch.setenv("OMP_NUM_THREADS", "")
-    execute(tmp_path, node(tmp_path, "empty"), jobs=4)
+    execute(tmp_path, fake(tmp_path, "empty"), jobs=4)
     assert "OMP_NUM_THREADS=2" in (tmp_path / "cells/empty/log.txt").read_text()
     monkeypatch.setenv("OMP_NUM_THREADS", "5")
-    execute(tmp_path, node(tmp_path, "own"), jobs=4)
+    execute(tmp_path, fake(tmp_path, "own"), jobs=4)
     assert "OMP_NUM_THREADS=5" in (tmp_path / "cells/own/log.txt").read_text()
 
 
 RUN = """
 from pathlib import Path
-from helpers.executor_runs import Recorder, node, planned
+from helpers.executor_runs import Recorder, fake, planned
 from harness.executors.local import Executor
 root = Path({root!r})
-jobs = planned(root, node(root, "long", "wait", until=str(root / "go")), node(root, "after", needs=("long",)))
+long = fake(root, "long", "wait", until=root / "go")
+jobs = planned(root, fake(root, "after", after=(long,)))
 recorder = Recorder()
 outcomes = Executor(jobs=2, fail_fast=False, reporter=recorder, offline=True).run(jobs)
 print([outcome.status for outcome in outcomes.values()], ("waiting", "long") in recorder.events)

@@ -33,9 +33,9 @@ def test_a_function_is_found_at_the_top_level_alone() -> None:
 
 
 def test_a_whole_function_and_a_body_alone_both_pass_where_a_model_is_asked_by_instructions() -> None:
-    task = tasks.load("small_code").for_template()
+    task = tasks.load("small_code").as_chat()
     doc = task.docs(1)[0]
     whole = f"Sure!\n```python\n{doc['prompt']}{doc['canonical_solution']}```\nclass of its own"
     wrong = f"```python\ndef {doc['entry_point']}(*_):\n    return None\n```"
-    scores = task.score_many([doc] * 3, [whole, task.gold(doc), wrong], allow_code_execution=True)
+    scores = task.score_many([doc] * 3, [whole, task.reference(doc), wrong], allow_code_execution=True)
     assert [score.scores["pass@1"] for score in scores] == [100.0, 100.0, 0.0]

@@ -8,14 +8,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from harness.planning.artifacts import training_options
 
 from dskd.errors import InputError
-from harness.config.matrix import Training
+from dskd.training.options import TrainingOptions
 from harness.costs.formulas import Lengths, adapter_parameters, steps_of, training_memory, training_operations
 from harness.costs.model_shapes import PUBLISHED_MODELS, Shape, shape_of
-from harness.planning.estimate import Device, Estimate, estimate, launch_shape
+from harness.costs.work import Device
+from harness.planning.estimate import Estimate, estimate
 from harness.planning.plan import choose
+from harness.steps.data import _WORLD_SIZES
+from harness.steps.training import find_launch, launch_shape
 
 Content = dict[str, Any]
 
@@ -24,7 +26,7 @@ LLAMA = PUBLISHED_MODELS["meta-llama/Llama-2-7b-hf"]
 
 
 def options(**chosen: Any) -> dict[str, Any]:
-    return training_options(Training.model_validate({"data": "d", "steps": 10, **chosen}))
+    return TrainingOptions.model_validate({"steps": 10, **chosen}).model_dump()
 
 
 @pytest.fixture
@@ -163,10 +165,10 @@ def test_a_teacher_runs_once_for_all_or_in_every_training(tiny: Content, estimat
     tiny["seeds"] = [1, 2]
     tiny["pairs"] = [{"teacher": "teacher", "student": "same", "methods": ["sft", "kd", "dskd-v2"]}]
     work = estimate_of(tiny).work
-    assert [one.kind for one in work] == ["model", "train", "train", "signal", *["train"] * 4]
-    signal, cached = work[3], {one.what: one for one in work}
-    assert signal.disk_bytes == pytest.approx(24 * (32 / 3.2 + 1) * 32 * 4)
-    tiny["teacher_signal"] = {"kind": "live"}
+    assert [one.kind for one in work] == ["model", "train", "train", "teacher-cache", *["train"] * 4]
+    cache, cached = work[3], {one.what: one for one in work}
+    assert cache.disk_bytes == pytest.approx(24 * (32 / 3.2 + 1) * 32 * 4)
+    tiny["teacher_outputs"] = {"kind": "live"}
     live = {work.what: work for work in estimate_of(tiny).work}
     shape = Shape(1, 32, 32, 2, 2, 16, 896, tied=False)
     for method in ("kd", "dskd-v2"):
@@ -184,11 +186,11 @@ def test_a_teacher_runs_once_for_all_or_in_every_training(tiny: Content, estimat
 def test_a_variant_is_estimated_with_its_own_training_and_signal(
     tiny: Content, estimate_of: Callable[..., Estimate]
 ) -> None:
-    live = {"method": "kd", "training": {"steps": 6}, "teacher_signal": {"kind": "live"}}
+    live = {"method": "kd", "training": {"steps": 6}, "teacher_outputs": {"kind": "live"}}
     tiny["methods"] = {"kd-live": live, "kd-live-too": {**live, "training": {}}}
     tiny["pairs"] = [{"teacher": "teacher", "student": "same", "methods": ["kd", "kd-live", "kd-live-too"]}]
     work = {one.what: one for one in estimate_of(tiny).work}
-    assert len([one for one in work.values() if one.kind == "signal"]) == 1
+    assert len([one for one in work.values() if one.kind == "teacher-cache"]) == 1
     kd, longer, same = (work[f"teacher__same/{name}/seed1"] for name in ("kd", "kd-live", "kd-live-too"))
     assert (kd.steps, longer.steps, same.steps) == (2, 6, 2)
     shape = Shape(1, 32, 32, 2, 2, 16, 896, tied=False)
@@ -209,12 +211,11 @@ def test_a_method_that_needs_whole_examples_keeps_the_logits_of_a_batch(
 
 @pytest.mark.parametrize("name", ["teacher", "pretraining", "student"])
 def test_the_sizes_of_the_small_world_are_those_of_its_files(name: str, tmp_path: Path) -> None:
-    from harness.planning.estimate import _SMALL_WORLD
     from harness.smallworld.world import write_world
 
     write_world(tmp_path)
     rows = [json.loads(line) for line in (tmp_path / "train" / f"{name}.jsonl").read_text().splitlines()]
-    size = _SMALL_WORLD[name]
+    size = _WORLD_SIZES[name]
     assert size.examples == len(rows)
     for key, mean in (("prompt", size.prompt_bytes), ("output", size.response_bytes)):
         assert sum(len(row[key].encode()) for row in rows) / len(rows) == pytest.approx(mean, abs=0.5)
@@ -245,16 +246,16 @@ def test_hours_follow_from_the_peak_and_its_use(tiny: Content, estimate_of: Call
     assert half.assumptions[0] == "one GPU of 100 TFLOP/s at a utilization of 50%"
 
 
-def test_processes_are_those_of_the_launch(tiny: Content, write_matrix: Callable[[Any], Path]) -> None:
-    def shape(launch: dict[str, Any]) -> dict[str, Any]:
-        tiny["launch"] = launch
-        return launch_shape(choose(str(write_matrix(tiny))).matrix)
+def test_processes_are_those_of_the_launch() -> None:
+    def launch(processes: int | None = None, accelerate_config: str | None = None) -> tuple[int, str]:
+        count, path = find_launch(processes, accelerate_config)
+        return count, launch_shape(path)[1]
 
-    assert shape({}) == {"processes": 1, "sharded": ""}
-    assert shape({"processes": 3}) == {"processes": 3, "sharded": ""}
-    assert shape({"accelerate_config": "ddp-1x8"}) == {"processes": 8, "sharded": ""}
-    assert shape({"accelerate_config": "fsdp2-1x8"}) == {"processes": 8, "sharded": "FSDP"}
-    assert shape({"accelerate_config": "zero2-1x8"}) == {"processes": 8, "sharded": "DEEPSPEED"}
+    assert launch() == (1, "")
+    assert launch(3) == (3, "")
+    assert launch(accelerate_config="ddp-1x8") == (8, "")
+    assert launch(accelerate_config="fsdp2-1x8") == (8, "FSDP")
+    assert launch(accelerate_config="zero2-1x8") == (8, "DEEPSPEED")
 
 
 def test_a_model_without_a_known_shape_is_named(tiny: Content, estimate_of: Callable[..., Estimate]) -> None:

@@ -15,6 +15,8 @@ import yaml
 from click.testing import CliRunner
 
 from harness.config.matrix_file import shipped_matrices
+from harness.planning.plan import make_plan
+from harness.steps.base import Step
 from helpers.paths import GOLDEN
 from helpers.plan_world import write_folders
 
@@ -48,12 +50,18 @@ def odd_matrix(name: str, folders: Path) -> str:
     return str(path)
 
 
+def located(name: str, folders: Path) -> tuple[str, dict[str, str]]:
+    """A matrix, and the variables that say where its models and data are."""
+    matrix = name if name in SHIPPED else odd_matrix(name, folders)
+    text = shipped_matrices()[name].read_text() if name in SHIPPED else Path(matrix).read_text()
+    variables = {"HARNESS_DATA": folders / "data", "HARNESS_MODELS": folders / "models", "GEMMA": folders / "teacher"}
+    return matrix, {key: str(value) for key, value in variables.items() if f"${{{key}}}" in text}
+
+
 def described(name: str, folders: Path) -> dict[str, Any]:
     """The plan of a matrix in a folder that is empty, without the paths of this machine."""
-    matrix = name if name in SHIPPED else odd_matrix(name, folders)
-    variables = {"HARNESS_DATA": folders / "data", "HARNESS_MODELS": folders / "models", "GEMMA": folders / "teacher"}
-    text = Path(matrix).read_text() if name not in SHIPPED else shipped_matrices()[name].read_text()
-    given = [f"--set={key}={value}" for key, value in variables.items() if f"${{{key}}}" in text]
+    matrix, variables = located(name, folders)
+    given = [f"--set={key}={value}" for key, value in variables.items()]
     found = plan("--matrix", matrix, "--output-dir", str(folders / "runs" / name), *given)
     del found["output_dir"]
     return found
@@ -64,9 +72,51 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_folders(tmp_path_factory.mktemp("plans") / "folders")
 
 
+def changed_identities(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
+    """The outputs whose identity changed, a sentence each, and only those where the change begins."""
+    old = {output["folder"]: output["identity"] for job in before["jobs"] for output in job["outputs"]}
+    changed: dict[str, list[str]] = {}
+    for job in now["jobs"]:
+        for output in job["outputs"]:
+            earlier = old.pop(output["folder"], "absent")
+            if earlier != output["identity"]:
+                line = f"{job['title']} ({output['folder']}): {earlier} -> {output['identity']}"
+                changed.setdefault(job["id"], []).append(line)
+    needs = {job["id"]: job["needs"] for job in now["jobs"]}
+    begins = [line for key, lines in changed.items() if not changed.keys() & set(needs[key]) for line in lines]
+    return begins + [f"{folder}: {identity} -> absent" for folder, identity in old.items() if not changed]
+
+
 @pytest.mark.parametrize("name", [*SHIPPED, *ODD["matrices"]])
 def test_a_plan_is_what_it_was(name: str, folders: Path, write_golden: bool) -> None:
     path, plan_now = PLANS / f"{name}.json", described(name, folders)
     if write_golden:
         path.write_text(json.dumps(plan_now, indent=1) + "\n")
-    assert plan_now == json.loads(path.read_text())
+    before = json.loads(path.read_text())
+    assert changed_identities(before, plan_now) == []
+    assert plan_now == before
+
+
+def test_a_changed_identity_is_named_where_the_change_begins() -> None:
+    before = json.loads((PLANS / "live.json").read_text())
+    now = json.loads((PLANS / "live.json").read_text())
+    data = next(job for job in now["jobs"] if job["kind"] == "data")
+    readers = [job for job in now["jobs"] if data["id"] in job["needs"]]
+    assert readers
+    for job in (data, *readers):
+        job["outputs"][0]["identity"] = "0" * 64
+    (line,) = changed_identities(before, now)
+    assert line.startswith(f"{data['title']} ({data['outputs'][0]['folder']}): ")
+    assert line.endswith(f" -> {'0' * 64}")
+
+
+@pytest.mark.parametrize("name", [*SHIPPED, *ODD["matrices"]])
+def test_every_step_of_a_plan_is_the_same_after_json(name: str, folders: Path) -> None:
+    matrix, variables = located(name, folders)
+    for job in make_plan(matrix, output_dir=folders / "runs" / name, variables=variables).jobs.values():
+        step = Step.model_validate(json.loads(json.dumps(job.step.model_dump(mode="json"))))
+        assert (type(step), step.id, step.title) == (type(job.step), job.id, job.title)
+        assert [(o.folder, o.fingerprint.hash) for o in step.outputs] == [
+            (o.folder, o.fingerprint.hash) for o in job.step.outputs
+        ]
+        assert [need.id for need in step.needs] == list(job.needs)

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from dskd.errors import InputError
-from harness.planning.plan import Overwrite, Plan, make_plan
+from harness.planning.plan import Overwrite, Plan, PlannedJob, make_plan
+from harness.runs.identity import Fingerprint
 from harness.runs.store import Store
+from harness.steps.teacher_cache import TeacherCache
+from harness.steps.tokenizers import WorldTokenizer
+from harness.steps.training import Train
 
 Content = dict[str, Any]
 
@@ -29,20 +33,30 @@ def pretend_done(plan: Plan) -> None:
     """Leave what the jobs would leave, without their work."""
     store = Store(plan.root)
     for job in plan.to_run:
-        for output in job.spec.outputs:
+        for output in job.step.outputs:
             folder = store.output(output.folder)
-            folder.begin(job.spec.kind, job.spec.title, output.identity)
+            folder.begin(job.kind, job.title, output.fingerprint)
             if output.product:
                 (folder.path / output.product).mkdir()
             folder.finish(1.0)
 
 
-def actions(plan: Plan) -> dict[str, str]:
-    return {job.spec.title: job.action for job in plan.jobs.values()}
+def training(plan: Plan, cell: str) -> Train:
+    step = plan.jobs[f"train:{cell}"].step
+    assert isinstance(step, Train)
+    return step
+
+
+def trainings(jobs: Iterable[PlannedJob]) -> list[Train]:
+    return [job.step for job in jobs if isinstance(job.step, Train)]
+
+
+def caches(plan: Plan) -> list[TeacherCache]:
+    return [job.step for job in plan.jobs.values() if isinstance(job.step, TeacherCache)]
 
 
 def reasons(plan: Plan) -> dict[str, str]:
-    return {job.spec.title: job.reason for job in plan.jobs.values() if job.action in {"run", "blocked"}}
+    return {job.title: job.reason for job in plan.jobs.values() if job.action in {"run", "blocked"}}
 
 
 def test_planning_writes_nothing(tiny: Content, plan_of: Callable[..., Plan]) -> None:
@@ -58,15 +72,14 @@ def test_a_job_comes_after_what_it_needs_and_shared_work_stands_once(
     order = list(plan.jobs)
     for key, job in plan.jobs.items():
         assert all(order.index(need) < order.index(key) for need in job.needs)
-    titles = [job.spec.title for job in plan.jobs.values()]
+    titles = [job.title for job in plan.jobs.values()]
     assert len(titles) == len(set(titles))
     assert titles.count("model teacher") == titles.count("small world") == 1
     # SFT needs no teacher, but the same data as the others of its pair.
-    sft = plan.jobs["train:teacher__same/sft/seed1"]
-    kd = plan.jobs["train:teacher__same/kd/seed1"]
-    assert {plan.jobs[need].spec.kind for need in sft.needs} == {"data", "model"}
-    assert sft.spec.arguments["teacher"] is None
-    assert sft.spec.arguments["data"] == kd.spec.arguments["data"]
+    sft, kd = (training(plan, f"teacher__same/{name}/seed1") for name in ("sft", "kd"))
+    assert {need.kind for need in sft.needs} == {"data", "model"}
+    assert sft.teacher is None
+    assert sft.data is kd.data
 
 
 def test_what_is_done_is_not_done_again_even_where_shared_artifacts_are_gone(
@@ -98,7 +111,7 @@ def test_a_changed_teacher_reaches_its_students_but_not_sft(tiny: Content, plan_
     found = reasons(plan_of(tiny))
     assert set(found) == {
         "model teacher",
-        "signal of teacher on student",
+        "teacher cache of teacher on student",
         "train teacher__same/kd/seed1",
         "train teacher__cross/dskd-v2-eta/seed1",
         "evaluate teacher/teacher",
@@ -132,13 +145,13 @@ def test_a_renamed_model_is_built_once(tiny: Content, plan_of: Callable[..., Pla
     tiny["pairs"][0]["methods"] = ["sft"]
     tiny["pairs"].append({"teacher": "teacher", "student": "same-again", "methods": ["sft"]})
     plan = plan_of(tiny)
-    assert len([job for job in plan.jobs.values() if job.spec.kind == "model"]) == 3
+    assert len([job for job in plan.jobs.values() if job.kind == "model"]) == 3
 
 
 def test_a_smaller_limit_makes_evaluations_stale_and_nothing_else(tiny: Content, plan_of: Callable[..., Plan]) -> None:
     pretend_done(plan_of(tiny))
     plan = plan_of(tiny, limit=1)
-    assert {job.spec.kind for job in plan.to_run} == {"evaluate"}
+    assert {job.kind for job in plan.to_run} == {"evaluate"}
     assert plan.to_run[0].reason == "limit: 2 -> 1"
     assert plan_of(tiny, limit=50).to_run == []
 
@@ -174,7 +187,7 @@ def test_overwrite_chooses_what_is_made_again(
     shutil.rmtree(folder[1].path)
     failed = folder[2].manifest
     assert failed is not None
-    folder[2].begin("train", "x", failed.identity, fresh=True)
+    folder[2].begin("train", "x", Fingerprint.of(failed.identity.parts), fresh=True)
     folder[2].fail(1.0, "RuntimeError: broke")
     manifest = json.loads((folder[3].path / "manifest.json").read_text())
     manifest["identity"]["hash"], manifest["identity"]["parts"]["seed"] = "0" * 64, 9
@@ -182,7 +195,7 @@ def test_overwrite_chooses_what_is_made_again(
     by_status = {"missing": 1, "failed": 2, "stale": 3, "done": 4}
     plan = plan_of(tiny, overwrite=overwrite)
     assert plan.counts() == {"done": 1, "missing": 1, "stale": 1, "failed": 1}
-    running = {job.spec.arguments["seed"] for job in plan.to_run if job.spec.kind == "train"}
+    running = {step.seed for step in trainings(plan.to_run)}
     assert running == {by_status[status] for status in expected}
     assert plan.jobs["train:teacher__same/sft/seed2"].outputs[0].reason == "failed: RuntimeError: broke"
     assert plan.jobs["train:teacher__same/sft/seed3"].outputs[0].reason == "seed: 9 -> 3"
@@ -194,7 +207,7 @@ def test_what_needs_a_stale_output_that_is_kept_cannot_run(tiny: Content, plan_o
     tiny["methods"] = {"kd": {"temperature": 3}}
     plan = plan_of(tiny, overwrite="never")
     assert plan.to_run == []
-    (job,) = (job for job in plan.blocked if job.spec.kind == "evaluate")
+    (job,) = (job for job in plan.blocked if job.kind == "evaluate")
     assert "options.temperature: 2 -> 3; kept by --overwrite never" in job.reason
 
 
@@ -205,8 +218,8 @@ def test_interrupted_work_is_missing_and_goes_on(tiny: Content, plan_of: Callabl
     folder = store.output("cells/teacher__same/kd/seed1/train")
     manifest = folder.manifest
     assert manifest is not None
-    folder.begin("train", "x", manifest.identity)
-    assert reasons(plan_of(tiny))["train teacher__same/kd/seed1"] == "interrupted; goes on from what is there"
+    folder.begin("train", "x", Fingerprint.of(manifest.identity.parts))
+    assert reasons(plan_of(tiny))["train teacher__same/kd/seed1"] == "interrupted; resumes from what is there"
 
 
 def test_a_method_for_one_vocabulary_on_a_pair_with_two_names_both_models(
@@ -215,7 +228,7 @@ def test_a_method_for_one_vocabulary_on_a_pair_with_two_names_both_models(
     tiny["pairs"][1]["methods"] = ["sft", "kd"]
     with pytest.raises(InputError) as caught:
         plan_of(tiny)
-    message, _, others = str(caught.value).partition("; use a method for any two: ")
+    message, _, others = str(caught.value).partition("; fix: use a method for any two: ")
     assert message.endswith(
         "pairs.1.methods: kd needs one vocabulary, but teacher 'teacher' (896 tokens) and student 'cross' (800 tokens) have "
         "different ones"
@@ -248,8 +261,8 @@ def test_vocabularies_of_folders_are_compared_token_by_token(
     with pytest.raises(InputError) as caught:
         plan_of(tiny)
     assert (
-        "kd needs one vocabulary, but teacher 'first' (2 tokens) and student 'second' (2 tokens) have different ones "
-        "(id 0 is 'a' for the one and 'b' for the other); use a method for any two: "
+        "kd needs one vocabulary, but teacher 'first' (2 tokens) and student 'second' (2 tokens) "
+        "(id 0 is 'a' for the one and 'b' for the other) have different ones; fix: use a method for any two: "
     ) in str(caught.value)
 
 
@@ -263,7 +276,7 @@ def test_a_pair_of_two_sizes_is_named_with_the_tokens_and_the_rows_of_both(
     with pytest.raises(InputError) as caught:
         plan_of(tiny)
     both = "teacher 'first' (2 tokens, a head of 8 rows) and student 'second' (3 tokens, a head of 4 rows)"
-    assert f"matrix.yaml: pairs.0.methods: kd needs one vocabulary, but {both} have different ones; use" in str(
+    assert f"matrix.yaml: pairs.0.methods: kd needs one vocabulary, but {both} have different ones; fix: use" in str(
         caught.value
     )
 
@@ -282,7 +295,7 @@ def test_a_head_must_have_a_row_for_every_token_but_added_ones(
         plan_of(tiny)
     assert (
         "matrix.yaml: pairs.0: teacher 'teacher' (2 tokens, a head of 8 rows) and student 'student' (2 tokens, a head of 1 rows): "
-        "1 tokens of student 'student' have no row in its head; use the tokenizer that belongs to the model"
+        "1 tokens of student 'student' have no row in its head; fix: use the tokenizer that belongs to the model"
     ) in str(caught.value)
     tiny["models"]["student"] = {
         "config": {"model_type": "llama", "vocab_size": 1},
@@ -299,52 +312,52 @@ def test_a_teacher_says_once_what_all_its_students_methods_and_seeds_learn_from(
     tiny["seeds"] = [1, 2]
     tiny["pairs"][0]["methods"] = ["sft", "kd", "dskd-v2"]
     plan = plan_of(tiny)
-    (signal,) = (job for job in plan.jobs.values() if job.spec.kind == "signal")
-    taught = [job for job in plan.jobs.values() if job.spec.kind == "train" and job.spec.arguments["teacher"]]
+    (cache,) = caches(plan)
+    taught = [step for step in trainings(plan.jobs.values()) if step.teacher]
     assert len(taught) == 6
-    for job in taught:
-        assert signal.spec.id in job.needs
-        assert job.spec.arguments["signal"]["folder"] == signal.spec.folder
-    sft = plan.jobs["train:teacher__same/sft/seed1"]
-    assert sft.spec.arguments["signal"] is None
-    assert signal.spec.id not in sft.needs
+    for step in taught:
+        assert step.cache == cache
+        assert cache in step.needs
+    sft = training(plan, "teacher__same/sft/seed1")
+    assert sft.cache is None
+    assert cache not in sft.needs
     # The teacher alone reads this data: a student's tokenizer is nothing to it.
-    (data,) = (plan.jobs[need] for need in signal.needs if plan.jobs[need].spec.kind == "data")
-    assert data.spec.arguments["teacher"] is None
-    assert data.spec.arguments["student"].endswith("tokenizers/bytelevel")
+    assert cache.data.teacher_tokenizer is None
+    assert isinstance(cache.data.student_tokenizer, WorldTokenizer)
+    assert cache.data.student_tokenizer.name == "bytelevel"
 
 
 def test_a_live_teacher_needs_no_signal_and_another_signal_makes_its_trainings_stale(
     tiny: Content, plan_of: Callable[..., Plan]
 ) -> None:
     pretend_done(plan_of(tiny))
-    tiny["teacher_signal"] = {"kind": "live"}
+    tiny["teacher_outputs"] = {"kind": "live"}
     plan = plan_of(tiny)
-    assert not [job for job in plan.jobs.values() if job.spec.kind == "signal"]
+    assert not caches(plan)
     assert reasons(plan)["train teacher__same/kd/seed1"] == 'signal.kind: "hidden_states" -> "live" (and 2 more)'
     assert "train teacher__same/sft/seed1" not in reasons(plan)
-    tiny["teacher_signal"] = {"kind": "hidden_states", "stored_dtype": "float16"}
-    assert reasons(plan_of(tiny))["signal of teacher on student"] == "not made yet"
+    tiny["teacher_outputs"] = {"kind": "hidden_states", "stored_dtype": "float16"}
+    assert reasons(plan_of(tiny))["teacher cache of teacher on student"] == "not made yet"
 
 
 def test_a_signal_that_a_method_cannot_learn_from(tiny: Content, plan_of: Callable[..., Plan]) -> None:
-    tiny["teacher_signal"] = {"kind": "top_k", "k": 8}
+    tiny["teacher_outputs"] = {"kind": "top_k", "k": 8}
     with pytest.raises(InputError) as caught:
         plan_of(tiny)
     message, _, able = str(caught.value).partition("matrix.yaml: ")[2].partition(" (")
     assert message == (
-        "teacher_signal.kind: dskd-v2-eta cannot learn from top_k; fix: kind: hidden_states, or only the methods that can"
+        "teacher_outputs.kind: dskd-v2-eta cannot learn from top_k; fix: kind: hidden_states, or only the methods that can"
     )
     assert "kd" in able.rstrip(")").split(", ")
     tiny["pairs"].pop()
-    (signal,) = (job for job in plan_of(tiny).jobs.values() if job.spec.kind == "signal")
-    assert signal.spec.arguments["options"] == {"kind": "top_k", "k": 8, "temperature": 2.0}
+    (cache,) = caches(plan_of(tiny))
+    assert cache.options == {"kind": "top_k", "k": 8, "temperature": 2.0}
     tiny["methods"] = {"kd": {"temperature": 1.5}}
     with pytest.raises(InputError) as caught:
         plan_of(tiny)
     assert str(caught.value).partition("matrix.yaml: ")[2] == (
-        "teacher_signal.temperature: the distributions would be kept at 2, but kd compares them at 1.5; "
-        "fix: temperature: 1.5 here, or methods.kd"
+        "teacher_outputs.temperature: the distributions are at temperature 2, but kd compares them at 1.5; "
+        "fix: temperature: 1.5, here or in the method's options"
     )
 
 
@@ -360,9 +373,9 @@ def test_every_process_adds_examples_to_a_step_so_their_number_matters(
 ) -> None:
     pretend_done(plan_of(tiny))
     tiny["launch"] = {"processes": 2}
-    trainings = [job for job in plan_of(tiny).to_run if job.spec.kind == "train"]
-    assert trainings
-    assert all(job.outputs[0].reason == "processes: 1 -> 2" for job in trainings)
+    changed = [job for job in plan_of(tiny).to_run if job.kind == "train"]
+    assert changed
+    assert all(job.outputs[0].reason == "processes: 1 -> 2" for job in changed)
 
 
 def test_more_layers_than_there_are(tiny: Content, plan_of: Callable[..., Plan], tmp_path: Path) -> None:
@@ -432,7 +445,7 @@ def test_a_begin_token_does_not_make_another_vocabulary(
     tiny: dict[str, Any], write_matrix: Callable[[Any], Path], tmp_path: Path
 ) -> None:
     from harness.smallworld.tokenizers import write_byte_level
-    from harness.steps.base_model import new_model
+    from harness.steps.create_model import new_model
 
     write_byte_level(tmp_path / "tokenizer", ["some text to learn from, 1234567890"] * 5)
     config = {key: value for key, value in tiny["models"]["same"]["config"].items() if key != "vocab_size"}
@@ -444,7 +457,7 @@ def test_a_begin_token_does_not_make_another_vocabulary(
     }
     tiny["pairs"] = [{"teacher": "teacher", "student": name, "methods": ["kd"]} for name in ("same", "layers")]
     plan = make_plan(str(write_matrix(tiny)), output_dir=tmp_path / "out")
-    assert [job.spec.title for job in plan.jobs.values() if job.spec.kind == "train"] == [
+    assert [job.title for job in plan.jobs.values() if job.kind == "train"] == [
         "train teacher__same/kd/seed1",
         "train teacher__layers/kd/seed1",
     ]
@@ -455,15 +468,17 @@ def test_rollouts_need_a_live_teacher_and_methods_that_take_them(
 ) -> None:
     tiny["training"]["rollouts"] = {"share": 0.5}
     tiny["pairs"] = [{"teacher": "teacher", "student": "same", "methods": ["kd"]}]
-    with pytest.raises(InputError, match=r"says nothing about new text; fix: teacher_signal: \{kind: live\}"):
+    with pytest.raises(
+        InputError, match=r"cannot judge text that is not written yet; fix: teacher_outputs: \{kind: live\}"
+    ):
         make_plan(str(write_matrix(tiny)))
-    tiny["teacher_signal"] = {"kind": "live"}
+    tiny["teacher_outputs"] = {"kind": "live"}
     assert make_plan(str(write_matrix(tiny))).to_run
     identities = []
     for more in ({}, {"engine": "vllm"}, {"gpu_memory_utilization": 0.5}):
         tiny["training"]["rollouts"] = {"share": 0.5, **more}
-        (job,) = [job for job in make_plan(str(write_matrix(tiny))).to_run if job.spec.kind == "train"]
-        identities.append(job.spec.outputs[0].identity.hash)
+        (step,) = trainings(make_plan(str(write_matrix(tiny))).to_run)
+        identities.append(step.fingerprint.hash)
     assert identities[0] != identities[1]
     assert identities[0] == identities[2]
     tiny["pairs"][0]["methods"] = ["kd", "sft"]
@@ -474,7 +489,7 @@ def test_rollouts_need_a_live_teacher_and_methods_that_take_them(
 def _with_on_policy_variant(content: Content) -> Content:
     """kd on the data's text from a cached signal, and on the student's own from the live teacher."""
     rollouts = {"share": 0.5, "max_new_tokens": 8}
-    variant = {"method": "kd", "training": {"rollouts": rollouts, "steps": 3}, "teacher_signal": {"kind": "live"}}
+    variant = {"method": "kd", "training": {"rollouts": rollouts, "steps": 3}, "teacher_outputs": {"kind": "live"}}
     content["methods"] = {"kd-on-policy": variant}
     content["pairs"] = [{"teacher": "teacher", "student": "same", "methods": ["kd", "kd-on-policy"]}]
     return content
@@ -482,19 +497,19 @@ def _with_on_policy_variant(content: Content) -> Content:
 
 def test_a_variant_is_planned_with_its_own_training_and_signal(tiny: Content, plan_of: Callable[..., Plan]) -> None:
     plan = plan_of(_with_on_policy_variant(tiny))
-    (signal,) = (job for job in plan.jobs.values() if job.spec.kind == "signal")
-    off, on = (job for job in plan.jobs.values() if job.spec.kind == "train")
-    assert [job.spec.title for job in (off, on)] == [
+    (cache,) = caches(plan)
+    off, on = trainings(plan.jobs.values())
+    assert [step.title for step in (off, on)] == [
         f"train teacher__same/{name}/seed1" for name in ("kd", "kd-on-policy")
     ]
-    assert signal.spec.id in off.needs
-    assert signal.spec.id not in on.needs
-    assert (off.spec.arguments["signal"] is None, on.spec.arguments["signal"]) == (False, None)
-    options = [job.spec.arguments["training"] for job in (off, on)]
-    assert [one["steps"] for one in options] == [2, 3]
-    assert options[0]["rollouts"] is None
-    assert options[1]["rollouts"]["max_new_tokens"] == 8
-    assert off.spec.arguments["data"] == on.spec.arguments["data"]
+    assert cache in off.needs
+    assert cache not in on.needs
+    assert (off.cache, on.cache) == (cache, None)
+    assert [step.training.steps for step in (off, on)] == [2, 3]
+    assert off.training.rollouts is None
+    assert on.training.rollouts is not None
+    assert on.training.rollouts.max_new_tokens == 8
+    assert off.data is on.data
 
 
 def test_a_change_of_a_variants_training_makes_it_alone_stale(tiny: Content, plan_of: Callable[..., Plan]) -> None:
@@ -515,16 +530,16 @@ def test_a_change_of_a_variants_training_makes_it_alone_stale(tiny: Content, pla
 def test_a_variant_without_what_its_rollouts_need_is_an_error_with_its_key(
     tiny: Content, plan_of: Callable[..., Plan]
 ) -> None:
-    del _with_on_policy_variant(tiny)["methods"]["kd-on-policy"]["teacher_signal"]
+    del _with_on_policy_variant(tiny)["methods"]["kd-on-policy"]["teacher_outputs"]
     where = "matrix.yaml: methods.kd-on-policy.training.rollouts: "
-    with pytest.raises(InputError, match=where + r"what is kept of a teacher .* fix: teacher_signal: \{kind: live\}"):
+    with pytest.raises(InputError, match=where + r"a cached teacher cannot .* fix: teacher_outputs: \{kind: live\}"):
         plan_of(tiny)
-    tiny["methods"]["kd-on-policy"] |= {"method": "sft", "teacher_signal": {"kind": "live"}}
+    tiny["methods"]["kd-on-policy"] |= {"method": "sft", "teacher_outputs": {"kind": "live"}}
     with pytest.raises(InputError, match=where + "sft learns from the data's text alone"):
         plan_of(tiny)
-    tiny["methods"] = {"kd-on-policy": {"method": "dskd-v2", "teacher_signal": {"kind": "top_k"}}}
+    tiny["methods"] = {"kd-on-policy": {"method": "dskd-v2", "teacher_outputs": {"kind": "top_k"}}}
     with pytest.raises(
-        InputError, match=r"matrix.yaml: methods.kd-on-policy.teacher_signal.kind: dskd-v2 cannot learn"
+        InputError, match=r"matrix.yaml: methods.kd-on-policy.teacher_outputs.kind: dskd-v2 cannot learn"
     ):
         plan_of(tiny)
 
@@ -532,15 +547,18 @@ def test_a_variant_without_what_its_rollouts_need_is_an_error_with_its_key(
 def test_statistics_of_the_teachers_padded_batch_need_a_live_teacher_and_rows_that_are_not_packed(
     tiny: Content, plan_of: Callable[..., Plan]
 ) -> None:
-    tiny["methods"] = {"as-published": {"method": "dskd-v1-cma", "upstream_parity": True}}
+    tiny["methods"] = {
+        "as-published": {"method": "dskd.upstream.methods:DualSpaceV1CrossModelAttention", "upstream_parity": True}
+    }
     tiny["pairs"] = [{"teacher": "teacher", "student": "cross", "methods": ["dskd-v1-cma", "as-published"]}]
-    where = "matrix.yaml: methods.as-published.upstream_parity: needs the teacher's prompt and padding, which "
-    with pytest.raises(InputError, match=where + r"no signal keeps; fix: teacher_signal: \{kind: live\}"):
+    where, needs = "matrix.yaml: methods.as-published.", "dskd-v1-cma needs the teacher's prompt and padding, which "
+    with pytest.raises(InputError, match=f"{where}teacher_outputs.kind: {needs}no cache keeps; fix: kind: live"):
         plan_of(tiny)
-    tiny["methods"]["as-published"] |= {"teacher_signal": {"kind": "live"}}
+    tiny["methods"]["as-published"] |= {"teacher_outputs": {"kind": "live"}}
     assert plan_of(tiny).to_run
     tiny["training"]["packing"] = True
-    with pytest.raises(InputError, match=where + r"packed rows have not; fix: training: \{packing: false\}"):
+    where = "matrix.yaml: training.packing: "
+    with pytest.raises(InputError, match=f"{where}{needs}packed rows do not have; fix: packing: false"):
         plan_of(tiny)
     tiny["methods"]["as-published"]["training"] = {"packing": False}
     assert plan_of(tiny).to_run
@@ -551,9 +569,9 @@ def test_a_method_that_learns_from_the_student_s_text_alone_is_told_so_when_it_i
 ) -> None:
     tiny["pairs"] = [{"teacher": "teacher", "student": "same", "methods": ["minillm"]}]
     with pytest.raises(
-        InputError, match=r"methods\.minillm\.training\.rollouts: minillm learns from the student's own text alone"
+        InputError, match=r"methods\.minillm\.training\.rollouts: minillm learns from on-policy text alone"
     ):
         make_plan(str(write_matrix(tiny)))
-    rollouts = {"training": {"rollouts": {"share": 1.0}}, "teacher_signal": {"kind": "live"}}
+    rollouts = {"training": {"rollouts": {"share": 1.0}}, "teacher_outputs": {"kind": "live"}}
     tiny["methods"] = {"minillm": rollouts}
     assert make_plan(str(write_matrix(tiny))).to_run

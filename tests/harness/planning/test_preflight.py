@@ -50,7 +50,7 @@ def test_a_pair_without_a_common_token_is_refused_where_anything_is_to_be_distil
     with pytest.raises(InputError) as caught:
         preflight.check(plan, allow_code_execution=False)
     assert str(caught.value).endswith(
-        "matrix.yaml: pairs.0: teacher 'teacher' (3 tokens) and student 'cross' (4 tokens) have no token in common; "
+        "matrix.yaml: pairs.0: teacher 'teacher' (3 tokens) and student 'cross' (4 tokens) share no token; "
         "fix: use a student whose tokenizer covers the same text"
     )
     assert not plan.root.exists()
@@ -60,7 +60,7 @@ def test_rollouts_by_a_vllm_that_is_not_installed_are_refused_before_anything_is
     tiny: dict[str, Any], write_matrix: Callable[[Any], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tiny["training"]["rollouts"] = {"engine": "vllm"}
-    tiny["teacher_signal"] = {"kind": "live"}
+    tiny["teacher_outputs"] = {"kind": "live"}
     tiny["pairs"] = [{"teacher": "teacher", "student": "same", "methods": ["kd"]}]
     tiny["tasks"] = {}
     plan = make_plan(str(write_matrix(tiny)), output_dir=tmp_path / "run")

@@ -8,7 +8,13 @@ from typing import Any
 import pytest
 
 from dskd.errors import InputError
-from harness.steps.base_model import add_bos_token, copy_model, first_layers, new_model
+from harness.runs.identity import FileHashes
+from harness.runs.job_context import JobContext, ProgressChannel
+from harness.runs.store import Store
+from harness.steps.base import Step
+from harness.steps.base_model import ModelCopy, NewModel, model_in_folder
+from harness.steps.create_model import add_bos_token, copy_model, first_layers, new_model
+from harness.steps.tokenizers import TokenizerFiles
 
 LLAMA = {
     "model_type": "llama",
@@ -119,33 +125,18 @@ def test_a_tokenizer_without_a_begin_token_cannot_be_made_to_add_one(tmp_path: P
     assert not (tmp_path / "copy").exists()
 
 
+def attempt(step: Step, root: Path) -> None:
+    """What a job's process does with a step."""
+    (output,) = step.outputs
+    Store(root).output(output.folder).begin(step.kind, step.title, output.fingerprint)
+    step.run(JobContext(root, step.folder, [output], ProgressChannel()))
+
+
 @pytest.mark.parametrize("moment", ["before", "after"])
 def test_a_job_killed_around_its_last_step_is_finished_by_the_next(
     tmp_path: Path, tokenizer: Path, monkeypatch: pytest.MonkeyPatch, moment: str
 ) -> None:
-    from harness.runs.identity import Identity
-    from harness.runs.job_context import JobContext, ProgressChannel
-    from harness.runs.job_spec import JobSpec, OutputSpec
-    from harness.runs.store import Store
-    from harness.steps.base_model import run
-
-    output = OutputSpec(folder="artifacts/models/x", identity=Identity.of({"a": 1}), product="model")
-    spec = JobSpec(
-        id="model:x",
-        kind="model",
-        title="model x",
-        runner="harness.steps.base_model",
-        root=str(tmp_path),
-        folder=output.folder,
-        outputs=[output],
-        arguments={"recipe": {"config": LLAMA, "tokenizer": str(tokenizer)}, "seed": 0, "stages": []},
-    )
-    folder = Store(tmp_path).output(output.folder)
-
-    def attempt() -> None:
-        folder.begin("model", "model x", output.identity)
-        run(JobContext(spec, [output], ProgressChannel()))
-
+    step = NewModel(config=LLAMA, tokenizer=TokenizerFiles(folder=tokenizer, files={}), seed=0, training=[])
     finish = JobContext.finish
 
     def killed(self: JobContext, *arguments: Any, **more: Any) -> None:
@@ -155,9 +146,35 @@ def test_a_job_killed_around_its_last_step_is_finished_by_the_next(
 
     monkeypatch.setattr(JobContext, "finish", killed)
     with pytest.raises(SystemExit):
-        attempt()
+        attempt(step, tmp_path)
     monkeypatch.setattr(JobContext, "finish", finish)
-    attempt()
-    assert folder.state()[0] == "done"
-    assert (tmp_path / output.folder / "model" / "config.json").is_file()
-    assert not (tmp_path / output.folder / "stages").exists()
+    attempt(step, tmp_path)
+    assert Store(tmp_path).output(step.folder).state()[0] == "done"
+    assert (step.path(tmp_path) / "config.json").is_file()
+    assert not (tmp_path / step.folder / "stages").exists()
+
+
+def test_a_copy_that_was_killed_halfway_is_made_again(
+    tmp_path: Path, tokenizer: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from transformers import AutoTokenizer
+
+    new_model(LLAMA, tokenizer, 0, tmp_path / "source")
+    loaded = AutoTokenizer.from_pretrained(tmp_path / "source")
+    loaded.add_special_tokens({"bos_token": "<begin>"})
+    loaded.save_pretrained(tmp_path / "source")
+    step = model_in_folder("m", tmp_path / "source", FileHashes(), "--model", add_bos_token=True)
+    assert isinstance(step, ModelCopy)
+
+    def killed(*_: Any) -> None:
+        raise SystemExit("killed here")
+
+    with monkeypatch.context() as patched:
+        patched.setattr("harness.steps.tokenizers.add_bos_token", killed)
+        with pytest.raises(SystemExit):
+            attempt(step, tmp_path / "run")
+    assert step.path(tmp_path / "run").is_dir()
+    attempt(step, tmp_path / "run")
+    copied = AutoTokenizer.from_pretrained(step.path(tmp_path / "run"))
+    assert copied("text")["input_ids"][0] == copied.bos_token_id
+    assert (tmp_path / "source/model.safetensors").samefile(step.path(tmp_path / "run") / "model.safetensors")

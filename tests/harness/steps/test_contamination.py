@@ -1,21 +1,18 @@
 """What a record says of test items in training data, planned from a matrix and counted in an evaluation's job."""
 
 import json
-from pathlib import Path
 
 import pytest
-from harness.planning.artifacts import Artifacts
-from harness.planning.lineage import training_data
 
 from harness import tasks
-from harness.config.matrix import Cell
-from harness.config.matrix_file import read_matrix
+from harness.planning.expand import evaluated_task
 from harness.planning.plan import make_plan
-from harness.runs.identity import FileHashes, Identity
+from harness.protocols import GREEDY
 from harness.runs.job_context import JobContext, ProgressChannel
-from harness.runs.job_spec import JobSpec, OutputSpec
-from harness.runs.records import RecordCell
-from harness.steps.contamination import overlaps
+from harness.steps.base import TrainingSource
+from harness.steps.contamination import count_contamination
+from harness.steps.data import FileExamples
+from helpers.plan_world import write_folders
 
 
 @pytest.fixture
@@ -28,16 +25,9 @@ def train(tmp_path):
     return path
 
 
-def source(file, **changes):
-    columns = {"prompt": "Q: {q}", "output": "{a}"}
-    return {
-        "of": "student",
-        "data": "own",
-        "path": str(file),
-        "columns": columns,
-        "limit": None,
-        "reason": None,
-    } | changes
+def source(file, of="student", data="own", limit=None):
+    examples = FileExamples(file=file, sha256="", prompt="Q: {q}", output="{a}")
+    return of, TrainingSource(data, examples, limit)
 
 
 @pytest.fixture
@@ -45,16 +35,9 @@ def counted(tmp_path):
     """The entries of small_math's first `limit` items, against sources."""
 
     def count(sources, limit=5):
-        cell = RecordCell(teacher="t", student="s", method="sft", seed=1, task="small_math", task_version="1")
-        output = OutputSpec(folder="eval", identity=Identity.of({}), cell=cell)
-        arguments = {"tasks": {"small_math": {"limit": limit}}}
-        if sources is not None:
-            arguments["training_data"] = sources
-        spec = JobSpec(
-            id="e", kind="evaluate", title="e", runner="x", root=str(tmp_path / "run"), folder="eval",
-            outputs=[output], arguments=arguments,
-        )  # fmt: skip
-        return overlaps(JobContext(spec, [output], ProgressChannel()), {"small_math": output})["small_math"]
+        task = evaluated_task("small_math", "small_math", GREEDY, limit=limit, max_new_tokens=None)
+        job = JobContext(tmp_path / "run", "eval", [], ProgressChannel())
+        return count_contamination(job, sources, {"small_math": task})["small_math"]
 
     return count
 
@@ -81,18 +64,17 @@ def test_a_pair_is_counted_once_in_a_run_and_again_when_its_file_changes(counted
 
 
 def test_what_is_not_known_or_cannot_be_read_is_null_with_a_reason_and_no_error(counted, train, capsys):
-    elsewhere = source("", path=None, data=None, reason="m is a model folder from elsewhere")
+    elsewhere = "student", TrainingSource(None, reason="m is a model folder from elsewhere")
     absent = source(train.parent / "absent.jsonl")
     unknown, gone = counted([elsewhere, absent])
     assert (unknown.data, unknown.exact, unknown.reason) == (None, None, "m is a model folder from elsewhere")
     assert (gone.data, gone.items, gone.reason) == ("own", None, "its file could not be read when this was evaluated")
     assert "absent.jsonl" in capsys.readouterr().out  # in the log, as records hold no paths
-    assert counted(None) is None
+    assert counted([]) == []
 
 
 def sources_of(plan, cell):
-    spec = plan.jobs[f"evaluate:{cell}"].spec
-    return [(entry["of"], entry["data"]) for entry in spec.arguments["training_data"]]
+    return [(of, source.data) for of, source in plan.jobs[f"evaluate:{cell}"].step.training_sources]
 
 
 def test_a_cell_s_sources_are_those_of_its_models_from_the_start(tiny, write_matrix, tmp_path):
@@ -106,29 +88,38 @@ def test_a_cell_s_sources_are_those_of_its_models_from_the_start(tiny, write_mat
     assert sources_of(plan, "teacher__same/kd/seed1") == [*own, ("teacher", "student")]
     answered = ("student", "student, answered by teacher")
     assert sources_of(plan, "teacher__same/seqkd/seed1") == [own[0], answered, ("teacher", "student")]
-    paths = [entry["path"] for entry in plan.jobs["evaluate:teacher__same/seqkd/seed1"].spec.arguments["training_data"]]
-    assert paths[1].endswith("answers.jsonl")
-    assert all(Path(path).is_absolute() for path in paths)
+    sources = [source for _, source in plan.jobs["evaluate:teacher__same/seqkd/seed1"].step.training_sources]
+    assert sources[0].limit is None
+    assert sources[1].examples.path(plan.root).name == "answers.jsonl"
+    assert [source.limit for source in sources] == [None, None, 24]
 
 
 def test_first_layers_learned_what_their_model_did_and_a_folder_nobody_knows_what(tiny, write_matrix, tmp_path):
     tiny["models"]["same"] = {"layers_of": "teacher", "layers": 1, "training": []}
     tiny["pairs"] = tiny["pairs"][:1]
     plan = make_plan(str(write_matrix(tiny)), output_dir=tmp_path / "run")
-    assert sources_of(plan, "teacher__same/sft/seed1") == [("student", "student")]
-    tiny["models"]["teacher"] = {"path": "elsewhere"}
-    matrix = read_matrix(write_matrix(tiny), {})
-    found = training_data(Artifacts(matrix, "m.yaml", tmp_path, FileHashes()), Cell("teacher", "same", "kd", 1))
+    # What it learned as a part of the teacher, and then as a student: the same examples, counted once.
+    assert sources_of(plan, "teacher__same/sft/seed1") == [("student", "student")] * 2
+    write_folders(tmp_path / "folders")
+    tiny["models"]["teacher"] = {"path": str(tmp_path / "folders/teacher")}
+    plan = make_plan(str(write_matrix(tiny)), output_dir=tmp_path / "run", only=["method=kd"])
     reason = "teacher is a model folder from elsewhere: what it was trained on is not known here"
-    assert [(entry["of"], entry["data"], entry["reason"]) for entry in found] == [
+    found = plan.jobs["evaluate:teacher__same/kd/seed1"].step.training_sources
+    assert [(of, source.data, source.reason) for of, source in found] == [
         ("student", None, reason),
         ("student", "student", None),
         ("teacher", None, reason),
     ]
 
 
+def test_the_same_set_is_counted_once_for_each_model(counted, train):
+    twice = counted([source(train), source(train), source(train, of="teacher")])
+    assert [entry.of for entry in twice] == ["student", "teacher"]
+
+
 def test_records_of_one_matrix_keep_their_identity(tiny, write_matrix, tmp_path):
     """What is only reported about a score is no part of what it was made from."""
     plan = make_plan(str(write_matrix(tiny)), output_dir=tmp_path / "run")
-    (output,) = plan.jobs["evaluate:teacher__same/sft/seed1"].spec.outputs
-    assert "training_data" not in json.dumps(output.identity.parts)
+    (output,) = plan.jobs["evaluate:teacher__same/sft/seed1"].step.outputs
+    assert "training_sources" not in output.fingerprint.text
+    assert "answered by" not in output.fingerprint.text

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
+from dskd.data.columns import apply_templates
 from dskd.errors import InputError
-from harness.steps.data import apply_templates
 
 
 def written(path: Path, *rows: dict[str, Any]) -> Path:

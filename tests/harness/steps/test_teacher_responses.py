@@ -13,10 +13,12 @@ import pytest
 from dskd.errors import InputError
 from harness.engines.base import Generation
 from harness.planning.plan import Plan, make_plan
-from harness.runs.identity import Identity
 from harness.runs.job_context import JobContext, ProgressChannel
-from harness.runs.job_spec import JobSpec, OutputSpec
 from harness.steps import teacher_responses
+from harness.steps.base_model import absent_model
+from harness.steps.data import FileExamples
+from harness.steps.teacher_responses import TeacherResponses
+from harness.steps.training import Train
 
 Content = dict[str, Any]
 
@@ -51,48 +53,38 @@ class Teacher:
 @pytest.fixture
 def teacher(monkeypatch: pytest.MonkeyPatch) -> Teacher:
     made = Teacher(0)
-    monkeypatch.setattr("harness.engines.create_engine", lambda *_, **__: made)
-    monkeypatch.setattr(
-        "dskd.modeling.loading.load_tokenizer", lambda _: SimpleNamespace(init_kwargs={}, name_or_path="teacher")
-    )
-    monkeypatch.setattr("dskd.data.preparation.encode_prompt", lambda _, text: list(text))
+    monkeypatch.setattr(teacher_responses, "create_engine", lambda *_, **__: made)
+    tokenizer = SimpleNamespace(init_kwargs={}, name_or_path="teacher")
+    monkeypatch.setattr(teacher_responses, "load_tokenizer", lambda _: tokenizer)
+    monkeypatch.setattr("dskd.data.encode_prompt", lambda _, text: list(text))
     monkeypatch.setattr(teacher_responses, "_BLOCK", 2)
     return made
 
 
 @pytest.fixture
-def job(tmp_path: Path) -> Callable[..., JobContext]:
-    def make(prompts: Sequence[str], **arguments: Any) -> JobContext:
-        examples = tmp_path / "examples.jsonl"
-        examples.write_text("".join(json.dumps({"prompt": p, "output": "theirs"}) + "\n" for p in prompts))
-        output = OutputSpec(folder="artifacts/answers/1", identity=Identity.of({}), product="answers.jsonl")
-        given = {
-            "examples": str(examples),
-            "model": "teacher",
-            "columns": None,
+def respond(tmp_path: Path) -> Callable[..., JobContext]:
+    """Run the step for these prompts; its finished job."""
+
+    def run(prompts: Sequence[str], **settings: Any) -> JobContext:
+        path = tmp_path / "examples.jsonl"
+        path.write_text("".join(json.dumps({"prompt": p, "output": "theirs"}) + "\n" for p in prompts))
+        given: dict[str, Any] = {
+            "examples": FileExamples(file=path, sha256=""),
+            "teacher": absent_model("teacher", Path("teacher")),
             "limit": None,
             "max_new_tokens": 9,
             "temperature": 0.0,
             "engine": "auto",
             "dtype": "float32",
             "seed": 5,
-            "max_batch_size": None,
         }
-        spec = JobSpec(
-            id="answers:1",
-            kind="answers",
-            title="answers",
-            runner="harness.steps.teacher_responses",
-            root=str(tmp_path / "run"),
-            folder=output.folder,
-            outputs=[output],
-            arguments={**given, **arguments},
-        )
-        made = JobContext(spec, [output], ProgressChannel())
-        made.store.output(output.folder).begin("answers", "answers", output.identity)
+        step = TeacherResponses(**given | settings)
+        made = JobContext(tmp_path / "run", step.folder, step.outputs, ProgressChannel())
+        made.store.output(step.folder).begin(step.kind, step.title, step.fingerprint)
+        step.run(made)
         return made
 
-    return make
+    return run
 
 
 def written(job: JobContext) -> list[dict[str, str]]:
@@ -100,12 +92,11 @@ def written(job: JobContext) -> list[dict[str, str]]:
 
 
 def test_answers_take_the_place_of_the_data_s_and_those_without_an_end_are_left_out(
-    teacher: Teacher, job: Callable[..., JobContext]
+    teacher: Teacher, respond: Callable[..., JobContext]
 ) -> None:
-    made = job(["one", "two…", "", "long prompt", "é"])
-    teacher_responses.run(made)
+    made = respond(["one", "two…", "", "long prompt", "é"])
     assert written(made) == [{"prompt": "one", "output": "ONE"}, {"prompt": "é", "output": "É"}]
-    report = made.store.output(made.spec.folder).manifest.report  # type: ignore[union-attr]
+    report = made.store.output(made.folder).manifest.report  # type: ignore[union-attr]
     counts = {key: report[key] for key in ("prompts", "kept", "without_end", "empty", "prompt_too_long")}
     assert counts == {"prompts": 5, "kept": 2, "without_end": 1, "empty": 1, "prompt_too_long": 1}
     assert teacher.closed
@@ -116,10 +107,9 @@ def test_answers_take_the_place_of_the_data_s_and_those_without_an_end_are_left_
 
 
 def test_a_job_that_was_killed_asks_only_for_what_is_missing(
-    teacher: Teacher, job: Callable[..., JobContext], monkeypatch: pytest.MonkeyPatch
+    teacher: Teacher, respond: Callable[..., JobContext], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     prompts = ["a", "b", "c", "d", "e"]
-    made = job(prompts)
     answer = teacher.generate_until
 
     def killed_in_the_second(requests: Sequence[Any]) -> None:
@@ -129,25 +119,23 @@ def test_a_job_that_was_killed_asks_only_for_what_is_missing(
 
     monkeypatch.setattr(teacher, "generate_until", killed_in_the_second)
     with pytest.raises(KeyboardInterrupt):
-        teacher_responses.run(made)
+        respond(prompts)
     monkeypatch.setattr(teacher, "generate_until", answer)
-    again = job(prompts)
-    teacher_responses.run(again)
+    again = respond(prompts)
     assert teacher.asked == [([0, 1], ["a", "b"]), ([2, 3], ["c", "d"]), ([4], ["e"])]
     assert [row["output"] for row in written(again)] == ["A", "B", "C", "D", "E"]
 
 
-def test_a_limit_and_a_temperature_are_honoured(teacher: Teacher, job: Callable[..., JobContext]) -> None:
-    made = job(["a", "b", "c"], limit=1, temperature=0.7)
-    teacher_responses.run(made)
+def test_a_limit_and_a_temperature_are_honoured(teacher: Teacher, respond: Callable[..., JobContext]) -> None:
+    made = respond(["a", "b", "c"], limit=1, temperature=0.7)
     assert [row["prompt"] for row in written(made)] == ["a"]
     assert teacher.settings == {"max_gen_toks": 9, "do_sample": True, "temperature": 0.7}
 
 
 @pytest.mark.usefixtures("teacher")
-def test_a_teacher_that_never_ends_is_an_error(job: Callable[..., JobContext]) -> None:
-    with pytest.raises(InputError, match=r"teacher: none of its 2 answers has an end within 9 tokens; fix: raise"):
-        teacher_responses.run(job(["a…", "b…"]))
+def test_a_teacher_that_never_ends_is_an_error(respond: Callable[..., JobContext]) -> None:
+    with pytest.raises(InputError, match=r"teacher: none of its 2 responses has an end within 9 tokens; fix: raise"):
+        respond(["a…", "b…"])
 
 
 @pytest.fixture
@@ -162,24 +150,24 @@ def test_students_of_a_teacher_share_its_answers_and_train_on_them_alone(
     for pair in tiny["pairs"]:
         pair["methods"].append("seqkd")
     plan = plan_of(tiny)
-    (answered,) = (job for job in plan.jobs.values() if job.spec.kind == "answers")
-    assert answered.spec.title == "answers of teacher to student"
-    assert "model teacher" in {plan.jobs[need].spec.title for need in answered.needs}
-    trainings = [job for job in plan.jobs.values() if job.spec.kind == "train" and "/seqkd/" in job.spec.id]
+    (responses,) = (job.step for job in plan.jobs.values() if isinstance(job.step, TeacherResponses))
+    assert responses.title == "responses of teacher to student"
+    assert "model teacher" in {need.title for need in responses.needs}
+    trainings = [job.step for job in plan.jobs.values() if isinstance(job.step, Train) and "/seqkd/" in job.id]
     assert len(trainings) == 4
-    for job in trainings:
-        (data,) = (plan.jobs[need] for need in job.needs if plan.jobs[need].spec.kind == "data")
-        assert data.spec.arguments["examples"] == f"{plan.root.resolve()}/{answered.spec.folder}/answers.jsonl"
-        assert answered.spec.id in data.needs
-        assert job.spec.arguments["teacher"] is None
-        assert job.spec.arguments["signal"] is None
+    for step in trainings:
+        assert step.data.examples == responses
+        assert step.data.examples.path(plan.root).name == "answers.jsonl"
+        assert responses in step.data.needs
+        assert step.teacher is None
+        assert step.cache is None
     sft = plan.jobs["train:teacher__same/sft/seed1"]
-    assert all(answered.spec.id not in plan.jobs[need].needs for need in sft.needs)
+    assert all(responses not in need.needs for need in sft.step.needs)
 
 
 def test_what_changes_the_answers_changes_the_student(tiny: Content, plan_of: Callable[[Content], Plan]) -> None:
     def identity() -> str:
-        return plan_of(tiny).jobs["train:teacher__same/seqkd/seed1"].spec.outputs[0].identity.hash
+        return plan_of(tiny).jobs["train:teacher__same/seqkd/seed1"].step.fingerprint.hash
 
     tiny["pairs"][0]["methods"].append("seqkd")
     found = {identity()}

@@ -13,7 +13,7 @@ import pytest
 from pydantic import ValidationError
 
 from dskd.errors import InputError
-from harness.protocols import PROTOCOLS, Protocol
+from harness.protocols import PROTOCOLS, DecodingProtocol
 from harness.runs.identity import Identity
 from harness.runs.records import Cost, Counts, Environment, MetricValue, Record, RecordCell
 from harness.tables.leaderboard import make_leaderboard
@@ -36,7 +36,7 @@ def record(
     counts: dict[str, int] | None = None,
     cost: Cost | None = None,
     error: str | None = None,
-    protocol: Protocol | None = None,
+    protocol: DecodingProtocol | None = None,
 ) -> Record:
     if method == "teacher":
         student, seed = None, None

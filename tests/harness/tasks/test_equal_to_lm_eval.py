@@ -96,7 +96,7 @@ def test_random_texts_and_the_golden_vectors_are_marked_as_lm_eval_marks_them(na
 def test_mutated_gold_answers_are_marked_as_lm_eval_marks_them(name, real_data, monkeypatch):
     monkeypatch.setenv("HARNESS_DATA", str(real_data))
     task = tasks.load(name)
-    cases = list(mutated(task.docs(600), task.gold, seed=2))
+    cases = list(mutated(task.docs(600), task.reference, seed=2))
     for right in equal(name, cases).values():
         assert 600 <= right < len(cases) - 50
 

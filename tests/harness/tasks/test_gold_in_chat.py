@@ -18,12 +18,12 @@ def task(request, monkeypatch):
     """Each task as models with a template are scored on it."""
     if request.param in REAL:
         monkeypatch.setenv("HARNESS_DATA", str(request.getfixturevalue("real_data")))
-    return tasks.load(request.param).for_template()
+    return tasks.load(request.param).as_chat()
 
 
 def in_chat(task, doc):
     """The gold answer as a chat model puts it: between words, in a fenced block, or alone where every word counts."""
-    gold = task.gold(doc)
+    gold = task.reference(doc)
     if task.name in CODE:
         code = CODE[task.name].format(prompt=task.prompt(doc), gold=gold)
         return f"Sure! Here is the function:\n\n```python\n{code}\n```\n\nIt passes its tests."
@@ -41,7 +41,7 @@ def assert_all_right(task, docs):
 
 
 def test_gold_answers_of_a_chat_model_score_100(task):
-    assert task.stop == []
+    assert task.stop == ()
     docs = task.docs()
     assert_all_right(task, docs[:: len(docs) // 8] if task.runs_code else docs)  # all programs are run below
 
@@ -50,7 +50,7 @@ def test_gold_answers_of_a_chat_model_score_100(task):
 @pytest.mark.parametrize("name", CODE)
 def test_gold_programs_of_a_chat_model_all_pass(name, real_data, monkeypatch):
     monkeypatch.setenv("HARNESS_DATA", str(real_data))
-    task = tasks.load(name).for_template()
+    task = tasks.load(name).as_chat()
     assert_all_right(task, task.docs())
 
 

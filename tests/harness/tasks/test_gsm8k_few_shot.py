@@ -50,7 +50,7 @@ def test_the_prompts_are_those_that_lm_eval_renders(gsm8k_data, name, file, samp
     task, theirs = tasks.load(name), lm_eval_task(file, gsm8k_data, sampler)
     docs = task.docs(50)  # all 1,319 take ten seconds
     assert [task.prompt(doc) for doc in docs] == rendered(theirs, len(docs))
-    assert task.stop == theirs.config.generation_kwargs["until"]
+    assert list(task.stop) == theirs.config.generation_kwargs["until"]
 
 
 def test_the_five_examples_are_the_same_for_every_question_and_have_their_full_answers(gsm8k_data):
@@ -68,7 +68,7 @@ def test_a_model_with_a_template_is_asked_the_whole_prompt_in_one_turn(gsm8k_dat
         task = tasks.load(name)
         doc = task.docs(1)[0]
         assert f"### Instruction:\n{task.prompt(doc)}\n\n### Response:" in alpaca(task.instruction(doc))
-        assert task.for_template().stop == []
+        assert task.as_chat().stop == ()
 
 
 def test_other_examples_than_the_task_was_made_with_are_refused(gsm8k_data, monkeypatch):
@@ -78,7 +78,7 @@ def test_other_examples_than_the_task_was_made_with_are_refused(gsm8k_data, monk
     samples[3]["target"] += " "
     monkeypatch.setattr(gsm8k_tasks, "_lm_eval_samples", lambda: samples)
     with pytest.raises(InputError, match=r"gsm8k-cot.yaml: its examples have the sha256 .*; fix: install lm-eval"):
-        tasks.load("gsm8k_cot_8shot")._scoring.documents()
+        tasks.load("gsm8k_cot_8shot").documents()
 
 
 def test_without_the_training_file_the_examples_are_missing(gsm8k_data, monkeypatch, tmp_path):
@@ -89,4 +89,4 @@ def test_without_the_training_file_the_examples_are_missing(gsm8k_data, monkeypa
     assert not task.data_is_here
     assert tasks.load("gsm8k_cot_8shot").data_is_here
     with pytest.raises(InputError, match=r"train\.jsonl: no such file; set HARNESS_DATA"):
-        task._scoring.documents()
+        task.documents()

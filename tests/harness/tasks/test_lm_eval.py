@@ -7,6 +7,7 @@ from lm_eval.tasks import TaskManager
 
 from harness import sandbox, tasks
 from harness.metrics.sample import SampleScore
+from harness.tasks.lm_eval_export import LmEvalFunctions, write_lm_eval_tasks
 
 
 class Answers(LM):
@@ -18,7 +19,7 @@ class Answers(LM):
         for request in requests:
             task = tasks.load(request.task_name)
             assert request.args[0] == task.prompt(request.doc)
-            outputs.append(task.gold(request.doc) if request.doc_id % 2 == 0 else "no")
+            outputs.append(task.reference(request.doc) if request.doc_id % 2 == 0 else "no")
         return outputs
 
     def loglikelihood(self, requests):
@@ -29,8 +30,8 @@ class Answers(LM):
 
 
 @pytest.fixture(scope="module")
-def manager():
-    return TaskManager(include_path=str(tasks.tasks_folder()), include_defaults=False)
+def manager(tmp_path_factory):
+    return TaskManager(include_path=str(write_lm_eval_tasks(tmp_path_factory.mktemp("tasks"))), include_defaults=False)
 
 
 def evaluate(manager, name, allow_code_execution=True):
@@ -65,7 +66,7 @@ def test_lm_eval_s_scores_are_ours(manager, name, monkeypatch, request):
     task = tasks.load(name)
     headline = task.metrics[0].name
     assert set(map(str, model.settings)) == {
-        str({"until": task.stop, "max_gen_toks": task.max_new_tokens, "do_sample": False})
+        str({"until": list(task.stop), "max_gen_toks": task.max_new_tokens, "do_sample": False})
     }
     assert executions == ([6] if task.runs_code else [])  # all at once, and no output twice
     assert results["versions"][name] == task.version
@@ -76,7 +77,7 @@ def test_lm_eval_s_scores_are_ours(manager, name, monkeypatch, request):
         assert isinstance(score, SampleScore)
         assert sample["doc"]["id"] == doc["id"]
         assert sample[headline] == score.scores[headline]
-        assert sample["resps"][0][0] in (task.gold(doc), "no")
+        assert sample["resps"][0][0] in (task.reference(doc), "no")
     assert samples[0]["filtered_resps"][0][0].scores[headline] == 100.0
 
 
@@ -86,7 +87,7 @@ def test_lm_eval_refuses_to_run_code_without_permission(manager):
 
 
 def test_the_mean_over_repeats_leaves_out_what_could_not_be_scored():
-    process_results = tasks.load("small_code")._scoring.process_results
+    process_results = LmEvalFunctions(tasks.load("small_code")).process_results
     scores = [SampleScore({"pass@1": value}, {}, "x") for value in (100.0, 0.0, None)]
     assert process_results({}, [scores]) == {"pass@1": 50.0}
     assert process_results({}, [scores[2:]]) == {}

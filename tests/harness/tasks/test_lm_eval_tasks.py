@@ -15,7 +15,6 @@ from harness import tasks
 from harness.config.matrix_file import read_matrix
 from harness.planning.plan import make_plan
 from harness.runs.store import eval_folder
-from harness.tasks.lm_eval_hooks import loaded
 
 ROWS = [{"question": f"What is {n} + {n}?", "answer": f"Twice {n}.\n#### {2 * n}"} for n in range(12)]
 SUMS = {
@@ -81,7 +80,6 @@ class Answers(LM):
 
     def generate_until(self, requests, disable_tqdm=False):
         self.prompts = [request.args[0] for request in requests]
-        self.settings = [request.args[1] for request in requests]
         return list(self.OUTPUTS)
 
     def loglikelihood(self, requests):
@@ -102,7 +100,7 @@ def test_prompts_scores_and_settings_are_those_of_lm_eval_s_own_run(folder):
     assert [task.prompt(doc) for doc in docs] == model.prompts
     assert docs[0]["prompt"].count("Question:") == 3
     assert task.prompt(docs[0]).startswith("Add up.\n\n")
-    assert (task.version, task.stop, task.max_new_tokens) == ("2.5", ["Question:"], 7)
+    assert (task.version, task.stop, task.max_new_tokens) == ("2.5", ("Question:",), 7)
     scores = task.score_many(docs, Answers.OUTPUTS)
     assert [metric.name for metric in task.metrics] == ["exact_match,strict", "exact_match,last"]
     for metric in task.metrics:
@@ -111,25 +109,14 @@ def test_prompts_scores_and_settings_are_those_of_lm_eval_s_own_run(folder):
         assert 0 < mean < 100
     assert [score.outcome for score in scores] == ["correct", "invalid", "wrong", "invalid", "correct", "invalid"]
     assert scores[4].extracted == {"strict": "8", "last": "9"}
-    assert [task.score(doc, task.gold(doc)).scores for doc in docs] == [dict.fromkeys(scores[0].scores, 100.0)] * 6
+    assert [task.score(doc, task.reference(doc)).scores for doc in docs] == [dict.fromkeys(scores[0].scores, 100.0)] * 6
 
 
 def test_a_limit_changes_no_prompt_and_a_template_takes_the_whole_one(folder):
     task = tasks.load("lm_eval/sums")
     assert task.docs(2) == task.docs()[:2]
     assert task.instruction(task.docs()[0]).instruction == task.docs()[0]["prompt"]
-    assert task.for_template().stop == ["Question:"]
-
-
-def test_lm_eval_asks_the_same_of_the_task_as_the_harness_hands_it_over(folder):
-    task = tasks.load("lm_eval/sums")
-    model = Answers()
-    results = evaluate(model, loaded(task), bootstrap_iters=0, log_samples=True)
-    samples = sorted(results["samples"][task.name], key=lambda sample: sample["doc_id"])
-    assert model.prompts == [task.prompt(doc) for doc in task.docs()]
-    assert model.settings[0]["until"] == ["Question:"]
-    assert [sample["filtered_resps"][0][0] for sample in samples] == task.score_many(task.docs(), Answers.OUTPUTS)
-    assert [sample["doc"]["id"] for sample in samples] == ["0", "1", "2", "3", "4", "5"]
+    assert task.as_chat().stop == ("Question:",)
 
 
 def test_the_identity_holds_the_files_the_documents_and_lm_eval_s_version(folder):
@@ -206,10 +193,10 @@ def test_a_matrix_may_name_a_task_of_lm_eval(folder, tiny_matrix):
     path = tiny_matrix("lm_eval/sums")
     assert list(read_matrix(path).tasks) == ["lm_eval/sums"]
     plan = make_plan(str(path), output_dir=folder / "run")
-    outputs = [output.output for job in plan.jobs.values() if job.spec.kind == "evaluate" for output in job.outputs]
+    outputs = [output.output for job in plan.jobs.values() if job.kind == "evaluate" for output in job.outputs]
     assert {output.cell.task for output in outputs} == {"lm_eval/sums"}
     assert all(output.folder.endswith("/eval/lm_eval+sums@v2.5") for output in outputs)
-    assert all(output.identity.parts.items() >= tasks.load("lm_eval/sums").identity().items() for output in outputs)
+    assert all(output.fingerprint.parts.items() >= tasks.load("lm_eval/sums").identity().items() for output in outputs)
     assert eval_folder("a__b/kd/seed1", "lm_eval/sums", "2.5").endswith("/eval/lm_eval+sums@v2.5")
 
 

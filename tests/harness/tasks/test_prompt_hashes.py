@@ -21,7 +21,7 @@ def prompt_hashes(task: tasks.Task) -> dict[str, str]:
     """The task's version, and the sha256 over all ids and prompts: its own, and its instructions in Alpaca's template."""
     docs = task.docs()
     hashes = {"version": task.version, "prompts": digest([[doc["id"], task.prompt(doc)] for doc in docs])}
-    if task.has_instructions:
+    if task.supports_chat:
         hashes["instructions"] = digest([[doc["id"], alpaca(task.instruction(doc))] for doc in docs])
     return hashes
 
@@ -41,7 +41,7 @@ def complaint(name: str, committed: dict[str, str] | None, now: dict[str, str]) 
         return f"task {name}: version {now['version']} is new, {FILE.name} has {committed['version']}; fix: {write}"
     return (
         f"task {name}: its prompts changed and its version did not ({now['version']}); fix: undo the change, or raise the version "
-        f"in task.yaml and README.md, say in the card's Changes what changed, then {write}"
+        f"in task.py and README.md, say in the card's Changes what changed, then {write}"
     )
 
 

@@ -28,7 +28,7 @@ def task(request, monkeypatch):
 
 def test_all_tasks_are_found_and_others_are_refused():
     assert tasks.names() == sorted([*SIZES, *UNPINNED])
-    with pytest.raises(InputError, match="unknown task 'mmlu': known are dolly, gsm8k"):
+    with pytest.raises(InputError, match="task mmlu: no such task; known: dolly, gsm8k"):
         tasks.load("mmlu")
 
 
@@ -42,7 +42,9 @@ def test_gold_answers_of_the_whole_test_set_score_100(task, tmp_path):
     docs = task.docs()
     assert SIZES[task.name] in (None, len(docs))
     path = tmp_path / "gold.jsonl"
-    path.write_text("".join(json.dumps({"id": doc["id"], "output": task.gold(doc)}) + "\n" for doc in reversed(docs)))
+    path.write_text(
+        "".join(json.dumps({"id": doc["id"], "output": task.reference(doc)}) + "\n" for doc in reversed(docs))
+    )
     samples, summary = score_predictions(task, path, allow_code_execution=True)
     for metric in task.metrics:
         wrong = {sample["id"] for sample in samples if sample["scores"][metric.name] != 100.0}
@@ -62,14 +64,14 @@ def test_ids_are_distinct_strings_in_the_data_set_s_order(task):
 
 def test_no_gold_answer_holds_a_stop_and_an_empty_one_is_invalid(task):
     for doc in task.docs():
-        gold = task.gold(doc)
+        gold = task.reference(doc)
         assert not [stop for stop in task.stop if stop in gold]
         assert task.score(doc, "", allow_code_execution=True).outcome == "invalid"
 
 
 def test_wrong_answers_score_less(task):
     docs = task.docs(limit=6)
-    others = [task.gold(doc) for doc in [*docs[1:], docs[0]]]
+    others = [task.reference(doc) for doc in [*docs[1:], docs[0]]]
     scores = task.score_many(docs, others, allow_code_execution=True)
     headline = task.metrics[0].name
     assert sum(score.scores[headline] for score in scores) < 50.0 * len(docs)
@@ -78,7 +80,7 @@ def test_wrong_answers_score_less(task):
 @pytest.mark.parametrize("name", tasks.names())
 def test_every_task_has_a_card_with_its_source_licence_hash_revision_protocol_version_and_changes(name):
     task = tasks.load(name)
-    card = (task.folder / "README.md").read_text()
+    card = (tasks.tasks_folder() / task.name / "README.md").read_text()
     assert card.startswith(f"# {name}\n")
     for line in ("Version", "Source", "Revision", "Licence", "sha256"):
         assert len(re.findall(rf"^{line}: .", card, re.MULTILINE)) == 1, line
@@ -95,7 +97,9 @@ def test_every_task_has_a_card_with_its_source_licence_hash_revision_protocol_ve
 def test_real_cards_name_the_hashes_that_the_code_checks():
     for name in (*REAL, "humaneval"):
         task = tasks.load(name)
-        digests = [word for word in (task.folder / "README.md").read_text().split("`") if len(word) == 64]
+        digests = [
+            word for word in (tasks.tasks_folder() / task.name / "README.md").read_text().split("`") if len(word) == 64
+        ]
         assert digests == [data.sha256 for data in task.data_files]
 
 
@@ -110,15 +114,14 @@ def test_generated_code_runs_only_with_permission():
 
 def test_humaneval_takes_its_data_from_the_package_where_no_folder_has_it(monkeypatch, tmp_path):
     monkeypatch.setenv("HARNESS_DATA", str(tmp_path))
-    scoring = tasks.load("humaneval")._scoring
-    assert [row["id"] for row in scoring.documents()][:2] == ["HumanEval/0", "HumanEval/1"]
+    assert [row["id"] for row in tasks.load("humaneval").documents()][:2] == ["HumanEval/0", "HumanEval/1"]
 
 
 def test_gsm8k_is_asked_as_lm_eval_asks_and_stops_where_it_stops():
     task = tasks.load("gsm8k")
     assert task.prompt({"question": "How many?"}) == "Question: How many?\nAnswer:"
-    assert task.gold({"answer": "Two.\n#### 2"}) == " Two.\n#### 2"
-    assert task.stop == ["Question:", "</s>", "<|im_end|>"]
+    assert task.reference({"answer": "Two.\n#### 2"}) == " Two.\n#### 2"
+    assert task.stop == ("Question:", "</s>", "<|im_end|>")
     assert [metric.name for metric in task.metrics] == ["numeric", "strict", "flexible"]
 
 
@@ -146,17 +149,6 @@ def test_loading_the_tasks_imports_neither_lm_eval_nor_torch():
     assert result.stdout.strip() == "[]"
 
 
-def test_the_stops_stand_in_the_task_s_file_as_the_harness_reads_them():
-    for name in tasks.names():
-        text = (tasks.load(name).folder / "task.yaml").read_text().replace("!function ", "")
-        settings = yaml.safe_load(text)
-        assert settings["generation_kwargs"] == {
-            "until": tasks.load(name).stop,
-            "max_gen_toks": tasks.load(name).max_new_tokens,
-            "do_sample": False,
-        }
-
-
 def test_an_answer_to_several_references_counts_by_the_best(real_data, monkeypatch):
     monkeypatch.setenv("HARNESS_DATA", str(real_data))
     task = tasks.load("sinst")
@@ -177,7 +169,7 @@ def test_mbpp_is_asked_as_lm_eval_asks(real_data, monkeypatch):
     monkeypatch.setenv("HARNESS_DATA", str(real_data))
     path = Path(str(importlib.resources.files("lm_eval"))) / "tasks/mbpp/mbpp.yaml"
     theirs = yaml.load(path.read_text().replace("!function ", ""), Loader=yaml.SafeLoader)
-    rows = {row["task_id"]: row for row in tasks.load("mbpp")._scoring.DATA.rows()}
+    rows = {row["task_id"]: row for row in tasks.load("mbpp").rows()}
     environment = jinja2.Environment(keep_trailing_newline=True)
     ask, answer = (environment.from_string(theirs[key]) for key in ("doc_to_text", "doc_to_target"))
     examples = "".join(
@@ -187,17 +179,17 @@ def test_mbpp_is_asked_as_lm_eval_asks(real_data, monkeypatch):
     assert [task.prompt(doc) for doc in task.docs()] == [
         examples + ask.render(rows[number]) for number in range(11, 511)
     ]
-    assert task.stop == theirs["generation_kwargs"]["until"]
+    assert list(task.stop) == theirs["generation_kwargs"]["until"]
 
 
 def test_an_mbpp_solution_in_a_chat_model_s_block_is_taken_out_and_run(real_data, monkeypatch):
     monkeypatch.setenv("HARNESS_DATA", str(real_data))
-    task = tasks.load("mbpp").for_template()
+    task = tasks.load("mbpp").as_chat()
     by_id = {doc["id"]: doc for doc in task.docs()}
     docs = [
         by_id[number] for number in ("11", "126", "367", "367", "367")
     ]  # 126's function is called sum; 367 builds objects
-    outputs = [f"Here it is:\n```python\n{task.gold(doc)}\n```" for doc in docs[:3]]
+    outputs = [f"Here it is:\n```python\n{task.reference(doc)}\n```" for doc in docs[:3]]
     scores = task.score_many(docs, [*outputs, "class Node: pass", "import sys\nsys.exit(0)"], allow_code_execution=True)
     assert [score.outcome for score in scores] == ["passed", "passed", "passed", "exception", "failed"]
 

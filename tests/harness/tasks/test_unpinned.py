@@ -2,7 +2,6 @@
 
 import json
 import sys
-from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -60,7 +59,7 @@ def fresh(tmp_path, monkeypatch):
     """A task that has read nothing yet, and a folder for its data."""
     monkeypatch.setenv("HARNESS_DATA", str(tmp_path))
     monkeypatch.delenv("HARNESS_HUB", raising=False)
-    return lambda name: replace(tasks.load(name))
+    return lambda name: type(tasks.load(name))()
 
 
 @pytest.mark.parametrize("name", ROWS)
@@ -69,11 +68,11 @@ def test_gold_answers_score_100_as_completions_and_from_a_chat_model(fresh, tmp_
     task = fresh(name)
     docs = task.docs()
     path = tmp_path / "gold.jsonl"
-    path.write_text("".join(json.dumps({"id": doc["id"], "output": task.gold(doc)}) + "\n" for doc in docs))
+    path.write_text("".join(json.dumps({"id": doc["id"], "output": task.reference(doc)}) + "\n" for doc in docs))
     samples, summary = score_predictions(task, path)
     assert {tuple(sample["scores"].values()) for sample in samples} == {(100.0, 100.0)}
     assert summary["n"]["invalid"] == 0
-    in_chat = task.for_template().score_many(docs, [f"\n{task.gold(doc)}\n" for doc in docs])
+    in_chat = task.as_chat().score_many(docs, [f"\n{task.reference(doc)}\n" for doc in docs])
     assert {tuple(score.scores.values()) for score in in_chat} == {(100.0, 100.0)}
 
 
@@ -140,7 +139,7 @@ def test_cards_say_that_the_data_was_never_seen():
     for name in tasks.names():
         task = tasks.load(name)
         unpinned = any(data.sha256 is None for data in task.data_files)
-        card = (task.folder / "README.md").read_text()
+        card = (tasks.tasks_folder() / task.name / "README.md").read_text()
         assert ("**Never run on the real data**" in card) == unpinned == (name in ROWS), name
         assert ("sha256: not pinned" in card) == unpinned
 

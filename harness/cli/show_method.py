@@ -1,0 +1,50 @@
+"""`harness show-method`: what a method needs, where it is from, and its options."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import click
+
+from dskd.methods import Method
+from harness.cli.output import print_table, text
+from harness.config.names import find_method, option_rows
+
+EPILOG = """\b
+Examples:
+  harness show-method dskd-v2-eta
+  harness show-method my_method.py:MyMethod
+  harness show-method kd --json"""
+
+
+@click.command("show-method", epilog=EPILOG)
+@click.argument("name", metavar="NAME|FILE.py:CLASS")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+def command(name: str, as_json: bool) -> None:
+    """Show a method: paper, vocabularies, teacher outputs, and each option with default, range and meaning."""
+    described = describe(find_method(name, "NAME"))
+    if as_json:
+        click.echo(json.dumps(described, indent=2, ensure_ascii=False))
+        return
+    options = described.pop("options")
+    for key, value in described.items():
+        click.echo(f"{key.replace('_', ' '):17}{text(value)}")
+    if options:
+        click.echo()
+        print_table(list(options[0]), ([text(value) for value in row.values()] for row in options))
+
+
+def describe(method: type[Method]) -> dict[str, Any]:
+    """All that there is to know of a method before it runs."""
+    return {
+        "method": method.name,
+        "title": method.title,
+        "paper": method.paper,
+        "vocabularies": {"same": "one", "any": "any two"}[method.requires.vocabulary],
+        "on_policy": method.requires.on_policy,
+        "teacher_outputs": ["live", *method.requires.teacher_outputs] if method.requires.teacher else [],
+        "response_source": method.requires.response_source,
+        "status": f"not reproduced: {method.not_reproduced}" if method.not_reproduced else "as in the paper",
+        "options": list(option_rows(method.Options)),
+    }

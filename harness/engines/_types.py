@@ -1,0 +1,50 @@
+"""What engines are given and what they return."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How tokens are chosen and where a completion ends.
+
+    Temperature 0 is greedy decoding; top_k 0 and no_repeat_ngram 0 are off. Stop strings are not part of the completion.
+    `max_prompt_tokens` and `prompt_kept` are as in `harness.protocols`.
+    """
+
+    max_new_tokens: int
+    stop: tuple[str, ...] = ()
+    temperature: float = 0.0
+    top_p: float = 1.0
+    top_k: int = 0
+    no_repeat_ngram: int = 0
+    max_prompt_tokens: int | None = None
+    prompt_kept: Literal["first", "last"] = "last"
+
+
+@dataclass(frozen=True)
+class GeneratedTokens:
+    """The ids that a model generated after a prompt, the end-of-sequence id included.
+
+    `ended` is true at an end-of-sequence id and where a stop string was seen; false where only the limit ended the text.
+    """
+
+    ids: list[int]
+    ended: bool
+
+
+@dataclass(frozen=True)
+class Completion:
+    """A model's text after one prompt.
+
+    `prompt_ids` are the ids that the model was given, `ids` all that it generated: its end of sequence and what a stop string
+    cut off are among them.
+    """
+
+    text: str
+    finish_reason: Literal["stop", "length"]
+    ids: list[int]
+    prompt_ids: list[int]
+    prompt_truncated: bool = False

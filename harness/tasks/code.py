@@ -1,0 +1,33 @@
+"""Tasks of functions that a model completes, scored by running their tests in the sandbox."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from harness.metrics.code import score_completions
+from harness.metrics.sample import SampleScore
+from harness.tasks.task import Doc, Metric, Task
+
+
+class CodeTask(Task):
+    """Python functions in HumanEval's format."""
+
+    version = "1"
+    metrics = (Metric("pass@1"),)
+    runs_code = True
+    max_new_tokens = 512
+    stop = ("\nclass", "\ndef", "\n#", "\nif", "\nprint")
+
+    def question(self, doc: Doc) -> str:
+        """Return only the function to complete."""
+        return doc["prompt"]
+
+    def reference(self, doc: Doc) -> str:
+        """Return the canonical solution."""
+        return doc["canonical_solution"]
+
+    def score_outputs(
+        self, docs: Sequence[Doc], outputs: Sequence[str], advance: Callable[[], None]
+    ) -> list[SampleScore]:
+        """Run the tests."""
+        return score_completions(docs, outputs, self.stop, advance)

@@ -1,0 +1,31 @@
+"""What the tasks of the small world share: generated documents, asked as the small world's models are trained on them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from dskd.tokenization.prompt_templates import Instruction
+from harness.smallworld import SMALL_WORLD_VERSION, instruction_of, prompt_of, test_docs
+from harness.tasks.task import Doc, Task
+
+
+class SmallWorldTask(Task):
+    """Documents and prompts of the small world; put before the class that scores. No data file is needed."""
+
+    max_new_tokens = 64
+
+    def documents(self) -> list[Doc]:
+        """Return the test set, by its own names or else numbered from 0."""
+        return [{"id": doc.get("task_id", str(number)), **doc} for number, doc in enumerate(test_docs(self.name))]
+
+    def identity(self) -> dict[str, Any]:
+        """Return the world's version: its test sets are generated where they are needed."""
+        return {**super().identity(), "world": {"version": SMALL_WORLD_VERSION}}
+
+    def prompt(self, doc: Doc) -> str:
+        """Return the prompt that the small world's models are trained on."""
+        return prompt_of(self.name, doc)
+
+    def instruction(self, doc: Doc) -> Instruction:
+        """Return what models with a template are asked, as the small world trains them."""
+        return instruction_of(self.name, doc)

@@ -1,0 +1,139 @@
+"""A matrix that extends another, and keys under former names."""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from click.testing import CliRunner
+
+from dskd.errors import InputError
+from harness.cli import main
+from harness.config.matrix import Matrix
+from harness.config.matrix_file import find_matrix, read_matrix
+
+Content = dict[str, Any]
+
+
+@pytest.fixture
+def write(tiny: Content, tmp_path: Path) -> Callable[..., Path]:
+    """Writes base.yaml, and own.yaml that extends it with the keys given."""
+
+    def written(base: Content | None = None, **own: Any) -> Path:
+        (tmp_path / "base.yaml").write_text(yaml.safe_dump(tiny | (base or {})))
+        path = tmp_path / "own.yaml"
+        path.write_text(yaml.safe_dump({"extends": "base.yaml", "name": "own", **own}))
+        return path
+
+    return written
+
+
+def without_name(matrix: Matrix) -> Content:
+    return matrix.model_dump(exclude={"name", "description"})
+
+
+def test_without_keys_of_its_own_it_is_the_other_under_another_name(
+    write: Callable[..., Path], write_matrix: Callable[[Any], Path], tiny: Content
+) -> None:
+    own = read_matrix(write(base={"description": "The base."}))
+    assert without_name(own) == without_name(read_matrix(write_matrix(tiny)))
+    assert (own.name, own.description) == ("own", "")
+
+
+def test_entries_of_groups_are_joined_and_all_else_is_replaced(write: Callable[..., Path], tiny: Content) -> None:
+    path = write(
+        base={"teacher_outputs": {"kind": "top_k", "k": 7}, "methods": {"kd": {"temperature": 3.0}}},
+        models={"cross": {"path": "elsewhere"}},
+        methods={"hot-kd": {"method": "kd", "temperature": 4.0}},
+        training={"epochs": 2},
+        teacher_outputs={"kind": "live"},
+        seeds=[4],
+        pairs=[{"teacher": "teacher", "student": "cross", "methods": ["sft"]}],
+        tasks={"small_code": {}},
+        evaluation={"engine": "transformers"},
+    )
+    matrix = read_matrix(path)
+    assert set(matrix.models) == set(tiny["models"])
+    assert matrix.models["cross"].model_dump() == {"path": "elsewhere", "add_bos_token": False, "template": None}
+    assert set(matrix.methods) == {"kd", "hot-kd"}
+    # Of two options that exclude each other, its own replaces the other.
+    rest = {key: value for key, value in tiny["training"].items() if key not in {"data", "steps"}}
+    assert matrix.training.options == {**rest, "epochs": 2}
+    assert matrix.teacher_outputs.options == {"kind": "live"}
+    assert (matrix.seeds, len(matrix.pairs), list(matrix.tasks)) == ([4], 1, ["small_math", "small_code"])
+    assert matrix.evaluation.engine == "transformers"
+
+
+@pytest.mark.parametrize(
+    ("base", "own", "message"),
+    [
+        ({"methods": {"kd": {"tau": 1}}}, {}, "base.yaml: methods.kd.tau: unknown key"),
+        ({}, {"methods": {"kd": {"tau": 1}}}, "own.yaml: methods.kd.tau: unknown key"),
+        ({"seeds": [1, 1]}, {}, "base.yaml: seeds: the same seed"),
+        ({"seeds": [1, 1]}, {"seeds": []}, "own.yaml: seeds: list should have"),
+        ({"sedes": [1]}, {}, "base.yaml: sedes: unknown key"),
+        ({}, {"training": {"stepz": 1}}, "own.yaml: training.stepz: unknown key"),
+        (
+            {"evaluation": {"engine": "vlm"}},
+            {"evaluation": {"seed": 1}},
+            "base.yaml: evaluation.engine vlm: no such engine",
+        ),
+        ({}, {"models": {"own": {"path": "${NOT_SET}"}}}, "own.yaml: models.own.path: the variable NOT_SET"),
+        ({"description": 3}, {"name": "a/b"}, "own.yaml: name: 'a/b' is not a name"),
+        ({}, {"extends": "bose.yaml"}, "own.yaml: extends: bose.yaml: no such matrix file"),
+        ({}, {"extends": ["base.yaml"]}, "own.yaml: extends: ['base.yaml'] is no name or file of a matrix; fix: "),
+        ({"extends": "own.yaml"}, {}, "base.yaml: extends: goes round in a circle (own.yaml -> base.yaml -> own.yaml)"),
+        ({}, {"extends": "own.yaml"}, "own.yaml: extends: goes round in a circle"),
+    ],
+)
+def test_a_mistake_is_named_with_the_file_that_has_the_key(
+    write: Callable[..., Path], base: Content, own: Content, message: str
+) -> None:
+    with pytest.raises(InputError, match=re.escape(message)):
+        read_matrix(write(base, **own))
+
+
+def test_a_shipped_matrix_is_extended_by_its_name(write: Callable[..., Path]) -> None:
+    quick, methods = (read_matrix(find_matrix(name)) for name in ("quick", "methods"))
+    assert read_matrix(write(extends="quick")).models == quick.models == methods.models
+    assert methods.training.options == {**quick.training.options, "steps": 300}
+
+
+def test_variables_of_the_other_matrix_are_set_as_its_own(write: Callable[..., Path]) -> None:
+    path = write(base={"models": {"teacher": {"path": "${WHERE}"}}}, pairs=[], models={"same": {"path": "x"}})
+    with pytest.raises(InputError, match=r"base\.yaml: models\.teacher\.path: the variable WHERE is not set"):
+        read_matrix(path)
+    with pytest.raises(InputError, match=r"own\.yaml: pairs: list should have at least 1 item"):
+        read_matrix(path, {"WHERE": "there"})
+
+
+def test_a_former_name_is_accepted_with_a_notice(write: Callable[..., Path], caplog: pytest.LogCaptureFixture) -> None:
+    former = {
+        "teacher_signal": {"kind": "live"},
+        "training": {"data": "student", "steps": 2, "fused_loss": False},
+        "methods": {"kd": {"teacher_signal": {"kind": "top_k"}}},
+    }
+    with caplog.at_level(logging.INFO, "harness"):
+        path = write(base=former)
+        matrix = read_matrix(path)
+    assert (matrix.outputs_of("sft").kind, matrix.outputs_of("kd").kind) == ("live", "top_k")
+    base = path.parent / "base.yaml"
+    assert set(caplog.messages) == {
+        f"{base}: teacher_signal is now teacher_outputs",
+        f"{base}: methods.kd.teacher_signal is now teacher_outputs",
+        f"{base}: training.fused_loss is now chunked_loss",
+    }
+    with pytest.raises(InputError, match=r"own\.yaml: teacher_signal: is given as teacher_outputs too; fix: keep"):
+        read_matrix(write(teacher_signal={"kind": "live"}, teacher_outputs={"kind": "live"}))
+
+
+def test_a_notice_is_printed_once_and_not_into_the_plan(write: Callable[..., Path]) -> None:
+    path = write(teacher_signal={"kind": "live"})
+    result = CliRunner().invoke(main, ["plan", "--matrix", str(path), "--json"], catch_exceptions=False)
+    assert result.stderr == f"notice: {path}: teacher_signal is now teacher_outputs\n"
+    assert result.stdout.startswith("{")

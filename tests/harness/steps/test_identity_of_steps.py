@@ -1,0 +1,167 @@
+"""What of a step is a part of its identity, field by field, for every class of inputs."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import BaseModel
+
+from dskd.tokenization.prompt_templates import Template
+from dskd.training.options import TrainingOptions
+from harness.protocols import GREEDY, PROTOCOLS
+from harness.runs.records import RecordCell
+from harness.steps.base import NOT_IDENTITY, Input, ModelInput, Step, TokenizerInput
+from harness.steps.base_model import FirstLayers, ModelCopy, ModelFolder, NewModel, Stage, TrainedModel, _MadeModel
+from harness.steps.data import Examples, FileExamples, PreparedData, WorldExamples
+from harness.steps.evaluation import Evaluate, EvaluatedTask
+from harness.steps.teacher_cache import TeacherCache
+from harness.steps.teacher_responses import TeacherResponses
+from harness.steps.tokenizers import ChangedTokenizer, TokenizerChanges, TokenizerCopy, TokenizerFiles, WorldTokenizer
+from harness.steps.training import Train
+from harness.steps.world import World
+
+ABSTRACT = {Step, ModelInput, TokenizerInput, Examples, _MadeModel, TrainedModel}
+CELL = RecordCell(teacher="t", student="s", method="kd", seed=1)
+TOKENIZER = TokenizerFiles(folder=Path("tokenizer"), files={"tokenizer.json": "1"})
+CHANGES = TokenizerChanges(add_bos_token=True, template=Template(kind="alpaca"))
+COPY = TokenizerCopy(origin=TOKENIZER, changes=CHANGES)
+FOLDER = ModelFolder(name="m", folder=Path("m"), files={"config.json": "1"}, tokenizer=TOKENIZER)
+EXAMPLES = FileExamples(
+    name="d", file=Path("d"), sha256="1", prompt="{a}", instruction="{a}", input="{a}", output="{a}"
+)
+DATA = PreparedData(examples=EXAMPLES, student_tokenizer=TOKENIZER, teacher_tokenizer=TOKENIZER, limit=5, max_length=64)
+STAGE = Stage(data=DATA, options=TrainingOptions(steps=1))
+CACHE = TeacherCache(
+    teacher=FOLDER, data=DATA, options={"kind": "hidden_states", "stored_dtype": "same"}, dtype="float32"
+)
+TRAIN = Train(
+    cell=CELL,
+    output_folder="train",
+    data=DATA,
+    student=FOLDER,
+    teacher=FOLDER,
+    cache=CACHE,
+    method="kd",
+    method_options={"temperature": 2.0},
+    method_code="1",
+    teacher_outputs=CACHE.options,
+    training=TrainingOptions(steps=1),
+    seed=1,
+    accelerate_config=Path("a.yaml"),
+)
+TASK = EvaluatedTask(
+    entry="e", task="small_math", version="1", limit=5, max_new_tokens=9, protocol=GREEDY, extra={"dataset": "1"}
+)
+INSTANCES: list[Input] = [
+    *(
+        World(),
+        WorldTokenizer(small_world=World(), name="bytelevel"),
+        WorldExamples(small_world=World(), set="student"),
+    ),
+    *(TOKENIZER, CHANGES, COPY, ChangedTokenizer(origin=TOKENIZER, changes=CHANGES, maker=COPY)),
+    *(FOLDER, ModelCopy(origin=FOLDER, changes=CHANGES), EXAMPLES, DATA, STAGE, CACHE, TRAIN, TASK),
+    NewModel(config={"model_type": "llama"}, tokenizer=TOKENIZER, seed=1, training=[STAGE]),
+    FirstLayers(layers_of=FOLDER, layers=1, seed=1, training=[STAGE]),
+    TeacherResponses(
+        examples=EXAMPLES,
+        limit=5,
+        teacher=FOLDER,
+        max_new_tokens=9,
+        temperature=0.0,
+        engine="auto",
+        dtype="float32",
+        seed=0,
+        max_batch_size=2,
+    ),
+    Evaluate(
+        cell=CELL,
+        cell_folder="c",
+        model=TRAIN,
+        tasks=[TASK],
+        engine="auto",
+        dtype="float32",
+        seed=0,
+        max_batch_size=2,
+    ),
+]
+# Fields that do not take any value of their type.
+OTHER: dict[tuple[type, str], Any] = {
+    (Train, "method"): "dskd-v2",
+    (Train, "method_options"): {"temperature": 3.0},
+    (EvaluatedTask, "protocol"): PROTOCOLS["minillm-sampling"],
+    (TokenizerChanges, "template"): Template(kind="chat"),
+}
+
+
+def subclasses(cls: type) -> Iterator[type]:
+    for each in cls.__subclasses__():
+        yield each
+        yield from subclasses(each)
+
+
+def hashes(made: Input) -> list[str]:
+    """Of its outputs, where it makes some."""
+    return [o.fingerprint.hash for o in made.outputs] if isinstance(made, Step) else [made.fingerprint.hash]
+
+
+def with_another(made: Input, field: str) -> Input:
+    value = OTHER.get((type(made), field)) or another(getattr(made, field))
+    return made.model_copy(update={field: value})
+
+
+def another(value: Any) -> Any:
+    """Another value of this one's type."""
+    if isinstance(value, bool):
+        return not value
+    if isinstance(value, (int, float, str)):
+        return value + type(value)(1)
+    if isinstance(value, Path):
+        return value / "other"
+    if isinstance(value, dict):
+        return {**value, "other": "1"}
+    if isinstance(value, list):
+        return [another(value[0])]
+    if isinstance(value, Input):
+        field = next(
+            name for name, key in type(value)._keys.items() if key is not NOT_IDENTITY and name != "small_world"
+        )
+        return with_another(value, field)
+    assert isinstance(value, BaseModel), value
+    return value.model_copy(update={"steps" if isinstance(value, TrainingOptions) else "seed": 9})
+
+
+def test_every_class_of_inputs_has_an_instance_here() -> None:
+    shipped = {cls for cls in subclasses(Input) if cls.__module__.startswith("harness.")}
+    assert shipped - ABSTRACT == {type(made) for made in INSTANCES}
+
+
+@pytest.mark.parametrize(
+    ("made", "field"),
+    [
+        pytest.param(made, field, id=f"{type(made).__name__}.{field}")
+        for made in INSTANCES
+        for field in type(made).model_fields
+    ],
+)
+def test_a_field_changes_the_identity_unless_it_is_marked(made: Input, field: str) -> None:
+    changed = with_another(made, field)
+    assert getattr(changed, field) != getattr(made, field)
+    assert (hashes(changed) == hashes(made)) == (type(made)._keys[field] is NOT_IDENTITY)
+
+
+@pytest.mark.parametrize("made", INSTANCES, ids=lambda made: type(made).__name__)
+def test_an_input_is_the_same_after_json(made: Input) -> None:
+    again = Input.model_validate(json.loads(json.dumps(made.model_dump(mode="json"))))
+    assert type(again) is type(made)
+    assert hashes(again) == hashes(made)
+    assert again == made
+
+
+def test_a_copy_forgets_what_was_computed_of_the_original() -> None:
+    before = hashes(DATA)
+    assert hashes(DATA.model_copy(update={"limit": 6})) != before
+    assert hashes(DATA.model_copy()) == before
