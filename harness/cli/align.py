@@ -6,9 +6,14 @@ import json
 from pathlib import Path
 
 import click
+from rich.console import Console
+from rich.progress import track
 
 from dskd.errors import InputError
 from dskd.io import read_objects
+from dskd.modeling.loading import load_tokenizer
+from dskd.tokenization.alignment import align_tokenizers
+from harness.runs.store import UserFile
 
 
 def _texts(path: Path) -> list[str]:
@@ -47,13 +52,6 @@ def command(teacher: Path, student: Path, text: Path, pairs_out: Path | None, as
     The aligned share is of the student's tokens. Distillation across vocabularies compares the models at these. Indices refer to
     tokenizer(text, add_special_tokens=False).
     """
-    from rich.console import Console
-    from rich.progress import track
-
-    from dskd.modeling.loading import load_tokenizer
-    from dskd.tokenization.alignment import align_tokenizers
-    from harness.runs.store import UserFile
-
     pairs_file = UserFile("--pairs-out", pairs_out) if pairs_out is not None else None
     texts = _texts(text)
     first, second = load_tokenizer(teacher), load_tokenizer(student)

@@ -6,6 +6,9 @@ from pathlib import Path
 
 import click
 
+from harness.regression.baseline import changes, make_baseline, read_baseline, read_run, write_baseline
+from harness.runs.store import require_writable
+
 EPILOG = """\b
 Examples:
   harness baseline update runs/regression --baseline baseline.json --reason "first baseline"
@@ -31,9 +34,6 @@ def update(run: Path, path: Path, reason: str) -> None:
 
     The run must be complete: no missing and no failed records.
     """
-    from harness.regression.baseline import changes, make_baseline, read_baseline, read_run, write_baseline
-    from harness.runs.store import require_writable
-
     require_writable(path.parent, f"--baseline {path}")
     before = read_baseline(path) if path.exists() else None
     after = make_baseline(run, read_run(run), reason)

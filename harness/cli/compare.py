@@ -13,7 +13,7 @@ from harness.cli.options import split_assignment
 from harness.cli.output import print_table
 from harness.results.load import load_results
 from harness.results.results import Results
-from harness.tables.comparison import KEYS, compare_methods, compare_runs
+from harness.tables.comparison import KEYS, ComparisonRow, compare_methods, compare_runs
 
 EPILOG = """\b
 Examples:
@@ -24,6 +24,9 @@ Examples:
 
 \b
 A - B is in points. p is Holm-corrected over all rows. MDE: minimum detectable effect, at 80 % power (docs/statistics.md)."""
+
+SCORES = ("A", "B", "A - B", "95 % interval", "p (Holm)", "MDE")
+HEADER = ("teacher", "student", "method", "task", *SCORES, "seeds", "items", "verdict")
 
 
 @click.command("compare", epilog=EPILOG)
@@ -59,53 +62,20 @@ def command(a: str, b: str, results: Path | None, only: tuple[str, ...], as_json
     else:
         lines, notes = compare_runs(_load(Path(a), "A"), _load(Path(b), "B"), wanted)
     if as_json:
-        document = {
-            "schema_version": 1,
-            "a": a,
-            "b": b,
-            "comparisons": [asdict(line) for line in lines],
-            "notes": notes,
-        }
+        rows = [asdict(line) for line in lines]
+        document = {"schema_version": 1, "a": a, "b": b, "comparisons": rows, "notes": notes}
         click.echo(json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False))
         return
-    header = [
-        "teacher",
-        "student",
-        "method",
-        "task",
-        "A",
-        "B",
-        "A - B",
-        "95 % interval",
-        "p (Holm)",
-        "MDE",
-        "seeds",
-        "items",
-        "verdict",
-    ]
-    print_table(
-        header,
-        [
-            [
-                line.teacher,
-                line.student or "–",
-                line.method,
-                line.task,
-                f"{line.value_a:.1f}",
-                f"{line.value_b:.1f}",
-                f"{line.difference:+.1f}",
-                f"{line.ci95[0]:+.1f} to {line.ci95[1]:+.1f}",
-                f"{line.p_holm:.3g}",
-                f"{line.min_detectable_effect:.1f}",
-                str(line.n_seeds),
-                str(line.n_items),
-                line.verdict,
-            ]
-            for line in lines
-        ],
-    )
+    print_table(HEADER, map(_row, lines))
     for note in notes:
         click.echo(f"note: {note}", err=True)
+
+
+def _row(line: ComparisonRow) -> list[str]:
+    interval = f"{line.ci95[0]:+.1f} to {line.ci95[1]:+.1f}"
+    scores = [f"{line.value_a:.1f}", f"{line.value_b:.1f}", f"{line.difference:+.1f}", interval, f"{line.p_holm:.3g}"]
+    counts = [f"{line.min_detectable_effect:.1f}", str(line.n_seeds), str(line.n_items)]
+    return [line.teacher, line.student or "–", line.method, line.task, *scores, *counts, line.verdict]
 
 
 def _load(root: Path, named: str) -> Results:

@@ -8,6 +8,9 @@ from pathlib import Path
 import click
 
 from dskd.errors import InputError
+from harness.report.document import make_document
+from harness.report.page import render
+from harness.runs.store import require_writable, write_text_atomic
 
 EPILOG = """\b
 Examples:
@@ -43,10 +46,6 @@ The page needs no network and no other file (docs/report.md). It depends on the 
 )
 def command(runs: tuple[Path, ...], more: tuple[Path, ...], output: Path, anchor: str, max_answers: int) -> None:
     """Write one or several runs as one HTML page: tables, plots, and all completions side by side."""
-    from harness.report.document import make_document
-    from harness.report.page import render
-    from harness.runs.store import require_writable, write_text_atomic
-
     if not (roots := [*runs, *more]):
         raise InputError("report: no run; fix: give the folder of a run, as harness report runs/NAME")
     if output.is_dir():

@@ -39,16 +39,7 @@ _LISTED = 5
 
 @dataclass(frozen=True)
 class CellVerdict:
-    """The verdict on one cell, with its reasons.
-
-    Attributes:
-        baseline: the mean score over the shared items.
-        run: the same for the run.
-        difference: run − baseline in points.
-        ci95: the interval of the difference.
-        p_value: one-sided for "worse", Holm-corrected.
-        changed: the items with changed outputs, as `item` or `seed/item`.
-    """
+    """The verdict on one cell, with its reasons. Means and differences are over the shared items."""
 
     name: str
     verdict: Verdict
@@ -59,10 +50,10 @@ class CellVerdict:
     margin: float
     baseline: float | None = None
     run: float | None = None
-    difference: float | None = None
+    difference: float | None = None  # run − baseline in points
     ci95: tuple[float, float] | None = None
-    p_value: float | None = None
-    changed: list[str] = field(default_factory=list)
+    p_value: float | None = None  # one-sided for "worse", Holm-corrected
+    changed: list[str] = field(default_factory=list)  # items with changed outputs, as `item` or `seed/item`
 
 
 @dataclass(frozen=True)

@@ -14,18 +14,11 @@ from harness.runs.store import RESULT
 
 @dataclass(frozen=True)
 class Result:
-    """A record with its folder.
-
-    Attributes:
-        record: the record.
-        folder: the folder of the record.
-        name: the folder as the page names it: a path that starts with the name of the run.
-        root: the folder of the run.
-    """
+    """A record with its folder and that of its run."""
 
     record: Record
     folder: Path
-    name: str
+    name: str  # of the folder, as the page shows it: a path that starts with the name of the run
     root: Path
 
     @property

@@ -26,36 +26,22 @@ _PROMPT_DIGITS = 12
 
 @dataclass(frozen=True)
 class Items:
-    """The items of one evaluation.
-
-    Attributes:
-        ids: the id of each item.
-        prompts: the hash of each prompt, "" if the samples have none.
-        scores: for each metric one value per item: the mean over its samples, None if none of them could be scored.
-    """
+    """The items of one evaluation, with one value per item and metric: the mean over the item's samples."""
 
     ids: tuple[str, ...]
-    prompts: tuple[str, ...]
-    scores: Mapping[str, tuple[float | None, ...]]
+    prompts: tuple[str, ...]  # hashes, "" if the samples have no prompt
+    scores: Mapping[str, tuple[float | None, ...]]  # None if no sample could be scored
 
 
 @dataclass(frozen=True, eq=False)
 class ItemScores:
-    """One metric of a model or method on one task, over all its seeds.
-
-    Attributes:
-        ids: the id of each item.
-        seeds: the training seeds.
-        values: `[seeds, items]`, from 0 to 100; NaN if an item has no score.
-        prompts: the hash of each prompt, or empty if nothing is known of them.
-        fixed: whether the model has no training seed, like a teacher that was given. It then has one row.
-    """
+    """One metric of a model or method on one task, over all its seeds."""
 
     ids: tuple[str, ...]
     seeds: tuple[int, ...]
-    values: np.ndarray
-    prompts: tuple[str, ...] = ()
-    fixed: bool = False
+    values: np.ndarray  # [seeds, items], from 0 to 100; NaN if an item has no score
+    prompts: tuple[str, ...] = ()  # hashes, or empty if they are not known
+    fixed: bool = False  # a model without training seed, like a given teacher; it has one row
 
     def __post_init__(self) -> None:
         if self.values.shape != (len(self.seeds), len(self.ids)):

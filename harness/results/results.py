@@ -11,14 +11,8 @@ from harness.runs.records import Record
 
 @dataclass(frozen=True)
 class Results:
-    """Records and item scores of a run or of an export.
-
-    Attributes:
-        records: all records that can be read.
-        items: the item scores of each evaluation that has samples, by `record.cell.key`.
-        problems: a message for each file that cannot be read.
-    """
+    """The records and item scores of a run or of an export."""
 
     records: list[Record]
-    items: Mapping[str, Items]
-    problems: list[str]
+    items: Mapping[str, Items]  # by `record.cell.key`; of evaluations with samples
+    problems: list[str]  # a message for each file that cannot be read

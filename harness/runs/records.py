@@ -91,33 +91,22 @@ class MetricValue(BaseModel):
 class Cost(BaseModel):
     """The cost of a job, as it measured it. Times in seconds; memory in bytes, at the peak of its largest process.
 
-    A training that was resumed measured its last part only. Its times and counts are null, and `reason` says so.
-
-    Attributes:
-        train_seconds: of the training, including `teacher_seconds`.
-        teacher_seconds: the part spent in the teacher.
-        teacher_examples: examples for which the teacher was run in this job.
-        signal_seconds: of the teacher cache, which is computed once. Trainings that read the same cache have the same number; do
-            not add them up.
-        signal_examples: examples of the teacher cache.
-        tokens: trained on (as often as seen), or generated.
-        processes: that trained together. Counts are of all of them, times of the first.
-        peak_memory: resident memory.
-        peak_device_memory: of a GPU; null without one.
+    A training that was resumed measured its last part only. Its times and counts are null, and `reason` says so. The teacher cache is
+    computed once: trainings that read the same cache have the same `signal_seconds`, so do not add them up.
     """
 
     model_config = _STRICT
-    train_seconds: FiniteFloat | None = None
+    train_seconds: FiniteFloat | None = None  # includes teacher_seconds
     teacher_seconds: FiniteFloat | None = None
-    teacher_examples: int | None = None
-    signal_seconds: FiniteFloat | None = None
-    signal_examples: int | None = None
+    teacher_examples: int | None = None  # for which the teacher was run in this job
+    signal_seconds: FiniteFloat | None = None  # of the teacher cache
+    signal_examples: int | None = None  # of the teacher cache
     wall_seconds: FiniteFloat | None = None
-    tokens: int | None = None
+    tokens: int | None = None  # trained on (as often as seen), or generated
     tokens_per_second: FiniteFloat | None = None
-    processes: int | None = None
-    peak_memory: int | None = None
-    peak_device_memory: int | None = None
+    processes: int | None = None  # that trained together; counts are of all of them, times of the first
+    peak_memory: int | None = None  # resident
+    peak_device_memory: int | None = None  # of a GPU
     memory_unit: Literal["bytes"] = "bytes"
     reason: str | None = None
 
@@ -159,29 +148,18 @@ class DataOverlap(BaseModel):
     """Contamination: how many test items occur in one training set of the model or of its teacher (docs/data.md).
 
     All counts are null if it was not measured; then `reason` says why.
-
-    Attributes:
-        of: whose training set.
-        data: the training set; null if it is not known.
-        items: the number of test items.
-        examples: the number of training examples.
-        n: the length of the word n-grams.
-        short: items with fewer than `n` words; all their words are compared.
-        exact: items whose question is that of an example.
-        exact_with_answer: items of which the answer is the same too.
-        ngram: items that share `n` consecutive words with an example.
     """
 
     model_config = _STRICT
     of: Literal["student", "teacher"]
-    data: Printable | None
+    data: Printable | None  # the training set; null if it is not known
     items: int | None = None
     examples: int | None = None
-    n: int | None = None
-    short: int | None = None
-    exact: int | None = None
-    exact_with_answer: int | None = None
-    ngram: int | None = None
+    n: int | None = None  # the length of the word n-grams
+    short: int | None = None  # items with fewer than n words, which are compared with all their words
+    exact: int | None = None  # items whose question is that of an example
+    exact_with_answer: int | None = None  # items whose answer is the same too
+    ngram: int | None = None  # items that share n consecutive words with an example
     reason: Printable | None = None
 
     @model_validator(mode="after")

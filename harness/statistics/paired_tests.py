@@ -25,33 +25,21 @@ _BLOCK = 4_000_000
 
 @dataclass(frozen=True)
 class PairedComparison:
-    """The difference a - b in points.
+    """The difference a - b of the means over the shared items, in points.
 
-    Attributes:
-        difference: of the means over the shared items.
-        ci95: its interval.
-        p_value: two-sided.
-        p_less: one-sided, for a < b.
-        n_items: the number of shared items.
-        n_seeds: of the method with fewer seeds.
-        method: the name of the test.
-        min_detectable_effect: the smallest true difference that such a comparison finds (p < 0.05, two-sided) in 80 % of cases.
-        n_excluded: items that only one side has, or that lack a score in a seed.
-        n_prompts_differ: items left out because the two sides had different prompts.
-        mean_a: over the shared items.
-        mean_b: over the shared items.
+    `min_detectable_effect` is the smallest true difference that such a comparison finds (p < 0.05, two-sided) in 80 % of cases.
     """
 
     difference: float
     ci95: tuple[float, float]
-    p_value: float
-    p_less: float
+    p_value: float  # two-sided
+    p_less: float  # one-sided, for a < b
     n_items: int
-    n_seeds: int
-    method: str
+    n_seeds: int  # of the method with fewer seeds
+    method: str  # the name of the test
     min_detectable_effect: float
-    n_excluded: int = 0
-    n_prompts_differ: int = 0
+    n_excluded: int = 0  # items that only one side has, or that lack a score in a seed
+    n_prompts_differ: int = 0  # items left out because of different prompts
     mean_a: float = 0.0
     mean_b: float = 0.0
 

@@ -20,16 +20,7 @@ ALPHA = 0.05
 
 @dataclass(frozen=True)
 class Standing:
-    """The place of a method in its column.
-
-    Attributes:
-        best: whether it has the best mean.
-        tied: whether it is not significantly different from the best; None for the best and if it could not be compared.
-        p_best: the adjusted p-value of the difference from the best.
-        difference_best: this difference.
-        gap_closed: (method - sft) / (teacher - sft) in per cent.
-        gap_reason: why there is no `gap_closed`.
-    """
+    """The place of a method in its column, as in `harness.tables.rows.ScoreRow`."""
 
     best: bool = False
     tied: bool | None = None

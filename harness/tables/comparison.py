@@ -132,12 +132,8 @@ def _compared(
 ) -> tuple[list[ComparisonRow], list[str]]:
     lines = []
     for cell, a, b in pairs:
-        values = {
-            "teacher": {cell.teacher},
-            "student": {str(cell.student)},
-            "method": {cell.method, *methods},
-            "task": {cell.task},
-        }
+        names = {"teacher": {cell.teacher}, "student": {str(cell.student)}, "task": {cell.task}}
+        values = {**names, "method": {cell.method, *methods}}
         if any(not wanted & values[key] for key, wanted in only.items()):
             continue
         try:

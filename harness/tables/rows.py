@@ -39,7 +39,7 @@ class ScoreRow:
     tied: bool | None = None  # not significantly different from the best; None: is the best, or was not compared
     p_best: float | None = None  # of the difference from the best, adjusted over the methods
     difference_best: float | None = None
-    gap_closed: float | None = None  # per cent of the difference between sft and the teacher
+    gap_closed: float | None = None  # (method - sft) / (teacher - sft) in per cent
     gap_reason: str | None = None  # why there is no `gap_closed`
 
     @property
