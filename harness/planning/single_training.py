@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from pydantic import ValidationError
 
 from dskd import methods
-from dskd.compatibility import LIVE
+from dskd.compatibility import LIVE, check
 from dskd.errors import InputError
 from dskd.tokenization.prompt_templates import Template
 from dskd.training.options import TrainingOptions
@@ -33,7 +33,6 @@ _FOLDER = "train"
 # The option of the command line that a problem is about.
 _FLAGS = {
     "teacher_outputs.kind": "--teacher-outputs",
-    "teacher_outputs.temperature": "--teacher-outputs top_k",
     "teacher": "--teacher",
     "method": "--method",
     "pair": "--teacher and --student",
@@ -67,6 +66,12 @@ def single_plan(
     if teacher is None and (chosen.needs_teacher or chosen.labels == "teacher"):
         raise InputError(f"--method {method}: needs a teacher; fix: give --teacher DIR")
     outputs = _teacher_outputs(chosen, teacher_outputs)
+    for problem in check(chosen, teacher_outputs=outputs.kind, packing=options.packing):
+        if problem.key == "training.rollouts":  # this command samples none
+            raise InputError(
+                f"--method {method}: {problem.message}; fix: `harness run`, with a matrix that has rollouts"
+            )
+        raise InputError(problem.text(_FLAGS.get(problem.key, problem.key)))
     try:
         processes, accelerate_config = find_launch(launch.get("processes"), launch.get("accelerate_config"))
     except InputError as error:
@@ -97,12 +102,6 @@ def single_plan(
         processes=processes,
         accelerate_config=accelerate_config,
     )
-    for problem in step.problems():
-        if problem.key == "training.rollouts":  # this command samples none
-            raise InputError(
-                f"--method {method}: {problem.message}; fix: `harness run`, with a matrix that has rollouts"
-            )
-        raise InputError(problem.text(_FLAGS.get(problem.key, problem.key)))
     if not overwrite:
         _require_same(output, step)
     return Plan("train", "harness train", output, decide([step], output, "stale"), lambda _, key: _FLAGS.get(key, key))

@@ -16,7 +16,7 @@ from click.testing import CliRunner
 
 from dskd.errors import InputError
 from harness.cli import COMMANDS, main
-from harness.runs.identity import Identity
+from harness.runs.identity import Fingerprint
 from harness.runs.store import OutputFolder
 
 Content = dict[str, Any]
@@ -100,7 +100,7 @@ BAD = [
     (
         lambda m, _: m.update(tasks={"small_code": {}}),
         [],
-        "tasks.small_code: small_code run the code that a model wrote",
+        "tasks.small_code: executes model-generated code (small_code); fix: pass --allow-code-execution",
     ),
     (lambda m, _: m.update(tasks={"gsm8k": {}}), [], "HARNESS_DATA is not set"),
     (lambda m, _: m["models"].update(same={"path": "nowhere"}), [], "models.same.path: no folder 'nowhere'"),
@@ -158,10 +158,10 @@ TRAIN = ["train", "--student", "student", "--data", "data.jsonl", "--output", "o
     ("options", "message"),
     [
         (["--method", "kdd", "--steps", "1"], "--method kdd: no such method; did you mean 'kd'?"),
-        (["--method", "kd", "--steps", "1"], "--method kd: needs a teacher; give --teacher DIR"),
-        (["--method", "sft"], "give either --steps or --epochs"),
+        (["--method", "kd", "--steps", "1"], "--method kd: needs a teacher; fix: give --teacher DIR"),
+        (["--method", "sft"], "--steps and --epochs: give one of the two; fix: --steps N or --epochs N"),
         (["--method", "sft", "--steps", "1", "--option", "x=1"], "--option x: sft has no such option"),
-        (["--method", "sft", "--steps", "1"], "--student student: no folder 'student'"),
+        (["--method", "sft", "--steps", "1"], "--student: no folder 'student'; fix: correct the path"),
         (["--method", "sft", "--epochs", "inf"], "--epochs: Input should be a finite number"),
         (["--method", "sft", "--steps", "1", "--learning-rate", "inf"], "--learning-rate: Input should be a finite"),
         (
@@ -170,15 +170,15 @@ TRAIN = ["train", "--student", "student", "--data", "data.jsonl", "--output", "o
         ),
         (
             ["--method", "dskd-v2", "--teacher", "t", "--steps", "1", "--signal-kind", "top_k"],
-            "--signal-kind top_k: dskd-v2 cannot learn from it; use one of live, hidden_states",
+            "--teacher-outputs: dskd-v2 cannot learn from top_k; fix: kind: hidden_states, or only the methods that can",
         ),
         (
             ["--method", "kd", "--teacher", "t", "--steps", "1", "--signal-k", "4"],
-            "--signal-dtype and --signal-k go with --signal-kind",
+            "--cache-dtype and --top-k belong to a teacher cache; fix: add --teacher-outputs",
         ),
         (
             ["--method", "kd", "--teacher", "t", "--steps", "1", "--signal-kind", "hidden_states", "--signal-k", "4"],
-            "--signal-k goes with --signal-kind top_k",
+            "--top-k: belongs to --teacher-outputs top_k; fix: leave it out",
         ),
         (
             ["--method", "sft", "--steps", "1", "--batch-size", "4", "--batch-tokens", "100"],
@@ -267,7 +267,7 @@ def test_leaderboard_check_names_a_run_file_that_cannot_be_read(tmp_path: Path) 
 def test_show_names_the_cell_and_a_damaged_record(tmp_path: Path) -> None:
     cell = "teacher__student/kd/seed1"
     folder = OutputFolder(tmp_path / "cells" / cell / "train")
-    folder.begin("train", "a title", Identity.of({"seed": 1}))
+    folder.begin("train", "a title", Fingerprint.of({"seed": 1}))
     folder.finish(1.0)
     (folder.path / "result.json").write_text('{"cell": ')
     result = CliRunner().invoke(main, ["show", f"{cell}/", "--results", str(tmp_path), "--json"])
