@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from pydantic import ValidationError
 
 from dskd import methods
-from dskd.compatibility import LIVE
+from dskd.compatibility import LIVE, check
 from dskd.errors import InputError
 from dskd.tokenization.prompt_templates import Template
 from dskd.training.options import TrainingOptions
@@ -34,7 +34,6 @@ _FOLDER = "train"
 # The flag of the command line that a problem is about. Every other training option is one of --set.
 _FLAGS = {
     "teacher_outputs.kind": "--teacher-outputs",
-    "teacher_outputs.temperature": "--teacher-outputs top_k",
     "teacher": "--teacher",
     "method": "--method",
     "pair": "--teacher and --student",
@@ -71,6 +70,9 @@ def single_plan(
     if teacher is None and (chosen.requires.teacher or chosen.requires.response_source == "teacher"):
         raise InputError(f"--method {method}: needs a teacher; fix: give --teacher DIR")
     outputs = _teacher_outputs(chosen, teacher_outputs)
+    asked = {"teacher_outputs": outputs.kind, "rollouts": options.rollouts, "packing": options.packing}
+    for problem in check(chosen, **asked):
+        raise InputError(problem.text(_flag(problem.key)))
     try:
         processes, accelerate_config = find_launch(launch.get("processes"), launch.get("accelerate_config"))
     except InputError as error:
@@ -104,8 +106,6 @@ def single_plan(
         processes=processes,
         accelerate_config=accelerate_config,
     )
-    for problem in step.problems():
-        raise InputError(problem.text(_flag(problem.key)))
     if not overwrite:
         _require_same(output, step)
     return Plan("train", "harness train", output, decide([step], output, "stale"), lambda _, key: _flag(key))

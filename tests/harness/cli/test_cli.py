@@ -170,7 +170,7 @@ TRAIN = ["train", "--student", "student", "--data", "data.jsonl", "--output", "o
         (["--method", "kd", "--steps", "1"], "--method kd: needs a teacher; fix: give --teacher DIR"),
         (["--method", "sft"], "training options: give either steps or epochs"),
         (["--method", "sft", "--steps", "1", "--option", "x=1"], "--option x: unknown key; known: none"),
-        (["--method", "sft", "--steps", "1"], "--student: no folder 'student'"),
+        (["--method", "sft", "--steps", "1"], "--student: no folder 'student'; fix: correct the path"),
         (["--method", "sft", "--epochs", "inf"], "--epochs: input should be a finite number"),
         (["--method", "sft", "--steps", "1", "--learning-rate", "inf"], "--learning-rate: input should be a finite"),
         (
@@ -178,12 +178,16 @@ TRAIN = ["train", "--student", "student", "--data", "data.jsonl", "--output", "o
             "--option temperature: input should be a finite number",
         ),
         (
+            ["--method", "dskd-v2", "--teacher", "t", "--steps", "1", "--teacher-outputs", "top_k"],
+            "--teacher-outputs: dskd-v2 cannot learn from top_k; fix: kind: hidden_states, or only the methods that can",
+        ),
+        (
             ["--method", "kd", "--teacher", "t", "--steps", "1", "--top-k", "4"],
-            "--cache-dtype and --top-k belong to a teacher cache; fix: ",
+            "--cache-dtype and --top-k belong to a teacher cache; fix: add --teacher-outputs",
         ),
         (
             ["--method", "kd", "--teacher", "t", "--steps", "1", "--teacher-outputs", "hidden_states", "--top-k", "4"],
-            "--top-k: belongs to --teacher-outputs top_k; fix: ",
+            "--top-k: belongs to --teacher-outputs top_k; fix: leave it out",
         ),
         (
             ["--method", "sft", "--steps", "1", "--batch-size", "4", "--batch-tokens", "100"],
