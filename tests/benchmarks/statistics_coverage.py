@@ -10,6 +10,7 @@ import argparse
 import json
 import math
 import time
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -98,7 +99,7 @@ class World:
         return math.sqrt(max(0.0, float((_WEIGHTS * means**2).sum() - (_WEIGHTS * means).sum() ** 2)))
 
     @staticmethod
-    def _solve(function, low: float, high: float) -> float:  # type: ignore[no-untyped-def]
+    def _solve(function: Callable[[float], float], low: float, high: float) -> float:
         from scipy.optimize import brentq
 
         return float(brentq(function, low, high))
