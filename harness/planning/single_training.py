@@ -70,8 +70,7 @@ def single_plan(
     if teacher is None and (chosen.requires.teacher or chosen.requires.response_source == "teacher"):
         raise InputError(f"--method {method}: needs a teacher; fix: give --teacher DIR")
     outputs = _teacher_outputs(chosen, teacher_outputs)
-    asked = {"teacher_outputs": outputs.kind, "rollouts": options.rollouts, "packing": options.packing}
-    for problem in check(chosen, **asked):
+    for problem in check(chosen, teacher_outputs=outputs.kind, rollouts=options.rollouts, packing=options.packing):
         raise InputError(problem.text(_flag(problem.key)))
     try:
         processes, accelerate_config = find_launch(launch.get("processes"), launch.get("accelerate_config"))
