@@ -2,13 +2,16 @@ from .data.batch_sampler import EpochBatches
 from .data.collator import Collator
 from .data.preparation import Example, encode_prompt, load_examples, prepare_dataset
 from .errors import InputError, TrainingFailed
-from .losses.chunked import fused_loss
+from .losses.chunked import chunked_loss
 from .losses.divergences import DIVERGENCES
 from .methods import METHODS, Method
 from .modeling.lm_head import Head, output_head
 from .modeling.lora import LoraOptions
 from .modeling.projectors import AffineProjectors, DualSpaceProjectors
-from .teachers.outputs import SignalDamaged, SignalOptions, TeacherSignal, build_signal, open_signal
+from .teachers.build_cache import build_teacher_cache
+from .teachers.cache_store import TeacherCacheDamaged
+from .teachers.options import TeacherCacheOptions
+from .teachers.outputs import Teacher, open_teacher_cache
 from .tokenization.alignment import align, align_tokenizers, byte_spans
 from .tokenization.prompt_templates import Instruction, Template
 from .tokenization.vocabulary import SharedVocabulary, Vocabulary, share_vocabulary
@@ -31,21 +34,21 @@ __all__ = [
     "LoraOptions",
     "Method",
     "SharedVocabulary",
-    "SignalDamaged",
-    "SignalOptions",
-    "TeacherSignal",
+    "Teacher",
+    "TeacherCacheDamaged",
+    "TeacherCacheOptions",
     "Template",
     "TrainingFailed",
     "TrainingOptions",
     "Vocabulary",
     "align",
     "align_tokenizers",
-    "build_signal",
+    "build_teacher_cache",
     "byte_spans",
+    "chunked_loss",
     "encode_prompt",
-    "fused_loss",
     "load_examples",
-    "open_signal",
+    "open_teacher_cache",
     "output_head",
     "prepare_dataset",
     "share_vocabulary",

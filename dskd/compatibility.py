@@ -74,34 +74,34 @@ def check(
         The problems, in the order in which to report them. Empty where all is well.
     """
     problems = list(_of_rollouts(method, rollouts, teacher_outputs))
-    if method.needs_teacher and not has_teacher:
+    if method.requires.teacher and not has_teacher:
         problems.append(Problem("teacher", f"{method.name} needs a teacher", "give one, or use sft"))
-    if method.needs_teacher:
+    if method.requires.teacher:
         problems += _of_teacher_outputs(method, teacher_outputs, top_k_temperature, packing=packing)
-    if method.vocabulary == "same" and same_vocabulary is False:
+    if method.requires.vocabulary == "same" and same_vocabulary is False:
         problems.append(
             Problem(
                 "method",
                 f"{method.name} needs one vocabulary, but {pair} have different ones",
-                f"use a method for any two: {_methods(lambda m: m.vocabulary == 'any')}",
+                f"use a method for any two: {_methods(lambda m: m.requires.vocabulary == 'any')}",
             )
         )
-    if method.needs_teacher and shared_tokens == 0:
+    if method.requires.teacher and shared_tokens == 0:
         problems.append(Problem("pair", f"{pair} share no token", "use a student whose tokenizer covers the same text"))
     return problems
 
 
 def _of_rollouts(method: Method, rollouts: RolloutOptions | None, teacher_outputs: str) -> Iterator[Problem]:
-    key, name, always = "training.rollouts", method.name, method.policy == "on"
+    key, name, always = "training.rollouts", method.name, method.requires.on_policy == "always"
     alone = f"{name} learns from on-policy text alone"
     if rollouts is None:
         if always:
             yield Problem(key, alone, "rollouts: {share: 1}, and teacher_outputs: {kind: live}")
         return
-    if method.policy == "off":
-        able = _methods(lambda m: m.policy != "off")
+    if method.requires.on_policy == "never":
+        able = _methods(lambda m: m.requires.on_policy != "never")
         yield Problem(key, f"{name} learns from the data's text alone", f"remove rollouts, or use {able}")
-    elif not method.needs_teacher:
+    elif not method.requires.teacher:
         yield Problem(key, f"{name} has no teacher to judge rollouts", "remove rollouts, or distil")
     if always and (rollouts.share < 1 or rollouts.start_epoch > 0):
         yield Problem(key, alone, "set share to 1 and start_epoch to 0")
@@ -115,21 +115,21 @@ def _of_rollouts(method: Method, rollouts: RolloutOptions | None, teacher_output
         yield Problem(
             key, "a cached teacher cannot judge text that is not written yet", "teacher_outputs: {kind: live}"
         )
-    if rollouts.engine == "vllm" and method.teacher_mix:
+    if rollouts.engine == "vllm" and method.requires.teacher_mix_in_alpha:
         yield Problem(
             f"{key}.engine", f"{name} samples from the teacher too, which vllm does not", "set it to transformers"
         )
-    if method.pairing == "string":
-        yield Problem(key, f"{name} pairs tokens by their spelling, which rollouts do not have", "remove rollouts")
+    if method.requires.pairing == "own":
+        yield Problem(key, f"{name} pairs the tokens of prepared examples, which rollouts are not", "remove rollouts")
 
 
 def _of_teacher_outputs(
     method: Method, kind: str, top_k_temperature: float | None, *, packing: bool
 ) -> Iterator[Problem]:
     key, name = "teacher_outputs.kind", method.name
-    if kind != LIVE and kind not in method.signals:
-        able = _methods(lambda m: m.needs_teacher and kind in m.signals)
-        fix = f"kind: {method.signals[0]}, or only the methods that can ({able})"
+    if kind != LIVE and kind not in method.requires.teacher_outputs:
+        able = _methods(lambda m: m.requires.teacher and kind in m.requires.teacher_outputs)
+        fix = f"kind: {method.requires.teacher_outputs[0]}, or only the methods that can ({able})"
         yield Problem(key, f"{name} cannot learn from {kind}", fix)
     elif kind == "top_k" and top_k_temperature is not None and top_k_temperature != method.options.temperature:
         own = f"{method.options.temperature:g}"
@@ -138,7 +138,7 @@ def _of_teacher_outputs(
             f"the distributions are at temperature {top_k_temperature:g}, but {name} compares them at {own}",
             f"temperature: {own}, here or in the method's options",
         )
-    if method.teacher_statistics:
+    if method.requires.padded_hidden:
         needs = f"{name} needs the teacher's prompt and padding"
         if kind != LIVE:
             yield Problem(key, f"{needs}, which no cache keeps", "kind: live")

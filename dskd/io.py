@@ -1,8 +1,10 @@
-"""Reading JSON objects, one a line or one a file, with errors that name the place."""
+"""Reads JSON objects with errors that name the place, and writes files atomically."""
 
 from __future__ import annotations
 
 import json
+import os
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -75,3 +77,30 @@ def _parse(text: bytes, where: str, fix: str) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise InputError(f"{where}: not a JSON object; fix: {fix}")
     return value
+
+
+def write_atomic(path: Path, content: bytes | str) -> None:
+    """Write a file completely or not at all, even if the machine loses power. Text becomes UTF-8. Makes missing folders."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    data = content.encode() if isinstance(content, str) else content
+    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(descriptor, "wb") as stream:
+            stream.write(data)
+            stream.flush()
+            os.fsync(stream.fileno())
+        Path(temporary).chmod(0o644)
+        Path(temporary).replace(path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+    sync_folder(path.parent)
+
+
+def sync_folder(folder: Path) -> None:
+    """Wait until the files that were created, renamed or removed in a folder are so on the disk."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

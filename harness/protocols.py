@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 Seed = Annotated[int, Field(ge=0)]
 
 
-class Protocol(BaseModel):
+class DecodingProtocol(BaseModel):
     """How each prompt is answered. The defaults are greedy decoding within the task's own limits."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
@@ -38,7 +38,7 @@ class Protocol(BaseModel):
     )
 
     @model_validator(mode="after")
-    def _only_what_draws_has_draws(self) -> Protocol:
+    def _only_what_draws_has_draws(self) -> DecodingProtocol:
         if self.temperature == 0:
             for key in ("top_p", "top_k", "samples", "seeds"):
                 if getattr(self, key) != type(self).model_fields[key].default:
@@ -49,15 +49,15 @@ class Protocol(BaseModel):
             raise ValueError("the same seed stands twice; give each once")
         return self
 
-    def with_length(self, wanted: int | None, own: int) -> Protocol:
+    def with_length(self, wanted: int | None, own: int) -> DecodingProtocol:
         """The protocol with another length of completions, where `wanted` differs from its own or else from the task's `own`."""
         if wanted in (None, self.max_new_tokens or own):
             return self
         return self.model_copy(update={"max_new_tokens": wanted})
 
     @property
-    def answers(self) -> int:
-        """How many answers each prompt gets."""
+    def num_samples(self) -> int:
+        """The samples of each prompt."""
         return self.samples * len(self.seeds or (0,))
 
     def seed_of(self, index: int, default: int) -> int | None:
@@ -74,7 +74,7 @@ class Protocol(BaseModel):
     @property
     def label(self) -> str:
         """The name, and every setting that differs from the preset of that name: equal labels are equal protocols."""
-        preset = PROTOCOLS.get(self.name, Protocol(name=self.name)).settings
+        preset = PROTOCOLS.get(self.name, DecodingProtocol(name=self.name)).settings
         changed = [f"{key}={_shown(value)}" for key, value in self.settings.items() if value != preset[key]]
         return ", ".join([self.name, *changed])
 
@@ -88,17 +88,17 @@ def _shown(value: Any) -> str:
     return " ".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
-def _by_name(protocols: Iterable[Protocol]) -> dict[str, Protocol]:
+def _by_name(protocols: Iterable[DecodingProtocol]) -> dict[str, DecodingProtocol]:
     return {protocol.name: protocol for protocol in protocols}
 
 
-GREEDY = Protocol(name="greedy")
+GREEDY = DecodingProtocol(name="greedy")
 
-PROTOCOLS: dict[str, Protocol] = {"greedy": GREEDY}
+PROTOCOLS: dict[str, DecodingProtocol] = {"greedy": GREEDY}
 PROTOCOLS |= _by_name(
     [
         # The Rouge-L tables of MiniLLM, DSKD and those who compare with them.
-        Protocol(
+        DecodingProtocol(
             name="minillm-sampling",
             temperature=1.0,
             seeds=(10, 20, 30, 40, 50),
@@ -108,7 +108,7 @@ PROTOCOLS |= _by_name(
             no_repeat_ngram=6,
         ),
         # The Codex paper's settings (Chen et al. 2021): a low temperature is best for pass@1, a high one for many samples.
-        Protocol(name="pass@1-sampling", temperature=0.2, top_p=0.95, samples=20),
-        Protocol(name="pass@k-sampling", temperature=0.8, top_p=0.95, samples=100),
+        DecodingProtocol(name="pass@1-sampling", temperature=0.2, top_p=0.95, samples=20),
+        DecodingProtocol(name="pass@k-sampling", temperature=0.8, top_p=0.95, samples=100),
     ]
 )

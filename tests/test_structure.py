@@ -7,8 +7,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from importlinter.cli import lint_imports
 
-from helpers.paths import TESTS
+from helpers.paths import ROOT, TESTS
 
 TEST_FILES = sorted(TESTS.rglob("test_*.py"))
 NOT_IMPORTABLE = {path.stem for path in TEST_FILES} | {"conftest"}
@@ -40,3 +41,28 @@ def test_a_name_fits_the_line_that_pytest_prints() -> None:
         tree = ast.parse(path.read_text(encoding="utf-8"))
         names = [node.name for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)]
         assert [name for name in names if len(name) > 100] == [], path
+
+
+def test_imports_go_down_only_and_in_no_circle() -> None:
+    """The contracts of import-linter in pyproject.toml."""
+    assert lint_imports(config_filename=str(ROOT / "pyproject.toml")) == 0
+
+
+def _own_imports(function: ast.AST) -> Iterator[str]:
+    for node in ast.walk(function):
+        names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+        names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+        yield from (name for name in names if name.split(".")[0] in {"dskd", "harness"})
+
+
+@pytest.mark.parametrize("package", ["dskd", "harness"])
+def test_own_modules_are_imported_at_the_top(package: str) -> None:
+    """Inside functions only where a command starts, so that `harness --help` imports none of them."""
+    found = []
+    for path in sorted((ROOT / package).rglob("*.py")):
+        if path.parent == ROOT / "harness" / "cli":
+            continue
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
+                found += [f"{path.relative_to(ROOT)}:{node.name}: {name}" for name in _own_imports(node)]
+    assert found == []

@@ -16,7 +16,7 @@ from transformers.trainer_pt_utils import get_length_grouped_indices
 
 from dskd.data.collator import Collator
 from dskd.errors import InputError
-from dskd.modeling.lm_head import final_hidden_states
+from dskd.modeling.lm_head import labelled_hidden_states
 
 Grouping = Literal["random", "length_grouped"]
 
@@ -189,22 +189,12 @@ def supports_packing(model: Any, row_length: int | None = None) -> bool:
     training = model.training
     model.eval()  # dropout would differ between the two
     try:
-        apart, packed = (
-            _labelled_hidden(model, Collator(packing=p, row_length=row_length)(rows)) for p in (False, True)
-        )
+        batches = [Collator(packing=p, row_length=row_length)(rows).to(weight.device) for p in (False, True)]
+        with torch.no_grad():
+            apart, packed = (labelled_hidden_states(model, batch.student) for batch in batches)
     finally:
         model.train(training)
     difference = (packed - apart).float().norm(dim=-1) / apart.float().norm(dim=-1)
     # Rounding differs with the shapes, on a GPU up to 1e-3 where float32 products are made in TF32; another example's tokens change
     # far more.
     return bool(difference.max() <= max(torch.finfo(weight.dtype).eps ** 0.5, 5e-3))
-
-
-@torch.no_grad()
-def _labelled_hidden(model: Any, batch: dict[str, torch.Tensor]) -> torch.Tensor:
-    device = model.get_input_embeddings().weight.device
-    batch = {name: value.to(device) for name, value in batch.items()}
-    hidden = final_hidden_states(
-        model, batch["student_input_ids"], batch.get("student_attention_mask"), batch["student_position_ids"]
-    )
-    return hidden.flatten(0, 1)[batch["student_labelled"]]

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from dskd.losses.tokens import SideTokens, TokenBatch
 from dskd.tokenization.alignment import UNKNOWN
 
 NEGLIGIBLE_PADDING = 0.02
@@ -57,18 +58,13 @@ def _packed(lengths: Sequence[int], row_length: int) -> _Layout:
     return min(layouts, key=lambda layout: layout.rows * layout.width)
 
 
-def _side(
-    rows: Sequence[Sequence[int]], prompt_lengths: Sequence[int], layout: _Layout, packed: bool
-) -> dict[str, Any]:
-    """input_ids, position_ids and, unless packed, attention_mask [rows, width]; labelled and labels [tokens]; size, a count.
-
-    The hidden state at flat position labelled[t] is to predict labels[t]; t runs through the examples in the order given.
-    """
+def _side(rows: Sequence[Sequence[int]], prompt_lengths: Sequence[int], layout: _Layout, packed: bool) -> SideTokens:
+    """The hidden state at flat position labelled[t] is to predict labels[t]; t runs through the examples in the order given."""
     shape = layout.rows, layout.width
     ids = np.zeros(shape, dtype=np.int64)  # padding may be any id: nothing attends to it and nothing labels it
     mask = np.zeros(shape, dtype=np.int64)
     positions = np.zeros(shape, dtype=np.int64)
-    labelled, labels = [], []
+    places, labels = [], []
     for values, start, (row, column) in zip(rows, prompt_lengths, layout.places, strict=True):
         end = column + len(values)
         ids[row, column:end] = values
@@ -76,17 +72,23 @@ def _side(
         # Each example counts from 0: models with absolute positions would count what stands before it.
         positions[row, column:end] = np.arange(len(values))
         first = row * layout.width + column
-        labelled.append(np.arange(first + start - 1, first + len(values) - 1))
+        places.append(np.arange(first + start - 1, first + len(values) - 1))
         labels.append(np.asarray(values[start:], dtype=np.int64))
     if packed:
         # What is left at a row's end is an example of its own, so that it keeps out of the last one's attention.
         for row, used in enumerate(mask.sum(1).tolist()):
             positions[row, used:] = np.arange(layout.width - used)
-    side = {"input_ids": ids, "position_ids": positions}
-    if not packed:
-        side["attention_mask"] = mask
-    side |= {"labelled": np.concatenate(labelled), "labels": np.concatenate(labels)}
-    return {name: torch.from_numpy(value) for name, value in side.items()} | {"size": torch.tensor(sum(map(len, rows)))}
+    labelled = np.concatenate(places)
+    return SideTokens(
+        input_ids=torch.from_numpy(ids),
+        position_ids=torch.from_numpy(positions),
+        attention_mask=None if packed else torch.from_numpy(mask),
+        labelled=torch.from_numpy(labelled),
+        labels=torch.from_numpy(np.concatenate(labels)),
+        inputs=torch.from_numpy(ids.flatten()[labelled]),
+        size=sum(map(len, rows)),
+        sizes=torch.tensor(list(map(len, labels))),
+    )
 
 
 # Of a row that a rollout may have taken the place of: whether it did.
@@ -95,48 +97,49 @@ SAMPLED = "sampled"
 
 @dataclass
 class Collator:
-    """Rows of a prepared dataset to a batch, keys `student_*` and, with a teacher, `teacher_*`.
+    """Rows of a prepared dataset to a batch.
 
     Labelled positions are numbered through the batch example by example, so pairs point at the same tokens whatever the layout.
     Padded, each example is a row and an attention mask covers it. Packed, each side's rows hold several examples (docs/batches.md)
-    and there is no mask: position ids that begin again at 0 tell transformers where the next one starts. `row_length` is about
-    the length of a packed row, by default the longest example's. Where rows say whether they were sampled (dskd/rollouts/rollouts.py),
-    student_sampled [tokens] says so of each label.
+    and there is no mask: position ids that begin again at 0 tell transformers where the next one starts.
+
+    Attributes:
+        padding_side: `left` or `right`.
+        packing: Several examples a row.
+        row_length: About the length of a packed row; by default the longest example's.
+        by_position: Pair the k-th labelled token of an example with the other model's k-th, not as the rows say.
     """
 
     padding_side: str = "right"
     packing: bool = False
     row_length: int | None = None
+    by_position: bool = False
 
-    def __call__(self, rows: Sequence[dict[str, Any]]) -> dict[str, Tensor]:
-        batch: dict[str, Tensor] = {}
-        for name in ("student", "teacher"):
-            if f"{name}_ids" not in rows[0]:
-                continue
-            ids = [row[f"{name}_ids"] for row in rows]
-            starts = [row[f"{name}_prompt_length"] for row in rows]
-            lengths = list(map(len, ids))
-            layout = self._layout(lengths)
-            batch |= {f"{name}_{key}": value for key, value in _side(ids, starts, layout, self.packing).items()}
-            if f"{name}_pairs" in rows[0]:
-                first = np.cumsum([0] + [length - start for length, start in zip(lengths, starts, strict=True)])
-                for key in (f"{name}_pairs", f"{name}_string_pairs"):
-                    if key in rows[0]:
-                        pairs = [first[k] + np.asarray(row[key], dtype=np.int64) for k, row in enumerate(rows)]
-                        batch[key] = torch.from_numpy(np.concatenate(pairs))
-                batch[f"{name}_sizes"] = torch.from_numpy(np.diff(first))
-            if f"{name}_groups" in rows[0]:
-                batch[f"{name}_groups"] = torch.from_numpy(_numbered([row[f"{name}_groups"] for row in rows]))
-            if name == "student" and SAMPLED in rows[0]:
-                flags = torch.tensor([row[SAMPLED] for row in rows])
-                batch["student_sampled"] = flags.repeat_interleave(
-                    torch.tensor([length - start for length, start in zip(lengths, starts, strict=True)])
-                )
-        if "teacher_pairs" in batch:
-            batch |= pairs_by_position(batch["teacher_sizes"], batch["student_sizes"])
+    def __call__(self, rows: Sequence[dict[str, Any]]) -> TokenBatch:
+        student = self._side(rows, "student")
+        if "teacher_ids" not in rows[0]:
+            return TokenBatch(student)
+        teacher = self._side(rows, "teacher")
+        if self.by_position:
+            teacher.pairs, student.pairs = pairs_by_position(teacher.sizes, student.sizes)
+        student.pairs_on_host = student.pairs
+        if SAMPLED in rows[0]:
+            student.sampled = torch.tensor([row[SAMPLED] for row in rows]).repeat_interleave(student.sizes)
         if "teacher_row" in rows[0]:
-            batch["teacher_rows"] = torch.tensor([row["teacher_row"] for row in rows])
-        return batch
+            teacher.cache_rows = torch.tensor([row["teacher_row"] for row in rows])
+        return TokenBatch(student, teacher)
+
+    def _side(self, rows: Sequence[dict[str, Any]], name: str) -> SideTokens:
+        ids = [row[f"{name}_ids"] for row in rows]
+        starts = [row[f"{name}_prompt_length"] for row in rows]
+        side = _side(ids, starts, self._layout(list(map(len, ids))), self.packing)
+        if f"{name}_pairs" in rows[0]:
+            first = (side.sizes.cumsum(0) - side.sizes).tolist()
+            pairs = [k + np.asarray(row[f"{name}_pairs"], dtype=np.int64) for k, row in zip(first, rows, strict=True)]
+            side.pairs = torch.from_numpy(np.concatenate(pairs))
+        if f"{name}_groups" in rows[0]:
+            side.groups = torch.from_numpy(_numbered([row[f"{name}_groups"] for row in rows]))
+        return side
 
     def _layout(self, lengths: Sequence[int]) -> _Layout:
         if self.packing:
@@ -155,11 +158,12 @@ def _numbered(groups: Sequence[Sequence[int]]) -> np.ndarray:
     return np.concatenate(shifted)
 
 
-def pairs_by_position(teacher_sizes: Tensor, student_sizes: Tensor) -> dict[str, Tensor]:
-    """The k-th labelled token of an example paired with the other model's k-th, as far as both have one."""
+def pairs_by_position(teacher_sizes: Tensor, student_sizes: Tensor) -> tuple[Tensor, Tensor]:
+    """(teacher's, student's) pairs: the k-th labelled token of an example with the other model's k-th, as far as both have one."""
     common = torch.minimum(teacher_sizes, student_sizes)
     within = torch.arange(int(common.sum())) - (common.cumsum(0) - common).repeat_interleave(common)
-    return {
-        f"{name}_position_pairs": (sizes.cumsum(0) - sizes).repeat_interleave(common) + within
-        for name, sizes in (("teacher", teacher_sizes), ("student", student_sizes))
-    }
+
+    def places(sizes: Tensor) -> Tensor:
+        return (sizes.cumsum(0) - sizes).repeat_interleave(common) + within
+
+    return places(teacher_sizes), places(student_sizes)

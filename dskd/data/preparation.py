@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,7 +22,6 @@ from dskd.modeling.loading import load_tokenizer
 from dskd.tokenization.alignment import UNKNOWN, align, byte_groups, byte_spans
 from dskd.tokenization.prompt_templates import Instruction, prompt_text, template_of, writes_special_tokens
 from dskd.tokenization.vocabulary import Vocabulary, share_vocabulary
-from dskd.upstream.string_alignment import align_strings
 
 
 @dataclass(frozen=True)
@@ -106,7 +104,7 @@ def encode_response(
         ids, offsets = _encode(tokenizer, anchor + response, special=False)
         kept = [k for k, (_, last) in enumerate(offsets) if last > len(anchor)]
         ids = ids[kept[0] :] if kept else []
-        if b"".join(vocabulary.written[k] for k in ids) == response.encode():
+        if b"".join(vocabulary.token_bytes[k] for k in ids) == response.encode():
             return ids, byte_spans(vocabulary, ids, response)
     return None
 
@@ -116,7 +114,7 @@ def text_of_prompt(tokenizer: Any, vocabulary: Vocabulary, prompt: list[int]) ->
     begin = 1 if prompt and prompt[0] == tokenizer.bos_token_id else 0
     for first in dict.fromkeys((begin, 0)):  # a begin token that the tokenizer adds by itself is no part of the text
         try:
-            text = b"".join(vocabulary.written[k] for k in prompt[first:]).decode()
+            text = b"".join(vocabulary.token_bytes[k] for k in prompt[first:]).decode()
         except UnicodeDecodeError:
             return None
         for candidate in dict.fromkeys((text.removeprefix(" "), text)):  # SentencePiece puts a space before a text
@@ -192,13 +190,6 @@ def _encode_whole(tokenizer: Any, vocabulary: Vocabulary, example: Example) -> E
     return Encoded([*prompt, *response, tokenizer.eos_token_id], len(prompt) + unlabelled, spans[unlabelled:], special)
 
 
-def published_pairs(student: Encoded, teacher: Encoded, tokenizers: Sequence[Any]) -> dict[str, list[int]]:
-    """The pairs of labels as the published code finds them (dskd/upstream/string_alignment.py); tokenizers of student and teacher."""
-    spelt = [t.convert_ids_to_tokens(side.labels) for t, side in zip(tokenizers, (student, teacher), strict=True)]
-    pairs = align_strings(spelt[1], spelt[0], ends=(tokenizers[1].eos_token, tokenizers[0].eos_token))
-    return {f"{name}_string_pairs": side.tolist() for name, side in zip(("teacher", "student"), pairs, strict=True)}
-
-
 def prepared_row(student: Encoded, teacher: Encoded | None = None, *, same_vocabulary: bool = False) -> dict[str, Any]:
     """One row of a prepared dataset: ids, and with a teacher which tokens of the two belong together."""
     row: dict[str, Any] = {"student_ids": student.ids, "student_prompt_length": student.prompt_length}
@@ -259,8 +250,6 @@ def prepare_dataset(
         if too_long:
             continue
         row = prepared_row(*kept, same_vocabulary=shared is not None and shared.same)
-        if teacher is not None:
-            row |= published_pairs(kept[0], kept[1], tokenizers)
         aligned += len(row.get("student_pairs", ()))
         for k, side in enumerate(kept):
             tokens[k] += len(side.labels)

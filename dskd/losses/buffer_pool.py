@@ -15,14 +15,14 @@ import torch
 from torch import Tensor
 
 
-class Scratch:
-    """Inside `with scratch:`, `empty` takes its memory from here; `give_back` ends the life of all that was taken."""
+class BufferPool:
+    """Inside `with pool:`, `empty` takes its memory from here; `give_back` ends the life of all that was taken."""
 
     def __init__(self) -> None:
         self._free: list[Tensor] = []
         self._taken: list[Tensor] = []
 
-    def __enter__(self) -> Scratch:
+    def __enter__(self) -> BufferPool:
         self._token = _current.set(self)
         return self
 
@@ -46,12 +46,12 @@ class Scratch:
         self._taken = []
 
 
-_current: ContextVar[Scratch | None] = ContextVar("scratch", default=None)
+_current: ContextVar[BufferPool | None] = ContextVar("pool", default=None)
 
 
-def empty(shape: torch.Size | tuple[int, int], like: Tensor) -> Tensor:
+def empty_from_pool(shape: torch.Size | tuple[int, int], like: Tensor) -> Tensor:
     """A matrix of the dtype and device of `like`, not initialised."""
-    scratch = _current.get()
-    if scratch is None or like.device.type != "cpu":
+    pool = _current.get()
+    if pool is None or like.device.type != "cpu":
         return like.new_empty(shape)
-    return scratch.take(shape, like)
+    return pool.take(shape, like)

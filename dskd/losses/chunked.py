@@ -1,9 +1,9 @@
-"""Any method's loss in chunks of tokens, with the gradients computed in the forward (performance bar P1).
+"""Any method's loss in chunks of tokens, with the gradients computed in the forward (docs/performance.md).
 
-The unfused loss keeps several [tokens, vocabulary] tensors from its forward to its backward. Here the labelled tokens are taken a
+The plain loss keeps several [tokens, vocabulary] tensors from its forward to its backward. Here the labelled tokens are taken a
 chunk at a time: the method's own terms are computed for the chunk, differentiated at once, and dropped. What stays is one gradient
 per hidden state and one per weight of the head, so memory does not grow with tokens × vocabulary. The terms are the method's own,
-so fused and unfused are one objective. This needs terms that are sums over tokens, and the counts of the whole step: given, or
+so chunked and plain are one objective. This needs terms that are sums over tokens, and the counts of the whole step: given, or
 found in a first pass where the batch is the whole step.
 """
 
@@ -16,16 +16,16 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from dskd.losses.buffer_pool import Scratch, empty
-from dskd.methods.base import LabelledTokens, Method, Term
+from dskd.losses.buffer_pool import BufferPool, empty_from_pool
+from dskd.losses.tokens import Loss, LossTerm, TokenBatch, TwoPassLoss
 from dskd.modeling.lm_head import Head
 
 # A float32 [chunk, vocabulary] tensor of this size: large enough for efficient products and for the sum of the head's gradients to
 # be no burden, small enough that the dozen of them that a loss needs stay far below what a model takes.
 _CHUNK_BYTES = 64 * 2**20
 _LEAST_CHUNK = 512  # fewer, and adding up the gradient of a large head costs more than the products
-# What the first of two passes may leave for the second (LabelledTokens.large_notes); the rest is computed again.
-_LARGE_NOTES_BYTES = 256 * 2**20
+# What the first of two passes may leave for the second (TokenBatch.recomputable); the rest is computed again.
+_RECOMPUTABLE_BYTES = 256 * 2**20
 
 
 def default_chunk_tokens(vocabulary_size: int) -> int:
@@ -33,54 +33,53 @@ def default_chunk_tokens(vocabulary_size: int) -> int:
     return max(_LEAST_CHUNK, _CHUNK_BYTES // (4 * vocabulary_size))
 
 
-def chunk_size(batch: LabelledTokens, chunk_tokens: int | None) -> int:
+def chunk_size(batch: TokenBatch, chunk_tokens: int | None) -> int:
     """`chunk_tokens`, or what suits the larger of the batch's heads."""
-    heads = [head for head in (batch.student_head, batch.teacher_head) if head is not None]
+    sides = batch.student, batch.teacher
+    heads = [side.head for side in sides if side is not None and side.head is not None]
     return chunk_tokens or default_chunk_tokens(max(head.weight.shape[0] for head in heads))
 
 
-def chunks(batch: LabelledTokens, tokens: int) -> list[LabelledTokens]:
+def chunks(batch: TokenBatch, tokens: int) -> list[TokenBatch]:
     """The batch in parts of at most so many of the student's labelled tokens; one empty part for an empty batch."""
-    total = len(batch.student_labels)
+    total = len(batch.student.labels)
     return [batch.part(first, min(first + tokens, total)) for first in range(0, max(total, 1), tokens)]
 
 
 @torch.no_grad()
-def chunked_counts(method: Method, batch: LabelledTokens, chunk_tokens: int | None = None) -> dict[str, Tensor]:
-    """`method.counts`, a chunk at a time where the method's terms are sums over tokens."""
-    if not method.per_token:
-        return method.counts(batch)
+def chunked_counts(method: Loss, batch: TokenBatch, chunk_tokens: int | None = None) -> dict[str, Tensor]:
+    """`method.counts` a chunk at a time, for a method whose terms are sums over tokens."""
     parts = [method.counts(part) for part in chunks(batch, chunk_size(batch, chunk_tokens))]
     return {name: torch.stack([part[name] for part in parts]).sum() for name in parts[0]}
 
 
-def fused_loss(
-    method: Method,
-    batch: LabelledTokens,
+def chunked_loss(
+    method: Loss,
+    batch: TokenBatch,
     totals: dict[str, Tensor] | None,
     parameters: Sequence[nn.Parameter] = (),
     chunk_tokens: int | None = None,
-) -> tuple[Tensor, dict[str, Term]]:
+) -> tuple[Tensor, dict[str, LossTerm]]:
     """(objective of the terms divided by `totals`, {term: its sum over the batch and its total, detached}).
 
-    Gradients reach batch.student_hidden, weight and bias of batch.student_head, and `parameters` (what the method trains besides:
+    Gradients reach batch.student.hidden, weight and bias of batch.student.head, and `parameters` (what the method trains besides:
     its projectors). `totals` are the counts of the whole optimizer step; None where this batch is the whole step. The weight's
     gradient is added up in float32 also where products are in bfloat16.
     """
-    if totals is None and not method.first_terms:
+    if totals is None and not isinstance(method, TwoPassLoss):
         totals = chunked_counts(method, batch, chunk_tokens)
-    head = batch.student_head
+    head = batch.student.head
     tokens = chunk_size(batch, chunk_tokens)
     names: list[str] = []
-    loss, sums, counts = _FusedLoss.apply(
-        method, batch, totals, tokens, names, batch.student_hidden, head.weight, head.bias, *parameters
+    loss, sums, counts = _ChunkedLoss.apply(
+        method, batch, totals, tokens, names, batch.student.hidden, head.weight, head.bias, *parameters
     )
     pairs = zip(sums.unbind(), counts.unbind(), strict=True)
-    return loss, {name: Term(total, count) for name, (total, count) in zip(names, pairs, strict=True)}
+    return loss, {name: LossTerm(total, count) for name, (total, count) in zip(names, pairs, strict=True)}
 
 
 class _ChunkLinear(torch.autograd.Function):
-    """hidden Wᵀ + b into scratch memory; its backward adds gradients up in a `_HeadGradient` and makes none of W's size."""
+    """hidden Wᵀ + b into pool memory; its backward adds gradients up in a `_HeadGradient` and makes none of W's size."""
 
     @staticmethod
     def forward(
@@ -92,7 +91,7 @@ class _ChunkLinear(torch.autograd.Function):
     ) -> Tensor:
         ctx.save_for_backward(hidden, weight)
         ctx.head_gradient = head_gradient
-        logits = empty((len(hidden), len(weight)), weight)
+        logits = empty_from_pool((len(hidden), len(weight)), weight)
         return (
             torch.mm(hidden, weight.T, out=logits) if bias is None else torch.addmm(bias, hidden, weight.T, out=logits)
         )
@@ -129,7 +128,7 @@ class _HeadGradient:
 
 
 class _Gradients:
-    """Where the gradients of one fused loss are added up, in float32: of hidden states, head and a method's parameters."""
+    """Where the gradients of one chunked loss are added up, in float32: of hidden states, head and a method's parameters."""
 
     def __init__(self, hidden: Tensor, weight: Tensor, bias: Tensor | None, parameters: Sequence[Tensor]) -> None:
         self.inputs = [hidden, weight, bias, *parameters]
@@ -139,7 +138,7 @@ class _Gradients:
         self.parameters = [_zeros(parameter) for parameter in parameters]
 
     def add(self, share: Tensor, leaf: Tensor, first: int) -> None:
-        """Differentiate a chunk's share of the loss; what reaches the head has its own way (_AddingLinear)."""
+        """Differentiate a chunk's share of the loss; what reaches the head has its own way (_ChunkLinear)."""
         found = torch.autograd.grad(share, [leaf, *self.trained], allow_unused=True)
         if found[0] is not None:
             self.hidden[first : first + len(leaf)] += found[0]
@@ -169,12 +168,12 @@ def _zeros(tensor: Tensor | None) -> Tensor | None:
     return torch.zeros_like(tensor, dtype=torch.float32)
 
 
-class _FusedLoss(torch.autograd.Function):
+class _ChunkedLoss(torch.autograd.Function):
     @staticmethod
     def forward(
         ctx: Any,
-        method: Method,
-        batch: LabelledTokens,
+        method: Loss,
+        batch: TokenBatch,
         totals: dict[str, Tensor] | None,
         tokens: int,
         names: list[str],
@@ -184,23 +183,26 @@ class _FusedLoss(torch.autograd.Function):
         *parameters: nn.Parameter,
     ) -> tuple[Tensor, Tensor, Tensor]:
         gradients = _Gradients(hidden, weight, bias, parameters)
-        scratch = Scratch()
-        head = _chunk_head(batch.student_head, gradients.head)
-        teacher_head = None if batch.teacher_head is None else _chunk_head(batch.teacher_head, None)
-        detached = replace(batch, student_hidden=hidden.detach(), student_head=head, teacher_head=teacher_head)
+        pool = BufferPool()
+        head = _chunk_head(batch.student.head, gradients.head)
+        detached = replace(batch, student=replace(batch.student, hidden=hidden.detach(), head=head))
+        if batch.teacher is not None and batch.teacher.head is not None:
+            detached.teacher = replace(batch.teacher, head=_chunk_head(batch.teacher.head, None))
         parts = chunks(detached, tokens)
         if totals is not None:
-            sums, _ = _take(method, method.terms, parts, totals, gradients, scratch, batch.figures)
+            sums, _ = _take(method, method.terms, parts, totals, gradients, pool, batch.metrics)
             counts = totals
         else:
+            assert isinstance(method, TwoPassLoss)
+            two_pass: TwoPassLoss = method
             # Undivided at first: one count divides all of these terms, and so their gradients, once it is known.
-            sums, counts = _take(method, method.first_pass, parts, None, gradients, scratch, batch.figures)
-            gradients.divide(counts[min(method.first_terms)].clamp_min(1.0))
+            sums, counts = _take(method, two_pass.first_pass, parts, None, gradients, pool, batch.metrics)
+            gradients.divide(counts[min(two_pass.first_terms)].clamp_min(1.0))
 
-            def second_pass(part: LabelledTokens) -> dict[str, Term]:
-                return {name: Term(value, counts[name]) for name, value in method.second_pass(part).items()}
+            def second_pass(part: TokenBatch) -> dict[str, LossTerm]:
+                return {name: LossTerm(value, counts[name]) for name, value in two_pass.second_pass(part).items()}
 
-            sums |= _take(method, second_pass, parts, counts, gradients, scratch, batch.figures)[0]
+            sums |= _take(method, second_pass, parts, counts, gradients, pool, batch.metrics)[0]
         names[:] = sums
         loss = method.objective({name: sums[name] / counts[name].clamp_min(1.0) for name in names})
         stacked = torch.stack([sums[name] for name in names]), torch.stack([counts[name] for name in names])
@@ -216,17 +218,17 @@ class _FusedLoss(torch.autograd.Function):
 
 
 def _take(
-    method: Method,
-    terms_of: Callable[[LabelledTokens], dict[str, Term]],
-    parts: Sequence[LabelledTokens],
+    method: Loss,
+    terms_of: Callable[[TokenBatch], dict[str, LossTerm]],
+    parts: Sequence[TokenBatch],
     totals: dict[str, Tensor] | None,
     gradients: _Gradients,
-    scratch: Scratch,
-    figures: dict[str, Term],
+    pool: BufferPool,
+    metrics: dict[str, LossTerm],
 ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     """Compute terms chunk by chunk and differentiate their share of the objective; ({term: sum}, {term: count}) of all chunks.
 
-    What methods report beside is added up in `figures`.
+    What methods report beside is added up in `metrics`.
     """
     sums: dict[str, Tensor] = {}
     counts: dict[str, Tensor] = {}
@@ -234,26 +236,25 @@ def _take(
     absent = dict.fromkeys(totals or {}, torch.zeros((), device=gradients.hidden.device))
     first = large = 0
     for part in parts:
-        with torch.enable_grad(), scratch:
-            leaf = part.student_hidden.detach().requires_grad_()
-            terms = terms_of(replace(part, student_hidden=leaf))
+        with torch.enable_grad(), pool:
+            leaf = part.student.hidden.detach().requires_grad_()
+            terms = terms_of(replace(part, student=replace(part.student, hidden=leaf)))
             divisors = {name: 1.0 if totals is None else totals[name].clamp_min(1.0) for name in terms}
-            means = {name: term.sum / divisors[name] for name, term in terms.items()}
+            means = {name: term.total / divisors[name] for name, term in terms.items()}
             share = method.objective(absent | means)
         gradients.add(share, leaf, first)
         for name, term in terms.items():
-            sums[name] = sums[name] + term.sum.detach().float() if name in sums else term.sum.detach().float()
-            counts[name] = counts[name] + term.count if name in counts else term.count
-        for name, figure in part.figures.items():
-            known = figures.get(name, Term(torch.zeros_like(figure.sum), torch.zeros_like(figure.count)))
-            figures[name] = Term(known.sum + figure.sum, known.count + figure.count)
-        part.figures.clear()  # another pass over this part has others
+            sums[name] = sums[name] + term.total.detach().float() if name in sums else term.total.detach().float()
+            counts[name] = counts[name] + term.normalizer if name in counts else term.normalizer
+        for name, metric in part.metrics.items():
+            metrics[name] = metrics[name].plus(metric) if name in metrics else metric
+        part.metrics.clear()  # another pass over this part has others
         first += len(leaf)
-        large += sum(note.nbytes for note in part.large_notes.values())
-        if large > _LARGE_NOTES_BYTES:
-            part.large_notes.clear()
+        large += sum(value.nbytes for value in part.recomputable.values())
+        if large > _RECOMPUTABLE_BYTES:
+            part.recomputable.clear()
         del terms, share
-        scratch.give_back([*part.notes.values(), *part.large_notes.values()])
+        pool.give_back([*part.saved.values(), *part.recomputable.values()])
     return sums, counts
 
 

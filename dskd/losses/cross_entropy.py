@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dskd.losses.buffer_pool import empty
+from dskd.losses.buffer_pool import empty_from_pool
 from dskd.losses.row_blocks import row_blocks
 
 
@@ -33,7 +33,7 @@ class _CrossEntropySum(torch.autograd.Function):
         index = labels.clamp_min(0).unsqueeze(-1)
         chosen = torch.empty_like(index, dtype=torch.float32)
         largest = torch.empty_like(chosen)
-        gradient = empty(logits.shape, logits) if ctx.needs_input_grad[0] else None
+        gradient = empty_from_pool(logits.shape, logits) if ctx.needs_input_grad[0] else None
         for rows in row_blocks(logits):
             log_probabilities = logits[rows].float().log_softmax(-1)
             chosen[rows] = log_probabilities.gather(-1, index[rows])

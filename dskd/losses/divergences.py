@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dskd.losses.buffer_pool import empty
+from dskd.losses.buffer_pool import empty_from_pool
 from dskd.losses.row_blocks import row_blocks
 
 Divergence = Callable[..., Tensor]
@@ -57,7 +57,7 @@ class _ByRows(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, part: Part, teacher_logits: Tensor, student_logits: Tensor, temperature: float) -> Tensor:
         values = torch.empty(len(student_logits), dtype=torch.float32, device=student_logits.device)
-        ctx.gradient = empty(student_logits.shape, student_logits)
+        ctx.gradient = empty_from_pool(student_logits.shape, student_logits)
         for rows in row_blocks(student_logits):
             values[rows], ctx.gradient[rows] = part(teacher_logits[rows], student_logits[rows], temperature)
         return values

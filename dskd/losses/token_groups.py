@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from dskd.losses.row_blocks import row_blocks
-
-if TYPE_CHECKING:
-    from dskd.methods.base import LabelledTokens
+from dskd.losses.tokens import TokenBatch
 
 
-class Groups:
+class ByteGroups:
     """The groups of one model's labelled tokens in a batch, without a read from the device.
 
     `numbers` [tokens]: each token's group, ascending from 0, -1 for none; `limit`: as many as there can be. How many there are is
@@ -52,14 +50,11 @@ class Groups:
         return indices.new_full((self._places,), start).scatter_reduce(0, self._place, indices, which)[1:]
 
 
-def groups_of(batch: LabelledTokens) -> tuple[Groups, Groups]:
+def groups_of(batch: TokenBatch) -> tuple[ByteGroups, ByteGroups]:
     """The student's and the teacher's."""
-    assert batch.student_groups is not None
-    assert batch.teacher_groups is not None
-    assert batch.teacher_labels is not None
     # Every group has a token of both models.
-    limit = min(len(batch.student_labels), len(batch.teacher_labels))
-    return Groups(batch.student_groups, limit), Groups(batch.teacher_groups, limit)
+    limit = min(len(batch.student.labels), len(batch.teacher.labels))
+    return ByteGroups(batch.student.groups, limit), ByteGroups(batch.teacher.groups, limit)
 
 
 def last_tokens(sizes: Tensor, device: torch.device) -> Tensor:

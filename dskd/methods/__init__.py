@@ -1,53 +1,134 @@
-"""The distillation methods, one file each. A new file in this folder is found by itself, as is one in a folder of DSKD_METHODS."""
+"""The distillation methods, one file each. A new file in this folder is found by itself; methods from outside are found by `get`.
+
+From outside come the entry points of the group `dskd.methods` in installed packages, the files of the folders in DSKD_METHODS
+(separated as in PATH), and what is named in full, as `package.module:Class` or `path/to/file.py:Class` (docs/own-method.md).
+"""
 
 from __future__ import annotations
 
 import hashlib
 import importlib
+import importlib.metadata
+import importlib.util
 import os
 import pkgutil
+import sys
+from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType
 
 from dskd.errors import InputError
+from dskd.losses.tokens import LossTerm, SideTokens, TokenBatch, TwoPassLoss
 from dskd.methods.base import (
     METHODS,
+    DistillationMethod,
     DistillationOptions,
     DivergenceOptions,
-    LabelledTokens,
     Method,
     Options,
-    Term,
+    Requirements,
+    StepStatistics,
+    UsesTokenizers,
     register,
 )
 
 __all__ = [
     "METHODS",
+    "DistillationMethod",
     "DistillationOptions",
     "DivergenceOptions",
-    "LabelledTokens",
+    "LossTerm",
     "Method",
     "Options",
-    "Term",
+    "Requirements",
+    "SideTokens",
+    "StepStatistics",
+    "TokenBatch",
+    "TwoPassLoss",
+    "UsesTokenizers",
     "get",
+    "known",
     "own_code",
     "register",
 ]
 
-# Folders with methods of one's own, separated as in PATH (docs/own-method.md).
-__path__ += [folder for folder in os.environ.get("DSKD_METHODS", "").split(os.pathsep) if folder]
-
-for _module in pkgutil.iter_modules(__path__):
-    importlib.import_module(f"{__name__}.{_module.name}")
+ENTRY_POINTS = "dskd.methods"
 
 
 def get(name: str) -> type[Method]:
-    """The method called `name`. Raises InputError that lists the known names."""
+    """The method called `name`, or the class that `package.module:Class` or `path/to/file.py:Class` names.
+
+    Raises InputError that lists the known names, and for a file or class that is not there.
+    """
+    if ":" in name:
+        return _from_outside(name)
     if name not in METHODS:
         raise InputError(f"methods: {name!r} is not a method; fix: use one of {', '.join(sorted(METHODS))}")
     return METHODS[name]
 
 
+def known(name: str) -> bool:
+    """Whether `get` knows a method by its name alone, or it is one from outside, which `get` looks for."""
+    return ":" in name or name in METHODS
+
+
 def own_code(name: str) -> str | None:
-    """sha256 of the file of a method from a folder of DSKD_METHODS; None for one that ships, whose code has a version."""
-    file = Path(importlib.import_module(get(name).__module__).__file__ or "")
-    return None if file.parent == Path(__file__).parent else hashlib.sha256(file.read_bytes()).hexdigest()
+    """sha256 of the file of a method from outside; None for one that ships, whose code has a version."""
+    method = get(name)
+    if method.__module__.startswith("dskd."):
+        return None
+    return hashlib.sha256(Path(sys.modules[method.__module__].__file__ or "").read_bytes()).hexdigest()
+
+
+def _from_outside(name: str) -> type[Method]:
+    place, _, attribute = name.rpartition(":")
+    module = _load_file(Path(place)) if place.endswith(".py") else _import(place, name)
+    method = getattr(module, attribute, None)
+    if not (isinstance(method, type) and issubclass(method, Method)):
+        raise InputError(f"methods: {name}: no class {attribute} that is a dskd.methods.Method; fix: correct the name")
+    return method
+
+
+def _import(module: str, name: str) -> ModuleType:
+    try:
+        return importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        raise InputError(f"methods: {name}: {error}; fix: install the package, or correct the name") from None
+
+
+def _load_file(path: Path) -> ModuleType:
+    """The module of a file outside any package, which is run once."""
+    path = path.expanduser().resolve()
+    name = f"dskd_method_{path.stem}_{hashlib.sha256(str(path).encode()).hexdigest()[:8]}"
+    if name in sys.modules:
+        return sys.modules[name]
+    if not path.is_file():
+        raise InputError(f"methods: {path}: no such file; fix: correct the path")
+    spec = importlib.util.spec_from_file_location(name, path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = sys.modules[name] = importlib.util.module_from_spec(spec)
+    try:
+        spec.loader.exec_module(module)
+    except BaseException:
+        del sys.modules[name]
+        raise
+    return module
+
+
+def _own_files() -> Iterator[Path]:
+    for folder in filter(None, os.environ.get("DSKD_METHODS", "").split(os.pathsep)):
+        yield from sorted(path for path in Path(folder).glob("*.py") if not path.name.startswith("_"))
+
+
+def _load_all() -> None:
+    """Register the methods that ship, those of installed packages, and those of DSKD_METHODS."""
+    for found in pkgutil.iter_modules(__path__):
+        importlib.import_module(f"{__name__}.{found.name}")
+    for entry in importlib.metadata.entry_points(group=ENTRY_POINTS):
+        register(entry.load())
+    for path in _own_files():
+        _load_file(path)
+
+
+_load_all()

@@ -6,17 +6,19 @@ both models (docs/method.md). The teacher gives the probabilities of its own tok
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field, model_validator
 
 from dskd.errors import InputError
-from dskd.methods.base import LabelledTokens, Method, Options, Term, cross_entropy, labelled_count, register
+from dskd.losses.tokens import LossTerm, SideTokens, TokenBatch
+from dskd.methods.base import DistillationMethod, Options, Requirements, cross_entropy, labelled_count, register
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from dskd.losses.token_groups import Groups
+    from dskd.losses.token_groups import ByteGroups
     from dskd.modeling.lm_head import Head
     from dskd.tokenization.vocabulary import SharedVocabulary
 
@@ -53,7 +55,7 @@ class AlmOptions(Options):
 
 
 @register
-class ApproximateLikelihoodMatching(Method):
+class ApproximateLikelihoodMatching(DistillationMethod):
     """L = (1 − α) L_CE + α · mean over chunks of D(exp(b_c / T − ε) ‖ exp(a_c / T − ε)).
 
     a_c = Σ_{i∈c} log q_i(y_i), b_c the same of the teacher; with `append_space` each and the logarithm of its model's probability
@@ -64,22 +66,15 @@ class ApproximateLikelihoodMatching(Method):
     name = "alm"
     title = "approximate likelihood matching"
     paper = "arXiv 2503.20083"
-    vocabulary = "any"
-    needs_teacher = True
-    policy = "off"
-    per_token = False
+    requires = Requirements(on_policy="never", chunkable=False)
     not_reproduced = (
         "Matching of hidden states, weights from gradient norms, and chunks chosen by bias matrices or ended by spaces."
     )
     Options = AlmOptions
-    student_space_ids: Tensor
-    teacher_space_ids: Tensor
+    student_space_ids: Tensor | None = None
+    teacher_space_ids: Tensor | None = None
 
-    def prepare(self, student_head: Head, teacher_head: Head | None, shared: SharedVocabulary | None) -> None:
-        import torch
-
-        assert teacher_head is not None
-        assert shared is not None
+    def prepare(self, student_head: Head, teacher_head: Head, shared: SharedVocabulary) -> None:
         if not self._asks_for_space:
             return
         if shared.teacher_tokens is None or shared.student_tokens is None:
@@ -87,40 +82,34 @@ class ApproximateLikelihoodMatching(Method):
                 "methods.alm: append_space and merge_by_space_prob need the bytes of both models' tokens, which are unknown here; "
                 "fix: make the shared vocabulary with share_vocabulary, or set both options to false"
             )
-        for side, tokens, head in (
-            ("teacher", shared.teacher_tokens, teacher_head),
-            ("student", shared.student_tokens, student_head),
-        ):
-            ids = [
-                k for k, token in enumerate(tokens[: head.size]) if token is None or token[:1] in (b" ", b"\t", b"\n")
-            ]
-            if not ids:
-                raise InputError(
-                    f"methods.alm: no token of the {side} begins with white space and none is special; "
-                    "fix: set append_space and merge_by_space_prob to false"
-                )
-            setattr(self, f"{side}_space_ids", torch.tensor(ids, device=student_head.weight.device))
+        self.teacher_space_ids = _space_ids("teacher", shared.teacher_tokens, teacher_head).to(
+            student_head.weight.device
+        )
+        self.student_space_ids = _space_ids("student", shared.student_tokens, student_head).to(
+            student_head.weight.device
+        )
 
     @property
     def _asks_for_space(self) -> bool:
         return self.options.append_space or self.options.merge_by_space_prob
 
-    def counts(self, batch: LabelledTokens) -> dict[str, Tensor]:
+    def counts(self, batch: TokenBatch) -> dict[str, Tensor]:
         from dskd.losses.token_groups import groups_of
 
         student, teacher = groups_of(batch)
         space = self._teacher_log_probabilities(batch)[1] if self.options.merge_by_space_prob else None
         return self._counts(batch, self._closing(batch, student, teacher, space))
 
-    def terms(self, batch: LabelledTokens) -> dict[str, Term]:
+    def terms(self, batch: TokenBatch) -> dict[str, LossTerm]:
         import torch
 
         from dskd.losses.token_groups import groups_of
 
         student, teacher = groups_of(batch)
-        logits = batch.student_head.logits(batch.student_hidden, padded=True)
-        real_logits = batch.student_head.without_padding(logits)
-        own, space = self._log_probabilities(real_logits, batch.student_labels, "student")
+        logits = batch.student.head.logits(batch.student.hidden, padded=True)
+        real_logits = batch.student.head.without_padding(logits)
+        ids = self.student_space_ids if self.options.append_space else None
+        own, space = _log_probabilities(real_logits, batch.student.labels, ids)
         teacher_own, teacher_space = self._teacher_log_probabilities(batch)
         valid = self._valid(student, teacher)
         closing = self._closing(batch, student, teacher, teacher_space)
@@ -129,12 +118,12 @@ class ApproximateLikelihoodMatching(Method):
         chunk = closing.cumsum(0) - closing.long()
         likelihoods = []
         for side, groups, of_tokens, after_tokens in (
-            ("teacher", teacher, teacher_own, teacher_space),
-            ("student", student, own, space),
+            (batch.teacher, teacher, teacher_own, teacher_space),
+            (batch.student, student, own, space),
         ):
             of_groups = torch.where(valid, groups.sums(of_tokens), 0.0)
             if self.options.append_space:
-                of_groups = of_groups + torch.where(closing, _after(batch, side, groups, after_tokens), 0.0)
+                of_groups = of_groups + torch.where(closing, _after(side, groups, after_tokens), 0.0)
             # Rounding may leave a probability above one.
             likelihoods.append(of_groups.new_zeros(len(closing) + 1).index_add(0, chunk, of_groups).clamp_max(0.0))
         log_p, log_q = likelihoods
@@ -142,74 +131,82 @@ class ApproximateLikelihoodMatching(Method):
         counts = self._counts(batch, closing)
         kept = torch.arange(len(values), device=values.device) < counts["likelihood_matching"]
         sums = {
-            "cross_entropy": cross_entropy(batch, logits).sum,
+            "cross_entropy": cross_entropy(batch, logits).total,
             "likelihood_matching": torch.where(kept, values, 0.0).sum(),
             "grouped_share": (student.sizes() * valid).sum().float(),
         }
-        return {name: Term(sums[name], count) for name, count in counts.items()}
+        return {name: LossTerm(sums[name], count) for name, count in counts.items()}
 
-    def objective(self, means: dict[str, Tensor]) -> Tensor:
-        rate = self.options.kd_rate
-        return (1 - rate) * means["cross_entropy"] + rate * means["likelihood_matching"]
+    def distillation(self, means: dict[str, Tensor]) -> Tensor:
+        return means["likelihood_matching"]
 
-    def _valid(self, student: Groups, teacher: Groups) -> Tensor:
+    def _valid(self, student: ByteGroups, teacher: ByteGroups) -> Tensor:
         """The groups that count, bool [limit]."""
         sizes = student.sizes(), teacher.sizes()
         if self.options.strict_pairs:
             return (sizes[0] == 1) & (sizes[1] == 1)
         return (sizes[0] > 0) & (sizes[1] > 0)
 
-    def _closing(self, batch: LabelledTokens, student: Groups, teacher: Groups, teacher_space: Tensor | None) -> Tensor:
+    def _closing(
+        self, batch: TokenBatch, student: ByteGroups, teacher: ByteGroups, teacher_space: Tensor | None
+    ) -> Tensor:
         """The groups that end a chunk, bool [limit]; the end of sequence always does, so chunks stay within an example."""
         import math
 
         valid = self._valid(student, teacher)
         if not self.options.merge_by_space_prob:
             return valid
-        return valid & (_after(batch, "teacher", teacher, teacher_space) > math.log(self.options.space_probability))
+        return valid & (_after(batch.teacher, teacher, teacher_space) > math.log(self.options.space_probability))
 
-    def _counts(self, batch: LabelledTokens, closing: Tensor) -> dict[str, Tensor]:
+    def _counts(self, batch: TokenBatch, closing: Tensor) -> dict[str, Tensor]:
         labelled = labelled_count(batch)
         chunks = closing.sum().to(labelled.dtype)
         return {"cross_entropy": labelled, "grouped_share": labelled, "likelihood_matching": chunks}
 
-    def _teacher_log_probabilities(self, batch: LabelledTokens) -> tuple[Tensor, Tensor | None]:
+    def _teacher_log_probabilities(self, batch: TokenBatch) -> tuple[Tensor, Tensor | None]:
         import torch
 
-        assert batch.teacher_head is not None
-        assert batch.teacher_hidden is not None
-        assert batch.teacher_labels is not None
-        hidden, labels = (values.split(_TEACHER_ROWS) for values in (batch.teacher_hidden, batch.teacher_labels))
+        hidden, labels = (values.split(_TEACHER_ROWS) for values in (batch.teacher.hidden, batch.teacher.labels))
         with torch.no_grad():
             parts = [
-                self._log_probabilities(batch.teacher_head.logits(some), of_some, "teacher")
+                _log_probabilities(batch.teacher.head.logits(some), of_some, self.teacher_space_ids)
                 for some, of_some in zip(hidden, labels, strict=True)
             ]
         own, space = zip(*parts, strict=True)
         return torch.cat(own), torch.cat(space) if self._asks_for_space else None
 
-    def _log_probabilities(
-        self, logits: Tensor, labels: Tensor, side: Literal["student", "teacher"]
-    ) -> tuple[Tensor, Tensor | None]:
-        """Log probabilities [tokens] of each label, and of white space or a special token in its place where that is asked for."""
-        from dskd.losses.token_groups import own_log_probabilities
 
-        own, normaliser = own_log_probabilities(logits, labels)
-        if not (self._asks_for_space and (side == "teacher" or self.options.append_space)):
-            return own, None
-        ids: Tensor = getattr(self, f"{side}_space_ids")
-        return own, logits.index_select(-1, ids).float().logsumexp(-1) - normaliser
+def _space_ids(side: str, tokens: Sequence[bytes | None], head: Head) -> Tensor:
+    """The ids of tokens that begin with white space or are special. Raises InputError where there is none."""
+    import torch
+
+    ids = [k for k, token in enumerate(tokens[: head.size]) if token is None or token[:1] in (b" ", b"\t", b"\n")]
+    if not ids:
+        raise InputError(
+            f"methods.alm: no token of the {side} begins with white space and none is special; "
+            "fix: set append_space and merge_by_space_prob to false"
+        )
+    return torch.tensor(ids)
 
 
-def _after(batch: LabelledTokens, side: str, groups: Groups, values: Tensor | None) -> Tensor:
+def _log_probabilities(logits: Tensor, labels: Tensor, space_ids: Tensor | None) -> tuple[Tensor, Tensor | None]:
+    """Log probabilities [tokens] of each label, and of any of `space_ids` in its place where there are some."""
+    from dskd.losses.token_groups import own_log_probabilities
+
+    own, normaliser = own_log_probabilities(logits, labels)
+    if space_ids is None:
+        return own, None
+    return own, logits.index_select(-1, space_ids).float().logsumexp(-1) - normaliser
+
+
+def _after(side: SideTokens, groups: ByteGroups, values: Tensor | None) -> Tensor:
     """values [tokens] at the token after each group [limit]; 0 after the last of an example."""
     from dskd.losses.token_groups import last_tokens
 
-    assert values is not None
-    sizes = batch.teacher_sizes if side == "teacher" else batch.student_sizes
-    assert sizes is not None
+    if values is None:
+        raise ValueError("probabilities of white space were not computed")
     following = (groups.last() + 1).clamp_max(len(values) - 1)
-    return values[following].masked_fill(groups.with_any(last_tokens(sizes, values.device)), 0.0)
+    return values[following].masked_fill(groups.with_any(last_tokens(side.sizes, values.device)), 0.0)
 
 
 def binary_divergence(log_p: Tensor, log_q: Tensor, name: str, temperature: float) -> Tensor:

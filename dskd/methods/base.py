@@ -1,23 +1,24 @@
-"""What a distillation method is: which models it needs, its trainable extras, its loss terms and how they add up.
+"""What a distillation method is: what it requires, its trainable extras, its loss terms and how they add up.
 
 A method is one file in this folder that defines a subclass of `Method` and decorates it with `register`; nothing else changes.
-The files import torch where they compute and not at the top, because planning and listing ask for names and options alone.
+The files import torch where they compute and not at the top: planning and listing need names, options and requirements alone.
 
-Every term is a sum over tokens with the count that normalises it. Counts are added up over the whole optimizer step, over all
-micro-batches and processes, before anything is divided, so the loss does not depend on how a batch is split.
+Every term is a sum over tokens with its normalizer, mostly a count of tokens. Normalizers are added up over the whole optimizer step,
+over all micro-batches and processes, before anything is divided, so the loss does not depend on how a batch is split.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar
 
 from pydantic import Field, ValidationError
 
 from dskd.errors import InputError
+from dskd.losses.tokens import LossTerm, TokenBatch
 from dskd.options import Options
 
 if TYPE_CHECKING:
@@ -25,98 +26,6 @@ if TYPE_CHECKING:
 
     from dskd.modeling.lm_head import Head
     from dskd.tokenization.vocabulary import SharedVocabulary
-
-
-@dataclass
-class LabelledTokens:
-    """What a loss sees of a micro-batch: the labelled tokens alone, flat, so that padding cannot matter.
-
-    student_hidden [tokens, hidden]: inputs of the student's head, with gradient; student_labels [tokens].
-    teacher_hidden [teacher tokens, hidden], teacher_labels [teacher tokens]: of the teacher, without gradient.
-    teacher_pairs, student_pairs [pairs]: indices of aligned tokens, teacher and student, in the student's order, each token once.
-    student_pairs_on_host: student_pairs in the memory of the CPU, so that taking a part reads nothing from a device.
-    teacher_predictions [teacher tokens]: the teacher's most probable tokens where they are known already (a cached signal).
-    teacher_top_k_ids, teacher_top_k_log_probabilities [teacher tokens, k]: instead of hidden states, at the method's temperature.
-    student_sizes, teacher_sizes [examples]: labelled tokens of each example, in the memory of the CPU; tokens follow in this order.
-    student_inputs [tokens], teacher_inputs [teacher tokens]: the token at the position that predicts the label.
-    student_sampled [tokens]: whether the student itself wrote the label (dskd/rollouts/rollouts.py); None where it wrote none.
-    student_scores [tokens, scores]: what the method found out about each label before the step (Method.scores).
-    student_groups [tokens], teacher_groups [teacher tokens]: number, ascending, of the smallest stretch of bytes that begins and
-    ends at token ends of both models; -1 where a token covers no bytes. An example's end tokens are a group of their own.
-    student_embedding, teacher_embedding [rows, hidden]: input embeddings, without gradient, where the method wants them.
-    """
-
-    student_head: Head
-    student_hidden: Tensor
-    student_labels: Tensor
-    teacher_head: Head | None = None
-    teacher_hidden: Tensor | None = None
-    teacher_labels: Tensor | None = None
-    teacher_pairs: Tensor | None = None
-    student_pairs: Tensor | None = None
-    student_pairs_on_host: Tensor | None = None
-    teacher_predictions: Tensor | None = None
-    teacher_top_k_ids: Tensor | None = None
-    teacher_top_k_log_probabilities: Tensor | None = None
-    student_sizes: Tensor | None = None
-    teacher_sizes: Tensor | None = None
-    student_inputs: Tensor | None = None
-    teacher_inputs: Tensor | None = None
-    student_sampled: Tensor | None = None
-    student_scores: Tensor | None = None
-    student_groups: Tensor | None = None
-    teacher_groups: Tensor | None = None
-    student_embedding: Tensor | None = None
-    teacher_embedding: Tensor | None = None
-    # What is reported beside the terms and is no part of the loss: a sum and its own count, of these tokens alone.
-    figures: dict[str, Term] = field(default_factory=dict)
-    # What the first of a method's two passes over these tokens found, for the second (Method.first_pass), and teacher_statistics.
-    notes: dict[str, Tensor] = field(default_factory=dict)
-    # Of those, what is large and can be computed again: the second pass may find it gone.
-    large_notes: dict[str, Tensor] = field(default_factory=dict)
-
-    def part(self, first: int, last: int) -> LabelledTokens:
-        """The student's labelled tokens from `first` to before `last`, and the pairs that they are in; no sizes and groups."""
-        import torch
-
-        chosen = replace(
-            self,
-            student_hidden=self.student_hidden[first:last],
-            student_labels=self.student_labels[first:last],
-            student_inputs=None if self.student_inputs is None else self.student_inputs[first:last],
-            student_sampled=None if self.student_sampled is None else self.student_sampled[first:last],
-            student_scores=None if self.student_scores is None else self.student_scores[first:last],
-            student_sizes=None,
-            teacher_sizes=None,
-            student_groups=None,
-            teacher_groups=None,
-            figures={},
-            notes={},
-            large_notes={},
-        )
-        if self.student_pairs is None or self.teacher_pairs is None:
-            return chosen
-        host = self.student_pairs.cpu() if self.student_pairs_on_host is None else self.student_pairs_on_host
-        begin, end = torch.searchsorted(host, torch.tensor([first, last])).tolist()
-        return replace(
-            chosen,
-            teacher_pairs=self.teacher_pairs[begin:end],
-            student_pairs=self.student_pairs[begin:end] - first,
-            student_pairs_on_host=host[begin:end] - first,
-        )
-
-    def at_pairs(self, values: Tensor) -> Tensor:
-        """values [tokens, …] of the student at its aligned tokens [pairs, …]; no copy where every token is aligned."""
-        assert self.student_pairs is not None
-        return values if len(self.student_pairs) == len(values) else values[self.student_pairs]
-
-
-@dataclass
-class Term:
-    """A sum over tokens and the number that it is to be divided by, both scalars."""
-
-    sum: Tensor
-    count: Tensor
 
 
 # The names in dskd.losses.divergences, which imports torch.
@@ -164,40 +73,57 @@ class DistillationOptions(DivergenceOptions):
     kd_rate: float = Field(0.5, ge=0.0, le=1.0, description="weight α of distillation against cross entropy, 0 to 1")
 
 
-class Method(ABC):
-    """One way to train a student. Class attributes describe it, `terms` computes it, `objective` adds it up.
+@dataclass(frozen=True)
+class Requirements:
+    """What a method needs of a run, known before anything is loaded.
 
-    `policy`: on which text it learns: `off` the data's, `on` the student's own, `either`.
-    `labels`: who wrote the responses that it learns from, the `data` or, asked once for each prompt, the `teacher`.
-    `per_token`: every term is a sum over the student's labelled tokens (and their pairs), so a batch may be taken in parts.
-    `pairing`: which tokens of the two models a batch pairs: those on the same `bytes`, or those at the same `position` of an
-    example's labelled tokens, or those whose spelling is the same `string` (the published code's way, for comparisons).
-    `embeddings`: whether terms read the models' input embeddings.
-    `teacher_statistics`: whether they read, from the batch's notes, of the teacher's whole padded micro-batch `teacher_positions`,
-    how many it has, and `teacher_hidden_deviation`, the standard deviation of all its hidden states; a live teacher alone knows.
-    `signals`: what of the teacher it can learn from, `hidden_states` and `top_k`.
-    `first_terms`: where counts depend on predictions, the terms from which they are found, all divided by one count. The fused
-    loss takes them first, a second pass takes the others, and no product is done for the sake of counting.
-    `scored`: whether terms read what `scores` finds out before each optimizer step.
-    `teacher_mix`: the teacher's share in the distribution that the student's text is sampled from.
-    `keeps_data`: whether an example whose response the student writes is trained on as the data has it, too.
+    Attributes:
+        vocabulary: `same`: teacher and student must have one vocabulary.
+        teacher: Whether there is a teacher.
+        teacher_outputs: The kinds of teacher cache that it can learn from, `hidden_states` and `top_k`; the first is the default.
+        on_policy: Whether responses that the student samples may or must take the place of the data's.
+        response_source: Who wrote the responses of the data; `teacher`: asked once for each prompt, before the training.
+        pairing: Which tokens of the two models a batch pairs: those on the same `bytes`, those at the same `position` of an
+            example's labelled tokens, or those that the method finds by its `own` means (`UsesTokenizers`).
+        chunkable: Every term is a sum over the student's labelled tokens and their pairs, so a batch may be taken in parts.
+        projectors: Whether projectors between the hidden spaces are trained beside the student; for estimates.
+        embeddings: Whether terms read the models' input embeddings.
+        padded_hidden: Whether terms read the teacher's hidden states at all positions, prompt and padding included, which a live
+            teacher and rows without packing alone can give.
+        teacher_mix_in_alpha: The teacher's share in the distribution that the student's responses are sampled from.
+        mix_in_offpolicy: Whether an example whose response is sampled is trained on as the data has it, too.
+    """
+
+    vocabulary: Literal["any", "same"] = "any"
+    teacher: bool = True
+    teacher_outputs: tuple[str, ...] = ("hidden_states",)
+    on_policy: Literal["never", "optional", "always"] = "optional"
+    response_source: Literal["data", "teacher"] = "data"
+    pairing: Literal["bytes", "position", "own"] = "bytes"
+    chunkable: bool = True
+    projectors: bool = False
+    embeddings: bool = False
+    padded_hidden: bool = False
+    teacher_mix_in_alpha: float = 0.0
+    mix_in_offpolicy: bool = False
+
+
+class Method(ABC):
+    """One way to train a student: `requires` says what it needs, `terms` computes the loss terms, `objective` adds them up.
+
+    Attributes:
+        name: How a matrix and an identity call it.
+        title, paper: For tables.
+        not_reproduced: What of the paper or its code is not here, in a sentence.
+        requires: May depend on the options; then `__init__` sets it anew.
+        options: An instance of `Options`.
     """
 
     name: ClassVar[str]
     title: ClassVar[str]
     paper: ClassVar[str]
-    vocabulary: ClassVar[Literal["any", "same"]]
-    needs_teacher: ClassVar[bool]
-    policy: ClassVar[Literal["off", "on", "either"]] = "either"
-    labels: ClassVar[Literal["data", "teacher"]] = "data"
-    not_reproduced: ClassVar[str] = ""  # what of the paper or its code is not here, in a sentence
-    per_token: bool = True
-    pairing: Literal["bytes", "position", "string"] = "bytes"
-    embeddings: ClassVar[bool] = False
-    teacher_statistics: bool = False
-    signals: ClassVar[tuple[str, ...]] = ("hidden_states",)
-    first_terms: frozenset[str] = frozenset()
-    scored: ClassVar[bool] = False
+    not_reproduced: ClassVar[str] = ""
+    requires: Requirements = Requirements()
     Options: ClassVar[type[Options]] = Options
 
     def __init__(self, options: dict[str, Any] | None = None) -> None:
@@ -206,100 +132,119 @@ class Method(ABC):
             self.options: Any = self.Options.model_validate(options or {})
         except ValidationError as error:
             first = error.errors()[0]
-            key = ".".join(str(part) for part in first["loc"])
+            where = ".".join(["methods", self.name, *map(str, first["loc"])])
+            message = first["msg"].removeprefix("Value error, ")
             known = ", ".join(self.Options.model_fields) or "it has none"
-            raise InputError(
-                f"methods.{self.name}.{key}: {first['msg']}; fix: options of {self.name}: {known}"
-            ) from None
+            fix = "" if "; fix: " in message else f"; fix: options of {self.name}: {known}"
+            raise InputError(f"{where}: {message}{fix}") from None
 
-    @property
-    def teacher_mix(self) -> float:
-        return 0.0
+    def prepare(self, student_head: Head, teacher_head: Head, shared: SharedVocabulary) -> nn.Module | None:
+        """Make what is trained or kept beside the student (projectors).
 
-    @property
-    def keeps_data(self) -> bool:
-        return False
-
-    def prepare(
-        self, student_head: Head, teacher_head: Head | None, shared: SharedVocabulary | None
-    ) -> nn.Module | None:
-        """Make what is trained or kept beside the student (projectors), or None."""
+        Args:
+            student_head: The student's output head.
+            teacher_head: The teacher's; None without a teacher, and with a `top_k` cache.
+            shared: What the vocabularies have in common; None without a teacher.
+        """
         return None
 
-    def begin_step(self, student_head: Head) -> None:  # noqa: B027 - most methods have nothing to do
-        """Called once before each optimizer step, before its first micro-batch."""
-
-    def scores(self, batches: Sequence[LabelledTokens], total: Callable[[Tensor], Tensor]) -> list[Tensor]:
-        """For a method with `scored`: student_scores of each micro-batch of a step, which are whole here, without gradient.
-
-        The student's hidden states are those without dropout. `total` adds a tensor up over all processes.
-        """
-        raise NotImplementedError
+    def on_step_begin(self, student_head: Head) -> None:  # noqa: B027 - most methods have nothing to do
+        """Called before each optimizer step, before its first micro-batch."""
 
     @abstractmethod
-    def terms(self, batch: LabelledTokens) -> dict[str, Term]:
-        """The loss terms, and figures to report, of a micro-batch."""
+    def terms(self, batch: TokenBatch) -> dict[str, LossTerm]:
+        """The loss terms of a micro-batch; metrics go into `batch.metrics`."""
 
-    def first_pass(self, batch: LabelledTokens) -> dict[str, Term]:
-        """For a method with `first_terms`: every term with its count; sums of what the second pass takes are zero."""
-        raise NotImplementedError
-
-    def second_pass(self, batch: LabelledTokens) -> dict[str, Tensor]:
-        """For a method with `first_terms`: the sums of the other terms; `batch.notes` has what the first pass left.
-
-        Of `batch.large_notes`, as much as fits into memory.
-        """
-        raise NotImplementedError
-
-    def counts(self, batch: LabelledTokens) -> dict[str, Tensor]:
-        """The counts of `terms` alone, without gradient; where they cost less than the terms, a method says how."""
+    def counts(self, batch: TokenBatch) -> dict[str, Tensor]:
+        """The normalizers of `terms` alone, without gradient; where they cost less than the terms, a method says how."""
         import torch
 
         with torch.no_grad():
-            return {name: term.count for name, term in self.terms(batch).items()}
+            return {name: term.normalizer for name, term in self.terms(batch).items()}
 
     @abstractmethod
     def objective(self, means: dict[str, Tensor]) -> Tensor:
-        """The loss: a linear combination, without a constant, of the terms divided by their counts."""
+        """The loss: a linear combination, without a constant, of the terms divided by their normalizers."""
 
 
-def cross_entropy(batch: LabelledTokens, padded_logits: Tensor) -> Term:
+class DistillationMethod(Method):
+    """A method whose loss is (1 − α) L_CE + α L_KD, with the option `kd_rate` for α. By default L_KD is a mean over the pairs."""
+
+    def counts(self, batch: TokenBatch) -> dict[str, Tensor]:
+        labelled = labelled_count(batch)
+        return {"cross_entropy": labelled, "distillation": labelled.new_full((), float(len(batch.student.pairs)))}
+
+    def distillation(self, means: dict[str, Tensor]) -> Tensor:
+        """L_KD of the terms divided by their normalizers."""
+        return means["distillation"]
+
+    def objective(self, means: dict[str, Tensor]) -> Tensor:
+        rate = self.options.kd_rate
+        return (1 - rate) * means["cross_entropy"] + rate * self.distillation(means)
+
+
+class StepStatistics(ABC):
+    """Mixed into a method whose terms read statistics of each token that depend on the whole optimizer step."""
+
+    @abstractmethod
+    def precompute_step(self, batches: Sequence[TokenBatch], total: Callable[[Tensor], Tensor]) -> list[Tensor]:
+        """`per_token_statistics` of each micro-batch of a step, which are whole here, without gradient.
+
+        The student's hidden states are those without dropout. `total` adds a tensor up over all processes.
+        """
+
+
+class UsesTokenizers(ABC):
+    """Mixed into a method that reads the tokenizers themselves. `use_tokenizers` is called before `prepare`."""
+
+    @abstractmethod
+    def use_tokenizers(self, student: Any, teacher: Any) -> None:
+        """The two transformers tokenizers."""
+
+    def pair(self, student: Sequence[int], teacher: Sequence[int]) -> tuple[Sequence[int], Sequence[int]]:
+        """For `pairing` `own`: indices of the aligned labels of an example, of the student and of the teacher, ascending."""
+        raise NotImplementedError
+
+
+def cross_entropy(batch: TokenBatch, padded_logits: Tensor) -> LossTerm:
     """−Σ log softmax(z)[label] over the student's labelled tokens (docs/method.md), at temperature 1.
 
-    `padded_logits` [tokens, head rows] are the student's, of all rows of its head: so training pushes padded rows down as it does
-    any other wrong token. They are an argument, because they are the dearest product of a step and other terms need them too.
+    `padded_logits` [tokens, head rows] are the student's, of all rows of its head, so training pushes padded rows down as it does any
+    other wrong token. They are an argument because they are the most expensive product of a step, and other terms need them too.
 
-    Labels that the student wrote itself are no truth and add nothing to the sum. The count has them all the same, so that a label
-    of the data weighs as much, against a label's share of the other terms, however many of its step the student wrote.
+    Tokens that the student sampled are not ground truth: they add 0 to the sum but still count. So the weight of a data token
+    relative to the other terms does not depend on the on-policy share.
     """
     from dskd.losses.cross_entropy import cross_entropy_and_hits
 
-    labels = batch.student_labels
-    if batch.student_sampled is not None:
-        labels = labels.masked_fill(batch.student_sampled, -1)
+    labels = batch.student.labels
+    if batch.student.sampled is not None:
+        labels = labels.masked_fill(batch.student.sampled, -1)
     total, hits = cross_entropy_and_hits(padded_logits, labels)
-    batch.figures["student_accuracy"] = Term(hits, (labels >= 0).sum().float())
-    return Term(total, labelled_count(batch))
+    batch.metrics["student_accuracy"] = LossTerm(hits, (labels >= 0).sum().float())
+    return LossTerm(total, labelled_count(batch))
 
 
-def predictions_of_teacher(batch: LabelledTokens, teacher_logits: Tensor | None) -> Tensor:
-    """argmax Z at the pairs [pairs], and how often it is the teacher's label as a figure; logits may be None where it is known."""
-    if batch.teacher_predictions is not None:
-        predictions = batch.teacher_predictions[batch.teacher_pairs]
-    else:
-        assert teacher_logits is not None
+def predictions_of_teacher(batch: TokenBatch, teacher_logits: Tensor | None) -> Tensor:
+    """argmax Z at the pairs [pairs], and as a metric how often it is the teacher's label; a cache knows it without the logits."""
+    teacher = batch.teacher
+    if teacher.predictions is not None:
+        predictions = teacher.predictions[teacher.pairs]
+    elif teacher_logits is not None:
         predictions = teacher_logits.argmax(-1)
-    if batch.teacher_labels is not None:
-        hits = (predictions == batch.teacher_labels[batch.teacher_pairs]).sum().float()
-        batch.figures["teacher_accuracy"] = Term(hits, hits.new_full((), float(len(predictions))))
+    else:
+        raise ValueError("predictions_of_teacher: neither predictions nor logits")
+    if teacher.labels is not None:
+        hits = (predictions == teacher.labels[teacher.pairs]).sum().float()
+        batch.metrics["teacher_accuracy"] = LossTerm(hits, hits.new_full((), float(len(predictions))))
     return predictions
 
 
-def labelled_count(batch: LabelledTokens) -> Tensor:
+def labelled_count(batch: TokenBatch) -> Tensor:
     """The number of the student's labelled tokens, a float scalar on their device."""
     import torch
 
-    return torch.full((), float(len(batch.student_labels)), device=batch.student_labels.device)
+    return torch.full((), float(len(batch.student.labels)), device=batch.student.labels.device)
 
 
 METHODS: dict[str, type[Method]] = {}

@@ -6,16 +6,17 @@ projectors to the student's and to the teacher's space.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import AliasChoices, Field
 
+from dskd.losses.tokens import LossTerm, TokenBatch
 from dskd.methods.base import (
+    DistillationMethod,
     DistillationOptions,
     DivergenceName,
-    LabelledTokens,
-    Method,
-    Term,
+    Requirements,
     cross_entropy,
     labelled_count,
     predictions_of_teacher,
@@ -38,6 +39,14 @@ def terms_of(distill_in: DistillIn) -> tuple[str, ...]:
     return tuple(name for space, names in _TERMS.items() if distill_in in ("both", space) for name in names)
 
 
+def sum_of(means: dict[str, Tensor], names: Sequence[str]) -> Tensor:
+    """The sum of the means with these names."""
+    total = means[names[0]]
+    for name in names[1:]:
+        total = total + means[name]
+    return total
+
+
 class DualSpaceV1Options(DistillationOptions):
     """Options of DSKD, version 1."""
 
@@ -52,11 +61,10 @@ class DualSpaceV1Options(DistillationOptions):
     )
 
 
-class DualSpaceV1Distillation(Method):
+class DualSpaceV1Distillation(DistillationMethod):
     """What version 1 is for one vocabulary and for two: every term over the number of the student's labelled tokens."""
 
     paper = "arXiv 2406.17328"
-    needs_teacher = True
     Options: ClassVar[type[DualSpaceV1Options]] = DualSpaceV1Options
     projectors: AffineProjectors
 
@@ -67,15 +75,13 @@ class DualSpaceV1Distillation(Method):
         self.projectors.student_to_teacher.requires_grad_(distill_in != "student")
         return self.projectors
 
-    def counts(self, batch: LabelledTokens) -> dict[str, Tensor]:
+    def counts(self, batch: TokenBatch) -> dict[str, Tensor]:
         distill_in = self.options.distill_in
         reported = () if distill_in == "teacher" else ("teacher_to_student_accuracy",)
         return dict.fromkeys(("cross_entropy", *terms_of(distill_in), *reported), labelled_count(batch))
 
-    def objective(self, means: dict[str, Tensor]) -> Tensor:
-        rate = self.options.kd_rate
-        distillation = sum(means[name] for name in terms_of(self.options.distill_in))
-        return (1 - rate) * means["cross_entropy"] + rate * distillation
+    def distillation(self, means: dict[str, Tensor]) -> Tensor:
+        return sum_of(means, terms_of(self.options.distill_in))
 
 
 @register
@@ -84,50 +90,47 @@ class DualSpaceV1(DualSpaceV1Distillation):
 
     name = "dskd-v1"
     title = "DSKD, version 1"
-    vocabulary = "same"
+    requires = Requirements(vocabulary="same", projectors=True)
 
-    def prepare(self, student_head: Head, teacher_head: Head | None, shared: SharedVocabulary | None) -> nn.Module:
+    def prepare(self, student_head: Head, teacher_head: Head, shared: SharedVocabulary) -> nn.Module:
         from dskd.modeling.projectors import AffineProjectors
 
-        assert teacher_head is not None
         self.projectors = AffineProjectors(student_head, teacher_head)
         return self._without_unused()
 
-    def terms(self, batch: LabelledTokens) -> dict[str, Term]:
-        assert batch.teacher_hidden is not None
-        hidden = batch.teacher_hidden[batch.teacher_pairs]
+    def terms(self, batch: TokenBatch) -> dict[str, LossTerm]:
+        hidden = batch.teacher.hidden[batch.teacher.pairs]
         sums = {}
         if self.options.distill_in != "student":
             sums["teacher_space"] = self._in_teacher_space(batch, hidden)
-        logits = batch.student_head.logits(batch.student_hidden, padded=True)
+        logits = batch.student.head.logits(batch.student.hidden, padded=True)
         if self.options.distill_in != "teacher":
             sums |= self._in_student_space(batch, hidden, logits)
         count = labelled_count(batch)
-        return {"cross_entropy": cross_entropy(batch, logits)} | {name: Term(sums[name], count) for name in sums}
+        return {"cross_entropy": cross_entropy(batch, logits)} | {name: LossTerm(sums[name], count) for name in sums}
 
-    def _in_teacher_space(self, batch: LabelledTokens, hidden: Tensor) -> Tensor:
+    def _in_teacher_space(self, batch: TokenBatch, hidden: Tensor) -> Tensor:
         """W_t is frozen, so the gradient reaches Q and the student's hidden states, not its head."""
         import torch
 
-        assert batch.teacher_head is not None
         with torch.no_grad():
-            teacher_logits = batch.teacher_head.logits(hidden)
+            teacher_logits = batch.teacher.head.logits(hidden)
             predictions_of_teacher(batch, teacher_logits)
-        mapped_logits = batch.teacher_head.detach().logits(
-            self.projectors.to_teacher(batch.at_pairs(batch.student_hidden))
+        mapped_logits = batch.teacher.head.detach().logits(
+            self.projectors.to_teacher(batch.student.at_pairs(batch.student.hidden))
         )
         distance = self.options.distance(self.options.teacher_space_divergence)
         return distance(teacher_logits, mapped_logits).sum()
 
-    def _in_student_space(self, batch: LabelledTokens, hidden: Tensor, logits: Tensor) -> dict[str, Tensor]:
+    def _in_student_space(self, batch: TokenBatch, hidden: Tensor, logits: Tensor) -> dict[str, Tensor]:
         """The head is stopped, so the cross entropy trains P alone; the target is stopped, so D trains the student."""
         from dskd.losses.cross_entropy import cross_entropy_sum
 
-        labels = batch.at_pairs(batch.student_labels)
-        projected_logits = batch.student_head.detach().logits(self.projectors.to_student(hidden))
+        labels = batch.student.at_pairs(batch.student.labels)
+        projected_logits = batch.student.head.detach().logits(self.projectors.to_student(hidden))
         projector_loss = cross_entropy_sum(projected_logits, labels)
         projected_logits = projected_logits.detach()
-        student_logits = batch.student_head.without_padding(batch.at_pairs(logits))
+        student_logits = batch.student.head.without_padding(batch.student.at_pairs(logits))
         return {
             "teacher_to_student_cross_entropy": projector_loss,
             "student_space": self.options.distance()(projected_logits, student_logits).sum(),

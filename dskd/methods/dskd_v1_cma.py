@@ -7,12 +7,13 @@ predict the labels y_i, Y_j.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from pydantic import Field
 
 from dskd.errors import InputError
-from dskd.methods.base import LabelledTokens, Term, cross_entropy, labelled_count, register
+from dskd.losses.tokens import LossTerm, SideTokens, TokenBatch
+from dskd.methods.base import Requirements, cross_entropy, labelled_count, register
 from dskd.methods.dskd_v1 import DualSpaceV1Distillation, DualSpaceV1Options
 
 if TYPE_CHECKING:
@@ -33,11 +34,7 @@ class CrossModelAttentionOptions(DualSpaceV1Options):
     teacher_temperature: float = Field(
         1.0, gt=0.0, description="divides, beside τ, the projected teacher's logits in the student's space"
     )
-    upstream_parity: bool = Field(
-        False,
-        description="scale by one standard deviation of the micro-batch, prompt and padding included, as the published code does, "
-        "and not by one an example; needs a live teacher and rows that are not packed",
-    )
+    retired: ClassVar = {"upstream_parity": (False, "method dskd.upstream.methods:DualSpaceV1CrossModelAttention")}
 
 
 @register
@@ -50,35 +47,26 @@ class DualSpaceV1CrossModelAttention(DualSpaceV1Distillation):
 
     name = "dskd-v1-cma"
     title = "DSKD, version 1, cross-model attention"
-    vocabulary = "any"
     not_reproduced = "A first stage that trains the projectors alone is not here."
-    per_token = False
-    embeddings = True
+    requires = Requirements(chunkable=False, embeddings=True, projectors=True)
     Options: ClassVar[type[CrossModelAttentionOptions]] = CrossModelAttentionOptions
     projectors: CrossModelProjectors
 
-    def __init__(self, options: dict[str, Any] | None = None) -> None:
-        super().__init__(options)
-        self.teacher_statistics = self.options.upstream_parity
-
-    def prepare(self, student_head: Head, teacher_head: Head | None, shared: SharedVocabulary | None) -> nn.Module:
+    def prepare(self, student_head: Head, teacher_head: Head, shared: SharedVocabulary) -> nn.Module:
         from dskd.modeling.projectors import CrossModelProjectors
 
-        assert teacher_head is not None
         self.projectors = CrossModelProjectors(student_head, teacher_head)
         return self._without_unused()
 
-    def terms(self, batch: LabelledTokens) -> dict[str, Term]:
+    def terms(self, batch: TokenBatch) -> dict[str, LossTerm]:
         import torch
 
         from dskd.modeling.cross_model_attention import CrossModelAttention, Layout
 
-        assert batch.student_sizes is not None
-        assert batch.teacher_sizes is not None
-        device = batch.student_labels.device
+        device = batch.student.labels.device
         # Attention is in float32, as published; only the products of the heads follow the training's precision.
         with torch.autocast(device.type, enabled=False):
-            student, teacher = Layout(batch.student_sizes, device), Layout(batch.teacher_sizes, device)
+            student, teacher = Layout(batch.student.sizes, device), Layout(batch.teacher.sizes, device)
             queries, keys, values = self._queries_keys_values(batch, teacher)
             attention = CrossModelAttention.between(queries, keys, student, teacher)
             matching = self._matching(batch, queries, keys)
@@ -86,53 +74,52 @@ class DualSpaceV1CrossModelAttention(DualSpaceV1Distillation):
             if self.options.distill_in != "teacher":
                 projected = attention.to_student(self.projectors.to_student(values))
             if self.options.distill_in != "student":
-                mapped = attention.to_teacher(self.projectors.to_teacher(batch.student_hidden))
-        logits = batch.student_head.logits(batch.student_hidden, padded=True)
+                mapped = attention.to_teacher(self.projectors.to_teacher(batch.student.hidden))
+        logits = batch.student.head.logits(batch.student.hidden, padded=True)
         sums = {}
         if mapped is not None:
             sums["teacher_space"] = self._in_teacher_space(batch, mapped, attention)
         if projected is not None:
             sums |= self._in_student_space(batch, projected, attention, logits)
         count = labelled_count(batch)
-        distilled = {name: Term(sums[name], count) for name in sums}
+        distilled = {name: LossTerm(sums[name], count) for name in sums}
         return {"cross_entropy": cross_entropy(batch, logits)} | distilled | matching
 
-    def _matching(self, batch: LabelledTokens, queries: Tensor, keys: Tensor) -> dict[str, Term]:
+    def _matching(self, batch: TokenBatch, queries: Tensor, keys: Tensor) -> dict[str, LossTerm]:
         """Terms of the queries and keys themselves, in float32; here there are none."""
         return {}
 
-    def _queries_keys_values(self, batch: LabelledTokens, teacher: Layout) -> tuple[Tensor, Tensor, Tensor]:
+    def _queries_keys_values(self, batch: TokenBatch, teacher: Layout) -> tuple[Tensor, Tensor, Tensor]:
         """(P_q a [tokens, 2 · teacher hidden], b [teacher tokens, 2 · teacher hidden], what P turns into the teacher's values)."""
         import torch
 
-        from dskd.modeling.cross_model_attention import scaled
-
-        assert batch.teacher_hidden is not None
         with torch.no_grad():
-            found_by = torch.cat(_embedded(batch, "student"), dim=-1)
-            inputs, targets = _embedded(batch, "teacher")
+            found_by = torch.cat(_embedded(batch.student, "student"), dim=-1)
+            inputs, targets = _embedded(batch.teacher, "teacher")
             keys = torch.cat([inputs, targets], dim=-1)
-            hidden = batch.teacher_hidden.float()
-            if self.options.upstream_parity:
-                keys, hidden, targets = _published_scales(batch, keys, hidden, targets)
-            else:
-                keys, hidden, targets = (scaled(values, teacher) for values in (keys, hidden, targets))
+            keys, hidden, targets = self.scaled(batch, teacher, keys, batch.teacher.hidden.float(), targets)
         return self.projectors.query(found_by), keys, hidden + targets
 
-    def _in_teacher_space(self, batch: LabelledTokens, mapped: Tensor, attention: CrossModelAttention) -> Tensor:
+    def scaled(
+        self, batch: TokenBatch, teacher: Layout, keys: Tensor, hidden: Tensor, targets: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Keys, hidden states and targets of the teacher, each [teacher tokens, …], divided by its standard deviation in an example."""
+        from dskd.modeling.cross_model_attention import scaled
+
+        return scaled(keys, teacher), scaled(hidden, teacher), scaled(targets, teacher)
+
+    def _in_teacher_space(self, batch: TokenBatch, mapped: Tensor, attention: CrossModelAttention) -> Tensor:
         """W_t is frozen, so the gradient reaches Q, the queries and the student's hidden states, not its head."""
         import torch
 
-        assert batch.teacher_head is not None
-        assert batch.teacher_hidden is not None
         with torch.no_grad():
-            teacher_logits = batch.teacher_head.logits(batch.teacher_hidden)
-        mapped_logits = batch.teacher_head.detach().logits(mapped)
+            teacher_logits = batch.teacher.head.logits(batch.teacher.hidden)
+        mapped_logits = batch.teacher.head.detach().logits(mapped)
         distance = self.options.distance(self.options.teacher_space_divergence)(teacher_logits, mapped_logits)
         return torch.where(attention.teacher.each(attention.student.sizes > 0), distance, 0.0).sum()
 
     def _in_student_space(
-        self, batch: LabelledTokens, projected: Tensor, attention: CrossModelAttention, logits: Tensor
+        self, batch: TokenBatch, projected: Tensor, attention: CrossModelAttention, logits: Tensor
     ) -> dict[str, Tensor]:
         """The head is stopped, so the cross entropy trains P and the queries; the target is stopped, so D trains the student."""
         import torch
@@ -140,14 +127,14 @@ class DualSpaceV1CrossModelAttention(DualSpaceV1Distillation):
         from dskd.losses.cross_entropy import cross_entropy_sum
 
         partnered = attention.student.each(attention.teacher.sizes > 0)
-        labels = torch.where(partnered, batch.student_labels, -1)
-        projected_logits = batch.student_head.detach().logits(projected)
+        labels = torch.where(partnered, batch.student.labels, -1)
+        projected_logits = batch.student.head.detach().logits(projected)
         projector_loss = cross_entropy_sum(projected_logits, labels)
         projected_logits = projected_logits.detach()
         right = projected_logits.argmax(-1) == labels
         if self.options.teacher_temperature != 1.0:
             projected_logits = projected_logits / self.options.teacher_temperature
-        distance = self.options.distance()(projected_logits, batch.student_head.without_padding(logits))
+        distance = self.options.distance()(projected_logits, batch.student.head.without_padding(logits))
         chosen = right if self.options.accuracy_mask else partnered
         return {
             "teacher_to_student_cross_entropy": projector_loss,
@@ -156,39 +143,15 @@ class DualSpaceV1CrossModelAttention(DualSpaceV1Distillation):
         }
 
 
-def _embedded(batch: LabelledTokens, side: str) -> tuple[Tensor, Tensor]:
+def _embedded(side: SideTokens, name: str) -> tuple[Tensor, Tensor]:
     """Input embeddings in float32 of the tokens at a model's labelled positions and of their labels, each [tokens, hidden]."""
-    embedding = getattr(batch, f"{side}_embedding")
-    head = getattr(batch, f"{side}_head")
-    if embedding is None:
+    if side.embedding is None:
         raise InputError(
-            f"{side}: its input embedding is not known; fix: run the teacher live, or build its signal again in another folder"
+            f"{name}: its input embedding is not known; fix: run the teacher live, or build its cache again in another folder"
         )
-    if embedding.shape[1] != head.weight.shape[1]:
+    if side.embedding.shape[1] != side.head.weight.shape[1]:
         raise InputError(
-            f"{side}: its input embedding has {embedding.shape[1]} columns and its head {head.weight.shape[1]}; "
+            f"{name}: its input embedding has {side.embedding.shape[1]} columns and its head {side.head.weight.shape[1]}; "
             "fix: use another model, or dskd-v2-eta"
         )
-    inputs, labels = getattr(batch, f"{side}_inputs"), getattr(batch, f"{side}_labels")
-    return embedding[inputs].float(), embedding[labels].float()
-
-
-def _published_scales(
-    batch: LabelledTokens, keys: Tensor, hidden: Tensor, targets: Tensor
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Keys, hidden states and targets, each divided by one standard deviation of the whole micro-batch.
-
-    It runs over prompt and padding too, where ids are replaced by 0; the batch's notes tell of these (teacher_statistics).
-    """
-    import torch
-
-    assert batch.teacher_embedding is not None
-    if not {"teacher_positions", "teacher_hidden_deviation"} <= set(batch.notes):
-        raise InputError(
-            "upstream_parity: prompt and padding of the teacher's micro-batch are not known; fix: run the teacher live"
-        )
-    others = int(batch.notes["teacher_positions"]) - len(keys)
-    replaced = batch.teacher_embedding[0].float().expand(others, -1)
-    keys = keys / torch.cat([keys, torch.cat([replaced, replaced], dim=-1)]).std()
-    targets = targets / torch.cat([targets, replaced]).std()
-    return keys, hidden / batch.notes["teacher_hidden_deviation"], targets
+    return side.embedding[side.inputs].float(), side.embedding[side.labels].float()

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 
 from pydantic import Field
 
-from dskd.methods.base import LabelledTokens, Term, labelled_count, register
+from dskd.losses.tokens import LossTerm, TokenBatch
+from dskd.methods.base import labelled_count, register
 from dskd.methods.dskd_v1_cma import CrossModelAttentionOptions, DualSpaceV1CrossModelAttention
 
 if TYPE_CHECKING:
@@ -53,12 +54,11 @@ class AdversarialCrossModelAttention(DualSpaceV1CrossModelAttention):
     Options = AdversarialAttentionOptions
     discriminator: Discriminator | None = None
 
-    def prepare(self, student_head: Head, teacher_head: Head | None, shared: SharedVocabulary | None) -> nn.Module:
+    def prepare(self, student_head: Head, teacher_head: Head, shared: SharedVocabulary) -> nn.Module:
         from dskd.modeling.cross_model_attention import Discriminator
 
         projectors = super().prepare(student_head, teacher_head, shared)
         if self.options.adversarial_rate:
-            assert teacher_head is not None
             self.discriminator = Discriminator(
                 2 * teacher_head.weight.shape[1],
                 self.options.discriminator_hidden_size,
@@ -67,7 +67,7 @@ class AdversarialCrossModelAttention(DualSpaceV1CrossModelAttention):
             projectors.add_module("discriminator", self.discriminator)
         return projectors
 
-    def _matching(self, batch: LabelledTokens, queries: Tensor, keys: Tensor) -> dict[str, Term]:
+    def _matching(self, batch: TokenBatch, queries: Tensor, keys: Tensor) -> dict[str, LossTerm]:
         import torch
         from torch.nn.functional import softplus
 
@@ -78,19 +78,18 @@ class AdversarialCrossModelAttention(DualSpaceV1CrossModelAttention):
         of_queries, of_keys = self.discriminator(reverse_gradient(queries)), self.discriminator(keys)
         counts = self._matching_counts(batch)
         right = ((of_queries < 0).sum() + (of_keys > 0).sum()).float()
-        batch.figures["discriminator_accuracy"] = Term(right, torch.stack([*counts.values()]).sum())
+        batch.metrics["discriminator_accuracy"] = LossTerm(right, torch.stack([*counts.values()]).sum())
         sums = {"discriminator_queries": softplus(of_queries).sum(), "discriminator_keys": softplus(-of_keys).sum()}
-        return {name: Term(sums[name], counts[name]) for name in sums}
+        return {name: LossTerm(sums[name], counts[name]) for name in sums}
 
-    def _matching_counts(self, batch: LabelledTokens) -> dict[str, Tensor]:
-        assert batch.teacher_labels is not None
+    def _matching_counts(self, batch: TokenBatch) -> dict[str, Tensor]:
         queries = labelled_count(batch)
         return {
             "discriminator_queries": queries,
-            "discriminator_keys": queries.new_full((), float(len(batch.teacher_labels))),
+            "discriminator_keys": queries.new_full((), float(len(batch.teacher.labels))),
         }
 
-    def counts(self, batch: LabelledTokens) -> dict[str, Tensor]:
+    def counts(self, batch: TokenBatch) -> dict[str, Tensor]:
         return super().counts(batch) | (self._matching_counts(batch) if self.options.adversarial_rate else {})
 
     def objective(self, means: dict[str, Tensor]) -> Tensor:

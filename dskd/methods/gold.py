@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field, model_validator
 
-from dskd.methods.base import LabelledTokens, Method, Options, Term, cross_entropy, labelled_count, register
+from dskd.losses.tokens import LossTerm, TokenBatch
+from dskd.methods.base import DistillationMethod, Options, Requirements, cross_entropy, labelled_count, register
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from dskd.losses.token_groups import Groups
+    from dskd.losses.token_groups import ByteGroups
     from dskd.modeling.lm_head import Head
     from dskd.tokenization.vocabulary import SharedVocabulary
 
@@ -62,7 +63,7 @@ class GoldOptions(Options):
 
 
 @register
-class GeneralOnlineLogitDistillation(Method):
+class GeneralOnlineLogitDistillation(DistillationMethod):
     """L = (1 − α) L_CE + α L_unmatched, or with `hybrid_loss` (1 − α) L_CE + α (w_m L_matched + w_u L_unmatched).
 
     For a group c whose tokens are i_1 … i_k, the merged distribution is, unnormalised,
@@ -78,9 +79,7 @@ class GeneralOnlineLogitDistillation(Method):
     name = "gold"
     title = "general online logit distillation"
     paper = "TRL's GOLD trainer; after arXiv 2402.12030"
-    vocabulary = "any"
-    needs_teacher = True
-    per_token = False
+    requires = Requirements(chunkable=False)
     not_reproduced = (
         "Alignment by position (use_extended_uld off) and the misplaced rows of the released observed strategy."
     )
@@ -92,90 +91,81 @@ class GeneralOnlineLogitDistillation(Method):
     unmatched_student_ids: Tensor
     student_id_matched: Tensor
 
-    def prepare(self, student_head: Head, teacher_head: Head | None, shared: SharedVocabulary | None) -> None:
+    def prepare(self, student_head: Head, teacher_head: Head, shared: SharedVocabulary) -> None:
         import torch
 
-        assert teacher_head is not None
-        assert shared is not None
         device = student_head.weight.device
-        for side, ids, size in (
-            ("teacher", shared.teacher_ids, teacher_head.size),
-            ("student", shared.student_ids, student_head.size),
-        ):
-            matched = torch.zeros(size, dtype=torch.bool)
-            matched[torch.from_numpy(ids)] = self.options.hybrid_loss
-            setattr(self, f"matched_{side}_ids", torch.from_numpy(ids).to(device))
-            setattr(self, f"unmatched_{side}_ids", (~matched).nonzero().squeeze(-1).to(device))
-        self.student_id_matched = matched.to(device)
+        teacher_ids, student_ids = torch.from_numpy(shared.teacher_ids), torch.from_numpy(shared.student_ids)
+        teacher_matched = torch.zeros(teacher_head.size, dtype=torch.bool)
+        student_matched = torch.zeros(student_head.size, dtype=torch.bool)
+        teacher_matched[teacher_ids] = student_matched[student_ids] = self.options.hybrid_loss
+        self.matched_teacher_ids, self.matched_student_ids = teacher_ids.to(device), student_ids.to(device)
+        self.unmatched_teacher_ids = (~teacher_matched).nonzero().squeeze(-1).to(device)
+        self.unmatched_student_ids = (~student_matched).nonzero().squeeze(-1).to(device)
+        self.student_id_matched = student_matched.to(device)
         self.matched_weight = len(shared) / teacher_head.size
 
-    def counts(self, batch: LabelledTokens) -> dict[str, Tensor]:
+    def counts(self, batch: TokenBatch) -> dict[str, Tensor]:
         from dskd.losses.token_groups import groups_of
 
         return self._counts(batch, self._kept(batch, *groups_of(batch)))
 
-    def terms(self, batch: LabelledTokens) -> dict[str, Term]:
+    def terms(self, batch: TokenBatch) -> dict[str, LossTerm]:
         import torch
 
         from dskd.losses.token_groups import distances_over_groups, groups_of
 
-        assert batch.teacher_head is not None
-        assert batch.teacher_hidden is not None
-        assert batch.teacher_labels is not None
         student, teacher = groups_of(batch)
         kept = self._kept(batch, student, teacher)
         with torch.no_grad():
             log_p = self._merged(
-                batch.teacher_head.logits(batch.teacher_hidden),
-                batch.teacher_labels,
+                batch.teacher.head.logits(batch.teacher.hidden),
+                batch.teacher.labels,
                 teacher,
                 self.options.teacher_temperature,
             )
-        logits = batch.student_head.logits(batch.student_hidden, padded=True)
+        logits = batch.student.head.logits(batch.student.hidden, padded=True)
         log_q = self._merged(
-            batch.student_head.without_padding(logits),
-            batch.student_labels,
+            batch.student.head.without_padding(logits),
+            batch.student.labels,
             student,
             self.options.student_temperature,
         )
         matched, unmatched = distances_over_groups(self._distances, log_p, log_q, kept, self.student_id_matched)
         del log_p, log_q  # before the cross entropy makes its own tensor of that size
         sums = {
-            "cross_entropy": cross_entropy(batch, logits).sum,
+            "cross_entropy": cross_entropy(batch, logits).total,
             "matched": matched,
             "unmatched": unmatched,
             "grouped_share": (student.sizes() * kept).sum().float(),
         }
-        return {name: Term(sums[name], count) for name, count in self._counts(batch, kept).items()}
+        return {name: LossTerm(sums[name], count) for name, count in self._counts(batch, kept).items()}
 
-    def objective(self, means: dict[str, Tensor]) -> Tensor:
-        rate = self.options.kd_rate
-        distillation = means["unmatched"]
-        if self.options.hybrid_loss:
-            matched, unmatched = self.options.hybrid_matched_weight, self.options.hybrid_unmatched_weight
-            if matched is None:
-                matched, unmatched = self.matched_weight, 1.0 - self.matched_weight
-            distillation = matched * means["matched"] + unmatched * means["unmatched"]
-        return (1 - rate) * means["cross_entropy"] + rate * distillation
+    def distillation(self, means: dict[str, Tensor]) -> Tensor:
+        if not self.options.hybrid_loss:
+            return means["unmatched"]
+        matched, unmatched = self.options.hybrid_matched_weight, self.options.hybrid_unmatched_weight
+        if matched is None:
+            matched, unmatched = self.matched_weight, 1.0 - self.matched_weight
+        return matched * means["matched"] + unmatched * means["unmatched"]
 
-    def _kept(self, batch: LabelledTokens, student: Groups, teacher: Groups) -> Tensor:
+    def _kept(self, batch: TokenBatch, student: ByteGroups, teacher: ByteGroups) -> Tensor:
         """Which groups enter the distillation, bool [limit]."""
         from dskd.losses.token_groups import last_tokens
 
         sizes = student.sizes(), teacher.sizes()
         kept = (sizes[0] == 1) & (sizes[1] == 1) if self.options.strict_pairs else (sizes[0] > 0) & (sizes[1] > 0)
         if self.options.skip_eos:
-            assert batch.student_sizes is not None
-            kept = kept & ~student.with_any(last_tokens(batch.student_sizes, kept.device))
+            kept = kept & ~student.with_any(last_tokens(batch.student.sizes, kept.device))
         return kept
 
-    def _counts(self, batch: LabelledTokens, kept: Tensor) -> dict[str, Tensor]:
+    def _counts(self, batch: TokenBatch, kept: Tensor) -> dict[str, Tensor]:
         labelled = labelled_count(batch)
         groups = kept.sum().to(labelled.dtype)
         distances = {"matched": groups} if self.options.hybrid_loss else {}
         return {"cross_entropy": labelled, "grouped_share": labelled, "unmatched": groups, **distances}
 
-    def _merged(self, logits: Tensor, labels: Tensor, groups: Groups, temperature: float) -> Tensor:
+    def _merged(self, logits: Tensor, labels: Tensor, groups: ByteGroups, temperature: float) -> Tensor:
         """The logarithm of each group's merged distribution [limit, vocabulary], from logits [tokens, vocabulary]."""
         from dskd.losses.token_groups import at_temperature, own_log_probabilities
 
@@ -186,24 +176,18 @@ class GeneralOnlineLogitDistillation(Method):
 
     def _distances(self, log_p: Tensor, log_q: Tensor) -> tuple[Tensor, Tensor]:
         """(of the matched tokens, of the unmatched ones), both [groups], of merged distributions [groups, vocabulary]."""
+        from dskd.losses.sorted_l1 import sorted_l1
+
         if not self.options.hybrid_loss:
-            return log_q.new_zeros(len(log_q)), sorted_distance(log_p, log_q)
+            return log_q.new_zeros(len(log_q)), sorted_l1(log_p, log_q)
         matched = generalised_js_divergence(
             log_p[:, self.matched_teacher_ids],
             log_q[:, self.matched_student_ids],
             self.options.js_beta,
             self.options.probability_floor,
         )
-        unmatched = sorted_distance(log_p[:, self.unmatched_teacher_ids], log_q[:, self.unmatched_student_ids])
+        unmatched = sorted_l1(log_p[:, self.unmatched_teacher_ids], log_q[:, self.unmatched_student_ids])
         return matched, unmatched
-
-
-def sorted_distance(log_p: Tensor, log_q: Tensor) -> Tensor:
-    """Σ_k |sort p − sort q|_k [groups], the shorter padded with zeros; log p [groups, teacher tokens], log q [groups, tokens]."""
-    p, q = (side.exp().sort(-1, descending=True).values for side in (log_p, log_q))
-    common = min(p.shape[-1], q.shape[-1])
-    beyond = p[:, common:].sum(-1) + q[:, common:].sum(-1)
-    return (p[:, :common] - q[:, :common]).abs().sum(-1) + beyond
 
 
 def generalised_js_divergence(log_p: Tensor, log_q: Tensor, beta: float, floor: float) -> Tensor:

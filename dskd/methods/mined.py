@@ -12,7 +12,8 @@ import numpy as np
 from pydantic import Field
 
 from dskd.errors import InputError
-from dskd.methods.base import LabelledTokens, Method, Options, Term, cross_entropy, labelled_count, register
+from dskd.losses.tokens import LossTerm, TokenBatch
+from dskd.methods.base import DistillationMethod, Options, cross_entropy, labelled_count, register
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -38,14 +39,12 @@ class MinimumEditOptions(Options):
 
 
 @register
-class MinimumEditDistance(Method):
+class MinimumEditDistance(DistillationMethod):
     """L = (1 − α) L_CE + α (1/N) Σ_i KL(p̃_i || q_i), p̃_i the teacher's mapped distribution or the label (docs/method.md)."""
 
     name = "mined"
     title = "minimum edit distance"
     paper = "arXiv 2401.10491"
-    vocabulary = "any"
-    needs_teacher = True
     not_reproduced = (
         "Tokens pair on the same bytes and not by dynamic time warping; tokens more than two edits apart are not mapped; "
         "FuseLLM's choice between several teachers is left out."
@@ -53,10 +52,9 @@ class MinimumEditDistance(Method):
     Options = MinimumEditOptions
     teacher_id_of: Tensor
 
-    def prepare(self, student_head: Head, teacher_head: Head | None, shared: SharedVocabulary | None) -> None:
+    def prepare(self, student_head: Head, teacher_head: Head, shared: SharedVocabulary) -> None:
         import torch
 
-        assert shared is not None
         mapped = stand_ins(shared, student_head.size, self.options.most_edits)
         if (mapped < 0).all():
             raise InputError(
@@ -64,50 +62,43 @@ class MinimumEditDistance(Method):
             )
         self.teacher_id_of = torch.from_numpy(mapped).to(student_head.weight.device)
 
-    def terms(self, batch: LabelledTokens) -> dict[str, Term]:
+    def terms(self, batch: TokenBatch) -> dict[str, LossTerm]:
         import torch
 
         from dskd.losses.cross_entropy import cross_entropy_sum
         from dskd.losses.divergences import forward_kl
 
-        assert batch.teacher_head is not None
-        assert batch.teacher_hidden is not None
-        assert batch.teacher_pairs is not None
-        assert batch.student_pairs is not None
         temperature = self.options.temperature
-        logits = batch.student_head.logits(batch.student_hidden, padded=True)
-        student_logits = batch.student_head.without_padding(logits)
+        logits = batch.student.head.logits(batch.student.hidden, padded=True)
+        student_logits = batch.student.head.without_padding(logits)
         with torch.no_grad():
-            teacher_logits = batch.teacher_head.logits(batch.teacher_hidden[batch.teacher_pairs])
+            teacher_logits = batch.teacher.head.logits(batch.teacher.hidden[batch.teacher.pairs])
             target = teacher_logits[:, self.teacher_id_of.clamp_min(0)].masked_fill_(self.teacher_id_of < 0, -torch.inf)
             del teacher_logits
-        distillation = forward_kl(target, batch.at_pairs(student_logits), temperature).sum()
+        distillation = forward_kl(target, batch.student.at_pairs(student_logits), temperature).sum()
         if self.options.unpaired == "label":
             # KL from all probability on the label; what is below zero counts nothing.
-            alone = batch.student_labels.index_fill(0, batch.student_pairs, -1)
-            if batch.student_sampled is not None:  # no truth, so no target
-                alone = alone.masked_fill(batch.student_sampled, -1)
+            alone = batch.student.labels.index_fill(0, batch.student.pairs, -1)
+            if batch.student.sampled is not None:  # no truth, so no target
+                alone = alone.masked_fill(batch.student.sampled, -1)
             distillation = distillation + cross_entropy_sum(student_logits / temperature, alone)
         counts = self.counts(batch)
         return {
             "cross_entropy": cross_entropy(batch, logits),
-            "distillation": Term(distillation, counts["distillation"]),
-            "aligned_share": Term(counts["cross_entropy"].new_full((), float(len(target))), counts["aligned_share"]),
+            "distillation": LossTerm(distillation, counts["distillation"]),
+            "aligned_share": LossTerm(
+                counts["cross_entropy"].new_full((), float(len(target))), counts["aligned_share"]
+            ),
         }
 
-    def counts(self, batch: LabelledTokens) -> dict[str, Tensor]:
-        assert batch.student_pairs is not None
+    def counts(self, batch: TokenBatch) -> dict[str, Tensor]:
         labelled = labelled_count(batch)
-        aligned = labelled.new_full((), float(len(batch.student_pairs)))
+        aligned = labelled.new_full((), float(len(batch.student.pairs)))
         return {
             "cross_entropy": labelled,
             "distillation": labelled if self.options.unpaired == "label" else aligned,
             "aligned_share": labelled,
         }
-
-    def objective(self, means: dict[str, Tensor]) -> Tensor:
-        rate = self.options.kd_rate
-        return (1 - rate) * means["cross_entropy"] + rate * means["distillation"]
 
 
 def stand_ins(shared: SharedVocabulary, student_size: int, most_edits: int) -> np.ndarray:

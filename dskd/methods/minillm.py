@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
+from dskd.losses.tokens import LossTerm, TokenBatch
 from dskd.methods.base import (
-    LabelledTokens,
     Method,
     Options,
-    Term,
+    Requirements,
+    StepStatistics,
     cross_entropy,
     labelled_count,
     predictions_of_teacher,
@@ -22,7 +24,7 @@ from dskd.methods.base import (
 if TYPE_CHECKING:
     from torch import Tensor
 
-# Columns of LabelledTokens.student_scores.
+# Columns of SideTokens.per_token_statistics.
 ADVANTAGE, LOG_SAMPLED = 0, 1
 
 
@@ -43,7 +45,7 @@ class PolicyGradientOptions(Options):
 
 
 @register
-class MiniLLM(Method):
+class MiniLLM(StepStatistics, Method):
     """L = L_PG + L_single + w [(1 − ρ) L_CE + ρ L_KD] (docs/rivals.md): two terms on sampled text and two on the data's.
 
     Rewards are a token's log p − log q. Returns are discounted, divided by the tokens that are left, and whitened over all sampled
@@ -53,30 +55,27 @@ class MiniLLM(Method):
     name = "minillm"
     title = "MiniLLM"
     paper = "arXiv 2306.08543"
-    vocabulary = "same"
-    needs_teacher = True
-    policy = "on"
-    scored = True
+    requires = Requirements(vocabulary="same", on_policy="always")
     not_reproduced = (
         "Four passes over the same 256 texts: each is used for one step, so the clipping acts on the teacher's share alone. "
         "The second corpus: the loss on the data's text takes its place."
     )
     Options = PolicyGradientOptions
 
-    @property
-    def teacher_mix(self) -> float:
-        return self.options.teacher_mix
+    def __init__(self, options: dict[str, Any] | None = None) -> None:
+        super().__init__(options)
+        self.requires = replace(
+            self.requires,
+            teacher_mix_in_alpha=self.options.teacher_mix,
+            mix_in_offpolicy=self.options.data_weight > 0,
+        )
 
-    @property
-    def keeps_data(self) -> bool:
-        return self.options.data_weight > 0
-
-    def scores(self, batches: Sequence[LabelledTokens], total: Callable[[Tensor], Tensor]) -> list[Tensor]:
+    def precompute_step(self, batches: Sequence[TokenBatch], total: Callable[[Tensor], Tensor]) -> list[Tensor]:
         """For each batch [tokens, 2]: advantages, 0 for text of the data, and log p̃ of the labels, by which they were sampled."""
         import torch
 
         found = []
-        sums = torch.zeros(3, dtype=torch.float64, device=batches[0].student_labels.device)
+        sums = torch.zeros(3, dtype=torch.float64, device=batches[0].student.labels.device)
         for batch in batches:
             log_q, log_p = _log_probabilities(batch)
             sampled = _sampled(batch)
@@ -86,8 +85,10 @@ class MiniLLM(Method):
             returns = _mean_returns(reward, batch, self.options.discount).masked_fill(~sampled, 0.0)
             sums += torch.stack([sampled.sum(), returns.sum(), returns.square().sum()])
             mixed = log_q
-            if self.teacher_mix:
-                mixed = torch.logaddexp(math.log1p(-self.teacher_mix) + log_q, math.log(self.teacher_mix) + log_p)
+            if self.options.teacher_mix:
+                mixed = torch.logaddexp(
+                    math.log1p(-self.options.teacher_mix) + log_q, math.log(self.options.teacher_mix) + log_p
+                )
             found.append((returns, mixed, sampled))
         count, first, second = total(sums).unbind()
         mean = first / count.clamp_min(1.0)
@@ -97,26 +98,23 @@ class MiniLLM(Method):
             for returns, mixed, sampled in found
         ]
 
-    def terms(self, batch: LabelledTokens) -> dict[str, Term]:
+    def terms(self, batch: TokenBatch) -> dict[str, LossTerm]:
         import torch
 
         from dskd.losses.divergences import forward_kl, reverse_kl
 
-        assert batch.teacher_head is not None
-        assert batch.teacher_hidden is not None
-        assert batch.student_pairs is not None
-        assert batch.student_scores is not None
-        padded = batch.student_head.logits(batch.student_hidden, padded=True)
-        logits = batch.student_head.without_padding(batch.at_pairs(padded))
+        padded = batch.student.head.logits(batch.student.hidden, padded=True)
+        logits = batch.student.head.without_padding(batch.student.at_pairs(padded))
         with torch.no_grad():
-            teacher_logits = batch.teacher_head.logits(batch.teacher_hidden[batch.teacher_pairs])
+            teacher_logits = batch.teacher.head.logits(batch.teacher.hidden[batch.teacher.pairs])
             predictions_of_teacher(batch, teacher_logits)
-        labels, scores = batch.student_labels[batch.student_pairs], batch.student_scores[batch.student_pairs]
-        sampled = _sampled(batch)[batch.student_pairs]
+        labels = batch.student.labels[batch.student.pairs]
+        statistics = batch.student.per_token_statistics[batch.student.pairs]
+        sampled = _sampled(batch)[batch.student.pairs]
         log_q = -torch.nn.functional.cross_entropy(logits.float(), labels, reduction="none")
-        ratio = (log_q - scores[:, LOG_SAMPLED]).exp()
+        ratio = (log_q - statistics[:, LOG_SAMPLED]).exp()
         clipped = ratio.clamp(1 - self.options.clip_range, 1 + self.options.clip_range)
-        advantage = scores[:, ADVANTAGE]
+        advantage = statistics[:, ADVANTAGE]
         surrogate = torch.maximum(-advantage * ratio, -advantage * clipped)
         single = reverse_kl(teacher_logits, logits)
         kept = forward_kl(teacher_logits, logits)
@@ -124,24 +122,23 @@ class MiniLLM(Method):
         sums = {
             "policy_gradient": surrogate.masked_fill(~sampled, 0.0).sum(),
             "single_step": single.masked_fill(~sampled, 0.0).sum(),
-            "cross_entropy": cross_entropy(batch, padded).sum,
+            "cross_entropy": cross_entropy(batch, padded).total,
             "distillation": kept.masked_fill(sampled, 0.0).sum(),
         }
         with torch.no_grad():
             outside = sampled & (ratio != clipped)
-            batch.figures["clipped_share"] = Term(outside.sum().float(), counts["policy_gradient"])
-        return {name: Term(value, counts[name]) for name, value in sums.items()}
+            batch.metrics["clipped_share"] = LossTerm(outside.sum().float(), counts["policy_gradient"])
+        return {name: LossTerm(value, counts[name]) for name, value in sums.items()}
 
-    def counts(self, batch: LabelledTokens) -> dict[str, Tensor]:
-        assert batch.student_pairs is not None
+    def counts(self, batch: TokenBatch) -> dict[str, Tensor]:
         sampled = _sampled(batch)
         labelled = labelled_count(batch)
-        paired = sampled[batch.student_pairs].sum().float()
+        paired = sampled[batch.student.pairs].sum().float()
         return {
             "policy_gradient": paired,
             "single_step": paired,
             "cross_entropy": labelled - sampled.sum().float(),
-            "distillation": labelled.new_full((), float(len(batch.student_pairs))) - paired,
+            "distillation": labelled.new_full((), float(len(batch.student.pairs))) - paired,
         }
 
     def objective(self, means: dict[str, Tensor]) -> Tensor:
@@ -150,16 +147,16 @@ class MiniLLM(Method):
         return means["policy_gradient"] + means["single_step"] + self.options.data_weight * of_data
 
 
-def _sampled(batch: LabelledTokens) -> Tensor:
+def _sampled(batch: TokenBatch) -> Tensor:
     """Of each labelled token, whether the student wrote it [tokens]; none where nobody says so."""
     import torch
 
-    if batch.student_sampled is not None:
-        return batch.student_sampled
-    return torch.zeros_like(batch.student_labels, dtype=torch.bool)
+    if batch.student.sampled is not None:
+        return batch.student.sampled
+    return torch.zeros_like(batch.student.labels, dtype=torch.bool)
 
 
-def _log_probabilities(batch: LabelledTokens) -> tuple[Tensor, Tensor]:
+def _log_probabilities(batch: TokenBatch) -> tuple[Tensor, Tensor]:
     """log q and log p of the student's labels, float64 [tokens], a chunk of tokens at a time; equal where a token has no pair."""
     import torch
 
@@ -167,23 +164,19 @@ def _log_probabilities(batch: LabelledTokens) -> tuple[Tensor, Tensor]:
 
     log_q, log_p = [], []
     for part in chunks(batch, chunk_size(batch, None)):
-        assert part.teacher_head is not None
-        assert part.teacher_hidden is not None
-        assert part.student_pairs is not None
-        of_student = part.student_head.logits(part.student_hidden).float().log_softmax(-1)
-        log_q.append(of_student.gather(-1, part.student_labels.unsqueeze(-1)).squeeze(-1).double())
-        of_teacher = part.teacher_head.logits(part.teacher_hidden[part.teacher_pairs]).float().log_softmax(-1)
-        labels = part.student_labels[part.student_pairs].unsqueeze(-1)
-        log_p.append(log_q[-1].index_copy(0, part.student_pairs, of_teacher.gather(-1, labels).squeeze(-1).double()))
+        of_student = part.student.head.logits(part.student.hidden).float().log_softmax(-1)
+        log_q.append(of_student.gather(-1, part.student.labels.unsqueeze(-1)).squeeze(-1).double())
+        of_teacher = part.teacher.head.logits(part.teacher.hidden[part.teacher.pairs]).float().log_softmax(-1)
+        labels = part.student.labels[part.student.pairs].unsqueeze(-1)
+        log_p.append(log_q[-1].index_copy(0, part.student.pairs, of_teacher.gather(-1, labels).squeeze(-1).double()))
     return torch.cat(log_q), torch.cat(log_p)
 
 
-def _mean_returns(reward: Tensor, batch: LabelledTokens, discount: float) -> Tensor:
+def _mean_returns(reward: Tensor, batch: TokenBatch, discount: float) -> Tensor:
     """(1 / L_t) Σ_{k ≥ t} γ^(k−t) r_k within each example [tokens], L_t the tokens from t to its end."""
     import torch
 
-    assert batch.student_sizes is not None
-    sizes = batch.student_sizes.cpu()
+    sizes = batch.student.sizes.cpu()
     if not len(reward):
         return reward
     width = int(sizes.max())

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
-from dskd.methods.base import LabelledTokens, Method, Options, Term, cross_entropy, labelled_count, register
+from dskd.losses.tokens import LossTerm, TokenBatch
+from dskd.methods.base import Method, Options, Requirements, cross_entropy, labelled_count, register
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -43,39 +44,30 @@ class MultiLevelOptimalTransport(Method):
     name = "multilevel-ot"
     title = "multi-level optimal transport"
     paper = "arXiv 2412.14528"
-    vocabulary = "any"
-    needs_teacher = True
-    policy = "off"
-    per_token = False
-    pairing = "position"
+    requires = Requirements(on_policy="never", pairing="position", chunkable=False)
     not_reproduced = (
         "The ranking over a batch (here over one example), the swapped sides of the logarithmic cost, the second softmax over "
         "probabilities, and the means over examples."
     )
     Options = MultiLevelOptions
 
-    def terms(self, batch: LabelledTokens) -> dict[str, Term]:
+    def terms(self, batch: TokenBatch) -> dict[str, LossTerm]:
         import torch
 
-        assert batch.teacher_head is not None
-        assert batch.teacher_hidden is not None
-        assert batch.teacher_pairs is not None
-        assert batch.teacher_sizes is not None
-        assert batch.student_sizes is not None
-        sizes = torch.minimum(batch.teacher_sizes, batch.student_sizes).tolist()
-        logits = batch.student_head.logits(batch.student_hidden, padded=True)
-        student_logits = batch.student_head.without_padding(batch.at_pairs(logits)).split(sizes)
-        teacher_hidden = batch.teacher_hidden[batch.teacher_pairs].split(sizes)
+        sizes = torch.minimum(batch.teacher.sizes, batch.student.sizes).tolist()
+        logits = batch.student.head.logits(batch.student.hidden, padded=True)
+        student_logits = batch.student.head.without_padding(batch.student.at_pairs(logits)).split(sizes)
+        teacher_hidden = batch.teacher.hidden[batch.teacher.pairs].split(sizes)
         sums = torch.zeros(3, device=logits.device)
         for hidden, student in zip(teacher_hidden, student_logits, strict=True):
             if len(hidden):
                 with torch.no_grad():
-                    teacher = batch.teacher_head.logits(hidden)
+                    teacher = batch.teacher.head.logits(hidden)
                 sums = sums + torch.stack(self._transport(teacher, student))
         counts = self.counts(batch)
         named = zip(("absolute", "logarithmic", "sinkhorn"), sums.unbind(), strict=True)
         return {"cross_entropy": cross_entropy(batch, logits)} | {
-            name: Term(value, counts[name]) for name, value in named
+            name: LossTerm(value, counts[name]) for name, value in named
         }
 
     def _transport(self, teacher_logits: Tensor, student_logits: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -103,10 +95,9 @@ class MultiLevelOptimalTransport(Method):
         wide = logits.float()
         return wide / ((wide.std(-1, keepdim=True) + 1e-4) * self.options.temperature)
 
-    def counts(self, batch: LabelledTokens) -> dict[str, Tensor]:
-        assert batch.student_pairs is not None
+    def counts(self, batch: TokenBatch) -> dict[str, Tensor]:
         labelled = labelled_count(batch)
-        pairs = labelled.new_full((), float(len(batch.student_pairs)))
+        pairs = labelled.new_full((), float(len(batch.student.pairs)))
         return {"cross_entropy": labelled} | dict.fromkeys(("absolute", "logarithmic", "sinkhorn"), pairs)
 
     def objective(self, means: dict[str, Tensor]) -> Tensor:

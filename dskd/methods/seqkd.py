@@ -1,14 +1,14 @@
 """Sequence-level knowledge distillation (Kim and Rush, arXiv 1606.07947): cross entropy on answers that the teacher wrote.
 
 What differs from supervised fine-tuning is the data alone. The harness has the teacher answer the prompts of the training set in a
-job of its own and trains on its answers (`labels`); whoever uses `dskd` without the harness gives such data.
+job of its own and trains on its answers (`response_source`); whoever uses `dskd` without the harness gives such data.
 """
 
 from __future__ import annotations
 
 from pydantic import Field
 
-from dskd.methods.base import Options, register
+from dskd.methods.base import Options, Requirements, register
 from dskd.methods.sft import SupervisedFineTuning
 
 
@@ -26,7 +26,6 @@ class SequenceLevelDistillation(SupervisedFineTuning):
     name = "seqkd"
     title = "sequence-level distillation"
     paper = "arXiv 1606.07947"
-    policy = "off"
     not_reproduced = "The paper trains on the best of a beam of five; here the teacher's one answer, greedy or sampled."
-    labels = "teacher"
+    requires = Requirements(teacher=False, on_policy="never", response_source="teacher")
     Options = SequenceLevelOptions

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from dskd.methods.base import LabelledTokens, Method, Term, cross_entropy, labelled_count, register
+from dskd.losses.tokens import LossTerm, TokenBatch
+from dskd.methods.base import Method, Requirements, cross_entropy, labelled_count, register
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -17,14 +18,12 @@ class SupervisedFineTuning(Method):
     name = "sft"
     title = "supervised fine-tuning"
     paper = "–"
-    vocabulary = "any"
-    policy = "off"
-    needs_teacher = False
+    requires = Requirements(teacher=False, on_policy="never")
 
-    def terms(self, batch: LabelledTokens) -> dict[str, Term]:
-        return {"cross_entropy": cross_entropy(batch, batch.student_head.logits(batch.student_hidden, padded=True))}
+    def terms(self, batch: TokenBatch) -> dict[str, LossTerm]:
+        return {"cross_entropy": cross_entropy(batch, batch.student.head.logits(batch.student.hidden, padded=True))}
 
-    def counts(self, batch: LabelledTokens) -> dict[str, Tensor]:
+    def counts(self, batch: TokenBatch) -> dict[str, Tensor]:
         return {"cross_entropy": labelled_count(batch)}
 
     def objective(self, means: dict[str, Tensor]) -> Tensor:

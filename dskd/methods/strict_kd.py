@@ -10,17 +10,8 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
-from dskd.errors import InputError
-from dskd.methods.base import (
-    DistillationOptions,
-    DivergenceName,
-    LabelledTokens,
-    Method,
-    Term,
-    cross_entropy,
-    labelled_count,
-    register,
-)
+from dskd.losses.tokens import LossTerm, TokenBatch
+from dskd.methods.base import DistillationMethod, DistillationOptions, DivergenceName, cross_entropy, register
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -48,14 +39,12 @@ class StrictOptions(DistillationOptions):
 
 
 @register
-class StrictDistillation(Method):
+class StrictDistillation(DistillationMethod):
     """L = (1 − α) L_CE + α · mean over the pairs of D(p_j restricted to O || q_i restricted to O) (docs/method.md)."""
 
     name = "strict-kd"
     title = "strict shared-vocabulary distillation"
     paper = "arXiv 2610.08448"
-    vocabulary = "any"
-    needs_teacher = True
     not_reproduced = (
         "The paper's code is not public: which tokens it drops from O as ambiguous is not known, nor what it divides by; "
         "its penalty on tokens without a partner, which made every setting worse, is left out."
@@ -64,40 +53,36 @@ class StrictDistillation(Method):
     teacher_ids: Tensor
     student_ids: Tensor
 
-    def prepare(self, student_head: Head, teacher_head: Head | None, shared: SharedVocabulary | None) -> None:
+    def prepare(self, student_head: Head, teacher_head: Head, shared: SharedVocabulary) -> None:
         import torch
 
-        assert shared is not None
-        if not len(shared):
-            raise InputError(f"{self.name}: the two vocabularies share no token; fix: use another pair")
         device = student_head.weight.device
         self.teacher_ids = torch.from_numpy(shared.teacher_ids).to(device)
         self.student_ids = torch.from_numpy(shared.student_ids).to(device)
 
-    def terms(self, batch: LabelledTokens) -> dict[str, Term]:
+    def terms(self, batch: TokenBatch) -> dict[str, LossTerm]:
         import torch
 
-        assert batch.teacher_head is not None
-        assert batch.teacher_hidden is not None
-        assert batch.teacher_pairs is not None
-        logits = batch.student_head.logits(batch.student_hidden, padded=True)
-        student_logits = batch.student_head.without_padding(batch.at_pairs(logits))
+        from dskd.losses.rest_bucket import with_rest_bucket
+
+        logits = batch.student.head.logits(batch.student.hidden, padded=True)
+        student_logits = batch.student.head.without_padding(batch.student.at_pairs(logits))
         with torch.no_grad():
-            teacher_logits = batch.teacher_head.logits(batch.teacher_hidden[batch.teacher_pairs])
+            teacher_logits = batch.teacher.head.logits(batch.teacher.hidden[batch.teacher.pairs])
         ids = self._compared(student_logits)
         if self.options.outside == "left_out":
             sides = teacher_logits.gather(-1, ids[0]), student_logits.gather(-1, ids[1])
             distance = self.options.distance()(*sides)
         else:
             with torch.no_grad():
-                log_p = coarsened(teacher_logits, ids[0], self.options.temperature)
-            log_q = coarsened(student_logits, ids[1], self.options.temperature)
+                log_p = with_rest_bucket(teacher_logits, ids[0], self.options.temperature)
+            log_q = with_rest_bucket(student_logits, ids[1], self.options.temperature)
             distance = self.options.distance(temperature=1.0)(log_p, log_q)
         counts = self.counts(batch)
         return {
             "cross_entropy": cross_entropy(batch, logits),
-            "distillation": Term(distance.sum(), counts["distillation"]),
-            "aligned_share": Term(counts["distillation"], counts["aligned_share"]),
+            "distillation": LossTerm(distance.sum(), counts["distillation"]),
+            "aligned_share": LossTerm(counts["distillation"], counts["aligned_share"]),
         }
 
     def _compared(self, student_logits: Tensor) -> tuple[Tensor, Tensor]:
@@ -109,29 +94,6 @@ class StrictDistillation(Method):
         best = student_logits.detach().gather(-1, student_ids).topk(self.options.top_k, sorted=False).indices
         return teacher_ids.gather(-1, best), student_ids.gather(-1, best)
 
-    def counts(self, batch: LabelledTokens) -> dict[str, Tensor]:
-        assert batch.student_pairs is not None
-        labelled = labelled_count(batch)
-        aligned = labelled.new_full((), float(len(batch.student_pairs)))
-        return {"cross_entropy": labelled, "distillation": aligned, "aligned_share": labelled}
-
-    def objective(self, means: dict[str, Tensor]) -> Tensor:
-        rate = self.options.kd_rate
-        return (1 - rate) * means["cross_entropy"] + rate * means["distillation"]
-
-
-def coarsened(logits: Tensor, ids: Tensor, temperature: float) -> Tensor:
-    """Log-probabilities [tokens, ids + 1] of the tokens `ids` [tokens, ids] and, as one outcome, of all others.
-
-    logits [tokens, vocabulary]. Where there are no others, that outcome has the least probability that a float32 holds.
-    """
-    import torch
-
-    scaled = logits.float() / temperature
-    kept = scaled.gather(-1, ids)
-    whole = scaled.logsumexp(-1, keepdim=True)
-    if ids.shape[-1] == logits.shape[-1]:
-        others = torch.full_like(whole, torch.finfo(torch.float32).tiny).log()
-    else:
-        others = scaled.scatter(-1, ids, -torch.inf).logsumexp(-1, keepdim=True) - whole
-    return torch.cat([kept - whole, others], -1)
+    def counts(self, batch: TokenBatch) -> dict[str, Tensor]:
+        counts = super().counts(batch)
+        return {**counts, "aligned_share": counts["cross_entropy"]}

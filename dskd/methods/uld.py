@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 
 from pydantic import Field
 
-from dskd.methods.base import LabelledTokens, Method, Options, Term, cross_entropy, labelled_count, register
+from dskd.losses.tokens import LossTerm, TokenBatch
+from dskd.methods.base import DistillationMethod, Options, Requirements, cross_entropy, register
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -25,45 +26,34 @@ class UniversalLogitOptions(Options):
 
 
 @register
-class UniversalLogitDistillation(Method):
+class UniversalLogitDistillation(DistillationMethod):
     """L = (1 − α) L_CE + α · mean over position pairs of Σ_k |p↓_k − q↓_k| (docs/method.md), or L_CE + λ · that mean."""
 
     name = "uld"
     title = "universal logit distillation"
     paper = "arXiv 2402.12030"
-    vocabulary = "any"
-    needs_teacher = True
-    pairing = "position"
+    requires = Requirements(pairing="position")
     not_reproduced = (
         "The mean over each answer's tokens and then over the answers of a batch: here over all tokens of a step."
     )
     Options = UniversalLogitOptions
 
-    def terms(self, batch: LabelledTokens) -> dict[str, Term]:
+    def terms(self, batch: TokenBatch) -> dict[str, LossTerm]:
         import torch
 
-        from dskd.losses.sorted_distance import sorted_distance
+        from dskd.losses.sorted_l1 import sorted_l1_of_logits
 
-        assert batch.teacher_head is not None
-        assert batch.teacher_hidden is not None
-        assert batch.teacher_pairs is not None
-        logits = batch.student_head.logits(batch.student_hidden, padded=True)
-        student_logits = batch.student_head.without_padding(batch.at_pairs(logits))
+        logits = batch.student.head.logits(batch.student.hidden, padded=True)
+        student_logits = batch.student.head.without_padding(batch.student.at_pairs(logits))
         with torch.no_grad():
-            teacher_logits = batch.teacher_head.logits(batch.teacher_hidden[batch.teacher_pairs])
-        distance = sorted_distance(teacher_logits, student_logits, self.options.temperature)
+            teacher_logits = batch.teacher.head.logits(batch.teacher.hidden[batch.teacher.pairs])
+        distance = sorted_l1_of_logits(teacher_logits, student_logits, self.options.temperature)
         return {
             "cross_entropy": cross_entropy(batch, logits),
-            "distillation": Term(distance.sum(), self.counts(batch)["distillation"]),
+            "distillation": LossTerm(distance.sum(), self.counts(batch)["distillation"]),
         }
-
-    def counts(self, batch: LabelledTokens) -> dict[str, Tensor]:
-        assert batch.student_pairs is not None
-        labelled = labelled_count(batch)
-        return {"cross_entropy": labelled, "distillation": labelled.new_full((), float(len(batch.student_pairs)))}
 
     def objective(self, means: dict[str, Tensor]) -> Tensor:
         if self.options.distillation_weight is not None:
             return means["cross_entropy"] + self.options.distillation_weight * means["distillation"]
-        rate = self.options.kd_rate
-        return (1 - rate) * means["cross_entropy"] + rate * means["distillation"]
+        return super().objective(means)

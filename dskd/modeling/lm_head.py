@@ -184,6 +184,12 @@ def final_hidden_states(model: Any, input_ids: Tensor, attention_mask: Tensor | 
     return kept[0]
 
 
+def labelled_hidden_states(model: Any, side: Any) -> Tensor:
+    """What enters the output head at the labelled tokens [tokens, hidden] of a `dskd.losses.tokens.SideTokens`."""
+    hidden = final_hidden_states(model, side.input_ids, side.attention_mask, side.position_ids)
+    return hidden.flatten(0, 1)[side.labelled]
+
+
 def _call(model: Any, input_ids: Tensor, attention_mask: Tensor | None, position_ids: Tensor) -> Any:
     arguments: dict[str, Any] = {"input_ids": input_ids, "attention_mask": attention_mask, "use_cache": False}
     # Models without positions (Mamba) or with positions from the mask (Bloom, MPT) refuse to be given any.

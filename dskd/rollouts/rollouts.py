@@ -18,15 +18,12 @@ from typing import TYPE_CHECKING, Any
 
 from dskd.rollouts.options import RolloutOptions
 from dskd.rollouts.replay_buffer import Choice, Replay
-from dskd.rollouts.sampler import Sample, Sampler
+from dskd.rollouts.sampler import PROMPTS_AT_ONCE, Prompt, Sample, Sampler
 
 if TYPE_CHECKING:
     import numpy as np
 
     from dskd.tokenization.vocabulary import Vocabulary
-
-# Prompts that are continued together, of like length: enough to keep a device busy, and few enough for their keys and values.
-TOGETHER = 64
 
 
 # Why a sample is not used. `no prompt`: at most a single token stands before the labels, and without a begin token nobody knows
@@ -41,7 +38,7 @@ REPLAY_PROGRESS = ("rollouts_replayed", "rollout_threshold", "validation_loss")
 
 
 @dataclass(frozen=True)
-class Side:
+class ModelText:
     """How one of the two models reads text. positions: the longest example that it takes; None without a limit."""
 
     tokenizer: Any
@@ -60,12 +57,12 @@ class Rollouts:
         self,
         options: RolloutOptions,
         sampler: Sampler,
-        student: Side,
-        teacher: Side,
+        student: ModelText,
+        teacher: ModelText,
         *,
         same_vocabulary: bool,
         seed: int,
-        keeps_data: bool = False,
+        mix_in_offpolicy: bool = False,
         path: Path | None = None,
     ) -> None:
         self.options = options
@@ -81,12 +78,12 @@ class Rollouts:
         self._teacher = teacher
         self._same = same_vocabulary
         self._seed = seed
-        self._keeps_data = keeps_data
+        self._mix_in_offpolicy = mix_in_offpolicy
 
     def take(self, batches: Sequence[Sequence[dict[str, Any]]], *, epoch: int, step: int) -> list[list[dict[str, Any]]]:
         """Rows of a prepared dataset, each with its number as `example`: some as they are, some with a sample for a response.
 
-        With `keeps_data`, every row is there as it is, and those with a sample come after them. `batches` are those of one
+        With `mix_in_offpolicy`, every row is there as it is, and those with a sample come after them. `batches` are those of one
         optimizer step, all of which have the same weights. Each row says whether it is `sampled`.
         """
         from dskd.data.collator import SAMPLED
@@ -132,7 +129,7 @@ class Rollouts:
         self.seconds += time.perf_counter() - start
         rest = iter(rows)
         taken = [[next(rest) for _ in batch] for batch in batches]
-        if not self._keeps_data:
+        if not self._mix_in_offpolicy:
             return taken
         kept = [[{**row, SAMPLED: False} for row in batch] for batch in batches]
         return [own + [row for row in batch if row[SAMPLED]] for own, batch in zip(kept, taken, strict=True)]
@@ -187,27 +184,23 @@ class Rollouts:
     def _samples(self, rows: Sequence[dict[str, Any]], numbers: Sequence[np.ndarray]) -> list[Sample]:
         import numpy as np
 
-        from dskd.rollouts.teacher_mixed_sampler import TeacherMixedSampler
-
-        prompts = [list(row["student_ids"][: row["student_prompt_length"]]) for row in rows]
-        order = sorted(range(len(rows)), key=lambda k: -len(prompts[k]))
+        prompts = [
+            Prompt(*(list(row[f"{side}_ids"][: row[f"{side}_prompt_length"]]) for side in ("student", "teacher")))
+            for row in rows
+        ]
+        order = sorted(range(len(rows)), key=lambda k: -len(prompts[k].student))
         found: dict[int, Sample] = {}
         if rows:
             self.sampler.update()
-        for first in range(0, len(order), TOGETHER):
-            part = order[first : first + TOGETHER]
-            given, drawn = [prompts[k] for k in part], np.stack([numbers[k] for k in part])
-            if isinstance(self.sampler, TeacherMixedSampler):
-                own = [list(rows[k]["teacher_ids"][: rows[k]["teacher_prompt_length"]]) for k in part]
-                samples = self.sampler.sample_mixed(given, own, drawn)
-            else:
-                samples = self.sampler.sample(given, drawn)
+        for first in range(0, len(order), PROMPTS_AT_ONCE):
+            part = order[first : first + PROMPTS_AT_ONCE]
+            samples = self.sampler.sample([prompts[k] for k in part], np.stack([numbers[k] for k in part]))
             found.update(zip(part, samples, strict=True))
         return [found[k] for k in range(len(rows))]
 
     def _row(self, row: dict[str, Any], sample: Sample) -> tuple[str, dict[str, Any] | str]:
         """(the sample's text, the row with it as the response, or the reason why it cannot be one)."""
-        from dskd.data.preparation import Encoded, encode_response, prepared_row, published_pairs, text_of_prompt
+        from dskd.data.preparation import Encoded, encode_response, prepared_row, text_of_prompt
 
         vocabulary = self._student.vocabulary
         ids = sample.ids[: len(sample.ids) - sample.ended]
@@ -228,7 +221,7 @@ class Rollouts:
             # The very tokens that the student wrote, which need not be those that its tokenizer makes of the text.
             response, spans = ids, student.spans
         else:
-            if text.encode() != b"".join(vocabulary.written[k] for k in ids):
+            if text.encode() != b"".join(vocabulary.token_bytes[k] for k in ids):
                 return text, "not text"
             side = self._teacher
             before = text_of_prompt(side.tokenizer, side.vocabulary, prompt)
@@ -249,10 +242,7 @@ class Rollouts:
         for encoded_side, side in ((student, self._student), (teacher, self._teacher)):
             if side.positions is not None and len(encoded_side.ids) > side.positions:
                 return text, "too long"
-        made = prepared_row(student, teacher, same_vocabulary=self._same)
-        if "student_string_pairs" in row:
-            made |= published_pairs(student, teacher, (self._student.tokenizer, self._teacher.tokenizer))
-        return text, made
+        return text, prepared_row(student, teacher, same_vocabulary=self._same)
 
     def _write(self, records: Sequence[dict[str, Any]]) -> None:
         if self.path is None or not records:
@@ -263,7 +253,7 @@ class Rollouts:
 
 
 def _text(vocabulary: Vocabulary, ids: Sequence[int]) -> str:
-    return b"".join(vocabulary.written[k] for k in ids).decode(errors="replace")
+    return b"".join(vocabulary.token_bytes[k] for k in ids).decode(errors="replace")
 
 
 def _whole_characters(vocabulary: Vocabulary, ids: list[int]) -> list[int]:
@@ -271,7 +261,7 @@ def _whole_characters(vocabulary: Vocabulary, ids: list[int]) -> list[int]:
     for dropped in range(min(4, len(ids))):  # a character has at most four bytes
         kept = ids[: len(ids) - dropped]
         try:
-            b"".join(vocabulary.written[k] for k in kept).decode()
+            b"".join(vocabulary.token_bytes[k] for k in kept).decode()
         except UnicodeDecodeError:
             continue
         return kept
@@ -282,5 +272,5 @@ def _spans(vocabulary: Vocabulary, ids: Sequence[int]) -> np.ndarray:
     """The bytes that each token covers of the text that the tokens are, int64 [tokens, 2]."""
     import numpy as np
 
-    ends = np.cumsum([0, *(len(vocabulary.written[k]) for k in ids)], dtype=np.int64)
+    ends = np.cumsum([0, *(len(vocabulary.token_bytes[k]) for k in ids)], dtype=np.int64)
     return np.stack([ends[:-1], ends[1:]], axis=1)

@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     import numpy as np
     from torch import Tensor
 
-    from dskd.rollouts.rollouts import RolloutOptions
     from dskd.tokenization.vocabulary import Vocabulary
 
 
@@ -24,6 +23,17 @@ class Sample(NamedTuple):
 
     ids: list[int]
     ended: bool
+
+
+class Prompt(NamedTuple):
+    """One prompt in the tokens of both models."""
+
+    student: list[int]
+    teacher: list[int]
+
+
+# Prompts that are continued together, of like length: enough to keep a device busy, and few enough for their keys and values.
+PROMPTS_AT_ONCE = 64
 
 
 class Sampler(Protocol):
@@ -38,7 +48,7 @@ class Sampler(Protocol):
         """Called before the samples of each step: the student's weights have changed."""
         ...
 
-    def sample(self, prompts: Sequence[list[int]], numbers: np.ndarray) -> list[Sample]:
+    def sample(self, prompts: Sequence[Prompt], numbers: np.ndarray) -> list[Sample]:
         """A sample for each prompt, of at most as many tokens as `numbers` [prompts, tokens] has, uniform in [0, 1), one each."""
         ...
 
@@ -59,14 +69,17 @@ class TransformersSampler:
         student: Any,
         vocabulary: Vocabulary,
         end: int,
-        options: RolloutOptions,
+        *,
+        temperature: float = 1.0,
+        top_p: float = 1.0,
     ) -> None:
         self.precision: Callable[[], Any] = nullcontext
         self._student = student
         self._end = end
         self._stops = stop_tokens(vocabulary, end)
         self._known = possible_tokens(vocabulary, end)
-        self._options = options
+        self._temperature = temperature
+        self._top_p = top_p
 
     def update(self) -> None:
         pass
@@ -74,32 +87,26 @@ class TransformersSampler:
     def close(self) -> None:
         pass
 
-    def sample(self, prompts: Sequence[list[int]], numbers: np.ndarray) -> list[Sample]:
-        return self.continued(prompts, numbers)
+    def _mixture(self, prompts: Sequence[Prompt]) -> Callable[[Tensor, Tensor], Tensor] | None:
+        """(ids so far, the student's logits [rows, vocabulary]) -> the logits to draw from; None for the student's own."""
+        return None
 
-    def continued(
-        self,
-        prompts: Sequence[list[int]],
-        numbers: np.ndarray,
-        mixture: Callable[[Tensor, Tensor], Tensor] | None = None,
-    ) -> list[Sample]:
-        """Samples by the student, or by a mixture: (ids so far, the student's logits [rows, vocabulary]) -> logits."""
+    def sample(self, prompts: Sequence[Prompt], numbers: np.ndarray) -> list[Sample]:
         import torch
         from transformers import GenerationConfig
 
         # An adapter (LoRA) is part of the layers of the model below it.
         model = self._student.get_base_model() if hasattr(self._student, "get_base_model") else self._student
         device = model.get_input_embeddings().weight.device
-        width = max(map(len, prompts))
-        ids = torch.tensor([[self._end] * (width - len(prompt)) + prompt for prompt in prompts], device=device)
-        mask = torch.tensor([[0] * (width - len(p)) + [1] * len(p) for p in prompts], device=device)
+        ids, mask = left_padded([prompt.student for prompt in prompts], self._end, device)
+        width = ids.shape[1]
         choose = _Choose(
             torch.from_numpy(numbers).to(device),
             width,
             torch.tensor(self._known, device=device),
-            self._options.temperature,
-            self._options.top_p,
-            mixture,
+            self._temperature,
+            self._top_p,
+            self._mixture(prompts),
         )
         config = GenerationConfig(
             do_sample=False,  # what is to be drawn, the processor has drawn
@@ -121,6 +128,15 @@ class TransformersSampler:
         return Sample(ids[: stop + 1], ended=ids[stop] == self._end)
 
 
+def left_padded(rows: Sequence[list[int]], padding: int, device: Any) -> tuple[Tensor, Tensor]:
+    """(ids, attention mask), both int64 [rows, width]."""
+    import torch
+
+    width = max(map(len, rows))
+    ids = torch.tensor([[padding] * (width - len(row)) + row for row in rows], device=device)
+    return ids, torch.tensor([[0] * (width - len(row)) + [1] * len(row) for row in rows], device=device)
+
+
 def stop_tokens(vocabulary: Vocabulary, end: int) -> list[int]:
     """The ids that end a sample."""
     return sorted({end} | vocabulary.special_ids)
@@ -128,7 +144,7 @@ def stop_tokens(vocabulary: Vocabulary, end: int) -> list[int]:
 
 def possible_tokens(vocabulary: Vocabulary, end: int) -> list[bool]:
     """By id, whether it may be drawn."""
-    return [bool(piece) or k == end for k, piece in enumerate(vocabulary.written)]
+    return [bool(piece) or k == end for k, piece in enumerate(vocabulary.token_bytes)]
 
 
 @contextmanager
@@ -136,7 +152,7 @@ def _generating(model: Any) -> Iterator[None]:
     """The model for generation: no dropout, not compiled (every length would be compiled anew), none of its own sampling rules."""
     from transformers import GenerationConfig
 
-    from dskd.training.validation import evaluating
+    from dskd.modeling.eval_mode import evaluating
 
     own = model.generation_config
     # `generate` would fill in what ours leaves open, such as a repetition penalty.

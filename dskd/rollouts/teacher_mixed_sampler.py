@@ -11,12 +11,9 @@ import torch
 from torch import Tensor
 from transformers import DynamicCache
 
-from dskd.rollouts.rollouts import RolloutOptions
-from dskd.rollouts.sampler import Sample, TransformersSampler
+from dskd.rollouts.sampler import Prompt, TransformersSampler, left_padded
 
 if TYPE_CHECKING:
-    import numpy as np
-
     from dskd.tokenization.vocabulary import Vocabulary
 
 
@@ -24,17 +21,14 @@ class TeacherMixedSampler(TransformersSampler):
     """Samples by transformers' generation from (1 − α) q + α p: q is the student's, p the teacher's, which reads its own prompt."""
 
     def __init__(
-        self, student: Any, teacher: Any, vocabulary: Vocabulary, end: int, options: RolloutOptions, teacher_mix: float
+        self, student: Any, vocabulary: Vocabulary, end: int, *, teacher: Any, teacher_mix: float, **options: float
     ) -> None:
-        super().__init__(student, vocabulary, end, options)
+        super().__init__(student, vocabulary, end, **options)
         self._teacher = teacher
         self._teacher_mix = teacher_mix
 
-    def sample_mixed(
-        self, prompts: Sequence[list[int]], teacher_prompts: Sequence[list[int]], numbers: np.ndarray
-    ) -> list[Sample]:
-        """A sample for each prompt, as `sample` makes them; the teacher reads the prompts that are its own."""
-        return self.continued(prompts, numbers, _Mixture(self._teacher, teacher_prompts, self._end, self._teacher_mix))
+    def _mixture(self, prompts: Sequence[Prompt]) -> _Mixture:
+        return _Mixture(self._teacher, [prompt.teacher for prompt in prompts], self._end, self._teacher_mix)
 
 
 class _Mixture:
@@ -43,11 +37,7 @@ class _Mixture:
     def __init__(self, teacher: Any, prompts: Sequence[list[int]], padding: int, share: float) -> None:
         self._teacher = teacher
         self._share = share
-        width = max(map(len, prompts))
-        device = teacher.get_input_embeddings().weight.device
-        ids = [[padding] * (width - len(prompt)) + prompt for prompt in prompts]
-        self._new = torch.tensor(ids, device=device)
-        self._mask = torch.tensor([[0] * (width - len(p)) + [1] * len(p) for p in prompts], device=device)
+        self._new, self._mask = left_padded(prompts, padding, teacher.get_input_embeddings().weight.device)
         self._cache = DynamicCache(config=teacher.config)
         self._first = True
         parameters = inspect.signature(teacher.forward).parameters

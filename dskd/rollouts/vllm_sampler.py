@@ -19,8 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dskd.errors import InputError, TrainingFailed
-from dskd.rollouts.rollouts import TOGETHER, RolloutOptions
-from dskd.rollouts.sampler import Sample, possible_tokens, stop_tokens
+from dskd.rollouts.sampler import PROMPTS_AT_ONCE, Prompt, Sample, possible_tokens, stop_tokens
 from dskd.rollouts.vllm_server import INSTEAD, Request, Weight, map_memory
 from dskd.rollouts.vllm_support import ENVIRONMENT
 
@@ -49,10 +48,12 @@ class VllmSampler:
         student: Any,  # a transformers causal model, maybe with an adapter
         vocabulary: Vocabulary,
         end: int,
-        options: RolloutOptions,
         *,
         length: int,
         dtype: str,
+        temperature: float = 1.0,
+        top_p: float = 1.0,
+        gpu_memory_utilization: float = 0.3,
     ) -> None:
         self.precision: Callable[[], Any] = nullcontext  # vLLM's is its dtype
         self._student = student
@@ -82,12 +83,12 @@ class VllmSampler:
             weights=self._layout,
             dtype=dtype,
             length=length,
-            sequences=TOGETHER,
+            sequences=PROMPTS_AT_ONCE,
             known=possible_tokens(vocabulary, end),
             stops=stop_tokens(vocabulary, end),
-            temperature=options.temperature,
-            top_p=options.top_p,
-            gpu_memory_utilization=options.gpu_memory_utilization,
+            temperature=temperature,
+            top_p=top_p,
+            gpu_memory_utilization=gpu_memory_utilization,
         )
         try:
             self._ask(request)
@@ -102,8 +103,8 @@ class VllmSampler:
         self._hand_over()
         self._ask(("reload", None))
 
-    def sample(self, prompts: Sequence[list[int]], numbers: np.ndarray) -> list[Sample]:
-        written = self._ask(("sample", (list(prompts), numbers)))
+    def sample(self, prompts: Sequence[Prompt], numbers: np.ndarray) -> list[Sample]:
+        written = self._ask(("sample", ([prompt.student for prompt in prompts], numbers)))
         return [Sample(ids, ended=ids[-1] == self._end) for ids in written]
 
     def _ask(self, message: Any) -> Any:

@@ -14,8 +14,9 @@ from torch import Tensor
 
 from dskd.errors import InputError, TrainingFailed
 from dskd.modeling.lm_head import Head
-from dskd.teachers.cache_source import SignalOptions, SignalSource
-from dskd.teachers.cache_store import HEAD, ROWS, SignalStore, shard_ranges
+from dskd.teachers.cache_source import CacheSource
+from dskd.teachers.cache_store import HEAD, ROWS, CacheStore, shard_ranges
+from dskd.teachers.options import TeacherCacheOptions
 
 Progress = Callable[[dict[str, Any]], None]
 SHARD_BYTES, SHARD_ROWS = 256 * 2**20, 4096
@@ -23,7 +24,7 @@ BATCH_TOKENS = 8192
 TIED = "embedding_is_weight"  # a tensor of head.safetensors that says so
 
 
-class SignalReport(BaseModel):
+class TeacherCacheReport(BaseModel):
     """Distinct rows, labelled tokens and bytes of a signal, and what this call did: rows that the teacher ran, and found whole."""
 
     rows: int
@@ -39,25 +40,25 @@ class SignalReport(BaseModel):
         return self.built_rows
 
 
-def estimate_bytes(teacher: Path, data: Path, options: SignalOptions, *, dtype: str) -> int:
-    """The size that a signal will have on the disk, known without the teacher's weights. Raises InputError as `build_signal`."""
-    source = SignalSource(teacher, data, options, dtype)
+def estimate_bytes(teacher: Path, data: Path, options: TeacherCacheOptions, *, dtype: str) -> int:
+    """The size that a signal will have on the disk, known without the teacher's weights. Raises InputError as `build_teacher_cache`."""
+    source = CacheSource(teacher, data, options, dtype)
     return _estimate(source, _ranges(source, SHARD_BYTES, SHARD_ROWS))
 
 
-def build_signal(
+def build_teacher_cache(
     teacher: Path,
     data: Path,
     output: Path,
     *,
-    options: SignalOptions,
+    options: TeacherCacheOptions,
     dtype: str = "float32",
     device: Any = "cpu",
     progress: Progress | None = None,
     shard_bytes: int = SHARD_BYTES,
     shard_rows: int = SHARD_ROWS,
     batch_tokens: int = BATCH_TOKENS,
-) -> SignalReport:
+) -> TeacherCacheReport:
     """Run the teacher once on every distinct row of `data` and keep what it says in `output`.
 
     `data` is a folder of `prepare_dataset(student=teacher)`, so that all students of this teacher share the signal. `dtype` is that
@@ -69,9 +70,9 @@ def build_signal(
     """
     start = time.perf_counter()
     tell = progress or (lambda _: None)
-    source = SignalSource(teacher, data, options, dtype)
+    source = CacheSource(teacher, data, options, dtype)
     request = source.request()
-    store = SignalStore(output)
+    store = CacheStore(output)
     begun = store.exists()
     if begun:
         _require_same(store, request)
@@ -102,7 +103,7 @@ def build_signal(
             raise TrainingFailed(
                 f"{teacher}: out of memory; hint: batch_tokens below {batch_tokens}, or dtype bfloat16; what is written stays"
             ) from error
-    return SignalReport(
+    return TeacherCacheReport(
         rows=rows,
         tokens=int(source.index.offsets[-1]),
         bytes=store.bytes,
@@ -112,11 +113,11 @@ def build_signal(
     )
 
 
-def _ranges(source: SignalSource, shard_bytes: int, shard_rows: int) -> list[tuple[int, int]]:
+def _ranges(source: CacheSource, shard_bytes: int, shard_rows: int) -> list[tuple[int, int]]:
     return shard_ranges(source.index.offsets, source.bytes_per_token, shard_bytes, shard_rows)
 
 
-def _first_files(source: SignalSource, head: Head, embedding: Tensor) -> dict[str, dict[str, Tensor]]:
+def _first_files(source: CacheSource, head: Head, embedding: Tensor) -> dict[str, dict[str, Tensor]]:
     """The index of rows and, with hidden states, the head and the input embedding where that is not the head's weight."""
     files = {ROWS: source.index.tensors()}
     if source.options.kind == "hidden_states":
@@ -128,7 +129,7 @@ def _first_files(source: SignalSource, head: Head, embedding: Tensor) -> dict[st
     return files
 
 
-def _embedding_bytes(source: SignalSource) -> int:
+def _embedding_bytes(source: CacheSource) -> int:
     """Of the input embedding in head.safetensors; nothing where it is the head's weight, known from the configuration alone."""
     from transformers import AutoConfig, AutoModelForCausalLM
 
@@ -142,7 +143,7 @@ def _embedding_bytes(source: SignalSource) -> int:
 
 
 def _estimate(
-    source: SignalSource, ranges: list[tuple[int, int]], missing: list[int] | None = None, with_files: bool = True
+    source: CacheSource, ranges: list[tuple[int, int]], missing: list[int] | None = None, with_files: bool = True
 ) -> int:
     """Bytes of these shards (by default of all), and of what stands beside them."""
     chosen = range(len(ranges)) if missing is None else missing
@@ -166,7 +167,7 @@ def _require_space(output: Path, needed: int) -> None:
         )
 
 
-def _require_same(store: SignalStore, request: dict[str, Any]) -> None:
+def _require_same(store: CacheStore, request: dict[str, Any]) -> None:
     before = store.request
     if changed := [key for key in request if before.get(key) != request[key]]:
         raise InputError(

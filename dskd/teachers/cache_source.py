@@ -5,47 +5,23 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
-from pydantic import Field, model_validator
 from torch import Tensor
 
 from dskd.data.collator import Collator
 from dskd.data.preparation import preparation_report
 from dskd.errors import InputError, TrainingFailed
-from dskd.modeling.lm_head import Head, final_hidden_states, output_head
+from dskd.modeling.lm_head import Head, labelled_hidden_states, output_head
 from dskd.modeling.loading import load_model, load_tokenizer, require_model_folder
-from dskd.options import Options
 from dskd.teachers.cache_store import RowIndex, row_digest
+from dskd.teachers.options import TeacherCacheOptions
 from dskd.tokenization.vocabulary import Vocabulary
 
 FORMAT = 2
 LOGITS_AT_ONCE = 2**24  # float32 logits that are in memory at a time: 64 MiB
-
-
-class SignalOptions(Options):
-    """What is kept of a teacher. `stored_dtype` is of hidden states; `k` and `temperature` are of top_k alone."""
-
-    kind: Literal["hidden_states", "top_k"] = "hidden_states"
-    stored_dtype: Literal["same", "float16", "bfloat16"] = Field(
-        "same", description="same: what the teacher computes in, equal to running it live"
-    )
-    k: int = Field(64, gt=0, description="tokens kept at each position")
-    temperature: float = Field(1.0, gt=0, description="divides the logits before the softmax")
-
-    @model_validator(mode="after")
-    def _one_dtype_for_top_k(self) -> SignalOptions:
-        if self.kind == "top_k" and self.stored_dtype != "same":
-            raise ValueError("stored_dtype: top_k keeps float32 log probabilities; fix: leave stored_dtype out")
-        return self
-
-    def asked(self) -> dict[str, Any]:
-        """The options that matter for this kind."""
-        return self.model_dump(
-            include={"kind", "stored_dtype"} if self.kind == "hidden_states" else {"kind", "k", "temperature"}
-        )
 
 
 def rows_of(dataset: Any, side: str) -> Iterator[tuple[np.ndarray, int]]:
@@ -55,14 +31,14 @@ def rows_of(dataset: Any, side: str) -> Iterator[tuple[np.ndarray, int]]:
         yield from zip(part[names[0]], part[names[1]].tolist(), strict=True)
 
 
-class SignalSource:
+class CacheSource:
     """A teacher's folder, data prepared for it alone, and what is to be kept. The weights are not loaded until `load`.
 
     index: the distinct rows; head_shape: (rows, hidden) of the teacher's head. Raises InputError for data of another tokenizer,
     examples beyond the teacher's positions, and more top-k tokens than there are tokens.
     """
 
-    def __init__(self, teacher: Path, data: Path, options: SignalOptions, dtype: str) -> None:
+    def __init__(self, teacher: Path, data: Path, options: TeacherCacheOptions, dtype: str) -> None:
         import datasets
 
         self.teacher, self.options, self.dtype = teacher, options, dtype
@@ -80,7 +56,7 @@ class SignalSource:
                 f"fix: prepare it with max_length {positions}"
             )
         self.head_shape: tuple[int, int] = tuple(empty.get_output_embeddings().weight.shape)
-        head = output_head(empty, whole.within(self.head_shape[0], str(teacher)).size)
+        head = output_head(empty, whole.truncate_to_head(self.head_shape[0], str(teacher)).size)
         self._has_bias = head.bias is not None
         self.head_numbers = {"scale": head.scale, "softcap": head.softcap, "size": head.size}
         self.vocabulary = whole.fingerprint
@@ -137,12 +113,8 @@ class SignalSource:
         for rows in _batches(first, last, self._lengths, batch_tokens):
             examples = [self._dataset[self._numbers[row]] for row in rows]
             names = "student_ids", "student_prompt_length"
-            batch = Collator()([{name: example[name] for name in names} for example in examples])
-            batch = {name: value.to(head.weight.device) for name, value in batch.items()}
-            hidden = final_hidden_states(
-                model, batch["student_input_ids"], batch["student_attention_mask"], batch["student_position_ids"]
-            )
-            said = self._to_keep(head, hidden.flatten(0, 1)[batch["student_labelled"]])
+            batch = Collator()([{name: example[name] for name in names} for example in examples]).to(head.weight.device)
+            said = self._to_keep(head, labelled_hidden_states(model, batch.student))
             sizes = [int(offsets[row + 1] - offsets[row]) for row in rows]
             for name, value in said.items():
                 if name not in kept:

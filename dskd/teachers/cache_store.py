@@ -34,7 +34,7 @@ SIGNAL, ROWS, HEAD, SHARDS = "signal.json", "rows.safetensors", "head.safetensor
 UNFINISHED = ".unfinished"
 
 
-class SignalDamaged(InputError):
+class TeacherCacheDamaged(InputError):
     """A file of a signal is missing, cut, or not what was written; building the signal again repairs it."""
 
 
@@ -83,7 +83,7 @@ def shard_ranges(offsets: np.ndarray, bytes_per_token: int, most_bytes: int, mos
     return ranges
 
 
-class SignalStore:
+class CacheStore:
     """Reading, checking and writing the files of one signal."""
 
     def __init__(self, folder: Path) -> None:
@@ -94,21 +94,21 @@ class SignalStore:
 
     @cached_property
     def description(self) -> dict[str, Any]:
-        """signal.json. Raises InputError where there is none, SignalDamaged where it cannot be read."""
+        """signal.json. Raises InputError where there is none, TeacherCacheDamaged where it cannot be read."""
         file = self.folder / SIGNAL
         if not self.exists():
             raise InputError(
-                f"{self.folder}: holds no teacher signal; fix: make it with dskd.teachers.outputs.build_signal"
+                f"{self.folder}: holds no teacher signal; fix: make it with dskd.teachers.outputs.build_teacher_cache"
             )
         try:
             description = json.loads(file.read_text(encoding="utf-8"))
             written = description.pop("sha256")
         except (ValueError, KeyError, AttributeError) as error:
-            raise SignalDamaged(
+            raise TeacherCacheDamaged(
                 f"{file}: cannot be read; fix: remove {self.folder} and build the signal again"
             ) from error
         if written != _sha256(json.dumps(description).encode()):
-            raise SignalDamaged(f"{file}: was changed; fix: remove {self.folder} and build the signal again")
+            raise TeacherCacheDamaged(f"{file}: was changed; fix: remove {self.folder} and build the signal again")
         return description
 
     @property
@@ -124,9 +124,9 @@ class SignalStore:
         return RowIndex.from_tensors(self.file(ROWS))
 
     def file(self, name: str) -> dict[str, Tensor]:
-        """The tensors of rows.safetensors or head.safetensors, in memory. Raises SignalDamaged."""
+        """The tensors of rows.safetensors or head.safetensors, in memory. Raises TeacherCacheDamaged."""
         if not self._is_whole_file(name):
-            raise SignalDamaged(f"{self.folder / name}: is missing or damaged; fix: build the signal again")
+            raise TeacherCacheDamaged(f"{self.folder / name}: is missing or damaged; fix: build the signal again")
         return {key: value.clone() for key, value in read_mapped(self.folder / name).items()}
 
     def damaged_files(self) -> list[str]:
@@ -199,7 +199,7 @@ class SignalStore:
 class ShardReader:
     """Rows of a signal, from shards that stay mapped: nothing is in memory that the system cannot drop."""
 
-    def __init__(self, store: SignalStore) -> None:
+    def __init__(self, store: CacheStore) -> None:
         self._store = store
         self._offsets = store.index.offsets.tolist()
         self._starts = np.array([first for first, _ in store.ranges], dtype=np.int64)
@@ -225,12 +225,12 @@ def _joined(values: list[Tensor], pin: bool) -> Tensor:
 
 
 def read_mapped(file: Path) -> dict[str, Tensor]:
-    """The tensors of a safetensors file as views of its memory map. Raises SignalDamaged."""
+    """The tensors of a safetensors file as views of its memory map. Raises TeacherCacheDamaged."""
     try:
         with safe_open(file, framework="pt") as opened:
             return {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118 - it is no dict
     except (OSError, SafetensorError) as error:
-        raise SignalDamaged(f"{file}: cannot be read ({error}); fix: build the signal again") from error
+        raise TeacherCacheDamaged(f"{file}: cannot be read ({error}); fix: build the signal again") from error
 
 
 def write_whole(file: Path, content: bytes) -> None:

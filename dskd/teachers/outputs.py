@@ -1,6 +1,6 @@
 """What a teacher says at the labelled tokens of a batch: computed live, or kept once for all students, methods and seeds.
 
-A cached signal is a folder (dskd/teachers/cache_store.py, docs/signals.md) that `build_signal` makes of data prepared for the teacher
+A cached signal is a folder (dskd/teachers/cache_store.py, docs/signals.md) that `build_teacher_cache` makes of data prepared for the teacher
 alone. A student's data finds its rows there by content (`attach`), so order and left-out rows do not matter, and the teacher's
 weights are not loaded again.
 """
@@ -11,6 +11,7 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -19,23 +20,25 @@ import torch
 from torch import Tensor
 
 from dskd.errors import InputError
+from dskd.losses.tokens import SideTokens, TokenBatch
 from dskd.modeling.lm_head import Head, final_hidden_states, output_head
-from dskd.teachers.build_cache import TIED, SignalReport, build_signal, estimate_bytes
-from dskd.teachers.cache_source import SignalOptions, rows_of
-from dskd.teachers.cache_store import HEAD, ShardReader, SignalDamaged, SignalStore, row_digest
+from dskd.teachers.build_cache import TIED, TeacherCacheReport, build_teacher_cache, estimate_bytes
+from dskd.teachers.cache_source import rows_of
+from dskd.teachers.cache_store import HEAD, CacheStore, ShardReader, TeacherCacheDamaged, row_digest
+from dskd.teachers.options import TeacherCacheOptions
 
 __all__ = [
     "CachedHiddenStates",
     "CachedTopK",
     "LiveTeacher",
-    "SignalDamaged",
-    "SignalOptions",
-    "SignalReport",
-    "TeacherSignal",
+    "Teacher",
+    "TeacherCacheDamaged",
+    "TeacherCacheOptions",
+    "TeacherCacheReport",
     "attach",
-    "build_signal",
+    "build_teacher_cache",
     "estimate_bytes",
-    "open_signal",
+    "open_teacher_cache",
 ]
 
 
@@ -72,10 +75,12 @@ class _Clock:
         return self._seconds
 
 
-class TeacherSignal(ABC):
-    """One way to know what the teacher says. `head` is the teacher's, without gradient; None where only top-k tokens are known.
+class Teacher(ABC):
+    """One way to know the teacher's outputs.
 
-    `embedding` [rows, hidden]: its input embedding, without gradient; None where it is not known.
+    Attributes:
+        head: The teacher's output head without gradient; None where only top-k tokens are known.
+        embedding: [vocabulary, hidden], its input embedding without gradient; None where it is not known.
     """
 
     head: Head | None
@@ -86,7 +91,7 @@ class TeacherSignal(ABC):
 
     @property
     def seconds(self) -> float:
-        """Time spent in `look_up` so far."""
+        """Time spent in `fetch` so far."""
         return self._clock.read()
 
     @property
@@ -94,82 +99,81 @@ class TeacherSignal(ABC):
         """Examples that the teacher itself was run on so far; counts an example again when it comes again."""
         return 0
 
-    @abstractmethod
-    def look_up(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
-        """The batch with what the teacher says at its labelled tokens, on the device of student_input_ids.
+    def fetch(self, batch: TokenBatch) -> TokenBatch:
+        """The batch with the teacher's outputs at its labelled tokens, on the batch's device.
 
-        teacher_hidden [tokens, hidden], teacher_predictions [tokens] (only cached), or of top_k teacher_top_k_ids [tokens, k] and
-        teacher_top_k_log_probabilities [tokens, k] over the whole vocabulary, so the tail has what is missing to 1.
+        These are `hidden`, of a cache also `predictions`; or `top_k_ids` and `top_k_log_probabilities` over the whole vocabulary,
+        whose tail has what is missing to 1.
         """
+        return replace(batch, teacher=self._fetch(batch.teacher))
+
+    @abstractmethod
+    def _fetch(self, side: SideTokens) -> SideTokens: ...
 
 
-class LiveTeacher(TeacherSignal):
-    """The frozen model itself, run on every batch. `size` is the number of its real tokens.
+class LiveTeacher(Teacher):
+    """The frozen model itself, run on every batch.
 
-    With `statistics` a batch gets, of all positions of its padded rows, prompt and padding included, teacher_positions, how many
-    there are, in the memory of the CPU, and teacher_hidden_deviation, the standard deviation of their hidden states.
+    Args:
+        model: A transformers causal model.
+        size: The number of its real tokens.
+        padded_hidden: Whether to give the hidden states at all positions, prompt and padding included, too.
     """
 
-    def __init__(self, model: Any, size: int, *, statistics: bool = False) -> None:
+    def __init__(self, model: Any, size: int, *, padded_hidden: bool = False) -> None:
         super().__init__()
         self._model = model.requires_grad_(False).eval()
         self.head = output_head(model, size).detach()
         self.embedding = model.get_input_embeddings().weight.detach()
         self._examples: Tensor | int = 0
-        self._statistics = statistics
+        self._padded_hidden = padded_hidden
 
     @property
     def examples(self) -> int:
         return int(self._examples)
 
     @torch.no_grad()
-    def look_up(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
-        labelled = batch["teacher_labelled"]
+    def _fetch(self, side: SideTokens) -> SideTokens:
         # Labelled positions of one example follow each other, those of two never do: also packed, and without a device read.
-        self._examples = self._examples + (1 + (labelled.diff() != 1).sum())
-        with self._clock.running(labelled.device):
-            hidden = final_hidden_states(
-                self._model,
-                batch["teacher_input_ids"],
-                batch.get("teacher_attention_mask"),
-                batch["teacher_position_ids"],
-            )
-            found = {"teacher_hidden": hidden.flatten(0, 1)[labelled]}
-            if self._statistics:
-                found["teacher_positions"] = torch.tensor(batch["teacher_input_ids"].numel())
-                found["teacher_hidden_deviation"] = hidden.float().std()
-            return batch | found
+        self._examples = self._examples + (1 + (side.labelled.diff() != 1).sum())
+        with self._clock.running(side.labelled.device):
+            padded = final_hidden_states(self._model, side.input_ids, side.attention_mask, side.position_ids)
+            more: Any = {"padded_hidden": padded} if self._padded_hidden else {}
+            return replace(side, hidden=padded.flatten(0, 1)[side.labelled], **more)
 
 
-class _CachedSignal(TeacherSignal):
+class CachedTeacher(Teacher):
     """Rows read from the shards of a folder. vocabulary: fingerprint of the teacher's tokens; size: how many its head predicts."""
 
-    def __init__(self, store: SignalStore) -> None:
+    def __init__(self, store: CacheStore) -> None:
         super().__init__()
-        self.head = None
-        self.options = SignalOptions.model_validate(store.request["options"])
+        self.options = TeacherCacheOptions.model_validate(store.request["options"])
         self.vocabulary: str = store.request["vocabulary"]
         self.size: int = store.request["head"]["size"]
         self._reader = ShardReader(store)
         self._folder = store.folder
 
-    def _read(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+    def _read(self, side: SideTokens) -> dict[str, Tensor]:
         """The stored tensors of the batch's rows, on the device."""
-        device = batch["student_input_ids"].device
-        rows = self._reader.rows(batch["teacher_rows"].tolist(), pin=device.type == "cuda")
+        if side.cache_rows is None:
+            raise InputError(f"{self._folder}: the data is not attached to this cache; fix: call attach")
+        device = side.labels.device
+        rows = self._reader.rows(side.cache_rows.tolist(), pin=device.type == "cuda")
         tokens = len(next(iter(rows.values())))
-        if tokens != len(batch["teacher_labels"]):  # shapes alone, no device read
+        if tokens != len(side.labels):  # shapes alone, no device read
             raise InputError(
-                f"{self._folder}: has {tokens} tokens for a batch with {len(batch['teacher_labels'])} teacher labels; "
+                f"{self._folder}: has {tokens} tokens for a batch with {len(side.labels)} teacher labels; "
                 "fix: attach the signal to this data again"
             )
         return {name: value.to(device, non_blocking=True) for name, value in rows.items()}
 
 
-class CachedHiddenStates(_CachedSignal):
+class CachedHiddenStates(CachedTeacher):
     """Hidden states and the teacher's predictions, as it computed them before they were rounded to the stored dtype."""
 
-    def __init__(self, store: SignalStore, device: Any) -> None:
+    head: Head
+
+    def __init__(self, store: CacheStore, device: Any) -> None:
         super().__init__(store)
         numbers = store.request["head"]
         stored = store.file(HEAD)
@@ -181,41 +185,37 @@ class CachedHiddenStates(_CachedSignal):
     @cached_property
     def embedding(self) -> Tensor | None:  # type: ignore[override]
         """On the device of the head, from the first time on that it is asked for: most methods do not read it."""
-        assert self.head is not None
         return None if self._embedding is None else self._embedding.to(self.head.weight.device)
 
-    def look_up(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
-        assert self.head is not None
+    def _fetch(self, side: SideTokens) -> SideTokens:
         with self._clock.running(torch.device("cpu")):  # the copy itself overlaps with what the device computes
-            read = self._read(batch)
+            read = self._read(side)
             hidden = read["hidden"].to(self.head.weight.dtype)  # as a live teacher gives them
-            return {**batch, "teacher_hidden": hidden, "teacher_predictions": read["predictions"].long()}
+            return replace(side, hidden=hidden, predictions=read["predictions"].long())
 
 
-class CachedTopK(_CachedSignal):
-    """The k most probable tokens and their log probabilities, at the signal's temperature."""
+class CachedTopK(CachedTeacher):
+    """The k most probable tokens and their log probabilities, at the cache's temperature."""
+
+    head = None
 
     @property
     def temperature(self) -> float:
         return self.options.temperature
 
-    def look_up(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+    def _fetch(self, side: SideTokens) -> SideTokens:
         with self._clock.running(torch.device("cpu")):
-            read = self._read(batch)
-            return {
-                **batch,
-                "teacher_top_k_ids": read["ids"].long(),
-                "teacher_top_k_log_probabilities": read["log_probabilities"],
-            }
+            read = self._read(side)
+            return replace(side, top_k_ids=read["ids"].long(), top_k_log_probabilities=read["log_probabilities"])
 
 
-def open_signal(folder: Path, device: Any) -> CachedHiddenStates | CachedTopK:
-    """The signal in a folder, every byte checked. Raises SignalDamaged, which names the shard; InputError where there is none."""
-    store = SignalStore(folder)
+def open_teacher_cache(folder: Path, device: Any) -> CachedHiddenStates | CachedTopK:
+    """The signal in a folder, every byte checked. Raises TeacherCacheDamaged, which names the shard; InputError where there is none."""
+    store = CacheStore(folder)
     if damaged := store.damaged_files():
-        raise SignalDamaged(f"{folder / damaged[0]}: is missing or damaged; fix: build the signal again")
+        raise TeacherCacheDamaged(f"{folder / damaged[0]}: is missing or damaged; fix: build the signal again")
     if damaged_shards := store.damaged_shards():
-        raise SignalDamaged(
+        raise TeacherCacheDamaged(
             f"{store.shard_file(damaged_shards[0])}: is missing or damaged ({len(damaged_shards)} of {len(store.ranges)} shards); "
             "fix: build the signal again, which computes these alone"
         )
@@ -227,7 +227,7 @@ def attach(dataset: Any, folder: Path) -> Any:
 
     Raises InputError for a row that the signal does not have.
     """
-    row_of = SignalStore(folder).index.row_of
+    row_of = CacheStore(folder).index.row_of
     digests = [row_digest(ids, prompt_length) for ids, prompt_length in rows_of(dataset, "teacher")]
     missing = [number for number, digest in enumerate(digests) if digest not in row_of]
     if missing:

@@ -28,7 +28,7 @@ def byte_spans(
     Elsewhere the tokenizer's offsets say where each token stands.
     """
     data = text.encode()
-    pieces = [vocabulary.written[k] for k in ids]
+    pieces = [vocabulary.token_bytes[k] for k in ids]
     joined = b"".join(pieces)
     if joined == data or joined == b" " + data:
         ends = np.cumsum(np.fromiter(map(len, pieces), dtype=np.int64, count=len(pieces)))

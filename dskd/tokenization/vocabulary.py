@@ -62,22 +62,21 @@ class Vocabulary:
 
     tokens: tuple[bytes | None, ...]
     special_ids: frozenset[int]
-    literal: dict[int, bytes]  # special tokens as they are written in a text
+    special_token_text: dict[int, bytes]  # special tokens as they are written in a text
     byte_pieces: frozenset[int]  # ids that SentencePiece keeps for single bytes it has no piece for
-    roles: dict[str, int] = field(default_factory=dict)  # "eos", "bos" -> id
+    special_roles: dict[str, int] = field(default_factory=dict)  # "eos", "bos" -> id
     added_ids: frozenset[int] = frozenset()  # put on top of the trained vocabulary, special or not
-    # For the published code's way alone, which compares spellings (dskd/upstream/string_alignment.py).
-    spellings: dict[str, int] = field(default_factory=dict, repr=False, compare=False)
-    unknown_id: int | None = field(default=None, compare=False)
 
     @property
     def size(self) -> int:
         return len(self.tokens)
 
     @cached_property
-    def written(self) -> tuple[bytes, ...]:
+    def token_bytes(self) -> tuple[bytes, ...]:
         """The bytes that each id adds to a text, special tokens as they are written; empty for gaps."""
-        return tuple(token if token is not None else self.literal.get(k, b"") for k, token in enumerate(self.tokens))
+        return tuple(
+            token if token is not None else self.special_token_text.get(k, b"") for k, token in enumerate(self.tokens)
+        )
 
     @cached_property
     def id_of(self) -> dict[bytes, int]:
@@ -140,11 +139,9 @@ class Vocabulary:
             frozenset(byte_pieces),
             roles,
             frozenset(added),
-            vocabulary,
-            tokenizer.unk_token_id,
         )
 
-    def within(self, rows: int, name: str) -> Vocabulary:
+    def truncate_to_head(self, rows: int, name: str) -> Vocabulary:
         """The tokens that a head of `rows` rows has; `name` is the model's.
 
         Some published folders have added tokens beyond the head (Gemma 3's image token): no text-only model can predict them.
@@ -160,24 +157,28 @@ class Vocabulary:
         return replace(
             self,
             tokens=self.tokens[:rows],
-            literal={k: spelling for k, spelling in self.literal.items() if k < rows},
+            special_token_text={k: spelling for k, spelling in self.special_token_text.items() if k < rows},
             special_ids=frozenset(k for k in self.special_ids if k < rows),
             added_ids=frozenset(k for k in self.added_ids if k < rows),
-            roles={role: k for role, k in self.roles.items() if k < rows},
+            special_roles={role: k for role, k in self.special_roles.items() if k < rows},
         )
 
     @cached_property
     def fingerprint(self) -> str:
         """sha256 of the tokens and roles, so that data can name the vocabulary that it was prepared with."""
         digest = hashlib.sha256()
-        for token in self.written:
+        for token in self.token_bytes:
             digest.update(len(token).to_bytes(4, "little") + token)
-        digest.update(json.dumps([sorted(self.special_ids), sorted(self.roles.items())]).encode())
+        digest.update(json.dumps([sorted(self.special_ids), sorted(self.special_roles.items())]).encode())
         return digest.hexdigest()
 
     def same_as(self, other: Vocabulary) -> bool:
         """Whether the two vocabularies give every id the same meaning, so that logits can be compared id by id."""
-        return self.tokens == other.tokens and self.literal == other.literal and self.roles == other.roles
+        return (
+            self.tokens == other.tokens
+            and self.special_token_text == other.special_token_text
+            and self.special_roles == other.special_roles
+        )
 
 
 @dataclass(frozen=True)
@@ -187,7 +188,6 @@ class SharedVocabulary:
     teacher_ids, student_ids: int64 [shared], one exact pair for each byte string that both have, and for the end of sequence.
     student_id_of: int64 [teacher size], the student's id for what a teacher id stands for, -1 where it has none.
     teacher_tokens, student_tokens: the bytes of each id, as in `Vocabulary.tokens`; None where they are not known.
-    teacher, student: the vocabularies themselves, for what is compared by spelling.
     """
 
     teacher_ids: np.ndarray
@@ -196,8 +196,6 @@ class SharedVocabulary:
     same: bool
     teacher_tokens: tuple[bytes | None, ...] | None = None
     student_tokens: tuple[bytes | None, ...] | None = None
-    teacher: Vocabulary | None = None
-    student: Vocabulary | None = None
 
     def __len__(self) -> int:
         return len(self.teacher_ids)
@@ -216,24 +214,25 @@ def share_vocabulary(teacher: Vocabulary, student: Vocabulary) -> SharedVocabula
         )
         student_id_of = np.full(teacher.size, -1, dtype=np.int64)
         student_id_of[ids] = ids
-        return SharedVocabulary(ids, ids, student_id_of, True, teacher.tokens, student.tokens, teacher, student)
+        return SharedVocabulary(ids, ids, student_id_of, True, teacher.tokens, student.tokens)
     pairs = {teacher.id_of[token]: k for token, k in student.id_of.items() if token in teacher.id_of}
     student_id_of = np.full(teacher.size, -1, dtype=np.int64)
     for k, token in enumerate(teacher.tokens):
         if token and token in student.id_of:
             student_id_of[k] = student.id_of[token]
     for role in ("bos", "eos"):
-        if role in teacher.roles and role in student.roles:
-            pairs[teacher.roles[role]] = student.roles[role]
-            student_id_of[teacher.roles[role]] = student.roles[role]
+        if role in teacher.special_roles and role in student.special_roles:
+            pairs[teacher.special_roles[role]] = student.special_roles[role]
+            student_id_of[teacher.special_roles[role]] = student.special_roles[role]
     # A student token that serves as both begin and end would stand twice on the student's side: the end keeps it.
-    if "eos" in teacher.roles and teacher.roles.get("bos", teacher.roles["eos"]) != teacher.roles["eos"]:
-        begin = teacher.roles["bos"]
-        if pairs.get(begin) == pairs.get(teacher.roles["eos"]):
+    if (
+        "eos" in teacher.special_roles
+        and teacher.special_roles.get("bos", teacher.special_roles["eos"]) != teacher.special_roles["eos"]
+    ):
+        begin = teacher.special_roles["bos"]
+        if pairs.get(begin) == pairs.get(teacher.special_roles["eos"]):
             pairs.pop(begin, None)
             student_id_of[begin] = -1
     teacher_ids = np.array(sorted(pairs), dtype=np.int64)
     student_ids = np.array([pairs[k] for k in teacher_ids.tolist()], dtype=np.int64)
-    return SharedVocabulary(
-        teacher_ids, student_ids, student_id_of, False, teacher.tokens, student.tokens, teacher, student
-    )
+    return SharedVocabulary(teacher_ids, student_ids, student_id_of, False, teacher.tokens, student.tokens)

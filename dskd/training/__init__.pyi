@@ -1,6 +1,7 @@
+from .distiller import Distiller
 from .launch import launch_training
 from .options import TrainingOptions, TrainingReport
 from .run import train
-from .trainer import DistillationTrainer, Distiller
+from .trainer import DistillationTrainer
 
 __all__ = ["DistillationTrainer", "Distiller", "TrainingOptions", "TrainingReport", "launch_training", "train"]

@@ -7,17 +7,28 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import numpy as np
+import pyarrow.compute as compute
+import torch
+import transformers
+from accelerate.utils import gather_object
+from transformers import TrainerCallback, TrainerState
+from transformers.integrations import get_available_reporting_integrations
+
+from dskd import methods
+from dskd.data.batch_sampler import EpochBatches
+from dskd.data.collator import Collator
+from dskd.data.preparation import preparation_report
 from dskd.errors import InputError, TrainingFailed, is_disk_full, is_out_of_memory
 from dskd.rollouts.options import ReplayReport, RolloutReport, require_engine
 from dskd.rollouts.replay_buffer import Replay, held_out
 from dskd.rollouts.rollouts import PROGRESS, REASONS, REPLAY_PROGRESS, Rollouts
 from dskd.training.checkpoints import RunFolder
 from dskd.training.options import TrainingOptions, TrainingReport
-
-if TYPE_CHECKING:
-    from dskd.training.trainer import DistillationTrainer, Distiller
+from dskd.training.setup import RunSetup, load_run
+from dskd.training.trainer import DistillationTrainer, save_student
 
 Progress = Callable[[dict[str, Any]], None]
 
@@ -32,7 +43,7 @@ def train(
     options: TrainingOptions,
     seed: int = 0,
     output: Path,
-    signal: Path | None = None,
+    teacher_cache: Path | None = None,
     progress: Progress | None = None,
 ) -> TrainingReport:
     """Train a student on a prepared dataset and write it to output/model.
@@ -40,30 +51,18 @@ def train(
     `data` is a folder of `prepare_dataset`, made for this student and, where the method needs one, this teacher. A run that was
     killed goes on from output/checkpoints; one that is done returns its report again. `progress` gets {"step", "steps"} after every
     step, and the means of the loss and its terms with those that are logged.
-    `signal` is a folder of `dskd.teachers.outputs.build_signal`: what the teacher says, looked up instead of run.
+    `teacher_cache` is a folder of `build_teacher_cache`: what the teacher says, fetched instead of run.
     Started by torchrun or accelerate, all processes call this with the same arguments and train one student.
     An output folder belongs to one training: the same method, options, seed and data, on the same models, which are not compared.
     Raises InputError for unusable input, and for an output folder that holds another training, before anything is written;
     TrainingFailed for a loss that is not finite, memory or a disk that does not suffice; the last checkpoint stays.
     """
-    import torch
-    import transformers
-    from accelerate.utils import gather_object
-    from transformers import TrainerState, TrainingArguments, set_seed
-
-    from dskd import methods
-    from dskd.data.batch_sampler import EpochBatches
-    from dskd.data.collator import Collator
-    from dskd.data.preparation import preparation_report
-    from dskd.training.setup import load_run
-    from dskd.training.trainer import DistillationTrainer, save_student
-
     chosen = methods.get(method)(method_options)
     if options.rollouts is not None:
         require_engine(options.rollouts)
     folder = RunFolder(output)
     request = {
-        "method": method,
+        "method": chosen.name,
         "method_options": chosen.options.identity(),
         "options": options.identity(),
         "seed": seed,
@@ -72,16 +71,55 @@ def train(
     }
     if finished := folder.finished(request):
         return TrainingReport.model_validate(finished)
+
+    arguments = _arguments(options, folder, seed)
+    taught = chosen.requires.teacher
+    with _hints():
+        run = load_run(
+            data,
+            student,
+            teacher if taught else None,
+            chosen,
+            options,
+            teacher_cache=teacher_cache if taught else None,
+            seed=seed,
+            device=arguments.device,
+        )
+    run.dataset, validation = _held_out(run.dataset, options, data)
+    main = arguments.process_index == 0
+    if main:
+        folder.begin(request)
+    trainer = _trainer(run, options, arguments, validation)
+    if progress is not None and main:
+        trainer.add_callback(_progress_callback(progress))
+    start = time.perf_counter()
+    resumed = _train(trainer, folder)
+    report = _report(trainer, time.perf_counter() - start, resumed)
+    whole = trainer.whole_state()
+    if main:
+        with _hints():
+            folder.finish(
+                lambda model: save_student(run.distiller, run.tokenizer, model, state=whole, merge=True),
+                report.model_dump(),
+                [entry for entry in trainer.state.log_history if "loss" in entry],
+            )
+    trainer.accelerator.wait_for_everyone()
+    return report
+
+
+def _arguments(options: TrainingOptions, folder: RunFolder, seed: int) -> Any:
+    """transformers' arguments. From here on every random number follows from the seed."""
     transformers.utils.logging.disable_progress_bar()
-    set_seed(seed)
-    arguments = TrainingArguments(
+    transformers.set_seed(seed)
+    on_cpu = not torch.accelerator.is_available()
+    arguments = transformers.TrainingArguments(
         output_dir=str(folder.checkpoints),
         max_steps=options.steps or -1,
         num_train_epochs=options.epochs or 1,
         per_device_train_batch_size=options.batch_size,
         gradient_accumulation_steps=options.gradient_accumulation_steps,
-        use_cpu=not torch.accelerator.is_available(),
-        ddp_backend="gloo" if "WORLD_SIZE" in os.environ and not torch.accelerator.is_available() else None,
+        use_cpu=on_cpu,
+        ddp_backend="gloo" if "WORLD_SIZE" in os.environ and on_cpu else None,
         ddp_find_unused_parameters=False,  # every parameter is in the loss, also where its gradient is zero
         bf16=options.dtype == "bfloat16",
         gradient_checkpointing=options.gradient_checkpointing,
@@ -101,38 +139,27 @@ def train(
         remove_unused_columns=False,
         dataloader_pin_memory=False,
     )
-    device = arguments.device
     # One process a GPU: DataParallel would split the index tensors of a batch.
     arguments._n_gpu = min(arguments.n_gpu, 1)
-    with _hints():
-        dataset, tokenizer, distiller, rollouts = load_run(
-            data,
-            student,
-            teacher if chosen.needs_teacher else None,
-            chosen,
-            options,
-            signal=signal if chosen.needs_teacher else None,
-            seed=seed,
-            device=device,
-        )
-    dataset, validation = _held_out(dataset, options, data)
-    distiller.student.config.use_cache = False
-    main = arguments.process_index == 0
-    if main:
-        folder.begin(request)
-    lengths = _lengths(dataset, options, chosen.keeps_data)
+    return arguments
+
+
+def _trainer(run: RunSetup, options: TrainingOptions, arguments: Any, validation: Any) -> DistillationTrainer:
+    """The trainer of a run. Raises InputError where several processes are used in a way that the loss cannot work with."""
+    requires = run.distiller.method.requires
+    run.distiller.student.config.use_cache = False
     trainer = DistillationTrainer(
-        model=distiller,
+        model=run.distiller,
         args=arguments,
-        train_dataset=dataset,
-        data_collator=Collator(packing=options.packing),
-        processing_class=tokenizer,
+        train_dataset=run.dataset,
+        data_collator=Collator(packing=options.packing, by_position=requires.pairing == "position"),
+        processing_class=run.tokenizer,
         projector_learning_rate=options.projector_learning_rate,
-        rollouts=rollouts,
+        rollouts=run.rollouts,
         validation=validation,
         batches=EpochBatches(
-            lengths,
-            seed=seed,
+            _lengths(run.dataset, options, requires.mix_in_offpolicy),
+            seed=arguments.seed,
             batch_size=None if options.batch_tokens else options.batch_size,
             batch_tokens=options.batch_tokens,
             grouping=options.batching,
@@ -144,8 +171,12 @@ def train(
     _check_processes(trainer, options)
     trainer.remove_callback(transformers.PrinterCallback)
     trainer.add_callback(_log_before_saving())
-    if progress is not None and main:
-        trainer.add_callback(_progress_callback(progress))
+    return trainer
+
+
+def _train(trainer: DistillationTrainer, folder: RunFolder) -> int:
+    """Train to the end from the last good checkpoint, if there is one; returns its step, or 0."""
+    arguments, rollouts = trainer.args, trainer.rollouts
     with arguments.main_process_first(local=False):  # the first removes what is torn
         checkpoint = folder.last_good_checkpoint(arguments.world_size)
     state = TrainerState.load_from_json(str(checkpoint / "trainer_state.json")) if checkpoint else TrainerState()
@@ -154,7 +185,6 @@ def train(
         rollouts.path = folder.rollouts(arguments.process_index, resumed)
         rollouts.sampler.precision = trainer.accelerator.autocast
         rollouts.gather = gather_object
-    start = time.perf_counter()
     with _hints(), nullcontext() if rollouts is None else closing(rollouts.sampler):
         if checkpoint and state.global_step >= state.max_steps:
             # Killed after the last step; another call would train one more.
@@ -162,42 +192,35 @@ def train(
             trainer.state = state
         else:
             trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
-    distiller.student.config.use_cache = True
-    seconds = time.perf_counter() - start
-    tokens, places, taught, device_memory = _over_processes(trainer, distiller)
-    written = None if rollouts is None else _rollout_report(trainer, rollouts)
-    report = TrainingReport(
+    trainer.model.student.config.use_cache = True
+    return resumed
+
+
+def _report(trainer: DistillationTrainer, seconds: float, resumed: int) -> TrainingReport:
+    teacher, rollouts = trainer.model.teacher, trainer.rollouts
+    tokens, places, examples, device_memory = _over_processes(trainer)
+    norms = (entry["grad_norm"] for entry in reversed(trainer.state.log_history) if "grad_norm" in entry)
+    return TrainingReport(
         steps=trainer.state.global_step,
         train_seconds=seconds,
-        teacher_seconds=distiller.signal.seconds if distiller.signal else 0.0,
-        teacher_examples=taught,
+        teacher_seconds=teacher.seconds if teacher else 0.0,
+        teacher_examples=examples,
         tokens=tokens,
         tokens_per_second=tokens / seconds,
         padding_share=1 - tokens / places if places else None,
         peak_device_memory=device_memory,
         losses=_last_losses(trainer),
-        gradient_norm=next((e["grad_norm"] for e in reversed(trainer.state.log_history) if "grad_norm" in e), None),
+        gradient_norm=next(norms, None),
         resumed_from_step=resumed,
-        rollouts=written,
+        rollouts=None if rollouts is None else _rollout_report(trainer, rollouts),
     )
-    whole = trainer.whole_state()
-    if main:
-        with _hints():
-            folder.finish(
-                lambda model: save_student(distiller, tokenizer, model, state=whole, merge=True),
-                report.model_dump(),
-                [entry for entry in trainer.state.log_history if "loss" in entry],
-            )
-    trainer.accelerator.wait_for_everyone()
-    return report
 
 
-def _over_processes(trainer: DistillationTrainer, distiller: Distiller) -> tuple[int, int, int, int | None]:
+def _over_processes(trainer: DistillationTrainer) -> tuple[int, int, int, int | None]:
     """(tokens, places, examples that the teacher ran on) of all processes, and the largest peak of a GPU's memory."""
-    import torch
-
     held = torch.cuda.max_memory_allocated() if torch.cuda.is_available() else 0
-    own = [trainer.tokens_seen, trainer.places_seen, distiller.signal.examples if distiller.signal else 0, held]
+    teacher = trainer.model.teacher
+    own = [trainer.tokens_seen, trainer.places_seen, teacher.examples if teacher else 0, held]
     every = trainer.accelerator.gather(torch.tensor([own], device=trainer.args.device)).cpu()
     tokens, places, taught = every[:, :3].sum(0).tolist()
     return tokens, places, taught, int(every[:, 3].max()) or None
@@ -205,8 +228,6 @@ def _over_processes(trainer: DistillationTrainer, distiller: Distiller) -> tuple
 
 def _rollout_report(trainer: DistillationTrainer, rollouts: Rollouts) -> RolloutReport:
     """What was sampled by all processes."""
-    import torch
-
     names = ("samples", "tokens", "ended", "written", "replayed", "data", *REASONS)
     own = torch.tensor([[rollouts.counts[name] for name in names]], device=trainer.args.device)
     total = dict(zip(names, trainer.accelerator.gather(own).sum(0).tolist(), strict=True))
@@ -258,7 +279,7 @@ def _check_processes(trainer: DistillationTrainer, options: TrainingOptions) -> 
             "rollouts: processes that write texts of different lengths cannot share weights spread by FSDP; "
             "fix: use a ddp configuration"
         )
-    if trainer.model.method.embeddings and trainer.is_fsdp_enabled:
+    if trainer.model.method.requires.embeddings and trainer.is_fsdp_enabled:
         raise InputError(
             f"{trainer.model.method.name}: reads the student's embedding, of which a process holds a part alone under FSDP; "
             "fix: use a ddp configuration"
@@ -295,9 +316,6 @@ def _lengths(dataset: Any, options: TrainingOptions, keeps_data: bool) -> Any:
 
     Twice as many where both are in a batch.
     """
-    import numpy as np
-    import pyarrow.compute as compute
-
     columns = dataset.with_format("arrow")[:]
     sides = [name for name in ("student_ids", "teacher_ids") if name in dataset.column_names]
     lengths = [compute.list_value_length(columns[name]).to_numpy() for name in sides]
@@ -311,8 +329,6 @@ def _lengths(dataset: Any, options: TrainingOptions, keeps_data: bool) -> Any:
 
 def _installed(trackers: tuple[str, ...]) -> tuple[str, ...]:
     """The trackers, all of them there; InputError for one whose package is missing."""
-    from transformers.integrations import get_available_reporting_integrations
-
     for name in trackers:
         if name not in get_available_reporting_integrations():
             raise InputError(f"trackers: {name} is not installed; fix: pip install {name}, or leave it out")
@@ -338,7 +354,6 @@ def _last_losses(trainer: DistillationTrainer) -> dict[str, float | None]:
 
 def _log_before_saving() -> Any:
     """Log whenever a step will be saved and at the last: logging is where a loss that is not finite is found."""
-    from transformers import TrainerCallback
 
     class LogBeforeSaving(TrainerCallback):
         def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
@@ -349,8 +364,6 @@ def _log_before_saving() -> Any:
 
 
 def _progress_callback(progress: Progress) -> Any:
-    from transformers import TrainerCallback
-
     class Report(TrainerCallback):
         def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
             progress({"step": state.global_step, "steps": state.max_steps})

@@ -1,8 +1,9 @@
-"""From folders to what a training run holds in memory, with every mismatch told before anything is trained."""
+"""From folders to what a training run holds in memory, with every mismatch reported before anything is trained."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -11,17 +12,54 @@ from dskd.compatibility import LIVE, Problem, check, require
 from dskd.data.batch_sampler import supports_packing
 from dskd.data.preparation import preparation_report
 from dskd.errors import InputError
-from dskd.methods.base import Method
+from dskd.methods.base import Method, UsesTokenizers
 from dskd.modeling.lm_head import check_head
 from dskd.modeling.loading import load_model, load_tokenizer
 from dskd.modeling.lora import add_adapter
-from dskd.rollouts.rollouts import Rollouts, Side
+from dskd.rollouts.options import RolloutOptions
+from dskd.rollouts.rollouts import ModelText, Rollouts
 from dskd.rollouts.sampler import Sampler, TransformersSampler
 from dskd.rollouts.teacher_mixed_sampler import TeacherMixedSampler
-from dskd.teachers.outputs import CachedHiddenStates, CachedTopK, LiveTeacher, TeacherSignal, attach, open_signal
-from dskd.tokenization.vocabulary import Vocabulary, share_vocabulary
+from dskd.teachers.outputs import CachedTeacher, CachedTopK, LiveTeacher, Teacher, attach, open_teacher_cache
+from dskd.tokenization.vocabulary import SharedVocabulary, Vocabulary, share_vocabulary
+from dskd.training.distiller import Distiller
 from dskd.training.options import TrainingOptions
-from dskd.training.trainer import Distiller
+
+
+@dataclass
+class RunSetup:
+    """What a training run holds in memory.
+
+    Attributes:
+        dataset: The prepared examples; with rollouts, each with its number as `example`.
+        tokenizer: The student's.
+        distiller: The student and what is trained beside it, on the run's device.
+        rollouts: What puts sampled responses in the place of examples; None where all text is the data's.
+    """
+
+    dataset: Any
+    tokenizer: Any
+    distiller: Distiller
+    rollouts: Rollouts | None
+
+
+@dataclass
+class _Model:
+    """One of the two models with its tokenizer; `model` is None for a cached teacher."""
+
+    folder: Path
+    tokenizer: Any
+    vocabulary: Vocabulary  # as far as the head predicts it
+    model: Any = None
+
+    @property
+    def described(self) -> str:
+        return f"{self.folder} ({self.vocabulary.size} tokens)"
+
+    @property
+    def text(self) -> ModelText:
+        """How rollouts read this model's text."""
+        return ModelText(self.tokenizer, Vocabulary.from_tokenizer(self.tokenizer), _positions(self.model))
 
 
 def load_run(
@@ -31,127 +69,117 @@ def load_run(
     method: Method,
     options: TrainingOptions,
     *,
-    signal: Path | None,
+    teacher_cache: Path | None,
     seed: int,
     device: Any,
-) -> tuple[Any, Any, Distiller, Rollouts | None]:
-    """(dataset, student tokenizer, distiller on `device`, rollouts) of a prepared dataset and model folders.
+) -> RunSetup:
+    """Load a prepared dataset, the student and what is known of the teacher.
 
-    The student keeps float32 weights whatever options.dtype, because Adam's small steps are lost in bfloat16 ones. With a cached
-    `signal` the teacher's weights are not loaded. Raises InputError for folders that cannot be used, data prepared for other
-    tokenizers, examples longer than a model's context, and vocabularies or signals that the method cannot take.
+    The student keeps float32 weights whatever options.dtype, because Adam's small steps are lost in bfloat16 ones. With a teacher
+    cache in the folder `teacher_cache` the teacher's weights are not loaded. Raises InputError for folders that cannot be used, data
+    prepared for other tokenizers, examples longer than a model's context, and what does not go together (dskd/compatibility.py).
     """
     import datasets
 
-    cached = None if signal is None or teacher is None else open_signal(signal, device)
-    suits = _rules(method, options, cached, teacher)
-    require(suits())
+    cached = None if teacher_cache is None or teacher is None else open_teacher_cache(teacher_cache, device)
+    rules = _rules(method, options, cached, has_teacher=teacher is not None)
+    require(rules())
     report = preparation_report(data)
     dataset = datasets.load_from_disk(str(data))
-    tokenizer = load_tokenizer(student)
-    student_model = load_model(student).to(device)
-    student_vocabulary = _vocabulary(student, tokenizer, student_model, report, "student")
-    reader = teacher_model = None  # the teacher as it reads text, and its model, where it runs
-    given: TeacherSignal | None = cached
-    shared = None
+    learner = _load_model(student, report, "student", "float32", device)
+    outputs: Teacher | None = cached
+    mentor = shared = None
     if teacher is not None:
         if report["teacher_vocabulary"] is None:
             raise InputError(f"{data}: prepared without a teacher; fix: prepare it with teacher {teacher}")
-        if cached is None:
-            teacher_model = model = load_model(teacher, options.dtype).to(device)
-            teacher_tokenizer = load_tokenizer(teacher)
-            teacher_vocabulary = _vocabulary(teacher, teacher_tokenizer, model, report, "teacher")
-            reader = Side(teacher_tokenizer, Vocabulary.from_tokenizer(teacher_tokenizer), _positions(model))
-            given = LiveTeacher(model, teacher_vocabulary.size, statistics=method.teacher_statistics)
-            if options.packing:
-                _require_packing(teacher, model)
+        if cached is None or teacher_cache is None:
+            mentor = _load_model(teacher, report, "teacher", options.dtype, device)
+            outputs = LiveTeacher(mentor.model, mentor.vocabulary.size, padded_hidden=method.requires.padded_hidden)
         else:
-            if cached.vocabulary != report["teacher_vocabulary"]:
-                raise InputError(f"{signal}: of a teacher with another tokenizer; fix: build the signal of {teacher}")
-            assert signal is not None
-            dataset = attach(dataset, signal)
-            whole = _known(teacher, load_tokenizer(teacher), report, "teacher")
-            teacher_vocabulary = whole.within(cached.size, str(teacher))
-        shared = share_vocabulary(teacher_vocabulary, student_vocabulary)
-        require(
-            suits(
-                same_vocabulary=shared.same,
-                shared_tokens=sum(teacher_vocabulary.tokens[k] is not None for k in shared.teacher_ids.tolist()),
-                pair=f"{teacher} ({teacher_vocabulary.size} tokens) and {student} ({student_vocabulary.size} tokens)",
-            )
-        )
+            mentor = _cached_model(teacher, report, cached, teacher_cache)
+            dataset = attach(dataset, teacher_cache)
+        shared = _share(mentor, learner, rules)
+        if isinstance(method, UsesTokenizers):
+            method.use_tokenizers(learner.tokenizer, mentor.tokenizer)
+            dataset = _with_own_pairs(dataset, method) if method.requires.pairing == "own" else dataset
     if options.packing:
-        _require_packing(student, student_model)
+        for model in filter(None, (learner, mentor)):
+            _require_packing(model)
     if options.lora is not None:
-        student_model = add_adapter(student_model, options.lora, seed)
+        learner.model = add_adapter(learner.model, options.lora, seed)
     if options.torch_compile:
-        student_model.base_model.compile(dynamic=True)
+        learner.model.base_model.compile(dynamic=True)
     distiller = Distiller(
-        student_model,
+        learner.model,
         method,
-        student_size=student_vocabulary.size,
-        signal=given,
+        student_size=learner.vocabulary.size,
+        teacher=outputs,
         shared=shared,
-        fused=options.chunked_loss,
+        chunked=options.chunked_loss,
         chunk_tokens=options.chunk_tokens,
     )
-    if options.rollouts is None:
-        return dataset, tokenizer, distiller, None
-    assert reader is not None
-    assert shared is not None
-    positions = _positions(student_model)
-    longest = max(dataset["student_prompt_length"])
-    if positions is not None and longest + options.rollouts.max_new_tokens > positions:
-        raise InputError(
-            f"{student}: the model has {positions} positions, but the longest prompt {longest} tokens; "
-            f"fix: set rollouts.max_new_tokens to {max(positions - longest, 1)} or less, or leave out long prompts"
-        )
-    sampled = (student_model, student_vocabulary, tokenizer.eos_token_id, options.rollouts)
-    sampler: Sampler
-    if method.teacher_mix:
-        sampler = TeacherMixedSampler(student_model, teacher_model, *sampled[1:], method.teacher_mix)
-    elif options.rollouts.engine == "vllm":
-        from dskd.rollouts.vllm_sampler import VllmSampler
-
-        sampler = VllmSampler(*sampled, length=longest + options.rollouts.max_new_tokens, dtype=options.dtype)
-    else:
-        sampler = TransformersSampler(*sampled)
+    if options.rollouts is None or mentor is None or shared is None:
+        return RunSetup(dataset, learner.tokenizer, distiller, None)
+    longest = _longest_prompt(dataset, learner, options.rollouts)
     rollouts = Rollouts(
         options.rollouts,
-        sampler,
-        Side(tokenizer, Vocabulary.from_tokenizer(tokenizer), positions),
-        reader,
+        _sampler(method, options.rollouts, learner, mentor, longest + options.rollouts.max_new_tokens, options.dtype),
+        learner.text,
+        mentor.text,
         same_vocabulary=shared.same,
         seed=seed,
-        keeps_data=method.keeps_data,
+        mix_in_offpolicy=method.requires.mix_in_offpolicy,
     )
-    return dataset.add_column("example", range(len(dataset))), tokenizer, distiller, rollouts
-
-
-def _positions(model: Any) -> int | None:
-    return getattr(model.config.get_text_config(), "max_position_embeddings", None)
-
-
-def _require_packing(folder: Path, model: Any) -> None:
-    if not supports_packing(model):
-        raise InputError(
-            f"{folder}: this model sees from one packed example into another; fix: train with packing: false, or on "
-            "attention that is told where examples begin (sdpa)"
-        )
+    return RunSetup(dataset.add_column("example", range(len(dataset))), learner.tokenizer, distiller, rollouts)
 
 
 def _rules(
-    method: Method, options: TrainingOptions, outputs: CachedHiddenStates | CachedTopK | None, teacher: Path | None
+    method: Method, options: TrainingOptions, cached: CachedTeacher | None, *, has_teacher: bool
 ) -> Callable[..., list[Problem]]:
     """`check` with everything but the vocabularies filled in."""
     return partial(
         check,
         method,
-        teacher_outputs=LIVE if outputs is None else outputs.options.kind,
-        top_k_temperature=outputs.temperature if isinstance(outputs, CachedTopK) else None,
+        teacher_outputs=LIVE if cached is None else cached.options.kind,
+        top_k_temperature=cached.temperature if isinstance(cached, CachedTopK) else None,
         rollouts=options.rollouts,
         packing=options.packing,
-        has_teacher=teacher is not None,
+        has_teacher=has_teacher,
+    )
+
+
+def _share(teacher: _Model, student: _Model, rules: Callable[..., list[Problem]]) -> SharedVocabulary:
+    """What the vocabularies have in common. Raises InputError where that does not suit the method."""
+    shared = share_vocabulary(teacher.vocabulary, student.vocabulary)
+    both = sum(teacher.vocabulary.tokens[k] is not None for k in shared.teacher_ids.tolist())
+    pair = f"{teacher.described} and {student.described}"
+    require(rules(same_vocabulary=shared.same, shared_tokens=both, pair=pair))
+    return shared
+
+
+def _load_model(folder: Path, report: dict[str, Any], side: str, dtype: str, device: Any) -> _Model:
+    """A model that runs. Raises InputError where the data was not prepared for it."""
+    tokenizer = load_tokenizer(folder)
+    model = load_model(folder, dtype).to(device)
+    whole = _known(folder, tokenizer, report, side)
+    positions, longest = _positions(model), report[f"longest_{side}"]
+    if positions is not None and longest > positions:
+        raise InputError(
+            f"{folder}: the model has {positions} positions, but the data examples of {longest} tokens; "
+            f"fix: prepare it with max_length {positions}"
+        )
+    vocabulary = whole.truncate_to_head(model.get_output_embeddings().weight.shape[0], str(folder))
+    check_head(model, vocabulary.size)
+    return _Model(folder, tokenizer, vocabulary, model)
+
+
+def _cached_model(folder: Path, report: dict[str, Any], cached: CachedTeacher, cache: Path) -> _Model:
+    """A teacher whose outputs are cached: its tokenizer and vocabulary. Raises InputError where the cache is another's."""
+    if cached.vocabulary != report["teacher_vocabulary"]:
+        raise InputError(f"{cache}: of a teacher with another tokenizer; fix: build the cache of {folder}")
+    tokenizer = load_tokenizer(folder)
+    return _Model(
+        folder, tokenizer, _known(folder, tokenizer, report, "teacher").truncate_to_head(cached.size, str(folder))
     )
 
 
@@ -165,15 +193,54 @@ def _known(folder: Path, tokenizer: Any, report: dict[str, Any], side: str) -> V
     return whole
 
 
-def _vocabulary(folder: Path, tokenizer: Any, model: Any, report: dict[str, Any], side: str) -> Vocabulary:
-    whole = _known(folder, tokenizer, report, side)
-    positions = _positions(model)
-    longest = report[f"longest_{side}"]
-    if positions is not None and longest > positions:
+def _positions(model: Any) -> int | None:
+    return getattr(model.config.get_text_config(), "max_position_embeddings", None)
+
+
+def _require_packing(loaded: _Model) -> None:
+    if loaded.model is not None and not supports_packing(loaded.model):
         raise InputError(
-            f"{folder}: the model has {positions} positions, but the data examples of {longest} tokens; "
-            f"fix: prepare it with max_length {positions}"
+            f"{loaded.folder}: this model sees from one packed example into another; fix: train with packing: false, or on "
+            "attention that is told where examples begin (sdpa)"
         )
-    vocabulary = whole.within(model.get_output_embeddings().weight.shape[0], str(folder))
-    check_head(model, vocabulary.size)
-    return vocabulary
+
+
+def _with_own_pairs(dataset: Any, method: UsesTokenizers) -> Any:
+    """The dataset with the pairs of labels that the method finds, in place of those on the same bytes."""
+    columns: dict[str, list[list[int]]] = {"student_pairs": [], "teacher_pairs": []}
+    for row in dataset:
+        labels = (row[f"{side}_ids"][row[f"{side}_prompt_length"] :] for side in ("student", "teacher"))
+        for column, pairs in zip(columns.values(), method.pair(*labels), strict=True):
+            column.append(list(pairs))
+    dataset = dataset.remove_columns(list(columns))
+    for name, values in columns.items():
+        dataset = dataset.add_column(name, values)
+    return dataset
+
+
+def _longest_prompt(dataset: Any, student: _Model, options: RolloutOptions) -> int:
+    """Tokens of the longest prompt. Raises InputError where the model has no room for a response after it."""
+    positions, longest = _positions(student.model), max(dataset["student_prompt_length"])
+    if positions is not None and longest + options.max_new_tokens > positions:
+        raise InputError(
+            f"{student.folder}: the model has {positions} positions, but the longest prompt {longest} tokens; "
+            f"fix: set rollouts.max_new_tokens to {max(positions - longest, 1)} or less, or leave out long prompts"
+        )
+    return longest
+
+
+def _sampler(
+    method: Method, options: RolloutOptions, student: _Model, teacher: _Model, length: int, dtype: str
+) -> Sampler:
+    """What samples the student's responses; `length`: the most tokens of a prompt with its response."""
+    sampled: Any = student.model, student.vocabulary, student.tokenizer.eos_token_id
+    draws: Any = {"temperature": options.temperature, "top_p": options.top_p}
+    if method.requires.teacher_mix_in_alpha:
+        share = method.requires.teacher_mix_in_alpha
+        return TeacherMixedSampler(*sampled, teacher=teacher.model, teacher_mix=share, **draws)
+    if options.engine == "vllm":
+        from dskd.rollouts.vllm_sampler import VllmSampler
+
+        memory = options.gpu_memory_utilization
+        return VllmSampler(*sampled, length=length, dtype=dtype, gpu_memory_utilization=memory, **draws)
+    return TransformersSampler(*sampled, **draws)

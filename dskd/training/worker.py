@@ -19,7 +19,7 @@ from dskd.errors import InputError, TrainingFailed
 
 PROGRESS = "dskd-progress "
 ERROR = "dskd-error "
-_FOLDERS = ("data", "student", "teacher", "output", "signal")
+_FOLDERS = ("data", "student", "teacher", "output", "teacher_cache")
 
 
 def main(request_path: str) -> int:

@@ -8,11 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from itertools import takewhile
+from typing import Any
 
 import numpy as np
-
-from dskd.errors import InputError
-from dskd.tokenization.vocabulary import SharedVocabulary
 
 _MARKERS = str.maketrans("", "", "▁Ġ")
 UNKNOWN = -1
@@ -75,25 +73,35 @@ def student_ids_of_strings(
     return found
 
 
-def published_student_ids(shared: SharedVocabulary, code: str) -> np.ndarray:
-    """φ [teacher ids] as `dskdv2` or `kdflow` look up a teacher's prediction; -1 where the position is dropped.
-
-    Raises InputError where the vocabularies' spellings are not known.
-    """
-    teacher, student = shared.teacher, shared.student
-    if teacher is None or student is None:
-        raise InputError(
-            "upstream_parity: needs both tokenizers' spellings; fix: share_vocabulary makes what knows them"
-        )
-    names = ("eos",) if code == "dskdv2" else ("bos", "eos")
-    roles = [
-        (teacher.roles[name], student.roles[name]) for name in names if name in teacher.roles and name in student.roles
+def align_labels(
+    student_tokenizer: Any, student: Sequence[int], teacher_tokenizer: Any, teacher: Sequence[int]
+) -> tuple[list[int], list[int]]:
+    """The pairs of an example's labels as published code finds them: indices of the student's and of the teacher's."""
+    spelt = [
+        tokenizer.convert_ids_to_tokens(list(ids))
+        for tokenizer, ids in ((teacher_tokenizer, teacher), (student_tokenizer, student))
     ]
-    unknown = student.unknown_id if code == "dskdv2" and student.unknown_id is not None else UNKNOWN
+    teachers, students = align_strings(*spelt, ends=(teacher_tokenizer.eos_token, student_tokenizer.eos_token))
+    return students.tolist(), teachers.tolist()
+
+
+def published_student_ids(
+    student_tokenizer: Any, teacher_tokenizer: Any, code: str, *, student_size: int, teacher_size: int
+) -> np.ndarray:
+    """φ [teacher size] as `dskdv2` or `kdflow` look up a teacher's prediction; -1 where the position is dropped."""
+    names = ("eos_token_id",) if code == "dskdv2" else ("bos_token_id", "eos_token_id")
+    pairs = [(getattr(teacher_tokenizer, name), getattr(student_tokenizer, name)) for name in names]
+    sizes = teacher_size, student_size
+    roles = [pair for pair in pairs if all(k is not None and k < size for k, size in zip(pair, sizes, strict=True))]
+    unknown = student_tokenizer.unk_token_id if code == "dskdv2" else None
     found = student_ids_of_strings(
-        teacher.spellings, student.spellings, roles=roles, unknown=unknown, one_marker=code == "kdflow"
+        teacher_tokenizer.get_vocab(),
+        student_tokenizer.get_vocab(),
+        roles=roles,
+        unknown=UNKNOWN if unknown is None else unknown,
+        one_marker=code == "kdflow",
     )
-    found[found >= student.size] = UNKNOWN  # added tokens beyond the student's head
-    fitted = np.full(len(shared.student_id_of), UNKNOWN, dtype=np.int64)
+    found[found >= student_size] = UNKNOWN  # added tokens beyond the student's head
+    fitted = np.full(teacher_size, UNKNOWN, dtype=np.int64)
     fitted[: len(found)] = found[: len(fitted)]
     return fitted

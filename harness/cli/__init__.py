@@ -1,4 +1,4 @@
-"""The command line: one module a command, loaded when it is called."""
+"""The command line: one module per command, imported when it is called."""
 
 from __future__ import annotations
 
@@ -8,52 +8,54 @@ from typing import Any
 
 import click
 
-from dskd.errors import InputError
+from dskd.errors import InputError, is_disk_full
+from harness.runs.failures import reason_of
 
-# Name -> its line in `harness --help`, so that help needs no command's imports. The module has the same name, with _ for -.
+# Command -> its line in `harness --help`, so that help imports no command. The module has the name with _ for -.
 COMMANDS = {
-    "plan": "Show what a run would do, what is done, and what is stale and why.",
-    "run": "Train and evaluate everything a matrix asks for, and print the table.",
-    "train": "Train one student on models and data of your own.",
-    "evaluate": "Answer and score tasks with a model folder.",
-    "generate": "Write a model's answers to a task, or to prompts of your own, into a file.",
-    "score": "Score a file of answers to a task.",
-    "data": "Check and fetch the data files of tasks; compare them with training data.",
-    "parity": "Compare two engines, answer by answer.",
-    "align": "Show how well two tokenizers align, before any training.",
-    "leaderboard": "Print the table of the records in a folder; export, write or check it.",
-    "compare": "Compare two methods, or two runs, on the items of both.",
-    "report": "Write a run as one HTML page: tables, plots, answers side by side.",
-    "check": "Compare a run with a baseline; exit code 1 where it got worse.",
-    "baseline": "Make or update the baseline that runs are checked against.",
-    "practice": "Write a pair of small models and data to try everything with.",
+    "plan": "Show what a run would do, and which results are done or stale.",
+    "run": "Train and evaluate everything in a matrix, and print the table.",
+    "train": "Train one student on your own models and data.",
+    "evaluate": "Evaluate a model folder on tasks.",
+    "generate": "Write a model's completions for a task or for your own prompts into a file.",
+    "score": "Score a file of completions for a task.",
+    "data": "Verify and download data files of tasks; find test items in training data.",
+    "parity": "Check that two engines give the same completions.",
+    "align": "Count the aligned tokens of two tokenizers, before any training.",
+    "leaderboard": "Print the table of a run; export, write or check it.",
+    "compare": "Compare two methods or two runs with paired tests.",
+    "report": "Write a run as one HTML page: tables, plots, completions side by side.",
+    "check": "Compare a run with a baseline; exit code 1 if it is worse.",
+    "baseline": "Make or update the baseline for `check`.",
+    "init-example": "Write a pair of small models and data to try everything with.",
     "list": "List tasks, methods, training options, models, matrices or protocols.",
     "show-method": "Show a method: what it needs, and its options.",
-    "show": "Show one cell: what it is, how it stands, its scores and paths.",
-    "doctor": "Check what this machine has and lacks.",
+    "show": "Show one cell: its state, scores, settings and paths.",
+    "doctor": "Check what is installed and what is missing on this machine.",
 }
+# Old name -> new name. Old names still work and are not listed.
+RENAMED = {"practice": "init-example"}
 
 
 class LazyGroup(click.Group):
-    """A group whose commands are imported when they are used."""
+    """A group that imports a command when it is used."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        """In the order in which people meet them."""
+        """The commands in the order of `COMMANDS`."""
         return list(COMMANDS)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """Import the module of a command; None for an unknown name, and click says so."""
-        if cmd_name not in COMMANDS:
-            return None
-        return importlib.import_module(f"harness.cli.{cmd_name.replace('-', '_')}").command
+        """Import the module of a command. None for an unknown name."""
+        name = RENAMED.get(cmd_name, cmd_name)
+        return importlib.import_module(f"harness.cli.{name.replace('-', '_')}").command if name in COMMANDS else None
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """The commands with their lines, none of them imported."""
+        """List the commands without importing them."""
         with formatter.section("Commands"):
             formatter.write_dl(list(COMMANDS.items()))
 
     def invoke(self, ctx: click.Context) -> Any:
-        """Run a command: a user's mistake is one line and exit code 2, an interruption 130."""
+        """Run a command. A mistake of the user is one line and exit code 2, an interruption exit code 130."""
         try:
             return super().invoke(ctx)
         except InputError as error:
@@ -64,14 +66,12 @@ class LazyGroup(click.Group):
             click.echo(f"error: {error.format_message()} See {command} --help.", err=True)
             ctx.exit(2)
         except OSError as error:
-            from harness.runs.failures import is_disk_full, reason_of
-
             if not is_disk_full(error):
                 raise
             click.echo(f"error: {reason_of(error)}", err=True)
             ctx.exit(1)
         except (KeyboardInterrupt, click.Abort):
-            click.echo("interrupted; everything that was done is kept, run the same command to go on", err=True)
+            click.echo("interrupted; finished work is kept, run the same command to resume", err=True)
             ctx.exit(130)
 
 
@@ -85,7 +85,7 @@ def main(context: click.Context) -> None:
     Examples:
       harness run --matrix quick --allow-code-execution
       harness plan --matrix quick --only method=kd
-      harness leaderboard --results runs/quick
+      harness leaderboard runs/quick
     """
     logger, notices = logging.getLogger("harness"), _Notices()
     logger.setLevel(logging.INFO)

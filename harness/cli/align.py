@@ -1,4 +1,4 @@
-"""`harness align`: how well two tokenizers align on a text, before any training."""
+"""`harness align`: counts the aligned tokens of two tokenizers on a text."""
 
 from __future__ import annotations
 
@@ -6,9 +6,14 @@ import json
 from pathlib import Path
 
 import click
+from rich.console import Console
+from rich.progress import track
 
 from dskd.errors import InputError
 from dskd.io import read_objects
+from dskd.modeling.loading import load_tokenizer
+from dskd.tokenization.alignment import align_tokenizers
+from harness.runs.store import UserFile
 
 
 def _texts(path: Path) -> list[str]:
@@ -27,28 +32,26 @@ Examples:
   harness align --teacher models/qwen --student models/gpt2 --text corpus.jsonl
   harness align --teacher T --student S --text corpus.jsonl --json --pairs-out pairs.jsonl""",
 )
-@click.option("--teacher", required=True, type=click.Path(path_type=Path), help="Folder with the teacher's tokenizer.")
-@click.option("--student", required=True, type=click.Path(path_type=Path), help="Folder with the student's tokenizer.")
-@click.option("--text", required=True, type=click.Path(dir_okay=False, path_type=Path), help='JSONL of {"text": …}.')
+@click.option("--teacher", required=True, type=click.Path(path_type=Path), help="Folder of the teacher's tokenizer.")
+@click.option("--student", required=True, type=click.Path(path_type=Path), help="Folder of the student's tokenizer.")
+@click.option(
+    "--text",
+    required=True,
+    type=click.Path(dir_okay=False, path_type=Path),
+    help='Text as JSONL, each line {"text": …}.',
+)
 @click.option(
     "--pairs-out",
     type=click.Path(path_type=Path),
-    help='Write {"teacher": [i…], "student": [j…]} for each document.',
+    help='Also write the pairs of each document: {"teacher": [i…], "student": [j…]}.',
 )
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
 def command(teacher: Path, student: Path, text: Path, pairs_out: Path | None, as_json: bool) -> None:
-    """Pair the tokens of two tokenizers that stand on the very same bytes, and count them.
+    """Count the pairs of tokens of two tokenizers that cover the same bytes.
 
-    The share is of the student's tokens: distillation across vocabularies learns at these. Indices are into
+    The aligned share is of the student's tokens. Distillation across vocabularies compares the models at these. Indices refer to
     tokenizer(text, add_special_tokens=False).
     """
-    from rich.console import Console
-    from rich.progress import track
-
-    from dskd.modeling.loading import load_tokenizer
-    from dskd.tokenization.alignment import align_tokenizers
-    from harness.runs.store import UserFile
-
     pairs_file = UserFile("--pairs-out", pairs_out) if pairs_out is not None else None
     texts = _texts(text)
     first, second = load_tokenizer(teacher), load_tokenizer(student)
@@ -57,7 +60,7 @@ def command(teacher: Path, student: Path, text: Path, pairs_out: Path | None, as
     summary = align_tokenizers(first, second, progress)
     if pairs_file is not None:
         pairs_file.write({"teacher": left, "student": right} for left, right in summary.pairs)
-    figures = {
+    counts = {
         "documents": summary.documents,
         "teacher_tokens": summary.teacher_tokens,
         "student_tokens": summary.student_tokens,
@@ -66,11 +69,8 @@ def command(teacher: Path, student: Path, text: Path, pairs_out: Path | None, as
         "shared_vocabulary": summary.shared_vocabulary,
     }
     if as_json:
-        click.echo(json.dumps(figures))
+        click.echo(json.dumps(counts))
         return
-    for name, value in figures.items():
-        click.echo(
-            f"{name.replace('_', ' '):18} {value:.4f}"
-            if isinstance(value, float)
-            else f"{name.replace('_', ' '):18} {value:,}"
-        )
+    for name, value in counts.items():
+        number = f"{value:.4f}" if isinstance(value, float) else f"{value:,}"
+        click.echo(f"{name.replace('_', ' '):18} {number}")

@@ -1,10 +1,13 @@
-"""`harness baseline`: what regression checks compare with."""
+"""`harness baseline`: makes the file that regression checks compare with."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 import click
+
+from harness.regression.baseline import changes, make_baseline, read_baseline, read_run, write_baseline
+from harness.runs.store import require_writable
 
 EPILOG = """\b
 Examples:
@@ -17,7 +20,7 @@ Commit the file: its diff shows which items changed. `harness check` compares a 
 
 @click.group("baseline", epilog=EPILOG)
 def command() -> None:
-    """Make and update the file of scores that `harness check` compares a run with."""
+    """Make or update the file of scores that `harness check` compares with."""
 
 
 @command.command("update", epilog=EPILOG)
@@ -25,21 +28,18 @@ def command() -> None:
 @click.option(
     "--baseline", "path", required=True, type=click.Path(path_type=Path), metavar="FILE", help="The file to write."
 )
-@click.option("--reason", required=True, metavar="TEXT", help="Why it changes; kept in the file.")
+@click.option("--reason", required=True, metavar="TEXT", help="Why the baseline changes; stored in the file.")
 def update(run: Path, path: Path, reason: str) -> None:
-    """Write the scores of RUN, a run's folder, as the new baseline, and print what that changes.
+    """Write the scores of RUN, the folder of a run, as the new baseline, and print the changes.
 
-    A run that lacks records, or in which some failed, is no baseline.
+    The run must be complete: no missing and no failed records.
     """
-    from harness.regression.baseline import changes, make_baseline, read_baseline, read_run, write_baseline
-    from harness.runs.store import require_writable
-
     require_writable(path.parent, f"--baseline {path}")
     before = read_baseline(path) if path.exists() else None
     after = make_baseline(run, read_run(run), reason)
     lines = changes(before, after)
     if before is not None and not lines:
-        click.echo(f"{path}: nothing changed, so it stays as it is", err=True)
+        click.echo(f"{path}: nothing changed", err=True)
         return
     write_baseline(path, after)
     for line in lines:

@@ -1,4 +1,4 @@
-"""`harness check`: a run against a baseline, for continuous integration."""
+"""`harness check`: compares a run with a baseline, for continuous integration."""
 
 from __future__ import annotations
 
@@ -6,72 +6,64 @@ import json
 import math
 from collections import Counter
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
 from dskd.errors import InputError
 from harness.cli.options import split_assignment
-
-if TYPE_CHECKING:
-    from harness.regression.check import Cell, Goldens, Report, Verdict
+from harness.cli.output import print_table
+from harness.regression.baseline import read_baseline, read_run
+from harness.regression.check import CellVerdict, CheckReport, ExactOutputs, Verdict, check_run
+from harness.runs.store import require_writable, write_text_atomic
 
 EPILOG = """\b
 Examples:
   harness check runs/regression --baseline baseline.json
   harness check runs/regression --baseline baseline.json --margin 3 --margin rouge_l=0.5
-  harness check --results runs/regression --baseline baseline.json --strict
+  harness check runs/regression --baseline baseline.json --strict
   harness check runs/regression --baseline baseline.json --markdown summary.md --json > check.json
 
 \b
-Exit codes: 0 pass, or inconclusive with a warning on standard error; 1 regress; 2 incomplete, or something given is wrong;
-3 inconclusive, with --strict.
-Verdicts, margins and what to do about each: docs/regression.md."""
+Exit codes: 0 pass, or inconclusive with a warning on standard error; 1 regress; 2 incomplete, or wrong input; 3 inconclusive,
+with --strict. docs/regression.md explains verdicts and margins."""
 
+# The old values of --goldens.
+GOLDENS: dict[str, ExactOutputs] = {"auto": "auto", "strict": "always", "warn": "never"}
 EXIT_CODES: dict[Verdict, int] = {"pass": 0, "regress": 1, "incomplete": 2, "inconclusive": 3}
-HEADER = (
-    "cell",
-    "verdict",
-    "baseline",
-    "run",
-    "difference",
-    "95 % interval",
-    "p (worse)",
-    "items",
-    "seeds",
-    "outputs changed",
-)
+SCORES = ("baseline", "run", "difference", "95 % interval", "p (worse)")
+HEADER = ("cell", "verdict", *SCORES, "items", "seeds", "outputs changed")
 
 
 @click.command("check", epilog=EPILOG)
-@click.argument("run", required=False, type=click.Path(path_type=Path), metavar="[RUN]")
-@click.option("--results", type=click.Path(path_type=Path), metavar="DIR", help="The same as RUN.")
+@click.argument("run", required=False, type=click.Path(path_type=Path), metavar="RUN")
+@click.option("--results", type=click.Path(path_type=Path), hidden=True, help="The same as RUN.")
 @click.option(
-    "--baseline", "path", required=True, type=click.Path(path_type=Path), metavar="FILE", help="What to compare with."
+    "--baseline", "path", required=True, type=click.Path(path_type=Path), metavar="FILE", help="The baseline file."
 )
 @click.option(
     "--margin",
     "margins",
     multiple=True,
     metavar="[METRIC=]POINTS",
-    help="The drop that has to be exceeded to count: for all metrics, for one, or for a kind (binary, continuous); repeatable. "
-    "Without it 2 for binary ones and 1 for continuous ones.",
+    help="Largest drop in points that does not count; for all metrics, one metric, or a kind (binary, continuous). Repeatable. "
+    "Default: 2 for binary metrics, 1 for continuous ones.",
 )
 @click.option(
-    "--goldens",
-    type=click.Choice(["auto", "strict", "warn"]),
+    "--exact-outputs",
+    type=click.Choice(["auto", "always", "never"]),
     default="auto",
     show_default=True,
-    help="Where changed outputs fail by themselves: where settings, versions, processor and threads are the baseline's, so that "
-    "only the code can have done it; everywhere; nowhere.",
+    help="Whether changed outputs alone are a regression. auto: if settings, versions, processor and threads are those of the "
+    "baseline, so that only the code can be the reason.",
 )
-@click.option("--strict", is_flag=True, help="Exit with 3 where the verdict is inconclusive.")
+@click.option("--goldens", type=click.Choice(list(GOLDENS)), hidden=True, help="Old name of --exact-outputs.")
+@click.option("--strict", is_flag=True, help="Exit with 3 if the verdict is inconclusive.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of a table.")
 @click.option(
     "--markdown",
     type=click.Path(path_type=Path, dir_okay=False),
     metavar="FILE",
-    help="Also write the table as Markdown, for a job's summary or a comment.",
+    help="Also write the table as Markdown, for a job summary or a comment.",
 )
 @click.pass_context
 def command(
@@ -80,24 +72,21 @@ def command(
     results: Path | None,
     path: Path,
     margins: tuple[str, ...],
-    goldens: Goldens,
+    exact_outputs: ExactOutputs,
+    goldens: str | None,
     strict: bool,
     as_json: bool,
     markdown: Path | None,
 ) -> None:
-    """Compare RUN, a run's folder or another baseline file, with a baseline; exit with 1 where a cell got worse."""
-    from harness.cli.output import print_table
-    from harness.regression.baseline import read_baseline, read_run
-    from harness.regression.check import check
-    from harness.runs.store import require_writable, write_text_atomic
-
+    """Compare RUN, the folder of a run or another baseline file, with a baseline. Exit with 1 if a cell is worse."""
     if (run is None) == (results is None):
-        raise InputError("check: give one run, as RUN or with --results")
+        raise InputError("check: expected one run; fix: give RUN")
     run = run or results
     assert run is not None
     if markdown is not None:
         require_writable(markdown.parent, f"--markdown {markdown}")
-    report = check(read_baseline(path), read_run(run), margins=_margins(margins), goldens=goldens)
+    exact_outputs = GOLDENS[goldens] if goldens else exact_outputs
+    report = check_run(read_baseline(path), read_run(run), margins=_margins(margins), exact_outputs=exact_outputs)
     if markdown is not None:
         write_text_atomic(markdown, as_markdown(report))
     if as_json:
@@ -110,8 +99,8 @@ def command(
 
 
 def _margins(texts: tuple[str, ...]) -> dict[str, float]:
-    """By metric or kind; a number alone stands for both kinds."""
-    found = {}
+    """The margins by metric or kind. A number alone is for both kinds."""
+    margins: dict[str, float] = {}
     for text in texts:
         name, value = split_assignment(text, "--margin") if "=" in text else ("", text)
         try:
@@ -120,14 +109,14 @@ def _margins(texts: tuple[str, ...]) -> dict[str, float]:
             points = math.nan
         if not 0 <= points <= 100:
             raise InputError(
-                f"--margin {text}: is no number of points; fix: a number from 0 to 100, as 2 or rouge_l=0.5"
+                f"--margin {text}: not a number of points; fix: give a number from 0 to 100, as 2 or rouge_l=0.5"
             )
-        found.update({name: points} if name else {"binary": points, "continuous": points})
-    return found
+        margins.update({name: points} if name else {"binary": points, "continuous": points})
+    return margins
 
 
-def as_markdown(report: Report) -> str:
-    """The report for people who review a change: a table, the reasons, the notes."""
+def as_markdown(report: CheckReport) -> str:
+    """The report as Markdown: a table, reasons and notes."""
     lines = [f"### Regression check: {report.verdict}", "", _summary(report), "", f"| {' | '.join(HEADER)} |"]
     lines.append(f"|{'---|' * 2}{'---:|' * (len(HEADER) - 2)}")
     lines += [f"| {' | '.join(_row(cell))} |" for cell in report.cells]
@@ -135,7 +124,7 @@ def as_markdown(report: Report) -> str:
     return "\n".join([*lines, *([""] if remarks else []), *remarks, ""])
 
 
-def _row(cell: Cell) -> tuple[str, ...]:
+def _row(cell: CellVerdict) -> tuple[str, ...]:
     interval = "–" if cell.ci95 is None else f"{cell.ci95[0]:+.2f} to {cell.ci95[1]:+.2f}"
     return (
         cell.name,
@@ -155,8 +144,8 @@ def _number(value: float | None, form: str = ".2f") -> str:
     return "–" if value is None else format(value, form)
 
 
-def _remarks(report: Report) -> list[str]:
-    """Every reason and note in a line, and the sum in the last one."""
+def _remarks(report: CheckReport) -> list[str]:
+    """One line for every reason and note, and a summary as the last line."""
     words = {
         "regress": "regress",
         "incomplete": "incomplete",
@@ -167,9 +156,9 @@ def _remarks(report: Report) -> list[str]:
     return [*lines, *(f"note: {note}" for note in report.notes), _summary(report)]
 
 
-def _summary(report: Report) -> str:
+def _summary(report: CheckReport) -> str:
     counts = Counter(cell.verdict for cell in report.cells)
-    told: list[Verdict] = ["pass", "inconclusive", "regress"]
+    verdicts: list[Verdict] = ["pass", "inconclusive", "regress"]
     if counts["incomplete"]:
-        told.append("incomplete")
-    return f"{len(report.cells)} cells: {', '.join(f'{counts[verdict]} {verdict}' for verdict in told)}"
+        verdicts.append("incomplete")
+    return f"{len(report.cells)} cells: {', '.join(f'{counts[verdict]} {verdict}' for verdict in verdicts)}"

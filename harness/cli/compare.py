@@ -1,18 +1,19 @@
-"""`harness compare`: two methods, or two runs, on the items that both were asked."""
+"""`harness compare`: compares two methods or two runs on their shared items."""
 
 from __future__ import annotations
 
 import json
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
 from dskd.errors import InputError
-
-if TYPE_CHECKING:
-    from harness.results.load import Results
+from harness.cli.options import split_assignment
+from harness.cli.output import print_table
+from harness.results.load import load_results
+from harness.results.results import Results
+from harness.tables.comparison import KEYS, ComparisonRow, compare_methods, compare_runs
 
 EPILOG = """\b
 Examples:
@@ -22,7 +23,10 @@ Examples:
   harness compare results/before results/after --json > changes.json
 
 \b
-The difference is A - B in points of 0..100. p is adjusted by Holm over all lines printed."""
+A - B is in points. p is Holm-corrected over all rows. MDE: minimum detectable effect, at 80 % power (docs/statistics.md)."""
+
+SCORES = ("A", "B", "A - B", "95 % interval", "p (Holm)", "MDE")
+HEADER = ("teacher", "student", "method", "task", *SCORES, "seeds", "items", "verdict")
 
 
 @click.command("compare", epilog=EPILOG)
@@ -32,95 +36,56 @@ The difference is A - B in points of 0..100. p is adjusted by Holm over all line
     "--results",
     type=click.Path(path_type=Path),
     metavar="DIR",
-    help="The folder whose methods A and B are; without it A and B are folders of runs or of exported records.",
+    help="The run with the methods A and B. Without it, A and B are folders of runs or exports.",
 )
 @click.option(
     "--only",
     multiple=True,
     metavar="KEY=VALUE",
-    help="Only lines of this teacher, student, method or task; repeatable.",
+    help="Only rows with this teacher, student, method or task. Repeatable.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of a table.")
 def command(a: str, b: str, results: Path | None, only: tuple[str, ...], as_json: bool) -> None:
-    """Compare two methods of a run, or the same methods of two runs, task by task on the items of both.
+    """Compare two methods of a run, or two runs method by method, with paired tests on their shared items.
 
-    With several seeds the question is whether the methods differ; with one seed each only whether these two models do. Exits with 0
-    whatever the verdict.
+    With several seeds, the test is about the methods. With one seed each, it is about these two models. The exit code is 0 for any
+    verdict.
     """
-    from harness.cli.options import split_assignment
-    from harness.cli.output import print_table
-    from harness.tables.comparison import KEYS, compare_methods, compare_runs
-
     wanted: dict[str, set[str]] = {}
     for text in only:
         key, value = split_assignment(text, "--only")
         if key not in KEYS:
-            raise InputError(f"--only {text}: no key {key!r}; fix: one of {', '.join(KEYS)}")
+            raise InputError(f"--only {text}: no key {key!r}; fix: use one of {', '.join(KEYS)}")
         wanted.setdefault(key, set()).add(value)
     if results is not None:
         lines, notes = compare_methods(_load(results, "--results"), a, b, wanted)
     else:
         lines, notes = compare_runs(_load(Path(a), "A"), _load(Path(b), "B"), wanted)
     if as_json:
-        document = {
-            "schema_version": 1,
-            "a": a,
-            "b": b,
-            "comparisons": [asdict(line) for line in lines],
-            "notes": notes,
-        }
+        rows = [asdict(line) for line in lines]
+        document = {"schema_version": 1, "a": a, "b": b, "comparisons": rows, "notes": notes}
         click.echo(json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False))
         return
-    header = [
-        "teacher",
-        "student",
-        "method",
-        "task",
-        "A",
-        "B",
-        "A - B",
-        "95 % interval",
-        "p (Holm)",
-        "mde80",
-        "seeds",
-        "items",
-        "verdict",
-    ]
-    print_table(
-        header,
-        [
-            [
-                line.teacher,
-                line.student or "–",
-                line.method,
-                line.task,
-                f"{line.value_a:.1f}",
-                f"{line.value_b:.1f}",
-                f"{line.difference:+.1f}",
-                f"{line.ci95[0]:+.1f} to {line.ci95[1]:+.1f}",
-                f"{line.p_holm:.3g}",
-                f"{line.mde80:.1f}",
-                str(line.n_seeds),
-                str(line.n_items),
-                line.verdict,
-            ]
-            for line in lines
-        ],
-    )
+    print_table(HEADER, map(_row, lines))
     for note in notes:
         click.echo(f"note: {note}", err=True)
 
 
-def _load(root: Path, named: str) -> Results:
-    from harness.results.load import load_results
+def _row(line: ComparisonRow) -> list[str]:
+    interval = f"{line.ci95[0]:+.1f} to {line.ci95[1]:+.1f}"
+    scores = [f"{line.value_a:.1f}", f"{line.value_b:.1f}", f"{line.difference:+.1f}", interval, f"{line.p_holm:.3g}"]
+    counts = [f"{line.min_detectable_effect:.1f}", str(line.n_seeds), str(line.n_items)]
+    return [line.teacher, line.student or "–", line.method, line.task, *scores, *counts, line.verdict]
 
+
+def _load(root: Path, named: str) -> Results:
     if not root.is_dir():
         raise InputError(
             f"{named} {root}: no such folder; fix: give the folder of a run, or two methods and --results DIR"
         )
-    found = load_results(root)
-    for problem in found.problems:
+    results = load_results(root)
+    for problem in results.problems:
         click.echo(f"problem: {problem}", err=True)
-    if not found.items:
+    if not results.items:
         raise InputError(f"{named} {root}: holds no evaluations with samples; fix: give the folder of a run")
-    return found
+    return results

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from copy import copy
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,8 +21,8 @@ Examples:
   harness data verify
   harness data verify gsm8k dolly --json
   harness data pull gsm8k
-  harness data overlap --train dolly/train.jsonl --task dolly
-  harness data overlap --train gsm8k/train.jsonl --prompt "Question: {question}" --output "{answer}" --task gsm8k --json
+  harness data contamination --train dolly/train.jsonl --task dolly
+  harness data contamination --train gsm8k/train.jsonl --prompt "Question: {question}" --output "{answer}" --task gsm8k --json
 
 \b
 The files lie in the folder that HARNESS_DATA names (docs/data.md)."""
@@ -67,7 +68,9 @@ def pull(names: tuple[str, ...], everything: bool) -> None:
     The rows are checked before the file is put in its place. Only this command and HARNESS_HUB=1 ever ask the hub.
     """
     if bool(names) == everything:
-        raise InputError("name tasks, or give --all; `harness data verify` shows what is here")
+        raise InputError(
+            "data pull: names no task; fix: name tasks, or give --all (`harness data verify` shows what is here)"
+        )
     files = [(task, data) for task in _tasks(names) for data in (*task.data_files,) or (None,)]
     for task, data in files:
         if data is None or (everything and data.hub is None):
@@ -80,7 +83,7 @@ def pull(names: tuple[str, ...], everything: bool) -> None:
         click.echo(f"{task.name}: {'here already' if path is None else path}", err=path is None)
 
 
-@command.command("overlap", epilog=EPILOG)
+@command.command("contamination", epilog=EPILOG)
 @click.option(
     "--train", required=True, type=click.Path(path_type=Path), metavar="FILE", help="The training set, JSON lines."
 )
@@ -96,16 +99,16 @@ def pull(names: tuple[str, ...], everything: bool) -> None:
 @click.option(
     "--json", "as_json", is_flag=True, help="Print a JSON list, with the ids that were found, instead of a table."
 )
-def overlap(
+def contamination(
     train: Path, names: tuple[str, ...], limit: int | None, n: int, as_json: bool, **columns: str | None
 ) -> None:
     """Look for the test items of tasks in a training set: whole questions, and N words in a row (docs/data.md)."""
-    from harness.evaluation.contamination import items_of, look_for, training_examples
+    from harness.evaluation.contamination import find_contamination, items_of, training_examples
 
     made_of = _columns(train, columns)
     docs = {task.name: task.docs() for task in _tasks(names)}
     items = {task.name: items_of(task, docs[task.name]) for task in _tasks(names)}
-    found = look_for(items, training_examples(train, made_of, limit), n)
+    found = find_contamination(items, training_examples(train, made_of, limit), n)
     kinds = ("exact", "exact_with_answer", "ngram")
     rows = [
         {"task": name, "items": each.items, "examples": each.examples, "n": n, "short": each.short}
@@ -121,6 +124,11 @@ def overlap(
     header = ["task", "items", "examples", "question", "question and answer", f"{n} words in a row", f"under {n} words"]
     shown = ("task", "items", "examples", *kinds, "short")
     print_table(header, ([_text(row[name]) for name in shown] for row in rows))
+
+
+# The name that it had before.
+command.add_command(copy(contamination), "overlap")
+command.commands["overlap"].hidden = True
 
 
 def _columns(train: Path, given: dict[str, str | None]) -> dict[str, str] | None:

@@ -1,4 +1,4 @@
-"""`harness doctor`: what this machine has and lacks."""
+"""`harness doctor`: checks what is installed and what is missing on this machine."""
 
 from __future__ import annotations
 
@@ -14,21 +14,27 @@ from typing import Literal
 
 import click
 
+from dskd.errors import InputError
+from harness import tasks
+from harness.runs.environment import cores, package_version
+from harness.sandbox.probes import HELD
+from harness.sandbox.select import sandbox
+
 EPILOG = """\b
 Examples:
   harness doctor
 
 \b
-Each line is ok, warn (something is missing that not everything needs) or FAIL. Exit code 1 if a line is FAIL."""
+Each line is ok, warn (something optional is missing) or FAIL. The exit code is 1 if a line is FAIL."""
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing looked at; `fix` says what to do where it is not ok."""
+    """The result of one check, with a fix if it is not ok."""
 
     level: Literal["ok", "warn", "FAIL"]
     what: str
-    found: str
+    result: str
     fix: str = ""
 
 
@@ -40,8 +46,8 @@ def command(context: click.Context) -> None:
     for check in CHECKS:
         for finding in check():
             failed |= finding.level == "FAIL"
-            fix = f"; {finding.fix}" if finding.fix else ""
-            click.echo(f"{finding.level:<4}  {finding.what:<14} {finding.found}{fix}")
+            fix = f"; fix: {finding.fix}" if finding.fix else ""
+            click.echo(f"{finding.level:<4}  {finding.what:<14} {finding.result}{fix}")
     if failed:
         context.exit(1)
 
@@ -53,34 +59,32 @@ def _python() -> Iterator[Finding]:
 
 
 def _packages() -> Iterator[Finding]:
-    from harness.runs.environment import package_version
-
     needed = {"torch": "torch", "transformers": "transformers", "accelerate": "accelerate", "datasets": "datasets"}
     for name in (*needed, "lm_eval"):
         version = package_version(name)
         missing = version is None or importlib.util.find_spec(name) is None
         fix = "pip install dskd-harness" if missing else ""
         yield Finding("FAIL" if missing else "ok", name, version or "not installed", fix)
-    useful = {
-        "vllm": ("transformers generates, slower", "pip install 'dskd-harness[vllm]'"),
+    optional = {
+        "vllm": ("generation with transformers is slower", "pip install 'dskd-harness[vllm]'"),
         "peft": ("no LoRA students or teachers", "pip install peft"),
     }
-    for name, (without, fix) in useful.items():
+    for name, (without, fix) in optional.items():
         version = package_version(name)
         missing = version is None
-        found = f"not installed: {without}" if missing else version
-        yield Finding("warn" if missing else "ok", name, str(found), fix if missing else "")
+        result = f"not installed: {without}" if missing else version
+        yield Finding("warn" if missing else "ok", name, str(result), fix if missing else "")
 
 
 def _torch() -> Iterator[Finding]:
     try:
         import torch
-        import transformers  # noqa: F401 - a torchvision that does not fit torch shows here
+        import transformers  # noqa: F401 - fails if torchvision does not fit torch
     except ImportError as error:
         yield Finding("FAIL", "import", str(error).splitlines()[0], "reinstall torch and transformers together")
         return
     except RuntimeError as error:
-        # environment.md: `torchvision::nms does not exist` where its build does not fit torch's.
+        # `torchvision::nms does not exist`: torchvision was built for another torch.
         yield Finding("FAIL", "import", str(error).splitlines()[0], "pip uninstall torchvision torchaudio torchcodec")
         return
     if torch.cuda.is_available():
@@ -89,15 +93,13 @@ def _torch() -> Iterator[Finding]:
             "ok", "device", f"{torch.cuda.device_count()} x {torch.cuda.get_device_name(0)}, {memory:.0f} GiB"
         )
     else:
-        yield Finding("warn", "device", "no GPU: small models only", "fine for --matrix quick")
+        yield Finding("warn", "device", "no GPU: small models only (enough for --matrix quick)")
 
 
 def _threads() -> Iterator[Finding]:
-    from harness.runs.environment import cores
-
     number, set_to = cores(), os.environ.get("OMP_NUM_THREADS")
     if set_to is not None and set_to.isdigit() and int(set_to) > number:
-        fix = "unset it or lower it: too many threads slow small models thirty-fold"
+        fix = "unset or lower it: too many threads make small models up to thirty times slower"
         yield Finding("warn", "threads", f"{number} cores, OMP_NUM_THREADS={set_to}", fix)
     else:
         shown = f", OMP_NUM_THREADS={set_to}" if set_to else "; a run gives each job its share"
@@ -108,7 +110,7 @@ def _memory() -> Iterator[Finding]:
     import psutil
 
     available = psutil.virtual_memory().available / 2**30
-    fix = "" if available >= 4 else "close other programs, or use --jobs 1: quick takes up to 4 GiB"
+    fix = "" if available >= 4 else "close other programs, or use --jobs 1 (quick needs up to 4 GiB)"
     yield Finding("ok" if available >= 4 else "warn", "memory", f"{available:.1f} GiB free", fix)
 
 
@@ -119,10 +121,6 @@ def _disk() -> Iterator[Finding]:
 
 
 def _sandbox() -> Iterator[Finding]:
-    from dskd.errors import InputError
-    from harness.sandbox.probes import HELD
-    from harness.sandbox.select import sandbox
-
     try:
         chosen = sandbox()
     except InputError as error:
@@ -135,19 +133,16 @@ def _sandbox() -> Iterator[Finding]:
     )
     for name, what in chosen.probes.items():
         if what != HELD:
-            yield Finding("warn", f"  {name}", what, "accepted by --allow-unsandboxed; docs/sandbox.md")
+            yield Finding("warn", f"  {name}", what, "accepted by --sandbox none; docs/sandbox.md")
 
 
 def _data() -> Iterator[Finding]:
-    from dskd.errors import InputError
-    from harness import tasks
-
     folder = os.environ.get("HARNESS_DATA")
     yield Finding(
         "ok" if folder else "warn",
         "HARNESS_DATA",
         folder or "not set",
-        "" if folder else "set it to the folder of the real tasks' data; the small tasks need none",
+        "" if folder else "set it to the data folder of the tasks (the small tasks need none)",
     )
     for name in tasks.names():
         try:

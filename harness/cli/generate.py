@@ -18,7 +18,7 @@ Examples:
 
 \b
 A line of --prompts: {"id": "a", "prompt": "..."}; of the output: {"id", "index", "output", "finish_reason",
-"generated_tokens", "prompt_truncated"}. The answers are those of `harness evaluate`; nothing that the model writes is run.
+"generated_tokens", "prompt_truncated", "response_format"}. The answers are those of `harness evaluate`; nothing that the model writes is run.
 Interrupted, the same command goes on from the last answers."""
 
 
@@ -58,7 +58,7 @@ def command(
     from harness.runs.store import UserFile
 
     if (task_name is None) == (prompts is None):
-        raise InputError("generate: give --task or --prompts, and one of them")
+        raise InputError("generate: needs either --task or --prompts; fix: give one of them")
     if stop and task_name is not None:
         raise InputError(f"--stop: task {task_name} has its own; fix: leave it out")
     file = UserFile("--output", output)
@@ -78,7 +78,7 @@ def command(
         assert prompts is not None
         asked = prompts_of_file(prompts, stop=stop, max_new_tokens=most or 256, limit=limit)
     cache = cache_beside(output, model, engine, dtype) if not output.exists() or output.is_file() else None
-    with stages() as stage, stage("answers", len(asked.texts) * preset.answers) as advance:
+    with stages() as stage, stage("answers", len(asked.texts) * preset.num_samples) as advance:
         rows = generate(
             model,
             asked,
@@ -97,5 +97,4 @@ def command(
     click.echo(f"{output}: {len(rows)} answers, {ended} cut at {asked.max_new_tokens} tokens", err=True)
     if task is not None and limit is None:
         code = " --allow-code-execution" if task.runs_code else ""
-        chat = " --answers chat" if asked.chat else ""
-        click.echo(f"score them: harness score --task {task.name} --predictions {output}{chat}{code}", err=True)
+        click.echo(f"score them: harness score --task {task_name} --predictions {output}{code}", err=True)

@@ -1,17 +1,21 @@
-"""`harness leaderboard`: records to a table."""
+"""`harness leaderboard`: prints the records of a run as a table."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
 from dskd.errors import InputError
-
-if TYPE_CHECKING:
-    from harness.results.load import Results
-    from harness.tables.leaderboard import Leaderboard
+from harness.published import tables_of
+from harness.results.export import is_export, write_export
+from harness.results.load import load_results
+from harness.results.results import Results
+from harness.results.run_file import missing_records
+from harness.runs.store import write_text_atomic
+from harness.tables.leaderboard import make_leaderboard
+from harness.tables.render import FORMATS
+from harness.tables.rows import Leaderboard
 
 EPILOG = """\b
 Examples:
@@ -22,39 +26,38 @@ Examples:
   harness leaderboard results/quick --check
 
 \b
-The table is a function of the records alone: result.json and samples.jsonl under DIR, or what --export made of them."""
+The table depends on the records only: result.json and samples.jsonl under DIR, or an export of them."""
 
-# What --write puts beside exported records: the table in each of these forms.
+# The files of --write, with their formats.
 WRITTEN = {"README.md": "md", "leaderboard.csv": "csv", "leaderboard.tex": "tex", "leaderboard.json": "json"}
 
 
 @click.command("leaderboard", epilog=EPILOG)
-@click.argument("folder", required=False, type=click.Path(path_type=Path), metavar="[DIR]")
-@click.option("--results", type=click.Path(path_type=Path), metavar="DIR", help="The same as DIR.")
+@click.argument("folder", required=False, type=click.Path(path_type=Path), metavar="DIR")
+@click.option("--results", type=click.Path(path_type=Path), hidden=True, help="The same as DIR.")
 @click.option(
     "--format",
     "form",
     default="md",
     show_default=True,
     type=click.Choice(["md", "csv", "tex", "html", "json"]),
-    help="How to print it.",
+    help="Output format.",
 )
-@click.option(
-    "--costs", is_flag=True, help="Also what the trainings took: their time, the teacher's, tokens/s, memory."
-)
+@click.option("--costs", is_flag=True, help="Also show the cost of training: time, teacher time, tokens/s, memory.")
 @click.option(
     "--published",
     is_flag=True,
-    help="Also what others report for these pairs, in tables of their own with source and protocol, never ranked.",
+    help="Also show published results of others for these pairs, in separate tables.",
 )
 @click.option(
-    "--export", type=click.Path(path_type=Path), metavar="FOLDER", help="Write the records in a form to commit."
+    "--export", type=click.Path(path_type=Path), metavar="FOLDER", help="Write the records as text files to commit."
 )
-@click.option("--write", is_flag=True, help="Write README.md, csv, tex and json beside exported records.")
+@click.option("--write", is_flag=True, help="Write README.md, csv, tex and json into an exported folder.")
 @click.option(
     "--check",
     is_flag=True,
-    help="Exit with 1 if a record is missing, broken or of a failure; of exported records, if what --write would write differs.",
+    help="Exit with 1 if a record is missing, unreadable or failed, or if an exported folder's generated files are out of date (run "
+    "--write).",
 )
 @click.pass_context
 def command(
@@ -68,34 +71,26 @@ def command(
     write: bool,
     check: bool,
 ) -> None:
-    """Print the table of the records in a folder: that of a run, or one of several, or of exported records."""
-    from harness.published import tables_of
-    from harness.results.export import is_committed, write_committed
-    from harness.results.load import load_results
-    from harness.tables.leaderboard import make_leaderboard
-    from harness.tables.render import FORMATS
-
+    """Print the table of the records in DIR: a run, a folder of several runs, or an export."""
     if (folder is None) == (results is None):
-        raise InputError("leaderboard: give one folder, as DIR or with --results")
+        raise InputError("leaderboard: expected one folder; fix: give DIR")
     root = folder or results
     assert root is not None
     if not root.is_dir():
-        raise InputError(f"--results {root}: no such folder; give the folder of a run")
-    if write and not is_committed(root):
-        raise InputError(f"--write: {root} holds no exported records; fix: --export FOLDER first, then --write there")
+        raise InputError(f"{root}: no such folder; fix: give the folder of a run")
+    if write and not is_export(root):
+        raise InputError(f"--write: {root} is not an export; fix: use --export FOLDER first, then --write there")
     if published and (write or check or export is not None):
-        raise InputError("--published: only for printing; fix: leave out --write, --check and --export")
-    found = load_results(root)
-    board = make_leaderboard(found.records, found.items)
-    problems = [*found.problems, *(_check(root, found, board) if check and not write else [])]
-    if not found.records and not problems:
-        raise InputError(f"--results {root}: holds no records; give the folder of a run")
+        raise InputError("--published: only for printing; fix: omit --write, --check and --export")
+    loaded = load_results(root)
+    board = make_leaderboard(loaded.records, loaded.items)
+    problems = [*loaded.problems, *(_check(root, loaded, board) if check and not write else [])]
+    if not loaded.records and not problems:
+        raise InputError(f"{root}: holds no records; fix: give the folder of a run")
     if export is not None:
-        write_committed(found, export)
-        click.echo(f"{len(found.records)} records, {len(found.items)} with scores of items: {export}", err=True)
+        write_export(loaded, export)
+        click.echo(f"{len(loaded.records)} records, {len(loaded.items)} with item scores: {export}", err=True)
     elif write:
-        from harness.runs.store import write_text_atomic
-
         for name, text in _files(board).items():
             write_text_atomic(root / name, text)
         click.echo(f"written: {', '.join(WRITTEN)} in {root}", err=True)
@@ -104,7 +99,7 @@ def command(
             board.published = tables_of(board.pairs)
             if not board.published:
                 click.echo(
-                    "no published numbers of these pairs are known; `harness list published` shows whose are", err=True
+                    "no published results for these pairs; `harness list published` lists what there is", err=True
                 )
         click.echo(FORMATS[form](board, costs), nl=False)
     for problem in problems:
@@ -114,18 +109,13 @@ def command(
 
 
 def _files(board: Leaderboard) -> dict[str, str]:
-    from harness.tables.render import FORMATS
-
     return {name: FORMATS[form](board, True) for name, form in WRITTEN.items()}
 
 
-def _check(root: Path, found: Results, board: Leaderboard) -> list[str]:
-    from harness.results.export import is_committed
-    from harness.results.run_file import missing_records
-
-    if is_committed(root):
+def _check(root: Path, loaded: Results, board: Leaderboard) -> list[str]:
+    if is_export(root):
         return _differences(root, board)
-    failed = [record for record in found.records if record.status == "failed"]
+    failed = [record for record in loaded.records if record.status == "failed"]
     return missing_records(root) + [
         f"{r.cell.teacher} {r.cell.student or ''} {r.cell.method} {r.cell.column or 'training'}: failed: {r.error}"
         for r in failed
@@ -133,14 +123,14 @@ def _check(root: Path, found: Results, board: Leaderboard) -> list[str]:
 
 
 def _differences(root: Path, board: Leaderboard) -> list[str]:
-    """The first line in which a committed file is not what the records give."""
+    """The first line in which a generated file is out of date."""
     for name, text in _files(board).items():
         path = root / name
         if not path.is_file():
             return [f"{path}: is missing; fix: --write"]
-        there, expected = path.read_text(encoding="utf-8").splitlines(), text.splitlines()
-        for number in range(max(len(there), len(expected))):
-            lines = [each[number] if number < len(each) else "no line" for each in (there, expected)]
+        actual, expected = path.read_text(encoding="utf-8").splitlines(), text.splitlines()
+        for number in range(max(len(actual), len(expected))):
+            lines = [each[number] if number < len(each) else "no line" for each in (actual, expected)]
             if lines[0] != lines[1]:
                 return [f"{path}:{number + 1}: {lines[0][:80]!r}, and the records give {lines[1][:80]!r}; fix: --write"]
     return []

@@ -18,7 +18,7 @@ from harness.cli.show_method import describe
 from harness.config.matrix import FirstLayersModel, PathModel, StepModel
 from harness.config.matrix_file import find_matrix, read_matrix, shipped_matrices
 from harness.config.names import option_rows
-from harness.protocols import PROTOCOLS, Protocol
+from harness.protocols import PROTOCOLS, DecodingProtocol
 from harness.published import published_tables
 
 EPILOG = """\b
@@ -103,7 +103,7 @@ def _without_name(settings: Row) -> Row:
 
 def _changed_settings(row: Row) -> Row:
     """A protocol's settings that are not the default."""
-    defaults = {name: field.default for name, field in Protocol.model_fields.items()}
+    defaults = {name: field.default for name, field in DecodingProtocol.model_fields.items()}
     changed = {key: value for key, value in row.items() if key != "protocol" and value != defaults[key]}
     shown = "; ".join(f"{key} {text(value)}" for key, value in changed.items())
     return {"protocol": row["protocol"], "settings": shown or "the most probable token; lengths of the task"}

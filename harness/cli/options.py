@@ -15,6 +15,17 @@ from dskd.errors import InputError
 F = TypeVar("F", bound=Callable[..., Any])
 
 
+class RenamedOption(click.Option):
+    """An option whose last name is the one that it had before: still taken, but not shown."""
+
+    def get_help_record(self, context: click.Context) -> tuple[str, str] | None:
+        names, self.opts = self.opts, self.opts[:-1]
+        try:
+            return super().get_help_record(context)
+        finally:
+            self.opts = names
+
+
 def matrix_options(function: F) -> F:
     """The matrix, the part of it to run, and the output directory."""
     for option in reversed(
@@ -154,17 +165,18 @@ def sandbox_options(function: F) -> F:
             click.option(
                 "--sandbox",
                 "sandbox_name",
-                type=click.Choice(["auto", "namespaces", "bubblewrap", "docker", "podman"]),
+                type=click.Choice(["auto", "namespaces", "bubblewrap", "docker", "podman", "none"]),
                 expose_value=False,
-                callback=_into_environment("HARNESS_SANDBOX"),
-                help="What isolates that code; auto: the first of namespaces and bubblewrap that passes its self-test.",
+                callback=_sandbox_into_environment,
+                help="What isolates that code. auto: the first of namespaces and bubblewrap that passes its self-test; none: where "
+                "neither does, limits alone, with network and files within the code's reach.",
             ),
             click.option(
                 "--allow-unsandboxed",
                 is_flag=True,
+                hidden=True,  # what `--sandbox none` was before
                 expose_value=False,
-                callback=_into_environment("HARNESS_ALLOW_UNSANDBOXED"),
-                help="Where nothing isolates that code, run it with limits alone: network and files are within its reach.",
+                callback=_sandbox_into_environment,
             ),
         ]
     ):
@@ -172,12 +184,11 @@ def sandbox_options(function: F) -> F:
     return function
 
 
-def _into_environment(name: str) -> Callable[[click.Context, click.Parameter, Any], None]:
-    def callback(_context: click.Context, _parameter: click.Parameter, value: str | bool | None) -> None:
-        if value:
-            os.environ[name] = "1" if value is True else str(value)
-
-    return callback
+def _sandbox_into_environment(_context: click.Context, _parameter: click.Parameter, value: str | bool | None) -> None:
+    if value is True:
+        value = "none" if os.environ.get("HARNESS_SANDBOX", "auto") == "auto" else None
+    if value:
+        os.environ["HARNESS_SANDBOX"] = value
 
 
 def variables(assignments: tuple[str, ...]) -> dict[str, str]:

@@ -12,7 +12,7 @@ from dskd.errors import InputError
 from harness.cli.options import batch_size_option, check_engine, model_option, sandbox_options
 
 if TYPE_CHECKING:
-    from harness.evaluation.parity import Comparison, Difference
+    from harness.evaluation.parity import Difference, EngineComparison
 
 EPILOG = """\b
 Examples:
@@ -111,14 +111,16 @@ def _two(engines: str) -> tuple[str, str]:
     names = engines.split(",")
     for name in names:
         if name == "auto":
-            raise InputError(f"--engines {engines}: auto is no engine of its own; name two, as in vllm,transformers")
+            raise InputError(
+                f"--engines {engines}: auto is no engine of its own; fix: name two, as in vllm,transformers"
+            )
         check_engine(name, "--engines")
     if len(names) != 2 or names[0] == names[1]:
-        raise InputError(f"--engines {engines}: two engines are compared; name two, as in vllm,transformers")
+        raise InputError(f"--engines {engines}: two engines are compared; fix: name two, as in vllm,transformers")
     return names[0], names[1]
 
 
-def _print(comparison: Comparison) -> None:
+def _print(comparison: EngineComparison) -> None:
     from harness.cli.output import print_table
 
     if comparison.differences:
@@ -140,7 +142,7 @@ def _print(comparison: Comparison) -> None:
         click.echo(f"The engines disagree: {n['disagreements']} differences are no ties; {n['ties']} are.")
 
 
-def _row(comparison: Comparison, difference: Difference) -> tuple[str, ...]:
+def _row(comparison: EngineComparison, difference: Difference) -> tuple[str, ...]:
     choices = []
     for choice in difference.choices:
         if choice.token is None:

@@ -1,12 +1,16 @@
-"""`harness report`: a run as one HTML page."""
+"""`harness report`: writes a run as one HTML page."""
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import click
 
 from dskd.errors import InputError
+from harness.report.document import make_document
+from harness.report.page import render
+from harness.runs.store import require_writable, write_text_atomic
 
 EPILOG = """\b
 Examples:
@@ -15,21 +19,19 @@ Examples:
   harness report runs/a runs/b --output both.html
 
 \b
-The page needs no network and no other file (docs/report.md). It is a function of the runs' folders alone."""
+The page needs no network and no other file (docs/report.md). It depends on the run folders only."""
 
 
 @click.command("report", epilog=EPILOG)
-@click.argument("runs", nargs=-1, type=click.Path(path_type=Path), metavar="[RUN]...")
-@click.option(
-    "--results", "more", multiple=True, type=click.Path(path_type=Path), metavar="DIR", help="A run's folder, as RUN."
-)
+@click.argument("runs", nargs=-1, type=click.Path(path_type=Path), metavar="RUN...")
+@click.option("--results", "more", multiple=True, type=click.Path(path_type=Path), hidden=True, help="The same as RUN.")
 @click.option(
     "--output",
     type=click.Path(path_type=Path),
     default=Path("report.html"),
     show_default=True,
     metavar="FILE",
-    help="Where the page goes.",
+    help="The page to write.",
 )
 @click.option(
     "--anchor", default="sft", show_default=True, metavar="METHOD", help="The method that the others are compared with."
@@ -40,23 +42,17 @@ The page needs no network and no other file (docs/report.md). It is a function o
     default=20_000,
     show_default=True,
     metavar="N",
-    help="Put at most about so many answers on the page; of more, evenly chosen prompts of every task.",
+    help="Approximate maximum number of completions on the page. If there are more, evenly chosen prompts of every task are shown.",
 )
 def command(runs: tuple[Path, ...], more: tuple[Path, ...], output: Path, anchor: str, max_answers: int) -> None:
-    """Write what one or several runs hold as one HTML page: tables, plots and all answers side by side."""
-    import os
-
-    from harness.report.document import make_document
-    from harness.report.page import render
-    from harness.runs.store import require_writable, write_text_atomic
-
+    """Write one or several runs as one HTML page: tables, plots, and all completions side by side."""
     if not (roots := [*runs, *more]):
-        raise InputError("no run; fix: harness report runs/NAME")
+        raise InputError("report: no run; fix: give the folder of a run, as harness report runs/NAME")
     if output.is_dir():
-        raise InputError(f"--output: {output} is a folder; fix: name a file in it, {output / 'report.html'}")
+        raise InputError(f"--output {output}: is a folder; fix: name a file, as {output / 'report.html'}")
     target = Path(os.path.realpath(output))
     require_writable(target.parent, f"--output {output}")
-    document, samples = make_document(roots, anchor=anchor, most_answers=max_answers)
+    document, samples = make_document(roots, anchor=anchor, most_completions=max_answers)
     write_text_atomic(target, render(document, samples))
     for problem in document["problems"]:
         click.echo(f"problem: {problem}", err=True)

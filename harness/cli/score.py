@@ -14,14 +14,14 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from dskd.errors import InputError
-from harness.cli.options import sandbox_options
+from harness.cli.options import RenamedOption, sandbox_options
 
 EPILOG = """\b
 Examples:
   harness score --task gsm8k --predictions answers.jsonl
   harness score --task dolly --predictions answers.jsonl --json > dolly.json
   harness score --task humaneval --predictions completions.jsonl --allow-code-execution --samples-out samples.jsonl
-  harness score --task humaneval --predictions of-a-chat-model.jsonl --answers chat --allow-code-execution
+  harness score --task humaneval --predictions of-a-chat-model.jsonl --response-format chat --allow-code-execution
 
 \b
 A line of the file: {"id": "HumanEval/0", "output": "    return ..."}
@@ -45,12 +45,14 @@ The data of the real tasks is looked for in the folder that HARNESS_DATA names."
     help="Write a line per sample: its scores, what was extracted, and how it came out.",
 )
 @click.option(
+    "--response-format",
     "--answers",
+    "response_format",
+    cls=RenamedOption,
     type=click.Choice(["completion", "chat"]),
-    default="completion",
-    show_default=True,
-    help="completion: the text goes on from the task's own prompt, and the task's stop strings end it. chat: answers to an "
-    "instruction, as of a model with a template; nothing ends them, and code may stand in a fenced block.",
+    help="completion: the text continues the task's own prompt, and the task's stop strings end it. chat: responses to an "
+    "instruction, as of a model with a template; nothing ends them, and code may be in a fenced block. What the file says "
+    "unless given, else completion.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of a table.")
 @sandbox_options
@@ -60,7 +62,7 @@ def command(
     task_name: str,
     predictions: Path,
     samples_out: Path | None,
-    answers: str,
+    response_format: str | None,
     as_json: bool,
     allow_code_execution: bool,
 ) -> None:
@@ -69,13 +71,15 @@ def command(
     Exits with 1 if the harness itself could not score some samples; those count as neither right nor wrong.
     """
     from harness import tasks
-    from harness.evaluation.score import score_predictions
+    from harness.evaluation.score import format_of_predictions, score_predictions
     from harness.runs.store import UserFile
 
     task = tasks.load(task_name)
-    if answers == "chat":
+    task.check_permission(allow_code_execution)
+    response_format = response_format or format_of_predictions(predictions)
+    if response_format == "chat":
         if not task.supports_chat:
-            raise InputError(f"--answers chat: task {task.name} asks no chat models; fix: leave it out")
+            raise InputError(f"--response-format chat: task {task.name} has no instructions; fix: leave it out")
         task = task.as_chat()
     samples_file = UserFile("--samples-out", samples_out) if samples_out is not None else None
     with _progress(f"scoring {task.name}") as progress:
@@ -85,9 +89,9 @@ def command(
     if samples_file is not None:
         samples_file.write(samples)
     if as_json:
-        click.echo(json.dumps(_contract(task, answers, summary), indent=2))
+        click.echo(json.dumps(_contract(task, response_format, summary), indent=2))
     else:
-        _print_table(task, answers, summary)
+        _print_table(task, response_format, summary)
     if errors := summary["n"]["harness_error"]:
         click.echo(
             f"warning: {errors} samples could not be scored by the harness itself; --samples-out says why", err=True
@@ -95,17 +99,23 @@ def command(
         context.exit(1)
 
 
-def _contract(task: Any, answers: str, summary: dict[str, Any]) -> dict[str, Any]:
+def _contract(task: Any, response_format: str, summary: dict[str, Any]) -> dict[str, Any]:
     """Return what --json prints, which other programs read: its keys are part of the interface."""
     metrics = {
         name: {key: metric[key] for key in ("value", "stderr", "ci95", "n")}
         for name, metric in summary["metrics"].items()
     }
-    return {"task": task.name, "version": task.version, "answers": answers, "metrics": metrics, "n": summary["n"]}
+    return {
+        "task": task.name,
+        "version": task.version,
+        "answers": response_format,
+        "metrics": metrics,
+        "n": summary["n"],
+    }
 
 
-def _print_table(task: Any, answers: str, summary: dict[str, Any]) -> None:
-    kind = ", answers of a chat model" if answers == "chat" else ""
+def _print_table(task: Any, response_format: str, summary: dict[str, Any]) -> None:
+    kind = ", answers of a chat model" if response_format == "chat" else ""
     table = Table(title=f"{task.name}, version {task.version}{kind}", title_justify="left")
     table.add_column("metric")
     for column in ("value", "95 % interval", "standard error", "n"):

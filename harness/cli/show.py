@@ -1,4 +1,4 @@
-"""`harness show`: one cell in words."""
+"""`harness show`: describes one cell."""
 
 from __future__ import annotations
 
@@ -9,6 +9,9 @@ from typing import Any
 import click
 
 from dskd.errors import InputError
+from harness.runs.records import read_record
+from harness.runs.store import MANIFEST, RESULT, OutputFolder
+from harness.suggestions import did_you_mean
 
 EPILOG = """\b
 Examples:
@@ -25,11 +28,11 @@ A cell is <teacher>__<student>/<method>/seed<k>, or <teacher>/teacher; `harness 
     "--results",
     type=click.Path(path_type=Path),
     metavar="DIR",
-    help="The run's folder; the only one under runs/ unless given.",
+    help="The folder of the run. Default: the only run under runs/.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def command(cell: str, results: Path | None, as_json: bool) -> None:
-    """Show what a cell is, how it stands, its scores, and where its files are."""
+    """Show the state, scores, settings and files of a cell."""
     root = results or _only_run()
     folder = _find(root, cell.strip("/"))
     described = describe(folder, cell.strip("/"))
@@ -38,7 +41,7 @@ def command(cell: str, results: Path | None, as_json: bool) -> None:
         return
     for part in described["parts"]:
         click.echo(f"{part['title']}: {part['state']}")
-        for name in ("error", "scores", "overlap", "cost", "made_from", "identity", "folder"):
+        for name in ("error", "scores", "contamination", "cost", "made_from", "identity", "folder"):
             if part[name]:
                 click.echo(f"  {name.replace('_', ' ')}: {_text(part[name])}")
 
@@ -50,38 +53,32 @@ def _text(value: Any) -> str:
 
 
 def _only_run() -> Path:
-    found = sorted(path.parent for path in Path("runs").glob("*/run.json"))
-    if len(found) == 1:
-        return found[0]
-    listing = ", ".join(map(str, found)) or "none"
-    raise InputError(f"--results: say which run; under runs/ there are: {listing}")
+    runs = sorted(path.parent for path in Path("runs").glob("*/run.json"))
+    if len(runs) == 1:
+        return runs[0]
+    raise InputError(f"--results: is missing; fix: name a run (under runs/: {', '.join(map(str, runs)) or 'none'})")
 
 
 def _find(root: Path, cell: str) -> Path:
-    from harness.suggestions import did_you_mean
-
     if not (root / "cells").is_dir():
-        raise InputError(f"--results {root}: holds no cells; give the folder of a run")
+        raise InputError(f"--results {root}: holds no cells; fix: give the folder of a run")
     folder = root / "cells" / cell
-    known = {
+    cells = {
         str(path.parent.relative_to(root / "cells"))
         for name in ("train", "eval")
         for path in (root / "cells").glob(f"*/**/{name}")
         if path.is_dir() and path.parent.name != "train"
     }
-    if cell not in known:
-        raise InputError(f"no cell '{cell}' in {root}{did_you_mean(cell, known)}")
+    if cell not in cells:
+        raise InputError(f"{root}: no cell '{cell}'{did_you_mean(cell, cells)}")
     return folder
 
 
 def describe(folder: Path, cell: str) -> dict[str, Any]:
-    """A cell's training and evaluations, each with its state, identity, scores, cost and folder.
+    """The training and evaluations of a cell, each with its state, identity, scores, cost and folder.
 
-    A damaged record leaves its part without scores and with what is wrong as its error.
+    A part with a damaged record has no scores, and the damage as its error.
     """
-    from harness.runs.records import read_record
-    from harness.runs.store import MANIFEST, RESULT, OutputFolder
-
     parts = []
     for path in sorted(folder.glob(f"train/{MANIFEST}")) + sorted(folder.glob(f"eval/*/{MANIFEST}")):
         output = OutputFolder(path.parent)
@@ -106,7 +103,9 @@ def describe(folder: Path, cell: str) -> dict[str, Any]:
                 }
                 if record
                 else {},
-                "overlap": [entry.model_dump(exclude_none=True) for entry in record.overlap or ()] if record else [],
+                "contamination": [entry.model_dump(exclude_none=True) for entry in record.overlap or ()]
+                if record
+                else [],
                 "cost": record.cost.model_dump(exclude_none=True) if record else {},
                 "made_from": _made_from(manifest.identity.parts),
                 "identity": manifest.identity.hash,
@@ -117,6 +116,6 @@ def describe(folder: Path, cell: str) -> dict[str, Any]:
 
 
 def _made_from(parts: dict[str, Any]) -> dict[str, Any]:
-    """The settings themselves; what the inputs were made from stands in manifest.json."""
+    """The settings without those of the inputs, which are in manifest.json."""
     inputs = {"student", "teacher", "model", "data", "world", "code"}
     return {key: value for key, value in parts.items() if key not in inputs}

@@ -25,7 +25,7 @@ from pydantic_core import PydanticCustomError
 
 from dskd.data.columns import template_columns
 from dskd.tokenization.prompt_templates import Template
-from harness.protocols import GREEDY, PROTOCOLS, Protocol
+from harness.protocols import GREEDY, PROTOCOLS, DecodingProtocol
 from harness.suggestions import did_you_mean
 
 SCHEMA_VERSION = 1
@@ -60,10 +60,11 @@ def _split(value: Any, own: Sequence[str]) -> Any:
 
 
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9]([._-]?[A-Za-z0-9]+)*$", max_length=80)]
-TaskName = Annotated[  # lm_eval/NAME is lm-eval's task of that name
+TaskName = Annotated[  # lm_eval/NAME is lm-eval's task of that name, FILE.py:CLASS one of the user's own
     str,
     StringConstraints(
-        pattern=r"^([A-Za-z0-9]([._-]?[A-Za-z0-9]+)*|lm_eval/[A-Za-z0-9][A-Za-z0-9._-]*)$", max_length=120
+        pattern=r"^([A-Za-z0-9]([._-]?[A-Za-z0-9]+)*|lm_eval/[A-Za-z0-9][A-Za-z0-9._-]*|[^\s:]+\.py:[A-Za-z_]\w*)$",
+        max_length=400,
     ),
 ]
 SmallTokenizer = Literal["bytelevel", "sentencepiece"]
@@ -265,8 +266,8 @@ def _preset(value: Any) -> Any:
     if not isinstance(given, Mapping):
         return given
     for key in given:
-        if key not in Protocol.model_fields:
-            hint = did_you_mean(str(key), Protocol.model_fields)
+        if key not in DecodingProtocol.model_fields:
+            hint = did_you_mean(str(key), DecodingProtocol.model_fields)
             raise PydanticCustomError("unknown_key", "unknown key{hint}", {"key": str(key), "hint": hint})
     name = given.get("name", "")
     if name not in PROTOCOLS:
@@ -284,7 +285,7 @@ class TaskSettings(Strict):
     """
 
     task: TaskName | None = None
-    protocol: Annotated[Protocol, BeforeValidator(_preset)] = GREEDY
+    protocol: Annotated[DecodingProtocol, BeforeValidator(_preset)] = GREEDY
     limit: int | None = Field(default=None, ge=1)
     max_new_tokens: int | None = Field(default=None, ge=1)
     other_prompts: bool = False
@@ -436,7 +437,7 @@ class Matrix(Strict):
         """The task of an entry of `tasks`: its `task`, or its name."""
         return self.tasks[entry].task or entry
 
-    def protocol_of(self, entry: str, max_new_tokens: int) -> Protocol:
+    def protocol_of(self, entry: str, max_new_tokens: int) -> DecodingProtocol:
         """The protocol of an entry of `tasks`, whose task allows `max_new_tokens` by default."""
         settings = self.tasks[entry]
         return settings.protocol.with_length(settings.max_new_tokens, max_new_tokens)

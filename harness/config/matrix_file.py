@@ -59,10 +59,10 @@ def _with_method(matrix: Matrix, name: str, path: Path) -> Matrix:
     method = find_method(name, where)
 
     def suits(pair: Pair) -> bool:
-        if method.vocabulary == "any":
+        if method.requires.vocabulary == "any":
             return True
         known = (find_method(matrix.method_of(each), str(path)) for each in pair.methods)
-        return any(each.vocabulary == "same" for each in known)
+        return any(each.requires.vocabulary == "same" for each in known)
 
     suited = [suits(pair) for pair in matrix.pairs]
     if not any(suited):

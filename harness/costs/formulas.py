@@ -1,6 +1,6 @@
-"""What a training takes, from shapes, options and lengths alone: steps, operations, bytes. Formulas and no more.
+"""Formulas for the cost of a training: steps, operations and bytes, from shapes, options and lengths.
 
-docs/matrix.md has them as a table, with what they leave out.
+docs/matrix.md lists them, with what they leave out.
 """
 
 from __future__ import annotations
@@ -12,15 +12,15 @@ from typing import Any
 
 from harness.costs.model_shapes import Shape
 
-# Bytes a place and hidden unit of a layer in 16 bits, attention's weights not kept (arXiv 2205.05198).
+# Bytes per position and hidden unit of a layer in 16 bits, without attention weights (arXiv 2205.05198).
 _LAYER_ACTIVATIONS = 34
-_CHUNK_BYTES, _LEAST_CHUNK, _CHUNK_TENSORS = 64 * 2**20, 512, 12  # of the fused loss, by default
-_UNFUSED_ROWS = 6.5  # float32 rows of the vocabulary that the dual-space loss keeps for a labelled token
+_CHUNK_BYTES, _LEAST_CHUNK, _CHUNK_TENSORS = 64 * 2**20, 512, 12  # defaults of the chunked loss
+_UNCHUNKED_ROWS = 6.5  # float32 rows of vocabulary size that the dual-space loss stores for each labelled token
 
 
 @dataclass(frozen=True)
 class Lengths:
-    """How many examples a training set has, and the mean tokens of a prompt and of a response with its end."""
+    """The number of examples of a training set, and the mean numbers of tokens of a prompt and of a response with its end."""
 
     examples: int
     prompt_tokens: float
@@ -28,26 +28,25 @@ class Lengths:
 
     @property
     def tokens(self) -> float:
-        """Of a whole example."""
+        """The mean number of tokens of an example."""
         return self.prompt_tokens + self.response_tokens
 
 
 def steps_of(options: Mapping[str, Any], data: Lengths, processes: int) -> tuple[int, float]:
-    """(optimizer steps, examples trained on) of a training: an epoch leaves out the last batches that do not go round."""
+    """The optimizer steps of a training, and the examples trained on. An epoch drops batches that do not divide among processes."""
+    per_batch = float(options["batch_size"])
     if options["batch_tokens"] is not None:
-        a_batch = max(1.0, options["batch_tokens"] / data.tokens)
-    else:
-        a_batch = float(options["batch_size"])
-    a_step = a_batch * options["gradient_accumulation_steps"] * processes
+        per_batch = max(1.0, options["batch_tokens"] / data.tokens)
+    per_step = per_batch * options["gradient_accumulation_steps"] * processes
     if options["steps"] is not None:
-        return options["steps"], options["steps"] * a_step
-    batches = math.ceil(data.examples / a_batch) // processes
+        return options["steps"], options["steps"] * per_step
+    batches = math.ceil(data.examples / per_batch) // processes
     steps = math.ceil(options["epochs"] * max(1, math.ceil(batches / options["gradient_accumulation_steps"])))
-    return steps, min(steps * a_step, data.examples * options["epochs"])
+    return steps, min(steps * per_step, data.examples * options["epochs"])
 
 
 def training_operations(student: Shape, options: Mapping[str, Any], tokens: float, labelled: float) -> float:
-    """Of cross entropy alone: forward 2, backward 4 for a weight and token; of an adapter's model, 2 of the 4 fall away."""
+    """Operations with cross-entropy only: 2 forward and 4 backward per weight and token; with LoRA 2 backward for frozen weights."""
     adapter, head = adapter_parameters(student, options), 6.0
     layers = 6.0 * student.layer_parameters
     if options["lora"] is not None:
@@ -58,7 +57,7 @@ def training_operations(student: Shape, options: Mapping[str, Any], tokens: floa
 
 
 def distillation_operations(student: Shape, teacher: Shape, labelled: float, *, dual: bool) -> float:
-    """Beside cross entropy: the teacher's logits; of dual-space methods also those of the projected states, and the projectors."""
+    """Additional operations of distillation: the teacher's logits; for dual-space methods also projectors and projected logits."""
     operations = 2.0 * teacher.head_parameters
     if dual:
         operations += 4.0 * student.head_parameters + 4.0 * teacher.head_parameters
@@ -67,14 +66,14 @@ def distillation_operations(student: Shape, teacher: Shape, labelled: float, *, 
 
 
 def adapter_parameters(student: Shape, options: Mapping[str, Any]) -> int:
-    """Of a low-rank adapter of all linear maps of the layers; none without `lora`."""
+    """The number of parameters of a LoRA adapter on all linear layers; 0 without `lora`."""
     if options["lora"] is None:
         return 0
     return student.layers * options["lora"]["rank"] * sum(inputs + outputs for inputs, outputs in student.linear)
 
 
 def training_memory(student: Shape, options: Mapping[str, Any], launch: Mapping[str, Any]) -> float:
-    """Bytes a GPU for the student: float32 weights, their copy in `dtype`, gradients and Adam's two moments, and activations."""
+    """Bytes per GPU for the student: float32 weights, their copy in `dtype`, gradients, Adam's two moments, and activations."""
     copy = 2.0 if options["dtype"] == "bfloat16" else 0.0
     trained = float(adapter_parameters(student, options) if options["lora"] is not None else student.parameters)
     frozen = float(student.parameters if options["lora"] is not None else 0)
@@ -83,21 +82,21 @@ def training_memory(student: Shape, options: Mapping[str, Any], launch: Mapping[
         state /= launch["processes"]
     if launch["sharded"] == "FSDP":
         weights /= launch["processes"]
-    a_unit = bytes_per_number(options["dtype"]) / 2  # of activations: 1 in 16 bits
-    of_layers = student.layers * _LAYER_ACTIVATIONS
+    relative_size = bytes_per_number(options["dtype"]) / 2  # of activations: 1 for 16 bits
+    stored = student.layers * _LAYER_ACTIVATIONS
     if options["gradient_checkpointing"]:
-        of_layers = student.layers * 2 + _LAYER_ACTIVATIONS
-    return weights + state + _places(options) * student.hidden * of_layers * a_unit
+        stored = student.layers * 2 + _LAYER_ACTIVATIONS
+    return weights + state + _positions(options) * student.hidden * stored * relative_size
 
 
 def loss_memory(
     student: Shape, teacher: Shape | None, options: Mapping[str, Any], data: Lengths, *, fused: bool
 ) -> float:
-    """A method that needs whole examples runs unfused whatever the options."""
+    """Bytes of the loss. `fused` is false for methods whose loss cannot be chunked, whatever the options."""
     rows = max(student.vocabulary, teacher.vocabulary if teacher else 0)
-    labelled = _places(options) * data.response_tokens / data.tokens
+    labelled = _positions(options) * data.response_tokens / data.tokens
     if not (fused and options["chunked_loss"]):
-        return labelled * rows * 4 * _UNFUSED_ROWS
+        return labelled * rows * 4 * _UNCHUNKED_ROWS
     chunk = options["chunk_tokens"] or max(_LEAST_CHUNK, _CHUNK_BYTES // (4 * rows))
     return min(chunk, labelled) * rows * 4 * _CHUNK_TENSORS
 
@@ -105,18 +104,20 @@ def loss_memory(
 def teacher_memory(
     student: Shape, teacher: Shape | None, options: Mapping[str, Any], *, live: bool, dual: bool
 ) -> float:
-    """A live teacher, or the head of one whose states are looked up; and projectors with their state, to and fro."""
+    """Bytes of a live teacher, or of the head of a cached one; and of projectors in both directions with optimizer state."""
     if teacher is None:
         return 0.0
-    held = teacher.parameters if live else teacher.head_parameters
-    return float(held * bytes_per_number(options["dtype"]) + (2 * 16 * student.hidden * teacher.hidden if dual else 0))
+    parameters = teacher.parameters if live else teacher.head_parameters
+    return float(
+        parameters * bytes_per_number(options["dtype"]) + (2 * 16 * student.hidden * teacher.hidden if dual else 0)
+    )
 
 
-def _places(options: Mapping[str, Any]) -> int:
-    """Of a batch of one process when its examples are as long as they may be."""
+def _positions(options: Mapping[str, Any]) -> int:
+    """The positions of a batch of one process if all examples have the maximum length."""
     return int(options["batch_tokens"] or options["batch_size"] * options["max_length"])
 
 
 def bytes_per_number(dtype: str) -> int:
-    """Of weights and activations in a training's dtype."""
+    """Bytes of a number in this dtype."""
     return 4 if dtype == "float32" else 2

@@ -1,6 +1,6 @@
-"""The shapes of models and the sizes of data sets, from their files or, for published ones, from the table below.
+"""Shapes of models and sizes of data sets, from their files or, if they are published, from the tables below.
 
-With these, a matrix that names published models can be planned on a machine that has none of them.
+With the tables, a matrix of published models can be planned on a machine without them.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Shape:
-    """What the size of a model follows from. `gated`: an MLP of three matrices (Llama and its kin) instead of two (GPT-2)."""
+    """The dimensions of a model. `gated`: MLPs have three matrices (like Llama) instead of two (GPT-2)."""
 
     layers: int
     hidden: int
@@ -24,8 +24,8 @@ class Shape:
     vocabulary: int
     tied: bool
     gated: bool = True
-    query_bias: bool = False  # Qwen2: biases of queries, keys and values alone
-    positions: int = 0  # rows of a learned table of positions
+    query_bias: bool = False  # Qwen2: biases of queries, keys and values only
+    positions: int = 0  # size of a learned position embedding
 
     @property
     def linear(self) -> list[tuple[int, int]]:
@@ -40,30 +40,30 @@ class Shape:
 
     @property
     def layer_parameters(self) -> int:
-        """Of all layers, with norms and biases."""
-        a_layer = sum(inputs * outputs for inputs, outputs in self.linear)
+        """The parameters of all layers, with norms and biases."""
+        per_layer = sum(inputs * outputs for inputs, outputs in self.linear)
         if self.gated:
-            a_layer += 2 * self.hidden
-            a_layer += (self.heads + 2 * self.key_value_heads) * self.head_size if self.query_bias else 0
+            per_layer += 2 * self.hidden
+            per_layer += (self.heads + 2 * self.key_value_heads) * self.head_size if self.query_bias else 0
         else:
-            a_layer += sum(outputs for _, outputs in self.linear) + 4 * self.hidden
-        return self.layers * a_layer
+            per_layer += sum(outputs for _, outputs in self.linear) + 4 * self.hidden
+        return self.layers * per_layer
 
     @property
     def head_parameters(self) -> int:
-        """Of the output head, which is also the embedding where they are tied."""
+        """The parameters of the output head, which is also the embedding if they are tied."""
         return self.vocabulary * self.hidden
 
     @property
     def parameters(self) -> int:
-        """Of the whole model."""
+        """The parameters of the whole model."""
         norm = self.hidden if self.gated else 2 * self.hidden
         tables = (1 if self.tied else 2) * self.head_parameters + self.positions * self.hidden
         return self.layer_parameters + tables + norm
 
 
 def shape_of(config: Mapping[str, Any]) -> Shape | None:
-    """The shape that a model's configuration says, or None where it does not say it in a way known here."""
+    """The shape in a model's configuration, or None if it is of an unknown kind."""
 
     def number(*names: str) -> int | None:
         return next((config[name] for name in names if type(config.get(name)) is int), None)
@@ -109,7 +109,7 @@ def _gpt2(layers: int, hidden: int, heads: int) -> Shape:
 
 _QWEN2_5_7B = Shape(28, 3584, 18_944, 28, 4, 128, 152_064, tied=False, query_bias=True)
 
-# By the model's id on the Hugging Face hub; from the configuration that is published there.
+# By the id on the Hugging Face hub; from the configuration published there.
 PUBLISHED_MODELS: dict[str, Shape] = {
     "openai-community/gpt2": _gpt2(12, 768, 12),
     "openai-community/gpt2-medium": _gpt2(24, 1024, 16),
@@ -130,15 +130,15 @@ PUBLISHED_MODELS: dict[str, Shape] = {
 
 @dataclass(frozen=True)
 class DataSize:
-    """How many examples a training set has, and the mean bytes of a prompt and of a response (UTF-8)."""
+    """The number of examples of a training set, and the mean bytes of a prompt and of a response (UTF-8)."""
 
     examples: int
     prompt_bytes: float
     response_bytes: float
-    source: str  # where these figures come from, in a sentence's part
+    source: str  # where these numbers come from
 
 
-# By the last two parts of the file's path.
+# By the last two parts of the path.
 PUBLISHED_DATA: dict[str, DataSize] = {
     "dolly/train.jsonl": DataSize(
         11_435, 324, 362, "published count; bytes measured on the 1,000 examples of its dev set"
@@ -149,10 +149,10 @@ PUBLISHED_DATA: dict[str, DataSize] = {
 
 
 def published_model(path: str) -> Shape | None:
-    """The shape of a published model whose hub id a folder's path ends with."""
+    """The shape of a published model, by a path that ends with its hub id."""
     return PUBLISHED_MODELS.get("/".join(PurePath(path).parts[-2:]))
 
 
 def published_data(path: str) -> DataSize | None:
-    """The size of a published data set whose folder and file a path ends with."""
+    """The size of a published data set, by a path that ends with its folder and file."""
     return PUBLISHED_DATA.get("/".join(PurePath(path).parts[-2:]))

@@ -1,4 +1,4 @@
-"""A piece of work in an estimate, and the GPU that it is assumed to run on."""
+"""One job of an estimate, and the GPU it is assumed to run on."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ PEAK_TFLOPS = 312.0  # dense bfloat16 of an A100
 
 @dataclass(frozen=True)
 class Device:
-    """A GPU: its peak and the share of it that a training is assumed to reach."""
+    """A GPU: its peak performance, and the share of it that a training is assumed to reach."""
 
     peak_tflops: float = PEAK_TFLOPS
     utilization: float = UTILIZATION
 
     def hours(self, operations: float) -> float:
-        """Of one such GPU."""
+        """The hours that one such GPU needs."""
         return operations / (self.peak_tflops * 1e12 * self.utilization) / 3600
 
 

@@ -1,13 +1,13 @@
-"""How much of a test set stands in training data: whole questions, with or without their answers, and runs of 13 words.
+"""How much of a test set is in training data: whole questions, with or without their answers, and runs of 13 words.
 
 The run of words is the measure of the decontamination of GPT-3 (Brown et al. 2020, arXiv 2005.14165, appendix C, which takes
-at most 13) and of lm-eval's (`lm_eval.decontamination`, 13): an item overlaps where any 13 words in a row of its question stand
-in a row in a training example, whatever their case and punctuation. A question of fewer words has to stand there whole.
+at most 13) and of lm-eval's (`lm_eval.decontamination`, 13): an item is contaminated where any 13 words in a row of its question
+are in a row in a training example, whatever their case and punctuation. A question of fewer words has to be there whole.
 
 A word is a run of letters, digits and underscores after NFKC and case folding. Where a script puts no spaces between words, such
 a run is a phrase, and less is found.
 
-Memory holds the test items alone; the training file is read through line by line.
+Memory holds only the test items; the training file is read line by line.
 """
 
 from __future__ import annotations
@@ -19,13 +19,12 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from dskd.data.columns import template_columns
 from dskd.errors import InputError
 from dskd.io import read_objects
-
-if TYPE_CHECKING:
-    from harness.tasks.task import Doc, Task
+from harness.tasks.task import Doc, Task
 
 VERSION = 1
 N = 13
@@ -39,7 +38,7 @@ def words(text: str) -> list[str]:
 
 
 @dataclass(frozen=True)
-class Item:
+class ItemTexts:
     """A test item: its question's own text, all forms in which a model may be asked it, and its reference answer."""
 
     question: str
@@ -47,14 +46,14 @@ class Item:
     answer: str
 
 
-def items_of(task: Task, docs: Iterable[Doc]) -> list[Item]:
+def items_of(task: Task, docs: Iterable[Doc]) -> list[ItemTexts]:
     """The items of a task's documents."""
     items = []
     for doc in docs:
         forms = [task.question(doc), task.prompt(doc)]
         if task.supports_chat:
             forms.append("\n".join(task.instruction(doc)))
-        items.append(Item(forms[0], tuple(forms), task.reference(doc)))
+        items.append(ItemTexts(forms[0], tuple(forms), task.reference(doc)))
     return items
 
 
@@ -79,8 +78,6 @@ def training_examples(
 
 
 def _example(row: Mapping[str, Any], columns: Mapping[str, str] | None, where: str) -> TrainingExample:
-    from dskd.data.columns import template_columns
-
     if columns is not None:
         named = {key: template_columns(text) for key, text in columns.items()}
         if lacking := [
@@ -107,7 +104,7 @@ def _example(row: Mapping[str, Any], columns: Mapping[str, str] | None, where: s
 
 
 @dataclass
-class Found:
+class Contamination:
     """What was found of a test set of `items` in `examples`: the places of the items, in the test set's order from 0.
 
     `exact`: the whole question is the question of an example; `exact_with_answer`: and the answer its answer; `ngram`: `n` words in
@@ -126,9 +123,9 @@ class Found:
 class ItemIndex:
     """The items of one test set, to be looked for in one training example after another; `found` is the result."""
 
-    def __init__(self, items: Sequence[Item], n: int = N) -> None:
+    def __init__(self, items: Sequence[ItemTexts], n: int = N) -> None:
         questions = [words(item.question) for item in items]
-        self.found = Found(len(items), sum(len(question) < n for question in questions), n)
+        self.found = Contamination(len(items), sum(len(question) < n for question in questions), n)
         self._vocabulary: dict[str, int] = {}  # from 1; 0 is a word of no item
         self._runs: dict[bytes, tuple[int, ...]] = {}
         lengths: dict[int, set[int]] = {}
@@ -171,7 +168,9 @@ class ItemIndex:
                         found.ngram.update(places)
 
 
-def look_for(items: Mapping[str, Sequence[Item]], examples: Iterable[TrainingExample], n: int = N) -> dict[str, Found]:
+def find_contamination(
+    items: Mapping[str, Sequence[ItemTexts]], examples: Iterable[TrainingExample], n: int = N
+) -> dict[str, Contamination]:
     """What is found of several test sets, by name, in one pass over training examples."""
     indices = {name: ItemIndex(own, n) for name, own in items.items()}
     for example in examples:

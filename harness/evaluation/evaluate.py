@@ -35,7 +35,7 @@ from harness.evaluation.generate import (
     sample_requests,
     sampling_of,
 )
-from harness.protocols import GREEDY, Protocol
+from harness.protocols import GREEDY, DecodingProtocol
 from harness.tasks.task import Doc, Task
 
 
@@ -50,11 +50,11 @@ class EvaluationOptions(BaseModel):
     limit: int | None = Field(default=None, ge=1)
     max_new_tokens: int | None = Field(default=None, ge=1)
     task: str | None = None
-    protocol: Protocol = GREEDY
+    protocol: DecodingProtocol = GREEDY
 
 
 @dataclass(frozen=True)
-class Progress:
+class EvaluationProgress:
     """How far an evaluation is: finished samples, of those of all tasks; finished tasks; the current task's name."""
 
     task: str
@@ -93,7 +93,7 @@ class _Work:
     docs: dict[str, Doc]
     prompts: Prompts
     requests: list[SampleRequest]
-    protocol: Protocol
+    protocol: DecodingProtocol
 
 
 def evaluate(
@@ -103,7 +103,7 @@ def evaluate(
     engine: str = "auto",
     seed: int = 0,
     allow_code_execution: bool = False,
-    progress: Callable[[Progress], None] | None = None,
+    progress: Callable[[EvaluationProgress], None] | None = None,
     max_batch_size: int | None = None,
     dtype: str = "float32",
     cache: Callable[[str], CompletionCache] | None = None,
@@ -162,7 +162,7 @@ def _run(
     work: Mapping[str, _Work],
     seed: int,
     allow_code_execution: bool,
-    progress: Callable[[Progress], None],
+    progress: Callable[[EvaluationProgress], None],
     cache: Callable[[str], CompletionCache] | None,
 ) -> Iterator[TaskRun]:
     done, total = 0, sum(len(each.requests) for each in work.values())
@@ -172,7 +172,7 @@ def _run(
             def finished(count: int, name: str = name, number: int = number) -> None:
                 nonlocal done
                 done += count
-                progress(Progress(name, number, len(work), done, total))
+                progress(EvaluationProgress(name, number, len(work), done, total))
 
             lm.on_finished = finished
             lm.cache = cache(name) if cache is not None else None
@@ -196,7 +196,7 @@ def _run(
                 generated_tokens=sum(sample["generated_tokens"] for sample in samples),
                 template=template,
             )
-            progress(Progress(name, number + 1, len(work), done, total))
+            progress(EvaluationProgress(name, number + 1, len(work), done, total))
     finally:
         lm.close()
 
@@ -234,5 +234,5 @@ def _stdout_to_stderr() -> Iterator[None]:
         yield
 
 
-def _ignore(_: Progress) -> None:
+def _ignore(_: EvaluationProgress) -> None:
     pass

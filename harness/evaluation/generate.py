@@ -19,7 +19,7 @@ from dskd.tokenization.prompt_templates import template_of
 from harness.engines._seeds import sample_seed
 from harness.engines._types import Completion, Sampling
 from harness.evaluation.engine_process import EngineRequest, complete_in_process
-from harness.protocols import Protocol
+from harness.protocols import DecodingProtocol
 from harness.runs.identity import FileHashes, Identity
 from harness.tasks.task import Task
 
@@ -85,11 +85,11 @@ def prompts_of_file(
     return Prompts(OWN_PROMPTS, texts, tuple(stop), max_new_tokens, chat=False)
 
 
-def sample_requests(prompts: Prompts, protocol: Protocol, seed: int) -> list[SampleRequest]:
+def sample_requests(prompts: Prompts, protocol: DecodingProtocol, seed: int) -> list[SampleRequest]:
     """Return the samples of each prompt in order, generation seed by generation seed; `seed` where the protocol has none."""
     requests = []
     for identifier, text in prompts.texts.items():
-        for index in range(protocol.answers):
+        for index in range(protocol.num_samples):
             generation_seed = protocol.seed_of(index, seed)
             own_seed = sample_seed(
                 seed if generation_seed is None else generation_seed,
@@ -100,7 +100,7 @@ def sample_requests(prompts: Prompts, protocol: Protocol, seed: int) -> list[Sam
     return requests
 
 
-def sampling_of(prompts: Prompts, protocol: Protocol) -> Sampling:
+def sampling_of(prompts: Prompts, protocol: DecodingProtocol) -> Sampling:
     """Return what a protocol asks of an engine for these prompts."""
     return Sampling(
         max_new_tokens=prompts.max_new_tokens,
@@ -114,7 +114,7 @@ def sampling_of(prompts: Prompts, protocol: Protocol) -> Sampling:
     )
 
 
-def longest(tokenizer: Any, prompts: Prompts, protocol: Protocol) -> int:
+def longest(tokenizer: Any, prompts: Prompts, protocol: DecodingProtocol) -> int:
     """Return the number of tokens of the longest prompt together with its completion, at most."""
     lengths = (max(1, len(encode_prompt(tokenizer, text))) for text in prompts.texts.values())
     return max(min(length, protocol.max_prompt_tokens or length) for length in lengths) + prompts.max_new_tokens
@@ -124,7 +124,7 @@ def generate(
     model: Path,
     prompts: Prompts,
     *,
-    protocol: Protocol,
+    protocol: DecodingProtocol,
     engine: str = "auto",
     dtype: str = "float32",
     seed: int = 0,
@@ -139,8 +139,8 @@ def generate(
         on_finished: Called with the number of completions that have just been finished.
 
     Returns:
-        {"id", "index", "output", "finish_reason", "generated_tokens", "prompt_truncated"}, in the order of the prompts;
-        `index` counts the samples of one prompt from 0.
+        {"id", "index", "output", "finish_reason", "generated_tokens", "prompt_truncated", "response_format"}, in the order
+        of the prompts; `index` counts the samples of one prompt from 0. The format is "chat" where a template asked.
 
     Raises:
         InputError: As of `harness.engines.create_engine`.
@@ -160,7 +160,13 @@ def generate(
     )
     completions = complete_in_process(engine, request, on_finished)
     return [
-        {"id": sample.id, "index": sample.index, "output": completion.text, **generation_fields(completion)}
+        {
+            "id": sample.id,
+            "index": sample.index,
+            "output": completion.text,
+            **generation_fields(completion),
+            "response_format": "chat" if prompts.chat else "completion",
+        }
         for sample, completion in zip(samples, completions, strict=True)
     ]
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
+from dskd.modeling.loading import load_model
 from harness.engines._types import Completion
 
 if TYPE_CHECKING:
@@ -25,7 +26,7 @@ TOLERANCE = {"float32": 1e-3, "float16": 0.03, "bfloat16": 0.25}
 
 
 @dataclass(frozen=True)
-class Choice:
+class TokenChoice:
     """A token that an engine took, and what the model says of it: its logit and its rank, 1 for the largest.
 
     All None where the engine had ended its answer (a stop string) while the other went on.
@@ -46,7 +47,7 @@ class Difference:
 
     index: int
     position: int
-    choices: tuple[Choice, Choice]
+    choices: tuple[TokenChoice, TokenChoice]
     gap: float | None
     below_top: float | None
 
@@ -83,7 +84,7 @@ def find_differences(
         tokens = [ids[position] if position < len(ids) else None for ids in (one.ids, other.ids)]
         if None in tokens:
             # No logits are compared where one has ended: what ends an answer is a stop string, the same rule for both.
-            choices = [Choice(t, None if t is None else spell(t), None, None) for t in tokens]
+            choices = [TokenChoice(t, None if t is None else spell(t), None, None) for t in tokens]
             yield Difference(index, position, (choices[0], choices[1]), None, None)
             continue
         logits = logits_after([*one.prompt_ids, *one.ids[:position]])
@@ -98,17 +99,15 @@ def find_differences(
         )
 
 
-def _choice(token: int, logits: Tensor, spell: Callable[[int], str]) -> Choice:
+def _choice(token: int, logits: Tensor, spell: Callable[[int], str]) -> TokenChoice:
     logit = float(logits[token])
-    return Choice(token, spell(token), logit, 1 + int((logits > logit).sum()))
+    return TokenChoice(token, spell(token), logit, 1 + int((logits > logit).sum()))
 
 
 def load_logits(model: Path, dtype: str) -> Callable[[list[int]], Tensor]:
     """Load a model by transformers; the function gives its logits [vocabulary], in float32, for the token after some ids."""
     import torch
     from transformers.utils import logging
-
-    from dskd.modeling.loading import load_model
 
     logging.disable_progress_bar()
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -123,7 +122,7 @@ def load_logits(model: Path, dtype: str) -> Callable[[list[int]], Tensor]:
 
 
 @dataclass(frozen=True)
-class Comparison:
+class EngineComparison:
     """Two engines on one task: `completions` and `scores` by engine, one an item; scores are those of every metric of the task."""
 
     ids: list[str]

@@ -10,7 +10,7 @@ from pathlib import Path
 from dskd.modeling.loading import load_tokenizer, require_model_folder
 from harness.evaluation.engine_process import EngineRequest, complete_in_process
 from harness.evaluation.generate import longest, prompts_of_task, sampling_of
-from harness.evaluation.parity import TOLERANCE, Comparison, find_differences, first_difference, load_logits
+from harness.evaluation.parity import TOLERANCE, EngineComparison, find_differences, first_difference, load_logits
 from harness.protocols import GREEDY
 from harness.tasks.task import Task
 
@@ -30,7 +30,7 @@ def compare_engines(
     max_batch_size: int | None,
     allow_code_execution: bool,
     stage: Stage,
-) -> tuple[Comparison, dict[str, float]]:
+) -> tuple[EngineComparison, dict[str, float]]:
     """The comparison, and the seconds that each engine took, its start included.
 
     InputError before any engine starts for a folder that is no model, data that is not there and code that may not run.
@@ -70,4 +70,4 @@ def compare_engines(
                 differences.append(difference)
                 advance(1)
     limits = TOLERANCE[dtype] if tolerance is None else tolerance
-    return Comparison([doc["id"] for doc in docs], engines, completions, scores, differences, limits), seconds
+    return EngineComparison([doc["id"] for doc in docs], engines, completions, scores, differences, limits), seconds

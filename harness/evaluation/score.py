@@ -79,6 +79,19 @@ def read_predictions(path: Path) -> list[Prediction]:
     return [_prediction(row, f"{path}:{number}", number) for number, row in read_objects(path, half_pairs=True)]
 
 
+def format_of_predictions(path: Path) -> str:
+    """Return how the predictions were asked for: what `harness generate` wrote into each line, else "completion".
+
+    InputError where lines differ.
+    """
+    formats = {row.get("response_format", "completion") for _, row in read_objects(path, half_pairs=True)}
+    if len(formats) > 1 or not formats <= {"completion", "chat"}:
+        raise InputError(
+            f'{path}: "response_format" is {" and ".join(sorted(map(str, formats)))}; fix: score one format at a time'
+        )
+    return next(iter(formats), "completion")
+
+
 def summarise(task: Task, samples: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Return what the samples of one task come to: {"metrics": {name: {...}}, "n": {...}}.
 
@@ -160,12 +173,12 @@ def _unknown(metric: Metric, n: int, reason: str) -> dict[str, Any]:
 def _prediction(fields: Mapping[str, Any], where: str, number: int) -> Prediction:
     for key, types, kind in (("id", (str, int), "a string"), ("output", (str,), "a string")):
         if key not in fields:
-            raise InputError(f'{where}: key "{key}" is missing; expected {{"id": ..., "output": ...}}')
+            raise InputError(f'{where}: key "{key}" is missing; fix: write {{"id": ..., "output": ...}}')
         if not isinstance(fields[key], types) or isinstance(fields[key], bool):
-            raise InputError(f'{where}: key "{key}" is {json.dumps(fields[key])[:80]}; make it {kind}')
+            raise InputError(f'{where}: key "{key}" is {json.dumps(fields[key])[:80]}; fix: make it {kind}')
     reason = fields.get("finish_reason")
     if reason is not None and not isinstance(reason, str):
-        raise InputError(f'{where}: key "finish_reason" is {json.dumps(reason)[:80]}; make it "stop" or "length"')
+        raise InputError(f'{where}: key "finish_reason" is {json.dumps(reason)[:80]}; fix: make it "stop" or "length"')
     # Half a surrogate pair is no text and cannot be written: it becomes what a decoder puts for it.
     output = fields["output"].encode("utf-16", "surrogatepass").decode("utf-16", "replace")
     return Prediction(number, str(fields["id"]), output, reason)
@@ -176,12 +189,12 @@ def _in_order(predictions: Sequence[Prediction], ids: Sequence[str], path: Path)
     by_id: dict[str, list[Prediction]] = {identifier: [] for identifier in ids}
     if unknown := [prediction for prediction in predictions if prediction.id not in by_id]:
         names = _some([prediction.id for prediction in unknown], "unknown id")
-        raise InputError(f"{path}:{unknown[0].line}: {names}; the data set's are {ids[0]!r} to {ids[-1]!r}")
+        raise InputError(f"{path}:{unknown[0].line}: {names}; fix: use the data set's ids, {ids[0]!r} to {ids[-1]!r}")
     for prediction in predictions:
         by_id[prediction.id].append(prediction)
     if missing := [identifier for identifier, found in by_id.items() if not found]:
         raise InputError(
-            f"{path}: no prediction for {_some(missing, 'id')} of {len(ids)}; add them: a subset is not scored"
+            f"{path}: no prediction for {_some(missing, 'id')} of {len(ids)}; fix: add them: a subset is not scored"
         )
     return [(index, prediction) for found in by_id.values() for index, prediction in enumerate(found)]
 

@@ -7,9 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-import signal
 import sys
-import threading
 import traceback
 from pathlib import Path
 
@@ -17,6 +15,7 @@ from filelock import Timeout
 from pydantic import ValidationError
 
 from dskd.errors import InputError
+from dskd.processes import exit_with_parent
 from harness.runs.failures import reason_of
 from harness.runs.job_context import JobContext, ProgressChannel
 from harness.runs.job_spec import PARENT_DESCRIPTOR, JobSpec, Output
@@ -107,20 +106,10 @@ def _fail(error: Exception, progress: ProgressChannel, job: JobContext | None) -
 
 
 def _die_with_parent() -> None:
-    """End this process and its children when the run that started it dies, even by SIGKILL: its end of the pipe closes."""
-    text = os.environ.pop(PARENT_DESCRIPTOR, None)
-    if text is None:
-        return
-    descriptor = int(text)
-    os.set_inheritable(descriptor, False)
-
-    def watch() -> None:
-        os.read(descriptor, 1)
-        if os.getpgrp() == os.getpid():
-            os.killpg(os.getpid(), signal.SIGKILL)
-        os._exit(1)
-
-    threading.Thread(target=watch, daemon=True, name="parent-watch").start()
+    """End this process and its children when the run that started it dies."""
+    if text := os.environ.pop(PARENT_DESCRIPTOR, None):
+        os.set_inheritable(int(text), False)
+        exit_with_parent(descriptor=int(text), kill_group=True)
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ from typing import Any
 
 from harness.metrics.fenced_code import defines, fenced_code
 from harness.metrics.sample import HARNESS_ERROR, INVALID, SampleScore
-from harness.metrics.stop_strings import cut_at_stop
+from harness.metrics.stop_strings import before_stop
 from harness.sandbox import Execution, Program, run_programs
 
 
@@ -41,7 +41,7 @@ def score_completions(
     A model that is asked by an instruction ends its answer itself (no `stop`), and may put the function into a fenced block.
     A blank completion is invalid and not run: a function without a body passes no test.
     """
-    completions = [cut_at_stop(output, stop) if stop else fenced_code(output) for output in outputs]
+    completions = [before_stop(output, stop) if stop else fenced_code(output) for output in outputs]
     to_run = [number for number, completion in enumerate(completions) if completion.strip()]
     for _ in range(len(outputs) - len(to_run)):
         advance()

@@ -13,7 +13,7 @@ from typing import Any
 
 from harness.lm_eval_files import module_of_lm_eval
 from harness.metrics.sample import INVALID, SampleScore, score_each
-from harness.metrics.stop_strings import cut_at_stop
+from harness.metrics.stop_strings import before_stop
 
 _BRACE = re.compile(r"\\boxed\s*\{|[{}]")
 _DOLLARS = re.compile(r"(?<!\\)\$")
@@ -28,7 +28,7 @@ def score_final_answers(
 
 def score_final_answer(reference: str, output: str, stop: Sequence[str]) -> SampleScore:
     """Score an output against a reference; our rule finds the answer (`equivalent`), or lm-eval's does (`exact_match`)."""
-    answer = find_answer(cut_at_stop(output, stop))
+    answer = find_answer(before_stop(output, stop))
     between = answer_of_lm_eval(output)
     scores: dict[str, float | None] = {
         "equivalent": 100.0 * (answer is not None and equivalent(answer, reference)),
@@ -39,7 +39,7 @@ def score_final_answer(reference: str, output: str, stop: Sequence[str]) -> Samp
 
 
 def find_answer(text: str) -> str | None:
-    r"""Return what stands in the last \boxed{}, or else between the last two dollar signs, or else on the last line.
+    r"""Return what is in the last \boxed{}, or else between the last two dollar signs, or else on the last line.
 
     Of a last line that says "the answer is", what follows that.
     """
@@ -47,7 +47,7 @@ def find_answer(text: str) -> str | None:
     if boxed is not None:
         return boxed.strip() or None
     parts = _DOLLARS.split(text)
-    inline = [part.strip() for part in parts[1:-1:2] if part.strip()]  # every second part stands between two signs
+    inline = [part.strip() for part in parts[1:-1:2] if part.strip()]  # every second part is between two signs
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     if inline or not lines:
         return inline[-1] if inline else None
@@ -55,7 +55,7 @@ def find_answer(text: str) -> str | None:
 
 
 def answer_of_lm_eval(output: str) -> str:
-    """Return what lm-eval's hendrycks_math compares: what stands between the first and the last dollar sign, or all."""
+    """Return what lm-eval's hendrycks_math compares: what is between the first and the last dollar sign, or all."""
     first, last = output.find("$"), output.rfind("$")
     return output[first + 1 : last] if first != last else output
 

@@ -7,7 +7,7 @@ matter of form: strict wants "#### 18", flexible takes a sentence's full stops f
 
 `numeric` reads the number that the answer gives and compares values. It is the headline.
 
-What stands before the final number depends on the examples that a model was shown: `MARKED` answers end in "#### 18", those of
+What comes before the final number depends on the examples that a model was shown: `MARKED` answers end in "#### 18", those of
 `CHAIN_OF_THOUGHT` (lm-eval's gsm8k_cot, version 3) in "The answer is 18."
 """
 
@@ -20,7 +20,7 @@ from fractions import Fraction
 from typing import Any
 
 from harness.metrics.sample import INVALID, SampleScore, score_each
-from harness.metrics.stop_strings import cut_at_stop
+from harness.metrics.stop_strings import before_stop
 
 
 @dataclass(frozen=True)
@@ -58,8 +58,8 @@ def score_numbers(
 
 
 def score_number(reference: str, output: str, stop: Sequence[str], ending: Ending = MARKED) -> SampleScore:
-    """Score an output against a GSM8K answer, whose number stands after "#### "."""
-    answer = cut_at_stop(output, stop)
+    """Score an output against a GSM8K answer, whose number is after "#### "."""
+    answer = before_stop(output, stop)
     number = find_number(answer, ending)
     extracted = {"numeric": number, "strict": extract_strict(output, ending), "flexible": extract_flexible(output)}
     scores: dict[str, float | None] = {

@@ -8,7 +8,7 @@ from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from harness.metrics.sample import INVALID, SampleScore, score_each
-from harness.metrics.stop_strings import cut_at_stop
+from harness.metrics.stop_strings import before_stop
 
 if TYPE_CHECKING:
     from rouge_score.rouge_scorer import RougeScorer
@@ -39,7 +39,7 @@ def score_response(references: Sequence[str], output: str, stop: Sequence[str]) 
 
 def clean(output: str, stop: Sequence[str]) -> str:
     """Return the answer as it is scored: cut at the stop, MiniLLM's "<n>" as a newline, without space around it."""
-    return cut_at_stop(output, stop).replace("<n>", "\n").strip()
+    return before_stop(output, stop).replace("<n>", "\n").strip()
 
 
 def rouge_l(reference: str, response: str) -> float:

@@ -26,7 +26,7 @@ class SampleScore:
     detail: str = field(default="", compare=False)
 
     def as_dict(self) -> dict[str, Any]:
-        """Return the fields as they stand in a line of samples.jsonl; `detail` only where there is one."""
+        """Return the fields as they are in a line of samples.jsonl; `detail` only where there is one."""
         fields = asdict(self)
         if not self.detail:
             del fields["detail"]

@@ -86,7 +86,7 @@ def check_pair(
         methods: those that the student is to be trained by.
         where: what an error begins with, by the key of its problem (`dskd.compatibility.Problem`).
     """
-    strict = next((method for method in methods if method.vocabulary == "same"), None)
+    strict = next((method for method in methods if method.requires.vocabulary == "same"), None)
     named = (("teacher", teacher), ("student", student))
     members = [_member(role, model, compared=strict is not None) for role, model in named]
     both = " and ".join(member.described for member in members)

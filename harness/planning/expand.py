@@ -10,10 +10,9 @@ from dskd.training.options import TrainingOptions
 from harness import tasks as known_tasks
 from harness.config.matrix import Cell, Matrix
 from harness.planning.sources import Sources, once
-from harness.protocols import Protocol
+from harness.protocols import DecodingProtocol
 from harness.runs.records import RecordCell
 from harness.runs.store import train_folder
-from harness.smallworld.world import SMALL_WORLD_VERSION
 from harness.steps import training
 from harness.steps.base import ModelInput, Step
 from harness.steps.evaluation import Evaluate, EvaluatedTask
@@ -116,13 +115,13 @@ class Expansion(Sources):
         assert cell.student is not None
         method, options = self.method(cell.method)
         name = self.matrix.training.data
-        if method.labels == "teacher":
+        if method.requires.response_source == "teacher":
             responses = self.responses(name, cell.teacher, cell.method)
             prepared = self.prepared(name, cell.student, None, options.max_length, responses)
         else:
             # One data set for all methods of a pair, SFT too: none may see examples that another does not.
             prepared = self.prepared(name, cell.student, cell.teacher, options.max_length)
-        settings = self.matrix.outputs_of(cell.method) if method.needs_teacher else None
+        settings = self.matrix.outputs_of(cell.method) if method.requires.teacher else None
         cached = settings is not None and settings.kind != "live"
         return training.Train(
             title=f"train {cell.folder}",
@@ -131,7 +130,7 @@ class Expansion(Sources):
             output_folder=train_folder(cell.folder),
             data=prepared,
             student=self.model(cell.student),
-            teacher=self.model(cell.teacher) if method.needs_teacher else None,
+            teacher=self.model(cell.teacher) if method.requires.teacher else None,
             cache=self.teacher_cache(cell.teacher, name, cell.method) if cached else None,
             method=self.matrix.method_of(cell.method),
             method_options=method.options.model_dump(mode="json"),
@@ -169,15 +168,11 @@ class Expansion(Sources):
 
 
 def evaluated_task(
-    entry: str, name: str, protocol: Protocol, *, limit: int | None, max_new_tokens: int | None
+    entry: str, name: str, protocol: DecodingProtocol, *, limit: int | None, max_new_tokens: int | None
 ) -> EvaluatedTask:
     """A task of an evaluation. InputError for one that is not known."""
     task = known_tasks.load(name)
     protocol = protocol.with_length(max_new_tokens, task.max_new_tokens)
-    extra = dict(task.identity())
-    if name.startswith("small_"):
-        # The test sets are generated where they are needed, so an evaluation reads the world's version and not its files.
-        extra["world"] = {"version": SMALL_WORLD_VERSION}
     return EvaluatedTask(
         entry=entry,
         task=name,
@@ -185,5 +180,5 @@ def evaluated_task(
         limit=limit,
         max_new_tokens=protocol.max_new_tokens or task.max_new_tokens,
         protocol=protocol,
-        extra=extra,
+        extra=task.identity(),
     )

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from pydantic import ValidationError
 
 from dskd import methods
-from dskd.compatibility import LIVE
+from dskd.compatibility import LIVE, check
 from dskd.errors import InputError
 from dskd.tokenization.prompt_templates import Template
 from dskd.training.options import TrainingOptions
@@ -34,7 +34,6 @@ _FOLDER = "train"
 # The flag of the command line that a problem is about. Every other training option is one of --set.
 _FLAGS = {
     "teacher_outputs.kind": "--teacher-outputs",
-    "teacher_outputs.temperature": "--teacher-outputs top_k",
     "teacher": "--teacher",
     "method": "--method",
     "pair": "--teacher and --student",
@@ -68,9 +67,11 @@ def single_plan(
     """
     chosen = _method(method, method_options)
     options = _training_options(training)
-    if teacher is None and (chosen.needs_teacher or chosen.labels == "teacher"):
+    if teacher is None and (chosen.requires.teacher or chosen.requires.response_source == "teacher"):
         raise InputError(f"--method {method}: needs a teacher; fix: give --teacher DIR")
     outputs = _teacher_outputs(chosen, teacher_outputs)
+    for problem in check(chosen, teacher_outputs=outputs.kind, rollouts=options.rollouts, packing=options.packing):
+        raise InputError(problem.text(_flag(problem.key)))
     try:
         processes, accelerate_config = find_launch(launch.get("processes"), launch.get("accelerate_config"))
     except InputError as error:
@@ -93,19 +94,17 @@ def single_plan(
         output_folder=_FOLDER,
         data=_data(chosen, examples, limit, options.max_length, pair),
         student=pair.student,
-        teacher=pair.teacher if chosen.needs_teacher else None,
+        teacher=pair.teacher if chosen.requires.teacher else None,
         cache=_cache(examples, limit, options, outputs, pair) if outputs.kind != LIVE else None,
         method=method,
         method_options=chosen.options.model_dump(mode="json"),
         method_code=methods.own_code(method),
-        teacher_outputs=outputs.options if chosen.needs_teacher else None,
+        teacher_outputs=outputs.options if chosen.requires.teacher else None,
         training=options,
         seed=seed,
         processes=processes,
         accelerate_config=accelerate_config,
     )
-    for problem in step.problems():
-        raise InputError(problem.text(_flag(problem.key)))
     if not overwrite:
         _require_same(output, step)
     return Plan("train", "harness train", output, decide([step], output, "stale"), lambda _, key: _flag(key))
@@ -140,7 +139,7 @@ def _data(
     method: methods.Method, examples: FileExamples, limit: int | None, max_length: int, pair: _Pair
 ) -> PreparedData:
     """The training set in the tokens of both models; for a method of the teacher's responses, these in the student's."""
-    if method.labels != "teacher":
+    if method.requires.response_source != "teacher":
         return PreparedData(
             title="data for student and teacher",
             examples=examples,
@@ -224,7 +223,7 @@ def _teacher_outputs(method: methods.Method, given: Mapping[str, Any]) -> Teache
     """What the student learns from; top-k probabilities are kept at the method's temperature."""
     settings = {"kind": LIVE, **given}
     kind = settings["kind"]
-    if kind == LIVE or not method.needs_teacher:
+    if kind == LIVE or not method.requires.teacher:
         if len(settings) > 1:
             raise InputError(
                 "--cache-dtype and --top-k belong to a teacher cache; fix: add --teacher-outputs hidden_states or top_k"

@@ -113,7 +113,11 @@ class Sources:
         try:
             if isinstance(source, PathModel):
                 return self._model_in_folder(name, source)
-            return step_model(self, name, source) if isinstance(source, StepModel) else self._new_model(name, source)
+            return (
+                step_model(name, source, f"{self.source}: models.{name}", self.matrix.models, self.model)
+                if isinstance(source, StepModel)
+                else self._new_model(name, source)
+            )
         finally:
             self._making.pop()
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, get_args
+from collections.abc import Callable, Collection
+from typing import Any, get_args
 
 from pydantic import ValidationError
 
@@ -12,13 +13,22 @@ from harness.plugins import class_at
 from harness.steps.base import ModelInput, Step
 from harness.suggestions import did_you_mean
 
-if TYPE_CHECKING:
-    from harness.planning.sources import Sources
 
+def step_model(
+    name: str, source: StepModel, where: str, known: Collection[str], model: Callable[[str], ModelInput]
+) -> ModelInput:
+    """The step, with models of the matrix in the fields that take models.
 
-def step_model(sources: Sources, name: str, source: StepModel) -> ModelInput:
-    """The step, with models of the matrix in the fields that take models. InputError, with its key, for what does not fit."""
-    where = f"{sources.source}: models.{name}"
+    Args:
+        name: of the model in the matrix.
+        source: the class and its fields.
+        where: what errors begin with: the file and key of the model.
+        known: the names of the matrix's models.
+        model: gives one of them.
+
+    Raises:
+        InputError: with its key, for what does not fit.
+    """
     try:
         cls = class_at(source.step)
     except InputError as error:
@@ -31,7 +41,7 @@ def step_model(sources: Sources, name: str, source: StepModel) -> ModelInput:
         if key not in own:
             raise InputError(f"{where}.{key}: unknown key{did_you_mean(key, own)}")
         takes_model = _takes_model(cls.model_fields[key].annotation)
-        given[key] = _models(sources, f"{where}.{key}", value) if takes_model else value
+        given[key] = _models(f"{where}.{key}", value, known, model) if takes_model else value
     try:
         return cls.model_validate(given)
     except ValidationError as error:
@@ -47,11 +57,11 @@ def _takes_model(annotation: Any) -> bool:
     )
 
 
-def _models(sources: Sources, where: str, value: Any) -> Any:
+def _models(where: str, value: Any, known: Collection[str], model: Callable[[str], ModelInput]) -> Any:
     if isinstance(value, list):
-        return [_models(sources, where, each) for each in value]
+        return [_models(where, each, known, model) for each in value]
     if value is None:
         return None
-    if value not in sources.matrix.models:
-        raise InputError(f"{where}: no model '{value}'{did_you_mean(str(value), sources.matrix.models)}")
-    return sources.model(value)
+    if value not in known:
+        raise InputError(f"{where}: no model '{value}'{did_you_mean(str(value), known)}")
+    return model(value)

@@ -1,7 +1,7 @@
-"""What others report: one file a source. A new source is one new file.
+"""Published results of others, one file per source.
 
-Names of models, methods and tasks are the harness's own where it has them, and the source's where it does not. Settings (training
-data, sampling, items) are those of the source and differ from a run's: `protocol` says what is known of them.
+Models, methods and tasks have the names of the harness if it has them, otherwise those of the source. Settings (training data, sampling,
+items) are those of the source and differ from ours; `protocol` says what is known of them.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ FOLDER = Path(__file__).parent
 
 
 class _Table(BaseModel):
-    """A table as its file has it."""
+    """A table in a file."""
 
     model_config = ConfigDict(extra="forbid")
     teacher: str
@@ -47,9 +47,9 @@ class _Source(BaseModel):
 
 
 class PublishedTable(BaseModel):
-    """What one source reports for one pair: for each method a value for each column, a task or what the source averages.
+    """The results of one source for one pair: for each method a value per column, which is a task or an average.
 
-    `read_in` says where the figures were read: not every source could be.
+    `read_in` says where the numbers were read, which is not always the source.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -63,7 +63,7 @@ class PublishedTable(BaseModel):
     values: dict[str, list[float]]
 
     def shown(self, method: str, column: str) -> str | None:
-        """One figure with as many digits as the source has, or None where it has none."""
+        """A value with as many digits as in the source, or None if there is none."""
         if column not in self.columns or method not in self.values:
             return None
         digits = max(len(str(value).partition(".")[2]) for values in self.values.values() for value in values)
@@ -72,14 +72,14 @@ class PublishedTable(BaseModel):
 
 @cache
 def published_tables() -> tuple[PublishedTable, ...]:
-    """All that is known, by source and pair."""
-    found = []
+    """All tables, by source and pair."""
+    tables = []
     for path in sorted(FOLDER.glob("*.yaml")):
         source = _Source.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
         for table in source.tables:
-            own = {key: value for key, value in table.model_dump().items() if value is not None}
-            found.append(PublishedTable(**(source.model_dump(exclude={"tables"}) | own)))
-    return tuple(found)
+            values = {key: value for key, value in table.model_dump().items() if value is not None}
+            tables.append(PublishedTable(**(source.model_dump(exclude={"tables"}) | values)))
+    return tuple(tables)
 
 
 def tables_of(pairs: Iterable[tuple[str, str]]) -> list[PublishedTable]:

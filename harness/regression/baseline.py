@@ -1,18 +1,18 @@
-"""The baseline of a regression check: what a run scored, item by item, in one file that is committed beside the code.
+"""The baseline of a regression check: the scores of a run, item by item, in one file that is committed beside the code.
 
     harness baseline update runs/mine --baseline baseline.json --reason "first baseline"
 
-The file holds for every cell (teacher, student, method and task) the task's version, a hash of its prompts, and for every seed
-and item `[score, digest, ...]`: the score on 0..100, the mean over the item's samples, null where the harness could not give one;
-and for each sample the first 16 digits of the sha256 of its output. One item a line and keys in a fixed order, so that its diff
-can be reviewed.
+For every cell (teacher, student, method and task) the file has the version of the task, a hash of its prompts, and for every seed and
+item `[score, digest, ...]`. The score is from 0 to 100, the mean over the item's samples, or null if the harness could not give one. A
+digest is the first 16 digits of the sha256 of an output, one for each sample. There is one item per line and the keys have a fixed
+order, so that a diff can be reviewed.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from statistics import fmean
 from typing import Any, Literal
@@ -20,21 +20,22 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from dskd.errors import InputError
-from dskd.io import read_object, read_objects
+from dskd.io import read_object
 from harness import tasks
+from harness.results.item_scores import DECIMALS, Kind, compact, read_samples
+from harness.results.load import read_records
 from harness.results.run_file import RunFile, missing_records
 from harness.runs.environment import package_version
-from harness.runs.records import Environment, Record, read_record
-from harness.runs.store import RUN, SAMPLES, now, result_files, write_text_atomic
+from harness.runs.records import Environment, Record
+from harness.runs.store import RUN, SAMPLES, now, write_text_atomic
 
-Kind = Literal["binary", "continuous"]
-TEACHER_SEED = "teacher"  # a teacher's own scores have no seed of ours
+TEACHER_SEED = "teacher"  # in place of a seed, which a teacher does not have
 _DIGITS = 16
-_DECIMALS = 4
+_Samples = dict[str, list[dict[str, Any]]]
 _STRICT = ConfigDict(extra="forbid")
 
 
-class Item(BaseModel):
+class ScoredItem(BaseModel):
     """One item: its score, and a digest of each of its outputs."""
 
     model_config = _STRICT
@@ -48,11 +49,11 @@ class SeedScores(BaseModel):
     model_config = _STRICT
     identity: str
     environment: str
-    items: dict[str, Item]
+    items: dict[str, ScoredItem]
 
 
 class CellScores(BaseModel):
-    """A cell: a model trained by a method on one task, over its seeds, by the task's headline metric."""
+    """A cell: a method on one task, over its seeds, by the headline metric of the task."""
 
     model_config = _STRICT
     task: str
@@ -64,13 +65,13 @@ class CellScores(BaseModel):
     seeds: dict[str, SeedScores]
 
     def mean(self) -> float | None:
-        """The mean over all items and seeds that have a score."""
+        """The mean over all items and seeds with a score."""
         scores = [item.score for seed in self.seeds.values() for item in seed.items.values() if item.score is not None]
         return fmean(scores) if scores else None
 
 
-class Scores(BaseModel):
-    """All cells of a run, by name, and the environments they were evaluated in. `problems`: what could not be read, or failed."""
+class RunScores(BaseModel):
+    """All cells of a run by name, and their environments. `problems` are messages on records that are missing, damaged or failed."""
 
     model_config = _STRICT
     environments: dict[str, dict[str, Any]] = Field(default_factory=dict)
@@ -79,7 +80,7 @@ class Scores(BaseModel):
 
 
 class Provenance(BaseModel):
-    """Where a baseline comes from."""
+    """The origin of a baseline."""
 
     model_config = _STRICT
     reason: str
@@ -103,30 +104,26 @@ class Baseline(BaseModel):
 # --- a run's scores -------------------------------------------------------------------------------------------------------------
 
 
-def read_run(root: Path) -> Scores:
-    """The scores of all evaluations under a folder, or those of a baseline file.
+def read_run(root: Path) -> RunScores:
+    """The scores of all evaluations of a run, or those of a baseline file.
 
-    InputError where there is none, or where two are of one cell and seed.
+    Raises:
+        InputError: there are no records, or two of one cell and seed.
     """
     if root.is_file():
-        kept = read_baseline(root)
-        return Scores(environments=kept.environments, cells=kept.cells)
+        baseline = read_baseline(root)
+        return RunScores(environments=baseline.environments, cells=baseline.cells)
     if not root.is_dir():
         raise InputError(f"{root}: no such folder; fix: give the folder of a run, or a baseline file")
-    scores, paths = Scores(problems=missing_records(root)), result_files(root)
-    if not paths:
+    records, unreadable = read_records(root)
+    if not records and not unreadable:
         raise InputError(f"{root}: holds no records (result.json); fix: give the folder of a run")
-    for path in paths:
-        try:
-            record = read_record(path)
-        except ValueError as error:
-            scores.problems.append(str(error))
-            continue
+    scores = RunScores(problems=[*missing_records(root), *unreadable.values()])
+    for path, record in records.items():
         if record.status == "failed":
-            what = (
-                cell_name(record) if record.cell.task else f"training of {record.cell.student} by {record.cell.method}"
-            )
-            scores.problems.append(f"{what}: failed: {record.error}")
+            cell = record.cell
+            name = cell_name(record) if cell.task else f"training of {cell.student} with {cell.method}"
+            scores.problems.append(f"{name}: failed: {record.error}")
         elif record.cell.task is not None:
             _add(scores, record, path.parent)
     scores.cells = dict(sorted(scores.cells.items()))
@@ -134,19 +131,19 @@ def read_run(root: Path) -> Scores:
 
 
 def cell_name(record: Record) -> str:
-    """`<teacher>__<student>/<method>/<task>`, or `<teacher>/teacher/<task>`: the run's folders without the seed."""
+    """`<teacher>__<student>/<method>/<task>`, or `<teacher>/teacher/<task>`: as the folders of the run, without the seed."""
     cell = record.cell
     model = cell.teacher if cell.student is None else f"{cell.teacher}__{cell.student}"
     return f"{model}/{cell.method}/{cell.column}"
 
 
-def _add(scores: Scores, record: Record, folder: Path) -> None:
+def _add(scores: RunScores, record: Record, folder: Path) -> None:
     cell = record.cell
     assert cell.task is not None
     assert cell.task_version is not None
     assert record.headline is not None
-    samples = [row for _, row in read_objects(folder / SAMPLES)]
-    found = CellScores(
+    samples = read_samples(folder)
+    new = CellScores(
         task=cell.task,
         task_version=cell.task_version,
         prompts=_digest_of_prompts(samples, folder / SAMPLES),
@@ -155,63 +152,59 @@ def _add(scores: Scores, record: Record, folder: Path) -> None:
         higher_is_better=record.metrics[record.headline].higher_is_better,
         seeds={},
     )
-    known = scores.cells.setdefault(cell_name(record), found)
-    if known.model_copy(update={"seeds": {}}) != found:
+    cell_scores = scores.cells.setdefault(cell_name(record), new)
+    if cell_scores.model_copy(update={"seeds": {}}) != new:
         raise InputError(
-            f"{folder}: its task version, prompts or metric are not those of the other seeds; fix: evaluate all with one version"
+            f"{folder}: its task version, prompts or metric differ from the other seeds; fix: evaluate all with one version"
         )
     environment = environment_of(record.environment)
     key = hashlib.sha256(json.dumps(environment, sort_keys=True).encode()).hexdigest()[:8]
     scores.environments[key] = environment
     seed = TEACHER_SEED if cell.seed is None else str(cell.seed)
-    if seed in known.seeds:
-        raise InputError(
-            f"{folder}: the same cell and seed stand twice under this folder; fix: give the folder of one run"
-        )
-    known.seeds[seed] = SeedScores(
+    if seed in cell_scores.seeds:
+        raise InputError(f"{folder}: the same cell and seed occur twice; fix: give the folder of one run")
+    cell_scores.seeds[seed] = SeedScores(
         identity=record.identity.short, environment=key, items=_items(samples, record.headline)
     )
 
 
-def _items(samples: Sequence[Mapping[str, Any]], metric: str) -> dict[str, Item]:
-    by_id: dict[str, list[Mapping[str, Any]]] = {}
-    for sample in samples:
-        by_id.setdefault(str(sample["id"]), []).append(sample)
+def _items(samples: _Samples, metric: str) -> dict[str, ScoredItem]:
     items = {}
-    for identifier, group in by_id.items():
+    for identifier, group in samples.items():
         scored = [sample["scores"][metric] for sample in group if sample["scores"][metric] is not None]
-        items[identifier] = Item(
-            score=round(fmean(scored), _DECIMALS) if len(scored) == len(group) else None,
+        items[identifier] = ScoredItem(
+            score=round(fmean(scored), DECIMALS) if len(scored) == len(group) else None,
             outputs=tuple(_digest(sample["output"]) for sample in group),
         )
     return items
 
 
 def _digest(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()[:_DIGITS]
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:_DIGITS]
 
 
-def _digest_of_prompts(samples: Sequence[Mapping[str, Any]], path: Path) -> str:
-    for sample in samples:
-        if missing := {"id", "prompt", "output", "scores"} - sample.keys():
-            raise InputError(
-                f"{path}: a line has no {', '.join(sorted(missing))}; fix: evaluate again with this version"
-            )
-    return _digest(json.dumps(list(dict.fromkeys((str(sample["id"]), sample["prompt"]) for sample in samples))))
+def _digest_of_prompts(samples: _Samples, path: Path) -> str:
+    for sample in (sample for group in samples.values() for sample in group):
+        if missing := {"prompt", "output"} - sample.keys():
+            raise InputError(f"{path}: a line has no {', '.join(sorted(missing))}; fix: evaluate with this version")
+    return _digest(json.dumps([(identifier, group[0]["prompt"]) for identifier, group in samples.items()]))
 
 
-def _kind(task: str, metric: str, samples: Sequence[Mapping[str, Any]]) -> Kind:
+def _kind(task: str, metric: str, samples: _Samples) -> Kind:
     if task in tasks.names():
-        for known in tasks.load(task).metrics:
-            if known.name == metric:
-                return known.kind
-    # A task of another installation: its scores say it.
-    return "binary" if {sample["scores"][metric] for sample in samples} <= {0, 100, None} else "continuous"
+        for known_metric in tasks.load(task).metrics:
+            if known_metric.name == metric:
+                return known_metric.kind
+    # A task of another installation: its scores tell.
+    values = {sample["scores"][metric] for group in samples.values() for sample in group}
+    return "binary" if values <= {0, 100, None} else "continuous"
 
 
 def environment_of(environment: Environment) -> dict[str, Any]:
-    """What of an environment can change an output: versions, processor or GPU, threads, engine. Our own version and commit are what
-    is being checked."""
+    """The part of an environment that can change an output: versions, processor or GPU, threads, engine.
+
+    The version and commit of this package are left out, because they are what is checked.
+    """
     versions = {name: text for name, text in environment.versions.items() if text and name != "dskd-harness"}
     if environment.engine != "vllm":
         versions.pop("vllm", None)
@@ -229,17 +222,19 @@ def environment_of(environment: Environment) -> dict[str, Any]:
 # --- the file -------------------------------------------------------------------------------------------------------------------
 
 
-def make_baseline(root: Path, scores: Scores, reason: str) -> Baseline:
-    """A baseline of a run that is whole. InputError where a record is missing or failed, and for a reason without words."""
+def make_baseline(root: Path, scores: RunScores, reason: str) -> Baseline:
+    """Make a baseline of a complete run.
+
+    Raises:
+        InputError: a record is missing or failed, or the reason is empty.
+    """
     if not reason.strip():
         raise InputError("--reason: is empty; fix: say in a few words why the baseline changes")
     if not root.is_dir():
-        raise InputError(f"{root}: is no folder; fix: give the folder of a run")
+        raise InputError(f"{root}: is not a folder; fix: give the folder of a run")
     if scores.problems:
         more = f" (and {len(scores.problems) - 1} more)" if len(scores.problems) > 1 else ""
-        raise InputError(
-            f"{root}: the run is not whole: {scores.problems[0]}{more}; fix: finish it before it is a baseline"
-        )
+        raise InputError(f"{root}: the run is incomplete: {scores.problems[0]}{more}; fix: finish the run first")
     if not scores.cells:
         raise InputError(f"{root}: holds no evaluations; fix: run a matrix with tasks")
     commit, dirty = _commit(root)
@@ -267,14 +262,13 @@ def _matrix(root: Path) -> str | None:
 
 
 def _commit(root: Path) -> tuple[str | None, bool | None]:
-    """The commit that the records name, where they all name the same."""
-    records = [read_record(path) for path in result_files(root)]
-    commits = {(record.environment.commit, record.environment.dirty) for record in records}
+    """The commit of the records, if they all have the same."""
+    commits = {(record.environment.commit, record.environment.dirty) for record in read_records(root)[0].values()}
     return commits.pop() if len(commits) == 1 else (None, None)
 
 
 def read_baseline(path: Path) -> Baseline:
-    """A baseline file; InputError where it is missing or is none."""
+    """Read a baseline file. InputError if it is missing or damaged."""
     if not path.is_file():
         raise InputError(
             f'{path}: no such file; fix: harness baseline update RUN --baseline {path} --reason "first baseline"'
@@ -285,7 +279,7 @@ def read_baseline(path: Path) -> Baseline:
             for seed in cell["seeds"].values():
                 seed["items"] = {name: {"score": row[0], "outputs": row[1:]} for name, row in seed["items"].items()}
     except (KeyError, TypeError, AttributeError, IndexError):
-        raise InputError(f"{path}: is no baseline file; fix: make one with harness baseline update") from None
+        raise InputError(f"{path}: is not a baseline file; fix: make one with harness baseline update") from None
     try:
         return Baseline.model_validate(raw)
     except ValidationError as error:
@@ -295,20 +289,16 @@ def read_baseline(path: Path) -> Baseline:
 
 
 def write_baseline(path: Path, baseline: Baseline) -> None:
-    """Write a baseline file, whole or not at all."""
+    """Write a baseline file atomically."""
     content = baseline.model_dump()
     for cell in content["cells"].values():
         for seed in cell["seeds"].values():
-            seed["items"] = {name: [_plain(item["score"]), *item["outputs"]] for name, item in seed["items"].items()}
+            seed["items"] = {name: [compact(item["score"]), *item["outputs"]] for name, item in seed["items"].items()}
     write_text_atomic(path, "".join(_lines(content)) + "\n")
 
 
-def _plain(score: float | None) -> float | int | None:
-    return int(score) if score is not None and score == int(score) else score
-
-
 def _lines(value: Any, indent: str = "") -> Iterator[str]:
-    """JSON with a line for each key; lists on one."""
+    """JSON with one line per key; a list is on one line."""
     if not isinstance(value, dict) or not value:
         yield json.dumps(value, ensure_ascii=False, allow_nan=False)
         return
@@ -321,14 +311,14 @@ def _lines(value: Any, indent: str = "") -> Iterator[str]:
 
 
 def changes(before: Baseline | None, after: Baseline) -> list[str]:
-    """What an update changes, a line for each cell and each environment; nothing where all scores and outputs stay."""
+    """The changes of an update, one line per cell. Empty if all scores and outputs stay the same."""
     old = before.cells if before else {}
-    lines = [f"- {name}: is gone" for name in old if name not in after.cells]
+    lines = [f"- {name}: removed" for name in old if name not in after.cells]
     for name, cell in after.cells.items():
         if name not in old:
             lines.append(f"+ {name}: {_score(cell.mean())} {cell.metric}, {_sizes(cell)}")
-        elif (told := list(_cell_changes(old[name], cell))) or old[name] != cell:
-            lines.append(f"~ {name}: {'; '.join(told) or 'made with other settings or in another environment'}")
+        elif (changed := list(_cell_changes(old[name], cell))) or old[name] != cell:
+            lines.append(f"~ {name}: {'; '.join(changed) or 'made with other settings or in another environment'}")
     return lines
 
 

@@ -1,15 +1,15 @@
-"""A run against a baseline: is it worse? Three layers, and for each cell one of three verdicts, or none where something is missing.
+"""Checks whether a run is worse than a baseline, cell by cell, in three layers.
 
-1. Structure: task, prompts, metric and samples are the same, else `regress`. A cell, seed, item or score that is missing makes a
-   cell `incomplete`, unless what is there is worse.
-2. Scores: the paired test on the shared items. `regress` where p < 0.01 for "worse" (one-sided, adjusted by Holm over the cells
-   whose scores changed) and the drop is more than a margin that matters in practice. A test alone would fail large sets for drops
-   that nobody cares about, a margin alone small sets for noise.
-3. Outputs: each sample's output has the digest of the baseline's, or is listed. Where settings (the identity, with our versions of
-   the code), packages, processor and threads are those of the baseline and the engine repeats itself, nothing but the code can have
-   changed it, unannounced: `regress`. Elsewhere settings or rounding do it, and the scores decide.
+1. Structure: task, prompts, metric and number of samples are the same, otherwise `regress`. A missing cell, seed, item or score makes
+   a cell `incomplete`, unless the rest is worse.
+2. Scores: the paired test on the shared items. `regress` if p < 0.01 for "worse" (one-sided, Holm-corrected over the cells whose scores
+   changed) and the mean fell by more than a margin. A test alone would fail large sets for drops that nobody cares about, and a margin
+   alone would fail small sets for noise.
+3. Outputs: changed outputs are listed. If settings (the identity, which contains the versions of our code), packages, processor and
+   threads are those of the baseline and the engine is reproducible, only the code can have changed an output: `regress`. Otherwise
+   settings or rounding can be the reason, and the scores decide.
 
-`pass`: no worse than the baseline, and a drop beyond the margin is excluded. `inconclusive`: anything between, with its reason.
+`pass`: not worse than the baseline, and a drop beyond the margin is excluded. `inconclusive`: anything between, with its reason.
 """
 
 from __future__ import annotations
@@ -21,28 +21,25 @@ from typing import Any, Literal, get_args
 import numpy as np
 
 from dskd.errors import InputError
-from harness.regression.baseline import TEACHER_SEED, Baseline, CellScores, Item, Scores, SeedScores
+from harness.regression.baseline import TEACHER_SEED, Baseline, CellScores, RunScores, ScoredItem, SeedScores
 from harness.results.item_scores import ItemScores
 from harness.runs.identity import differences
-from harness.statistics.paired_tests import Comparison, compare, holm
+from harness.statistics.paired_tests import PairedComparison, compare, holm
 
 ALPHA = 0.01
-# In points: what a drop has to exceed to matter.
+# The drop, in points, that counts.
 MARGINS = {"binary": 2.0, "continuous": 1.0}
-# From best to worst; `incomplete` says that there is none.
+# From best to worst.
 Verdict = Literal["pass", "inconclusive", "incomplete", "regress"]
-Goldens = Literal["auto", "strict", "warn"]
-# Engines whose answers depend on nothing but the model and the prompts: vLLM batches by what has arrived.
+ExactOutputs = Literal["auto", "always", "never"]
+# Engines whose outputs depend on the model and the prompts only. vLLM forms batches by arrival.
 _REPRODUCIBLE_ENGINES = ("transformers",)
 _LISTED = 5
 
 
 @dataclass(frozen=True)
-class Cell:
-    """One cell's verdict with its reasons. Scores and the difference (run − baseline) are of the shared items, in points.
-
-    `p_value` is the chance of such a drop or a larger one where there is none, adjusted by Holm. `changed`: `item` or `seed/item`.
-    """
+class CellVerdict:
+    """The verdict on one cell, with its reasons. Means and differences are over the shared items."""
 
     name: str
     verdict: Verdict
@@ -53,50 +50,60 @@ class Cell:
     margin: float
     baseline: float | None = None
     run: float | None = None
-    difference: float | None = None
+    difference: float | None = None  # run − baseline in points
     ci95: tuple[float, float] | None = None
-    p_value: float | None = None
-    changed: list[str] = field(default_factory=list)
+    p_value: float | None = None  # one-sided for "worse", Holm-corrected
+    changed: list[str] = field(default_factory=list)  # items with changed outputs, as `item` or `seed/item`
 
 
 @dataclass(frozen=True)
-class Report:
-    """All cells, and what belongs to none: `notes` are no reason to fail."""
+class CheckReport:
+    """The verdicts of all cells, and notes, which are no reason to fail."""
 
-    cells: list[Cell]
+    cells: list[CellVerdict]
     notes: list[str]
 
     @property
     def verdict(self) -> Verdict:
-        """The worst of the cells."""
-        found = {cell.verdict for cell in self.cells}
-        return next((verdict for verdict in reversed(get_args(Verdict)) if verdict in found), "pass")
+        """The worst verdict of the cells."""
+        verdicts = {cell.verdict for cell in self.cells}
+        return next((verdict for verdict in reversed(get_args(Verdict)) if verdict in verdicts), "pass")
 
     def as_dict(self) -> dict[str, Any]:
-        """What `harness check --json` prints."""
+        """The document of `harness check --json`."""
         return {"schema_version": 1, "verdict": self.verdict, **asdict(self)}
 
 
-def check(
-    baseline: Baseline, scores: Scores, *, margins: Mapping[str, float] | None = None, goldens: Goldens = "auto"
-) -> Report:
-    """The verdicts for every cell of the baseline.
+def check_run(
+    baseline: Baseline,
+    scores: RunScores,
+    *,
+    margins: Mapping[str, float] | None = None,
+    exact_outputs: ExactOutputs = "auto",
+) -> CheckReport:
+    """Check a run against a baseline.
 
-    `margins`: points by a metric's name, or by its kind (binary, continuous). `goldens`: whether changed outputs alone are
-    `regress`: `auto` where nothing but the code can have changed them, `strict` anywhere, `warn` nowhere.
+    Args:
+        baseline: the baseline.
+        scores: of the run.
+        margins: points by the name of a metric, or by its kind (binary, continuous).
+        exact_outputs: whether changed outputs alone are `regress`: `auto` if only the code can have changed them, `always` or `never`.
+
+    Raises:
+        InputError: a margin names no metric of the baseline.
     """
     margins = {**MARGINS, **(margins or {})}
-    known = {key for cell in baseline.cells.values() for key in (cell.metric, cell.kind)} | MARGINS.keys()
-    if unknown := sorted(set(margins) - known):
+    names = {key for cell in baseline.cells.values() for key in (cell.metric, cell.kind)} | MARGINS.keys()
+    if unknown := sorted(set(margins) - names):
         raise InputError(
-            f"--margin {unknown[0]}: no such metric in the baseline; fix: one of {', '.join(sorted(known))}"
+            f"--margin {unknown[0]}: no such metric in the baseline; fix: use one of {', '.join(sorted(names))}"
         )
     compared = {
-        name: found
+        name: comparison
         for name, cell in baseline.cells.items()
-        if name in scores.cells and (found := _compare(cell, scores.cells[name])) is not None
+        if name in scores.cells and (comparison := _compare(cell, scores.cells[name])) is not None
     }
-    # Cells that agree on every item cannot come out worse, so they are none of the tests to adjust for (Tarone 1990).
+    # Cells that agree on every item cannot be worse, so Holm's correction leaves them out (Tarone 1990).
     tested = [name for name in compared if not _agree(baseline.cells[name], scores.cells[name])]
     adjusted = dict.fromkeys(compared, 1.0) | dict(
         zip(tested, holm([compared[name].p_less for name in tested]), strict=True)
@@ -104,7 +111,7 @@ def check(
     cells = []
     for name, old in baseline.cells.items():
         margin = margins.get(old.metric, margins[old.kind])
-        judged = Cell(name, "pass", [], old.metric, _count(old), len(old.seeds), margin)
+        judged = CellVerdict(name, "pass", [], old.metric, _count(old), len(old.seeds), margin)
         new = scores.cells.get(name)
         if new is None:
             reason = next(
@@ -113,8 +120,8 @@ def check(
             cells.append(replace(judged, verdict="incomplete", reasons=[reason.removeprefix(f"{name}: ")]))
             continue
         judged = _with_scores(judged, old, new, compared.get(name), adjusted.get(name))
-        cells.append(_with_outputs(judged, old, new, baseline.environments, scores.environments, goldens))
-    return Report(cells, list(_notes(baseline, scores)))
+        cells.append(_with_outputs(judged, old, new, baseline.environments, scores.environments, exact_outputs))
+    return CheckReport(cells, list(_notes(baseline, scores)))
 
 
 def _count(cell: CellScores) -> int:
@@ -125,39 +132,39 @@ def _count(cell: CellScores) -> int:
 
 
 def _with_scores(
-    judged: Cell, old: CellScores, new: CellScores, found: Comparison | None, p_value: float | None
-) -> Cell:
-    otherwise, missing = list(_otherwise(old, new)), list(_missing(old, new))
+    judged: CellVerdict, old: CellScores, new: CellScores, comparison: PairedComparison | None, p_value: float | None
+) -> CellVerdict:
+    different, missing = list(_different(old, new)), list(_missing(old, new))
     worse, unclear = [], []
-    if found is not None and p_value is not None:
+    if comparison is not None and p_value is not None:
         a, b = _item_scores(old, new)
         judged = replace(
             judged,
             baseline=round(float(b.values.mean()), 4),
             run=round(float(a.values.mean()), 4),
-            difference=round(found.difference, 4),
-            ci95=(round(found.ci95[0], 4), round(found.ci95[1], 4)),
+            difference=round(comparison.difference, 4),
+            ci95=(round(comparison.ci95[0], 4), round(comparison.ci95[1], 4)),
             p_value=p_value,
         )
-        drop = f"{found.difference:+.2f} points"
-        if p_value < ALPHA and found.difference < -judged.margin:
+        drop = f"{comparison.difference:+.2f} points"
+        if p_value < ALPHA and comparison.difference < -judged.margin:
             worse.append(f"worse: {drop}, more than the margin of {judged.margin:g}, p = {p_value:.2g}")
         elif not np.array_equal(a.values, b.values):
-            if found.difference < 0:
+            if comparison.difference < 0:
                 unclear.append(f"{drop}, which is within noise or the margin of {judged.margin:g} (p = {p_value:.2g})")
-            elif found.ci95[0] < -judged.margin:
+            elif comparison.ci95[0] < -judged.margin:
                 unclear.append(f"{drop}, but {_count(old)} items do not exclude a drop of more than {judged.margin:g}")
-    found_in: dict[Verdict, list[str]] = {
-        "regress": [*otherwise, *worse],
+    reasons_for: dict[Verdict, list[str]] = {
+        "regress": [*different, *worse],
         "incomplete": missing,
         "inconclusive": unclear,
     }
-    verdict: Verdict = next((name for name, reasons in found_in.items() if reasons), "pass")
-    return replace(judged, verdict=verdict, reasons=[reason for reasons in found_in.values() for reason in reasons])
+    verdict: Verdict = next((name for name, reasons in reasons_for.items() if reasons), "pass")
+    return replace(judged, verdict=verdict, reasons=[reason for reasons in reasons_for.values() for reason in reasons])
 
 
-def _otherwise(old: CellScores, new: CellScores) -> Iterator[str]:
-    """What was asked otherwise, or more of it. The prompts have one hash, so they can be compared where the items are the same."""
+def _different(old: CellScores, new: CellScores) -> Iterator[str]:
+    """Changes of task, prompts or metric, and additions. All prompts have one hash, so they are compared if the items are the same."""
     compared = {"task_version": "the task's version", "metric": "the metric"}
     if all(before.keys() == after.keys() for _, before, after in _shared_seeds(old, new)):
         compared["prompts"] = "the prompts' hash"
@@ -183,15 +190,17 @@ def _missing(old: CellScores, new: CellScores) -> Iterator[str]:
             yield f"{where}{len(lost)} items without a score, which the harness could not give ({_some(lost)})"
 
 
-def _shared_seeds(old: CellScores, new: CellScores) -> Iterator[tuple[str, Mapping[str, Item], Mapping[str, Item]]]:
-    """How to name each seed that both have, and the items of both."""
+def _shared_seeds(
+    old: CellScores, new: CellScores
+) -> Iterator[tuple[str, Mapping[str, ScoredItem], Mapping[str, ScoredItem]]]:
+    """For each seed that both have: its name in messages, and the items of both."""
     for seed, before in old.seeds.items():
         if seed in new.seeds:
             yield "" if len(old.seeds) == 1 else f"seed {seed}: ", before.items, new.seeds[seed].items
 
 
 def _item_scores(old: CellScores, new: CellScores) -> tuple[ItemScores, ItemScores]:
-    """Run and baseline on the seeds and items that both have scored, higher being better; of no items where the metric changed."""
+    """Run and baseline on the seeds and items that both have scored, with higher as better. Without items if the metric changed."""
     seeds = [seed for seed in old.seeds if seed in new.seeds] if old.metric == new.metric else []
     both = [(old.seeds[seed].items, new.seeds[seed].items) for seed in seeds]
     names = [
@@ -215,7 +224,7 @@ def _agree(old: CellScores, new: CellScores) -> bool:
     return np.array_equal(run.values, baseline.values)
 
 
-def _compare(old: CellScores, new: CellScores) -> Comparison | None:
+def _compare(old: CellScores, new: CellScores) -> PairedComparison | None:
     run, baseline = _item_scores(old, new)
     return compare(run, baseline, old.kind) if len(run.ids) > 1 else None
 
@@ -224,13 +233,13 @@ def _compare(old: CellScores, new: CellScores) -> Comparison | None:
 
 
 def _with_outputs(
-    judged: Cell,
+    judged: CellVerdict,
     old: CellScores,
     new: CellScores,
     before: Mapping[str, Mapping[str, Any]],
     after: Mapping[str, Mapping[str, Any]],
-    goldens: Goldens,
-) -> Cell:
+    exact_outputs: ExactOutputs,
+) -> CellVerdict:
     shared = [seed for seed in old.seeds if seed in new.seeds]
     changed = [
         name if len(old.seeds) == 1 else f"{seed}/{name}"
@@ -240,44 +249,46 @@ def _with_outputs(
     ]
     if not changed:
         return judged
-    told = f"{len(changed)} of {sum(len(old.seeds[seed].items) for seed in shared)} outputs changed ({_some(changed)})"
+    reason = (
+        f"{len(changed)} of {sum(len(old.seeds[seed].items) for seed in shared)} outputs changed ({_some(changed)})"
+    )
     other = {line for seed in shared for line in _other_origin(old.seeds[seed], new.seeds[seed], before, after)}
     if other:
-        told += f"; not made as the baseline's were ({_some(sorted(other))}), so the scores decide"
+        reason += f"; made under other conditions than the baseline ({_some(sorted(other))}), so the scores decide"
     else:
-        told += "; settings, versions and processor are the baseline's, so the code does something else"
+        reason += "; settings, versions and processor are those of the baseline, so the code behaves differently"
     verdict = judged.verdict
-    if goldens == "strict" or (goldens == "auto" and not other):
+    if exact_outputs == "always" or (exact_outputs == "auto" and not other):
         verdict = "regress"
     elif not other and verdict == "pass":
         verdict = "inconclusive"
-    return replace(judged, verdict=verdict, reasons=[*judged.reasons, told], changed=changed)
+    return replace(judged, verdict=verdict, reasons=[*judged.reasons, reason], changed=changed)
 
 
 def _other_origin(
     old: SeedScores, new: SeedScores, before: Mapping[str, Mapping[str, Any]], after: Mapping[str, Mapping[str, Any]]
 ) -> list[str]:
-    """Why outputs may differ though the code does the same; nothing where they may not."""
+    """Reasons for other outputs with the same behaviour of the code; empty if there is none."""
     environment = after[new.environment]
-    told = differences(before[old.environment], environment)
+    reasons = differences(before[old.environment], environment)
     if old.identity != new.identity:
-        told.insert(0, "other settings")
+        reasons.insert(0, "other settings")
     if environment["device"] != "cpu":
-        told.append("a GPU")
+        reasons.append("a GPU")
     if environment["engine"] not in _REPRODUCIBLE_ENGINES:
-        told.append(f"engine {environment['engine']}")
-    return told
+        reasons.append(f"engine {environment['engine']}")
+    return reasons
 
 
 def _some(names: Sequence[str]) -> str:
     return f"{', '.join(names[:_LISTED])}{', ...' if len(names) > _LISTED else ''}"
 
 
-def _notes(baseline: Baseline, scores: Scores) -> Iterator[str]:
+def _notes(baseline: Baseline, scores: RunScores) -> Iterator[str]:
     if added := [name for name in scores.cells if name not in baseline.cells]:
-        yield f"not in the baseline, and not checked: {_some(added)}; `harness baseline update` takes them in"
+        yield f"not in the baseline, so not checked: {_some(added)}; `harness baseline update` adds them"
     for name, cell in scores.cells.items():
         old = baseline.cells.get(name)
         if old is not None and (seeds := [seed for seed in cell.seeds if seed not in old.seeds]):
-            yield f"{name}: seeds {', '.join(seeds)} are not in the baseline, and not checked"
+            yield f"{name}: seeds {', '.join(seeds)} are not in the baseline, so not checked"
     yield from (text for text in scores.problems if text.split(": ")[0] not in baseline.cells)

@@ -1,13 +1,13 @@
-"""The report: what a run's folder holds, as one HTML page that needs nothing else.
+"""The report: a run as one self-contained HTML page.
 
-    results.py    the records and where they lie
-    scores.py     figures and costs: the leaderboard's rows, and each seed's
+    results.py    the records and their folders
+    scores.py     scores and costs: the rows of the leaderboard, with the score of each seed
     differences.py  every method against the anchor, paired by item
-    curves.py     what trainings logged, step by step
+    curves.py     the logs of the trainings
     alignment.py  how the two tokenizers of a pair align on its training set
-    samples.py    prompts and what everybody answered
-    document.py   all of it as one JSON document
-    page.py       the document, the scripts and the styles as one file; assets/ holds the latter
+    samples.py    prompts and completions
+    document.py   all of this as one JSON document
+    page.py       the document, scripts and styles as one file; scripts and styles are in assets/
 
-A run's texts are a model's, and hostile: they are in the page as JSON alone, and scripts write them as text, never as HTML.
+Model output is untrusted: it is in the page as JSON only, and scripts show it as text, never as HTML.
 """

@@ -1,7 +1,7 @@
-"""How the two tokenizers of a pair align, as the pair's prepared training set has it: nothing is tokenized again.
+"""How the two tokenizers of a pair align, read from the pair's prepared training set. Nothing is tokenized again.
 
-Preparation (dskd/data/preparation.py) pairs the tokens of every response that both tokenizers wrote on the same bytes, and counts them. The
-counts are those of the whole set; where the two first part is read off its first EXAMINED examples.
+Preparation (dskd/data/preparation.py) pairs the tokens of each response that cover the same bytes, and counts them. The counts are of
+the whole set. The first divergence is that of its first EXAMINED examples.
 """
 
 from __future__ import annotations
@@ -13,6 +13,8 @@ from typing import Any
 
 from dskd.errors import InputError
 from dskd.io import read_object
+from dskd.modeling.loading import load_tokenizer
+from dskd.tokenization.vocabulary import Vocabulary
 from harness.report.results import Result
 from harness.runs.identity import Identity
 
@@ -30,25 +32,25 @@ _COUNTS = (
 
 
 def alignments(results: Sequence[Result]) -> list[dict[str, Any]]:
-    """An entry for each pair that was trained: counts, first divergence and examples; or `reason`, why there is none."""
+    """An entry for each pair that was trained: counts, first divergence and examples; or `reason` if they are not known."""
     pairs: dict[tuple[str, str], list[Result]] = {}
     for result in results:
         if result.is_training:
             pairs.setdefault((result.record.cell.teacher, str(result.record.cell.student)), []).append(result)
-    found = []
+    entries = []
     for (teacher, student), trainings in sorted(pairs.items()):
         entry: dict[str, Any] = {"teacher": teacher, "student": student}
         prepared = next((training for training in trainings if _dataset(training) is not None), None)
         if prepared is None:
-            entry["reason"] = "the run's folder does not hold this pair's training set in the tokens of both models"
+            entry["reason"] = "the run's folder does not hold this pair's training set with the tokens of both models"
         else:
             entry |= _measured(prepared, _tokenizer_folders(prepared, trainings))
-        found.append(entry)
-    return found
+        entries.append(entry)
+    return entries
 
 
 def _dataset(training: Result) -> Path | None:
-    """The prepared set of a training, in the tokens of two models; None where it is not in the run's folder."""
+    """The prepared set of a training with the tokens of two models; None if it is not in the run's folder."""
     parts = training.record.identity.parts.get("data")
     if not parts or parts.get("teacher_tokenizer") is None:
         return None
@@ -57,7 +59,7 @@ def _dataset(training: Result) -> Path | None:
 
 
 def _tokenizer_folders(training: Result, trainings: Sequence[Result]) -> dict[str, Path]:
-    """Where the tokenizers of student and teacher lie, as far as the run's folder has them."""
+    """The folders of the student's and the teacher's tokenizer, if they are in the run's folder."""
     teachers = (training.record.identity.parts.get("teacher") for training in trainings)
     parts = next((parts for parts in teachers if parts), None)
     folders = {"student": training.folder / "model"}
@@ -73,7 +75,7 @@ def _measured(training: Result, tokenizers: dict[str, Path]) -> dict[str, Any]:
         counts = read_object(folder / "report.json")
     except InputError:
         return {"reason": "the report of this pair's training set cannot be read"}
-    from datasets import load_from_disk  # seconds to import, and not every run needs it
+    from datasets import load_from_disk  # takes seconds to import
 
     rows = load_from_disk(str(folder)).select(range(min(EXAMINED, counts["kept"])))
     sides = {"student": [_marked(row, "student") for row in rows], "teacher": [_marked(row, "teacher") for row in rows]}
@@ -98,18 +100,15 @@ def _measured(training: Result, tokenizers: dict[str, Path]) -> dict[str, Any]:
 
 
 def _marked(row: dict[str, Any], side: str) -> list[tuple[int, bool]]:
-    """The tokens of a response, its end included, each with whether it has a partner."""
+    """The tokens of a response, including its end, each with whether it has a partner."""
     partners = set(row[f"{side}_pairs"])
     return [(token, k in partners) for k, token in enumerate(row[f"{side}_ids"][row[f"{side}_prompt_length"] :])]
 
 
 def _reader(folder: Path) -> Any:
-    """A function from a token's id to what it writes; bytes that are no text by themselves as \\xNN, special tokens by name."""
-    from dskd.modeling.loading import load_tokenizer
-    from dskd.tokenization.vocabulary import Vocabulary
-
+    """A function from a token id to its text. Bytes that are not text become \\xNN; special tokens have their name."""
     tokenizer = load_tokenizer(folder)
-    written = Vocabulary.from_tokenizer(tokenizer).written
+    written = Vocabulary.from_tokenizer(tokenizer).token_bytes
 
     def read(token: int) -> str:
         text = written[token].decode(errors="backslashreplace") if token < len(written) else ""

@@ -1,4 +1,4 @@
-"""Learning curves: what trainings logged, a line a logged step in their model's training_log.jsonl."""
+"""Learning curves, from the training_log.jsonl of each model."""
 
 from __future__ import annotations
 
@@ -16,9 +16,10 @@ _AXES = ("step", "epoch")
 
 
 def learning_curves(results: Sequence[Result]) -> tuple[list[dict[str, Any]], list[str]]:
-    """A curve for each training: its steps, and for each logged quantity a value a step (null where it was not logged).
+    """The curve of each training, and messages on logs that cannot be read.
 
-    A training of more than MOST_POINTS logged steps shows evenly chosen ones, the last among them. Also what cannot be shown.
+    A curve has steps, and for each logged quantity one value per step (null if it was not logged). A log of more than MOST_POINTS steps
+    is thinned evenly; the last step stays.
     """
     curves, problems = [], []
     for result in results:
@@ -28,7 +29,7 @@ def learning_curves(results: Sequence[Result]) -> tuple[list[dict[str, Any]], li
         try:
             lines = [row for _, row in read_objects(result.folder / "model" / LOG) if isinstance(row.get("step"), int)]
         except InputError:
-            problems.append(f"{result.name}: no {LOG} in its model's folder, so no learning curve")
+            problems.append(f"{result.name}: no {LOG} in its model's folder, so there is no learning curve")
             continue
         lines = _thinned(lines)
         names = dict.fromkeys(name for line in lines for name, value in line.items() if _finite(value) is not None)
@@ -52,7 +53,7 @@ def _thinned(lines: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def _finite(value: Any) -> float | None:
-    """Five digits are more than a plot shows."""
+    """A finite number with five digits, which is more than a plot shows; otherwise None."""
     if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
         return None
     return float(f"{value:.5g}")

@@ -1,4 +1,4 @@
-"""Every method against one of them, the anchor, paired by item and seed (harness/statistics/paired_tests.py)."""
+"""Every method against one of them, the anchor, paired by item (harness/statistics/paired_tests.py)."""
 
 from __future__ import annotations
 
@@ -7,38 +7,41 @@ from typing import Any
 
 from dskd.errors import InputError
 from harness.report.results import Result
-from harness.results.item_scores import Items, ItemScores, Kind, stack
-from harness.results.load import key_of
+from harness.results.item_scores import Items, ItemScores, common_kind, stack
 from harness.statistics.paired_tests import compare, holm
 
 _Cells = dict[str, list[Result]]
 
 
 def differences(results: Sequence[Result], anchor: str, items: Mapping[str, Items]) -> list[dict[str, Any]]:
-    """A row for each method of a pair on a task where the anchor was evaluated too: method minus anchor, in points.
+    """A row for each method of a pair on each task of the anchor: method minus anchor, in points.
 
-    `items` are those of the evaluations, by `key_of`.
-    `p_holm` is adjusted over all rows of the pair, as many as a reader looks through. A row that cannot be made has its `reason`.
+    `p_holm` is adjusted over all rows of the pair. A comparison that is not possible has a `reason`.
+
+    Args:
+        results: the evaluations.
+        anchor: a method.
+        items: the item scores by `record.cell.key`.
     """
     pairs: dict[tuple[str, str], dict[str, _Cells]] = {}
     for result in results:
         cell = result.record.cell
-        if cell.task is None or cell.student is None or result.record.status != "done":
+        if not result.is_evaluation or cell.student is None:
             continue
         tasks_of_pair = pairs.setdefault((cell.teacher, cell.student), {})
         tasks_of_pair.setdefault(str(cell.column), {}).setdefault(cell.method, []).append(result)
     rows = []
     for (teacher, student), tasks in sorted(pairs.items()):
-        found: list[dict[str, Any]] = [
+        rows_of_pair: list[dict[str, Any]] = [
             {"teacher": teacher, "student": student, "task": task, **row}
             for task, methods in sorted(tasks.items())
             if anchor in methods
             for row in _against(anchor, methods, items)
         ]
-        known = [row for row in found if "reason" not in row]
-        for row, adjusted in zip(known, holm([row["p_value"] for row in known]), strict=True):
+        compared = [row for row in rows_of_pair if "reason" not in row]
+        for row, adjusted in zip(compared, holm([row["p_value"] for row in compared]), strict=True):
             row["p_holm"] = adjusted
-        rows += found
+        rows += rows_of_pair
     return rows
 
 
@@ -52,8 +55,7 @@ def _against(anchor: str, methods: _Cells, items: Mapping[str, Items]) -> list[d
     for method in sorted(methods.keys() - {anchor}):
         try:
             other = _scores(methods[method], metric, items)
-            kind: Kind = "binary" if base.kind == other.kind == "binary" else "continuous"
-            compared = compare(other, base, kind)
+            compared = compare(other, base, common_kind(other, base))
         except InputError as error:
             rows.append({"method": method, "reason": _cause(error)})
             continue
@@ -64,7 +66,7 @@ def _against(anchor: str, methods: _Cells, items: Mapping[str, Items]) -> list[d
                 "difference": round(compared.difference, 4),
                 "ci95": [round(end, 4) for end in compared.ci95],
                 "p_value": compared.p_value,
-                "mde80": round(compared.mde80, 4),
+                "min_detectable_effect": round(compared.min_detectable_effect, 4),
                 "items": compared.n_items,
                 "seeds": compared.n_seeds,
                 "test": compared.method,
@@ -75,13 +77,13 @@ def _against(anchor: str, methods: _Cells, items: Mapping[str, Items]) -> list[d
 
 
 def _scores(evaluations: Sequence[Result], metric: str, items: Mapping[str, Items]) -> ItemScores:
-    without = [result.name for result in evaluations if key_of(result.record) not in items]
+    without = [result.name for result in evaluations if result.record.cell.key not in items]
     if without:
-        raise InputError(f"{without[0]}: samples.jsonl is missing or broken; fix: evaluate again")
-    return stack([(result.record, items[key_of(result.record)]) for result in evaluations], metric)
+        raise InputError(f"{without[0]}: samples.jsonl is missing or damaged; fix: evaluate again")
+    return stack([(result.record, items[result.record.cell.key]) for result in evaluations], metric)
 
 
 def _cause(error: InputError) -> str:
-    """Without the path that it begins with and without the fix, which is for whoever runs the command."""
+    """The message without its path and fix, which are for the user of the command."""
     text = str(error).split("; fix:")[0]
     return text.split(": ", 1)[1] if text.startswith("/") and ": " in text else text

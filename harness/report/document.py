@@ -1,4 +1,4 @@
-"""All that the page shows, as one JSON document; a pure function of the runs' folders."""
+"""The content of the page as one JSON document. It depends on the run folders only."""
 
 from __future__ import annotations
 
@@ -13,27 +13,33 @@ from harness.report.alignment import alignments
 from harness.report.curves import learning_curves
 from harness.report.differences import differences
 from harness.report.results import Result, read_results
-from harness.report.samples import MOST_ANSWERS, browsable
+from harness.report.samples import MOST_COMPLETIONS, browsable
 from harness.report.scores import cost_rows, environments, score_rows
-from harness.results.item_scores import Items, read_items
-from harness.results.load import key_of
+from harness.results.load import read_all_items
 from harness.results.run_file import RunFile, missing_records
-from harness.runs.store import RUN, SAMPLES
+from harness.runs.store import RUN
 from harness.suggestions import did_you_mean
-from harness.tables.leaderboard import Leaderboard, make_leaderboard
+from harness.tables.leaderboard import make_leaderboard
+from harness.tables.rows import Leaderboard
 
 DEFAULT_ANCHOR = "sft"
 
 
 def make_document(
-    roots: Sequence[Path], *, anchor: str = DEFAULT_ANCHOR, most_answers: int = MOST_ANSWERS
+    roots: Sequence[Path], *, anchor: str = DEFAULT_ANCHOR, most_completions: int = MOST_COMPLETIONS
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The report's document and that of its sample browser; methods are compared with `anchor`.
+    """The document of the report, and that of its sample browser.
 
-    InputError as `read_results` and `make_leaderboard` have it, and for an anchor that no pair has.
+    Args:
+        roots: folders of runs.
+        anchor: the method that the others are compared with.
+        most_completions: about how many completions to include.
+
+    Raises:
+        InputError: as `read_results` and `make_leaderboard`, and for an anchor that no pair has.
     """
     results, problems = read_results(roots)
-    items, without_items = _items(results)
+    items, damaged = read_all_items({result.folder: result.record for result in results})
     board = make_leaderboard([result.record for result in results], items)
     results = _shown(results, board)
     methods = {row.method for row in board.rows if row.student is not None}
@@ -41,9 +47,11 @@ def make_document(
         raise InputError(f"--anchor {anchor}: no method of this run{did_you_mean(anchor, methods)}")
     compared = differences(results, anchor, items)
     curves, without_curve = learning_curves(results)
-    samples, unreadable = browsable(results, most_answers)
-    told = {problem.split(": ")[0] for problem in unreadable}
-    without_items = [problem for problem in without_items if problem.split(": ")[0] not in told]
+    samples, unreadable = browsable(results, most_completions)
+    names = {result.folder: result.name for result in results}
+    without_items = [message.replace(str(folder), names[folder]) for folder, message in damaged.items()]
+    reported = {problem.split(": ")[0] for problem in unreadable}
+    without_items = [problem for problem in without_items if problem.split(": ")[0] not in reported]
     failed = [f"{result.name}: failed: {result.record.error}" for result in results if result.record.status == "failed"]
     missing = [_named(text, root) for root in roots for text in missing_records(root)]
     document = {
@@ -67,21 +75,8 @@ def make_document(
     return document, samples
 
 
-def _items(results: Sequence[Result]) -> tuple[dict[str, Items], list[str]]:
-    """The items of evaluations by `key_of`, on which intervals and ranks rest; and, in words, which have none."""
-    found, problems = {}, []
-    for result in results:
-        if result.record.cell.task is None or result.record.status != "done" or not (result.folder / SAMPLES).is_file():
-            continue  # a missing file is told by the browser of samples
-        try:
-            found[key_of(result.record)] = read_items(result.folder)
-        except InputError as error:
-            problems.append(str(error).replace(str(result.folder), result.name))
-    return found, problems
-
-
 def _shown(results: Sequence[Result], board: Leaderboard) -> list[Result]:
-    """Trainings, and the evaluations whose version of their task the tables show."""
+    """Trainings, and the evaluations of the task versions that the tables show."""
     versions = {row.column: row.task_version for row in board.rows}
     return [
         result
@@ -92,7 +87,7 @@ def _shown(results: Sequence[Result], board: Leaderboard) -> list[Result]:
 
 
 def _matrix(root: Path) -> str:
-    """The name of the matrix that was run; the folder's where it does not say."""
+    """The name of the matrix that was run, or that of the folder if it is not known."""
     try:
         return RunFile.model_validate_json((root / RUN).read_text(encoding="utf-8")).matrix
     except (OSError, ValueError, ValidationError):

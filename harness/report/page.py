@@ -1,8 +1,7 @@
-"""The page: document, scripts and styles in one file that asks for nothing else.
+"""Renders the page: document, scripts and styles in one file that loads nothing else.
 
-The policy in its head names the hashes of the one script and the one style that may run, so that markup which got in would still do
-nothing. The documents stand in blocks of JSON, in which every character that HTML or JavaScript could take for more than text is
-written as an escape; half surrogate pairs, which UTF-8 cannot write, as well.
+The content security policy in its head allows one script and one style by their hashes, so injected markup could not run. The documents
+are JSON blocks. Characters with a meaning in HTML or JavaScript are escaped, and so are half surrogate pairs, which UTF-8 cannot encode.
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ from importlib.resources import files
 from string import Template
 from typing import Any
 
-# In this order: later files use the names of earlier ones.
+# In this order: later files use names of earlier ones.
 SCRIPTS = (
     "dom.js",
     "table.js",
@@ -26,8 +25,8 @@ SCRIPTS = (
     "curves.js",
     "costs.js",
     "alignment.js",
-    "answers.js",
-    "answer_cards.js",
+    "completions.js",
+    "completion_cards.js",
     "browser.js",
     "main.js",
 )
@@ -36,7 +35,7 @@ _UNSAFE = re.compile("[<>&\u2028\u2029\ud800-\udfff]")
 
 
 def render(document: dict[str, Any], samples: dict[str, Any]) -> str:
-    """The whole page; the same text for the same documents."""
+    """The whole page. Equal documents give equal text."""
     script = "(() => {\n'use strict';\n" + "\n".join(map(_asset, SCRIPTS)) + "\n})();\n"
     style = "\n".join(map(_asset, STYLES))
     return Template(_asset("page.html")).substitute(
@@ -51,7 +50,7 @@ def render(document: dict[str, Any], samples: dict[str, Any]) -> str:
 
 
 def embedded_json(value: Any) -> str:
-    """JSON that may stand in a script element: ValueError for NaN and infinities."""
+    """JSON for a script element. ValueError for NaN and infinities."""
     text = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
     return _UNSAFE.sub(lambda match: f"\\u{ord(match[0]):04x}", text)
 

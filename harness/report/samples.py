@@ -1,4 +1,4 @@
-"""Prompts and what everybody answered, for the browser of samples."""
+"""Prompts and completions, for the browser of samples."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ from harness.metrics.sample import HARNESS_ERROR, INVALID
 from harness.report.results import Result
 from harness.runs.store import SAMPLES
 
-MOST_ANSWERS = 20_000
-MOST_CHARACTERS = 20_000  # of one text; the file has the whole
+MOST_COMPLETIONS = 20_000
+MOST_CHARACTERS = 20_000  # of one text; samples.jsonl has all of it
 
 
-def browsable(results: Sequence[Result], most_answers: int = MOST_ANSWERS) -> tuple[dict[str, Any], list[str]]:
-    """{"cells", "items", "answers_total"}: who answered, and every prompt with its answers; also, in words, what cannot be read.
+def browsable(results: Sequence[Result], most_completions: int = MOST_COMPLETIONS) -> tuple[dict[str, Any], list[str]]:
+    """{"cells", "items", "completions_total"}: the evaluations, and every prompt with its completions; and messages on unreadable files.
 
-    An item is one prompt of one version of a task. Where models were asked in different templates, `prompts` has several and an
-    answer says which was its own. With more than `most_answers` answers every task keeps the same share of its prompts, evenly
-    spread, and each of these all of its answers.
+    An item is one prompt of one version of a task. If models have different templates, `prompts` has several, and each completion names
+    its own. If there are more than `most_completions` completions, every task keeps the same share of its prompts, evenly spread, each with
+    all of its completions.
     """
-    evaluations = [r for r in results if r.record.cell.task is not None and r.record.status == "done"]
+    evaluations = [result for result in results if result.is_evaluation]
     total = sum(result.record.n.total for result in evaluations if result.record.n is not None)
-    share = min(1.0, most_answers / total) if total else 1.0
+    share = min(1.0, most_completions / total) if total else 1.0
     collection = _Collection(share)
     problems = []
     for result in evaluations:
@@ -34,7 +34,7 @@ def browsable(results: Sequence[Result], most_answers: int = MOST_ANSWERS) -> tu
         except InputError as error:
             path = str(result.folder / SAMPLES)
             problems.append(str(error).replace(path, f"{result.name}/{SAMPLES}"))
-    return {"cells": collection.cells, "items": collection.items(), "answers_total": total}, problems
+    return {"cells": collection.cells, "items": collection.items(), "completions_total": total}, problems
 
 
 class _Collection:
@@ -44,7 +44,7 @@ class _Collection:
         self._items: dict[tuple[str, str], dict[str, dict[str, Any] | None]] = {}
 
     def add(self, result: Result) -> None:
-        """Take the answers of one evaluation."""
+        """Add the completions of one evaluation."""
         cell = result.record.cell
         number = len(self.cells)
         names = ("teacher", "student", "method", "seed")
@@ -57,36 +57,36 @@ class _Collection:
                 "folder": result.name,
             }
         )
-        known = self._items.setdefault((str(cell.column), str(cell.task_version)), {})
+        items_of_task = self._items.setdefault((str(cell.column), str(cell.task_version)), {})
         for _, sample in read_objects(result.folder / SAMPLES, half_pairs=True):
             name = str(sample.get("id"))
-            if name not in known:
-                rank = len(known)
-                kept = int((rank + 1) * self.share) > int(rank * self.share)
-                known[name] = _item(cell.column, cell.task_version, name, sample) if kept else None
-            item = known[name]
+            if name not in items_of_task:
+                rank = len(items_of_task)
+                is_shown = int((rank + 1) * self.share) > int(rank * self.share)
+                items_of_task[name] = _item(cell.column, cell.task_version, name, sample) if is_shown else None
+            item = items_of_task[name]
             if item is not None:
-                item["answers"].append(_answer(number, str(result.record.headline), item, sample))
+                item["completions"].append(_completion(number, str(result.record.headline), item, sample))
 
     def items(self) -> list[dict[str, Any]]:
-        """By task, in the tasks' own order."""
+        """The items by task, in the order of the samples."""
         return [item for key in sorted(self._items) for item in self._items[key].values() if item is not None]
 
 
 def _item(task: str | None, version: str | None, name: str, sample: dict[str, Any]) -> dict[str, Any]:
     gold = sample.get("gold")
-    golds = gold if isinstance(gold, list) else [] if gold is None else [gold]
+    references = gold if isinstance(gold, list) else [] if gold is None else [gold]
     return {
         "task": task,
         "version": version,
         "id": name,
         "prompts": [],
-        "gold": [_text(each) for each in golds],
-        "answers": [],
+        "references": [_text(each) for each in references],
+        "completions": [],
     }
 
 
-def _answer(cell: int, metric: str, item: dict[str, Any], sample: dict[str, Any]) -> dict[str, Any]:
+def _completion(cell: int, metric: str, item: dict[str, Any], sample: dict[str, Any]) -> dict[str, Any]:
     prompt = _text(sample.get("prompt", ""))
     if prompt not in item["prompts"]:
         item["prompts"].append(prompt)
@@ -94,7 +94,7 @@ def _answer(cell: int, metric: str, item: dict[str, Any], sample: dict[str, Any]
     output = _text(sample.get("output", ""))
     extracted = {name: _text(value) for name, value in (sample.get("extracted") or {}).items() if value is not None}
     outcome = sample.get("outcome")
-    answer = {
+    completion = {
         "cell": cell,
         "index": sample.get("index") or None,
         "prompt": item["prompts"].index(prompt) or None,
@@ -107,20 +107,20 @@ def _answer(cell: int, metric: str, item: dict[str, Any], sample: dict[str, Any]
         "tokens": sample.get("generated_tokens"),
         "flaws": _flaws(sample),
     }
-    return {name: value for name, value in answer.items() if value not in (None, {}, [])}
+    return {name: value for name, value in completion.items() if value not in (None, {}, [])}
 
 
 def _flaws(sample: dict[str, Any]) -> list[str]:
-    told = {
+    flaws = {
         "invalid": sample.get("outcome") == INVALID,
         "harness error": sample.get("outcome") == HARNESS_ERROR,
         "cut off at the token limit": sample.get("finish_reason") == "length",
         "prompt truncated": bool(sample.get("prompt_truncated")),
     }
-    return [name for name, holds in told.items() if holds]
+    return [name for name, applies in flaws.items() if applies]
 
 
 def _text(value: Any) -> dict[str, Any]:
-    """{"text"}, with `length` where it was cut."""
+    """{"text"}, and `length` if it was cut."""
     text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
     return {"text": text} if len(text) <= MOST_CHARACTERS else {"text": text[:MOST_CHARACTERS], "length": len(text)}

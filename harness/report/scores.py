@@ -1,4 +1,4 @@
-"""Figures and costs as the page shows them: the leaderboard's rows, with the score of each seed."""
+"""Scores and costs for the page: the rows of the leaderboard, with the score of each seed."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from dataclasses import asdict
 from typing import Any
 
 from harness.report.results import Result
-from harness.tables.leaderboard import Leaderboard
+from harness.tables.rows import Leaderboard
 
 
 def score_rows(board: Leaderboard, results: Sequence[Result]) -> list[dict[str, Any]]:
-    """A row for each method of a pair on a task, as in the leaderboard; `by_seed` holds [seed, score] of those with a score.
+    """The rows of the leaderboard, with `by_seed`: [seed, score] of each seed with a score.
 
-    `task` is the leaderboard's column: a task under another protocol than greedy decoding is one of its own.
+    `task` is the title of the column, which includes a protocol other than greedy.
     """
     seeds: dict[tuple[Any, ...], list[list[Any]]] = {}
     for result in results:
@@ -30,16 +30,16 @@ def score_rows(board: Leaderboard, results: Sequence[Result]) -> list[dict[str, 
 
 
 def cost_rows(board: Leaderboard) -> list[dict[str, Any]]:
-    """A row for each method of a pair: means over its seeds, null where a training did not measure it."""
+    """A row for each method of a pair: means over its seeds, null if it was not measured."""
     return [asdict(row) for row in board.costs]
 
 
 def environments(results: Sequence[Result]) -> list[dict[str, Any]]:
-    """Each kind of machine and set of versions that made these records, and how many of them."""
-    found: dict[str, dict[str, Any]] = {}
+    """The different environments of the records, with the number of records of each."""
+    by_environment: dict[str, dict[str, Any]] = {}
     for result in results:
         environment = result.record.environment
         described = environment.model_dump(mode="json")
-        entry = found.setdefault(environment.model_dump_json(), {**described, "records": 0})
+        entry = by_environment.setdefault(environment.model_dump_json(), {**described, "records": 0})
         entry["records"] += 1
-    return sorted(found.values(), key=lambda entry: -entry["records"])
+    return sorted(by_environment.values(), key=lambda entry: -entry["records"])

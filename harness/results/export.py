@@ -1,11 +1,11 @@
-"""Records in a form that is committed: what a leaderboard needs of a run, in text files that git compares line by line.
+"""Exports of a run's records: text files to commit, which hold what a leaderboard needs.
 
-    FOLDER/records.json                          what this folder is
-    FOLDER/records/<teacher>__<student>/<method>.jsonl   a line a record: {"record", "items": hash, "scores": {metric: [...]}}
+    FOLDER/records.json                          marks the folder as an export
+    FOLDER/records/<teacher>__<student>/<method>.jsonl   one record per line: {"record", "items": hash, "scores": {metric: [...]}}
     FOLDER/records/<teacher>/teacher.jsonl
-    FOLDER/items/<hash>.json                     the items that many records share: {"ids": [...], "prompts": [...]}
+    FOLDER/items/<hash>.json                     items that several records share: {"ids": [...], "prompts": [...]}
 
-The same records give the same bytes; nothing of the time, the machine or the path is added to what they hold.
+The same records give the same bytes: time, machine and paths are not added.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from typing import Any
 
 from dskd.errors import InputError
 from dskd.io import read_objects
-from harness.results.item_scores import Items
-from harness.results.load import Results, key_of
+from harness.results.item_scores import Items, compact
+from harness.results.results import Results
 from harness.runs.records import Record
 from harness.runs.store import write_text_atomic
 
@@ -27,19 +27,23 @@ MARKER = "records.json"
 _CONTENT = {"kind": "harness-records", "schema_version": 1}
 
 
-def is_committed(root: Path) -> bool:
-    """Whether this is a folder of committed records."""
+def is_export(root: Path) -> bool:
+    """Whether this folder is an export."""
     return (root / MARKER).is_file()
 
 
-def write_committed(results: Results, folder: Path) -> None:
-    """Write the records, and remove those of an earlier export. InputError for a folder that holds anything else."""
-    if folder.is_dir() and any(folder.iterdir()) and not is_committed(folder):
-        raise InputError(f"--export {folder}: is not empty and holds no exported records; fix: name a new folder")
+def write_export(results: Results, folder: Path) -> None:
+    """Write the records, and remove those of an earlier export.
+
+    Raises:
+        InputError: the folder holds anything but an export.
+    """
+    if folder.is_dir() and any(folder.iterdir()) and not is_export(folder):
+        raise InputError(f"--export {folder}: is not empty and not an export; fix: name a new folder")
     files: dict[Path, list[str]] = {}
     for record in sorted(results.records, key=_order):
         files.setdefault(folder / "records" / _place(record), []).append(
-            _line(record, results.items.get(key_of(record)), folder, files)
+            _line(record, results.items.get(record.cell.key), folder, files)
         )
     for old in [*folder.glob("records/*/*.jsonl"), *folder.glob("items/*.json")]:
         if old not in files:
@@ -49,14 +53,20 @@ def write_committed(results: Results, folder: Path) -> None:
     write_text_atomic(folder / MARKER, _dump(_CONTENT) + "\n")
 
 
-def read_committed(root: Path) -> Results:
-    """Read what `write_committed` wrote; a line that is broken is a problem in words."""
+def read_export(root: Path) -> Results:
+    """Read an export. A damaged line becomes a problem.
+
+    Raises:
+        InputError: `records.json` cannot be read, or names another format.
+    """
     try:
         content = json.loads((root / MARKER).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise InputError(f"{root / MARKER}: {error}; fix: export again") from None
     if content != _CONTENT:
-        raise InputError(f"{root / MARKER}: is {json.dumps(content)[:80]}; fix: export again with this version")
+        raise InputError(
+            f"{root / MARKER}: unknown format {json.dumps(content)[:80]}; fix: export again with this version"
+        )
     records, items, problems = [], {}, []
     for path in sorted(root.glob("records/*/*.jsonl")):
         try:
@@ -64,7 +74,7 @@ def read_committed(root: Path) -> Results:
                 try:
                     record = Record.model_validate(row.get("record"))
                     if "items" in row:
-                        items[key_of(record)] = _items(root, row)
+                        items[record.cell.key] = _items(root, row)
                 except (KeyError, TypeError, ValueError) as error:
                     problems.append(f"{path}:{number}: {' '.join(str(error).split())[:200]}; fix: export again")
                     continue
@@ -82,7 +92,7 @@ def _line(record: Record, items: Items | None, folder: Path, files: dict[Path, l
         files[folder / "items" / f"{name}.json"] = [shared]
         line |= {
             "items": name,
-            "scores": {metric: [_short(value) for value in values] for metric, values in items.scores.items()},
+            "scores": {metric: [compact(value) for value in values] for metric, values in items.scores.items()},
         }
     return _dump(line)
 
@@ -90,16 +100,17 @@ def _line(record: Record, items: Items | None, folder: Path, files: dict[Path, l
 def _items(root: Path, row: dict[str, Any]) -> Items:
     name, scores = row["items"], row["scores"]
     if not re.fullmatch(r"[0-9a-f]{16}", str(name)):
-        raise ValueError(f"items {name!r} is no hash")
+        raise ValueError(f"items {name!r} is not a hash")
     path = root / "items" / f"{name}.json"
     if not path.is_file():
         raise ValueError(f"items/{name}.json is missing")
     shared = json.loads(path.read_text(encoding="utf-8"))
     values = {
-        metric: tuple(None if value is None else float(value) for value in found) for metric, found in scores.items()
+        metric: tuple(None if value is None else float(value) for value in row_of_scores)
+        for metric, row_of_scores in scores.items()
     }
-    if any(len(found) != len(shared["ids"]) for found in values.values()):
-        raise ValueError(f"not as many scores as items/{name}.json has ids")
+    if any(len(scores_of_items) != len(shared["ids"]) for scores_of_items in values.values()):
+        raise ValueError(f"items/{name}.json has another number of ids than there are scores")
     return Items(tuple(shared["ids"]), tuple(shared["prompts"]), values)
 
 
@@ -111,7 +122,7 @@ def _order(record: Record) -> tuple[Any, ...]:
         cell.method,
         cell.seed or 0,
         cell.task or "",
-        key_of(record),
+        cell.key,
         record.identity.hash,
     )
 
@@ -123,13 +134,8 @@ def _place(record: Record) -> Path:
 
 
 def _name(text: str) -> str:
-    """As a name of a file; lines say themselves what they are about, so two names may become one."""
+    """A safe file name. Two names may become one, because each line holds its record."""
     return re.sub(r"[^A-Za-z0-9._-]", "_", text).lstrip(".") or "_"
-
-
-def _short(value: float | None) -> float | int | None:
-    """Whole numbers without their ".0"."""
-    return int(value) if value is not None and value == int(value) else value
 
 
 def _dump(value: Any) -> str:

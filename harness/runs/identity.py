@@ -151,7 +151,7 @@ class FileHashes:
                 with path.open("rb") as stream:
                     self._known[key] = hashlib.file_digest(stream, "sha256").hexdigest()
         except OSError as error:
-            raise InputError(f"{path}: cannot be read ({error.strerror}); put a readable file there") from None
+            raise InputError(f"{path}: cannot be read ({error.strerror}); fix: put a readable file there") from None
         return self._known[key]
 
     def tokenizer_folder(self, folder: Path) -> dict[str, str]:
@@ -169,15 +169,17 @@ class FileHashes:
             return {**adapter, **{f"base/{name}": digest for name, digest in base.items()}}
         hashes = self._matching(folder, _MODEL_FILES, "model (config.json and *.safetensors)")
         if "config.json" not in hashes:
-            raise InputError(f"{folder}: has no config.json; give a folder that `save_pretrained` wrote")
+            raise InputError(f"{folder}: has no config.json; fix: give a folder that `save_pretrained` wrote")
         if not any(name.endswith((".safetensors", ".bin")) for name in hashes):
-            raise InputError(f"{folder}: has no weights (*.safetensors); give a folder that `save_pretrained` wrote")
+            raise InputError(
+                f"{folder}: has no weights (*.safetensors); fix: give a folder that `save_pretrained` wrote"
+            )
         return hashes
 
     def _matching(self, folder: Path, patterns: tuple[str, ...], what: str) -> dict[str, str]:
         if not folder.is_dir():
-            raise InputError(f"no folder '{folder}'; correct the path")
+            raise InputError(f"no folder '{folder}'; fix: correct the path")
         paths = {path for pattern in patterns for path in folder.glob(pattern)}
         if not paths:
-            raise InputError(f"{folder}: holds no {what}; give a folder that `save_pretrained` wrote")
+            raise InputError(f"{folder}: holds no {what}; fix: give a folder that `save_pretrained` wrote")
         return {path.name: self.file(path) for path in sorted(paths)}

@@ -13,7 +13,7 @@ from typing import Any
 
 from harness.runs.environment import environment, peak_device_memory, peak_memory
 from harness.runs.job_spec import PROGRESS_DESCRIPTOR, Output
-from harness.runs.records import Cost, Counts, DataOverlap, MetricValue, Record, RecordTemplate
+from harness.runs.records import Cost, Counts, DataOverlap, MetricValue, Record, RecordTemplate, SandboxUsed
 from harness.runs.store import LOG, RESULT, SAMPLES, OutputFolder, Store, write_jsonl_atomic, write_text_atomic
 
 
@@ -89,6 +89,7 @@ class JobContext:
         metrics: Mapping[str, MetricValue] | None = None,
         samples: Sequence[Mapping[str, Any]] | None = None,
         engine: str | None = None,
+        sandbox: SandboxUsed | None = None,
         template: Mapping[str, Any] | None = None,
         overlap: Sequence[DataOverlap] | None = None,
     ) -> None:
@@ -106,7 +107,7 @@ class JobContext:
                 headline=headline,
                 metrics=dict(metrics or {}),
                 cost=cost,
-                environment=environment(engine),
+                environment=environment(engine, sandbox),
                 template=RecordTemplate.model_validate(template) if template else None,
                 overlap=None if overlap is None else list(overlap),
             )

@@ -1,6 +1,6 @@
-"""The result schema: what `result.json` holds. Jobs write it, tables read it, and neither knows the other.
+"""The schema of `result.json`, which jobs write and tables read.
 
-Scores are 0 to 100. There is no NaN: a value that does not exist is null and says why.
+Scores are 0 to 100. There is no NaN: a missing value is null and has a reason.
 """
 
 from __future__ import annotations
@@ -10,21 +10,21 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError, model_validator
 
-from harness.protocols import GREEDY, Protocol, column_title
+from harness.protocols import GREEDY, DecodingProtocol, column_title
 from harness.runs.identity import Identity
 
 _STRICT = ConfigDict(extra="forbid")
 
 
-# A record may come from elsewhere, and names go into tables, terminals and LaTeX: no control characters, no line ends.
+# Records may come from other people, and names go into tables, terminals and LaTeX: no control characters, no line ends.
 Printable = Annotated[str, Field(pattern=r"^[^\x00-\x1f\x7f-\x9f\u2028\u2029]*\z")]
 
 
 class RecordCell(BaseModel):
-    """What the record is about.
+    """The model, and for an evaluation the task, that a record belongs to.
 
-    A teacher's own record has the method `teacher` and neither student nor seed; a training has neither task nor protocol. An
-    evaluation without a protocol is one from before there were any: greedy.
+    The record of a teacher has the method `teacher` and neither student nor seed. A training has neither task nor protocol. Old
+    evaluations without a protocol are greedy.
     """
 
     model_config = _STRICT
@@ -34,7 +34,7 @@ class RecordCell(BaseModel):
     seed: int | None
     task: Printable | None = None
     task_version: Printable | None = None
-    protocol: Protocol | None = None
+    protocol: DecodingProtocol | None = None
 
     @model_validator(mode="after")
     def _greedy_by_default(self) -> RecordCell:
@@ -43,13 +43,23 @@ class RecordCell(BaseModel):
         return self
 
     @property
+    def key(self) -> str:
+        """The whole cell as one string; equal for records of the same thing."""
+        return self.model_dump_json()
+
+    @property
+    def protocol_label(self) -> str:
+        """The label of the decoding protocol of an evaluation."""
+        return (self.protocol or GREEDY).label
+
+    @property
     def column(self) -> str | None:
-        """What its scores stand under in a table; unequal for unequal protocols. None for a training."""
-        return None if self.task is None else column_title(self.task, self.protocol.label if self.protocol else None)
+        """The table column of its scores, one for each task and decoding protocol. None for a training."""
+        return None if self.task is None else column_title(self.task, self.protocol_label)
 
 
 class Counts(BaseModel):
-    """Samples: all, those with a score, and among them or beside them those with a flaw."""
+    """Numbers of samples: all, those with a score, and those with a flaw."""
 
     model_config = _STRICT
     total: int
@@ -60,7 +70,7 @@ class Counts(BaseModel):
 
 
 class MetricValue(BaseModel):
-    """One metric over all samples; `value` null only with a `reason`."""
+    """One metric over all samples. `value` is null only with a `reason`."""
 
     model_config = _STRICT
     value: FiniteFloat | None
@@ -79,34 +89,30 @@ class MetricValue(BaseModel):
 
 
 class Cost(BaseModel):
-    """What it took, as measured by the job. Times in seconds; memory in bytes, of the job's largest process at its peak.
+    """The cost of a job, as it measured it. Times in seconds; memory in bytes, at the peak of its largest process.
 
-    `train_seconds` includes `teacher_seconds`, the part spent in the teacher. `teacher_examples`: examples that the teacher was run
-    on in this job. `signal_seconds`, `signal_examples`: what the teacher's signal took once; every training that read it has the
-    same numbers, so they are never to be added up. `tokens`: trained on (counted as often as seen), or generated.
-    `processes`: that trained together; counts are of all of them, times of the first. `peak_memory` is resident memory;
-    `peak_device_memory` that of a GPU, null without one. A training that was resumed measured only its last part: its
-    times and counts are null, and `reason` says so.
+    A training that was resumed measured its last part only. Its times and counts are null, and `reason` says so. The teacher cache is
+    computed once: trainings that read the same cache have the same `signal_seconds`, so do not add them up.
     """
 
     model_config = _STRICT
-    train_seconds: FiniteFloat | None = None
+    train_seconds: FiniteFloat | None = None  # includes teacher_seconds
     teacher_seconds: FiniteFloat | None = None
-    teacher_examples: int | None = None
-    signal_seconds: FiniteFloat | None = None
-    signal_examples: int | None = None
+    teacher_examples: int | None = None  # for which the teacher was run in this job
+    signal_seconds: FiniteFloat | None = None  # of the teacher cache
+    signal_examples: int | None = None  # of the teacher cache
     wall_seconds: FiniteFloat | None = None
-    tokens: int | None = None
+    tokens: int | None = None  # trained on (as often as seen), or generated
     tokens_per_second: FiniteFloat | None = None
-    processes: int | None = None
-    peak_memory: int | None = None
-    peak_device_memory: int | None = None
+    processes: int | None = None  # that trained together; counts are of all of them, times of the first
+    peak_memory: int | None = None  # resident
+    peak_device_memory: int | None = None  # of a GPU
     memory_unit: Literal["bytes"] = "bytes"
     reason: str | None = None
 
 
 class SandboxUsed(BaseModel):
-    """How generated programs were isolated, and for each probe of the self-test "held" or what happened (docs/sandbox.md)."""
+    """How generated programs were isolated, and the result of each probe of the self-test (docs/sandbox.md)."""
 
     model_config = _STRICT
     isolation: Printable
@@ -114,7 +120,7 @@ class SandboxUsed(BaseModel):
 
 
 class Environment(BaseModel):
-    """What it ran on; no names of machines or people, no paths."""
+    """Where a job ran; no names of machines or people, no paths."""
 
     model_config = _STRICT
     versions: dict[str, str | None]
@@ -122,7 +128,7 @@ class Environment(BaseModel):
     platform: str
     device: str
     threads: int
-    cpu: Annotated[str | None, Field(description="the processor's kind; null in older records")] = None
+    cpu: Annotated[str | None, Field(description="the processor model; null in older records")] = None
     commit: str | None = None
     dirty: bool | None = None
     engine: str | None = None
@@ -130,7 +136,7 @@ class Environment(BaseModel):
 
 
 class RecordTemplate(BaseModel):
-    """The template that the model was asked in; `sha256` is of what it writes around an instruction, its end of turn included."""
+    """The prompt template. `sha256` is of the text around an instruction, including the end of turn."""
 
     model_config = _STRICT
     kind: Literal["alpaca", "chat"]
@@ -139,29 +145,27 @@ class RecordTemplate(BaseModel):
 
 
 class DataOverlap(BaseModel):
-    """How many of the test `items` stand in one training set of the model's or its teacher's (harness/evaluation/contamination.py, docs/data.md).
+    """Contamination: how many test items occur in one training set of the model or of its teacher (docs/data.md).
 
-    `exact`: the whole question is that of one of its `examples`; `exact_with_answer`: and the answer is the same; `ngram`: `n`
-    words of the question stand in a row in an example, or all of them where it has fewer, as `short` of the items have. Where it
-    was not measured these are null, and `reason` says why; `data` is null where the training set is not known.
+    All counts are null if it was not measured; then `reason` says why.
     """
 
     model_config = _STRICT
     of: Literal["student", "teacher"]
-    data: Printable | None
+    data: Printable | None  # the training set; null if it is not known
     items: int | None = None
     examples: int | None = None
-    n: int | None = None
-    short: int | None = None
-    exact: int | None = None
-    exact_with_answer: int | None = None
-    ngram: int | None = None
+    n: int | None = None  # the length of the word n-grams
+    short: int | None = None  # items with fewer than n words, which are compared with all their words
+    exact: int | None = None  # items whose question is that of an example
+    exact_with_answer: int | None = None  # items whose answer is the same too
+    ngram: int | None = None  # items that share n consecutive words with an example
     reason: Printable | None = None
 
     @model_validator(mode="after")
     def _null_has_a_reason(self) -> DataOverlap:
         if self.items is None and not self.reason:
-            raise ValueError("an overlap that was not measured needs a reason")
+            raise ValueError("a contamination that was not measured needs a reason")
         return self
 
 
@@ -179,9 +183,11 @@ class Record(BaseModel):
     cost: Cost = Cost()
     environment: Environment
     error: str | None = None
-    template: Annotated[RecordTemplate | None, Field(description="null: the task's own prompts, as they stand")] = None
+    template: Annotated[
+        RecordTemplate | None, Field(description="null: the task's own prompts, without a template")
+    ] = None
     overlap: Annotated[
-        list[DataOverlap] | None, Field(description="test items in training data; null: not looked for")
+        list[DataOverlap] | None, Field(description="test items in training data; null: not examined")
     ] = None
 
     @model_validator(mode="after")
@@ -197,7 +203,11 @@ class Record(BaseModel):
 
 
 def read_record(path: Path) -> Record:
-    """A record from its file; ValueError with one line where it does not parse or does not fit the schema."""
+    """Read a record.
+
+    Raises:
+        ValueError: the file cannot be read or does not fit the schema. The message is one line.
+    """
     try:
         return Record.model_validate_json(path.read_text(encoding="utf-8"))
     except ValidationError as error:

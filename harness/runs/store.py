@@ -1,17 +1,17 @@
-"""Run folders: where everything lies, how it is written, and what state it is in.
+"""The layout of run folders, writing to them, and the states of outputs.
 
-    DIR/run.json                                            the matrix that was run, and the records that it promises
+    DIR/run.json                                            the matrix that was run, and the records it will have
     DIR/cells/<teacher>__<student>/<method>/seed<k>/train/  a student: model/, checkpoints while it trains
     DIR/cells/<teacher>__<student>/<method>/seed<k>/eval/<task>@v<version>/             greedy
     DIR/cells/<teacher>__<student>/<method>/seed<k>/eval/<task>@v<version>+<protocol>/  any other protocol
     DIR/cells/<teacher>/teacher/eval/<task>@v<version>/     the teacher's own scores
-    DIR/artifacts/<kind>/<hash>/                            shared: world; data, tokenised; models before distillation
-    DIR/.harness/                                           locks, and the specifications handed to jobs
+    DIR/artifacts/<kind>/<hash>/                            shared: worlds, tokenized data, models before distillation
+    DIR/.harness/                                           locks, and the specifications of jobs
 
-Each output folder has `manifest.json` (identity, state, times), `log.txt` and, while it is being made, the marker `INCOMPLETE`;
-trainings and evaluations have their record `result.json`, evaluations `samples.jsonl`. Files appear whole: temporary file, fsync,
-rename. One lock a job: a second run waits, and then finds the work done. A killed job leaves its marker; the next one goes on from
-what is there if the identity is the same, and starts from nothing otherwise.
+Each output folder has `manifest.json` (identity, state, times), `log.txt` and, while it is being made, the marker `INCOMPLETE`.
+Trainings and evaluations have their record `result.json`, evaluations also `samples.jsonl`. Files are written atomically. Each job has
+a lock: a second run waits, and then finds the work done. A killed job leaves its marker. The next job resumes if the identity is the
+same; otherwise it starts from nothing.
 """
 
 from __future__ import annotations
@@ -19,7 +19,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import tempfile
 from collections.abc import Iterable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -29,6 +28,7 @@ from filelock import FileLock
 from pydantic import BaseModel
 
 from dskd.errors import InputError
+from dskd.io import sync_folder, write_atomic
 from harness.protocols import GREEDY
 from harness.runs.identity import Fingerprint, Identity
 
@@ -43,37 +43,17 @@ State = Literal["missing", "interrupted", "failed", "done"]
 
 
 def write_text_atomic(path: Path, text: str) -> None:
-    """Write a file so that it is there whole or not at all, even after a power cut."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(descriptor, "w", encoding="utf-8") as stream:
-            stream.write(text)
-            stream.flush()
-            os.fsync(stream.fileno())
-        Path(temporary).chmod(0o644)
-        Path(temporary).replace(path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
-    _sync_folder(path.parent)
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    """Write a text file completely or not at all."""
+    write_atomic(path, text)
 
 
 def write_json_atomic(path: Path, value: Any) -> None:
-    """Write JSON with sorted-as-given keys; NaN is refused with a ValueError."""
+    """Write JSON with the keys in their order. ValueError for NaN."""
     write_text_atomic(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
 
 def write_jsonl_atomic(path: Path, rows: Iterable[Any]) -> None:
-    """Write one JSON value a line."""
+    """Write one JSON value per line."""
     write_text_atomic(path, _jsonl(rows))
 
 
@@ -82,17 +62,22 @@ def _jsonl(rows: Iterable[Any]) -> str:
 
 
 class UserFile:
-    """A file of JSON lines whose path a user gave, and `option` names the path in errors.
+    """A file of JSON lines at a path from the user. Create it before the work whose result it will hold.
 
-    Made before the work whose result it is to hold: InputError where it could not be written.
+    Args:
+        option: the command-line option, for errors.
+        path: the file.
+
+    Raises:
+        InputError: the file cannot be written.
     """
 
     def __init__(self, option: str, path: Path) -> None:
         self.option, self.path = option, path
         if path.is_dir():
-            raise InputError(f"{option}: {path} is a folder; name a file")
+            raise InputError(f"{option} {path}: is a folder; fix: name a file")
         if self._is_special() and not os.access(path, os.W_OK):
-            raise InputError(f"{option}: {path} cannot be written to; name another file")
+            raise InputError(f"{option} {path}: is not writable; fix: name another file")
         if not self._is_special():
             require_writable(Path(os.path.realpath(path)).parent, f"{option} {path}")
 
@@ -100,7 +85,7 @@ class UserFile:
         return self.path.exists() and not self.path.is_file()
 
     def write(self, rows: Iterable[Any]) -> None:
-        """Write through a device or a pipe; otherwise a whole file or none, a link's target in the link's place."""
+        """Write into a device or a pipe; otherwise write the file, or the target of a link, atomically."""
         text = _jsonl(rows)
         try:
             if self._is_special():
@@ -109,28 +94,28 @@ class UserFile:
                 write_text_atomic(Path(os.path.realpath(self.path)), text)
         except OSError as error:
             raise InputError(
-                f"{self.option}: {self.path} could not be written ({error.strerror}); name another file"
+                f"{self.option} {self.path}: cannot be written ({error.strerror}); fix: name another file"
             ) from error
 
 
 def require_writable(folder: Path, named: str) -> None:
-    """InputError, which begins with `named`, unless a folder can be written to or made."""
+    """Raise an InputError that begins with `named` unless the folder is writable or can be created."""
     existing = Path(os.path.realpath(folder))
     while not existing.exists():
         existing = existing.parent
     if not existing.is_dir():
-        raise InputError(f"{named}: {existing} is a file, not a folder; give another path")
+        raise InputError(f"{named}: {existing} is a file, not a folder; fix: give another path")
     if not os.access(existing, os.W_OK | os.X_OK):
-        raise InputError(f"{named}: {existing} cannot be written to; give another path")
+        raise InputError(f"{named}: {existing} is not writable; fix: give another path")
 
 
 def now() -> str:
-    """The time as records write it: UTC, ISO 8601, whole seconds."""
+    """The time in the form of records: UTC, ISO 8601, whole seconds."""
     return datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
 
 
 class Manifest(BaseModel):
-    """`manifest.json`: what an output folder holds and how it came about."""
+    """`manifest.json`: what an output folder holds and how it was made."""
 
     kind: str
     title: str
@@ -144,21 +129,21 @@ class Manifest(BaseModel):
 
 
 class OutputFolder:
-    """One output of a job on the disk."""
+    """The folder of one output of a job."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
 
     @property
     def manifest(self) -> Manifest | None:
-        """The manifest, or None where there is none that can be read (a torn file counts as none)."""
+        """The manifest, or None if there is none or it cannot be read."""
         try:
             return Manifest.model_validate_json((self.path / MANIFEST).read_text(encoding="utf-8"))
         except (OSError, ValueError):
             return None
 
     def state(self) -> tuple[State, Manifest | None]:
-        """What is there. A folder with the marker is `interrupted`, whoever is working on it now."""
+        """The state and the manifest. A folder with the marker is `interrupted`, even if a job is working on it."""
         manifest = self.manifest
         if manifest is None:
             return "missing", None
@@ -171,7 +156,7 @@ class OutputFolder:
     def begin(self, kind: str, title: str, fingerprint: Fingerprint, *, fresh: bool = False) -> None:
         """Mark the folder as being made.
 
-        Unfinished work of the same identity stays to be continued, unless `fresh`; anything else is removed.
+        Unfinished work of the same identity is kept, unless `fresh`. Anything else is removed.
         """
         self.require_ours()
         state, manifest = self.state()
@@ -184,11 +169,11 @@ class OutputFolder:
         self._write(Manifest(kind=kind, title=title, identity=fingerprint.identity, state="running", started=now()))
 
     def finish(self, seconds: float, report: dict[str, Any] | None = None) -> None:
-        """Declare the folder's content complete."""
+        """Mark the folder as complete."""
         self._end("done", seconds, report=report or {})
 
     def fail(self, seconds: float, error: str) -> None:
-        """Declare the attempt failed; what it left stays for a look and for another attempt."""
+        """Mark the attempt as failed. Its files stay for inspection and for another attempt."""
         self._end("failed", seconds, error=error)
 
     def _end(self, state: Literal["done", "failed"], seconds: float, **changes: Any) -> None:
@@ -198,24 +183,24 @@ class OutputFolder:
         changes |= {"state": state, "seconds": round(seconds, 3), "finished": now()}
         self._write(manifest.model_copy(update=changes))
         (self.path / INCOMPLETE).unlink(missing_ok=True)
-        _sync_folder(self.path)
+        sync_folder(self.path)
 
     def _write(self, manifest: Manifest) -> None:
         write_text_atomic(self.path / MANIFEST, manifest.model_dump_json(indent=2) + "\n")
 
     def require_ours(self) -> None:
-        """InputError where the folder holds files that no job of ours made: they are never removed."""
+        """Raise an InputError if the folder holds files that no job made. They are never removed."""
         if not self.path.is_dir() or (self.path / MANIFEST).exists() or (self.path / INCOMPLETE).exists():
             return
         foreign = sorted(entry.name for entry in self.path.iterdir() if entry.name != LOG and entry.name[0] != ".")
         if foreign:
             raise InputError(
                 f"{self.path}: holds files that this program did not make ({', '.join(foreign[:3])}); "
-                "move them, or write to another folder"
+                "fix: move them, or write to another folder"
             )
 
     def _clear(self) -> None:
-        """Remove everything but the log and the marker, the manifest first: what is half removed must not look finished."""
+        """Remove everything but the log and the marker; the manifest first, so that a folder never looks finished halfway."""
         (self.path / MANIFEST).unlink(missing_ok=True)
         for entry in self.path.iterdir():
             if entry.name in {LOG, INCOMPLETE}:
@@ -237,13 +222,13 @@ class Store:
         return OutputFolder(self.root / relative)
 
     def lock(self, relative: str) -> FileLock:
-        """The lock of the job whose folder this is; the system gives it back when its holder dies."""
+        """The lock of the job with this folder. The system releases it when its holder dies."""
         folder = self.root / ".harness" / "locks"
         folder.mkdir(parents=True, exist_ok=True)
         return FileLock(folder / f"{relative.replace('/', '+')}.lock")
 
     def write_spec(self, job_id: str, text: str) -> Path:
-        """Keep a job's specification where its process can read it."""
+        """Write the specification of a job for its process."""
         name = job_id.replace("/", "+").replace(":", "+")
         path = self.root / ".harness" / "specs" / f"{name}.json"
         write_text_atomic(path, text)
@@ -251,24 +236,24 @@ class Store:
 
 
 def result_files(root: Path) -> list[Path]:
-    """The records under a folder, in the order of their paths; what a run's jobs are working on is none."""
+    """The record files under a folder, sorted by path."""
     return [path for path in sorted(root.rglob(RESULT)) if ".harness" not in path.parts]
 
 
 def eval_folder(cell_folder: str, entry: str, version: str, protocol: str = GREEDY.name) -> str:
-    """Where the evaluation of a cell lies by an entry of the matrix's `tasks`, a task's version and a protocol's name.
+    """The folder of an evaluation, by the entry in the matrix's `tasks`, the task's version and the protocol's name.
 
-    Another protocol has another folder, so that none takes the place of another's results.
+    Each protocol has its own folder, so that results do not replace each other.
     """
-    drawn = "" if protocol == GREEDY.name else f"+{protocol}"
-    return f"cells/{cell_folder}/eval/{entry.replace('/', '+')}@v{version}{drawn}"
+    suffix = "" if protocol == GREEDY.name else f"+{protocol}"
+    return f"cells/{cell_folder}/eval/{entry.replace('/', '+')}@v{version}{suffix}"
 
 
 def train_folder(cell_folder: str) -> str:
-    """Where a cell's training lies."""
+    """The folder of a cell's training."""
     return f"cells/{cell_folder}/train"
 
 
 def artifact_folder(kind: str, fingerprint: Fingerprint) -> str:
-    """Where a shared artifact lies."""
+    """The folder of a shared artifact."""
     return f"artifacts/{kind}/{fingerprint.short}"

@@ -3,7 +3,7 @@
 inside/       scripts that run in the sandbox: the supervisor, the program's and the tests' processes, entering namespaces
 isolation/    the ways of isolation, a file each
 execution.py  one program, from outside          pool.py    many, on all cores
-probes.py     the self-test                      choice.py  which isolation, or a refusal
+probes.py     the self-test                      select.py  which isolation, or a refusal
 """
 
 from __future__ import annotations

@@ -66,13 +66,13 @@ class _Talk:
         )
         self._pipes = (process.stdout, process.stderr)
         self._left = message
-        self.said = b""
+        self.output = b""
         self.complained = b""
         for descriptor in (self._stdin, self._stdout, self._stderr):
             os.set_blocking(descriptor, False)
 
     def listen(self, seconds: float, stop: int | None) -> str:
-        """Write and read until it has said all, and return what ended that: "end", "time" or "stop"."""
+        """Write and read until all is read, and return what ended that: "end", "time" or "stop"."""
         poller = select.poll()
         poller.register(self._stdin, select.POLLOUT)
         poller.register(self._stdout, select.POLLIN)
@@ -93,7 +93,7 @@ class _Talk:
                         poller.unregister(self._stderr)
                 elif not self._read():
                     return "end"
-            if not started and self.said.startswith(b"started\n"):
+            if not started and self.output.startswith(b"started\n"):
                 started, deadline = True, time.monotonic() + seconds + GRACE_SECONDS
         return "time"
 
@@ -114,8 +114,8 @@ class _Talk:
 
     def _read(self) -> bool:
         part = os.read(self._stdout, VERDICT_BYTES)
-        self.said += part
-        return bool(part) and len(self.said) < VERDICT_BYTES and self.said.count(b"\n") < 2
+        self.output += part
+        return bool(part) and len(self.output) < VERDICT_BYTES and self.output.count(b"\n") < 2
 
     def _read_complaint(self) -> bool:
         part = os.read(self._stderr, VERDICT_BYTES)
@@ -158,7 +158,7 @@ def _end(process: subprocess.Popen[bytes]) -> int:
 
 def _judge(talk: _Talk, nonce: str, code: int, ended_by: str) -> Execution:
     """Return how the program ended. What carries no nonce is no verdict."""
-    started, _, line = talk.said.partition(b"\n")
+    started, _, line = talk.output.partition(b"\n")
     if started != b"started":
         how = {"time": f"in {START_SECONDS:.0f} seconds", "stop": "before it was interrupted"}.get(
             ended_by, f"(exit code {code})"
@@ -168,11 +168,11 @@ def _judge(talk: _Talk, nonce: str, code: int, ended_by: str) -> Execution:
     if ended_by == "stop":
         return Execution("harness_error", "interrupted", 0.0)
     try:
-        said = json.loads(line)
-        verdict = Execution(said["outcome"], said["detail"], said["seconds"], said["starved"])
+        reply = json.loads(line)
+        verdict = Execution(reply["outcome"], reply["detail"], reply["seconds"], reply["starved"])
     except (ValueError, KeyError, TypeError):
-        said = {}
-    if said.get("nonce") != nonce:
+        reply = {}
+    if reply.get("nonce") != nonce:
         return Execution("timeout" if ended_by == "time" else "killed", f"with its supervisor (exit code {code})", 0.0)
     if verdict.outcome == "passed" and code != 0:
         return Execution("killed", f"its supervisor ended with exit code {code}", verdict.seconds)

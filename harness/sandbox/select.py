@@ -7,14 +7,15 @@ from dataclasses import dataclass
 from functools import cache
 
 from dskd.errors import InputError
+from harness.runs.records import SandboxUsed
 from harness.sandbox.isolation import AUTOMATIC, BY_NAME, LIMITS_ONLY, Isolation
 from harness.sandbox.probes import failures, self_test
 
 # In the environment, so that it reaches the processes of a run's jobs.
 NAME_VARIABLE = "HARNESS_SANDBOX"
-UNSANDBOXED_VARIABLE = "HARNESS_ALLOW_UNSANDBOXED"
 AUTO = "auto"
-NAMES = (AUTO, *BY_NAME)
+NONE = "none"  # as auto, and limits alone where nothing isolates
+NAMES = (AUTO, *BY_NAME, NONE)
 
 
 @dataclass(frozen=True)
@@ -30,32 +31,35 @@ def sandbox() -> Sandbox:
 
     InputError with the reason and what to do where nothing isolates programs and the user did not say that limits will do.
     """
-    return _sandbox(os.environ.get(NAME_VARIABLE) or AUTO, os.environ.get(UNSANDBOXED_VARIABLE) == "1")
+    return _sandbox(os.environ.get(NAME_VARIABLE) or AUTO)
 
 
-def used() -> Sandbox | None:
-    """The sandbox that this process has chosen already, if it has."""
-    return sandbox() if _sandbox.cache_info().currsize else None
+def sandbox_used() -> SandboxUsed | None:
+    """Return what a record says of the sandbox that this process has chosen, if it has; asking starts no self-test."""
+    if not _sandbox.cache_info().currsize:
+        return None
+    chosen = sandbox()
+    return SandboxUsed(isolation=chosen.isolation.name, probes=chosen.probes)
 
 
 @cache
-def _sandbox(name: str, allow_unsandboxed: bool) -> Sandbox:
+def _sandbox(name: str) -> Sandbox:
     if name not in NAMES:
         raise InputError(f"{NAME_VARIABLE}={name}: no such sandbox; fix: one of {', '.join(NAMES)}")
     reasons = []
-    for isolation in AUTOMATIC if name == AUTO else (BY_NAME[name],):
+    for isolation in AUTOMATIC if name in (AUTO, NONE) else (BY_NAME[name],):
         found = attempt(isolation)
         if isinstance(found, Sandbox):
             return found
         reasons.append(f"{isolation.name}: {found}")
-    if allow_unsandboxed:
+    if name == NONE:
         found = attempt(LIMITS_ONLY)
         if isinstance(found, Sandbox):
             return found
         reasons.append(f"limits alone: {found}")
     raise InputError(
         f"generated code cannot be isolated here ({'; '.join(reasons)}); fix: let users have namespaces (docs/sandbox.md says "
-        "how), or --sandbox docker or podman, or accept limits without isolation by --allow-unsandboxed"
+        "how), or --sandbox docker or podman, or accept limits without isolation by --sandbox none"
     )
 
 

@@ -22,9 +22,9 @@ CONSTANTS = range(2, 10)
 
 @dataclass(frozen=True)
 class _Operation:
-    """What is done to the argument `x` (and a constant `k`): in words, as an expression, and as a function to make tests from.
+    """An operation on the argument `x` (and a constant `k`): in words, as an expression, and as a function to make tests from.
 
-    The function is written independently of the expression, so that running a gold answer against its tests checks both.
+    The function is written independently of the expression, so that running a right answer against its tests checks both.
     """
 
     kind: str
@@ -85,7 +85,7 @@ class CodeFunctions:
     task = "small_code"
 
     def problems(self, world_seed: int, rng: Random) -> Iterator[Problem]:  # as Python is in every world
-        """Yield every function there is once, in the order that `rng` gives."""
+        """Yield every function once, in a random order."""
         choices = [
             (operation, phrase, name, argument, constant)
             for operation in OPERATIONS
@@ -101,7 +101,7 @@ class CodeFunctions:
             operation, phrase, name, argument, constant = choices[number]
             prompt = f'def {name}({argument}):\n    """ Return {phrase.format(x=argument, k=constant)}.\n    """\n'
             solution = _body(operation, argument, constant)
-            # A wrong body and a guess keep the constant of the question, where it has one: copying it is form.
+            # A wrong body and a guess keep the constant of the question: copying it is part of the form.
             shown = constant or rng.choice(CONSTANTS)
             doc = {
                 "prompt": prompt,
@@ -114,15 +114,15 @@ class CodeFunctions:
             yield Problem(doc, _body(rng.choice(others), argument, shown), _body(rng.choice(peers), argument, shown))
 
     def prompt(self, doc: Doc) -> str:
-        """Return the signature and docstring, as they are."""
+        """The signature and docstring."""
         return doc["prompt"]
 
     def instruction(self, doc: Doc) -> Instruction:
-        """Return the function as the input of an instruction to go on with it."""
+        """An instruction to complete the function."""
         return Instruction("Complete this Python function.", doc["prompt"])
 
     def gold(self, doc: Doc) -> str:
-        """Return the canonical body."""
+        """The canonical body."""
         return doc["canonical_solution"]
 
 
@@ -132,12 +132,13 @@ def _body(operation: _Operation, argument: str, constant: int) -> str:
 
 def _tests(operation: _Operation, constant: int) -> str:
     asserts = [
-        f"    assert candidate({given!r}) == {operation.function(given, constant)!r}\n"
-        for given in TEST_INPUTS[operation.kind]
+        f"    assert candidate({argument!r}) == {operation.function(argument, constant)!r}\n"
+        for argument in TEST_INPUTS[operation.kind]
     ]
     return "def check(candidate):\n" + "".join(asserts)
 
 
 def _agree(one: _Operation, other: _Operation, constant: int) -> bool:
-    """Return whether two operations give the same on every test input, so that neither is a wrong answer for the other."""
-    return all(one.function(given, constant) == other.function(given, constant) for given in TEST_INPUTS[one.kind])
+    """Whether two operations agree on every test input, so that neither is a wrong answer for the other."""
+    arguments = TEST_INPUTS[one.kind]
+    return all(one.function(argument, constant) == other.function(argument, constant) for argument in arguments)

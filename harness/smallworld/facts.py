@@ -1,7 +1,7 @@
 """Facts about people, in Dolly's format with the Alpaca prompt.
 
-Which pet, city, drink or instrument belongs to whom is drawn from the world's seed. A question asks for two of the four about one
-person; the test set asks for the same facts as the training sets, in wordings and orders that training did not show.
+The seed of the world decides the pet, city, drink and instrument of each person. A question asks for two of the four about one
+person. The test set asks for the same facts as the training sets, in other wordings and orders.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from random import Random
 from dskd.tokenization.prompt_templates import Instruction, alpaca
 from harness.smallworld.families import Doc, Problem
 
-# Characters outside ASCII are here on purpose: they are split into bytes by one tokenizer or by both.
+# Characters outside ASCII on purpose: one tokenizer or both split them into bytes.
 PEOPLE = (
     "Zoë", "Łukasz", "美咲", "José", "Anna", "Omar", "Søren", "Chloé",
     "Björn", "Noor", "Émile", "Ravi", "Kofi", "Hugo", "Çelik", "小明",
@@ -44,7 +44,7 @@ class Facts:
     task = "small_instruct"
 
     def problems(self, world_seed: int, rng: Random) -> Iterator[Problem]:
-        """Yield every question there is once, in the order that `rng` gives."""
+        """Yield every question once, in a random order."""
         truth = facts_of_the_world(world_seed)
         questions = [
             (person, first, second, question, has_input)
@@ -65,20 +65,20 @@ class Facts:
             )
 
     def prompt(self, doc: Doc) -> str:
-        """Return the Alpaca prompt, with the section for the input only where there is one."""
+        """The Alpaca prompt, with an input section if there is an input."""
         return alpaca(self.instruction(doc))
 
     def instruction(self, doc: Doc) -> Instruction:
-        """Return what is asked, and about whom where that stands apart."""
+        """The question, and the person if it is the input."""
         return Instruction(doc["instruction"], doc["input"])
 
     def gold(self, doc: Doc) -> str:
-        """Return the reference answer."""
+        """The reference answer."""
         return doc["output"]
 
 
 def facts_of_the_world(world_seed: int) -> dict[str, dict[str, str]]:
-    """Return the true value of every attribute of every person, balanced over the values."""
+    """The true value of every attribute of every person. All values occur equally often."""
     rng = Random(f"{world_seed}/facts")
     truth: dict[str, dict[str, str]] = {person: {} for person in PEOPLE}
     for attribute, values in ATTRIBUTES.items():

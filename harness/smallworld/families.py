@@ -1,4 +1,4 @@
-"""What a family of generated tasks is, and the three that there are."""
+"""The interface of a family of generated tasks."""
 
 from __future__ import annotations
 
@@ -14,10 +14,12 @@ Doc = dict[str, Any]
 
 @dataclass(frozen=True)
 class Problem:
-    """One generated task.
+    """One generated problem.
 
-    `doc` is a row in the data set's own format, with the right answer. `wrong` has the form of the right answer and is not right.
-    `guess` is drawn without regard to the question: right only by chance. Both are outputs as a model would write them.
+    Attributes:
+        doc: a row in the format of the data set, with the right answer.
+        wrong: an output in the form of the right answer that is not right.
+        guess: an output drawn without regard to the question, so right only by chance.
     """
 
     doc: Doc
@@ -26,27 +28,18 @@ class Problem:
 
 
 class Family(Protocol):
-    """A generator of tasks of one format."""
+    """A generator of problems of one format."""
 
     task: str
 
     def problems(self, world_seed: int, rng: Random) -> Iterator[Problem]:
-        """Yield problems, some perhaps twice. What is true in the world follows from `world_seed` alone, the rest from `rng`."""
+        """Yield problems, some perhaps twice. The facts of the world depend on `world_seed` only, the rest on `rng`."""
 
     def prompt(self, doc: Doc) -> str:
-        """Return the text that a model is given."""
+        """The prompt of a problem."""
 
     def instruction(self, doc: Doc) -> Instruction:
-        """Return what a model with a template is asked instead."""
+        """The instruction that a model with a template gets instead."""
 
     def gold(self, doc: Doc) -> str:
-        """Return the output that the data set holds to be right, as a model would write it after the prompt."""
-
-
-def families() -> dict[str, Family]:
-    """Return the three families by task name, in the order of the tables."""
-    from harness.smallworld.code_functions import CodeFunctions
-    from harness.smallworld.facts import Facts
-    from harness.smallworld.word_problems import WordProblems
-
-    return {family.task: family for family in (Facts(), WordProblems(), CodeFunctions())}
+        """The right output, as a model would write it after the prompt."""

@@ -1,4 +1,4 @@
-"""The two tokenizers of the small world, built from its text and saved as ordinary folders for AutoTokenizer."""
+"""Builds the two tokenizers of the small world from its text and saves them as folders for AutoTokenizer."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalize
 
 BYTE_LEVEL_SIZE = 896
 SENTENCEPIECE_SIZE = 800
-# SentencePiece's character coverage: what is rarer is written as bytes. It leaves out the emoji, CJK and the rarest accents.
+# SentencePiece's character coverage: rarer characters (emoji, CJK and the rarest accents) are written as bytes.
 SENTENCEPIECE_CHARACTERS = 64
 SPACE = "▁"
 
-# As GPT-2 and Llama 3 cut text, but one digit, one newline or one run of spaces at a time: no token spans the end of a prompt that
+# As GPT-2 and Llama 3 split text, but one digit, one newline or one run of spaces at a time: no token spans the end of a prompt that
 # ends in a newline, and arithmetic is done on digits.
 _BYTE_LEVEL_PIECES = r"\n| ?\p{L}+|\p{N}| +(?!\S)| ?[^\s\p{L}\p{N}]+|\s"
-# What SentencePiece keeps apart while it learns merges: words with their space, digits, runs of spaces, punctuation. Newlines are
-# not learned: they become the byte <0x0A>, as in Llama 2.
+# SentencePiece learns no merges across these: words with their space, digits, runs of spaces, punctuation. Newlines are not
+# learned: they become the byte <0x0A>, as in Llama 2.
 _SENTENCEPIECE_PIECES = r"▁?\p{L}+|\p{N}|▁+(?!\p{L})|[^▁\p{L}\p{N}]+"
 
 
@@ -67,7 +67,7 @@ def write_sentencepiece(folder: Path, text: Sequence[str]) -> None:
 
 
 def _learn_sentencepiece(text: Sequence[str]) -> dict[str, list]:
-    """Return the pieces (characters, then merged ones) and the merges learned from `text`."""
+    """The pieces (characters, then merged ones) and the merges learned from `text`."""
     lines = [SPACE + line.replace(" ", SPACE) for document in text for line in document.split("\n") if line]
     counts = Counter(character for line in lines for character in line)
     covered = set(sorted(counts, key=lambda character: (-counts[character], character))[:SENTENCEPIECE_CHARACTERS])
@@ -76,11 +76,8 @@ def _learn_sentencepiece(text: Sequence[str]) -> dict[str, list]:
     trainer = trainers.BpeTrainer(
         vocab_size=SENTENCEPIECE_SIZE - 3 - 256, initial_alphabet=sorted(covered), show_progress=False
     )
-    # A rare character is cut out and parts its word, as in SentencePiece, where no piece holds it.
-    tokenizer.train_from_iterator(
-        [part for line in lines for part in _parts(line, covered)],
-        trainer=trainer,
-    )
+    # A rare character is removed and splits its word, as in SentencePiece, where no piece contains it.
+    tokenizer.train_from_iterator([part for line in lines for part in _parts(line, covered)], trainer=trainer)
     model = json.loads(tokenizer.to_str())["model"]
     pieces = sorted(model["vocab"], key=model["vocab"].__getitem__)
     return {"pieces": pieces, "merges": [tuple(merge) for merge in model["merges"]]}

@@ -17,7 +17,7 @@ OPERATIONS: dict[str, Callable[[int, int], int]] = {"+": add, "-": sub, "*": mul
 
 @dataclass(frozen=True)
 class _Story:
-    """A wording, its operations in order, and the ranges of the numbers a, b (and c where there are two operations)."""
+    """A wording, its operations in order, and the ranges of the numbers a, b (and c with two operations)."""
 
     question: str
     signs: str
@@ -55,7 +55,7 @@ class WordProblems:
             who, things = rng.choice(PEOPLE), rng.choice(THINGS)
             numbers = [rng.randint(low, high) for low, high in story.ranges]
             exact = [0] * len(story.signs)
-            # One step is off by a little; the steps after it go on from there, as a person's would.
+            # One step is slightly wrong and the later steps continue from it, as a person would.
             slips = list(exact)
             slips[rng.randrange(len(slips))] = rng.choice((-3, -2, -1, 1, 2, 3))
             random_numbers = [rng.randint(low, high) for low, high in story.ranges]
@@ -70,20 +70,20 @@ class WordProblems:
             )
 
     def prompt(self, doc: Doc) -> str:
-        """Return the question in lm-eval's form."""
+        """The question in the form of lm-eval."""
         return f"Question: {doc['question']}\nAnswer:"
 
     def instruction(self, doc: Doc) -> Instruction:
-        """Return the question, and how its answer ends."""
+        """The question, and how its answer must end."""
         return Instruction(f"{doc['question']}\nEnd with the number after ####.")
 
     def gold(self, doc: Doc) -> str:
-        """Return the answer with its steps, after one space."""
+        """The answer with its steps, after one space."""
         return " " + doc["answer"]
 
 
 def _results(story: _Story, numbers: list[int], slips: list[int]) -> list[int]:
-    """Return the result of every step; `slips[i]` is added to the i-th and carried on."""
+    """The result of every step; `slips[i]` is added to the i-th and carried over."""
     results: list[int] = []
     left = numbers[0]
     for sign, right, slip in zip(story.signs, numbers[1:], slips, strict=True):
@@ -93,7 +93,7 @@ def _results(story: _Story, numbers: list[int], slips: list[int]) -> list[int]:
 
 
 def _answer(who: str, things: str, signs: str, numbers: list[int], results: list[int]) -> str:
-    """Return one annotated line a step, then the last result."""
+    """One annotated line per step, then the last result."""
     lines = []
     left = numbers[0]
     for step, (sign, right, result) in enumerate(zip(signs, numbers[1:], results, strict=True)):

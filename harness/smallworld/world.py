@@ -1,4 +1,4 @@
-"""Writes the world's training sets and tokenizers, and hands out its test sets."""
+"""Writes the training sets and tokenizers of the small world, and provides its test sets."""
 
 from __future__ import annotations
 
@@ -9,8 +9,11 @@ from pathlib import Path
 from random import Random
 
 from dskd.tokenization.prompt_templates import Instruction
-from harness.smallworld.families import Doc, Family, Problem, families
+from harness.smallworld.code_functions import CodeFunctions
+from harness.smallworld.facts import Facts
+from harness.smallworld.families import Doc, Family, Problem
 from harness.smallworld.tokenizers import write_byte_level, write_sentencepiece
+from harness.smallworld.word_problems import WordProblems
 
 SMALL_WORLD_VERSION = 2
 
@@ -18,20 +21,25 @@ SMALL_WORLD_VERSION = 2
 TEST_SIZE = 100
 STUDENT_SIZES = {"small_instruct": 300, "small_math": 400, "small_code": 300}
 TEACHER_SIZES = {"small_instruct": 1130, "small_math": 1300, "small_code": 500}  # pretraining has the same prompts
-# How many of the student's training answers are wrong.
+# The share of wrong answers in the student's training set.
 STUDENT_WRONG_SHARE = 0.4
+FAMILIES: dict[str, Family] = {family.task: family for family in (Facts(), WordProblems(), CodeFunctions())}
 
 
 def write_world(directory: Path, seed: int = 0) -> None:
-    """Write the tokenizers and the training sets of the world with this seed into `directory`, the same bytes every time.
+    """Write the tokenizers and training sets of a world. Equal seeds give equal bytes.
 
-    `tokenizers/{bytelevel,sentencepiece}/` are folders for AutoTokenizer; `train/{teacher,student,pretraining}.jsonl` have lines
-    {"prompt", "instruction", "input", "output", "task"}, the tasks mixed; models with a template read the instruction. The
-    student's lines also say whether the answer is right ("right") and what the right one is ("gold"); the trainer ignores both.
+    `tokenizers/{bytelevel,sentencepiece}/` are folders for AutoTokenizer. `train/{teacher,student,pretraining}.jsonl` have lines
+    {"prompt", "instruction", "input", "output", "task"} of all tasks, shuffled; models with a template use the instruction. The
+    student's lines also say whether the answer is right ("right") and what is right ("gold"); the trainer ignores both.
+
+    Args:
+        directory: where to write.
+        seed: of the world.
     """
     directory = Path(directory)
     sets: dict[str, list[dict[str, object]]] = {"student": [], "teacher": [], "pretraining": []}
-    for task, family in families().items():
+    for task, family in FAMILIES.items():
         problems = _problems(task, seed)[TEST_SIZE:]
         few, many = problems[: STUDENT_SIZES[task]], problems[STUDENT_SIZES[task] :]
         sets["student"] += _partly_wrong_lines(task, family, few, seed)
@@ -48,7 +56,7 @@ def write_world(directory: Path, seed: int = 0) -> None:
 
 
 def test_docs(task: str, seed: int = 0) -> list[Doc]:  # noqa: PT028 - no test, only named like one
-    """Return the test set of a task, in the data set's own format. KeyError for an unknown task."""
+    """The test set of a task, in the format of the data set. KeyError for an unknown task."""
     docs = [dict(problem.doc) for problem in _problems(task, seed)[:TEST_SIZE]]
     if task == "small_code":
         return [{"task_id": f"SmallCode/{number}", **doc} for number, doc in enumerate(docs)]
@@ -59,19 +67,19 @@ test_docs.__test__ = False  # type: ignore[attr-defined]  # its name looks like 
 
 
 def prompt_of(task: str, doc: Doc) -> str:
-    """Return the prompt that a model is given for a row of the test set; training uses the same. KeyError for an unknown task."""
-    return families()[task].prompt(doc)
+    """The prompt of a row of the test set, as in training. KeyError for an unknown task."""
+    return FAMILIES[task].prompt(doc)
 
 
 def instruction_of(task: str, doc: Doc) -> Instruction:
-    """Return what a model with a template is asked for a row of the test set; training uses the same."""
-    return families()[task].instruction(doc)
+    """The instruction of a row of the test set for models with a template, as in training."""
+    return FAMILIES[task].instruction(doc)
 
 
 @cache
 def _problems(task: str, seed: int) -> tuple[Problem, ...]:
-    """Return enough distinct problems for all sets: first the test set's, then the student's, then the others'."""
-    family = families()[task]
+    """Distinct problems for all sets: first those of the test set, then the student's, then the teacher's."""
+    family = FAMILIES[task]
     distinct: dict[str, Problem] = {}
     for problem in family.problems(seed, Random(f"{seed}/problems/{task}")):
         distinct.setdefault(family.prompt(problem.doc), problem)
@@ -81,12 +89,12 @@ def _problems(task: str, seed: int) -> tuple[Problem, ...]:
 
 
 def _line(task: str, family: Family, problem: Problem, output: str) -> dict[str, object]:
-    asked = family.instruction(problem.doc)
-    return {"prompt": family.prompt(problem.doc), **asked._asdict(), "output": output, "task": task}
+    instruction = family.instruction(problem.doc)._asdict()
+    return {"prompt": family.prompt(problem.doc), **instruction, "output": output, "task": task}
 
 
 def _partly_wrong_lines(task: str, family: Family, problems: Sequence[Problem], seed: int) -> list[dict[str, object]]:
-    """Return lines of which the share STUDENT_WRONG_SHARE, drawn from the seed, has wrong answers."""
+    """Lines with wrong answers in a random STUDENT_WRONG_SHARE of them."""
     rng = Random(f"{seed}/wrong/{task}")
     wrong = set(rng.sample(range(len(problems)), round(STUDENT_WRONG_SHARE * len(problems))))
     lines = []

@@ -1,4 +1,4 @@
-"""Means and their uncertainty: pure functions over arrays, in the units they are given."""
+"""Means and their uncertainty: pure functions over arrays, in the units of their input."""
 
 from __future__ import annotations
 
@@ -15,9 +15,10 @@ _BLOCK = 4_000_000
 
 
 def mean_and_error(values: ArrayLike) -> tuple[float, float | None]:
-    """Return the mean of [n] values and its standard error, s/√n with s from n-1; the error of one value is None.
+    """The mean of values `[n]` and its standard error, s/√n with s from n-1. The error of one value is None.
 
-    ValueError for no values.
+    Raises:
+        ValueError: there are no values.
     """
     array = _array(values)
     error = float(array.std(ddof=1)) / math.sqrt(array.size) if array.size > 1 else None
@@ -27,13 +28,18 @@ def mean_and_error(values: ArrayLike) -> tuple[float, float | None]:
 def wilson_interval(
     successes: float, n: float, confidence: float = CONFIDENCE, *, quantile: float | None = None
 ) -> tuple[float, float]:
-    """Return Wilson's score interval of a proportion, in 0..1 (Wilson 1927).
+    """Wilson's score interval of a proportion, from 0 to 1 (Wilson 1927).
 
-    Counts need not be whole: dependent trials count as the fewer independent ones that have the same error, with the `quantile` of
-    Student's t in place of the normal one.
+    Unlike the mean ± 1.96 standard errors, it stays between 0 and 1 and has a width at 0 of n and n of n.
 
-    Unlike the mean ± 1.96 standard errors it stays inside 0..1 and has a width at 0 of n and n of n.
-    ValueError unless 0 <= successes <= n and n > 0.
+    Args:
+        successes: how many; need not be whole.
+        n: the number of trials. Dependent trials count as the smaller number of independent ones with the same error.
+        confidence: the share of cases in which it contains the truth.
+        quantile: of Student's t, instead of the normal quantile.
+
+    Raises:
+        ValueError: unless 0 <= successes <= n and n > 0.
     """
     if not 0 <= successes <= n or n == 0:
         raise ValueError(f"{successes} successes of {n}")
@@ -49,13 +55,16 @@ def wilson_interval(
 def bootstrap_interval(
     values: ArrayLike, *, seed: int = 0, resamples: int = RESAMPLES, confidence: float = CONFIDENCE
 ) -> tuple[float, float]:
-    """Return the percentile bootstrap interval of the mean of [n] independent values (Efron 1979), in their unit.
+    """The percentile bootstrap interval of the mean of independent values `[n]` (Efron 1979).
 
-    Equal seeds give equal intervals, equal values one without width. ValueError for fewer than two values.
+    Equal seeds give equal intervals. Equal values give an interval without width.
+
+    Raises:
+        ValueError: there are fewer than two values.
     """
     array = _array(values)
     if array.size == 1:
-        raise ValueError("one value says nothing of its spread")
+        raise ValueError("one value has no spread")
     random = np.random.default_rng(seed)
     means = np.empty(resamples)
     block = max(1, _BLOCK // array.size)
@@ -67,10 +76,12 @@ def bootstrap_interval(
 
 
 def pass_at_k(n: int, correct: int, k: int) -> float | None:
-    """Return the chance, in 0..1, that one of k samples is right, estimated from n samples of which `correct` are.
+    """The probability, from 0 to 1, that one of k samples is correct, estimated from n samples.
 
-    1 - C(n-c, k) / C(n, k), the unbiased estimator of the Codex paper (Chen et al. 2021, equation 1). None if there are
-    fewer than k samples: then it cannot be estimated. ValueError unless 0 <= correct <= n and k > 0.
+    1 - C(n-c, k) / C(n, k), the unbiased estimator of the Codex paper (Chen et al. 2021, equation 1). None if n < k.
+
+    Raises:
+        ValueError: unless 0 <= correct <= n and k > 0.
     """
     if not 0 <= correct <= n or k < 1:
         raise ValueError(f"{correct} correct of {n} samples, k = {k}")

@@ -1,4 +1,4 @@
-"""Several training seeds to one figure: mean, spread, and an interval that knows of both seeds and items."""
+"""Combines several training seeds into one score: mean, standard deviation, and an interval over seeds and items."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from harness.statistics.variance_components import mean_interval
 
 
 @dataclass(frozen=True)
-class Figure:
-    """A score, 0 to 100, of `seeds` seeds that have one. `sd` is that of the seeds (ddof 1), None for fewer than two."""
+class SeedMean:
+    """The mean score, 0 to 100, of the `seeds` that have one. `sd` is that of the seeds (ddof 1), None for fewer than two."""
 
     value: float | None
     sd: float | None
@@ -23,34 +23,35 @@ class Figure:
     seeds: int
 
 
-def over_seeds(metrics: Sequence[MetricValue], scores: ItemScores | None = None) -> Figure:
-    """One metric of the same cell with different seeds. One seed keeps its own interval; several get a nested one.
+def over_seeds(metrics: Sequence[MetricValue], scores: ItemScores | None = None) -> SeedMean:
+    """Combine one metric of a cell over its seeds.
 
-    With the scores of the items it is that of harness/statistics/variance_components.py; without them a wider one, from the seeds' own intervals.
+    One seed keeps its own interval. Several get the interval of variance_components.py if there are item scores, otherwise a wider one
+    from the intervals of the seeds.
     """
-    known = [metric for metric in metrics if metric.value is not None]
-    values = [metric.value for metric in known if metric.value is not None]
+    scored = [metric for metric in metrics if metric.value is not None]
+    values = [metric.value for metric in scored if metric.value is not None]
     if not values:
-        return Figure(None, None, None, 0)
+        return SeedMean(None, None, None, 0)
     if len(values) == 1:
-        return Figure(values[0], None, known[0].ci95, 1)
+        return SeedMean(values[0], None, scored[0].ci95, 1)
     mean = math.fsum(values) / len(values)
     sd = math.sqrt(math.fsum((value - mean) ** 2 for value in values) / (len(values) - 1))
     if scores is not None and len(scores.seeds) == len(values):
         complete = scores.values[:, ~np.isnan(scores.values).any(axis=0)]
         if complete.shape[1] == scores.values.shape[1] > 1:
-            return Figure(mean, sd, mean_interval(complete), len(values))
-    return Figure(mean, sd, _nested_interval(mean, sd, known), len(values))
+            return SeedMean(mean, sd, mean_interval(complete), len(values))
+    return SeedMean(mean, sd, _nested_interval(mean, sd, scored), len(values))
 
 
 def _nested_interval(mean: float, sd: float, metrics: Sequence[MetricValue]) -> tuple[float, float] | None:
-    """Var = s²_seed/S + s²_item/n: the seeds differ, and all of them are measured on the same n items.
+    """The interval from Var = s²_seed/S + s²_item/n: the seeds differ, and all of them have the same n items.
 
-    What neither seed nor item explains is in both, so this is too wide; only the scores of the items tell by how much.
+    It is too wide, because both terms contain the residual; only item scores show by how much.
 
-    The part of the items is read from each seed's own interval, each side by itself, and not from its standard error: at 0 and
-    100 that is zero, and Wilson's interval is not. The quantile is Student's with Welch and Satterthwaite's degrees of freedom,
-    because a few seeds tell their own spread badly.
+    The item part is read from each seed's own interval, each side separately, and not from its standard error: that is zero at 0 and
+    100, and Wilson's interval is not. The quantile is Student's with the degrees of freedom of Welch and Satterthwaite, because a few
+    seeds estimate their spread badly.
     """
     lows = [metric.value - metric.ci95[0] for metric in metrics if metric.ci95 and metric.value is not None]
     highs = [metric.ci95[1] - metric.value for metric in metrics if metric.ci95 and metric.value is not None]

@@ -1,10 +1,10 @@
-"""Two methods on the same items: the difference of their means, its interval, and how likely chance alone makes it.
+"""Compares two methods on the same items: the difference of their means, its interval and its p-value.
 
-One seed each: the question is whether these two *models* differ, over items like these. Several seeds: whether the *methods*
-differ, over further seeds and items; a seed's mean is one draw, however many items measured it.
+With one seed each, the test asks whether these two *models* differ on items like these. With several seeds, it asks whether the
+*methods* differ, over further seeds and items: the mean of a seed is one observation, however many items it has.
 
-The error of several seeds is that of harness/statistics/variance_components.py. Seeds of the two methods are taken as independent; where equal numbers make
-them alike, the interval is wider than it need be.
+The error of several seeds comes from variance_components.py. The seeds of the two methods count as independent. If equal seed numbers
+make them alike, the interval is wider than necessary.
 """
 
 from __future__ import annotations
@@ -24,42 +24,50 @@ _BLOCK = 4_000_000
 
 
 @dataclass(frozen=True)
-class Comparison:
-    """a - b in points over `n_items` shared items. `p_value` is two-sided, `p_less` that of a < b alone.
+class PairedComparison:
+    """The difference a - b of the means over the shared items, in points.
 
-    `mde80`: the smallest true difference that such a comparison finds (p < 0.05, two-sided) in 80 % of cases. `n_seeds`: those of
-    the method with fewer. `n_excluded`: items that only one of the two has, or that lack a score in a seed; `n_prompts_differ`:
-    items left out because the two were asked differently. `mean_a` and `mean_b` are over the shared items.
+    `min_detectable_effect` is the smallest true difference that such a comparison finds (p < 0.05, two-sided) in 80 % of cases.
     """
 
     difference: float
     ci95: tuple[float, float]
-    p_value: float
-    p_less: float
+    p_value: float  # two-sided
+    p_less: float  # one-sided, for a < b
     n_items: int
-    n_seeds: int
-    method: str
-    mde80: float
-    n_excluded: int = 0
-    n_prompts_differ: int = 0
+    n_seeds: int  # of the method with fewer seeds
+    method: str  # the name of the test
+    min_detectable_effect: float
+    n_excluded: int = 0  # items that only one side has, or that lack a score in a seed
+    n_prompts_differ: int = 0  # items left out because of different prompts
     mean_a: float = 0.0
     mean_b: float = 0.0
 
 
 def compare(
     a: ItemScores, b: ItemScores, kind: Kind, *, seed: int = 0, same_prompts: bool = True, resamples: int = RESAMPLES
-) -> Comparison:
-    """Compare two methods on the items that both were asked in the same words (unless `same_prompts` is false: by id alone).
+) -> PairedComparison:
+    """Compare two methods on the items that both have.
 
-    One seed each: McNemar's exact test and Agresti and Min's interval (binary); a sign-flip permutation test and the percentile
-    bootstrap (continuous). Several seeds on one side at least: Student's t over seeds and items. `seed` and
-    `resamples` are those of the two random procedures. InputError where fewer than two items can be compared.
+    With one seed each: McNemar's exact test with Agresti and Min's interval (binary), or a sign-flip permutation test with the
+    percentile bootstrap (continuous). With several seeds on at least one side: Student's t over seeds and items.
+
+    Args:
+        a: scores of one method.
+        b: scores of the other method.
+        kind: the kind of the scores.
+        seed: for the permutation test and the bootstrap.
+        same_prompts: leave out items with different prompts.
+        resamples: of the permutation test and the bootstrap.
+
+    Raises:
+        InputError: fewer than two items can be compared.
     """
     left, right, excluded, differ = _shared(a, b, same_prompts)
     n = left.shape[1]
     if n < 2:
         raise InputError(
-            f"{n} items in common ({excluded} in one alone or without score, {differ} asked in other words); "
+            f"{n} items in common ({excluded} on one side only or without score, {differ} with different prompts); "
             "fix: compare evaluations of the same task, version and template"
         )
     if kind == "binary" and not (np.isin(left, (0, 100)).all() and np.isin(right, (0, 100)).all()):
@@ -68,21 +76,21 @@ def compare(
     trained = [rows for rows, fixed in ((left, a.fixed), (right, b.fixed)) if not fixed]
     error = spread(items, trained, pseudo=kind == "binary")
     difference = float(items.mean())
-    detectable = error.detectable()
+    effect = error.min_detectable_effect()
     if len(left) > 1 or len(right) > 1:
         method = f"t over seeds and items, {error.freedom:.1f} degrees of freedom"
         (p_value, p_less), interval = error.p_values(difference), error.interval(difference)
     elif kind == "binary":
         method = "McNemar's exact test; one seed"
         (p_value, p_less), interval = mcnemar(items), error.interval(difference)
-        detectable += 100 / n  # an exact test needs about one item more than the normal approximation
+        effect += 100 / n  # an exact test needs about one item more than the normal approximation
     else:
         method = "sign-flip permutation test; one seed"
         p_value, p_less = sign_flip(items, seed=seed, flips=resamples - 1)
         interval = bootstrap_interval(items, seed=seed, resamples=resamples)
     low, high = (min(100.0, max(-100.0, end)) for end in interval)
     seeds = min((len(rows) for rows in trained), default=1)
-    return Comparison(
+    return PairedComparison(
         difference,
         (low, high),
         p_value,
@@ -90,7 +98,7 @@ def compare(
         n,
         seeds,
         method,
-        detectable,
+        effect,
         excluded,
         differ,
         float(left.mean()),
@@ -99,7 +107,7 @@ def compare(
 
 
 def mean_difference(a: ItemScores, b: ItemScores, *, same_prompts: bool = True) -> float:
-    """The difference alone, as `compare` gives it. InputError where nothing can be compared."""
+    """The difference only, as in `compare`. InputError if no items can be compared."""
     left, right, _, _ = _shared(a, b, same_prompts)
     if left.shape[1] == 0:
         raise InputError("no items in common; fix: compare evaluations of the same task, version and template")
@@ -107,7 +115,7 @@ def mean_difference(a: ItemScores, b: ItemScores, *, same_prompts: bool = True) 
 
 
 def mcnemar(items: np.ndarray) -> tuple[float, float]:
-    """McNemar's exact test of differences that are -100, 0 or 100: p two-sided, and of a < b. Ties say nothing."""
+    """McNemar's exact test of differences `[items]` of -100, 0 or 100: the p-values two-sided and for a < b. Ties do not count."""
     from scipy.stats import binomtest
 
     better, worse = int((items > 0).sum()), int((items < 0).sum())
@@ -120,10 +128,10 @@ def mcnemar(items: np.ndarray) -> tuple[float, float]:
 
 
 def sign_flip(items: np.ndarray, *, seed: int = 0, flips: int = RESAMPLES - 1) -> tuple[float, float]:
-    """Permutation test of differences [n] whose signs chance alone sets: p two-sided (twice the smaller side), and of a < b.
+    """Sign-flip permutation test of differences `[items]`: the p-values two-sided (twice the smaller side) and for a < b.
 
-    All flips where they are no more than `flips`, otherwise that many random ones and the observed. What
-    `scipy.stats.permutation_test` with "samples" gives, many times faster: a leaderboard makes hundreds of these tests.
+    Uses all sign flips if there are at most `flips`, otherwise so many random ones and the observed. Equal to
+    `scipy.stats.permutation_test` with "samples" and much faster: a leaderboard makes hundreds of these tests.
     """
     moved = items[items != 0]  # ties add nothing, whatever their sign
     n = moved.size
@@ -147,13 +155,13 @@ def sign_flip(items: np.ndarray, *, seed: int = 0, flips: int = RESAMPLES - 1) -
 
 
 def _signs(random: np.random.Generator, rows: int, n: int) -> np.ndarray:
-    """Random signs [rows, n], a bit each."""
+    """Random signs `[rows, n]`, from one bit each."""
     raw = np.frombuffer(random.bytes(rows * ((n + 7) // 8)), dtype=np.uint8).reshape(rows, -1)
     return 1.0 - 2.0 * np.unpackbits(raw, axis=1, count=n)
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """Holm's adjusted p-values (1979), in the order given: any below α is a finding with a family-wise error rate of α."""
+    """Holm's adjusted p-values (1979), in the given order. Rejecting those below α has a family-wise error rate of α."""
     if len(p_values) == 0:
         return []
     from statsmodels.stats.multitest import multipletests  # here, because it takes a second
@@ -162,7 +170,7 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
 
 def _shared(a: ItemScores, b: ItemScores, same_prompts: bool) -> tuple[np.ndarray, np.ndarray, int, int]:
-    """Values [seeds, items] of both on the shared items; how many were left out, and how many of different prompts."""
+    """Values `[seeds, items]` of both on the shared items, the number of items left out, and of those with different prompts."""
     places = {identifier: number for number, identifier in enumerate(b.ids)}
     pairs = [(number, places[identifier]) for number, identifier in enumerate(a.ids) if identifier in places]
     excluded = len(a.ids) + len(b.ids) - 2 * len(pairs)

@@ -1,8 +1,8 @@
-"""Who is best in a column, who cannot be told from the best, and how much of the way to the teacher each method goes.
+"""Which method of a column is best, which are not significantly different from it, and how much of the gap to the teacher each closes.
 
-Every method is compared with the one whose mean is best, on the same items, and the p-values of the column are adjusted by Holm.
-What is not below 0.05 is tied with the best. The best is chosen by the same scores, which the adjustment does not know of: the mark
-says who may be the best, and is no test between two methods that were picked before (`harness compare` is).
+Every method is compared with the one with the best mean, on the same items. The p-values of the column are adjusted by Holm. Methods
+with p ≥ 0.05 are tied with the best. The best is chosen by the same scores, which the adjustment does not take into account. So the
+mark says which methods may be the best; it is not a test of two methods that were picked beforehand (`harness compare` is).
 """
 
 from __future__ import annotations
@@ -12,18 +12,15 @@ from dataclasses import dataclass, field
 from statistics import median
 
 from dskd.errors import InputError
-from harness.results.item_scores import ItemScores, Kind
-from harness.statistics.paired_tests import Comparison, compare, holm, mean_difference
+from harness.results.item_scores import ItemScores, common_kind
+from harness.statistics.paired_tests import PairedComparison, compare, holm, mean_difference
 
 ALPHA = 0.05
 
 
 @dataclass(frozen=True)
 class Standing:
-    """How a method stands in its column. `tied`: None where it could not be compared; `p_best` is adjusted.
-
-    `gap_closed`: (method - sft) / (teacher - sft) in per cent; None with a reason.
-    """
+    """The place of a method in its column, as in `harness.tables.rows.ScoreRow`."""
 
     best: bool = False
     tied: bool | None = None
@@ -35,10 +32,10 @@ class Standing:
 
 @dataclass(frozen=True)
 class Ranking:
-    """A column of one pair. `mde80`: the median over its comparisons with the best."""
+    """A column of one pair. `min_detectable_effect` is the median over its comparisons with the best."""
 
     standings: dict[str, Standing] = field(default_factory=dict)
-    mde80: float | None = None
+    min_detectable_effect: float | None = None
     notes: list[str] = field(default_factory=list)
 
 
@@ -50,12 +47,20 @@ def rank(
     higher_is_better: bool = True,
     baseline: str = "sft",
 ) -> Ranking:
-    """Rank the methods of a column by their means `values`; `scores` are the items of those that have them."""
+    """Rank the methods of a column.
+
+    Args:
+        values: the mean of each method.
+        scores: the item scores of the methods that have them.
+        teacher: the item scores of the teacher.
+        higher_is_better: the direction of the metric.
+        baseline: the method from which the gap to the teacher is measured.
+    """
     if not values:
         return Ranking()
     sign = 1 if higher_is_better else -1
     best = max(sorted(values), key=lambda name: sign * values[name])
-    compared: dict[str, Comparison] = {}
+    compared: dict[str, PairedComparison] = {}
     notes = []
     for name in sorted(values):
         if name == best or name not in scores or best not in scores:
@@ -67,12 +72,12 @@ def rank(
             continue
         if left_out := compared[name].n_excluded + compared[name].n_prompts_differ:
             notes.append(
-                f"{name} against {best}: {left_out} items left out, not of both, without score or asked in other words"
+                f"{name} against {best}: {left_out} items left out (on one side only, without score, or with different prompts)"
             )
-    adjusted = dict(zip(compared, holm([found.p_value for found in compared.values()]), strict=True))
+    adjusted = dict(zip(compared, holm([one.p_value for one in compared.values()]), strict=True))
     untested = sorted(name for name in values if name != best and name not in compared)
     if untested and not notes:
-        notes.append(f"not compared with the best, as there are no scores of single items: {', '.join(untested)}")
+        notes.append(f"not compared with the best, because there are no item scores: {', '.join(untested)}")
     gaps = _gaps(values, scores, teacher, sign, baseline)
     standings = {}
     for name in values:
@@ -85,8 +90,8 @@ def rank(
             gap_closed=gap,
             gap_reason=reason,
         )
-    mde = median(found.mde80 for found in compared.values()) if compared else None
-    return Ranking(standings, None if mde is None else round(mde, 2), notes)
+    effect = round(median(one.min_detectable_effect for one in compared.values()), 2) if compared else None
+    return Ranking(standings, effect, notes)
 
 
 def _gaps(
@@ -95,29 +100,30 @@ def _gaps(
     """For each method the share of the gap that it closes, or why there is none."""
     if teacher is None or baseline not in scores:
         missing = "the teacher" if teacher is None else baseline
-        return dict.fromkeys(values, (None, f"{missing} has no scores of single items here"))
+        return dict.fromkeys(values, (None, f"{missing} has no item scores here"))
     try:
-        # Each in the words of its own template: the teacher may be asked otherwise than the students.
-        whole = _compare(teacher, scores[baseline], same_prompts=False)
+        # Each model has prompts of its own template, so the teacher's may differ from the students'.
+        gap = _compare(teacher, scores[baseline], same_prompts=False)
     except InputError as error:
         return dict.fromkeys(values, (None, str(error).partition(";")[0]))
-    if whole.p_value >= ALPHA:
-        reason = f"the teacher is not told from {baseline} ({whole.difference:+.1f}, p = {whole.p_value:.2g})"
+    if gap.p_value >= ALPHA:
+        reason = (
+            f"the teacher is not significantly different from {baseline} ({gap.difference:+.1f}, p = {gap.p_value:.2g})"
+        )
         return dict.fromkeys(values, (None, reason))
-    if sign * whole.difference < 0:
-        return dict.fromkeys(values, (None, f"the teacher is worse than {baseline} ({whole.difference:+.1f})"))
-    return {name: _share(scores.get(name), scores[baseline], whole.difference) for name in values}
+    if sign * gap.difference < 0:
+        return dict.fromkeys(values, (None, f"the teacher is worse than {baseline} ({gap.difference:+.1f})"))
+    return {name: _share(scores.get(name), scores[baseline], gap.difference) for name in values}
 
 
 def _share(method: ItemScores | None, baseline: ItemScores, gap: float) -> tuple[float | None, str | None]:
     if method is None:
-        return None, "no scores of single items"
+        return None, "no item scores"
     try:
         return round(100 * mean_difference(method, baseline) / gap, 1), None
     except InputError as error:
         return None, str(error).partition(";")[0]
 
 
-def _compare(a: ItemScores, b: ItemScores, *, same_prompts: bool = True) -> Comparison:
-    kind: Kind = "binary" if a.kind == b.kind == "binary" else "continuous"
-    return compare(a, b, kind, same_prompts=same_prompts)
+def _compare(a: ItemScores, b: ItemScores, *, same_prompts: bool = True) -> PairedComparison:
+    return compare(a, b, common_kind(a, b), same_prompts=same_prompts)

@@ -1,19 +1,18 @@
-"""Training seeds and items as two levels: the error of a mean, or of a difference of means, over both.
+"""The error of a mean, or of a difference of means, over training seeds and items as two nested levels.
 
-Scores are Y[s, i] = mean + seed[s] + item[i] + rest[s, i], seed and rest of each method by themselves, items shared. So
+Scores are Y[s, i] = mean + seed[s] + item[i] + rest[s, i]. Each method has its own seeds and rest; the items are shared. So
 
     Var = seeds + items - rest, where
     seeds = sum over methods of s²(seed means)/S
     items = s²(item means over seeds, or their differences)/n
     rest  = sum over methods of s²(rest)/(S n)
 
-The first two both hold the rest, so it is taken out once (two-way analysis of variance). The quantile is Student's with the degrees
-of freedom of Welch and Satterthwaite: three seeds tell their spread badly, and a bootstrap over so few is too narrow.
+The first two both contain the rest, so it is subtracted once (two-way analysis of variance). The quantile is Student's with the
+degrees of freedom of Welch and Satterthwaite, because a few seeds estimate their spread badly, and a bootstrap over them is too narrow.
 
-Seeds that lie closer together than their rest alone would set them make "seeds - rest" negative. To count it whole lets luck narrow
-the interval, to count it as 0 makes it too wide on average: half of it counts. And of seeds' variance that the rest explains, less
-is in doubt. Both factors were set by simulation; tests/benchmarks/statistics_coverage.py has the coverage, also in worlds that they
-were not set in.
+When seeds vary less than residual noise predicts, the seed component "seeds - rest" is negative. Using all of it makes intervals too
+narrow, clamping to 0 too wide; half is used (`BELOW`). `DOUBT` scales the degrees of freedom likewise. Both were set by simulation.
+tests/benchmarks/statistics_coverage.py measures the coverage, also in other worlds than the one they were set in.
 """
 
 from __future__ import annotations
@@ -28,15 +27,15 @@ from scipy.special import stdtr, stdtrit  # Student's t, without the second that
 from harness.statistics.intervals import CONFIDENCE, wilson_interval
 
 POWER = 0.8
-# How much of a negative "seeds - rest" counts.
+# The share of a negative "seeds - rest" that is used.
 BELOW = 0.5
-# How much the part of the seeds' variance that the rest explains counts in the degrees of freedom, by the number of methods.
+# The weight, in the degrees of freedom, of the part of the seed variance that the rest explains; by the number of methods.
 DOUBT = {1: 1.0, 2: 0.8}
 
 
 @dataclass(frozen=True)
 class Spread:
-    """A standard error with its degrees of freedom, and the factor by which `pseudo` items draw the estimate to 0."""
+    """A standard error, its degrees of freedom, and the factor by which `pseudo` items shrink the estimate."""
 
     error: float
     freedom: float
@@ -44,7 +43,7 @@ class Spread:
 
     @property
     def quantile(self) -> float:
-        """Student's, for both ends of an interval."""
+        """Student's quantile for a two-sided interval."""
         return float(stdtrit(self.freedom, (1 + CONFIDENCE) / 2))
 
     def interval(self, estimate: float) -> tuple[float, float]:
@@ -53,25 +52,29 @@ class Spread:
         return estimate * self.shrink - half, estimate * self.shrink + half
 
     def p_values(self, estimate: float) -> tuple[float, float]:
-        """How likely an estimate at least so far from 0 is where the truth is 0; and one at most as large."""
+        """The p-values of an estimate under a true value of 0: two-sided, and for "less than 0"."""
         if self.error == 0:
             return (1.0, 1.0) if estimate == 0 else (0.0, float(estimate > 0))
         ratio = estimate * self.shrink / self.error
         return float(2 * stdtr(self.freedom, -abs(ratio))), float(stdtr(self.freedom, ratio))
 
-    def detectable(self) -> float:
-        """The smallest truth that is told from 0 (p < 0.05, two-sided) in 80 % of cases."""
+    def min_detectable_effect(self) -> float:
+        """The smallest true value that differs significantly from 0 (p < 0.05, two-sided) in 80 % of cases."""
         return (self.quantile + float(stdtrit(self.freedom, POWER))) * self.error
 
 
 def spread(items: np.ndarray, methods: Sequence[np.ndarray], *, pseudo: bool = False) -> Spread:
-    """The error of the mean of `items` [n], which are means over seeds (or differences of such) of `methods`, each [seeds, n].
+    """The error of the mean over items.
 
-    A method without seeds, as a teacher that was given, is left out of `methods`. Of two, the one with a single seed is taken to
-    spread as the other does; where none has several, the error is that of the items alone.
+    If one of two methods has a single seed, it is assumed to vary as the other does. If no method has several seeds, the error is
+    that of the items only.
 
-    `pseudo`, for differences of binary scores (-100, 0, 100): two items more, half a win, half a loss and a tie (Agresti and Min
-    2005), smaller as seeds average. Scores that agree everywhere get an interval of some width by it, and few items the coverage.
+    Args:
+        items: `[items]`, the means over seeds, or the differences of such means.
+        methods: `[seeds, items]` for each method. A model without seeds, like a given teacher, is left out.
+        pseudo: for differences of binary scores (-100, 0, 100). Adds two items: half a win, half a loss and a tie (Agresti and Min
+            2005), smaller if seeds average. Scores that agree everywhere then get an interval of some width, and few items the
+            stated coverage.
     """
     n = items.size
     if pseudo:
@@ -84,38 +87,38 @@ def spread(items: np.ndarray, methods: Sequence[np.ndarray], *, pseudo: bool = F
     variance, freedom = of_items, of_items**2 / (n - 1)
     several = [rows for rows in methods if len(rows) > 1]
     if several:
-        alone = len(methods) - len(several)
+        single_seed = len(methods) - len(several)
         of_seeds = rest = 0.0
         for rows in several:
-            count, weight = len(rows), 1 / len(rows) + alone
+            count, weight = len(rows), 1 / len(rows) + single_seed
             means, left_over = (weight * value for value in _variances(rows))
             of_seeds += means
             rest += left_over / n
-            own = max(0.0, means - left_over / n)
-            freedom += (own + DOUBT[len(methods)] * (means - own)) ** 2 / (count - 1)
+            of_seed = max(0.0, means - left_over / n)
+            freedom += (of_seed + DOUBT[len(methods)] * (means - of_seed)) ** 2 / (count - 1)
         beyond = of_seeds - rest
         variance = max(of_seeds, of_items * BELOW, of_items + beyond * (1 if beyond > 0 else BELOW))
     return Spread(math.sqrt(variance), variance**2 / freedom if freedom > 0 else float(n - 1), n / size)
 
 
 def mean_interval(values: np.ndarray, *, fixed: bool = False) -> tuple[float, float]:
-    """The interval of the mean of values [seeds, items] on 0..100, of several seeds and at least two items.
+    """The interval of the mean of values `[seeds, items]` from 0 to 100, of several seeds and at least two items.
 
-    Binary values get Wilson's interval, of as many items as would have this error: it has a width at 0 and 100 as well.
+    Binary values get Wilson's interval for the number of items that would have this error. It has a width at 0 and 100 too.
     """
     mean = float(values.mean())
-    found = spread(values.mean(axis=0), [] if fixed else [values])
+    error = spread(values.mean(axis=0), [] if fixed else [values])
     if not np.isin(values, (0.0, 100.0)).all():
-        low, high = found.interval(mean)
+        low, high = error.interval(mean)
         return max(0.0, low), min(100.0, high)
     share, n = mean / 100, values.shape[1]
-    size = share * (1 - share) / (found.error / 100) ** 2 if found.error > 0 else float(n)
-    low, high = wilson_interval(share * size, size, quantile=found.quantile)
+    size = share * (1 - share) / (error.error / 100) ** 2 if error.error > 0 else float(n)
+    low, high = wilson_interval(share * size, size, quantile=error.quantile)
     return 100 * low, 100 * high
 
 
 def _variances(rows: np.ndarray) -> tuple[float, float]:
-    """Of values [seeds, items]: the variance of the seeds' means, and that of what neither seed nor item explains."""
+    """Of values `[seeds, items]`: the variance of the means of the seeds, and the residual variance."""
     seeds, n = rows.shape
     means = rows.mean(axis=1)
     rest = rows - means[:, None] - rows.mean(axis=0) + rows.mean()

@@ -9,7 +9,7 @@ from typing import Any
 
 from dskd.errors import InputError
 from harness import tasks
-from harness.evaluation.contamination import VERSION, Item, N, items_of, look_for, training_examples
+from harness.evaluation.contamination import VERSION, ItemTexts, N, find_contamination, items_of, training_examples
 from harness.runs.identity import FileHashes, Identity
 from harness.runs.job_context import JobContext
 from harness.runs.records import DataOverlap
@@ -26,7 +26,7 @@ def count_contamination(
 
     It says something about scores and changes none, so a training file that cannot be read leaves a reason and no error.
     """
-    items: dict[str, list[Item]] = {}
+    items: dict[str, list[ItemTexts]] = {}
     for name, (task_name, limit) in evaluated.items():
         task = tasks.load(task_name)
         items[name] = items_of(task, task.docs(limit))
@@ -43,7 +43,7 @@ def _path(job: JobContext, source: TrainingSource) -> Any:
 
 
 def _entries(
-    job: JobContext, of: str, source: TrainingSource, items: Mapping[str, list[Item]]
+    job: JobContext, of: str, source: TrainingSource, items: Mapping[str, list[ItemTexts]]
 ) -> dict[str, DataOverlap]:
     what: dict[str, Any] = {"of": of, "data": source.data}
     if source.examples is None:
@@ -57,8 +57,8 @@ def _entries(
     return {name: DataOverlap.model_validate({**what, **own}) for name, own in counts.items()}
 
 
-def _counts(job: JobContext, source: TrainingSource, items: Mapping[str, list[Item]]) -> dict[str, dict[str, int]]:
-    """The counts of `look_for`; from the run's folder where another evaluation has left them."""
+def _counts(job: JobContext, source: TrainingSource, items: Mapping[str, list[ItemTexts]]) -> dict[str, dict[str, int]]:
+    """The counts of `find_contamination`; from the run's folder where another evaluation has left them."""
     path, columns = _path(job, source), getattr(source.examples, "columns", None)
     data = {"sha256": FileHashes().file(path), "columns": columns, "limit": source.limit}
     stored = {}
@@ -67,7 +67,7 @@ def _counts(job: JobContext, source: TrainingSource, items: Mapping[str, list[It
         stored[name] = job.root / ".harness" / "overlap" / f"{Identity.of(parts).short}.json"
     missing = {name: own for name, own in items.items() if not stored[name].is_file()}
     if missing:
-        for name, each in look_for(missing, training_examples(path, columns, source.limit)).items():
+        for name, each in find_contamination(missing, training_examples(path, columns, source.limit)).items():
             counted = {key: getattr(each, key) for key in ("items", "examples", "n", "short")}
             write_json_atomic(stored[name], counted | {kind: len(getattr(each, kind)) for kind in _KINDS})
     return {name: json.loads(stored[name].read_text(encoding="utf-8")) for name in items}

@@ -10,12 +10,13 @@ from typing import Annotated, Any, ClassVar
 from dskd.compatibility import Problem
 from harness import evaluation, tasks
 from harness.engines._completion_cache import CompletionCache
-from harness.protocols import Protocol
+from harness.protocols import DecodingProtocol
 from harness.runs.identity import Fingerprint, canonical_json
 from harness.runs.job_context import JobContext
 from harness.runs.job_spec import Output
 from harness.runs.records import Counts, MetricValue, RecordCell
 from harness.runs.store import eval_folder
+from harness.sandbox.select import sandbox_used
 from harness.steps.base import BY_HAND, NOT_IDENTITY, Input, ModelInput, Of, Step, TrainingSource
 from harness.steps.contamination import count_contamination
 from harness.steps.training import Train
@@ -29,7 +30,7 @@ class EvaluatedTask(Input):
     version: str
     limit: int | None
     max_new_tokens: int
-    protocol: Annotated[Protocol, BY_HAND]
+    protocol: Annotated[DecodingProtocol, BY_HAND]
     extra: Annotated[dict[str, Any], BY_HAND]
 
     def identity_parts(self) -> dict[str, Any]:
@@ -134,7 +135,7 @@ class Evaluate(Step):
             cache=lambda name: caches[name],
         )
         for done in runs:
-            task = tasks.load(done.task)
+            task = tasks.load(settings[done.name].task)
             summary = evaluation.summarise(task, done.samples)
             print(f"{done.name}: {summary['n']} in {done.seconds:.1f} s with {done.engine}", flush=True)
             job.finish(
@@ -145,6 +146,7 @@ class Evaluate(Step):
                 metrics={name: MetricValue.model_validate(metric) for name, metric in summary["metrics"].items()},
                 samples=done.samples,
                 engine=done.engine,
+                sandbox=sandbox_used(),
                 template=done.template,
                 overlap=contamination[done.name],
             )

@@ -14,7 +14,7 @@ from harness.steps.base import ModelInput, Of, Step
 from harness.steps.data import PreparedData
 
 if TYPE_CHECKING:
-    from dskd.teachers.outputs import SignalReport
+    from dskd.teachers.build_cache import TeacherCacheReport
 
 
 class TeacherCache(Step):
@@ -58,7 +58,7 @@ class TeacherCache(Step):
         cost = job.cost(teacher_examples=report.rows, **measured)
         job.finish(job.output, report=report.model_dump(mode="json"), cost=cost)
 
-    def build(self, job: JobContext) -> SignalReport:
+    def build(self, job: JobContext) -> TeacherCacheReport:
         """Compute what is missing in the cache or damaged, also from a training that finds the damage."""
 
         def report(event: dict[str, Any]) -> None:
@@ -70,12 +70,12 @@ class TeacherCache(Step):
             else:
                 job.progress.advance(stages[-1], event["step"], event["steps"])
 
-        def attempt() -> SignalReport:
-            return dskd.build_signal(
+        def attempt() -> TeacherCacheReport:
+            return dskd.build_teacher_cache(
                 self.teacher.path(job.root),
                 self.data.path(job.root),
                 folder,
-                options=dskd.SignalOptions.model_validate(self.options),
+                options=dskd.TeacherCacheOptions.model_validate(self.options),
                 dtype=self.dtype,
                 device=_device(),
                 progress=report,
@@ -85,7 +85,7 @@ class TeacherCache(Step):
         stages: list[str] = []
         try:
             return attempt()
-        except dskd.SignalDamaged as damage:  # in its description, so that none of it can be trusted
+        except dskd.TeacherCacheDamaged as damage:  # in its description, so that none of it can be trusted
             print(f"{damage}\nstarting again from nothing", flush=True)
             shutil.rmtree(folder)
             return attempt()
@@ -97,7 +97,7 @@ class TeacherCache(Step):
         """
         with job.store.lock(self.folder):
             try:
-                dskd.open_signal(self.path(job.root), "cpu")
+                dskd.open_teacher_cache(self.path(job.root), "cpu")
             except InputError as damage:
                 print(f"{damage}\ncomputing what is damaged again", flush=True)
                 return self.build(job).built_rows

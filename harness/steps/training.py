@@ -74,6 +74,7 @@ class Train(Step, ModelInput):
             outputs = {**outputs, "version": TeacherCache.version}
         return {
             **super().identity_parts(),
+            "method": self.configured.name,  # also of one that is named as package.module:Class
             "options": _options_of(self.configured),
             "signal": outputs if self.teacher else None,
         }
@@ -153,14 +154,14 @@ class Train(Step, ModelInput):
         teacher = self.teacher.shape if self.teacher is not None else None
         steps, examples = steps_of(options, data, self.processes)
         labelled, tokens = examples * data.response_tokens, examples * data.tokens
-        live, dual = self.cache is None, self.configured.name.startswith("dskd")
+        live, dual = self.cache is None, self.configured.requires.projectors
         operations = training_operations(student, options, tokens, labelled)
         if teacher is not None:
             operations += 2.0 * teacher.layer_parameters * tokens if live else 0.0
             operations += distillation_operations(student, teacher, labelled, dual=dual)
         launch = {"processes": self.processes, "sharded": launch_shape(self.accelerate_config)[1]}
         memory = training_memory(student, options, launch)
-        memory += loss_memory(student, teacher, options, data, fused=self.configured.per_token)
+        memory += loss_memory(student, teacher, options, data, fused=self.configured.requires.chunkable)
         memory += teacher_memory(student, teacher, options, live=live, dual=dual)
         what = self.id.removeprefix("train:")
         return [Work(self.kind, what, steps, tokens, operations, memory, device.hours(operations))]
@@ -196,7 +197,7 @@ class Train(Step, ModelInput):
                 options=self.training,
                 seed=self.seed,
                 output=job.folder,
-                signal=cache,
+                teacher_cache=cache,
                 progress=progress,
             )
         # The processes share the cores of this job.
@@ -211,7 +212,7 @@ class Train(Step, ModelInput):
             "options": self.training.model_dump(),
             "seed": self.seed,
             "output": str(job.folder),
-            "signal": str(cache) if cache else None,
+            "teacher_cache": str(cache) if cache else None,
         }
         return launch_training(
             request,

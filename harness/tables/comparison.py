@@ -1,4 +1,4 @@
-"""Two methods of one run, or the same cells of two runs, compared task by task."""
+"""Compares two methods of one run, or the same cells of two runs, task by task."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from dataclasses import dataclass, replace
 
 from dskd.errors import InputError
 from harness.protocols import column_title
-from harness.results.item_scores import ItemScores, Kind, stack
-from harness.results.load import Results, key_of, protocol_of
+from harness.results.item_scores import ItemScores, common_kind, stack
+from harness.results.results import Results
 from harness.statistics.paired_tests import compare, holm
 
 KEYS = ("teacher", "student", "method", "task")
@@ -16,8 +16,8 @@ ALPHA = 0.05
 
 
 @dataclass(frozen=True)
-class Cell:
-    """What is compared, seeds aside."""
+class ComparedCell:
+    """A cell over all its seeds."""
 
     teacher: str
     student: str | None
@@ -29,8 +29,8 @@ class Cell:
 
 
 @dataclass(frozen=True)
-class Line:
-    """One comparison; values and differences in points, over the shared items. `p_holm` is adjusted over all lines."""
+class ComparisonRow:
+    """One comparison: values and differences in points, over the shared items. `p_holm` is adjusted over all rows."""
 
     teacher: str
     student: str | None
@@ -45,7 +45,7 @@ class Line:
     ci95: tuple[float, float]
     p_value: float
     p_holm: float
-    mde80: float
+    min_detectable_effect: float
     n_seeds: int
     n_items: int
     n_excluded: int
@@ -54,88 +54,96 @@ class Line:
     verdict: str
 
 
-def compare_methods(results: Results, a: str, b: str, only: Mapping[str, set[str]]) -> tuple[list[Line], list[str]]:
-    """Method `a` against `b` for every pair and task that has both. InputError for a method that is not there."""
+def compare_methods(
+    results: Results, a: str, b: str, only: Mapping[str, set[str]]
+) -> tuple[list[ComparisonRow], list[str]]:
+    """Compare two methods on every pair and task that has both.
+
+    Args:
+        results: a run.
+        a: a method.
+        b: another method.
+        only: for a key (`KEYS`) the values to which rows are limited.
+
+    Returns:
+        The rows, and notes on what was left out.
+
+    Raises:
+        InputError: there is no such method, or nothing to compare.
+    """
     cells, notes = _cells(results)
     for name in (a, b):
         if name not in {cell.method for cell in cells}:
-            known = ", ".join(sorted({cell.method for cell in cells}))
-            raise InputError(f"compare: no method {name!r} with samples there; fix: one of {known}")
+            methods = ", ".join(sorted({cell.method for cell in cells}))
+            raise InputError(f"compare: no method {name!r} with samples; fix: use one of {methods}")
     pairs = []
-    for cell in cells:
-        # The teacher's own scores stand beside every student's.
+    for cell, scores in cells.items():
+        # The teacher, whose cell has no student, is compared with every student.
         if cell.method != a:
             continue
-        for other in cells:
+        for other, other_scores in cells.items():
             alike = replace(other, method=a, student=cell.student) == cell
             if other.method == b and alike and (other.student == cell.student or None in (other.student, cell.student)):
-                pairs.append(
-                    (
-                        replace(cell, method=f"{a} / {b}", student=cell.student or other.student),
-                        cells[cell],
-                        cells[other],
-                    )
-                )
+                both = replace(cell, method=f"{a} / {b}", student=cell.student or other.student)
+                pairs.append((both, scores, other_scores))
     return _compared(pairs, only, notes, {a, b})
 
 
-def compare_runs(a: Results, b: Results, only: Mapping[str, set[str]]) -> tuple[list[Line], list[str]]:
-    """Every cell that both runs have. Cells of one run alone are noted."""
+def compare_runs(a: Results, b: Results, only: Mapping[str, set[str]]) -> tuple[list[ComparisonRow], list[str]]:
+    """Compare the cells that both runs have, as `compare_methods` does. Cells of one run only get a note."""
     left, notes = _cells(a)
     right, more = _cells(b)
     notes += more
     for name, these, those in (("A", left, right), ("B", right, left)):
-        if alone := sum(cell not in those for cell in these):
-            notes.append(f"{alone} evaluations are in {name} alone")
+        if number := sum(cell not in those for cell in these):
+            notes.append(f"{number} evaluations are in {name} only")
     return _compared([(cell, left[cell], right[cell]) for cell in left if cell in right], only, notes, set())
 
 
-def _cells(results: Results) -> tuple[dict[Cell, ItemScores], list[str]]:
-    groups: dict[Cell, list] = {}
+def _cells(results: Results) -> tuple[dict[ComparedCell, ItemScores], list[str]]:
+    groups: dict[ComparedCell, list] = {}
     for record in results.records:
-        if (items := results.items.get(key_of(record))) is not None:
+        if (items := results.items.get(record.cell.key)) is not None:
             cell = record.cell
-            place = Cell(
+            key = ComparedCell(
                 cell.teacher,
                 cell.student,
                 cell.method,
                 str(cell.task),
                 str(cell.task_version),
-                protocol_of(record),
+                cell.protocol_label,
                 str(record.headline),
             )
-            groups.setdefault(place, []).append((record, items))
-    found, notes = {}, []
-    for place in sorted(groups, key=lambda each: [str(value) for value in vars(each).values()]):
+            groups.setdefault(key, []).append((record, items))
+    scores, notes = {}, []
+    for key in sorted(groups, key=lambda each: [str(value) for value in vars(each).values()]):
         try:
-            found[place] = stack(groups[place], place.metric)
+            scores[key] = stack(groups[key], key.metric)
         except InputError as error:
             notes.append(f"left out: {error}")
-    return found, notes
+    return scores, notes
 
 
 def _compared(
-    pairs: list[tuple[Cell, ItemScores, ItemScores]], only: Mapping[str, set[str]], notes: list[str], methods: set[str]
-) -> tuple[list[Line], list[str]]:
+    pairs: list[tuple[ComparedCell, ItemScores, ItemScores]],
+    only: Mapping[str, set[str]],
+    notes: list[str],
+    methods: set[str],
+) -> tuple[list[ComparisonRow], list[str]]:
     lines = []
     for cell, a, b in pairs:
-        values = {
-            "teacher": {cell.teacher},
-            "student": {str(cell.student)},
-            "method": {cell.method, *methods},
-            "task": {cell.task},
-        }
+        names = {"teacher": {cell.teacher}, "student": {str(cell.student)}, "task": {cell.task}}
+        values = {**names, "method": {cell.method, *methods}}
         if any(not wanted & values[key] for key, wanted in only.items()):
             continue
-        kind: Kind = "binary" if a.kind == b.kind == "binary" else "continuous"
         try:
-            # A teacher is asked in its own template, and compared by id alone.
-            found = compare(a, b, kind, same_prompts=not (a.fixed or b.fixed))
+            # A teacher has prompts of its own template, so it is compared by id only.
+            result = compare(a, b, common_kind(a, b), same_prompts=not (a.fixed or b.fixed))
         except InputError as error:
             notes.append(f"{cell.teacher} -> {cell.student}, {cell.method}, {cell.task}: {error}")
             continue
         lines.append(
-            Line(
+            ComparisonRow(
                 teacher=cell.teacher,
                 student=cell.student,
                 method=cell.method,
@@ -143,36 +151,34 @@ def _compared(
                 task_version=cell.version,
                 protocol=cell.protocol,
                 metric=cell.metric,
-                value_a=round(found.mean_a, 4),
-                value_b=round(found.mean_b, 4),
-                difference=round(found.difference, 4),
-                ci95=(round(found.ci95[0], 4), round(found.ci95[1], 4)),
-                p_value=found.p_value,
+                value_a=round(result.mean_a, 4),
+                value_b=round(result.mean_b, 4),
+                difference=round(result.difference, 4),
+                ci95=(round(result.ci95[0], 4), round(result.ci95[1], 4)),
+                p_value=result.p_value,
                 p_holm=1.0,
-                mde80=round(found.mde80, 2),
-                n_seeds=found.n_seeds,
-                n_items=found.n_items,
-                n_excluded=found.n_excluded,
-                n_prompts_differ=found.n_prompts_differ,
-                test=found.method,
+                min_detectable_effect=round(result.min_detectable_effect, 2),
+                n_seeds=result.n_seeds,
+                n_items=result.n_items,
+                n_excluded=result.n_excluded,
+                n_prompts_differ=result.n_prompts_differ,
+                test=result.method,
                 verdict="",
             )
         )
-        if left_out := found.n_excluded + found.n_prompts_differ:
+        if left_out := result.n_excluded + result.n_prompts_differ:
             notes.append(f"{cell.teacher} -> {cell.student}, {cell.method}, {cell.task}: {left_out} items left out")
     if not lines:
-        raise InputError(
-            "compare: the two have nothing in common; fix: "
-            + (notes[0] if notes else "other methods, folders or --only")
-        )
+        reason = f" ({notes[0]})" if notes else ""
+        raise InputError(f"compare: nothing in common{reason}; fix: use other methods, other folders or another --only")
     adjusted = holm([line.p_value for line in lines])
     done = [replace(line, p_holm=p, verdict=_verdict(line, p)) for line, p in zip(lines, adjusted, strict=True)]
     if any(line.n_seeds == 1 for line in done):
-        notes.append("one seed: the comparison is of these models; whether the methods differ needs several seeds")
+        notes.append("one seed: this compares two models; to compare methods, use several seeds")
     return done, notes
 
 
-def _verdict(line: Line, p: float) -> str:
+def _verdict(line: ComparisonRow, p: float) -> str:
     if p >= ALPHA:
-        return f"not told apart (would see {line.mde80:.1f} points in 80 % of cases)"
+        return f"not significantly different (minimum detectable effect: {line.min_detectable_effect:.1f} points)"
     return "A higher" if line.difference > 0 else "B higher"

@@ -1,15 +1,15 @@
-"""Other people's numbers beside ours: in tables of their own, with source and protocol, never ranked with ours."""
+"""Published results of others, in separate tables with source and protocol. They are never ranked with ours."""
 
 from __future__ import annotations
 
 from harness.config.matrix import TEACHER_METHOD
 from harness.published import PublishedTable
 from harness.tables.grid import DASH, Grid
-from harness.tables.leaderboard import Leaderboard, Row
+from harness.tables.rows import Leaderboard, ScoreRow
 
 
 def published_grids(board: Leaderboard) -> list[Grid]:
-    """A grid for each table of `board.published`: its columns, those of tasks that we have with ours beside them."""
+    """A grid for each table of `board.published`. If we have the task of a column, our results are in the next column."""
     return [_grid(board, table) for table in board.published]
 
 
@@ -32,7 +32,7 @@ def _grid(board: Leaderboard, table: PublishedTable) -> Grid:
     return Grid(title, header, lines, note)
 
 
-def _our_rows(board: Leaderboard, table: PublishedTable, method: str, column: str) -> list[Row]:
+def _our_rows(board: Leaderboard, table: PublishedTable, method: str, column: str) -> list[ScoreRow]:
     """Our scores of the same pair, method and task, one for each decoding protocol."""
     student = None if method == TEACHER_METHOD else table.student
     key = (table.teacher, student, method, column)

@@ -1,4 +1,4 @@
-"""One leaderboard in every format. Markdown, LaTeX and HTML show the same grid; CSV and JSON hold the rows with all figures."""
+"""Writes a leaderboard as Markdown, LaTeX or HTML, which show the same tables, or as CSV or JSON with all fields."""
 
 from __future__ import annotations
 
@@ -11,24 +11,26 @@ from dataclasses import asdict, fields
 
 from harness.config.matrix import TEACHER_METHOD
 from harness.tables.grid import DASH, Bold, Grid
-from harness.tables.leaderboard import COST_FIELDS, CostRow, Leaderboard, Row
 from harness.tables.published import published_grids
+from harness.tables.rows import COST_FIELDS, CostRow, Leaderboard, ScoreRow
+
+EFFECT = "min. detectable effect"
 
 
 def grids(board: Leaderboard, costs: bool) -> list[Grid]:
-    """A grid for each pair, the teacher's row first; with `costs` another for each with what its trainings took."""
-    found = []
+    """A table for each pair with the teacher first; with `costs` also one with the costs of its trainings."""
+    tables = []
     for teacher, student in board.pairs:
         methods = [(None, TEACHER_METHOD), *((student, method) for method in board.methods(teacher, student))]
-        found.append(_score_grid(board, teacher, methods, f"{teacher} -> {student}"))
-        found += _gap_grid(board, teacher, student)
-        found += _flaw_grid(board, teacher, student)
+        tables.append(_score_grid(board, teacher, methods, f"{teacher} -> {student}"))
+        tables += _gap_grid(board, teacher, student)
+        tables += _flaw_grid(board, teacher, student)
         if costs:
             rows = [row for row in board.costs if (row.teacher, row.student) == (teacher, student)]
-            found.append(_cost_grid(f"{teacher} -> {student}: cost of training", rows))
-    alone = sorted({row.teacher for row in board.rows} - {teacher for teacher, _ in board.pairs})
-    found += [_score_grid(board, teacher, [(None, TEACHER_METHOD)], teacher) for teacher in alone]
-    return found + published_grids(board)
+            tables.append(_cost_grid(f"{teacher} -> {student}: cost of training", rows))
+    teachers_only = sorted({row.teacher for row in board.rows} - {teacher for teacher, _ in board.pairs})
+    tables += [_score_grid(board, teacher, [(None, TEACHER_METHOD)], teacher) for teacher in teachers_only]
+    return tables + published_grids(board)
 
 
 def _score_grid(board: Leaderboard, teacher: str, methods: Sequence[tuple[str | None, str]], title: str) -> Grid:
@@ -41,14 +43,15 @@ def _score_grid(board: Leaderboard, teacher: str, methods: Sequence[tuple[str | 
             continue
         seeds = DASH if student is None else str(max(row.seeds for row in rows if row))
         lines.append([method, seeds, *(_score(row) for row in rows)])
-    found = [board.mde80(teacher, next((student for student, _ in methods if student), None), task) for task in tasks]
-    if any(found):
-        lines.append(["detectable difference", DASH, *(DASH if value is None else f"{value:.1f}" for value in found)])
+    student_of_pair = next((student for student, _ in methods if student), None)
+    effects = [board.min_detectable_effect(teacher, student_of_pair, task) for task in tasks]
+    if any(effects):
+        lines.append([EFFECT, DASH, *(DASH if effect is None else f"{effect:.1f}" for effect in effects)])
     sizes = {task: max((row.n for row in board.rows if row.column == task), default=0) for task in tasks}
     return Grid(title, ["method", "seeds", *(f"{task} ({names[task]}, n={sizes[task]})" for task in tasks)], lines)
 
 
-def _score(row: Row | None) -> str:
+def _score(row: ScoreRow | None) -> str:
     if row is None:
         return DASH
     if row.value is None:
@@ -61,9 +64,9 @@ def _score(row: Row | None) -> str:
 
 
 def _gap_grid(board: Leaderboard, teacher: str, student: str) -> list[Grid]:
-    """The share of the gap that each method closes; nothing where no column has one, as the notes then say why."""
+    """The share of the gap that each method closes; no table if no column has one."""
 
-    def share(row: Row | None) -> str:
+    def share(row: ScoreRow | None) -> str:
         return DASH if row is None or row.gap_closed is None else f"{row.gap_closed:.0f} %"
 
     lines = []
@@ -76,9 +79,9 @@ def _gap_grid(board: Leaderboard, teacher: str, student: str) -> list[Grid]:
 
 
 def _flaw_grid(board: Leaderboard, teacher: str, student: str) -> list[Grid]:
-    """Invalid and truncated answers, where there are any."""
+    """Invalid and truncated completions, if there are any."""
 
-    def shares(row: Row | None) -> str:
+    def shares(row: ScoreRow | None) -> str:
         if row is None or row.invalid_share is None or row.truncated_share is None:
             return DASH
         return f"{row.invalid_share:.1f} / {row.truncated_share:.1f}"
@@ -89,7 +92,7 @@ def _flaw_grid(board: Leaderboard, teacher: str, student: str) -> list[Grid]:
         any_flaw |= any(row is not None and (row.invalid or row.truncated) for row in rows)
         if any(rows):
             lines.append([method, *map(shares, rows)])
-    title = f"{teacher} -> {student}: invalid / truncated answers (%)"
+    title = f"{teacher} -> {student}: invalid / truncated completions (%)"
     return [Grid(title, ["method", *board.tasks], lines)] if any_flaw else []
 
 
@@ -98,7 +101,7 @@ def _cost_grid(title: str, rows: Sequence[CostRow]) -> Grid:
         return DASH if value is None else f"{value / scale:,.{digits}f}"
 
     on_gpu = any(row.peak_device_memory is not None for row in rows)
-    header = ["method", "seeds", "training (s)", "of it teacher (s)", "shared signal (s)", "tokens", "tokens/s"]
+    header = ["method", "seeds", "training (s)", "teacher (s)", "teacher cache (s)", "tokens", "tokens/s"]
     header += ["peak memory (MiB)", *(["peak GPU memory (MiB)"] if on_gpu else [])]
     lines = [
         [
@@ -119,14 +122,12 @@ def _cost_grid(title: str, rows: Sequence[CostRow]) -> Grid:
 
 _SCORES = "Score 0–100 [95 % interval]; several seeds: mean ± standard deviation of the seeds."
 _COSTS = (
-    "Costs: means over the seeds. The shared signal is the teacher's: computed once for all the trainings that show it, "
-    "and no part of their own times."
+    "Costs: means over the seeds. Training time includes teacher time. The teacher cache is computed once for all trainings "
+    "that read it and is not part of their times."
 )
-
-
 _RANKING = (
-    "Bold: best of the methods. †: not told from the best on the same items (p ≥ 0.05 after Holm). Detectable: the smallest true "
-    "difference that such a comparison finds in 80 % of cases. docs/statistics.md says how to read them."
+    "Bold: best mean of the column. †: not significantly different from the best (paired test on the same items, Holm-corrected, "
+    "p ≥ 0.05). Last row: minimum detectable effect at 80 % power. See docs/statistics.md."
 )
 
 
@@ -135,12 +136,12 @@ def _legend(board: Leaderboard, costs: bool) -> str:
     if any(row.best for row in board.rows):
         parts.append(_RANKING)
         if any(row.best and row.seeds == 1 for row in board.rows):
-            parts.append("One seed: what is told apart are these models, not yet the methods.")
+            parts.append("One seed: the tests compare these models, not the methods.")
     return " ".join([*parts, _COSTS] if costs else parts)
 
 
 def markdown(board: Leaderboard, costs: bool = False) -> str:
-    """Tables that read well as plain text too: columns are padded."""
+    """Markdown tables with padded columns, so that they also read well as plain text."""
     parts = []
     for grid in grids(board, costs):
         cells = [[_md_cell(text) for text in line] for line in (grid.header, *grid.lines)]
@@ -168,7 +169,7 @@ def _md_escape(text: str) -> str:
 
 
 def latex(board: Leaderboard, costs: bool = False) -> str:
-    """One booktabs tabular a pair."""
+    """One booktabs tabular per table."""
     parts = []
     for grid in grids(board, costs):
         lines = [" & ".join(map(_tex_cell, line)) + r" \\" for line in grid.lines]
@@ -199,7 +200,7 @@ def _tex_escape(text: str) -> str:
 
 
 def html_page(board: Leaderboard, costs: bool = False) -> str:
-    """A page of its own, without scripts or anything from elsewhere."""
+    """A complete page without scripts or external files."""
     parts = []
     for grid in grids(board, costs):
         head = "".join(f"<th>{html.escape(text)}</th>" for text in grid.header)
@@ -223,16 +224,16 @@ def _html_cell(text: str) -> str:
 
 
 def csv_text(board: Leaderboard, costs: bool = False) -> str:
-    """A line a row; with `costs` the pair's and method's costs in further columns, and others' numbers in one where asked for."""
+    """One line per score; costs and published results are further columns."""
     stream = io.StringIO()
-    names = [field.name for field in fields(Row) if field.name != "ci95"]
+    names = [field.name for field in fields(ScoreRow) if field.name != "ci95"]
     cost_names = COST_FIELDS if costs else ()
     writer = csv.writer(stream, lineterminator="\n")
     writer.writerow([*names, "ci95_low", "ci95_high", *cost_names, *(["published"] if board.published else [])])
-    known = {(row.teacher, row.student, row.method): asdict(row) for row in board.costs}
+    costs_by_method = {(row.teacher, row.student, row.method): asdict(row) for row in board.costs}
     for row in board.rows:
         values = asdict(row)
-        cost = known.get((row.teacher, str(row.student), row.method), {})
+        cost = costs_by_method.get((row.teacher, str(row.student), row.method), {})
         line = [
             *(values[name] for name in names),
             *(row.ci95 or (None, None)),
@@ -243,19 +244,19 @@ def csv_text(board: Leaderboard, costs: bool = False) -> str:
     return stream.getvalue()
 
 
-def _published(board: Leaderboard, row: Row) -> str:
-    """What each source has for the same pair, method and task: a teacher has the figures of all its pairs."""
-    found = [
+def _published(board: Leaderboard, row: ScoreRow) -> str:
+    """The results of each source for the same pair, method and task. A teacher has those of all its pairs."""
+    results = [
         f"{value} ({table.metric}; {table.source}; {table.protocol})"
         for table in board.published
         if table.teacher == row.teacher and row.student in (None, table.student)
         if (value := table.shown(row.method, row.task)) is not None
     ]
-    return " | ".join(found)
+    return " | ".join(results)
 
 
 def json_text(board: Leaderboard, costs: bool = False) -> str:
-    """The contract's JSON."""
+    """The leaderboard as JSON."""
     return json.dumps(board.as_json(costs), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
 

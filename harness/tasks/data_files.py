@@ -81,7 +81,7 @@ class DataFile:
                 raise InputError(f"{path}: {check.reason}; fix: put the original file there")
             if check.status == "wrong":
                 raise InputError(
-                    f"{path}: sha256 is {check.sha256}, expected {self.sha256}; {check.reason}; put the original file there"
+                    f"{path}: sha256 is {check.sha256}, expected {self.sha256}; {check.reason}; fix: put the original file there"
                 )
             return rows
         if self.hub is not None and os.environ.get("HARNESS_HUB") == "1":
@@ -91,7 +91,7 @@ class DataFile:
             f"{Path(folder) / self.path}: no such file" if folder else f"data file {self.path}: HARNESS_DATA is not set"
         )
         hub = "" if self.hub is None else f", or set HARNESS_HUB=1 to fetch it from {self.hub.repository} on the hub"
-        raise InputError(f"{looked}; set HARNESS_DATA to the folder that holds {self.path}{hub}")
+        raise InputError(f"{looked}; fix: set HARNESS_DATA to the folder that holds {self.path}{hub}")
 
     def is_here(self) -> bool:
         """Whether the rows can be read without asking the hub."""
@@ -102,7 +102,9 @@ class DataFile:
         if not folder:
             return None
         if not Path(folder).is_dir():
-            raise InputError(f"HARNESS_DATA: {folder} is not a folder; set it to the folder that holds {self.path}")
+            raise InputError(
+                f"HARNESS_DATA: {folder} is not a folder; fix: set it to the folder that holds {self.path}"
+            )
         path = Path(folder) / self.path
         return path if path.is_file() else None
 
@@ -261,17 +263,17 @@ def _rows_from_hub(source: HubRows) -> list[Row]:
     ) as error:  # offline, nothing of that name, no such file
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise InputError(
-            f"hub data set {source.repository}: {reason}; check the connection or set HARNESS_DATA"
+            f"hub data set {source.repository}: {reason}; fix: check the connection or set HARNESS_DATA"
         ) from error
     if missing := [field for field in source.fields if field not in loaded.column_names]:
         raise InputError(
-            f"hub data set {source.repository}: has no column {missing[0]!r}; put the original file in its place"
+            f"hub data set {source.repository}: has no column {missing[0]!r}; fix: put the original file in its place"
         )
     rows = _only(loaded, source.fields)
     digest = rows_digest(rows, source.fields)
     if source.rows_sha256 not in (None, digest):
         raise InputError(
             f"hub data set {source.repository}: its rows have the sha256 {digest}, expected {source.rows_sha256}; "
-            "set HARNESS_DATA to a folder with the original file"
+            "fix: set HARNESS_DATA to a folder with the original file"
         )
     return rows

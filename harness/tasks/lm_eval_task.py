@@ -163,7 +163,7 @@ def load(name: str) -> LmEvalTask:
 def find(name: str, folder: str | None) -> Path:
     """Return the yaml file of a task. InputError where no file has it."""
     if folder and not Path(folder).is_dir():
-        raise InputError(f"{VARIABLE}: {folder} is not a folder; set it to the folder of your own lm-eval tasks")
+        raise InputError(f"{VARIABLE}: {folder} is not a folder; fix: set it to the folder of your own lm-eval tasks")
     task_line = re.compile(rb"^task:[ \t]*[\"']?" + re.escape(name.encode()) + rb"[\"']?[ \t\r]*(#.*)?$", re.MULTILINE)
     for root in (*([Path(folder)] if folder else []), tasks_of_lm_eval()):
         files = sorted(root.rglob("*.yaml"))

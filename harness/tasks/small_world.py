@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from dskd.tokenization.prompt_templates import Instruction
-from harness.smallworld import instruction_of, prompt_of, test_docs
+from harness.smallworld import SMALL_WORLD_VERSION, instruction_of, prompt_of, test_docs
 from harness.tasks.task import Doc, Task
 
 
@@ -15,6 +17,10 @@ class SmallWorldTask(Task):
     def documents(self) -> list[Doc]:
         """Return the test set, by its own names or else numbered from 0."""
         return [{"id": doc.get("task_id", str(number)), **doc} for number, doc in enumerate(test_docs(self.name))]
+
+    def identity(self) -> dict[str, Any]:
+        """Return the world's version: its test sets are generated where they are needed."""
+        return {**super().identity(), "world": {"version": SMALL_WORLD_VERSION}}
 
     def prompt(self, doc: Doc) -> str:
         """Return the prompt that the small world's models are trained on."""

@@ -135,7 +135,7 @@ class Task(ABC):
         That is the hash of the code of a task of one's own, and the hash of the documents where no hash pins their data
         (`DataFile.sha256` is None): null where they are not here, and nothing can be evaluated.
         """
-        parts: dict[str, Any] = {} if self.own_code is None else {"code": self.own_code}
+        parts: dict[str, Any] = {} if self.own_code is None else {"task_code": self.own_code}
         if any(data.sha256 is None for data in self.data_files):
             can_be_read = self.data_is_here or os.environ.get("HARNESS_HUB") == "1"
             parts["documents"] = documents_digest(self.docs()) if can_be_read else None

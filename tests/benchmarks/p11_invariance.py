@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import tempfile
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +26,8 @@ from dskd.data.preparation import prepare_dataset
 from dskd.modeling.loading import load_model, load_tokenizer
 from dskd.teachers.outputs import LiveTeacher
 from dskd.tokenization.vocabulary import Vocabulary, share_vocabulary
+from dskd.training.distiller import Distiller
 from dskd.training.run import TrainingOptions, train
-from dskd.training.trainer import Distiller
 from harness.smallworld.world import write_world
 
 Step = tuple[float, dict[str, torch.Tensor]]
@@ -72,28 +73,29 @@ def added_up(sums: torch.Tensor) -> torch.Tensor:
 def take_step(folder: Path, name: str, rows: Sequence[int], collator: Collator, parts: int, fused: bool = True) -> Step:
     """Loss and gradients of a step over these rows in `parts` micro-batches; of one process's share where there are several."""
     kind = methods.get(name)
-    student = kind.vocabulary
+    student = kind.requires.vocabulary
     tokenizers = [load_tokenizer(folder / which) for which in (student, "teacher")]
     vocabularies = [Vocabulary.from_tokenizer(tokenizer) for tokenizer in tokenizers]
-    teacher = LiveTeacher(load_model(folder / "teacher"), vocabularies[1].size) if kind.needs_teacher else None
+    teacher = LiveTeacher(load_model(folder / "teacher"), vocabularies[1].size) if kind.requires.teacher else None
     torch.manual_seed(0)
     distiller = Distiller(
         load_model(folder / student),
         kind(),
         student_size=vocabularies[0].size,
-        signal=teacher,
+        teacher=teacher,
         shared=share_vocabulary(vocabularies[1], vocabularies[0]),
-        fused=fused,
+        chunked=fused,
         chunk_tokens=50,
     )
     data = datasets.load_from_disk(str(folder / f"{student}-data"))
     size = len(rows) // parts
-    distiller.method.begin_step(distiller.whole_student_head())
+    distiller.method.on_step_begin(distiller.whole_student_head())
     chosen = [data[k] for k in rows]
-    if kind.policy == "on":  # half of them as if the student had written them
+    collator = replace(collator, by_position=kind.requires.pairing == "position")
+    if kind.requires.on_policy == "always":  # half of them as if the student had written them
         chosen = [{**row, "sampled": k % 4 < 2} for k, row in zip(rows, chosen, strict=True)]
-    batches = [distiller.look_up(collator(chosen[first : first + size])) for first in range(0, len(rows), size)]
-    distiller.score(batches, added_up)
+    batches = [distiller.fetch(collator(chosen[first : first + size])) for first in range(0, len(rows), size)]
+    distiller.precompute_step(batches, added_up)
     counts = [distiller.counts(batch) for batch in batches]
     totals = {key: torch.stack([count[key] for count in counts]).sum() for key in counts[0]}
     world = dist.get_world_size() if dist.is_initialized() else 1

@@ -18,12 +18,12 @@ from transformers import AutoModelForCausalLM, LlamaConfig
 
 from dskd import methods
 from dskd.modeling.lm_head import Head, final_hidden_states
-from dskd.teachers.outputs import LiveTeacher, TeacherSignal
+from dskd.teachers.outputs import LiveTeacher, Teacher
 from dskd.tokenization.vocabulary import SharedVocabulary
-from dskd.training.trainer import Distiller
+from dskd.training.distiller import Distiller
 
 
-class Kept(TeacherSignal):
+class Kept(Teacher):
     """A cached signal without the reading: what the bar calls a hit."""
 
     def __init__(self, head: Head, hidden: Tensor, predictions: Tensor) -> None:
@@ -31,7 +31,7 @@ class Kept(TeacherSignal):
         self.head = head
         self._given = {"teacher_hidden": hidden, "teacher_predictions": predictions}
 
-    def look_up(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+    def fetch(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         return batch | self._given
 
 
@@ -85,13 +85,13 @@ def main() -> None:
         predictions = torch.cat([live.head.logits(part).argmax(-1) for part in hidden.split(128)])
     cached = Kept(live.head, hidden, predictions)
 
-    def step(name: str, signal: TeacherSignal | None) -> Callable[[], None]:
-        distiller = Distiller(student, methods.get(name)(), student_size=size, signal=signal, shared=shared)
+    def step(name: str, signal: Teacher | None) -> Callable[[], None]:
+        distiller = Distiller(student, methods.get(name)(), student_size=size, teacher=signal, shared=shared)
         optimizer = torch.optim.AdamW(distiller.parameters(), lr=0.0)
 
         def run() -> None:
-            distiller.method.begin_step(distiller.whole_student_head())
-            distiller(distiller.look_up(batch))[0].backward()
+            distiller.method.on_step_begin(distiller.whole_student_head())
+            distiller(distiller.fetch(batch))[0].backward()
             optimizer.step()
             optimizer.zero_grad()
 

@@ -11,13 +11,14 @@ import report
 import torch
 
 from dskd import methods
-from dskd.losses.chunked import chunk_size, chunked_counts, fused_loss
-from dskd.methods import LabelledTokens
+from dskd.losses.chunked import chunk_size, chunked_counts, chunked_loss
+from dskd.losses.tokens import TokenBatch
 from dskd.modeling.lm_head import Head
 from dskd.tokenization.vocabulary import SharedVocabulary
+from helpers.token_batches import token_batch
 
 
-def make(vocabulary: int, tokens: int, hidden: int, teacher_hidden: int) -> tuple[Any, LabelledTokens, list[Any]]:
+def make(vocabulary: int, tokens: int, hidden: int, teacher_hidden: int) -> tuple[Any, TokenBatch, list[Any]]:
     """dskd-v2 between two random heads whose logits are as large as a trained model's."""
     generator = torch.Generator().manual_seed(0)
 
@@ -32,7 +33,7 @@ def make(vocabulary: int, tokens: int, hidden: int, teacher_hidden: int) -> tupl
     # The teacher's states are near what the student's project to, so that part of the predictions agree, as in training.
     states = random(tokens, hidden)
     seen = states @ projectors.student_to_teacher.T + 0.1 * random(tokens, teacher_hidden)
-    batch = LabelledTokens(
+    batch = token_batch(
         student,
         states.requires_grad_(),
         torch.randint(0, vocabulary, (tokens,), generator=generator),
@@ -45,15 +46,15 @@ def make(vocabulary: int, tokens: int, hidden: int, teacher_hidden: int) -> tupl
     return method, batch, [projectors.teacher_to_student]
 
 
-def forward(side: str, method: Any, batch: LabelledTokens, totals: dict[str, torch.Tensor], parameters: Any) -> Any:
+def forward(side: str, method: Any, batch: TokenBatch, totals: dict[str, torch.Tensor], parameters: Any) -> Any:
     if side != "unfused":
-        return fused_loss(method, batch, totals if side == "fused" else None, parameters)[0]
+        return chunked_loss(method, batch, totals if side == "fused" else None, parameters)[0]
     terms = method.terms(batch)
-    return method.objective({name: term.sum / totals[name].clamp_min(1.0) for name, term in terms.items()})
+    return method.objective({name: term.total / totals[name].clamp_min(1.0) for name, term in terms.items()})
 
 
 def forward_and_backward(
-    side: str, *, method: Any, batch: LabelledTokens, totals: dict[str, torch.Tensor], parameters: Any, leaves: Any
+    side: str, *, method: Any, batch: TokenBatch, totals: dict[str, torch.Tensor], parameters: Any, leaves: Any
 ) -> None:
     torch.autograd.grad(forward(side, method, batch, totals, parameters), leaves)
 
@@ -89,7 +90,7 @@ def main() -> None:
     for vocabulary in chosen.vocabulary:
         method, batch, parameters = make(vocabulary, chosen.compared_tokens, *chosen.hidden)
         totals = chunked_counts(method, batch)
-        leaves = [batch.student_hidden, batch.student_head.weight, *parameters]
+        leaves = [batch.student.hidden, batch.student.head.weight, *parameters]
         results = {}
         for side in ("unfused", "fused"):
             loss = forward(side, method, batch, totals, parameters)

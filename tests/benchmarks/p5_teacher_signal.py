@@ -24,7 +24,14 @@ from dskd.data.preparation import prepare_dataset
 from dskd.losses.divergences import forward_kl
 from dskd.modeling.lm_head import final_hidden_states, output_head
 from dskd.modeling.loading import load_model, load_tokenizer
-from dskd.teachers.outputs import LiveTeacher, SignalOptions, TeacherSignal, attach, build_signal, open_signal
+from dskd.teachers.outputs import (
+    LiveTeacher,
+    Teacher,
+    TeacherCacheOptions,
+    attach,
+    build_teacher_cache,
+    open_teacher_cache,
+)
 from dskd.tokenization.vocabulary import Vocabulary
 from harness.smallworld import write_world
 
@@ -48,23 +55,23 @@ def write_model(folder: Path, tokenizer: Any, hidden: int, layers: int) -> None:
     tokenizer.save_pretrained(folder)
 
 
-def distillation(student: Any, size: int, signal: TeacherSignal, batch: dict[str, torch.Tensor]) -> torch.Tensor:
+def distillation(student: Any, size: int, signal: Teacher, batch: dict[str, torch.Tensor]) -> torch.Tensor:
     """The mean forward KL of a batch. One vocabulary: every labelled token is its own partner."""
-    batch = signal.look_up(batch)
+    batch = signal.fetch(batch)
     hidden = final_hidden_states(
-        student, batch["student_input_ids"], batch["student_attention_mask"], batch["student_position_ids"]
+        student, batch.student.input_ids, batch.student.attention_mask, batch.student.position_ids
     )
     assert signal.head is not None
-    student_logits = output_head(student, size).logits(hidden.flatten(0, 1)[batch["student_labelled"]])
-    return forward_kl(signal.head.logits(batch["teacher_hidden"]), student_logits, TEMPERATURE).mean()
+    student_logits = output_head(student, size).logits(hidden.flatten(0, 1)[batch.student.labelled])
+    return forward_kl(signal.head.logits(batch.teacher.hidden), student_logits, TEMPERATURE).mean()
 
 
 @torch.no_grad()
-def losses(student: Any, size: int, signal: TeacherSignal, batches: list[dict[str, torch.Tensor]]) -> torch.Tensor:
+def losses(student: Any, size: int, signal: Teacher, batches: list[dict[str, torch.Tensor]]) -> torch.Tensor:
     return torch.stack([distillation(student, size, signal, batch) for batch in batches]).double()
 
 
-def epoch_seconds(folder: Path, size: int, signal: TeacherSignal, batches: list[dict[str, torch.Tensor]]) -> float:
+def epoch_seconds(folder: Path, size: int, signal: Teacher, batches: list[dict[str, torch.Tensor]]) -> float:
     student = load_model(folder)
     optimizer = torch.optim.AdamW(student.parameters(), lr=1e-4)
     start = time.perf_counter()
@@ -120,11 +127,11 @@ def run(folder: Path, chosen: Any) -> None:
         table.append(_row(f"{dtype} live", live.examples - asked, seconds, live.seconds - spent, share, None, None))
         for stored in kinds:
             kept = folder / f"{dtype}-{stored}"
-            arguments = {"options": SignalOptions(stored_dtype=stored), "dtype": dtype}
-            first = build_signal(teacher, folder / "teacher-data", kept, **arguments)
-            again = build_signal(teacher, folder / "teacher-data", kept, **arguments)  # a second method or seed
+            arguments = {"options": TeacherCacheOptions(stored_dtype=stored), "dtype": dtype}
+            first = build_teacher_cache(teacher, folder / "teacher-data", kept, **arguments)
+            again = build_teacher_cache(teacher, folder / "teacher-data", kept, **arguments)  # a second method or seed
             start = time.perf_counter()
-            cached = open_signal(kept, "cpu")
+            cached = open_teacher_cache(kept, "cpu")
             opening = time.perf_counter() - start
             attached = batches(attach(data, kept))
             found = losses(load_model(student), size, cached, attached)

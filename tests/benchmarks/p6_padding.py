@@ -55,10 +55,10 @@ def _row(ids: list[int], prompt_length: int) -> dict[str, Any]:
 def step(model: Any, batch: dict[str, torch.Tensor]) -> torch.Tensor:
     """The summed loss of a batch, its gradients added to the model's."""
     hidden = final_hidden_states(
-        model, batch["student_input_ids"], batch.get("student_attention_mask"), batch["student_position_ids"]
+        model, batch.student.input_ids, batch.student.attention_mask, batch.student.position_ids
     )
-    logits = model.get_output_embeddings()(hidden.flatten(0, 1)[batch["student_labelled"]])
-    loss = cross_entropy(logits, batch["student_labels"], reduction="sum")
+    logits = model.get_output_embeddings()(hidden.flatten(0, 1)[batch.student.labelled])
+    loss = cross_entropy(logits, batch.student.labels, reduction="sum")
     loss.backward()
     return loss.detach()
 

@@ -14,8 +14,7 @@ import report
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from dskd.rollouts.rollouts import RolloutOptions
-from dskd.rollouts.sampler import Sampler, TransformersSampler
+from dskd.rollouts.sampler import Prompt, Sampler, TransformersSampler
 from dskd.rollouts.vllm_sampler import VllmSampler
 
 
@@ -50,12 +49,12 @@ def main() -> None:
     )
     student = LlamaForCausalLM(config).eval()
     end = chosen.vocabulary - 1
-    tokens = Tokens(chosen.vocabulary, written=[b"x"] * chosen.vocabulary)
+    tokens = Tokens(chosen.vocabulary, token_bytes=[b"x"] * chosen.vocabulary)
     random = np.random.default_rng(0)
     lengths = sorted(random.integers(*chosen.prompt, size=chosen.batch, endpoint=True), reverse=True)
-    prompts = [random.integers(0, end, size=length).tolist() for length in lengths]
+    prompts = [Prompt(random.integers(0, end, size=length).tolist(), []) for length in lengths]
     numbers = random.random((chosen.batch, chosen.new))
-    arguments = (student, tokens, end, RolloutOptions(max_new_tokens=chosen.new))
+    arguments = (student, tokens, end)
     start = time.perf_counter()
     vllm = VllmSampler(*arguments, length=chosen.prompt[1] + chosen.new, dtype="float32")  # type: ignore[arg-type]
     started = time.perf_counter() - start

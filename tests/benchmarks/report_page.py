@@ -43,7 +43,7 @@ def main() -> None:
             Path(folder) / "run", methods=METHODS, items=items, answer=lambda method, item: f"{item} {text}"
         )
         start = time.perf_counter()
-        page = render(*make_document([run], most_answers=options.answers))
+        page = render(*make_document([run], most_completions=options.answers))
         made = time.perf_counter() - start
         file = Path(folder) / "report.html"
         file.write_text(page, encoding="utf-8")

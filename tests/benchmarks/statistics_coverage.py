@@ -10,6 +10,7 @@ import argparse
 import json
 import math
 import time
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -31,7 +32,7 @@ class Measured:
     """Shares over `repeats` simulated comparisons, in per cent.
 
     `mean`: intervals of one method's mean that hold its truth. `difference`: the same of the difference of two methods. `alarms`:
-    p < 0.05 where the two are equal; `alarms_less` the same one-sided. `power`: p < 0.05 where they differ by the mde80 that equal
+    p < 0.05 where the two are equal; `alarms_less` the same one-sided. `power`: p < 0.05 where they differ by the minimum detectable effect that equal
     methods of this size report. `two_level`: coverage of the percentile bootstrap over seeds, then items, for comparison.
     """
 
@@ -98,7 +99,7 @@ class World:
         return math.sqrt(max(0.0, float((_WEIGHTS * means**2).sum() - (_WEIGHTS * means).sum() ** 2)))
 
     @staticmethod
-    def _solve(function, low: float, high: float) -> float:  # type: ignore[no-untyped-def]
+    def _solve(function: Callable[[float], float], low: float, high: float) -> float:
         from scipy.optimize import brentq
 
         return float(brentq(function, low, high))
@@ -117,11 +118,11 @@ def measure(
     resamples: int = 1000,
     two_level: bool = False,
 ) -> Measured:
-    """Simulate `repeats` pairs of equal methods, and as many that differ by the mde80 of the first."""
+    """Simulate `repeats` pairs of equal methods, and as many that differ by the minimum detectable effect of the first."""
     world = World(kind, seed_sd, centre, np.random.default_rng(seed), spreads)
     truth = world.truth(centre)
     hits = dict.fromkeys(("mean", "difference", "alarms", "alarms_less", "power", "two_level"), 0)
-    detectable = []
+    effects = []
     for repeat in range(repeats):
         a, b = world.draw((centre, centre), seeds, items)
         found = compare(a, b, kind, seed=repeat, resamples=resamples)
@@ -130,11 +131,11 @@ def measure(
         hits["alarms_less"] += found.p_less < 0.05
         low, high = _mean_interval(a, kind, repeat, resamples)
         hits["mean"] += low <= truth <= high
-        detectable.append(found.mde80)
+        effects.append(found.min_detectable_effect)
         if two_level and seeds > 1:
             low, high = two_level_bootstrap(a.values, b.values, np.random.default_rng(repeat))
             hits["two_level"] += low <= 0 <= high
-    better = world.centre_of(min(99.0, truth + float(np.mean(detectable))))
+    better = world.centre_of(min(99.0, truth + float(np.mean(effects))))
     for repeat in range(repeats):
         a, b = world.draw((better, centre), seeds, items)
         hits["power"] += compare(a, b, kind, seed=repeat, resamples=resamples).p_value < 0.05
@@ -196,7 +197,7 @@ def main() -> None:
     options = parser.parse_args()
     start, rows = time.perf_counter(), []
     print(
-        "| scores | seeds | items | seed sd | mean | difference | false alarms | one-sided | power at mde80 | two-level bootstrap |"
+        "| scores | seeds | items | seed sd | mean | difference | false alarms | one-sided | power at the MDE | two-level bootstrap |"
     )
     print("|---|---|---|---|---|---|---|---|---|---|")
     for kind in ("binary", "continuous"):

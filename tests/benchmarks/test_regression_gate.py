@@ -10,7 +10,7 @@ SCRIPT = Path(__file__).with_name("regression_gate.py")
 
 
 @pytest.mark.slow
-def test_a_rerun_passes_and_planted_defects_are_caught(tmp_path):
+def test_a_rerun_passes_and_planted_defects_are_caught(tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, str(SCRIPT), "--output", str(tmp_path / "gate"), "--reruns", "1"],
         capture_output=True,

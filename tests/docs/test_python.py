@@ -11,8 +11,7 @@ from pathlib import Path
 import pytest
 
 from harness.smallworld.world import write_world
-
-ROOT = Path(__file__).parents[2]
+from helpers.paths import ROOT
 
 
 @pytest.fixture(scope="module")

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from helpers.paths import ROOT
 from helpers.words import COINED, coined_words
 
-ROOT = Path(__file__).parents[2]
 PAGES = [
     *sorted(ROOT.glob("*.md")),
     *sorted(path for path in (ROOT / "docs").rglob("*.md") if path.name != "glossary.md"),

@@ -49,7 +49,7 @@ def test_each_rule_names_the_setting_at_fault(name, settings, key, message):
 @pytest.mark.parametrize("name", sorted(methods.METHODS))
 def test_what_goes_together_has_no_problems(name):
     method = methods.get(name)()
-    rollouts = RolloutOptions(share=1.0) if method.policy == "on" else None
+    rollouts = RolloutOptions(share=1.0) if method.requires.on_policy == "always" else None
     assert not check(method, rollouts=rollouts, same_vocabulary=True, shared_tokens=3)
 
 

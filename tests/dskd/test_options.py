@@ -1,6 +1,6 @@
 """dskd/options.py: what of options is part of an identity, and names that options had before."""
 
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 import pytest
 from pydantic import AliasChoices, Field, ValidationError
@@ -16,7 +16,7 @@ class Inner(Options):
 
 
 class Outer(Options):
-    retired = {"parity": ("none", "use another method")}
+    retired: ClassVar = {"parity": ("none", "use another method")}
 
     new: bool = Field(True, validation_alias=AliasChoices("new", "old"), serialization_alias="old")
     inner: Inner | None = None

@@ -3,19 +3,19 @@
 import json
 import re
 import sys
-from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
-from tiny_models import write_gpt2
 
 from dskd.errors import InputError
 from harness import engines, tasks
 from harness.cli import main
 from harness.evaluation.evaluate import EvaluationOptions, evaluate
 from harness.executors import EXECUTORS
+from helpers.paths import ROOT
+from helpers.tiny_models import write_gpt2
 
-PAGE = Path(__file__).parents[2] / "docs" / "tasks.md"
+PAGE = ROOT / "docs" / "tasks.md"
 ENGINE = """
 from harness.engines.transformers import TransformersEngine
 
@@ -65,7 +65,7 @@ def test_a_task_and_an_engine_of_ones_own_are_evaluated(package, model, installe
     (done,) = evaluate(model, {task: EvaluationOptions()}, engine=engine)
     assert (done.task, done.engine) == ("capitals", "louder")
     assert [sample["scores"]["exact_match"] for sample in done.samples] == [100.0, 0.0, 0.0]
-    assert len(tasks.load(task).identity()["code"]) == 64
+    assert len(tasks.load(task).identity()["task_code"]) == 64
     assert ("capitals" in tasks.names(), "louder" in engines.names()) == (True, True)
 
 
@@ -75,6 +75,24 @@ def test_the_commands_take_a_task_in_a_file(package, model, tmp_path):
     assert CliRunner().invoke(main, [*map(str, command)]).exit_code == 0
     scored = CliRunner().invoke(main, ["score", "--task", task, "--predictions", str(output), "--json"])
     assert json.loads(scored.stdout)["n"]["total"] == 3
+
+
+def test_a_task_in_a_file_is_evaluated_with_its_code_in_the_identity(package, model, tmp_path):
+    task = f"{package}/capitals_of_test.py:Capitals"
+    command = [
+        "evaluate",
+        "--model",
+        model,
+        "--task",
+        task,
+        "--engine",
+        "transformers",
+        "--output-dir",
+        tmp_path / "run",
+    ]
+    assert CliRunner().invoke(main, [*map(str, command)]).exit_code == 0
+    (record,) = (tmp_path / "run").rglob("result.json")
+    assert len(json.loads(record.read_text())["identity"]["parts"]["task_code"]) == 64
 
 
 def test_an_executor_of_an_installed_package_and_of_a_file_is_found(package):

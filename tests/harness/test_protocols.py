@@ -15,7 +15,7 @@ from dskd.errors import InputError
 from harness.cli import main
 from harness.config.matrix_file import read_matrix
 from harness.planning.plan import make_plan
-from harness.protocols import GREEDY, PROTOCOLS, Protocol
+from harness.protocols import GREEDY, PROTOCOLS, DecodingProtocol
 from harness.runs.records import RecordCell
 from harness.steps.evaluation import Evaluate
 
@@ -36,26 +36,26 @@ def test_minillm_s_protocol_is_that_of_the_published_tables() -> None:
         "prompt_kept": "first",
         "no_repeat_ngram": 6,
     }
-    assert PROTOCOLS["minillm-sampling"].answers == 5
-    assert PROTOCOLS["pass@1-sampling"].answers >= 10
-    assert PROTOCOLS["pass@k-sampling"].answers >= 100
+    assert PROTOCOLS["minillm-sampling"].num_samples == 5
+    assert PROTOCOLS["pass@1-sampling"].num_samples >= 10
+    assert PROTOCOLS["pass@k-sampling"].num_samples >= 100
 
 
 def test_every_preset_stands_under_its_name_and_is_labelled_by_it() -> None:
     for name, protocol in PROTOCOLS.items():
         assert (protocol.name, protocol.label) == (name, name)
-        assert Protocol.model_validate_json(protocol.model_dump_json()) == protocol
+        assert DecodingProtocol.model_validate_json(protocol.model_dump_json()) == protocol
 
 
 def test_a_label_names_every_setting_that_differs() -> None:
     protocol = PROTOCOLS["pass@k-sampling"].model_copy(update={"samples": 20, "seeds": (1, 2)})
     assert protocol.label == "pass@k-sampling, seeds=1 2, samples=20"
-    assert protocol.answers == 40
+    assert protocol.num_samples == 40
     assert [protocol.seed_of(index, 7) for index in (0, 19, 20, 39)] == [1, 1, 2, 2]
     assert PROTOCOLS["pass@1-sampling"].seed_of(19, 7) == 7
     assert GREEDY.seed_of(0, 7) is None
     # Of a preset that this version does not have, as a record from elsewhere may name.
-    assert Protocol(name="other", temperature=0.5).label == "other, temperature=0.5"
+    assert DecodingProtocol(name="other", temperature=0.5).label == "other, temperature=0.5"
 
 
 @pytest.mark.parametrize(
@@ -69,7 +69,7 @@ def test_a_label_names_every_setting_that_differs() -> None:
 )
 def test_settings_that_contradict_each_other_are_refused(settings: Content, message: str) -> None:
     with pytest.raises(ValidationError, match=message):
-        Protocol(**settings)
+        DecodingProtocol(**settings)
 
 
 def test_one_task_under_two_protocols_is_two_evaluations(
@@ -118,7 +118,7 @@ def test_a_setting_of_a_protocol_is_part_of_the_identity(
         ({**DRAWN, "protocol": {"name": "greedy", "top_q": 1}}, r"tasks\.drawn\.protocol\.top_q: unknown key; did you mean"),
         ({**DRAWN, "protocol": {"name": "pass@1-sampling", "samples": 0}}, r"tasks\.drawn\.protocol\.samples: input should"),
         ({**DRAWN, "protocol": {"name": "greedy", "samples": 2}}, r"tasks\.drawn\.protocol: `samples` means nothing"),
-        ({**DRAWN, "task": "small_meth"}, r"tasks\.drawn\.task: no task 'small_meth'; did you mean"),
+        ({**DRAWN, "task": "small_meth"}, r"tasks\.drawn\.task: task small_meth: no such task; did you mean"),
         ({"task": "small_math"}, r"tasks\.drawn: the same task under the same protocol as tasks\.small_math"),
     ],
 )  # fmt: skip
@@ -157,5 +157,5 @@ def test_a_record_without_a_protocol_is_greedy_and_a_training_has_none() -> None
 def test_list_protocols_shows_every_setting() -> None:
     rows = json.loads(CliRunner().invoke(main, ["list", "protocols", "--json"]).stdout)
     assert [row["protocol"] for row in rows] == list(PROTOCOLS)
-    assert set(rows[0]) == {"protocol", *Protocol.model_fields} - {"name"}
+    assert set(rows[0]) == {"protocol", *DecodingProtocol.model_fields} - {"name"}
     assert "minillm-sampling" in CliRunner().invoke(main, ["list", "protocols"]).stdout

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import torch
 
-from dskd.methods import LabelledTokens, get
+from dskd.methods import get
 from dskd.modeling.lm_head import Head
+from helpers.token_batches import changed, token_batch
 
 SIZES = {"student": [4, 1, 6], "teacher": [5, 3, 2]}
 VOCABULARY, HIDDEN = {"student": 23, "teacher": 29}, {"student": 6, "teacher": 9}
@@ -37,10 +36,11 @@ def case(dtype=torch.float32, **options):
     given["student_labels"][::3] = given[
         "student_head"
     ].bias.argmax()  # which the projected teacher predicts most often
-    batch = LabelledTokens(**given)
-    method = get("dskd-v1-cma")({"temperature": 1.7, "kd_rate": 0.3} | options)
+    batch = token_batch(**given)
+    name = "dskd.upstream.methods:DualSpaceV1CrossModelAttention" if "upstream_parity" in options else "dskd-v1-cma"
+    method = get(name)({"temperature": 1.7, "kd_rate": 0.3} | options)
     torch.manual_seed(3)
-    method.prepare(batch.student_head, batch.teacher_head, None).to(dtype)
+    method.prepare(batch.student.head, batch.teacher.head, None).to(dtype)
     return method, batch
 
 
@@ -49,7 +49,7 @@ def example(batch, number):
     changes = {}
     for side in SIZES:
         first, last = sum(SIZES[side][:number]), sum(SIZES[side][: number + 1])
-        changes |= {f"{side}_{name}": getattr(batch, f"{side}_{name}")[first:last] for name in ("labels", "inputs")}
-        changes[f"{side}_hidden"] = getattr(batch, f"{side}_hidden")[first:last]
+        changes |= {f"{side}_{name}": getattr(getattr(batch, side), name)[first:last] for name in ("labels", "inputs")}
+        changes[f"{side}_hidden"] = getattr(batch, side).hidden[first:last]
         changes[f"{side}_sizes"] = torch.tensor([SIZES[side][number]])
-    return replace(batch, **changes, notes={})
+    return changed(batch, **changes)

@@ -7,9 +7,9 @@ from dataclasses import replace
 import numpy as np
 import torch
 
-from dskd.methods import LabelledTokens
 from dskd.modeling.lm_head import Head
 from dskd.tokenization.vocabulary import SharedVocabulary
+from helpers.token_batches import token_batch
 
 STUDENT, TEACHER = 19, 23  # vocabulary sizes
 # Groups of the two sides' tokens, example by example; the last is that of the end tokens.
@@ -64,7 +64,7 @@ def case(*, examples=(0, 1, 2), same=False, seed=0):
         teacher_sizes, teacher_groups = sizes, groups
         ids = np.arange(STUDENT)
         shared = SharedVocabulary(ids, ids, ids, True, student_tokens, student_tokens)
-    batch = LabelledTokens(
+    batch = token_batch(
         head,
         hidden.requires_grad_(),
         labels,
@@ -81,11 +81,11 @@ def case(*, examples=(0, 1, 2), same=False, seed=0):
 
 def loss(method, batch, totals=None):
     totals = totals or method.counts(batch)
-    return method.objective({name: term.sum / totals[name] for name, term in method.terms(batch).items()})
+    return method.objective({name: term.total / totals[name] for name, term in method.terms(batch).items()})
 
 
 def gradients(value, batch):
-    leaves = [batch.student_hidden, batch.student_head.weight, batch.student_head.bias]
+    leaves = [batch.student.hidden, batch.student.head.weight, batch.student.head.bias]
     return torch.autograd.grad(value, [leaf for leaf in leaves if leaf is not None], retain_graph=True)
 
 

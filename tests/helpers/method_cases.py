@@ -8,9 +8,10 @@ import numpy as np
 import torch
 
 from dskd.data.collator import pairs_by_position
-from dskd.methods import LabelledTokens
+from dskd.methods.base import StepStatistics
 from dskd.modeling.lm_head import Head
 from dskd.tokenization.vocabulary import SharedVocabulary
+from helpers.token_batches import changed, token_batch
 
 HEADS = {
     "plain": {"bias": False, "scale": 1.0, "softcap": 0.0},
@@ -28,7 +29,7 @@ def case(method, *, tokens=37, head="plain", dtype=torch.float32, seed=0, aligne
         return torch.randn(*shape, generator=generator)
 
     kind = HEADS[head]
-    same = method.vocabulary == "same"
+    same = method.requires.vocabulary == "same"
     size, teacher_size = 53, 53 if same else 61
 
     def make(rows, size, hidden):
@@ -53,7 +54,7 @@ def case(method, *, tokens=37, head="plain", dtype=torch.float32, seed=0, aligne
     bytes_of = [tuple(b" a" if k % 3 == 0 else b"a" for k in range(n)) for n in (teacher_size, size)]
     shared = replace(shared, teacher_tokens=bytes_of[0], student_tokens=bytes_of[1])
     teacher_tokens = tokens + 4
-    batch = LabelledTokens(
+    batch = token_batch(
         student_head,
         random(tokens, 11).to(dtype).requires_grad_(),
         torch.randint(0, size, (tokens,), generator=generator),
@@ -63,7 +64,7 @@ def case(method, *, tokens=37, head="plain", dtype=torch.float32, seed=0, aligne
         *pairs,
     )
     # Two examples, the second of half as many tokens as the first; tokens of both sides are grouped in twos and threes.
-    batch = replace(
+    batch = changed(
         batch,
         student_sizes=_two_examples(tokens),
         teacher_sizes=_two_examples(teacher_tokens),
@@ -74,20 +75,19 @@ def case(method, *, tokens=37, head="plain", dtype=torch.float32, seed=0, aligne
         student_embedding=random(size + 3, 11),
         teacher_embedding=random(teacher_size + 5, 17),
     )
-    if method.pairing == "position":
-        by_position = pairs_by_position(batch.teacher_sizes, batch.student_sizes)
-        sides = {f"{side}_pairs": by_position[f"{side}_position_pairs"] for side in ("teacher", "student")}
-        batch = replace(batch, **sides)
+    if method.requires.pairing == "position":
+        teacher_pairs, student_pairs = pairs_by_position(batch.teacher.sizes, batch.student.sizes)
+        batch = changed(batch, teacher_pairs=teacher_pairs, student_pairs=student_pairs)
     torch.manual_seed(seed)
     projectors = method.prepare(student_head, teacher_head, shared)
-    method.begin_step(student_head)
-    if method.scored:
-        batch = replace(batch, student_sampled=torch.arange(tokens) % 3 > 0)
+    method.on_step_begin(student_head)
+    if isinstance(method, StepStatistics):
+        batch = changed(batch, student_sampled=torch.arange(tokens) % 3 > 0)
         with torch.no_grad():
-            (scores,) = method.scores([batch], lambda sums: sums)
-        batch = replace(batch, student_scores=scores)
+            (scores,) = method.precompute_step([batch], lambda sums: sums)
+        batch = changed(batch, student_per_token_statistics=scores)
     parameters = [p for p in projectors.parameters() if p.requires_grad] if projectors is not None else []
-    leaves = [batch.student_hidden, student_head.weight, student_head.bias, *parameters]
+    leaves = [batch.student.hidden, student_head.weight, student_head.bias, *parameters]
     return batch, parameters, [leaf for leaf in leaves if leaf is not None and leaf.requires_grad]
 
 
@@ -114,19 +114,19 @@ def batch_of(values):
     head = Head(torch.eye(size), None, 1.0, 0.0, size)
     labels, pairs = values["in/labels"][kept], torch.arange(int(kept.sum()))
     teacher = values["in/teacher_logits"][kept]
-    return LabelledTokens(head, leaf[kept], labels, head, teacher, labels, pairs, pairs), leaf
+    return token_batch(head, leaf[kept], labels, head, teacher, labels, pairs, pairs), leaf
 
 
 def objective(method, batch):
     terms = method.terms(batch)
-    return method.objective({name: term.sum / term.count.clamp_min(1) for name, term in terms.items()})
+    return method.objective({name: term.total / term.normalizer.clamp_min(1) for name, term in terms.items()})
 
 
 def check_zero(method, shift):
     """Value and gradient are zero where the teacher is the student, and not where it is shifted by a token."""
     batch, _, leaves = case(method, tokens=9)
-    batch.teacher_head = batch.student_head.detach()
-    batch.teacher_hidden = batch.student_hidden.detach().roll(shift, 0)
+    batch.teacher.head = batch.student.head.detach()
+    batch.teacher.hidden = batch.student.hidden.detach().roll(shift, 0)
     loss = objective(method, batch)
     gradients = torch.autograd.grad(loss, leaves)
     largest = max([loss.abs().item(), *(gradient.abs().max().item() for gradient in gradients)])

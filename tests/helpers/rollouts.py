@@ -7,7 +7,8 @@ import json
 import datasets
 
 from dskd.modeling.loading import load_tokenizer
-from dskd.rollouts.rollouts import RolloutOptions, Rollouts, Side
+from dskd.rollouts.options import RolloutOptions
+from dskd.rollouts.rollouts import ModelText, Rollouts
 from dskd.tokenization.vocabulary import Vocabulary
 
 
@@ -31,7 +32,7 @@ def make_rollouts(world, name, sampler, path=None, positions=None, seed=0, **opt
     sides = []
     for folder in (name, "teacher"):
         tokenizer = load_tokenizer(world / folder)
-        sides.append(Side(tokenizer, Vocabulary.from_tokenizer(tokenizer), positions))
+        sides.append(ModelText(tokenizer, Vocabulary.from_tokenizer(tokenizer), positions))
     options = RolloutOptions(**{"share": 1.0, **options})
     return Rollouts(options, sampler, *sides, same_vocabulary=name == "same", seed=seed, path=path)
 

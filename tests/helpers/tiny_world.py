@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import torch
 from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
 
 from dskd import methods
+from dskd.data.collator import Collator
 from dskd.data.preparation import prepare_dataset
 from dskd.training.run import TrainingOptions, train
 from helpers.tiny_tokenizers import LINES, byte_level, sentencepiece
@@ -57,16 +59,23 @@ def make(folder: Path, *, dropout: float = 0.0, steps: int = 25) -> None:
 
 def student_of(method: str) -> str:
     """The student that suits a method."""
-    return "same" if methods.get(method).vocabulary == "same" else "cross"
+    return "same" if methods.get(method).requires.vocabulary == "same" else "cross"
 
 
 def text_of(method: str) -> dict[str, Any]:
     """Training options without which a method cannot learn: the student's own text, if it learns from that alone."""
-    return {"rollouts": {"share": 1.0, "max_new_tokens": 12}} if methods.get(method).policy == "on" else {}
+    return (
+        {"rollouts": {"share": 1.0, "max_new_tokens": 12}} if methods.get(method).requires.on_policy == "always" else {}
+    )
 
 
 def rows_of(data: Any, method: str, numbers: Sequence[int]) -> list[dict[str, Any]]:
     """Rows of a prepared dataset; half of them as if the student had written them, for a method that learns from that."""
-    if methods.get(method).policy != "on":
+    if methods.get(method).requires.on_policy != "always":
         return [data[k] for k in numbers]
     return [{**data[k], "sampled": k % 4 < 2} for k in numbers]
+
+
+def pairing_as(method: str, collator: Collator) -> Collator:
+    """The collator with the pairs that a method requires."""
+    return replace(collator, by_position=methods.get(method).requires.pairing == "position")

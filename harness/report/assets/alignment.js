@@ -4,8 +4,8 @@ function alignment(report, pair) {
   const found = report.alignment.find(inPair(pair));
   if (!found || found.reason) return note(`Not known: ${found ? found.reason : 'no training of this pair is in the run'}.`);
   const percent = (part, whole) => (whole ? `${number((100 * part) / whole)} %` : DASH);
-  const figures = [
-    ['Student’s tokens with a partner', percent(found.aligned, found.student_tokens), `${number(found.aligned, 0)} of ${number(found.student_tokens, 0)}, responses alone`],
+  const numbers = [
+    ['Student’s tokens with a partner', percent(found.aligned, found.student_tokens), `${number(found.aligned, 0)} of ${number(found.student_tokens, 0)}, responses only`],
     ['Shared vocabulary', number(found.shared_vocabulary, 0), found.same_vocabulary ? 'one vocabulary for both' : 'tokens of the same bytes'],
     ['Tokens for the same text', `${number(found.student_tokens / found.teacher_tokens, 2)} : 1`, 'student to teacher'],
     ['First divergence', found.first_divergence === null ? 'none' : `token ${number(found.first_divergence + 1, 0)}`,
@@ -13,13 +13,13 @@ function alignment(report, pair) {
     ['Wholly aligned responses', percent(found.wholly_aligned, found.examined), `of the first ${number(found.examined, 0)}`],
   ];
   return [
-    make('dl', { class: 'figures' }, figures.map(([name, value, more]) => make('div', {}, make('dt', {}, name), make('dd', {}, make('b', {}, value), make('small', {}, more))))),
+    make('dl', { class: 'numbers' }, numbers.map(([name, value, more]) => make('div', {}, make('dt', {}, name), make('dd', {}, make('b', {}, value), make('small', {}, more))))),
     tokenExamples(found),
   ];
 }
 
 function tokenExamples(found) {
-  if (found.examples_shown.length === 0) return note('The run’s folder holds neither tokenizer, so no tokens can be shown.');
+  if (found.examples_shown.length === 0) return note('The run’s folder has no tokenizer, so no tokens can be shown.');
   const line = (side, tokens) => make('div', { class: 'token-line' }, make('span', { class: 'side' }, side),
     make('span', { class: 'tokens' }, tokens.map(([text, aligned]) => make('span', { class: aligned ? 'token' : 'token alone' }, visibleSpaces(text)))));
   return make('div', { class: 'token-examples' },

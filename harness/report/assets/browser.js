@@ -1,10 +1,10 @@
-// The browser of samples: fields, a list of prompts by pages, and beside it the chosen prompt with everybody's answers.
+// The browser of samples: fields, a list of prompts by pages, and beside it the chosen prompt with all completions.
 
 const PAGE = 50;
 
 function sampleBrowser(report, samples, pair) {
   const cells = samples.cells.filter((cell) => inPair(pair)(cell));
-  if (cells.length === 0) return note('The run holds no answers of this pair.');
+  if (cells.length === 0) return note('The run has no completions of this pair.');
   const methods = unique(cells.map((cell) => cell.method)).sort((a, b) => methodRank(a, report) - methodRank(b, report));
   const choice = { task: '', method: '', seed: '', right: '', wrong: '', threshold: 50, disagree: false, flawed: false, needle: '', order: 'as in the task' };
   let everything = askedOf(samples, pair, choice);
@@ -89,17 +89,17 @@ function sampleBrowser(report, samples, pair) {
   );
   choose({});
   return [
-    missingAnswers(samples),
+    missingCompletions(samples),
     fields, status,
     make('div', { class: 'browser' }, make('div', { class: 'side-list', role: 'group', 'aria-label': 'Prompts' }, list, pager), detail),
   ];
 }
 
-function missingAnswers(samples) {
-  const there = samples.items.reduce((sum, item) => sum + item.answers.length, 0);
-  if (there >= samples.answers_total) return null;
-  return note(`${plural(there, 'answer')} of the run’s ${samples.answers_total.toLocaleString('en-US')} are on this page: evenly chosen prompts of each task. `,
-    make('code', {}, 'harness report --max-answers'), ' puts more on it; samples.jsonl in each folder has all.');
+function missingCompletions(samples) {
+  const there = samples.items.reduce((sum, item) => sum + item.completions.length, 0);
+  if (there >= samples.completions_total) return null;
+  return note(`${plural(there, 'completion')} of ${samples.completions_total.toLocaleString('en-US')} are on this page: evenly chosen prompts of each task. `,
+    make('code', {}, 'harness report --max-answers'), ' puts more on it; samples.jsonl in each folder has all of them.');
 }
 
 function checkbox(text, onchange) {

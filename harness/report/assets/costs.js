@@ -1,10 +1,10 @@
-// What trainings cost: a table, and scores against it.
+// The cost of trainings: a table, and scores against it.
 
 const MIB = 2 ** 20;
 const COSTS = [
   { key: 'train_seconds', label: 'Training (s)', digits: 1 },
-  { key: 'teacher_seconds', label: 'Of it teacher (s)', digits: 1 },
-  { key: 'signal_seconds', label: 'Shared signal (s)', digits: 1 },
+  { key: 'teacher_seconds', label: 'Teacher (s)', digits: 1 },
+  { key: 'signal_seconds', label: 'Teacher cache (s)', digits: 1 },
   { key: 'tokens', label: 'Tokens', digits: 0 },
   { key: 'tokens_per_second', label: 'Tokens/s', digits: 0 },
   { key: 'peak_memory', label: 'Peak memory (MiB)', digits: 0, unit: MIB },
@@ -21,7 +21,7 @@ function costs(report, pair) {
 
 function costTable(report, rows, known) {
   return sortableTable({
-    caption: 'Means over the seeds. The shared signal is the teacher’s, computed once for all trainings that show it, and no part of their own times.',
+    caption: 'Means over the seeds. Training time includes teacher time. The teacher cache is computed once for all trainings that read it and is not part of their times.',
     rows: [...rows].sort((a, b) => methodRank(a.method, report) - methodRank(b.method, report)),
     columns: [
       { label: 'Method', value: (row) => row.method, cell: (row) => methodName(row.method, report) },
@@ -82,7 +82,7 @@ function scatter(report, pair, rows, task, cost, width) {
   );
 }
 
-// A name beside each point, on the side that has room, where it covers no other name; left out where none is free.
+// A name beside each point, on a side with room where it covers no other name; left out if there is none.
 function spread(points, box) {
   const taken = points.map((point) => ({ left: point.x - 6, right: point.x + 6, top: point.y - 6, bottom: point.y + 6 }));
   const overlaps = (a) => taken.some((b) => a.left < b.right && b.left < a.right && a.top < b.bottom && b.top < a.bottom);

@@ -1,11 +1,11 @@
-// Learning curves: one quantity over the steps, a line a training; the chosen methods in colour, the others behind them in grey.
+// Learning curves: one quantity over the steps, one line per training; chosen methods in colour, the others behind them in grey.
 
 const FAVOURITES = ['cross_entropy', 'loss'];
 const CHOSEN_AT_FIRST = 6;
 
 function learningCurves(report, pair) {
   const curves = report.curves.filter(inPair(pair));
-  if (curves.length === 0) return note('The trainings of this pair kept no log of their steps, so there is nothing to draw.');
+  if (curves.length === 0) return note('The trainings of this pair have no log.');
   const methods = unique(curves.map((curve) => curve.method)).sort((a, b) => methodRank(a, report) - methodRank(b, report));
   const quantities = unique(curves.flatMap((curve) => Object.keys(curve.series)));
   const chosen = new Set(methods.slice(0, CHOSEN_AT_FIRST));
@@ -24,8 +24,8 @@ function learningCurves(report, pair) {
   refresh();
   return [
     make('div', { class: 'fields' }, labelled('Quantity', select(quantities, quantity, (value) => { quantity = value; refresh(); }))),
-    note('As logged while training, a mean over the steps since the line before. A loss is the sum of its method’s own terms: of different methods ',
-      make('code', {}, 'cross_entropy'), ' and ', make('code', {}, 'student_accuracy'), ' (both on the training labels) compare, ', make('code', {}, 'loss'), ' does not.'),
+    note('As logged during training: the mean over the steps since the previous line. The loss of a method is the sum of its own terms. To compare methods, use ',
+      make('code', {}, 'cross_entropy'), ' and ', make('code', {}, 'student_accuracy'), ' (both on the training labels), not ', make('code', {}, 'loss'), '.'),
     plot, legend,
     make('details', {}, make('summary', {}, 'The last logged values as a table'), last),
   ];

@@ -1,4 +1,4 @@
-// Paired differences to the anchor: a forest plot that is a table, a row a method, with its interval drawn in the row.
+// Paired differences from the anchor: a forest plot as a table, one row per method with its interval drawn in the row.
 
 function differencesOf(report, pair) {
   const rows = report.differences.filter(inPair(pair));
@@ -6,8 +6,8 @@ function differencesOf(report, pair) {
   const ends = rows.filter((row) => row.ci95).flatMap((row) => [...row.ci95, 0]);
   const reach = ends.length ? [Math.min(...ends), Math.max(...ends)] : [-1, 1];
   return [
-    note(`Method minus ${report.anchor} in points, on the same items. An interval that leaves out 0 is drawn in colour. p by Holm is adjusted over all `,
-      `${rows.length} rows of this pair. “Found from”: the smallest true difference that such a comparison would find in 80 % of cases.`),
+    note(`Method minus ${report.anchor} in points, on the same items. An interval that excludes 0 is drawn in colour. p by Holm is adjusted over all `,
+      `${rows.length} rows of this pair. Min. detectable effect: the smallest true difference that such a comparison finds in 80 % of cases.`),
     unique(rows.map((row) => row.task)).map((task) => forest(report, task, rows.filter((row) => row.task === task), reach)),
   ];
 }
@@ -27,7 +27,7 @@ function forest(report, task, rows, reach) {
       { label: 'Points, 95 % interval', numeric: true, value: (row) => row.ci95?.[0], cell: (row) => (row.ci95 ? [make('span', { class: 'figure' }, signed(row.difference)), make('span', { class: 'interval' }, `${signed(row.ci95[0])} to ${signed(row.ci95[1])}`)] : DASH) },
       { label: 'p', numeric: true, value: (row) => row.p_value, cell: (row) => chance(row.p_value) },
       { label: 'p by Holm', numeric: true, value: (row) => row.p_holm, cell: (row) => chance(row.p_holm) },
-      { label: 'Found from', numeric: true, value: (row) => row.mde80, cell: (row) => number(row.mde80) },
+      { label: 'Min. detectable effect', numeric: true, value: (row) => row.min_detectable_effect, cell: (row) => number(row.min_detectable_effect) },
       { label: 'Seeds', numeric: true, value: (row) => row.seeds },
     ],
   }));

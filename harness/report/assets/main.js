@@ -1,15 +1,15 @@
-// The page from the documents: head, bar with the pair, and the sections, made anew when another pair is chosen.
+// Builds the page from the documents: head, bar with the pair, and sections. The sections are rebuilt when another pair is chosen.
 
 function start() {
   const report = readJson('document');
-  // Id, title, its word in the bar, and what it shows of a pair.
+  // Id, title, name in the bar, and content for a pair.
   const sections = [
     ['scores', 'Scores', 'Scores', (pair) => scoreGrid(report, pair)],
     ['differences', `Difference to ${report.anchor}`, 'Differences', (pair) => differencesOf(report, pair)],
     ['costs', 'Quality and cost', 'Cost', (pair) => costs(report, pair)],
     ['curves', 'Learning curves', 'Curves', (pair) => learningCurves(report, pair)],
     ['alignment', 'Alignment of the tokenizers', 'Alignment', (pair) => alignment(report, pair)],
-    ['answers', 'Answers side by side', 'Answers', (pair) => sampleBrowser(report, samplesOnce(), pair)],
+    ['completions', 'Completions side by side', 'Completions', (pair) => sampleBrowser(report, samplesOnce(), pair)],
   ];
   let samples = null;
   const samplesOnce = () => (samples ??= readJson('samples'));
@@ -18,7 +18,7 @@ function start() {
   const holders = sections.map(([id, title, link, content]) => ({ id, title, link, content, holder: make('div') }));
   const pairs = report.pairs;
   const show = (pair) => holders.forEach(({ holder, content }) => holder.replaceChildren(...[content(pair)].flat(Infinity).filter(Boolean)));
-  contents.replaceChildren(...holders.map(({ id, title, holder }) => section(id, title, holder)), section('figures', 'All figures', allFigures(report)));
+  contents.replaceChildren(...holders.map(({ id, title, holder }) => section(id, title, holder)), section('metrics', 'All metrics', allMetrics(report)));
   bar(pairs, holders, show);
   if (pairs.length) show(pairs[0]);
   else holders.forEach(({ holder }) => holder.replaceChildren(note('No student was trained or evaluated in this run.')));
@@ -33,9 +33,9 @@ function head(report) {
   document.getElementById('head').replaceChildren(...[
     make('h1', {}, report.title),
     make('p', { class: 'facts' }, facts.join(' · ')),
-    warnings('Records that the run promises and does not hold yet', report.missing),
+    warnings('Records that are still missing', report.missing),
     warnings('Problems', report.problems),
-    warnings('What to know when comparing', report.notes),
+    warnings('Notes on comparisons', report.notes),
   ].filter(Boolean));
 }
 
@@ -46,7 +46,7 @@ function warnings(title, list) {
 
 function bar(pairs, holders, show) {
   const name = (pair) => `${pair.teacher} → ${pair.student}`;
-  const links = [...holders.map(({ id, link }) => [id, link]), ['figures', 'All figures']];
+  const links = [...holders.map(({ id, link }) => [id, link]), ['metrics', 'All metrics']];
   document.getElementById('bar').replaceChildren(
     pairs.length ? labelled('Pair', select(pairs.map((pair, k) => [String(k), name(pair)]), '0', (k) => show(pairs[Number(k)]))) : '',
     make('ul', {}, links.map(([id, title]) => make('li', {}, make('a', { href: `#${id}` }, title)))),
@@ -56,10 +56,10 @@ function bar(pairs, holders, show) {
 function foot(report) {
   const versions = (environment) => Object.entries(environment.versions).filter(([, version]) => version).map(([name, version]) => `${name} ${version}`).join(', ');
   document.getElementById('foot').replaceChildren(
-    make('details', {}, make('summary', {}, 'What it ran on'), make('ul', {}, report.environments.map((each) => make('li', {},
+    make('details', {}, make('summary', {}, 'Environment'), make('ul', {}, report.environments.map((each) => make('li', {},
       `${plural(each.records, 'record')}: ${each.device}, ${plural(each.threads, 'thread')}, ${each.platform}, Python ${each.python}`,
-      each.engine ? `, answers by ${each.engine}` : '', each.commit ? `, commit ${each.commit}${each.dirty ? ' with changes' : ''}` : '', `; ${versions(each)}`)))),
-    make('p', {}, 'Made by harness report from the run’s own files.'),
+      each.engine ? `, completions by ${each.engine}` : '', each.commit ? `, commit ${each.commit}${each.dirty ? ' with changes' : ''}` : '', `; ${versions(each)}`)))),
+    make('p', {}, 'Made by harness report from the files of the run.'),
   );
 }
 

@@ -1,4 +1,4 @@
-// Scores: a grid of methods by tasks for the pair, and every figure as a row of its own.
+// Scores: a grid of methods by tasks for the pair, and every metric as a row.
 
 const inPair = (pair) => (row) => row.teacher === pair.teacher && row.student === pair.student;
 const ofTeacher = (pair) => (row) => row.teacher === pair.teacher && row.student === null;
@@ -25,7 +25,7 @@ function scoreGrid(report, pair) {
     };
   });
   return make('div', { class: 'score-grid' }, sortableTable({
-    caption: 'Score from 0 to 100 with its 95 % interval; of several seeds the mean, with ± the standard deviation of the seeds. † may be the best: not told from the best mean on the same items, by Holm over the methods.',
+    caption: 'Score from 0 to 100 with its 95 % interval; with several seeds the mean ± the standard deviation of the seeds. †: not significantly different from the best (paired test on the same items, Holm-corrected, p ≥ 0.05).',
     search: 'Filter methods',
     rowClass: (line) => (line.isTeacher ? 'teacher' : null),
     rows: lines,
@@ -50,7 +50,7 @@ function scoreCell(row) {
   if (!row) return DASH;
   if (!isNumber(row.value)) return make('span', { class: 'bad' }, row.failed ? 'failed' : 'no score');
   return [
-    make('span', { class: 'figure' }, number(row.value), row.tied ? make('span', { title: 'not told from the best' }, ' †') : null, row.best ? make('span', { class: 'tag' }, 'best') : null, isNumber(row.sd) ? make('small', {}, ` ± ${number(row.sd)}`) : null),
+    make('span', { class: 'figure' }, number(row.value), row.tied ? make('span', { title: 'not significantly different from the best' }, ' †') : null, row.best ? make('span', { class: 'tag' }, 'best') : null, isNumber(row.sd) ? make('small', {}, ` ± ${number(row.sd)}`) : null),
     make('span', { class: 'interval' }, row.ci95 ? `${number(row.ci95[0])} to ${number(row.ci95[1])}` : 'no interval'),
     scoreStrip(row),
   ];
@@ -67,7 +67,7 @@ function scoreStrip(row) {
   );
 }
 
-function allFigures(report) {
+function allMetrics(report) {
   const pairName = (row) => (row.student === null ? `${row.teacher} (the teacher)` : `${row.teacher} → ${row.student}`);
   const share = (count) => (row) => (row.n && row.seeds ? (100 * count(row)) / (row.n * row.seeds) : null);
   const counted = (label, count) => ({
@@ -75,7 +75,7 @@ function allFigures(report) {
     cell: (row) => (count(row) ? `${number(count(row), 0)} (${number(share(count)(row))} %)` : '0'),
   });
   return sortableTable({
-    caption: 'Every figure. Counts are of the answers of all seeds. Invalid: nothing could be extracted. Cut off: at the token limit.',
+    caption: 'All metrics. Counts are of the completions of all seeds. Invalid: nothing could be extracted. Cut off: at the token limit.',
     filters: [
       { label: 'Pair', value: pairName },
       { label: 'Task', value: (row) => row.task },

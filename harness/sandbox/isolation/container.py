@@ -41,8 +41,8 @@ class Container(Isolation):
         asked = subprocess.run([self.name, "image", "inspect", _image()], capture_output=True, text=True, check=False)
         if asked.returncode == 0:
             return None
-        said = (asked.stderr.strip().splitlines() or ["no reason given"])[-1]
-        return f"{said}; fix: start {self.name}, then `{self.name} pull {_image()}` (another image by {IMAGE_VARIABLE})"
+        last_line = (asked.stderr.strip().splitlines() or ["no reason given"])[-1]
+        return f"{last_line}; fix: start {self.name}, then `{self.name} pull {_image()}` (another image by {IMAGE_VARIABLE})"
 
     @contextmanager
     def launch(self, limits: Limits) -> Iterator[Launch]:

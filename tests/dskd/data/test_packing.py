@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
+import tiny_world
 import torch
 import transformers
 
@@ -13,7 +16,7 @@ from dskd.data.collator import Collator
 from dskd.modeling.lm_head import final_hidden_states
 from dskd.teachers.outputs import LiveTeacher
 from dskd.tokenization.vocabulary import SharedVocabulary
-from dskd.training.trainer import Distiller
+from dskd.training.distiller import Distiller
 
 SIZES = {"vocab_size": 61, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4}
 ROTARY = {**SIZES, "intermediate_size": 48, "num_key_value_heads": 2, "max_position_embeddings": 64}
@@ -48,9 +51,9 @@ def _rows():
 
 def _labelled(model, batch):
     hidden = final_hidden_states(
-        model, batch["student_input_ids"], batch.get("student_attention_mask"), batch["student_position_ids"]
+        model, batch.student.input_ids, batch.student.attention_mask, batch.student.position_ids
     )
-    return hidden.flatten(0, 1)[batch["student_labelled"]]
+    return hidden.flatten(0, 1)[batch.student.labelled]
 
 
 @pytest.mark.parametrize("attention", ["sdpa", "eager"])
@@ -63,7 +66,7 @@ def test_hidden_states_and_gradients_are_those_of_one_example_a_row(name, attent
         batch = collator(_rows())
         model.zero_grad()
         hidden = _labelled(model, batch)
-        loss = torch.nn.functional.cross_entropy(model.get_output_embeddings()(hidden), batch["student_labels"])
+        loss = torch.nn.functional.cross_entropy(model.get_output_embeddings()(hidden), batch.student.labels)
         loss.backward()
         gradients = torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None])
         results.append((hidden.detach(), loss.item(), gradients))
@@ -91,7 +94,7 @@ def test_every_method_has_the_same_loss_and_gradients_packed(name):
                 "student_groups": pairs,
             }
         )
-    if methods.get(name).policy == "on":
+    if methods.get(name).requires.on_policy == "always":
         rows = [{**row, "sampled": k % 2 == 0} for k, row in enumerate(rows)]
     every, tokens = np.arange(61), tuple(b" a" if k % 3 == 0 else b"a" for k in range(61))
     results = []
@@ -102,12 +105,12 @@ def test_every_method_has_the_same_loss_and_gradients_packed(name):
             student,
             methods.get(name)(),
             student_size=61,
-            signal=LiveTeacher(teacher, 61) if methods.get(name).needs_teacher else None,
+            teacher=LiveTeacher(teacher, 61) if methods.get(name).requires.teacher else None,
             shared=SharedVocabulary(every, every, every, True, tokens, tokens),
         )
-        distiller.method.begin_step(distiller.whole_student_head())
-        batch = distiller.look_up(collator(rows))
-        distiller.score([batch])
+        distiller.method.on_step_begin(distiller.whole_student_head())
+        batch = distiller.fetch(tiny_world.pairing_as(name, collator)(rows))
+        distiller.precompute_step([batch])
         loss, _ = distiller(batch)
         loss.backward()
         gradients = torch.cat([p.grad.flatten() for p in distiller.parameters() if p.grad is not None])
@@ -122,7 +125,9 @@ def test_the_layout_is_what_keeps_examples_apart():
     # The comparison above would see a leak: with positions that run on, examples of a row see those before them.
     model = _model("llama")
     batch = Collator(packing=True, row_length=1000)(_rows())
-    running = batch | {"student_position_ids": torch.arange(batch["student_input_ids"].shape[1])[None]}
+    running = replace(
+        batch, student=replace(batch.student, position_ids=torch.arange(batch.student.input_ids.shape[1])[None])
+    )
     apart, together = _labelled(model, batch), _labelled(model, running)
     assert (together - apart).abs().max() > 1e-2 * apart.abs().max()
 

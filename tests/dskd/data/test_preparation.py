@@ -42,7 +42,7 @@ def test_a_response_is_exactly_its_bytes_after_the_prompt_that_generation_uses(n
     vocabulary = Vocabulary.from_tokenizer(tokenizer)
     prompt, response, spans = encode_example(tokenizer, vocabulary, example)
     assert prompt == encode_prompt(tokenizer, example.prompt)
-    written = b"".join(vocabulary.written[k] for k in response)
+    written = b"".join(vocabulary.token_bytes[k] for k in response)
     # Without a prompt, SentencePiece's added first space is part of the first token and no byte of the response.
     assert written.removeprefix(b" " if not example.prompt else b"") == example.response.encode()
     assert spans[-1, 1] == len(example.response.encode())
@@ -108,33 +108,33 @@ def test_pairs_point_at_tokens_with_the_same_bytes_whatever_the_layout(both_side
         for side, name in (("student", "sentencepiece"), ("teacher", "byte-level"))
     }
     batch = LAYOUTS[layout](both_sides)
-    left = batch["teacher_labels"][batch["teacher_pairs"]].tolist()
-    right = batch["student_labels"][batch["student_pairs"]].tolist()
+    left = batch.teacher.labels[batch.teacher.pairs].tolist()
+    right = batch.student.labels[batch.student.pairs].tolist()
     ends = (TOKENIZERS["byte-level"].eos_token_id, TOKENIZERS["sentencepiece"].eos_token_id)
     for t, s in zip(left, right, strict=True):
         assert (
             (t, s) == ends
-            or vocabularies["teacher"].written[t] == vocabularies["student"].written[s].lstrip(b" ")
-            or (vocabularies["teacher"].written[t] == vocabularies["student"].written[s])
+            or vocabularies["teacher"].token_bytes[t] == vocabularies["student"].token_bytes[s].lstrip(b" ")
+            or (vocabularies["teacher"].token_bytes[t] == vocabularies["student"].token_bytes[s])
         )
     assert (left.count(ends[0]), right.count(ends[1])) == (5, 5)
     plain = Collator()(both_sides)
     for side in vocabularies:
         for key in ("pairs", "labels"):
-            np.testing.assert_array_equal(batch[f"{side}_{key}"], plain[f"{side}_{key}"])
+            np.testing.assert_array_equal(getattr(getattr(batch, side), key), getattr(getattr(plain, side), key))
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_what_is_labelled_is_followed_by_its_label_and_nothing_else_is_labelled(both_sides, layout):
     batch = LAYOUTS[layout](both_sides)
     for side in ("student", "teacher"):
-        ids, labelled, labels = (batch[f"{side}_{key}"] for key in ("input_ids", "labelled", "labels"))
+        ids, labelled, labels = (getattr(getattr(batch, side), key) for key in ("input_ids", "labelled", "labels"))
         assert ids.flatten()[labelled + 1].tolist() == labels.tolist()
         expected = [token for row in both_sides for token in row[f"{side}_ids"][row[f"{side}_prompt_length"] :]]
         assert labels.tolist() == expected
         assert len(set(labelled.tolist())) == len(labelled)
         # A label stands in its example: positions of a token and the next follow one another.
-        positions = batch[f"{side}_position_ids"].flatten()
+        positions = getattr(batch, side).position_ids.flatten()
         assert (positions[labelled + 1] == positions[labelled] + 1).all()
 
 
@@ -142,9 +142,9 @@ def test_what_is_labelled_is_followed_by_its_label_and_nothing_else_is_labelled(
 def test_every_example_stands_whole_and_once_and_counts_from_zero(both_sides, layout):
     batch = LAYOUTS[layout](both_sides)
     for side in ("student", "teacher"):
-        ids, positions = batch[f"{side}_input_ids"], batch[f"{side}_position_ids"]
+        ids, positions = getattr(batch, side).input_ids, getattr(batch, side).position_ids
         assert ids.dtype == positions.dtype == torch.int64
-        real = batch.get(f"{side}_attention_mask")
+        real = getattr(batch, side).attention_mask
         found = []
         for k in range(len(ids)):
             starts = [column for column in range(ids.shape[1]) if positions[k, column] == 0]
@@ -158,8 +158,7 @@ def test_every_example_stands_whole_and_once_and_counts_from_zero(both_sides, la
         if real is None:  # what is left at the end of a row is zeros, an example of its own
             found = [example for example in found if any(example)]
         assert sorted(found) == sorted(row[f"{side}_ids"] for row in both_sides)
-        assert batch[f"{side}_size"].shape == ()
-        assert batch[f"{side}_size"] == sum(len(row[f"{side}_ids"]) for row in both_sides)
+        assert getattr(batch, side).size == sum(len(row[f"{side}_ids"]) for row in both_sides)
 
 
 def _rows(lengths):
@@ -169,11 +168,11 @@ def _rows(lengths):
 def test_packed_rows_are_nearly_equally_long_and_no_longer_than_asked():
     lengths = [int(length) for length in np.random.default_rng(0).lognormal(5, 0.7, 64).clip(10, 512)]
     batch = Collator(packing=True, row_length=2048)(_rows(lengths))
-    places = batch["student_input_ids"].numel()
-    assert 0.8 * 2048 < batch["student_input_ids"].shape[1] < 1.3 * 2048
+    places = batch.student.input_ids.numel()
+    assert 0.8 * 2048 < batch.student.input_ids.shape[1] < 1.3 * 2048
     assert places - sum(lengths) <= 0.02 * places
     # Without a length the longest example sets it.
-    short = Collator(packing=True)(_rows(lengths))["student_input_ids"]
+    short = Collator(packing=True)(_rows(lengths)).student.input_ids
     assert short.shape[1] < 1.3 * max(lengths)
     assert short.numel() - sum(lengths) <= 0.05 * short.numel()
 
@@ -181,13 +180,13 @@ def test_packed_rows_are_nearly_equally_long_and_no_longer_than_asked():
 @pytest.mark.parametrize("lengths", [[5], [5, 5], [2, 2, 2, 50], [50, 49, 48], [3] * 40])
 def test_no_example_is_split_however_little_a_row_may_hold(lengths):
     batch = Collator(packing=True, row_length=1)(_rows(lengths))
-    assert batch["student_input_ids"].shape == (len(lengths), max(lengths))
+    assert batch.student.input_ids.shape == (len(lengths), max(lengths))
 
 
 def test_the_numbers_of_cached_teacher_rows_come_along(both_sides):
-    assert "teacher_rows" not in Collator()(both_sides)
+    assert Collator()(both_sides).teacher.cache_rows is None
     rows = [row | {"teacher_row": 9 - k} for k, row in enumerate(both_sides)]
-    assert Collator(packing=True)(rows)["teacher_rows"].tolist() == [9, 8, 7, 6, 5]
+    assert Collator(packing=True)(rows).teacher.cache_rows.tolist() == [9, 8, 7, 6, 5]
 
 
 def test_labels_are_the_next_tokens_and_positions_skip_padding(tmp_path, folders):
@@ -195,17 +194,17 @@ def test_labels_are_the_next_tokens_and_positions_skip_padding(tmp_path, folders
     prepare_dataset(_write(tmp_path / "train.jsonl", rows), tmp_path / "out", student=folders["byte-level"])
     data = list(datasets.load_from_disk(str(tmp_path / "out")))
     batch = Collator("left")(data)
-    assert "teacher_input_ids" not in batch
-    width = batch["student_input_ids"].shape[1]
+    assert batch.teacher is None
+    width = batch.student.input_ids.shape[1]
     expected = []
     for k, row in enumerate(data):
-        mask = batch["student_attention_mask"][k].bool()
-        ids = batch["student_input_ids"][k][mask]
+        mask = batch.student.attention_mask[k].bool()
+        ids = batch.student.input_ids[k][mask]
         assert ids.tolist() == row["student_ids"]
-        assert batch["student_position_ids"][k][mask].tolist() == list(range(len(ids)))
+        assert batch.student.position_ids[k][mask].tolist() == list(range(len(ids)))
         start = row["student_prompt_length"]
         expected += [(k + 1) * width - len(ids) + t for t in range(start - 1, len(ids) - 1)]
-    assert batch["student_labelled"].tolist() == expected
+    assert batch.student.labelled.tolist() == expected
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ import torch
 from dskd import methods
 from dskd.losses import chunked as fused
 from dskd.losses import row_blocks as rows
-from dskd.losses.buffer_pool import Scratch, empty
+from dskd.losses.buffer_pool import BufferPool, empty_from_pool
 from dskd.losses.cross_entropy import cross_entropy_sum
 from dskd.losses.divergences import DIVERGENCES
 from helpers.method_cases import case
@@ -55,21 +55,21 @@ def test_cross_entropy_by_rows_is_that_of_torch(few_rows):
 
 def test_scratch_memory_is_used_again_but_for_what_is_kept():
     like = torch.zeros(0)
-    scratch = Scratch()
-    with scratch:
-        first, second = empty((3, 5), like).fill_(1.0), empty((3, 5), like).fill_(2.0)
+    pool = BufferPool()
+    with pool:
+        first, second = empty_from_pool((3, 5), like).fill_(1.0), empty_from_pool((3, 5), like).fill_(2.0)
         assert first.data_ptr() != second.data_ptr()
-    scratch.give_back([second[1:]])
-    with scratch:
-        third = empty((2, 4), like).fill_(3.0)
-        other_dtype = empty((2, 4), like.bfloat16())
-        fourth = empty((3, 5), like)
+    pool.give_back([second[1:]])
+    with pool:
+        third = empty_from_pool((2, 4), like).fill_(3.0)
+        other_dtype = empty_from_pool((2, 4), like.bfloat16())
+        fourth = empty_from_pool((3, 5), like)
     assert third.data_ptr() == first.data_ptr()
     assert second.data_ptr() not in (third.data_ptr(), fourth.data_ptr())
     assert other_dtype.dtype == torch.bfloat16
     assert (second == 2.0).all()
-    outside = empty((3, 5), like)
-    scratch.give_back([])
+    outside = empty_from_pool((3, 5), like)
+    pool.give_back([])
     assert outside.data_ptr() not in (third.data_ptr(), fourth.data_ptr())
 
 
@@ -79,14 +79,14 @@ def test_what_the_second_pass_finds_gone_it_computes_again(name, budget, monkeyp
     method = methods.get(name)()
     batch, leaves = case(method)[:2]
     terms = method.terms(batch)
-    expected = method.objective({key: term.sum / term.count.clamp_min(1.0) for key, term in terms.items()})
-    monkeypatch.setattr(fused, "_LARGE_NOTES_BYTES", budget)
+    expected = method.objective({key: term.total / term.normalizer.clamp_min(1.0) for key, term in terms.items()})
+    monkeypatch.setattr(fused, "_RECOMPUTABLE_BYTES", budget)
     products = []
     plain = method.projectors.to_student
     monkeypatch.setattr(method.projectors, "to_student", lambda hidden: products.append(len(hidden)) or plain(hidden))
-    loss, _ = fused.fused_loss(method, batch, None, list(method.projectors.parameters()), 8)
+    loss, _ = fused.chunked_loss(method, batch, None, list(method.projectors.parameters()), 8)
     torch.testing.assert_close(loss, expected)
-    once = len(batch.teacher_pairs)
+    once = len(batch.teacher.pairs)
     assert sum(products) == 2 * once if budget == 0 else once <= sum(products) < 2 * once
     assert (sum(products) == once) == (budget == 2**20)
     for found, wanted in zip(torch.autograd.grad(loss, leaves), torch.autograd.grad(expected, leaves), strict=True):

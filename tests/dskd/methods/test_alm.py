@@ -10,18 +10,18 @@ import torch
 
 from dskd import methods
 from dskd.errors import InputError
-from dskd.methods import LabelledTokens
 from dskd.modeling.lm_head import Head
 from dskd.tokenization.vocabulary import SharedVocabulary
 from helpers import golden
 from helpers.grouped_tokens import case, double, gradients, loss
+from helpers.token_batches import changed, token_batch
 
 PLAIN = {"append_space": False, "merge_by_space_prob": False}
 
 
 def prepared(batch, shared, **options):
     method = methods.get("alm")(options)
-    method.prepare(batch.student_head, batch.teacher_head, shared)
+    method.prepare(batch.student.head, batch.teacher.head, shared)
     return method
 
 
@@ -43,13 +43,13 @@ def _chunks(batch, o, white):
     """The log probabilities of every chunk, a pair of teacher's and student's, one token at a time."""
     sides = []
     for name in ("teacher", "student"):
-        head, hidden = getattr(batch, f"{name}_head"), getattr(batch, f"{name}_hidden")
+        head, hidden = getattr(batch, name).head, getattr(batch, name).hidden
         sides.append(
             (
                 torch.softmax(double(head).logits(hidden.double()), -1),
-                getattr(batch, f"{name}_labels").tolist(),
-                getattr(batch, f"{name}_groups").tolist(),
-                {int(end) for end in getattr(batch, f"{name}_sizes").cumsum(0) - 1},
+                getattr(batch, name).labels.tolist(),
+                getattr(batch, name).groups.tolist(),
+                {int(end) for end in getattr(batch, name).sizes.cumsum(0) - 1},
                 white[name],
             )
         )
@@ -86,8 +86,8 @@ def reference(batch, shared, method):
     o = method.options
     chunks = _chunks(batch, o, _white(shared))
     values = [_divergence(b, a, o.binary_divergence, o.binarization_temperature) for b, a in chunks]
-    rows = double(batch.student_head).logits(batch.student_hidden.double(), padded=True)
-    entropy = torch.nn.functional.cross_entropy(rows, batch.student_labels)
+    rows = double(batch.student.head).logits(batch.student.hidden.double(), padded=True)
+    entropy = torch.nn.functional.cross_entropy(rows, batch.student.labels)
     return (1 - o.kd_rate) * entropy + o.kd_rate * sum(values) / len(values)
 
 
@@ -134,9 +134,9 @@ def test_a_batch_split_into_examples_adds_up_to_itself(options):
     totals, terms = method.counts(whole), method.terms(whole)
     parts = [method.terms(case(examples=[k])[0]) for k in (2, 0, 1)]
     for name, term in terms.items():
-        assert term.count == totals[name]
-        assert sum(part[name].count for part in parts) == term.count, name
-        torch.testing.assert_close(sum(part[name].sum for part in parts), term.sum, rtol=1e-5, atol=1e-6)
+        assert term.normalizer == totals[name]
+        assert sum(part[name].normalizer for part in parts) == term.normalizer, name
+        torch.testing.assert_close(sum(part[name].total for part in parts), term.total, rtol=1e-5, atol=1e-6)
 
 
 DIVERGENCES = [
@@ -160,17 +160,17 @@ def test_a_teacher_that_is_the_student_teaches_nothing(options):
 def test_a_teacher_one_token_off_is_noticed(options):
     batch, shared = case(same=True)
     method = prepared(batch, shared, **options)
-    shifted = replace(batch, teacher_hidden=batch.teacher_hidden.roll(1, 0))
+    shifted = changed(batch, teacher_hidden=batch.teacher.hidden.roll(1, 0))
     assert gradients(loss(method, shifted), batch)[0].abs().max() > 1e-4
 
 
 def test_a_batch_without_a_group_has_no_distillation():
     batch, shared = case(examples=[2])
-    batch = replace(batch, student_groups=torch.tensor([-1]), teacher_groups=torch.tensor([-1]))
+    batch = changed(batch, student_groups=torch.tensor([-1]), teacher_groups=torch.tensor([-1]))
     for options in ({}, PLAIN):
         term = prepared(batch, shared, **options).terms(batch)["likelihood_matching"]
-        assert (term.count, term.sum) == (0, 0)
-        assert gradients(term.sum, batch)[0].abs().max() == 0
+        assert (term.normalizer, term.total) == (0, 0)
+        assert gradients(term.total, batch)[0].abs().max() == 0
 
 
 def test_chunks_of_probability_one_and_almost_none_have_finite_gradients():
@@ -233,7 +233,7 @@ def test_the_published_values(golden_case):
 
     student, teacher = sides["student"], sides["teacher"]
     leaf = student[0].clone().requires_grad_()
-    batch = LabelledTokens(
+    batch = token_batch(
         head(leaf.shape[-1]),
         leaf.flatten(0, 1),
         student[1].flatten(),

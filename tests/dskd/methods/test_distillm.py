@@ -24,7 +24,7 @@ def test_loss_and_gradient_are_the_published_ones(case):
     loss = objective(method, batch)
     expected = values["value"]
     if "forward" in case["loss"]:  # published without the teacher's entropy, which has no gradient
-        log_p = batch.teacher_hidden.log_softmax(-1)
+        log_p = batch.teacher.hidden.log_softmax(-1)
         expected = expected + (log_p.exp() * log_p).sum(-1).mean()
     torch.testing.assert_close(loss.detach(), expected, rtol=1e-5, atol=1e-6)
     loss.backward()
@@ -50,7 +50,7 @@ def test_value_and_gradient_are_those_of_a_slow_loop_over_probabilities(divergen
     total = torch.zeros((), dtype=torch.float64)
     for t in range(11):
         q = (weight[:53] @ hidden[t]).softmax(-1)
-        p = (batch.teacher_head.weight.double()[:53] @ batch.teacher_hidden[t].double()).softmax(-1)
+        p = (batch.teacher.head.weight.double()[:53] @ batch.teacher.hidden[t].double()).softmax(-1)
         first, second = (p, q) if divergence == "skewed_forward_kl" else (q, p)
         mixture = skew * first + (1 - skew) * second
         total = total + sum(first[k] * (first[k] / mixture[k]).log() for k in range(53))

@@ -8,11 +8,12 @@ import pytest
 import torch
 
 from dskd.errors import InputError
-from dskd.methods import LabelledTokens, get
+from dskd.methods import get
 from dskd.modeling.cross_model_attention import CrossModelAttention, Layout, scaled
 from dskd.modeling.lm_head import Head
 from helpers import golden
 from helpers.cross_model_attention_case import HIDDEN, SIZES, VOCABULARY, case, example
+from helpers.token_batches import changed, token_batch
 
 TOLERANCE = {"rtol": 1e-5, "atol": 1e-6}
 NAMES = {
@@ -35,7 +36,7 @@ def _from_golden(case):
     labels = {"student": values["in/labels"], "teacher": values["in/teacher_labels"]}
     inputs = {"student": values["in/input_ids"], "teacher": values["in/teacher_input_ids"]}
     labelled = {side: ids != -100 for side, ids in labels.items()}
-    method = get("dskd-v1-cma")(
+    method = get("dskd.upstream.methods:DualSpaceV1CrossModelAttention")(
         {
             "divergence": case["divergence"],
             "teacher_space_divergence": "forward_kl",
@@ -49,7 +50,7 @@ def _from_golden(case):
         linear = getattr(projectors, ours)
         linear.weight.data.copy_(values[f"in/{theirs}_weight"])
         linear.bias.data.copy_(values[f"in/{theirs}_bias"])
-    batch = LabelledTokens(
+    batch = token_batch(
         heads["student"],
         hidden[labelled["student"]],
         labels["student"][labelled["student"]],
@@ -59,10 +60,7 @@ def _from_golden(case):
         **{f"{side}_sizes": labelled[side].sum(1) for side in heads},
         **{f"{side}_inputs": inputs[side][labelled[side]] for side in heads},
         **{f"{side}_embedding": values[f"in/{side}_embedding"] for side in heads},
-        notes={
-            "teacher_positions": torch.tensor(labels["teacher"].numel()),
-            "teacher_hidden_deviation": values["in/teacher_hidden"].std(),
-        },
+        teacher_padded_hidden=values["in/teacher_hidden"],
     )
     return values, hidden, projectors, batch, method
 
@@ -71,13 +69,15 @@ def _from_golden(case):
 def test_every_term_and_gradient_equals_the_published_code(case):
     values, hidden, projectors, batch, method = _from_golden(case)
     terms = method.terms(batch)
-    loss = method.objective({name: term.sum / term.count for name, term in terms.items()})
+    loss = method.objective({name: term.total / term.normalizer for name, term in terms.items()})
     loss.backward()
     for theirs, ours in NAMES.items():
-        assert terms[ours].count == case["denominator"]
-        assert (terms[ours].sum / terms[ours].count).item() == pytest.approx(case["terms"][theirs], rel=1e-5), theirs
+        assert terms[ours].normalizer == case["denominator"]
+        assert (terms[ours].total / terms[ours].normalizer).item() == pytest.approx(case["terms"][theirs], rel=1e-5), (
+            theirs
+        )
     assert loss.item() == pytest.approx(case["terms"]["loss"], rel=1e-5)
-    gradients = {"student_hidden": hidden.grad, "student_head": batch.student_head.weight.grad}
+    gradients = {"student_hidden": hidden.grad, "student_head": batch.student.head.weight.grad}
     for ours, theirs in (("teacher_to_student", "t2s"), ("student_to_teacher", "s2t"), ("query", "query")):
         linear = getattr(projectors, ours)
         gradients |= {f"{theirs}_weight": linear.weight.grad, f"{theirs}_bias": linear.bias.grad}
@@ -89,24 +89,22 @@ def test_every_term_and_gradient_equals_the_published_code(case):
 @pytest.mark.parametrize("case", golden.cases("dskd_v1_cma"), ids=lambda case: case["name"])
 def test_the_published_statistics_need_the_positions_without_a_label(case):
     *_, batch, method = _from_golden(case)
-    labelled = {
-        "teacher_positions": torch.tensor(len(batch.teacher_labels)),
-        "teacher_hidden_deviation": batch.teacher_hidden.std(),
-    }
-    term = method.terms(replace(batch, notes=labelled))["teacher_to_student_cross_entropy"]
-    assert abs(term.sum / term.count - case["terms"]["t2s_ce_loss"]) > 1e-3
+    term = method.terms(changed(batch, teacher_padded_hidden=batch.teacher.hidden[None]))[
+        "teacher_to_student_cross_entropy"
+    ]
+    assert abs(term.total / term.normalizer - case["terms"]["t2s_ce_loss"]) > 1e-3
     with pytest.raises(
         InputError, match=r"upstream_parity: prompt and padding .* are not known; fix: run the teacher live"
     ):
-        method.terms(replace(batch, notes={}))
+        method.terms(changed(batch, teacher_padded_hidden=None))
 
 
 def _leaves(method, batch):
-    return [batch.student_hidden, batch.student_head.weight, *method.projectors.parameters()]
+    return [batch.student.hidden, batch.student.head.weight, *method.projectors.parameters()]
 
 
 def _loss(method, batch):
-    return method.objective({name: term.sum / term.count for name, term in method.terms(batch).items()})
+    return method.objective({name: term.total / term.normalizer for name, term in method.terms(batch).items()})
 
 
 def _kl(p, q):
@@ -117,27 +115,27 @@ def _slow(method, batch, *, mask=True, temperature=1.0):
     """{term: mean} by loops over tokens, in probability space, float64."""
     double = {name: module.double() for name, module in method.projectors.named_children()}
     to_student, to_teacher, query = (double[n] for n in ("teacher_to_student", "student_to_teacher", "query"))
-    embedded = {side: getattr(batch, f"{side}_embedding") for side in SIZES}
-    frozen = batch.student_head.detach()
+    embedded = {side: getattr(batch, side).embedding for side in SIZES}
+    frozen = batch.student.head.detach()
     sums = dict.fromkeys(NAMES.values(), 0.0)
     for number in range(3):
         part = example(batch, number)
 
         def pair(side, k, part=part):
-            return [embedded[side][getattr(part, f"{side}_{name}")[k]] for name in ("inputs", "labels")]
+            return [embedded[side][getattr(getattr(part, side), name)[k]] for name in ("inputs", "labels")]
 
-        keys = torch.stack([torch.cat(pair("teacher", j)) for j in range(len(part.teacher_labels))])
-        targets = torch.stack([pair("teacher", j)[1] for j in range(len(part.teacher_labels))])
-        values = to_student(part.teacher_hidden / part.teacher_hidden.std() + targets / targets.std())
-        back = to_teacher(part.student_hidden)
+        keys = torch.stack([torch.cat(pair("teacher", j)) for j in range(len(part.teacher.labels))])
+        targets = torch.stack([pair("teacher", j)[1] for j in range(len(part.teacher.labels))])
+        values = to_student(part.teacher.hidden / part.teacher.hidden.std() + targets / targets.std())
+        back = to_teacher(part.student.hidden)
         scores = torch.stack(
-            [query(torch.cat(pair("student", i))) @ (keys / keys.std()).T for i in range(len(part.student_labels))]
+            [query(torch.cat(pair("student", i))) @ (keys / keys.std()).T for i in range(len(part.student.labels))]
         )
         scores = scores / (2 * HIDDEN["teacher"]) ** 0.5
-        for i, label in enumerate(part.student_labels.tolist()):
+        for i, label in enumerate(part.student.labels.tolist()):
             weights = torch.exp(scores[i]) / torch.exp(scores[i]).sum()
             z = frozen.logits((weights[:, None] * values).sum(0, keepdim=True))[0]
-            own = batch.student_head.logits(part.student_hidden[i : i + 1], padded=True)[0]
+            own = batch.student.head.logits(part.student.hidden[i : i + 1], padded=True)[0]
             sums["cross_entropy"] -= torch.log(own.softmax(-1)[label])
             sums["teacher_to_student_cross_entropy"] -= torch.log(z.softmax(-1)[label])
             right = int(z.argmax()) == label
@@ -145,10 +143,10 @@ def _slow(method, batch, *, mask=True, temperature=1.0):
             if right or not mask:
                 target = (z.detach() / (1.7 * temperature)).softmax(-1)
                 sums["student_space"] += _kl(target, (own[: VOCABULARY["student"]] / 1.7).softmax(-1))
-        for j in range(len(part.teacher_labels)):
+        for j in range(len(part.teacher.labels)):
             weights = torch.exp(scores[:, j]) / torch.exp(scores[:, j]).sum()
-            mapped = batch.teacher_head.logits((weights[:, None] * back).sum(0, keepdim=True))[0]
-            own = batch.teacher_head.logits(part.teacher_hidden[j : j + 1])[0]
+            mapped = batch.teacher.head.logits((weights[:, None] * back).sum(0, keepdim=True))[0]
+            own = batch.teacher.head.logits(part.teacher.hidden[j : j + 1])[0]
             sums["teacher_space"] += _kl((own / 1.7).softmax(-1), (mapped / 1.7).softmax(-1))
     return {name: value / sum(SIZES["student"]) for name, value in sums.items()}
 
@@ -161,11 +159,11 @@ def test_terms_and_gradients_are_those_of_loops_over_tokens(options):
     method, batch = case(**options)
     found = torch.autograd.grad(_loss(method, batch), _leaves(method, batch))
     terms = method.terms(batch)
-    assert 0 < terms["teacher_to_student_accuracy"].sum < sum(SIZES["student"])  # so the mask lets some through
+    assert 0 < terms["teacher_to_student_accuracy"].total < sum(SIZES["student"])  # so the mask lets some through
     slow_method, slow_batch = case(torch.float64, **options)
     slow = _slow(slow_method, slow_batch, mask=not options, temperature=options.get("teacher_temperature", 1.0))
     for name, value in slow.items():
-        assert (terms[name].sum / terms[name].count).item() == pytest.approx(
+        assert (terms[name].total / terms[name].normalizer).item() == pytest.approx(
             torch.as_tensor(value).item(), rel=1e-5, abs=1e-7
         ), name
     expected = torch.autograd.grad(slow_method.objective(slow), _leaves(slow_method, slow_batch))
@@ -179,12 +177,13 @@ def test_an_example_feels_neither_its_batch_mates_nor_their_padding(spaces):
     terms = method.terms(batch)
     parts = [method.terms(example(batch, number)) for number in range(3)]
     for name, term in terms.items():
-        torch.testing.assert_close(sum(part[name].sum for part in parts), term.sum, **TOLERANCE)
-        assert sum(part[name].count for part in parts) == term.count == method.counts(batch)[name]
+        torch.testing.assert_close(sum(part[name].total for part in parts), term.total, **TOLERANCE)
+        assert sum(part[name].normalizer for part in parts) == term.normalizer == method.counts(batch)[name]
     leaves = [leaf for leaf in _leaves(method, batch) if leaf.requires_grad]
-    whole = torch.autograd.grad(method.objective({name: term.sum for name, term in terms.items()}), leaves)
+    whole = torch.autograd.grad(method.objective({name: term.total for name, term in terms.items()}), leaves)
     split = [
-        torch.autograd.grad(method.objective({name: term.sum for name, term in part.items()}), leaves) for part in parts
+        torch.autograd.grad(method.objective({name: term.total for name, term in part.items()}), leaves)
+        for part in parts
     ]
     for together, *alone in zip(whole, *split, strict=True):
         torch.testing.assert_close(together, sum(alone), rtol=1e-4, atol=1e-5)
@@ -194,9 +193,8 @@ def test_the_published_statistics_do_depend_on_batch_mates():
     method, batch = case(upstream_parity=True)
 
     def teacher_space(part):
-        positions, deviation = torch.tensor(2 * len(part.teacher_labels)), part.teacher_hidden.std()
-        notes = {"teacher_positions": positions, "teacher_hidden_deviation": deviation}
-        return method.terms(replace(part, notes=notes))["teacher_space"].sum
+        padded = torch.stack([part.teacher.hidden, part.teacher.hidden])
+        return method.terms(changed(part, teacher_padded_hidden=padded))["teacher_space"].total
 
     parts = [teacher_space(example(batch, number)) for number in range(3)]
     assert abs(teacher_space(batch) - sum(parts)) > 1e-4
@@ -211,7 +209,7 @@ def test_gradients_reach_what_they_should(spaces):
     unused = {"student": "student_to_teacher", "teacher": "teacher_to_student"}.get(spaces, "none")
     assert trained == {name for name, _ in method.projectors.named_parameters() if not name.startswith(unused)}
     assert reached == trained
-    assert batch.student_hidden.grad.any()
+    assert batch.student.hidden.grad.any()
 
 
 def test_one_space_takes_no_product_of_the_other(monkeypatch):
@@ -238,7 +236,7 @@ def _equal_models(shift=0):
     states, embedding = torch.randn(tokens, hidden, generator=generator), torch.randn(31, hidden, generator=generator)
     ids = torch.randperm(31, generator=generator)[: 2 * tokens].view(2, tokens)
     sizes = torch.tensor([tokens])
-    batch = LabelledTokens(
+    batch = token_batch(
         head,
         states.clone().requires_grad_(),
         ids[1],
@@ -258,8 +256,8 @@ def _equal_models(shift=0):
         for linear, factor in ((projectors.query, 100.0), (projectors.student_to_teacher, 1.0)):
             linear.weight.copy_(factor * torch.eye(len(linear.weight)))
             linear.bias.zero_()
-    loss = method.objective({name: term.sum for name, term in method.terms(batch).items()})
-    return loss, torch.autograd.grad(loss, batch.student_hidden)[0]
+    loss = method.objective({name: term.total for name, term in method.terms(batch).items()})
+    return loss, torch.autograd.grad(loss, batch.student.hidden)[0]
 
 
 def test_a_teacher_that_is_the_student_teaches_nothing_and_its_shift_does():
@@ -273,13 +271,13 @@ def test_a_teacher_that_is_the_student_teaches_nothing_and_its_shift_does():
 
 def test_an_example_without_teacher_tokens_gives_cross_entropy_alone():
     method, batch = case(accuracy_mask=False)
-    teacher = {f"teacher_{name}": getattr(batch, f"teacher_{name}")[:5] for name in ("hidden", "labels", "inputs")}
-    fewer = replace(batch, **teacher, teacher_sizes=torch.tensor([5, 0, 0]))
+    teacher = {f"teacher_{name}": getattr(batch.teacher, name)[:5] for name in ("hidden", "labels", "inputs")}
+    fewer = changed(batch, **teacher, teacher_sizes=torch.tensor([5, 0, 0]))
     terms = method.terms(fewer)
     alone = method.terms(example(batch, 0))
     for name in ("teacher_to_student_cross_entropy", "student_space", "teacher_space", "teacher_to_student_accuracy"):
-        torch.testing.assert_close(terms[name].sum, alone[name].sum, **TOLERANCE)
-    assert terms["cross_entropy"].count == 11
+        torch.testing.assert_close(terms[name].total, alone[name].total, **TOLERANCE)
+    assert terms["cross_entropy"].normalizer == 11
     gradients = torch.autograd.grad(_loss(method, fewer), _leaves(method, fewer))
     assert all(gradient.isfinite().all() for gradient in gradients)
 
@@ -287,11 +285,11 @@ def test_an_example_without_teacher_tokens_gives_cross_entropy_alone():
 def test_a_batch_without_tokens():
     method, batch = case()
     nothing = {
-        f"{side}_{name}": getattr(batch, f"{side}_{name}")[:0] for side in SIZES for name in ("labels", "inputs")
+        f"{side}_{name}": getattr(getattr(batch, side), name)[:0] for side in SIZES for name in ("labels", "inputs")
     }
-    hidden = {f"{side}_hidden": getattr(batch, f"{side}_hidden")[:0] for side in SIZES}
-    empty = replace(batch, **nothing, **hidden, **{f"{side}_sizes": torch.zeros(2, dtype=torch.long) for side in SIZES})
-    assert all(term.sum == term.count == 0 for term in method.terms(empty).values())
+    hidden = {f"{side}_hidden": getattr(batch, side).hidden[:0] for side in SIZES}
+    empty = changed(batch, **nothing, **hidden, **{f"{side}_sizes": torch.zeros(2, dtype=torch.long) for side in SIZES})
+    assert all(term.total == term.normalizer == 0 for term in method.terms(empty).values())
 
 
 def test_scaling_is_by_the_standard_deviation_of_each_example():
@@ -319,9 +317,9 @@ def test_weights_lie_within_an_example_and_add_up_to_one():
 def test_an_unknown_or_narrower_embedding_is_an_error_that_says_what_to_do():
     method, batch = case()
     with pytest.raises(InputError, match="teacher: its input embedding is not known; fix: run the teacher live"):
-        method.terms(replace(batch, teacher_embedding=None))
+        method.terms(changed(batch, teacher_embedding=None))
     with pytest.raises(InputError, match="student: its input embedding has 4 columns and its head 6"):
-        method.terms(replace(batch, student_embedding=batch.student_embedding[:, :4]))
+        method.terms(changed(batch, student_embedding=batch.student.embedding[:, :4]))
 
 
 @pytest.mark.gpu
@@ -329,16 +327,16 @@ def test_terms_read_nothing_from_the_device():
     method, batch = case()
     moved = {}
     for side in SIZES:
-        head = getattr(batch, f"{side}_head")
+        head = getattr(batch, side).head
         moved[f"{side}_head"] = replace(head, weight=head.weight.detach().cuda(), bias=head.bias.cuda())
         for name in ("hidden", "labels", "inputs", "embedding"):
-            moved[f"{side}_{name}"] = getattr(batch, f"{side}_{name}").detach().cuda()
+            moved[f"{side}_{name}"] = getattr(getattr(batch, side), name).detach().cuda()
     method.projectors.cuda()
-    on_device = replace(batch, **moved)
+    on_device = changed(batch, **moved)
     method.terms(on_device)  # what is made once
     torch.cuda.set_sync_debug_mode("error")
     try:
         terms = method.terms(on_device)
     finally:
         torch.cuda.set_sync_debug_mode("default")
-    assert all(term.sum.is_cuda for term in terms.values())
+    assert all(term.total.is_cuda for term in terms.values())

@@ -8,10 +8,11 @@ from dataclasses import replace
 import pytest
 import torch
 
-from dskd.methods import LabelledTokens, get
+from dskd.methods import get
 from dskd.modeling.cross_model_attention import reverse_gradient
 from dskd.modeling.lm_head import Head
 from helpers.cross_model_attention_case import HIDDEN, SIZES, case, example
+from helpers.token_batches import changed, token_batch
 
 TERMS = {"discriminator_queries": "student", "discriminator_keys": "teacher"}
 RATE = 0.4
@@ -33,16 +34,16 @@ def _plain(dtype=torch.float32, **options):
 def _prepared(name, batch, dtype, options):
     method = get(name)({"temperature": 1.7, "kd_rate": 0.3, "accuracy_mask": False} | options)
     torch.manual_seed(3)
-    method.prepare(batch.student_head, batch.teacher_head, None).to(dtype)
+    method.prepare(batch.student.head, batch.teacher.head, None).to(dtype)
     return method, batch
 
 
 def _loss(method, batch):
-    return method.objective({name: term.sum / term.count for name, term in method.terms(batch).items()})
+    return method.objective({name: term.total / term.normalizer for name, term in method.terms(batch).items()})
 
 
 def _leaves(method, batch):
-    return {"hidden": batch.student_hidden, "head": batch.student_head.weight} | dict(
+    return {"hidden": batch.student.hidden, "head": batch.student.head.weight} | dict(
         method.projectors.named_parameters()
     )
 
@@ -75,9 +76,9 @@ def _slow_terms(method, batch):
         pairs = {
             side: [
                 torch.cat([embedding[k] for k in ids])
-                for ids in zip(getattr(part, f"{side}_inputs"), getattr(part, f"{side}_labels"), strict=True)
+                for ids in zip(getattr(part, side).inputs, getattr(part, side).labels, strict=True)
             ]
-            for side, embedding in (("student", batch.student_embedding), ("teacher", batch.teacher_embedding))
+            for side, embedding in (("student", batch.student.embedding), ("teacher", batch.teacher.embedding))
         }
         for pair in pairs["student"]:
             query = method.projectors.query.weight @ pair + method.projectors.query.bias
@@ -95,7 +96,7 @@ def test_terms_and_the_gradient_of_either_player_are_those_of_loops_over_tokens(
     slow_method, slow_batch = _adversarial(torch.float64)
     slow = _slow_terms(slow_method, slow_batch)
     for name, value in slow.items():
-        assert (terms[name].sum / terms[name].count).item() == pytest.approx(value.item(), rel=1e-5)
+        assert (terms[name].total / terms[name].normalizer).item() == pytest.approx(value.item(), rel=1e-5)
     players = _leaves(slow_method, slow_batch)
     its_own = {name: leaf for name, leaf in players.items() if name.startswith("discriminator")}
     assert len(its_own) == 6
@@ -117,7 +118,7 @@ def test_the_discriminator_descends_what_the_queries_ascend(player, sign):
 
     def separation():
         terms = method.terms(batch)
-        return sum(terms[name].sum / terms[name].count for name in TERMS)
+        return sum(terms[name].total / terms[name].normalizer for name in TERMS)
 
     gradients = torch.autograd.grad(separation(), parameters)
     norm = torch.cat([gradient.flatten() for gradient in gradients]).norm().item()
@@ -136,7 +137,7 @@ def test_a_rate_of_zero_is_cross_model_attention():
     (method, batch), (plain, plain_batch) = _adversarial(adversarial_rate=0.0), _plain()
     terms, expected = method.terms(batch), plain.terms(plain_batch)
     assert terms.keys() == expected.keys() == method.counts(batch).keys()
-    assert all(torch.equal(term.sum, expected[name].sum) for name, term in terms.items())
+    assert all(torch.equal(term.total, expected[name].total) for name, term in terms.items())
     assert torch.equal(_loss(method, batch), _loss(plain, plain_batch))
     found, others = _gradients(method, batch), _gradients(plain, plain_batch)
     assert found.keys() == others.keys()
@@ -162,18 +163,18 @@ def test_the_weight_is_the_rate_however_many_tokens_there_are(rate):
     zero = {name: torch.zeros(()) for name in terms}
     for name in TERMS:
         assert method.objective(zero | {name: torch.tensor(3.0)}).item() == pytest.approx(3.0 * rate)
-        assert terms[name].count == sum(SIZES[TERMS[name]])
+        assert terms[name].normalizer == sum(SIZES[TERMS[name]])
     assert method.objective(zero) == 0.0
-    twice = replace(
+    twice = changed(
         batch,
         **{
-            f"{side}_{name}": getattr(batch, f"{side}_{name}").repeat(*([2] if name != "hidden" else [2, 1]))
+            f"{side}_{name}": getattr(getattr(batch, side), name).repeat(*([2] if name != "hidden" else [2, 1]))
             for side in SIZES
             for name in ("labels", "inputs", "hidden", "sizes")
         },
     )
     for name, term in method.terms(twice).items():
-        torch.testing.assert_close(term.sum / term.count, terms[name].sum / terms[name].count)
+        torch.testing.assert_close(term.total / term.normalizer, terms[name].total / terms[name].normalizer)
 
 
 def test_an_example_feels_neither_its_batch_mates_nor_their_padding():
@@ -181,11 +182,11 @@ def test_an_example_feels_neither_its_batch_mates_nor_their_padding():
     terms = method.terms(batch)
     parts = [method.terms(example(batch, number)) for number in range(3)]
     for name, term in terms.items():
-        torch.testing.assert_close(sum(part[name].sum for part in parts), term.sum, rtol=1e-5, atol=1e-6)
-        assert sum(part[name].count for part in parts) == term.count == method.counts(batch)[name]
+        torch.testing.assert_close(sum(part[name].total for part in parts), term.total, rtol=1e-5, atol=1e-6)
+        assert sum(part[name].normalizer for part in parts) == term.normalizer == method.counts(batch)[name]
     leaves = _leaves(method, batch)
     whole, *split = (
-        torch.autograd.grad(method.objective({name: term.sum for name, term in each.items()}), leaves.values())
+        torch.autograd.grad(method.objective({name: term.total for name, term in each.items()}), leaves.values())
         for each in (terms, *parts)
     )
     for together, *alone in zip(whole, *split, strict=True):
@@ -196,7 +197,7 @@ def test_dropout_makes_it_random_and_there_is_none_by_default():
     for share, same in ((0.0, True), (0.5, False)):
         method, batch = _adversarial(discriminator_dropout=share)
         method.projectors.train()
-        first, second = (method.terms(batch)["discriminator_keys"].sum for _ in range(2))
+        first, second = (method.terms(batch)["discriminator_keys"].total for _ in range(2))
         assert torch.equal(first, second) == same
     assert get("dskd-v1-cma-ga")().options.discriminator_dropout == 0.0
 
@@ -216,10 +217,10 @@ def _toy(seed):
             f"{side}_sizes": torch.tensor([60]),
             f"{side}_head": Head(torch.zeros(40, hidden), None, 1.0, 0.0, 40),
         }
-    batch = LabelledTokens(**given)
+    batch = token_batch(**given)
     method = get("dskd-v1-cma-ga")({"discriminator_hidden_size": 16, "adversarial_rate": 1.0})
     torch.manual_seed(0)
-    method.prepare(batch.student_head, batch.teacher_head, None)
+    method.prepare(batch.student.head, batch.teacher.head, None)
     return method, batch
 
 
@@ -230,19 +231,19 @@ def _play(method, batch, players, steps, rate):
     for _ in range(steps):
         terms = method.terms(batch)
         method.projectors.zero_grad()
-        sum(terms[name].sum / terms[name].count for name in TERMS).backward()
+        sum(terms[name].total / terms[name].normalizer for name in TERMS).backward()
         optimizer.step()
     terms = method.terms(batch)
-    means = {name: (terms[name].sum / terms[name].count).item() for name in TERMS}
-    accuracy = batch.figures["discriminator_accuracy"]
-    return means, (accuracy.sum / accuracy.count).item()
+    means = {name: (terms[name].total / terms[name].normalizer).item() for name in TERMS}
+    accuracy = batch.metrics["discriminator_accuracy"]
+    return means, (accuracy.total / accuracy.normalizer).item()
 
 
 def _distance(method, batch):
     """Between the mean query and the mean key."""
     tokens = {
         side: torch.cat(
-            [getattr(batch, f"{side}_embedding")[getattr(batch, f"{side}_{name}")] for name in ("inputs", "labels")], 1
+            [getattr(batch, side).embedding[getattr(getattr(batch, side), name)] for name in ("inputs", "labels")], 1
         )
         for side in SIZES
     }
@@ -282,16 +283,16 @@ def test_a_batch_without_tokens_and_a_teacher_without_any():
 
     def without(*sides):
         changes = {
-            f"{side}_{name}": getattr(batch, f"{side}_{name}")[:0]
+            f"{side}_{name}": getattr(getattr(batch, side), name)[:0]
             for side in sides
             for name in ("labels", "inputs", "hidden")
         }
-        return replace(batch, **changes, **{f"{side}_sizes": torch.zeros(3, dtype=torch.long) for side in sides})
+        return changed(batch, **changes, **{f"{side}_sizes": torch.zeros(3, dtype=torch.long) for side in sides})
 
-    assert all(term.sum == term.count == 0 for term in method.terms(without("student", "teacher")).values())
+    assert all(term.total == term.normalizer == 0 for term in method.terms(without("student", "teacher")).values())
     terms = method.terms(without("teacher"))
-    assert terms["discriminator_keys"].sum == terms["discriminator_keys"].count == 0
-    assert terms["discriminator_queries"].sum == method.terms(batch)["discriminator_queries"].sum
+    assert terms["discriminator_keys"].total == terms["discriminator_keys"].normalizer == 0
+    assert terms["discriminator_queries"].total == method.terms(batch)["discriminator_queries"].total
 
 
 def test_it_is_trained_and_saved_with_the_projectors():
@@ -316,8 +317,8 @@ def test_half_precision_leaves_the_discriminator_in_float32():
     exact = method.terms(batch)
     with torch.autocast("cpu", torch.bfloat16):
         half = method.terms(batch)
-    assert all(torch.equal(half[name].sum, exact[name].sum) for name in TERMS)
-    assert not torch.equal(half["cross_entropy"].sum, exact["cross_entropy"].sum)
+    assert all(torch.equal(half[name].total, exact[name].total) for name in TERMS)
+    assert not torch.equal(half["cross_entropy"].total, exact["cross_entropy"].total)
 
 
 @pytest.mark.gpu
@@ -325,16 +326,16 @@ def test_terms_read_nothing_from_the_device():
     method, batch = _adversarial()
     moved = {}
     for side in SIZES:
-        head = getattr(batch, f"{side}_head")
+        head = getattr(batch, side).head
         moved[f"{side}_head"] = replace(head, weight=head.weight.detach().cuda(), bias=head.bias.cuda())
         for name in ("hidden", "labels", "inputs", "embedding"):
-            moved[f"{side}_{name}"] = getattr(batch, f"{side}_{name}").detach().cuda()
+            moved[f"{side}_{name}"] = getattr(getattr(batch, side), name).detach().cuda()
     method.projectors.cuda()
-    on_device = replace(batch, **moved)
+    on_device = changed(batch, **moved)
     method.terms(on_device)  # what is made once
     torch.cuda.set_sync_debug_mode("error")
     try:
         terms = method.terms(on_device)
     finally:
         torch.cuda.set_sync_debug_mode("default")
-    assert all(term.sum.is_cuda for term in terms.values())
+    assert all(term.total.is_cuda for term in terms.values())

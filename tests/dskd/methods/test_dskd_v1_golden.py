@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
 import torch
 
-from dskd.losses.chunked import fused_loss
-from dskd.methods import LabelledTokens, get
+from dskd.losses.chunked import chunked_loss
+from dskd.methods import get
 from dskd.modeling.lm_head import Head
 from dskd.tokenization.vocabulary import SharedVocabulary
 from helpers import golden
+from helpers.token_batches import changed, token_batch
 
 TOLERANCE = {"rtol": 1e-5, "atol": 1e-6}
 NAMES = {
@@ -49,10 +48,10 @@ def _prepared(case, **options):
         linear = getattr(projectors, ours)
         linear.weight.data.copy_(values[f"in/{theirs}_weight"])
         linear.bias.data.copy_(values[f"in/{theirs}_bias"])
-    method.begin_step(student_head)
+    method.on_step_begin(student_head)
     labelled = labels != -100
     tokens = torch.arange(int(labelled.sum()))
-    batch = LabelledTokens(
+    batch = token_batch(
         student_head,
         hidden[labelled],
         labels[labelled],
@@ -72,13 +71,15 @@ def test_every_term_and_gradient_equals_the_published_code(case, chunk_tokens):
     totals = method.counts(batch)
     if chunk_tokens is None:
         terms = method.terms(batch)
-        loss = method.objective({name: term.sum / term.count for name, term in terms.items()})
+        loss = method.objective({name: term.total / term.normalizer for name, term in terms.items()})
     else:
-        loss, terms = fused_loss(method, batch, totals, list(projectors.parameters()), chunk_tokens)
+        loss, terms = chunked_loss(method, batch, totals, list(projectors.parameters()), chunk_tokens)
     loss.backward()
     for theirs, ours in NAMES.items():
-        assert totals[ours] == terms[ours].count == case["denominator"]
-        assert (terms[ours].sum / terms[ours].count).item() == pytest.approx(case["terms"][theirs], rel=1e-5), theirs
+        assert totals[ours] == terms[ours].normalizer == case["denominator"]
+        assert (terms[ours].total / terms[ours].normalizer).item() == pytest.approx(case["terms"][theirs], rel=1e-5), (
+            theirs
+        )
     assert loss.item() == pytest.approx(case["terms"]["loss"], rel=1e-5)
     gradients = {
         "student_hidden": hidden.grad,
@@ -96,7 +97,7 @@ def test_the_published_code_ignores_the_divergence_in_the_teachers_space_and_thi
     (case,) = (case for case in CASES if case["divergence"] == "reverse_kl")
     *_, batch, method = _prepared(case, teacher_space_divergence=None)
     term = method.terms(batch)["teacher_space"]
-    assert abs(term.sum / term.count - case["terms"]["s2t_kd_loss"]) > 1e-3
+    assert abs(term.total / term.normalizer - case["terms"]["s2t_kd_loss"]) > 1e-3
 
 
 @pytest.mark.parametrize("chunk_tokens", [None, 3])
@@ -109,9 +110,9 @@ def test_the_two_ablations_add_up_to_the_published_loss(case, chunk_tokens):
         unused = "student_to_teacher" if spaces == "student" else "teacher_to_student"
         assert not any(parameter.requires_grad for parameter in getattr(projectors, unused).parameters())
         if chunk_tokens is None:
-            loss = method.objective({name: term.sum / term.count for name, term in method.terms(batch).items()})
+            loss = method.objective({name: term.total / term.normalizer for name, term in method.terms(batch).items()})
         else:
-            loss, _ = fused_loss(method, batch, method.counts(batch), list(projectors.parameters()), chunk_tokens)
+            loss, _ = chunked_loss(method, batch, method.counts(batch), list(projectors.parameters()), chunk_tokens)
         loss.backward()
         total += loss.item()
         found = {
@@ -153,15 +154,15 @@ def test_one_space_takes_no_product_of_the_other(monkeypatch):
 
 def test_a_teacher_that_is_the_student_teaches_nothing_in_its_space_and_its_shift_does():
     *_, batch, method = _prepared(CASES[0], spaces="teacher", kd_rate=1.0)
-    head = batch.student_head
+    head = batch.student.head
     method.projectors.student_to_teacher = torch.nn.Linear(head.weight.shape[1], head.weight.shape[1])
     torch.nn.init.eye_(method.projectors.student_to_teacher.weight)
     torch.nn.init.zeros_(method.projectors.student_to_teacher.bias)
     for shift, least, most in ((0, 0.0, 1e-6), (1, 1e-3, 1e3)):
-        hidden = batch.student_hidden.detach().requires_grad_()
-        teacher = batch.student_hidden.detach().roll(shift, 0)
-        same = replace(batch, student_hidden=hidden, teacher_head=head.detach(), teacher_hidden=teacher)
-        loss = method.objective({name: term.sum / term.count for name, term in method.terms(same).items()})
+        hidden = batch.student.hidden.detach().requires_grad_()
+        teacher = batch.student.hidden.detach().roll(shift, 0)
+        same = changed(batch, student_hidden=hidden, teacher_head=head.detach(), teacher_hidden=teacher)
+        loss = method.objective({name: term.total / term.normalizer for name, term in method.terms(same).items()})
         loss.backward()
         assert least <= abs(loss.item()) <= most
         assert least <= hidden.grad.abs().max() <= most

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
 import torch
 from transformers import PreTrainedTokenizerFast
 
-from dskd.losses.chunked import fused_loss
-from dskd.methods import LabelledTokens, get
+import dskd.methods.dskd_v2 as core
+import dskd.upstream.methods as upstream
+from dskd.losses.chunked import chunked_loss
+from dskd.methods import get
 from dskd.modeling.lm_head import Head
-from dskd.tokenization.vocabulary import SharedVocabulary, Vocabulary
+from dskd.tokenization.vocabulary import SharedVocabulary
 from helpers import golden
+from helpers.token_batches import changed, token_batch
 
 TOLERANCE = {"rtol": 1e-5, "atol": 1e-6}
 NAMES = {
@@ -37,12 +38,12 @@ def _flat_pairs(values, case):
     return torch.cat(teacher), torch.cat(student)
 
 
-def _vocabulary(side):
+def _tokenizer(side):
     """Of the tokenizers that the published look-up was run on."""
     file = golden.SHARED / f"eta_{side}_tokenizer.json"
     if not file.is_file():
         pytest.skip("the published code's tokenizers are not here")
-    return Vocabulary.from_tokenizer(PreTrainedTokenizerFast(tokenizer_file=str(file), eos_token=f"<|{side}_end|>"))
+    return PreTrainedTokenizerFast(tokenizer_file=str(file), eos_token=f"<|{side}_end|>")
 
 
 def _run(case, chunk_tokens=None, *, counted=True, **options):
@@ -61,21 +62,24 @@ def _run(case, chunk_tokens=None, *, counted=True, **options):
     teacher_head = Head(values["in/teacher_head"], None, 1.0, 0.0, len(values["in/teacher_head"]))
     if aligned:
         shared = SharedVocabulary(*values["shared"].numpy(), values["student_id_of"].numpy(), same=False)
-        if options.get("upstream_parity", "none") != "none":
-            shared = replace(shared, teacher=_vocabulary("teacher"), student=_vocabulary("student"))
         teacher_pairs, student_pairs = _flat_pairs(values, case)
     else:
         ids = np.arange(student_head.size)
         shared = SharedVocabulary(ids, ids, ids, same=True)
         teacher_pairs = student_pairs = torch.arange(int((labels != -100).sum()))
-    method = get("dskd-v2-eta" if aligned else "dskd-v2")(
+    published = options.get("upstream_parity", "none") != "none"
+    classes = upstream if "upstream_parity" in options else core
+    kind = classes.DualSpaceV2ExactTokenAlignment if aligned else classes.DualSpaceV2
+    method = kind(
         {"divergence": case["divergence"], "temperature": case["temperature"], "kd_rate": case["kd_rate"]} | options
     )
+    if published and aligned:
+        method.use_tokenizers(_tokenizer("student"), _tokenizer("teacher"))
     projectors = method.prepare(student_head, teacher_head, shared)
     start = projectors.teacher_to_student.detach().clone()
     projectors.teacher_to_student.data.copy_(values["in/t2s"])
-    method.begin_step(student_head)
-    batch = LabelledTokens(
+    method.on_step_begin(student_head)
+    batch = token_batch(
         student_head,
         hidden[labels != -100],
         labels[labels != -100],
@@ -87,12 +91,12 @@ def _run(case, chunk_tokens=None, *, counted=True, **options):
     )
     if chunk_tokens is None:
         terms = method.terms(batch)
-        means = {name: term.sum / term.count for name, term in terms.items()}
+        means = {name: term.total / term.normalizer for name, term in terms.items()}
         loss = method.objective(means)
     else:
         totals = method.counts(batch) if counted else None
-        loss, terms = fused_loss(method, batch, totals, list(projectors.parameters()), chunk_tokens)
-        means = {name: term.sum / term.count for name, term in terms.items()}
+        loss, terms = chunked_loss(method, batch, totals, list(projectors.parameters()), chunk_tokens)
+        means = {name: term.total / term.normalizer for name, term in terms.items()}
     loss.backward()
     gradients = {
         "student_hidden": hidden.grad,
@@ -137,7 +141,7 @@ def test_counts_alone_equal_the_counts_of_the_terms(case):
     _, _, _, batch, method, *_ = _run(case)
     counts = method.counts(batch)
     for name, term in method.terms(batch).items():
-        assert counts[name].item() == term.count.item(), name
+        assert counts[name].item() == term.normalizer.item(), name
 
 
 @pytest.mark.parametrize("way", ["unfused", "chunks of 1000", "a whole step in chunks of 1000"])
@@ -152,7 +156,7 @@ def test_the_two_ablations_add_up_to_the_published_loss(case, way):
         for name, gradient in found.items():
             gradients[name] = gradients.get(name, 0.0) + (0.0 if gradient is None else gradient)
         counts = method.counts(batch)
-        assert {name: term.count.item() for name, term in method.terms(batch).items()} == {
+        assert {name: term.normalizer.item() for name, term in method.terms(batch).items()} == {
             name: count.item() for name, count in counts.items()
         }
     labels, rate = values["in/labels"], case["kd_rate"]
@@ -176,8 +180,8 @@ def test_the_two_ablations_add_up_to_the_published_loss(case, way):
 def test_no_product_is_taken_for_a_space_that_is_left_out(monkeypatch, spaces, known, frozen):
     _, _, projectors, batch, method, *_ = _run(CASES[0], spaces=spaces)
     if known:
-        predictions = batch.teacher_head.logits(batch.teacher_hidden).argmax(-1)
-        batch = replace(batch, teacher_predictions=predictions)
+        predictions = batch.teacher.head.logits(batch.teacher.hidden).argmax(-1)
+        batch = changed(batch, teacher_predictions=predictions)
     seen = []
     logits = Head.logits
 
@@ -186,7 +190,7 @@ def test_no_product_is_taken_for_a_space_that_is_left_out(monkeypatch, spaces, k
         return logits(self, hidden, **options)
 
     monkeypatch.setattr(Head, "logits", watched)
-    fused_loss(method, batch, None, list(projectors.parameters()), 1000)
+    chunked_loss(method, batch, None, list(projectors.parameters()), 1000)
     assert sorted(seen) == [False] * frozen + [True]
 
 
@@ -196,23 +200,23 @@ def test_published_denominators_average_the_means_of_micro_batches(case, parity)
     """Of one micro-batch they are ours; of two, each counts the same, however many tokens it has."""
     _, _, _, whole, ours, *_ = _run(case)
     method = _run(case, upstream_parity=parity)[4]
-    assert not method.per_token
-    split = len(whole.student_labels) // 3
-    parts = [whole.part(0, split), whole.part(split, len(whole.student_labels))]
+    assert not method.requires.chunkable
+    split = len(whole.student.labels) // 3
+    parts = [whole.part(0, split), whole.part(split, len(whole.student.labels))]
     averaged = {"student_space"}
     if case["kind"] == "dskd_v2_eta":
         averaged |= {"teacher_to_student_cross_entropy", "teacher_space"}
     found = [method.terms(part) for part in parts]
     plain = [ours.terms(part) for part in parts]
     for name in plain[0]:
-        mean = sum(part[name].sum for part in found) / sum(part[name].count for part in found)
+        mean = sum(part[name].total for part in found) / sum(part[name].normalizer for part in found)
         if name in averaged:
-            expected = sum(part[name].sum / part[name].count for part in plain) / 2
+            expected = sum(part[name].total / part[name].normalizer for part in plain) / 2
         else:
-            expected = sum(part[name].sum for part in plain) / sum(part[name].count for part in plain)
+            expected = sum(part[name].total for part in plain) / sum(part[name].normalizer for part in plain)
         torch.testing.assert_close(mean, expected, rtol=1e-5, atol=1e-6)
-        assert sum(method.counts(part)[name] for part in parts) == sum(part[name].count for part in found)
-    assert sum(part["student_space"].count for part in found) == 2
+        assert sum(method.counts(part)[name] for part in parts) == sum(part[name].normalizer for part in found)
+    assert sum(part["student_space"].normalizer for part in found) == 2
 
 
 def test_kdflow_projects_with_the_head_as_it_was_at_the_start():
@@ -221,23 +225,23 @@ def test_kdflow_projects_with_the_head_as_it_was_at_the_start():
         _, _, projectors, batch, method, *_ = _run(CASES[0], upstream_parity=parity)
         start = projectors.student_to_teacher.clone()
         before = method.terms(batch)
-        batch.student_head.weight.data.mul_(torch.linspace(0.5, 1.5, batch.student_head.size)[:, None])
-        method.begin_step(batch.student_head)
+        batch.student.head.weight.data.mul_(torch.linspace(0.5, 1.5, batch.student.head.size)[:, None])
+        method.on_step_begin(batch.student.head)
         batches[parity] = before, method.terms(batch), torch.equal(projectors.student_to_teacher, start)
     (before, stale, kept), (_, live, followed) = batches["kdflow"], batches["none"]
     assert kept
     assert not followed
     for name in ("teacher_to_student_cross_entropy", "teacher_space"):
-        assert stale[name].sum == before[name].sum != live[name].sum
-    assert stale["cross_entropy"].sum == live["cross_entropy"].sum != before["cross_entropy"].sum
+        assert stale[name].total == before[name].total != live[name].total
+    assert stale["cross_entropy"].total == live["cross_entropy"].total != before["cross_entropy"].total
 
 
 def test_a_micro_batch_without_a_pair_adds_nothing_but_its_share_of_the_mean():
     *_, batch, method, _, _, _ = _run(golden.cases("dskd_v2_eta")[0], upstream_parity="dskdv2")
-    nothing = replace(batch, teacher_pairs=batch.teacher_pairs[:0], student_pairs=batch.student_pairs[:0])
+    nothing = changed(batch, teacher_pairs=batch.teacher.pairs[:0], student_pairs=batch.student.pairs[:0])
     terms = method.terms(nothing)
     for name in ("teacher_to_student_cross_entropy", "student_space", "teacher_space"):
-        assert (terms[name].sum.item(), terms[name].count.item()) == (0.0, 1.0)
+        assert (terms[name].total.item(), terms[name].normalizer.item()) == (0.0, 1.0)
 
 
 @pytest.mark.parametrize("name", ["dskd-v2", "dskd-v2-eta"])
@@ -250,8 +254,8 @@ def test_a_teacher_that_is_the_student_teaches_nothing_and_its_shift_does(name):
     method.prepare(head, head, SharedVocabulary(ids, ids, ids, same=True))
     for shift, least, most in ((0, 0.0, 1e-5), (1, 1e-2, 1e2)):
         hidden = states.clone().requires_grad_()
-        batch = LabelledTokens(head, hidden, tokens, head, states.roll(shift, 0), tokens, tokens, tokens)
+        batch = token_batch(head, hidden, tokens, head, states.roll(shift, 0), tokens, tokens, tokens)
         terms = method.terms(batch)
-        assert terms["agreement"].sum == terms["agreement"].count == 12
-        method.objective({name: term.sum / term.count for name, term in terms.items()}).backward()
+        assert terms["agreement"].total == terms["agreement"].normalizer == 12
+        method.objective({name: term.total / term.normalizer for name, term in terms.items()}).backward()
         assert least <= hidden.grad.abs().max() <= most

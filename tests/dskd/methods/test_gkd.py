@@ -46,9 +46,9 @@ def test_value_and_gradient_are_those_of_a_slow_loop_over_probabilities(beta):
     total = torch.zeros((), dtype=torch.float64)
     for t in range(11):
         z = weight @ hidden[t]
-        total = total - 0.4 * z.log_softmax(-1)[batch.student_labels[t]]
+        total = total - 0.4 * z.log_softmax(-1)[batch.student.labels[t]]
         q = (z[:53] / 1.7).softmax(-1)
-        p = (batch.teacher_head.weight.double()[:53] @ batch.teacher_hidden[t].double() / 1.7).softmax(-1)
+        p = (batch.teacher.head.weight.double()[:53] @ batch.teacher.hidden[t].double() / 1.7).softmax(-1)
         m = beta * p + (1 - beta) * q
         total = total + 0.6 * (beta * (p * (p / m).log()).sum() + (1 - beta) * (q * (q / m).log()).sum())
     torch.testing.assert_close(loss.detach().double(), total.detach() / 11, rtol=1e-5, atol=1e-6)
@@ -66,14 +66,14 @@ def test_sampled_and_given_text_have_one_divergence_and_parts_of_them_add_up():
     method = methods.get("gkd")({"kd_rate": 0.5})
     batch, _, _ = method_cases.case(method, tokens=12)
     plain = method.terms(batch)
-    batch.student_sampled = torch.arange(12) % 3 == 0
+    batch.student.sampled = torch.arange(12) % 3 == 0
     whole = method.terms(batch)
-    assert torch.equal(whole["distillation"].sum, plain["distillation"].sum)
-    assert whole["cross_entropy"].sum < plain["cross_entropy"].sum
+    assert torch.equal(whole["distillation"].total, plain["distillation"].total)
+    assert whole["cross_entropy"].total < plain["cross_entropy"].total
     parts = [method.terms(batch.part(first, first + 5)) for first in (0, 5, 10)]
     for name, term in whole.items():
-        torch.testing.assert_close(sum(part[name].sum for part in parts), term.sum)
-        assert sum(part[name].count for part in parts) == term.count == method.counts(batch)[name]
+        torch.testing.assert_close(sum(part[name].total for part in parts), term.total)
+        assert sum(part[name].normalizer for part in parts) == term.normalizer == method.counts(batch)[name]
 
 
 def test_on_its_own_text_the_student_comes_closer_to_the_teacher(world, tmp_path):

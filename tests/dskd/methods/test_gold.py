@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
 import torch
@@ -11,16 +9,16 @@ import torch
 from dskd import methods
 from dskd.errors import InputError
 from dskd.losses.token_groups import groups_of
-from dskd.methods import LabelledTokens
 from dskd.modeling.lm_head import Head
 from dskd.tokenization.vocabulary import SharedVocabulary
 from helpers import golden
 from helpers.grouped_tokens import STUDENT, TEACHER, case, double, gradients, loss
+from helpers.token_batches import changed, token_batch
 
 
 def prepared(batch, shared, **options):
     method = methods.get("gold")(options)
-    method.prepare(batch.student_head, batch.teacher_head, shared)
+    method.prepare(batch.student.head, batch.teacher.head, shared)
     return method
 
 
@@ -50,22 +48,22 @@ def _js(p, q, beta, floor):
 
 def reference(batch, shared, method):
     o = method.options
-    q = _probabilities(double(batch.student_head), batch.student_hidden, o.student_temperature)
-    p = _probabilities(double(batch.teacher_head), batch.teacher_hidden, o.teacher_temperature)
-    ends = {int(batch.student_groups[end]) for end in batch.student_sizes.cumsum(0) - 1}
+    q = _probabilities(double(batch.student.head), batch.student.hidden, o.student_temperature)
+    p = _probabilities(double(batch.teacher.head), batch.teacher.hidden, o.teacher_temperature)
+    ends = {int(batch.student.groups[end]) for end in batch.student.sizes.cumsum(0) - 1}
     matched_pairs = list(zip(shared.teacher_ids.tolist(), shared.student_ids.tolist(), strict=True))
     matched_pairs = matched_pairs if o.hybrid_loss else []
     others = [k for k in range(TEACHER) if k not in dict(matched_pairs)]
     student_others = [k for k in range(STUDENT) if k not in {pair[1] for pair in matched_pairs}]
     matched, unmatched, groups = torch.zeros((), dtype=torch.double), torch.zeros((), dtype=torch.double), 0
-    for group in range(int(batch.student_groups.max()) + 1):
-        students = [i for i, number in enumerate(batch.student_groups.tolist()) if number == group]
-        teachers = [j for j, number in enumerate(batch.teacher_groups.tolist()) if number == group]
+    for group in range(int(batch.student.groups.max()) + 1):
+        students = [i for i, number in enumerate(batch.student.groups.tolist()) if number == group]
+        teachers = [j for j, number in enumerate(batch.teacher.groups.tolist()) if number == group]
         if (o.skip_eos and group in ends) or (o.strict_pairs and (len(students), len(teachers)) != (1, 1)):
             continue
         groups += 1
-        merged_q = _merge(q, batch.student_labels, students, o.token_merge_strategy)
-        merged_p = _merge(p, batch.teacher_labels, teachers, o.token_merge_strategy)
+        merged_q = _merge(q, batch.student.labels, students, o.token_merge_strategy)
+        merged_p = _merge(p, batch.teacher.labels, teachers, o.token_merge_strategy)
         for teacher_id, student_id in matched_pairs:
             matched = matched + _js(merged_p[teacher_id], merged_q[student_id], o.js_beta, o.probability_floor)
         left, right = sorted(merged_p[others], reverse=True), sorted(merged_q[student_others], reverse=True)
@@ -79,8 +77,8 @@ def reference(batch, shared, method):
         weights = (o.hybrid_matched_weight, o.hybrid_unmatched_weight)
         weights = (share, 1 - share) if weights[0] is None else weights
         distillation = weights[0] * matched / groups + weights[1] * unmatched / groups
-    rows = double(batch.student_head).logits(batch.student_hidden.double(), padded=True)
-    entropy = torch.nn.functional.cross_entropy(rows, batch.student_labels)
+    rows = double(batch.student.head).logits(batch.student.hidden.double(), padded=True)
+    entropy = torch.nn.functional.cross_entropy(rows, batch.student.labels)
     return (1 - o.kd_rate) * entropy + o.kd_rate * distillation
 
 
@@ -117,9 +115,9 @@ def test_a_batch_split_into_examples_adds_up_to_itself(hybrid):
     terms = method.terms(whole)
     parts = [method.terms(case(examples=[k])[0]) for k in (2, 0, 1)]
     for name, term in terms.items():
-        assert term.count == totals[name]
-        assert sum(part[name].count for part in parts) == term.count, name
-        torch.testing.assert_close(sum(part[name].sum for part in parts), term.sum, rtol=1e-5, atol=1e-6)
+        assert term.normalizer == totals[name]
+        assert sum(part[name].normalizer for part in parts) == term.normalizer, name
+        torch.testing.assert_close(sum(part[name].total for part in parts), term.total, rtol=1e-5, atol=1e-6)
 
 
 MERGING = [
@@ -134,7 +132,7 @@ def test_a_teacher_that_is_the_student_teaches_nothing(options):
     batch, shared = case(same=True)
     method = prepared(batch, shared, skip_eos=False, **options)
     terms = method.terms(batch)
-    distillation = sum(terms[name].sum for name in ("matched", "unmatched") if name in terms)
+    distillation = sum(terms[name].total for name in ("matched", "unmatched") if name in terms)
     assert abs(distillation.item()) < 1e-6
     for gradient in gradients(loss(method, batch), batch):
         assert gradient.abs().max() < 1e-6
@@ -144,7 +142,7 @@ def test_a_teacher_that_is_the_student_teaches_nothing(options):
 def test_a_teacher_one_token_off_is_noticed(options):
     batch, shared = case(same=True)
     method = prepared(batch, shared, skip_eos=False, **options)
-    shifted = replace(batch, teacher_hidden=batch.teacher_hidden.roll(1, 0))
+    shifted = changed(batch, teacher_hidden=batch.teacher.hidden.roll(1, 0))
     assert loss(method, shifted) > 0.01
     assert gradients(loss(method, shifted), batch)[0].abs().max() > 1e-3
 
@@ -153,9 +151,9 @@ def test_a_batch_without_a_group_has_no_distillation():
     batch, shared = case(examples=[2])  # end tokens alone
     method = prepared(batch, shared)
     terms = method.terms(batch)
-    assert terms["unmatched"].count == 0
-    assert terms["unmatched"].sum == 0
-    assert gradients(terms["unmatched"].sum, batch)[0].abs().max() == 0
+    assert terms["unmatched"].normalizer == 0
+    assert terms["unmatched"].total == 0
+    assert gradients(terms["unmatched"].total, batch)[0].abs().max() == 0
 
 
 def test_a_too_improbable_group_is_not_rewarded():
@@ -201,7 +199,7 @@ def _golden_batch(given, config, sample, groups):
     student, teacher = sides
     student_head = Head(given["in/student_head"].clone().requires_grad_(), None, 1.0, 0.0, 420)
     teacher_head = Head(given["in/teacher_head"], None, 1.0, 0.0, 640)
-    return LabelledTokens(
+    return token_batch(
         student_head,
         student[0].clone().requires_grad_(),
         student[1],
@@ -255,7 +253,7 @@ def test_the_trainers_own_values(golden_case, shared_tokens):
         batch = _golden_batch(given, config, sample, golden_case["groups"][sample])
         method = prepared(batch, shared_tokens, **options)
         terms, counts = method.terms(batch), method.counts(batch)
-        means = {name: term.sum / counts[name] for name, term in terms.items()}
+        means = {name: term.total / counts[name] for name, term in terms.items()}
         if config["uld_use_hybrid_loss"]:
             # The trainer leaves the mass out at the ends of β.
             if beta in (0.0, 1.0):
@@ -265,8 +263,8 @@ def test_the_trainers_own_values(golden_case, shared_tokens):
                 assert means[name].item() == pytest.approx(expected, rel=1e-5)
         # Its mean is over samples, ours over the step's groups.
         value = config["uld_distillation_weight"] * method.objective(means) / samples
-        value = value + config["uld_crossentropy_weight"] * terms["cross_entropy"].sum / labelled
-        found = torch.autograd.grad(value, [batch.student_hidden, batch.student_head.weight])
+        value = value + config["uld_crossentropy_weight"] * terms["cross_entropy"].total / labelled
+        found = torch.autograd.grad(value, [batch.student.hidden, batch.student.head.weight])
         places = (given["in/student_labels"][sample] != -100).nonzero().squeeze(-1)
         hidden_gradient[sample, places - _offset(config)] += found[0]
         head_gradient = head_gradient + found[1]
@@ -285,17 +283,17 @@ def _missing_mass(method, batch):
     masses = []
     for head, hidden, labels, groups, temperature, ids in (
         (
-            batch.student_head,
-            batch.student_hidden,
-            batch.student_labels,
+            batch.student.head,
+            batch.student.hidden,
+            batch.student.labels,
             student,
             method.options.student_temperature,
             method.matched_student_ids,
         ),
         (
-            batch.teacher_head,
-            batch.teacher_hidden,
-            batch.teacher_labels,
+            batch.teacher.head,
+            batch.teacher.hidden,
+            batch.teacher.labels,
             teacher,
             method.options.teacher_temperature,
             method.matched_teacher_ids,
@@ -317,8 +315,8 @@ def test_the_trainers_merged_distributions(golden_case, shared_tokens):
         method = prepared(batch, shared_tokens, token_merge_strategy=golden_case["config"]["uld_token_merge_strategy"])
         student, teacher = groups_of(batch)
         for head, hidden, labels, side, name in (
-            (batch.student_head, batch.student_hidden, batch.student_labels, student, "student"),
-            (batch.teacher_head, batch.teacher_hidden, batch.teacher_labels, teacher, "teacher"),
+            (batch.student.head, batch.student.hidden, batch.student.labels, student, "student"),
+            (batch.teacher.head, batch.teacher.hidden, batch.teacher.labels, teacher, "teacher"),
         ):
             merged = method._merged(head.logits(hidden), labels, side, 1.0).exp()[: len(groups[name])]
             torch.testing.assert_close(merged, given[f"merged_{name}/{sample}"], rtol=2e-5, atol=1e-8)

@@ -10,9 +10,10 @@ import torch
 
 from dskd import methods
 from dskd.errors import InputError
-from dskd.methods import LabelledTokens
+from dskd.losses.tokens import TokenBatch
 from dskd.modeling.lm_head import Head
 from dskd.tokenization.vocabulary import SharedVocabulary
+from helpers.token_batches import token_batch
 
 STUDENT, TEACHER = 23, 29  # vocabulary sizes
 RATE, TEMPERATURE = 0.3, 1.7
@@ -50,7 +51,7 @@ def _case(same: bool):
         student_id_of[4:20] = np.arange(2, 18)
         shared = SharedVocabulary(np.arange(4, 20), np.arange(2, 18), student_id_of, same=False)
         pairs = (torch.arange(14) + 4, torch.arange(14) + 1)
-    batch = LabelledTokens(
+    batch = token_batch(
         student_head,
         random(16, 6).requires_grad_(),
         torch.randint(0, STUDENT, (16,), generator=generator),
@@ -74,11 +75,11 @@ def _logits(head: Head, hidden: torch.Tensor, *, detach: bool = False, padded: b
     return torch.stack(rows)
 
 
-def _cross_entropy(batch: LabelledTokens) -> torch.Tensor:
+def _cross_entropy(batch: TokenBatch) -> torch.Tensor:
     total = torch.zeros(())
-    for hidden, label in zip(batch.student_hidden, batch.student_labels, strict=True):
-        total = total - torch.log(_softmax(_logits(batch.student_head, hidden, padded=True))[label])
-    return total / len(batch.student_labels)
+    for hidden, label in zip(batch.student.hidden, batch.student.labels, strict=True):
+        total = total - torch.log(_softmax(_logits(batch.student.head, hidden, padded=True))[label])
+    return total / len(batch.student.labels)
 
 
 def _reference_sft(batch, shared, method):
@@ -87,33 +88,33 @@ def _reference_sft(batch, shared, method):
 
 def _reference_kd(batch, shared, method):
     total = torch.zeros(())
-    for j, i in zip(batch.teacher_pairs, batch.student_pairs, strict=True):
-        p = _softmax(_logits(batch.teacher_head, batch.teacher_hidden[j]), TEMPERATURE)
-        total = total + _kl(p, _softmax(_logits(batch.student_head, batch.student_hidden[i]), TEMPERATURE))
-    return (1 - RATE) * _cross_entropy(batch) + RATE * total / len(batch.student_pairs)
+    for j, i in zip(batch.teacher.pairs, batch.student.pairs, strict=True):
+        p = _softmax(_logits(batch.teacher.head, batch.teacher.hidden[j]), TEMPERATURE)
+        total = total + _kl(p, _softmax(_logits(batch.student.head, batch.student.hidden[i]), TEMPERATURE))
+    return (1 - RATE) * _cross_entropy(batch) + RATE * total / len(batch.student.pairs)
 
 
 def _reference_dual_space(batch, shared, method):
     projector = method.projectors.teacher_to_student
-    to_teacher = torch.linalg.pinv((batch.teacher_head.weight[shared.teacher_ids]).double()) @ (
-        batch.student_head.weight[shared.student_ids].double().detach() * batch.student_head.scale
+    to_teacher = torch.linalg.pinv((batch.teacher.head.weight[shared.teacher_ids]).double()) @ (
+        batch.student.head.weight[shared.student_ids].double().detach() * batch.student.head.scale
     )
     projector_loss, student_space, teacher_space, aligned, agreed = *torch.zeros(3), 0, 0
-    for j, i in zip(batch.teacher_pairs, batch.student_pairs, strict=True):
-        teacher_logits = _logits(batch.teacher_head, batch.teacher_hidden[j])
+    for j, i in zip(batch.teacher.pairs, batch.student.pairs, strict=True):
+        teacher_logits = _logits(batch.teacher.head, batch.teacher.hidden[j])
         target = int(shared.student_id_of[int(teacher_logits.argmax())])
         if target < 0:
             continue
         aligned += 1
-        projected = _logits(batch.student_head, projector @ batch.teacher_hidden[j], detach=True)
+        projected = _logits(batch.student.head, projector @ batch.teacher.hidden[j], detach=True)
         projector_loss = projector_loss - torch.log(_softmax(projected)[target])
         if int(projected.argmax()) == target:
             agreed += 1
-            student_logits = _logits(batch.student_head, batch.student_hidden[i])
+            student_logits = _logits(batch.student.head, batch.student.hidden[i])
             student_space = student_space + _kl(
                 _softmax(projected.detach(), TEMPERATURE), _softmax(student_logits, TEMPERATURE)
             )
-        mapped = _logits(batch.teacher_head, to_teacher.float() @ batch.student_hidden[i])
+        mapped = _logits(batch.teacher.head, to_teacher.float() @ batch.student.hidden[i])
         teacher_space = teacher_space + _kl(_softmax(teacher_logits, TEMPERATURE), _softmax(mapped, TEMPERATURE))
     assert 0 < agreed < aligned  # the case exercises the mask
     distillation = projector_loss / aligned + student_space / agreed + teacher_space / aligned
@@ -123,19 +124,19 @@ def _reference_dual_space(batch, shared, method):
 def _reference_dual_space_v1(batch, shared, method):
     to_student, to_teacher = method.projectors.teacher_to_student, method.projectors.student_to_teacher
     projector_loss, student_space, teacher_space = torch.zeros(3)
-    for j, i in zip(batch.teacher_pairs, batch.student_pairs, strict=True):
-        label = batch.student_labels[i]
-        teacher_logits = _logits(batch.teacher_head, batch.teacher_hidden[j])
-        hidden = to_student.weight @ batch.teacher_hidden[j] + to_student.bias
-        projected = _logits(batch.student_head, hidden, detach=True)
+    for j, i in zip(batch.teacher.pairs, batch.student.pairs, strict=True):
+        label = batch.student.labels[i]
+        teacher_logits = _logits(batch.teacher.head, batch.teacher.hidden[j])
+        hidden = to_student.weight @ batch.teacher.hidden[j] + to_student.bias
+        projected = _logits(batch.student.head, hidden, detach=True)
         projector_loss = projector_loss - torch.log(_softmax(projected)[label])
-        student_logits = _logits(batch.student_head, batch.student_hidden[i])
+        student_logits = _logits(batch.student.head, batch.student.hidden[i])
         student_space = student_space + _kl(
             _softmax(projected.detach(), TEMPERATURE), _softmax(student_logits, TEMPERATURE)
         )
-        mapped = _logits(batch.teacher_head, to_teacher.weight @ batch.student_hidden[i] + to_teacher.bias)
+        mapped = _logits(batch.teacher.head, to_teacher.weight @ batch.student.hidden[i] + to_teacher.bias)
         teacher_space = teacher_space + _kl(_softmax(teacher_logits, TEMPERATURE), _softmax(mapped, TEMPERATURE))
-    distillation = (projector_loss + student_space + teacher_space) / len(batch.student_labels)
+    distillation = (projector_loss + student_space + teacher_space) / len(batch.student.labels)
     return (1 - RATE) * _cross_entropy(batch) + RATE * distillation
 
 
@@ -160,12 +161,12 @@ def test_every_method_has_a_reference(request):
 
 def _prepared(name):
     kind = methods.get(name)
-    options = {"kd_rate": RATE, "temperature": TEMPERATURE} if kind.needs_teacher else {}
+    options = {"kd_rate": RATE, "temperature": TEMPERATURE} if kind.requires.teacher else {}
     method = kind(options)
-    batch, shared = _case(kind.vocabulary == "same" or name == "sft")
-    method.prepare(batch.student_head, batch.teacher_head, shared)
-    method.begin_step(batch.student_head)
-    parameters = [batch.student_hidden, batch.student_head.weight, batch.student_head.bias]
+    batch, shared = _case(kind.requires.vocabulary == "same" or name == "sft")
+    method.prepare(batch.student.head, batch.teacher.head, shared)
+    method.on_step_begin(batch.student.head)
+    parameters = [batch.student.hidden, batch.student.head.weight, batch.student.head.bias]
     if hasattr(method, "projectors"):
         parameters += method.projectors.parameters()
     return method, batch, shared, parameters
@@ -174,7 +175,7 @@ def _prepared(name):
 @pytest.mark.parametrize("name", [pytest.param(name, marks=pytest.mark.reference(name)) for name in REFERENCES])
 def test_loss_and_every_gradient_equal_the_slow_reference(name):
     method, batch, shared, parameters = _prepared(name)
-    loss = method.objective({key: term.sum / term.count for key, term in method.terms(batch).items()})
+    loss = method.objective({key: term.total / term.normalizer for key, term in method.terms(batch).items()})
     gradients = torch.autograd.grad(loss, parameters)
     expected = REFERENCES[name](batch, shared, method)
     torch.testing.assert_close(loss, expected, rtol=1e-5, atol=1e-6)
@@ -186,16 +187,16 @@ def test_loss_and_every_gradient_equal_the_slow_reference(name):
 def test_counts_alone_are_those_of_the_terms(name):
     method, batch, *_ = _prepared(name)
     counts = method.counts(batch)
-    assert {key: term.count.item() for key, term in method.terms(batch).items()} == {
+    assert {key: term.normalizer.item() for key, term in method.terms(batch).items()} == {
         key: count.item() for key, count in counts.items()
     }
 
 
 def test_a_step_without_any_aligned_token_has_a_finite_loss_and_gradient():
     method, batch, _, parameters = _prepared("dskd-v2-eta")
-    batch.teacher_pairs = batch.student_pairs = torch.zeros(0, dtype=torch.long)
+    batch.teacher.pairs = batch.student.pairs = torch.zeros(0, dtype=torch.long)
     terms = method.terms(batch)
-    loss = method.objective({key: term.sum / term.count.clamp_min(1.0) for key, term in terms.items()})
+    loss = method.objective({key: term.total / term.normalizer.clamp_min(1.0) for key, term in terms.items()})
     gradients = torch.autograd.grad(loss, parameters, allow_unused=True)
     assert torch.isfinite(loss)
     assert all(gradient is None or torch.isfinite(gradient).all() for gradient in gradients)
@@ -206,7 +207,11 @@ def test_without_the_agreement_mask_every_aligned_token_counts():
     unmasked = methods.get("dskd-v2-eta")({"agreement_mask": False})
     unmasked.projectors, unmasked.student_id_of = method.projectors, method.student_id_of
     terms = unmasked.terms(batch)
-    assert terms["student_space"].count == terms["teacher_space"].count > method.terms(batch)["student_space"].count
+    assert (
+        terms["student_space"].normalizer
+        == terms["teacher_space"].normalizer
+        > method.terms(batch)["student_space"].normalizer
+    )
 
 
 def test_unknown_names_and_options_are_errors_that_name_the_known_ones():

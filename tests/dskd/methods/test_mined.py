@@ -9,12 +9,13 @@ import pytest
 import torch
 
 from dskd.errors import InputError
-from dskd.losses.chunked import fused_loss
-from dskd.methods import LabelledTokens, get
+from dskd.losses.chunked import chunked_loss
+from dskd.methods import get
 from dskd.methods.mined import stand_ins
 from dskd.modeling.lm_head import Head
 from dskd.tokenization.vocabulary import SharedVocabulary, Vocabulary, share_vocabulary
 from helpers.tiny_tokenizers import byte_level, sentencepiece
+from helpers.token_batches import token_batch
 
 TEACHER_TOKENS = (b"cat", b" cat", b"dogs", b"dogma", b"<end>", b"walk", b"xylophone", b"walkers", None)
 STUDENT_TOKENS = (b" cat", b"cats", b"dog", b"walk", None, b"walked", b"rain", b"catch", b"dogm")
@@ -70,7 +71,7 @@ def _case(options, pairs=((0, 2, 3, 6), (1, 2, 4, 5))):
     random = partial(torch.randn, generator=generator)
     size, teacher_size = len(STUDENT_TOKENS), len(TEACHER_TOKENS)
     student_head = Head(random(size + 2, 5).requires_grad_(), random(size + 2).requires_grad_(), 0.8, 0.0, size)
-    batch = LabelledTokens(
+    batch = token_batch(
         student_head,
         random(6, 5).requires_grad_(),
         torch.randint(0, size, (6,), generator=generator),
@@ -80,12 +81,12 @@ def _case(options, pairs=((0, 2, 3, 6), (1, 2, 4, 5))):
         *(torch.tensor(side, dtype=torch.long) for side in pairs),
     )
     method = get("mined")({"kd_rate": 0.3, "temperature": TEMPERATURE, **options})
-    method.prepare(student_head, batch.teacher_head, _shared())
-    return method, batch, [batch.student_hidden, student_head.weight, student_head.bias]
+    method.prepare(student_head, batch.teacher.head, _shared())
+    return method, batch, [batch.student.hidden, student_head.weight, student_head.bias]
 
 
 def _mean_objective(method, batch):
-    return method.objective({name: term.sum / term.count for name, term in method.terms(batch).items()})
+    return method.objective({name: term.total / term.normalizer for name, term in method.terms(batch).items()})
 
 
 def _log_softmax(logits, temperature):
@@ -95,16 +96,16 @@ def _log_softmax(logits, temperature):
 
 def _slow_loss(batch, mapped, unpaired):
     """One token at a time, in float64."""
-    head, teacher_head = batch.student_head, batch.teacher_head
-    partner = dict(zip(batch.student_pairs.tolist(), batch.teacher_pairs.tolist(), strict=True))
+    head, teacher_head = batch.student.head, batch.teacher.head
+    partner = dict(zip(batch.student.pairs.tolist(), batch.teacher.pairs.tolist(), strict=True))
     cross_entropy, distillation, count = 0.0, torch.zeros((), dtype=torch.float64), 0
-    for i, hidden in enumerate(batch.student_hidden.double()):
+    for i, hidden in enumerate(batch.student.hidden.double()):
         padded = (head.weight.double() @ hidden + head.bias.double()) * head.scale
-        label = batch.student_labels[i].item()
+        label = batch.student.labels[i].item()
         cross_entropy = cross_entropy - _log_softmax(padded, 1.0)[label]
         log_q = _log_softmax(padded[: head.size], TEMPERATURE)
         if i in partner:
-            logits = teacher_head.weight[: teacher_head.size].double() @ batch.teacher_hidden[partner[i]].double()
+            logits = teacher_head.weight[: teacher_head.size].double() @ batch.teacher.hidden[partner[i]].double()
             weights = torch.exp(torch.tanh(logits / teacher_head.softcap) * teacher_head.softcap / TEMPERATURE)
             chosen = [(k, weights[t]) for k, t in enumerate(mapped) if t >= 0]
             total = sum(weight for _, weight in chosen)
@@ -113,7 +114,7 @@ def _slow_loss(batch, mapped, unpaired):
         elif unpaired == "label":
             distillation = distillation - log_q[label]
         count += i in partner or unpaired == "label"
-    return 0.7 * cross_entropy / len(batch.student_labels) + 0.3 * distillation / count
+    return 0.7 * cross_entropy / len(batch.student.labels) + 0.3 * distillation / count
 
 
 @pytest.mark.reference("mined")
@@ -133,30 +134,30 @@ def test_loss_and_every_gradient_equal_a_slow_reference(unpaired, most_edits):
 def test_parts_of_a_batch_add_up_to_the_whole(unpaired, chunk_tokens):
     method, batch, leaves = _case({"unpaired": unpaired})
     expected = _mean_objective(method, batch)
-    loss, terms = fused_loss(method, batch, None, chunk_tokens=chunk_tokens)
+    loss, terms = chunked_loss(method, batch, None, chunk_tokens=chunk_tokens)
     torch.testing.assert_close(loss, expected.detach(), rtol=1e-5, atol=1e-6)
-    assert (terms["aligned_share"].sum / terms["aligned_share"].count).item() == pytest.approx(4 / 6)
+    assert (terms["aligned_share"].total / terms["aligned_share"].normalizer).item() == pytest.approx(4 / 6)
     for ours, whole in zip(torch.autograd.grad(loss, leaves), torch.autograd.grad(expected, leaves), strict=True):
         torch.testing.assert_close(ours, whole, rtol=1e-4, atol=1e-6)
 
 
 def test_without_a_pair_the_target_is_the_label():
     method, batch, _ = _case({}, pairs=((), ()))
-    logits = batch.student_head.logits(batch.student_hidden) / TEMPERATURE
-    expected = torch.nn.functional.cross_entropy(logits, batch.student_labels, reduction="sum")
-    torch.testing.assert_close(method.terms(batch)["distillation"].sum, expected)
+    logits = batch.student.head.logits(batch.student.hidden) / TEMPERATURE
+    expected = torch.nn.functional.cross_entropy(logits, batch.student.labels, reduction="sum")
+    torch.testing.assert_close(method.terms(batch)["distillation"].total, expected)
 
 
 def test_a_label_that_the_student_wrote_is_no_target():
     method, batch, _ = _case({})
     every = method.terms(batch)["distillation"]
     # Token 0 has no partner and loses its target; token 1 has one, whose distribution stays the target.
-    batch.student_sampled = torch.tensor([True, True, False, False, False, False])
+    batch.student.sampled = torch.tensor([True, True, False, False, False, False])
     some = method.terms(batch)["distillation"]
-    logits = batch.student_head.logits(batch.student_hidden[:1]) / TEMPERATURE
-    lost = torch.nn.functional.cross_entropy(logits, batch.student_labels[:1])
-    torch.testing.assert_close(every.sum - some.sum, lost)
-    assert some.count == every.count
+    logits = batch.student.head.logits(batch.student.hidden[:1]) / TEMPERATURE
+    lost = torch.nn.functional.cross_entropy(logits, batch.student.labels[:1])
+    torch.testing.assert_close(every.total - some.total, lost)
+    assert some.normalizer == every.normalizer
 
 
 def test_a_student_that_is_its_teacher_learns_nothing_unless_tokens_are_shifted():
@@ -169,11 +170,11 @@ def test_a_student_that_is_its_teacher_learns_nothing_unless_tokens_are_shifted(
     method.prepare(head, head, SharedVocabulary(ids, ids, ids, same=True))
     for shift in (0, 1):
         pairs = torch.arange(shift, 9), torch.arange(9 - shift)
-        batch = LabelledTokens(head, student, torch.zeros(9, dtype=torch.long), head, hidden, None, *pairs)
+        batch = token_batch(head, student, torch.zeros(9, dtype=torch.long), head, hidden, None, *pairs)
         term = method.terms(batch)["distillation"]
-        (gradient,) = torch.autograd.grad(term.sum, student)
+        (gradient,) = torch.autograd.grad(term.total, student)
         if shift:
             assert gradient.abs().max() > 1e-3
         else:
-            assert term.sum.item() == pytest.approx(0.0, abs=1e-5)
+            assert term.total.item() == pytest.approx(0.0, abs=1e-5)
             assert gradient.abs().max() < 1e-6

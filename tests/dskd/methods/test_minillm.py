@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from dataclasses import replace
 
 import datasets
 import numpy as np
@@ -14,13 +13,13 @@ from dskd import methods
 from dskd.errors import InputError
 from dskd.methods.minillm import ADVANTAGE, LOG_SAMPLED
 from dskd.modeling.loading import load_model, load_tokenizer
-from dskd.rollouts.rollouts import RolloutOptions
-from dskd.rollouts.sampler import Sample
+from dskd.rollouts.sampler import Prompt, Sample, TransformersSampler
 from dskd.rollouts.teacher_mixed_sampler import TeacherMixedSampler
 from dskd.tokenization.vocabulary import Vocabulary
 from dskd.training.run import TrainingOptions, train
 from helpers import method_cases
 from helpers.rollouts import Written, make_rollouts, numbered_rows, with_prompt
+from helpers.token_batches import changed
 from helpers.training_runs import assert_same_weights, saved_weights
 
 SIZES = (7, 4, 6)  # the first and the last example are sampled
@@ -35,31 +34,33 @@ def _batch(method, seed=0):
     """A batch of three examples, without scores. (batch, leaves)"""
     batch, _, leaves = method_cases.case(method, tokens=sum(SIZES), seed=seed)
     written = torch.tensor([True, False, True]).repeat_interleave(torch.tensor(SIZES))
-    return replace(batch, student_sizes=torch.tensor(SIZES), student_sampled=written, student_scores=None), leaves
+    return changed(
+        batch, student_sizes=torch.tensor(SIZES), student_sampled=written, student_per_token_statistics=None
+    ), leaves
 
 
 def _scored(method, *batches):
     with torch.no_grad():
-        scores = method.scores(list(batches), _alone)
-    return [replace(batch, student_scores=found) for batch, found in zip(batches, scores, strict=True)]
+        scores = method.precompute_step(list(batches), _alone)
+    return [changed(batch, student_per_token_statistics=found) for batch, found in zip(batches, scores, strict=True)]
 
 
 def _loss(method, batch):
     terms = method.terms(batch)
-    return method.objective({name: term.sum / term.count.clamp_min(1) for name, term in terms.items()})
+    return method.objective({name: term.total / term.normalizer.clamp_min(1) for name, term in terms.items()})
 
 
 def _slow_loss(batch, leaves, *, mix, discount, scaling, clip, epsilon, weight, rate):
     """Token by token in probability space, with sums over the vocabulary; gradients through q alone."""
     hidden, rows = (leaf.detach().double().requires_grad_() for leaf in leaves)
-    size = batch.student_head.size
-    teacher = batch.teacher_head.weight.double()[:size]
+    size = batch.student.head.size
+    teacher = batch.teacher.head.weight.double()[:size]
     q = [(rows[:size] @ h).softmax(-1) for h in hidden]
     whole = [(rows @ h).softmax(-1) for h in hidden]
-    p = [(teacher @ batch.teacher_hidden[int(j)].double()).softmax(-1) for j in batch.teacher_pairs]
-    labels = batch.student_labels.tolist()
+    p = [(teacher @ batch.teacher.hidden[int(j)].double()).softmax(-1) for j in batch.teacher.pairs]
+    labels = batch.student.labels.tolist()
     examples, first = [], 0
-    for n in batch.student_sizes.tolist():
+    for n in batch.student.sizes.tolist():
         examples.append(range(first, first + n))
         first += n
     returns = {}
@@ -128,7 +129,7 @@ def test_returns_are_discounted_and_divided_by_what_is_left():
     from dskd.methods.minillm import _mean_returns
 
     method = methods.get("minillm")()
-    batch = replace(_batch(method)[0], student_sizes=torch.tensor([3, 1, 0, 2]))
+    batch = changed(_batch(method)[0], student_sizes=torch.tensor([3, 1, 0, 2]))
     rewards = torch.tensor([1.0, 2.0, 3.0, -4.0, 6.0, 8.0], dtype=torch.float64)
     # (1 + 2/2 + 3/4) / 3, (2 + 3/2) / 2, 3; -4; (6 + 8/2) / 2, 8
     expected = [2.75 / 3, 1.75, 3.0, -4.0, 5.0, 8.0]
@@ -139,8 +140,8 @@ def test_returns_are_discounted_and_divided_by_what_is_left():
 def test_advantages_are_whitened_over_all_sampled_tokens_of_the_step_however_it_is_split():
     method = methods.get("minillm")()
     one, two = (_batch(method, seed)[0] for seed in (1, 2))
-    found = [batch.student_scores for batch in _scored(method, one, two)]
-    sampled = one.student_sampled
+    found = [batch.student.per_token_statistics for batch in _scored(method, one, two)]
+    sampled = one.student.sampled
     together = torch.cat([scores[sampled, ADVANTAGE] for scores in found])
     assert together.mean().item() == pytest.approx(0, abs=1e-5)
     assert together.std(unbiased=False).item() == pytest.approx(1, rel=1e-4)
@@ -159,28 +160,28 @@ def test_advantages_are_whitened_over_all_sampled_tokens_of_the_step_however_it_
 
     with torch.no_grad():
         for k, batch in enumerate((one, two)):
-            method.scores([batch], collect(k))
+            method.precompute_step([batch], collect(k))
         for k, batch in enumerate((one, two)):
-            (scores,) = method.scores([batch], lambda own: sums[0] + sums[1])
+            (scores,) = method.precompute_step([batch], lambda own: sums[0] + sums[1])
             torch.testing.assert_close(scores, found[k])
 
 
 def test_a_token_outside_the_clip_range_has_no_gradient_of_its_advantage_where_that_would_lead_further():
     method = methods.get("minillm")({"data_weight": 0.0})
     batch, _ = _batch(method)
-    hidden = batch.student_hidden.detach().requires_grad_()
-    logits = batch.student_head.logits(hidden.detach())
-    log_q = logits.log_softmax(-1).gather(-1, batch.student_labels.unsqueeze(-1)).squeeze(-1)
+    hidden = batch.student.hidden.detach().requires_grad_()
+    logits = batch.student.head.logits(hidden.detach())
+    log_q = logits.log_softmax(-1).gather(-1, batch.student.labels.unsqueeze(-1)).squeeze(-1)
     tokens = [0, 1, 2, 3, 4]
     log_ratio = torch.tensor([1.3, 1.3, 0.7, 0.7, 1.0]).log()
     advantage = torch.tensor([1.0, -1.0, 1.0, -1.0, 1.0])
     scores = torch.zeros(sum(SIZES), 2)
     scores[:, LOG_SAMPLED] = log_q
     scores[tokens, ADVANTAGE], scores[tokens, LOG_SAMPLED] = advantage, log_q[tokens] - log_ratio
-    terms = method.terms(replace(batch, student_hidden=hidden, student_scores=scores))
+    terms = method.terms(changed(batch, student_hidden=hidden, student_per_token_statistics=scores))
     # −1.2, 1.3, −0.7, 0.8 and −1, by max(−A s, −A clip(s)); all other advantages are zero.
-    assert terms["policy_gradient"].sum.item() == pytest.approx(-1.2 + 1.3 - 0.7 + 0.8 - 1.0, rel=1e-5)
-    (gradient,) = torch.autograd.grad(terms["policy_gradient"].sum, hidden)
+    assert terms["policy_gradient"].total.item() == pytest.approx(-1.2 + 1.3 - 0.7 + 0.8 - 1.0, rel=1e-5)
+    (gradient,) = torch.autograd.grad(terms["policy_gradient"].total, hidden)
     moved = gradient.abs().sum(-1)[:5] > 0
     assert moved.tolist() == [False, True, True, False, True]
 
@@ -189,8 +190,8 @@ def test_a_token_outside_the_clip_range_has_no_gradient_of_its_advantage_where_t
 def test_a_teacher_like_the_student_gives_no_gradient_and_one_that_is_a_token_late_does(shift):
     method = methods.get("minillm")({"kd_rate": 1.0})
     batch, leaves = _batch(method)
-    batch.teacher_head = batch.student_head.detach()
-    batch.teacher_hidden = batch.student_hidden.detach().roll(shift, 0)
+    batch.teacher.head = batch.student.head.detach()
+    batch.teacher.hidden = batch.student.hidden.detach().roll(shift, 0)
     (batch,) = _scored(method, batch)
     loss = _loss(method, batch)
     gradients = torch.autograd.grad(loss, leaves)
@@ -204,38 +205,38 @@ def test_parts_of_a_batch_add_up():
     whole = method.terms(batch)
     parts = [method.terms(batch.part(first, first + 5)) for first in (0, 5, 10, 15)]
     for name, term in whole.items():
-        torch.testing.assert_close(sum(part[name].sum for part in parts), term.sum)
-        assert sum(part[name].count for part in parts) == term.count == method.counts(batch)[name]
-    assert whole["policy_gradient"].count == 13
-    assert whole["cross_entropy"].count == 4
+        torch.testing.assert_close(sum(part[name].total for part in parts), term.total)
+        assert sum(part[name].normalizer for part in parts) == term.normalizer == method.counts(batch)[name]
+    assert whole["policy_gradient"].normalizer == 13
+    assert whole["cross_entropy"].normalizer == 4
 
 
 def test_over_many_texts_the_gradient_is_that_of_the_reverse_divergence_of_the_next_token():
     """One-token responses: the policy gradient's mean over y ~ p̃ is the gradient of KL(q ‖ p), by a sum over all y."""
     method = methods.get("minillm")({"teacher_mix": 0.3, "clip_range": 0.999, "reward_scaling": 1.0})
     batch, _ = _batch(method)
-    size = batch.student_head.size
-    hidden = batch.student_hidden.detach()[:1].requires_grad_()
-    q = batch.student_head.logits(hidden).log_softmax(-1).squeeze(0)
-    p = batch.teacher_head.logits(batch.teacher_hidden[:1]).log_softmax(-1).squeeze(0)
+    size = batch.student.head.size
+    hidden = batch.student.hidden.detach()[:1].requires_grad_()
+    q = batch.student.head.logits(hidden).log_softmax(-1).squeeze(0)
+    p = batch.teacher.head.logits(batch.teacher.hidden[:1]).log_softmax(-1).squeeze(0)
     (expected,) = torch.autograd.grad((q.exp() * (q - p)).sum(), hidden, retain_graph=True)
     every, one = torch.arange(size), torch.ones(size, dtype=torch.bool)
     mixed = (0.7 * q.exp() + 0.3 * p.exp()).detach()
     scores = torch.stack([(p - q).detach(), mixed.log()], -1)  # the reward itself as the advantage
-    many = replace(
+    many = changed(
         batch,
         student_hidden=hidden.expand(size, -1),
         student_labels=every,
-        teacher_hidden=batch.teacher_hidden[:1].expand(size, -1),
+        teacher_hidden=batch.teacher.hidden[:1].expand(size, -1),
         teacher_labels=every,
         teacher_pairs=every,
         student_pairs=every,
         student_sampled=one,
-        student_scores=scores,
+        student_per_token_statistics=scores,
     )
     total = torch.zeros_like(expected)
     for y in range(size):
-        term = method.terms(many.part(y, y + 1))["policy_gradient"].sum
+        term = method.terms(many.part(y, y + 1))["policy_gradient"].total
         total += mixed[y] * torch.autograd.grad(term, hidden, retain_graph=True)[0]
     torch.testing.assert_close(total, expected, rtol=1e-3, atol=1e-5)
 
@@ -248,15 +249,15 @@ def test_text_is_drawn_from_the_mixture_as_a_slow_loop_without_cache_and_padding
     tokenizer, student = load_tokenizer(dropping / "same"), load_model(dropping / "same")
     teacher = load_model(dropping / "teacher").eval()
     vocabulary, end = Vocabulary.from_tokenizer(tokenizer), tokenizer.eos_token_id
-    sampler = TeacherMixedSampler(student, teacher, vocabulary, end, RolloutOptions(), share)
+    sampler = TeacherMixedSampler(student, vocabulary, end, teacher=teacher, teacher_mix=share)
     data = datasets.load_from_disk(str(dropping / "same-data"))
     prompts = [row["student_ids"][: row["student_prompt_length"]] for row in data.select(range(6))]
     own = [[5, 9, *prompt][: len(prompt) + k % 3] for k, prompt in enumerate(prompts)]  # of other lengths, too
     numbers = np.random.default_rng(0).random((6, 10))
     student.train()
-    samples = sampler.sample_mixed(prompts, own, numbers)
+    samples = sampler.sample([Prompt(*both) for both in zip(prompts, own, strict=True)], numbers)
     student.eval()
-    known = [k for k in range(vocabulary.size) if vocabulary.written[k] or k == end]
+    known = [k for k in range(vocabulary.size) if vocabulary.token_bytes[k] or k == end]
     slow = []
     for prompt, other, row in zip(prompts, own, numbers, strict=True):
         ids = []
@@ -272,7 +273,7 @@ def test_text_is_drawn_from_the_mixture_as_a_slow_loop_without_cache_and_padding
                 break
         slow.append(ids)
     assert [sample.ids for sample in samples] == slow
-    alone = sampler.sample(prompts, numbers)
+    alone = TransformersSampler(student, vocabulary, end).sample([Prompt(p, p) for p in prompts], numbers)
     assert [sample.ids for sample in alone] != slow
 
 
@@ -280,7 +281,7 @@ def test_examples_stay_beside_the_text_that_is_written_for_them(world):
     rows = numbered_rows(world, "same")[:6]
     written = Written(Sample([5, 0], ended=True))
     rollouts = make_rollouts(world, "same", written)
-    rollouts._keeps_data = True
+    rollouts._mix_in_offpolicy = True
     first, second = rollouts.take([rows[:2], rows[2:]], epoch=0, step=1)
     assert first[:2] == [{**row, "sampled": False} for row in rows[:2]]
     assert second[:4] == [{**row, "sampled": False} for row in rows[2:]]

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from functools import partial
 
 import pytest
 import torch
 
-from dskd.methods import LabelledTokens, get
+from dskd.methods import get
 from dskd.modeling.lm_head import Head
+from helpers.token_batches import changed, token_batch
 
 STUDENT, TEACHER = 11, 14
 SIZES = {"student": [3, 4, 0, 5], "teacher": [4, 2, 3, 5]}
@@ -41,7 +41,7 @@ def _batch(heads, examples):
             pairs[side].extend(range(first[side], first[side] + min(sizes)))
             first[side] += sizes[side]
     student, labels, teacher = (torch.cat(part) for part in zip(*examples, strict=True))
-    return LabelledTokens(
+    return token_batch(
         heads[0],
         student.requires_grad_(),
         labels,
@@ -98,11 +98,11 @@ def test_loss_and_every_gradient_equal_a_slow_reference(ranking, top_k):
     batch = _batch(heads, examples)
     method = get("multilevel-ot")(options | weights)
     terms = method.terms(batch)
-    loss = method.objective({name: term.sum / term.count for name, term in terms.items()})
+    loss = method.objective({name: term.total / term.normalizer for name, term in terms.items()})
 
     head, teacher_head = heads
-    logits = (batch.student_hidden.double() @ head.weight.double().T + head.bias.double()) * head.scale
-    teacher_logits = torch.tanh(batch.teacher_hidden.double() @ teacher_head.weight[:TEACHER].double().T / 3.0) * 3.0
+    logits = (batch.student.hidden.double() @ head.weight.double().T + head.bias.double()) * head.scale
+    teacher_logits = torch.tanh(batch.teacher.hidden.double() @ teacher_head.weight[:TEACHER].double().T / 3.0) * 3.0
     sums = [torch.zeros((), dtype=torch.float64)] * 3
     student_rows = logits[:, :STUDENT].split(SIZES["student"])
     for ours, theirs in zip(student_rows, teacher_logits.split(SIZES["teacher"]), strict=True):
@@ -111,12 +111,12 @@ def test_loss_and_every_gradient_equal_a_slow_reference(ranking, top_k):
             parts = _slow_transport(theirs[:n], ours[:n], options)
             sums = [total + part for total, part in zip(sums, parts, strict=True)]
     pairs = sum(map(min, SIZES["student"], SIZES["teacher"]))
-    cross_entropy = -logits.log_softmax(-1)[torch.arange(len(logits)), batch.student_labels].mean()
+    cross_entropy = -logits.log_softmax(-1)[torch.arange(len(logits)), batch.student.labels].mean()
     expected = cross_entropy + 1.2 * (sums[0] + 0.3 * sums[1] + 0.7 * sums[2]) / pairs
     for name, value in zip(TERMS, sums, strict=True):
-        assert terms[name].sum.item() == pytest.approx(value.item(), rel=1e-5)
-        assert terms[name].count.item() == pairs
-    leaves = [batch.student_hidden, head.weight, head.bias]
+        assert terms[name].total.item() == pytest.approx(value.item(), rel=1e-5)
+        assert terms[name].normalizer.item() == pairs
+    leaves = [batch.student.hidden, head.weight, head.bias]
     for ours, slow in zip(torch.autograd.grad(loss, leaves), torch.autograd.grad(expected, leaves), strict=True):
         torch.testing.assert_close(ours, slow.float(), rtol=1e-4, atol=1e-6)
 
@@ -129,8 +129,8 @@ def test_the_result_depends_neither_on_batch_mates_nor_on_their_order(ranking):
     for parts in ([examples[:2], examples[2:]], [[example] for example in examples], [examples[::-1]]):
         found = [method.terms(_batch(heads, part)) for part in parts]
         for name, term in whole.items():
-            torch.testing.assert_close(sum(part[name].sum for part in found), term.sum)
-            assert sum(part[name].count for part in found) == term.count
+            torch.testing.assert_close(sum(part[name].total for part in found), term.total)
+            assert sum(part[name].normalizer for part in found) == term.normalizer
 
 
 def test_a_student_that_is_its_teacher_has_no_gradient_unless_tokens_are_shifted():
@@ -142,20 +142,20 @@ def test_a_student_that_is_its_teacher_has_no_gradient_unless_tokens_are_shifted
     method = get("multilevel-ot")({"top_k": 7})
     for shift in (0, 1):
         pairs = torch.arange(shift, 9), torch.arange(9 - shift)
-        batch = LabelledTokens(head, student, labels, head, hidden, None, *pairs)
-        batch = replace(batch, student_sizes=torch.tensor([9 - shift]), teacher_sizes=torch.tensor([9 - shift]))
+        batch = token_batch(head, student, labels, head, hidden, None, *pairs)
+        batch = changed(batch, student_sizes=torch.tensor([9 - shift]), teacher_sizes=torch.tensor([9 - shift]))
         terms = method.terms(batch)
         for name in ("absolute", "logarithmic"):
-            (gradient,) = torch.autograd.grad(terms[name].sum, student, retain_graph=True)
+            (gradient,) = torch.autograd.grad(terms[name].total, student, retain_graph=True)
             if shift:
                 assert gradient.abs().max() > 1e-3, name
             else:
                 assert gradient.abs().max() < 1e-6, name
-        assert (terms["absolute"].sum.item() == 0.0) == (shift == 0)
+        assert (terms["absolute"].total.item() == 0.0) == (shift == 0)
 
 
 def test_a_batch_without_pairs_has_the_cross_entropy_alone():
     heads = _heads()
     batch = _batch(heads, _examples()[2:3])
     terms = get("multilevel-ot")().terms(batch)
-    assert all(term.sum.item() == 0.0 and term.count.item() == 0.0 for term in terms.values())
+    assert all(term.total.item() == 0.0 and term.normalizer.item() == 0.0 for term in terms.values())

@@ -10,7 +10,7 @@ from dskd.data.collator import Collator
 from dskd.errors import InputError
 from dskd.modeling.cross_model_attention import Layout
 from dskd.modeling.lm_head import final_hidden_states
-from dskd.teachers.outputs import SignalOptions, build_signal
+from dskd.teachers.outputs import TeacherCacheOptions, build_teacher_cache
 from dskd.training.run import TrainingOptions, train
 from dskd.training.setup import load_run
 
@@ -18,14 +18,17 @@ PARITY = {"upstream_parity": True}
 OPTIONS = {"steps": 4, "batch_size": 4, "learning_rate": 1e-2, "logging_steps": 1}
 
 
-def _loaded(world, name="dskd-v1-cma", options=PARITY, signal=None, **training):
+CMA = "dskd.upstream.methods:DualSpaceV1CrossModelAttention"
+
+
+def _loaded(world, name=CMA, options=PARITY, signal=None, **training):
     return load_run(
         world / "cross-data",
         world / "cross",
         world / "teacher",
         methods.get(name)(options),
         TrainingOptions(**{**OPTIONS, **training}),
-        signal=signal,
+        teacher_cache=signal,
         seed=0,
         device="cpu",
     )
@@ -36,11 +39,12 @@ class WidePadding(Collator):
 
     def __call__(self, rows):
         batch = super().__call__(rows)
-        width = batch["teacher_input_ids"].shape[1]
+        teacher = batch.teacher
+        width = teacher.input_ids.shape[1]
         for key in ("input_ids", "position_ids", "attention_mask"):
-            batch[f"teacher_{key}"] = torch.nn.functional.pad(batch[f"teacher_{key}"], (0, 10))
-        row, column = batch["teacher_labelled"] // width, batch["teacher_labelled"] % width
-        batch["teacher_labelled"] = row * (width + 10) + column
+            setattr(teacher, key, torch.nn.functional.pad(getattr(teacher, key), (0, 10)))
+        row, column = teacher.labelled // width, teacher.labelled % width
+        teacher.labelled = row * (width + 10) + column
         return batch
 
 
@@ -49,27 +53,28 @@ def _seen(distiller, batch, monkeypatch):
     given = []
     terms = distiller.method.terms
     monkeypatch.setattr(distiller.method, "terms", lambda tokens: given.append(tokens) or terms(tokens))
-    distiller(distiller.look_up(batch))
+    distiller(distiller.fetch(batch))
     return given[0]
 
 
 @pytest.mark.parametrize("collator", [Collator(), WidePadding(), Collator(padding_side="left")])
 def test_deviations_are_those_of_the_padded_tensors(world, monkeypatch, collator):
     """Built as the published code builds them: ids beside the labelled positions are 0, hidden states are as they come."""
-    dataset, _, distiller, _ = _loaded(world)
+    run = _loaded(world)
+    dataset, distiller = run.dataset, run.distiller
     batch = collator([dataset[k] for k in (0, 1, 3)])
     tokens = _seen(distiller, batch, monkeypatch)
-    teacher = distiller.signal._model
+    teacher = distiller.teacher._model
     with torch.no_grad():
-        ids, labelled = batch["teacher_input_ids"], batch["teacher_labelled"]
-        hidden = final_hidden_states(teacher, ids, batch["teacher_attention_mask"], batch["teacher_position_ids"])
+        ids, labelled = batch.teacher.input_ids, batch.teacher.labelled
+        hidden = final_hidden_states(teacher, ids, batch.teacher.attention_mask, batch.teacher.position_ids)
         inputs, labels = torch.zeros(2, ids.numel(), dtype=torch.long)
-        inputs[labelled], labels[labelled] = ids.flatten()[labelled], batch["teacher_labels"]
+        inputs[labelled], labels[labelled] = ids.flatten()[labelled], batch.teacher.labels
         embedding = teacher.get_input_embeddings().weight
         keys = torch.cat([embedding[inputs], embedding[labels]], dim=-1)
         values = hidden.flatten(0, 1) / hidden.std() + embedding[labels] / embedding[labels].std()
     _, found_keys, found_values = distiller.method._queries_keys_values(
-        tokens, Layout(tokens.teacher_sizes, ids.device)
+        tokens, Layout(tokens.teacher.sizes, ids.device)
     )
     torch.testing.assert_close(found_keys, (keys / keys.std())[labelled])
     torch.testing.assert_close(found_values, values[labelled])
@@ -80,20 +85,20 @@ def test_padding_changes_the_published_result_and_not_ours(world, monkeypatch):
         losses = []
         for collator in (Collator(), WidePadding()):
             torch.manual_seed(0)
-            dataset, _, distiller, _ = _loaded(world, options=options)
-            losses.append(distiller(distiller.look_up(collator([dataset[k] for k in range(4)])))[0].item())
+            run = _loaded(world, options=options)
+            dataset, distiller = run.dataset, run.distiller
+            losses.append(distiller(distiller.fetch(collator([dataset[k] for k in range(4)])))[0].item())
         assert (losses[0] == pytest.approx(losses[1], rel=1e-5)) == same
 
 
-@pytest.mark.parametrize("name", ["dskd-v1-cma", "dskd-v1-cma-ga"])
-def test_a_student_is_trained_with_the_published_statistics(world, tmp_path, name):
+def test_a_student_is_trained_with_the_published_statistics(world, tmp_path):
     losses = []
     for k, options in enumerate(({}, PARITY)):
         report = train(
             data=world / "cross-data",
             student=world / "cross",
             teacher=world / "teacher",
-            method=name,
+            method=CMA,
             method_options=options,
             options=TrainingOptions(**OPTIONS, gradient_accumulation_steps=2),
             output=tmp_path / str(k),
@@ -104,7 +109,9 @@ def test_a_student_is_trained_with_the_published_statistics(world, tmp_path, nam
 
 def test_where_the_padding_is_not_known_it_is_an_error_that_says_what_to_do(world, tmp_path):
     signal = tmp_path / "signal"
-    build_signal(world / "teacher", world / "teacher-data", signal, options=SignalOptions(kind="hidden_states"))
+    build_teacher_cache(
+        world / "teacher", world / "teacher-data", signal, options=TeacherCacheOptions(kind="hidden_states")
+    )
     with pytest.raises(InputError, match=r"prompt and padding, which no cache keeps; fix: kind: live"):
         _loaded(world, signal=signal)
     assert _loaded(world, options={}, signal=signal)

@@ -6,11 +6,12 @@ import numpy as np
 import pytest
 import torch
 
-from dskd.losses.chunked import fused_loss
-from dskd.methods import LabelledTokens, get
+from dskd.losses.chunked import chunked_loss
+from dskd.methods import get
 from dskd.modeling.lm_head import Head
 from dskd.tokenization.vocabulary import SharedVocabulary
 from helpers import golden
+from helpers.token_batches import token_batch
 
 STUDENT, TEACHER = 15, 18
 SHARED = {2: 1, 3: 9, 7: 0, 8: 14, 11: 5, 16: 6}  # teacher's id: student's id
@@ -33,7 +34,7 @@ def _case(options, shared=SHARED):
         STUDENT,
     )
     teacher_head = Head(torch.randn(TEACHER + 1, 7, generator=generator), None, 1.0, 3.0, TEACHER)
-    batch = LabelledTokens(
+    batch = token_batch(
         student_head,
         torch.randn(6, 5, generator=generator).requires_grad_(),
         torch.randint(0, STUDENT, (6,), generator=generator),
@@ -49,17 +50,17 @@ def _case(options, shared=SHARED):
 
 
 def _mean_objective(method, batch):
-    return method.objective({name: term.sum / term.count for name, term in method.terms(batch).items()})
+    return method.objective({name: term.total / term.normalizer for name, term in method.terms(batch).items()})
 
 
 def _slow_divergence(batch, shared, top_k, outside):
     """Reverse KL summed over the pairs, one pair and one token at a time, in float64."""
     total = torch.zeros((), dtype=torch.float64)
-    for j, i in zip(batch.teacher_pairs.tolist(), batch.student_pairs.tolist(), strict=True):
+    for j, i in zip(batch.teacher.pairs.tolist(), batch.student.pairs.tolist(), strict=True):
         sides = []
         for head, hidden in (
-            (batch.teacher_head, batch.teacher_hidden[j]),
-            (batch.student_head, batch.student_hidden[i]),
+            (batch.teacher.head, batch.teacher.hidden[j]),
+            (batch.student.head, batch.student.hidden[i]),
         ):
             logits = head.weight[: head.size].double() @ hidden.double()
             logits = head.scale * (logits if head.bias is None else logits + head.bias[: head.size].double())
@@ -81,13 +82,13 @@ def _slow_divergence(batch, shared, top_k, outside):
 @pytest.mark.parametrize("top_k", [0, 1, 3, 6, 100])
 def test_loss_and_every_gradient_equal_a_slow_reference(top_k, outside):
     method, batch = _case({"top_k": top_k, "outside": outside})
-    head = batch.student_head
-    logits = (batch.student_hidden.double() @ head.weight.double().T + head.bias.double()) * head.scale
-    cross_entropy = -logits.log_softmax(-1)[torch.arange(6), batch.student_labels].sum() / 6
+    head = batch.student.head
+    logits = (batch.student.hidden.double() @ head.weight.double().T + head.bias.double()) * head.scale
+    cross_entropy = -logits.log_softmax(-1)[torch.arange(6), batch.student.labels].sum() / 6
     expected = 0.7 * cross_entropy + 0.3 * _slow_divergence(batch, SHARED, top_k, outside) / 4
     loss = _mean_objective(method, batch)
     assert loss.item() == pytest.approx(expected.item(), rel=1e-5)
-    leaves = [batch.student_hidden, head.weight, head.bias]
+    leaves = [batch.student.hidden, head.weight, head.bias]
     for ours, slow in zip(torch.autograd.grad(loss, leaves), torch.autograd.grad(expected, leaves), strict=True):
         torch.testing.assert_close(ours, slow.float(), rtol=1e-4, atol=1e-6)
 
@@ -98,11 +99,11 @@ def test_loss_and_every_gradient_equal_a_slow_reference(top_k, outside):
 @pytest.mark.parametrize("chunk_tokens", [1, 2, 1000])
 def test_parts_of_a_batch_add_up_to_the_whole(options, chunk_tokens):
     method, batch = _case(options)
-    leaves = [batch.student_hidden, batch.student_head.weight, batch.student_head.bias]
+    leaves = [batch.student.hidden, batch.student.head.weight, batch.student.head.bias]
     expected = _mean_objective(method, batch)
-    loss, terms = fused_loss(method, batch, None, chunk_tokens=chunk_tokens)
+    loss, terms = chunked_loss(method, batch, None, chunk_tokens=chunk_tokens)
     torch.testing.assert_close(loss, expected.detach(), rtol=1e-5, atol=1e-6)
-    assert terms["aligned_share"].sum / terms["aligned_share"].count == pytest.approx(4 / 6)
+    assert terms["aligned_share"].total / terms["aligned_share"].normalizer == pytest.approx(4 / 6)
     for ours, whole in zip(torch.autograd.grad(loss, leaves), torch.autograd.grad(expected, leaves), strict=True):
         torch.testing.assert_close(ours, whole, rtol=1e-4, atol=1e-6)
 
@@ -112,7 +113,7 @@ def test_where_the_students_whole_vocabulary_is_shared_the_rest_costs_a_finite_a
     for divergence in ("forward_kl", "reverse_kl"):
         method, batch = _case({"outside": "one_outcome", "divergence": divergence}, everything)
         loss = _mean_objective(method, batch)
-        (gradient,) = torch.autograd.grad(loss, batch.student_hidden)
+        (gradient,) = torch.autograd.grad(loss, batch.student.hidden)
         assert torch.isfinite(loss)
         assert torch.isfinite(gradient).all()
         assert gradient.abs().max() > 0
@@ -135,7 +136,7 @@ def test_loss_and_gradients_equal_the_published_code(case, chunk_tokens):
         {"kd_rate": case["kd_ratio"], "temperature": case["temperature"], "divergence": THEIRS[case["loss"]]}
     )
     method.prepare(head, teacher_head, _shared(overlap, teacher_head.size))
-    batch = LabelledTokens(
+    batch = token_batch(
         head,
         hidden[places],
         labels,
@@ -147,9 +148,9 @@ def test_loss_and_gradients_equal_the_published_code(case, chunk_tokens):
     )
     totals = dict.fromkeys(method.counts(batch), torch.tensor(case["denominator"]))  # theirs, of all terms
     if chunk_tokens is None:
-        loss = method.objective({name: term.sum / totals[name] for name, term in method.terms(batch).items()})
+        loss = method.objective({name: term.total / totals[name] for name, term in method.terms(batch).items()})
     else:
-        loss, _ = fused_loss(method, batch, totals, chunk_tokens=chunk_tokens)
+        loss, _ = chunked_loss(method, batch, totals, chunk_tokens=chunk_tokens)
     assert loss.item() == pytest.approx(case["terms"]["loss"], rel=1e-5)
     loss.backward()
     torch.testing.assert_close(hidden.grad, values["grad/student_hidden"], rtol=1e-5, atol=1e-6)
@@ -167,11 +168,11 @@ def test_a_student_that_is_its_teacher_learns_nothing_unless_tokens_are_shifted(
     method.prepare(head, head, _shared({k: k for k in range(3, 25)}, 29))
     for shift in (0, 1):
         pairs = torch.arange(shift, 9), torch.arange(9 - shift)
-        batch = LabelledTokens(head, student, torch.zeros(9, dtype=torch.long), head, hidden, None, *pairs)
+        batch = token_batch(head, student, torch.zeros(9, dtype=torch.long), head, hidden, None, *pairs)
         term = method.terms(batch)["distillation"]
-        (gradient,) = torch.autograd.grad(term.sum, student)
+        (gradient,) = torch.autograd.grad(term.total, student)
         if shift:
             assert gradient.abs().max() > 1e-3
         else:
-            assert term.sum.item() == pytest.approx(0.0, abs=1e-5)
+            assert term.total.item() == pytest.approx(0.0, abs=1e-5)
             assert gradient.abs().max() < 1e-6

@@ -5,10 +5,11 @@ from __future__ import annotations
 import pytest
 import torch
 
-from dskd.losses.chunked import fused_loss
-from dskd.methods import LabelledTokens, get
+from dskd.losses.chunked import chunked_loss
+from dskd.methods import get
 from dskd.modeling.lm_head import Head
 from helpers import golden
+from helpers.token_batches import token_batch
 
 
 def _head(weight, size=None):
@@ -49,7 +50,7 @@ def test_loss_and_gradient_equal_a_slow_reference(sizes):
     pairs = _position_pairs([4, 3], [3, 5])
     assert pairs[0].tolist() == [0, 1, 2, 4, 5, 6]
     assert pairs[1].tolist() == [0, 1, 2, 3, 4, 5]
-    batch = LabelledTokens(
+    batch = token_batch(
         student_head,
         torch.randn(8, 5, generator=generator).requires_grad_(),
         torch.randint(0, student, (8,), generator=generator),
@@ -60,11 +61,11 @@ def test_loss_and_gradient_equal_a_slow_reference(sizes):
     )
     method = get("uld")({"kd_rate": 0.3, "temperature": 1.7})
     terms = method.terms(batch)
-    loss = method.objective({name: term.sum / term.count for name, term in terms.items()})
-    leaves = [batch.student_hidden, student_head.weight]
-    logits = (batch.student_hidden @ student_head.weight.T) * 0.8
-    teacher_logits = torch.tanh(batch.teacher_hidden @ teacher_head.weight[:teacher].T / 3.0) * 3.0
-    label_log_probabilities = logits.double().log_softmax(-1)[torch.arange(8), batch.student_labels]
+    loss = method.objective({name: term.total / term.normalizer for name, term in terms.items()})
+    leaves = [batch.student.hidden, student_head.weight]
+    logits = (batch.student.hidden @ student_head.weight.T) * 0.8
+    teacher_logits = torch.tanh(batch.teacher.hidden @ teacher_head.weight[:teacher].T / 3.0) * 3.0
+    label_log_probabilities = logits.double().log_softmax(-1)[torch.arange(8), batch.student.labels]
     slow = _slow_distance(teacher_logits[pairs[0]], logits[pairs[1], :student], 1.7)
     expected = 0.7 * -label_log_probabilities.sum() / 8 + 0.3 * slow / 6
     assert loss.item() == pytest.approx(expected.item(), rel=1e-5)
@@ -77,7 +78,7 @@ def test_loss_and_gradient_equal_a_slow_reference(sizes):
 def test_the_terms_equal_those_of_the_dskd_authors(case, chunk_tokens):
     values = golden.tensors(case)
     masks = values["in/labels"] != -100, values["in/teacher_labels"] != -100
-    batch = LabelledTokens(
+    batch = token_batch(
         _head(values["in/student_head"].clone().requires_grad_()),
         values["in/student_hidden"][masks[0]].requires_grad_(),
         values["in/labels"][masks[0]],
@@ -91,11 +92,15 @@ def test_the_terms_equal_those_of_the_dskd_authors(case, chunk_tokens):
     totals = dict.fromkeys(("cross_entropy", "distillation"), torch.tensor(case["denominator"]))
     if chunk_tokens is None:
         terms = method.terms(batch)
-        loss = method.objective({name: term.sum / totals[name] for name, term in terms.items()})
+        loss = method.objective({name: term.total / totals[name] for name, term in terms.items()})
     else:
-        loss, terms = fused_loss(method, batch, totals, chunk_tokens=chunk_tokens)
-    assert terms["cross_entropy"].sum.item() / case["denominator"] == pytest.approx(case["terms"]["nll_loss"], rel=1e-5)
-    assert terms["distillation"].sum.item() / case["denominator"] == pytest.approx(case["terms"]["uld_loss"], rel=1e-5)
+        loss, terms = chunked_loss(method, batch, totals, chunk_tokens=chunk_tokens)
+    assert terms["cross_entropy"].total.item() / case["denominator"] == pytest.approx(
+        case["terms"]["nll_loss"], rel=1e-5
+    )
+    assert terms["distillation"].total.item() / case["denominator"] == pytest.approx(
+        case["terms"]["uld_loss"], rel=1e-5
+    )
     assert loss.item() == pytest.approx(case["terms"]["loss"], rel=1e-5)
 
 
@@ -119,7 +124,7 @@ def test_value_and_gradient_equal_the_first_authors_code(case):
             if options.get(f"skip_{name}_eos"):
                 places[side] = places[side][:-1]
         hidden = [side[k][where - 1] for side, where in zip(logits, places, strict=True)]  # what predicts the label
-        batch = LabelledTokens(
+        batch = token_batch(
             _head(torch.eye(hidden[0].shape[-1])),
             hidden[0],
             labels[0][k][places[0]],
@@ -129,7 +134,7 @@ def test_value_and_gradient_equal_the_first_authors_code(case):
             *_position_pairs([len(places[1])], [len(places[0])]),
         )
         term = method.terms(batch)["distillation"]
-        means = {"cross_entropy": torch.zeros(()), "distillation": term.sum / term.count}
+        means = {"cross_entropy": torch.zeros(()), "distillation": term.total / term.normalizer}
         total = total + method.objective(means) / len(labels[0])
     assert total.item() == pytest.approx(case["terms"]["distillation_loss"], rel=1e-5)
     (gradient,) = torch.autograd.grad(total, logits[0])
@@ -144,18 +149,18 @@ def _of_itself(shift):
     labels = torch.randint(0, 29, (9,), generator=generator)
     student = hidden.clone().requires_grad_()
     pairs = torch.arange(shift, 9), torch.arange(9 - shift)
-    return LabelledTokens(head, student, labels, head, hidden, labels, *pairs), student
+    return token_batch(head, student, labels, head, hidden, labels, *pairs), student
 
 
 def test_a_student_that_is_its_teacher_learns_nothing_unless_tokens_are_shifted():
     batch, student = _of_itself(0)
     term = get("uld")().terms(batch)["distillation"]
-    assert term.sum.item() == 0.0
-    assert torch.autograd.grad(term.sum, student)[0].abs().max() == 0.0
+    assert term.total.item() == 0.0
+    assert torch.autograd.grad(term.total, student)[0].abs().max() == 0.0
     batch, student = _of_itself(1)
     term = get("uld")().terms(batch)["distillation"]
-    assert term.sum.item() > 0.1
-    assert torch.autograd.grad(term.sum, student)[0].abs().max() > 1e-3
+    assert term.total.item() > 0.1
+    assert torch.autograd.grad(term.total, student)[0].abs().max() > 1e-3
 
 
 def test_the_weight_of_the_original_objective_replaces_the_rate():

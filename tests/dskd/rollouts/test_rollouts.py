@@ -22,9 +22,9 @@ from dskd.data.preparation import Encoded, prepared_row
 from dskd.errors import InputError
 from dskd.methods.base import cross_entropy
 from dskd.modeling.loading import load_model, load_tokenizer
-from dskd.rollouts.rollouts import RolloutOptions
-from dskd.rollouts.sampler import Sample, TransformersSampler, draw
-from dskd.teachers.outputs import SignalOptions, build_signal
+from dskd.rollouts.options import RolloutOptions
+from dskd.rollouts.sampler import Prompt, Sample, TransformersSampler, draw
+from dskd.teachers.outputs import TeacherCacheOptions, build_teacher_cache
 from dskd.tokenization.vocabulary import Vocabulary
 from dskd.training.checkpoints import RunFolder
 from dskd.training.run import TrainingOptions, train
@@ -89,11 +89,18 @@ def test_the_least_and_the_largest_number_draw_a_possible_token(number, top_p):
 # Samples of a model
 
 
+def _both(prompts):
+    return [Prompt(prompt, prompt) for prompt in prompts]
+
+
 def _sampler(folder, name, options=None):
+    options = options or RolloutOptions()
     tokenizer, model = load_tokenizer(folder / name), load_model(folder / name)
     vocabulary = Vocabulary.from_tokenizer(tokenizer)
     return (
-        TransformersSampler(model, vocabulary, tokenizer.eos_token_id, options or RolloutOptions()),
+        TransformersSampler(
+            model, vocabulary, tokenizer.eos_token_id, temperature=options.temperature, top_p=options.top_p
+        ),
         model,
         vocabulary,
     )
@@ -104,7 +111,7 @@ def _sampled_slowly(model, vocabulary, end, prompt, numbers, options):
     ids = []
     for number in numbers:
         logits = model(input_ids=torch.tensor([prompt + ids]), use_cache=False).logits[0, -1]
-        known = [k for k in range(vocabulary.size) if vocabulary.written[k] or k == end]
+        known = [k for k in range(vocabulary.size) if vocabulary.token_bytes[k] or k == end]
         token = known[_drawn_slowly(logits[known].tolist(), number, options.temperature, options.top_p)]
         ids.append(token)
         if token in vocabulary.special_ids:
@@ -125,7 +132,7 @@ def test_samples_are_those_of_a_slow_loop_without_padding_and_cache(dropping, na
     numbers = np.random.default_rng(0).random((6, 10))
     model.train()
     random = torch.random.get_rng_state()
-    samples = sampler.sample(prompts, numbers)
+    samples = sampler.sample(_both(prompts), numbers)
     assert torch.equal(random, torch.random.get_rng_state())
     model.eval()
     with torch.no_grad():
@@ -137,13 +144,13 @@ def test_samples_are_those_of_a_slow_loop_without_padding_and_cache(dropping, na
 def test_sampling_leaves_the_modes_and_rules_of_the_model_as_they_were_and_follows_no_rules_but_its_own(dropping):
     sampler, model, _ = _sampler(dropping, "same")
     numbers = np.random.default_rng(0).random((2, 10))
-    before = sampler.sample([[5, 6, 7], [8, 9]], numbers)
+    before = sampler.sample(_both([[5, 6, 7], [8, 9]]), numbers)
     rules = GenerationConfig(repetition_penalty=50.0, min_new_tokens=9, suppress_tokens=[5], do_sample=True, top_k=1)
     model.generation_config = rules
     model.train()
     model.transformer.h[0].eval()
     modes = [module.training for module in model.modules()]
-    assert sampler.sample([[5, 6, 7], [8, 9]], numbers) == before
+    assert sampler.sample(_both([[5, 6, 7], [8, 9]]), numbers) == before
     assert [module.training for module in model.modules()] == modes
     assert model.generation_config is rules
 
@@ -158,8 +165,8 @@ def test_rows_of_the_head_that_stand_for_no_token_are_never_drawn(world):
         model.lm_head.bias[9] = 1e3
     gaps = replace(vocabulary, tokens=tuple(None if k == 9 else v for k, v in enumerate(vocabulary.tokens)))
     for known, holes in ((vocabulary, set()), (gaps, {9})):
-        sampler = TransformersSampler(model, known, 0, RolloutOptions())
-        samples = sampler.sample([[5, 6, 7]] * 4, np.random.default_rng(0).random((4, 10)))
+        sampler = TransformersSampler(model, known, 0)
+        samples = sampler.sample(_both([[5, 6, 7]] * 4), np.random.default_rng(0).random((4, 10)))
         drawn = {token for sample in samples for token in sample.ids}
         assert all(token < vocabulary.size and token not in holes for token in drawn)
         assert holes or drawn == {9}
@@ -223,7 +230,7 @@ def test_what_cannot_be_a_response_leaves_the_example_of_the_data_and_is_counted
     vocabulary = Vocabulary.from_tokenizer(tokenizer)
     end, a = tokenizer.eos_token_id, vocabulary.id_of[b"a"]
     teacher = Vocabulary.from_tokenizer(load_tokenizer(world / "teacher"))
-    spelled = next(teacher.literal[k] for k in sorted(teacher.special_ids))
+    spelled = next(teacher.special_token_text[k] for k in sorted(teacher.special_ids))
     cases = {
         "not text": Sample([vocabulary.id_of[b"\xe2"], a, end], ended=True),
         "special token": Sample([a, tokenizer.bos_token_id], ended=False),
@@ -315,25 +322,25 @@ def test_a_batch_says_of_each_label_whether_it_was_sampled_and_numbers_groups_of
         row([(0, 1)], [(0, 1)], ended=True, sampled=False),
     ]
     batch = Collator(packing=packing)(rows)
-    assert batch["student_sampled"].tolist() == [True] * 3 + [False] * 2 + [True] * 3 + [False] * 2
-    assert len(batch["student_sampled"]) == len(batch["student_labels"])
-    assert batch["student_groups"].tolist() == [0, 0, 1, 2, 3, 4, 4, -1, 5, 6]
-    assert batch["teacher_groups"].tolist() == [0, 1, 1, 2, 2, 3, 4, 4, 5, 6]
+    assert batch.student.sampled.tolist() == [True] * 3 + [False] * 2 + [True] * 3 + [False] * 2
+    assert len(batch.student.sampled) == len(batch.student.labels)
+    assert batch.student.groups.tolist() == [0, 0, 1, 2, 3, 4, 4, -1, 5, 6]
+    assert batch.teacher.groups.tolist() == [0, 1, 1, 2, 2, 3, 4, 4, 5, 6]
 
 
 def test_sampled_labels_have_no_cross_entropy():
     batch, _, leaves = method_cases.case(methods.get("sft")(), tokens=9)
     sampled = torch.tensor([False, True, True, False, False, True, False, False, True])
-    logits = batch.student_head.logits(batch.student_hidden, padded=True)
-    slow = sum(-logits[k].log_softmax(-1)[batch.student_labels[k]] for k in range(9) if not sampled[k])
-    batch.student_sampled = sampled
+    logits = batch.student.head.logits(batch.student.hidden, padded=True)
+    slow = sum(-logits[k].log_softmax(-1)[batch.student.labels[k]] for k in range(9) if not sampled[k])
+    batch.student.sampled = sampled
     term = cross_entropy(batch, logits)
-    torch.testing.assert_close(term.sum, slow)
-    assert term.count == 9
-    (gradient,) = torch.autograd.grad(term.sum, leaves[0])
+    torch.testing.assert_close(term.total, slow)
+    assert term.normalizer == 9
+    (gradient,) = torch.autograd.grad(term.total, leaves[0])
     assert torch.equal(gradient.abs().sum(-1) == 0, sampled)
     parts = [batch.part(first, first + 4) for first in (0, 4, 8)]
-    sums = [cross_entropy(part, part.student_head.logits(part.student_hidden, padded=True)).sum for part in parts]
+    sums = [cross_entropy(part, part.student.head.logits(part.student.hidden, padded=True)).total for part in parts]
     torch.testing.assert_close(sum(sums), slow)
 
 
@@ -505,7 +512,7 @@ def test_what_cannot_work_is_a_one_line_error_before_anything_is_written(
     world, tmp_path, name, rollouts, signal, reason
 ):
     if signal:
-        build_signal(world / "teacher", world / "teacher-data", tmp_path / signal, options=SignalOptions())
+        build_teacher_cache(world / "teacher", world / "teacher-data", tmp_path / signal, options=TeacherCacheOptions())
     with pytest.raises(InputError, match=reason):
         train(
             data=world / "same-data",
@@ -514,7 +521,7 @@ def test_what_cannot_work_is_a_one_line_error_before_anything_is_written(
             method=name,
             options=TrainingOptions(steps=2, rollouts=rollouts),
             output=tmp_path / "out",
-            signal=tmp_path / signal if signal else None,
+            teacher_cache=tmp_path / signal if signal else None,
         )
     assert not (tmp_path / "out").exists()
 
@@ -540,13 +547,13 @@ def test_weights_are_handed_over_once_a_step_however_many_samples_it_takes(world
 @pytest.mark.parametrize(
     ("policy", "rollouts", "reason"),
     [
-        ("on", None, "from on-policy text alone; fix: rollouts"),
-        ("on", {"share": 0.5}, "fix: set share to 1"),
-        ("off", {"share": 1.0}, "from the data's text alone; fix: remove rollouts"),
+        ("always", None, "from on-policy text alone; fix: rollouts"),
+        ("always", {"share": 0.5}, "fix: set share to 1"),
+        ("never", {"share": 1.0}, "from the data's text alone; fix: remove rollouts"),
     ],
 )
 def test_a_method_says_on_which_text_it_learns(world, tmp_path, monkeypatch, policy, rollouts, reason):
-    monkeypatch.setattr(methods.get("kd"), "policy", policy)
+    monkeypatch.setattr(methods.get("kd"), "requires", replace(methods.get("kd").requires, on_policy=policy))
     with pytest.raises(InputError, match=reason):
         train_tiny(world, tmp_path / "out", rollouts=rollouts)
     assert not (tmp_path / "out").exists()

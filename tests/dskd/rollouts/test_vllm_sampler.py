@@ -21,7 +21,7 @@ from dskd.errors import InputError, TrainingFailed
 from dskd.modeling.loading import load_model, load_tokenizer
 from dskd.modeling.lora import LoraOptions, add_adapter
 from dskd.rollouts.rollouts import RolloutOptions
-from dskd.rollouts.sampler import TransformersSampler, draw
+from dskd.rollouts.sampler import Prompt, TransformersSampler, draw
 from dskd.tokenization.vocabulary import Vocabulary
 from dskd.training.run import TrainingOptions, train
 from helpers.rollouts import rollout_records
@@ -56,13 +56,13 @@ def students(tmp_path_factory):
 
 def _prompts(world, name):
     data = datasets.load_from_disk(str(world / f"{name}-data"))
-    return [row["student_ids"][: row["student_prompt_length"]] for row in data]
+    return [Prompt(row["student_ids"][: row["student_prompt_length"]], []) for row in data]
 
 
 def _assert_same_text(model, prompts, numbers, options, one, other):
     """Equal samples, of all prompts but two; where two part, the number is where one token's share of the probability ends."""
     parted = 0
-    for prompt, row, a, b in zip(prompts, numbers, one, other, strict=True):
+    for (prompt, _), row, a, b in zip(prompts, numbers, one, other, strict=True):
         if a == b:
             continue
         parted += 1
@@ -98,17 +98,18 @@ def test_vllm_writes_what_transformers_writes_with_the_weights_of_the_last_updat
     if lora:
         model = add_adapter(model, LoraOptions(rank=4), seed=0).eval()
     options = RolloutOptions(**options)
-    arguments = (model, vocabulary, tokenizer.eos_token_id, options)
+    arguments = (model, vocabulary, tokenizer.eos_token_id)
+    draws = {"temperature": options.temperature, "top_p": options.top_p}
     prompts = _prompts(world, data)
     numbers = np.random.default_rng(0).random((len(prompts), 16))
-    slow = TransformersSampler(*arguments)
-    fast = VllmSampler(*arguments, length=max(map(len, prompts)) + 16, dtype="float32")
+    slow = TransformersSampler(*arguments, **draws)
+    fast = VllmSampler(*arguments, length=max(len(p.student) for p in prompts) + 16, dtype="float32", **draws)
     try:
         first = fast.sample(prompts, numbers)
         _assert_same_text(model, prompts, numbers, options, first, slow.sample(prompts, numbers))
         for sample in first:
             assert not vocabulary.special_ids & set(sample.ids[:-1])
-            assert all(vocabulary.written[k] or k == tokenizer.eos_token_id for k in sample.ids)
+            assert all(vocabulary.token_bytes[k] or k == tokenizer.eos_token_id for k in sample.ids)
             assert len(sample.ids) == 16 or sample.ids[-1] in vocabulary.special_ids
         # Alone and in another order: only rounding can differ.
         again = fast.sample(prompts[::-1], numbers[::-1].copy())[::-1]

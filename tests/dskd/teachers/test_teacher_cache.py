@@ -29,12 +29,12 @@ from dskd.teachers import cache_store as signal_store
 from dskd.teachers.outputs import (
     CachedTopK,
     LiveTeacher,
-    SignalDamaged,
-    SignalOptions,
+    TeacherCacheDamaged,
+    TeacherCacheOptions,
     attach,
-    build_signal,
+    build_teacher_cache,
     estimate_bytes,
-    open_signal,
+    open_teacher_cache,
 )
 from helpers.tiny_tokenizers import LINES, byte_level, sentencepiece
 
@@ -74,8 +74,12 @@ def world(tmp_path_factory):
 
 
 def _build(world, output, teacher="llama", options=None, **changes):
-    return build_signal(
-        world / teacher, world / "teacher-data", output, options=SignalOptions(**options or {}), **{**SHARDS, **changes}
+    return build_teacher_cache(
+        world / teacher,
+        world / "teacher-data",
+        output,
+        options=TeacherCacheOptions(**options or {}),
+        **{**SHARDS, **changes},
     )
 
 
@@ -109,20 +113,20 @@ def test_hidden_states_in_the_teachers_dtype_are_those_of_the_live_teacher(world
     _build(world, tmp_path / "signal", teacher)
     data = attach(_student_data(world), tmp_path / "signal")
     batch = _batch(data, [11, 2, 19, 2], padding_side=padding_side)
-    live, cached = _live(world, teacher), open_signal(tmp_path / "signal", "cpu")
-    expected, found = live.look_up(batch), cached.look_up(batch)
-    torch.testing.assert_close(found["teacher_hidden"], expected["teacher_hidden"], rtol=1e-5, atol=1e-6)
-    logits = live.head.logits(expected["teacher_hidden"])
-    assert torch.equal(found["teacher_predictions"], logits.argmax(-1))
-    padded = live.head.logits(expected["teacher_hidden"], padded=True)
+    live, cached = _live(world, teacher), open_teacher_cache(tmp_path / "signal", "cpu")
+    expected, found = live.fetch(batch), cached.fetch(batch)
+    torch.testing.assert_close(found.teacher.hidden, expected.teacher.hidden, rtol=1e-5, atol=1e-6)
+    logits = live.head.logits(expected.teacher.hidden)
+    assert torch.equal(found.teacher.predictions, logits.argmax(-1))
+    padded = live.head.logits(expected.teacher.hidden, padded=True)
     assert (padded.argmax(-1) >= cached.head.size).any()  # a padded row would have won
-    torch.testing.assert_close(cached.head.logits(found["teacher_hidden"]), logits, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(cached.head.logits(found.teacher.hidden), logits, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize(("teacher", "tied"), [("llama", False), ("gpt2", True)])
 def test_the_input_embedding_is_kept_once(world, tmp_path, teacher, tied):
     _build(world, tmp_path / "signal", teacher)
-    cached = open_signal(tmp_path / "signal", "cpu")
+    cached = open_teacher_cache(tmp_path / "signal", "cpu")
     assert torch.equal(cached.embedding, _live(world, teacher).embedding)
     assert (cached.embedding.data_ptr() == cached.head.weight.data_ptr()) == tied
     stored = load_file(tmp_path / "signal" / "head.safetensors")
@@ -139,12 +143,12 @@ def test_a_signal_from_before_embeddings_were_kept_does_not_know_its_own(world, 
     monkeypatch.setattr(signal_build, "_first_files", without)
     for teacher in ("llama", "gpt2"):
         _build(world, tmp_path / teacher, teacher)
-        assert open_signal(tmp_path / teacher, "cpu").embedding is None
+        assert open_teacher_cache(tmp_path / teacher, "cpu").embedding is None
 
 
 def test_top_k_knows_neither_head_nor_embedding(world, tmp_path):
     _build(world, tmp_path / "signal", options={"kind": "top_k", "k": 7})
-    assert open_signal(tmp_path / "signal", "cpu").embedding is None
+    assert open_teacher_cache(tmp_path / "signal", "cpu").embedding is None
 
 
 def test_the_same_batch_gives_the_same_bits(world, tmp_path):
@@ -153,8 +157,8 @@ def test_the_same_batch_gives_the_same_bits(world, tmp_path):
     data = attach(_student_data(world), tmp_path / "signal")
     lengths = [len(ids) for ids in data["teacher_ids"]]
     batch = _batch(data, sorted(range(len(data)), key=lambda k: -lengths[k]))
-    expected = _live(world).look_up(batch)["teacher_hidden"]
-    assert torch.equal(open_signal(tmp_path / "signal", "cpu").look_up(batch)["teacher_hidden"], expected)
+    expected = _live(world).fetch(batch).teacher.hidden
+    assert torch.equal(open_teacher_cache(tmp_path / "signal", "cpu").fetch(batch).teacher.hidden, expected)
 
 
 @pytest.mark.parametrize(
@@ -166,13 +170,15 @@ def test_half_precision_is_within_its_rounding(world, tmp_path, dtype, stored, b
     data = attach(_student_data(world), tmp_path / "signal")
     for row in (0, 7):  # one at a time, as with batch_tokens 1, so that rounding is all that differs
         batch = _batch(data, [row])
-        expected = _live(world, dtype=dtype).look_up(batch)["teacher_hidden"]
-        found = open_signal(tmp_path / "signal", "cpu").look_up(batch)["teacher_hidden"]
+        expected = _live(world, dtype=dtype).fetch(batch).teacher.hidden
+        found = open_teacher_cache(tmp_path / "signal", "cpu").fetch(batch).teacher.hidden
         assert found.dtype == expected.dtype == getattr(torch, dtype)
         assert torch.all((found.float() - expected.float()).abs() <= bound * expected.float().abs() + 1e-7)
     # Predictions are the teacher's own, from before the rounding.
     logits = _live(world, dtype=dtype).head.logits(expected)
-    assert torch.equal(open_signal(tmp_path / "signal", "cpu").look_up(batch)["teacher_predictions"], logits.argmax(-1))
+    assert torch.equal(
+        open_teacher_cache(tmp_path / "signal", "cpu").fetch(batch).teacher.predictions, logits.argmax(-1)
+    )
 
 
 def test_a_value_beyond_float16_is_an_error_that_names_bfloat16(world, tmp_path):
@@ -181,24 +187,24 @@ def test_a_value_beyond_float16_is_an_error_that_names_bfloat16(world, tmp_path)
         model.model.norm.weight.fill_(1e5)
     shutil.copytree(world / "llama", tmp_path / "llama")
     model.save_pretrained(tmp_path / "llama")
-    build = {"options": SignalOptions(stored_dtype="float16"), **SHARDS}
+    build = {"options": TeacherCacheOptions(stored_dtype="float16"), **SHARDS}
     with pytest.raises(InputError, match="fix: stored_dtype bfloat16"):
-        build_signal(tmp_path / "llama", world / "teacher-data", tmp_path / "signal", **build)
+        build_teacher_cache(tmp_path / "llama", world / "teacher-data", tmp_path / "signal", **build)
 
 
 def test_top_k_and_its_tail_are_the_softmax_over_real_tokens(world, tmp_path):
     _build(world, tmp_path / "signal", options={"kind": "top_k", "k": 7, "temperature": 2.0})
     data = attach(_student_data(world), tmp_path / "signal")
     batch = _batch(data, [3, 17, 5])
-    cached = open_signal(tmp_path / "signal", "cpu")
+    cached = open_teacher_cache(tmp_path / "signal", "cpu")
     assert isinstance(cached, CachedTopK)
     assert cached.head is None
     assert cached.temperature == 2.0
-    found = cached.look_up(batch)
+    found = cached.fetch(batch)
     live = _live(world)
-    p = (live.head.logits(live.look_up(batch)["teacher_hidden"]).double() / 2.0).softmax(-1)
-    ids, kept = found["teacher_top_k_ids"], found["teacher_top_k_log_probabilities"].double().exp()
-    assert ids.shape == kept.shape == (len(batch["teacher_labels"]), 7)
+    p = (live.head.logits(live.fetch(batch).teacher.hidden).double() / 2.0).softmax(-1)
+    ids, kept = found.teacher.top_k_ids, found.teacher.top_k_log_probabilities.double().exp()
+    assert ids.shape == kept.shape == (len(batch.teacher.labels), 7)
     torch.testing.assert_close(kept, p.topk(7).values, rtol=1e-4, atol=1e-6)
     torch.testing.assert_close(kept, p.gather(-1, ids), rtol=1e-4, atol=1e-6)
     torch.testing.assert_close(1 - kept.sum(-1), p.scatter(-1, ids, 0.0).sum(-1), rtol=1e-4, atol=1e-6)
@@ -208,14 +214,14 @@ def test_top_k_of_all_tokens_is_everything_and_more_is_an_error(world, tmp_path)
     size = len(byte_level())
     _build(world, tmp_path / "signal", options={"kind": "top_k", "k": size})
     batch = _batch(attach(_student_data(world), tmp_path / "signal"), [1])
-    found = open_signal(tmp_path / "signal", "cpu").look_up(batch)
+    found = open_teacher_cache(tmp_path / "signal", "cpu").fetch(batch)
     torch.testing.assert_close(
-        found["teacher_top_k_log_probabilities"].exp().sum(-1), torch.ones(len(batch["teacher_labels"]))
+        found.teacher.top_k_log_probabilities.exp().sum(-1), torch.ones(len(batch.teacher.labels))
     )
     with pytest.raises(InputError, match=f"has {size} tokens; fix: a smaller k"):
         _build(world, tmp_path / "other", options={"kind": "top_k", "k": size + 1})
     with pytest.raises(ValidationError, match="leave stored_dtype out"):
-        SignalOptions(kind="top_k", stored_dtype="float16")
+        TeacherCacheOptions(kind="top_k", stored_dtype="float16")
 
 
 def test_rows_are_found_in_any_order_and_some_may_be_left_out(world, built):
@@ -224,9 +230,9 @@ def test_rows_are_found_in_any_order_and_some_may_be_left_out(world, built):
     attached = attach(fewer, built[0])
     whole = attach(data, built[0])
     assert attached["teacher_row"] == [whole["teacher_row"][k] for k in (18, 3, 9)]
-    cached = open_signal(built[0], "cpu")
+    cached = open_teacher_cache(built[0], "cpu")
     left, right = _batch(attached, [2, 0]), _batch(whole, [9, 18])
-    assert torch.equal(cached.look_up(left)["teacher_hidden"], cached.look_up(right)["teacher_hidden"])
+    assert torch.equal(cached.fetch(left).teacher.hidden, cached.fetch(right).teacher.hidden)
     assert attach(attached, built[0])["teacher_row"] == attached["teacher_row"]  # again changes nothing
 
 
@@ -234,7 +240,7 @@ def test_equal_rows_are_run_once(world, tmp_path):
     lines = (world / "train.jsonl").read_text().splitlines(keepends=True)
     (tmp_path / "twice.jsonl").write_text("".join(lines[:3] * 2))
     prepare_dataset(tmp_path / "twice.jsonl", tmp_path / "data", student=world / "llama")
-    report = build_signal(world / "llama", tmp_path / "data", tmp_path / "signal", options=SignalOptions())
+    report = build_teacher_cache(world / "llama", tmp_path / "data", tmp_path / "signal", options=TeacherCacheOptions())
     assert (report.rows, report.built_rows) == (3, 3)
 
 
@@ -250,7 +256,7 @@ def test_the_live_teacher_counts_examples_padded_or_packed(world):
     for packing in (False, True):
         live = _live(world)
         for rows in ([0, 1, 2], [7], [19, 18]):
-            live.look_up(_batch(data, rows, packing=packing))
+            live.fetch(_batch(data, rows, packing=packing))
         assert live.examples == 6
         assert live.seconds > 0
 
@@ -261,7 +267,7 @@ def test_a_whole_signal_is_found_without_loading_the_teacher(world, built, copie
     monkeypatch.setattr("dskd.teachers.cache_source.load_model", lambda *_: pytest.fail("the teacher was loaded"))
     again = _build(world, copied, shard_rows=3)  # the ranges of the folder hold
     assert (again.built_rows, again.reused_rows, again.bytes) == (0, 20, built[1].bytes)
-    assert open_signal(copied, "cpu").examples == 0
+    assert open_teacher_cache(copied, "cpu").examples == 0
 
 
 def _flip(file):
@@ -286,8 +292,8 @@ def _cut(file):
 )
 def test_a_damaged_shard_is_named_and_computed_again_alone(world, built, copied, name, damage):
     damage(copied / "shards" / name)
-    with pytest.raises(SignalDamaged, match=r"00002\.safetensors: is missing or damaged \(1 of 5 shards\)"):
-        open_signal(copied, "cpu")
+    with pytest.raises(TeacherCacheDamaged, match=r"00002\.safetensors: is missing or damaged \(1 of 5 shards\)"):
+        open_teacher_cache(copied, "cpu")
     times = {file: file.stat().st_mtime_ns for file in copied.rglob("*.safetensors") if "00002" not in file.name}
     report = _build(world, copied)
     assert (report.built_rows, report.reused_rows) == (4, 16)
@@ -295,14 +301,14 @@ def test_a_damaged_shard_is_named_and_computed_again_alone(world, built, copied,
     assert (copied / "shards" / "00002.safetensors").read_bytes() == (
         built[0] / "shards" / "00002.safetensors"
     ).read_bytes()
-    open_signal(copied, "cpu")
+    open_teacher_cache(copied, "cpu")
 
 
 @pytest.mark.parametrize("name", ["head.safetensors", "rows.safetensors"])
 def test_a_damaged_head_or_index_is_written_again_and_no_row_is_run(world, built, copied, name):
     _flip(copied / name)
-    with pytest.raises(SignalDamaged, match=name):
-        open_signal(copied, "cpu")
+    with pytest.raises(TeacherCacheDamaged, match=name):
+        open_teacher_cache(copied, "cpu")
     assert _build(world, copied).built_rows == 0
     assert (copied / name).read_bytes() == (built[0] / name).read_bytes()
 
@@ -310,8 +316,8 @@ def test_a_damaged_head_or_index_is_written_again_and_no_row_is_run(world, built
 def test_a_changed_description_is_refused(world, copied):
     file = copied / "signal.json"
     file.write_text(file.read_text().replace('"softcap": 0.0', '"softcap": 9.0'))
-    for use in (lambda: open_signal(copied, "cpu"), lambda: _build(world, copied)):
-        with pytest.raises(SignalDamaged, match="was changed; fix: remove"):
+    for use in (lambda: open_teacher_cache(copied, "cpu"), lambda: _build(world, copied)):
+        with pytest.raises(TeacherCacheDamaged, match="was changed; fix: remove"):
             use()
 
 
@@ -333,19 +339,19 @@ def test_other_folders_and_other_data_are_refused(world, tmp_path):
     with pytest.raises(InputError, match=r"holds notes\.txt, not a signal"):
         _build(world, tmp_path)
     with pytest.raises(InputError, match="holds no teacher signal"):
-        open_signal(tmp_path, "cpu")
+        open_teacher_cache(tmp_path, "cpu")
     with pytest.raises(InputError, match="prepared for another tokenizer"):
-        build_signal(world / "llama", world / "student-data", tmp_path / "signal", options=SignalOptions())
+        build_teacher_cache(world / "llama", world / "student-data", tmp_path / "signal", options=TeacherCacheOptions())
 
 
 BUILD = """
     import sys, time
     from pathlib import Path
-    from dskd.teachers.outputs import SignalOptions, build_signal
+    from dskd.teachers.outputs import TeacherCacheOptions, build_teacher_cache
 
     world, output = map(Path, sys.argv[1:])
-    build_signal(
-        world / "llama", world / "teacher-data", output, options=SignalOptions(), shard_rows=4, batch_tokens=64,
+    build_teacher_cache(
+        world / "llama", world / "teacher-data", output, options=TeacherCacheOptions(), shard_rows=4, batch_tokens=64,
         progress=lambda news: time.sleep(0.05),
     )
 """
@@ -367,8 +373,8 @@ def test_a_killed_build_goes_on_and_loses_at_most_the_shard_in_flight(world, bui
     assert 2 <= whole < 5
     # What a kill between two writes may leave.
     (output / "shards" / "00004.safetensors.unfinished").write_bytes(b"half")
-    with pytest.raises(SignalDamaged, match="is missing or damaged"):
-        open_signal(output, "cpu")
+    with pytest.raises(TeacherCacheDamaged, match="is missing or damaged"):
+        open_teacher_cache(output, "cpu")
     report = _build(world, output)
     assert (report.reused_rows, report.built_rows) == (4 * whole, 20 - 4 * whole)
     written = {file.relative_to(output): file.read_bytes() for file in output.rglob("*") if file.is_file()}
@@ -384,7 +390,9 @@ def test_the_size_is_known_before_and_told_first(world, tmp_path, options):
     assert abs(report.bytes - estimate) < 400 * 7 + 2048  # headers and marks of the files
     assert news[-1] == {"step": 20, "steps": 20}
     assert [one["step"] for one in news[1:]] == sorted(one["step"] for one in news[1:])
-    fewer_shards = estimate_bytes(world / "llama", world / "teacher-data", SignalOptions(**options), dtype="float32")
+    fewer_shards = estimate_bytes(
+        world / "llama", world / "teacher-data", TeacherCacheOptions(**options), dtype="float32"
+    )
     assert 0 <= estimate - fewer_shards <= 4 * 512
 
 
@@ -417,8 +425,8 @@ def test_a_disk_that_fills_up_keeps_what_is_whole(world, tmp_path, monkeypatch):
 @pytest.mark.gpu
 def test_cached_rows_arrive_on_the_gpu(world, built):
     batch = _batch(attach(_student_data(world), built[0]), [4, 8])
-    cached = open_signal(built[0], "cuda")
-    expected = open_signal(built[0], "cpu").look_up(batch)
-    found = cached.look_up({name: value.cuda() if name != "teacher_rows" else value for name, value in batch.items()})
-    assert found["teacher_hidden"].is_cuda
-    assert torch.equal(found["teacher_hidden"].cpu(), expected["teacher_hidden"])
+    cached = open_teacher_cache(built[0], "cuda")
+    expected = open_teacher_cache(built[0], "cpu").fetch(batch)
+    found = cached.fetch(batch.to("cuda"))
+    assert found.teacher.hidden.is_cuda
+    assert torch.equal(found.teacher.hidden.cpu(), expected.teacher.hidden)

@@ -16,7 +16,7 @@ TEXT = "Łódź 東京 😀\n\n  def add(x):\treturn x  # naïve\n"
 def test_tokens_as_bytes_add_up_to_the_text(tokenizer):
     vocabulary = Vocabulary.from_tokenizer(tokenizer)
     ids = tokenizer(TEXT, add_special_tokens=False)["input_ids"]
-    assert b"".join(vocabulary.written[k] for k in ids).decode().removeprefix(" ") == TEXT
+    assert b"".join(vocabulary.token_bytes[k] for k in ids).decode().removeprefix(" ") == TEXT
 
 
 def test_a_byte_has_one_canonical_token_and_a_piece_comes_before_a_byte_piece():
@@ -30,7 +30,7 @@ def test_a_byte_has_one_canonical_token_and_a_piece_comes_before_a_byte_piece():
 def test_shared_tokens_have_the_same_bytes_and_each_student_token_one_partner():
     teacher, student = Vocabulary.from_tokenizer(byte_level()), Vocabulary.from_tokenizer(sentencepiece())
     shared = share_vocabulary(teacher, student)
-    ends = (teacher.roles["eos"], student.roles["eos"])
+    ends = (teacher.special_roles["eos"], student.special_roles["eos"])
     for t, s in zip(shared.teacher_ids.tolist(), shared.student_ids.tolist(), strict=True):
         assert (t, s) == ends or teacher.tokens[t] == student.tokens[s]
     assert len(set(shared.student_ids.tolist())) == len(set(shared.teacher_ids.tolist())) == len(shared)
@@ -40,13 +40,13 @@ def test_shared_tokens_have_the_same_bytes_and_each_student_token_one_partner():
 
 def test_the_end_of_sequence_is_paired_by_its_role_also_where_begin_and_end_are_one_token():
     one, two = Vocabulary.from_tokenizer(byte_level()), Vocabulary.from_tokenizer(sentencepiece())
-    both = Vocabulary(one.tokens, one.special_ids, one.literal, one.byte_pieces, {"eos": 0, "bos": 0})
+    both = Vocabulary(one.tokens, one.special_ids, one.special_token_text, one.byte_pieces, {"eos": 0, "bos": 0})
     for teacher, student in ((both, two), (two, both)):
         shared = share_vocabulary(teacher, student)
         pairs = dict(zip(shared.teacher_ids.tolist(), shared.student_ids.tolist(), strict=True))
-        assert pairs[teacher.roles["eos"]] == student.roles["eos"]
+        assert pairs[teacher.special_roles["eos"]] == student.special_roles["eos"]
         assert len(set(pairs.values())) == len(pairs)
-        assert shared.student_id_of[teacher.roles["eos"]] == student.roles["eos"]
+        assert shared.student_id_of[teacher.special_roles["eos"]] == student.special_roles["eos"]
 
 
 def test_one_vocabulary_is_recognised_and_maps_every_token_to_itself():
@@ -54,7 +54,9 @@ def test_one_vocabulary_is_recognised_and_maps_every_token_to_itself():
     shared = share_vocabulary(vocabulary, Vocabulary.from_tokenizer(byte_level()))
     assert shared.same
     np.testing.assert_array_equal(shared.student_id_of, np.arange(vocabulary.size))
-    other_end = Vocabulary(vocabulary.tokens, vocabulary.special_ids, vocabulary.literal, frozenset(), {"eos": 5})
+    other_end = Vocabulary(
+        vocabulary.tokens, vocabulary.special_ids, vocabulary.special_token_text, frozenset(), {"eos": 5}
+    )
     assert not share_vocabulary(vocabulary, other_end).same
 
 
@@ -88,11 +90,11 @@ def test_added_tokens_beyond_a_head_are_left_out_and_trained_ones_are_an_error()
     rows = len(tokenizer)
     tokenizer.add_special_tokens({"additional_special_tokens": ["<image>"]})
     whole = Vocabulary.from_tokenizer(tokenizer)
-    cut = whole.within(rows, "some/model")
+    cut = whole.truncate_to_head(rows, "some/model")
     assert (whole.size, cut.size) == (rows + 1, rows)
     assert cut.fingerprint != whole.fingerprint
     assert max(share_vocabulary(cut, cut).teacher_ids) < rows
     with pytest.raises(
         InputError, match=rf"some/model: the head has {rows - 1} rows but the tokenizer {rows + 1} tokens"
     ):
-        whole.within(rows - 1, "some/model")
+        whole.truncate_to_head(rows - 1, "some/model")

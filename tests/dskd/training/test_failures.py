@@ -55,7 +55,7 @@ def _last_good_step(output):
 
 
 def test_a_loss_that_is_not_finite_leaves_the_checkpoint_before_it(world, tmp_path, monkeypatch):
-    from dskd.training.trainer import Distiller
+    from dskd.training.distiller import Distiller
 
     forward = Distiller.forward
     calls = []
@@ -75,7 +75,7 @@ def test_a_loss_that_is_not_finite_leaves_the_checkpoint_before_it(world, tmp_pa
 
 def test_out_of_memory_says_what_to_lower(world, tmp_path, monkeypatch):
     """The allocator really refuses, in the fifth step: no machine has an exabyte."""
-    from dskd.training.trainer import Distiller
+    from dskd.training.distiller import Distiller
 
     forward = Distiller.forward
     calls = []

@@ -31,7 +31,7 @@ def _request(world, output, **changes):
         "seed": 3,
         "options": options,
         "output": str(output),
-        "signal": None,
+        "teacher_cache": None,
         **changes,
     }
 

@@ -131,7 +131,7 @@ SPREAD = """
     from dskd.data.collator import Collator
     from dskd.modeling.loading import load_model, load_tokenizer
     from dskd.teachers.outputs import LiveTeacher
-    from dskd.training.trainer import Distiller
+    from dskd.training.distiller import Distiller
     from dskd.tokenization.vocabulary import Vocabulary, share_vocabulary
 
     world, output, spread = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3] == "spread"
@@ -160,18 +160,18 @@ SPREAD = """
         for fused in (True, False):
             torch.manual_seed(0)
             student = load_model(world / "cross")
-            needs = methods.get(method).needs_teacher
+            needs = methods.get(method).requires.teacher
             signal = LiveTeacher(load_model(world / "teacher"), vocabularies[1].size) if needs else None
-            distiller = Distiller(student, methods.get(method)(), student_size=vocabularies[0].size, signal=signal,
-                                  shared=share_vocabulary(vocabularies[1], vocabularies[0]), fused=fused, chunk_tokens=16)
+            distiller = Distiller(student, methods.get(method)(), student_size=vocabularies[0].size, teacher=signal,
+                                  shared=share_vocabulary(vocabularies[1], vocabularies[0]), chunked=fused, chunk_tokens=16)
             if spread:
                 shard(distiller, by_accelerate=fused)
                 assert isinstance(student.get_output_embeddings().weight, DTensor)
             optimizer = torch.optim.SGD(distiller.parameters(), lr=0.5)
             losses, seen = [], {}
             for step in range(3):
-                batch = distiller.look_up(Collator()([data[k] for k in range(6 * step, 6 * step + 6)]))
-                distiller.method.begin_step(distiller.whole_student_head())
+                batch = distiller.fetch(Collator()([data[k] for k in range(6 * step, 6 * step + 6)]))
+                distiller.method.on_step_begin(distiller.whole_student_head())
                 counts = distiller.counts(batch)
                 seen = {name: seen.get(name, 0) + float(count) for name, count in counts.items()}
                 loss, _ = distiller(batch, counts)

@@ -58,19 +58,20 @@ def _gradients(world, name, rows, collator, parts, fused=True):
         load_model(world / student),
         methods.get(name)(),
         student_size=vocabularies[0].size,
-        signal=LiveTeacher(load_model(world / "teacher"), vocabularies[1].size)
-        if methods.get(name).needs_teacher
+        teacher=LiveTeacher(load_model(world / "teacher"), vocabularies[1].size)
+        if methods.get(name).requires.teacher
         else None,
-        fused=fused,
+        chunked=fused,
         chunk_tokens=16,
         shared=share_vocabulary(vocabularies[1], vocabularies[0]),
     )
     data = datasets.load_from_disk(str(world / f"{student}-data"))
     chosen = tiny_world.rows_of(data, name, rows)
+    collator = tiny_world.pairing_as(name, collator)
     size = len(chosen) // parts
-    batches = [distiller.look_up(collator(chosen[k : k + size])) for k in range(0, len(chosen), size)]
-    distiller.method.begin_step(distiller.whole_student_head())
-    distiller.score(batches)
+    batches = [distiller.fetch(collator(chosen[k : k + size])) for k in range(0, len(chosen), size)]
+    distiller.method.on_step_begin(distiller.whole_student_head())
+    distiller.precompute_step(batches)
     counts = [distiller.counts(batch) for batch in batches]
     totals = {key: torch.stack([count[key] for count in counts]).sum() for key in counts[0]}
     assert all(total > 0 for total in totals.values()), totals  # every term takes part
@@ -88,16 +89,14 @@ class WidePadding(Collator):
     def __call__(self, rows):
         batch = super().__call__(rows)
         left = self.padding_side == "left"
-        for side in ("student", "teacher"):
-            if f"{side}_labelled" not in batch:
-                continue
-            width = batch[f"{side}_input_ids"].shape[1]
-            row, column = batch[f"{side}_labelled"] // width, batch[f"{side}_labelled"] % width
-            batch[f"{side}_labelled"] = row * (width + 10) + column + (10 if left else 0)
+        for side in filter(None, (batch.student, batch.teacher)):
+            width = side.input_ids.shape[1]
+            row, column = side.labelled // width, side.labelled % width
+            side.labelled = row * (width + 10) + column + (10 if left else 0)
             for key in ("input_ids", "attention_mask", "position_ids"):
-                value = batch[f"{side}_{key}"]
+                value = getattr(side, key)
                 extra = value.new_zeros((len(value), 10))
-                batch[f"{side}_{key}"] = torch.cat([extra, value] if left else [value, extra], dim=1)
+                setattr(side, key, torch.cat([extra, value] if left else [value, extra], dim=1))
         return batch
 
 
@@ -138,7 +137,7 @@ def test_a_student_is_an_ordinary_model_folder_with_its_projectors_beside_it(wor
     # vLLM takes every such file beside the weights for a part of them.
     assert [path.name for path in folder.glob("*.safetensors")] == ["model.safetensors"]
     assert report.steps == 25
-    assert (report.teacher_seconds > 0) == methods.get(name).needs_teacher
+    assert (report.teacher_seconds > 0) == methods.get(name).requires.teacher
     assert report.tokens > 0
     untrained = train_tiny(world, tmp_path / "untrained", name, steps=25, learning_rate=1e-12)
     if getattr(methods.get(name)().options, "kd_rate", 0.0) < 1.0:

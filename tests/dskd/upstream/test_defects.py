@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 
 import datasets
 import pytest
@@ -12,12 +11,14 @@ import torch
 from dskd.data.collator import Collator
 from dskd.data.preparation import prepare_dataset
 from dskd.errors import InputError
-from dskd.losses.chunked import fused_loss
-from dskd.methods import LabelledTokens, get
+from dskd.losses.chunked import chunked_loss
 from dskd.modeling.lm_head import Head
 from dskd.tokenization.vocabulary import Vocabulary, share_vocabulary
+from dskd.training.setup import _with_own_pairs
 from dskd.upstream.defects import CODE_BASES, DEFECTS
+from dskd.upstream.methods import DualSpaceV2ExactTokenAlignment
 from helpers.tiny_tokenizers import LINES, byte_level, sentencepiece
+from helpers.token_batches import changed, token_batch
 
 SPACES = ("teacher_to_student_cross_entropy", "student_space", "teacher_space")
 SHARES = ("aligned_share", "mapped_share")
@@ -25,7 +26,7 @@ SHARES = ("aligned_share", "mapped_share")
 
 @pytest.fixture(scope="module")
 def collated(tmp_path_factory):
-    """(batch of a byte-level teacher and a SentencePiece student, what they share)."""
+    """(batches of a byte-level teacher and a SentencePiece student by pairing, their tokenizers)."""
     folder = tmp_path_factory.mktemp("parity")
     tokenizers = {"teacher": byte_level(), "student": sentencepiece()}
     for side, tokenizer in tokenizers.items():
@@ -33,8 +34,11 @@ def collated(tmp_path_factory):
     rows = [{"prompt": line[:8], "output": line[8:]} for line in LINES[:5]]
     (folder / "train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     prepare_dataset(folder / "train.jsonl", folder / "data", student=folder / "student", teacher=folder / "teacher")
-    batch = Collator()(list(datasets.load_from_disk(str(folder / "data"))))
-    return batch, share_vocabulary(*(Vocabulary.from_tokenizer(tokenizers[side]) for side in ("teacher", "student")))
+    data = datasets.load_from_disk(str(folder / "data"))
+    spelt = DualSpaceV2ExactTokenAlignment({"upstream_parity": "dskdv2"})
+    spelt.use_tokenizers(tokenizers["student"], tokenizers["teacher"])
+    batches = {kind: Collator()(list(rows)) for kind, rows in (("bytes", data), ("own", _with_own_pairs(data, spelt)))}
+    return batches, tokenizers
 
 
 def _case(collated, parity, *, pairing=None):
@@ -42,25 +46,26 @@ def _case(collated, parity, *, pairing=None):
 
     The heads of shared tokens are alike up to a linear map, as of trained models, so that the projected teacher often agrees.
     """
-    collated, shared = collated
+    batches, tokenizers = collated
+    teacher, student = (Vocabulary.from_tokenizer(tokenizers[side]) for side in ("teacher", "student"))
+    shared = share_vocabulary(teacher, student)
+    method = DualSpaceV2ExactTokenAlignment({"upstream_parity": parity})
+    method.use_tokenizers(tokenizers["student"], tokenizers["teacher"])
+    collated = batches[pairing or method.requires.pairing]
     generator = torch.Generator().manual_seed(3)
-    weights = [
-        torch.randn(side.size, n, generator=generator) for side, n in ((shared.student, 24), (shared.teacher, 32))
-    ]
+    weights = [torch.randn(side.size, n, generator=generator) for side, n in ((student, 24), (teacher, 32))]
     weights[0][shared.student_ids] = weights[1][shared.teacher_ids] @ torch.randn(32, 24, generator=generator) / 32**0.5
     given = {}
-    for side, vocabulary, weight in zip(("student", "teacher"), (shared.student, shared.teacher), weights, strict=True):
+    for side, vocabulary, weight in zip(("student", "teacher"), (student, teacher), weights, strict=True):
         hidden = weight.shape[1]
-        labels = collated[f"{side}_labels"]
+        labels = getattr(collated, side).labels
         noise = torch.randn(len(labels), hidden, generator=generator)
         given[f"{side}_head"] = Head(weight.requires_grad_(side == "student"), None, 1.0, 0.0, vocabulary.size)
         given[f"{side}_hidden"] = (weight.detach()[labels] + 0.9 * noise).requires_grad_(side == "student")
         given[f"{side}_labels"] = labels
-    method = get("dskd-v2-eta")({"upstream_parity": parity})
-    kind = {"bytes": "pairs", "string": "string_pairs"}[pairing or method.pairing]
-    given |= {f"{side}_pairs": collated[f"{side}_{kind}"] for side in ("teacher", "student")}
+    given |= {f"{side}_pairs": getattr(collated, side).pairs for side in ("teacher", "student")}
     method.prepare(given["student_head"], given["teacher_head"], shared)
-    return method, LabelledTokens(**given), given["student_head"]
+    return method, token_batch(**given), given["student_head"]
 
 
 def _step(method, batch, head, *, moved=False):
@@ -68,9 +73,9 @@ def _step(method, batch, head, *, moved=False):
     if moved:
         factors = torch.linspace(0.7, 1.3, head.size)[:, None]
         head.weight.data.mul_(factors)
-    method.begin_step(head)
-    terms = method.terms(replace(batch, figures={}, notes={}))
-    return {name: (term.sum / term.count).item() for name, term in terms.items()}
+    method.on_step_begin(head)
+    terms = method.terms(changed(batch))
+    return {name: (term.total / term.normalizer).item() for name, term in terms.items()}
 
 
 def _differing(first, second):
@@ -95,9 +100,9 @@ def test_a_defect_changes_these_terms_and_no_others(collated, defect, moved, cha
 
 def test_string_alignment_changes_the_pairs_alone(collated):
     method, batch, head = _case(collated, ["string_alignment"])
-    assert (method.pairing, method.per_token) == ("string", True)
-    assert 0 < len(batch.student_pairs) < len(_case(collated, "none")[1].student_pairs)
-    plain = _case(collated, "none", pairing="string")
+    assert (method.requires.pairing, method.requires.chunkable) == ("own", True)
+    assert 0 < len(batch.student.pairs) < len(_case(collated, "none")[1].student.pairs)
+    plain = _case(collated, "none", pairing="own")
     assert _step(method, batch, head, moved=True) == _step(*plain, moved=True)
 
 
@@ -106,19 +111,19 @@ def test_a_look_up_by_spelling_changes_targets_alone(collated, defect):
     """On pairs whose prediction it knows as bytes do, every term is the same."""
     method, batch, head = _case(collated, [defect])
     plain, whole, other_head = _case(collated, "none")
-    assert (method.pairing, method.per_token) == ("bytes", True)
-    predictions = batch.teacher_head.logits(batch.teacher_hidden[batch.teacher_pairs]).argmax(-1)
+    assert (method.requires.pairing, method.requires.chunkable) == ("bytes", True)
+    predictions = batch.teacher.head.logits(batch.teacher.hidden[batch.teacher.pairs]).argmax(-1)
     alike = method.student_id_of[predictions] == plain.student_id_of[predictions]
     assert 0 < alike.sum() < len(alike)
     parts = [
-        replace(one, teacher_pairs=one.teacher_pairs[alike], student_pairs=one.student_pairs[alike])
+        changed(one, teacher_pairs=one.teacher.pairs[alike], student_pairs=one.student.pairs[alike])
         for one in (batch, whole)
     ]
     assert _step(method, parts[0], head, moved=True) == _step(plain, parts[1], other_head, moved=True)
 
 
 def test_the_two_look_ups_differ_in_what_is_unknown(collated):
-    unknown = collated[1].student.unknown_id
+    unknown = collated[1]["student"].unk_token_id
     published, kdflow = (_case(collated, [f"{code}_token_lookup"])[0].student_id_of for code in ("dskdv2", "kdflow"))
     assert (published == unknown).any()
     assert not (kdflow == unknown).any()
@@ -132,14 +137,14 @@ def test_micro_batch_means_change_the_denominators_alone(collated):
     """Of two micro-batches each counts the same, however many pairs it has."""
     method, batch, _ = _case(collated, ["micro_batch_means"])
     plain = _case(collated, "none")[0]
-    assert (method.pairing, method.per_token) == ("bytes", False)
-    total = len(batch.student_labels)
+    assert (method.requires.pairing, method.requires.chunkable) == ("bytes", False)
+    total = len(batch.student.labels)
     parts = [batch.part(0, total // 4), batch.part(total // 4, total)]
     ours, theirs = ([one.terms(part) for part in parts] for one in (plain, method))
     for name in ours[0]:
-        means = [part[name].sum / part[name].count for part in ours]
-        whole = sum(part[name].sum for part in ours) / sum(part[name].count for part in ours)
-        found = sum(part[name].sum for part in theirs) / sum(part[name].count for part in theirs)
+        means = [part[name].total / part[name].normalizer for part in ours]
+        whole = sum(part[name].total for part in ours) / sum(part[name].normalizer for part in ours)
+        found = sum(part[name].total for part in theirs) / sum(part[name].normalizer for part in theirs)
         torch.testing.assert_close(found, sum(means) / 2 if name in SPACES else whole)
         if name in SPACES:
             assert abs(found - whole) > 1e-4
@@ -147,7 +152,7 @@ def test_micro_batch_means_change_the_denominators_alone(collated):
 
 def test_a_stale_head_leaves_pairs_and_denominators_alone(collated):
     method, batch, head = _case(collated, ["stale_head"])
-    assert (method.pairing, method.per_token) == ("bytes", True)
+    assert (method.requires.pairing, method.requires.chunkable) == ("bytes", True)
     start = method.projectors.student_to_teacher.clone()
     before = _step(method, batch, head)
     after = _step(method, batch, head, moved=True)
@@ -167,10 +172,10 @@ def test_a_defect_is_the_same_fused(collated, defect):
         _step(method, batch, head, moved=True)
         if chunk_tokens is None:
             terms = method.terms(batch)
-            loss = method.objective({name: term.sum / term.count for name, term in terms.items()})
+            loss = method.objective({name: term.total / term.normalizer for name, term in terms.items()})
         else:
-            loss, _ = fused_loss(method, batch, None, list(method.projectors.parameters()), chunk_tokens)
-        trained = [batch.student_hidden, head.weight, method.projectors.teacher_to_student]
+            loss, _ = chunked_loss(method, batch, None, list(method.projectors.parameters()), chunk_tokens)
+        trained = [batch.student.hidden, head.weight, method.projectors.teacher_to_student]
         found.append([loss, *torch.autograd.grad(loss, trained)])
     for unfused, fused in zip(*found, strict=True):
         torch.testing.assert_close(fused, unfused, rtol=1e-4, atol=1e-6)
@@ -178,15 +183,15 @@ def test_a_defect_is_the_same_fused(collated, defect):
 
 def test_a_code_base_is_the_sum_of_its_defects(collated):
     for name, defects in CODE_BASES.items():
-        written = get("dskd-v2-eta")({"upstream_parity": list(reversed(defects))})
-        assert written.options == get("dskd-v2-eta")({"upstream_parity": name}).options
+        written = DualSpaceV2ExactTokenAlignment({"upstream_parity": list(reversed(defects))})
+        assert written.options == DualSpaceV2ExactTokenAlignment({"upstream_parity": name}).options
         assert written.options.upstream_parity == name
     assert {defect for defects in CODE_BASES.values() for defect in defects} == set(DEFECTS)
 
 
 def test_one_setting_has_one_spelling():
     options = [
-        get("dskd-v2-eta")({"upstream_parity": parity}).options.model_dump()["upstream_parity"]
+        DualSpaceV2ExactTokenAlignment({"upstream_parity": parity}).options.model_dump()["upstream_parity"]
         for parity in (["stale_head", "string_alignment"], "string_alignment, stale_head")
     ]
     assert options == [("string_alignment", "stale_head")] * 2
@@ -204,4 +209,4 @@ def test_one_setting_has_one_spelling():
 )
 def test_what_is_no_defect_is_an_error_that_says_what_is(parity, message):
     with pytest.raises(InputError, match=r"methods.dskd-v2-eta.upstream_parity: .*" + message):
-        get("dskd-v2-eta")({"upstream_parity": parity})
+        DualSpaceV2ExactTokenAlignment({"upstream_parity": parity})

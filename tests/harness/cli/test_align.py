@@ -23,17 +23,17 @@ def _align(tokenizers, text, *more):
     return CliRunner().invoke(main, ["align", *arguments, "--text", str(text), *more])
 
 
-def test_figures_and_pairs_of_two_kinds_of_tokenizer(tokenizers, tmp_path):
+def test_counts_and_pairs_of_two_kinds_of_tokenizer(tokenizers, tmp_path):
     texts = ["Question: Zoë has 3 apples.\nAnswer:", "def f(x):\n    return x + 1\n", "東京 😀"]
     file = tmp_path / "text.jsonl"
     file.write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
     result = _align(tokenizers, file, "--json", "--pairs-out", str(tmp_path / "pairs.jsonl"))
     assert result.exit_code == 0, result.output
-    figures = json.loads(result.stdout)
-    assert figures["documents"] == 3
-    assert figures["aligned_share"] == figures["aligned"] / figures["student_tokens"] > 0.6
+    counts = json.loads(result.stdout)
+    assert counts["documents"] == 3
+    assert counts["aligned_share"] == counts["aligned"] / counts["student_tokens"] > 0.6
     pairs = [json.loads(line) for line in (tmp_path / "pairs.jsonl").read_text().splitlines()]
-    assert sum(len(line["student"]) for line in pairs) == figures["aligned"]
+    assert sum(len(line["student"]) for line in pairs) == counts["aligned"]
     teacher, student = (AutoTokenizer.from_pretrained(tokenizers / name) for name in ("bytelevel", "sentencepiece"))
     for text, line in zip(texts, pairs, strict=True):
         ids = [tokenizer(text, add_special_tokens=False)["input_ids"] for tokenizer in (teacher, student)]
@@ -67,10 +67,10 @@ def test_pairs_go_to_a_device_as_it_is_and_nowhere_under_a_file(tokenizers, tmp_
     null.symlink_to("/dev/null")
     assert _align(tokenizers, file, "--pairs-out", str(null)).exit_code == 0
     assert null.is_symlink()
-    monkeypatch.setattr("dskd.tokenization.alignment.align_tokenizers", lambda *_: pytest.fail("worked"))
+    monkeypatch.setattr("harness.cli.align.align_tokenizers", lambda *_: pytest.fail("worked"))
     for path, message in (
         (file / "pairs", "text.jsonl is a file, not a folder"),
-        (tmp_path, "is a folder; name a file"),
+        (tmp_path, "is a folder; fix: name a file"),
     ):
         result = _align(tokenizers, file, "--pairs-out", str(path))
         assert result.exit_code == 2

@@ -61,7 +61,8 @@ def test_a_drop_within_noise_exits_with_0_and_a_warning(gated: tuple[Path, Path]
     result = harness("check", run, "--baseline", baseline)
     assert result.exit_code == 0
     assert "warning: inconclusive: teacher__student/kd/small_math: -2.00 points" in result.stderr
-    assert harness("check", run, "--baseline", baseline, "--goldens", "strict").exit_code == 1
+    assert harness("check", run, "--baseline", baseline, "--exact-outputs", "always").exit_code == 1
+    assert harness("check", run, "--baseline", baseline, "--goldens", "strict").exit_code == 1  # the old name
     assert harness("check", "--results", run, "--baseline", baseline, "--strict").exit_code == 3
 
 
@@ -94,12 +95,12 @@ def test_an_update_says_what_it_changes_and_an_idle_one_leaves_the_file(gated: t
         (["check", "nowhere", "--baseline", "{baseline}"], "nowhere: no such folder; fix"),
         (
             ["check", "{run}", "--baseline", "{baseline}", "--margin", "many"],
-            "--margin many: is no number of points; fix",
+            "--margin many: not a number of points; fix",
         ),
         (["check", "{run}", "--baseline", "{baseline}", "--margin", "bleu=1"], "--margin bleu: no such metric"),
         (["check", "{run}"], "--baseline"),
-        (["check", "--baseline", "{baseline}"], "check: give one run, as RUN or with --results"),
-        (["check", "{run}", "--results", "{run}", "--baseline", "{baseline}"], "check: give one run"),
+        (["check", "--baseline", "{baseline}"], "check: expected one run; fix: give RUN"),
+        (["check", "{run}", "--results", "{run}", "--baseline", "{baseline}"], "check: expected one run"),
         (["baseline", "update", "{run}", "--baseline", "{baseline}"], "--reason"),
         (["baseline", "update", "{run}", "--baseline", "{baseline}", "--reason", ""], "--reason: is empty; fix"),
     ],

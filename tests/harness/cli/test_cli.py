@@ -16,7 +16,7 @@ from click.testing import CliRunner
 
 from dskd.errors import InputError
 from harness.cli import COMMANDS, main
-from harness.runs.identity import Identity
+from harness.runs.identity import Fingerprint
 from harness.runs.store import OutputFolder
 
 Content = dict[str, Any]
@@ -37,14 +37,23 @@ def test_help_imports_no_command() -> None:
     modules = set(run.stdout.splitlines()[-1].split())
     assert "harness.cli" in modules
     assert all(name in run.stdout for name in COMMANDS)
-    assert not modules & {"torch", "yaml", "rich.table", *(f"harness.cli.{name}" for name in COMMANDS)}
+    assert not modules & {
+        "torch",
+        "yaml",
+        "rich.table",
+        *(f"harness.cli.{name.replace('-', '_')}" for name in COMMANDS),
+    }
 
 
 @pytest.mark.parametrize(
     ("error", "code", "text"),
     [
-        (InputError("file.yaml: key: is wrong; mend it"), 2, "error: file.yaml: key: is wrong; mend it\n"),
-        (KeyboardInterrupt(), 130, "interrupted; everything that was done is kept, run the same command to go on\n"),
+        (
+            InputError("file.yaml: key: is wrong; fix: change it"),
+            2,
+            "error: file.yaml: key: is wrong; fix: change it\n",
+        ),
+        (KeyboardInterrupt(), 130, "interrupted; finished work is kept, run the same command to resume\n"),
     ],
 )
 def test_exit_codes_of_mistakes_and_interruptions(
@@ -161,7 +170,7 @@ TRAIN = ["train", "--student", "student", "--data", "data.jsonl", "--output", "o
         (["--method", "kd", "--steps", "1"], "--method kd: needs a teacher; fix: give --teacher DIR"),
         (["--method", "sft"], "training options: give either steps or epochs"),
         (["--method", "sft", "--steps", "1", "--option", "x=1"], "--option x: unknown key; known: none"),
-        (["--method", "sft", "--steps", "1"], "--student: no folder 'student'"),
+        (["--method", "sft", "--steps", "1"], "--student: no folder 'student'; fix: correct the path"),
         (["--method", "sft", "--epochs", "inf"], "--epochs: input should be a finite number"),
         (["--method", "sft", "--steps", "1", "--learning-rate", "inf"], "--learning-rate: input should be a finite"),
         (
@@ -169,12 +178,16 @@ TRAIN = ["train", "--student", "student", "--data", "data.jsonl", "--output", "o
             "--option temperature: input should be a finite number",
         ),
         (
+            ["--method", "dskd-v2", "--teacher", "t", "--steps", "1", "--teacher-outputs", "top_k"],
+            "--teacher-outputs: dskd-v2 cannot learn from top_k; fix: kind: hidden_states, or only the methods that can",
+        ),
+        (
             ["--method", "kd", "--teacher", "t", "--steps", "1", "--top-k", "4"],
-            "--cache-dtype and --top-k belong to a teacher cache; fix: ",
+            "--cache-dtype and --top-k belong to a teacher cache; fix: add --teacher-outputs",
         ),
         (
             ["--method", "kd", "--teacher", "t", "--steps", "1", "--teacher-outputs", "hidden_states", "--top-k", "4"],
-            "--top-k: belongs to --teacher-outputs top_k; fix: ",
+            "--top-k: belongs to --teacher-outputs top_k; fix: leave it out",
         ),
         (
             ["--method", "sft", "--steps", "1", "--batch-size", "4", "--batch-tokens", "100"],
@@ -235,11 +248,11 @@ def test_doctor_says_what_is_missing_and_how_to_mend_it(monkeypatch: pytest.Monk
     monkeypatch.delenv("HARNESS_DATA", raising=False)
     result = CliRunner().invoke(main, ["doctor"])
     assert result.exit_code == 0, result.stdout
-    assert "warn  HARNESS_DATA   not set; set it to the folder" in result.stdout
-    monkeypatch.setattr("harness.runs.environment.package_version", lambda name: None if name == "accelerate" else "1")
+    assert "warn  HARNESS_DATA   not set; fix: set it to the data folder" in result.stdout
+    monkeypatch.setattr("harness.cli.doctor.package_version", lambda name: None if name == "accelerate" else "1")
     result = CliRunner().invoke(main, ["doctor"])
     assert result.exit_code == 1
-    assert "FAIL  accelerate     not installed; pip install dskd-harness" in result.stdout
+    assert "FAIL  accelerate     not installed; fix: pip install dskd-harness" in result.stdout
 
 
 def test_leaderboard_of_a_folder_without_records(tmp_path: Path) -> None:
@@ -259,7 +272,7 @@ def test_train_names_the_folder_that_cannot_be_written(tmp_path: Path, monkeypat
     result = CliRunner().invoke(main, arguments)
     assert result.exit_code == 2
     root = tmp_path / "data.jsonl"
-    assert result.stderr == f"error: data.jsonl/out: {root} is a file, not a folder; give another path\n"
+    assert result.stderr == f"error: data.jsonl/out: {root} is a file, not a folder; fix: give another path\n"
 
 
 def test_leaderboard_check_names_a_run_file_that_cannot_be_read(tmp_path: Path) -> None:
@@ -278,7 +291,7 @@ def test_leaderboard_check_names_a_run_file_that_cannot_be_read(tmp_path: Path) 
 def test_show_names_the_cell_and_a_damaged_record(tmp_path: Path) -> None:
     cell = "teacher__student/kd/seed1"
     folder = OutputFolder(tmp_path / "cells" / cell / "train")
-    folder.begin("train", "a title", Identity.of({"seed": 1}))
+    folder.begin("train", "a title", Fingerprint.of({"seed": 1}))
     folder.finish(1.0)
     (folder.path / "result.json").write_text('{"cell": ')
     result = CliRunner().invoke(main, ["show", f"{cell}/", "--results", str(tmp_path), "--json"])

@@ -77,8 +77,8 @@ def test_a_wrong_file_is_named_and_fails_though_nobody_asked_for_it(folder):
 
 def test_what_cannot_be_fetched_is_one_line(folder):
     for asked, message in (
-        ([], "name tasks, or give --all"),
-        (["gsm8k", "--all"], "name tasks, or give --all"),
+        ([], "names no task; fix: name tasks, or give --all"),
+        (["gsm8k", "--all"], "names no task; fix: name tasks, or give --all"),
         (["mbpp"], "no source on the hub is known"),
         (["mmlu"], "task mmlu: no such task"),
     ):
@@ -140,7 +140,10 @@ def leak(tmp_path):
 
 def test_overlap_names_the_items_that_are_found(leak):
     made_of = ("--prompt", "Q: {q}", "--output", "{a}")
-    result = data("overlap", "--train", leak, *made_of, "--task", "small_math", "--task", "small_code", "--json")
+    asked = ["--train", leak, *made_of, "--task", "small_math", "--task", "small_code", "--json"]
+    result = data("contamination", *asked)
+    assert result.stdout == data("overlap", *asked).stdout  # its old name
+    assert "overlap" not in data("--help").stdout.replace("contamination", "")
     assert result.exit_code == 0, result.stderr
     found, other = json.loads(result.stdout)
     assert list(found) == ["task", "items", "examples", "n", "short", "exact", "exact_with_answer", "ngram", "ids"]
@@ -149,7 +152,7 @@ def test_overlap_names_the_items_that_are_found(leak):
     assert found["ids"]["exact_with_answer"] == ["1"]
     assert set(found["ids"]["ngram"]) >= {"0", "1"}
     assert (other["task"], other["exact"], other["ngram"]) == ("small_code", 0, 0)
-    table = data("overlap", "--train", leak, *made_of, "--task", "small_math", "--limit", 1).stdout.splitlines()
+    table = data("contamination", "--train", leak, *made_of, "--task", "small_math", "--limit", 1).stdout.splitlines()
     assert table[1].split()[:5] == ["small_math", "100", "1", "1", "0"]
 
 
@@ -160,6 +163,6 @@ def test_a_training_set_that_cannot_be_read_is_one_line(leak, tmp_path):
         (("--train", leak, "--prompt", "x", "--output", "{a}"), "--prompt: names no column"),
         (("--train", leak, "--prompt", "{q}"), "these keys go together"),
     ):
-        result = data("overlap", *asked, "--task", "small_math")
+        result = data("contamination", *asked, "--task", "small_math")
         assert (result.exit_code, result.stderr.count("\n")) == (2, 1)
         assert message in result.stderr

@@ -70,7 +70,7 @@ def test_another_evaluation_of_that_name_is_refused_and_nothing_is_lost(model, e
     before = record.read_bytes()
     result = evaluate(model, output, "--task", "small_math", "--limit", 6)
     assert result.exit_code == 2
-    assert "small_math@v1: holds another evaluation (limit: 5 -> 6); give another --name" in result.stderr
+    assert "small_math@v1: holds another evaluation (limit: 5 -> 6); fix: give another --name" in result.stderr
     assert result.stderr.count("\n") == 1
     assert record.read_bytes() == before
 

@@ -42,7 +42,8 @@ def test_the_answers_are_those_of_an_evaluation(model, tmp_path, protocol):
     assert evaluated.exit_code == 0, evaluated.stderr
     (samples,) = (tmp_path / "run").rglob("samples.jsonl")
     keys = ("id", "index", "output", "finish_reason", "generated_tokens", "prompt_truncated")
-    assert rows(output) == [{key: sample[key] for key in keys} for sample in rows(samples)]
+    expected = [{key: sample[key] for key in keys} for sample in rows(samples)]
+    assert rows(output) == [{**sample, "response_format": "completion"} for sample in expected]
     assert len(rows(output)) == (3 if protocol == "greedy" else 60)
 
 
@@ -105,8 +106,8 @@ def test_killed_and_called_again_it_goes_on(model, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ([], "give --task or --prompts"),
-        (["--task", "small_math", "--prompts", "{prompts}"], "give --task or --prompts"),
+        ([], "needs either --task or --prompts; fix:"),
+        (["--task", "small_math", "--prompts", "{prompts}"], "needs either --task or --prompts; fix:"),
         (["--task", "small_math", "--stop", "x"], "--stop: task small_math has its own"),
         (["--task", "small_math", "--protocol", "hot"], "--protocol hot: no such protocol; fix: one of greedy"),
         (["--task", "small_math", "--engine", "vlm"], "--engine vlm: no such engine"),

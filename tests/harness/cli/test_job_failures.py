@@ -54,7 +54,7 @@ def test_a_model_that_does_not_fit_into_memory_fails_alone_with_a_hint(small: di
     assert code == 1
     (failed,) = (line for line in stderr.splitlines() if line.startswith("failed: "))
     assert failed.startswith(
-        "failed: model huge: out of memory; hint: fewer jobs at once (--jobs 1), in training: a smaller batch_size"
+        "failed: model huge: out of memory; fix: fewer jobs at once (--jobs 1), in training: a smaller batch_size"
     )
     assert "not run: train teacher__huge/sft/seed1: needs 'model huge', which failed" in stderr
     assert (tmp_path / "runs/tiny/cells/teacher__same/sft/seed1/train/model/config.json").is_file()
@@ -83,7 +83,7 @@ def test_a_full_disk_is_told_with_a_hint_and_the_same_command_goes_on_once_there
     assert failed
     for line in failed:
         assert "the disk is full" in line
-        assert "; hint: free some" in line
+        assert "; fix: free some" in line
     assert "Traceback" not in stderr
     subprocess.run(["mount", "-o", "remount,size=200m", str(disk)], check=True)
     code, stderr = run(tmp_path, small, "--output-dir", str(disk))

@@ -122,7 +122,10 @@ def test_what_the_harness_could_not_run_is_no_wrong_answer_and_makes_the_command
     [
         (lambda lines: [], "answers.jsonl: the file is empty"),
         (lambda lines: lines[:7], "ids ('7', '8', '9', '10', '11', ...) of "),
-        (lambda lines: [*lines, '{"id": "x", "output": ""}'], ": 1 unknown id ('x'); the data set's are '0' to "),
+        (
+            lambda lines: [*lines, '{"id": "x", "output": ""}'],
+            ": 1 unknown id ('x'); fix: use the data set's ids, '0' to ",
+        ),
         (lambda lines: [*lines[:4], "{", *lines[5:]], "answers.jsonl:5: not JSON"),
     ],
 )
@@ -143,7 +146,7 @@ def test_an_unknown_task_and_a_folder_as_output_are_refused(answers, tmp_path):
     assert "task mmlu: no such task; known: dolly, gsm8k, gsm8k_5shot, " in result.stderr
     result = score("--task", "small_math", "--predictions", answers, "--samples-out", tmp_path)
     assert result.exit_code == 2
-    assert "is a folder; name a file" in result.stderr
+    assert "is a folder; fix: name a file" in result.stderr
 
 
 def test_an_output_that_cannot_be_made_is_refused_before_the_work_and_a_device_is_kept(answers, tmp_path, monkeypatch):

@@ -90,7 +90,7 @@ def test_the_samples_of_an_evaluation_score_as_in_its_record(name, asked, models
     )  # neither all right nor all wrong, or the rules would not show
     path = tmp_path / "samples.jsonl"
     write_jsonl_atomic(path, done.samples)
-    result = scored(name, path, "--answers", asked)
+    result = scored(name, path, "--response-format", asked)
     assert result["answers"] == asked
     assert result["n"] == record["n"]
     for metric, value in result["metrics"].items():
@@ -108,10 +108,23 @@ def test_several_samples_of_an_id_are_averaged_in_every_task(name, tmp_path):
     assert (result["n"]["total"], result["metrics"][task.metrics[0].name]["n"]) == (len(lines), len(lines) // 2)
 
 
+def test_the_file_may_say_its_format_and_lines_must_agree(tmp_path):
+    task = tasks.load("small_math")
+    path = tmp_path / "answers.jsonl"
+    lines = [{"id": doc["id"], "output": task.reference(doc), "response_format": "chat"} for doc in task.docs()]
+    write_jsonl_atomic(path, lines)
+    assert scored("small_math", path)["answers"] == "chat"
+    assert scored("small_math", path, "--answers", "completion")["answers"] == "completion"  # the option's old name
+    write_jsonl_atomic(path, [*lines[1:], {**lines[0], "response_format": "completion"}])
+    result = CliRunner().invoke(main, ["score", "--task", "small_math", "--predictions", str(path)])
+    assert result.exit_code == 2
+    assert '"response_format" is chat and completion; fix: score one format at a time' in result.stderr
+
+
 def test_the_rule_decides_whether_a_stop_string_ends_an_answer(tmp_path):
     task = tasks.load("small_math")
     path = tmp_path / "answers.jsonl"
     more = f"{task.stop[0]} and so on\n#### 99999"
     write_jsonl_atomic(path, [{"id": doc["id"], "output": task.reference(doc) + more} for doc in task.docs()])
     assert scored("small_math", path)["metrics"]["numeric"]["value"] == 100.0
-    assert scored("small_math", path, "--answers", "chat")["metrics"]["numeric"]["value"] == 0.0
+    assert scored("small_math", path, "--response-format", "chat")["metrics"]["numeric"]["value"] == 0.0

@@ -43,7 +43,7 @@ def test_the_matrix_of_all_methods_names_every_method() -> None:
     forgotten = set(METHODS) - {matrix.method_of(name) for pair in matrix.pairs for name in pair.methods}
     assert not forgotten, f"a new method belongs into harness/matrices/methods.yaml too: {sorted(forgotten)}"
     # A method for any two vocabularies must show that it can take two.
-    for_two = {name for name, method in METHODS.items() if method.vocabulary == "any"}
+    for_two = {name for name, method in METHODS.items() if method.requires.vocabulary == "any"}
     assert for_two == methods_of(matrix, "small-student-sentencepiece")
 
 
@@ -52,12 +52,16 @@ def test_the_matrix_of_all_methods_has_each_on_every_text_that_it_can_learn_from
     matrix = read_matrix(find_matrix("methods"))
     names = {name for pair in matrix.pairs for name in pair.methods}
     on_policy = {name for name in names if matrix.training_of(name).options.get("rollouts") is not None}
-    assert {matrix.method_of(name) for name in on_policy} == {n for n, m in METHODS.items() if m.policy != "off"}
-    assert {matrix.method_of(name) for name in names - on_policy} == {n for n, m in METHODS.items() if m.policy != "on"}
+    assert {matrix.method_of(name) for name in on_policy} == {
+        n for n, m in METHODS.items() if m.requires.on_policy != "never"
+    }
+    assert {matrix.method_of(name) for name in names - on_policy} == {
+        n for n, m in METHODS.items() if m.requires.on_policy != "always"
+    }
     # Its schedule decides how much of the text is the student's.
     assert matrix.training_of("distillm-adaptive").options["rollouts"]["replay"]
     for name in on_policy - {"distillm-adaptive"}:
-        either = METHODS[matrix.method_of(name)].policy == "either"
+        either = METHODS[matrix.method_of(name)].requires.on_policy == "optional"
         assert matrix.training_of(name).options["rollouts"]["share"] == (0.5 if either else 1.0)
         assert matrix.outputs_of(name).kind == "live"
         assert name.endswith("-on-policy") == either
@@ -122,7 +126,7 @@ def test_both_kinds_of_pair_have_sft_and_dual_space_methods(name: str) -> None:
     assert {"sft", "dskd-v2-eta"} <= set(other.methods)
     if name.startswith("paper-dolly-"):
         assert {"dskd-v1-cma", "uld"} <= set(other.methods)
-    assert {METHODS[method].vocabulary for method in other.methods} == {"any"}
+    assert {METHODS[method].requires.vocabulary for method in other.methods} == {"any"}
 
 
 def plan(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:

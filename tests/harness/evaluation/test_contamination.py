@@ -6,14 +6,14 @@ import pytest
 
 from dskd.errors import InputError
 from harness import tasks
-from harness.evaluation.contamination import Item, items_of, look_for, training_examples, words
+from harness.evaluation.contamination import ItemTexts, find_contamination, items_of, training_examples, words
 
 LONG = "Ann has three red apples and Bob gives her four more so how many has she now"  # 17 words
 SHORT = "Why is the sky blue?"
 
 
 def item(question, answer="7", *forms):
-    return Item(question, (question, *forms), answer)
+    return ItemTexts(question, (question, *forms), answer)
 
 
 @pytest.fixture
@@ -23,7 +23,7 @@ def found(tmp_path):
     def find(items, *rows, columns=None, limit=None, n=13):
         path = tmp_path / "train.jsonl"
         path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-        return look_for({"set": items}, training_examples(path, columns, limit), n)["set"]
+        return find_contamination({"set": items}, training_examples(path, columns, limit), n)["set"]
 
     return find
 
@@ -106,7 +106,7 @@ def test_only_the_first_examples_are_read_where_the_training_takes_no_more(found
 def test_several_test_sets_are_looked_for_in_one_pass(tmp_path):
     path = tmp_path / "train.jsonl"
     path.write_text(json.dumps(row(LONG)) + "\n")
-    result = look_for({"a": [item(LONG)], "b": [item(SHORT)]}, training_examples(path))
+    result = find_contamination({"a": [item(LONG)], "b": [item(SHORT)]}, training_examples(path))
     assert (result["a"].exact, result["b"].exact, result["b"].examples) == ({0}, set(), 1)
 
 
@@ -144,7 +144,7 @@ def test_every_item_of_a_task_is_found_whole_in_a_training_set_made_of_it(name, 
     ):
         path = tmp_path / "train.jsonl"
         path.write_text("".join(json.dumps({**asked(doc), "output": task.reference(doc)}) + "\n" for doc in docs))
-        result = look_for({name: items_of(task, docs)}, training_examples(path))[name]
+        result = find_contamination({name: items_of(task, docs)}, training_examples(path))[name]
         assert (result.exact, result.exact_with_answer, result.ngram) == (everyone, everyone, everyone)
 
 
@@ -158,13 +158,13 @@ def test_what_a_task_says_around_each_item_is_no_overlap(real_data, monkeypatch,
         around = "\n".join(task.instruction(docs[0])).replace(task.question(docs[0]), "")
         assert around
         path.write_text(json.dumps(row(around)) + "\n")
-        assert look_for({name: items_of(task, docs)}, training_examples(path))[name].ngram == set()
+        assert find_contamination({name: items_of(task, docs)}, training_examples(path))[name].ngram == set()
 
 
 def test_of_the_published_dolly_sets_one_question_is_in_both_and_no_row(real_data, monkeypatch):
     monkeypatch.setenv("HARNESS_DATA", str(real_data))
     task = tasks.load("dolly")
     examples = training_examples(real_data / "dskd_format/dolly/dev.jsonl")
-    result = look_for({"dolly": items_of(task, task.docs())}, examples)["dolly"]
+    result = find_contamination({"dolly": items_of(task, task.docs())}, examples)["dolly"]
     assert (result.examples, len(result.exact), result.exact_with_answer) == (1000, 1, set())
     assert result.exact <= result.ngram

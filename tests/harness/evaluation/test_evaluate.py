@@ -12,9 +12,9 @@ from dskd.errors import InputError
 from harness import tasks
 from harness.engines._types import Completion, Sampling
 from harness.evaluation import evaluate as evaluation
-from harness.evaluation.evaluate import EvaluationOptions, Progress, evaluate
+from harness.evaluation.evaluate import EvaluationOptions, EvaluationProgress, evaluate
 from harness.evaluation.score import score_predictions, summarise
-from harness.protocols import Protocol
+from harness.protocols import DecodingProtocol
 from helpers.tiny_models import write_gpt2
 
 TASK = """
@@ -156,7 +156,7 @@ def test_progress_counts_every_sample_and_task(model, own_tasks):
     run(model, tasks={"first_of_test": {}, "second_of_test": {"limit": 2}}, progress=seen.append, max_batch_size=3)
     counts = [(each.tasks_done, each.samples_done) for each in seen]
     assert counts == [(0, 0), (0, 3), (0, 6), (0, 7), (1, 7), (1, 7), (1, 9), (2, 9)]
-    assert seen[-1] == Progress("second_of_test", 2, 2, 9, 9)
+    assert seen[-1] == EvaluationProgress("second_of_test", 2, 2, 9, 9)
 
 
 def test_a_run_is_given_as_soon_as_it_is_done(model, own_tasks):
@@ -239,7 +239,7 @@ def test_a_completion_that_is_lost_is_an_error_and_no_score(model, own_tasks, or
     assert engine.closed
 
 
-PROTOCOL = Protocol(name="drawn", temperature=1.0, seeds=(10, 20), samples=2)
+PROTOCOL = DecodingProtocol(name="drawn", temperature=1.0, seeds=(10, 20), samples=2)
 
 
 def drawn(model, **options):
@@ -294,7 +294,7 @@ def test_a_run_and_harness_score_give_the_same_numbers_for_several_samples(model
 
 
 def test_a_protocol_s_prompts_keep_their_first_tokens(model, own_tasks):
-    protocol = Protocol(name="cut", max_prompt_tokens=6, prompt_kept="first", max_new_tokens=3)
+    protocol = DecodingProtocol(name="cut", max_prompt_tokens=6, prompt_kept="first", max_new_tokens=3)
     samples = drawn(model, protocol=protocol).samples
     assert not samples[0]["prompt_truncated"]
     assert [samples[n]["prompt_truncated"] for n in (5, 6)] == [True, True]

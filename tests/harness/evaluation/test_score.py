@@ -88,7 +88,7 @@ def test_progress_is_told(write):
         (["[1]"], r":1: not a JSON object"),
         ([{"output": "0"}], r':1: key "id" is missing'),
         ([{"id": "a"}], r':1: key "output" is missing'),
-        ([line("a", 3)], r':1: key "output" is 3; make it a string'),
+        ([line("a", 3)], r':1: key "output" is 3; fix: make it a string'),
         ([line("a", None)], r':1: key "output" is null'),
         ([line(True, "0")], r':1: key "id" is true'),
         ([line("a", "0", finish_reason=1)], r':1: key "finish_reason" is 1'),

@@ -89,7 +89,7 @@ def test_a_training_that_failed_is_told_with_its_hint_and_without_the_name_of_an
 
 def test_memory_that_runs_out_beside_a_training_gets_a_hint(tmp_path: Path) -> None:
     outcomes, _ = execute(tmp_path, fake(tmp_path, "bad", "take all memory"), fake(tmp_path, "other"))
-    assert outcomes["bad"].reason.startswith("out of memory; hint: fewer jobs at once (--jobs 1)")
+    assert outcomes["bad"].reason.startswith("out of memory; fix: fewer jobs at once (--jobs 1)")
     assert outcomes["other"].status == "done"
 
 
@@ -111,9 +111,9 @@ def test_a_full_disk_is_the_reason_and_the_job_is_done_once_there_is_room(small_
     step = fake(small_disk, "big", "fill the disk", journal=tmp_path / "journal")
     outcomes, _ = execute(small_disk, step)
     assert outcomes["big"].status == "failed"
-    reason, hint = outcomes["big"].reason.split("; hint: ")
+    reason, fix = outcomes["big"].reason.split("; fix: ")
     assert reason.startswith("the disk is full")
-    assert hint.startswith("free some space, or give --output-dir")
+    assert fix.startswith("free some space, or give --output-dir")
     folder = small_disk / "cells/big"
     (folder / "filling").unlink()
     (folder / "part").write_text("there is room")

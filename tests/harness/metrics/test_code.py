@@ -1,7 +1,7 @@
 """Completions are cut, put together with their tests, and run."""
 
 from harness.metrics.code import program, score_completions
-from harness.metrics.stop_strings import cut_at_stop
+from harness.metrics.stop_strings import before_stop
 
 STOP = ["\nclass", "\ndef", "\n#", "\nif", "\nprint"]
 DOC = {
@@ -16,9 +16,9 @@ def score(*completions):
 
 
 def test_a_completion_ends_at_the_earliest_stop_wherever_that_stands_in_the_list():
-    assert cut_at_stop("    return 1\nprint(1)\ndef f():\nclass A:", STOP) == "    return 1"
-    assert cut_at_stop("no stop here", STOP) == "no stop here"
-    assert cut_at_stop("anything", []) == "anything"
+    assert before_stop("    return 1\nprint(1)\ndef f():\nclass A:", STOP) == "    return 1"
+    assert before_stop("no stop here", STOP) == "no stop here"
+    assert before_stop("anything", []) == "anything"
 
 
 def test_the_prompt_is_never_cut():

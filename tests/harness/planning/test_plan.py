@@ -547,7 +547,9 @@ def test_a_variant_without_what_its_rollouts_need_is_an_error_with_its_key(
 def test_statistics_of_the_teachers_padded_batch_need_a_live_teacher_and_rows_that_are_not_packed(
     tiny: Content, plan_of: Callable[..., Plan]
 ) -> None:
-    tiny["methods"] = {"as-published": {"method": "dskd-v1-cma", "upstream_parity": True}}
+    tiny["methods"] = {
+        "as-published": {"method": "dskd.upstream.methods:DualSpaceV1CrossModelAttention", "upstream_parity": True}
+    }
     tiny["pairs"] = [{"teacher": "teacher", "student": "cross", "methods": ["dskd-v1-cma", "as-published"]}]
     where, needs = "matrix.yaml: methods.as-published.", "dskd-v1-cma needs the teacher's prompt and padding, which "
     with pytest.raises(InputError, match=f"{where}teacher_outputs.kind: {needs}no cache keeps; fix: kind: live"):

@@ -35,7 +35,7 @@ def test_a_baseline_file_stands_for_its_run(tmp_path: Path) -> None:
     run = read_run(tmp_path / "run")
     write_baseline(tmp_path / "a.json", make_baseline(tmp_path / "run", run, "first"))
     assert read_run(tmp_path / "a.json") == run
-    with pytest.raises(InputError, match="is no folder"):
+    with pytest.raises(InputError, match="is not a folder"):
         make_baseline(tmp_path / "a.json", run, "again")
 
 
@@ -61,7 +61,7 @@ def test_what_is_not_whole_is_no_baseline(tmp_path: Path) -> None:
     record = json.loads((folder / "result.json").read_text())
     record |= {"status": "failed", "error": "no memory", "n": None, "headline": None, "metrics": {}}
     (folder / "result.json").write_text(json.dumps(record))
-    with pytest.raises(InputError, match=r"not whole: teacher__student/kd/small_math: failed: no memory; fix"):
+    with pytest.raises(InputError, match=r"incomplete: teacher__student/kd/small_math: failed: no memory; fix"):
         make_baseline(tmp_path, read_run(tmp_path / "run"), "first")
     (tmp_path / "run" / "run.json").write_text(
         json.dumps({"matrix": "m", "written": "2026", "records": ["cells/teacher__student/sft/seed1/train"]})
@@ -74,8 +74,8 @@ def test_what_is_not_whole_is_no_baseline(tmp_path: Path) -> None:
     [
         (None, "no such file; fix: harness baseline update"),
         ("{", "b.json"),
-        ("{}", "is no baseline file"),
-        ('{"cells": {"a": {"seeds": {"1": {"items": {"0": []}}}}}}', "is no baseline file"),
+        ("{}", "is not a baseline file"),
+        ('{"cells": {"a": {"seeds": {"1": {"items": {"0": []}}}}}}', "is not a baseline file"),
         ('{"cells": {}, "schema_version": 2}', "schema_version"),
     ],
 )
@@ -93,5 +93,5 @@ def test_folders_without_a_run_and_with_two_are_refused(tmp_path: Path) -> None:
         read_run(tmp_path)
     for name in ("a", "b"):
         write_evaluation(tmp_path / name, answers("small_math", 5, 10))
-    with pytest.raises(InputError, match="the same cell and seed stand twice"):
+    with pytest.raises(InputError, match="the same cell and seed occur twice"):
         read_run(tmp_path)

@@ -11,7 +11,7 @@ from dskd.errors import InputError
 from harness import tasks
 from harness.metrics import numbers
 from harness.regression.baseline import Baseline, make_baseline, read_run
-from harness.regression.check import Cell, Report, check
+from harness.regression.check import CellVerdict, CheckReport, check_run
 from helpers.stored_runs import ENVIRONMENT, answers, write_evaluation
 
 ITEMS, RIGHT = 100, 60
@@ -31,20 +31,20 @@ def baseline(tmp_path_factory: pytest.TempPathFactory) -> Baseline:
     return make_baseline(root, read_run(root), "first")
 
 
-def cell(report: Report, name: str = MATH) -> Cell:
+def cell(report: CheckReport, name: str = MATH) -> CellVerdict:
     return next(cell for cell in report.cells if cell.name == name)
 
 
 def test_an_unchanged_run_passes_twenty_times_out_of_twenty(baseline: Baseline, tmp_path: Path) -> None:
     root = write_both(tmp_path)
     for _ in range(20):
-        report = check(baseline, read_run(root))
+        report = check_run(baseline, read_run(root))
         assert report.verdict == "pass"
         assert [(one.verdict, one.reasons, one.difference) for one in report.cells] == [("pass", [], 0.0)] * 2
 
 
 def test_a_large_drop_is_a_regression_wherever_it_was_measured(baseline: Baseline, tmp_path: Path) -> None:
-    report = check(baseline, read_run(write_both(tmp_path, RIGHT - 20, environment=OTHER_TORCH)))
+    report = check_run(baseline, read_run(write_both(tmp_path, RIGHT - 20, environment=OTHER_TORCH)))
     assert {one.verdict for one in report.cells} == {"regress"}
     assert cell(report).difference == -20
     assert cell(report).p_value == pytest.approx(2 * 0.5**20)  # 20 items changed, all for the worse; two cells
@@ -53,22 +53,22 @@ def test_a_large_drop_is_a_regression_wherever_it_was_measured(baseline: Baselin
 
 
 def test_a_drop_within_noise_is_inconclusive_and_a_rise_is_none(baseline: Baseline, tmp_path: Path) -> None:
-    slightly = check(baseline, read_run(write_both(tmp_path / "a", RIGHT - 3, settings="others")))
+    slightly = check_run(baseline, read_run(write_both(tmp_path / "a", RIGHT - 3, settings="others")))
     assert slightly.verdict == cell(slightly).verdict == "inconclusive"
     assert "within noise" in cell(slightly).reasons[0]
-    better = check(baseline, read_run(write_both(tmp_path / "b", RIGHT + 30, settings="others")))
+    better = check_run(baseline, read_run(write_both(tmp_path / "b", RIGHT + 30, settings="others")))
     assert better.verdict == "pass"
 
 
 def test_a_drop_within_the_margin_is_no_regression_however_sure_it_is(baseline: Baseline, tmp_path: Path) -> None:
     run = read_run(write_both(tmp_path, RIGHT - 20, environment=OTHER_TORCH))
-    report = check(baseline, run, margins={"numeric": 25, "rouge_l": 50})
+    report = check_run(baseline, run, margins={"numeric": 25, "rouge_l": 50})
     assert cell(report).p_value is not None
     assert cell(report).p_value < 0.01
     assert report.verdict == "inconclusive"
-    assert check(baseline, run, margins={"binary": 25}).verdict == "regress"  # by small_instruct
+    assert check_run(baseline, run, margins={"binary": 25}).verdict == "regress"  # by small_instruct
     with pytest.raises(InputError, match=r"--margin bleu: no such metric .* numeric, rouge_l"):
-        check(baseline, run, margins={"bleu": 1})
+        check_run(baseline, run, margins={"bleu": 1})
 
 
 def test_changed_outputs_fail_where_only_the_code_can_have_changed_them(baseline: Baseline, tmp_path: Path) -> None:
@@ -79,7 +79,7 @@ def test_changed_outputs_fail_where_only_the_code_can_have_changed_them(baseline
         write_both(root, **options)
         write_evaluation(root, outputs, **options)
         run = read_run(root)
-        reports = [check(baseline, run, goldens=goldens) for goldens in ("auto", "strict", "warn")]
+        reports = [check_run(baseline, run, exact_outputs=rule) for rule in ("auto", "always", "never")]
         assert all(cell(report).changed == ["3"] for report in reports)
         assert "1 of 100 outputs changed (3)" in cell(reports[0]).reasons[0]
         return [report.verdict for report in reports]
@@ -102,7 +102,7 @@ def test_a_broken_answer_rule_is_caught_on_unchanged_outputs(
     baseline: Baseline, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(numbers, "find_number", lambda answer, _: next(iter(numbers._NUMBER.findall(answer)), None))
-    report = check(baseline, read_run(write_both(tmp_path)))
+    report = check_run(baseline, read_run(write_both(tmp_path)))
     assert (cell(report).verdict, cell(report).changed) == ("regress", [])
     assert cell(report, INSTRUCT).verdict == "pass"
 
@@ -113,7 +113,7 @@ def test_what_is_asked_otherwise_is_a_regression_and_what_is_missing_leaves_no_v
     def reasons(name: str, change: Any = lambda samples: samples, outputs: Any = None, verdict: str = "regress") -> str:
         root = write_both(tmp_path / name)
         write_evaluation(root, outputs or answers("small_math", RIGHT, ITEMS), change=change)
-        report = check(baseline, read_run(root))
+        report = check_run(baseline, read_run(root))
         assert (cell(report).verdict, report.verdict) == (verdict, verdict)
         assert cell(report, INSTRUCT).verdict == "pass"
         return "; ".join(cell(report).reasons)
@@ -134,7 +134,7 @@ def test_what_is_asked_otherwise_is_a_regression_and_what_is_missing_leaves_no_v
     assert "worse: " in bad
     assert "50 of 100 items missing" in bad
     few = read_run(write_evaluation(tmp_path / "few", answers("small_math", 1, 1)).parents[5])
-    assert {one.verdict for one in check(baseline, few).cells} == {
+    assert {one.verdict for one in check_run(baseline, few).cells} == {
         "incomplete"
     }  # one item says nothing, and nothing breaks
     monkeypatch.setitem(tasks.load("small_math").__dict__, "version", "2")
@@ -147,14 +147,14 @@ def test_missing_cells_and_seeds_fail_and_more_of_them_are_only_noted(tmp_path: 
         write_evaluation(tmp_path / "all", outputs, method=method, seed=seed)
     write_evaluation(tmp_path / "less", outputs)
     every, less = read_run(tmp_path / "all"), read_run(tmp_path / "less")
-    report = check(make_baseline(tmp_path, every, "all"), less)
+    report = check_run(make_baseline(tmp_path, every, "all"), less)
     assert [(one.name.split("/")[1], one.verdict, one.reasons) for one in report.cells] == [
         ("kd", "incomplete", ["seed 2 is missing"]),
         ("sft", "incomplete", ["the run does not have it"]),
     ]
-    report = check(make_baseline(tmp_path, less, "few"), every)
+    report = check_run(make_baseline(tmp_path, less, "few"), every)
     assert report.verdict == "pass"
-    assert any("not in the baseline, and not checked: teacher__student/sft/small_math" in note for note in report.notes)
+    assert any("not in the baseline, so not checked: teacher__student/sft/small_math" in note for note in report.notes)
     assert any("seeds 2 are not in the baseline" in note for note in report.notes)
 
 
@@ -167,5 +167,5 @@ def test_several_seeds_are_weighed_with_their_spread(tmp_path: Path) -> None:
         return read_run(tmp_path / name)
 
     before = make_baseline(tmp_path, run("before", 60, 63, 58), "first")
-    assert check(before, run("one", 61, 62, 40)).verdict == "inconclusive"
-    assert check(before, run("all", 21, 20, 23)).verdict == "regress"
+    assert check_run(before, run("one", 61, 62, 40)).verdict == "inconclusive"
+    assert check_run(before, run("all", 21, 20, 23)).verdict == "regress"

@@ -42,14 +42,14 @@ def test_a_planted_defect_fails_the_check(defect: str, tmp_path: Path) -> None:
     assert code == 1
     assert len(reasons) == 3
     assert all(
-        "outputs changed" in told[-1] and "the code does something else" in told[-1] for told in reasons.values()
+        "outputs changed" in told[-1] and "the code behaves differently" in told[-1] for told in reasons.values()
     )
 
 
 def test_the_scores_alone_see_a_shifted_alignment_and_not_that_temperature(tmp_path: Path) -> None:
     """Logits multiplied by 2 instead of divided taught these students better: only their outputs say that something is wrong."""
-    assert check("alignment", tmp_path, "--goldens", "warn")[0] == 1
-    assert check("temperature", tmp_path, "--goldens", "warn")[0] == 0
+    assert check("alignment", tmp_path, "--exact-outputs", "never")[0] == 1
+    assert check("temperature", tmp_path, "--exact-outputs", "never")[0] == 0
 
 
 def test_the_stored_run_passes_against_itself(tmp_path: Path) -> None:

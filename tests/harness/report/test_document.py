@@ -39,28 +39,31 @@ def test_the_page_is_the_same_whoever_makes_it_and_names_nothing_of_the_machine(
     assert str(tmp_path) not in page
 
 
-def test_prompts_hold_the_answers_of_teacher_and_students_with_their_scores(tmp_path: Path) -> None:
+def test_prompts_hold_the_completions_of_teacher_and_students_with_their_scores(tmp_path: Path) -> None:
     _, samples = make_document([write_run(tmp_path / "run", seeds=(1, 2))])
     assert len(samples["items"]) == 4
-    answers = samples["items"][1]["answers"]
-    who = [(samples["cells"][answer["cell"]]["method"], samples["cells"][answer["cell"]]["seed"]) for answer in answers]
+    completions = samples["items"][1]["completions"]
+    who = [
+        (samples["cells"][completion["cell"]]["method"], samples["cells"][completion["cell"]]["seed"])
+        for completion in completions
+    ]
     assert who == [("teacher", None), ("kd", 1), ("kd", 2), ("sft", 1), ("sft", 2)]
-    assert [(answer["output"]["text"], answer["score"]) for answer in answers[1:4:2]] == [
+    assert [(completion["output"]["text"], completion["score"]) for completion in completions[1:4:2]] == [
         ("kd says 1", 100.0),
         ("sft says 1", 0.0),
     ]
 
 
-def test_too_many_answers_leave_evenly_chosen_prompts_with_all_their_answers(tmp_path: Path) -> None:
-    _, samples = make_document([write_run(tmp_path / "run", items=40)], most_answers=30)
+def test_too_many_completions_leave_evenly_chosen_prompts_with_all_their_completions(tmp_path: Path) -> None:
+    _, samples = make_document([write_run(tmp_path / "run", items=40)], most_completions=30)
     assert [item["id"] for item in samples["items"]] == [str(item) for item in range(3, 40, 4)]
-    assert {len(item["answers"]) for item in samples["items"]} == {3}
-    assert samples["answers_total"] == 120
+    assert {len(item["completions"]) for item in samples["items"]} == {3}
+    assert samples["completions_total"] == 120
 
 
-def test_a_long_answer_is_cut_and_says_how_long_it_was(tmp_path: Path) -> None:
+def test_a_long_completion_is_cut_and_says_how_long_it_was(tmp_path: Path) -> None:
     _, samples = make_document([write_run(tmp_path / "run", items=1, answer=lambda *_: "x" * 1_000_000)])
-    output = samples["items"][0]["answers"][0]["output"]
+    output = samples["items"][0]["completions"][0]["output"]
     assert output == {"text": "x" * samples_module.MOST_CHARACTERS, "length": 1_000_000}
 
 
@@ -118,7 +121,7 @@ def test_the_command_writes_one_file_and_names_it(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ([], "no run; fix: harness report runs/NAME"),
+        ([], "no run; fix: give the folder of a run"),
         (["{}/nowhere"], "nowhere: no such folder; fix: "),
         (["{}/empty"], "empty: no records in there; fix: "),
         (["{}/run", "--output", "{}"], "is a folder; fix: name a file"),
@@ -161,7 +164,9 @@ def test_a_difference_that_cannot_be_told_says_why(tmp_path: Path) -> None:
     run = write_run(tmp_path / "run")
     (run / "cells/teacher__student/kd/seed1/eval/small_math@v1/samples.jsonl").unlink()
     (row,) = make_document([run])[0]["differences"]
-    assert row["reason"] == "run/cells/teacher__student/kd/seed1/eval/small_math@v1: samples.jsonl is missing or broken"
+    assert (
+        row["reason"] == "run/cells/teacher__student/kd/seed1/eval/small_math@v1: samples.jsonl is missing or damaged"
+    )
 
 
 def test_a_task_under_two_protocols_is_two_columns_everywhere(tmp_path: Path) -> None:
@@ -179,4 +184,4 @@ def test_a_task_under_two_protocols_is_two_columns_everywhere(tmp_path: Path) ->
         == set(document["tasks"])
     )
     assert [row["task"] for row in document["differences"]] == document["tasks"]
-    assert {len(item["answers"]) for item in samples["items"]} == {3}
+    assert {len(item["completions"]) for item in samples["items"]} == {3}

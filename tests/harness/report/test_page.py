@@ -36,7 +36,7 @@ def test_a_page_shows_every_section_without_a_complaint_or_a_request(tmp_path: P
     opened = open_report(write_run(tmp_path / "run", seeds=(1, 2)))
     headings = opened.page.locator("h2").all_inner_texts()
     assert headings[0] == "Scores"
-    assert "Answers side by side" in headings
+    assert "Completions side by side" in headings
     assert opened.page.locator("#curves path.line").count() == 4
     assert opened.page.locator("#costs circle").count() == 2
     assert "Not known: the run's folder does not hold" in opened.page.locator("#alignment").inner_text()
@@ -49,7 +49,7 @@ def test_a_run_that_only_trained_shows_what_it_has(tmp_path: Path, open_report: 
         shutil.rmtree(evaluations)
     opened = open_report(run)
     assert opened.page.locator("#curves path.line").count() == 2
-    assert words(opened.page.locator("#answers .note")) == ["The run holds no answers of this pair."]
+    assert words(opened.page.locator("#completions .note")) == ["The run has no completions of this pair."]
     assert opened.complaints == []
 
 
@@ -67,50 +67,50 @@ def test_tables_sort_by_click_and_by_key_and_filter(tmp_path: Path, open_report:
     assert rows(page, "scores") == ["sft anchor", "uld", "kd", "teacher"]
     page.get_by_label("Filter methods").fill("ul")
     assert rows(page, "scores") == ["uld"]
-    page.locator("#figures").get_by_label("Method").select_option("kd")
-    assert rows(page, "figures") == ["kd"]
+    page.locator("#metrics").get_by_label("Method").select_option("kd")
+    assert rows(page, "metrics") == ["kd"]
 
 
-def test_the_browser_of_answers_filters_by_who_is_right_and_by_text(tmp_path: Path, open_report: Callable) -> None:
+def test_the_browser_of_completions_filters_by_who_is_right_and_by_text(tmp_path: Path, open_report: Callable) -> None:
     right = {"teacher": {0, 1, 2, 3}, "sft": {0, 1}, "kd": {0, 2}}
     run = write_run(tmp_path / "run", score=lambda method, item: 100.0 * (item in right[method]))
     page = open_report(run).page
-    answers = page.locator("#answers")
+    completions = page.locator("#completions")
 
     def shown() -> list[str]:
-        return words(answers.locator(".prompt-head bdi"))
+        return words(completions.locator(".prompt-head bdi"))
 
     def identifiers(*numbers: int) -> list[str]:
         return [f"small_math {number}" for number in numbers]
 
     assert shown() == identifiers(0, 1, 2, 3)
-    answers.get_by_label("Only where methods disagree").check()
+    completions.get_by_label("Only where methods disagree").check()
     assert shown() == identifiers(1, 2)
-    answers.get_by_label("Right", exact=True).select_option("kd")
+    completions.get_by_label("Right", exact=True).select_option("kd")
     assert shown() == identifiers(2)
-    assert answers.locator("article").get_by_role("heading", level=3).inner_text() == "small_math 2"
-    assert words(answers.locator(".card"))[1:] == [
+    assert completions.locator("article").get_by_role("heading", level=3).inner_text() == "small_math 2"
+    assert words(completions.locator(".card"))[1:] == [
         "sft wrong 0 seed 1 · wrong · 3 tokens sft says 2",
         "kd right 100 seed 1 · correct · 3 tokens kd says 2",
     ]
-    answers.get_by_label("Only where methods disagree").uncheck()
-    answers.get_by_label("Right", exact=True).select_option("")
-    answers.get_by_label("Wrong", exact=True).select_option(label="all methods")
+    completions.get_by_label("Only where methods disagree").uncheck()
+    completions.get_by_label("Right", exact=True).select_option("")
+    completions.get_by_label("Wrong", exact=True).select_option(label="all methods")
     assert shown() == identifiers(3)
-    answers.get_by_label("Wrong", exact=True).select_option("")
-    answers.get_by_label("Search in all texts").fill("KD SAYS 1")
+    completions.get_by_label("Wrong", exact=True).select_option("")
+    completions.get_by_label("Search in all texts").fill("KD SAYS 1")
     assert shown() == identifiers(1)
 
 
-def test_seed_and_method_choose_whose_answers_count(tmp_path: Path, open_report: Callable) -> None:
+def test_seed_and_method_choose_whose_completions_count(tmp_path: Path, open_report: Callable) -> None:
     page = open_report(write_run(tmp_path / "run", seeds=(1, 2), items=2)).page
-    answers = page.locator("#answers")
-    assert answers.locator(".answer").count() == 5
-    answers.get_by_label("Seed").select_option("2")
-    assert answers.locator(".answer").count() == 3
-    answers.get_by_label("Method", exact=True).select_option("kd")
-    assert answers.locator(".card h5").all_inner_texts() == ["teacher", "kd"]
-    assert answers.get_by_role("status").inner_text() == "2 prompts of 2"
+    completions = page.locator("#completions")
+    assert completions.locator(".completion").count() == 5
+    completions.get_by_label("Seed").select_option("2")
+    assert completions.locator(".completion").count() == 3
+    completions.get_by_label("Method", exact=True).select_option("kd")
+    assert completions.locator(".card h5").all_inner_texts() == ["teacher", "kd"]
+    assert completions.get_by_role("status").inner_text() == "2 prompts of 2"
 
 
 def test_the_keyboard_walks_through_prompts_and_steps_open_the_next(tmp_path: Path, open_report: Callable) -> None:
@@ -125,7 +125,7 @@ def test_the_keyboard_walks_through_prompts_and_steps_open_the_next(tmp_path: Pa
     assert page.get_by_role("button", name="Next prompt").is_disabled()
 
 
-def test_hostile_answers_do_nothing_and_are_shown_as_they_are(tmp_path: Path, open_report: Callable) -> None:
+def test_hostile_completions_do_nothing_and_are_shown_as_they_are(tmp_path: Path, open_report: Callable) -> None:
     texts = list(HOSTILE.values())
     run = write_run(tmp_path / "run", items=len(texts), answer=lambda _, item: texts[item])
     opened = open_report(run)
@@ -194,7 +194,7 @@ def test_a_phone_needs_no_sideways_scroll_and_every_control_has_a_name(tmp_path:
     assert background == "rgb(19, 22, 26)"
 
 
-def test_thousands_of_answers_open_and_turn_pages(tmp_path: Path, open_report: Callable) -> None:
+def test_thousands_of_completions_open_and_turn_pages(tmp_path: Path, open_report: Callable) -> None:
     run = write_run(tmp_path / "run", methods=["sft", "kd", "uld", "dskd-v2"], items=1_000)
     opened = open_report(run)
     opened.page.locator(".card").first.wait_for()

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 from dskd.errors import InputError
-from harness.runs.identity import Identity
+from harness.runs.identity import Fingerprint
 from harness.runs.store import OutputFolder, UserFile, write_json_atomic, write_text_atomic
 
-IDENTITY, OTHER = Identity.of({"a": 1}), Identity.of({"a": 2})
+IDENTITY, OTHER = Fingerprint.of({"a": 1}), Fingerprint.of({"a": 2})
 
 
 def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(
@@ -69,8 +69,8 @@ def test_a_pipe_or_device_that_a_user_names_is_written_to_and_not_replaced(tmp_p
 @pytest.mark.parametrize(
     ("path", "message"),
     [
-        ("folder", "--out: folder is a folder; name a file"),
-        ("file/below/it", "--out file/below/it: .*/file is a file, not a folder; give another path"),
+        ("folder", "--out folder: is a folder; fix: name a file"),
+        ("file/below/it", "--out file/below/it: .*/file is a file, not a folder; fix: give another path"),
     ],
 )
 def test_what_a_user_names_and_cannot_be_written_is_known_before_the_work(
@@ -89,7 +89,7 @@ def test_a_write_to_what_a_user_named_that_fails_is_one_line(tmp_path: Path, mon
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(InputError, match=r"--out: .*/file could not be written \(No space left on device\)"):
+    with pytest.raises(InputError, match=r"--out .*/file: cannot be written \(No space left on device\)"):
         UserFile("--out", tmp_path / "file").write([1])
     assert list(tmp_path.iterdir()) == []
 
@@ -126,7 +126,7 @@ def test_the_states_of_an_output(tmp_path: Path) -> None:
     ("identity", "fresh", "kept"), [(IDENTITY, False, True), (OTHER, False, False), (IDENTITY, True, False)]
 )
 def test_unfinished_work_is_kept_for_the_same_identity_alone(
-    tmp_path: Path, identity: Identity, fresh: bool, kept: bool
+    tmp_path: Path, identity: Fingerprint, fresh: bool, kept: bool
 ) -> None:
     folder = begun(tmp_path / "out")
     folder.begin("train", "a title", identity, fresh=fresh)

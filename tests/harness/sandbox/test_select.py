@@ -8,14 +8,13 @@ from pathlib import Path
 import pytest
 
 from dskd.errors import InputError
-from harness.runs.environment import environment
 from harness.sandbox import run_programs, select
 from harness.sandbox.isolation import LIMITS_ONLY, Isolation
 from harness.sandbox.isolation.container import Container
 from harness.sandbox.isolation.namespaces import Namespaces
 from harness.sandbox.probes import ALWAYS, HELD, failures, self_test
 from harness.sandbox.program import Program
-from harness.sandbox.select import NAME_VARIABLE, UNSANDBOXED_VARIABLE, sandbox
+from harness.sandbox.select import NAME_VARIABLE, sandbox, sandbox_used
 
 
 @pytest.fixture(autouse=True)
@@ -50,7 +49,6 @@ def test_limits_alone_hold_what_they_promise_and_the_self_test_sees_the_rest() -
 
 @pytest.mark.usefixtures("nothing_isolates")
 def test_where_nothing_isolates_it_is_refused_with_the_reason_and_the_fix(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv(UNSANDBOXED_VARIABLE, raising=False)
     with pytest.raises(InputError) as caught:
         run_programs([Program("assert True")])
     message = str(caught.value)
@@ -58,7 +56,7 @@ def test_where_nothing_isolates_it_is_refused_with_the_reason_and_the_fix(monkey
     assert "unshare: Operation not permitted" in message
     assert "bubblewrap: bwrap is not installed" in message
     assert "fix: " in message
-    assert "--allow-unsandboxed" in message
+    assert "--sandbox none" in message
     assert "\n" not in message
 
 
@@ -73,7 +71,7 @@ def test_nothing_is_generated_where_nothing_isolates(monkeypatch: pytest.MonkeyP
 
 @pytest.mark.usefixtures("nothing_isolates")
 def test_limits_alone_are_used_only_when_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(UNSANDBOXED_VARIABLE, "1")
+    monkeypatch.setenv(NAME_VARIABLE, "none")
     assert sandbox().isolation is LIMITS_ONLY
     assert run_programs([Program("assert True")])[0].outcome == "passed"
 
@@ -81,7 +79,7 @@ def test_limits_alone_are_used_only_when_asked_for(monkeypatch: pytest.MonkeyPat
 def test_asking_for_limits_changes_nothing_where_something_isolates(
     isolation: Isolation, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv(UNSANDBOXED_VARIABLE, "1")
+    monkeypatch.setenv(NAME_VARIABLE, "none")
     assert sandbox().isolation.isolates
 
 
@@ -93,7 +91,7 @@ def test_what_is_named_is_used_or_refused_and_never_replaced(
     with pytest.raises(InputError, match=r"\(podman: podman is not installed\)"):
         sandbox()
     monkeypatch.setenv(NAME_VARIABLE, "chroot")
-    with pytest.raises(InputError, match="fix: one of auto, namespaces, bubblewrap, docker, podman"):
+    with pytest.raises(InputError, match="fix: one of auto, namespaces, bubblewrap, docker, podman, none"):
         sandbox()
 
 
@@ -115,9 +113,9 @@ def test_a_container_gets_no_network_no_privileges_and_no_place_to_write() -> No
 
 
 def test_records_say_what_isolated_and_what_the_self_test_found(isolation: Isolation) -> None:
-    assert environment().sandbox is None  # nothing was run yet
+    assert sandbox_used() is None  # nothing was run yet
     sandbox()
-    used = environment().sandbox
+    used = sandbox_used()
     assert used is not None
     assert used.isolation == isolation.name
     assert set(used.probes.values()) == {HELD}

@@ -12,8 +12,7 @@ import pytest
 
 from harness.smallworld import prompt_of, write_world
 from harness.smallworld import test_docs as docs_of
-from harness.smallworld.families import families
-from harness.smallworld.world import STUDENT_SIZES, STUDENT_WRONG_SHARE, TEST_SIZE
+from harness.smallworld.world import FAMILIES, STUDENT_SIZES, STUDENT_WRONG_SHARE, TEST_SIZE
 
 TASKS = ("small_instruct", "small_math", "small_code")
 SETS = ("teacher", "student", "pretraining")
@@ -151,7 +150,7 @@ def test_gold_functions_pass_their_tests_and_wrong_labels_do_not(world: Path) ->
 def test_wrong_functions_fail_the_tests_of_the_right_ones() -> None:
     from random import Random
 
-    family = families()["small_code"]
+    family = FAMILIES["small_code"]
     guesses_right = 0
     for problem, _ in zip(family.problems(0, Random(5)), range(400), strict=False):
         call = f"\n{problem.doc['test']}\ncheck({problem.doc['entry_point']})\n"

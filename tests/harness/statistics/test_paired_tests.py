@@ -12,7 +12,7 @@ from statsmodels.stats import contingency_tables
 
 from dskd.errors import InputError
 from harness.results.item_scores import ItemScores
-from harness.statistics.paired_tests import Comparison, compare, holm, mcnemar, sign_flip
+from harness.statistics.paired_tests import PairedComparison, compare, holm, mcnemar, sign_flip
 
 
 def scores(
@@ -109,7 +109,7 @@ def test_the_two_sides_mirror_each_other() -> None:
         assert one.difference == pytest.approx(-other.difference)
         assert one.ci95 == pytest.approx((-other.ci95[1], -other.ci95[0]))
         assert one.p_value == pytest.approx(other.p_value)
-        assert one.mde80 == pytest.approx(other.mde80)
+        assert one.min_detectable_effect == pytest.approx(other.min_detectable_effect)
 
 
 def test_seeds_that_spread_widely_are_no_finding_however_many_items() -> None:
@@ -124,7 +124,7 @@ def test_a_single_seed_against_several_is_taken_to_spread_as_they_do() -> None:
     b = random.normal(50, 10, (3, 200)) + np.array([[-8.0], [0.0], [8.0]])
     alone = compare(scores(b[1]), scores(b), "continuous")
     fixed = compare(scores(b[1], fixed=True), scores(b), "continuous")
-    assert alone.mde80 > 1.5 * fixed.mde80
+    assert alone.min_detectable_effect > 1.5 * fixed.min_detectable_effect
     assert (alone.n_seeds, fixed.n_seeds) == (1, 3)
 
 
@@ -141,7 +141,7 @@ def test_only_items_of_both_with_the_same_prompt_and_a_score_count() -> None:
 
 def test_what_has_nothing_in_common_is_an_error_that_says_why() -> None:
     a = scores([0.0, 100.0], prompts=("a", "b"))
-    with pytest.raises(InputError, match=r"0 items in common \(0 in one alone.*2 asked in other words\); fix: "):
+    with pytest.raises(InputError, match=r"0 items in common \(0 on one side only.*2 with different prompts\); fix: "):
         compare(a, scores([0.0, 100.0], prompts=("c", "d")), "binary")
 
 
@@ -162,4 +162,4 @@ def test_a_comparison_repeats_itself() -> None:
     random = np.random.default_rng(4)
     a, b = scores(random.random((1, 300))), scores(random.random((1, 300)))
     assert compare(a, b, "continuous") == compare(a, b, "continuous")
-    assert isinstance(compare(a, b, "continuous", seed=1), Comparison)
+    assert isinstance(compare(a, b, "continuous", seed=1), PairedComparison)

@@ -5,7 +5,7 @@ from pydantic import ValidationError
 
 from harness.runs.identity import Identity
 from harness.runs.records import Counts, DataOverlap, Environment, MetricValue, Record, RecordCell
-from harness.tables.contamination_notes import overlap_notes
+from harness.tables.contamination_notes import contamination_notes
 from harness.tables.leaderboard import make_leaderboard
 
 
@@ -31,21 +31,21 @@ def test_what_was_found_is_told_once_for_all_seeds_and_models_of_one_training_se
     found = {"exact": 12, "answered": 3, "ngram": 20}
     both = [entry(**found), entry("teacher", **found)]
     assert make_leaderboard([record(both), record(both, seed=2)]).notes == [
-        "small_math: 12 of 200 test items stand word for word (3 with the answer) in, and 20 share 13 words in a row with "
+        "small_math: 12 of 200 test items occur verbatim (3 with the answer) in, and 20 share 13 consecutive words with "
         "the training data own of the student small, teacher big"
     ]
-    assert overlap_notes([record([entry(ngram=4)])]) == [
-        "small_math: 4 of 200 test items share 13 words in a row with the training data own of the student small"
+    assert contamination_notes([record([entry(ngram=4)])]) == [
+        "small_math: 4 of 200 test items share 13 consecutive words with the training data own of the student small"
     ]
 
 
 def test_nothing_found_and_nothing_looked_for_are_no_notes():
-    assert overlap_notes([record([entry()]), record(None)]) == []
+    assert contamination_notes([record([entry()]), record(None)]) == []
 
 
 def test_what_was_not_measured_is_told_with_its_reason():
     unknown = DataOverlap(of="teacher", data=None, reason="big is a model folder from elsewhere")
-    assert overlap_notes([record([unknown]), record([unknown], seed=2)]) == [
+    assert contamination_notes([record([unknown]), record([unknown], seed=2)]) == [
         "test items not compared with training data of the teacher big: big is a model folder from elsewhere"
     ]
     with pytest.raises(ValidationError, match="needs a reason"):

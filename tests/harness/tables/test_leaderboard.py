@@ -13,7 +13,7 @@ import pytest
 from pydantic import ValidationError
 
 from dskd.errors import InputError
-from harness.protocols import PROTOCOLS, Protocol
+from harness.protocols import PROTOCOLS, DecodingProtocol
 from harness.runs.identity import Identity
 from harness.runs.records import Cost, Counts, Environment, MetricValue, Record, RecordCell
 from harness.tables.leaderboard import make_leaderboard
@@ -36,7 +36,7 @@ def record(
     counts: dict[str, int] | None = None,
     cost: Cost | None = None,
     error: str | None = None,
-    protocol: Protocol | None = None,
+    protocol: DecodingProtocol | None = None,
 ) -> Record:
     if method == "teacher":
         student, seed = None, None
@@ -119,7 +119,7 @@ def test_scores_of_different_task_versions_never_stand_in_one_column() -> None:
     ("records", "note"),
     [
         ([record(n=100), record("kd", n=50)], "small_math: not all on the same number of samples (50, 100)"),
-        ([record(), record("kd", engine="transformers")], "answers of different engines (transformers, vllm)"),
+        ([record(), record("kd", engine="transformers")], "completions of different engines (transformers, vllm)"),
         (
             [record(counts={"invalid": 3, "truncated": 10}), record("kd", counts={"invalid": 1}), record("teacher")],
             "teacher -> student, small_math: invalid: sft 3.0 %, kd 1.0 %; cut off at the token limit: sft 10.0 %",
@@ -180,15 +180,15 @@ def test_costs_are_the_means_of_the_trainings() -> None:
             "method": "sft",
             "seeds": "2",
             "training (s)": "15.0",
-            "of it teacher (s)": "1.0",
-            "shared signal (s)": "30.0",
+            "teacher (s)": "1.0",
+            "teacher cache (s)": "30.0",
             "tokens": "1,000",
             "tokens/s": "75",
             "peak memory (MiB)": "1,024",
         }
     ]
     assert "cost of training" not in FORMATS["md"](board, False)
-    assert "shared signal" not in FORMATS["md"](board, False)
+    assert "teacher cache" not in FORMATS["md"](board, False)
 
 
 def cost_grid(text: str) -> list[dict[str, str]]:
@@ -203,7 +203,7 @@ def test_every_format_has_the_same_costs() -> None:
     board = make_leaderboard([record(), record(task=None, cost=cost)])
     for form in ("md", "html", "tex"):
         text = FORMATS[form](board, True)
-        for words in ("12.5", "31.5", "765", "shared signal (s)", "tokens/s", "peak GPU memory (MiB)"):
+        for words in ("12.5", "31.5", "765", "teacher cache (s)", "tokens/s", "peak GPU memory (MiB)"):
             assert words in text, (form, words)
     (line,) = csv.DictReader(io.StringIO(FORMATS["csv"](board, True)))
     (row,) = json.loads(FORMATS["json"](board, True))["costs"]
@@ -262,7 +262,7 @@ def test_a_record_found_twice_counts_once_and_two_different_ones_of_a_cell_are_r
     assert make_leaderboard([one, record()]).rows[0].seeds == 1
     other = one.model_copy(update={"identity": Identity.of({"limit": 5})})
     with pytest.raises(
-        InputError, match=r"two records of teacher/student/sft/1/small_math .*limit: absent -> 5.*one run"
+        InputError, match=r"^teacher/student/sft/1/small_math: two records .*limit: absent -> 5.*one run"
     ):
         make_leaderboard([one, other])
 

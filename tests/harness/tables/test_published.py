@@ -16,8 +16,9 @@ from harness import tasks
 from harness.published import PublishedTable, published_tables, tables_of
 from harness.runs.identity import Identity
 from harness.runs.records import Cost, Counts, Environment, MetricValue, Record, RecordCell
-from harness.tables.leaderboard import Leaderboard, make_leaderboard
+from harness.tables.leaderboard import make_leaderboard
 from harness.tables.render import FORMATS
+from harness.tables.rows import Leaderboard
 
 PAIR = ("qwen1.5-1.8b", "gpt2")
 # What the sources average over, and their sets that no task here is.

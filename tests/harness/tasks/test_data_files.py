@@ -51,7 +51,7 @@ def test_the_local_folder_comes_before_the_package(folder):
 def test_without_a_source_the_error_says_how_to_give_one(folder, monkeypatch):
     hub = HubRows("someone/set", "test", ("question",), "0" * 64)
     data = DataFile("set/test.jsonl", SHA256, package=("no_such_package", "x"), hub=hub)
-    with pytest.raises(InputError, match=r"test\.jsonl: no such file; set HARNESS_DATA .* HARNESS_HUB=1"):
+    with pytest.raises(InputError, match=r"test\.jsonl: no such file; fix: set HARNESS_DATA .* HARNESS_HUB=1"):
         data.rows()
     monkeypatch.delenv("HARNESS_DATA")
     with pytest.raises(InputError, match="HARNESS_DATA is not set"):

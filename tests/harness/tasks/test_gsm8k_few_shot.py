@@ -88,5 +88,5 @@ def test_without_the_training_file_the_examples_are_missing(gsm8k_data, monkeypa
     task = tasks.load("gsm8k_5shot")
     assert not task.data_is_here
     assert tasks.load("gsm8k_cot_8shot").data_is_here
-    with pytest.raises(InputError, match=r"train\.jsonl: no such file; set HARNESS_DATA"):
+    with pytest.raises(InputError, match=r"train\.jsonl: no such file; fix: set HARNESS_DATA"):
         task.documents()

@@ -116,7 +116,7 @@ def test_a_file_of_another_form_is_refused_in_one_line(fresh, tmp_path, rows, re
 
 
 def test_without_data_the_error_names_both_sources(fresh):
-    with pytest.raises(InputError, match=r"math500/test\.jsonl: no such file; set HARNESS_DATA .*HARNESS_HUB=1"):
+    with pytest.raises(InputError, match=r"math500/test\.jsonl: no such file; fix: set HARNESS_DATA .*HARNESS_HUB=1"):
         fresh("math500").docs()
 
 

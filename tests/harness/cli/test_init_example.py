@@ -1,4 +1,4 @@
-"""`harness practice`: what it writes is what `harness train` and `harness align` read."""
+"""`harness init-example`: what it writes is what `harness train` and `harness align` read."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from harness.cli import main
 
 
 def test_two_models_with_tokenizers_of_two_kinds_and_text(tmp_path: Path) -> None:
-    folder = tmp_path / "practice"
-    result = CliRunner().invoke(main, ["practice", str(folder)])
+    folder = tmp_path / "example"
+    result = CliRunner().invoke(main, ["init-example", str(folder)])
     assert result.exit_code == 0, result.output
     assert all(Path(line).exists() for line in result.stdout.splitlines() if line.startswith(str(folder)))
     vocabularies = []
@@ -29,7 +29,7 @@ def test_two_models_with_tokenizers_of_two_kinds_and_text(tmp_path: Path) -> Non
 
 def test_a_folder_that_holds_something_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "mine.txt").write_text("mine")
-    result = CliRunner().invoke(main, ["practice", str(tmp_path)])
+    result = CliRunner().invoke(main, ["practice", str(tmp_path)])  # its old name
     assert result.exit_code == 2
-    assert "is there already; fix: name a new folder" in result.stderr
+    assert "already exists; fix: name a new folder" in result.stderr
     assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]

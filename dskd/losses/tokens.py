@@ -1,0 +1,172 @@
+"""What a loss sees of a micro-batch: the labelled tokens of both models, flat, so that padding cannot matter. Nothing here imports torch."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, field, fields, replace
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from dskd.modeling.lm_head import Head
+
+_ABSENT: Any = None  # the value of what nobody filled in: a method reads what it requires and nothing else
+_ON_HOST = {"on_host": True}  # stays in the memory of the CPU, where a step reads it without waiting for a device
+
+
+@dataclass(frozen=True)
+class LossTerm:
+    """A sum over tokens, and the number that it is divided by once that is added up over the whole step. Both are scalars."""
+
+    total: Tensor
+    normalizer: Tensor
+
+    def plus(self, other: LossTerm) -> LossTerm:
+        """Both sums and both numbers added up."""
+        return LossTerm(self.total + other.total, self.normalizer + other.normalizer)
+
+
+@dataclass
+class SideTokens:
+    """One model's part of a micro-batch. What a run does not need is None, whatever the type says.
+
+    The collator fills in the first part, the models the second. `tokens` are the labelled ones, example by example.
+
+    Attributes:
+        input_ids, position_ids: [rows, width].
+        attention_mask: [rows, width]; None for packed rows, where positions that begin again at 0 tell examples apart.
+        labelled: [tokens], flat positions in `input_ids` whose hidden states predict the labels.
+        labels: [tokens].
+        inputs: [tokens], the token at the position that predicts the label.
+        size: Tokens of all examples, prompts included, padding not.
+        sizes: [examples], labelled tokens of each.
+        pairs: [pairs], indices of the tokens that are aligned with the other model's; ascending for the student.
+        pairs_on_host: `pairs` of the student for taking parts without waiting for a device.
+        groups: [tokens], number, ascending, of the smallest stretch of bytes that begins and ends at token ends of both models; -1
+            where a token covers no bytes. An example's end tokens are a group of their own.
+        sampled: [tokens], whether the student itself wrote the label; None where it wrote none.
+        cache_rows: [examples], where each stands in a teacher cache.
+        head: The output head.
+        hidden: [tokens, hidden], inputs of the head; the student's with gradient.
+        padded_hidden: [rows, width, hidden], of all positions, for methods that require it.
+        embedding: [vocabulary, hidden], input embeddings without gradient, for methods that require them.
+        predictions: [tokens], the most probable tokens where a cache knows them; None elsewhere.
+        top_k_ids, top_k_log_probabilities: [tokens, k], in place of hidden states, at the method's temperature.
+        per_token_statistics: [tokens, statistics], what the method computed before the step.
+    """
+
+    input_ids: Tensor = _ABSENT
+    position_ids: Tensor = _ABSENT
+    attention_mask: Tensor | None = None
+    labelled: Tensor = _ABSENT
+    labels: Tensor = _ABSENT
+    inputs: Tensor = _ABSENT
+    size: int = 0
+    sizes: Tensor = field(default=_ABSENT, metadata=_ON_HOST)
+    pairs: Tensor = _ABSENT
+    pairs_on_host: Tensor | None = field(default=None, metadata=_ON_HOST)
+    groups: Tensor = _ABSENT
+    sampled: Tensor | None = None
+    cache_rows: Tensor | None = field(default=None, metadata=_ON_HOST)
+    head: Head = _ABSENT
+    hidden: Tensor = _ABSENT
+    padded_hidden: Tensor = _ABSENT
+    embedding: Tensor = _ABSENT
+    predictions: Tensor | None = None
+    top_k_ids: Tensor | None = None
+    top_k_log_probabilities: Tensor = _ABSENT
+    per_token_statistics: Tensor = _ABSENT
+
+    def to(self, device: Any) -> SideTokens:
+        """A copy on a device, but for what a step reads on the CPU."""
+        import torch
+
+        values = {f.name: getattr(self, f.name) for f in fields(self) if not f.metadata.get("on_host")}
+        moved: Any = {k: value.to(device) for k, value in values.items() if isinstance(value, torch.Tensor)}
+        return replace(self, **moved)
+
+    def at_pairs(self, values: Tensor) -> Tensor:
+        """values [tokens, …] at the aligned tokens [pairs, …]; no copy where every token is aligned."""
+        return values if len(self.pairs) == len(values) else values[self.pairs]
+
+    def part(self, first: int, last: int) -> SideTokens:
+        """The tokens from `first` to before `last`, all pairs as they are; what is counted by example is gone."""
+
+        def cut(values: Tensor | None) -> Any:
+            return None if values is None else values[first:last]
+
+        return replace(
+            self,
+            hidden=cut(self.hidden),
+            labels=cut(self.labels),
+            inputs=cut(self.inputs),
+            sampled=cut(self.sampled),
+            per_token_statistics=cut(self.per_token_statistics),
+            sizes=_ABSENT,
+            groups=_ABSENT,
+        )
+
+
+@dataclass
+class TokenBatch:
+    """A micro-batch of both models.
+
+    Attributes:
+        student: The student's tokens.
+        teacher: The teacher's; None where the data was prepared without one.
+        metrics: Reported beside the terms and no part of the loss: sums with normalizers of their own.
+        saved: What the first of a method's two passes leaves for the second.
+        recomputable: The large part of that, which may be gone when the second pass comes.
+    """
+
+    student: SideTokens
+    teacher: SideTokens = _ABSENT
+    metrics: dict[str, LossTerm] = field(default_factory=dict)
+    saved: dict[str, Tensor] = field(default_factory=dict)
+    recomputable: dict[str, Tensor] = field(default_factory=dict)
+
+    def to(self, device: Any) -> TokenBatch:
+        """A copy on a device."""
+        return TokenBatch(self.student.to(device), self.teacher and self.teacher.to(device))
+
+    def part(self, first: int, last: int) -> TokenBatch:
+        """The student's tokens from `first` to before `last` and the pairs that they are in, nothing saved or reported yet."""
+        import torch
+
+        student, teacher = self.student.part(first, last), self.teacher
+        if student.pairs is None:
+            return TokenBatch(student, teacher)
+        host = student.pairs.cpu() if student.pairs_on_host is None else student.pairs_on_host
+        begin, end = torch.searchsorted(host, torch.tensor([first, last])).tolist()
+        student.pairs, student.pairs_on_host = student.pairs[begin:end] - first, host[begin:end] - first
+        return TokenBatch(student, replace(teacher, pairs=teacher.pairs[begin:end], sizes=_ABSENT, groups=_ABSENT))
+
+
+class Loss(Protocol):
+    """What the chunked loss needs to know of a method."""
+
+    def terms(self, batch: TokenBatch) -> dict[str, LossTerm]: ...
+
+    def counts(self, batch: TokenBatch) -> dict[str, Tensor]: ...
+
+    def objective(self, means: dict[str, Tensor]) -> Tensor: ...
+
+
+class TwoPassLoss(ABC):
+    """Mixed into a method whose normalizers depend on predictions: no product is computed for the sake of counting.
+
+    Attributes:
+        first_terms: The terms from which the normalizers are found; one normalizer divides all of them. The chunked loss computes
+            these first and the rest in a second pass.
+    """
+
+    first_terms: frozenset[str]
+
+    @abstractmethod
+    def first_pass(self, batch: TokenBatch) -> dict[str, LossTerm]:
+        """Every term with its normalizer; totals of the second pass's terms are zero."""
+
+    @abstractmethod
+    def second_pass(self, batch: TokenBatch) -> dict[str, Tensor]:
+        """The totals of the other terms. `batch.saved` is as the first pass left it; of `batch.recomputable`, what fits into memory."""

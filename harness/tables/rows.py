@@ -1,0 +1,138 @@
+"""What a leaderboard consists of: rows of scores, columns, costs and notes."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any
+
+from harness.protocols import GREEDY, column_title
+from harness.published import PublishedTable
+
+SCHEMA_VERSION = 1
+
+
+@dataclass(frozen=True)
+class ScoreRow:
+    """The score of a method for one pair on one task, over its seeds. The teacher's own score has no student."""
+
+    teacher: str
+    student: str | None
+    method: str
+    task: str
+    task_version: str
+    metric: str
+    value: float | None
+    sd: float | None
+    ci95: tuple[float, float] | None
+    seeds: int
+    n: int
+    invalid: int
+    truncated: int
+    harness_error: int
+    failed: int
+    unscored: int  # seeds that were evaluated and have no score
+    protocol: str = GREEDY.name  # its label: the name, and what differs from the preset
+    higher_is_better: bool = True
+    invalid_share: float | None = None  # per cent of all samples
+    truncated_share: float | None = None  # per cent of all samples
+    best: bool = False
+    tied: bool | None = None  # not significantly different from the best; None: is the best, or was not compared
+    p_best: float | None = None  # of the difference from the best, adjusted over the methods
+    difference_best: float | None = None
+    gap_closed: float | None = None  # (method - sft) / (teacher - sft) in per cent
+    gap_reason: str | None = None  # why there is no `gap_closed`
+
+    @property
+    def column(self) -> str:
+        """The task, and the decoding protocol if it is not greedy."""
+        return column_title(self.task, self.protocol)
+
+
+@dataclass(frozen=True)
+class ColumnRow:
+    """A column of one pair.
+
+    `min_detectable_effect` is the median over its comparisons with the best, None without comparisons.
+    """
+
+    teacher: str
+    student: str
+    task: str
+    protocol: str
+    min_detectable_effect: float | None
+
+
+@dataclass(frozen=True)
+class CostRow:
+    """The cost of a method for one pair, as the mean over its seeds; memory in bytes.
+
+    `signal_seconds` and `signal_examples` are the cost of the teacher cache. It is computed once for all trainings that read it, and
+    is not part of `train_seconds`.
+    """
+
+    teacher: str
+    student: str
+    method: str
+    seeds: int
+    train_seconds: float | None
+    teacher_seconds: float | None
+    teacher_examples: float | None
+    signal_seconds: float | None
+    signal_examples: float | None
+    tokens: float | None
+    tokens_per_second: float | None
+    peak_memory: float | None
+    peak_device_memory: float | None
+
+
+COST_FIELDS = tuple(field.name for field in fields(CostRow))[4:]
+
+
+@dataclass
+class Leaderboard:
+    """All scores and costs, and the notes that a reader needs."""
+
+    rows: list[ScoreRow] = field(default_factory=list)
+    costs: list[CostRow] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    columns: list[ColumnRow] = field(default_factory=list)
+    published: list[PublishedTable] = field(default_factory=list)  # results of others, on request
+
+    @property
+    def tasks(self) -> list[str]:
+        """The titles of the columns."""
+        return sorted({row.column for row in self.rows})
+
+    @property
+    def pairs(self) -> list[tuple[str, str]]:
+        """Teacher and student of each table."""
+        scored = {(row.teacher, row.student) for row in self.rows if row.student is not None}
+        return sorted(scored | {(row.teacher, row.student) for row in self.costs})
+
+    def methods(self, teacher: str, student: str | None) -> list[str]:
+        """The methods of a pair: sft first, then the others by name."""
+        names = {row.method for row in self.rows if (row.teacher, row.student) == (teacher, student)}
+        return sorted(names, key=lambda name: (name != "sft", name))
+
+    def find(self, teacher: str, student: str | None, method: str, task: str) -> ScoreRow | None:
+        """One score by the title of its column."""
+        key = (teacher, student, method, task)
+        return next((row for row in self.rows if (row.teacher, row.student, row.method, row.column) == key), None)
+
+    def min_detectable_effect(self, teacher: str, student: str | None, task: str) -> float | None:
+        """The minimum detectable effect of a column."""
+        key = (teacher, student, task)
+        matching = (
+            row for row in self.columns if (row.teacher, row.student, column_title(row.task, row.protocol)) == key
+        )
+        return next((row.min_detectable_effect for row in matching), None)
+
+    def as_json(self, costs: bool) -> dict[str, Any]:
+        """The document of `harness leaderboard --format json`."""
+        document: dict[str, Any] = {"schema_version": SCHEMA_VERSION, "rows": [asdict(row) for row in self.rows]}
+        document["columns"] = [asdict(row) for row in self.columns]
+        if costs:
+            document["costs"] = [asdict(row) for row in self.costs]
+        if self.published:
+            document["published"] = [table.model_dump() for table in self.published]
+        return document | {"notes": self.notes}
