@@ -47,7 +47,6 @@ __all__ = [
     "TwoPassLoss",
     "UsesTokenizers",
     "get",
-    "known",
     "own_code",
     "register",
 ]
@@ -65,11 +64,6 @@ def get(name: str) -> type[Method]:
     if name not in METHODS:
         raise InputError(f"methods: {name!r} is not a method; fix: use one of {', '.join(sorted(METHODS))}")
     return METHODS[name]
-
-
-def known(name: str) -> bool:
-    """Whether `get` knows a method by its name alone, or it is one from outside, which `get` looks for."""
-    return ":" in name or name in METHODS
 
 
 def own_code(name: str) -> str | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import subprocess
@@ -44,6 +45,27 @@ def test_it_is_listed_and_trained_beside_the_others(
     (folder / "confidence_kd.py").open("a").write("# changed\n")
     plan = harness("plan", "--matrix", matrix, *only, cwd=folder)
     assert re.search(r"train .*confidence-kd/seed1 +stale", plan.stdout), plan.stdout
+
+
+def test_a_class_in_a_file_is_used_by_its_path_wherever_a_method_is_named(
+    folder: Path,
+    tiny: dict[str, Any],
+    write_matrix: Callable[[Any], Path],
+    harness: Harness,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.delenv("DSKD_METHODS")
+    name = "confidence_kd.py:ConfidenceWeightedDistillation"
+    shown = harness("show-method", name, "--json", cwd=folder)
+    assert json.loads(shown.stdout)["method"] == "confidence-kd", shown.stderr
+    matrix = str(write_matrix(tiny | {"methods": {"mine": {"method": name, "kd_rate": 0.25}}}))
+    plan = harness("plan", "--matrix", matrix, "--add-method", name, cwd=folder)
+    assert "train teacher__same/confidence-kd/seed1" in plan.stdout, plan.stderr
+    models = ("--student", "nowhere", "--teacher", "nowhere", "--data", "confidence_kd.py", "--output", "out")
+    train = harness("train", "--method", name, "--steps", "1", "--option", "kd_rate=0.25", *models, cwd=folder)
+    assert train.stderr.startswith("error: --student: no folder 'nowhere'")
+    for wrong in ("nowhere.py:Method", "confidence_kd.py:Nothing"):
+        assert harness("show-method", wrong, cwd=folder).stderr.startswith("error: NAME: methods: ")
 
 
 def test_the_tests_of_every_method_take_it(folder: Path) -> None:
