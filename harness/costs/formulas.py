@@ -34,10 +34,8 @@ class Lengths:
 
 def steps_of(options: Mapping[str, Any], data: Lengths, processes: int) -> tuple[int, float]:
     """(optimizer steps, examples trained on) of a training: an epoch leaves out the last batches that do not go round."""
-    if options["batch_tokens"] is not None:
-        a_batch = max(1.0, options["batch_tokens"] / data.tokens)
-    else:
-        a_batch = float(options["batch_size"])
+    tokens = options["batch_tokens"]
+    a_batch = float(options["batch_size"]) if tokens is None else max(1.0, tokens / data.tokens)
     a_step = a_batch * options["gradient_accumulation_steps"] * processes
     if options["steps"] is not None:
         return options["steps"], options["steps"] * a_step

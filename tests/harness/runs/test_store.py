@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 from dskd.errors import InputError
-from harness.runs.identity import Identity
+from harness.runs.identity import Fingerprint
 from harness.runs.store import OutputFolder, UserFile, write_json_atomic, write_text_atomic
 
-IDENTITY, OTHER = Identity.of({"a": 1}), Identity.of({"a": 2})
+IDENTITY, OTHER = Fingerprint.of({"a": 1}), Fingerprint.of({"a": 2})
 
 
 def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(
@@ -126,7 +126,7 @@ def test_the_states_of_an_output(tmp_path: Path) -> None:
     ("identity", "fresh", "kept"), [(IDENTITY, False, True), (OTHER, False, False), (IDENTITY, True, False)]
 )
 def test_unfinished_work_is_kept_for_the_same_identity_alone(
-    tmp_path: Path, identity: Identity, fresh: bool, kept: bool
+    tmp_path: Path, identity: Fingerprint, fresh: bool, kept: bool
 ) -> None:
     folder = begun(tmp_path / "out")
     folder.begin("train", "a title", identity, fresh=fresh)
