@@ -59,7 +59,7 @@ def test_adding_what_suits_no_pair_is_one_line(
 ) -> None:
     tiny["pairs"] = [{"teacher": "teacher", "student": "cross", "methods": ["sft"]}]
     matrix = str(write_matrix(tiny))
-    for name, reason in (("kd", "needs one vocabulary"), ("kdd", "no such method")):
+    for name, reason in (("kd", "needs one vocabulary"), ("kdd", "no method 'kdd'")):
         done = harness("plan", "--matrix", matrix, "--add-method", name, cwd=tmp_path)
         assert done.returncode == 2
         assert reason in done.stderr
