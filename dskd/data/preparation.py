@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -225,60 +226,64 @@ def prepare_dataset(
     import datasets
 
     tokenizers = [load_tokenizer(folder) for folder in (student, teacher) if folder is not None]
-    rows = load_examples(examples, instructions=has_templates(*tokenizers))[:limit]
+    whole = load_examples(examples, instructions=has_templates(*tokenizers))[:limit]
     vocabularies = [Vocabulary.from_tokenizer(tokenizer) for tokenizer in tokenizers]
-    counts = dict.fromkeys(("too_long_student", "too_long_teacher", "not_encodable", "special_tokens"), 0)
-    tokens = [0, 0]
-    longest = [0, 0]
-    aligned = 0
     shared = share_vocabulary(vocabularies[1], vocabularies[0]) if teacher is not None else None
-    prepared: list[dict[str, Any]] = []
-    for example in rows:
+    same = shared.same if shared is not None else None
+    left_out = dict.fromkeys(("too_long_student", "too_long_teacher", "not_encodable", "special_tokens"), 0)
+    rows = []
+    for example in whole:
         sides = [_encode_whole(t, v, example) for t, v in zip(tokenizers, vocabularies, strict=True)]
-        if any(side is None or len(side.ids) <= side.prompt_length for side in sides):
-            counts["not_encodable"] += 1
-            continue
-        kept = [side for side in sides if side is not None]
-        if any(side.special for side in kept):
-            counts["special_tokens"] += 1
-            continue
-        too_long = [
-            name for name, side in zip(("student", "teacher"), kept, strict=False) if len(side.ids) > max_length
-        ]
-        for name in too_long:
-            counts[f"too_long_{name}"] += 1
-        if too_long:
-            continue
-        row = prepared_row(*kept, same_vocabulary=shared is not None and shared.same)
-        aligned += len(row.get("student_pairs", ()))
-        for k, side in enumerate(kept):
-            tokens[k] += len(side.labels)
-            longest[k] = max(longest[k], len(side.ids))
-        prepared.append(row)
-    if not prepared:
-        long = counts["too_long_student"] or counts["too_long_teacher"]
+        if reasons := _unusable(sides, max_length):
+            for reason in reasons:
+                left_out[reason] += 1
+        else:
+            rows.append(prepared_row(*filter(None, sides), same_vocabulary=bool(same)))
+    if not rows:
+        long = left_out["too_long_student"] or left_out["too_long_teacher"]
         fix = f"raise max_length above {max_length}" if long else "change the responses"
-        raise InputError(f"{examples}: none of {len(rows)} examples can be used ({_reasons(counts)}); fix: {fix}")
+        reasons_of_all = ", ".join(f"{count} {name.replace('_', ' ')}" for name, count in left_out.items())
+        raise InputError(f"{examples}: none of {len(whole)} examples can be used ({reasons_of_all}); fix: {fix}")
+    student_tokens, longest_student = _lengths(rows, "student")
+    teacher_tokens, longest_teacher = _lengths(rows, "teacher") if shared is not None else (0, 0)
+    aligned = sum(len(row.get("student_pairs", ())) for row in rows)
     report = PreparationReport(
-        examples=len(rows),
-        kept=len(prepared),
-        **counts,
-        content=hashlib.sha256(json.dumps(prepared).encode()).hexdigest(),
+        examples=len(whole),
+        kept=len(rows),
+        **left_out,
+        content=hashlib.sha256(json.dumps(rows).encode()).hexdigest(),
         max_length=max_length,
-        longest_student=longest[0],
-        longest_teacher=longest[1],
+        longest_student=longest_student,
+        longest_teacher=longest_teacher,
         student_vocabulary=vocabularies[0].fingerprint,
-        teacher_vocabulary=vocabularies[1].fingerprint if teacher is not None else None,
-        student_tokens=tokens[0],
-        teacher_tokens=tokens[1],
+        teacher_vocabulary=vocabularies[1].fingerprint if shared is not None else None,
+        student_tokens=student_tokens,
+        teacher_tokens=teacher_tokens,
         aligned=aligned,
-        aligned_share=aligned / tokens[0] if shared is not None else None,
+        aligned_share=aligned / student_tokens if shared is not None else None,
         shared_vocabulary=len(shared) if shared is not None else None,
-        same_vocabulary=shared.same if shared is not None else None,
+        same_vocabulary=same,
     )
-    datasets.Dataset.from_list(prepared).save_to_disk(output)
+    datasets.Dataset.from_list(rows).save_to_disk(output)
     (output / "report.json").write_text(report.model_dump_json(indent=2) + "\n")
     return report
+
+
+def _unusable(sides: Sequence[Encoded | None], max_length: int) -> list[str]:
+    """Why an example is left out, in names of the report's counts; empty for one that is not."""
+    encoded = [side for side in sides if side is not None and len(side.ids) > side.prompt_length]
+    if len(encoded) < len(sides):
+        return ["not_encodable"]
+    if any(side.special for side in encoded):
+        return ["special_tokens"]
+    names = zip(("student", "teacher"), encoded, strict=False)
+    return [f"too_long_{name}" for name, side in names if len(side.ids) > max_length]
+
+
+def _lengths(rows: Sequence[dict[str, Any]], side: str) -> tuple[int, int]:
+    """(labels of all examples, tokens of the longest example)."""
+    lengths = [len(row[f"{side}_ids"]) for row in rows]
+    return sum(lengths) - sum(row[f"{side}_prompt_length"] for row in rows), max(lengths)
 
 
 def preparation_report(data: Path) -> dict[str, Any]:
@@ -286,7 +291,3 @@ def preparation_report(data: Path) -> dict[str, Any]:
     if not (data / "report.json").is_file():
         raise InputError(f"{data}: no prepared dataset; fix: make it with dskd.data.preparation.prepare_dataset")
     return json.loads((data / "report.json").read_text(encoding="utf-8"))
-
-
-def _reasons(counts: dict[str, int]) -> str:
-    return ", ".join(f"{count} {name.replace('_', ' ')}" for name, count in counts.items())

@@ -80,37 +80,51 @@ def build_teacher_cache(
     ranges = store.ranges if begun else _ranges(source, shard_bytes, shard_rows)
     files = store.damaged_files() if begun else [ROWS]
     missing = store.damaged_shards() if begun else list(range(len(ranges)))
-    rows = len(source.index.digests)
-    to_run = sum(ranges[number][1] - ranges[number][0] for number in missing)
     tell({"estimate_bytes": _estimate(source, ranges)})
     if files or missing:
         _require_space(output, _estimate(source, ranges, missing, bool(files)))
         try:
-            model, head = source.load(device)
-            if files:
-                embedding = model.get_input_embeddings().weight.detach()
-                store.begin(request, _first_files(source, head, embedding), ranges)
-            done = rows - to_run
-
-            def add(count: int) -> None:
-                nonlocal done
-                done += count
-                tell({"step": done, "steps": rows})
-
-            for number in missing:
-                store.write_shard(number, source.run(model, head, *ranges[number], batch_tokens, add))
+            _write(source, store, missing, ranges if files else None, device, batch_tokens, tell)
         except torch.OutOfMemoryError as error:
             raise TrainingFailed(
                 f"{teacher}: out of memory; hint: batch_tokens below {batch_tokens}, or dtype bfloat16; what is written stays"
             ) from error
+    built = sum(ranges[number][1] - ranges[number][0] for number in missing)
+    rows = len(source.index.digests)
     return TeacherCacheReport(
         rows=rows,
         tokens=int(source.index.offsets[-1]),
         bytes=store.bytes,
         seconds=time.perf_counter() - start,
-        built_rows=to_run,
-        reused_rows=rows - to_run,
+        built_rows=built,
+        reused_rows=rows - built,
     )
+
+
+def _write(
+    source: CacheSource,
+    store: CacheStore,
+    missing: list[int],
+    new_ranges: list[tuple[int, int]] | None,
+    device: Any,
+    batch_tokens: int,
+    tell: Progress,
+) -> None:
+    """Run the teacher on the missing shards; with `new_ranges`, write what stands beside the shards first."""
+    model, head = source.load(device)
+    if new_ranges is not None:
+        embedding = model.get_input_embeddings().weight.detach()
+        store.begin(source.request(), _first_files(source, head, embedding), new_ranges)
+    rows = len(source.index.digests)
+    done = rows - sum(store.ranges[number][1] - store.ranges[number][0] for number in missing)
+
+    def add(count: int) -> None:
+        nonlocal done
+        done += count
+        tell({"step": done, "steps": rows})
+
+    for number in missing:
+        store.write_shard(number, source.run(model, head, *store.ranges[number], batch_tokens, add))
 
 
 def _ranges(source: CacheSource, shard_bytes: int, shard_rows: int) -> list[tuple[int, int]]:

@@ -48,63 +48,59 @@ def train(
 ) -> TrainingReport:
     """Train a student on a prepared dataset and write it to output/model.
 
-    `data` is a folder of `prepare_dataset`, made for this student and, where the method needs one, this teacher. A run that was
-    killed goes on from output/checkpoints; one that is done returns its report again. `progress` gets {"step", "steps"} after every
-    step, and the means of the loss and its terms with those that are logged.
-    `teacher_cache` is a folder of `build_teacher_cache`: what the teacher says, fetched instead of run.
-    Started by torchrun or accelerate, all processes call this with the same arguments and train one student.
-    An output folder belongs to one training: the same method, options, seed and data, on the same models, which are not compared.
-    Raises InputError for unusable input, and for an output folder that holds another training, before anything is written;
-    TrainingFailed for a loss that is not finite, memory or a disk that does not suffice; the last checkpoint stays.
+    A run that was killed resumes from output/checkpoints; one that is done returns its report again. Started by torchrun or
+    accelerate, all processes call this with the same arguments and train one student.
+
+    Args:
+        data: A folder of `prepare_dataset`, made for this student and, where the method needs one, this teacher.
+        student, teacher: Model folders with their tokenizers.
+        method: A name of `dskd.methods.METHODS`, or a class from outside (`dskd.methods.get`).
+        method_options: The method's options.
+        options: How to train.
+        seed: Of everything random.
+        output: A folder for this training alone: the same method, options, seed and data. The models are not compared.
+        teacher_cache: A folder of `build_teacher_cache`, whose outputs take the place of a running teacher.
+        progress: Called with {"step", "steps"} after every step, and with the means of the loss and its terms when they are logged.
+
+    Returns:
+        What the run cost and how it ended.
+
+    Raises:
+        InputError: For unusable input and an output folder that holds another training, before anything is written.
+        TrainingFailed: For a loss that is not finite, or too little memory or disk; the last checkpoint stays.
     """
     chosen = methods.get(method)(method_options)
     if options.rollouts is not None:
         require_engine(options.rollouts)
     folder = RunFolder(output)
-    request = {
-        "method": chosen.name,
-        "method_options": chosen.options.identity(),
+    request = _request(chosen, options, seed, data)
+    if finished := folder.finished(request):
+        return TrainingReport.model_validate(finished)
+    arguments = _arguments(options, folder, seed)
+    if not chosen.requires.teacher:
+        teacher = teacher_cache = None
+    with _hints():
+        run = load_run(data, student, teacher, chosen, options, teacher_cache, seed=seed, device=arguments.device)
+    run.dataset, validation = _held_out(run.dataset, options, data)
+    if arguments.process_index == 0:
+        folder.begin(request)
+    trainer = _trainer(run, options, arguments, validation, progress)
+    resumed, seconds = _train(trainer, folder)
+    report = _report(trainer, seconds, resumed)
+    _finish(trainer, folder, report)
+    return report
+
+
+def _request(method: methods.Method, options: TrainingOptions, seed: int, data: Path) -> dict[str, Any]:
+    """What tells this training from others in its folder."""
+    return {
+        "method": method.name,
+        "method_options": method.options.identity(),
         "options": options.identity(),
         "seed": seed,
         "data": preparation_report(data)["content"],
         "processes": int(os.environ.get("WORLD_SIZE", "1")),  # each adds its examples to a step
     }
-    if finished := folder.finished(request):
-        return TrainingReport.model_validate(finished)
-
-    arguments = _arguments(options, folder, seed)
-    taught = chosen.requires.teacher
-    with _hints():
-        run = load_run(
-            data,
-            student,
-            teacher if taught else None,
-            chosen,
-            options,
-            teacher_cache=teacher_cache if taught else None,
-            seed=seed,
-            device=arguments.device,
-        )
-    run.dataset, validation = _held_out(run.dataset, options, data)
-    main = arguments.process_index == 0
-    if main:
-        folder.begin(request)
-    trainer = _trainer(run, options, arguments, validation)
-    if progress is not None and main:
-        trainer.add_callback(_progress_callback(progress))
-    start = time.perf_counter()
-    resumed = _train(trainer, folder)
-    report = _report(trainer, time.perf_counter() - start, resumed)
-    whole = trainer.whole_state()
-    if main:
-        with _hints():
-            folder.finish(
-                lambda model: save_student(run.distiller, run.tokenizer, model, state=whole, merge=True),
-                report.model_dump(),
-                [entry for entry in trainer.state.log_history if "loss" in entry],
-            )
-    trainer.accelerator.wait_for_everyone()
-    return report
 
 
 def _arguments(options: TrainingOptions, folder: RunFolder, seed: int) -> Any:
@@ -144,7 +140,9 @@ def _arguments(options: TrainingOptions, folder: RunFolder, seed: int) -> Any:
     return arguments
 
 
-def _trainer(run: RunSetup, options: TrainingOptions, arguments: Any, validation: Any) -> DistillationTrainer:
+def _trainer(
+    run: RunSetup, options: TrainingOptions, arguments: Any, validation: Any, progress: Progress | None
+) -> DistillationTrainer:
     """The trainer of a run. Raises InputError where several processes are used in a way that the loss cannot work with."""
     requires = run.distiller.method.requires
     run.distiller.student.config.use_cache = False
@@ -171,11 +169,13 @@ def _trainer(run: RunSetup, options: TrainingOptions, arguments: Any, validation
     _check_processes(trainer, options)
     trainer.remove_callback(transformers.PrinterCallback)
     trainer.add_callback(_log_before_saving())
+    if progress is not None and arguments.process_index == 0:
+        trainer.add_callback(_progress_callback(progress))
     return trainer
 
 
-def _train(trainer: DistillationTrainer, folder: RunFolder) -> int:
-    """Train to the end from the last good checkpoint, if there is one; returns its step, or 0."""
+def _train(trainer: DistillationTrainer, folder: RunFolder) -> tuple[int, float]:
+    """Train to the end from the last good checkpoint, if there is one; returns its step, or 0, and the seconds that it took."""
     arguments, rollouts = trainer.args, trainer.rollouts
     with arguments.main_process_first(local=False):  # the first removes what is torn
         checkpoint = folder.last_good_checkpoint(arguments.world_size)
@@ -185,6 +185,7 @@ def _train(trainer: DistillationTrainer, folder: RunFolder) -> int:
         rollouts.path = folder.rollouts(arguments.process_index, resumed)
         rollouts.sampler.precision = trainer.accelerator.autocast
         rollouts.gather = gather_object
+    start = time.perf_counter()
     with _hints(), nullcontext() if rollouts is None else closing(rollouts.sampler):
         if checkpoint and state.global_step >= state.max_steps:
             # Killed after the last step; another call would train one more.
@@ -193,7 +194,20 @@ def _train(trainer: DistillationTrainer, folder: RunFolder) -> int:
         else:
             trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     trainer.model.student.config.use_cache = True
-    return resumed
+    return resumed, time.perf_counter() - start
+
+
+def _finish(trainer: DistillationTrainer, folder: RunFolder, report: TrainingReport) -> None:
+    """Save the student with its report and the logged steps; all processes call this."""
+    state = trainer.whole_state()
+    if trainer.args.process_index == 0:
+        with _hints():
+            folder.finish(
+                lambda model: save_student(trainer.model, trainer.processing_class, model, state=state, merge=True),
+                report.model_dump(),
+                [entry for entry in trainer.state.log_history if "loss" in entry],
+            )
+    trainer.accelerator.wait_for_everyone()
 
 
 def _report(trainer: DistillationTrainer, seconds: float, resumed: int) -> TrainingReport:

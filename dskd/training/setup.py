@@ -8,6 +8,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import datasets
+
 from dskd.compatibility import LIVE, Problem, check, require
 from dskd.data.batch_sampler import supports_packing
 from dskd.data.preparation import preparation_report
@@ -40,7 +42,7 @@ class RunSetup:
     dataset: Any
     tokenizer: Any
     distiller: Distiller
-    rollouts: Rollouts | None
+    rollouts: Rollouts | None = None
 
 
 @dataclass
@@ -68,19 +70,20 @@ def load_run(
     teacher: Path | None,
     method: Method,
     options: TrainingOptions,
+    teacher_cache: Path | None = None,
     *,
-    teacher_cache: Path | None,
     seed: int,
     device: Any,
 ) -> RunSetup:
     """Load a prepared dataset, the student and what is known of the teacher.
 
     The student keeps float32 weights whatever options.dtype, because Adam's small steps are lost in bfloat16 ones. With a teacher
-    cache in the folder `teacher_cache` the teacher's weights are not loaded. Raises InputError for folders that cannot be used, data
-    prepared for other tokenizers, examples longer than a model's context, and what does not go together (dskd/compatibility.py).
-    """
-    import datasets
+    cache the teacher's weights are not loaded.
 
+    Raises:
+        InputError: For folders that cannot be used, data prepared for other tokenizers, examples longer than a model's context, and
+            settings that do not go together (dskd/compatibility.py).
+    """
     cached = None if teacher_cache is None or teacher is None else open_teacher_cache(teacher_cache, device)
     rules = _rules(method, options, cached, has_teacher=teacher is not None)
     require(rules())
@@ -102,13 +105,7 @@ def load_run(
         if isinstance(method, UsesTokenizers):
             method.use_tokenizers(learner.tokenizer, mentor.tokenizer)
             dataset = _with_own_pairs(dataset, method) if method.requires.pairing == "own" else dataset
-    if options.packing:
-        for model in filter(None, (learner, mentor)):
-            _require_packing(model)
-    if options.lora is not None:
-        learner.model = add_adapter(learner.model, options.lora, seed)
-    if options.torch_compile:
-        learner.model.base_model.compile(dynamic=True)
+    _ready(learner, mentor, options, seed)
     distiller = Distiller(
         learner.model,
         method,
@@ -119,18 +116,45 @@ def load_run(
         chunk_tokens=options.chunk_tokens,
     )
     if options.rollouts is None or mentor is None or shared is None:
-        return RunSetup(dataset, learner.tokenizer, distiller, None)
-    longest = _longest_prompt(dataset, learner, options.rollouts)
-    rollouts = Rollouts(
-        options.rollouts,
-        _sampler(method, options.rollouts, learner, mentor, longest + options.rollouts.max_new_tokens, options.dtype),
-        learner.text,
-        mentor.text,
-        same_vocabulary=shared.same,
-        seed=seed,
-        mix_in_offpolicy=method.requires.mix_in_offpolicy,
-    )
+        return RunSetup(dataset, learner.tokenizer, distiller)
+    rollouts = _rollouts(dataset, method, options, learner, mentor, same_vocabulary=shared.same, seed=seed)
     return RunSetup(dataset.add_column("example", range(len(dataset))), learner.tokenizer, distiller, rollouts)
+
+
+def _ready(student: _Model, teacher: _Model | None, options: TrainingOptions, seed: int) -> None:
+    """Check that the models can read packed rows, and give the student its adapter and compiled layers."""
+    for loaded in filter(None, (student, teacher)):
+        if options.packing and loaded.model is not None and not supports_packing(loaded.model):
+            raise InputError(
+                f"{loaded.folder}: this model sees from one packed example into another; fix: train with packing: false, or on "
+                "attention that is told where examples begin (sdpa)"
+            )
+    if options.lora is not None:
+        student.model = add_adapter(student.model, options.lora, seed)
+    if options.torch_compile:
+        student.model.base_model.compile(dynamic=True)
+
+
+def _rollouts(
+    dataset: Any, method: Method, options: TrainingOptions, student: _Model, teacher: _Model, **settings: Any
+) -> Rollouts:
+    """What puts sampled responses in the place of examples. Raises InputError where the model has no room for a response."""
+    assert options.rollouts is not None
+    new, positions = options.rollouts.max_new_tokens, _positions(student.model)
+    longest = max(dataset["student_prompt_length"])
+    if positions is not None and longest + new > positions:
+        raise InputError(
+            f"{student.folder}: the model has {positions} positions, but the longest prompt {longest} tokens; "
+            f"fix: set rollouts.max_new_tokens to {max(positions - longest, 1)} or less, or leave out long prompts"
+        )
+    return Rollouts(
+        options.rollouts,
+        _sampler(method, options.rollouts, student, teacher, longest + new, options.dtype),
+        student.text,
+        teacher.text,
+        mix_in_offpolicy=method.requires.mix_in_offpolicy,
+        **settings,
+    )
 
 
 def _rules(
@@ -197,14 +221,6 @@ def _positions(model: Any) -> int | None:
     return getattr(model.config.get_text_config(), "max_position_embeddings", None)
 
 
-def _require_packing(loaded: _Model) -> None:
-    if loaded.model is not None and not supports_packing(loaded.model):
-        raise InputError(
-            f"{loaded.folder}: this model sees from one packed example into another; fix: train with packing: false, or on "
-            "attention that is told where examples begin (sdpa)"
-        )
-
-
 def _with_own_pairs(dataset: Any, method: UsesTokenizers) -> Any:
     """The dataset with the pairs of labels that the method finds, in place of those on the same bytes."""
     columns: dict[str, list[list[int]]] = {"student_pairs": [], "teacher_pairs": []}
@@ -216,17 +232,6 @@ def _with_own_pairs(dataset: Any, method: UsesTokenizers) -> Any:
     for name, values in columns.items():
         dataset = dataset.add_column(name, values)
     return dataset
-
-
-def _longest_prompt(dataset: Any, student: _Model, options: RolloutOptions) -> int:
-    """Tokens of the longest prompt. Raises InputError where the model has no room for a response after it."""
-    positions, longest = _positions(student.model), max(dataset["student_prompt_length"])
-    if positions is not None and longest + options.max_new_tokens > positions:
-        raise InputError(
-            f"{student.folder}: the model has {positions} positions, but the longest prompt {longest} tokens; "
-            f"fix: set rollouts.max_new_tokens to {max(positions - longest, 1)} or less, or leave out long prompts"
-        )
-    return longest
 
 
 def _sampler(

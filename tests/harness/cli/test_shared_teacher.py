@@ -127,8 +127,10 @@ def test_a_teacher_that_does_not_load_fails_its_own_cells_with_a_reason(folder: 
     assert run.returncode == 1
     (failed,) = (line for line in run.stderr.splitlines() if line.startswith("failed: "))
     assert failed.startswith(
-        f"failed: signal of broken on student: {folder / 'broken'}: no causal model can be loaded ("
+        f"failed: teacher cache of broken on student: {folder / 'broken'}: no causal model can be loaded ("
     )
     assert "; fix: " in failed
-    assert "not run: train broken__same/kd/seed1: needs 'signal of broken on student', which failed" in run.stderr
+    assert (
+        "not run: train broken__same/kd/seed1: needs 'teacher cache of broken on student', which failed" in run.stderr
+    )
     assert (folder / "runs/tiny/cells/broken__same/sft/seed1/train/model").is_dir()
