@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import difflib
 import json
-import logging
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +11,11 @@ import click
 
 from dskd.errors import InputError
 from dskd.training.options import TrainingOptions
-from harness.cli.options import read_settings
+from harness.cli.options import RenamedOption, read_settings
 from harness.cli.run import print_failures, print_left_out, run_plan
 from harness.config.names import option_rows
 from harness.planning.single_training import single_plan
 from harness.runs.store import RESULT
-
-log = logging.getLogger(__name__)
 
 EPILOG = """\b
 Examples:
@@ -35,15 +32,13 @@ Lines of the data: {"prompt": "...", "output": "..."}, or with --template {"inst
 "input". The student is written to OUTPUT/train/model, an ordinary model folder.
 The same command again resumes from the last checkpoint, or finds the work done."""
 
-_FORMER_FLAGS = {"--signal-kind": "--teacher-outputs", "--signal-dtype": "--cache-dtype", "--signal-k": "--top-k"}
-
 
 class _TrainCommand(click.Command):
-    """Accepts flags under former names, and says how to set a training option that has no flag."""
+    """Says how to set a training option that has no flag."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         try:
-            return super().parse_args(ctx, [_renamed(argument) for argument in args])
+            return super().parse_args(ctx, args)
         except click.NoSuchOption as error:
             keys = {
                 row["option"].replace(".", "-").replace("_", "-"): row["option"] for row in option_rows(TrainingOptions)
@@ -52,14 +47,6 @@ class _TrainCommand(click.Command):
             if not near:
                 raise
             raise InputError(f"{error.option_name}: no such flag; fix: --set {keys[near[0]]}=VALUE") from None
-
-
-def _renamed(argument: str) -> str:
-    flag, equals, value = argument.partition("=")
-    if flag not in _FORMER_FLAGS:
-        return argument
-    log.info("%s is now %s", flag, _FORMER_FLAGS[flag])
-    return f"{_FORMER_FLAGS[flag]}{equals}{value}"
 
 
 @click.command("train", cls=_TrainCommand, epilog=EPILOG)
@@ -118,13 +105,26 @@ def _renamed(argument: str) -> str:
 )
 @click.option(
     "--teacher-outputs",
+    "--signal-kind",
+    cls=RenamedOption,
     type=click.Choice(["live", "hidden_states", "top_k"]),
     help="live (default) runs the teacher at every step; the others compute a cache once, for several epochs.",
 )
 @click.option(
-    "--cache-dtype", type=click.Choice(["same", "float16", "bfloat16"]), help="Dtype of cached hidden states on disk."
+    "--cache-dtype",
+    "--signal-dtype",
+    cls=RenamedOption,
+    type=click.Choice(["same", "float16", "bfloat16"]),
+    help="Dtype of cached hidden states on disk.",
 )
-@click.option("--top-k", type=click.IntRange(min=1), metavar="K", help="Number of tokens that a top_k cache keeps.")
+@click.option(
+    "--top-k",
+    "--signal-k",
+    cls=RenamedOption,
+    type=click.IntRange(min=1),
+    metavar="K",
+    help="Number of tokens that a top_k cache keeps.",
+)
 @click.option("--processes", type=click.IntRange(min=1), metavar="N", help="Number of training processes, one per GPU.")
 @click.option(
     "--accelerate-config",

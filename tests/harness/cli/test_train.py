@@ -99,16 +99,13 @@ def test_on_policy_training_and_every_option_without_a_flag_are_set_by_key(
     assert refused.stderr.startswith("error: --set rollouts: minillm learns from on-policy text alone; fix: ")
 
 
-def test_flags_under_former_names_are_accepted_with_a_notice(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_flags_under_former_names_are_accepted(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(folder)
     given = ["--method", "kd", "--steps", "2", "--signal-kind=hidden_states", "--signal-k", "4"]
     models = ["--teacher", "teacher", "--student", "student", "--data", "data.jsonl", "--output", "planned"]
     result = CliRunner().invoke(main, ["train", *models, *given])
-    assert result.stderr.splitlines() == [
-        "notice: --signal-kind is now --teacher-outputs",
-        "notice: --signal-k is now --top-k",
-        "error: --top-k: belongs to --teacher-outputs top_k; fix: leave it out",
-    ]
+    assert result.stderr == "error: --top-k: belongs to --teacher-outputs top_k; fix: leave it out\n"
+    assert "--signal" not in CliRunner().invoke(main, ["train", "--help"]).stdout
 
 
 @pytest.mark.slow  # tests/dskd/training/test_processes.py and test_launch.py do it below the command
