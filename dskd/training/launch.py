@@ -74,7 +74,7 @@ def _launcher(processes: int | None, accelerate_config: str | None) -> list[str]
     if config.num_machines > 1:
         raise InputError(
             f"{accelerate_config}: is for {config.num_machines} machines, of which only this one could be started; "
-            "fix: start dskd.training.worker on each, as docs/processes.md says"
+            "fix: start dskd.worker on each, as docs/processes.md says"
         )
     if not config.use_cpu:
         _require_devices(processes or config.num_processes, accelerate_config, gpu=True)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import tempfile
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -90,6 +91,7 @@ def take_step(folder: Path, name: str, rows: Sequence[int], collator: Collator, 
     size = len(rows) // parts
     distiller.method.on_step_begin(distiller.whole_student_head())
     chosen = [data[k] for k in rows]
+    collator = replace(collator, by_position=kind.requires.pairing == "position")
     if kind.requires.on_policy == "always":  # half of them as if the student had written them
         chosen = [{**row, "sampled": k % 4 < 2} for k, row in zip(rows, chosen, strict=True)]
     batches = [distiller.fetch(collator(chosen[first : first + size])) for first in range(0, len(rows), size)]

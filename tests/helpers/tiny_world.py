@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import torch
 from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
 
 from dskd import methods
+from dskd.data.collator import Collator
 from dskd.data.preparation import prepare_dataset
 from dskd.training.run import TrainingOptions, train
 from helpers.tiny_tokenizers import LINES, byte_level, sentencepiece
@@ -72,3 +74,8 @@ def rows_of(data: Any, method: str, numbers: Sequence[int]) -> list[dict[str, An
     if methods.get(method).requires.on_policy != "always":
         return [data[k] for k in numbers]
     return [{**data[k], "sampled": k % 4 < 2} for k in numbers]
+
+
+def pairing_as(method: str, collator: Collator) -> Collator:
+    """The collator with the pairs that a method requires."""
+    return replace(collator, by_position=methods.get(method).requires.pairing == "position")

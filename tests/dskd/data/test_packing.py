@@ -16,6 +16,7 @@ from dskd.modeling.lm_head import final_hidden_states
 from dskd.teachers.outputs import LiveTeacher
 from dskd.tokenization.vocabulary import SharedVocabulary
 from dskd.training.distiller import Distiller
+from helpers import tiny_world
 
 SIZES = {"vocab_size": 61, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4}
 ROTARY = {**SIZES, "intermediate_size": 48, "num_key_value_heads": 2, "max_position_embeddings": 64}
@@ -108,7 +109,7 @@ def test_every_method_has_the_same_loss_and_gradients_packed(name):
             shared=SharedVocabulary(every, every, every, True, tokens, tokens),
         )
         distiller.method.on_step_begin(distiller.whole_student_head())
-        batch = distiller.fetch(collator(rows))
+        batch = distiller.fetch(tiny_world.pairing_as(name, collator)(rows))
         distiller.precompute_step([batch])
         loss, _ = distiller(batch)
         loss.backward()

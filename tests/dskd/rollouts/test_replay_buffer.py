@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import textwrap
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -345,6 +346,7 @@ def test_a_share_beside_the_adaptive_schedule_is_an_error():
 def test_a_method_that_learns_from_its_own_present_text_takes_no_old_one(world, tmp_path, monkeypatch):
     from dskd import methods
 
-    monkeypatch.setattr(methods.get("distillm"), "policy", "on")
+    method = methods.get("distillm")
+    monkeypatch.setattr(method, "requires", replace(method.requires, on_policy="always"))
     with pytest.raises(InputError, match=r"rollouts\.replay: distillm.*fix: remove replay"):
         _run(world, tmp_path / "out", rollouts={"share": 1.0, "replay": {"schedule": "mixed"}})

@@ -67,6 +67,7 @@ def _gradients(world, name, rows, collator, parts, fused=True):
     )
     data = datasets.load_from_disk(str(world / f"{student}-data"))
     chosen = tiny_world.rows_of(data, name, rows)
+    collator = tiny_world.pairing_as(name, collator)
     size = len(chosen) // parts
     batches = [distiller.fetch(collator(chosen[k : k + size])) for k in range(0, len(chosen), size)]
     distiller.method.on_step_begin(distiller.whole_student_head())

@@ -28,7 +28,7 @@ def test_every_method_says_its_paper_what_vocabularies_it_takes_and_on_which_tex
     for row in rows.values():
         assert row["paper"]
         assert row["vocabulary"] in {"same", "any"}
-        assert row["on_policy"] in {"off", "on", "optional"}
+        assert row["on_policy"] in {"never", "always", "optional"}
 
 
 def test_a_method_says_what_of_its_paper_is_not_here(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -40,7 +40,7 @@ def test_a_method_says_what_of_its_paper_is_not_here(monkeypatch: pytest.MonkeyP
 def test_the_table_has_a_line_for_each_method_and_folds_none() -> None:
     header, *lines = CliRunner().invoke(main, ["list", "methods"]).stdout.splitlines()
     assert header.split() == [
-        "method", "title", "paper", "vocabulary", "policy", "needs_teacher", "signals", "status", "options",
+        "method", "title", "paper", "vocabulary", "on_policy", "needs_teacher", "signals", "status", "options",
     ]  # fmt: skip
     assert [line.split()[0] for line in lines] == list(METHODS)
 
