@@ -66,12 +66,7 @@ def single_plan(
     if teacher is None and (chosen.needs_teacher or chosen.labels == "teacher"):
         raise InputError(f"--method {method}: needs a teacher; fix: give --teacher DIR")
     outputs = _teacher_outputs(chosen, teacher_outputs)
-    for problem in check(chosen, teacher_outputs=outputs.kind, packing=options.packing):
-        if problem.key == "training.rollouts":  # this command samples none
-            raise InputError(
-                f"--method {method}: {problem.message}; fix: `harness run`, with a matrix that has rollouts"
-            )
-        raise InputError(problem.text(_FLAGS.get(problem.key, problem.key)))
+    _require_suitable(chosen, outputs, options)
     try:
         processes, accelerate_config = find_launch(launch.get("processes"), launch.get("accelerate_config"))
     except InputError as error:
@@ -105,6 +100,16 @@ def single_plan(
     if not overwrite:
         _require_same(output, step)
     return Plan("train", "harness train", output, decide([step], output, "stale"), lambda _, key: _FLAGS.get(key, key))
+
+
+def _require_suitable(method: methods.Method, outputs: TeacherOutputs, options: TrainingOptions) -> None:
+    """InputError for the first setting that does not go with the method."""
+    for problem in check(method, teacher_outputs=outputs.kind, packing=options.packing):
+        if problem.key == "training.rollouts":  # this command samples none
+            raise InputError(
+                f"--method {method.name}: {problem.message}; fix: `harness run`, with a matrix that has rollouts"
+            )
+        raise InputError(problem.text(_FLAGS.get(problem.key, problem.key)))
 
 
 class _Pair(NamedTuple):
