@@ -218,10 +218,17 @@ def prepare_dataset(
     max_length: int = 512,
     limit: int | None = None,
 ) -> PreparationReport:
-    """Tokenize a training file for a student and, with a teacher, for both, and align the two; write the result to `output`.
+    """Tokenize a training file for a student and, with a teacher, for both, and align the two.
 
-    `output` becomes a `datasets` folder with report.json. `limit` keeps the first examples. Raises
-    InputError for unusable input and where no example is left.
+    Args:
+        examples: A file that `load_examples` reads.
+        output: Becomes a `datasets` folder with report.json.
+        student, teacher: Model folders; their tokenizers alone are read.
+        max_length: Tokens of the longest example that is kept.
+        limit: Keep the first examples alone.
+
+    Raises:
+        InputError: For unusable input, and where no example is left.
     """
     import datasets
 
@@ -240,10 +247,7 @@ def prepare_dataset(
         else:
             rows.append(prepared_row(*filter(None, sides), same_vocabulary=bool(same)))
     if not rows:
-        long = left_out["too_long_student"] or left_out["too_long_teacher"]
-        fix = f"raise max_length above {max_length}" if long else "change the responses"
-        reasons_of_all = ", ".join(f"{count} {name.replace('_', ' ')}" for name, count in left_out.items())
-        raise InputError(f"{examples}: none of {len(whole)} examples can be used ({reasons_of_all}); fix: {fix}")
+        raise InputError(f"{examples}: none of {len(whole)} examples can be used {_summary(left_out, max_length)}")
     student_tokens, longest_student = _lengths(rows, "student")
     teacher_tokens, longest_teacher = _lengths(rows, "teacher") if shared is not None else (0, 0)
     aligned = sum(len(row.get("student_pairs", ())) for row in rows)
@@ -278,6 +282,14 @@ def _unusable(sides: Sequence[Encoded | None], max_length: int) -> list[str]:
         return ["special_tokens"]
     names = zip(("student", "teacher"), encoded, strict=False)
     return [f"too_long_{name}" for name, side in names if len(side.ids) > max_length]
+
+
+def _summary(left_out: dict[str, int], max_length: int) -> str:
+    """The counts of the reasons, and what to do about them."""
+    long = left_out["too_long_student"] or left_out["too_long_teacher"]
+    fix = f"raise max_length above {max_length}" if long else "change the responses"
+    counts = ", ".join(f"{count} {reason.replace('_', ' ')}" for reason, count in left_out.items())
+    return f"({counts}); fix: {fix}"
 
 
 def _lengths(rows: Sequence[dict[str, Any]], side: str) -> tuple[int, int]:

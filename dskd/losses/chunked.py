@@ -60,11 +60,20 @@ def chunked_loss(
     parameters: Sequence[nn.Parameter] = (),
     chunk_tokens: int | None = None,
 ) -> tuple[Tensor, dict[str, LossTerm]]:
-    """(objective of the terms divided by `totals`, {term: its sum over the batch and its total, detached}).
+    """A method's loss of a batch, a chunk of tokens at a time.
 
-    Gradients reach batch.student.hidden, weight and bias of batch.student.head, and `parameters` (what the method trains besides:
-    its projectors). `totals` are the counts of the whole optimizer step; None where this batch is the whole step. The weight's
-    gradient is added up in float32 also where products are in bfloat16.
+    Gradients reach the student's hidden states, the weight and bias of its head, and `parameters`. The weight's gradient is added up
+    in float32 also where products are in bfloat16.
+
+    Args:
+        method: Its terms are sums over tokens.
+        batch: A micro-batch with both models' heads and hidden states.
+        totals: The normalizers of the whole optimizer step; None where this batch is the whole step.
+        parameters: What the method trains besides, its projectors.
+        chunk_tokens: Tokens a chunk; by default as many as suit the vocabulary.
+
+    Returns:
+        (the objective of the terms divided by their normalizers, {term: its sum over the batch and its normalizer}).
     """
     if totals is None and not isinstance(method, TwoPassLoss):
         totals = chunked_counts(method, batch, chunk_tokens)
@@ -79,7 +88,7 @@ def chunked_loss(
 
 
 class _ChunkLinear(torch.autograd.Function):
-    """hidden Wᵀ + b into pool memory; its backward adds gradients up in a `_HeadGradient` and makes none of W's size."""
+    """hidden Wᵀ + b into memory of the pool; its backward adds gradients up in a `_HeadGradient` and makes none of W's size."""
 
     @staticmethod
     def forward(

@@ -9,11 +9,8 @@ from __future__ import annotations
 
 import gc
 import mmap
-import os
 import sys
 import tempfile
-import threading
-import time
 import traceback
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -21,6 +18,7 @@ from multiprocessing.connection import Connection
 from typing import TYPE_CHECKING, Any
 
 from dskd.errors import InputError
+from dskd.processes import exit_with_parent
 from dskd.rollouts.vllm_support import INSTALL, cannot_run, on_cpu
 
 if TYPE_CHECKING:
@@ -73,7 +71,7 @@ def map_memory(descriptor: int, size: int) -> Tensor:
 
 def main(arguments: Sequence[str]) -> int:
     socket, memory, parent = map(int, arguments)
-    _die_with(parent)
+    exit_with_parent(parent=parent)
     connection = Connection(socket)
     request: Request = connection.recv()
     try:
@@ -237,17 +235,6 @@ def _drawing(known: list[bool], temperature: float, top_p: float) -> type:
 def _reason(error: BaseException) -> str:
     """One line of an error."""
     return " ".join(str(error).split())[:500] or type(error).__name__
-
-
-def _die_with(parent: int) -> None:
-    """End this process when the one that started it is gone, even by SIGKILL while vLLM works."""
-
-    def watch() -> None:
-        while os.getppid() == parent:
-            time.sleep(0.5)
-        os._exit(1)
-
-    threading.Thread(target=watch, daemon=True, name="parent-watch").start()
 
 
 if __name__ == "__main__":

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -59,14 +60,25 @@ def build_teacher_cache(
     shard_rows: int = SHARD_ROWS,
     batch_tokens: int = BATCH_TOKENS,
 ) -> TeacherCacheReport:
-    """Run the teacher once on every distinct row of `data` and keep what it says in `output`.
+    """Run the teacher once on every distinct example and store its outputs; resume where that was interrupted.
 
-    `data` is a folder of `prepare_dataset(student=teacher)`, so that all students of this teacher share the signal. `dtype` is that
-    of the teacher's weights. A folder that holds a part of this very signal is checked byte by byte, and only what is missing or
-    damaged is computed; where nothing is, the teacher is not loaded. `progress` gets {"estimate_bytes"} first, then {"step",
-    "steps"} in rows. A shard is at most `shard_bytes` and `shard_rows`, a batch `batch_tokens` with padding.
-    Raises InputError for unusable input, another signal in the folder, and a value that float16 cannot hold; TrainingFailed where
-    memory or the disk does not suffice.
+    A folder that holds a part of this very cache is checked byte by byte, and only what is missing or damaged is computed; where
+    nothing is, the teacher is not loaded.
+
+    Args:
+        teacher: A model folder.
+        data: A folder of `prepare_dataset(student=teacher)`, so that all students of this teacher share the cache.
+        output: The folder of the cache.
+        options: What to store.
+        dtype: Of the teacher's weights.
+        device: Where it runs.
+        progress: Called with {"estimate_bytes"} first, then with {"step", "steps"} in examples.
+        shard_bytes, shard_rows: The largest shard.
+        batch_tokens: The largest batch, padding included.
+
+    Raises:
+        InputError: For unusable input, another cache in the folder, and a value that float16 cannot hold.
+        TrainingFailed: Where memory or the disk does not suffice.
     """
     start = time.perf_counter()
     tell = progress or (lambda _: None)
@@ -83,12 +95,8 @@ def build_teacher_cache(
     tell({"estimate_bytes": _estimate(source, ranges)})
     if files or missing:
         _require_space(output, _estimate(source, ranges, missing, bool(files)))
-        try:
+        with _out_of_memory_hint(teacher, batch_tokens):
             _write(source, store, missing, ranges if files else None, device, batch_tokens, tell)
-        except torch.OutOfMemoryError as error:
-            raise TrainingFailed(
-                f"{teacher}: out of memory; hint: batch_tokens below {batch_tokens}, or dtype bfloat16; what is written stays"
-            ) from error
     built = sum(ranges[number][1] - ranges[number][0] for number in missing)
     rows = len(source.index.digests)
     return TeacherCacheReport(
@@ -99,6 +107,16 @@ def build_teacher_cache(
         built_rows=built,
         reused_rows=rows - built,
     )
+
+
+@contextmanager
+def _out_of_memory_hint(teacher: Path, batch_tokens: int) -> Iterator[None]:
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        raise TrainingFailed(
+            f"{teacher}: out of memory; hint: batch_tokens below {batch_tokens}, or dtype bfloat16; what is written stays"
+        ) from error
 
 
 def _write(

@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import json
 import os
-import select
 import sys
-import threading
 import traceback
 from pathlib import Path
 from typing import Any
 
 from dskd.errors import InputError, TrainingFailed
+from dskd.processes import exit_with_parent
 
 PROGRESS = "dskd-progress "
 ERROR = "dskd-error "
@@ -24,7 +23,9 @@ _FOLDERS = ("data", "student", "teacher", "output", "teacher_cache")
 
 def main(request_path: str) -> int:
     """Train as the request says, together with the other processes."""
-    _die_with_launcher()
+    # torchrun starts its workers in sessions of their own, so ending its process group does not reach them. The launcher is gone with
+    # the parent (torchrun), or with the reader of the output.
+    exit_with_parent(parent=os.getppid(), descriptor=1)
     try:
         _train(json.loads(Path(request_path).read_text(encoding="utf-8")))
     except InputError as error:
@@ -65,25 +66,6 @@ def _print(line: str) -> None:
     # One write: several processes share the pipe, and a line must not be torn by another's.
     sys.stdout.write(line + "\n")
     sys.stdout.flush()
-
-
-def _die_with_launcher() -> None:
-    """End this process when what started it is gone, even by SIGKILL.
-
-    torchrun starts its workers in sessions of their own, so killing its process group does not reach them. Gone is the parent
-    (torchrun), or whoever read the output, which is seen at the pipe's other end.
-    """
-    parent = os.getppid()
-
-    def watch() -> None:
-        reader = select.poll()
-        reader.register(1, 0)  # errors and hang-ups are always reported
-        while os.getppid() == parent:
-            if any(event & (select.POLLERR | select.POLLHUP) for _, event in reader.poll(500)):
-                break
-        os._exit(1)
-
-    threading.Thread(target=watch, daemon=True, name="launcher-watch").start()
 
 
 if __name__ == "__main__":

@@ -90,12 +90,12 @@ def training_memory(student: Shape, options: Mapping[str, Any], launch: Mapping[
 
 
 def loss_memory(
-    student: Shape, teacher: Shape | None, options: Mapping[str, Any], data: Lengths, *, fused: bool
+    student: Shape, teacher: Shape | None, options: Mapping[str, Any], data: Lengths, *, chunkable: bool
 ) -> float:
-    """Bytes of the loss. `fused` is false for methods whose loss cannot be chunked, whatever the options."""
+    """Bytes of the loss. A loss that is not `chunkable` is not chunked, whatever the options."""
     rows = max(student.vocabulary, teacher.vocabulary if teacher else 0)
     labelled = _positions(options) * data.response_tokens / data.tokens
-    if not (fused and options["chunked_loss"]):
+    if not (chunkable and options["chunked_loss"]):
         return labelled * rows * 4 * _UNCHUNKED_ROWS
     chunk = options["chunk_tokens"] or max(_LEAST_CHUNK, _CHUNK_BYTES // (4 * rows))
     return min(chunk, labelled) * rows * 4 * _CHUNK_TENSORS

@@ -98,13 +98,15 @@ def check_run(
         raise InputError(
             f"--margin {unknown[0]}: no such metric in the baseline; fix: use one of {', '.join(sorted(names))}"
         )
+    shared = {
+        name: _item_scores(cell, scores.cells[name]) for name, cell in baseline.cells.items() if name in scores.cells
+    }
     compared = {
-        name: comparison
-        for name, cell in baseline.cells.items()
-        if name in scores.cells and (comparison := _compare(cell, scores.cells[name])) is not None
+        name: compare(run, old, baseline.cells[name].kind) for name, (run, old) in shared.items() if len(run.ids) > 1
     }
     # Cells that agree on every item cannot be worse, so Holm's correction leaves them out (Tarone 1990).
-    tested = [name for name in compared if not _agree(baseline.cells[name], scores.cells[name])]
+    differing = {name for name, (run, old) in shared.items() if not np.array_equal(run.values, old.values)}
+    tested = [name for name in compared if name in differing]
     adjusted = dict.fromkeys(compared, 1.0) | dict(
         zip(tested, holm([compared[name].p_less for name in tested]), strict=True)
     )
@@ -217,16 +219,6 @@ def _item_scores(old: CellScores, new: CellScores) -> tuple[ItemScores, ItemScor
         return ItemScores(tuple(names), numbers, array, fixed=seeds == [TEACHER_SEED])
 
     return of(1), of(0)
-
-
-def _agree(old: CellScores, new: CellScores) -> bool:
-    run, baseline = _item_scores(old, new)
-    return np.array_equal(run.values, baseline.values)
-
-
-def _compare(old: CellScores, new: CellScores) -> PairedComparison | None:
-    run, baseline = _item_scores(old, new)
-    return compare(run, baseline, old.kind) if len(run.ids) > 1 else None
 
 
 # --- outputs --------------------------------------------------------------------------------------------------------------------

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from harness.report.curves import learning_curves
 from harness.report.differences import differences
 from harness.report.results import Result, read_results
 from harness.report.samples import MOST_COMPLETIONS, browsable
-from harness.report.scores import cost_rows, environments, score_rows
+from harness.report.scores import environments, score_rows
 from harness.results.load import read_all_items
 from harness.results.run_file import RunFile, missing_records
 from harness.runs.store import RUN
@@ -61,7 +62,7 @@ def make_document(
         "teachers": sorted({row.teacher for row in board.rows}),
         "tasks": board.tasks,
         "scores": score_rows(board, results),
-        "costs": cost_rows(board),
+        "costs": [asdict(row) for row in board.costs],
         "notes": board.notes,
         "problems": [*problems, *failed, *without_curve, *unreadable, *without_items],
         "missing": missing,

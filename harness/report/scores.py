@@ -29,11 +29,6 @@ def score_rows(board: Leaderboard, results: Sequence[Result]) -> list[dict[str, 
     return rows
 
 
-def cost_rows(board: Leaderboard) -> list[dict[str, Any]]:
-    """A row for each method of a pair: means over its seeds, null if it was not measured."""
-    return [asdict(row) for row in board.costs]
-
-
 def environments(results: Sequence[Result]) -> list[dict[str, Any]]:
     """The different environments of the records, with the number of records of each."""
     by_environment: dict[str, dict[str, Any]] = {}

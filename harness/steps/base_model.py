@@ -137,7 +137,7 @@ class TrainedModel(_MadeModel):
             steps, examples = steps_of(options, data, 1)
             tokens, labelled = examples * data.tokens, examples * data.response_tokens
             operations = training_operations(shape, options, tokens, labelled)
-            memory = training_memory(shape, options, one_process) + loss_memory(shape, None, options, data, fused=True)
+            memory = training_memory(shape, options, one_process) + loss_memory(shape, None, options, data, chunkable=True)
             what = f"{self.name} on {stage.data.set_name}"
             found.append(Work(self.kind, what, steps, tokens, operations, memory, device.hours(operations)))
         return found

@@ -161,7 +161,7 @@ class Train(Step, ModelInput):
             operations += distillation_operations(student, teacher, labelled, dual=dual)
         launch = {"processes": self.processes, "sharded": launch_shape(self.accelerate_config)[1]}
         memory = training_memory(student, options, launch)
-        memory += loss_memory(student, teacher, options, data, fused=self.configured.requires.chunkable)
+        memory += loss_memory(student, teacher, options, data, chunkable=self.configured.requires.chunkable)
         memory += teacher_memory(student, teacher, options, live=live, dual=dual)
         what = self.id.removeprefix("train:")
         return [Work(self.kind, what, steps, tokens, operations, memory, device.hours(operations))]

@@ -8,6 +8,7 @@ of plain supervised fine-tuning of the same student reaches in the same run.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM, LlamaConfig
 
 from dskd import methods
+from dskd.losses.tokens import SideTokens, TokenBatch
 from dskd.modeling.lm_head import Head, final_hidden_states
 from dskd.teachers.outputs import LiveTeacher, Teacher
 from dskd.tokenization.vocabulary import SharedVocabulary
@@ -24,15 +26,15 @@ from dskd.training.distiller import Distiller
 
 
 class Kept(Teacher):
-    """A cached signal without the reading: what the bar calls a hit."""
+    """A teacher cache without the reading: what the bar calls a hit."""
 
     def __init__(self, head: Head, hidden: Tensor, predictions: Tensor) -> None:
         super().__init__()
         self.head = head
-        self._given = {"teacher_hidden": hidden, "teacher_predictions": predictions}
+        self._outputs = {"hidden": hidden, "predictions": predictions}
 
-    def fetch(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
-        return batch | self._given
+    def _fetch(self, side: SideTokens) -> SideTokens:
+        return replace(side, **self._outputs)
 
 
 def model(hidden: int, layers: int, vocabulary: int) -> Any:
@@ -71,22 +73,28 @@ def main() -> None:
     generator = torch.Generator().manual_seed(0)
     ids = torch.randint(0, size, (count, length), generator=generator)
     labelled = torch.arange(places).view(count, length)[:, int(length * (1 - chosen.labelled)) :].flatten()
-    side = {"input_ids": ids, "attention_mask": torch.ones_like(ids), "labelled": labelled}
-    side |= {"position_ids": torch.arange(length).expand(count, -1), "labels": ids.flatten()[labelled]}
-    batch = {f"{name}_{key}": value for name in ("student", "teacher") for key, value in side.items()}
     pairs = torch.arange(len(labelled))
-    batch |= {"teacher_pairs": pairs, "student_pairs": pairs, "student_pairs_on_host": pairs}
+    side = SideTokens(
+        input_ids=ids,
+        attention_mask=torch.ones_like(ids),
+        position_ids=torch.arange(length).expand(count, -1),
+        labelled=labelled,
+        labels=ids.flatten()[labelled],
+        pairs=pairs,
+        pairs_on_host=pairs,
+    )
+    batch = TokenBatch(side, side)
     every = np.arange(size)
     shared = SharedVocabulary(every, every, every, same=True)
     live = LiveTeacher(teacher, size)
     assert live.head is not None
     with torch.no_grad():
-        hidden = final_hidden_states(teacher, ids, side["attention_mask"], side["position_ids"]).flatten(0, 1)[labelled]
+        hidden = final_hidden_states(teacher, ids, side.attention_mask, side.position_ids).flatten(0, 1)[labelled]
         predictions = torch.cat([live.head.logits(part).argmax(-1) for part in hidden.split(128)])
     cached = Kept(live.head, hidden, predictions)
 
-    def step(name: str, signal: Teacher | None) -> Callable[[], None]:
-        distiller = Distiller(student, methods.get(name)(), student_size=size, teacher=signal, shared=shared)
+    def step(name: str, outputs: Teacher | None) -> Callable[[], None]:
+        distiller = Distiller(student, methods.get(name)(), student_size=size, teacher=outputs, shared=shared)
         optimizer = torch.optim.AdamW(distiller.parameters(), lr=0.0)
 
         def run() -> None:

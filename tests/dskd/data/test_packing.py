@@ -6,7 +6,6 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-import tiny_world
 import torch
 import transformers
 
@@ -17,6 +16,7 @@ from dskd.modeling.lm_head import final_hidden_states
 from dskd.teachers.outputs import LiveTeacher
 from dskd.tokenization.vocabulary import SharedVocabulary
 from dskd.training.distiller import Distiller
+from helpers import tiny_world
 
 SIZES = {"vocab_size": 61, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4}
 ROTARY = {**SIZES, "intermediate_size": 48, "num_key_value_heads": 2, "max_position_embeddings": 64}
