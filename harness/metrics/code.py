@@ -6,8 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from harness.metrics.fenced_code import defines, fenced_code
-from harness.metrics.sample import HARNESS_ERROR, INVALID, SampleScore
-from harness.metrics.stop_strings import before_stop
+from harness.metrics.sample import HARNESS_ERROR, INVALID, Advance, SampleScore, before_stop
 from harness.sandbox import Execution, Program, run_programs
 
 
@@ -31,7 +30,7 @@ def score_completions(
     docs: Sequence[Mapping[str, Any]],
     outputs: Sequence[str],
     stop: Sequence[str],
-    advance: Callable[[], None],
+    advance: Advance,
     program_of: Callable[[Mapping[str, Any], str], Program] = program,
 ) -> list[SampleScore]:
     """Score completions, one for each document; `advance` is called after each. The caller has permission to run them.
