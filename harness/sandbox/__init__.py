@@ -25,7 +25,5 @@ def run_programs(
 
     InputError where nothing isolates them here.
     """
-    if not programs:
-        return []
-    limits = limits or Limits()
-    return run_all([(program, limits) for program in programs], sandbox().isolation, advance=advance)
+    jobs = [(program, limits or Limits()) for program in programs]
+    return run_all(jobs, sandbox().isolation, advance=advance) if jobs else []

@@ -61,11 +61,9 @@ class NumberTask(Task):
 
     def score_outputs(self, docs: Sequence[Doc], outputs: Sequence[str], advance: Advance) -> list[SampleScore]:
         """Score the final number: by its value, and by lm-eval's two rules."""
-
-        def score(doc: Doc, output: str) -> SampleScore:
-            return score_number(doc["answer"], output, self.stop, self.ending)
-
-        return score_each(score, docs, outputs, advance)
+        return score_each(
+            lambda doc, output: score_number(doc["answer"], output, self.stop, self.ending), docs, outputs, advance
+        )
 
 
 class FewShotGsm8k(NumberTask):
