@@ -10,9 +10,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from harness.sandbox.limits import Limits
 from harness.sandbox.pool import run_all
-from harness.sandbox.program import Execution, Program
+from harness.sandbox.program import Execution, Limits, Program
 from harness.sandbox.select import sandbox
 
 __all__ = ["Execution", "Limits", "Program", "run_programs", "sandbox"]

@@ -14,8 +14,7 @@ from typing import Any
 
 from harness.sandbox.isolation import Isolation
 from harness.sandbox.isolation.base import VARIABLES
-from harness.sandbox.limits import Limits
-from harness.sandbox.program import Execution, Program
+from harness.sandbox.program import Execution, Limits, Program
 
 # From the start of the supervisor to the start of the program: a container takes its time.
 START_SECONDS = 60.0

@@ -18,9 +18,8 @@ import psutil
 from harness.sandbox.isolation import Isolation
 from harness.sandbox.isolation.base import VARIABLES
 from harness.sandbox.isolation.namespaces import OWN_PROCESSES
-from harness.sandbox.limits import Limits
 from harness.sandbox.pool import run_all
-from harness.sandbox.program import Program
+from harness.sandbox.program import Limits, Program
 
 HELD = "held"
 # A machine may be busy: these ask whether something works, not how fast.

@@ -23,9 +23,7 @@ class CodeTask(Task):
         return doc["prompt"]
 
     def reference(self, doc: Doc) -> str:
-        """Return the canonical solution."""
         return doc["canonical_solution"]
 
     def score_outputs(self, docs: Sequence[Doc], outputs: Sequence[str], advance: Advance) -> list[SampleScore]:
-        """Run the tests."""
         return score_completions(docs, outputs, self.stop, advance)

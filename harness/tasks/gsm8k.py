@@ -60,7 +60,6 @@ class NumberTask(Task):
         return f" {doc['answer']}"
 
     def score_outputs(self, docs: Sequence[Doc], outputs: Sequence[str], advance: Advance) -> list[SampleScore]:
-        """Score the final number: by its value, and by lm-eval's two rules."""
         return score_each(
             lambda doc, output: score_number(doc["answer"], output, self.stop, self.ending), docs, outputs, advance
         )

@@ -29,7 +29,6 @@ class InstructionTask(Task):
         return [{"id": str(number), **{key: row[key] for key in keys}} for number, row in enumerate(rows)]
 
     def prompt(self, doc: Doc) -> str:
-        """Return the row's own prompt, which holds Alpaca's template."""
         return doc["prompt"]
 
     def instruction(self, doc: Doc) -> Instruction:
@@ -41,7 +40,6 @@ class InstructionTask(Task):
         return _references(doc)[0]
 
     def score_outputs(self, docs: Sequence[Doc], outputs: Sequence[str], advance: Advance) -> list[SampleScore]:
-        """Score with Rouge-L and exact match."""
         return score_each(
             lambda doc, output: score_response(_references(doc), output, self.stop), docs, outputs, advance
         )

@@ -94,7 +94,6 @@ class LmEvalTask(Task):
         return doc["prompt"]
 
     def instruction(self, doc: Doc) -> Instruction:
-        """Return the whole prompt as what is asked."""
         return Instruction(doc["prompt"])
 
     def as_chat(self) -> Self:
@@ -107,7 +106,6 @@ class LmEvalTask(Task):
         return f"{self._theirs.config.target_delimiter}{target}"
 
     def score_outputs(self, docs: Sequence[Doc], outputs: Sequence[str], advance: Advance) -> list[SampleScore]:
-        """Return what lm-eval's filters and metrics give each output."""
         return score_each(self._score, docs, outputs, advance)
 
     def _score(self, doc: Mapping[str, Any], output: str) -> SampleScore:

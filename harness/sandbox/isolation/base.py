@@ -10,7 +10,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 
-from harness.sandbox.limits import Limits
+from harness.sandbox.program import Limits
 
 INSIDE = Path(__file__).resolve().parents[1] / "inside"
 # What these are called inside: the program's own folder, and that of the supervisor's scripts.

@@ -12,7 +12,7 @@ from pathlib import Path
 from harness.sandbox.isolation import base
 from harness.sandbox.isolation.base import PYTHON_OPTIONS, SCRATCH, SCRIPTS, Isolation, Launch
 from harness.sandbox.isolation.namespaces import allowed_processes
-from harness.sandbox.limits import Limits
+from harness.sandbox.program import Limits
 
 
 class Bubblewrap(Isolation):

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 
 from harness.sandbox.isolation.base import INSIDE, PYTHON_OPTIONS, SCRATCH, SCRIPTS, Isolation, Launch, environment
 from harness.sandbox.isolation.namespaces import OWN_PROCESSES
-from harness.sandbox.limits import Limits
+from harness.sandbox.program import Limits
 
 IMAGE_VARIABLE = "HARNESS_SANDBOX_IMAGE"
 IMAGE = "python:3.11-slim"

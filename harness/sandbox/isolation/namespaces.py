@@ -11,7 +11,7 @@ from contextlib import contextmanager
 
 from harness.sandbox.isolation import base
 from harness.sandbox.isolation.base import INSIDE, PYTHON_OPTIONS, SCRATCH, SCRIPTS, Isolation, Launch
-from harness.sandbox.limits import Limits
+from harness.sandbox.program import Limits
 
 # Supervisor, the tests' and the program's process count too.
 OWN_PROCESSES = 3
