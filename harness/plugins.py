@@ -66,8 +66,7 @@ class Plugins:
         self.check(name)
         if (own := _in_file(name)) is not None:
             return self._attribute(name, load_file(own[0]), own[1])
-        module = self.shipped().get(name)
-        if module is not None:
+        if (module := self.shipped().get(name)) is not None:
             loaded = load_file(module) if isinstance(module, Path) else importlib.import_module(module)
             return self._attribute(name, loaded, self.exports)
         (entry, *_) = entry_points(group=self.group, name=name)
@@ -94,20 +93,21 @@ def load_file(path: Path) -> ModuleType:
     """Import a Python file by its path, once. InputError where there is none."""
     path = path.resolve()
     name = f"{_FILE_PREFIX}{path.stem}_{hashlib.sha256(str(path).encode()).hexdigest()[:12]}"
-    if name not in sys.modules:
-        if not path.is_file():
-            raise InputError(f"{path}: no such file; fix: correct the path")
-        spec = importlib.util.spec_from_file_location(name, path)
-        assert spec is not None
-        assert spec.loader is not None
-        module = sys.modules[name] = importlib.util.module_from_spec(spec)
-        try:
-            spec.loader.exec_module(module)
-        except Exception as error:
-            del sys.modules[name]
-            first = str(error).partition("\n")[0]
-            raise InputError(f"{path}: cannot be loaded ({type(error).__name__}: {first}); fix: correct it") from error
-    return sys.modules[name]
+    if name in sys.modules:
+        return sys.modules[name]
+    if not path.is_file():
+        raise InputError(f"{path}: no such file; fix: correct the path")
+    spec = importlib.util.spec_from_file_location(name, path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = sys.modules[name] = importlib.util.module_from_spec(spec)
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:
+        del sys.modules[name]
+        first = str(error).partition("\n")[0]
+        raise InputError(f"{path}: cannot be loaded ({type(error).__name__}: {first}); fix: correct it") from error
+    return module
 
 
 def class_at(reference: str) -> Any:

@@ -5,7 +5,6 @@ A new preset is one entry of `PROTOCOLS`; docs/protocols.md says where each come
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -30,9 +29,7 @@ class DecodingProtocol(BaseModel):
     samples: int = Field(default=1, ge=1, description="answers to a prompt of each seed")
     max_new_tokens: int | None = Field(default=None, ge=1, description="null: the task's own")
     max_prompt_tokens: int | None = Field(default=None, ge=1, description="null: what the context has room for")
-    prompt_kept: Literal["first", "last"] = Field(
-        default="last", description="which end of a prompt that is too long is kept"
-    )
+    prompt_kept: Literal["first", "last"] = Field(default="last", description="which end of too long a prompt is kept")
     no_repeat_ngram: int = Field(
         default=0, ge=0, description="no so many tokens in a row that prompt or answer had before; 0 is off"
     )
@@ -62,9 +59,7 @@ class DecodingProtocol(BaseModel):
 
     def seed_of(self, index: int, default: int) -> int | None:
         """The generation seed of the answer with this index among those of its prompt; None where nothing is drawn."""
-        if self.temperature == 0:
-            return None
-        return (self.seeds or (default,))[index // self.samples]
+        return None if self.temperature == 0 else (self.seeds or (default,))[index // self.samples]
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -75,8 +70,9 @@ class DecodingProtocol(BaseModel):
     def label(self) -> str:
         """The name, and every setting that differs from the preset of that name: equal labels are equal protocols."""
         preset = PROTOCOLS.get(self.name, DecodingProtocol(name=self.name)).settings
-        changed = [f"{key}={_shown(value)}" for key, value in self.settings.items() if value != preset[key]]
-        return ", ".join([self.name, *changed])
+        changed = {key: value for key, value in self.settings.items() if value != preset[key]}
+        texts = {key: " ".join(map(str, v)) if isinstance(v, list) else str(v) for key, v in changed.items()}
+        return ", ".join([self.name, *(f"{key}={text}" for key, text in texts.items())])
 
 
 def column_title(task: str, label: str | None) -> str:
@@ -84,19 +80,12 @@ def column_title(task: str, label: str | None) -> str:
     return task if label in (None, GREEDY.name) else f"{task} [{label}]"
 
 
-def _shown(value: Any) -> str:
-    return " ".join(map(str, value)) if isinstance(value, list) else str(value)
-
-
-def _by_name(protocols: Iterable[DecodingProtocol]) -> dict[str, DecodingProtocol]:
-    return {protocol.name: protocol for protocol in protocols}
-
-
 GREEDY = DecodingProtocol(name="greedy")
 
-PROTOCOLS: dict[str, DecodingProtocol] = {"greedy": GREEDY}
-PROTOCOLS |= _by_name(
-    [
+PROTOCOLS: dict[str, DecodingProtocol] = {
+    protocol.name: protocol
+    for protocol in (
+        GREEDY,
         # The Rouge-L tables of MiniLLM, DSKD and those who compare with them.
         DecodingProtocol(
             name="minillm-sampling",
@@ -110,5 +99,5 @@ PROTOCOLS |= _by_name(
         # The Codex paper's settings (Chen et al. 2021): a low temperature is best for pass@1, a high one for many samples.
         DecodingProtocol(name="pass@1-sampling", temperature=0.2, top_p=0.95, samples=20),
         DecodingProtocol(name="pass@k-sampling", temperature=0.8, top_p=0.95, samples=100),
-    ]
-)
+    )
+}

@@ -58,23 +58,13 @@ def create_engine(
 
     check(name)
     require_model_folder(model)
-    return _choose(name, model)(
-        model,  # type: ignore[call-arg]
-        seed=seed,
-        max_batch_size=max_batch_size,
-        max_length=max_length,
-        dtype=dtype,
-        no_repeat_ngram=no_repeat_ngram,
-    )
-
-
-def _choose(name: str, model: Path) -> type[Engine]:
-    candidates: list[type[Engine]] = [ENGINES.load(each) for each in ([name] if name != AUTO else names())]
+    options = {"seed": seed, "max_batch_size": max_batch_size, "max_length": max_length, "dtype": dtype}
     reason = None
+    candidates = [ENGINES.load(each) for each in ([name] if name != AUTO else names())]
     for engine in sorted(candidates, key=lambda engine: -engine.preference):
         reason = engine.unavailable(model)
         if reason is None:
-            return engine
+            return engine(model, no_repeat_ngram=no_repeat_ngram, **options)
         if name == AUTO:
             log.info("engine %s is not used: %s", engine.name, reason)
     raise InputError(str(reason))

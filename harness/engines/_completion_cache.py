@@ -34,8 +34,7 @@ class CompletionCache:
 
     def get(self, block: str) -> list[GeneratedTokens] | None:
         """Return what `put` stored under a block's key, or None."""
-        entries = self._blocks.get(block)
-        return None if entries is None else [GeneratedTokens(**entry) for entry in entries]
+        return [GeneratedTokens(**entry) for entry in self._blocks[block]] if block in self._blocks else None
 
     def put(self, block: str, completions: Sequence[GeneratedTokens]) -> None:
         """Store a block; it is on the disk when this returns."""

@@ -75,11 +75,6 @@ def fit_prompt(
     return ids[-room:], True
 
 
-def context_length(config: Any) -> int | None:
-    """How many tokens a model can attend to, or None where its configuration sets no limit."""
-    return getattr(config.get_text_config(), "max_position_embeddings", None)
-
-
 def eos_token_ids(model: Path, tokenizer: Any) -> list[int]:
     """The ids that end an answer: the tokenizer's, and those of the model's generation_config.json."""
     from transformers import GenerationConfig
@@ -112,7 +107,9 @@ class Engine(ABC):
         self.tokenizer = load_tokenizer(model)
         self.config = AutoConfig.from_pretrained(model, local_files_only=True)
         self.eos_token_ids = eos_token_ids(model, self.tokenizer)
-        self.context = min((n for n in (context_length(self.config), max_length) if n is not None), default=None)
+        # Tokens that the model can attend to; None where neither its configuration nor the caller sets a limit.
+        positions = getattr(self.config.get_text_config(), "max_position_embeddings", None)
+        self.context = min((n for n in (positions, max_length) if n is not None), default=None)
         self.seed = seed
         self.max_batch_size = max_batch_size
         self.on_finished: Callable[[int], None] | None = None
@@ -203,13 +200,7 @@ class Engine(ABC):
 
     def _finish(self, prompt: list[int], truncated: bool, generated: GeneratedTokens, sampling: Sampling) -> Completion:
         text, stopped = cut_at_stop(decode_completion(self.tokenizer, prompt, generated.ids), sampling.stop)
-        return Completion(
-            text=text,
-            finish_reason="stop" if stopped or generated.ended else "length",
-            ids=generated.ids,
-            prompt_ids=prompt,
-            prompt_truncated=truncated,
-        )
+        return Completion(text, "stop" if stopped or generated.ended else "length", generated.ids, prompt, truncated)
 
     def _report(self, finished: int) -> None:
         if self.on_finished is not None and finished:

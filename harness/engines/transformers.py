@@ -67,11 +67,9 @@ class TransformersEngine(Engine):
     def _generate(self, prompts: list[list[int]], sampling: Sampling, seeds: Sequence[int]) -> list[GeneratedTokens]:
         width = max(len(ids) for ids in prompts)
         filler = self.eos_token_ids[0]  # masked, so any token does
-        ids = torch.tensor([[filler] * (width - len(prompt)) + prompt for prompt in prompts], device=self._device)
-        mask = torch.tensor(
-            [[0] * (width - len(prompt)) + [1] * len(prompt) for prompt in prompts], device=self._device
-        )
-        ends = _RowEnds(self.tokenizer, prompts, width, self.eos_token_ids, sampling.stop)
+        ids = torch.tensor([[filler] * (width - len(p)) + p for p in prompts], device=self._device)
+        mask = torch.tensor([[0] * (width - len(p)) + [1] * len(p) for p in prompts], device=self._device)
+        ends = _RowEnds(self, prompts, width, sampling.stop)
         processors = LogitsProcessorList()
         if sampling.no_repeat_ngram:
             # It sees the filler too, which changes nothing: a row that has written so many end tokens has ended.
@@ -79,21 +77,17 @@ class TransformersEngine(Engine):
         if sampling.temperature > 0:
             numbers = torch.from_numpy(uniform_numbers(seeds, sampling.max_new_tokens)).to(self._device)
             processors.append(_Draw(numbers, width, sampling))
+        config = GenerationConfig(max_new_tokens=sampling.max_new_tokens, pad_token_id=filler, do_sample=False)
         output = self.model.generate(
             input_ids=ids,
             attention_mask=mask,
-            generation_config=GenerationConfig(
-                max_new_tokens=sampling.max_new_tokens, pad_token_id=filler, do_sample=False
-            ),
+            generation_config=config,
             logits_processor=processors,
             stopping_criteria=StoppingCriteriaList([ends]),
         )
         rows = output[:, width:].tolist()
         self._report(len(prompts))
-        return [
-            GeneratedTokens(row[:end], ended=True) if end is not None else GeneratedTokens(row, ended=False)
-            for row, end in zip(rows, ends.ends, strict=True)
-        ]
+        return [GeneratedTokens(row[:end], end is not None) for row, end in zip(rows, ends.ends, strict=True)]
 
 
 class _Draw(LogitsProcessor):
@@ -107,11 +101,9 @@ class _Draw(LogitsProcessor):
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
         """scores [batch, vocabulary] -> 0 at the token drawn, -∞ elsewhere."""
-        asked = self.sampling
-        possible = scores
+        asked, possible = self.sampling, scores
         if 0 < asked.top_k < scores.shape[-1]:
-            least = scores.topk(asked.top_k).values[:, -1:]
-            possible = scores.masked_fill(scores < least, -torch.inf)
+            possible = scores.masked_fill(scores < scores.topk(asked.top_k).values[:, -1:], -torch.inf)
         tokens = draw(possible, self.numbers[:, input_ids.shape[1] - self.width], asked.temperature, asked.top_p)
         return torch.full_like(scores, -torch.inf).scatter_(1, tokens.unsqueeze(1), 0.0)
 
@@ -122,16 +114,9 @@ class _RowEnds(StoppingCriteria):
     transformers' own `stop_strings` also look at the prompt's text, where a stop string of a task usually stands.
     """
 
-    def __init__(
-        self,
-        tokenizer: Any,
-        prompts: Sequence[Sequence[int]],
-        width: int,
-        eos_token_ids: Sequence[int],
-        stop: Sequence[str],
-    ) -> None:
-        self.tokenizer, self.prompts, self.width = tokenizer, prompts, width
-        self.eos_token_ids, self.stop = frozenset(eos_token_ids), [string for string in stop if string]
+    def __init__(self, engine: Engine, prompts: Sequence[Sequence[int]], width: int, stop: Sequence[str]) -> None:
+        self.tokenizer, self.prompts, self.width = engine.tokenizer, prompts, width
+        self.eos_token_ids, self.stop = frozenset(engine.eos_token_ids), [string for string in stop if string]
         # A token writes a byte or more, so the newest stop string lies within this many; more, for special tokens write nothing.
         self.window = max((len(string.encode()) for string in self.stop), default=0) + 8
         self.ends: list[int | None] = [None] * len(prompts)

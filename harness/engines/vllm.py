@@ -78,8 +78,7 @@ class VllmEngine(Engine):
             reason = str(error).strip().splitlines()[0]
             return f"vLLM is installed but cannot be imported ({reason}); fix: {INSTALL} into a fresh environment"
 
-        config = AutoConfig.from_pretrained(model, local_files_only=True)
-        refused = cannot_run(config, "use the transformers engine")
+        refused = cannot_run(AutoConfig.from_pretrained(model, local_files_only=True), "use the transformers engine")
         return f"{model / 'config.json'}: {refused}" if refused else None
 
     def close(self) -> None:
@@ -117,9 +116,8 @@ class VllmEngine(Engine):
             finished: list[Any] = [output for output in self.engine.step() if output.finished]
             for output in finished:
                 answer = output.outputs[0]
-                completions[int(output.request_id)] = GeneratedTokens(
-                    list(answer.token_ids), ended=answer.finish_reason == "stop"
-                )
+                tokens = GeneratedTokens(list(answer.token_ids), ended=answer.finish_reason == "stop")
+                completions[int(output.request_id)] = tokens
             self._report(len(finished))
         return [completions[index] for index in range(len(prompts))]
 

@@ -17,7 +17,7 @@ import unicodedata
 from array import array
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
@@ -78,18 +78,16 @@ def training_examples(
 
 
 def _example(row: Mapping[str, Any], columns: Mapping[str, str] | None, where: str) -> TrainingExample:
+    raw = {}
     if columns is not None:
         named = {key: template_columns(text) for key, text in columns.items()}
-        if lacking := [
-            name for names in named.values() for name in names if not isinstance(row.get(name), str | int | float)
-        ]:
-            raise InputError(
-                f"{where}: has no text in column '{lacking[0]}'; fix: name its columns, which are {', '.join(row)}"
-            )
+        for name in chain(*named.values()):
+            if not isinstance(row.get(name), str | int | float):
+                raise InputError(
+                    f"{where}: has no text in column '{name}'; fix: name its columns, which are {', '.join(row)}"
+                )
         raw = {key: tuple(str(row[name]) for name in names) for key, names in named.items()}
         row = {key: text.format_map(row) for key, text in columns.items()}
-    else:
-        raw = {}
     found = {key: row[key] for key in ("prompt", "instruction", "input", "output") if isinstance(row.get(key), str)}
     if "output" not in found or not found.keys() & {"prompt", "instruction"}:
         raise InputError(

@@ -65,9 +65,8 @@ def complete_in_process(engine: str, request: EngineRequest, on_finished: Callab
         except EOFError:
             process.join()
             output = Path(log.name).read_text(encoding="utf-8", errors="replace")[-_SHOWN:]
-            raise RuntimeError(
-                f"the process of engine {engine} ended with code {process.exitcode}:\n{output}"
-            ) from None
+            ended = f"the process of engine {engine} ended with code {process.exitcode}"
+            raise RuntimeError(f"{ended}:\n{output}") from None
         finally:
             ours.close()
             process.join(timeout=30)
@@ -80,24 +79,19 @@ def _serve(messages: Connection[Any, Any], log: str, engine: str, request: Engin
     os.dup2(descriptor, 1)
     os.dup2(descriptor, 2)
     try:
-        messages.send(("completions", _complete(messages, engine, request)))
+        loaded = create_engine(
+            engine,
+            request.model,
+            seed=request.seed,
+            max_batch_size=request.max_batch_size,
+            max_length=request.max_length,
+            dtype=request.dtype,
+            no_repeat_ngram=request.sampling.no_repeat_ngram > 0,
+        )
+        loaded.cache = None if request.cache is None else CompletionCache(request.cache)
+        loaded.on_finished = lambda count: messages.send(("finished", count))
+        completions = loaded.complete(request.prompts, request.sampling, request.seeds)
+        loaded.close()
+        messages.send(("completions", completions))
     except InputError as error:
         messages.send(("input_error", str(error)))
-
-
-def _complete(messages: Connection[Any, Any], name: str, request: EngineRequest) -> list[Completion]:
-    engine = create_engine(
-        name,
-        request.model,
-        seed=request.seed,
-        max_batch_size=request.max_batch_size,
-        max_length=request.max_length,
-        dtype=request.dtype,
-        no_repeat_ngram=request.sampling.no_repeat_ngram > 0,
-    )
-    if request.cache is not None:
-        engine.cache = CompletionCache(request.cache)
-    engine.on_finished = lambda count: messages.send(("finished", count))
-    completions = engine.complete(request.prompts, request.sampling, request.seeds)
-    engine.close()
-    return completions

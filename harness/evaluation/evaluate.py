@@ -131,7 +131,7 @@ def evaluate(
     docs = {name: task.docs(tasks[name].limit) for name, task in chosen.items()}
     tokenizer = load_tokenizer(model)
     work = {name: _work(task, docs[name], tokenizer, tasks[name], seed) for name, task in chosen.items()}
-    with _stdout_to_stderr():
+    with contextlib.redirect_stdout(sys.stderr):  # standard output is for data
         lm = create_engine(
             engine,
             model,
@@ -141,19 +141,14 @@ def evaluate(
             dtype=dtype,
             no_repeat_ngram=any(each.protocol.no_repeat_ngram for each in work.values()),
         )
-    return _run(lm, describe(tokenizer), work, seed, allow_code_execution, progress or _ignore, cache)
+    return _run(lm, describe(tokenizer), work, seed, allow_code_execution, progress or (lambda _: None), cache)
 
 
 def _work(task: Task, docs: Sequence[Doc], tokenizer: Any, options: EvaluationOptions, seed: int) -> _Work:
     protocol = options.protocol
     prompts = prompts_of_task(task, tokenizer, options.limit, options.max_new_tokens or protocol.max_new_tokens)
-    return _Work(
-        task.as_chat() if prompts.chat else task,
-        {doc["id"]: doc for doc in docs},
-        prompts,
-        sample_requests(prompts, protocol, seed),
-        protocol,
-    )
+    asked, by_id = task.as_chat() if prompts.chat else task, {doc["id"]: doc for doc in docs}
+    return _Work(asked, by_id, prompts, sample_requests(prompts, protocol, seed), protocol)
 
 
 def _run(
@@ -178,24 +173,19 @@ def _run(
             lm.cache = cache(name) if cache is not None else None
             finished(0)
             start = time.perf_counter()
-            with _stdout_to_stderr():
-                _set_seeds(seed)
+            with contextlib.redirect_stdout(sys.stderr):
+                # The global seeds, which an engine of one's own or a filter of lm-eval may use.
+                random.seed(seed)
+                numpy.random.seed(seed)  # noqa: NPY002 - the global state is meant
+                torch.manual_seed(seed)
                 completions = lm.complete(
                     [request.prompt for request in each.requests],
                     sampling_of(each.prompts, each.protocol),
                     [request.seed for request in each.requests],
                 )
                 samples = _scored(each, completions, allow_code_execution)
-            yield TaskRun(
-                name=name,
-                task=each.task.name,
-                version=each.task.version,
-                engine=lm.name,
-                samples=samples,
-                seconds=time.perf_counter() - start,
-                generated_tokens=sum(sample["generated_tokens"] for sample in samples),
-                template=template,
-            )
+            seconds, tokens = time.perf_counter() - start, sum(sample["generated_tokens"] for sample in samples)
+            yield TaskRun(name, each.task.name, each.task.version, lm.name, samples, seconds, tokens, template)
             progress(EvaluationProgress(name, number + 1, len(work), done, total))
     finally:
         lm.close()
@@ -218,21 +208,3 @@ def _scored(work: _Work, completions: Sequence[Completion], allow_code_execution
         }
         for request, doc, completion, score in zip(work.requests, docs, completions, scores, strict=True)
     ]
-
-
-def _set_seeds(seed: int) -> None:
-    """Set the global seeds, which an engine of one's own or a filter of lm-eval may use."""
-    random.seed(seed)
-    numpy.random.seed(seed)  # noqa: NPY002 - the global state is meant
-    torch.manual_seed(seed)
-
-
-@contextlib.contextmanager
-def _stdout_to_stderr() -> Iterator[None]:
-    """Keep standard output for data."""
-    with contextlib.redirect_stdout(sys.stderr):
-        yield
-
-
-def _ignore(_: EvaluationProgress) -> None:
-    pass

@@ -90,28 +90,17 @@ def sample_requests(prompts: Prompts, protocol: DecodingProtocol, seed: int) -> 
     requests = []
     for identifier, text in prompts.texts.items():
         for index in range(protocol.num_samples):
-            generation_seed = protocol.seed_of(index, seed)
-            own_seed = sample_seed(
-                seed if generation_seed is None else generation_seed,
-                f"{prompts.source}/{identifier}",
-                index % protocol.samples,
-            )
-            requests.append(SampleRequest(identifier, index, generation_seed, text, own_seed))
+            drawn = protocol.seed_of(index, seed)
+            item = f"{prompts.source}/{identifier}"
+            own_seed = sample_seed(seed if drawn is None else drawn, item, index % protocol.samples)
+            requests.append(SampleRequest(identifier, index, drawn, text, own_seed))
     return requests
 
 
 def sampling_of(prompts: Prompts, protocol: DecodingProtocol) -> Sampling:
     """Return what a protocol asks of an engine for these prompts."""
-    return Sampling(
-        max_new_tokens=prompts.max_new_tokens,
-        stop=prompts.stop,
-        temperature=protocol.temperature,
-        top_p=protocol.top_p,
-        top_k=protocol.top_k,
-        no_repeat_ngram=protocol.no_repeat_ngram,
-        max_prompt_tokens=protocol.max_prompt_tokens,
-        prompt_kept=protocol.prompt_kept,
-    )
+    shared = protocol.model_dump(exclude={"name", "seeds", "samples", "max_new_tokens"})
+    return Sampling(max_new_tokens=prompts.max_new_tokens, stop=prompts.stop, **shared)
 
 
 def longest(tokenizer: Any, prompts: Prompts, protocol: DecodingProtocol) -> int:
@@ -183,10 +172,6 @@ def generation_fields(completion: Completion) -> dict[str, Any]:
 def cache_beside(output: Path, model: Path, engine: str, dtype: str) -> Path:
     """Return the file that keeps completions until all are there: beside the output, by the model's weights, engine and dtype."""
     hashes = FileHashes()
-    parts = {
-        "model": hashes.model_folder(model),
-        "tokenizer": hashes.tokenizer_folder(model),
-        "engine": engine,
-        "dtype": dtype,
-    }
+    parts: dict[str, Any] = {"model": hashes.model_folder(model), "tokenizer": hashes.tokenizer_folder(model)}
+    parts |= {"engine": engine, "dtype": dtype}
     return output.with_name(f".{output.name}.{Identity.of(parts).hash[:12]}.answers")

@@ -81,27 +81,20 @@ def find_differences(
         position = first_difference(one.ids, other.ids)
         if position is None:
             continue
-        tokens = [ids[position] if position < len(ids) else None for ids in (one.ids, other.ids)]
-        if None in tokens:
+        first_token, second_token = (ids[position] if position < len(ids) else None for ids in (one.ids, other.ids))
+        if first_token is None or second_token is None:
             # No logits are compared where one has ended: what ends an answer is a stop string, the same rule for both.
-            choices = [TokenChoice(t, None if t is None else spell(t), None, None) for t in tokens]
-            yield Difference(index, position, (choices[0], choices[1]), None, None)
+            ended = TokenChoice(None, None, None, None)
+            taken = [ended if t is None else TokenChoice(t, spell(t), None, None) for t in (first_token, second_token)]
+            yield Difference(index, position, (taken[0], taken[1]), None, None)
             continue
         logits = logits_after([*one.prompt_ids, *one.ids[:position]])
-        choices = [_choice(token, logits, spell) for token in tokens if token is not None]
-        chosen = [choice.logit for choice in choices if choice.logit is not None]
-        yield Difference(
-            index,
-            position,
-            (choices[0], choices[1]),
-            gap=chosen[0] - chosen[1],
-            below_top=float(logits.max()) - min(chosen),
+        a, b = float(logits[first_token]), float(logits[second_token])
+        choices = (
+            TokenChoice(first_token, spell(first_token), a, 1 + int((logits > a).sum())),
+            TokenChoice(second_token, spell(second_token), b, 1 + int((logits > b).sum())),
         )
-
-
-def _choice(token: int, logits: Tensor, spell: Callable[[int], str]) -> TokenChoice:
-    logit = float(logits[token])
-    return TokenChoice(token, spell(token), logit, 1 + int((logits > logit).sum()))
+        yield Difference(index, position, choices, gap=a - b, below_top=float(logits.max()) - min(a, b))
 
 
 def load_logits(model: Path, dtype: str) -> Callable[[list[int]], Tensor]:
@@ -152,7 +145,12 @@ class EngineComparison:
 
     def mean_scores(self) -> dict[str, dict[str, float | None]]:
         """Of each engine, the mean of each metric over the items that have a score; None where none has."""
-        return {engine: _means(self.scores[engine]) for engine in self.engines}
+        means: dict[str, dict[str, float | None]] = {engine: {} for engine in self.engines}
+        for engine, scores in self.scores.items():
+            for metric in scores[0]:
+                values = [value for each in scores if (value := each[metric]) is not None]
+                means[engine][metric] = fmean(values) if values else None
+        return means
 
     def as_dict(self) -> dict[str, Any]:
         """The comparison as JSON has it."""
@@ -160,9 +158,7 @@ class EngineComparison:
             "n": self.counts(),
             "tolerance": self.tolerance,
             "scores": self.mean_scores(),
-            "generated_tokens": {
-                e: sum(len(completion.ids) for completion in self.completions[e]) for e in self.engines
-            },
+            "generated_tokens": {e: sum(len(each.ids) for each in self.completions[e]) for e in self.engines},
             "differences": [self._difference(difference) for difference in self.differences],
         }
 
@@ -181,11 +177,3 @@ class EngineComparison:
             "equal_text": len({self.completions[engine][index].text for engine in self.engines}) == 1,
             "scores": {engine: dict(self.scores[engine][index]) for engine in self.engines},
         }
-
-
-def _means(scores: Sequence[Mapping[str, float | None]]) -> dict[str, float | None]:
-    means = {}
-    for metric in scores[0]:
-        values = [value for each in scores if (value := each[metric]) is not None]
-        means[metric] = fmean(values) if values else None
-    return means

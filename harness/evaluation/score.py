@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -50,13 +51,11 @@ def score_predictions(
     docs = task.docs()
     lines = _in_order(read_predictions(predictions), [doc["id"] for doc in docs], predictions)
     by_id = {doc["id"]: doc for doc in docs}
-    done = 0
+    done = count(1)
 
     def advance() -> None:
-        nonlocal done
-        done += 1
         if progress is not None:
-            progress(done, len(lines))
+            progress(next(done), len(lines))
 
     scores = task.score_many(
         [by_id[line.id] for _, line in lines],
@@ -148,26 +147,18 @@ def _estimate(values: Sequence[float], metric: Metric) -> dict[str, Any]:
     else:
         method = "bootstrap"
         interval = bootstrap_interval(values) if len(values) > 1 else None
-    return {
+    return _unknown(metric, len(values)) | {
         "value": round(mean, DECIMALS),
         "stderr": None if error is None else round(error, DECIMALS),
         "ci95": None if interval is None else [round(end, DECIMALS) for end in interval],
         "ci_method": method,
-        "higher_is_better": metric.higher_is_better,
-        "n": len(values),
     }
 
 
-def _unknown(metric: Metric, n: int, reason: str) -> dict[str, Any]:
-    return {
-        "value": None,
-        "stderr": None,
-        "ci95": None,
-        "ci_method": None,
-        "higher_is_better": metric.higher_is_better,
-        "n": n,
-        "reason": reason,
-    }
+def _unknown(metric: Metric, n: int, reason: str | None = None) -> dict[str, Any]:
+    nothing = dict.fromkeys(("value", "stderr", "ci95", "ci_method"))
+    because = {} if reason is None else {"reason": reason}
+    return {**nothing, "higher_is_better": metric.higher_is_better, "n": n, **because}
 
 
 def _prediction(fields: Mapping[str, Any], where: str, number: int) -> Prediction:

@@ -86,7 +86,10 @@ class Executor:
             ended = [need for need in job.needs if need in self._outcomes]
             bad = next((need for need in ended if self._outcomes[need].status != "done"), None)
             if bad is not None:
-                self._end(job, Outcome("not_run", self._because(bad)))
+                # The first failure is the reason; what lies between needs no telling.
+                first = self._outcomes[bad]
+                failed = f"needs '{self._titles[bad]}', which failed"
+                self._end(job, Outcome("not_run", first.reason if first.status == "not_run" else failed))
                 del waiting[key]
             elif stopping:
                 self._end(job, Outcome("not_run", "--fail-fast: another job failed"))
@@ -128,9 +131,8 @@ class Executor:
     def _listen(self) -> None:
         """Wait a moment for news, and pass it on."""
         for key, _ in self._selector.select(timeout=0.1):
-            running = self._running[key.data]
-            if not self._hear(running):
-                self._selector.unregister(running.progress)
+            if not self._hear(self._running[key.data]):
+                self._selector.unregister(key.fd)
         if not self._selector.get_map():
             time.sleep(0.05)  # every channel is closed: the jobs are about to end
 
@@ -151,8 +153,7 @@ class Executor:
 
     def _reap(self) -> None:
         for key, running in list(self._running.items()):
-            code = running.process.poll()
-            if code is None:
+            if (code := running.process.poll()) is None:
                 continue
             self._hear(running)  # its last words
             del self._running[key]
@@ -160,11 +161,6 @@ class Executor:
             seconds = time.monotonic() - running.started
             done = Outcome("done", seconds=seconds)
             self._end(running.job, done if code == 0 else Outcome("failed", _failure(running, code), seconds))
-
-    def _because(self, need: str) -> str:
-        # The first failure is the reason; what lies between needs no telling.
-        outcome = self._outcomes[need]
-        return outcome.reason if outcome.status == "not_run" else f"needs '{self._titles[need]}', which failed"
 
     def _end(self, job: PlannedJob, outcome: Outcome) -> None:
         self._outcomes[job.id] = outcome
@@ -201,15 +197,12 @@ def _signal_group(process: subprocess.Popen[bytes], number: signal.Signals) -> N
 
 
 def _job_environment(jobs: int, offline: bool) -> dict[str, str]:
-    environment = dict(os.environ)
-    threads = str(max(1, cores() // jobs))
     # Too many threads slow a small model thirty-fold; who has set the number has a reason.
-    environment["OMP_NUM_THREADS"] = environment.get("OMP_NUM_THREADS") or threads
-    environment["TOKENIZERS_PARALLELISM"] = "false"
-    environment["PYTHONUNBUFFERED"] = "1"
+    threads = os.environ.get("OMP_NUM_THREADS") or str(max(1, cores() // jobs))
+    environment = {"OMP_NUM_THREADS": threads, "TOKENIZERS_PARALLELISM": "false", "PYTHONUNBUFFERED": "1"}
     if offline:
         environment |= {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}
-    return environment
+    return os.environ | environment
 
 
 def _failure(running: _Running, code: int) -> str:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from harness.metrics.fenced_code import defines, fenced_code
-from harness.metrics.sample import HARNESS_ERROR, INVALID, SampleScore
-from harness.metrics.stop_strings import before_stop
+from harness.metrics.sample import HARNESS_ERROR, INVALID, Advance, SampleScore, before_stop
 from harness.sandbox import Execution, Program, run_programs
+
+_OPENING = re.compile(r"^[ \t]*(?P<fence>`{3,}|~{3,})[^\n`]*\n", re.MULTILINE)
 
 
 def program(doc: Mapping[str, Any], completion: str) -> Program:
@@ -27,11 +28,30 @@ def program(doc: Mapping[str, Any], completion: str) -> Program:
     )
 
 
+def fenced_code(answer: str) -> str:
+    """Take the code out of a chat model's answer; a sample's `extracted` shows the result.
+
+    It is the first block that is fenced by three or more backticks or tildes, whatever language it names, to its closing fence, or
+    to the answer's end where a limit cut it. An answer without a fence is taken whole.
+    """
+    opening = _OPENING.search(answer)
+    if opening is None:
+        return answer
+    rest = answer[opening.end() :]
+    closing = re.search(rf"^[ \t]*{opening['fence']}", rest, re.MULTILINE)
+    return rest[: closing.start()] if closing else rest
+
+
+def defines(code: str, name: str) -> bool:
+    """Whether the code has a function of this name at its top level."""
+    return re.search(rf"^(?:async[ \t]+)?def[ \t]+{re.escape(name)}[ \t]*\(", code, re.MULTILINE) is not None
+
+
 def score_completions(
     docs: Sequence[Mapping[str, Any]],
     outputs: Sequence[str],
     stop: Sequence[str],
-    advance: Callable[[], None],
+    advance: Advance,
     program_of: Callable[[Mapping[str, Any], str], Program] = program,
 ) -> list[SampleScore]:
     """Score completions, one for each document; `advance` is called after each. The caller has permission to run them.

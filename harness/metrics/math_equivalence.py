@@ -8,28 +8,22 @@ parsers evaluate such text in this process. So x+1 and 1+x are two answers; what
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
-from harness.lm_eval_files import module_of_lm_eval
-from harness.metrics.sample import INVALID, SampleScore, score_each
-from harness.metrics.stop_strings import before_stop
+from harness.lm_eval_files import tasks_of_lm_eval
+from harness.metrics.sample import INVALID, SampleScore, before_stop
+from harness.plugins import load_file
 
 _BRACE = re.compile(r"\\boxed\s*\{|[{}]")
 _DOLLARS = re.compile(r"(?<!\\)\$")
 
 
-def score_final_answers(
-    docs: Sequence[Mapping[str, Any]], outputs: Sequence[str], stop: Sequence[str], advance: Callable[[], None]
-) -> list[SampleScore]:
-    """Score worked problems, one for each document with the right answer under "answer"; `advance` is called after each."""
-    return score_each(lambda doc, output: score_final_answer(doc["answer"], output, stop), docs, outputs, advance)
-
-
 def score_final_answer(reference: str, output: str, stop: Sequence[str]) -> SampleScore:
     """Score an output against a reference; our rule finds the answer (`equivalent`), or lm-eval's does (`exact_match`)."""
     answer = find_answer(before_stop(output, stop))
-    between = answer_of_lm_eval(output)
+    # What lm-eval's hendrycks_math compares is between the first and the last dollar sign, or all.
+    first, last = output.find("$"), output.rfind("$")
+    between = output[first + 1 : last] if first != last else output
     scores: dict[str, float | None] = {
         "equivalent": 100.0 * (answer is not None and equivalent(answer, reference)),
         "exact_match": 100.0 * equivalent(between, reference),
@@ -43,8 +37,7 @@ def find_answer(text: str) -> str | None:
 
     Of a last line that says "the answer is", what follows that.
     """
-    boxed = _last_boxed(text)
-    if boxed is not None:
+    if (boxed := _last_boxed(text)) is not None:
         return boxed.strip() or None
     parts = _DOLLARS.split(text)
     inline = [part.strip() for part in parts[1:-1:2] if part.strip()]  # every second part is between two signs
@@ -54,15 +47,9 @@ def find_answer(text: str) -> str | None:
     return lines[-1].rpartition("answer is")[2].strip(" :").removesuffix(".") or None
 
 
-def answer_of_lm_eval(output: str) -> str:
-    """Return what lm-eval's hendrycks_math compares: what is between the first and the last dollar sign, or all."""
-    first, last = output.find("$"), output.rfind("$")
-    return output[first + 1 : last] if first != last else output
-
-
 def equivalent(one: str, other: str) -> bool:
     """Return whether lm-eval's `is_equiv` finds two answers equal."""
-    return bool(module_of_lm_eval("hendrycks_math/utils.py").is_equiv(one, other))
+    return bool(load_file(tasks_of_lm_eval() / "hendrycks_math" / "utils.py").is_equiv(one, other))
 
 
 def _last_boxed(text: str) -> str | None:

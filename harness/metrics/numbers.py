@@ -14,13 +14,11 @@ What comes before the final number depends on the examples that a model was show
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import Any
 
-from harness.metrics.sample import INVALID, SampleScore, score_each
-from harness.metrics.stop_strings import before_stop
+from harness.metrics.sample import INVALID, SampleScore, before_stop
 
 
 @dataclass(frozen=True)
@@ -46,29 +44,18 @@ _FRACTION = re.compile(r"\\[dt]?frac\s*\{([^{}]*)\}\s*\{([^{}]*)\}")
 _MOST_DIGITS = 200
 
 
-def score_numbers(
-    docs: Sequence[Mapping[str, Any]],
-    outputs: Sequence[str],
-    stop: Sequence[str],
-    advance: Callable[[], None],
-    ending: Ending = MARKED,
-) -> list[SampleScore]:
-    """Score worked answers, one for each document with the right one under "answer"; `advance` is called after each."""
-    return score_each(lambda doc, output: score_number(doc["answer"], output, stop, ending), docs, outputs, advance)
-
-
 def score_number(reference: str, output: str, stop: Sequence[str], ending: Ending = MARKED) -> SampleScore:
     """Score an output against a GSM8K answer, whose number is after "#### "."""
     answer = before_stop(output, stop)
     number = find_number(answer, ending)
     extracted = {"numeric": number, "strict": extract_strict(output, ending), "flexible": extract_flexible(output)}
+    right = number is not None and value(number) == value(reference.rpartition("####")[2])
     scores: dict[str, float | None] = {
-        "numeric": 100.0 * (number is not None and value(number) == value(reference.rpartition("####")[2])),
+        "numeric": 100.0 * right,
         "strict": 100.0 * equals_as_lm_eval(extracted["strict"], reference),
         "flexible": 100.0 * equals_as_lm_eval(extracted["flexible"], reference),
     }
-    outcome = INVALID if number is None else "correct" if scores["numeric"] else "wrong"
-    return SampleScore(scores, extracted, outcome)
+    return SampleScore(scores, extracted, INVALID if number is None else "correct" if right else "wrong")
 
 
 def extract_strict(output: str, ending: Ending = MARKED) -> str | None:
@@ -85,8 +72,7 @@ def extract_flexible(output: str) -> str | None:
 
 def equals_as_lm_eval(extracted: str | None, reference: str) -> bool:
     """Return whether lm-eval's exact_match, with the settings of gsm8k, finds the two equal."""
-    left, right = (_ignore_as_lm_eval(side) for side in ("[invalid]" if extracted is None else extracted, reference))
-    return left == right
+    return _ignore_as_lm_eval("[invalid]" if extracted is None else extracted) == _ignore_as_lm_eval(reference)
 
 
 def find_number(answer: str, ending: Ending = MARKED) -> str | None:

@@ -3,28 +3,16 @@
 from __future__ import annotations
 
 import string
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from harness.metrics.sample import INVALID, SampleScore, score_each
-from harness.metrics.stop_strings import before_stop
+from harness.metrics.sample import INVALID, SampleScore, before_stop
 
 if TYPE_CHECKING:
     from rouge_score.rouge_scorer import RougeScorer
 
 _PUNCTUATION = str.maketrans("", "", string.punctuation)
-
-
-def score_responses(
-    docs: Sequence[Mapping[str, Any]], outputs: Sequence[str], stop: Sequence[str], advance: Callable[[], None]
-) -> list[SampleScore]:
-    """Score responses, one for each document with its reference or references under "output"; `advance` is called after each."""
-    return score_each(lambda doc, output: score_response(_references(doc), output, stop), docs, outputs, advance)
-
-
-def _references(doc: Mapping[str, Any]) -> Sequence[str]:
-    return [doc["output"]] if isinstance(doc["output"], str) else doc["output"]
 
 
 def score_response(references: Sequence[str], output: str, stop: Sequence[str]) -> SampleScore:

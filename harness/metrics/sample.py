@@ -8,6 +8,7 @@ from typing import Any
 
 INVALID = "invalid"
 HARNESS_ERROR = "harness_error"
+Advance = Callable[[], None]  # called after each output
 
 
 @dataclass(frozen=True)
@@ -27,17 +28,14 @@ class SampleScore:
 
     def as_dict(self) -> dict[str, Any]:
         """Return the fields as they are in a line of samples.jsonl; `detail` only where there is one."""
-        fields = asdict(self)
-        if not self.detail:
-            del fields["detail"]
-        return fields
+        return {key: value for key, value in asdict(self).items() if key != "detail" or value}
 
 
 def score_each(
     score: Callable[[Mapping[str, Any], str], SampleScore],
     docs: Sequence[Mapping[str, Any]],
     outputs: Sequence[str],
-    advance: Callable[[], None],
+    advance: Advance,
 ) -> list[SampleScore]:
     """Return the score of each document's output, one after another; `advance` is called after each."""
     scores = []
@@ -45,3 +43,8 @@ def score_each(
         scores.append(score(doc, output))
         advance()
     return scores
+
+
+def before_stop(output: str, stop: Sequence[str]) -> str:
+    """Return the output up to the earliest of the stop strings."""
+    return output[: min((at for string in stop if (at := output.find(string)) >= 0), default=len(output))]

@@ -16,36 +16,6 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 FOLDER = Path(__file__).parent
 
 
-class _Table(BaseModel):
-    """A table in a file."""
-
-    model_config = ConfigDict(extra="forbid")
-    teacher: str
-    student: str
-    columns: list[str] = Field(min_length=1)
-    values: dict[str, list[float]]
-    metric: str | None = None
-    protocol: str | None = None
-
-    @model_validator(mode="after")
-    def _complete(self) -> _Table:
-        for method, values in self.values.items():
-            if len(values) != len(self.columns):
-                raise ValueError(f"{method}: {len(values)} values for {len(self.columns)} columns")
-        return self
-
-
-class _Source(BaseModel):
-    """A file."""
-
-    model_config = ConfigDict(extra="forbid")
-    source: str
-    read_in: str
-    metric: str
-    protocol: str
-    tables: list[_Table]
-
-
 class PublishedTable(BaseModel):
     """The results of one source for one pair: for each method a value per column, which is a task or an average.
 
@@ -59,8 +29,15 @@ class PublishedTable(BaseModel):
     protocol: str
     teacher: str
     student: str
-    columns: list[str]
+    columns: list[str] = Field(min_length=1)
     values: dict[str, list[float]]
+
+    @model_validator(mode="after")
+    def _complete(self) -> PublishedTable:
+        for method, values in self.values.items():
+            if len(values) != len(self.columns):
+                raise ValueError(f"{method}: {len(values)} values for {len(self.columns)} columns")
+        return self
 
     def shown(self, method: str, column: str) -> str | None:
         """A value with as many digits as in the source, or None if there is none."""
@@ -73,13 +50,9 @@ class PublishedTable(BaseModel):
 @cache
 def published_tables() -> tuple[PublishedTable, ...]:
     """All tables, by source and pair."""
-    tables = []
-    for path in sorted(FOLDER.glob("*.yaml")):
-        source = _Source.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
-        for table in source.tables:
-            values = {key: value for key, value in table.model_dump().items() if value is not None}
-            tables.append(PublishedTable(**(source.model_dump(exclude={"tables"}) | values)))
-    return tuple(tables)
+    sources = [yaml.safe_load(path.read_text(encoding="utf-8")) for path in sorted(FOLDER.glob("*.yaml"))]
+    # A table's own metric and protocol have precedence over its source's.
+    return tuple(PublishedTable(**(source | table)) for source in sources for table in source.pop("tables"))
 
 
 def tables_of(pairs: Iterable[tuple[str, str]]) -> list[PublishedTable]:

@@ -10,9 +10,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from harness.sandbox.limits import Limits
 from harness.sandbox.pool import run_all
-from harness.sandbox.program import Execution, Program
+from harness.sandbox.program import Execution, Limits, Program
 from harness.sandbox.select import sandbox
 
 __all__ = ["Execution", "Limits", "Program", "run_programs", "sandbox"]
@@ -25,7 +24,5 @@ def run_programs(
 
     InputError where nothing isolates them here.
     """
-    if not programs:
-        return []
-    limits = limits or Limits()
-    return run_all([(program, limits) for program in programs], sandbox().isolation, advance=advance)
+    jobs = [(program, limits or Limits()) for program in programs]
+    return run_all(jobs, sandbox().isolation, advance=advance) if jobs else []

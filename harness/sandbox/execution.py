@@ -14,8 +14,7 @@ from typing import Any
 
 from harness.sandbox.isolation import Isolation
 from harness.sandbox.isolation.base import VARIABLES
-from harness.sandbox.limits import Limits
-from harness.sandbox.program import Execution, Program
+from harness.sandbox.program import Execution, Limits, Program
 
 # From the start of the supervisor to the start of the program: a container takes its time.
 START_SECONDS = 60.0
@@ -41,9 +40,8 @@ def run(program: Program, isolation: Isolation, limits: Limits, stop: int | None
                 stderr=subprocess.PIPE,
                 start_new_session=True,
             )
-            talk = _Talk(
-                process, _message(program, limits.settings(launch.processes) | {"variables": VARIABLES}, nonce)
-            )
+            settings = limits.settings(launch.processes) | {"variables": VARIABLES}
+            talk = _Talk(process, _message(program, settings, nonce))
             try:
                 ended_by = talk.listen(limits.seconds, stop)
             finally:
@@ -61,10 +59,8 @@ class _Talk:
         assert process.stdin is not None
         assert process.stdout is not None
         assert process.stderr is not None
-        self._stdin, self._stdout, self._stderr = (
-            pipe.fileno() for pipe in (process.stdin, process.stdout, process.stderr)
-        )
         self._pipes = (process.stdout, process.stderr)
+        self._stdin, self._stdout, self._stderr = (pipe.fileno() for pipe in (process.stdin, *self._pipes))
         self._left = message
         self.output = b""
         self.complained = b""
@@ -125,12 +121,8 @@ class _Talk:
 
 def _message(program: Program, settings: dict[str, Any], nonce: str) -> bytes:
     tests = {"context": program.context, "tests": program.tests, "functions": list(program.functions)}
-    frames = (
-        json.dumps(settings).encode(),
-        program.source.encode("utf-8", "surrogatepass"),
-        json.dumps(tests).encode(),
-        nonce.encode(),
-    )
+    source = program.source.encode("utf-8", "surrogatepass")
+    frames = (json.dumps(settings).encode(), source, json.dumps(tests).encode(), nonce.encode())
     return b"".join(len(frame).to_bytes(8, "big") + frame for frame in frames)
 
 
@@ -143,11 +135,9 @@ def _end(process: subprocess.Popen[bytes]) -> int:
     with suppress(BrokenPipeError):
         process.stdin.close()
     deadline = time.monotonic() + CLOSE_SECONDS
+    options = os.WEXITED | os.WNOHANG | os.WNOWAIT
     try:
-        while (
-            os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None
-            and time.monotonic() < deadline
-        ):
+        while os.waitid(os.P_PID, process.pid, options) is None and time.monotonic() < deadline:
             time.sleep(0.001)
     finally:
         with suppress(ProcessLookupError):
@@ -160,9 +150,8 @@ def _judge(talk: _Talk, nonce: str, code: int, ended_by: str) -> Execution:
     """Return how the program ended. What carries no nonce is no verdict."""
     started, _, line = talk.output.partition(b"\n")
     if started != b"started":
-        how = {"time": f"in {START_SECONDS:.0f} seconds", "stop": "before it was interrupted"}.get(
-            ended_by, f"(exit code {code})"
-        )
+        ends = {"time": f"in {START_SECONDS:.0f} seconds", "stop": "before it was interrupted"}
+        how = ends.get(ended_by, f"(exit code {code})")
         why = (talk.complained.decode("utf-8", "replace").strip().splitlines() or [""])[-1]
         return Execution("harness_error", f"the sandbox did not start {how}{': ' if why else ''}{why}"[:300], 0.0)
     if ended_by == "stop":

@@ -9,8 +9,7 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from harness.runs.environment import cores
 from harness.sandbox.execution import run
 from harness.sandbox.isolation import Isolation
-from harness.sandbox.limits import Limits
-from harness.sandbox.program import HARNESS_ERROR, Execution, Program
+from harness.sandbox.program import HARNESS_ERROR, Execution, Limits, Program
 
 
 def run_all(

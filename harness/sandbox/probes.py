@@ -18,9 +18,8 @@ import psutil
 from harness.sandbox.isolation import Isolation
 from harness.sandbox.isolation.base import VARIABLES
 from harness.sandbox.isolation.namespaces import OWN_PROCESSES
-from harness.sandbox.limits import Limits
 from harness.sandbox.pool import run_all
-from harness.sandbox.program import Execution, Program
+from harness.sandbox.program import Limits, Program
 
 HELD = "held"
 # A machine may be busy: these ask whether something works, not how fast.
@@ -52,14 +51,14 @@ def self_test(isolation: Isolation) -> dict[str, str]:
     ):
         (Path(folder) / "secret").write_text(marker)
         probes = _probes(folder, server.getsockname()[1], marker)
-        executions = run_all(
-            [(Program(p.source, p.tests, ("f",) if p.tests else ()), p.limits) for p in probes], isolation
-        )
+        jobs = [(Program(p.source, p.tests, ("f",) if p.tests else ()), p.limits) for p in probes]
+        executions = run_all(jobs, isolation)
         results: dict[str, str] = {}
         for probe, execution in zip(probes, executions, strict=True):
             results.setdefault(probe.name, HELD)
             if execution.outcome != probe.expected:
-                results[probe.name] = _happened(probe, execution)
+                ended = f"ended as {execution.outcome}, not {probe.expected} ({execution.detail})"
+                results[probe.name] = ended
         if sorted(path.name for path in Path(folder).iterdir()) != ["secret"]:
             results["files"] = "a program wrote outside its folder"
         if results["survivors"] == HELD and (alive := _alive(marker)):
@@ -84,10 +83,6 @@ def _probes(folder: str, port: int, marker: str) -> list[_Probe]:
         _Probe("time", "while True: pass", expected="timeout", limits=Limits(seconds=0.5)),
         _Probe("survivors", _SURVIVORS.format(marker=marker)),
     ]
-
-
-def _happened(probe: _Probe, execution: Execution) -> str:
-    return f"ended as {execution.outcome}, not {probe.expected} ({execution.detail})"
 
 
 def _alive(marker: str) -> int | None:

@@ -46,17 +46,13 @@ def sandbox_used() -> SandboxUsed | None:
 def _sandbox(name: str) -> Sandbox:
     if name not in NAMES:
         raise InputError(f"{NAME_VARIABLE}={name}: no such sandbox; fix: one of {', '.join(NAMES)}")
+    candidates = {one.name: one for one in (AUTOMATIC if name in (AUTO, NONE) else (BY_NAME[name],))}
     reasons = []
-    for isolation in AUTOMATIC if name in (AUTO, NONE) else (BY_NAME[name],):
+    for title, isolation in (candidates | ({"limits alone": LIMITS_ONLY} if name == NONE else {})).items():
         found = attempt(isolation)
         if isinstance(found, Sandbox):
             return found
-        reasons.append(f"{isolation.name}: {found}")
-    if name == NONE:
-        found = attempt(LIMITS_ONLY)
-        if isinstance(found, Sandbox):
-            return found
-        reasons.append(f"limits alone: {found}")
+        reasons.append(f"{title}: {found}")
     raise InputError(
         f"generated code cannot be isolated here ({'; '.join(reasons)}); fix: let users have namespaces (docs/sandbox.md says "
         "how), or --sandbox docker or podman, or accept limits without isolation by --sandbox none"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from operator import mul
 from random import Random
 from typing import Any
 
@@ -37,45 +38,34 @@ class _Operation:
         return "{k}" in self.expression
 
 
-OPERATIONS = (
-    _Operation(
-        "int", ("{x} plus {k}", "{x} increased by {k}", "the sum of {x} and {k}"), "{x} + {k}", lambda x, k: x + k
-    ),
-    _Operation("int", ("{x} minus {k}", "{x} decreased by {k}", "{x} less {k}"), "{x} - {k}", lambda x, k: x - k),
-    _Operation(
-        "int", ("{x} times {k}", "{x} multiplied by {k}", "the product of {x} and {k}"), "{x} * {k}", lambda x, k: x * k
-    ),
-    _Operation(
-        "int", ("{x} divided by {k}", "how often {k} fits into {x}"), "{x} // {k}", lambda x, k: divmod(x, k)[0]
-    ),
-    _Operation("int", ("{x} modulo {k}", "the remainder of {x} by {k}"), "{x} % {k}", lambda x, k: divmod(x, k)[1]),
-    _Operation("int", ("{x} to the power of {k}", "{x} raised to {k}"), "{x} ** {k}", lambda x, k: pow(x, k)),
-    _Operation(
-        "int", ("the larger of {x} and {k}", "{x} but at least {k}"), "max({x}, {k})", lambda x, k: x if x > k else k
-    ),
-    _Operation(
-        "int", ("the smaller of {x} and {k}", "{x} but at most {k}"), "min({x}, {k})", lambda x, k: x if x < k else k
-    ),
-    _Operation("list", ("the sum of {x}", "the total of {x}", "all of {x} added up"), "sum({x})", lambda x, _: sum(x)),
-    _Operation("list", ("the largest of {x}", "the maximum of {x}"), "max({x})", lambda x, _: sorted(x)[-1]),
-    _Operation("list", ("the smallest of {x}", "the minimum of {x}"), "min({x})", lambda x, _: sorted(x)[0]),
-    _Operation("list", ("the length of {x}", "how many {x} there are"), "len({x})", lambda x, _: sum(1 for _item in x)),
-    _Operation("list", ("{x} in ascending order", "{x} sorted"), "sorted({x})", lambda x, _: sorted(x)),
-    _Operation("list", ("{x} in reverse order", "{x} backwards"), "{x}[::-1]", lambda x, _: list(reversed(x))),
-    _Operation("list", ("the first {k} of {x}", "the {k} at the start of {x}"), "{x}[:{k}]", lambda x, k: x[:k]),
-    _Operation(
-        "list", ("the last {k} of {x}", "the {k} at the end of {x}"), "{x}[-{k}:]", lambda x, k: x[len(x) - k :]
-    ),
-    _Operation("list", ("{x} without the first {k}", "{x} after the first {k}"), "{x}[{k}:]", lambda x, k: x[k:]),
-    _Operation(
-        "list", ("how often {k} is in {x}", "the count of {k} in {x}"), "{x}.count({k})", lambda x, k: x.count(k)
-    ),
-    _Operation("str", ("{x} in upper case", "{x} in capitals"), "{x}.upper()", lambda x, _: x.upper()),
-    _Operation("str", ("{x} in lower case", "{x} in small letters"), "{x}.lower()", lambda x, _: x.lower()),
-    _Operation("str", ("the words of {x}", "{x} split at spaces"), "{x}.split()", lambda x, _: x.split()),
-    _Operation("str", ("{x} without outer spaces", "{x} trimmed"), "{x}.strip()", lambda x, _: x.strip()),
-    _Operation("str", ("{x} repeated {k} times", "{k} copies of {x}"), "{x} * {k}", lambda x, k: "".join([x] * k)),
-    _Operation("str", ("the first {k} letters of {x}", "{x} up to letter {k}"), "{x}[:{k}]", lambda x, k: x[:k]),
+OPERATIONS = tuple(
+    _Operation(*row)
+    for row in (
+        ("int", ("{x} plus {k}", "{x} increased by {k}", "the sum of {x} and {k}"), "{x} + {k}", lambda x, k: x + k),
+        ("int", ("{x} minus {k}", "{x} decreased by {k}", "{x} less {k}"), "{x} - {k}", lambda x, k: x - k),
+        ("int", ("{x} times {k}", "{x} multiplied by {k}", "the product of {x} and {k}"), "{x} * {k}", mul),
+        ("int", ("{x} divided by {k}", "how often {k} fits into {x}"), "{x} // {k}", lambda x, k: divmod(x, k)[0]),
+        ("int", ("{x} modulo {k}", "the remainder of {x} by {k}"), "{x} % {k}", lambda x, k: divmod(x, k)[1]),
+        ("int", ("{x} to the power of {k}", "{x} raised to {k}"), "{x} ** {k}", lambda x, k: pow(x, k)),
+        ("int", ("the larger of {x} and {k}", "{x} but at least {k}"), "max({x}, {k})", lambda x, k: x if x > k else k),
+        ("int", ("the smaller of {x} and {k}", "{x} but at most {k}"), "min({x}, {k})", lambda x, k: x if x < k else k),
+        ("list", ("the sum of {x}", "the total of {x}", "all of {x} added up"), "sum({x})", lambda x, _: sum(x)),
+        ("list", ("the largest of {x}", "the maximum of {x}"), "max({x})", lambda x, _: sorted(x)[-1]),
+        ("list", ("the smallest of {x}", "the minimum of {x}"), "min({x})", lambda x, _: sorted(x)[0]),
+        ("list", ("the length of {x}", "how many {x} there are"), "len({x})", lambda x, _: sum(1 for _item in x)),
+        ("list", ("{x} in ascending order", "{x} sorted"), "sorted({x})", lambda x, _: sorted(x)),
+        ("list", ("{x} in reverse order", "{x} backwards"), "{x}[::-1]", lambda x, _: list(reversed(x))),
+        ("list", ("the first {k} of {x}", "the {k} at the start of {x}"), "{x}[:{k}]", lambda x, k: x[:k]),
+        ("list", ("the last {k} of {x}", "the {k} at the end of {x}"), "{x}[-{k}:]", lambda x, k: x[len(x) - k :]),
+        ("list", ("{x} without the first {k}", "{x} after the first {k}"), "{x}[{k}:]", lambda x, k: x[k:]),
+        ("list", ("how often {k} is in {x}", "the count of {k} in {x}"), "{x}.count({k})", lambda x, k: x.count(k)),
+        ("str", ("{x} in upper case", "{x} in capitals"), "{x}.upper()", lambda x, _: x.upper()),
+        ("str", ("{x} in lower case", "{x} in small letters"), "{x}.lower()", lambda x, _: x.lower()),
+        ("str", ("the words of {x}", "{x} split at spaces"), "{x}.split()", lambda x, _: x.split()),
+        ("str", ("{x} without outer spaces", "{x} trimmed"), "{x}.strip()", lambda x, _: x.strip()),
+        ("str", ("{x} repeated {k} times", "{k} copies of {x}"), "{x} * {k}", lambda x, k: "".join([x] * k)),
+        ("str", ("the first {k} letters of {x}", "{x} up to letter {k}"), "{x}[:{k}]", lambda x, k: x[:k]),
+    )
 )
 
 
@@ -103,26 +93,19 @@ class CodeFunctions:
             solution = _body(operation, argument, constant)
             # A wrong body and a guess keep the constant of the question: copying it is part of the form.
             shown = constant or rng.choice(CONSTANTS)
-            doc = {
-                "prompt": prompt,
-                "entry_point": name,
-                "canonical_solution": solution,
-                "test": _tests(operation, shown),
-            }
+            doc = {"prompt": prompt, "entry_point": name, "canonical_solution": solution}
+            doc["test"] = _tests(operation, shown)
             peers = [peer for peer in OPERATIONS if peer.kind == operation.kind]
             others = [peer for peer in peers if not _agree(peer, operation, shown)]
             yield Problem(doc, _body(rng.choice(others), argument, shown), _body(rng.choice(peers), argument, shown))
 
     def prompt(self, doc: Doc) -> str:
-        """The signature and docstring."""
         return doc["prompt"]
 
     def instruction(self, doc: Doc) -> Instruction:
-        """An instruction to complete the function."""
         return Instruction("Complete this Python function.", doc["prompt"])
 
     def gold(self, doc: Doc) -> str:
-        """The canonical body."""
         return doc["canonical_solution"]
 
 
@@ -131,10 +114,8 @@ def _body(operation: _Operation, argument: str, constant: int) -> str:
 
 
 def _tests(operation: _Operation, constant: int) -> str:
-    asserts = [
-        f"    assert candidate({argument!r}) == {operation.function(argument, constant)!r}\n"
-        for argument in TEST_INPUTS[operation.kind]
-    ]
+    calls = ((argument, operation.function(argument, constant)) for argument in TEST_INPUTS[operation.kind])
+    asserts = (f"    assert candidate({argument!r}) == {result!r}\n" for argument, result in calls)
     return "def check(candidate):\n" + "".join(asserts)
 
 

@@ -60,20 +60,16 @@ class Facts:
             wrong = _answer(person, _other(rng, first, facts[first]), _other(rng, second, facts[second]))
             guess = _answer(person, rng.choice(ATTRIBUTES[first]), rng.choice(ATTRIBUTES[second]))
             instruction = question.format(person=person, first=first, second=second)
-            yield Problem(
-                {"instruction": instruction, "input": person if has_input else "", "output": right}, wrong, guess
-            )
+            doc = {"instruction": instruction, "input": person if has_input else "", "output": right}
+            yield Problem(doc, wrong, guess)
 
     def prompt(self, doc: Doc) -> str:
-        """The Alpaca prompt, with an input section if there is an input."""
         return alpaca(self.instruction(doc))
 
     def instruction(self, doc: Doc) -> Instruction:
-        """The question, and the person if it is the input."""
         return Instruction(doc["instruction"], doc["input"])
 
     def gold(self, doc: Doc) -> str:
-        """The reference answer."""
         return doc["output"]
 
 

@@ -26,12 +26,9 @@ _SENTENCEPIECE_PIECES = r"▁?\p{L}+|\p{N}|▁+(?!\p{L})|[^▁\p{L}\p{N}]+"
 def write_byte_level(folder: Path, text: Sequence[str]) -> None:
     """Build a byte-level BPE like GPT-2's: no start token, `<|endoftext|>` at the end."""
     tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
-        [
-            pre_tokenizers.Split(Regex(_BYTE_LEVEL_PIECES), behavior="isolated"),
-            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
-        ]
-    )
+    pieces = pre_tokenizers.Split(Regex(_BYTE_LEVEL_PIECES), behavior="isolated")
+    as_bytes = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([pieces, as_bytes])
     tokenizer.decoder = decoders.ByteLevel()
     tokenizer.post_processor = processors.ByteLevel(trim_offsets=False)
     trainer = trainers.BpeTrainer(
@@ -46,17 +43,11 @@ def write_byte_level(folder: Path, text: Sequence[str]) -> None:
 
 def write_sentencepiece(folder: Path, text: Sequence[str]) -> None:
     """Build a BPE like Llama 2's: `▁` for spaces and one before the text, byte fallback, `<s>` at the start, `</s>` at the end."""
-    learned = _learn_sentencepiece(text)
+    learned, merges = _learn_sentencepiece(text)
     special = ["<unk>", "<s>", "</s>"]
-    pieces = special + [f"<0x{byte:02X}>" for byte in range(256)] + learned["pieces"]
-    model = models.BPE(
-        vocab={piece: number for number, piece in enumerate(pieces)},
-        merges=learned["merges"],
-        unk_token="<unk>",
-        fuse_unk=True,
-        byte_fallback=True,
-    )
-    tokenizer = Tokenizer(model)
+    pieces = special + [f"<0x{byte:02X}>" for byte in range(256)] + learned
+    vocabulary = {piece: number for number, piece in enumerate(pieces)}
+    tokenizer = Tokenizer(models.BPE(vocabulary, merges, unk_token="<unk>", fuse_unk=True, byte_fallback=True))
     tokenizer.add_special_tokens([AddedToken(token, special=True, normalized=False) for token in special])
     tokenizer.normalizer = normalizers.Sequence([normalizers.Prepend(SPACE), normalizers.Replace(" ", SPACE)])
     tokenizer.post_processor = processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 1)])
@@ -66,7 +57,7 @@ def write_sentencepiece(folder: Path, text: Sequence[str]) -> None:
     _save(tokenizer, folder, bos_token="<s>", eos_token="</s>", unk_token="<unk>", pad_token="</s>")
 
 
-def _learn_sentencepiece(text: Sequence[str]) -> dict[str, list]:
+def _learn_sentencepiece(text: Sequence[str]) -> tuple[list[str], list[tuple[str, str]]]:
     """The pieces (characters, then merged ones) and the merges learned from `text`."""
     lines = [SPACE + line.replace(" ", SPACE) for document in text for line in document.split("\n") if line]
     counts = Counter(character for line in lines for character in line)
@@ -77,23 +68,15 @@ def _learn_sentencepiece(text: Sequence[str]) -> dict[str, list]:
         vocab_size=SENTENCEPIECE_SIZE - 3 - 256, initial_alphabet=sorted(covered), show_progress=False
     )
     # A rare character is removed and splits its word, as in SentencePiece, where no piece contains it.
-    tokenizer.train_from_iterator([part for line in lines for part in _parts(line, covered)], trainer=trainer)
+    marked = ("".join(character if character in covered else "\n" for character in line) for line in lines)
+    tokenizer.train_from_iterator([part for line in marked for part in line.split("\n")], trainer=trainer)
     model = json.loads(tokenizer.to_str())["model"]
-    pieces = sorted(model["vocab"], key=model["vocab"].__getitem__)
-    return {"pieces": pieces, "merges": [tuple(merge) for merge in model["merges"]]}
-
-
-def _parts(line: str, covered: set[str]) -> list[str]:
-    return "".join(character if character in covered else "\n" for character in line).split("\n")
+    return sorted(model["vocab"], key=model["vocab"].__getitem__), [tuple(merge) for merge in model["merges"]]
 
 
 def _save(tokenizer: Tokenizer, folder: Path, **special: str) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     tokenizer.save(str(folder / "tokenizer.json"))
-    config = {
-        "tokenizer_class": "PreTrainedTokenizerFast",
-        "clean_up_tokenization_spaces": False,
-        "model_max_length": 256,
-        **special,
-    }
+    config = {"tokenizer_class": "PreTrainedTokenizerFast", "clean_up_tokenization_spaces": False}
+    config |= {"model_max_length": 256, **special}
     (folder / "tokenizer_config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")

@@ -24,22 +24,18 @@ class _Story:
     ranges: tuple[tuple[int, int], ...]
 
 
+_THREE_NUMBERS = (
+    "{who} has {a} {things}, buys {b} more and gives away {c}. How many {things} are left?",
+    "{who} has {a} bags with {b} {things} each and buys {c} more. How many {things} does {who} have now?",
+)
 STORIES = (
     _Story("{who} has {a} {things} and buys {b} more. How many {things} does {who} have now?", "+", ((2, 9), (2, 9))),
     _Story("{who} finds {a} {things} and then {b} more. How many {things} does {who} have?", "+", ((2, 9), (2, 9))),
     _Story("{who} has {a} {things} and gives away {b}. How many {things} are left?", "-", ((6, 15), (2, 5))),
     _Story("{who} had {a} {things} but lost {b} of them. How many {things} are left?", "-", ((6, 15), (2, 5))),
     _Story("{who} has {a} bags with {b} {things} each. How many {things} does {who} have?", "*", ((2, 6), (2, 6))),
-    _Story(
-        "{who} has {a} {things}, buys {b} more and gives away {c}. How many {things} are left?",
-        "+-",
-        ((2, 9), (2, 9), (2, 3)),
-    ),
-    _Story(
-        "{who} has {a} bags with {b} {things} each and buys {c} more. How many {things} does {who} have now?",
-        "*+",
-        ((2, 6), (2, 6), (2, 9)),
-    ),
+    _Story(_THREE_NUMBERS[0], "+-", ((2, 9), (2, 9), (2, 3))),
+    _Story(_THREE_NUMBERS[1], "*+", ((2, 6), (2, 6), (2, 9))),
 )
 
 
@@ -60,25 +56,19 @@ class WordProblems:
             slips[rng.randrange(len(slips))] = rng.choice((-3, -2, -1, 1, 2, 3))
             random_numbers = [rng.randint(low, high) for low, high in story.ranges]
             question = story.question.format(who=who, things=things, **dict(zip("abc", numbers, strict=False)))
-            yield Problem(
-                {
-                    "question": question,
-                    "answer": _answer(who, things, story.signs, numbers, _results(story, numbers, exact)),
-                },
-                " " + _answer(who, things, story.signs, numbers, _results(story, numbers, slips)),
-                " " + _answer(who, things, story.signs, numbers, _results(story, random_numbers, exact)),
+            right, wrong, guess = (
+                _answer(who, things, story.signs, numbers, _results(story, operands, added))
+                for operands, added in ((numbers, exact), (numbers, slips), (random_numbers, exact))
             )
+            yield Problem({"question": question, "answer": right}, f" {wrong}", f" {guess}")
 
-    def prompt(self, doc: Doc) -> str:
-        """The question in the form of lm-eval."""
+    def prompt(self, doc: Doc) -> str:  # as lm-eval asks
         return f"Question: {doc['question']}\nAnswer:"
 
     def instruction(self, doc: Doc) -> Instruction:
-        """The question, and how its answer must end."""
         return Instruction(f"{doc['question']}\nEnd with the number after ####.")
 
     def gold(self, doc: Doc) -> str:
-        """The answer with its steps, after one space."""
         return " " + doc["answer"]
 
 

@@ -32,12 +32,7 @@ def write_world(directory: Path, seed: int = 0) -> None:
     `tokenizers/{bytelevel,sentencepiece}/` are folders for AutoTokenizer. `train/{teacher,student,pretraining}.jsonl` have lines
     {"prompt", "instruction", "input", "output", "task"} of all tasks, shuffled; models with a template use the instruction. The
     student's lines also say whether the answer is right ("right") and what is right ("gold"); the trainer ignores both.
-
-    Args:
-        directory: where to write.
-        seed: of the world.
     """
-    directory = Path(directory)
     sets: dict[str, list[dict[str, object]]] = {"student": [], "teacher": [], "pretraining": []}
     for task, family in FAMILIES.items():
         problems = _problems(task, seed)[TEST_SIZE:]

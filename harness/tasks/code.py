@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from harness.metrics.code import score_completions
-from harness.metrics.sample import SampleScore
+from harness.metrics.sample import Advance, SampleScore
 from harness.tasks.task import Doc, Metric, Task
 
 
@@ -19,15 +19,11 @@ class CodeTask(Task):
     stop = ("\nclass", "\ndef", "\n#", "\nif", "\nprint")
 
     def question(self, doc: Doc) -> str:
-        """Return only the function to complete."""
+        """Return the function to complete."""
         return doc["prompt"]
 
     def reference(self, doc: Doc) -> str:
-        """Return the canonical solution."""
         return doc["canonical_solution"]
 
-    def score_outputs(
-        self, docs: Sequence[Doc], outputs: Sequence[str], advance: Callable[[], None]
-    ) -> list[SampleScore]:
-        """Run the tests."""
+    def score_outputs(self, docs: Sequence[Doc], outputs: Sequence[str], advance: Advance) -> list[SampleScore]:
         return score_completions(docs, outputs, self.stop, advance)

@@ -13,14 +13,15 @@ import hashlib
 import importlib.resources
 import json
 import os
-import tempfile
 import zlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
 from dskd.errors import InputError
+from dskd.io import write_atomic
 
 Row = dict[str, Any]
 
@@ -75,14 +76,11 @@ class DataFile:
 
     def rows(self) -> list[Row]:
         """Return the rows in their order. InputError where there is no source, or its content is another."""
-        if (path := self._local() or self._packaged()) is not None:
+        if (path := self._find()) is not None:
             check, rows = self._read(path)
-            if check.status == "wrong" and self.sha256 is None:
-                raise InputError(f"{path}: {check.reason}; fix: put the original file there")
             if check.status == "wrong":
-                raise InputError(
-                    f"{path}: sha256 is {check.sha256}, expected {self.sha256}; {check.reason}; fix: put the original file there"
-                )
+                hashes = "" if self.sha256 is None else f"sha256 is {check.sha256}, expected {self.sha256}; "
+                raise InputError(f"{path}: {hashes}{check.reason}; fix: put the original file there")
             return rows
         if self.hub is not None and os.environ.get("HARNESS_HUB") == "1":
             return _rows_from_hub(self.hub)
@@ -95,33 +93,24 @@ class DataFile:
 
     def is_here(self) -> bool:
         """Whether the rows can be read without asking the hub."""
-        return self._local() is not None or self._packaged() is not None
+        return self._find() is not None
 
-    def _local(self) -> Path | None:
-        folder = os.environ.get("HARNESS_DATA")
-        if not folder:
-            return None
-        if not Path(folder).is_dir():
-            raise InputError(
-                f"HARNESS_DATA: {folder} is not a folder; fix: set it to the folder that holds {self.path}"
-            )
-        path = Path(folder) / self.path
-        return path if path.is_file() else None
-
-    def _packaged(self) -> Path | None:
-        if self.package is None:
-            return None
-        package, inside = self.package
-        try:
-            path = Path(str(importlib.resources.files(package))) / inside
-        except ModuleNotFoundError:
-            return None
-        return path if path.is_file() else None
+    def _find(self) -> Path | None:
+        paths = []
+        if folder := os.environ.get("HARNESS_DATA"):
+            if not Path(folder).is_dir():
+                raise InputError(
+                    f"HARNESS_DATA: {folder} is not a folder; fix: set it to the folder that holds {self.path}"
+                )
+            paths.append(Path(folder) / self.path)
+        if self.package is not None:
+            with suppress(ModuleNotFoundError):
+                paths.append(Path(str(importlib.resources.files(self.package[0]))) / self.package[1])
+        return next((path for path in paths if path.is_file()), None)
 
     def check(self) -> FileCheck:
         """What the file is that `rows` would read; never asks the hub."""
-        path = self._local() or self._packaged()
-        if path is None:
+        if (path := self._find()) is None:
             return FileCheck("absent", str(Path(os.environ.get("HARNESS_DATA") or "$HARNESS_DATA") / self.path))
         return self._read(path)[0]
 
@@ -155,24 +144,15 @@ class DataFile:
     def _write(self, path: Path, rows: Sequence[Row]) -> None:
         """Write rows beside `path`, read them back, and only then put them there."""
         content = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows).encode("utf-8")
-        if path.suffix == ".gz":
-            content = gzip.compress(content, mtime=0)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=path.suffix)
-        temporary = Path(name)
+        temporary = path.with_name(f".{os.getpid()}.{path.name}")
         try:
-            with os.fdopen(descriptor, "wb") as stream:
-                stream.write(content)
-                stream.flush()
-                os.fsync(stream.fileno())
+            write_atomic(temporary, gzip.compress(content, mtime=0) if path.suffix == ".gz" else content)
             check = self._read(temporary)[0]
             if check.status != "right":
                 raise InputError(f"{path}: what was written does not read back ({check.reason}); fix: check the disk")
-            temporary.chmod(0o644)
             temporary.replace(path)
-        except BaseException:
+        finally:
             temporary.unlink(missing_ok=True)
-            raise
 
     def _read(self, path: Path) -> tuple[FileCheck, list[Row]]:
         """What a file is, and its rows where it is right; only the fields that were checked where its bytes are others."""
@@ -188,18 +168,18 @@ class DataFile:
                 if lacking or not rows:
                     return replace(wrong, reason=f"a row has no {lacking[0]!r}" if lacking else "has no rows"), []
                 return replace(wrong, status="right", reason=None), rows
-            if hub is not None and _has_all(rows, hub.fields) and rows_digest(rows, hub.fields) == hub.rows_sha256:
-                return replace(wrong, status="right", by="rows", reason=None), _only(rows, hub.fields)
+            if hub is not None and all(row.keys() >= set(hub.fields) for row in rows):
+                rows = [{field: row[field] for field in hub.fields} for row in rows]
+                if rows_digest(rows, hub.fields) == hub.rows_sha256:
+                    return replace(wrong, status="right", by="rows", reason=None), rows
         except ValueError as error:  # half of a surrogate pair, which has no digest, among it
             return replace(wrong, reason=str(error)), []
         return wrong, []
 
     def _difference(self, size: int) -> str:
-        if self.size is None or size == self.size:
-            return "another file"
-        if size < self.size:
+        if size < (self.size or 0):
             return f"another file, or cut at the end of a line: {size:,} of {self.size:,} bytes"
-        return f"another file: {size:,} bytes, not {self.size:,}"
+        return "another file" if self.size in (None, size) else f"another file: {size:,} bytes, not {self.size:,}"
 
 
 def _parse(content: bytes, path: Path) -> list[Row]:
@@ -229,14 +209,6 @@ def _parse(content: bytes, path: Path) -> list[Row]:
     return rows
 
 
-def _has_all(rows: Sequence[Row], fields: Sequence[str]) -> bool:
-    return all(field in row for row in rows for field in fields)
-
-
-def _only(rows: Iterable[Row], fields: Sequence[str]) -> list[Row]:
-    return [{field: row[field] for field in fields} for row in rows]
-
-
 def rows_digest(rows: Sequence[Row], fields: Sequence[str]) -> str:
     """Return the sha256 of the rows' fields, whatever file they came from."""
     digest = hashlib.sha256()
@@ -256,11 +228,8 @@ def _rows_from_hub(source: HubRows) -> list[Row]:
             split=source.split,
             revision=source.revision,
         )
-    except (
-        OSError,
-        ValueError,
-        datasets.exceptions.DatasetsError,
-    ) as error:  # offline, nothing of that name, no such file
+    # Offline, nothing of that name, no such file.
+    except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise InputError(
             f"hub data set {source.repository}: {reason}; fix: check the connection or set HARNESS_DATA"
@@ -269,7 +238,7 @@ def _rows_from_hub(source: HubRows) -> list[Row]:
         raise InputError(
             f"hub data set {source.repository}: has no column {missing[0]!r}; fix: put the original file in its place"
         )
-    rows = _only(loaded, source.fields)
+    rows = [{field: row[field] for field in source.fields} for row in loaded]
     digest = rows_digest(rows, source.fields)
     if source.rows_sha256 not in (None, digest):
         raise InputError(

@@ -7,15 +7,15 @@ gsm8k-cot.yaml, where they are read from. Both are checked against a hash, so th
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import yaml
 
 from dskd.errors import InputError
 from dskd.tokenization.prompt_templates import Instruction
 from harness.lm_eval_files import tasks_of_lm_eval
-from harness.metrics.numbers import score_numbers
-from harness.metrics.sample import SampleScore
+from harness.metrics.numbers import MARKED, Ending, score_number
+from harness.metrics.sample import Advance, SampleScore, score_each
 from harness.tasks.data_files import DataFile, HubRows, Row, rows_digest
 from harness.tasks.task import Doc, Metric, Task
 
@@ -47,22 +47,22 @@ TRAIN = DataFile(
 
 
 class NumberTask(Task):
-    """Word problems, scored by the final number."""
+    """Word problems, scored by the final number; `ending` is how their answers give it."""
 
     version = "1"
     metrics = (Metric("numeric"), Metric("strict"), Metric("flexible"))
     max_new_tokens = 512
     stop = ("Question:", "</s>", "<|im_end|>")
+    ending: Ending = MARKED
 
     def reference(self, doc: Doc) -> str:
         """Return the worked answer, as a model would write it after the prompt."""
         return f" {doc['answer']}"
 
-    def score_outputs(
-        self, docs: Sequence[Doc], outputs: Sequence[str], advance: Callable[[], None]
-    ) -> list[SampleScore]:
-        """Score the final number: by its value, and by lm-eval's two rules."""
-        return score_numbers(docs, outputs, self.stop, advance)
+    def score_outputs(self, docs: Sequence[Doc], outputs: Sequence[str], advance: Advance) -> list[SampleScore]:
+        return score_each(
+            lambda doc, output: score_number(doc["answer"], output, self.stop, self.ending), docs, outputs, advance
+        )
 
 
 class FewShotGsm8k(NumberTask):
@@ -119,5 +119,5 @@ def chain_of_thought_examples(sha256: str) -> str:
 
 
 def _lm_eval_samples() -> list[Row]:
-    path = tasks_of_lm_eval() / "gsm8k" / "gsm8k-cot.yaml"
-    return yaml.safe_load(path.read_text(encoding="utf-8"))["fewshot_config"]["samples"]
+    text = (tasks_of_lm_eval() / "gsm8k" / "gsm8k-cot.yaml").read_text(encoding="utf-8")
+    return yaml.safe_load(text)["fewshot_config"]["samples"]

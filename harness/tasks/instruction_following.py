@@ -5,11 +5,12 @@ A row's `prompt` holds Alpaca's template; its `output` is the reference, or a li
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from dskd.tokenization.prompt_templates import Instruction
-from harness.metrics.rouge import score_responses
-from harness.metrics.sample import SampleScore
+from harness.metrics.rouge import score_response
+from harness.metrics.sample import Advance, SampleScore, score_each
 from harness.tasks.task import Doc, Metric, Task
 
 
@@ -23,19 +24,11 @@ class InstructionTask(Task):
 
     def documents(self) -> list[Doc]:
         """Return the rows, numbered from 0. Rows without an input have an empty one."""
-        return [
-            {
-                "id": str(number),
-                "prompt": row["prompt"],
-                "instruction": row["instruction"],
-                "input": row.get("input", ""),
-                "output": row["output"],
-            }
-            for number, row in enumerate(self.rows())
-        ]
+        keys = ("prompt", "instruction", "input", "output")
+        rows = ({"input": "", **row} for row in self.rows())
+        return [{"id": str(number), **{key: row[key] for key in keys}} for number, row in enumerate(rows)]
 
     def prompt(self, doc: Doc) -> str:
-        """Return the row's own prompt, which holds Alpaca's template."""
         return doc["prompt"]
 
     def instruction(self, doc: Doc) -> Instruction:
@@ -44,10 +37,13 @@ class InstructionTask(Task):
 
     def reference(self, doc: Doc) -> str:
         """Return the reference, the first where there are several."""
-        return doc["output"] if isinstance(doc["output"], str) else doc["output"][0]
+        return _references(doc)[0]
 
-    def score_outputs(
-        self, docs: Sequence[Doc], outputs: Sequence[str], advance: Callable[[], None]
-    ) -> list[SampleScore]:
-        """Score with Rouge-L and exact match."""
-        return score_responses(docs, outputs, self.stop, advance)
+    def score_outputs(self, docs: Sequence[Doc], outputs: Sequence[str], advance: Advance) -> list[SampleScore]:
+        return score_each(
+            lambda doc, output: score_response(_references(doc), output, self.stop), docs, outputs, advance
+        )
+
+
+def _references(doc: Mapping[str, Any]) -> Sequence[str]:
+    return [doc["output"]] if isinstance(doc["output"], str) else doc["output"]

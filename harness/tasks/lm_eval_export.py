@@ -14,6 +14,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Sequence
 from functools import cache
+from itertools import chain
 from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
@@ -87,20 +88,15 @@ class LmEvalFunctions:
 
         lm-eval has refused a task marked `unsafe_code` before it comes here, unless its user confirmed.
         """
-        flat = [(doc, output) for doc, of_doc in zip(docs, outputs, strict=True) for output in of_doc]
-        scores = iter(
-            self.task.score_many([doc for doc, _ in flat], [output for _, output in flat], allow_code_execution=True)
-        )
+        repeated = [doc for doc, of_doc in zip(docs, outputs, strict=True) for _ in of_doc]
+        scores = iter(self.task.score_many(repeated, list(chain(*outputs)), allow_code_execution=True))
         return [[next(scores) for _ in of_doc] for of_doc in outputs]
 
     def process_results(self, _: Doc, results: Sequence[Sequence[SampleScore]]) -> dict[str, float]:
         """The mean of each metric over the outputs of one document that could be scored."""
-        means = {}
-        for metric in self.task.metrics:
-            values = [value for score in results[0] if (value := score.scores[metric.name]) is not None]
-            if values:
-                means[metric.name] = fmean(values)
-        return means
+        names = [metric.name for metric in self.task.metrics]
+        values = {name: [value for score in results[0] if (value := score.scores[name]) is not None] for name in names}
+        return {name: fmean(each) for name, each in values.items() if each}
 
 
 @cache

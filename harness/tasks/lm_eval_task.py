@@ -17,7 +17,7 @@ import importlib.metadata
 import os
 import re
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any, Self
 from dskd.errors import InputError
 from dskd.tokenization.prompt_templates import Instruction
 from harness.lm_eval_files import tasks_of_lm_eval
-from harness.metrics.sample import INVALID, SampleScore, score_each
+from harness.metrics.sample import INVALID, Advance, SampleScore, score_each
 from harness.tasks.task import Doc, Metric, Task, documents_digest
 
 if TYPE_CHECKING:
@@ -75,18 +75,11 @@ class LmEvalTask(Task):
 
     def documents(self) -> list[Doc]:
         """Return all documents by their row number from 0. InputError where their data cannot be had."""
-        theirs = self._theirs
-        return [
-            {
-                "id": str(number),
-                "prompt": theirs.fewshot_context(
-                    row, theirs.config.num_fewshot or 0, gen_prefix=theirs.doc_to_prefix(row)
-                ),
-                "target": theirs.doc_to_target(row),
-                "fields": row,
-            }
-            for number, row in enumerate(theirs.eval_docs)
-        ]
+        theirs, docs = self._theirs, []
+        for number, row in enumerate(theirs.eval_docs):
+            prompt = theirs.fewshot_context(row, theirs.config.num_fewshot or 0, gen_prefix=theirs.doc_to_prefix(row))
+            docs.append({"id": str(number), "prompt": prompt, "target": theirs.doc_to_target(row), "fields": row})
+        return docs
 
     def identity(self) -> dict[str, Any]:
         """Return the hashes of the task's files and of its documents, prompts included, and lm-eval's version."""
@@ -101,7 +94,6 @@ class LmEvalTask(Task):
         return doc["prompt"]
 
     def instruction(self, doc: Doc) -> Instruction:
-        """Return the whole prompt as what is asked."""
         return Instruction(doc["prompt"])
 
     def as_chat(self) -> Self:
@@ -113,10 +105,7 @@ class LmEvalTask(Task):
         target = doc["target"][0] if isinstance(doc["target"], list) and doc["target"] else doc["target"]
         return f"{self._theirs.config.target_delimiter}{target}"
 
-    def score_outputs(
-        self, docs: Sequence[Doc], outputs: Sequence[str], advance: Callable[[], None]
-    ) -> list[SampleScore]:
-        """Return what lm-eval's filters and metrics give each output."""
+    def score_outputs(self, docs: Sequence[Doc], outputs: Sequence[str], advance: Advance) -> list[SampleScore]:
         return score_each(self._score, docs, outputs, advance)
 
     def _score(self, doc: Mapping[str, Any], output: str) -> SampleScore:
@@ -134,13 +123,9 @@ class LmEvalTask(Task):
                 if (key := f"{name},{ensemble.name}") in scores:
                     scores[key] = self._percent(key, value)
         headline = self.metrics[0]
-        if extracted[headline.name.rpartition(",")[2]] is None:
-            outcome = INVALID
-        elif headline.kind == "binary":
-            outcome = "correct" if scores[headline.name] else "wrong"
-        else:
-            outcome = "scored"
-        return SampleScore(scores, extracted, outcome)
+        outcome = "scored" if headline.kind != "binary" else "correct" if scores[headline.name] else "wrong"
+        read = extracted[headline.name.rpartition(",")[2]]
+        return SampleScore(scores, extracted, INVALID if read is None else outcome)
 
     def _percent(self, name: str, value: Any) -> float:
         try:
@@ -180,10 +165,8 @@ def find(name: str, folder: str | None) -> Path:
 
 def files_digest(source: Path) -> str:
     """Return the sha256 of a task's yaml file, of those that it includes, and of the Python files beside them that they name."""
-    digest = hashlib.sha256()
-    for path in _files(source, set()):
-        digest.update(hashlib.sha256(path.read_bytes()).digest())
-    return digest.hexdigest()
+    digests = [hashlib.sha256(path.read_bytes()).digest() for path in _files(source, set())]
+    return hashlib.sha256(b"".join(digests)).hexdigest()
 
 
 def _files(path: Path, seen: set[Path]) -> Iterator[Path]:
@@ -224,10 +207,8 @@ def _refuse(name: str, config: Mapping[str, Any]) -> None:
     if "class" in config:
         reason, fix = "it is written in Python, not in yaml", "choose one that is a yaml file"
     elif output_type != "generate_until":
-        reason, fix = (
-            f"its output_type is {output_type}",
-            "choose a generate_until task: models are evaluated by generation",
-        )
+        reason = f"its output_type is {output_type}"
+        fix = "choose a generate_until task: models are evaluated by generation"
     elif config.get("unsafe_code"):
         reason, fix = "it runs generated code outside of the sandbox", "use the harness's own humaneval or mbpp"
     elif config.get("doc_to_image") or config.get("doc_to_audio"):
@@ -245,8 +226,7 @@ def _metrics(name: str, config: Mapping[str, Any]) -> tuple[Metric, ...]:
     entries = []
     for entry in config.get("metric_list") or [{"metric": "exact_match"}]:
         metric = str(entry["metric"])
-        if "/" in metric:  # a function, by its file
-            metric = metric.rpartition(".")[2]
+        metric = metric.rpartition(".")[2] if "/" in metric else metric  # a function, by its file
         aggregation, higher = entry.get("aggregation"), entry.get("higher_is_better")
         if aggregation is None or higher is None:
             from lm_eval.api.registry import get_metric_aggregation, is_higher_better

@@ -17,8 +17,7 @@ from harness.tasks.task import Task
 def tasks_folder() -> Path:
     """Return the folder of the tasks: beside the code in a checkout, inside the package once installed."""
     package = Path(__file__).resolve().parents[1]
-    installed = package / "_tasks"
-    return installed if installed.is_dir() else package.parent / "tasks"
+    return folder if (folder := package / "_tasks").is_dir() else package.parent / "tasks"
 
 
 def _shipped() -> dict[str, Path]:

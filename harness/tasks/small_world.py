@@ -23,9 +23,7 @@ class SmallWorldTask(Task):
         return {**super().identity(), "world": {"version": SMALL_WORLD_VERSION}}
 
     def prompt(self, doc: Doc) -> str:
-        """Return the prompt that the small world's models are trained on."""
         return prompt_of(self.name, doc)
 
     def instruction(self, doc: Doc) -> Instruction:
-        """Return what models with a template are asked, as the small world trains them."""
         return instruction_of(self.name, doc)

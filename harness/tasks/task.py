@@ -11,14 +11,14 @@ import hashlib
 import json
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal, Self
 
 from dskd.errors import InputError
 from dskd.tokenization.prompt_templates import Instruction, prompt_text, template_of
-from harness.metrics.sample import SampleScore
+from harness.metrics.sample import Advance, SampleScore
 from harness.sandbox import sandbox
 from harness.tasks.data_files import DataFile, Row
 
@@ -73,9 +73,7 @@ class Task(ABC):
         """Return an output, as a model would write it after the prompt, that scores 100."""
 
     @abstractmethod
-    def score_outputs(
-        self, docs: Sequence[Doc], outputs: Sequence[str], advance: Callable[[], None]
-    ) -> list[SampleScore]:
+    def score_outputs(self, docs: Sequence[Doc], outputs: Sequence[str], advance: Advance) -> list[SampleScore]:
         """Return the score of each document's output, in order. Calls `advance` after each."""
 
     def instruction(self, doc: Doc) -> Instruction:
@@ -143,14 +141,13 @@ class Task(ABC):
 
     def check_permission(self, allow_code_execution: bool) -> None:
         """InputError if the task runs generated code and that was not allowed, or nothing isolates such code here."""
-        if not self.runs_code:
-            return
-        if not allow_code_execution:
+        if self.runs_code and not allow_code_execution:
             raise InputError(
                 f"task {self.name}: it runs the code that a model wrote, on this machine; fix: pass --allow-code-execution if "
                 "you accept that"
             )
-        sandbox()
+        if self.runs_code:
+            sandbox()
 
     def score(self, doc: Doc, output: str, *, allow_code_execution: bool = False) -> SampleScore:
         """Return the score of one output; as `score_many`."""
@@ -162,7 +159,7 @@ class Task(ABC):
         outputs: Sequence[str],
         *,
         allow_code_execution: bool = False,
-        advance: Callable[[], None] | None = None,
+        advance: Advance | None = None,
     ) -> list[SampleScore]:
         """Return the scores of many outputs, one for each, in their order; `advance` is called after each.
 
@@ -173,7 +170,7 @@ class Task(ABC):
         self.check_permission(allow_code_execution)
         if len(docs) != len(outputs):
             raise ValueError(f"{len(outputs)} outputs for {len(docs)} documents")
-        return self.score_outputs(docs, outputs, advance or _nothing)
+        return self.score_outputs(docs, outputs, advance or (lambda: None))
 
 
 def documents_digest(docs: Sequence[Doc]) -> str:
@@ -182,7 +179,3 @@ def documents_digest(docs: Sequence[Doc]) -> str:
     for doc in docs:
         digest.update(json.dumps(doc, sort_keys=True, default=str).encode() + b"\n")
     return digest.hexdigest()
-
-
-def _nothing() -> None:
-    pass

@@ -1,10 +1,8 @@
 """GSM8K with the eight examples of chain-of-thought prompting, as lm-eval's gsm8k_cot. The card (README.md) has the protocol."""
 
 import re
-from collections.abc import Callable, Sequence
 
-from harness.metrics.numbers import CHAIN_OF_THOUGHT, score_numbers
-from harness.metrics.sample import SampleScore
+from harness.metrics.numbers import CHAIN_OF_THOUGHT
 from harness.tasks.gsm8k import FewShotGsm8k, chain_of_thought_examples
 from harness.tasks.task import Doc
 
@@ -14,6 +12,7 @@ _EXAMPLES_SHA256 = "543accc1395566cc76bfebc9337445e87998284d4a04c6b2053fb40f26ea
 class Gsm8kChainOfThought(FewShotGsm8k):
     name = "gsm8k_cot_8shot"
     stop = ("Q:", "</s>", "<|im_end|>")
+    ending = CHAIN_OF_THOUGHT
 
     def shown_examples(self) -> str:
         return chain_of_thought_examples(_EXAMPLES_SHA256)
@@ -25,11 +24,6 @@ class Gsm8kChainOfThought(FewShotGsm8k):
         """Return the worked answer in the form of the examples, without the data set's calculator marks."""
         steps, _, number = doc["answer"].rpartition("####")
         return f" {re.sub(r'<<.*?>>', '', steps).strip()} The answer is {number.strip()}."
-
-    def score_outputs(
-        self, docs: Sequence[Doc], outputs: Sequence[str], advance: Callable[[], None]
-    ) -> list[SampleScore]:
-        return score_numbers(docs, outputs, self.stop, advance, ending=CHAIN_OF_THOUGHT)
 
 
 TASK = Gsm8kChainOfThought

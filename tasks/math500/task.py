@@ -1,10 +1,10 @@
 """MATH-500: competition problems, scored by the final answer. The card (README.md) has the protocol."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from dskd.tokenization.prompt_templates import Instruction
-from harness.metrics.math_equivalence import score_final_answers
-from harness.metrics.sample import SampleScore
+from harness.metrics.math_equivalence import score_final_answer
+from harness.metrics.sample import Advance, SampleScore, score_each
 from harness.tasks.data_files import DataFile, HubRows
 from harness.tasks.task import Doc, Metric, Task
 
@@ -43,10 +43,10 @@ class Math500(Task):
         """Return the final answer in the form that both rules read."""
         return f" ${doc['answer']}$"
 
-    def score_outputs(
-        self, docs: Sequence[Doc], outputs: Sequence[str], advance: Callable[[], None]
-    ) -> list[SampleScore]:
-        return score_final_answers(docs, outputs, self.stop, advance)
+    def score_outputs(self, docs: Sequence[Doc], outputs: Sequence[str], advance: Advance) -> list[SampleScore]:
+        return score_each(
+            lambda doc, output: score_final_answer(doc["answer"], output, self.stop), docs, outputs, advance
+        )
 
 
 TASK = Math500

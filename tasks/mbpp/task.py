@@ -1,12 +1,12 @@
 """MBPP: Python functions from a sentence and three assertions, scored by running those. The card (README.md) has the protocol."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from dskd.tokenization.prompt_templates import Instruction
 from harness.metrics.assertions import program
 from harness.metrics.code import score_completions
-from harness.metrics.sample import SampleScore
+from harness.metrics.sample import Advance, SampleScore
 from harness.tasks.code import CodeTask
 from harness.tasks.data_files import DataFile
 from harness.tasks.task import Doc
@@ -49,9 +49,7 @@ class Mbpp(CodeTask):
         """Return the reference solution."""
         return doc["code"]
 
-    def score_outputs(
-        self, docs: Sequence[Doc], outputs: Sequence[str], advance: Callable[[], None]
-    ) -> list[SampleScore]:
+    def score_outputs(self, docs: Sequence[Doc], outputs: Sequence[str], advance: Advance) -> list[SampleScore]:
         return score_completions(docs, outputs, self.stop, advance, program_of=program)
 
 

@@ -25,25 +25,11 @@ CLONE_NEWPID = 0x20000000
 CLONE_NEWNET = 0x40000000
 NAMESPACES = CLONE_NEWUSER | CLONE_NEWPID | CLONE_NEWNET | CLONE_NEWNS | CLONE_NEWIPC | CLONE_NEWUTS
 
-MS_RDONLY, MS_NOSUID, MS_NODEV, MS_NOEXEC, MS_REMOUNT, MS_BIND, MS_REC, MS_PRIVATE = (
-    1,
-    2,
-    4,
-    8,
-    32,
-    4096,
-    16384,
-    1 << 18,
-)
+MS_RDONLY, MS_NOSUID, MS_NODEV, MS_NOEXEC = 1, 2, 4, 8
+MS_REMOUNT, MS_BIND, MS_REC, MS_PRIVATE = 32, 4096, 16384, 1 << 18
 # The bits of statvfs that a mount of ours must keep, as the kernel does not let a user loosen them.
-KEPT = {
-    os.ST_NOSUID: 2,
-    os.ST_NODEV: 4,
-    os.ST_NOEXEC: 8,
-    os.ST_NOATIME: 1024,
-    os.ST_NODIRATIME: 2048,
-    os.ST_RELATIME: 1 << 21,
-}
+KEPT = {os.ST_NOSUID: MS_NOSUID, os.ST_NODEV: MS_NODEV, os.ST_NOEXEC: MS_NOEXEC}
+KEPT |= {os.ST_NOATIME: 1024, os.ST_NODIRATIME: 2048, os.ST_RELATIME: 1 << 21}
 MNT_DETACH = 2
 PR_SET_PDEATHSIG = 1
 NOBODY = 65534
@@ -177,15 +163,9 @@ def make_read_only() -> None:
 
 def mount(source: str, target: str, kind: str | None, flags: int, options: str | None = None) -> None:
     """Call mount(2)."""
+    at, of_kind, with_options = os.fsencode(target), kind and kind.encode(), options and options.encode()
     try:
-        call(
-            "mount",
-            source.encode(),
-            os.fsencode(target),
-            kind and kind.encode(),
-            ctypes.c_ulong(flags),
-            options and options.encode(),
-        )
+        call("mount", source.encode(), at, of_kind, ctypes.c_ulong(flags), with_options)
     except OSError as error:
         raise type(error)(error.errno, f"mount {target}: {error.strerror}") from None
 
@@ -199,11 +179,8 @@ def call(name: str, *arguments: object) -> None:
 
 def write(path: str, text: str) -> None:
     """Write to a file of the kernel's, in one go."""
-    descriptor = os.open(path, os.O_WRONLY)
-    try:
-        os.write(descriptor, text.encode())
-    finally:
-        os.close(descriptor)
+    with open(path, "wb", buffering=0) as file:  # noqa: PTH123
+        file.write(text.encode())
 
 
 if __name__ == "__main__":

@@ -16,19 +16,16 @@ class Tree:
 
     def memory(self) -> int:
         """Bytes that the processes hold for themselves. Pages still shared after a fork count in each."""
-        total = 0
-        for pid in self.pids():
-            fields = _read(f"/proc/{pid}/statm").split()
-            total += (int(fields[1]) - int(fields[2])) * _PAGE if fields else 0
-        return total
+        held = (_read(f"/proc/{pid}/statm").split() for pid in self.pids())
+        return sum((int(fields[1]) - int(fields[2])) * _PAGE for fields in held if fields)
 
     def processor_seconds(self) -> tuple[float, float]:
         """Seconds that the processes ran, and that they were ready to run and had to wait."""
         ran = waited = 0
         for pid in self.pids():
             for thread in _names(f"/proc/{pid}/task"):
-                fields = _read(f"/proc/{pid}/task/{thread}/schedstat").split()
-                ran, waited = (ran + int(fields[0]), waited + int(fields[1])) if fields else (ran, waited)
+                if fields := _read(f"/proc/{pid}/task/{thread}/schedstat").split():
+                    ran, waited = ran + int(fields[0]), waited + int(fields[1])
         return ran / 1e9, waited / 1e9
 
     def kill(self) -> None:

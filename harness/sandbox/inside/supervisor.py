@@ -146,14 +146,9 @@ class Run:
 
     def _reap(self) -> None:
         """Collect what ended; orphans come to this process too."""
-        while True:
-            try:
-                pid, status = os.waitpid(-1, os.WNOHANG)
-            except ChildProcessError:
-                return
-            if not pid:
-                return
-            self.statuses[pid] = status
+        with contextlib.suppress(ChildProcessError):
+            while (ended := os.waitpid(-1, os.WNOHANG))[0]:
+                self.statuses[ended[0]] = ended[1]
 
     def starved(self) -> bool:
         """Whether the program ran out of time because others had the processor."""

@@ -6,21 +6,20 @@ import os
 import sys
 import sysconfig
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 
-from harness.sandbox.limits import Limits
+from harness.sandbox.program import Limits
 
 INSIDE = Path(__file__).resolve().parents[1] / "inside"
 # What these are called inside: the program's own folder, and that of the supervisor's scripts.
 SCRATCH = "/scratch"
 SCRIPTS = "/sandbox"
+_SYSTEM = ("/usr", "/bin", "/lib", "/lib32", "/lib64", "/etc/ld.so.cache", "/etc/localtime", "/nix/store", "/gnu/store")
 # -I but for its -E, which would ignore PYTHONHASHSEED; the environment is ours, with nothing else to ignore.
 PYTHON_OPTIONS = ("-P", "-s", "-S", "-B")
-
-
+# The names in a program's environment.
 VARIABLES = ["PATH", "HOME", "TMPDIR", "LANG", "PYTHONHASHSEED"]
 
 
@@ -66,47 +65,24 @@ def interpreter() -> str:
 
 def visible() -> dict[str, str]:
     """The paths that an interpreter needs, and what they are called inside: its own and the system's, nothing of the user's."""
-    system = (
-        "/usr",
-        "/bin",
-        "/lib",
-        "/lib32",
-        "/lib64",
-        "/etc/ld.so.cache",
-        "/etc/localtime",
-        "/nix/store",
-        "/gnu/store",
-    )
     own = map(os.path.realpath, (interpreter(), *_library_folders()))
-    paths = _outermost([*system, *own, *os.environ.get("LD_LIBRARY_PATH", "").split(":")])
-    return {path: path for path in paths} | {str(INSIDE): SCRIPTS}
+    named = [*_SYSTEM, *own, *os.environ.get("LD_LIBRARY_PATH", "").split(":")]
+    there = [Path(path) for path in dict.fromkeys(named) if path and Path(path).exists() and path != "/"]
+    folders = {path for path in there if not path.is_symlink()}
+    # Without what lies in another.
+    return {str(path): str(path) for path in there if folders.isdisjoint(path.parents)} | {str(INSIDE): SCRIPTS}
 
 
 def hidden() -> list[str]:
     """Folders of installed packages among them: not needed, and the data of a task may be in one."""
     version = f"python{sys.version_info.major}.{sys.version_info.minor}"
     system = (f"/usr{local}/lib/{python}/dist-packages" for local in ("", "/local") for python in ("python3", version))
-    own = (
-        f"{folder}/{name}"
-        for folder in map(os.path.realpath, _library_folders())
-        for name in ("site-packages", "dist-packages")
-    )
+    libraries = map(os.path.realpath, _library_folders())
+    own = (f"{folder}/{name}" for folder in libraries for name in ("site-packages", "dist-packages"))
     return [path for path in dict.fromkeys((*system, *own)) if Path(path).is_dir()]
 
 
 def _library_folders() -> list[str]:
-    base = {"base": sys.base_prefix, "platbase": sys.base_exec_prefix}
-    folders = [
-        sysconfig.get_path(name, vars=base | {"installed_base": sys.base_prefix}) for name in ("stdlib", "platstdlib")
-    ]
-    # The interpreter's own shared library, and what conda puts beside it.
-    folders += [f"{sys.base_prefix}/lib"]
-    return folders
-
-
-def _outermost(paths: list[str]) -> Iterator[str]:
-    """Those that are there, without what lies in another."""
-    there = [Path(path) for path in dict.fromkeys(paths) if path and Path(path).exists() and path != "/"]
-    for path in there:
-        if not any(other in path.parents for other in there if not other.is_symlink()):
-            yield str(path)
+    base = {"base": sys.base_prefix, "platbase": sys.base_exec_prefix, "installed_base": sys.base_prefix}
+    # The last: the interpreter's own shared library, and what conda puts beside it.
+    return [*(sysconfig.get_path(name, vars=base) for name in ("stdlib", "platstdlib")), f"{sys.base_prefix}/lib"]

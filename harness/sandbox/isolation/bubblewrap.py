@@ -9,19 +9,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from harness.sandbox.isolation.base import (
-    PYTHON_OPTIONS,
-    SCRATCH,
-    SCRIPTS,
-    Isolation,
-    Launch,
-    environment,
-    hidden,
-    interpreter,
-    visible,
-)
+from harness.sandbox.isolation import base
+from harness.sandbox.isolation.base import PYTHON_OPTIONS, SCRATCH, SCRIPTS, Isolation, Launch
 from harness.sandbox.isolation.namespaces import allowed_processes
-from harness.sandbox.limits import Limits
+from harness.sandbox.program import Limits
 
 
 class Bubblewrap(Isolation):
@@ -40,24 +31,18 @@ class Bubblewrap(Isolation):
     @contextmanager
     def launch(self, limits: Limits) -> Iterator[Launch]:
         """Give the command; bwrap takes everything down with the last process inside."""
-        argv = [
-            shutil.which("bwrap") or "bwrap",
-            "--unshare-all",
-            "--unshare-user",
-            "--as-pid-1",
-            "--die-with-parent",
-            "--new-session",
-        ]
-        argv += ["--cap-drop", "ALL", "--clearenv"]
-        for name, value in environment(SCRATCH).items():
+        environment = base.environment(SCRATCH)
+        argv = [shutil.which("bwrap") or "bwrap", "--unshare-all", "--unshare-user", "--as-pid-1", "--die-with-parent"]
+        argv += ["--new-session", "--cap-drop", "ALL", "--clearenv"]
+        for name, value in environment.items():
             argv += ["--setenv", name, value]
-        for path, inside in visible().items():
+        for path, inside in base.visible().items():
             link = Path(path).is_symlink()
             argv += ["--symlink", str(Path(path).readlink()), inside] if link else ["--ro-bind", path, inside]
-        for path in hidden():
+        for path in base.hidden():
             argv += ["--tmpfs", path, "--remount-ro", path]
         argv += ["--dev", "/dev", "--proc", "/proc", "--size", str(limits.scratch), "--tmpfs", SCRATCH]
-        argv += [] if Path(interpreter()).is_relative_to("/tmp") else ["--symlink", SCRATCH, "/tmp"]
+        argv += [] if Path(base.interpreter()).is_relative_to("/tmp") else ["--symlink", SCRATCH, "/tmp"]
         argv += ["--remount-ro", "/dev", "--remount-ro", "/", "--chdir", SCRATCH]
-        argv += [interpreter(), *PYTHON_OPTIONS, f"{SCRIPTS}/supervisor.py"]
-        yield Launch(argv, environment(SCRATCH), processes=allowed_processes(limits))
+        argv += [base.interpreter(), *PYTHON_OPTIONS, f"{SCRIPTS}/supervisor.py"]
+        yield Launch(argv, environment, processes=allowed_processes(limits))

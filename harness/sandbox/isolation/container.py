@@ -11,21 +11,13 @@ from contextlib import contextmanager
 
 from harness.sandbox.isolation.base import INSIDE, PYTHON_OPTIONS, SCRATCH, SCRIPTS, Isolation, Launch, environment
 from harness.sandbox.isolation.namespaces import OWN_PROCESSES
-from harness.sandbox.limits import Limits
+from harness.sandbox.program import Limits
 
 IMAGE_VARIABLE = "HARNESS_SANDBOX_IMAGE"
 IMAGE = "python:3.11-slim"
 # What the programs of docker and podman need of the harness's environment: where their daemon and their settings are.
-_PASSED_ON = (
-    "PATH",
-    "HOME",
-    "XDG_RUNTIME_DIR",
-    "XDG_CONFIG_HOME",
-    "DOCKER_HOST",
-    "DOCKER_CONFIG",
-    "DOCKER_CONTEXT",
-    "CONTAINER_HOST",
-)
+_PASSED_ON = ["PATH", "HOME", "XDG_RUNTIME_DIR", "XDG_CONFIG_HOME"]
+_PASSED_ON += ["DOCKER_HOST", "DOCKER_CONFIG", "DOCKER_CONTEXT", "CONTAINER_HOST"]
 
 
 class Container(Isolation):
@@ -50,16 +42,8 @@ class Container(Isolation):
         name = f"harness-{secrets.token_hex(8)}"
         argv = [self.name, "run", "--rm", "--interactive", "--name", name, "--pull", "never", "--network", "none"]
         argv += ["--read-only", "--tmpfs", f"{SCRATCH}:rw,nosuid,nodev,mode=1777,size={limits.scratch}"]
-        argv += [
-            "--cap-drop",
-            "ALL",
-            "--security-opt",
-            "no-new-privileges",
-            "--user",
-            "65534:65534",
-            "--workdir",
-            SCRATCH,
-        ]
+        argv += ["--cap-drop", "ALL", "--security-opt", "no-new-privileges"]
+        argv += ["--user", "65534:65534", "--workdir", SCRATCH]
         argv += ["--pids-limit", str(limits.processes + OWN_PROCESSES), "--oom-score-adj", "500"]
         argv += ["--memory", str(limits.memory + limits.scratch), "--memory-swap", str(limits.memory + limits.scratch)]
         argv += ["--mount", f"type=bind,source={INSIDE},target={SCRIPTS},readonly"]

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from harness.sandbox.isolation.base import INSIDE, PYTHON_OPTIONS, Isolation, Launch, environment, interpreter
-from harness.sandbox.limits import Limits
+from harness.sandbox.program import Limits
 
 
 class LimitsOnly(Isolation):

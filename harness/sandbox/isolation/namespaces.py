@@ -9,19 +9,9 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from harness.sandbox.isolation.base import (
-    INSIDE,
-    PYTHON_OPTIONS,
-    SCRATCH,
-    SCRIPTS,
-    Isolation,
-    Launch,
-    environment,
-    hidden,
-    interpreter,
-    visible,
-)
-from harness.sandbox.limits import Limits
+from harness.sandbox.isolation import base
+from harness.sandbox.isolation.base import INSIDE, PYTHON_OPTIONS, SCRATCH, SCRIPTS, Isolation, Launch
+from harness.sandbox.program import Limits
 
 # Supervisor, the tests' and the program's process count too.
 OWN_PROCESSES = 3
@@ -39,17 +29,18 @@ class Namespaces(Isolation):
     @contextmanager
     def launch(self, limits: Limits) -> Iterator[Launch]:
         """Give the command; the namespaces and with them all files end with their last process."""
-        python = [interpreter(), *PYTHON_OPTIONS]
+        python = [base.interpreter(), *PYTHON_OPTIONS]
+        environment = base.environment(SCRATCH)
         plan = {
             "command": [*python, f"{SCRIPTS}/supervisor.py"],
-            "environment": environment(SCRATCH),
-            "visible": visible(),
-            "hidden": hidden(),
+            "environment": environment,
+            "visible": base.visible(),
+            "hidden": base.hidden(),
             "scratch_bytes": limits.scratch,
             "scratch_files": limits.scratch_files,
         }
         argv = [*python, str(INSIDE / "enter.py"), json.dumps(plan)]
-        yield Launch(argv, environment(SCRATCH), processes=allowed_processes(limits))
+        yield Launch(argv, environment, processes=allowed_processes(limits))
 
 
 def allowed_processes(limits: Limits) -> int:

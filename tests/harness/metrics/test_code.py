@@ -1,7 +1,7 @@
 """Completions are cut, put together with their tests, and run."""
 
 from harness.metrics.code import program, score_completions
-from harness.metrics.stop_strings import before_stop
+from harness.metrics.sample import before_stop
 
 STOP = ["\nclass", "\ndef", "\n#", "\nif", "\nprint"]
 DOC = {

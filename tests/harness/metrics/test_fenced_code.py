@@ -3,7 +3,7 @@
 import pytest
 
 from harness import tasks
-from harness.metrics.fenced_code import defines, fenced_code
+from harness.metrics.code import defines, fenced_code
 
 
 @pytest.mark.parametrize(

@@ -5,8 +5,9 @@ import signal
 
 import pytest
 
-from harness.lm_eval_files import module_of_lm_eval
+from harness.lm_eval_files import tasks_of_lm_eval
 from harness.metrics.math_equivalence import equivalent, find_answer, score_final_answer
+from harness.plugins import load_file
 
 STOP = ["Problem:"]
 
@@ -88,7 +89,7 @@ PIECES = [
 
 
 def test_exact_match_is_lm_eval_s_on_any_text():
-    theirs = module_of_lm_eval("hendrycks_math/utils.py").process_results
+    theirs = load_file(tasks_of_lm_eval() / "hendrycks_math" / "utils.py").process_results
     draw = random.Random(0)
     right = 0
     for _ in range(4000):

@@ -205,7 +205,7 @@ def test_a_supervisor_that_does_not_start_is_the_harness_s_error_with_its_reason
 )
 def test_a_verdict_without_the_nonce_is_none(said: bytes, outcome: str) -> None:
     talk = execution._Talk.__new__(execution._Talk)
-    talk.said, talk.complained = said, b""
+    talk.output, talk.complained = said, b""
     assert execution._judge(talk, "right", 0, "end").outcome == outcome
     if outcome == "passed":
         assert execution._judge(talk, "right", 1, "end").outcome == "killed"
