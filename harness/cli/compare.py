@@ -10,8 +10,8 @@ import click
 from dskd.errors import InputError
 from harness.cli.options import PATH, json_option, split_assignment
 from harness.cli.output import interval, print_json, print_table
+from harness.results.item_scores import Results
 from harness.results.load import load_results
-from harness.results.results import Results
 from harness.tables.comparison import KEYS, ComparisonRow, compare_methods, compare_runs
 
 EPILOG = """\b

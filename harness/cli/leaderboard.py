@@ -10,8 +10,8 @@ from dskd.errors import InputError
 from harness.cli.options import PATH
 from harness.published import tables_of
 from harness.results.export import is_export, write_export
+from harness.results.item_scores import Results
 from harness.results.load import load_results
-from harness.results.results import Results
 from harness.results.run_file import missing_records
 from harness.runs.store import write_text_atomic
 from harness.tables.leaderboard import make_leaderboard

@@ -110,7 +110,7 @@ def _print_unchecked(choice: Selection, estimated: Estimate, *, as_json: bool) -
     for what in choice.missing:
         click.echo(f"  {what}")
     click.echo(
-        "Not checked for that reason: the pairs' vocabularies, the length of examples, and what is done already."
+        "Not checked for that reason: the vocabularies of the pairs, the length of examples, what is done already."
     )
 
 

@@ -7,8 +7,7 @@ from dataclasses import dataclass, replace
 
 from dskd.errors import InputError
 from harness.protocols import column_title
-from harness.results.item_scores import ItemScores, stack
-from harness.results.results import Results
+from harness.results.item_scores import ItemScores, Results, stack
 from harness.statistics.paired_tests import compare, holm
 
 KEYS = ("teacher", "student", "method", "task")
