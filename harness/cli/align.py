@@ -13,6 +13,7 @@ from dskd.errors import InputError
 from dskd.io import read_objects
 from dskd.modeling.loading import load_tokenizer
 from dskd.tokenization.alignment import align_tokenizers
+from harness.cli.options import FILE, PATH, json_option
 from harness.runs.store import UserFile
 
 
@@ -32,20 +33,11 @@ Examples:
   harness align --teacher models/qwen --student models/gpt2 --text corpus.jsonl
   harness align --teacher T --student S --text corpus.jsonl --json --pairs-out pairs.jsonl""",
 )
-@click.option("--teacher", required=True, type=click.Path(path_type=Path), help="Folder of the teacher's tokenizer.")
-@click.option("--student", required=True, type=click.Path(path_type=Path), help="Folder of the student's tokenizer.")
-@click.option(
-    "--text",
-    required=True,
-    type=click.Path(dir_okay=False, path_type=Path),
-    help='Text as JSONL, each line {"text": …}.',
-)
-@click.option(
-    "--pairs-out",
-    type=click.Path(path_type=Path),
-    help='Also write the pairs of each document: {"teacher": [i…], "student": [j…]}.',
-)
-@click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
+@click.option("--teacher", required=True, type=PATH, help="Folder of the teacher's tokenizer.")
+@click.option("--student", required=True, type=PATH, help="Folder of the student's tokenizer.")
+@click.option("--text", required=True, type=FILE, help='Text as JSONL, each line {"text": …}.')
+@click.option("--pairs-out", type=PATH, help='Also write each document\'s pairs: {"teacher": [i…], "student": [j…]}.')
+@json_option
 def command(teacher: Path, student: Path, text: Path, pairs_out: Path | None, as_json: bool) -> None:
     """Count the pairs of tokens of two tokenizers that cover the same bytes.
 
@@ -60,17 +52,10 @@ def command(teacher: Path, student: Path, text: Path, pairs_out: Path | None, as
     summary = align_tokenizers(first, second, progress)
     if pairs_file is not None:
         pairs_file.write({"teacher": left, "student": right} for left, right in summary.pairs)
-    counts = {
-        "documents": summary.documents,
-        "teacher_tokens": summary.teacher_tokens,
-        "student_tokens": summary.student_tokens,
-        "aligned": summary.aligned,
-        "aligned_share": summary.aligned_share,
-        "shared_vocabulary": summary.shared_vocabulary,
-    }
+    names = ("documents", "teacher_tokens", "student_tokens", "aligned", "aligned_share", "shared_vocabulary")
+    counts = {name: getattr(summary, name) for name in names}
     if as_json:
         click.echo(json.dumps(counts))
         return
     for name, value in counts.items():
-        number = f"{value:.4f}" if isinstance(value, float) else f"{value:,}"
-        click.echo(f"{name.replace('_', ' '):18} {number}")
+        click.echo(f"{name.replace('_', ' '):18} {value:{'.4f' if isinstance(value, float) else ','}}")

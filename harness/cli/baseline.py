@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from harness.cli.options import PATH
 from harness.regression.baseline import changes, make_baseline, read_baseline, read_run, write_baseline
 from harness.runs.store import require_writable
 
@@ -24,10 +25,8 @@ def command() -> None:
 
 
 @command.command("update", epilog=EPILOG)
-@click.argument("run", type=click.Path(path_type=Path))
-@click.option(
-    "--baseline", "path", required=True, type=click.Path(path_type=Path), metavar="FILE", help="The file to write."
-)
+@click.argument("run", type=PATH)
+@click.option("--baseline", "path", required=True, type=PATH, metavar="FILE", help="The file to write.")
 @click.option("--reason", required=True, metavar="TEXT", help="Why the baseline changes; stored in the file.")
 def update(run: Path, path: Path, reason: str) -> None:
     """Write the scores of RUN, the folder of a run, as the new baseline, and print the changes.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections import Counter
 from pathlib import Path
@@ -10,8 +9,8 @@ from pathlib import Path
 import click
 
 from dskd.errors import InputError
-from harness.cli.options import split_assignment
-from harness.cli.output import print_table
+from harness.cli.options import FILE, PATH, json_option, split_assignment
+from harness.cli.output import interval, number, print_json, print_table
 from harness.regression.baseline import read_baseline, read_run
 from harness.regression.check import CellVerdict, CheckReport, ExactOutputs, Verdict, check_run
 from harness.runs.store import require_writable, write_text_atomic
@@ -29,42 +28,30 @@ with --strict. docs/regression.md explains verdicts and margins."""
 
 # The old values of --goldens.
 GOLDENS: dict[str, ExactOutputs] = {"auto": "auto", "strict": "always", "warn": "never"}
+EXACT_OUTPUTS = click.Choice(["auto", "always", "never"])
+MARGIN_HELP = (
+    "Largest drop in points that does not count; for all metrics, one metric, or a kind (binary, continuous). Repeatable. "
+    "Default: 2 for binary metrics, 1 for continuous ones."
+)
+EXACT_OUTPUTS_HELP = (
+    "Whether changed outputs alone are a regression. auto: if settings, versions, processor and threads are those of the "
+    "baseline, so that only the code can be the reason."
+)
 EXIT_CODES: dict[Verdict, int] = {"pass": 0, "regress": 1, "incomplete": 2, "inconclusive": 3}
 SCORES = ("baseline", "run", "difference", "95 % interval", "p (worse)")
 HEADER = ("cell", "verdict", *SCORES, "items", "seeds", "outputs changed")
 
 
 @click.command("check", epilog=EPILOG)
-@click.argument("run", required=False, type=click.Path(path_type=Path), metavar="RUN")
-@click.option("--results", type=click.Path(path_type=Path), hidden=True, help="The same as RUN.")
-@click.option(
-    "--baseline", "path", required=True, type=click.Path(path_type=Path), metavar="FILE", help="The baseline file."
-)
-@click.option(
-    "--margin",
-    "margins",
-    multiple=True,
-    metavar="[METRIC=]POINTS",
-    help="Largest drop in points that does not count; for all metrics, one metric, or a kind (binary, continuous). Repeatable. "
-    "Default: 2 for binary metrics, 1 for continuous ones.",
-)
-@click.option(
-    "--exact-outputs",
-    type=click.Choice(["auto", "always", "never"]),
-    default="auto",
-    show_default=True,
-    help="Whether changed outputs alone are a regression. auto: if settings, versions, processor and threads are those of the "
-    "baseline, so that only the code can be the reason.",
-)
+@click.argument("run", required=False, type=PATH, metavar="RUN")
+@click.option("--results", type=PATH, hidden=True, help="The same as RUN.")
+@click.option("--baseline", "path", required=True, type=PATH, metavar="FILE", help="The baseline file.")
+@click.option("--margin", "margins", multiple=True, metavar="[METRIC=]POINTS", help=MARGIN_HELP)
+@click.option("--exact-outputs", type=EXACT_OUTPUTS, default="auto", show_default=True, help=EXACT_OUTPUTS_HELP)
 @click.option("--goldens", type=click.Choice(list(GOLDENS)), hidden=True, help="Old name of --exact-outputs.")
 @click.option("--strict", is_flag=True, help="Exit with 3 if the verdict is inconclusive.")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of a table.")
-@click.option(
-    "--markdown",
-    type=click.Path(path_type=Path, dir_okay=False),
-    metavar="FILE",
-    help="Also write the table as Markdown, for a job summary or a comment.",
-)
+@json_option
+@click.option("--markdown", type=FILE, metavar="FILE", help="Also write the table as Markdown, as for a job summary.")
 @click.pass_context
 def command(
     context: click.Context,
@@ -90,7 +77,7 @@ def command(
     if markdown is not None:
         write_text_atomic(markdown, as_markdown(report))
     if as_json:
-        click.echo(json.dumps(report.as_dict(), indent=2, ensure_ascii=False, allow_nan=False))
+        print_json(report.as_dict())
     else:
         print_table(HEADER, [_row(cell) for cell in report.cells])
     for line in _remarks(report):
@@ -108,9 +95,7 @@ def _margins(texts: tuple[str, ...]) -> dict[str, float]:
         except ValueError:
             points = math.nan
         if not 0 <= points <= 100:
-            raise InputError(
-                f"--margin {text}: not a number of points; fix: give a number from 0 to 100, as 2 or rouge_l=0.5"
-            )
+            raise InputError(f"--margin {text}: not a number of points; fix: give 0 to 100, as 2 or rouge_l=0.5")
         margins.update({name: points} if name else {"binary": points, "continuous": points})
     return margins
 
@@ -125,40 +110,23 @@ def as_markdown(report: CheckReport) -> str:
 
 
 def _row(cell: CellVerdict) -> tuple[str, ...]:
-    interval = "–" if cell.ci95 is None else f"{cell.ci95[0]:+.2f} to {cell.ci95[1]:+.2f}"
-    return (
-        cell.name,
-        cell.verdict,
-        _number(cell.baseline),
-        _number(cell.run),
-        _number(cell.difference, "+.2f"),
-        interval,
-        _number(cell.p_value, ".2g"),
-        str(cell.items),
-        str(cell.seeds),
-        str(len(cell.changed)),
-    )
-
-
-def _number(value: float | None, form: str = ".2f") -> str:
-    return "–" if value is None else format(value, form)
+    means = (number(cell.baseline), number(cell.run), number(cell.difference, "+.2f"), interval(cell.ci95, "+.2f"))
+    counts = (str(cell.items), str(cell.seeds), str(len(cell.changed)))
+    return (cell.name, cell.verdict, *means, number(cell.p_value, ".2g"), *counts)
 
 
 def _remarks(report: CheckReport) -> list[str]:
     """One line for every reason and note, and a summary as the last line."""
-    words = {
-        "regress": "regress",
-        "incomplete": "incomplete",
-        "inconclusive": "warning: inconclusive",
-        "pass": "note",
-    }
-    lines = [f"{words[cell.verdict]}: {cell.name}: {reason}" for cell in report.cells for reason in cell.reasons]
+    words = {"inconclusive": "warning: inconclusive", "pass": "note"}
+    lines = [
+        f"{words.get(cell.verdict, cell.verdict)}: {cell.name}: {reason}"
+        for cell in report.cells
+        for reason in cell.reasons
+    ]
     return [*lines, *(f"note: {note}" for note in report.notes), _summary(report)]
 
 
 def _summary(report: CheckReport) -> str:
-    counts = Counter(cell.verdict for cell in report.cells)
-    verdicts: list[Verdict] = ["pass", "inconclusive", "regress"]
-    if counts["incomplete"]:
-        verdicts.append("incomplete")
+    counts: Counter[str] = Counter(cell.verdict for cell in report.cells)
+    verdicts = ["pass", "inconclusive", "regress", *(["incomplete"] if counts["incomplete"] else [])]
     return f"{len(report.cells)} cells: {', '.join(f'{counts[verdict]} {verdict}' for verdict in verdicts)}"

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict
 from pathlib import Path
 
 import click
 
 from dskd.errors import InputError
-from harness.cli.options import split_assignment
-from harness.cli.output import print_table
+from harness.cli.options import PATH, json_option, split_assignment
+from harness.cli.output import interval, print_json, print_table
+from harness.results.item_scores import Results
 from harness.results.load import load_results
-from harness.results.results import Results
 from harness.tables.comparison import KEYS, ComparisonRow, compare_methods, compare_runs
 
 EPILOG = """\b
@@ -32,19 +31,14 @@ HEADER = ("teacher", "student", "method", "task", *SCORES, "seeds", "items", "ve
 @click.command("compare", epilog=EPILOG)
 @click.argument("a")
 @click.argument("b")
-@click.option(
-    "--results",
-    type=click.Path(path_type=Path),
-    metavar="DIR",
-    help="The run with the methods A and B. Without it, A and B are folders of runs or exports.",
-)
+@click.option("--results", type=PATH, metavar="DIR", help="The run with the methods A and B. Else, A and B are runs.")
 @click.option(
     "--only",
     multiple=True,
     metavar="KEY=VALUE",
     help="Only rows with this teacher, student, method or task. Repeatable.",
 )
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of a table.")
+@json_option
 def command(a: str, b: str, results: Path | None, only: tuple[str, ...], as_json: bool) -> None:
     """Compare two methods of a run, or two runs method by method, with paired tests on their shared items.
 
@@ -63,8 +57,7 @@ def command(a: str, b: str, results: Path | None, only: tuple[str, ...], as_json
         lines, notes = compare_runs(_load(Path(a), "A"), _load(Path(b), "B"), wanted)
     if as_json:
         rows = [asdict(line) for line in lines]
-        document = {"schema_version": 1, "a": a, "b": b, "comparisons": rows, "notes": notes}
-        click.echo(json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False))
+        print_json({"schema_version": 1, "a": a, "b": b, "comparisons": rows, "notes": notes})
         return
     print_table(HEADER, map(_row, lines))
     for note in notes:
@@ -72,17 +65,14 @@ def command(a: str, b: str, results: Path | None, only: tuple[str, ...], as_json
 
 
 def _row(line: ComparisonRow) -> list[str]:
-    interval = f"{line.ci95[0]:+.1f} to {line.ci95[1]:+.1f}"
-    scores = [f"{line.value_a:.1f}", f"{line.value_b:.1f}", f"{line.difference:+.1f}", interval, f"{line.p_holm:.3g}"]
-    counts = [f"{line.min_detectable_effect:.1f}", str(line.n_seeds), str(line.n_items)]
-    return [line.teacher, line.student or "–", line.method, line.task, *scores, *counts, line.verdict]
+    scores = [f"{line.value_a:.1f}", f"{line.value_b:.1f}", f"{line.difference:+.1f}", interval(line.ci95, "+.1f")]
+    rest = [f"{line.p_holm:.3g}", f"{line.min_detectable_effect:.1f}", str(line.n_seeds), str(line.n_items)]
+    return [line.teacher, line.student or "–", line.method, line.task, *scores, *rest, line.verdict]
 
 
 def _load(root: Path, named: str) -> Results:
     if not root.is_dir():
-        raise InputError(
-            f"{named} {root}: no such folder; fix: give the folder of a run, or two methods and --results DIR"
-        )
+        raise InputError(f"{named} {root}: no such folder; fix: give that of a run, or two methods and --results DIR")
     results = load_results(root)
     for problem in results.problems:
         click.echo(f"problem: {problem}", err=True)

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from copy import copy
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
+from pydantic import ValidationError
 
 from dskd.errors import InputError
-
-if TYPE_CHECKING:
-    from harness.tasks.data_files import DataFile
-    from harness.tasks.task import Task
+from harness import tasks
+from harness.cli.options import COUNT, PATH, json_option
+from harness.cli.output import print_json, print_table
+from harness.config.matrix import FileData
+from harness.evaluation.contamination import find_contamination, items_of, training_examples
+from harness.tasks.data_files import DataFile
+from harness.tasks.task import Task
 
 EPILOG = """\b
 Examples:
@@ -36,7 +39,7 @@ def command() -> None:
 @command.command("verify", epilog=EPILOG)
 @click.argument("names", nargs=-1, metavar="[TASK]...")
 @click.option("--all-present", is_flag=True, help="Absent files count as mistakes too, not only those of tasks named.")
-@click.option("--json", "as_json", is_flag=True, help="Print a JSON list instead of a table.")
+@json_option
 def verify(names: tuple[str, ...], all_present: bool, as_json: bool) -> None:
     """Check the data files of tasks, of all unless named: is each there, and the one that the task was made with?
 
@@ -45,10 +48,8 @@ def verify(names: tuple[str, ...], all_present: bool, as_json: bool) -> None:
     chosen = _tasks(names)
     rows = [row for task in chosen for row in _rows(task)]
     if as_json:
-        click.echo(json.dumps(rows, indent=2, ensure_ascii=False))
+        print_json(rows)
     else:
-        from harness.cli.output import print_table
-
         shown = ["task", "status", "checked by", "bytes", "sha256", "path", "hub"]
         print_table(shown, ([_text(row[name.replace(" ", "_")]) for name in shown] for row in rows))
     bad = [row for row in rows if row["status"] == "wrong"]
@@ -68,9 +69,7 @@ def pull(names: tuple[str, ...], everything: bool) -> None:
     The rows are checked before the file is put in its place. Only this command and HARNESS_HUB=1 ever ask the hub.
     """
     if bool(names) == everything:
-        raise InputError(
-            "data pull: names no task; fix: name tasks, or give --all (`harness data verify` shows what is here)"
-        )
+        raise InputError("data pull: names no task; fix: name tasks, or give --all (see `harness data verify`)")
     files = [(task, data) for task in _tasks(names) for data in (*task.data_files,) or (None,)]
     for task, data in files:
         if data is None or (everything and data.hub is None):
@@ -84,27 +83,19 @@ def pull(names: tuple[str, ...], everything: bool) -> None:
 
 
 @command.command("contamination", epilog=EPILOG)
-@click.option(
-    "--train", required=True, type=click.Path(path_type=Path), metavar="FILE", help="The training set, JSON lines."
-)
-@click.option(
-    "--task", "names", required=True, multiple=True, metavar="TASK", help="Whose test items to look for; repeatable."
-)
+@click.option("--train", required=True, type=PATH, metavar="FILE", help="The training set, JSON lines.")
+@click.option("--task", "names", required=True, multiple=True, metavar="TASK", help="Whose test items; repeatable.")
 @click.option("--prompt", metavar="TEMPLATE", help="What a prompt is made of, where no column is called that.")
 @click.option("--instruction", metavar="TEMPLATE", help="Instead of --prompt, for models with a template.")
 @click.option("--input", metavar="TEMPLATE", help="What goes with --instruction.")
 @click.option("--output", metavar="TEMPLATE", help="What an output is made of, where no column is called that.")
-@click.option("--limit", type=click.IntRange(min=1), metavar="N", help="Read the first N examples.")
-@click.option("--n", "n", type=click.IntRange(min=1), default=13, show_default=True, help="Words in a row.")
-@click.option(
-    "--json", "as_json", is_flag=True, help="Print a JSON list, with the ids that were found, instead of a table."
-)
+@click.option("--limit", type=COUNT, metavar="N", help="Read the first N examples.")
+@click.option("--n", "n", type=COUNT, default=13, show_default=True, help="Words in a row.")
+@json_option
 def contamination(
     train: Path, names: tuple[str, ...], limit: int | None, n: int, as_json: bool, **columns: str | None
 ) -> None:
     """Look for the test items of tasks in a training set: whole questions, and N words in a row (docs/data.md)."""
-    from harness.evaluation.contamination import find_contamination, items_of, training_examples
-
     made_of = _columns(train, columns)
     docs = {task.name: task.docs() for task in _tasks(names)}
     items = {task.name: items_of(task, docs[task.name]) for task in _tasks(names)}
@@ -117,10 +108,8 @@ def contamination(
         for name, each in found.items()
     ]
     if as_json:
-        click.echo(json.dumps(rows, indent=2, ensure_ascii=False))
+        print_json(rows)
         return
-    from harness.cli.output import print_table
-
     header = ["task", "items", "examples", "question", "question and answer", f"{n} words in a row", f"under {n} words"]
     shown = ("task", "items", "examples", *kinds, "short")
     print_table(header, ([_text(row[name]) for name in shown] for row in rows))
@@ -133,10 +122,6 @@ command.commands["overlap"].hidden = True
 
 def _columns(train: Path, given: dict[str, str | None]) -> dict[str, str] | None:
     """What the keys of an example are made of, with a matrix's rules."""
-    from pydantic import ValidationError
-
-    from harness.config.matrix import FileData
-
     try:
         return FileData.model_validate({"file": str(train), **given}).columns
     except ValidationError as error:
@@ -146,17 +131,15 @@ def _columns(train: Path, given: dict[str, str | None]) -> dict[str, str] | None
 
 
 def _tasks(names: Sequence[str]) -> list[Task]:
-    from harness import tasks
-
     return [tasks.load(name) for name in names or tasks.names()]
 
 
 def _rows(task: Task) -> list[dict[str, Any]]:
     """What `verify --json` says of one task, a row a file; its keys are part of the interface."""
-    if not task.data_files:
-        empty = ("checked_by", "path", "bytes", "expected_bytes", "sha256", "expected_sha256", "hub", "reason")
-        return [{"task": task.name, "status": "generated", **dict.fromkeys(empty)}]
-    return [_row(task.name, data) for data in task.data_files]
+    if task.data_files:
+        return [_row(task.name, data) for data in task.data_files]
+    empty = ("checked_by", "path", "bytes", "expected_bytes", "sha256", "expected_sha256", "hub", "reason")
+    return [{"task": task.name, "status": "generated", **dict.fromkeys(empty)}]
 
 
 def _row(name: str, data: DataFile) -> dict[str, Any]:

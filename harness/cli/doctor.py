@@ -7,7 +7,7 @@ import os
 import platform
 import shutil
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -28,11 +28,14 @@ Examples:
 Each line is ok, warn (something optional is missing) or FAIL. The exit code is 1 if a line is FAIL."""
 
 
+Level = Literal["ok", "warn", "FAIL"]
+
+
 @dataclass(frozen=True)
 class Finding:
     """The result of one check, with a fix if it is not ok."""
 
-    level: Literal["ok", "warn", "FAIL"]
+    level: Level
     what: str
     result: str
     fix: str = ""
@@ -59,8 +62,7 @@ def _python() -> Iterator[Finding]:
 
 
 def _packages() -> Iterator[Finding]:
-    needed = {"torch": "torch", "transformers": "transformers", "accelerate": "accelerate", "datasets": "datasets"}
-    for name in (*needed, "lm_eval"):
+    for name in ("torch", "transformers", "accelerate", "datasets", "lm_eval"):
         version = package_version(name)
         missing = version is None or importlib.util.find_spec(name) is None
         fix = "pip install dskd-harness" if missing else ""
@@ -71,9 +73,10 @@ def _packages() -> Iterator[Finding]:
     }
     for name, (without, fix) in optional.items():
         version = package_version(name)
-        missing = version is None
-        result = f"not installed: {without}" if missing else version
-        yield Finding("warn" if missing else "ok", name, str(result), fix if missing else "")
+        if version is None:
+            yield Finding("warn", name, f"not installed: {without}", fix)
+        else:
+            yield Finding("ok", name, version)
 
 
 def _torch() -> Iterator[Finding]:
@@ -89,9 +92,8 @@ def _torch() -> Iterator[Finding]:
         return
     if torch.cuda.is_available():
         memory = torch.cuda.get_device_properties(0).total_memory / 2**30
-        yield Finding(
-            "ok", "device", f"{torch.cuda.device_count()} x {torch.cuda.get_device_name(0)}, {memory:.0f} GiB"
-        )
+        gpus = f"{torch.cuda.device_count()} x {torch.cuda.get_device_name(0)}"
+        yield Finding("ok", "device", f"{gpus}, {memory:.0f} GiB")
     else:
         yield Finding("warn", "device", "no GPU: small models only (enough for --matrix quick)")
 
@@ -128,9 +130,8 @@ def _sandbox() -> Iterator[Finding]:
         yield Finding("warn", "sandbox", reason, fix)
         return
     held = [name for name, what in chosen.probes.items() if what == HELD]
-    yield Finding(
-        "ok" if chosen.isolation.isolates else "warn", "sandbox", f"{chosen.isolation.name}; held: {', '.join(held)}"
-    )
+    level: Level = "ok" if chosen.isolation.isolates else "warn"
+    yield Finding(level, "sandbox", f"{chosen.isolation.name}; held: {', '.join(held)}")
     for name, what in chosen.probes.items():
         if what != HELD:
             yield Finding("warn", f"  {name}", what, "accepted by --sandbox none; docs/sandbox.md")
@@ -138,28 +139,13 @@ def _sandbox() -> Iterator[Finding]:
 
 def _data() -> Iterator[Finding]:
     folder = os.environ.get("HARNESS_DATA")
-    yield Finding(
-        "ok" if folder else "warn",
-        "HARNESS_DATA",
-        folder or "not set",
-        "" if folder else "set it to the data folder of the tasks (the small tasks need none)",
-    )
+    fix = "" if folder else "set it to the data folder of the tasks (the small tasks need none)"
+    yield Finding("ok" if folder else "warn", "HARNESS_DATA", folder or "not set", fix)
     for name in tasks.names():
         try:
-            count = len(tasks.load(name).docs())
+            yield Finding("ok", f"task {name}", f"{len(tasks.load(name).docs())} items")
         except InputError as error:
             yield Finding("warn", f"task {name}"[:14], str(error))
-        else:
-            yield Finding("ok", f"task {name}", f"{count} items")
 
 
-CHECKS: tuple[Callable[[], Iterator[Finding]], ...] = (
-    _python,
-    _packages,
-    _torch,
-    _threads,
-    _memory,
-    _disk,
-    _sandbox,
-    _data,
-)
+CHECKS = (_python, _packages, _torch, _threads, _memory, _disk, _sandbox, _data)

@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import click
 
 from dskd.errors import InputError
-from harness.cli.options import asking_options, model_option
+from dskd.modeling.loading import load_tokenizer, require_model_folder
+from harness import tasks
+from harness.cli.options import COUNT, PATH, generation_options, model_option
+from harness.cli.output import stages
+from harness.evaluation.generate import cache_beside, generate, prompts_of_file, prompts_of_task
+from harness.protocols import PROTOCOLS
+from harness.runs.store import UserFile
 
 EPILOG = """\b
 Examples:
@@ -25,16 +32,11 @@ Interrupted, the same command goes on from the last answers."""
 @click.command("generate", epilog=EPILOG)
 @model_option
 @click.option("--task", "task_name", metavar="TASK", help="Whose prompts are asked; `harness list tasks` has them.")
-@click.option(
-    "--prompts",
-    type=click.Path(path_type=Path),
-    metavar="FILE.jsonl",
-    help="Prompts of your own, asked as they are; answers of at most 256 tokens unless given.",
-)
-@click.option("--limit", type=click.IntRange(min=1), metavar="N", help="The first N prompts.")
+@click.option("--prompts", type=PATH, metavar="FILE.jsonl", help="Prompts of your own; 256 new tokens unless given.")
+@click.option("--limit", type=COUNT, metavar="N", help="The first N prompts.")
 @click.option("--stop", multiple=True, metavar="TEXT", help="With --prompts: what ends an answer; repeatable.")
-@asking_options
-@click.option("--output", required=True, type=click.Path(path_type=Path), metavar="FILE.jsonl", help="The answers.")
+@generation_options
+@click.option("--output", required=True, type=PATH, metavar="FILE.jsonl", help="The answers.")
 @click.option("--overwrite", is_flag=True, help="Replace the file where it is there.")
 def command(
     model: Path,
@@ -44,19 +46,11 @@ def command(
     max_new_tokens: int | None,
     stop: tuple[str, ...],
     protocol: str,
-    engine: str,
-    dtype: str,
-    max_batch_size: int | None,
-    seed: int,
     output: Path,
     overwrite: bool,
+    **settings: Any,
 ) -> None:
     """Write a model's answers to a task, or to prompts of your own, into a file. `harness score` scores those to a task."""
-    from harness import tasks
-    from harness.cli.output import stages
-    from harness.protocols import PROTOCOLS
-    from harness.runs.store import UserFile
-
     if (task_name is None) == (prompts is None):
         raise InputError("generate: needs either --task or --prompts; fix: give one of them")
     if stop and task_name is not None:
@@ -65,10 +59,6 @@ def command(
     if output.is_file() and not overwrite:
         raise InputError(f"--output {output}: is there already; fix: name another file, or --overwrite")
     task = tasks.load(task_name) if task_name is not None else None
-
-    from dskd.modeling.loading import load_tokenizer, require_model_folder  # takes seconds, as does the next
-    from harness.evaluation.generate import cache_beside, generate, prompts_of_file, prompts_of_task
-
     preset = PROTOCOLS[protocol]
     most = max_new_tokens or preset.max_new_tokens
     if task is not None:
@@ -77,19 +67,10 @@ def command(
     else:
         assert prompts is not None
         asked = prompts_of_file(prompts, stop=stop, max_new_tokens=most or 256, limit=limit)
-    cache = cache_beside(output, model, engine, dtype) if not output.exists() or output.is_file() else None
+    is_file = not output.exists() or output.is_file()
+    cache = cache_beside(output, model, settings["engine"], settings["dtype"]) if is_file else None
     with stages() as stage, stage("answers", len(asked.texts) * preset.num_samples) as advance:
-        rows = generate(
-            model,
-            asked,
-            protocol=preset,
-            engine=engine,
-            dtype=dtype,
-            seed=seed,
-            max_batch_size=max_batch_size,
-            cache=cache,
-            on_finished=advance,
-        )
+        rows = generate(model, asked, protocol=preset, cache=cache, on_finished=advance, **settings)
     file.write(rows)
     if cache is not None:
         cache.unlink(missing_ok=True)

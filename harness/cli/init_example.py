@@ -6,6 +6,9 @@ from pathlib import Path
 
 import click
 
+from harness.cli._example_world import write_example
+from harness.cli.options import PATH, SEED
+
 
 @click.command(
     "init-example",
@@ -16,8 +19,8 @@ Examples:
 
 The tutorial continues from here: docs/tutorial.md.""",
 )
-@click.argument("folder", type=click.Path(path_type=Path))
-@click.option("--seed", default=1, show_default=True, type=click.IntRange(min=0), help="Seed of the random weights.")
+@click.argument("folder", type=PATH)
+@click.option("--seed", default=1, show_default=True, type=SEED, help="Seed of the random weights.")
 def command(folder: Path, seed: int) -> None:
     """Write a pair of small models and their training data into FOLDER. Nothing is downloaded.
 
@@ -25,8 +28,6 @@ def command(folder: Path, seed: int) -> None:
     has training sets for `harness train`; corpus.jsonl is text for `harness align`. The tasks small_instruct, small_math and small_code
     test what the training sets teach (docs/small-world.md).
     """
-    from harness.cli._example_world import write_example
-
     write_example(folder, seed)
     for name in ("models/teacher", "models/student", "train/teacher.jsonl", "train/student.jsonl", "corpus.jsonl"):
         click.echo(folder / name)

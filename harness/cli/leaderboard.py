@@ -7,10 +7,11 @@ from pathlib import Path
 import click
 
 from dskd.errors import InputError
+from harness.cli.options import PATH
 from harness.published import tables_of
 from harness.results.export import is_export, write_export
+from harness.results.item_scores import Results
 from harness.results.load import load_results
-from harness.results.results import Results
 from harness.results.run_file import missing_records
 from harness.runs.store import write_text_atomic
 from harness.tables.leaderboard import make_leaderboard
@@ -31,34 +32,22 @@ The table depends on the records only: result.json and samples.jsonl under DIR, 
 # The files of --write, with their formats.
 WRITTEN = {"README.md": "md", "leaderboard.csv": "csv", "leaderboard.tex": "tex", "leaderboard.json": "json"}
 
+FORMAT = click.Choice(list(FORMATS))
+CHECK_HELP = (
+    "Exit with 1 if a record is missing, unreadable or failed, or if an exported folder's generated files are out of date "
+    "(run --write)."
+)
+
 
 @click.command("leaderboard", epilog=EPILOG)
-@click.argument("folder", required=False, type=click.Path(path_type=Path), metavar="DIR")
-@click.option("--results", type=click.Path(path_type=Path), hidden=True, help="The same as DIR.")
-@click.option(
-    "--format",
-    "form",
-    default="md",
-    show_default=True,
-    type=click.Choice(["md", "csv", "tex", "html", "json"]),
-    help="Output format.",
-)
+@click.argument("folder", required=False, type=PATH, metavar="DIR")
+@click.option("--results", type=PATH, hidden=True, help="The same as DIR.")
+@click.option("--format", "form", default="md", show_default=True, type=FORMAT, help="Output format.")
 @click.option("--costs", is_flag=True, help="Also show the cost of training: time, teacher time, tokens/s, memory.")
-@click.option(
-    "--published",
-    is_flag=True,
-    help="Also show published results of others for these pairs, in separate tables.",
-)
-@click.option(
-    "--export", type=click.Path(path_type=Path), metavar="FOLDER", help="Write the records as text files to commit."
-)
+@click.option("--published", is_flag=True, help="Also show published results for these pairs, in separate tables.")
+@click.option("--export", type=PATH, metavar="FOLDER", help="Write the records as text files to commit.")
 @click.option("--write", is_flag=True, help="Write README.md, csv, tex and json into an exported folder.")
-@click.option(
-    "--check",
-    is_flag=True,
-    help="Exit with 1 if a record is missing, unreadable or failed, or if an exported folder's generated files are out of date (run "
-    "--write).",
-)
+@click.option("--check", is_flag=True, help=CHECK_HELP)
 @click.pass_context
 def command(
     context: click.Context,
@@ -98,9 +87,7 @@ def command(
         if published:
             board.published = tables_of(board.pairs)
             if not board.published:
-                click.echo(
-                    "no published results for these pairs; `harness list published` lists what there is", err=True
-                )
+                click.echo("no published results for these pairs; see `harness list published`", err=True)
         click.echo(FORMATS[form](board, costs), nl=False)
     for problem in problems:
         click.echo(f"problem: {problem}", err=True)

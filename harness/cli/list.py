@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from typing import Any
 
@@ -12,10 +11,10 @@ import yaml
 from dskd.methods import METHODS
 from dskd.training.options import TrainingOptions
 from harness import tasks
-from harness.cli.options import variables
-from harness.cli.output import print_table, text
+from harness.cli.options import json_option, variables_option
+from harness.cli.output import print_json, print_table, text
 from harness.cli.show_method import describe
-from harness.config.matrix import FirstLayersModel, PathModel, StepModel
+from harness.config.matrix import FirstLayersModel, Matrix, PathModel, StepModel
 from harness.config.matrix_file import find_matrix, read_matrix, shipped_matrices
 from harness.config.names import option_rows
 from harness.protocols import PROTOCOLS, DecodingProtocol
@@ -41,13 +40,13 @@ WHAT = ["tasks", "methods", "training-options", "models", "matrices", "protocols
 @click.command("list", epilog=EPILOG)
 @click.argument("what", type=click.Choice(WHAT))
 @click.option("--matrix", "matrix_name", default="quick", show_default=True, help="The matrix whose models to list.")
-@click.option("--set", "assignments", multiple=True, metavar="NAME=VALUE", help="A variable of the matrix; repeatable.")
-@click.option("--json", "as_json", is_flag=True, help="Print everything as a JSON list, not a table of the essentials.")
-def command(what: str, matrix_name: str, assignments: tuple[str, ...], as_json: bool) -> None:
+@variables_option
+@json_option
+def command(what: str, matrix_name: str, variables: dict[str, str], as_json: bool) -> None:
     """List tasks, methods, training options, models of a matrix, shipped matrices, protocols or published scores."""
-    rows = list(_models(matrix_name, assignments) if what == "models" else _ROWS[what]())
+    rows = _models(read_matrix(find_matrix(matrix_name), variables)) if what == "models" else _ROWS[what]()
     if as_json:
-        click.echo(json.dumps(rows, indent=2, ensure_ascii=False))
+        print_json(rows)
         return
     essentials = [_ESSENTIALS.get(what, dict)(row) for row in rows]
     print_table(list(essentials[0]), ([text(value) for value in row.values()] for row in essentials))
@@ -66,8 +65,7 @@ def _tasks() -> list[Row]:
     ]
 
 
-def _models(matrix_name: str, assignments: tuple[str, ...]) -> list[Row]:
-    matrix = read_matrix(find_matrix(matrix_name), variables(assignments))
+def _models(matrix: Matrix) -> list[Row]:
     rows = []
     for name, model in matrix.models.items():
         if isinstance(model, PathModel):
@@ -94,11 +92,8 @@ def _matrices() -> list[Row]:
 
 
 def _protocols() -> list[Row]:
-    return [{"protocol": name, **_without_name(protocol.settings)} for name, protocol in PROTOCOLS.items()]
-
-
-def _without_name(settings: Row) -> Row:
-    return {key: value for key, value in settings.items() if key != "name"}
+    settings = [(name, dict(protocol.settings)) for name, protocol in PROTOCOLS.items()]
+    return [{"protocol": name} | {key: value for key, value in row.items() if key != "name"} for name, row in settings]
 
 
 def _changed_settings(row: Row) -> Row:

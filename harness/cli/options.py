@@ -1,4 +1,4 @@
-"""Options that several commands share."""
+"""Options that several commands share. Their callbacks check and convert, so that a function gets what planning takes."""
 
 from __future__ import annotations
 
@@ -16,6 +16,12 @@ from harness.protocols import PROTOCOLS
 
 F = TypeVar("F", bound=Callable[..., Any])
 
+PATH = click.Path(path_type=Path)
+FILE = click.Path(path_type=Path, dir_okay=False)
+COUNT = click.IntRange(min=1)
+SEED = click.IntRange(min=0)
+DTYPE = click.Choice(["float32", "bfloat16", "float16"])
+
 
 class RenamedOption(click.Option):
     """An option whose last name is the one that it had before: still taken, but not shown."""
@@ -28,9 +34,7 @@ class RenamedOption(click.Option):
             self.opts = names
 
 
-def _all_of(*options: Callable[[F], F]) -> Callable[[F], F]:
-    """The decorator that adds all of these options to a command, in this order."""
-
+def _group(*options: Callable[[F], F]) -> Callable[[F], F]:
     def decorate(function: F) -> F:
         for option in reversed(options):
             function = option(function)
@@ -39,8 +43,9 @@ def _all_of(*options: Callable[[F], F]) -> Callable[[F], F]:
     return decorate
 
 
-def _known_engine(_context: click.Context, _parameter: click.Parameter, value: str) -> str:
-    check_engine(value)
+def _known_engine(_context: click.Context, _parameter: click.Parameter, value: str | None) -> str | None:
+    if value is not None:
+        harness.engines.check(value, "--engine")
     return value
 
 
@@ -50,6 +55,14 @@ def _known_protocol(_context: click.Context, _parameter: click.Parameter, value:
     return value
 
 
+def _variables(_context: click.Context, _parameter: click.Parameter, assignments: Sequence[str]) -> dict[str, str]:
+    """`--set NAME=VALUE` as a dictionary. HARNESS_DATA also goes into the environment, where tasks and jobs look for it."""
+    values = dict(split_assignment(text, "--set") for text in assignments)
+    if "HARNESS_DATA" in values:
+        os.environ["HARNESS_DATA"] = values["HARNESS_DATA"]
+    return values
+
+
 def _sandbox_into_environment(_context: click.Context, _parameter: click.Parameter, value: str | bool | None) -> None:
     if value is True:
         value = "none" if os.environ.get("HARNESS_SANDBOX", "auto") == "auto" else None
@@ -57,85 +70,50 @@ def _sandbox_into_environment(_context: click.Context, _parameter: click.Paramet
         os.environ["HARNESS_SANDBOX"] = value
 
 
-# The matrix, the part of it to run, and the output directory.
-matrix_options = _all_of(
-    click.option(
-        "--matrix",
-        "matrix_name",
-        required=True,
-        metavar="NAME|FILE",
-        help="Matrix: a shipped one by name, or a file.",
-    ),
-    click.option(
-        "--set",
-        "assignments",
-        multiple=True,
-        metavar="NAME=VALUE",
-        help="Value of ${NAME} in the matrix file; repeatable. Default: the environment variable.",
-    ),
-    click.option(
-        "--add-method",
-        "add_methods",
-        multiple=True,
-        metavar="NAME",
-        help="Additional method for every pair that it suits: a name or file.py:Class; repeatable (docs/own-method.md).",
-    ),
-    click.option(
-        "--only",
-        multiple=True,
-        metavar="KEY=VALUE",
-        help="Only cells with this teacher, student, method, seed or task; repeatable. Values of one key are alternatives.",
-    ),
-    click.option(
-        "--limit", type=click.IntRange(min=1), metavar="N", help="Evaluate on the first N items of each task."
-    ),
-    click.option("--engine", metavar="NAME", help="Generation engine: auto, vllm, transformers or file.py:Class."),
-    click.option(
-        "--output-dir",
-        type=click.Path(path_type=Path),
-        metavar="DIR",
-        help="Output directory. [default: runs/NAME of the matrix]",
-    ),
-    click.option(
-        "--overwrite",
-        type=click.Choice(["never", "failed", "stale", "always"]),
-        default="stale",
-        show_default=True,
-        help="What to run again: nothing; what failed; also what has other settings now; everything. "
-        "Missing and interrupted jobs run in any case.",
-    ),
+_ENGINE: dict[str, Any] = {
+    "metavar": "NAME", "callback": _known_engine, "help": "Generation engine: auto, vllm, transformers or file.py:Class.",
+}  # fmt: skip
+_SET_HELP = "Value of ${NAME} in the matrix file; repeatable. Default: the environment variable."
+_ADD_HELP = "Additional method for every pair that it suits: a name or file.py:Class; repeatable (docs/own-method.md)."
+_ONLY_HELP = (
+    "Only cells with this teacher, student, method, seed or task; repeatable. Values of one key are alternatives."
 )
-
-
-def model_option(function: F) -> F:
-    """The model folder."""
-    return click.option(
-        "--model", required=True, type=click.Path(path_type=Path), metavar="DIR", help="An ordinary model folder."
-    )(function)
-
-
-dtype_option = click.option(
-    "--dtype",
-    default="float32",
-    show_default=True,
-    type=click.Choice(["float32", "bfloat16", "float16"]),
-    help="Dtype of the weights.",
+_OVERWRITE_HELP = (
+    "What to run again: nothing; what failed; also what has other settings now; everything. Missing and interrupted jobs run "
+    "in any case."
 )
+_SANDBOX_HELP = (
+    "What isolates that code. auto: the first of namespaces and bubblewrap that passes its self-test; none: where neither "
+    "does, limits alone, with network and files within the code's reach."
+)
+_OVERWRITE = click.Choice(["never", "failed", "stale", "always"])
+_SANDBOX = click.Choice(["auto", "namespaces", "bubblewrap", "docker", "podman", "none"])
+
+json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of a table.")
+variables_option = click.option(
+    "--set", "variables", multiple=True, metavar="NAME=VALUE", callback=_variables, help=_SET_HELP
+)
+# The keyword arguments of `harness.planning.plan.make_plan`.
+matrix_options = _group(
+    click.option(
+        "--matrix", "matrix_name", required=True, metavar="NAME|FILE", help="Matrix: a shipped one by name, or a file."
+    ),
+    variables_option,
+    click.option("--add-method", "add_methods", multiple=True, metavar="NAME", help=_ADD_HELP),
+    click.option("--only", multiple=True, metavar="KEY=VALUE", help=_ONLY_HELP),
+    click.option("--limit", type=COUNT, metavar="N", help="Evaluate on the first N items of each task."),
+    click.option("--engine", **_ENGINE),
+    click.option("--output-dir", type=PATH, metavar="DIR", help="Output directory. [default: runs/NAME of the matrix]"),
+    click.option("--overwrite", type=_OVERWRITE, default="stale", show_default=True, help=_OVERWRITE_HELP),
+)
+model_option = click.option("--model", required=True, type=PATH, metavar="DIR", help="An ordinary model folder.")
 batch_size_option = click.option(
-    "--max-batch-size",
-    type=click.IntRange(min=1),
-    metavar="N",
-    help="Maximum number of completions that are generated at once.",
+    "--max-batch-size", type=COUNT, metavar="N", help="Maximum number of completions that are generated at once."
 )
-
-
-# How a model completes prompts: protocol, length, engine, dtype, batch size and seed. Unknown names are errors.
-asking_options = _all_of(
+# How a model completes prompts.
+generation_options = _group(
     click.option(
-        "--max-new-tokens",
-        type=click.IntRange(min=1),
-        metavar="N",
-        help="Maximum new tokens. [default: the protocol's or the task's]",
+        "--max-new-tokens", type=COUNT, metavar="N", help="Maximum new tokens. [default: the protocol's or the task's]"
     ),
     click.option(
         "--protocol",
@@ -145,55 +123,33 @@ asking_options = _all_of(
         callback=_known_protocol,
         help="Decoding protocol; `harness list protocols` has the names.",
     ),
-    click.option(
-        "--engine",
-        default="auto",
-        show_default=True,
-        metavar="NAME",
-        callback=_known_engine,
-        help="Generation engine: auto, vllm, transformers or file.py:Class.",
-    ),
-    dtype_option,
+    click.option("--engine", default="auto", show_default=True, **_ENGINE),
+    click.option("--dtype", default="float32", show_default=True, type=DTYPE, help="Dtype of the weights."),
     batch_size_option,
-    click.option("--seed", default=0, show_default=True, type=click.IntRange(min=0), help="Sampling seed."),
+    click.option("--seed", default=0, show_default=True, type=SEED, help="Sampling seed."),
 )
-
-
+# The prompt template of a model.
+template_options = _group(
+    click.option(
+        "--template",
+        type=click.Choice(["alpaca", "chat"]),
+        help="Prompt template: Alpaca's, or each model's own chat template.",
+    ),
+    click.option("--system", metavar="TEXT", help="System message of the chat template."),
+)
 # Whether generated code may run, and in which sandbox. The sandbox goes into the environment, which jobs inherit.
-sandbox_options = _all_of(
-    click.option(
-        "--allow-code-execution",
-        is_flag=True,
-        help="Let tasks execute model-generated code, in a sandbox.",
-    ),
-    click.option(
-        "--sandbox",
-        "sandbox_name",
-        type=click.Choice(["auto", "namespaces", "bubblewrap", "docker", "podman", "none"]),
-        expose_value=False,
-        callback=_sandbox_into_environment,
-        help="What isolates that code. auto: the first of namespaces and bubblewrap that passes its self-test; none: where "
-        "neither does, limits alone, with network and files within the code's reach.",
-    ),
-    click.option(
-        "--allow-unsandboxed",
-        is_flag=True,
-        hidden=True,  # what `--sandbox none` was before
-        expose_value=False,
-        callback=_sandbox_into_environment,
-    ),
+_sandbox_setting: dict[str, Any] = {"expose_value": False, "callback": _sandbox_into_environment}
+sandbox_options = _group(
+    click.option("--allow-code-execution", is_flag=True, help="Let tasks execute model-generated code, in a sandbox."),
+    click.option("--sandbox", type=_SANDBOX, help=_SANDBOX_HELP, **_sandbox_setting),
+    # What `--sandbox none` was before.
+    click.option("--allow-unsandboxed", is_flag=True, hidden=True, **_sandbox_setting),
 )
 
 
-def variables(assignments: tuple[str, ...]) -> dict[str, str]:
-    """`--set NAME=VALUE` as a dictionary.
-
-    HARNESS_DATA also goes into the environment, where tasks look for their data in this process and in the jobs.
-    """
-    values = dict(split_assignment(text, "--set") for text in assignments)
-    if "HARNESS_DATA" in values:
-        os.environ["HARNESS_DATA"] = values["HARNESS_DATA"]
-    return values
+def given(**options: Any) -> dict[str, Any]:
+    """The options that were given."""
+    return {name: value for name, value in options.items() if value is not None}
 
 
 def read_settings(assignments: Sequence[str], option: str, flags: Mapping[str, Any] | None = None) -> dict[str, Any]:
@@ -222,9 +178,3 @@ def split_assignment(text: str, option: str) -> tuple[str, str]:
     if not key or not separator:
         raise InputError(f"{option} {text}: has no name or no value; fix: write NAME=VALUE")
     return key, value
-
-
-def check_engine(name: str | None, option: str = "--engine") -> None:
-    """InputError for an unknown engine. Imports no engine."""
-    if name is not None:
-        harness.engines.check(name, option)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
@@ -36,6 +37,21 @@ def print_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     for row in texts:
         table.add_row(*map(escape, row))
     console.print(table, highlight=False)
+
+
+def print_json(value: Any) -> None:
+    """A JSON document on standard output."""
+    click.echo(json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False))
+
+
+def number(value: float | None, form: str = ".2f") -> str:
+    """A number in a table, or a dash."""
+    return "–" if value is None else format(value, form)
+
+
+def interval(ends: Sequence[float] | None, form: str = ".2f") -> str:
+    """An interval in a table, or a dash."""
+    return "–" if ends is None else f"{ends[0]:{form}} to {ends[1]:{form}}"
 
 
 def text(value: Any) -> str:

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import json
+from collections import Counter
 from dataclasses import asdict
-from pathlib import Path
+from typing import Any
 
 import click
 
-from harness.cli.options import check_engine, matrix_options, variables
-from harness.cli.output import print_table
+from harness.cli.options import json_option, matrix_options
+from harness.cli.output import print_json, print_table
 from harness.costs.work import Device
 from harness.planning.estimate import Estimate, estimate
-from harness.planning.plan import Overwrite, Plan, Selection, choose, make_plan
+from harness.planning.plan import Plan, Selection, choose, make_plan
 
 EPILOG = """\b
 Examples:
@@ -29,10 +29,7 @@ If published models or data are not on this machine, jobs cannot be planned. The
 @click.command("plan", epilog=EPILOG)
 @matrix_options
 @click.option(
-    "--estimate",
-    "with_estimate",
-    is_flag=True,
-    help="Estimate steps, tokens, memory and GPU-hours of the trainings, from the shapes of the models.",
+    "--estimate", "with_estimate", is_flag=True, help="Estimate steps, tokens, memory and GPU-hours of the trainings."
 )
 @click.option(
     "--peak-tflops",
@@ -50,55 +47,28 @@ If published models or data are not on this machine, jobs cannot be planned. The
     metavar="X",
     help="Assumed share of the peak speed that trainings reach.",
 )
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of a table.")
-def command(
-    matrix_name: str,
-    assignments: tuple[str, ...],
-    add_methods: tuple[str, ...],
-    only: tuple[str, ...],
-    limit: int | None,
-    engine: str | None,
-    output_dir: Path | None,
-    overwrite: Overwrite,
-    with_estimate: bool,
-    peak_tflops: float,
-    utilization: float,
-    as_json: bool,
-) -> None:
+@json_option
+def command(with_estimate: bool, peak_tflops: float, utilization: float, as_json: bool, **asked: Any) -> None:
     """Show what a run would do: what is done, missing, failed or stale, and why. Writes nothing."""
-    check_engine(engine)
-    values = variables(assignments)
-    choice = choose(matrix_name, values, only, add_methods)
+    choice = choose(*(asked[name] for name in ("matrix_name", "variables", "only", "add_methods")))
     estimated = None
     if with_estimate or choice.missing:
         estimated = estimate(choice.matrix, choice.cells, Device(peak_tflops, utilization), str(choice.source))
     if estimated is not None and choice.missing:
         _print_unchecked(choice, estimated, as_json=as_json)
         return
-    plan = make_plan(
-        matrix_name,
-        output_dir=output_dir,
-        variables=values,
-        only=only,
-        add_methods=add_methods,
-        limit=limit,
-        engine=engine,
-        overwrite=overwrite,
-    )
-    if as_json and estimated is not None:
-        click.echo(json.dumps({**_as_json(plan), "estimate": _estimate_as_json(estimated)}, indent=2))
+    plan = make_plan(**asked)
+    if as_json:
+        print_json(_as_json(plan) | ({} if estimated is None else {"estimate": _estimate_as_json(estimated)}))
         return
-    print_plan(plan, as_json=as_json)
+    print_plan(plan)
     if estimated is not None:
         click.echo()
-        print_estimate(estimated)
+        _print_estimate(estimated)
 
 
-def print_plan(plan: Plan, *, as_json: bool = False) -> None:
+def print_plan(plan: Plan) -> None:
     """Print a plan on standard output."""
-    if as_json:
-        click.echo(json.dumps(_as_json(plan), indent=2))
-        return
     rows: list[tuple[str, str, str, str]] = []
     for job in plan.jobs.values():
         if job.action == "unneeded":
@@ -112,9 +82,7 @@ def print_plan(plan: Plan, *, as_json: bool = False) -> None:
             rows.append((f"  {output.output.cell.column}", output.status, "", _why(output.reason)))
     print_table(("job", "state", "action", "why"), rows)
     counts = ", ".join(f"{number} {status}" for status, number in plan.counts().items() if number)
-    kinds: dict[str, int] = {}
-    for job in plan.to_run:
-        kinds[job.kind] = kinds.get(job.kind, 0) + 1
+    kinds = Counter(job.kind for job in plan.to_run)
     jobs = ", ".join(f"{number} {kind}" for kind, number in kinds.items()) or "nothing"
     click.echo(f"\nTrainings and evaluations: {counts}. To run: {jobs}. Results: {plan.root}")
 
@@ -130,24 +98,23 @@ def _print_unchecked(choice: Selection, estimated: Estimate, *, as_json: bool) -
             "jobs": None,
             "estimate": _estimate_as_json(estimated),
         }
-        click.echo(json.dumps(document, indent=2))
+        print_json(document)
         return
     teachers = sum(cell.student is None for cell in choice.cells)
     counts = {"student": len(choice.cells) - teachers, "teacher": teachers}
     of_each = ", ".join(f"{number} {role}{'s' * (number != 1)}" for role, number in counts.items() if number)
     tasks = f" on {', '.join(choice.tasks)}" if choice.tasks else ", not evaluated"
     click.echo(f"Cells of {choice.matrix.name}: {of_each}{tasks}\n")
-    print_estimate(estimated)
+    _print_estimate(estimated)
     click.echo("\nNot on this machine:")
     for what in choice.missing:
         click.echo(f"  {what}")
     click.echo(
-        "Not checked for that reason: the vocabularies of the pairs, the length of examples, and what is done already."
+        "Not checked for that reason: the vocabularies of the pairs, the length of examples, what is done already."
     )
 
 
-def print_estimate(estimated: Estimate) -> None:
-    """Print an estimate on standard output."""
+def _print_estimate(estimated: Estimate) -> None:
     click.echo("Estimate from shapes (nothing was run or measured):")
     header = ("", "what", "steps", "tokens", "PFLOP", "memory a GPU", "GPU-hours")
     rows = [
@@ -200,13 +167,9 @@ def _as_json(plan: Plan) -> dict[str, object]:
                 "reason": job.reason,
                 "needs": list(job.needs),
                 "outputs": [
-                    {
-                        "folder": output.output.folder,
-                        "identity": output.output.fingerprint.hash,
-                        "status": output.status,
-                        "reason": output.reason,
-                    }
-                    for output in job.outputs
+                    {"folder": each.output.folder, "identity": each.output.fingerprint.hash}
+                    | {"status": each.status, "reason": each.reason}
+                    for each in job.outputs
                 ],
             }
             for job in plan.jobs.values()

@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 
 from dskd.errors import InputError
+from harness.cli.options import PATH
 from harness.report.document import make_document
 from harness.report.page import render
 from harness.runs.store import require_writable, write_text_atomic
@@ -23,26 +24,19 @@ The page needs no network and no other file (docs/report.md). It depends on the 
 
 
 @click.command("report", epilog=EPILOG)
-@click.argument("runs", nargs=-1, type=click.Path(path_type=Path), metavar="RUN...")
-@click.option("--results", "more", multiple=True, type=click.Path(path_type=Path), hidden=True, help="The same as RUN.")
+@click.argument("runs", nargs=-1, type=PATH, metavar="RUN...")
+@click.option("--results", "more", multiple=True, type=PATH, hidden=True, help="The same as RUN.")
 @click.option(
-    "--output",
-    type=click.Path(path_type=Path),
-    default=Path("report.html"),
-    show_default=True,
-    metavar="FILE",
-    help="The page to write.",
+    "--output", type=PATH, default="report.html", show_default=True, metavar="FILE", help="The page to write."
 )
-@click.option(
-    "--anchor", default="sft", show_default=True, metavar="METHOD", help="The method that the others are compared with."
-)
+@click.option("--anchor", default="sft", show_default=True, metavar="METHOD", help="Method to compare the others with.")
 @click.option(
     "--max-answers",
     type=click.IntRange(min=0),
     default=20_000,
     show_default=True,
     metavar="N",
-    help="Approximate maximum number of completions on the page. If there are more, evenly chosen prompts of every task are shown.",
+    help="About the most completions on the page. If there are more, evenly chosen prompts of every task are shown.",
 )
 def command(runs: tuple[Path, ...], more: tuple[Path, ...], output: Path, anchor: str, max_answers: int) -> None:
     """Write one or several runs as one HTML page: tables, plots, and all completions side by side."""

@@ -5,17 +5,17 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping
-from pathlib import Path
+from typing import Any
 
 import click
 
-from harness.cli.options import check_engine, matrix_options, sandbox_options, variables
+from harness.cli.options import COUNT, matrix_options, sandbox_options
 from harness.cli.plan import print_plan
 from harness.cli.progress import make_reporter
 from harness.executors import EXECUTORS, Outcome
 from harness.executors.local import default_jobs
 from harness.planning import preflight
-from harness.planning.plan import Overwrite, Plan, make_plan
+from harness.planning.plan import Plan, make_plan
 from harness.planning.promise import write_run_file
 
 EPILOG = """\b
@@ -44,54 +44,27 @@ def _known_executor(_context: click.Context, _parameter: click.Parameter, value:
     callback=_known_executor,
     help="Executor that runs the jobs: its name, or file.py:Class.",
 )
-@click.option(
-    "--jobs",
-    type=click.IntRange(min=1),
-    metavar="J",
-    help="Number of parallel jobs. [default: 2; 1 on one core or a GPU]",
-)
+@click.option("--jobs", type=COUNT, metavar="J", help="Number of parallel jobs. [default: 2; 1 on one core or a GPU]")
 @click.option("--fail-fast", is_flag=True, help="Start no more jobs after the first failure.")
 @sandbox_options
 @click.option("--dry-run", is_flag=True, help="Print the plan and stop.")
 @click.pass_context
 def command(
     context: click.Context,
-    matrix_name: str,
-    assignments: tuple[str, ...],
-    add_methods: tuple[str, ...],
-    only: tuple[str, ...],
-    limit: int | None,
-    engine: str | None,
-    output_dir: Path | None,
-    overwrite: Overwrite,
     executor: str,
     jobs: int | None,
     fail_fast: bool,
     allow_code_execution: bool,
     dry_run: bool,
+    **asked: Any,
 ) -> None:
     """Train and evaluate what a matrix asks for, except what is done already, and print the table."""
-    check_engine(engine)
-    plan = make_plan(
-        matrix_name,
-        output_dir=output_dir,
-        variables=variables(assignments),
-        only=only,
-        add_methods=add_methods,
-        limit=limit,
-        engine=engine,
-        overwrite=overwrite,
-        allow_code_execution=allow_code_execution,
-    )
+    plan = make_plan(**asked, allow_code_execution=allow_code_execution)
     if dry_run:
         print_plan(plan)
         return
     outcomes = run_plan(
-        plan,
-        executor=executor,
-        jobs=jobs,
-        fail_fast=fail_fast,
-        allow_code_execution=allow_code_execution,
+        plan, executor=executor, jobs=jobs, fail_fast=fail_fast, allow_code_execution=allow_code_execution
     )
     print_left_out(plan)
     _print_results(plan)
@@ -154,8 +127,8 @@ def print_left_out(plan: Plan) -> None:
         }
         if counts["kept"] < counts["examples"]:
             reasons = ", ".join(f"{count} {reason}" for reason, count in lost.items() if count)
-            total = counts["examples"]
-            click.echo(f"{job.title}: left out {total - counts['kept']} of {total} examples ({reasons})", err=True)
+            left_out = f"{counts['examples'] - counts['kept']} of {counts['examples']} examples"
+            click.echo(f"{job.title}: left out {left_out} ({reasons})", err=True)
 
 
 def print_failures(plan: Plan, outcomes: Mapping[str, Outcome]) -> bool:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,7 +13,11 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from dskd.errors import InputError
-from harness.cli.options import RenamedOption, sandbox_options
+from harness import tasks
+from harness.cli.options import PATH, RenamedOption, json_option, sandbox_options
+from harness.cli.output import interval, number, print_json
+from harness.evaluation.score import format_of_predictions, score_predictions
+from harness.runs.store import UserFile
 
 EPILOG = """\b
 Examples:
@@ -27,23 +30,16 @@ Examples:
 A line of the file: {"id": "HumanEval/0", "output": "    return ..."}
 The data of the real tasks is looked for in the folder that HARNESS_DATA names."""
 
+PREDICTIONS_HELP = (
+    'Lines {"id": ..., "output": ...}, at least one for every id of the task; several of an id are its samples. The id is '
+    "the data set's own (HumanEval/0) or the row number in its file, from 0."
+)
+
 
 @click.command("score", epilog=EPILOG)
 @click.option("--task", "task_name", required=True, metavar="TASK", help="The task; `harness list tasks` has them all.")
-@click.option(
-    "--predictions",
-    required=True,
-    type=click.Path(path_type=Path),
-    metavar="FILE.jsonl",
-    help='Lines {"id": ..., "output": ...}, at least one for every id of the task; several of an id are its samples. '
-    "The id is the data set's own (HumanEval/0) or the row number in its file, from 0.",
-)
-@click.option(
-    "--samples-out",
-    type=click.Path(path_type=Path),
-    metavar="FILE",
-    help="Write a line per sample: its scores, what was extracted, and how it came out.",
-)
+@click.option("--predictions", required=True, type=PATH, metavar="FILE.jsonl", help=PREDICTIONS_HELP)
+@click.option("--samples-out", type=PATH, metavar="FILE", help="Write a line per sample: scores, extraction, outcome.")
 @click.option(
     "--response-format",
     "--answers",
@@ -54,7 +50,7 @@ The data of the real tasks is looked for in the folder that HARNESS_DATA names."
     "instruction, as of a model with a template; nothing ends them, and code may be in a fenced block. What the file says "
     "unless given, else completion.",
 )
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of a table.")
+@json_option
 @sandbox_options
 @click.pass_context
 def command(
@@ -70,10 +66,6 @@ def command(
 
     Exits with 1 if the harness itself could not score some samples; those count as neither right nor wrong.
     """
-    from harness import tasks
-    from harness.evaluation.score import format_of_predictions, score_predictions
-    from harness.runs.store import UserFile
-
     task = tasks.load(task_name)
     task.check_permission(allow_code_execution)
     response_format = response_format or format_of_predictions(predictions)
@@ -83,35 +75,23 @@ def command(
         task = task.as_chat()
     samples_file = UserFile("--samples-out", samples_out) if samples_out is not None else None
     with _progress(f"scoring {task.name}") as progress:
-        samples, summary = score_predictions(
-            task, predictions, allow_code_execution=allow_code_execution, progress=progress
-        )
+        allowed = {"allow_code_execution": allow_code_execution}
+        samples, summary = score_predictions(task, predictions, **allowed, progress=progress)
     if samples_file is not None:
         samples_file.write(samples)
     if as_json:
-        click.echo(json.dumps(_contract(task, response_format, summary), indent=2))
+        # Other programs read this: its keys are part of the interface.
+        metrics = {
+            name: {key: metric[key] for key in ("value", "stderr", "ci95", "n")}
+            for name, metric in summary["metrics"].items()
+        }
+        document = {"task": task.name, "version": task.version, "answers": response_format, "metrics": metrics}
+        print_json(document | {"n": summary["n"]})
     else:
         _print_table(task, response_format, summary)
     if errors := summary["n"]["harness_error"]:
-        click.echo(
-            f"warning: {errors} samples could not be scored by the harness itself; --samples-out says why", err=True
-        )
+        click.echo(f"warning: {errors} samples could not be scored by the harness; --samples-out says why", err=True)
         context.exit(1)
-
-
-def _contract(task: Any, response_format: str, summary: dict[str, Any]) -> dict[str, Any]:
-    """Return what --json prints, which other programs read: its keys are part of the interface."""
-    metrics = {
-        name: {key: metric[key] for key in ("value", "stderr", "ci95", "n")}
-        for name, metric in summary["metrics"].items()
-    }
-    return {
-        "task": task.name,
-        "version": task.version,
-        "answers": response_format,
-        "metrics": metrics,
-        "n": summary["n"],
-    }
 
 
 def _print_table(task: Any, response_format: str, summary: dict[str, Any]) -> None:
@@ -121,24 +101,14 @@ def _print_table(task: Any, response_format: str, summary: dict[str, Any]) -> No
     for column in ("value", "95 % interval", "standard error", "n"):
         table.add_column(column, justify="right")
     for name, metric in summary["metrics"].items():
-        interval = metric["ci95"]
-        table.add_row(
-            name,
-            _number(metric["value"]),
-            "–" if interval is None else f"{_number(interval[0])} to {_number(interval[1])}",
-            _number(metric["stderr"]),
-            str(metric["n"]),
-        )
+        value, error = number(metric["value"]), number(metric["stderr"])
+        table.add_row(name, value, interval(metric["ci95"]), error, str(metric["n"]))
     Console().print(table)
     n = summary["n"]
     click.echo(
         f"{n['total']} samples: {n['scored']} scored, {n['invalid']} invalid, {n['truncated']} truncated, "
         f"{n['harness_error']} harness errors"
     )
-
-
-def _number(value: float | None) -> str:
-    return "–" if value is None else f"{value:.2f}"
 
 
 @contextmanager

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 import click
 
 from dskd.errors import InputError
+from harness.cli.options import PATH, json_option
+from harness.cli.output import print_json
 from harness.runs.records import read_record
 from harness.runs.store import MANIFEST, RESULT, OutputFolder
 from harness.suggestions import did_you_mean
@@ -21,23 +22,21 @@ Examples:
 \b
 A cell is <teacher>__<student>/<method>/seed<k>, or <teacher>/teacher; `harness plan` lists them."""
 
+# Settings of the inputs, which are in manifest.json.
+_INPUTS = {"student", "teacher", "model", "data", "world", "code"}
+
 
 @click.command("show", epilog=EPILOG)
 @click.argument("cell")
-@click.option(
-    "--results",
-    type=click.Path(path_type=Path),
-    metavar="DIR",
-    help="The folder of the run. Default: the only run under runs/.",
-)
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@click.option("--results", type=PATH, metavar="DIR", help="The folder of the run. Default: the only run under runs/.")
+@json_option
 def command(cell: str, results: Path | None, as_json: bool) -> None:
     """Show the state, scores, settings and files of a cell."""
     root = results or _only_run()
     folder = _find(root, cell.strip("/"))
     described = describe(folder, cell.strip("/"))
     if as_json:
-        click.echo(json.dumps(described, indent=2, ensure_ascii=False))
+        print_json(described)
         return
     for part in described["parts"]:
         click.echo(f"{part['title']}: {part['state']}")
@@ -49,7 +48,7 @@ def command(cell: str, results: Path | None, as_json: bool) -> None:
 def _text(value: Any) -> str:
     if isinstance(value, dict):
         return ", ".join(f"{key} {_text(item)}" for key, item in value.items())
-    return ", ".join(map(_text, value)) if isinstance(value, list) else str(value)
+    return ", ".join(map(_text, value)) if isinstance(value, (list, tuple)) else str(value)
 
 
 def _only_run() -> Path:
@@ -92,30 +91,18 @@ def describe(folder: Path, cell: str) -> dict[str, Any]:
             except ValueError as damage:
                 error = str(damage)
         task = path.parent.name if path.parent.parent.name == "eval" else None
+        metrics, overlap = (record.metrics, record.overlap or ()) if record else ({}, ())
         parts.append(
             {
                 "title": f"{manifest.kind} {task}" if task else manifest.kind,
                 "state": state,
                 "error": error,
-                "scores": {
-                    name: {"value": metric.value, "ci95": list(metric.ci95) if metric.ci95 else None}
-                    for name, metric in record.metrics.items()
-                }
-                if record
-                else {},
-                "contamination": [entry.model_dump(exclude_none=True) for entry in record.overlap or ()]
-                if record
-                else [],
+                "scores": {name: {"value": metric.value, "ci95": metric.ci95} for name, metric in metrics.items()},
+                "contamination": [entry.model_dump(exclude_none=True) for entry in overlap],
                 "cost": record.cost.model_dump(exclude_none=True) if record else {},
-                "made_from": _made_from(manifest.identity.parts),
+                "made_from": {key: value for key, value in manifest.identity.parts.items() if key not in _INPUTS},
                 "identity": manifest.identity.hash,
                 "folder": str(path.parent),
             }
         )
     return {"cell": cell, "parts": parts}
-
-
-def _made_from(parts: dict[str, Any]) -> dict[str, Any]:
-    """The settings without those of the inputs, which are in manifest.json."""
-    inputs = {"student", "teacher", "model", "data", "world", "code"}
-    return {key: value for key, value in parts.items() if key not in inputs}

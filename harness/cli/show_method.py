@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 import click
 
 from dskd.methods import Method
-from harness.cli.output import print_table, text
+from harness.cli.options import json_option
+from harness.cli.output import print_json, print_table, text
 from harness.config.names import find_method, option_rows
 
 EPILOG = """\b
@@ -20,12 +20,12 @@ Examples:
 
 @click.command("show-method", epilog=EPILOG)
 @click.argument("name", metavar="NAME|FILE.py:CLASS")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@json_option
 def command(name: str, as_json: bool) -> None:
     """Show a method: paper, vocabularies, teacher outputs, and each option with default, range and meaning."""
     described = describe(find_method(name, "NAME"))
     if as_json:
-        click.echo(json.dumps(described, indent=2, ensure_ascii=False))
+        print_json(described)
         return
     options = described.pop("options")
     for key, value in described.items():

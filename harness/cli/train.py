@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import difflib
 import json
-from pathlib import Path
+import logging
+import re
+from collections.abc import Sequence
 from typing import Any
 
 import click
 
 from dskd.errors import InputError
 from dskd.training.options import TrainingOptions
-from harness.cli.options import RenamedOption, read_settings
+from harness.cli.options import COUNT, PATH, SEED, given, read_settings, template_options
 from harness.cli.run import print_failures, print_left_out, run_plan
 from harness.config.names import option_rows
 from harness.planning.single_training import single_plan
 from harness.runs.store import RESULT
+
+log = logging.getLogger(__name__)
 
 EPILOG = """\b
 Examples:
@@ -32,165 +36,87 @@ Lines of the data: {"prompt": "...", "output": "..."}, or with --template {"inst
 "input". The student is written to OUTPUT/train/model, an ordinary model folder.
 The same command again resumes from the last checkpoint, or finds the work done."""
 
+_FORMER_FLAGS = {"--signal-kind": "--teacher-outputs", "--signal-dtype": "--cache-dtype", "--signal-k": "--top-k"}
+
 
 class _TrainCommand(click.Command):
-    """Says how to set a training option that has no flag."""
+    """Accepts flags under former names, and says how to set a training option that has no flag."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         try:
-            return super().parse_args(ctx, args)
+            return super().parse_args(ctx, [_renamed(argument) for argument in args])
         except click.NoSuchOption as error:
-            keys = {
-                row["option"].replace(".", "-").replace("_", "-"): row["option"] for row in option_rows(TrainingOptions)
-            }
+            keys = {re.sub("[._]", "-", row["option"]): row["option"] for row in option_rows(TrainingOptions)}
             near = difflib.get_close_matches(error.option_name.strip("-"), keys, n=1, cutoff=0.9)
             if not near:
                 raise
             raise InputError(f"{error.option_name}: no such flag; fix: --set {keys[near[0]]}=VALUE") from None
 
 
+def _renamed(argument: str) -> str:
+    flag, equals, value = argument.partition("=")
+    if flag not in _FORMER_FLAGS:
+        return argument
+    log.info("%s is now %s", flag, _FORMER_FLAGS[flag])
+    return f"{_FORMER_FLAGS[flag]}{equals}{value}"
+
+
+POSITIVE = click.FloatRange(min=0, min_open=True)
+TEACHER_OUTPUTS = click.Choice(["live", "hidden_states", "top_k"])
+TEACHER_OUTPUTS_HELP = (
+    "live (default) runs the teacher at every step; the others compute a cache once, for several epochs."
+)
+CACHE_DTYPE = click.Choice(["same", "float16", "bfloat16"])
+DTYPE = click.Choice(["float32", "bfloat16"])
+LAUNCH_HELP = "Accelerate configuration, shipped or a file, for FSDP and the like."
+LENGTH_HELP = "Maximum tokens of an example; longer ones are left out. [default: 512]"
+SET_HELP = "Any other training option, such as lora.rank=16; repeatable."
+METHOD_HELP = "Method; `harness list methods` has the names."
+
+
 @click.command("train", cls=_TrainCommand, epilog=EPILOG)
-@click.option(
-    "--teacher", type=click.Path(path_type=Path), metavar="DIR", help="Model folder of the teacher; not for SFT."
-)
-@click.option(
-    "--student",
-    required=True,
-    type=click.Path(path_type=Path),
-    metavar="DIR",
-    help="Model folder that the student starts from.",
-)
-@click.option("--data", required=True, type=click.Path(path_type=Path), metavar="FILE.jsonl", help="Training set.")
-@click.option(
-    "--method", required=True, metavar="NAME|FILE.py:CLASS", help="Method; `harness list methods` has the names."
-)
+@click.option("--teacher", type=PATH, metavar="DIR", help="Model folder of the teacher; not for SFT.")
+@click.option("--student", required=True, type=PATH, metavar="DIR", help="Model folder that the student starts from.")
+@click.option("--data", required=True, type=PATH, metavar="FILE.jsonl", help="Training set.")
+@click.option("--method", required=True, metavar="NAME|FILE.py:CLASS", help=METHOD_HELP)
 @click.option("--option", "options", multiple=True, metavar="KEY=VALUE", help="Option of the method; repeatable.")
-@click.option(
-    "--set",
-    "settings",
-    multiple=True,
-    metavar="KEY=VALUE",
-    help="Any other training option, such as lora.rank=16; repeatable.",
-)
-@click.option("--steps", type=click.IntRange(min=1), metavar="N", help="Number of optimizer steps.")
-@click.option(
-    "--epochs",
-    type=click.FloatRange(min=0, min_open=True),
-    metavar="X",
-    help="Passes over the data, instead of --steps.",
-)
-@click.option(
-    "--batch-size", type=click.IntRange(min=1), metavar="N", help="Examples per batch and process. [default: 16]"
-)
-@click.option(
-    "--batch-tokens", type=click.IntRange(min=1), metavar="N", help="Token budget of a batch, instead of --batch-size."
-)
+@click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help=SET_HELP)
+@click.option("--steps", type=COUNT, metavar="N", help="Number of optimizer steps.")
+@click.option("--epochs", type=POSITIVE, metavar="X", help="Passes over the data, instead of --steps.")
+@click.option("--batch-size", type=COUNT, metavar="N", help="Examples per batch and process. [default: 16]")
+@click.option("--batch-tokens", type=COUNT, metavar="N", help="Token budget of a batch, instead of --batch-size.")
 @click.option("--packing", is_flag=True, default=None, help="Put several examples into one row, without padding.")
-@click.option(
-    "--learning-rate",
-    type=click.FloatRange(min=0, min_open=True),
-    metavar="X",
-    help="Student learning rate. [default: 5e-4]",
-)
-@click.option(
-    "--max-length",
-    type=click.IntRange(min=2),
-    metavar="N",
-    help="Maximum tokens of an example; longer ones are left out. [default: 512]",
-)
-@click.option(
-    "--dtype",
-    type=click.Choice(["float32", "bfloat16"]),
-    help="Compute dtype and teacher weights; the student's weights stay float32.",
-)
-@click.option(
-    "--teacher-outputs",
-    "--signal-kind",
-    cls=RenamedOption,
-    type=click.Choice(["live", "hidden_states", "top_k"]),
-    help="live (default) runs the teacher at every step; the others compute a cache once, for several epochs.",
-)
-@click.option(
-    "--cache-dtype",
-    "--signal-dtype",
-    cls=RenamedOption,
-    type=click.Choice(["same", "float16", "bfloat16"]),
-    help="Dtype of cached hidden states on disk.",
-)
-@click.option(
-    "--top-k",
-    "--signal-k",
-    cls=RenamedOption,
-    type=click.IntRange(min=1),
-    metavar="K",
-    help="Number of tokens that a top_k cache keeps.",
-)
-@click.option("--processes", type=click.IntRange(min=1), metavar="N", help="Number of training processes, one per GPU.")
-@click.option(
-    "--accelerate-config",
-    metavar="NAME|FILE",
-    help="Accelerate configuration, shipped or a file, for FSDP and the like.",
-)
-@click.option(
-    "--template",
-    type=click.Choice(["alpaca", "chat"]),
-    help="Prompt template of both models: Alpaca's, or each model's own chat template.",
-)
-@click.option("--system", metavar="TEXT", help="System message of the chat template.")
-@click.option("--seed", default=0, show_default=True, type=click.IntRange(min=0), help="Random seed.")
-@click.option("--limit", type=click.IntRange(min=1), metavar="N", help="Train on the first N examples.")
-@click.option("--output", required=True, type=click.Path(path_type=Path), metavar="DIR", help="Output directory.")
+@click.option("--learning-rate", type=POSITIVE, metavar="X", help="Student learning rate. [default: 5e-4]")
+@click.option("--max-length", type=click.IntRange(min=2), metavar="N", help=LENGTH_HELP)
+@click.option("--dtype", type=DTYPE, help="Compute dtype and teacher weights; the student's weights stay float32.")
+@click.option("--teacher-outputs", type=TEACHER_OUTPUTS, help=TEACHER_OUTPUTS_HELP)
+@click.option("--cache-dtype", type=CACHE_DTYPE, help="Dtype of cached hidden states on disk.")
+@click.option("--top-k", type=COUNT, metavar="K", help="Number of tokens that a top_k cache keeps.")
+@click.option("--processes", type=COUNT, metavar="N", help="Number of training processes, one per GPU.")
+@click.option("--accelerate-config", metavar="NAME|FILE", help=LAUNCH_HELP)
+@template_options
+@click.option("--seed", default=0, show_default=True, type=SEED, help="Random seed.")
+@click.option("--limit", type=COUNT, metavar="N", help="Train on the first N examples.")
+@click.option("--output", required=True, type=PATH, metavar="DIR", help="Output directory.")
 @click.option("--overwrite", is_flag=True, help="Replace another training in the output directory.")
 @click.pass_context
-def command(
-    context: click.Context,
-    teacher: Path | None,
-    student: Path,
-    data: Path,
-    method: str,
-    options: tuple[str, ...],
-    settings: tuple[str, ...],
-    seed: int,
-    limit: int | None,
-    output: Path,
-    overwrite: bool,
-    processes: int | None,
-    accelerate_config: str | None,
-    teacher_outputs: str | None,
-    cache_dtype: str | None,
-    top_k: int | None,
-    template: str | None,
-    system: str | None,
-    **flags: Any,
-) -> None:
+def command(context: click.Context, options: Sequence[str], settings: Sequence[str], **flags: Any) -> None:
     """Train one student on models and data of your own."""
-    plan = single_plan(
-        teacher=teacher,
-        student=student,
-        data=data,
-        method=method,
-        method_options=read_settings(options, "--option"),
-        training=read_settings(settings, "--set", _given(**flags)),
-        teacher_outputs=_given(kind=teacher_outputs, stored_dtype=cache_dtype, k=top_k),
-        template=_given(kind=template, system=system),
-        launch=_given(processes=processes, accelerate_config=accelerate_config),
-        seed=seed,
-        limit=limit,
-        output=output,
-        overwrite=overwrite,
+    own = ("teacher", "student", "data", "method", "seed", "limit", "output", "overwrite")
+    asked = {name: flags.pop(name) for name in own}
+    asked["teacher_outputs"] = given(
+        kind=flags.pop("teacher_outputs"), stored_dtype=flags.pop("cache_dtype"), k=flags.pop("top_k")
     )
+    asked["template"] = given(kind=flags.pop("template"), system=flags.pop("system"))
+    asked["launch"] = given(processes=flags.pop("processes"), accelerate_config=flags.pop("accelerate_config"))
+    training = read_settings(settings, "--set", given(**flags))
+    plan = single_plan(**asked, method_options=read_settings(options, "--option"), training=training)
     outcomes = run_plan(plan, jobs=1)
     print_left_out(plan)
     if print_failures(plan, outcomes):
         context.exit(1)
     (job,) = (job for job in plan.jobs.values() if job.kind == "train")
-    folder = job.folder
-    cost = json.loads((folder / RESULT).read_text(encoding="utf-8"))["cost"]
+    cost = json.loads((job.folder / RESULT).read_text(encoding="utf-8"))["cost"]
     if cost["train_seconds"] is not None:
         click.echo(f"Trained {cost['train_seconds']:.1f} s, peak memory {cost['peak_memory'] / 2**20:,.0f} MiB")
-    click.echo(f"Student: {folder / 'model'}\nRecord:  {folder / RESULT}\nLog:     {folder / 'log.txt'}")
-
-
-def _given(**options: Any) -> dict[str, Any]:
-    """The options that were given."""
-    return {name: value for name, value in options.items() if value is not None}
+    click.echo(f"Student: {job.folder / 'model'}\nRecord:  {job.folder / RESULT}\nLog:     {job.folder / 'log.txt'}")

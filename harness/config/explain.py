@@ -17,13 +17,7 @@ def dotted(location: Sequence[Any]) -> str:
 
 
 def explain(error: ValidationError, where: Callable[[Sequence[Any]], str], model: type[BaseModel] | None = None) -> str:
-    """The first mistake that pydantic found.
-
-    Args:
-        error: what pydantic raised.
-        where: names the place of a location, with its file or flag.
-        model: what was checked, to suggest keys of it.
-    """
+    """The first mistake that pydantic found. `where` names the place of a location; unknown keys get a suggestion from `model`."""
     details = error.errors()[0]
     location = [part for part in details["loc"] if part != "[key]"]
     context, kind = details.get("ctx", {}), details["type"]

@@ -35,28 +35,28 @@ TEACHER_METHOD = "teacher"
 
 
 class Strict(BaseModel):
-    """A part of a matrix. An unknown key is an error that suggests a known one."""
+    """A part of a matrix. An unknown key is an error that suggests a known one, or one of `options` where `known_keys` are set."""
 
     model_config = ConfigDict(extra="forbid")
-    collects_options: ClassVar[bool] = False
+    known_keys: ClassVar[tuple[str, ...]] = ()
 
     @model_validator(mode="before")
     @classmethod
-    def _reject_unknown_keys(cls, value: Any) -> Any:
-        if isinstance(value, Mapping) and not cls.collects_options:
-            for key in value:
-                if key not in cls.model_fields:
-                    hint = did_you_mean(str(key), cls.model_fields)
-                    raise PydanticCustomError("unknown_key", "unknown key{hint}", {"key": str(key), "hint": hint})
-        return value
+    def _sort_keys(cls, value: Any) -> Any:
+        if not isinstance(value, Mapping):
+            return value
+        if not cls.known_keys:
+            return _only_known(value, cls)
+        given = {key: value[key] for key in cls.known_keys if key in value}
+        return {**given, "options": {str(key): item for key, item in value.items() if key not in cls.known_keys}}
 
 
-def _split(value: Any, own: Sequence[str]) -> Any:
-    """The keys of a part's own, and all others in `options`."""
-    if not isinstance(value, Mapping):
-        return value
-    given = {key: value[key] for key in own if key in value}
-    return {**given, "options": {str(key): item for key, item in value.items() if key not in own}}
+def _only_known(value: Mapping[Any, Any], model: type[BaseModel]) -> Mapping[Any, Any]:
+    for key in value:
+        if key not in model.model_fields:
+            hint = did_you_mean(str(key), model.model_fields)
+            raise PydanticCustomError("unknown_key", "unknown key{hint}", {"key": str(key), "hint": hint})
+    return value
 
 
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9]([._-]?[A-Za-z0-9]+)*$", max_length=80)]
@@ -140,15 +140,10 @@ class TokenizerSource(Strict):
 class Training(Strict):
     """A training set by name, and beside it the training options (`dskd.training.options.TrainingOptions`)."""
 
-    collects_options: ClassVar[bool] = True
+    known_keys = ("data",)
 
     data: Name
     options: dict[str, Any] = Field(default_factory=dict)
-
-    @model_validator(mode="before")
-    @classmethod
-    def _collect_options(cls, value: Any) -> Any:
-        return _split(value, ("data",))
 
 
 def _named_template(value: Any) -> Any:
@@ -204,24 +199,16 @@ class FirstLayersModel(Strict):
 class StepModel(Strict):
     """A model that a step of the user's makes: `step: path/to/file.py:Class`, and beside it the fields of that class."""
 
-    collects_options: ClassVar[bool] = True
+    known_keys = ("step",)
     training: ClassVar[Sequence[Training]] = ()
 
     step: str
     options: dict[str, Any] = Field(default_factory=dict)
 
-    @model_validator(mode="before")
-    @classmethod
-    def _collect_options(cls, value: Any) -> Any:
-        return _split(value, ("step",))
-
 
 MODEL_KINDS: dict[str, type[Strict]] = {
-    "path": PathModel,
-    "config": NewModel,
-    "layers_of": FirstLayersModel,
-    "step": StepModel,
-}
+    "path": PathModel, "config": NewModel, "layers_of": FirstLayersModel, "step": StepModel,
+}  # fmt: skip
 
 
 def _kind_by_key(kinds: Mapping[str, type[Strict]]) -> Discriminator:
@@ -265,11 +252,7 @@ def _preset(value: Any) -> Any:
     given = {"name": value} if isinstance(value, str) else value
     if not isinstance(given, Mapping):
         return given
-    for key in given:
-        if key not in DecodingProtocol.model_fields:
-            hint = did_you_mean(str(key), DecodingProtocol.model_fields)
-            raise PydanticCustomError("unknown_key", "unknown key{hint}", {"key": str(key), "hint": hint})
-    name = given.get("name", "")
+    name = _only_known(given, DecodingProtocol).get("name", "")
     if name not in PROTOCOLS:
         missing = f"no protocol {name!r}" if name else "has no `name` of a protocol"
         raise ValueError(f"{missing}{did_you_mean(str(name), PROTOCOLS)}")
@@ -352,18 +335,12 @@ class MethodSettings(Strict):
         options: The options of the method.
     """
 
-    collects_options: ClassVar[bool] = True
-    own: ClassVar[tuple[str, ...]] = ("method", "training", "teacher_outputs")
+    known_keys = ("method", "training", "teacher_outputs")
 
     method: str | None = None
     training: dict[str, Any] = Field(default_factory=dict)
     teacher_outputs: TeacherOutputs | None = None
     options: dict[str, Any] = Field(default_factory=dict)
-
-    @model_validator(mode="before")
-    @classmethod
-    def _collect_options(cls, value: Any) -> Any:
-        return _split(value, cls.own)
 
     @field_validator("training")
     @classmethod

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 import harness.engines
 import harness.tasks
@@ -68,10 +68,7 @@ def check_options(matrix: Matrix, where: Where) -> None:
         options, place = matrix.method_options(name), ("methods", name)
         options_class = find_method(matrix.method_of(name), where(place)).Options
         notice_former_names(options_class, options, f"{where(place)}.")
-        try:
-            options_class.model_validate(options)
-        except ValidationError as error:
-            raise InputError(_explain(error, where, place, options_class)) from None
+        _validate(options_class, options, where, place)
     _check_training(matrix.training.options, where, "training")
     for name, settings in matrix.methods.items():
         joined = matrix.training_of(name).options
@@ -100,10 +97,8 @@ def _check_tasks(matrix: Matrix, where: Where) -> None:
         protocol = matrix.protocol_of(entry, task.max_new_tokens)
         earlier = columns.setdefault(column_title(name, protocol.label), entry)
         if earlier != entry:
-            raise InputError(
-                f"{where(('tasks', entry))}: the same task under the same protocol as tasks.{earlier}; "
-                "fix: give it another protocol, or leave one out"
-            )
+            problem = f"the same task under the same protocol as tasks.{earlier}"
+            raise InputError(f"{where(('tasks', entry))}: {problem}; fix: give it another protocol, or leave one out")
 
 
 def _check_training(
@@ -112,14 +107,13 @@ def _check_training(
     """`written`: those of the options that are written at this place, if not all are."""
     notice_former_names(TrainingOptions, given if written is None else written, f"{where(place)}.")
     if "seed" in given:
-        raise InputError(
-            f"{where((*place, 'seed'))}: a seed is no training option; fix: use `seeds:` or the model's `seed:`"
-        )
+        fix = "use `seeds:` or the model's `seed:`"
+        raise InputError(f"{where((*place, 'seed'))}: a seed is no training option; fix: {fix}")
+    _validate(TrainingOptions, given, where, place)
+
+
+def _validate(options: type[BaseModel], given: Mapping[str, Any], where: Where, place: Sequence[Any]) -> None:
     try:
-        TrainingOptions.model_validate(given)
+        options.model_validate(given)
     except ValidationError as error:
-        raise InputError(_explain(error, where, place, TrainingOptions)) from None
-
-
-def _explain(error: ValidationError, where: Where, place: Sequence[Any], model: Any) -> str:
-    return explain(error, lambda location: where((*place, *location)), model)
+        raise InputError(explain(error, lambda location: where((*place, *location)), options)) from None

@@ -25,10 +25,7 @@ _TASK_DATA = "HARNESS_DATA"  # which tasks read, whether a matrix has it or not
 def read_matrix(path: Path, variables: Mapping[str, str] | None = None, add_methods: Sequence[str] = ()) -> Matrix:
     """Read and check a matrix file. InputError for all that can be known from the file alone.
 
-    Args:
-        path: the file.
-        variables: of `--set NAME=VALUE`; they go before the environment.
-        add_methods: names, or `file.py:Class`, that join the methods of every pair that they can be used for.
+    `variables`, of `--set NAME=VALUE`, go before the environment. `add_methods` join the methods of every pair that they suit.
     """
     source = read_source(path)
     known = {*source.variables, _TASK_DATA}
@@ -106,15 +103,13 @@ def select(matrix: Matrix, only: Sequence[str], source: str) -> tuple[list[Cell]
     pairs = {
         (p.teacher, p.student) for p in matrix.pairs if passes("teacher", p.teacher) and passes("student", p.student)
     }
+    # A teacher's own cell has neither student nor seed.
     chosen = [
         cell
         for cell in cells(matrix)
         if passes("method", cell.method)
-        and (
-            cell.teacher in {teacher for teacher, _ in pairs}
-            if cell.student is None
-            else (cell.teacher, cell.student) in pairs and passes("seed", cell.seed)
-        )
+        and any(cell.teacher == teacher and cell.student in (None, student) for teacher, student in pairs)
+        and (cell.student is None or passes("seed", cell.seed))
     ]
     if not chosen:
         raise InputError(f"--only {' --only '.join(only)}: no cell of {source} has all of these; fix: leave one out")

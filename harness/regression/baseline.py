@@ -32,30 +32,30 @@ from harness.runs.store import RUN, SAMPLES, now, write_text_atomic
 TEACHER_SEED = "teacher"  # in place of a seed, which a teacher does not have
 _DIGITS = 16
 _Samples = dict[str, list[dict[str, Any]]]
-_STRICT = ConfigDict(extra="forbid")
 
 
-class ScoredItem(BaseModel):
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+
+class ScoredItem(_Strict):
     """One item: its score, and a digest of each of its outputs."""
 
-    model_config = _STRICT
     score: float | None
     outputs: tuple[str, ...]
 
 
-class SeedScores(BaseModel):
+class SeedScores(_Strict):
     """One evaluation: a cell with one seed. `environment` names one of the file's environments."""
 
-    model_config = _STRICT
     identity: str
     environment: str
     items: dict[str, ScoredItem]
 
 
-class CellScores(BaseModel):
+class CellScores(_Strict):
     """A cell: a method on one task, over its seeds, by the headline metric of the task."""
 
-    model_config = _STRICT
     task: str
     task_version: str
     prompts: str
@@ -70,19 +70,17 @@ class CellScores(BaseModel):
         return fmean(scores) if scores else None
 
 
-class RunScores(BaseModel):
+class RunScores(_Strict):
     """All cells of a run by name, and their environments. `problems` are messages on records that are missing, damaged or failed."""
 
-    model_config = _STRICT
     environments: dict[str, dict[str, Any]] = Field(default_factory=dict)
     cells: dict[str, CellScores] = Field(default_factory=dict)
     problems: list[str] = Field(default_factory=list)
 
 
-class Provenance(BaseModel):
+class Provenance(_Strict):
     """The origin of a baseline."""
 
-    model_config = _STRICT
     reason: str
     date: str
     matrix: str | None
@@ -91,10 +89,9 @@ class Provenance(BaseModel):
     harness: str | None
 
 
-class Baseline(BaseModel):
+class Baseline(_Strict):
     """A baseline file."""
 
-    model_config = _STRICT
     schema_version: Literal[1] = 1
     provenance: Provenance
     environments: dict[str, dict[str, Any]]
@@ -105,11 +102,7 @@ class Baseline(BaseModel):
 
 
 def read_run(root: Path) -> RunScores:
-    """The scores of all evaluations of a run, or those of a baseline file.
-
-    Raises:
-        InputError: there are no records, or two of one cell and seed.
-    """
+    """The scores of all evaluations of a run, or those of a baseline file. InputError without records, or for two of a cell and seed."""
     if root.is_file():
         baseline = read_baseline(root)
         return RunScores(environments=baseline.environments, cells=baseline.cells)
@@ -154,18 +147,16 @@ def _add(scores: RunScores, record: Record, folder: Path) -> None:
     )
     cell_scores = scores.cells.setdefault(cell_name(record), new)
     if cell_scores.model_copy(update={"seeds": {}}) != new:
-        raise InputError(
-            f"{folder}: its task version, prompts or metric differ from the other seeds; fix: evaluate all with one version"
-        )
-    environment = environment_of(record.environment)
+        differ = "its task version, prompts or metric differ from the other seeds"
+        raise InputError(f"{folder}: {differ}; fix: evaluate all with one version")
+    environment = _environment_of(record.environment)
     key = hashlib.sha256(json.dumps(environment, sort_keys=True).encode()).hexdigest()[:8]
     scores.environments[key] = environment
     seed = TEACHER_SEED if cell.seed is None else str(cell.seed)
     if seed in cell_scores.seeds:
         raise InputError(f"{folder}: the same cell and seed occur twice; fix: give the folder of one run")
-    cell_scores.seeds[seed] = SeedScores(
-        identity=record.identity.short, environment=key, items=_items(samples, record.headline)
-    )
+    items = _items(samples, record.headline)
+    cell_scores.seeds[seed] = SeedScores(identity=record.identity.short, environment=key, items=items)
 
 
 def _items(samples: _Samples, metric: str) -> dict[str, ScoredItem]:
@@ -200,7 +191,7 @@ def _kind(task: str, metric: str, samples: _Samples) -> Kind:
     return "binary" if values <= {0, 100, None} else "continuous"
 
 
-def environment_of(environment: Environment) -> dict[str, Any]:
+def _environment_of(environment: Environment) -> dict[str, Any]:
     """The part of an environment that can change an output: versions, processor or GPU, threads, engine.
 
     The version and commit of this package are left out, because they are what is checked.
@@ -208,26 +199,15 @@ def environment_of(environment: Environment) -> dict[str, Any]:
     versions = {name: text for name, text in environment.versions.items() if text and name != "dskd-harness"}
     if environment.engine != "vllm":
         versions.pop("vllm", None)
-    return {
-        "engine": environment.engine,
-        "device": environment.device,
-        "cpu": environment.cpu,
-        "threads": environment.threads,
-        "platform": environment.platform,
-        "python": environment.python,
-        "versions": dict(sorted(versions.items())),
-    }
+    names = ("engine", "device", "cpu", "threads", "platform", "python")
+    return {name: getattr(environment, name) for name in names} | {"versions": dict(sorted(versions.items()))}
 
 
 # --- the file -------------------------------------------------------------------------------------------------------------------
 
 
 def make_baseline(root: Path, scores: RunScores, reason: str) -> Baseline:
-    """Make a baseline of a complete run.
-
-    Raises:
-        InputError: a record is missing or failed, or the reason is empty.
-    """
+    """Make a baseline of a complete run. InputError if a record is missing or failed, or the reason is empty."""
     if not reason.strip():
         raise InputError("--reason: is empty; fix: say in a few words why the baseline changes")
     if not root.is_dir():
@@ -237,7 +217,9 @@ def make_baseline(root: Path, scores: RunScores, reason: str) -> Baseline:
         raise InputError(f"{root}: the run is incomplete: {scores.problems[0]}{more}; fix: finish the run first")
     if not scores.cells:
         raise InputError(f"{root}: holds no evaluations; fix: run a matrix with tasks")
-    commit, dirty = _commit(root)
+    # The commit of the records, if they all have the same.
+    commits = {(record.environment.commit, record.environment.dirty) for record in read_records(root)[0].values()}
+    commit, dirty = commits.pop() if len(commits) == 1 else (None, None)
     provenance = Provenance(
         reason=" ".join(reason.split()),
         date=now()[:10],
@@ -246,9 +228,8 @@ def make_baseline(root: Path, scores: RunScores, reason: str) -> Baseline:
         dirty=dirty,
         harness=package_version("dskd-harness"),
     )
-    return Baseline(
-        provenance=provenance, environments=dict(sorted(scores.environments.items())), cells=dict(scores.cells)
-    )
+    environments = dict(sorted(scores.environments.items()))
+    return Baseline(provenance=provenance, environments=environments, cells=dict(scores.cells))
 
 
 def _matrix(root: Path) -> str | None:
@@ -261,18 +242,11 @@ def _matrix(root: Path) -> str | None:
         raise InputError(f"{path}: {error.errors()[0]['msg']}; fix: run the matrix again") from None
 
 
-def _commit(root: Path) -> tuple[str | None, bool | None]:
-    """The commit of the records, if they all have the same."""
-    commits = {(record.environment.commit, record.environment.dirty) for record in read_records(root)[0].values()}
-    return commits.pop() if len(commits) == 1 else (None, None)
-
-
 def read_baseline(path: Path) -> Baseline:
     """Read a baseline file. InputError if it is missing or damaged."""
     if not path.is_file():
-        raise InputError(
-            f'{path}: no such file; fix: harness baseline update RUN --baseline {path} --reason "first baseline"'
-        )
+        fix = f'harness baseline update RUN --baseline {path} --reason "first baseline"'
+        raise InputError(f"{path}: no such file; fix: {fix}")
     raw = read_object(path)
     try:
         for cell in raw["cells"].values():

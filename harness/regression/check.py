@@ -35,6 +35,7 @@ ExactOutputs = Literal["auto", "always", "never"]
 # Engines whose outputs depend on the model and the prompts only. vLLM forms batches by arrival.
 _REPRODUCIBLE_ENGINES = ("transformers",)
 _LISTED = 5
+_Environments = Mapping[str, Mapping[str, Any]]
 
 
 @dataclass(frozen=True)
@@ -81,44 +82,37 @@ def check_run(
     margins: Mapping[str, float] | None = None,
     exact_outputs: ExactOutputs = "auto",
 ) -> CheckReport:
-    """Check a run against a baseline.
+    """Check a run against a baseline. InputError if a margin names no metric of the baseline.
 
     Args:
         baseline: the baseline.
         scores: of the run.
         margins: points by the name of a metric, or by its kind (binary, continuous).
         exact_outputs: whether changed outputs alone are `regress`: `auto` if only the code can have changed them, `always` or `never`.
-
-    Raises:
-        InputError: a margin names no metric of the baseline.
     """
     margins = {**MARGINS, **(margins or {})}
     names = {key for cell in baseline.cells.values() for key in (cell.metric, cell.kind)} | MARGINS.keys()
     if unknown := sorted(set(margins) - names):
-        raise InputError(
-            f"--margin {unknown[0]}: no such metric in the baseline; fix: use one of {', '.join(sorted(names))}"
-        )
-    shared = {
-        name: _item_scores(cell, scores.cells[name]) for name, cell in baseline.cells.items() if name in scores.cells
-    }
-    compared = {
-        name: compare(run, old, baseline.cells[name].kind) for name, (run, old) in shared.items() if len(run.ids) > 1
-    }
-    # Cells that agree on every item cannot be worse, so Holm's correction leaves them out (Tarone 1990).
-    differing = {name for name, (run, old) in shared.items() if not np.array_equal(run.values, old.values)}
-    tested = [name for name in compared if name in differing]
-    adjusted = dict.fromkeys(compared, 1.0) | dict(
-        zip(tested, holm([compared[name].p_less for name in tested]), strict=True)
-    )
+        known = ", ".join(sorted(names))
+        raise InputError(f"--margin {unknown[0]}: no such metric in the baseline; fix: use one of {known}")
+    compared, tested = {}, []
+    for name, cell in baseline.cells.items():
+        if name in scores.cells:
+            a, b = _item_scores(cell, scores.cells[name])
+            if len(a.ids) > 1:
+                compared[name] = compare(a, b, cell.kind)
+                # Cells that agree on every item cannot be worse, so Holm's correction leaves them out (Tarone 1990).
+                tested += [] if np.array_equal(a.values, b.values) else [name]
+    adjusted = dict.fromkeys(compared, 1.0)
+    adjusted |= zip(tested, holm([compared[name].p_less for name in tested]), strict=True)
     cells = []
     for name, old in baseline.cells.items():
         margin = margins.get(old.metric, margins[old.kind])
         judged = CellVerdict(name, "pass", [], old.metric, _count(old), len(old.seeds), margin)
         new = scores.cells.get(name)
         if new is None:
-            reason = next(
-                (text for text in scores.problems if text.startswith(f"{name}: ")), "the run does not have it"
-            )
+            problems = (text for text in scores.problems if text.startswith(f"{name}: "))
+            reason = next(problems, "the run does not have it")
             cells.append(replace(judged, verdict="incomplete", reasons=[reason.removeprefix(f"{name}: ")]))
             continue
         judged = _with_scores(judged, old, new, compared.get(name), adjusted.get(name))
@@ -140,14 +134,9 @@ def _with_scores(
     worse, unclear = [], []
     if comparison is not None and p_value is not None:
         a, b = _item_scores(old, new)
-        judged = replace(
-            judged,
-            baseline=round(float(b.values.mean()), 4),
-            run=round(float(a.values.mean()), 4),
-            difference=round(comparison.difference, 4),
-            ci95=(round(comparison.ci95[0], 4), round(comparison.ci95[1], 4)),
-            p_value=p_value,
-        )
+        ci95 = (round(comparison.ci95[0], 4), round(comparison.ci95[1], 4))
+        judged = replace(judged, difference=round(comparison.difference, 4), ci95=ci95, p_value=p_value)
+        judged = replace(judged, baseline=round(float(b.values.mean()), 4), run=round(float(a.values.mean()), 4))
         drop = f"{comparison.difference:+.2f} points"
         if p_value < ALPHA and comparison.difference < -judged.margin:
             worse.append(f"worse: {drop}, more than the margin of {judged.margin:g}, p = {p_value:.2g}")
@@ -156,11 +145,8 @@ def _with_scores(
                 unclear.append(f"{drop}, which is within noise or the margin of {judged.margin:g} (p = {p_value:.2g})")
             elif comparison.ci95[0] < -judged.margin:
                 unclear.append(f"{drop}, but {_count(old)} items do not exclude a drop of more than {judged.margin:g}")
-    reasons_for: dict[Verdict, list[str]] = {
-        "regress": [*different, *worse],
-        "incomplete": missing,
-        "inconclusive": unclear,
-    }
+    reasons_for: dict[Verdict, list[str]] = {"regress": [*different, *worse], "incomplete": missing}
+    reasons_for["inconclusive"] = unclear
     verdict: Verdict = next((name for name, reasons in reasons_for.items() if reasons), "pass")
     return replace(judged, verdict=verdict, reasons=[reason for reasons in reasons_for.values() for reason in reasons])
 
@@ -205,11 +191,12 @@ def _item_scores(old: CellScores, new: CellScores) -> tuple[ItemScores, ItemScor
     """Run and baseline on the seeds and items that both have scored, with higher as better. Without items if the metric changed."""
     seeds = [seed for seed in old.seeds if seed in new.seeds] if old.metric == new.metric else []
     both = [(old.seeds[seed].items, new.seeds[seed].items) for seed in seeds]
-    names = [
-        name
-        for name in (both[0][0] if both else ())
-        if all(name in side and side[name].score is not None for pair in both for side in pair)
-    ]
+    sides = [side for pair in both for side in pair]
+    names = (
+        [name for name in sides[0] if all(name in side and side[name].score is not None for side in sides)]
+        if sides
+        else []
+    )
     sign = 1.0 if old.higher_is_better else -1.0
     numbers = tuple(0 if seed == TEACHER_SEED else int(seed) for seed in seeds)
 
@@ -228,9 +215,9 @@ def _with_outputs(
     judged: CellVerdict,
     old: CellScores,
     new: CellScores,
-    before: Mapping[str, Mapping[str, Any]],
-    after: Mapping[str, Mapping[str, Any]],
-    exact_outputs: ExactOutputs,
+    before: _Environments,
+    after: _Environments,
+    exact: ExactOutputs,
 ) -> CellVerdict:
     shared = [seed for seed in old.seeds if seed in new.seeds]
     changed = [
@@ -241,25 +228,22 @@ def _with_outputs(
     ]
     if not changed:
         return judged
-    reason = (
-        f"{len(changed)} of {sum(len(old.seeds[seed].items) for seed in shared)} outputs changed ({_some(changed)})"
-    )
+    total = sum(len(old.seeds[seed].items) for seed in shared)
+    reason = f"{len(changed)} of {total} outputs changed ({_some(changed)})"
     other = {line for seed in shared for line in _other_origin(old.seeds[seed], new.seeds[seed], before, after)}
     if other:
         reason += f"; made under other conditions than the baseline ({_some(sorted(other))}), so the scores decide"
     else:
         reason += "; settings, versions and processor are those of the baseline, so the code behaves differently"
     verdict = judged.verdict
-    if exact_outputs == "always" or (exact_outputs == "auto" and not other):
+    if exact == "always" or (exact == "auto" and not other):
         verdict = "regress"
     elif not other and verdict == "pass":
         verdict = "inconclusive"
     return replace(judged, verdict=verdict, reasons=[*judged.reasons, reason], changed=changed)
 
 
-def _other_origin(
-    old: SeedScores, new: SeedScores, before: Mapping[str, Mapping[str, Any]], after: Mapping[str, Mapping[str, Any]]
-) -> list[str]:
+def _other_origin(old: SeedScores, new: SeedScores, before: _Environments, after: _Environments) -> list[str]:
     """Reasons for other outputs with the same behaviour of the code; empty if there is none."""
     environment = after[new.environment]
     reasons = differences(before[old.environment], environment)

@@ -1,7 +1,7 @@
 """The report: a run as one self-contained HTML page.
 
     results.py    the records and their folders
-    scores.py     scores and costs: the rows of the leaderboard, with the score of each seed
+    scores.py     scores: the rows of the leaderboard, with the score of each seed
     differences.py  every method against the anchor, paired by item
     curves.py     the logs of the trainings
     alignment.py  how the two tokenizers of a pair align on its training set

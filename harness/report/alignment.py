@@ -21,14 +21,8 @@ from harness.runs.identity import Identity
 EXAMINED = 200
 SHOWN = 4
 _COUNTS = (
-    "examples",
-    "student_tokens",
-    "teacher_tokens",
-    "aligned",
-    "aligned_share",
-    "shared_vocabulary",
-    "same_vocabulary",
-)
+    "examples", "student_tokens", "teacher_tokens", "aligned", "aligned_share", "shared_vocabulary", "same_vocabulary",
+)  # fmt: skip
 
 
 def alignments(results: Sequence[Result]) -> list[dict[str, Any]]:
@@ -81,7 +75,7 @@ def _measured(training: Result, tokenizers: dict[str, Path]) -> dict[str, Any]:
     sides = {"student": [_marked(row, "student") for row in rows], "teacher": [_marked(row, "teacher") for row in rows]}
     first = [next((k for k, (_, aligned) in enumerate(row) if not aligned), None) for row in sides["student"]]
     places = [place for place in first if place is not None]
-    readers = {side: _reader(path) for side, path in tokenizers.items()}
+    readers = {side: _reader(path) for side, path in sorted(tokenizers.items())}
     chosen = [k for k, place in enumerate(first) if place is not None][:SHOWN] or list(range(min(SHOWN, len(first))))
     return {
         **{name: counts.get(name) for name in _COUNTS},
@@ -89,10 +83,7 @@ def _measured(training: Result, tokenizers: dict[str, Path]) -> dict[str, Any]:
         "wholly_aligned": len(first) - len(places),
         "first_divergence": statistics.median(places) if places else None,
         "examples_shown": [
-            {
-                side: [[read(token), aligned] for token, aligned in sides[side][k]]
-                for side, read in sorted(readers.items())
-            }
+            {side: [[read(token), aligned] for token, aligned in sides[side][k]] for side, read in readers.items()}
             for k in chosen
             if readers
         ],

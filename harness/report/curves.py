@@ -33,16 +33,9 @@ def learning_curves(results: Sequence[Result]) -> tuple[list[dict[str, Any]], li
             continue
         lines = _thinned(lines)
         names = dict.fromkeys(name for line in lines for name, value in line.items() if _finite(value) is not None)
-        curves.append(
-            {
-                "teacher": cell.teacher,
-                "student": cell.student,
-                "method": cell.method,
-                "seed": cell.seed,
-                "steps": [line["step"] for line in lines],
-                "series": {name: [_finite(line.get(name)) for line in lines] for name in names if name not in _AXES},
-            }
-        )
+        series = {name: [_finite(line.get(name)) for line in lines] for name in names if name not in _AXES}
+        what = {name: getattr(cell, name) for name in ("teacher", "student", "method", "seed")}
+        curves.append({**what, "steps": [line["step"] for line in lines], "series": series})
     return curves, problems
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from dskd.errors import InputError
 from harness.report.results import Result
-from harness.results.item_scores import Items, ItemScores, common_kind, stack
+from harness.results.item_scores import Items, ItemScores, stack
 from harness.statistics.paired_tests import compare, holm
 
 _Cells = dict[str, list[Result]]
@@ -16,12 +16,8 @@ _Cells = dict[str, list[Result]]
 def differences(results: Sequence[Result], anchor: str, items: Mapping[str, Items]) -> list[dict[str, Any]]:
     """A row for each method of a pair on each task of the anchor: method minus anchor, in points.
 
-    `p_holm` is adjusted over all rows of the pair. A comparison that is not possible has a `reason`.
-
-    Args:
-        results: the evaluations.
-        anchor: a method.
-        items: the item scores by `record.cell.key`.
+    `p_holm` is adjusted over all rows of the pair. A comparison that is not possible has a `reason`. `items` has the item scores by
+    `record.cell.key`.
     """
     pairs: dict[tuple[str, str], dict[str, _Cells]] = {}
     for result in results:
@@ -55,7 +51,7 @@ def _against(anchor: str, methods: _Cells, items: Mapping[str, Items]) -> list[d
     for method in sorted(methods.keys() - {anchor}):
         try:
             other = _scores(methods[method], metric, items)
-            compared = compare(other, base, common_kind(other, base))
+            compared = compare(other, base)
         except InputError as error:
             rows.append({"method": method, "reason": _cause(error)})
             continue

@@ -29,15 +29,9 @@ DEFAULT_ANCHOR = "sft"
 def make_document(
     roots: Sequence[Path], *, anchor: str = DEFAULT_ANCHOR, most_completions: int = MOST_COMPLETIONS
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The document of the report, and that of its sample browser.
+    """The document of the report, and that of its sample browser, which has about `most_completions` completions.
 
-    Args:
-        roots: folders of runs.
-        anchor: the method that the others are compared with.
-        most_completions: about how many completions to include.
-
-    Raises:
-        InputError: as `read_results` and `make_leaderboard`, and for an anchor that no pair has.
+    InputError as of `read_results` and `make_leaderboard`, and for an anchor that no pair has.
     """
     results, problems = read_results(roots)
     items, damaged = read_all_items({result.folder: result.record for result in results})
@@ -50,11 +44,11 @@ def make_document(
     curves, without_curve = learning_curves(results)
     samples, unreadable = browsable(results, most_completions)
     names = {result.folder: result.name for result in results}
-    without_items = [message.replace(str(folder), names[folder]) for folder, message in damaged.items()]
     reported = {problem.split(": ")[0] for problem in unreadable}
+    without_items = [message.replace(str(folder), names[folder]) for folder, message in damaged.items()]
     without_items = [problem for problem in without_items if problem.split(": ")[0] not in reported]
     failed = [f"{result.name}: failed: {result.record.error}" for result in results if result.record.status == "failed"]
-    missing = [_named(text, root) for root in roots for text in missing_records(root)]
+    missing = [text.replace(str(root), root.resolve().name, 1) for root in roots for text in missing_records(root)]
     document = {
         "title": ", ".join(dict.fromkeys(_matrix(root) for root in roots)),
         "anchor": anchor,
@@ -62,7 +56,7 @@ def make_document(
         "teachers": sorted({row.teacher for row in board.rows}),
         "tasks": board.tasks,
         "scores": score_rows(board, results),
-        "costs": [asdict(row) for row in board.costs],
+        "costs": [asdict(row) for row in board.costs],  # means over the seeds, null if not measured
         "notes": board.notes,
         "problems": [*problems, *failed, *without_curve, *unreadable, *without_items],
         "missing": missing,
@@ -93,7 +87,3 @@ def _matrix(root: Path) -> str:
         return RunFile.model_validate_json((root / RUN).read_text(encoding="utf-8")).matrix
     except (OSError, ValueError, ValidationError):
         return root.resolve().name
-
-
-def _named(text: str, root: Path) -> str:
-    return text.replace(str(root), root.resolve().name, 1)

@@ -17,20 +17,11 @@ from typing import Any
 
 # In this order: later files use names of earlier ones.
 SCRIPTS = (
-    "dom.js",
-    "table.js",
-    "scores.js",
-    "plot.js",
-    "differences.js",
-    "curves.js",
-    "costs.js",
-    "alignment.js",
-    "completions.js",
-    "completion_cards.js",
-    "browser.js",
-    "main.js",
-)
+    "dom.js", "table.js", "scores.js", "plot.js", "differences.js", "curves.js", "costs.js", "alignment.js", "completions.js",
+    "completion_cards.js", "browser.js", "main.js",
+)  # fmt: skip
 STYLES = ("page.css", "tables.css", "plots.css", "browser.css")
+_POLICY = "default-src 'none'; img-src data:; base-uri 'none'; form-action 'none'"
 _UNSAFE = re.compile("[<>&\u2028\u2029\ud800-\udfff]")
 
 
@@ -40,8 +31,7 @@ def render(document: dict[str, Any], samples: dict[str, Any]) -> str:
     style = "\n".join(map(_asset, STYLES))
     return Template(_asset("page.html")).substitute(
         title=html.escape(f"{document['title']} – distillation report"),
-        policy=f"default-src 'none'; img-src data:; base-uri 'none'; form-action 'none'; script-src {_hash(script)}; "
-        f"style-src {_hash(style)}",
+        policy=f"{_POLICY}; script-src {_hash(script)}; style-src {_hash(style)}",
         style=style,
         script=script,
         document=embedded_json(document),

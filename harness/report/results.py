@@ -19,7 +19,7 @@ class Result:
     record: Record
     folder: Path
     name: str  # of the folder, as the page shows it: a path that starts with the name of the run
-    root: Path
+    root: Path  # the run that it belongs to: the folder that holds `cells`, or that which was given
 
     @property
     def is_training(self) -> bool:
@@ -35,10 +35,8 @@ class Result:
 def read_results(roots: Sequence[Path]) -> tuple[list[Result], list[str]]:
     """All results under these folders, and a message for each record that cannot be read.
 
-    A record that several folders hold counts once. `make_leaderboard` refuses two different ones of the same cell.
-
-    Raises:
-        InputError: a folder does not exist, or no folder holds a record.
+    A record that several folders hold counts once. `make_leaderboard` refuses two different ones of the same cell. InputError without
+    any record, or for a folder that does not exist.
     """
     results, problems = {}, []
     for root in roots:
@@ -46,7 +44,8 @@ def read_results(roots: Sequence[Path]) -> tuple[list[Result], list[str]]:
             raise InputError(f"{root}: no such folder; fix: give the folder of a run")
         records, unreadable = read_records(root)
         for path, record in records.items():
-            result = Result(record, path.parent, _name(path.parent, root), _run_of(path.parent, root))
+            run = next((parent.parent for parent in path.parent.parents if parent.name == "cells"), root)
+            result = Result(record, path.parent, _name(path.parent, root), run)
             results[record.cell.key, record.identity.hash] = result
         for path, message in unreadable.items():
             problems.append(message.replace(str(path), f"{_name(path.parent, root)}/{RESULT}"))
@@ -57,8 +56,3 @@ def read_results(roots: Sequence[Path]) -> tuple[list[Result], list[str]]:
 
 def _name(folder: Path, root: Path) -> str:
     return f"{root.resolve().name}/{folder.relative_to(root).as_posix()}"
-
-
-def _run_of(folder: Path, root: Path) -> Path:
-    """The run that a result belongs to: the folder that holds `cells`, or `root` if there is none."""
-    return next((parent.parent for parent in folder.parents if parent.name == "cells"), root)

@@ -48,15 +48,8 @@ class _Collection:
         cell = result.record.cell
         number = len(self.cells)
         names = ("teacher", "student", "method", "seed")
-        self.cells.append(
-            {name: getattr(cell, name) for name in names}
-            | {
-                "task": cell.column,
-                "version": cell.task_version,
-                "metric": result.record.headline,
-                "folder": result.name,
-            }
-        )
+        what = {"task": cell.column, "version": cell.task_version, "metric": result.record.headline}
+        self.cells.append({name: getattr(cell, name) for name in names} | what | {"folder": result.name})
         items_of_task = self._items.setdefault((str(cell.column), str(cell.task_version)), {})
         for _, sample in read_objects(result.folder / SAMPLES, half_pairs=True):
             name = str(sample.get("id"))
@@ -75,15 +68,9 @@ class _Collection:
 
 def _item(task: str | None, version: str | None, name: str, sample: dict[str, Any]) -> dict[str, Any]:
     gold = sample.get("gold")
-    references = gold if isinstance(gold, list) else [] if gold is None else [gold]
-    return {
-        "task": task,
-        "version": version,
-        "id": name,
-        "prompts": [],
-        "references": [_text(each) for each in references],
-        "completions": [],
-    }
+    references = [_text(each) for each in (gold if isinstance(gold, list) else [] if gold is None else [gold])]
+    empty: dict[str, Any] = {"prompts": [], "references": references, "completions": []}
+    return {"task": task, "version": version, "id": name, **empty}
 
 
 def _completion(cell: int, metric: str, item: dict[str, Any], sample: dict[str, Any]) -> dict[str, Any]:
@@ -93,7 +80,6 @@ def _completion(cell: int, metric: str, item: dict[str, Any], sample: dict[str, 
     scores = sample.get("scores") or {}
     output = _text(sample.get("output", ""))
     extracted = {name: _text(value) for name, value in (sample.get("extracted") or {}).items() if value is not None}
-    outcome = sample.get("outcome")
     completion = {
         "cell": cell,
         "index": sample.get("index") or None,
@@ -102,7 +88,7 @@ def _completion(cell: int, metric: str, item: dict[str, Any], sample: dict[str, 
         "score": scores.get(metric),
         "scores": {name: value for name, value in scores.items() if name != metric},
         "extracted": {name: value for name, value in extracted.items() if value["text"] != output["text"]},
-        "outcome": outcome,
+        "outcome": sample.get("outcome"),
         "detail": _text(sample["detail"])["text"] if sample.get("detail") else None,
         "tokens": sample.get("generated_tokens"),
         "flaws": _flaws(sample),

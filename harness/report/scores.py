@@ -1,4 +1,4 @@
-"""Scores and costs for the page: the rows of the leaderboard, with the score of each seed."""
+"""Scores for the page: the rows of the leaderboard, with the score of each seed; and the environments."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def environments(results: Sequence[Result]) -> list[dict[str, Any]]:
     by_environment: dict[str, dict[str, Any]] = {}
     for result in results:
         environment = result.record.environment
-        described = environment.model_dump(mode="json")
-        entry = by_environment.setdefault(environment.model_dump_json(), {**described, "records": 0})
+        new_entry = {**environment.model_dump(mode="json"), "records": 0}
+        entry = by_environment.setdefault(environment.model_dump_json(), new_entry)
         entry["records"] += 1
     return sorted(by_environment.values(), key=lambda entry: -entry["records"])

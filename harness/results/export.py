@@ -18,8 +18,7 @@ from typing import Any
 
 from dskd.errors import InputError
 from dskd.io import read_objects
-from harness.results.item_scores import Items, compact
-from harness.results.results import Results
+from harness.results.item_scores import Items, Results, compact
 from harness.runs.records import Record
 from harness.runs.store import write_text_atomic
 
@@ -33,18 +32,13 @@ def is_export(root: Path) -> bool:
 
 
 def write_export(results: Results, folder: Path) -> None:
-    """Write the records, and remove those of an earlier export.
-
-    Raises:
-        InputError: the folder holds anything but an export.
-    """
+    """Write the records, and remove those of an earlier export. InputError if the folder holds anything but an export."""
     if folder.is_dir() and any(folder.iterdir()) and not is_export(folder):
         raise InputError(f"--export {folder}: is not empty and not an export; fix: name a new folder")
     files: dict[Path, list[str]] = {}
     for record in sorted(results.records, key=_order):
-        files.setdefault(folder / "records" / _place(record), []).append(
-            _line(record, results.items.get(record.cell.key), folder, files)
-        )
+        line = _line(record, results.items.get(record.cell.key), folder, files)
+        files.setdefault(folder / "records" / _place(record), []).append(line)
     for old in [*folder.glob("records/*/*.jsonl"), *folder.glob("items/*.json")]:
         if old not in files:
             old.unlink()
@@ -54,19 +48,13 @@ def write_export(results: Results, folder: Path) -> None:
 
 
 def read_export(root: Path) -> Results:
-    """Read an export. A damaged line becomes a problem.
-
-    Raises:
-        InputError: `records.json` cannot be read, or names another format.
-    """
+    """Read an export. A damaged line becomes a problem; InputError for a damaged `records.json`, or another format."""
     try:
         content = json.loads((root / MARKER).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise InputError(f"{root / MARKER}: {error}; fix: export again") from None
     if content != _CONTENT:
-        raise InputError(
-            f"{root / MARKER}: unknown format {json.dumps(content)[:80]}; fix: export again with this version"
-        )
+        raise InputError(f"{root / MARKER}: unknown format {json.dumps(content)[:80]}; fix: export again")
     records, items, problems = [], {}, []
     for path in sorted(root.glob("records/*/*.jsonl")):
         try:
@@ -90,10 +78,8 @@ def _line(record: Record, items: Items | None, folder: Path, files: dict[Path, l
         shared = _dump({"ids": items.ids, "prompts": items.prompts})
         name = hashlib.sha256(shared.encode()).hexdigest()[:16]
         files[folder / "items" / f"{name}.json"] = [shared]
-        line |= {
-            "items": name,
-            "scores": {metric: [compact(value) for value in values] for metric, values in items.scores.items()},
-        }
+        scores = {metric: [compact(value) for value in values] for metric, values in items.scores.items()}
+        line |= {"items": name, "scores": scores}
     return _dump(line)
 
 
@@ -116,15 +102,8 @@ def _items(root: Path, row: dict[str, Any]) -> Items:
 
 def _order(record: Record) -> tuple[Any, ...]:
     cell = record.cell
-    return (
-        cell.teacher,
-        cell.student or "",
-        cell.method,
-        cell.seed or 0,
-        cell.task or "",
-        cell.key,
-        record.identity.hash,
-    )
+    names = (cell.teacher, cell.student or "", cell.method, cell.seed or 0, cell.task or "", cell.key)
+    return (*names, record.identity.hash)
 
 
 def _place(record: Record) -> Path:

@@ -33,6 +33,15 @@ class Items:
     scores: Mapping[str, tuple[float | None, ...]]  # None if no sample could be scored
 
 
+@dataclass(frozen=True)
+class Results:
+    """The records and item scores of a run or of an export."""
+
+    records: list[Record]
+    items: Mapping[str, Items]  # by `record.cell.key`; of evaluations with samples
+    problems: list[str]  # a message for each file that cannot be read
+
+
 @dataclass(frozen=True, eq=False)
 class ItemScores:
     """One metric of a model or method on one task, over all its seeds."""
@@ -64,11 +73,7 @@ def common_kind(a: ItemScores, b: ItemScores) -> Kind:
 
 
 def read_samples(folder: Path) -> dict[str, list[dict[str, Any]]]:
-    """The samples of an evaluation's folder by item id, in their order.
-
-    Raises:
-        InputError: the file is missing or damaged, or samples of one item have different prompts.
-    """
+    """The samples of an evaluation's folder by item id, in their order. InputError if they are missing or damaged."""
     path = folder / SAMPLES
     if not path.is_file():
         raise InputError(f"{path}: is missing; fix: evaluate again, because comparisons need the samples")
@@ -84,11 +89,7 @@ def read_samples(folder: Path) -> dict[str, list[dict[str, Any]]]:
 
 
 def read_items(folder: Path) -> Items:
-    """The items of an evaluation's folder, in the order of its samples.
-
-    Raises:
-        InputError: as `read_samples`, and for a score that is not a number.
-    """
+    """The items of an evaluation's folder, in the order of its samples. InputError also for a score that is not a number."""
     samples = read_samples(folder)
     names = list(dict.fromkeys(name for rows in samples.values() for name in rows[0]["scores"]))
     scores = {name: tuple(_mean(rows, name, folder / SAMPLES) for rows in samples.values()) for name in names}
@@ -96,11 +97,7 @@ def read_items(folder: Path) -> Items:
 
 
 def stack(results: Sequence[tuple[Record, Items]], metric: str) -> ItemScores:
-    """Combine the seeds of one cell into one array, in the order of the seeds.
-
-    Raises:
-        InputError: seeds have different items or prompts, a seed occurs twice, or the samples lack the metric.
-    """
+    """Combine the seeds of one cell into one array, in the order of the seeds. InputError if they do not fit together."""
     if not results:
         raise ValueError("no results")
     ordered = sorted(results, key=lambda result: result[0].cell.seed or 0)
@@ -118,9 +115,7 @@ def stack(results: Sequence[tuple[Record, Items]], metric: str) -> ItemScores:
             )
         order = [place[identifier] for identifier in first.ids]
         if tuple(items.prompts[number] for number in order) != first.prompts:
-            raise InputError(
-                f"{where}: not the prompts of the other seeds; fix: evaluate all seeds with the same prompts"
-            )
+            raise InputError(f"{where}: not the prompts of the other seeds; fix: evaluate all with the same prompts")
         rows.append([items.scores[metric][number] for number in order])
     seeds = tuple(record.cell.seed or 0 for record, _ in ordered)
     if len(set(seeds)) < len(seeds):

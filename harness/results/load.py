@@ -7,8 +7,7 @@ from pathlib import Path
 
 from dskd.errors import InputError
 from harness.results.export import is_export, read_export
-from harness.results.item_scores import Items, read_items
-from harness.results.results import Results
+from harness.results.item_scores import Items, Results, read_items
 from harness.runs.records import Record, read_record
 from harness.runs.store import SAMPLES, result_files
 
@@ -34,14 +33,10 @@ def read_records(root: Path) -> tuple[dict[Path, Record], dict[Path, str]]:
 
 
 def read_all_items(records: Mapping[Path, Record]) -> tuple[dict[str, Items], dict[Path, str]]:
-    """The item scores of the evaluations among these records.
+    """The item scores of the evaluations among these records, which are by folder.
 
-    Args:
-        records: by the folder of the record.
-
-    Returns:
-        The items by `record.cell.key`, and by folder a message for each `samples.jsonl` that cannot be read. Evaluations without
-        this file are in neither.
+    Returns the items by `record.cell.key`, and by folder a message for each `samples.jsonl` that cannot be read. Evaluations without
+    this file are in neither.
     """
     items, damaged = {}, {}
     for folder, record in records.items():

@@ -24,11 +24,9 @@ def missing_records(root: Path) -> list[str]:
     for path in sorted(root.rglob(RUN)):
         try:
             folders = RunFile.model_validate_json(path.read_text(encoding="utf-8")).records
-        except ValidationError as error:
-            problems.append(f"{path}: {error.errors()[0]['msg']}; fix: run the matrix again")
-            continue
         except (OSError, ValueError) as error:
-            problems.append(f"{path}: {error}; fix: run the matrix again")
+            reason = error.errors()[0]["msg"] if isinstance(error, ValidationError) else error
+            problems.append(f"{path}: {reason}; fix: run the matrix again")
             continue
         results = [path.parent / folder / RESULT for folder in folders]
         problems += [f"{result}: is missing" for result in results if not result.is_file()]

@@ -15,19 +15,13 @@ _BLOCK = 4_000_000
 
 
 def mean_and_error(values: ArrayLike) -> tuple[float, float | None]:
-    """The mean of values `[n]` and its standard error, s/√n with s from n-1. The error of one value is None.
-
-    Raises:
-        ValueError: there are no values.
-    """
+    """The mean of values `[n]` and its standard error, s/√n with s from n-1; None for one value. ValueError without values."""
     array = _array(values)
     error = float(array.std(ddof=1)) / math.sqrt(array.size) if array.size > 1 else None
     return float(array.mean()), error
 
 
-def wilson_interval(
-    successes: float, n: float, confidence: float = CONFIDENCE, *, quantile: float | None = None
-) -> tuple[float, float]:
+def wilson_interval(successes: float, n: float, *, quantile: float | None = None) -> tuple[float, float]:
     """Wilson's score interval of a proportion, from 0 to 1 (Wilson 1927).
 
     Unlike the mean ± 1.96 standard errors, it stays between 0 and 1 and has a width at 0 of n and n of n.
@@ -35,15 +29,11 @@ def wilson_interval(
     Args:
         successes: how many; need not be whole.
         n: the number of trials. Dependent trials count as the smaller number of independent ones with the same error.
-        confidence: the share of cases in which it contains the truth.
         quantile: of Student's t, instead of the normal quantile.
-
-    Raises:
-        ValueError: unless 0 <= successes <= n and n > 0.
     """
     if not 0 <= successes <= n or n == 0:
         raise ValueError(f"{successes} successes of {n}")
-    z = NormalDist().inv_cdf((1 + confidence) / 2) if quantile is None else quantile
+    z = NormalDist().inv_cdf((1 + CONFIDENCE) / 2) if quantile is None else quantile
     share = successes / n
     scale = 1 + z * z / n
     centre = (share + z * z / (2 * n)) / scale
@@ -52,15 +42,10 @@ def wilson_interval(
     return (0.0 if successes == 0 else centre - half), (1.0 if successes == n else centre + half)
 
 
-def bootstrap_interval(
-    values: ArrayLike, *, seed: int = 0, resamples: int = RESAMPLES, confidence: float = CONFIDENCE
-) -> tuple[float, float]:
+def bootstrap_interval(values: ArrayLike, *, seed: int = 0, resamples: int = RESAMPLES) -> tuple[float, float]:
     """The percentile bootstrap interval of the mean of independent values `[n]` (Efron 1979).
 
-    Equal seeds give equal intervals. Equal values give an interval without width.
-
-    Raises:
-        ValueError: there are fewer than two values.
+    Equal seeds give equal intervals. Equal values give an interval without width. ValueError for fewer than two values.
     """
     array = _array(values)
     if array.size == 1:
@@ -71,7 +56,7 @@ def bootstrap_interval(
     for start in range(0, resamples, block):
         size = min(block, resamples - start)
         means[start : start + size] = array[random.integers(0, array.size, (size, array.size))].mean(axis=1)
-    low, high = np.quantile(means, [(1 - confidence) / 2, (1 + confidence) / 2])
+    low, high = np.quantile(means, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
     return float(low), float(high)
 
 
@@ -79,9 +64,6 @@ def pass_at_k(n: int, correct: int, k: int) -> float | None:
     """The probability, from 0 to 1, that one of k samples is correct, estimated from n samples.
 
     1 - C(n-c, k) / C(n, k), the unbiased estimator of the Codex paper (Chen et al. 2021, equation 1). None if n < k.
-
-    Raises:
-        ValueError: unless 0 <= correct <= n and k > 0.
     """
     if not 0 <= correct <= n or k < 1:
         raise ValueError(f"{correct} correct of {n} samples, k = {k}")

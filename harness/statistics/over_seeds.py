@@ -23,7 +23,7 @@ class SeedMean:
     seeds: int
 
 
-def over_seeds(metrics: Sequence[MetricValue], scores: ItemScores | None = None) -> SeedMean:
+def over_seeds(metrics: Sequence[MetricValue], scores: ItemScores | None) -> SeedMean:
     """Combine one metric of a cell over its seeds.
 
     One seed keeps its own interval. Several get the interval of variance_components.py if there are item scores, otherwise a wider one

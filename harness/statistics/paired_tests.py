@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from dskd.errors import InputError
-from harness.results.item_scores import ItemScores, Kind
+from harness.results.item_scores import ItemScores, Kind, common_kind
 from harness.statistics.intervals import RESAMPLES, bootstrap_interval
 from harness.statistics.variance_components import spread
 
@@ -38,14 +38,20 @@ class PairedComparison:
     n_seeds: int  # of the method with fewer seeds
     method: str  # the name of the test
     min_detectable_effect: float
-    n_excluded: int = 0  # items that only one side has, or that lack a score in a seed
-    n_prompts_differ: int = 0  # items left out because of different prompts
-    mean_a: float = 0.0
-    mean_b: float = 0.0
+    n_excluded: int  # items that only one side has, or that lack a score in a seed
+    n_prompts_differ: int  # items left out because of different prompts
+    mean_a: float
+    mean_b: float
 
 
 def compare(
-    a: ItemScores, b: ItemScores, kind: Kind, *, seed: int = 0, same_prompts: bool = True, resamples: int = RESAMPLES
+    a: ItemScores,
+    b: ItemScores,
+    kind: Kind | None = None,
+    *,
+    seed: int = 0,
+    same_prompts: bool = True,
+    resamples: int = RESAMPLES,
 ) -> PairedComparison:
     """Compare two methods on the items that both have.
 
@@ -55,7 +61,7 @@ def compare(
     Args:
         a: scores of one method.
         b: scores of the other method.
-        kind: the kind of the scores.
+        kind: of the scores; binary if both are, unless given.
         seed: for the permutation test and the bootstrap.
         same_prompts: leave out items with different prompts.
         resamples: of the permutation test and the bootstrap.
@@ -63,6 +69,7 @@ def compare(
     Raises:
         InputError: fewer than two items can be compared.
     """
+    kind = kind or common_kind(a, b)
     left, right, excluded, differ = _shared(a, b, same_prompts)
     n = left.shape[1]
     if n < 2:
@@ -70,17 +77,17 @@ def compare(
             f"{n} items in common ({excluded} on one side only or without score, {differ} with different prompts); "
             "fix: compare evaluations of the same task, version and template"
         )
-    if kind == "binary" and not (np.isin(left, (0, 100)).all() and np.isin(right, (0, 100)).all()):
-        kind = "continuous"  # means over several samples
+    # Means over several samples are not binary.
+    binary = kind == "binary" and np.isin(left, (0, 100)).all() and np.isin(right, (0, 100)).all()
     items = left.mean(axis=0) - right.mean(axis=0)
     trained = [rows for rows, fixed in ((left, a.fixed), (right, b.fixed)) if not fixed]
-    error = spread(items, trained, pseudo=kind == "binary")
+    error = spread(items, trained, pseudo=bool(binary))
     difference = float(items.mean())
     effect = error.min_detectable_effect()
     if len(left) > 1 or len(right) > 1:
         method = f"t over seeds and items, {error.freedom:.1f} degrees of freedom"
         (p_value, p_less), interval = error.p_values(difference), error.interval(difference)
-    elif kind == "binary":
+    elif binary:
         method = "McNemar's exact test; one seed"
         (p_value, p_less), interval = mcnemar(items), error.interval(difference)
         effect += 100 / n  # an exact test needs about one item more than the normal approximation
@@ -89,26 +96,14 @@ def compare(
         p_value, p_less = sign_flip(items, seed=seed, flips=resamples - 1)
         interval = bootstrap_interval(items, seed=seed, resamples=resamples)
     low, high = (min(100.0, max(-100.0, end)) for end in interval)
-    seeds = min((len(rows) for rows in trained), default=1)
-    return PairedComparison(
-        difference,
-        (low, high),
-        p_value,
-        p_less,
-        n,
-        seeds,
-        method,
-        effect,
-        excluded,
-        differ,
-        float(left.mean()),
-        float(right.mean()),
-    )
+    seeds, means = min((len(rows) for rows in trained), default=1), (float(left.mean()), float(right.mean()))
+    tested = (difference, (low, high), p_value, p_less, n, seeds, method, effect)
+    return PairedComparison(*tested, excluded, differ, *means)
 
 
-def mean_difference(a: ItemScores, b: ItemScores, *, same_prompts: bool = True) -> float:
+def mean_difference(a: ItemScores, b: ItemScores) -> float:
     """The difference only, as in `compare`. InputError if no items can be compared."""
-    left, right, _, _ = _shared(a, b, same_prompts)
+    left, right, _, _ = _shared(a, b, same_prompts=True)
     if left.shape[1] == 0:
         raise InputError("no items in common; fix: compare evaluations of the same task, version and template")
     return float((left.mean(axis=0) - right.mean(axis=0)).mean())
@@ -121,10 +116,8 @@ def mcnemar(items: np.ndarray) -> tuple[float, float]:
     better, worse = int((items > 0).sum()), int((items < 0).sum())
     if better + worse == 0:
         return 1.0, 1.0
-    return (
-        float(binomtest(better, better + worse).pvalue),
-        float(binomtest(better, better + worse, alternative="less").pvalue),
-    )
+    two_sided, less = (binomtest(better, better + worse, alternative=side) for side in ("two-sided", "less"))
+    return float(two_sided.pvalue), float(less.pvalue)
 
 
 def sign_flip(items: np.ndarray, *, seed: int = 0, flips: int = RESAMPLES - 1) -> tuple[float, float]:
@@ -137,8 +130,7 @@ def sign_flip(items: np.ndarray, *, seed: int = 0, flips: int = RESAMPLES - 1) -
     n = moved.size
     if n == 0:
         return 1.0, 1.0
-    everything = n < 63 and 2**n <= flips + 1
-    if everything:
+    if everything := n < 63 and 2**n <= flips + 1:
         bits = (np.arange(2**n)[:, None] >> np.arange(n)) & 1
         sums = (1.0 - 2.0 * bits) @ moved
     else:

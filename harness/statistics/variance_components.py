@@ -77,12 +77,11 @@ def spread(items: np.ndarray, methods: Sequence[np.ndarray], *, pseudo: bool = F
             stated coverage.
     """
     n = items.size
+    size = n + 2 if pseudo else n
     if pseudo:
-        size = n + 2
         added = 100.0**2 * (sum(1 / len(rows) for rows in methods) / len(methods) if methods else 1.0)
         of_items = (float((items**2).sum()) + added - float(items.sum()) ** 2 / size) / size**2
     else:
-        size = n
         of_items = float(items.var(ddof=1)) / n
     variance, freedom = of_items, of_items**2 / (n - 1)
     several = [rows for rows in methods if len(rows) > 1]

@@ -7,8 +7,7 @@ from dataclasses import dataclass, replace
 
 from dskd.errors import InputError
 from harness.protocols import column_title
-from harness.results.item_scores import ItemScores, common_kind, stack
-from harness.results.results import Results
+from harness.results.item_scores import ItemScores, Results, stack
 from harness.statistics.paired_tests import compare, holm
 
 KEYS = ("teacher", "student", "method", "task")
@@ -23,22 +22,15 @@ class ComparedCell:
     student: str | None
     method: str
     task: str
-    version: str
+    task_version: str
     protocol: str
     metric: str
 
 
 @dataclass(frozen=True)
-class ComparisonRow:
+class ComparisonRow(ComparedCell):
     """One comparison: values and differences in points, over the shared items. `p_holm` is adjusted over all rows."""
 
-    teacher: str
-    student: str | None
-    method: str
-    task: str
-    task_version: str
-    protocol: str
-    metric: str
     value_a: float
     value_b: float
     difference: float
@@ -57,19 +49,9 @@ class ComparisonRow:
 def compare_methods(
     results: Results, a: str, b: str, only: Mapping[str, set[str]]
 ) -> tuple[list[ComparisonRow], list[str]]:
-    """Compare two methods on every pair and task that has both.
+    """Compare two methods on every pair and task that has both. Returns the rows, and notes on what was left out.
 
-    Args:
-        results: a run.
-        a: a method.
-        b: another method.
-        only: for a key (`KEYS`) the values to which rows are limited.
-
-    Returns:
-        The rows, and notes on what was left out.
-
-    Raises:
-        InputError: there is no such method, or nothing to compare.
+    `only` has for a key (`KEYS`) the values to which rows are limited. InputError for an unknown method, or nothing to compare.
     """
     cells, notes = _cells(results)
     for name in (a, b):
@@ -105,16 +87,8 @@ def _cells(results: Results) -> tuple[dict[ComparedCell, ItemScores], list[str]]
     for record in results.records:
         if (items := results.items.get(record.cell.key)) is not None:
             cell = record.cell
-            key = ComparedCell(
-                cell.teacher,
-                cell.student,
-                cell.method,
-                str(cell.task),
-                str(cell.task_version),
-                cell.protocol_label,
-                str(record.headline),
-            )
-            groups.setdefault(key, []).append((record, items))
+            what = (str(cell.task), str(cell.task_version), cell.protocol_label, str(record.headline))
+            groups.setdefault(ComparedCell(cell.teacher, cell.student, cell.method, *what), []).append((record, items))
     scores, notes = {}, []
     for key in sorted(groups, key=lambda each: [str(value) for value in vars(each).values()]):
         try:
@@ -136,21 +110,16 @@ def _compared(
         values = {**names, "method": {cell.method, *methods}}
         if any(not wanted & values[key] for key, wanted in only.items()):
             continue
+        where = f"{cell.teacher} -> {cell.student}, {cell.method}, {cell.task}"
         try:
             # A teacher has prompts of its own template, so it is compared by id only.
-            result = compare(a, b, common_kind(a, b), same_prompts=not (a.fixed or b.fixed))
+            result = compare(a, b, same_prompts=not (a.fixed or b.fixed))
         except InputError as error:
-            notes.append(f"{cell.teacher} -> {cell.student}, {cell.method}, {cell.task}: {error}")
+            notes.append(f"{where}: {error}")
             continue
         lines.append(
             ComparisonRow(
-                teacher=cell.teacher,
-                student=cell.student,
-                method=cell.method,
-                task=column_title(cell.task, cell.protocol),
-                task_version=cell.version,
-                protocol=cell.protocol,
-                metric=cell.metric,
+                **vars(replace(cell, task=column_title(cell.task, cell.protocol))),
                 value_a=round(result.mean_a, 4),
                 value_b=round(result.mean_b, 4),
                 difference=round(result.difference, 4),
@@ -167,7 +136,7 @@ def _compared(
             )
         )
         if left_out := result.n_excluded + result.n_prompts_differ:
-            notes.append(f"{cell.teacher} -> {cell.student}, {cell.method}, {cell.task}: {left_out} items left out")
+            notes.append(f"{where}: {left_out} items left out")
     if not lines:
         reason = f" ({notes[0]})" if notes else ""
         raise InputError(f"compare: nothing in common{reason}; fix: use other methods, other folders or another --only")

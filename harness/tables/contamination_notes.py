@@ -22,9 +22,8 @@ def contamination_notes(records: Iterable[Record]) -> list[str]:
                 unknown.add(f"test items not compared with training data of the {model}{data}: {entry.reason}")
             elif entry.ngram:
                 contaminated.setdefault(f"{record.cell.task}: {_counts(entry)}", set()).add(model)
-    return [f"{text} of the {', '.join(sorted(models))}" for text, models in sorted(contaminated.items())] + sorted(
-        unknown
-    )
+    shared = [f"{text} of the {', '.join(sorted(models))}" for text, models in sorted(contaminated.items())]
+    return shared + sorted(unknown)
 
 
 def _counts(entry: DataOverlap) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 
 from dskd.errors import InputError
 from harness.config.matrix import TEACHER_METHOD
@@ -21,20 +21,17 @@ from harness.tables.rows import COST_FIELDS, ColumnRow, CostRow, Leaderboard, Sc
 def make_leaderboard(records: Sequence[Record], items: Mapping[str, Items] | None = None) -> Leaderboard:
     """The leaderboard of these records, in any order. The same record found twice counts once.
 
-    Args:
-        records: trainings and evaluations.
-        items: the item scores by `record.cell.key`. Without them there are means and intervals, but no comparisons.
-
-    Raises:
-        InputError: two records of one cell were made with different settings, as when folders of several runs are read together.
+    `items` are the item scores by `record.cell.key`. Without them there are means and intervals, but no comparisons. InputError if two
+    records of one cell were made with different settings, as when folders of several runs are read together.
     """
     records = _distinct(records)
     evaluations = [record for record in records if record.cell.task is not None]
     newest, notes = _newest_versions(evaluations)
     scores: dict[_Key, ItemScores] = {}
     board = Leaderboard()
-    for group in _grouped(newest, _cell_key):
-        metric = _headline(group)
+    cells = _grouped(newest, _cell_key)
+    for group in cells:
+        metric = next((str(record.headline) for record in group if record.status == "done"), "")
         item_scores, problem = _item_scores(group, metric, items or {})
         if item_scores is not None:
             scores[_cell_key(group[0])] = item_scores
@@ -45,12 +42,7 @@ def make_leaderboard(records: Sequence[Record], items: Mapping[str, Items] | Non
     for group in _grouped(trainings, lambda r: (r.cell.teacher, r.cell.student or "", r.cell.method)):
         board.costs.append(_cost_row(group))
     notes += _rank(board, scores)
-    board.notes = [
-        *notes,
-        *table_notes(board, newest),
-        *mixed_settings(_grouped(newest, _cell_key)),
-        *contamination_notes(newest),
-    ]
+    board.notes = [*notes, *table_notes(board, newest), *mixed_settings(cells), *contamination_notes(newest)]
     return board
 
 
@@ -61,10 +53,6 @@ def _cell_key(record: Record) -> _Key:
     """The cell of an evaluation without its seed."""
     cell = record.cell
     return cell.teacher, cell.student or "", cell.method, cell.task or "", cell.protocol_label
-
-
-def _headline(group: Sequence[Record]) -> str:
-    return next((str(record.headline) for record in group if record.status == "done"), "")
 
 
 def _item_scores(
@@ -85,25 +73,21 @@ def _rank(board: Leaderboard, scores: Mapping[_Key, ItemScores]) -> list[str]:
     notes = []
     columns = sorted({(r.teacher, r.student, r.task, r.protocol) for r in board.rows if r.student is not None})
     for teacher, student, task, protocol in columns:
-        numbers = [
-            number
+        column = (teacher, student, task, protocol)
+        rows = {
+            row.method: (number, row)
             for number, row in enumerate(board.rows)
-            if (row.teacher, row.student, row.task, row.protocol) == (teacher, student, task, protocol)
-        ]
-        rows = {board.rows[number].method: board.rows[number] for number in numbers}
-        values = {method: row.value for method, row in rows.items() if row.value is not None}
-        scores_of_methods = {
-            method: scores[key]
-            for method in values
-            if (key := (teacher, str(student), method, task, protocol)) in scores
+            if (row.teacher, row.student, row.task, row.protocol) == column
         }
-        higher = all(row.higher_is_better for row in rows.values())
+        values = {method: row.value for method, (_, row) in rows.items() if row.value is not None}
+        keys = {method: (teacher, str(student), method, task, protocol) for method in values}
+        scores_of_methods = {method: scores[key] for method, key in keys.items() if key in scores}
+        higher = all(row.higher_is_better for _, row in rows.values())
         teacher_scores = scores.get((teacher, "", TEACHER_METHOD, task, protocol))
         ranking = rank(values, scores_of_methods, teacher_scores, higher_is_better=higher)
-        for number in numbers:
-            row = board.rows[number]
-            if row.method in ranking.standings:
-                board.rows[number] = replace(row, **asdict(ranking.standings[row.method]))
+        for method, standing in ranking.standings.items():
+            number, row = rows[method]
+            board.rows[number] = replace(row, **vars(standing))
         board.columns.append(ColumnRow(teacher, str(student), task, protocol, ranking.min_detectable_effect))
         notes += [f"{teacher} -> {student}, {column_title(task, protocol)}: {note}" for note in ranking.notes]
     return notes

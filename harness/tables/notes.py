@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from harness.config.matrix import TEACHER_METHOD
 from harness.runs.identity import differences
@@ -17,9 +17,8 @@ def table_notes(board: Leaderboard, records: Sequence[Record]) -> list[str]:
         rows = [row for row in board.rows if row.column == task]
         sizes = sorted({row.n for row in rows if row.n})
         if len(sizes) > 1:
-            notes.append(
-                f"{task}: not all on the same number of samples ({', '.join(map(str, sizes))}): do not compare"
-            )
+            numbers = ", ".join(map(str, sizes))
+            notes.append(f"{task}: not all on the same number of samples ({numbers}): do not compare")
         engines = sorted({str(r.environment.engine) for r in records if r.cell.column == task and r.status == "done"})
         if len(engines) > 1:
             notes.append(f"{task}: completions of different engines ({', '.join(engines)})")
@@ -29,8 +28,7 @@ def table_notes(board: Leaderboard, records: Sequence[Record]) -> list[str]:
             methods = board.methods(teacher, student) if student else []
             rows_of_pair = [board.find(teacher, None, TEACHER_METHOD, task)]
             rows_of_pair += [board.find(teacher, student, method, task) for method in methods]
-            flaws = _flaws([row for row in rows_of_pair if row is not None])
-            if flaws:
+            if flaws := _flaws([row for row in rows_of_pair if row is not None]):
                 notes.append(f"{teacher} -> {student}, {task}: {flaws}" if student else f"{teacher}, {task}: {flaws}")
     return notes
 
@@ -56,19 +54,17 @@ def mixed_settings(groups: Sequence[Sequence[Record]]) -> list[str]:
 
 def _flaws(rows: Sequence[ScoreRow]) -> str:
     """The flaws of completions of one pair on one task, each with the methods and their shares."""
-    kinds: dict[str, Callable[[ScoreRow], int]] = {
-        "invalid": lambda row: row.invalid,
-        "cut off at the token limit": lambda row: row.truncated,
-        "harness errors": lambda row: row.harness_error,
-    }
-    parts = []
-    for name, count in kinds.items():
-        shares = [f"{r.method} {100 * count(r) / (r.n * r.seeds):.1f} %" for r in rows if count(r) and r.n * r.seeds]
-        if shares:
-            parts.append(f"{name}: {', '.join(shares)}")
-    failed = [f"{row.method} {row.failed}" for row in rows if row.failed]
-    if failed:
-        parts.append(f"failed: {', '.join(failed)}")
-    if unscored := [f"{row.method} {row.unscored}" for row in rows if row.unscored]:
-        parts.append(f"seeds without a score: {', '.join(unscored)}")
-    return "; ".join(parts)
+    flaws: dict[str, list[str]] = {}
+    for row in rows:
+        completions = row.n * row.seeds
+        counts = {
+            "invalid": row.invalid,
+            "cut off at the token limit": row.truncated,
+            "harness errors": row.harness_error,
+        }
+        for name, count in counts.items():
+            shares = [f"{row.method} {100 * count / completions:.1f} %"] if count and completions else []
+            flaws.setdefault(name, []).extend(shares)
+        for name, count in {"failed": row.failed, "seeds without a score": row.unscored}.items():
+            flaws.setdefault(name, []).extend([f"{row.method} {count}"] if count else [])
+    return "; ".join(f"{name}: {', '.join(methods)}" for name, methods in flaws.items() if methods)

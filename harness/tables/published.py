@@ -8,12 +8,8 @@ from harness.tables.grid import DASH, Grid
 from harness.tables.rows import Leaderboard, ScoreRow
 
 
-def published_grids(board: Leaderboard) -> list[Grid]:
-    """A grid for each table of `board.published`. If we have the task of a column, our results are in the next column."""
-    return [_grid(board, table) for table in board.published]
-
-
-def _grid(board: Leaderboard, table: PublishedTable) -> Grid:
+def published_grid(board: Leaderboard, table: PublishedTable) -> Grid:
+    """A grid of a published table. If we have the task of a column, our results are in the next column."""
     ours = {column for column in table.columns if any(row.task == column for row in board.rows)}
     header = ["method"]
     for column in table.columns:

@@ -11,7 +11,7 @@ from dataclasses import asdict, fields
 
 from harness.config.matrix import TEACHER_METHOD
 from harness.tables.grid import DASH, Bold, Grid
-from harness.tables.published import published_grids
+from harness.tables.published import published_grid
 from harness.tables.rows import COST_FIELDS, CostRow, Leaderboard, ScoreRow
 
 EFFECT = "min. detectable effect"
@@ -23,14 +23,13 @@ def grids(board: Leaderboard, costs: bool) -> list[Grid]:
     for teacher, student in board.pairs:
         methods = [(None, TEACHER_METHOD), *((student, method) for method in board.methods(teacher, student))]
         tables.append(_score_grid(board, teacher, methods, f"{teacher} -> {student}"))
-        tables += _gap_grid(board, teacher, student)
-        tables += _flaw_grid(board, teacher, student)
+        tables += _share_grids(board, teacher, student)
         if costs:
             rows = [row for row in board.costs if (row.teacher, row.student) == (teacher, student)]
             tables.append(_cost_grid(f"{teacher} -> {student}: cost of training", rows))
     teachers_only = sorted({row.teacher for row in board.rows} - {teacher for teacher, _ in board.pairs})
     tables += [_score_grid(board, teacher, [(None, TEACHER_METHOD)], teacher) for teacher in teachers_only]
-    return tables + published_grids(board)
+    return tables + [published_grid(board, table) for table in board.published]
 
 
 def _score_grid(board: Leaderboard, teacher: str, methods: Sequence[tuple[str | None, str]], title: str) -> Grid:
@@ -63,37 +62,29 @@ def _score(row: ScoreRow | None) -> str:
     return Bold(text) if row.best else text
 
 
-def _gap_grid(board: Leaderboard, teacher: str, student: str) -> list[Grid]:
-    """The share of the gap that each method closes; no table if no column has one."""
+def _share_grids(board: Leaderboard, teacher: str, student: str) -> list[Grid]:
+    """The share of the gap that each method closes, and invalid and truncated completions; without a table that says nothing."""
 
-    def share(row: ScoreRow | None) -> str:
+    def gap(row: ScoreRow | None) -> str:
         return DASH if row is None or row.gap_closed is None else f"{row.gap_closed:.0f} %"
-
-    lines = []
-    for method in board.methods(teacher, student):
-        rows = [board.find(teacher, student, method, task) for task in board.tasks]
-        if method != "sft" and any(row is not None and row.gap_closed is not None for row in rows):
-            lines.append([method, *map(share, rows)])
-    title = f"{teacher} -> {student}: share of the gap from sft to the teacher that is closed"
-    return [Grid(title, ["method", *board.tasks], lines)] if lines else []
-
-
-def _flaw_grid(board: Leaderboard, teacher: str, student: str) -> list[Grid]:
-    """Invalid and truncated completions, if there are any."""
 
     def shares(row: ScoreRow | None) -> str:
         if row is None or row.invalid_share is None or row.truncated_share is None:
             return DASH
         return f"{row.invalid_share:.1f} / {row.truncated_share:.1f}"
 
-    lines, any_flaw = [], False
+    gaps, flaws, any_flaw = [], [], False
     for place, method in [(None, TEACHER_METHOD), *((student, name) for name in board.methods(teacher, student))]:
         rows = [board.find(teacher, place, method, task) for task in board.tasks]
+        if place and method != "sft" and any(row is not None and row.gap_closed is not None for row in rows):
+            gaps.append([method, *map(gap, rows)])
         any_flaw |= any(row is not None and (row.invalid or row.truncated) for row in rows)
         if any(rows):
-            lines.append([method, *map(shares, rows)])
-    title = f"{teacher} -> {student}: invalid / truncated completions (%)"
-    return [Grid(title, ["method", *board.tasks], lines)] if any_flaw else []
+            flaws.append([method, *map(shares, rows)])
+    titles = {"share of the gap from sft to the teacher that is closed": gaps}
+    titles["invalid / truncated completions (%)"] = flaws if any_flaw else []
+    header = ["method", *board.tasks]
+    return [Grid(f"{teacher} -> {student}: {title}", header, lines) for title, lines in titles.items() if lines]
 
 
 def _cost_grid(title: str, rows: Sequence[CostRow]) -> Grid:
@@ -148,9 +139,7 @@ def markdown(board: Leaderboard, costs: bool = False) -> str:
         widths = [max(len(line[column]) for line in cells) for column in range(len(grid.header))]
         padded = [" | ".join(text.ljust(width) for text, width in zip(line, widths, strict=True)) for line in cells]
         rule = "-|-".join("-" * width for width in widths)
-        table = "\n".join(f"| {line} |" for line in (padded[0], rule, *padded[1:])).replace(
-            f"| {rule} |", f"|-{rule}-|"
-        )
+        table = "\n".join([f"| {padded[0]} |", f"|-{rule}-|", *(f"| {line} |" for line in padded[1:])])
         note = f"\n{_md_escape(grid.note)}\n" if grid.note else ""
         parts.append(f"### {_md_escape(grid.title)}\n\n{table}\n{note}")
     parts.append(_legend(board, costs) + "\n")
@@ -187,16 +176,13 @@ def _tex_cell(text: str) -> str:
     return rf"\textbf{{{escaped}}}" if isinstance(text, Bold) else escaped
 
 
-_TEX = {character: f"\\{character}" for character in "&%$#_{}"} | {
-    "\\": r"\textbackslash{}",
-    "~": r"\textasciitilde{}",
-    "^": r"\textasciicircum{}",
-}
+_TEX = {character: f"\\{character}" for character in "&%$#_{}"}
+_TEX |= {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
+_TEX |= {"†": r"$\dagger$", "–": "--", "±": r"$\pm$"}
 
 
 def _tex_escape(text: str) -> str:
-    text = "".join(_TEX.get(character, character) for character in text)
-    return text.replace("†", r"$\dagger$").replace("–", "--").replace("±", r"$\pm$").replace("->", r"$\to$")
+    return "".join(_TEX.get(character, character) for character in text).replace("->", r"$\to$")
 
 
 def html_page(board: Leaderboard, costs: bool = False) -> str:
@@ -238,8 +224,8 @@ def csv_text(board: Leaderboard, costs: bool = False) -> str:
             *(values[name] for name in names),
             *(row.ci95 or (None, None)),
             *(cost.get(name) for name in cost_names),
-            *([_published(board, row)] if board.published else []),
         ]
+        line += [_published(board, row)] if board.published else []
         writer.writerow(["" if value is None else value for value in line])
     return stream.getvalue()
 
@@ -261,9 +247,5 @@ def json_text(board: Leaderboard, costs: bool = False) -> str:
 
 
 FORMATS: dict[str, Callable[[Leaderboard, bool], str]] = {
-    "md": markdown,
-    "csv": csv_text,
-    "tex": latex,
-    "html": html_page,
-    "json": json_text,
-}
+    "md": markdown, "csv": csv_text, "tex": latex, "html": html_page, "json": json_text,
+}  # fmt: skip

@@ -121,11 +121,11 @@ class Leaderboard:
 
     def min_detectable_effect(self, teacher: str, student: str | None, task: str) -> float | None:
         """The minimum detectable effect of a column."""
-        key = (teacher, student, task)
-        matching = (
-            row for row in self.columns if (row.teacher, row.student, column_title(row.task, row.protocol)) == key
-        )
-        return next((row.min_detectable_effect for row in matching), None)
+        effects: dict[tuple[str, str | None, str], float | None] = {
+            (row.teacher, row.student, column_title(row.task, row.protocol)): row.min_detectable_effect
+            for row in self.columns
+        }
+        return effects.get((teacher, student, task))
 
     def as_json(self, costs: bool) -> dict[str, Any]:
         """The document of `harness leaderboard --format json`."""
