@@ -93,18 +93,8 @@ def shape_of(config: Mapping[str, Any]) -> Shape | None:
 
 
 def _gpt2(layers: int, hidden: int, heads: int) -> Shape:
-    return Shape(
-        layers,
-        hidden,
-        4 * hidden,
-        heads,
-        heads,
-        hidden // heads,
-        50_257,
-        tied=True,
-        gated=False,
-        positions=1024,
-    )
+    size = hidden // heads
+    return Shape(layers, hidden, 4 * hidden, heads, heads, size, 50_257, tied=True, gated=False, positions=1024)
 
 
 _QWEN2_5_7B = Shape(28, 3584, 18_944, 28, 4, 128, 152_064, tied=False, query_bias=True)

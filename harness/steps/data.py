@@ -18,7 +18,7 @@ from harness.costs.formulas import Lengths
 from harness.costs.model_shapes import DataSize, published_data
 from harness.runs.job_context import JobContext
 from harness.runs.store import write_jsonl_atomic
-from harness.steps.base import NOT_IDENTITY, OMIT_NONE, Input, Of, Step, TokenizerInput
+from harness.steps.base import NOT_IDENTITY, OMIT_NONE, Input, Of, Step, TokenizerInput, TrainingSource
 from harness.steps.world import World
 
 BYTES_PER_TOKEN = 4.0  # of text; Dolly has 4.5 with GPT-2's tokenizer and 4.1 with Mistral's
@@ -46,6 +46,12 @@ class Examples(Input):
         raise NotImplementedError
 
     bytes_per_token: ClassVar[float] = BYTES_PER_TOKEN
+
+    def lengths(self, limit: int | None) -> Lengths:
+        """Of the first `limit`, estimated from bytes; a response has its end."""
+        size, per_token = self.size, self.bytes_per_token
+        count = min(size.examples, limit or size.examples)
+        return Lengths(count, size.prompt_bytes / per_token, size.response_bytes / per_token + 1)
 
 
 class WorldExamples(Examples):
@@ -132,11 +138,9 @@ class PreparedData(Step):
         return getattr(self.examples, "name", "")
 
     @property
-    def lengths(self) -> Lengths:
-        """How many examples it has and how many tokens they have, estimated from bytes."""
-        size, per_token = self.source.size, self.source.bytes_per_token
-        examples = min(size.examples, self.source_limit or size.examples)
-        return Lengths(examples, size.prompt_bytes / per_token, size.response_bytes / per_token + 1)
+    def training_source(self) -> TrainingSource:
+        """Its examples, as what is trained on them came from."""
+        return TrainingSource(self.set_name, self.examples, self.limit)
 
     @property
     def source(self) -> Examples:
@@ -145,9 +149,9 @@ class PreparedData(Step):
         return found if isinstance(found, Examples) else found.examples
 
     @property
-    def source_limit(self) -> int | None:
-        """How many of the examples are taken."""
-        return self.limit if isinstance(self.examples, Examples) else getattr(self.examples, "limit", None)
+    def lengths(self) -> Lengths:
+        """How many examples it has and how long they are."""
+        return self.source.lengths(self.limit or getattr(self.examples, "limit", None))
 
     def preflight(self, root: Path) -> Sequence[Problem]:
         if isinstance(self.examples, FileExamples):

@@ -14,7 +14,7 @@ from harness.protocols import DecodingProtocol
 from harness.runs.identity import Fingerprint, canonical_json
 from harness.runs.job_context import JobContext
 from harness.runs.job_spec import Output
-from harness.runs.records import Counts, MetricValue, RecordCell
+from harness.runs.records import RecordCell
 from harness.runs.store import eval_folder
 from harness.sandbox.select import sandbox_used
 from harness.steps.base import BY_HAND, NOT_IDENTITY, Input, ModelInput, Of, Step, TrainingSource
@@ -97,18 +97,12 @@ class Evaluate(Step):
 
     def run(self, job: JobContext) -> None:
         """Evaluate the tasks whose results are wanted; each is on the disk as soon as it is done."""
+        own = {output.folder: task for output, task in zip(self.outputs, self.tasks, strict=True)}
         outputs = {str(output.cell.column): output for output in job.pending if output.cell is not None}
-        settings = {
-            str(output.cell.column): task for output, task in zip(self.outputs, self.tasks, strict=True) if output.cell
-        }
-        # In the folders of the results: what stands there was answered for the very same identity.
-        caches = {
-            name: CompletionCache(job.store.output(output.folder).path / "answers.jsonl")
-            for name, output in outputs.items()
-        }
-        contamination = count_contamination(
-            job, self.training_sources, {name: (settings[name].task, settings[name].limit) for name in outputs}
-        )
+        wanted = {name: own[output.folder] for name, output in outputs.items()}
+        # In the folders of the results: what is stored there was answered for the very same identity.
+        caches = {name: CompletionCache(job.root / output.folder / "answers.jsonl") for name, output in outputs.items()}
+        contamination = count_contamination(job, self.training_sources, wanted)
 
         def report(progress: Any) -> None:
             stage = f"{progress.task} ({progress.tasks_done + 1} of {progress.tasks_total})"
@@ -119,12 +113,9 @@ class Evaluate(Step):
             self.model.path(job.root),
             {
                 name: evaluation.EvaluationOptions(
-                    task=settings[name].task,
-                    protocol=settings[name].protocol,
-                    limit=settings[name].limit,
-                    max_new_tokens=settings[name].max_new_tokens,
+                    task=task.task, protocol=task.protocol, limit=task.limit, max_new_tokens=task.max_new_tokens
                 )
-                for name in outputs
+                for name, task in wanted.items()
             },
             engine=self.engine,
             seed=self.seed,
@@ -135,19 +126,19 @@ class Evaluate(Step):
             cache=lambda name: caches[name],
         )
         for done in runs:
-            task = tasks.load(settings[done.name].task)
+            task = tasks.load(wanted[done.name].task)
             summary = evaluation.summarise(task, done.samples)
             print(f"{done.name}: {summary['n']} in {done.seconds:.1f} s with {done.engine}", flush=True)
             job.finish(
                 outputs[done.name],
                 cost=job.cost(wall_seconds=round(done.seconds, 3), tokens=done.generated_tokens),
-                n=Counts.model_validate(summary["n"]),
-                headline=task.metrics[0].name,
-                metrics={name: MetricValue.model_validate(metric) for name, metric in summary["metrics"].items()},
                 samples=done.samples,
                 engine=done.engine,
                 sandbox=sandbox_used(),
-                template=done.template,
+                n=summary["n"],
+                headline=task.metrics[0].name,
+                metrics=summary["metrics"],
+                template=done.template or None,
                 overlap=contamination[done.name],
             )
             caches[done.name].remove()

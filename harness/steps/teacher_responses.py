@@ -12,6 +12,7 @@ import dskd.data
 from dskd.errors import InputError
 from dskd.modeling.loading import load_tokenizer
 from dskd.tokenization.prompt_templates import Instruction, prompt_text, template_of
+from harness.costs.formulas import teacher_work
 from harness.costs.work import Device, Work
 from harness.engines import create_engine
 from harness.engines._seeds import sample_seed
@@ -54,14 +55,8 @@ class TeacherResponses(Step):
 
     def estimate(self, device: Device) -> list[Work]:
         """Responses are taken to be as long as the data's."""
-        size, per_token = self.examples.size, self.examples.bytes_per_token
-        count = min(size.examples, self.limit or size.examples)
-        labelled = count * (size.response_bytes / per_token + 1)
-        tokens, shape = count * size.prompt_bytes / per_token + labelled, self.teacher.shape
-        operations = 2.0 * shape.layer_parameters * tokens + 2.0 * shape.head_parameters * labelled
-        memory = float(shape.parameters * (4 if self.dtype == "float32" else 2))
-        what = f"{self.teacher.name} to {self.examples.name}"
-        return [Work(self.kind, what, None, tokens, operations, memory, device.hours(operations))]
+        what, data = f"{self.teacher.name} to {self.examples.name}", self.examples.lengths(self.limit)
+        return [teacher_work(self.kind, what, device, self.teacher.shape, self.dtype, data)]
 
     def run(self, job: JobContext) -> None:
         """Make the responses; prompts that were answered before a kill are not asked again. InputError where nothing is left."""
