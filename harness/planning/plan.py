@@ -12,8 +12,7 @@ from typing import Literal
 from dskd.errors import InputError
 from harness.config.matrix import Cell, Matrix
 from harness.config.matrix_file import find_matrix, read_matrix, read_source, select
-from harness.planning.check_prompts import check_prompts
-from harness.planning.check_vocabularies import check_vocabularies
+from harness.planning.checks import check_prompts, check_vocabularies
 from harness.planning.estimate import not_here
 from harness.planning.expand import Expansion
 from harness.runs.identity import differences

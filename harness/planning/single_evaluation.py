@@ -11,7 +11,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from dskd.errors import InputError
 from harness.config.matrix import TEACHER_METHOD, Cell, Evaluation, Name
-from harness.planning.check_prompts import check_chat
+from harness.planning.checks import check_chat
 from harness.planning.expand import evaluated_task
 from harness.planning.plan import Plan, decide
 from harness.planning.single_training import read_template

@@ -16,9 +16,7 @@ from dskd.training.options import TrainingOptions
 from harness.config.explain import dotted, explain
 from harness.config.matrix import Evaluation, TeacherOutputs
 from harness.config.names import find_method, notice_former_names
-from harness.planning.check_prompts import check_chat
-from harness.planning.check_prompts import check_pair as check_templates
-from harness.planning.check_vocabularies import check_pair
+from harness.planning.checks import check_chat, check_pair, check_templates
 from harness.planning.plan import Plan, decide
 from harness.runs.identity import FileHashes
 from harness.runs.records import RecordCell
