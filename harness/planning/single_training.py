@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, TypeVar
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from dskd import methods
 from dskd.compatibility import LIVE, check
@@ -28,6 +29,7 @@ from harness.steps.teacher_cache import TeacherCache
 from harness.steps.teacher_responses import TeacherResponses
 from harness.steps.training import Train, find_launch
 
+_O = TypeVar("_O", bound=BaseModel)
 _FOLDER = "train"
 # The flag of the command line that a problem is about. Every other training option is one of --set.
 _FLAGS = {
@@ -63,8 +65,10 @@ def single_plan(
     `teacher_outputs`, `launch` and `template` are as in a matrix, but the teacher runs live unless asked otherwise. InputError for
     what is wrong with any option, and where `output` holds something else already, unless `overwrite`.
     """
-    chosen = _method(method, method_options)
-    options = _training_options(training)
+    learned = find_method(method, "--method")
+    _checked(learned.Options, method_options, lambda key: f"--option {key}", "--option ")
+    chosen = learned(dict(method_options))
+    options = _checked(TrainingOptions, training, lambda key: _flag(f"training.{key}"), "--set ")
     if teacher is None and (chosen.requires.teacher or chosen.requires.response_source == "teacher"):
         raise InputError(f"--method {method}: needs a teacher; fix: give --teacher DIR")
     outputs = _teacher_outputs(chosen, teacher_outputs)
@@ -74,26 +78,28 @@ def single_plan(
         processes, accelerate_config = find_launch(launch.get("processes"), launch.get("accelerate_config"))
     except InputError as error:
         raise InputError(f"--accelerate-config {error}") from None
-    hashes = FileHashes()
     if not data.is_file():
         raise InputError(f"--data {data}: no such file; fix: correct the path")
+    hashes, asked = FileHashes(), read_template(template)
     examples = FileExamples(name="data", file=data.resolve(), sha256=hashes.file(data))
-    pair = _models(teacher, student, chosen, template, hashes)
-    cell = RecordCell(
-        teacher=teacher.resolve().name if teacher else "none",
-        student=student.resolve().name,
-        method=chosen.name,
-        seed=seed,
-    )
+    learner = model_in_folder("student", student, hashes, "--student", asked)
+    # A training without teacher is prepared as if the student were its own: no example is left out for another's tokenizer.
+    author = model_in_folder("teacher", teacher, hashes, "--teacher", asked) if teacher else learner
+    check_pair(author, learner, [chosen], _flag)
+    check_templates(author, learner, lambda _: "--template")
+    for model in (author, learner):
+        check_chat(model, "--template")
+    name = student.resolve().name
     step = Train(
-        title=f"train {cell.student} by {method}",
-        name=student.resolve().name,
-        cell=cell,
+        title=f"train {name} by {method}",
+        name=name,
+        cell=RecordCell(
+            teacher=teacher.resolve().name if teacher else "none", student=name, method=chosen.name, seed=seed
+        ),
         output_folder=_FOLDER,
-        data=_data(chosen, examples, limit, options.max_length, pair),
-        student=pair.student,
-        teacher=pair.teacher if chosen.requires.teacher else None,
-        cache=_cache(examples, limit, options, outputs, pair) if outputs.kind != LIVE else None,
+        student=learner,
+        teacher=author if chosen.requires.teacher else None,
+        **_inputs(author, learner, examples, limit, chosen, options, outputs),
         method=method,
         method_options=chosen.options.model_dump(mode="json"),
         method_code=methods.own_code(method),
@@ -103,93 +109,54 @@ def single_plan(
         processes=processes,
         accelerate_config=accelerate_config,
     )
+    earlier = Store(output).output(_FOLDER)
     if not overwrite:
-        _require_same(output, step)
+        earlier.require_ours()
+        if earlier.manifest is not None and earlier.manifest.identity.hash != step.fingerprint.hash:
+            raise InputError(f"--output {output}: holds another training; fix: give another folder, or --overwrite")
     return Plan("train", "harness train", output, decide([step], output, "stale"), lambda _, key: _flag(key))
+
+
+def _inputs(
+    teacher: ModelInput,
+    student: ModelInput,
+    examples: FileExamples,
+    limit: int | None,
+    method: methods.Method,
+    options: TrainingOptions,
+    outputs: TeacherOutputs,
+) -> dict[str, Any]:
+    """The training set, in the tokens of both models or as the teacher's responses in the student's; and the teacher cache."""
+    prepared = partial(PreparedData, max_length=options.max_length)
+    whole = partial(prepared, examples=examples, limit=limit)
+    own, others = student.tokenizer_input, teacher.tokenizer_input
+    if method.requires.response_source == "teacher":
+        responses = TeacherResponses(
+            title="responses of teacher to data",
+            examples=examples,
+            limit=limit,
+            teacher=teacher,
+            max_new_tokens=method.options.max_new_tokens,
+            temperature=method.options.answer_temperature,
+            **Evaluation().model_dump(exclude={"score_teachers"}),
+        )
+        data = prepared(title=f"{responses.title} for student", examples=responses, student_tokenizer=own)
+    else:
+        data = whole(title="data for student and teacher", student_tokenizer=own, teacher_tokenizer=others)
+    if outputs.kind == LIVE:
+        return {"data": data}
+    cache = TeacherCache(
+        title="teacher cache of teacher on data",
+        teacher=teacher,
+        data=whole(title="data for teacher", student_tokenizer=others),
+        options=outputs.options,
+        dtype=options.dtype,
+    )
+    return {"data": data, "cache": cache}
 
 
 def _flag(key: str) -> str:
     return _FLAGS.get(key, f"--set {key.removeprefix('training.')}")
-
-
-class _Pair(NamedTuple):
-    teacher: ModelInput
-    student: ModelInput
-
-
-def _models(
-    teacher: Path | None, student: Path, method: methods.Method, template: Mapping[str, Any], hashes: FileHashes
-) -> _Pair:
-    asked = read_template(template)
-    learner = model_in_folder("student", student, hashes, "--student", template=asked)
-    # A training without teacher is prepared as if the student were its own: no example is left out for another's tokenizer.
-    pair = _Pair(
-        model_in_folder("teacher", teacher, hashes, "--teacher", template=asked) if teacher else learner, learner
-    )
-    check_pair(*pair, [method], _flag)
-    check_templates(*pair, lambda _: "--template")
-    for model in pair:
-        check_chat(model, "--template")
-    return pair
-
-
-def _data(
-    method: methods.Method, examples: FileExamples, limit: int | None, max_length: int, pair: _Pair
-) -> PreparedData:
-    """The training set in the tokens of both models; for a method of the teacher's responses, these in the student's."""
-    if method.requires.response_source != "teacher":
-        return PreparedData(
-            title="data for student and teacher",
-            examples=examples,
-            student_tokenizer=pair.student.tokenizer_input,
-            teacher_tokenizer=pair.teacher.tokenizer_input,
-            limit=limit,
-            max_length=max_length,
-        )
-    settings = Evaluation()
-    responses = TeacherResponses(
-        title="responses of teacher to data",
-        examples=examples,
-        limit=limit,
-        teacher=pair.teacher,
-        max_new_tokens=method.options.max_new_tokens,
-        temperature=method.options.answer_temperature,
-        engine=settings.engine,
-        dtype=settings.dtype,
-        seed=settings.seed,
-    )
-    return PreparedData(
-        title=f"{responses.title} for student",
-        examples=responses,
-        student_tokenizer=pair.student.tokenizer_input,
-        max_length=max_length,
-    )
-
-
-def _cache(
-    examples: FileExamples, limit: int | None, options: TrainingOptions, outputs: TeacherOutputs, pair: _Pair
-) -> TeacherCache:
-    return TeacherCache(
-        title="teacher cache of teacher on data",
-        teacher=pair.teacher,
-        data=PreparedData(
-            title="data for teacher",
-            examples=examples,
-            student_tokenizer=pair.teacher.tokenizer_input,
-            limit=limit,
-            max_length=options.max_length,
-        ),
-        options=outputs.options,
-        dtype=options.dtype,
-    )
-
-
-def _require_same(output: Path, step: Train) -> None:
-    earlier = Store(output).output(_FOLDER)
-    earlier.require_ours()
-    manifest = earlier.manifest
-    if manifest is not None and manifest.identity.hash != step.fingerprint.hash:
-        raise InputError(f"--output {output}: holds another training; fix: give another folder, or --overwrite")
 
 
 def read_template(given: Mapping[str, Any]) -> Template | None:
@@ -199,22 +166,13 @@ def read_template(given: Mapping[str, Any]) -> Template | None:
     return Template.model_validate(dict(given)) if given else None
 
 
-def _method(name: str, given: Mapping[str, Any]) -> methods.Method:
-    method = find_method(name, "--method")
-    notice_former_names(method.Options, given, "--option ")
+def _checked(options: type[_O], given: Mapping[str, Any], flag: Callable[[str], str], former: str) -> _O:
+    """Options as they were given; `flag` says by which flag a key was, `former` what goes before a former name."""
+    notice_former_names(options, given, former)
     try:
-        method.Options.model_validate(dict(given))
+        return options.model_validate(dict(given))
     except ValidationError as error:
-        raise InputError(explain(error, lambda key: f"--option {dotted(key)}", method.Options)) from None
-    return method(dict(given))
-
-
-def _training_options(given: Mapping[str, Any]) -> TrainingOptions:
-    notice_former_names(TrainingOptions, given, "--set ")
-    try:
-        return TrainingOptions.model_validate(dict(given))
-    except ValidationError as error:
-        raise InputError(explain(error, lambda key: _flag(dotted(("training", *key))), TrainingOptions)) from None
+        raise InputError(explain(error, lambda key: flag(dotted(key)), options)) from None
 
 
 def _teacher_outputs(method: methods.Method, given: Mapping[str, Any]) -> TeacherOutputs:
