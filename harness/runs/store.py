@@ -31,6 +31,7 @@ from dskd.errors import InputError
 from dskd.io import sync_folder, write_atomic
 from harness.protocols import GREEDY
 from harness.runs.identity import Fingerprint, Identity
+from harness.runs.job_spec import Output
 
 MANIFEST = "manifest.json"
 RESULT = "result.json"
@@ -64,38 +65,29 @@ def _jsonl(rows: Iterable[Any]) -> str:
 class UserFile:
     """A file of JSON lines at a path from the user. Create it before the work whose result it will hold.
 
-    Args:
-        option: the command-line option, for errors.
-        path: the file.
-
-    Raises:
-        InputError: the file cannot be written.
+    `option` is that of the command line, for errors. InputError where the file cannot be written.
     """
 
     def __init__(self, option: str, path: Path) -> None:
-        self.option, self.path = option, path
+        self.path, self.where = path, f"{option} {path}"
+        self.special = path.exists() and not path.is_file()  # a device or a pipe
         if path.is_dir():
-            raise InputError(f"{option} {path}: is a folder; fix: name a file")
-        if self._is_special() and not os.access(path, os.W_OK):
-            raise InputError(f"{option} {path}: is not writable; fix: name another file")
-        if not self._is_special():
-            require_writable(Path(os.path.realpath(path)).parent, f"{option} {path}")
-
-    def _is_special(self) -> bool:
-        return self.path.exists() and not self.path.is_file()
+            raise InputError(f"{self.where}: is a folder; fix: name a file")
+        if not self.special:
+            require_writable(Path(os.path.realpath(path)).parent, self.where)
+        elif not os.access(path, os.W_OK):
+            raise InputError(f"{self.where}: is not writable; fix: name another file")
 
     def write(self, rows: Iterable[Any]) -> None:
         """Write into a device or a pipe; otherwise write the file, or the target of a link, atomically."""
         text = _jsonl(rows)
         try:
-            if self._is_special():
+            if self.special:
                 self.path.write_text(text, encoding="utf-8")
             else:
                 write_text_atomic(Path(os.path.realpath(self.path)), text)
         except OSError as error:
-            raise InputError(
-                f"{self.option} {self.path}: cannot be written ({error.strerror}); fix: name another file"
-            ) from error
+            raise InputError(f"{self.where}: cannot be written ({error.strerror}); fix: name another file") from error
 
 
 def require_writable(folder: Path, named: str) -> None:
@@ -167,6 +159,12 @@ class OutputFolder:
         for name in (RESULT, SAMPLES):
             (self.path / name).unlink(missing_ok=True)
         self._write(Manifest(kind=kind, title=title, identity=fingerprint.identity, state="running", started=now()))
+
+    def holds(self, output: Output) -> bool:
+        """Whether it is done with this identity, and what other steps read of it is there."""
+        state, manifest = self.state()
+        same = manifest is not None and manifest.identity.hash == output.fingerprint.hash
+        return state == "done" and same and (self.path / (output.product or "")).exists()
 
     def finish(self, seconds: float, report: dict[str, Any] | None = None) -> None:
         """Mark the folder as complete."""
