@@ -1,6 +1,6 @@
 """What a teacher says at the labelled tokens of a batch: computed live, or kept once for all students, methods and seeds.
 
-A cached signal is a folder (dskd/teachers/cache_store.py, docs/signals.md) that `build_teacher_cache` makes of data prepared for the teacher
+A cached signal is a folder (dskd/teachers/cache_store.py, docs/teacher-cache.md) that `build_teacher_cache` makes of data prepared for the teacher
 alone. A student's data finds its rows there by content (`attach`), so order and left-out rows do not matter, and the teacher's
 weights are not loaded again.
 """

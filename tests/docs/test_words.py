@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
+import click
 import pytest
 
+from harness.cli import COMMANDS, main
 from helpers.paths import ROOT
 from helpers.words import COINED, coined_words
 
@@ -22,6 +25,24 @@ PAGES = [
 def test_a_page_has_no_coined_words(page: Path) -> None:
     found = coined_words(page.read_text(encoding="utf-8"))
     assert not found, "\n".join(f"{page.relative_to(ROOT)}:{entry}" for entry in found)
+
+
+def commands() -> Iterator[tuple[str, click.Command]]:
+    """Every command that help lists, subcommands too."""
+    for name in COMMANDS:
+        command = main.get_command(click.Context(main), name)
+        assert command is not None
+        yield name, command
+        for own, subcommand in command.commands.items() if isinstance(command, click.Group) else ():
+            if not subcommand.hidden:
+                yield f"{name} {own}", subcommand
+
+
+@pytest.mark.parametrize(("name", "command"), list(commands()), ids=[name for name, _ in commands()])
+def test_help_has_no_coined_words_and_an_example(name: str, command: click.Command) -> None:
+    text = command.get_help(click.Context(command, info_name=name))
+    assert coined_words(text) == []
+    assert f"harness {name}" in text or isinstance(command, click.Group)
 
 
 def test_a_coined_word_is_found_also_across_lines() -> None:

@@ -15,7 +15,7 @@ from harness.executors import EXECUTORS
 from helpers.paths import ROOT
 from helpers.tiny_models import write_gpt2
 
-PAGE = ROOT / "docs" / "tasks.md"
+PAGE = ROOT / "docs" / "own-task.md"
 ENGINE = """
 from harness.engines.transformers import TransformersEngine
 

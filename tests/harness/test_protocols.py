@@ -114,7 +114,7 @@ def test_a_setting_of_a_protocol_is_part_of_the_identity(
     ("entry", "message"),
     [
         ({**DRAWN, "protocol": "minilm-sampling"}, r"tasks\.drawn\.protocol: no protocol 'minilm-sampling'; did you mean"),
-        ({**DRAWN, "protocol": {"temperature": 1}}, r"tasks\.drawn\.protocol: needs the `name` of a protocol"),
+        ({**DRAWN, "protocol": {"temperature": 1}}, r"tasks\.drawn\.protocol: has no `name` of a protocol"),
         ({**DRAWN, "protocol": {"name": "greedy", "top_q": 1}}, r"tasks\.drawn\.protocol\.top_q: unknown key; did you mean"),
         ({**DRAWN, "protocol": {"name": "pass@1-sampling", "samples": 0}}, r"tasks\.drawn\.protocol\.samples: input should"),
         ({**DRAWN, "protocol": {"name": "greedy", "samples": 2}}, r"tasks\.drawn\.protocol: `samples` means nothing"),

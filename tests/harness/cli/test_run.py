@@ -221,5 +221,5 @@ def test_train_trains_one_student_and_finds_it_done_the_second_time(
     assert again.stderr == ""
     other = harness(*arguments, "--seed", "7")
     assert other.returncode == 2
-    assert "holds another training; give another folder, or --overwrite" in other.stderr
+    assert "holds another training; fix: give another folder, or --overwrite" in other.stderr
     assert os.listdir(tmp_path / "out/train")  # noqa: PTH208 - what was there is still there

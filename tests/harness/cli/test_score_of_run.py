@@ -15,7 +15,7 @@ from harness.evaluation.evaluate import EvaluationOptions, evaluate
 from harness.evaluation.score import summarise
 from harness.runs.store import write_jsonl_atomic
 from harness.smallworld.tokenizers import write_byte_level
-from harness.steps.base_model import give_template
+from harness.steps.create_model import give_template
 
 # Those that run programs, of which each test set has at least a hundred, take their time.
 TASKS = [

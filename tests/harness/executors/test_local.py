@@ -142,10 +142,10 @@ def test_a_killed_job_is_reported_with_its_signal_and_goes_on_from_what_it_left(
     step = fake(tmp_path, "fragile", "kill itself once")
     outcomes, _ = execute(tmp_path, step)
     assert outcomes["fragile"].status == "failed"
-    reason, hint, log = outcomes["fragile"].reason.split("; ")
-    assert reason == "ended by SIGKILL, as the system does when memory runs out"
+    reason, fix, log = outcomes["fragile"].reason.split("; ")
+    assert reason == "ended by SIGKILL, probably because memory ran out"
     for knob in ("--jobs 1", "batch_size", "batch_tokens", "gradient_checkpointing", "chunk_tokens"):
-        assert knob in hint
+        assert knob in fix
     assert log.startswith("last line of its log: doing")
     folder = tmp_path / "cells" / "fragile"
     assert (folder / "INCOMPLETE").exists()

@@ -5,9 +5,7 @@ import json
 import pytest
 
 from harness import tasks
-from harness.planning.expand import evaluated_task
 from harness.planning.plan import make_plan
-from harness.protocols import GREEDY
 from harness.runs.job_context import JobContext, ProgressChannel
 from harness.steps.base import TrainingSource
 from harness.steps.contamination import count_contamination
@@ -35,9 +33,8 @@ def counted(tmp_path):
     """The entries of small_math's first `limit` items, against sources."""
 
     def count(sources, limit=5):
-        task = evaluated_task("small_math", "small_math", GREEDY, limit=limit, max_new_tokens=None)
         job = JobContext(tmp_path / "run", "eval", [], ProgressChannel())
-        return count_contamination(job, sources, {"small_math": task})["small_math"]
+        return count_contamination(job, sources, {"small_math": ("small_math", limit)})["small_math"]
 
     return count
 

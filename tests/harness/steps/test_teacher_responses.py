@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 
 from dskd.errors import InputError
-from harness.engines.base import Generation
+from harness.engines._seeds import sample_seed
+from harness.engines._types import Completion, Sampling
 from harness.planning.plan import Plan, make_plan
 from harness.runs.job_context import JobContext, ProgressChannel
 from harness.steps import teacher_responses
@@ -23,6 +24,10 @@ from harness.steps.training import Train
 Content = dict[str, Any]
 
 
+# Of prompts 0 to 4 under seed 5. Other values would change every response that is drawn.
+SEEDS = [sample_seed(5, f"None/{number}", 0) for number in range(5)]
+
+
 class Teacher:
     """An engine that answers a prompt with its capitals; '…' in a prompt has no end, an empty prompt no answer."""
 
@@ -31,20 +36,18 @@ class Teacher:
     def __init__(self, seed: int) -> None:
         self.seed = seed
         self.on_finished: Callable[[int], None] = lambda _: None
-        self.asked: list[tuple[list[int], list[str]]] = []
-        self.settings: dict[str, Any] = {}
-        self.generations: list[Generation] = []
+        self.asked: list[tuple[list[int], list[str]]] = []  # seeds and prompts
+        self.sampling: Sampling | None = None
         self.closed = False
 
-    def generate_until(self, requests: Sequence[Any]) -> None:
-        prompts = [request.args[0] for request in requests]
-        self.settings = requests[0].args[1]
-        self.asked.append(([request.doc["id"] for request in requests], prompts))
-        self.generations = [
-            Generation(p.upper(), "length" if "…" in p else "stop", len(p), len(p), p.startswith("long"))
+    def complete(self, prompts: Sequence[str], sampling: Sampling, seeds: Sequence[int]) -> list[Completion]:
+        self.sampling = sampling
+        self.asked.append((list(seeds), list(prompts)))
+        self.on_finished(len(prompts))
+        return [
+            Completion(p.upper(), "length" if "…" in p else "stop", [0] * len(p), [0] * len(p), p.startswith("long"))
             for p in prompts
         ]
-        self.on_finished(len(prompts))
 
     def close(self) -> None:
         self.closed = True
@@ -101,35 +104,35 @@ def test_answers_take_the_place_of_the_data_s_and_those_without_an_end_are_left_
     assert counts == {"prompts": 5, "kept": 2, "without_end": 1, "empty": 1, "prompt_too_long": 1}
     assert teacher.closed
     assert not (made.folder / "blocks").exists()
-    assert teacher.settings == {"max_gen_toks": 9, "do_sample": False}
+    assert teacher.sampling == Sampling(9, temperature=0.0)
     # Blocks of two; a prompt's own number decides what is drawn, in whatever block it is asked.
-    assert teacher.asked == [([0, 1], ["one", "two…"]), ([2, 3], ["", "long prompt"]), ([4], ["é"])]
+    assert teacher.asked == [(SEEDS[:2], ["one", "two…"]), (SEEDS[2:4], ["", "long prompt"]), (SEEDS[4:], ["é"])]
 
 
 def test_a_job_that_was_killed_asks_only_for_what_is_missing(
     teacher: Teacher, respond: Callable[..., JobContext], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     prompts = ["a", "b", "c", "d", "e"]
-    answer = teacher.generate_until
+    complete = teacher.complete
 
-    def killed_in_the_second(requests: Sequence[Any]) -> None:
+    def killed_in_the_second(*arguments: Any) -> list[Completion]:
         if teacher.asked:
             raise KeyboardInterrupt
-        answer(requests)
+        return complete(*arguments)
 
-    monkeypatch.setattr(teacher, "generate_until", killed_in_the_second)
+    monkeypatch.setattr(teacher, "complete", killed_in_the_second)
     with pytest.raises(KeyboardInterrupt):
         respond(prompts)
-    monkeypatch.setattr(teacher, "generate_until", answer)
+    monkeypatch.setattr(teacher, "complete", complete)
     again = respond(prompts)
-    assert teacher.asked == [([0, 1], ["a", "b"]), ([2, 3], ["c", "d"]), ([4], ["e"])]
+    assert teacher.asked == [(SEEDS[:2], ["a", "b"]), (SEEDS[2:4], ["c", "d"]), (SEEDS[4:], ["e"])]
     assert [row["output"] for row in written(again)] == ["A", "B", "C", "D", "E"]
 
 
 def test_a_limit_and_a_temperature_are_honoured(teacher: Teacher, respond: Callable[..., JobContext]) -> None:
     made = respond(["a", "b", "c"], limit=1, temperature=0.7)
     assert [row["prompt"] for row in written(made)] == ["a"]
-    assert teacher.settings == {"max_gen_toks": 9, "do_sample": True, "temperature": 0.7}
+    assert teacher.sampling == Sampling(9, temperature=0.7)
 
 
 @pytest.mark.usefixtures("teacher")
