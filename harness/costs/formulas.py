@@ -51,20 +51,20 @@ def training_work(
     student: Shape,
     options: Mapping[str, Any],
     data: Lengths,
-    *,
     launch: Mapping[str, Any] = ONE_PROCESS,
     teacher: Shape | None = None,
+    *,
     live: bool = False,
     dual: bool = False,
     chunkable: bool = True,
 ) -> Work:
-    """A training.
+    """A training with these `TrainingOptions`.
 
     Args:
-        options: of `TrainingOptions`. A loss that is not `chunkable` is not chunked, whatever they say.
         launch: `processes`, and `sharded`: "FSDP" or "DEEPSPEED" where they share the student's state, else "".
         live: whether the teacher runs in the training; of a cached one, only the head is there.
         dual: whether the method has projectors in both directions, and logits of projected hidden states.
+        chunkable: whether the options decide if the loss is chunked; otherwise it is not.
     """
     steps, examples = steps_of(options, data, launch["processes"])
     tokens, labelled = examples * data.tokens, examples * data.response_tokens

@@ -75,7 +75,7 @@ def single_plan(
     for problem in check(chosen, teacher_outputs=outputs.kind, rollouts=options.rollouts, packing=options.packing):
         raise InputError(problem.text(_flag(problem.key)))
     try:
-        processes, accelerate_config = find_launch(launch.get("processes"), launch.get("accelerate_config"))
+        processes, accelerate_config = find_launch(**launch)
     except InputError as error:
         raise InputError(f"--accelerate-config {error}") from None
     if not data.is_file():

@@ -43,9 +43,7 @@ RUN = "run.json"
 State = Literal["missing", "interrupted", "failed", "done"]
 
 
-def write_text_atomic(path: Path, text: str) -> None:
-    """Write a text file completely or not at all."""
-    write_atomic(path, text)
+write_text_atomic = write_atomic
 
 
 def write_json_atomic(path: Path, value: Any) -> None:
@@ -92,9 +90,8 @@ class UserFile:
 
 def require_writable(folder: Path, named: str) -> None:
     """Raise an InputError that begins with `named` unless the folder is writable or can be created."""
-    existing = Path(os.path.realpath(folder))
-    while not existing.exists():
-        existing = existing.parent
+    absolute = Path(os.path.realpath(folder))
+    existing = next(path for path in (absolute, *absolute.parents) if path.exists())
     if not existing.is_dir():
         raise InputError(f"{named}: {existing} is a file, not a folder; fix: give another path")
     if not os.access(existing, os.W_OK | os.X_OK):
@@ -168,18 +165,17 @@ class OutputFolder:
 
     def finish(self, seconds: float, report: dict[str, Any] | None = None) -> None:
         """Mark the folder as complete."""
-        self._end("done", seconds, report=report or {})
+        self._end(state="done", seconds=seconds, report=report or {})
 
     def fail(self, seconds: float, error: str) -> None:
         """Mark the attempt as failed. Its files stay for inspection and for another attempt."""
-        self._end("failed", seconds, error=error)
+        self._end(state="failed", seconds=seconds, error=error)
 
-    def _end(self, state: Literal["done", "failed"], seconds: float, **changes: Any) -> None:
+    def _end(self, *, seconds: float, **changes: Any) -> None:
         manifest = self.manifest
         if manifest is None:
             raise RuntimeError(f"{self.path}: its manifest disappeared while the job ran")
-        changes |= {"state": state, "seconds": round(seconds, 3), "finished": now()}
-        self._write(manifest.model_copy(update=changes))
+        self._write(manifest.model_copy(update={**changes, "seconds": round(seconds, 3), "finished": now()}))
         (self.path / INCOMPLETE).unlink(missing_ok=True)
         sync_folder(self.path)
 
@@ -201,11 +197,9 @@ class OutputFolder:
         """Remove everything but the log and the marker; the manifest first, so that a folder never looks finished halfway."""
         (self.path / MANIFEST).unlink(missing_ok=True)
         for entry in self.path.iterdir():
-            if entry.name in {LOG, INCOMPLETE}:
-                continue
             if entry.is_dir() and not entry.is_symlink():
                 shutil.rmtree(entry)
-            else:
+            elif entry.name not in {LOG, INCOMPLETE}:
                 entry.unlink()
 
 
@@ -227,8 +221,7 @@ class Store:
 
     def write_spec(self, job_id: str, text: str) -> Path:
         """Write the specification of a job for its process."""
-        name = job_id.replace("/", "+").replace(":", "+")
-        path = self.root / ".harness" / "specs" / f"{name}.json"
+        path = self.root / ".harness" / "specs" / f"{job_id.replace('/', '+').replace(':', '+')}.json"
         write_text_atomic(path, text)
         return path
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any
 
 import dskd
 from dskd.errors import InputError
@@ -74,10 +74,7 @@ class ModelFolder(ModelInput):
 class _MadeModel(Step, ModelInput):
     """A model that a step makes."""
 
-    kind: ClassVar[str] = "model"
-    version: ClassVar[int] = 2
-    place: ClassVar[str] = "models"
-    product: ClassVar[str | None] = "model"
+    kind, version, place, product = "model", 2, "models", "model"
 
 
 class ModelCopy(_MadeModel):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from dskd.errors import InputError
 from harness import tasks
@@ -16,23 +16,20 @@ from harness.runs.records import DataOverlap
 from harness.runs.store import write_json_atomic
 from harness.steps.base import TrainingSource
 
-if TYPE_CHECKING:
-    from harness.steps.evaluation import EvaluatedTask
-
 _KINDS = ("exact", "exact_with_answer", "ngram")
 
 
 def count_contamination(
-    job: JobContext, sources: Sequence[tuple[str, TrainingSource]], evaluated: Mapping[str, EvaluatedTask]
+    job: JobContext, sources: Sequence[tuple[str, TrainingSource]], evaluated: Mapping[str, tuple[str, int | None]]
 ) -> dict[str, list[DataOverlap]]:
-    """For each task, an entry for each training set, each set once for student and teacher.
+    """For each task, an entry for each training set, each set once for student and teacher. evaluated: (task, limit) by name.
 
     It says something about scores and changes none, so a training file that cannot be read leaves a reason and no error.
     """
     items: dict[str, list[ItemTexts]] = {}
-    for name, each in evaluated.items():
-        task = tasks.load(each.task)
-        items[name] = items_of(task, task.docs(each.limit))
+    for name, (task_name, limit) in evaluated.items():
+        task = tasks.load(task_name)
+        items[name] = items_of(task, task.docs(limit))
     job.progress.advance("comparing test items with training data", 0, None)
     distinct = {
         (of, source.data, source.limit, source.reason, str(_path(job, source))): source for of, source in sources

@@ -121,10 +121,7 @@ def read_examples(path: Path, columns: dict[str, str] | None, folder: Path) -> P
 class PreparedData(Step):
     """Examples as token ids of the student and, with one, of the teacher, their responses aligned."""
 
-    kind: ClassVar[str] = "data"
-    version: ClassVar[int] = 2
-    place: ClassVar[str] = "data"
-    product: ClassVar[str | None] = "dataset"
+    kind, version, place, product = "data", 2, "data", "dataset"
 
     examples: Of[Input]
     student_tokenizer: Of[TokenizerInput]

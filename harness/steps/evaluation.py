@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any
 
 from dskd.compatibility import Problem
 from harness import evaluation, tasks
@@ -46,8 +46,7 @@ class EvaluatedTask(Input):
 class Evaluate(Step):
     """Completions and scores of one model, an output for each task."""
 
-    kind: ClassVar[str] = "evaluate"
-    version: ClassVar[int] = 2
+    kind, version = "evaluate", 2
 
     cell: Annotated[RecordCell, NOT_IDENTITY]
     cell_folder: Annotated[str, NOT_IDENTITY]
@@ -102,7 +101,8 @@ class Evaluate(Step):
         wanted = {name: own[output.folder] for name, output in outputs.items()}
         # In the folders of the results: what is stored there was answered for the very same identity.
         caches = {name: CompletionCache(job.root / output.folder / "answers.jsonl") for name, output in outputs.items()}
-        contamination = count_contamination(job, self.training_sources, wanted)
+        evaluated = {name: (task.task, task.limit) for name, task in wanted.items()}
+        contamination = count_contamination(job, self.training_sources, evaluated)
 
         def report(progress: Any) -> None:
             stage = f"{progress.task} ({progress.tasks_done + 1} of {progress.tasks_total})"

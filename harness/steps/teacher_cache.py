@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 from functools import partial
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
 import dskd
 from dskd.errors import InputError
@@ -24,10 +24,7 @@ class TeacherCache(Step):
     options: `kind` and, by kind, `stored_dtype` or `k` and `temperature`. dtype: of the teacher's weights and products.
     """
 
-    kind: ClassVar[str] = "teacher-cache"
-    version: ClassVar[int] = 2
-    place: ClassVar[str] = "signals"  # as in older runs
-    product: ClassVar[str | None] = "signal"
+    kind, version, place, product = "teacher-cache", 2, "signals", "signal"  # as in older runs
 
     teacher: Of[ModelInput]
     data: Of[PreparedData]

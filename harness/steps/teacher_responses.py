@@ -6,7 +6,7 @@ import json
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any
 
 import dskd.data
 from dskd.errors import InputError
@@ -33,10 +33,7 @@ class TeacherResponses(Step):
     those to prompts that do not fit into the teacher's context.
     """
 
-    kind: ClassVar[str] = "teacher-responses"
-    version: ClassVar[int] = 2
-    place: ClassVar[str] = "answers"  # as in older runs
-    product: ClassVar[str | None] = "answers.jsonl"
+    kind, version, place, product = "teacher-responses", 2, "answers", "answers.jsonl"  # as in older runs
 
     examples: Of[Examples]
     limit: int | None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, ClassVar
+from typing import Annotated
 
 from dskd.io import read_object
 from dskd.modeling.loading import load_tokenizer
@@ -91,10 +91,7 @@ class ChangedTokenizer(TokenizerInput):
 class TokenizerCopy(Step):
     """A copy of a tokenizer with changes."""
 
-    kind: ClassVar[str] = "model"
-    version: ClassVar[int] = 2
-    place: ClassVar[str] = "tokenizers"
-    product: ClassVar[str | None] = "model"
+    kind, version, place, product = "model", 2, "tokenizers", "model"
 
     origin: Annotated[Of[TokenizerInput], INLINE]
     changes: Annotated[TokenizerChanges, INLINE]

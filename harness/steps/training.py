@@ -8,7 +8,7 @@ import re
 from collections.abc import Mapping, Sequence
 from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any
 
 import yaml
 from pydantic_core import to_jsonable_python
@@ -41,9 +41,7 @@ class Train(Step, ModelInput):
     method_options: all of the method's options. method_code: sha256 of a method's file from outside the package.
     """
 
-    kind: ClassVar[str] = "train"
-    version: ClassVar[int] = 3
-    product: ClassVar[str | None] = "model"
+    kind, version, product = "train", 3, "model"
 
     cell: Annotated[RecordCell, NOT_IDENTITY]
     output_folder: Annotated[str, NOT_IDENTITY]
@@ -132,21 +130,12 @@ class Train(Step, ModelInput):
         return [p for p in check(self.configured, shared_tokens=shared, pair=pair) if p.key == "pair"]
 
     def estimate(self, device: Device) -> list[Work]:
-        needs = self.configured.requires
-        work = training_work(
-            self.kind,
-            self.id.removeprefix("train:"),
-            device,
-            self.student.shape,
-            self.training.model_dump(),
-            self.data.lengths,
-            launch={"processes": self.processes, "sharded": launch_shape(self.accelerate_config)[1]},
-            teacher=self.teacher.shape if self.teacher is not None else None,
-            live=self.cache is None,
-            dual=needs.projectors,
-            chunkable=needs.chunkable,
-        )
-        return [work]
+        what, options, needs = self.id.removeprefix("train:"), self.training.model_dump(), self.configured.requires
+        launch = {"processes": self.processes, "sharded": launch_shape(self.accelerate_config)[1]}
+        method = {"live": self.cache is None, "dual": needs.projectors, "chunkable": needs.chunkable}
+        teacher = self.teacher.shape if self.teacher is not None else None
+        student, lengths = self.student.shape, self.data.lengths
+        return [training_work(self.kind, what, device, student, options, lengths, launch, teacher, **method)]
 
     def run(self, job: JobContext) -> None:
         """Train into the job's folder: `model/` is the student; an interrupted training resumes from its last checkpoint."""
@@ -204,20 +193,18 @@ def _configured(name: str, options: str) -> Method:
 
 def launch_shape(accelerate_config: Path | None) -> tuple[int | None, str]:
     """(processes that an accelerate configuration asks for, "FSDP" or "DEEPSPEED" where it spreads the student's state, else "")."""
-    if accelerate_config is None:
-        return None, ""
-    settings = yaml.safe_load(accelerate_config.read_text(encoding="utf-8"))
+    content = None if accelerate_config is None else accelerate_config.read_text(encoding="utf-8")
+    settings = yaml.safe_load(content or "")
     if not isinstance(settings, Mapping):
         return None, ""
     kind = str(settings.get("distributed_type", ""))
     return settings.get("num_processes"), kind if kind in {"FSDP", "DEEPSPEED"} else ""
 
 
-def find_launch(processes: int | None, accelerate_config: str | None) -> tuple[int, Path | None]:
+def find_launch(processes: int | None = None, accelerate_config: str | None = None) -> tuple[int, Path | None]:
     """(processes, file) of a launch: where no number is given, the configuration's, or else one.
 
-    Raises:
-        InputError: for a configuration that is neither a file nor one that ships.
+    InputError for a configuration that is neither a file nor one that ships.
     """
     path = configuration_file(accelerate_config).resolve() if accelerate_config is not None else None
     return processes or launch_shape(path)[0] or 1, path
