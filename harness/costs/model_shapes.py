@@ -68,14 +68,12 @@ def shape_of(config: Mapping[str, Any]) -> Shape | None:
     def number(*names: str) -> int | None:
         return next((config[name] for name in names if type(config.get(name)) is int), None)
 
-    layers, hidden = number("num_hidden_layers", "n_layer"), number("hidden_size", "n_embd")
-    heads, vocabulary = number("num_attention_heads", "n_head"), number("vocab_size")
-    if layers is None or hidden is None or heads is None or vocabulary is None:
-        return None
     kind = str(config.get("model_type", ""))
     gated = kind != "gpt2"
-    intermediate = number("intermediate_size", "n_inner") or (4 * hidden if not gated else None)
-    if intermediate is None:
+    layers, hidden = number("num_hidden_layers", "n_layer"), number("hidden_size", "n_embd")
+    heads, vocabulary = number("num_attention_heads", "n_head"), number("vocab_size")
+    intermediate = number("intermediate_size", "n_inner") or (None if gated or hidden is None else 4 * hidden)
+    if layers is None or hidden is None or heads is None or vocabulary is None or intermediate is None:
         return None
     return Shape(
         layers=layers,

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from dskd import methods
 from dskd.errors import InputError
@@ -16,6 +17,7 @@ from harness.runs.records import RecordCell
 from harness.runs.store import train_folder
 from harness.steps import training
 from harness.steps.base import ModelInput, Step
+from harness.steps.data import Examples, PreparedData
 from harness.steps.evaluation import Evaluate, EvaluatedTask
 from harness.steps.teacher_cache import TeacherCache
 from harness.steps.teacher_responses import TeacherResponses
@@ -75,28 +77,14 @@ class Expansion(Sources):
     @once
     def responses(self, name: str, teacher: str, method: str) -> TeacherResponses:
         """The teacher's responses to a training set; how it answers is said as for an evaluation."""
-        options = self.method(method)[0].options
-        return TeacherResponses(
-            title=f"responses of {teacher} to {name}",
-            examples=self.examples(name),
-            limit=self.matrix.data[name].limit,
-            teacher=self.model(teacher),
-            max_new_tokens=options.max_new_tokens,
-            temperature=options.answer_temperature,
-            **self.answering,
-        )
+        limit, options = self.matrix.data[name].limit, self.method(method)[0].options
+        return responses_step(self.examples(name), limit, self.model(teacher), options, self.answering)
 
     @once
     def teacher_cache(self, teacher: str, name: str, method: str) -> TeacherCache:
         """What a teacher gives for a training set, for all methods of a matrix with the same settings."""
-        options = self.method(method)[1]
-        return TeacherCache(
-            title=f"teacher cache of {teacher} on {name}",
-            teacher=self.model(teacher),
-            data=self.prepared(name, teacher, None, options.max_length),
-            options=self.matrix.outputs_of(method).options,
-            dtype=options.dtype,
-        )
+        options, outputs = self.method(method)[1], self.matrix.outputs_of(method).options
+        return cache_step(self.model(teacher), self.prepared(name, teacher, None, options.max_length), outputs, options)
 
     def train(self, cell: Cell) -> training.Train:
         """The training of a student."""
@@ -165,3 +153,26 @@ def evaluated_task(
         protocol=protocol,
         extra=task.identity(),
     )
+
+
+def responses_step(
+    examples: Examples, limit: int | None, teacher: ModelInput, options: Any, answering: Mapping[str, Any]
+) -> TeacherResponses:
+    """A teacher's responses to examples. options: of the method that learns from them; answering: of `evaluation` in a matrix."""
+    return TeacherResponses(
+        title=f"responses of {teacher.name} to {examples.name}",
+        examples=examples,
+        limit=limit,
+        teacher=teacher,
+        max_new_tokens=options.max_new_tokens,
+        temperature=options.answer_temperature,
+        **answering,
+    )
+
+
+def cache_step(
+    teacher: ModelInput, data: PreparedData, outputs: dict[str, Any], options: TrainingOptions
+) -> TeacherCache:
+    """What a teacher gives for its own tokens of a training set."""
+    title = f"teacher cache of {teacher.name} on {data.set_name}"
+    return TeacherCache(title=title, teacher=teacher, data=data, options=outputs, dtype=options.dtype)

@@ -18,6 +18,7 @@ from harness.config.explain import dotted, explain
 from harness.config.matrix import Evaluation, TeacherOutputs
 from harness.config.names import find_method, notice_former_names
 from harness.planning.checks import check_chat, check_pair, check_templates
+from harness.planning.expand import cache_step, responses_step
 from harness.planning.plan import Plan, decide
 from harness.runs.identity import FileHashes
 from harness.runs.records import RecordCell
@@ -25,8 +26,6 @@ from harness.runs.store import Store
 from harness.steps.base import ModelInput
 from harness.steps.base_model import model_in_folder
 from harness.steps.data import FileExamples, PreparedData
-from harness.steps.teacher_cache import TeacherCache
-from harness.steps.teacher_responses import TeacherResponses
 from harness.steps.training import Train, find_launch
 
 _O = TypeVar("_O", bound=BaseModel)
@@ -80,22 +79,17 @@ def single_plan(
         raise InputError(f"--accelerate-config {error}") from None
     if not data.is_file():
         raise InputError(f"--data {data}: no such file; fix: correct the path")
-    hashes, asked = FileHashes(), read_template(template)
+    hashes = FileHashes()
     examples = FileExamples(name="data", file=data.resolve(), sha256=hashes.file(data))
-    learner = model_in_folder("student", student, hashes, "--student", asked)
-    # A training without teacher is prepared as if the student were its own: no example is left out for another's tokenizer.
-    author = model_in_folder("teacher", teacher, hashes, "--teacher", asked) if teacher else learner
-    check_pair(author, learner, [chosen], _flag)
-    check_templates(author, learner, lambda _: "--template")
-    for model in (author, learner):
-        check_chat(model, "--template")
-    name = student.resolve().name
+    author, learner = _models(teacher, student, chosen, template, hashes)
+    names: dict[str, Any] = {
+        "teacher": teacher.resolve().name if teacher else "none",
+        "student": student.resolve().name,
+    }
     step = Train(
-        title=f"train {name} by {method}",
-        name=name,
-        cell=RecordCell(
-            teacher=teacher.resolve().name if teacher else "none", student=name, method=chosen.name, seed=seed
-        ),
+        title=f"train {names['student']} by {method}",
+        name=names["student"],
+        cell=RecordCell(**names, method=chosen.name, seed=seed),
         output_folder=_FOLDER,
         student=learner,
         teacher=author if chosen.requires.teacher else None,
@@ -117,6 +111,24 @@ def single_plan(
     return Plan("train", "harness train", output, decide([step], output, "stale"), lambda _, key: _flag(key))
 
 
+def _flag(key: str) -> str:
+    return _FLAGS.get(key, f"--set {key.removeprefix('training.')}")
+
+
+def _models(
+    teacher: Path | None, student: Path, method: methods.Method, template: Mapping[str, Any], hashes: FileHashes
+) -> tuple[ModelInput, ModelInput]:
+    asked = read_template(template)
+    learner = model_in_folder("student", student, hashes, "--student", asked)
+    # A training without teacher is prepared as if the student were its own: no example is left out for another's tokenizer.
+    author = model_in_folder("teacher", teacher, hashes, "--teacher", asked) if teacher else learner
+    check_pair(author, learner, [method], _flag)
+    check_templates(author, learner, lambda _: "--template")
+    for model in (author, learner):
+        check_chat(model, "--template")
+    return author, learner
+
+
 def _inputs(
     teacher: ModelInput,
     student: ModelInput,
@@ -131,32 +143,15 @@ def _inputs(
     whole = partial(prepared, examples=examples, limit=limit)
     own, others = student.tokenizer_input, teacher.tokenizer_input
     if method.requires.response_source == "teacher":
-        responses = TeacherResponses(
-            title="responses of teacher to data",
-            examples=examples,
-            limit=limit,
-            teacher=teacher,
-            max_new_tokens=method.options.max_new_tokens,
-            temperature=method.options.answer_temperature,
-            **Evaluation().model_dump(exclude={"score_teachers"}),
-        )
+        answering = Evaluation().model_dump(exclude={"score_teachers"})
+        responses = responses_step(examples, limit, teacher, method.options, answering)
         data = prepared(title=f"{responses.title} for student", examples=responses, student_tokenizer=own)
     else:
         data = whole(title="data for student and teacher", student_tokenizer=own, teacher_tokenizer=others)
     if outputs.kind == LIVE:
         return {"data": data}
-    cache = TeacherCache(
-        title="teacher cache of teacher on data",
-        teacher=teacher,
-        data=whole(title="data for teacher", student_tokenizer=others),
-        options=outputs.options,
-        dtype=options.dtype,
-    )
-    return {"data": data, "cache": cache}
-
-
-def _flag(key: str) -> str:
-    return _FLAGS.get(key, f"--set {key.removeprefix('training.')}")
+    read = whole(title="data for teacher", student_tokenizer=others)
+    return {"data": data, "cache": cache_step(teacher, read, outputs.options, options)}
 
 
 def read_template(given: Mapping[str, Any]) -> Template | None:

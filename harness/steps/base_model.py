@@ -215,14 +215,11 @@ def training_cost(job: JobContext, reports: Sequence[Mapping[str, Any]], **measu
 
     Null, with the reason, where one was resumed and so measured in part only.
     """
-    resumed = [report["resumed_from_step"] for report in reports if report["resumed_from_step"]]
-    if resumed:
+    if resumed := [report["resumed_from_step"] for report in reports if report["resumed_from_step"]]:
         reason = f"resumed at step {resumed[0]}: only the rest was measured"
         return job.cost(**{**measured, "teacher_examples": None}, wall_seconds=None, reason=reason)
-    sums = {
-        key: sum(report[key] for report in reports)
-        for key in ("train_seconds", "teacher_seconds", "teacher_examples", "tokens")
-    }
+    keys = ("train_seconds", "teacher_seconds", "teacher_examples", "tokens")
+    sums = {key: sum(report[key] for report in reports) for key in keys}
     speed = sums["tokens"] / sums["train_seconds"] if sums["train_seconds"] else None
     return job.cost(**{**sums, "tokens_per_second": speed, **measured})
 

@@ -91,22 +91,20 @@ class FileExamples(Examples):
     def size(self) -> DataSize:
         if self.file.is_file():
             return _size_of_file(self.file, tuple((self.columns or {}).items()))
-        size = published_data(str(self.file))
-        if size is None:
+        if (size := published_data(str(self.file))) is None:
             raise InputError(f"{self.file}: no such file; fix: correct the path")
         return size
 
 
 @lru_cache(maxsize=32)
 def _size_of_file(path: Path, columns: tuple[tuple[str, str], ...]) -> DataSize:
-    rows: list[dict[str, Any]] = (
-        list(apply_templates(path, dict(columns))) if columns else [row for _, row in read_objects(path)]
-    )
+    rows: list[Any] = [*apply_templates(path, dict(columns))] if columns else [row for _, row in read_objects(path)]
     keys = ("prompt",) if "prompt" in rows[0] else ("instruction", "input")
-    prompts, outputs = (
-        sum(len(str(row.get(key, "")).encode()) for row in rows for key in of) for of in (keys, ("output",))
-    )
-    return DataSize(len(rows), prompts / len(rows), outputs / len(rows), "counted")
+
+    def mean(*keys: str) -> float:
+        return sum(len(str(row.get(key, "")).encode()) for row in rows for key in keys) / len(rows)
+
+    return DataSize(len(rows), mean(*keys), mean("output"), "counted")
 
 
 def read_examples(path: Path, columns: dict[str, str] | None, folder: Path) -> Path:
@@ -184,10 +182,8 @@ class PreparedData(Step):
 
 
 @lru_cache(maxsize=32)
-def _shared_tokens(teacher_folder: Path, student_folder: Path) -> tuple[int, int, int]:
-    teacher, student = (
-        Vocabulary.from_tokenizer(load_tokenizer(folder)) for folder in (teacher_folder, student_folder)
-    )
+def _shared_tokens(*folders: Path) -> tuple[int, int, int]:
+    teacher, student = (Vocabulary.from_tokenizer(load_tokenizer(folder)) for folder in folders)
     shared = share_vocabulary(teacher, student)
     # The ends of sequence are paired by their role; they alone say nothing.
     return sum(teacher.tokens[k] is not None for k in shared.teacher_ids.tolist()), teacher.size, student.size

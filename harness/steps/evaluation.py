@@ -72,22 +72,21 @@ class Evaluate(Step):
 
     @cached_property
     def outputs(self) -> tuple[Output, ...]:
-        return tuple(self._output(task) for task in self.tasks)
+        return tuple(map(self._output, self.tasks))
 
     def _output(self, task: EvaluatedTask) -> Output:
         shared = {"code": self.version, "engine": self.engine, "dtype": self.dtype, "seed": self.seed}
-        parts = {**shared, "model": self.model.fingerprint, **task.parts}
+        fingerprint = Fingerprint.of({**shared, "model": self.model.fingerprint, **task.parts})
         about = {"task": task.task, "task_version": task.version, "protocol": task.protocol}
         folder = eval_folder(self.cell_folder, task.entry, task.version, task.protocol.name)
-        return Output(folder, Fingerprint.of(parts), self.cell.model_copy(update=about))
+        return Output(folder, fingerprint, self.cell.model_copy(update=about))
 
     @property
     def training_sources(self) -> list[tuple[str, TrainingSource]]:
         """The training sets behind the model, each with "student" or "teacher", whose it was."""
-        if not isinstance(self.model, Train):
-            return [("teacher", source) for source in self.model.lineage]
-        student = [("student", source) for source in self.model.lineage]
-        return student + [("teacher", source) for source in self.model.teacher_lineage]
+        trained = isinstance(self.model, Train)
+        sources = [("student" if trained else "teacher", source) for source in self.model.lineage]
+        return sources + [("teacher", source) for source in getattr(self.model, "teacher_lineage", [])]
 
     def preflight(self, root: Path) -> Sequence[Problem]:
         for task in self.tasks:
