@@ -11,10 +11,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from harness.costs.model_shapes import Shape
+from harness.costs.work import Device, Work
 
 # Bytes per position and hidden unit of a layer in 16 bits, without attention weights (arXiv 2205.05198).
 _LAYER_ACTIVATIONS = 34
 _CHUNK_BYTES, _LEAST_CHUNK, _CHUNK_TENSORS = 64 * 2**20, 512, 12  # defaults of the chunked loss
+ONE_PROCESS = {"processes": 1, "sharded": ""}
 _UNCHUNKED_ROWS = 6.5  # float32 rows of vocabulary size that the dual-space loss stores for each labelled token
 
 
@@ -30,6 +32,59 @@ class Lengths:
     def tokens(self) -> float:
         """The mean number of tokens of an example."""
         return self.prompt_tokens + self.response_tokens
+
+
+def teacher_work(
+    kind: str, what: str, device: Device, teacher: Shape, dtype: str, data: Lengths, bytes_per_token: float = 0.0
+) -> Work:
+    """One forward pass of a teacher, with logits of labelled tokens only, of which each takes `bytes_per_token` on the disk."""
+    tokens, labelled = data.examples * data.tokens, data.examples * data.response_tokens
+    operations = 2.0 * teacher.layer_parameters * tokens + 2.0 * teacher.head_parameters * labelled
+    memory = float(teacher.parameters * bytes_per_number(dtype))
+    return Work(kind, what, None, tokens, operations, memory, device.hours(operations), labelled * bytes_per_token)
+
+
+def training_work(
+    kind: str,
+    what: str,
+    device: Device,
+    student: Shape,
+    options: Mapping[str, Any],
+    data: Lengths,
+    launch: Mapping[str, Any] = ONE_PROCESS,
+    teacher: Shape | None = None,
+    *,
+    live: bool = False,
+    dual: bool = False,
+    chunkable: bool = True,
+) -> Work:
+    """A training with these `TrainingOptions`.
+
+    Args:
+        launch: `processes`, and `sharded`: "FSDP" or "DEEPSPEED" where they share the student's state, else "".
+        live: whether the teacher runs in the training; of a cached one, only the head is there.
+        dual: whether the method has projectors in both directions, and logits of projected hidden states.
+        chunkable: whether the options decide if the loss is chunked; otherwise it is not.
+    """
+    steps, examples = steps_of(options, data, launch["processes"])
+    tokens, labelled = examples * data.tokens, examples * data.response_tokens
+    operations = training_operations(student, options, tokens, labelled)
+    rows = max(student.vocabulary, teacher.vocabulary if teacher else 0)
+    labelled_positions = _positions(options) * data.response_tokens / data.tokens
+    loss = labelled_positions * rows * 4 * _UNCHUNKED_ROWS
+    if chunkable and options["chunked_loss"]:
+        chunk = options["chunk_tokens"] or max(_LEAST_CHUNK, _CHUNK_BYTES // (4 * rows))
+        loss = min(chunk, labelled_positions) * rows * 4 * _CHUNK_TENSORS
+    memory = training_memory(student, options, launch) + loss
+    if teacher is not None:
+        operations += 2.0 * teacher.layer_parameters * tokens if live else 0.0
+        operations += 2.0 * teacher.head_parameters * labelled
+        memory += (teacher.parameters if live else teacher.head_parameters) * bytes_per_number(options["dtype"])
+        if dual:
+            operations += 4.0 * (student.head_parameters + teacher.head_parameters) * labelled
+            operations += 10.0 * student.hidden * teacher.hidden * labelled
+            memory += 2 * 16 * student.hidden * teacher.hidden  # projectors with gradients and optimizer state
+    return Work(kind, what, steps, tokens, operations, memory, device.hours(operations))
 
 
 def steps_of(options: Mapping[str, Any], data: Lengths, processes: int) -> tuple[int, float]:
@@ -56,15 +111,6 @@ def training_operations(student: Shape, options: Mapping[str, Any], tokens: floa
     return layers * tokens + head * student.head_parameters * labelled
 
 
-def distillation_operations(student: Shape, teacher: Shape, labelled: float, *, dual: bool) -> float:
-    """Additional operations of distillation: the teacher's logits; for dual-space methods also projectors and projected logits."""
-    operations = 2.0 * teacher.head_parameters
-    if dual:
-        operations += 4.0 * student.head_parameters + 4.0 * teacher.head_parameters
-        operations += 10.0 * student.hidden * teacher.hidden
-    return operations * labelled
-
-
 def adapter_parameters(student: Shape, options: Mapping[str, Any]) -> int:
     """The number of parameters of a LoRA adapter on all linear layers; 0 without `lora`."""
     if options["lora"] is None:
@@ -87,30 +133,6 @@ def training_memory(student: Shape, options: Mapping[str, Any], launch: Mapping[
     if options["gradient_checkpointing"]:
         stored = student.layers * 2 + _LAYER_ACTIVATIONS
     return weights + state + _positions(options) * student.hidden * stored * relative_size
-
-
-def loss_memory(
-    student: Shape, teacher: Shape | None, options: Mapping[str, Any], data: Lengths, *, chunkable: bool
-) -> float:
-    """Bytes of the loss. A loss that is not `chunkable` is not chunked, whatever the options."""
-    rows = max(student.vocabulary, teacher.vocabulary if teacher else 0)
-    labelled = _positions(options) * data.response_tokens / data.tokens
-    if not (chunkable and options["chunked_loss"]):
-        return labelled * rows * 4 * _UNCHUNKED_ROWS
-    chunk = options["chunk_tokens"] or max(_LEAST_CHUNK, _CHUNK_BYTES // (4 * rows))
-    return min(chunk, labelled) * rows * 4 * _CHUNK_TENSORS
-
-
-def teacher_memory(
-    student: Shape, teacher: Shape | None, options: Mapping[str, Any], *, live: bool, dual: bool
-) -> float:
-    """Bytes of a live teacher, or of the head of a cached one; and of projectors in both directions with optimizer state."""
-    if teacher is None:
-        return 0.0
-    parameters = teacher.parameters if live else teacher.head_parameters
-    return float(
-        parameters * bytes_per_number(options["dtype"]) + (2 * 16 * student.hidden * teacher.hidden if dual else 0)
-    )
 
 
 def _positions(options: Mapping[str, Any]) -> int:

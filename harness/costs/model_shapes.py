@@ -68,14 +68,12 @@ def shape_of(config: Mapping[str, Any]) -> Shape | None:
     def number(*names: str) -> int | None:
         return next((config[name] for name in names if type(config.get(name)) is int), None)
 
-    layers, hidden = number("num_hidden_layers", "n_layer"), number("hidden_size", "n_embd")
-    heads, vocabulary = number("num_attention_heads", "n_head"), number("vocab_size")
-    if layers is None or hidden is None or heads is None or vocabulary is None:
-        return None
     kind = str(config.get("model_type", ""))
     gated = kind != "gpt2"
-    intermediate = number("intermediate_size", "n_inner") or (4 * hidden if not gated else None)
-    if intermediate is None:
+    layers, hidden = number("num_hidden_layers", "n_layer"), number("hidden_size", "n_embd")
+    heads, vocabulary = number("num_attention_heads", "n_head"), number("vocab_size")
+    intermediate = number("intermediate_size", "n_inner") or (None if gated or hidden is None else 4 * hidden)
+    if layers is None or hidden is None or heads is None or vocabulary is None or intermediate is None:
         return None
     return Shape(
         layers=layers,
@@ -93,18 +91,8 @@ def shape_of(config: Mapping[str, Any]) -> Shape | None:
 
 
 def _gpt2(layers: int, hidden: int, heads: int) -> Shape:
-    return Shape(
-        layers,
-        hidden,
-        4 * hidden,
-        heads,
-        heads,
-        hidden // heads,
-        50_257,
-        tied=True,
-        gated=False,
-        positions=1024,
-    )
+    size = hidden // heads
+    return Shape(layers, hidden, 4 * hidden, heads, heads, size, 50_257, tied=True, gated=False, positions=1024)
 
 
 _QWEN2_5_7B = Shape(28, 3584, 18_944, 28, 4, 128, 152_064, tied=False, query_bias=True)

@@ -22,24 +22,13 @@ class Device:
 
 @dataclass(frozen=True)
 class Work:
-    """One piece of work.
+    """One piece of work."""
 
-    Attributes:
-        kind: the kind of the step.
-        what: which one, in words.
-        steps: optimizer steps; None for work without any.
-        tokens: of the model that is trained, or of the teacher of a cache.
-        operations: floating point operations.
-        bytes: memory that a GPU needs.
-        gpu_hours: on the assumed GPU.
-        disk_bytes: of a teacher cache.
-    """
-
-    kind: str
+    kind: str  # of the step
     what: str
-    steps: int | None
-    tokens: float
-    operations: float
-    bytes: float
-    gpu_hours: float
-    disk_bytes: float = 0.0
+    steps: int | None  # of the optimizer; None for work without any
+    tokens: float  # of the model that is trained, or of the teacher
+    operations: float  # floating point
+    bytes: float  # memory that a GPU needs
+    gpu_hours: float  # on the assumed GPU
+    disk_bytes: float = 0.0  # of a teacher cache

@@ -6,7 +6,7 @@ Nothing is loaded or run, so models and data need not be on this machine. docs/m
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from dskd.errors import InputError
@@ -15,7 +15,7 @@ from harness.costs.model_shapes import published_data, published_model
 from harness.costs.work import Device, Work
 from harness.planning.expand import Expansion
 from harness.steps.base import closure
-from harness.steps.data import Examples, PreparedData
+from harness.steps.data import PreparedData
 
 
 @dataclass
@@ -23,8 +23,8 @@ class Estimate:
     """All work of the chosen cells, and in `assumptions` what the figures rest on, a sentence each."""
 
     device: Device
-    work: list[Work] = field(default_factory=list)
-    assumptions: list[str] = field(default_factory=list)
+    work: list[Work]
+    assumptions: list[str]
 
 
 def not_here(matrix: Matrix, cells: Sequence[Cell], source: str) -> list[str]:
@@ -33,13 +33,17 @@ def not_here(matrix: Matrix, cells: Sequence[Cell], source: str) -> list[str]:
     Only published ones, whose shapes are known (harness.costs.model_shapes); InputError for any other that is missing.
     """
     missing = []
-    for name in _models_of(matrix, cells):
+    models = list(dict.fromkeys(n for cell in cells for n in (cell.teacher, cell.student) if n is not None))
+    trained_on = {matrix.training.data: None} if any(cell.student for cell in cells) else {}
+    for name in models:  # which grows
+        models += [base for base in matrix.bases_of(name) if base not in models]
         model = matrix.models[name]
+        trained_on |= {stage.data: None for stage in model.training}
         if isinstance(model, PathModel) and not Path(model.path).is_dir():
             if published_model(model.path) is None:
                 raise InputError(f"{source}: models.{name}.path: no folder '{model.path}'; fix: correct the path")
             missing.append(f"models.{name}: no folder '{model.path}'")
-    for name in _data_of(matrix, cells):
+    for name in trained_on:
         data = matrix.data[name]
         if isinstance(data, FileData) and not Path(data.file).is_file():
             if published_data(data.file) is None:
@@ -51,13 +55,7 @@ def not_here(matrix: Matrix, cells: Sequence[Cell], source: str) -> list[str]:
 def estimate(
     matrix: Matrix, cells: Sequence[Cell], device: Device | None = None, source: str | None = None
 ) -> Estimate:
-    """Estimate the trainings of these cells and what they need first.
-
-    Args:
-        matrix: the matrix.
-        cells: those of its cells that are asked for.
-        device: the GPU that is assumed.
-        source: the matrix's file, for errors.
+    """Estimate the trainings of these cells and what they need first, on the GPU that is assumed; `source` is the matrix's file.
 
     Raises:
         InputError: for a model whose shape is not known, and for settings that do not go together.
@@ -66,37 +64,11 @@ def estimate(
     expansion = Expansion(matrix, source or matrix.name, estimate_only=True)
     teachers = [step for cell in cells for step in expansion.model(cell.teacher).made_by]
     steps = closure([*teachers, *expansion.expand(cells, [])])
-    work = [each for step in steps.values() for each in step.estimate(device)]
-    sources: dict[str, Examples] = {}
-    for step in steps.values():
-        if isinstance(step, PreparedData):
-            sources.setdefault(step.source.name, step.source)
-    return Estimate(
-        device,
-        work,
-        [
-            f"one GPU of {device.peak_tflops:g} TFLOP/s at a utilization of {device.utilization:.0%}",
-            *dict.fromkeys(f"{each.bytes_per_token:g} bytes of text a token" for each in sources.values()),
-            *(_size(name, each) for name, each in sources.items()),
-            "memory for batches of the longest examples; evaluation and rollouts not counted",
-        ],
-    )
-
-
-def _size(name: str, examples: Examples) -> str:
-    size = examples.size
-    return f"data {name}: {size.examples:,} examples, {size.prompt_bytes:.0f} + {size.response_bytes:.0f} bytes ({size.source})"
-
-
-def _models_of(matrix: Matrix, cells: Sequence[Cell]) -> list[str]:
-    names = list(dict.fromkeys(n for cell in cells for n in (cell.teacher, cell.student) if n is not None))
-    for name in names:  # which grows
-        names += [base for base in matrix.bases_of(name) if base not in names]
-    return names
-
-
-def _data_of(matrix: Matrix, cells: Sequence[Cell]) -> list[str]:
-    names = {matrix.training.data: None} if any(cell.student for cell in cells) else {}
-    for name in _models_of(matrix, cells):
-        names |= {stage.data: None for stage in matrix.models[name].training}
-    return list(names)
+    sources = {step.source.name: step.source for step in steps.values() if isinstance(step, PreparedData)}
+    assumptions = [f"one GPU of {device.peak_tflops:g} TFLOP/s at a utilization of {device.utilization:.0%}"]
+    assumptions += dict.fromkeys(f"{each.bytes_per_token:g} bytes of text a token" for each in sources.values())
+    for name, size in ((name, each.size) for name, each in sources.items()):
+        lengths = f"{size.prompt_bytes:.0f} + {size.response_bytes:.0f} bytes"
+        assumptions.append(f"data {name}: {size.examples:,} examples, {lengths} ({size.source})")
+    assumptions.append("memory for batches of the longest examples; evaluation and rollouts not counted")
+    return Estimate(device, [work for step in steps.values() for work in step.estimate(device)], assumptions)

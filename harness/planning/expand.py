@@ -2,51 +2,45 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 from dskd import methods
 from dskd.errors import InputError
 from dskd.training.options import TrainingOptions
 from harness import tasks as known_tasks
-from harness.config.matrix import Cell, Matrix
+from harness.config.matrix import Cell
 from harness.planning.sources import Sources, once
 from harness.protocols import DecodingProtocol
 from harness.runs.records import RecordCell
 from harness.runs.store import train_folder
 from harness.steps import training
 from harness.steps.base import ModelInput, Step
+from harness.steps.data import Examples, PreparedData
 from harness.steps.evaluation import Evaluate, EvaluatedTask
 from harness.steps.teacher_cache import TeacherCache
 from harness.steps.teacher_responses import TeacherResponses
 
 
+@dataclass(eq=False)
 class Expansion(Sources):
     """The steps of a matrix's cells, each made once.
 
-    Args:
-        matrix: the matrix.
-        source: its file, for errors.
+    Attributes:
         engine: the engine that is asked for, `auto` included: which one answered is in the record.
         limit: evaluate on so many items of each task at most.
         allow_code_execution: whether tasks may run generated code.
-        estimate_only: published models and data may be missing, as their shapes are known.
     """
 
-    def __init__(
-        self,
-        matrix: Matrix,
-        source: str,
-        *,
-        engine: str = "auto",
-        limit: int | None = None,
-        allow_code_execution: bool = False,
-        estimate_only: bool = False,
-    ) -> None:
-        super().__init__(matrix, source, estimate_only=estimate_only)
-        self.engine = engine
-        self.limit = limit
-        self.allow_code_execution = allow_code_execution
-        self.launch = training.find_launch(**matrix.launch.model_dump())
+    engine: str = "auto"
+    limit: int | None = None
+    allow_code_execution: bool = False
+
+    def __post_init__(self) -> None:
+        self.processes, self.accelerate_config = training.find_launch(**self.matrix.launch.model_dump())
+        answering = self.matrix.evaluation.model_dump(exclude={"score_teachers"})
+        self.answering = {**answering, "engine": self.engine}  # of evaluations and a teacher's responses
 
     def expand(self, cells: Sequence[Cell], tasks: Sequence[str]) -> list[Step]:
         """The training and the evaluation of each cell. InputError for what the matrix names and is not there."""
@@ -67,10 +61,9 @@ class Expansion(Sources):
     def place(self, cell: Cell | RecordCell, key: str) -> str:
         """Where the matrix says what a problem of a training is about."""
         head, *rest = key.split(".")
-        if head == "teacher_outputs":
-            return ".".join([self.matrix.place(cell.method, "teacher_outputs"), *rest])
-        if head == "training":
-            return ".".join([self.matrix.place(cell.method, "training", rest[0]), *rest[1:]])
+        if head in {"teacher_outputs", "training"}:
+            own = 1 if head == "training" else 0
+            return ".".join([self.matrix.place(cell.method, head, *rest[:own]), *rest[own:]])
         pairs = [(pair.teacher, pair.student) for pair in self.matrix.pairs]
         pair = f"pairs.{pairs.index((cell.teacher, str(cell.student)))}"
         return f"{pair}.methods" if head == "method" else pair
@@ -84,31 +77,14 @@ class Expansion(Sources):
     @once
     def responses(self, name: str, teacher: str, method: str) -> TeacherResponses:
         """The teacher's responses to a training set; how it answers is said as for an evaluation."""
-        options, settings = self.method(method)[0].options, self.matrix.evaluation
-        return TeacherResponses(
-            title=f"responses of {teacher} to {name}",
-            examples=self.examples(name),
-            limit=self.matrix.data[name].limit,
-            teacher=self.model(teacher),
-            max_new_tokens=options.max_new_tokens,
-            temperature=options.answer_temperature,
-            engine=self.engine,
-            dtype=settings.dtype,
-            seed=settings.seed,
-            max_batch_size=settings.max_batch_size,
-        )
+        limit, options = self.matrix.data[name].limit, self.method(method)[0].options
+        return responses_step(self.examples(name), limit, self.model(teacher), options, self.answering)
 
     @once
     def teacher_cache(self, teacher: str, name: str, method: str) -> TeacherCache:
         """What a teacher gives for a training set, for all methods of a matrix with the same settings."""
-        options = self.method(method)[1]
-        return TeacherCache(
-            title=f"teacher cache of {teacher} on {name}",
-            teacher=self.model(teacher),
-            data=self.prepared(name, teacher, None, options.max_length),
-            options=self.matrix.outputs_of(method).options,
-            dtype=options.dtype,
-        )
+        options, outputs = self.method(method)[1], self.matrix.outputs_of(method).options
+        return cache_step(self.model(teacher), self.prepared(name, teacher, None, options.max_length), outputs, options)
 
     def train(self, cell: Cell) -> training.Train:
         """The training of a student."""
@@ -126,7 +102,7 @@ class Expansion(Sources):
         return training.Train(
             title=f"train {cell.folder}",
             name=cell.student,
-            cell=RecordCell(teacher=cell.teacher, student=cell.student, method=cell.method, seed=cell.seed),
+            cell=RecordCell(**vars(cell)),
             output_folder=train_folder(cell.folder),
             data=prepared,
             student=self.model(cell.student),
@@ -138,32 +114,27 @@ class Expansion(Sources):
             teacher_outputs=settings.options if settings is not None else None,
             training=options,
             seed=cell.seed or 0,
-            processes=self.launch[0],
-            accelerate_config=self.launch[1],
+            processes=self.processes,
+            accelerate_config=self.accelerate_config,
         )
 
     @once
     def evaluated(self, entry: str) -> EvaluatedTask:
         """An entry of the matrix's `tasks`."""
         name, settings = self.matrix.task_of(entry), self.matrix.tasks[entry]
-        limits = [limit for limit in (settings.limit, self.limit) if limit is not None]
-        limit = min(limits) if limits else None
+        limit = min((limit for limit in (settings.limit, self.limit) if limit is not None), default=None)
         return evaluated_task(entry, name, settings.protocol, limit=limit, max_new_tokens=settings.max_new_tokens)
 
     def evaluate(self, cell: Cell, model: ModelInput, tasks: Sequence[str]) -> Evaluate:
         """The evaluation of a student or a teacher."""
-        settings = self.matrix.evaluation
         return Evaluate(
             title=f"evaluate {cell.folder}",
-            cell=RecordCell(teacher=cell.teacher, student=cell.student, method=cell.method, seed=cell.seed),
+            cell=RecordCell(**vars(cell)),
             cell_folder=cell.folder,
             model=model,
             tasks=[self.evaluated(entry) for entry in tasks],
-            engine=self.engine,
-            dtype=settings.dtype,
-            seed=settings.seed,
-            max_batch_size=settings.max_batch_size,
             allow_code_execution=self.allow_code_execution,
+            **self.answering,
         )
 
 
@@ -182,3 +153,26 @@ def evaluated_task(
         protocol=protocol,
         extra=task.identity(),
     )
+
+
+def responses_step(
+    examples: Examples, limit: int | None, teacher: ModelInput, options: Any, answering: Mapping[str, Any]
+) -> TeacherResponses:
+    """A teacher's responses to examples. options: of the method that learns from them; answering: of `evaluation` in a matrix."""
+    return TeacherResponses(
+        title=f"responses of {teacher.name} to {examples.name}",
+        examples=examples,
+        limit=limit,
+        teacher=teacher,
+        max_new_tokens=options.max_new_tokens,
+        temperature=options.answer_temperature,
+        **answering,
+    )
+
+
+def cache_step(
+    teacher: ModelInput, data: PreparedData, outputs: dict[str, Any], options: TrainingOptions
+) -> TeacherCache:
+    """What a teacher gives for its own tokens of a training set."""
+    title = f"teacher cache of {teacher.name} on {data.set_name}"
+    return TeacherCache(title=title, teacher=teacher, data=data, options=outputs, dtype=options.dtype)

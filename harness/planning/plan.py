@@ -12,14 +12,13 @@ from typing import Literal
 from dskd.errors import InputError
 from harness.config.matrix import Cell, Matrix
 from harness.config.matrix_file import find_matrix, read_matrix, read_source, select
-from harness.planning.check_prompts import check_prompts
-from harness.planning.check_vocabularies import check_vocabularies
+from harness.planning.checks import check_prompts, check_vocabularies
 from harness.planning.estimate import not_here
 from harness.planning.expand import Expansion
 from harness.runs.identity import differences
 from harness.runs.job_spec import JobSpec, Output
 from harness.runs.store import Store
-from harness.steps.base import Step, closure
+from harness.steps.base import Step, closure, same_as
 
 Status = Literal["done", "missing", "stale", "failed"]
 Action = Literal["run", "keep", "blocked", "unneeded"]
@@ -63,20 +62,9 @@ class PlannedJob:
     action: Action = "unneeded"
     reason: str = ""
 
-    @property
-    def id(self) -> str:
-        """Unique within a run."""
-        return self.step.id
-
-    @property
-    def kind(self) -> str:
-        """The kind of its step."""
-        return self.step.kind
-
-    @property
-    def title(self) -> str:
-        """The step in words."""
-        return self.step.title
+    id = same_as("step.id")
+    kind = same_as("step.kind")
+    title = same_as("step.title")
 
     @property
     def folder(self) -> Path:
@@ -128,11 +116,7 @@ class Plan:
 
 @dataclass(frozen=True)
 class Selection:
-    """The cells and tasks of a matrix that are asked for.
-
-    Attributes:
-        missing: what they need that is not on this machine.
-    """
+    """The cells and tasks of a matrix that are asked for, and in `missing` what they need that is not on this machine."""
 
     matrix: Matrix
     source: Path
@@ -151,14 +135,14 @@ def choose(
 
     InputError for every other mistake; a run needs what is missing, so `make_plan` refuses it.
     """
-    source = find_matrix(matrix_name)
-    given = dict(variables or {})
+    source, given = find_matrix(matrix_name), dict(variables or {})
     unknown: InputError | None = None
     try:
         matrix = read_matrix(source, given, add_methods)
     except InputError as error:
-        names = read_source(source).variables - given.keys()
-        unset = {name: f"${{{name}}}" for name in names if not os.environ.get(name)}
+        unset = {
+            name: f"${{{name}}}" for name in read_source(source).variables - given.keys() if not os.environ.get(name)
+        }
         if not unset:
             raise
         unknown = error
@@ -168,12 +152,9 @@ def choose(
             raise error from None
     cells, tasks = select(matrix, only, source.name)
     try:
-        missing = not_here(matrix, cells, str(source))
-    except InputError:
-        if unknown is not None:  # the variable would have said where that is
-            raise unknown from None
-        raise
-    return Selection(matrix, source, cells, tasks, missing)
+        return Selection(matrix, source, cells, tasks, not_here(matrix, cells, str(source)))
+    except InputError as error:  # where a variable is not set, it would have said where that is
+        raise unknown or error from None
 
 
 def make_plan(
@@ -216,52 +197,37 @@ def decide(steps: Iterable[Step], root: Path, overwrite: Overwrite) -> dict[str,
 
     Trainings and evaluations are wanted for themselves, shared artifacts only where something that will run reads them.
     """
-    store = Store(root)
+    store, remade = Store(root), REMADE[overwrite]
     jobs = {
         key: PlannedJob(step, root, tuple(need.id for need in step.needs), [_status(o, store) for o in step.outputs])
         for key, step in closure(steps).items()
     }
-    for job in reversed(jobs.values()):
-        wanted = [o for o in job.outputs if o.status in REMADE[overwrite]]
-        if job.step.is_target and wanted:
-            _run(job, wanted, overwrite)
-        elif job.action == "unneeded" and job.step.is_target:
-            kept = next((o for o in job.outputs if o.status != "done"), None)
-            job.action, job.reason = "keep", f"{kept.reason}; kept by --overwrite {overwrite}" if kept else "done"
-        if job.action == "run":
-            _demand(job, jobs, store, overwrite)
-    for job in jobs.values():
-        _block(job, jobs)
-    return jobs
 
-
-def _run(job: PlannedJob, outputs: Sequence[OutputStatus], overwrite: Overwrite) -> None:
-    job.action, job.reason = "run", outputs[0].reason
-    job.wanted, job.fresh = [o.output for o in outputs], overwrite == "always"
-
-
-def _demand(job: PlannedJob, jobs: Mapping[str, PlannedJob], store: Store, overwrite: Overwrite) -> None:
-    """Mark what a running job reads: it is there, or must be made first, or stands in the way."""
-    for key in job.needs:
-        need = jobs[key]
-        if need.action in {"run", "blocked"}:
-            continue
-        outputs = [_for_reader(status, store) for status in need.outputs]
-        wanted = [status for status in outputs if status.status in REMADE[overwrite]]
-        kept = next((status for status in outputs if status.status not in {"done", *REMADE[overwrite]}), None)
-        if kept is not None:
-            need.action, need.reason = "blocked", f"{kept.reason}; kept by --overwrite {overwrite}"
+    def settle(job: PlannedJob, outputs: Sequence[OutputStatus], if_kept: Action) -> None:
+        """Run it where outputs are to be made again; otherwise it is kept, or `if_kept` where they are not done."""
+        wanted = [o for o in outputs if o.status in remade]
+        kept = next((o for o in outputs if o.status not in {"done", *remade}), None)
+        if kept is not None and (if_kept == "blocked" or not wanted):
+            job.action, job.reason = if_kept, f"{kept.reason}; kept by --overwrite {overwrite}"
         elif wanted:
-            _run(need, wanted, overwrite)
+            job.action, job.reason, job.fresh = "run", wanted[0].reason, overwrite == "always"
+            job.wanted = [o.output for o in wanted]
         else:
-            need.action, need.reason = "keep", "done"
+            job.action, job.reason = "keep", "done"
 
-
-def _block(job: PlannedJob, jobs: Mapping[str, PlannedJob]) -> None:
-    if job.action == "run":
+    for job in reversed(jobs.values()):
+        if job.step.is_target and (job.action == "unneeded" or any(o.status in remade for o in job.outputs)):
+            settle(job, job.outputs, "keep")
+        if job.action == "run":
+            # What it reads is there, or must be made first, or is in the way.
+            for need in (jobs[key] for key in job.needs):
+                if need.action not in {"run", "blocked"}:
+                    settle(need, [_for_reader(status, store) for status in need.outputs], "blocked")
+    for job in jobs.values():
         blocked = next((jobs[key] for key in job.needs if jobs[key].action == "blocked"), None)
-        if blocked is not None:
+        if job.action == "run" and blocked is not None:
             job.action, job.reason = "blocked", f"needs '{blocked.title}', which is {blocked.reason}"
+    return jobs
 
 
 def _for_reader(status: OutputStatus, store: Store) -> OutputStatus:

@@ -14,20 +14,16 @@ from harness.runs.store import require_writable
 
 def check(plan: Plan, *, allow_code_execution: bool) -> None:
     """InputError for the first thing that would make a job of this plan fail because of what it was given."""
-    _check_code_execution(plan, allow_code_execution)
-    require_writable(plan.root, str(plan.root))
-    for job in plan.to_run:
-        for problem in job.step.preflight(plan.root):
-            raise InputError(problem.text(f"{plan.source}: {plan.place(job.step, problem.key)}"))
-
-
-def _check_code_execution(plan: Plan, allowed: bool) -> None:
     evaluated = {output.cell.task for job in plan.to_run for output in job.wanted if output.cell and output.cell.task}
     running = sorted(task for task in evaluated if tasks.load(task).runs_code)
-    if running and not allowed:
+    if running and not allow_code_execution:
         raise InputError(
             f"{plan.source}: tasks.{running[0]}: executes model-generated code ({', '.join(running)}); "
             "fix: pass --allow-code-execution, or exclude it with --only task=NAME"
         )
     for name in running:
-        tasks.load(name).check_permission(allowed)
+        tasks.load(name).check_permission(allow_code_execution)
+    require_writable(plan.root, str(plan.root))
+    for job in plan.to_run:
+        for problem in job.step.preflight(plan.root):
+            raise InputError(problem.text(f"{plan.source}: {plan.place(job.step, problem.key)}"))

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
-
-from pydantic import ValidationError
 
 from harness import tasks
 from harness.config.matrix import Matrix, cells
@@ -24,11 +23,8 @@ def write_run_file(root: Path, matrix: Matrix) -> None:
         ]
     content = RunFile(matrix=matrix.name, written=now(), records=folders)
     path = root / RUN
-    if path.is_file():
-        try:
-            before = RunFile.model_validate_json(path.read_text(encoding="utf-8"))
-        except (ValueError, ValidationError):
-            before = None  # damaged: written anew
-        if before is not None and content.model_copy(update={"written": before.written}) == before:
+    with suppress(FileNotFoundError, ValueError):  # not there, or damaged: written anew
+        before = RunFile.model_validate_json(path.read_text(encoding="utf-8"))
+        if content.model_copy(update={"written": before.written}) == before:
             return
     write_text_atomic(path, content.model_dump_json(indent=2) + "\n")

@@ -11,7 +11,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from dskd.errors import InputError
 from harness.config.matrix import TEACHER_METHOD, Cell, Evaluation, Name
-from harness.planning.check_prompts import check_chat
+from harness.planning.checks import check_chat
 from harness.planning.expand import evaluated_task
 from harness.planning.plan import Plan, decide
 from harness.planning.single_training import read_template
@@ -55,27 +55,21 @@ def evaluation_plan(
         for task in dict.fromkeys(tasks)
     ]
     source = model_in_folder(
-        called,
-        model,
-        FileHashes(),
-        f"--model {model}",
-        add_bos_token=add_bos_token,
-        template=read_template(template),
+        called, model, FileHashes(), f"--model {model}", read_template(template), add_bos_token=add_bos_token
     )
     check_chat(source, "--template")
     cell = Cell(called, None, TEACHER_METHOD, None)
     step = Evaluate(
         title=f"evaluate {cell.folder}",
-        cell=RecordCell(teacher=called, student=None, method=TEACHER_METHOD, seed=None),
+        cell=RecordCell(**vars(cell)),
         cell_folder=cell.folder,
         model=source,
         tasks=evaluated,
         allow_code_execution=allow_code_execution,
         **Evaluation.model_validate(dict(evaluation)).model_dump(exclude={"score_teachers"}),
     )
-    store = Store(output)
     for made in step.outputs:
-        manifest = store.output(made.folder).manifest
+        manifest = Store(output).output(made.folder).manifest
         if overwrite or manifest is None or manifest.identity.hash == made.fingerprint.hash:
             continue
         changed = differences(manifest.identity.parts, made.fingerprint.parts)

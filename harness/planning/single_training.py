@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, TypeVar
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from dskd import methods
 from dskd.compatibility import LIVE, check
@@ -16,9 +17,8 @@ from dskd.training.options import TrainingOptions
 from harness.config.explain import dotted, explain
 from harness.config.matrix import Evaluation, TeacherOutputs
 from harness.config.names import find_method, notice_former_names
-from harness.planning.check_prompts import check_chat
-from harness.planning.check_prompts import check_pair as check_templates
-from harness.planning.check_vocabularies import check_pair
+from harness.planning.checks import check_chat, check_pair, check_templates
+from harness.planning.expand import cache_step, responses_step
 from harness.planning.plan import Plan, decide
 from harness.runs.identity import FileHashes
 from harness.runs.records import RecordCell
@@ -26,10 +26,9 @@ from harness.runs.store import Store
 from harness.steps.base import ModelInput
 from harness.steps.base_model import model_in_folder
 from harness.steps.data import FileExamples, PreparedData
-from harness.steps.teacher_cache import TeacherCache
-from harness.steps.teacher_responses import TeacherResponses
 from harness.steps.training import Train, find_launch
 
+_O = TypeVar("_O", bound=BaseModel)
 _FOLDER = "train"
 # The flag of the command line that a problem is about. Every other training option is one of --set.
 _FLAGS = {
@@ -65,37 +64,36 @@ def single_plan(
     `teacher_outputs`, `launch` and `template` are as in a matrix, but the teacher runs live unless asked otherwise. InputError for
     what is wrong with any option, and where `output` holds something else already, unless `overwrite`.
     """
-    chosen = _method(method, method_options)
-    options = _training_options(training)
+    learned = find_method(method, "--method")
+    _checked(learned.Options, method_options, lambda key: f"--option {key}", "--option ")
+    chosen = learned(dict(method_options))
+    options = _checked(TrainingOptions, training, lambda key: _flag(f"training.{key}"), "--set ")
     if teacher is None and (chosen.requires.teacher or chosen.requires.response_source == "teacher"):
         raise InputError(f"--method {method}: needs a teacher; fix: give --teacher DIR")
     outputs = _teacher_outputs(chosen, teacher_outputs)
     for problem in check(chosen, teacher_outputs=outputs.kind, rollouts=options.rollouts, packing=options.packing):
         raise InputError(problem.text(_flag(problem.key)))
     try:
-        processes, accelerate_config = find_launch(launch.get("processes"), launch.get("accelerate_config"))
+        processes, accelerate_config = find_launch(**launch)
     except InputError as error:
         raise InputError(f"--accelerate-config {error}") from None
-    hashes = FileHashes()
     if not data.is_file():
         raise InputError(f"--data {data}: no such file; fix: correct the path")
+    hashes = FileHashes()
     examples = FileExamples(name="data", file=data.resolve(), sha256=hashes.file(data))
-    pair = _models(teacher, student, chosen, template, hashes)
-    cell = RecordCell(
-        teacher=teacher.resolve().name if teacher else "none",
-        student=student.resolve().name,
-        method=chosen.name,
-        seed=seed,
-    )
+    author, learner = _models(teacher, student, chosen, template, hashes)
+    names: dict[str, Any] = {
+        "teacher": teacher.resolve().name if teacher else "none",
+        "student": student.resolve().name,
+    }
     step = Train(
-        title=f"train {cell.student} by {method}",
-        name=student.resolve().name,
-        cell=cell,
+        title=f"train {names['student']} by {method}",
+        name=names["student"],
+        cell=RecordCell(**names, method=chosen.name, seed=seed),
         output_folder=_FOLDER,
-        data=_data(chosen, examples, limit, options.max_length, pair),
-        student=pair.student,
-        teacher=pair.teacher if chosen.requires.teacher else None,
-        cache=_cache(examples, limit, options, outputs, pair) if outputs.kind != LIVE else None,
+        student=learner,
+        teacher=author if chosen.requires.teacher else None,
+        **_inputs(author, learner, examples, limit, chosen, options, outputs),
         method=method,
         method_options=chosen.options.model_dump(mode="json"),
         method_code=methods.own_code(method),
@@ -105,8 +103,11 @@ def single_plan(
         processes=processes,
         accelerate_config=accelerate_config,
     )
+    earlier = Store(output).output(_FOLDER)
     if not overwrite:
-        _require_same(output, step)
+        earlier.require_ours()
+        if earlier.manifest is not None and earlier.manifest.identity.hash != step.fingerprint.hash:
+            raise InputError(f"--output {output}: holds another training; fix: give another folder, or --overwrite")
     return Plan("train", "harness train", output, decide([step], output, "stale"), lambda _, key: _flag(key))
 
 
@@ -114,84 +115,43 @@ def _flag(key: str) -> str:
     return _FLAGS.get(key, f"--set {key.removeprefix('training.')}")
 
 
-class _Pair(NamedTuple):
-    teacher: ModelInput
-    student: ModelInput
-
-
 def _models(
     teacher: Path | None, student: Path, method: methods.Method, template: Mapping[str, Any], hashes: FileHashes
-) -> _Pair:
+) -> tuple[ModelInput, ModelInput]:
     asked = read_template(template)
-    learner = model_in_folder("student", student, hashes, "--student", template=asked)
+    learner = model_in_folder("student", student, hashes, "--student", asked)
     # A training without teacher is prepared as if the student were its own: no example is left out for another's tokenizer.
-    pair = _Pair(
-        model_in_folder("teacher", teacher, hashes, "--teacher", template=asked) if teacher else learner, learner
-    )
-    check_pair(*pair, [method], _flag)
-    check_templates(*pair, lambda _: "--template")
-    for model in pair:
+    author = model_in_folder("teacher", teacher, hashes, "--teacher", asked) if teacher else learner
+    check_pair(author, learner, [method], _flag)
+    check_templates(author, learner, lambda _: "--template")
+    for model in (author, learner):
         check_chat(model, "--template")
-    return pair
+    return author, learner
 
 
-def _data(
-    method: methods.Method, examples: FileExamples, limit: int | None, max_length: int, pair: _Pair
-) -> PreparedData:
-    """The training set in the tokens of both models; for a method of the teacher's responses, these in the student's."""
-    if method.requires.response_source != "teacher":
-        return PreparedData(
-            title="data for student and teacher",
-            examples=examples,
-            student_tokenizer=pair.student.tokenizer_input,
-            teacher_tokenizer=pair.teacher.tokenizer_input,
-            limit=limit,
-            max_length=max_length,
-        )
-    settings = Evaluation()
-    responses = TeacherResponses(
-        title="responses of teacher to data",
-        examples=examples,
-        limit=limit,
-        teacher=pair.teacher,
-        max_new_tokens=method.options.max_new_tokens,
-        temperature=method.options.answer_temperature,
-        engine=settings.engine,
-        dtype=settings.dtype,
-        seed=settings.seed,
-    )
-    return PreparedData(
-        title=f"{responses.title} for student",
-        examples=responses,
-        student_tokenizer=pair.student.tokenizer_input,
-        max_length=max_length,
-    )
-
-
-def _cache(
-    examples: FileExamples, limit: int | None, options: TrainingOptions, outputs: TeacherOutputs, pair: _Pair
-) -> TeacherCache:
-    return TeacherCache(
-        title="teacher cache of teacher on data",
-        teacher=pair.teacher,
-        data=PreparedData(
-            title="data for teacher",
-            examples=examples,
-            student_tokenizer=pair.teacher.tokenizer_input,
-            limit=limit,
-            max_length=options.max_length,
-        ),
-        options=outputs.options,
-        dtype=options.dtype,
-    )
-
-
-def _require_same(output: Path, step: Train) -> None:
-    earlier = Store(output).output(_FOLDER)
-    earlier.require_ours()
-    manifest = earlier.manifest
-    if manifest is not None and manifest.identity.hash != step.fingerprint.hash:
-        raise InputError(f"--output {output}: holds another training; fix: give another folder, or --overwrite")
+def _inputs(
+    teacher: ModelInput,
+    student: ModelInput,
+    examples: FileExamples,
+    limit: int | None,
+    method: methods.Method,
+    options: TrainingOptions,
+    outputs: TeacherOutputs,
+) -> dict[str, Any]:
+    """The training set, in the tokens of both models or as the teacher's responses in the student's; and the teacher cache."""
+    prepared = partial(PreparedData, max_length=options.max_length)
+    whole = partial(prepared, examples=examples, limit=limit)
+    own, others = student.tokenizer_input, teacher.tokenizer_input
+    if method.requires.response_source == "teacher":
+        answering = Evaluation().model_dump(exclude={"score_teachers"})
+        responses = responses_step(examples, limit, teacher, method.options, answering)
+        data = prepared(title=f"{responses.title} for student", examples=responses, student_tokenizer=own)
+    else:
+        data = whole(title="data for student and teacher", student_tokenizer=own, teacher_tokenizer=others)
+    if outputs.kind == LIVE:
+        return {"data": data}
+    read = whole(title="data for teacher", student_tokenizer=others)
+    return {"data": data, "cache": cache_step(teacher, read, outputs.options, options)}
 
 
 def read_template(given: Mapping[str, Any]) -> Template | None:
@@ -201,22 +161,13 @@ def read_template(given: Mapping[str, Any]) -> Template | None:
     return Template.model_validate(dict(given)) if given else None
 
 
-def _method(name: str, given: Mapping[str, Any]) -> methods.Method:
-    method = find_method(name, "--method")
-    notice_former_names(method.Options, given, "--option ")
+def _checked(options: type[_O], given: Mapping[str, Any], flag: Callable[[str], str], former: str) -> _O:
+    """Options as they were given; `flag` says by which flag a key was, `former` what goes before a former name."""
+    notice_former_names(options, given, former)
     try:
-        method.Options.model_validate(dict(given))
+        return options.model_validate(dict(given))
     except ValidationError as error:
-        raise InputError(explain(error, lambda key: f"--option {dotted(key)}", method.Options)) from None
-    return method(dict(given))
-
-
-def _training_options(given: Mapping[str, Any]) -> TrainingOptions:
-    notice_former_names(TrainingOptions, given, "--set ")
-    try:
-        return TrainingOptions.model_validate(dict(given))
-    except ValidationError as error:
-        raise InputError(explain(error, lambda key: _flag(dotted(("training", *key))), TrainingOptions)) from None
+        raise InputError(explain(error, lambda key: flag(dotted(key)), options)) from None
 
 
 def _teacher_outputs(method: methods.Method, given: Mapping[str, Any]) -> TeacherOutputs:

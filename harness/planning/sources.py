@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from functools import wraps
 from pathlib import Path
-from typing import Any, Concatenate, ParamSpec, TypeVar
+from typing import Any, Concatenate, ParamSpec, TypeVar, get_args
+
+from pydantic import ValidationError
 
 from dskd.errors import InputError
 from dskd.training.options import TrainingOptions
 from harness.config.matrix import FileData, FirstLayersModel, Matrix, NewModel, PathModel, StepModel
 from harness.costs.model_shapes import published_data, published_model
-from harness.planning.step_models import step_model
+from harness.plugins import class_at
 from harness.runs.identity import FileHashes
 from harness.steps import base_model, data, tokenizers
-from harness.steps.base import ModelInput, TokenizerInput
+from harness.steps.base import ModelInput, Step, TokenizerInput
+from harness.steps.teacher_responses import TeacherResponses
 from harness.steps.world import World
+from harness.suggestions import did_you_mean
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -35,22 +40,22 @@ def once(method: Callable[Concatenate[Any, P], R]) -> Callable[Concatenate[Any, 
     return remembered
 
 
+@dataclass(eq=False)
 class Sources:
     """What a matrix names, each made once.
 
-    Args:
+    Attributes:
         matrix: the matrix.
         source: its file, for errors.
         estimate_only: published models and data may be missing, as their shapes are known.
     """
 
-    def __init__(self, matrix: Matrix, source: str, *, estimate_only: bool = False) -> None:
-        self.matrix = matrix
-        self.source = source
-        self.estimate_only = estimate_only
-        self.hashes = FileHashes()
-        self._made: dict[tuple[Any, ...], Any] = {}
-        self._making: list[str] = []  # models, each made from the next
+    matrix: Matrix
+    source: str
+    estimate_only: bool = False
+    hashes: FileHashes = field(default_factory=FileHashes)
+    _made: dict[tuple[Any, ...], Any] = field(default_factory=dict)
+    _making: list[str] = field(default_factory=list)  # models, each made from the next
 
     # --- data and tokenizers ---
 
@@ -60,25 +65,33 @@ class Sources:
         source = self.matrix.data[name]
         if not isinstance(source, FileData):
             return data.WorldExamples(name=name, small_world=World(), set=source.small_world)
-        path = Path(source.file)
+        path, columns = Path(source.file), source.columns or {}
+        if self.estimate_only and not path.is_file() and published_data(source.file) is not None:
+            return data.FileExamples(name=name, file=path, sha256=source.file, **columns)
         with self._at(f"data.{name}.file"):
-            if self.estimate_only and not path.is_file() and published_data(source.file) is not None:
-                return data.FileExamples(name=name, file=path, sha256=source.file, **(source.columns or {}))
             if not path.is_file():
                 raise InputError(f"no file '{path}'; fix: correct the path")
-            sha256 = self.hashes.file(path)
-        return data.FileExamples(name=name, file=path.resolve(), sha256=sha256, **(source.columns or {}))
+            return data.FileExamples(name=name, file=path.resolve(), sha256=self.hashes.file(path), **columns)
 
     @once
     def prepared(
-        self, name: str, student: str, teacher: str | None, max_length: int, responses: Any = None
+        self,
+        name: str,
+        student: str,
+        teacher: str | None,
+        max_length: int,
+        responses: TeacherResponses | None = None,
+        tokenizer: TokenizerInput | None = None,
     ) -> data.PreparedData:
-        """A training set in the tokens of a student and, for distillation, its teacher; or a teacher's responses in its place."""
-        title = f"data {name} for {student}" + (f" and {teacher}" if teacher else "")
+        """A training set in the tokens of a student and, for distillation, its teacher; or a teacher's responses in its place.
+
+        tokenizer: the student's, where the student is not made yet.
+        """
+        what = responses.title if responses else f"data {name}"
         return data.PreparedData(
-            title=title if responses is None else f"{responses.title} for {student}",
+            title=f"{what} for {student}" + (f" and {teacher}" if teacher else ""),
             examples=responses or self.examples(name),
-            student_tokenizer=self.model(student).tokenizer_input,
+            student_tokenizer=tokenizer or self.model(student).tokenizer_input,
             teacher_tokenizer=self.model(teacher).tokenizer_input if teacher else None,
             limit=None if responses else self.matrix.data[name].limit,
             max_length=max_length,
@@ -86,15 +99,14 @@ class Sources:
 
     def tokenizer(self, name: str, source: NewModel) -> TokenizerInput:
         """The tokenizer of a new model, made by a step of its own where the matrix changes it."""
-        given = source.tokenizer
         origin: TokenizerInput
-        if given.path is None:
-            origin = tokenizers.WorldTokenizer(small_world=World(), name=str(given.small_world))
+        if source.tokenizer.path is None:
+            origin = tokenizers.WorldTokenizer(small_world=World(), name=str(source.tokenizer.small_world))
         else:
+            folder = Path(source.tokenizer.path)
             with self._at(f"models.{name}.tokenizer.path"):
-                folder = Path(given.path)
                 files = self.hashes.tokenizer_folder(folder)
-                origin = tokenizers.TokenizerFiles(folder=folder.resolve(), files=files)
+            origin = tokenizers.TokenizerFiles(folder=folder.resolve(), files=files)
         changes = tokenizers.TokenizerChanges(template=source.template)
         if not changes:
             return origin
@@ -106,65 +118,43 @@ class Sources:
     @once
     def model(self, name: str) -> ModelInput:
         """A model of the matrix before distillation."""
-        source = self.matrix.models[name]
+        source, where = self.matrix.models[name], f"{self.source}: models.{name}"
         if name in self._making:
-            raise InputError(f"{self.source}: models.{name}: is made from itself; fix: name another model there")
+            raise InputError(f"{where}: is made from itself; fix: name another model there")
         self._making.append(name)
         try:
-            if isinstance(source, PathModel):
-                return self._model_in_folder(name, source)
-            return (
-                step_model(name, source, f"{self.source}: models.{name}", self.matrix.models, self.model)
-                if isinstance(source, StepModel)
-                else self._new_model(name, source)
-            )
+            if isinstance(source, StepModel):
+                return step_model(name, source, where, self.matrix.models, self.model)
+            if not isinstance(source, PathModel):
+                return self._new_model(name, source, where)
+            folder = Path(source.path)
+            if self.estimate_only and not folder.is_dir() and published_model(source.path) is not None:
+                return base_model.absent_model(name, folder)
+            place, adds_bos = f"{where}.path", source.add_bos_token
+            return base_model.model_in_folder(name, folder, self.hashes, place, source.template, add_bos_token=adds_bos)
         finally:
             self._making.pop()
 
-    def _model_in_folder(self, name: str, source: PathModel) -> ModelInput:
-        folder = Path(source.path)
-        if self.estimate_only and not folder.is_dir() and published_model(source.path) is not None:
-            return base_model.absent_model(name, folder)
-        return base_model.model_in_folder(
-            name,
-            folder,
-            self.hashes,
-            f"{self.source}: models.{name}.path",
-            add_bos_token=source.add_bos_token,
-            template=source.template,
-        )
-
-    def _new_model(self, name: str, source: NewModel | FirstLayersModel) -> ModelInput:
+    def _new_model(self, name: str, source: NewModel | FirstLayersModel, where: str) -> ModelInput:
         about: dict[str, Any] = {"name": name, "title": f"model {name}", "seed": source.seed}
-        if isinstance(source, NewModel):
-            tokenizer = self.tokenizer(name, source)
-            stages = self._stages(name, source, tokenizer)
-            return base_model.NewModel(config=source.config, tokenizer=tokenizer, training=stages, **about)
-        origin = self.model(source.layers_of)
-        available = base_model.layer_count(origin)
-        if available is not None and source.layers > available:
-            raise InputError(
-                f"{self.source}: models.{name}.layers: {source.layers_of} has {available} layers, not {source.layers}; "
-                f"fix: ask for {available} or fewer"
-            )
-        stages = self._stages(name, source, origin.tokenizer_input)
-        return base_model.FirstLayers(layers_of=origin, layers=source.layers, training=stages, **about)
 
-    def _stages(
-        self, name: str, source: NewModel | FirstLayersModel, tokenizer: TokenizerInput
-    ) -> list[base_model.Stage]:
-        stages = []
-        for stage in source.training:
-            options = TrainingOptions.model_validate(stage.options)
-            prepared = data.PreparedData(
-                title=f"data {stage.data} for {name}",
-                examples=self.examples(stage.data),
-                student_tokenizer=tokenizer,
-                limit=self.matrix.data[stage.data].limit,
-                max_length=options.max_length,
+        def stages(tokenizer: TokenizerInput) -> Iterator[base_model.Stage]:
+            for stage in source.training:
+                options = TrainingOptions.model_validate(stage.options)
+                prepared = self.prepared(stage.data, name, None, options.max_length, tokenizer=tokenizer)
+                yield base_model.Stage(data=prepared, options=options)
+
+        if isinstance(source, NewModel):
+            own = self.tokenizer(name, source)
+            return base_model.NewModel(config=source.config, tokenizer=own, training=[*stages(own)], **about)
+        origin = self.model(source.layers_of)
+        count = base_model.layer_count(origin)
+        if count is not None and source.layers > count:
+            raise InputError(
+                f"{where}.layers: {source.layers_of} has {count} layers, not {source.layers}; fix: ask for {count} or fewer"
             )
-            stages.append(base_model.Stage(data=prepared, options=options))
-        return stages
+        training = [*stages(origin.tokenizer_input)]
+        return base_model.FirstLayers(layers_of=origin, layers=source.layers, training=training, **about)
 
     @contextmanager
     def _at(self, where: str) -> Iterator[None]:
@@ -173,3 +163,44 @@ class Sources:
             yield
         except InputError as error:
             raise InputError(f"{self.source}: {where}: {error}") from None
+
+
+def step_model(
+    name: str, source: StepModel, where: str, known: Collection[str], model: Callable[[str], ModelInput]
+) -> ModelInput:
+    """The model that a class of the user's makes: `models.NAME: {step: path/to/file.py:Class, …}`.
+
+    Its fields that take models get those of the matrix: `model` gives one of the `known` names. InputError, which begins with
+    `where` and the key, for what does not fit.
+    """
+    try:
+        cls = class_at(source.step)
+    except InputError as error:
+        raise InputError(f"{where}.step: {error}") from None
+    if not (isinstance(cls, type) and issubclass(cls, Step) and issubclass(cls, ModelInput)):
+        raise InputError(f"{where}.step: '{source.step}' makes no model; fix: name a class of both Step and ModelInput")
+
+    def models(key: str, value: Any) -> Any:
+        if isinstance(value, list):
+            return [models(key, each) for each in value]
+        if value is not None and value not in known:
+            raise InputError(f"{where}.{key}: no model '{value}'{did_you_mean(str(value), known)}")
+        return None if value is None else model(value)
+
+    own = cls.model_fields.keys() - {"name", "title"}
+    given: dict[str, Any] = {"name": name, "title": f"model {name}"}
+    for key, value in source.options.items():
+        if key not in own:
+            raise InputError(f"{where}.{key}: unknown key{did_you_mean(key, own)}")
+        given[key] = models(key, value) if _takes_model(cls.model_fields[key].annotation) else value
+    try:
+        return cls.model_validate(given)
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(map(str, (where, *first["loc"])))
+        raise InputError(f"{place}: {first['msg'].removeprefix('Value error, ')}; fix: correct it") from None
+
+
+def _takes_model(annotation: Any) -> bool:
+    inner = get_args(annotation)
+    return any(map(_takes_model, inner)) or (isinstance(annotation, type) and issubclass(annotation, ModelInput))

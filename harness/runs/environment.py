@@ -29,33 +29,21 @@ def package_version(name: str) -> str | None:
 def environment(engine: str | None = None, sandbox: SandboxUsed | None = None) -> Environment:
     """The environment of this process; `sandbox` isolated the programs that it ran."""
     commit, dirty = _checkout()
+    torch = sys.modules.get("torch")  # only if it is imported already: this must not cost an import
+    # The vector instructions that torch uses: others round sums differently.
+    vectors = torch.backends.cpu.get_cpu_capability() if torch is not None else ""
     return Environment(
         versions={name: package_version(name) for name in _PACKAGES},
         python=platform.python_version(),
         platform=f"{platform.system()} {platform.machine()}",
-        device=_device(),
-        threads=_threads(),
-        cpu=_cpu(),
+        device=torch.cuda.get_device_name(0) if torch is not None and torch.cuda.is_available() else "cpu",
+        threads=torch.get_num_threads() if torch is not None else int(os.environ.get("OMP_NUM_THREADS") or cores()),
+        cpu=f"{_processor()} {vectors}".strip() or None,
         commit=commit,
         dirty=dirty,
         engine=engine,
         sandbox=sandbox,
     )
-
-
-def _device() -> str:
-    # Only if torch is imported already: this must not cost an import.
-    torch = sys.modules.get("torch")
-    if torch is not None and torch.cuda.is_available():
-        return torch.cuda.get_device_name(0)
-    return "cpu"
-
-
-def _cpu() -> str | None:
-    """The processor model and the vector instructions that torch uses. Others round sums differently."""
-    torch = sys.modules.get("torch")
-    vectors = torch.backends.cpu.get_cpu_capability() if torch is not None else ""
-    return f"{_processor()} {vectors}".strip() or None
 
 
 @cache
@@ -67,13 +55,6 @@ def _processor() -> str:
             if key.strip() == "model name":
                 return " ".join(value.split())
     return platform.processor()
-
-
-def _threads() -> int:
-    torch = sys.modules.get("torch")
-    if torch is not None:
-        return torch.get_num_threads()
-    return int(os.environ.get("OMP_NUM_THREADS") or 0) or cores()
 
 
 def cores() -> int:
@@ -89,9 +70,8 @@ def _checkout() -> tuple[str | None, bool | None]:
         return None, None
 
     def git(*arguments: str) -> str:
-        return subprocess.run(
-            ["git", "-C", str(root), *arguments], capture_output=True, text=True, check=True, timeout=20
-        ).stdout
+        command = ["git", "-C", str(root), *arguments]
+        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=20).stdout
 
     try:
         return git("rev-parse", "HEAD").strip(), bool(git("status", "--porcelain"))

@@ -19,21 +19,13 @@ from typing import Any
 from pydantic import BaseModel
 
 from dskd.errors import InputError
+from dskd.modeling.loading import base_of_adapter
 
 HASH_VERSION = 1
 
 _TOKENIZER_FILES = (
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "special_tokens_map.json",
-    "added_tokens.json",
-    "vocab.json",
-    "vocab.txt",
-    "merges.txt",
-    "tokenizer.model",
-    "spiece.model",
-    "*.tiktoken",
-    "chat_template.jinja",
+    *("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "chat_template.jinja"),
+    *("vocab.json", "vocab.txt", "merges.txt", "tokenizer.model", "spiece.model", "*.tiktoken"),
 )
 _MODEL_FILES = ("config.json", "generation_config.json", "*.safetensors", "*.safetensors.index.json", "pytorch_model*")
 
@@ -111,22 +103,20 @@ def canonical_json(value: Any) -> str:
 
 def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
     """What changed between two trees of parts, as `teacher.training.0.steps: 100 -> 200`."""
-    return [
-        f"{'.'.join(where)}: {_shown(before)} -> {_shown(after)}" for where, before, after in _differences(old, new, ())
-    ]
+    return list(_differences(old, new, ()))
 
 
 _ABSENT = object()
 
 
-def _differences(old: Any, new: Any, where: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], Any, Any]]:
+def _differences(old: Any, new: Any, where: tuple[str, ...]) -> Iterator[str]:
     if isinstance(old, list) and isinstance(new, list):
         old, new = ({str(index): item for index, item in enumerate(side)} for side in (old, new))
     if isinstance(old, Mapping) and isinstance(new, Mapping):
         for key in {**old, **new}:
             yield from _differences(old.get(key, _ABSENT), new.get(key, _ABSENT), (*where, str(key)))
     elif old != new:
-        yield where, old, new
+        yield f"{'.'.join(where)}: {_shown(old)} -> {_shown(new)}"
 
 
 def _shown(value: Any) -> str:
@@ -160,20 +150,15 @@ class FileHashes:
 
     def model_folder(self, folder: Path) -> dict[str, str]:
         """sha256 of each file that makes a model (configuration and weights); InputError where there are no weights."""
-        from dskd.modeling.loading import base_of_adapter
-
         base_folder = base_of_adapter(folder)
         if base_folder is not None:
             adapter = self._matching(folder, ("adapter_config.json", "adapter_model*"), "adapter")
-            base = self.model_folder(base_folder)
-            return {**adapter, **{f"base/{name}": digest for name, digest in base.items()}}
+            return adapter | {f"base/{name}": digest for name, digest in self.model_folder(base_folder).items()}
         hashes = self._matching(folder, _MODEL_FILES, "model (config.json and *.safetensors)")
-        if "config.json" not in hashes:
-            raise InputError(f"{folder}: has no config.json; fix: give a folder that `save_pretrained` wrote")
-        if not any(name.endswith((".safetensors", ".bin")) for name in hashes):
-            raise InputError(
-                f"{folder}: has no weights (*.safetensors); fix: give a folder that `save_pretrained` wrote"
-            )
+        weights = any(name.endswith((".safetensors", ".bin")) for name in hashes)
+        if "config.json" not in hashes or not weights:
+            lacks = "weights (*.safetensors)" if "config.json" in hashes else "config.json"
+            raise InputError(f"{folder}: has no {lacks}; fix: give a folder that `save_pretrained` wrote")
         return hashes
 
     def _matching(self, folder: Path, patterns: tuple[str, ...], what: str) -> dict[str, str]:

@@ -13,8 +13,8 @@ from typing import Any
 
 from harness.runs.environment import environment, peak_device_memory, peak_memory
 from harness.runs.job_spec import PROGRESS_DESCRIPTOR, Output
-from harness.runs.records import Cost, Counts, DataOverlap, MetricValue, Record, RecordTemplate, SandboxUsed
-from harness.runs.store import LOG, RESULT, SAMPLES, OutputFolder, Store, write_jsonl_atomic, write_text_atomic
+from harness.runs.records import Cost, Record, SandboxUsed
+from harness.runs.store import LOG, RESULT, SAMPLES, Store, write_jsonl_atomic, write_text_atomic
 
 
 class ProgressChannel:
@@ -84,64 +84,43 @@ class JobContext:
         *,
         report: Mapping[str, Any] | None = None,
         cost: Cost | None = None,
-        n: Counts | None = None,
-        headline: str | None = None,
-        metrics: Mapping[str, MetricValue] | None = None,
         samples: Sequence[Mapping[str, Any]] | None = None,
         engine: str | None = None,
         sandbox: SandboxUsed | None = None,
-        template: Mapping[str, Any] | None = None,
-        overlap: Sequence[DataOverlap] | None = None,
+        **result: Any,
     ) -> None:
-        """Declare one output complete: its samples and record are written, then the manifest says done."""
-        folder = self.store.output(output.folder)
-        cost = cost or self.cost()
+        """Declare one output complete: its samples and record are written, then the manifest says done.
+
+        Args:
+            report: For the manifest.
+            samples: For `samples.jsonl`.
+            engine: That answered.
+            sandbox: That isolated generated programs.
+            result: Other fields of the record.
+        """
+        folder, cost = self.store.output(output.folder), cost or self.cost()
         if samples is not None:
             write_jsonl_atomic(folder.path / SAMPLES, samples)
-        if output.cell is not None:
-            record = Record(
-                cell=output.cell,
-                identity=output.fingerprint.identity,
-                status="done",
-                n=n,
-                headline=headline,
-                metrics=dict(metrics or {}),
-                cost=cost,
-                environment=environment(engine, sandbox),
-                template=RecordTemplate.model_validate(template) if template else None,
-                overlap=None if overlap is None else list(overlap),
-            )
-            _write_record(folder, record)
-        self._copy_log(folder)
+        self._record(output, status="done", cost=cost, environment=environment(engine, sandbox), **result)
         folder.finish(cost.wall_seconds or 0.0, {**(report or {}), "cost": cost.model_dump()})
         self.pending.remove(output)
 
     def fail(self, error: str) -> None:
         """Declare every output that is not complete failed."""
         for output in list(self.pending):
-            folder = self.store.output(output.folder)
-            if output.cell is not None:
-                record = Record(
-                    cell=output.cell,
-                    identity=output.fingerprint.identity,
-                    status="failed",
-                    error=error,
-                    cost=self.cost(),
-                    environment=environment(),
-                )
-                _write_record(folder, record)
-            self._copy_log(folder)
-            folder.fail(self.seconds(), error)
+            self._record(output, status="failed", error=error, cost=self.cost(), environment=environment())
+            self.store.output(output.folder).fail(self.seconds(), error)
             self.pending.remove(output)
 
-    def _copy_log(self, folder: OutputFolder) -> None:
+    def _record(self, output: Output, **fields: Any) -> None:
+        folder = self.root / output.folder
+        if output.cell is not None:
+            identity = output.fingerprint.identity
+            record = Record.model_validate({"cell": output.cell, "identity": identity, **fields})
+            write_text_atomic(folder / RESULT, record.model_dump_json(indent=2) + "\n")
         # A job with several outputs has one log; each output keeps what it said up to now.
         log = self.folder / LOG
         sys.stdout.flush()
         sys.stderr.flush()
-        if log.is_file() and log.parent != folder.path:
-            shutil.copyfile(log, folder.path / LOG)
-
-
-def _write_record(folder: OutputFolder, record: Record) -> None:
-    write_text_atomic(folder.path / RESULT, record.model_dump_json(indent=2) + "\n")
+        if log.is_file() and log.parent != folder:
+            shutil.copyfile(log, folder / LOG)

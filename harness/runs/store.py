@@ -31,6 +31,7 @@ from dskd.errors import InputError
 from dskd.io import sync_folder, write_atomic
 from harness.protocols import GREEDY
 from harness.runs.identity import Fingerprint, Identity
+from harness.runs.job_spec import Output
 
 MANIFEST = "manifest.json"
 RESULT = "result.json"
@@ -42,9 +43,7 @@ RUN = "run.json"
 State = Literal["missing", "interrupted", "failed", "done"]
 
 
-def write_text_atomic(path: Path, text: str) -> None:
-    """Write a text file completely or not at all."""
-    write_atomic(path, text)
+write_text_atomic = write_atomic
 
 
 def write_json_atomic(path: Path, value: Any) -> None:
@@ -64,45 +63,35 @@ def _jsonl(rows: Iterable[Any]) -> str:
 class UserFile:
     """A file of JSON lines at a path from the user. Create it before the work whose result it will hold.
 
-    Args:
-        option: the command-line option, for errors.
-        path: the file.
-
-    Raises:
-        InputError: the file cannot be written.
+    `option` is that of the command line, for errors. InputError where the file cannot be written.
     """
 
     def __init__(self, option: str, path: Path) -> None:
-        self.option, self.path = option, path
+        self.path, self.where = path, f"{option} {path}"
+        self.special = path.exists() and not path.is_file()  # a device or a pipe
         if path.is_dir():
-            raise InputError(f"{option} {path}: is a folder; fix: name a file")
-        if self._is_special() and not os.access(path, os.W_OK):
-            raise InputError(f"{option} {path}: is not writable; fix: name another file")
-        if not self._is_special():
-            require_writable(Path(os.path.realpath(path)).parent, f"{option} {path}")
-
-    def _is_special(self) -> bool:
-        return self.path.exists() and not self.path.is_file()
+            raise InputError(f"{self.where}: is a folder; fix: name a file")
+        if not self.special:
+            require_writable(Path(os.path.realpath(path)).parent, self.where)
+        elif not os.access(path, os.W_OK):
+            raise InputError(f"{self.where}: is not writable; fix: name another file")
 
     def write(self, rows: Iterable[Any]) -> None:
         """Write into a device or a pipe; otherwise write the file, or the target of a link, atomically."""
         text = _jsonl(rows)
         try:
-            if self._is_special():
+            if self.special:
                 self.path.write_text(text, encoding="utf-8")
             else:
                 write_text_atomic(Path(os.path.realpath(self.path)), text)
         except OSError as error:
-            raise InputError(
-                f"{self.option} {self.path}: cannot be written ({error.strerror}); fix: name another file"
-            ) from error
+            raise InputError(f"{self.where}: cannot be written ({error.strerror}); fix: name another file") from error
 
 
 def require_writable(folder: Path, named: str) -> None:
     """Raise an InputError that begins with `named` unless the folder is writable or can be created."""
-    existing = Path(os.path.realpath(folder))
-    while not existing.exists():
-        existing = existing.parent
+    absolute = Path(os.path.realpath(folder))
+    existing = next(path for path in (absolute, *absolute.parents) if path.exists())
     if not existing.is_dir():
         raise InputError(f"{named}: {existing} is a file, not a folder; fix: give another path")
     if not os.access(existing, os.W_OK | os.X_OK):
@@ -168,20 +157,25 @@ class OutputFolder:
             (self.path / name).unlink(missing_ok=True)
         self._write(Manifest(kind=kind, title=title, identity=fingerprint.identity, state="running", started=now()))
 
+    def holds(self, output: Output) -> bool:
+        """Whether it is done with this identity, and what other steps read of it is there."""
+        state, manifest = self.state()
+        same = manifest is not None and manifest.identity.hash == output.fingerprint.hash
+        return state == "done" and same and (self.path / (output.product or "")).exists()
+
     def finish(self, seconds: float, report: dict[str, Any] | None = None) -> None:
         """Mark the folder as complete."""
-        self._end("done", seconds, report=report or {})
+        self._end(state="done", seconds=seconds, report=report or {})
 
     def fail(self, seconds: float, error: str) -> None:
         """Mark the attempt as failed. Its files stay for inspection and for another attempt."""
-        self._end("failed", seconds, error=error)
+        self._end(state="failed", seconds=seconds, error=error)
 
-    def _end(self, state: Literal["done", "failed"], seconds: float, **changes: Any) -> None:
+    def _end(self, *, seconds: float, **changes: Any) -> None:
         manifest = self.manifest
         if manifest is None:
             raise RuntimeError(f"{self.path}: its manifest disappeared while the job ran")
-        changes |= {"state": state, "seconds": round(seconds, 3), "finished": now()}
-        self._write(manifest.model_copy(update=changes))
+        self._write(manifest.model_copy(update={**changes, "seconds": round(seconds, 3), "finished": now()}))
         (self.path / INCOMPLETE).unlink(missing_ok=True)
         sync_folder(self.path)
 
@@ -203,11 +197,9 @@ class OutputFolder:
         """Remove everything but the log and the marker; the manifest first, so that a folder never looks finished halfway."""
         (self.path / MANIFEST).unlink(missing_ok=True)
         for entry in self.path.iterdir():
-            if entry.name in {LOG, INCOMPLETE}:
-                continue
             if entry.is_dir() and not entry.is_symlink():
                 shutil.rmtree(entry)
-            else:
+            elif entry.name not in {LOG, INCOMPLETE}:
                 entry.unlink()
 
 
@@ -229,8 +221,7 @@ class Store:
 
     def write_spec(self, job_id: str, text: str) -> Path:
         """Write the specification of a job for its process."""
-        name = job_id.replace("/", "+").replace(":", "+")
-        path = self.root / ".harness" / "specs" / f"{name}.json"
+        path = self.root / ".harness" / "specs" / f"{job_id.replace('/', '+').replace(':', '+')}.json"
         write_text_atomic(path, text)
         return path
 

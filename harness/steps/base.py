@@ -5,7 +5,8 @@ A kind of step is one file with a subclass of `Step`. Its fields say what it is 
 - a field that holds another `Input` is an input. Order, sharing and identity follow from it: the jobs of a run are the closure of
   the wanted steps over their inputs.
 - `Annotated[..., NOT_IDENTITY]` marks a field on which the output cannot depend (a path, a title, the number of GPUs).
-- `Annotated[..., Key("name")]` gives a field another key in the identity; `Annotated[..., OMIT_NONE]` leaves it out where it is None.
+- `Annotated[..., Key("name")]` gives a field another key in the identity; `Annotated[..., OMIT_NONE]` leaves it out where it is None;
+  `Annotated[..., INLINE]` puts the parts of an input among those of the step.
 - `Annotated[..., BY_HAND]` marks a field that the class's own `identity_parts` adds in a form of its own.
 
 A job is told nothing but its step as JSON, so any job can run anywhere, be killed, and be run again.
@@ -16,17 +17,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from operator import attrgetter
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Self, TypeVar
 
-from pydantic import (
-    BaseModel,
-    ConfigDict,
-    ModelWrapValidatorHandler,
-    SerializeAsAny,
-    model_serializer,
-    model_validator,
-)
+from pydantic import BaseModel, ConfigDict, ModelWrapValidatorHandler, SerializeAsAny, model_serializer, model_validator
 from pydantic.functional_serializers import SerializerFunctionWrapHandler
 
 from dskd.compatibility import Problem
@@ -48,11 +43,13 @@ class Key:
 
     name: str | None
     omit_none: bool = False
+    inline: bool = False
 
 
 NOT_IDENTITY = Key(None)
 BY_HAND = Key(None)
 OMIT_NONE = Key("", omit_none=True)
+INLINE = Key("", inline=True)
 
 _TYPE = "type"  # in JSON: the class of an input
 
@@ -100,7 +97,9 @@ class Input(BaseModel):
         parts: dict[str, Any] = {}
         for name, key in self._keys.items():
             value = getattr(self, name)
-            if key.name is not None and not (key.omit_none and value is None):
+            if key.inline:
+                parts |= value.identity_parts()
+            elif key.name is not None and not (key.omit_none and value is None):
                 parts[key.name or name] = _identity_of(value)
         return parts
 
@@ -123,9 +122,8 @@ class Input(BaseModel):
         return hash(self.fingerprint.text)
 
     def __eq__(self, other: object) -> bool:
-        return (
-            type(other) is type(self) and isinstance(other, Input) and other.fingerprint.text == self.fingerprint.text
-        )
+        text = self.fingerprint.text
+        return isinstance(other, Input) and type(other) is type(self) and other.fingerprint.text == text
 
 
 _FINGERPRINTS: dict[int, tuple[BaseModel, Fingerprint]] = {}
@@ -154,6 +152,11 @@ def _inputs_in(values: Iterable[Any]) -> Iterator[Input]:
 _I = TypeVar("_I", bound=Input)
 # A field of a step that holds an input of this class or of a subclass.
 Of = SerializeAsAny[_I]
+
+
+def same_as(place: str) -> Any:
+    """A property that has the value of another one, `student.shape`."""
+    return property(attrgetter(place))
 
 
 class Step(Input):
@@ -284,6 +287,11 @@ class TokenizerInput(Input):
     @property
     def prompt_template(self) -> Template | None:
         """The template that its folder names; None where there is none, or where the folder is not made yet."""
+        return None
+
+    @property
+    def size(self) -> int | None:
+        """How many tokens it has; None where that is not known."""
         return None
 
 

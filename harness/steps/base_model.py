@@ -8,27 +8,35 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any
 
 import dskd
 from dskd.errors import InputError
 from dskd.io import read_object
 from dskd.modeling.loading import base_of_adapter
 from dskd.tokenization.prompt_templates import Template
-from dskd.tokenization.tokenizer_files import vocabulary
 from dskd.training.options import TrainingOptions
-from harness.costs.formulas import loss_memory, steps_of, training_memory, training_operations
+from harness.costs.formulas import training_work
 from harness.costs.model_shapes import Shape, published_model, shape_of
 from harness.costs.work import Device, Work
 from harness.runs.identity import FileHashes
 from harness.runs.job_context import JobContext
 from harness.runs.records import Cost
 from harness.runs.store import write_json_atomic
-from harness.smallworld.tokenizers import BYTE_LEVEL_SIZE, SENTENCEPIECE_SIZE
-from harness.steps.base import NOT_IDENTITY, Input, ModelInput, Of, Step, TokenizerInput, TrainingSource
+from harness.steps.base import (
+    INLINE,
+    NOT_IDENTITY,
+    Input,
+    ModelInput,
+    Of,
+    Step,
+    TokenizerInput,
+    TrainingSource,
+    same_as,
+)
 from harness.steps.create_model import copy_model, first_layers, new_model
 from harness.steps.data import PreparedData
-from harness.steps.tokenizers import ChangedTokenizer, TokenizerChanges, TokenizerFiles, WorldTokenizer
+from harness.steps.tokenizers import ChangedTokenizer, TokenizerChanges, TokenizerFiles
 
 
 class ModelFolder(ModelInput):
@@ -41,9 +49,7 @@ class ModelFolder(ModelInput):
     def path(self, root: Path) -> Path:
         return self.folder
 
-    @property
-    def tokenizer_input(self) -> TokenizerInput:
-        return self.tokenizer
+    tokenizer_input = same_as("tokenizer")
 
     @cached_property
     def text_config(self) -> dict[str, Any]:
@@ -68,36 +74,22 @@ class ModelFolder(ModelInput):
 class _MadeModel(Step, ModelInput):
     """A model that a step makes."""
 
-    kind: ClassVar[str] = "model"
-    version: ClassVar[int] = 2
-    place: ClassVar[str] = "models"
-    product: ClassVar[str | None] = "model"
+    kind, version, place, product = "model", 2, "models", "model"
 
 
 class ModelCopy(_MadeModel):
     """A copy of a model's folder with a changed tokenizer; weights are linked, not copied, where the file system can."""
 
-    origin: Of[ModelFolder]
-    changes: TokenizerChanges
+    origin: Annotated[Of[ModelFolder], INLINE]
+    changes: Annotated[TokenizerChanges, INLINE]
 
-    def identity_parts(self) -> dict[str, Any]:
-        return {"code": self.version, **self.origin.identity_parts(), **self.changes.identity_parts()}
+    text_config = same_as("origin.text_config")
+    shape = same_as("origin.shape")
+    lineage = same_as("origin.lineage")
 
     @property
     def tokenizer_input(self) -> TokenizerInput:
         return ChangedTokenizer(origin=self.origin.tokenizer, changes=self.changes, maker=self)
-
-    @property
-    def text_config(self) -> dict[str, Any]:
-        return self.origin.text_config
-
-    @property
-    def shape(self) -> Shape:
-        return self.origin.shape
-
-    @property
-    def lineage(self) -> list[TrainingSource]:
-        return self.origin.lineage
 
     def run(self, job: JobContext) -> None:
         folder = self.path(job.root)
@@ -127,65 +119,48 @@ class TrainedModel(_MadeModel):
     @property
     def stage_sources(self) -> list[TrainingSource]:
         """The training sets of its stages."""
-        return [TrainingSource(s.data.set_name, s.data.examples, s.data.limit) for s in self.training]
+        return [stage.data.training_source for stage in self.training]
 
     def estimate(self, device: Device) -> list[Work]:
-        found = []
-        one_process = {"processes": 1, "sharded": ""}
-        for stage in self.training:
-            data, options, shape = stage.data.lengths, stage.options.model_dump(), self.shape
-            steps, examples = steps_of(options, data, 1)
-            tokens, labelled = examples * data.tokens, examples * data.response_tokens
-            operations = training_operations(shape, options, tokens, labelled)
-            memory = training_memory(shape, options, one_process) + loss_memory(
-                shape, None, options, data, chunkable=True
-            )
-            what = f"{self.name} on {stage.data.set_name}"
-            found.append(Work(self.kind, what, steps, tokens, operations, memory, device.hours(operations)))
-        return found
+        return [
+            training_work(self.kind, f"{self.name} on {data.set_name}", device, self.shape, options, data.lengths)
+            for data, options in ((stage.data, stage.options.model_dump()) for stage in self.training)
+        ]
 
     def run(self, job: JobContext) -> None:
-        stages = job.folder / "stages"
-        joined = job.folder / "stages.json"
+        stages, joined = job.folder / "stages", job.folder / "stages.json"
         # Where the model is in place already, the job was killed before it could say so.
         if not self.path(job.root).is_dir():
-            model = self._start_once(job, stages)
-            reports = []
-            for index, stage in enumerate(self.training):
-                reports.append(self._train_once(job, stage, index, model, stages / str(index)))
-                model = stages / str(index) / "model"
+            model = stages / "start"
+            if not model.is_dir():
+                job.progress.advance("new model", 0, None)
+                unfinished = stages / "start.unfinished"
+                shutil.rmtree(unfinished, ignore_errors=True)
+                self.start(job.root, unfinished)
+                unfinished.rename(model)
+            for index in range(len(self.training)):
+                model = self._train(job, index, model, stages / str(index))
+            reports = [read_object(stages / str(index) / "report.json") for index in range(len(self.training))]
             write_json_atomic(joined, reports)
             model.replace(self.path(job.root))
         reports = json.loads(joined.read_text(encoding="utf-8"))
         job.finish(job.output, report={"stages": reports}, cost=training_cost(job, reports))
         shutil.rmtree(stages, ignore_errors=True)
 
-    def _start_once(self, job: JobContext, stages: Path) -> Path:
-        model = stages / "start"
-        if not model.is_dir():
-            job.progress.advance("new model", 0, None)
-            unfinished = stages / "start.unfinished"
-            shutil.rmtree(unfinished, ignore_errors=True)
-            self.start(job.root, unfinished)
-            unfinished.rename(model)
-        return model
-
-    def _train_once(self, job: JobContext, stage: Stage, index: int, model: Path, folder: Path) -> dict[str, Any]:
-        done = folder / "report.json"
+    def _train(self, job: JobContext, index: int, model: Path, folder: Path) -> Path:
+        """Train a stage unless it was trained before a kill."""
+        stage, done = self.training[index], folder / "report.json"
         if not done.is_file():
             report = dskd.train(
                 data=stage.data.path(job.root),
                 student=model,
-                teacher=None,
-                method="sft",
-                method_options={},
                 options=stage.options,
                 seed=self.seed,
                 output=folder,
                 progress=training_progress(job, f"stage {index + 1} of {len(self.training)}"),
             )
             write_json_atomic(done, json.loads(report.model_dump_json()))
-        return json.loads(done.read_text(encoding="utf-8"))
+        return folder / "model"
 
 
 class NewModel(TrainedModel):
@@ -194,22 +169,13 @@ class NewModel(TrainedModel):
     config: dict[str, Any]
     tokenizer: Of[TokenizerInput]
 
-    @property
-    def tokenizer_input(self) -> TokenizerInput:
-        return self.tokenizer
-
-    @property
-    def text_config(self) -> dict[str, Any]:
-        return self.config
+    tokenizer_input = same_as("tokenizer")
+    text_config = same_as("config")
+    lineage = same_as("stage_sources")
 
     @cached_property
     def shape(self) -> Shape:
-        sizes = {"vocab_size": _vocabulary_size(self.tokenizer.vocabulary), **self.config}
-        return shape_of(sizes) or super().shape
-
-    @property
-    def lineage(self) -> list[TrainingSource]:
-        return self.stage_sources
+        return shape_of({"vocab_size": self.tokenizer.vocabulary.size, **self.config}) or super().shape
 
     def start(self, root: Path, folder: Path) -> None:
         new_model(self.config, self.tokenizer.path(root), self.seed, folder)
@@ -221,13 +187,8 @@ class FirstLayers(TrainedModel):
     layers_of: Of[ModelInput]
     layers: int
 
-    @property
-    def tokenizer_input(self) -> TokenizerInput:
-        return self.layers_of.tokenizer_input
-
-    @property
-    def text_config(self) -> dict[str, Any]:
-        return self.layers_of.text_config
+    tokenizer_input = same_as("layers_of.tokenizer_input")
+    text_config = same_as("layers_of.text_config")
 
     @cached_property
     def shape(self) -> Shape:
@@ -245,16 +206,8 @@ def layer_count(model: ModelInput) -> int | None:
     """How many layers a model has, where its configuration says so."""
     if isinstance(model, FirstLayers):
         return model.layers
-    config = model.text_config
-    count = next((config[key] for key in ("num_hidden_layers", "n_layer") if key in config), None)
-    return count if isinstance(count, int) else None
-
-
-def _vocabulary_size(tokenizer: TokenizerInput) -> int | None:
-    if isinstance(tokenizer, WorldTokenizer):
-        return {"bytelevel": BYTE_LEVEL_SIZE, "sentencepiece": SENTENCEPIECE_SIZE}[tokenizer.name]
-    known = vocabulary(tokenizer.folder) if isinstance(tokenizer, TokenizerFiles) else None
-    return None if known is None else known.size
+    counts = (model.text_config.get(key) for key in ("num_hidden_layers", "n_layer"))
+    return next((count for count in counts if isinstance(count, int)), None)
 
 
 def training_cost(job: JobContext, reports: Sequence[Mapping[str, Any]], **measured: Any) -> Cost:
@@ -262,14 +215,11 @@ def training_cost(job: JobContext, reports: Sequence[Mapping[str, Any]], **measu
 
     Null, with the reason, where one was resumed and so measured in part only.
     """
-    resumed = [report["resumed_from_step"] for report in reports if report["resumed_from_step"]]
-    if resumed:
+    if resumed := [report["resumed_from_step"] for report in reports if report["resumed_from_step"]]:
         reason = f"resumed at step {resumed[0]}: only the rest was measured"
         return job.cost(**{**measured, "teacher_examples": None}, wall_seconds=None, reason=reason)
-    sums = {
-        key: sum(report[key] for report in reports)
-        for key in ("train_seconds", "teacher_seconds", "teacher_examples", "tokens")
-    }
+    keys = ("train_seconds", "teacher_seconds", "teacher_examples", "tokens")
+    sums = {key: sum(report[key] for report in reports) for key in keys}
     speed = sums["tokens"] / sums["train_seconds"] if sums["train_seconds"] else None
     return job.cost(**{**sums, "tokens_per_second": speed, **measured})
 
@@ -291,17 +241,15 @@ def model_in_folder(
     folder: Path,
     hashes: FileHashes,
     where: str,
+    template: Template | None = None,
     *,
     add_bos_token: bool = False,
-    template: Template | None = None,
 ) -> ModelFolder | ModelCopy:
     """The model in a folder of the user's, or a copy of it with a changed tokenizer. Errors begin with `where`."""
     place = folder.resolve()
     try:
-        files, tokenizer = hashes.model_folder(folder), hashes.tokenizer_folder(folder)
-        model = ModelFolder(
-            name=name, folder=place, files=files, tokenizer=TokenizerFiles(folder=place, files=tokenizer)
-        )
+        tokenizer = TokenizerFiles(folder=place, files=hashes.tokenizer_folder(folder))
+        model = ModelFolder(name=name, folder=place, files=hashes.model_folder(folder), tokenizer=tokenizer)
         _ = model.text_config  # so that a damaged one is reported here, with its place
     except InputError as error:
         raise InputError(f"{where}: {error}") from None

@@ -22,19 +22,14 @@ def new_model(config: dict[str, Any], tokenizer_folder: Path, seed: int, output:
     from transformers import AutoConfig, AutoModelForCausalLM
 
     tokenizer = load_tokenizer(tokenizer_folder)
-    special = {
-        "bos_token_id": tokenizer.bos_token_id,
-        "eos_token_id": tokenizer.eos_token_id,
-        "pad_token_id": tokenizer.pad_token_id,
-    }
+    special = {key: getattr(tokenizer, key) for key in ("bos_token_id", "eos_token_id", "pad_token_id")}
     try:
         made = AutoConfig.for_model(**{"vocab_size": len(tokenizer), **special, **config})
         torch.manual_seed(seed)
         model = AutoModelForCausalLM.from_config(made, dtype=torch.float32)
     except (TypeError, ValueError, AttributeError) as error:
-        raise InputError(
-            f"config: transformers does not accept it ({str(error).splitlines()[0]}); correct it"
-        ) from error
+        reason = str(error).splitlines()[0]
+        raise InputError(f"config: transformers does not accept it ({reason}); correct it") from error
     model.save_pretrained(output)
     tokenizer.save_pretrained(output)
     print(f"{config['model_type']} with {sum(p.numel() for p in model.parameters()):,} parameters")
@@ -48,9 +43,8 @@ def first_layers(source: Path, count: int, output: Path) -> None:
     base, config = model.base_model, model.config.get_text_config()
     attribute = next((name for name in ("layers", "h") if hasattr(base, name)), None)
     if attribute is None:
-        raise InputError(
-            f"{source}: {type(model).__name__} has its layers in no known place; give a model with `layers`"
-        )
+        kind = type(model).__name__
+        raise InputError(f"{source}: {kind} has its layers in no known place; give a model with `layers`")
     layers = getattr(base, attribute)
     if count > len(layers):
         raise InputError(f"{source}: has {len(layers)} layers, not {count}; ask for fewer")
@@ -73,12 +67,11 @@ def copy_model(source: Path, output: Path) -> None:
     tokenizer = AutoTokenizer.from_pretrained(source, local_files_only=True)
     output.mkdir(parents=True, exist_ok=True)
     for file in sorted(source.iterdir()):
-        if not file.is_file() or file.name.startswith(("tokenizer", "chat_template")):
-            continue
-        try:
-            os.link(file, output / file.name)
-        except OSError:  # another file system, or one without links
-            shutil.copy2(file, output / file.name)
+        if file.is_file() and not file.name.startswith(("tokenizer", "chat_template")):
+            try:
+                os.link(file, output / file.name)
+            except OSError:  # another file system, or one without links
+                shutil.copy2(file, output / file.name)
     _save_tokenizer(tokenizer, output)
 
 
@@ -95,9 +88,8 @@ def add_bos_token(folder: Path) -> None:
     # Tokenizer classes that know the setting undo any other change when they are loaded; the others do not know the setting.
     tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, add_bos_token=True)
     if tokenizer("a")["input_ids"][0] != identifier:
-        template = TemplateProcessing(
-            single=f"{token} $A", pair=f"{token} $A {token} $B:1", special_tokens=[(token, identifier)]
-        )
+        pair, special = f"{token} $A {token} $B:1", [(token, identifier)]
+        template = TemplateProcessing(single=f"{token} $A", pair=pair, special_tokens=special)
         before = tokenizer.backend_tokenizer.post_processor
         tokenizer.backend_tokenizer.post_processor = Processors([before, template]) if before else template
     _save_tokenizer(tokenizer, folder)

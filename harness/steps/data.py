@@ -18,7 +18,7 @@ from harness.costs.formulas import Lengths
 from harness.costs.model_shapes import DataSize, published_data
 from harness.runs.job_context import JobContext
 from harness.runs.store import write_jsonl_atomic
-from harness.steps.base import NOT_IDENTITY, OMIT_NONE, Input, Of, Step, TokenizerInput
+from harness.steps.base import NOT_IDENTITY, OMIT_NONE, Input, Of, Step, TokenizerInput, TrainingSource
 from harness.steps.world import World
 
 BYTES_PER_TOKEN = 4.0  # of text; Dolly has 4.5 with GPT-2's tokenizer and 4.1 with Mistral's
@@ -46,6 +46,12 @@ class Examples(Input):
         raise NotImplementedError
 
     bytes_per_token: ClassVar[float] = BYTES_PER_TOKEN
+
+    def lengths(self, limit: int | None) -> Lengths:
+        """Of the first `limit`, estimated from bytes; a response has its end."""
+        size, per_token = self.size, self.bytes_per_token
+        count = min(size.examples, limit or size.examples)
+        return Lengths(count, size.prompt_bytes / per_token, size.response_bytes / per_token + 1)
 
 
 class WorldExamples(Examples):
@@ -85,22 +91,20 @@ class FileExamples(Examples):
     def size(self) -> DataSize:
         if self.file.is_file():
             return _size_of_file(self.file, tuple((self.columns or {}).items()))
-        size = published_data(str(self.file))
-        if size is None:
+        if (size := published_data(str(self.file))) is None:
             raise InputError(f"{self.file}: no such file; fix: correct the path")
         return size
 
 
 @lru_cache(maxsize=32)
 def _size_of_file(path: Path, columns: tuple[tuple[str, str], ...]) -> DataSize:
-    rows: list[dict[str, Any]] = (
-        list(apply_templates(path, dict(columns))) if columns else [row for _, row in read_objects(path)]
-    )
+    rows: list[Any] = [*apply_templates(path, dict(columns))] if columns else [row for _, row in read_objects(path)]
     keys = ("prompt",) if "prompt" in rows[0] else ("instruction", "input")
-    prompts, outputs = (
-        sum(len(str(row.get(key, "")).encode()) for row in rows for key in of) for of in (keys, ("output",))
-    )
-    return DataSize(len(rows), prompts / len(rows), outputs / len(rows), "counted")
+
+    def mean(*keys: str) -> float:
+        return sum(len(str(row.get(key, "")).encode()) for row in rows for key in keys) / len(rows)
+
+    return DataSize(len(rows), mean(*keys), mean("output"), "counted")
 
 
 def read_examples(path: Path, columns: dict[str, str] | None, folder: Path) -> Path:
@@ -115,10 +119,7 @@ def read_examples(path: Path, columns: dict[str, str] | None, folder: Path) -> P
 class PreparedData(Step):
     """Examples as token ids of the student and, with one, of the teacher, their responses aligned."""
 
-    kind: ClassVar[str] = "data"
-    version: ClassVar[int] = 2
-    place: ClassVar[str] = "data"
-    product: ClassVar[str | None] = "dataset"
+    kind, version, place, product = "data", 2, "data", "dataset"
 
     examples: Of[Input]
     student_tokenizer: Of[TokenizerInput]
@@ -132,11 +133,9 @@ class PreparedData(Step):
         return getattr(self.examples, "name", "")
 
     @property
-    def lengths(self) -> Lengths:
-        """How many examples it has and how many tokens they have, estimated from bytes."""
-        size, per_token = self.source.size, self.source.bytes_per_token
-        examples = min(size.examples, self.source_limit or size.examples)
-        return Lengths(examples, size.prompt_bytes / per_token, size.response_bytes / per_token + 1)
+    def training_source(self) -> TrainingSource:
+        """Its examples, as what is trained on them came from."""
+        return TrainingSource(self.set_name, self.examples, self.limit)
 
     @property
     def source(self) -> Examples:
@@ -145,9 +144,9 @@ class PreparedData(Step):
         return found if isinstance(found, Examples) else found.examples
 
     @property
-    def source_limit(self) -> int | None:
-        """How many of the examples are taken."""
-        return self.limit if isinstance(self.examples, Examples) else getattr(self.examples, "limit", None)
+    def lengths(self) -> Lengths:
+        """How many examples it has and how long they are."""
+        return self.source.lengths(self.limit or getattr(self.examples, "limit", None))
 
     def preflight(self, root: Path) -> Sequence[Problem]:
         if isinstance(self.examples, FileExamples):
@@ -183,10 +182,8 @@ class PreparedData(Step):
 
 
 @lru_cache(maxsize=32)
-def _shared_tokens(teacher_folder: Path, student_folder: Path) -> tuple[int, int, int]:
-    teacher, student = (
-        Vocabulary.from_tokenizer(load_tokenizer(folder)) for folder in (teacher_folder, student_folder)
-    )
+def _shared_tokens(*folders: Path) -> tuple[int, int, int]:
+    teacher, student = (Vocabulary.from_tokenizer(load_tokenizer(folder)) for folder in folders)
     shared = share_vocabulary(teacher, student)
     # The ends of sequence are paired by their role; they alone say nothing.
     return sum(teacher.tokens[k] is not None for k in shared.teacher_ids.tolist()), teacher.size, student.size

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any
 
 from dskd.compatibility import Problem
 from harness import evaluation, tasks
@@ -14,7 +14,7 @@ from harness.protocols import DecodingProtocol
 from harness.runs.identity import Fingerprint, canonical_json
 from harness.runs.job_context import JobContext
 from harness.runs.job_spec import Output
-from harness.runs.records import Counts, MetricValue, RecordCell
+from harness.runs.records import RecordCell
 from harness.runs.store import eval_folder
 from harness.sandbox.select import sandbox_used
 from harness.steps.base import BY_HAND, NOT_IDENTITY, Input, ModelInput, Of, Step, TrainingSource
@@ -46,8 +46,7 @@ class EvaluatedTask(Input):
 class Evaluate(Step):
     """Completions and scores of one model, an output for each task."""
 
-    kind: ClassVar[str] = "evaluate"
-    version: ClassVar[int] = 2
+    kind, version = "evaluate", 2
 
     cell: Annotated[RecordCell, NOT_IDENTITY]
     cell_folder: Annotated[str, NOT_IDENTITY]
@@ -73,22 +72,21 @@ class Evaluate(Step):
 
     @cached_property
     def outputs(self) -> tuple[Output, ...]:
-        return tuple(self._output(task) for task in self.tasks)
+        return tuple(map(self._output, self.tasks))
 
     def _output(self, task: EvaluatedTask) -> Output:
         shared = {"code": self.version, "engine": self.engine, "dtype": self.dtype, "seed": self.seed}
-        parts = {**shared, "model": self.model.fingerprint, **task.parts}
+        fingerprint = Fingerprint.of({**shared, "model": self.model.fingerprint, **task.parts})
         about = {"task": task.task, "task_version": task.version, "protocol": task.protocol}
         folder = eval_folder(self.cell_folder, task.entry, task.version, task.protocol.name)
-        return Output(folder, Fingerprint.of(parts), self.cell.model_copy(update=about))
+        return Output(folder, fingerprint, self.cell.model_copy(update=about))
 
     @property
     def training_sources(self) -> list[tuple[str, TrainingSource]]:
         """The training sets behind the model, each with "student" or "teacher", whose it was."""
-        if not isinstance(self.model, Train):
-            return [("teacher", source) for source in self.model.lineage]
-        student = [("student", source) for source in self.model.lineage]
-        return student + [("teacher", source) for source in self.model.teacher_lineage]
+        trained = isinstance(self.model, Train)
+        sources = [("student" if trained else "teacher", source) for source in self.model.lineage]
+        return sources + [("teacher", source) for source in getattr(self.model, "teacher_lineage", [])]
 
     def preflight(self, root: Path) -> Sequence[Problem]:
         for task in self.tasks:
@@ -97,18 +95,13 @@ class Evaluate(Step):
 
     def run(self, job: JobContext) -> None:
         """Evaluate the tasks whose results are wanted; each is on the disk as soon as it is done."""
+        own = {output.folder: task for output, task in zip(self.outputs, self.tasks, strict=True)}
         outputs = {str(output.cell.column): output for output in job.pending if output.cell is not None}
-        settings = {
-            str(output.cell.column): task for output, task in zip(self.outputs, self.tasks, strict=True) if output.cell
-        }
-        # In the folders of the results: what stands there was answered for the very same identity.
-        caches = {
-            name: CompletionCache(job.store.output(output.folder).path / "answers.jsonl")
-            for name, output in outputs.items()
-        }
-        contamination = count_contamination(
-            job, self.training_sources, {name: (settings[name].task, settings[name].limit) for name in outputs}
-        )
+        wanted = {name: own[output.folder] for name, output in outputs.items()}
+        # In the folders of the results: what is stored there was answered for the very same identity.
+        caches = {name: CompletionCache(job.root / output.folder / "answers.jsonl") for name, output in outputs.items()}
+        evaluated = {name: (task.task, task.limit) for name, task in wanted.items()}
+        contamination = count_contamination(job, self.training_sources, evaluated)
 
         def report(progress: Any) -> None:
             stage = f"{progress.task} ({progress.tasks_done + 1} of {progress.tasks_total})"
@@ -119,12 +112,9 @@ class Evaluate(Step):
             self.model.path(job.root),
             {
                 name: evaluation.EvaluationOptions(
-                    task=settings[name].task,
-                    protocol=settings[name].protocol,
-                    limit=settings[name].limit,
-                    max_new_tokens=settings[name].max_new_tokens,
+                    task=task.task, protocol=task.protocol, limit=task.limit, max_new_tokens=task.max_new_tokens
                 )
-                for name in outputs
+                for name, task in wanted.items()
             },
             engine=self.engine,
             seed=self.seed,
@@ -135,19 +125,19 @@ class Evaluate(Step):
             cache=lambda name: caches[name],
         )
         for done in runs:
-            task = tasks.load(settings[done.name].task)
+            task = tasks.load(wanted[done.name].task)
             summary = evaluation.summarise(task, done.samples)
             print(f"{done.name}: {summary['n']} in {done.seconds:.1f} s with {done.engine}", flush=True)
             job.finish(
                 outputs[done.name],
                 cost=job.cost(wall_seconds=round(done.seconds, 3), tokens=done.generated_tokens),
-                n=Counts.model_validate(summary["n"]),
-                headline=task.metrics[0].name,
-                metrics={name: MetricValue.model_validate(metric) for name, metric in summary["metrics"].items()},
                 samples=done.samples,
                 engine=done.engine,
                 sandbox=sandbox_used(),
-                template=done.template,
+                n=summary["n"],
+                headline=task.metrics[0].name,
+                metrics=summary["metrics"],
+                template=done.template or None,
                 overlap=contamination[done.name],
             )
             caches[done.name].remove()

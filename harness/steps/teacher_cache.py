@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import shutil
-from typing import TYPE_CHECKING, Any, ClassVar
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 import dskd
 from dskd.errors import InputError
-from harness.costs.formulas import bytes_per_number
+from harness.costs.formulas import bytes_per_number, teacher_work
 from harness.costs.work import Device, Work
 from harness.runs.job_context import JobContext
 from harness.steps.base import ModelInput, Of, Step
@@ -23,10 +24,7 @@ class TeacherCache(Step):
     options: `kind` and, by kind, `stored_dtype` or `k` and `temperature`. dtype: of the teacher's weights and products.
     """
 
-    kind: ClassVar[str] = "teacher-cache"
-    version: ClassVar[int] = 2
-    place: ClassVar[str] = "signals"  # as in older runs
-    product: ClassVar[str | None] = "signal"
+    kind, version, place, product = "teacher-cache", 2, "signals", "signal"  # as in older runs
 
     teacher: Of[ModelInput]
     data: Of[PreparedData]
@@ -35,18 +33,12 @@ class TeacherCache(Step):
 
     def estimate(self, device: Device) -> list[Work]:
         """One pass of the teacher over the training set."""
-        shape, data = self.teacher.shape, self.data.lengths
-        tokens, labelled = data.examples * data.tokens, data.examples * data.response_tokens
-        operations = 2.0 * shape.layer_parameters * tokens + 2.0 * shape.head_parameters * labelled
-        memory = float(shape.parameters * bytes_per_number(self.dtype))
-        if self.options["kind"] == "top_k":
-            per_token = self.options["k"] * 8  # an id and a probability
-        else:
-            same = self.options["stored_dtype"] == "same"
-            per_token = shape.hidden * (bytes_per_number(self.dtype) if same else 2)
+        per_token = self.options.get("k", 0) * 8  # an id and a probability
+        if self.options["kind"] == "hidden_states":
+            numbers = bytes_per_number(self.dtype) if self.options["stored_dtype"] == "same" else 2
+            per_token = self.teacher.shape.hidden * numbers
         what = f"{self.teacher.name} on {self.data.set_name}"
-        hours = device.hours(operations)
-        return [Work(self.kind, what, None, tokens, operations, memory, hours, labelled * per_token)]
+        return [teacher_work(self.kind, what, device, self.teacher.shape, self.dtype, self.data.lengths, per_token)]
 
     def run(self, job: JobContext) -> None:
         report = self.build(job)
@@ -60,35 +52,33 @@ class TeacherCache(Step):
 
     def build(self, job: JobContext) -> TeacherCacheReport:
         """Compute what is missing in the cache or damaged, also from a training that finds the damage."""
+        folder, stage = self.path(job.root), ""
 
         def report(event: dict[str, Any]) -> None:
+            nonlocal stage
             if "estimate_bytes" in event:
                 stage = f"teacher cache of about {size_text(event['estimate_bytes'])}"
                 print(stage, flush=True)
-                stages.append(stage)
                 job.progress.send(event="progress", stage=stage, done=0, total=None)
             else:
-                job.progress.advance(stages[-1], event["step"], event["steps"])
+                job.progress.advance(stage, event["step"], event["steps"])
 
-        def attempt() -> TeacherCacheReport:
-            return dskd.build_teacher_cache(
-                self.teacher.path(job.root),
-                self.data.path(job.root),
-                folder,
-                options=dskd.TeacherCacheOptions.model_validate(self.options),
-                dtype=self.dtype,
-                device=_device(),
-                progress=report,
-            )
-
-        folder = self.path(job.root)
-        stages: list[str] = []
+        build = partial(
+            dskd.build_teacher_cache,
+            self.teacher.path(job.root),
+            self.data.path(job.root),
+            folder,
+            options=dskd.TeacherCacheOptions.model_validate(self.options),
+            dtype=self.dtype,
+            device=_device(),
+            progress=report,
+        )
         try:
-            return attempt()
+            return build()
         except dskd.TeacherCacheDamaged as damage:  # in its description, so that none of it can be trusted
             print(f"{damage}\nstarting again from nothing", flush=True)
             shutil.rmtree(folder)
-            return attempt()
+            return build()
 
     def repair(self, job: JobContext) -> int:
         """Compute again what turns out damaged; for how many examples the teacher was run.

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, ClassVar
+from typing import Annotated, Any
 
 import dskd.data
 from dskd.errors import InputError
 from dskd.modeling.loading import load_tokenizer
 from dskd.tokenization.prompt_templates import Instruction, prompt_text, template_of
+from harness.costs.formulas import teacher_work
 from harness.costs.work import Device, Work
 from harness.engines import create_engine
 from harness.engines._seeds import sample_seed
@@ -32,10 +33,7 @@ class TeacherResponses(Step):
     those to prompts that do not fit into the teacher's context.
     """
 
-    kind: ClassVar[str] = "teacher-responses"
-    version: ClassVar[int] = 2
-    place: ClassVar[str] = "answers"  # as in older runs
-    product: ClassVar[str | None] = "answers.jsonl"
+    kind, version, place, product = "teacher-responses", 2, "answers", "answers.jsonl"  # as in older runs
 
     examples: Of[Examples]
     limit: int | None
@@ -54,25 +52,22 @@ class TeacherResponses(Step):
 
     def estimate(self, device: Device) -> list[Work]:
         """Responses are taken to be as long as the data's."""
-        size, per_token = self.examples.size, self.examples.bytes_per_token
-        count = min(size.examples, self.limit or size.examples)
-        labelled = count * (size.response_bytes / per_token + 1)
-        tokens, shape = count * size.prompt_bytes / per_token + labelled, self.teacher.shape
-        operations = 2.0 * shape.layer_parameters * tokens + 2.0 * shape.head_parameters * labelled
-        memory = float(shape.parameters * (4 if self.dtype == "float32" else 2))
-        what = f"{self.teacher.name} to {self.examples.name}"
-        return [Work(self.kind, what, None, tokens, operations, memory, device.hours(operations))]
+        what, data = f"{self.teacher.name} to {self.examples.name}", self.examples.lengths(self.limit)
+        return [teacher_work(self.kind, what, device, self.teacher.shape, self.dtype, data)]
 
     def run(self, job: JobContext) -> None:
         """Make the responses; prompts that were answered before a kill are not asked again. InputError where nothing is left."""
-        prompts = self._prompts(job)
-        blocks = job.folder / "blocks"
-        blocks.mkdir(exist_ok=True)
-        starts = range(0, len(prompts), _BLOCK)
-        missing = [first for first in starts if not _block(blocks, first).is_file()]
+        path = read_examples(self.examples.path(job.root), self.examples.columns, job.folder)
+        tokenizer = load_tokenizer(self.teacher.path(job.root))
+        examples = dskd.data.load_examples(path, instructions=template_of(tokenizer) is not None)[: self.limit]
+        prompts = [example.prompt for example in examples]
+        folder = job.folder / "blocks"
+        folder.mkdir(exist_ok=True)
+        blocks = {first: folder / f"{first:09}.jsonl" for first in range(0, len(prompts), _BLOCK)}
+        missing = {first: block for first, block in blocks.items() if not block.is_file()}
         if missing:
-            self._respond(job, prompts, missing, blocks)
-        responses = [json.loads(line) for first in starts for line in _block(blocks, first).open(encoding="utf-8")]
+            self._respond(job, prompts, tokenizer, missing)
+        responses = [json.loads(line) for block in blocks.values() for line in block.open(encoding="utf-8")]
         usable = [row for row in responses if row["ended"] and row["output"] and not row["prompt_truncated"]]
         report = {
             "prompts": len(prompts),
@@ -91,44 +86,37 @@ class TeacherResponses(Step):
         write_jsonl_atomic(self.path(job.root), ({key: row[key] for key in _KEYS if key in row} for row in usable))
         cost = job.cost(tokens=report["generated_tokens"], teacher_examples=len(prompts))
         job.finish(job.output, report=report, cost=cost)
-        shutil.rmtree(blocks)
-
-    def _prompts(self, job: JobContext) -> list[str | Instruction]:
-        path = read_examples(self.examples.path(job.root), self.examples.columns, job.folder)
-        instructions = template_of(load_tokenizer(self.teacher.path(job.root))) is not None
-        return [example.prompt for example in dskd.data.load_examples(path, instructions=instructions)][: self.limit]
+        shutil.rmtree(folder)
 
     def _respond(
-        self, job: JobContext, prompts: Sequence[str | Instruction], missing: Sequence[int], blocks: Path
+        self, job: JobContext, prompts: Sequence[str | Instruction], tokenizer: Any, missing: Mapping[int, Path]
     ) -> None:
         """Answer the blocks that begin at these prompts; each prompt has random numbers of its own, so a resumed job says the same."""
-        model, total = self.teacher.path(job.root), len(prompts)
-        tokenizer = load_tokenizer(model)
         texts = [prompt_text(tokenizer, prompt) for prompt in prompts]
         longest = max(max(1, len(dskd.data.encode_prompt(tokenizer, text))) for text in texts)
         sampling = Sampling(self.max_new_tokens, temperature=self.temperature)
         # "None" is part of every draw: with another name the same teacher would give other responses.
-        seeds = [sample_seed(self.seed, f"None/{number}", 0) for number in range(total)]
+        seeds = [sample_seed(self.seed, f"None/{number}", 0) for number in range(len(texts))]
         engine = create_engine(
             self.engine,
-            model,
+            self.teacher.path(job.root),
             seed=self.seed,
             max_batch_size=self.max_batch_size,
             max_length=longest + self.max_new_tokens,
             dtype=self.dtype,
         )
-        done = total - sum(min(_BLOCK, total - first) for first in missing)
+        done = len(texts) - sum(len(texts[first : first + _BLOCK]) for first in missing)
 
         def finished(count: int) -> None:
             nonlocal done
             done += count
-            job.progress.advance(f"responses by {engine.name}", done, total)
+            job.progress.advance(f"responses by {engine.name}", done, len(texts))
 
         engine.on_finished = finished
         try:
-            for first in missing:
-                asked = prompts[first : first + _BLOCK]
-                completions = engine.complete(texts[first : first + _BLOCK], sampling, seeds[first : first + _BLOCK])
+            for first, path in missing.items():
+                block = slice(first, first + _BLOCK)
+                completions = engine.complete(texts[block], sampling, seeds[block])
                 rows = [
                     {
                         **({"prompt": prompt} if isinstance(prompt, str) else prompt._asdict()),
@@ -137,12 +125,8 @@ class TeacherResponses(Step):
                         "prompt_truncated": completion.prompt_truncated,
                         "generated_tokens": len(completion.ids),
                     }
-                    for prompt, completion in zip(asked, completions, strict=True)
+                    for prompt, completion in zip(prompts[block], completions, strict=True)
                 ]
-                write_jsonl_atomic(_block(blocks, first), rows)
+                write_jsonl_atomic(path, rows)
         finally:
             engine.close()
-
-
-def _block(folder: Path, first: int) -> Path:
-    return folder / f"{first:09}.jsonl"

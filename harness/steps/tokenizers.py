@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, ClassVar
+from typing import Annotated
 
 from dskd.io import read_object
 from dskd.modeling.loading import load_tokenizer
 from dskd.tokenization.prompt_templates import KEY, Template
+from dskd.tokenization.tokenizer_files import vocabulary
 from harness.runs.job_context import JobContext
-from harness.steps.base import NOT_IDENTITY, OMIT_NONE, Input, Of, Step, TokenizerInput
+from harness.smallworld.tokenizers import BYTE_LEVEL_SIZE, SENTENCEPIECE_SIZE
+from harness.steps.base import INLINE, NOT_IDENTITY, OMIT_NONE, Input, Of, Step, TokenizerInput, same_as
 from harness.steps.create_model import add_bos_token, give_template
 from harness.steps.world import World
 
@@ -29,6 +31,11 @@ class TokenizerFiles(TokenizerInput):
         found = read_object(settings).get(KEY) if settings.is_file() else None
         return Template.model_validate(found) if found else None
 
+    @property
+    def size(self) -> int | None:
+        own = vocabulary(self.folder)
+        return None if own is None else own.size
+
 
 class WorldTokenizer(TokenizerInput):
     """A tokenizer of the small world, by its name."""
@@ -38,6 +45,10 @@ class WorldTokenizer(TokenizerInput):
 
     def path(self, root: Path) -> Path:
         return self.small_world.path(root) / "tokenizers" / self.name
+
+    @property
+    def size(self) -> int | None:
+        return {"bytelevel": BYTE_LEVEL_SIZE, "sentencepiece": SENTENCEPIECE_SIZE}[self.name]
 
 
 class TokenizerChanges(Input):
@@ -60,19 +71,13 @@ class TokenizerChanges(Input):
 class ChangedTokenizer(TokenizerInput):
     """The tokenizer that a step has changed. maker: the step in whose product it is."""
 
-    origin: Of[TokenizerInput]
-    changes: TokenizerChanges
+    origin: Annotated[Of[TokenizerInput], INLINE]
+    changes: Annotated[TokenizerChanges, INLINE]
     maker: Annotated[Of[Step], NOT_IDENTITY]
-
-    def identity_parts(self) -> dict[str, Any]:
-        return {**self.origin.identity_parts(), **self.changes.identity_parts()}
+    vocabulary = same_as("origin")
 
     def path(self, root: Path) -> Path:
         return self.maker.path(root)
-
-    @property
-    def vocabulary(self) -> TokenizerInput:
-        return self.origin
 
     @property
     def prompt_template(self) -> Template | None:
@@ -86,16 +91,10 @@ class ChangedTokenizer(TokenizerInput):
 class TokenizerCopy(Step):
     """A copy of a tokenizer with changes."""
 
-    kind: ClassVar[str] = "model"
-    version: ClassVar[int] = 2
-    place: ClassVar[str] = "tokenizers"
-    product: ClassVar[str | None] = "model"
+    kind, version, place, product = "model", 2, "tokenizers", "model"
 
-    origin: Of[TokenizerInput]
-    changes: TokenizerChanges
-
-    def identity_parts(self) -> dict[str, Any]:
-        return {"code": self.version, **self.origin.identity_parts(), **self.changes.identity_parts()}
+    origin: Annotated[Of[TokenizerInput], INLINE]
+    changes: Annotated[TokenizerChanges, INLINE]
 
     def run(self, job: JobContext) -> None:
         folder = self.path(job.root)

@@ -8,9 +8,10 @@ import re
 from collections.abc import Mapping, Sequence
 from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any
 
 import yaml
+from pydantic_core import to_jsonable_python
 
 import dskd
 from dskd import methods
@@ -20,24 +21,16 @@ from dskd.methods import Method
 from dskd.rollouts.options import require_engine
 from dskd.training.launch import configuration_file, launch_training
 from dskd.training.options import TrainingOptions, TrainingReport
-from harness.costs.formulas import (
-    distillation_operations,
-    loss_memory,
-    steps_of,
-    teacher_memory,
-    training_memory,
-    training_operations,
-)
-from harness.costs.model_shapes import Shape
+from harness.costs.formulas import training_work
 from harness.costs.work import Device, Work
 from harness.runs.environment import peak_memory_of_children
 from harness.runs.identity import Fingerprint
 from harness.runs.job_context import JobContext
 from harness.runs.job_spec import Output
 from harness.runs.records import RecordCell
-from harness.steps.base import BY_HAND, NOT_IDENTITY, OMIT_NONE, ModelInput, Of, Step, TokenizerInput, TrainingSource
+from harness.steps.base import BY_HAND, NOT_IDENTITY, OMIT_NONE, ModelInput, Of, Step, TrainingSource, same_as
 from harness.steps.base_model import training_cost, training_progress
-from harness.steps.data import Examples, PreparedData
+from harness.steps.data import PreparedData
 from harness.steps.teacher_cache import TeacherCache
 
 
@@ -48,9 +41,7 @@ class Train(Step, ModelInput):
     method_options: all of the method's options. method_code: sha256 of a method's file from outside the package.
     """
 
-    kind: ClassVar[str] = "train"
-    version: ClassVar[int] = 3
-    product: ClassVar[str | None] = "model"
+    kind, version, product = "train", 3, "model"
 
     cell: Annotated[RecordCell, NOT_IDENTITY]
     output_folder: Annotated[str, NOT_IDENTITY]
@@ -96,22 +87,13 @@ class Train(Step, ModelInput):
     def outputs(self) -> tuple[Output, ...]:
         return (Output(self.folder, self.fingerprint, self.cell, self.product),)
 
-    @property
-    def tokenizer_input(self) -> TokenizerInput:
-        return self.student.tokenizer_input
-
-    @property
-    def text_config(self) -> dict[str, Any]:
-        return self.student.text_config
-
-    @property
-    def shape(self) -> Shape:
-        return self.student.shape
+    tokenizer_input = same_as("student.tokenizer_input")
+    text_config = same_as("student.text_config")
+    shape = same_as("student.shape")
 
     @property
     def lineage(self) -> list[TrainingSource]:
-        limit = self.data.limit if isinstance(self.data.examples, Examples) else None
-        return [*self.student.lineage, TrainingSource(self.data.set_name, self.data.examples, limit)]
+        return [*self.student.lineage, self.data.training_source]
 
     @property
     def teacher_lineage(self) -> list[TrainingSource]:
@@ -143,79 +125,51 @@ class Train(Step, ModelInput):
         if self.teacher is None or counts is None:
             return ()
         shared, teacher_size, student_size = counts
-        pair = (
-            f"teacher '{self.teacher.name}' ({teacher_size:,} tokens) and student '{self.student.name}' "
-            f"({student_size:,} tokens)"
-        )
+        teacher, student = self.teacher.name, self.student.name
+        pair = f"teacher '{teacher}' ({teacher_size:,} tokens) and student '{student}' ({student_size:,} tokens)"
         return [p for p in check(self.configured, shared_tokens=shared, pair=pair) if p.key == "pair"]
 
     def estimate(self, device: Device) -> list[Work]:
-        options, data, student = self.training.model_dump(), self.data.lengths, self.student.shape
-        teacher = self.teacher.shape if self.teacher is not None else None
-        steps, examples = steps_of(options, data, self.processes)
-        labelled, tokens = examples * data.response_tokens, examples * data.tokens
-        live, dual = self.cache is None, self.configured.requires.projectors
-        operations = training_operations(student, options, tokens, labelled)
-        if teacher is not None:
-            operations += 2.0 * teacher.layer_parameters * tokens if live else 0.0
-            operations += distillation_operations(student, teacher, labelled, dual=dual)
+        what, options, needs = self.id.removeprefix("train:"), self.training.model_dump(), self.configured.requires
         launch = {"processes": self.processes, "sharded": launch_shape(self.accelerate_config)[1]}
-        memory = training_memory(student, options, launch)
-        memory += loss_memory(student, teacher, options, data, chunkable=self.configured.requires.chunkable)
-        memory += teacher_memory(student, teacher, options, live=live, dual=dual)
-        what = self.id.removeprefix("train:")
-        return [Work(self.kind, what, steps, tokens, operations, memory, device.hours(operations))]
+        method = {"live": self.cache is None, "dual": needs.projectors, "chunkable": needs.chunkable}
+        teacher = self.teacher.shape if self.teacher is not None else None
+        student, lengths = self.student.shape, self.data.lengths
+        return [training_work(self.kind, what, device, student, options, lengths, launch, teacher, **method)]
 
     def run(self, job: JobContext) -> None:
         """Train into the job's folder: `model/` is the student; an interrupted training resumes from its last checkpoint."""
         repaired = self.cache.repair(job) if self.cache is not None else 0
         measured = self.cache.shared_cost(job) if self.cache is not None else {}
-        report = self._train(job)
-        measured["processes"] = self.processes
-        if self._is_launched:
-            # The processes that trained are not this one.
-            measured |= {
-                "peak_memory": peak_memory_of_children(),
-                "peak_device_memory": report.peak_device_memory,
-            }
-        taught = report.teacher_examples + repaired
-        cost = training_cost(job, [report.model_dump()], teacher_examples=taught, **measured)
-        job.finish(job.output, report=json.loads(report.model_dump_json()), cost=cost)
+        report, measured["processes"] = self._train(job), self.processes
+        if self._is_launched:  # the processes that trained are not this one
+            measured["peak_memory"] = peak_memory_of_children()
+            measured["peak_device_memory"] = report.peak_device_memory
+        result = json.loads(report.model_dump_json())
+        cost = training_cost(job, [result], teacher_examples=report.teacher_examples + repaired, **measured)
+        job.finish(job.output, report=result, cost=cost)
 
     def _train(self, job: JobContext) -> TrainingReport:
         """Train in this process, or in several where that is asked for."""
+        request: dict[str, Any] = {
+            "data": self.data.path(job.root),
+            "student": self.student.path(job.root),
+            "teacher": self.teacher.path(job.root) if self.teacher else None,
+            "method": self.method,
+            "method_options": self.method_options,
+            "options": self.training,
+            "seed": self.seed,
+            "output": job.folder,
+            "teacher_cache": self.cache.path(job.root) if self.cache else None,
+        }
         progress = training_progress(job, "training")
-        teacher = self.teacher.path(job.root) if self.teacher else None
-        cache = self.cache.path(job.root) if self.cache else None
         if not self._is_launched:
-            return dskd.train(
-                data=self.data.path(job.root),
-                student=self.student.path(job.root),
-                teacher=teacher,
-                method=self.method,
-                method_options=self.method_options,
-                options=self.training,
-                seed=self.seed,
-                output=job.folder,
-                teacher_cache=cache,
-                progress=progress,
-            )
+            return dskd.train(**request, progress=progress)
         # The processes share the cores of this job.
         threads = int(os.environ.get("OMP_NUM_THREADS") or 1)
         os.environ["OMP_NUM_THREADS"] = str(max(1, threads // self.processes))
-        request = {
-            "data": str(self.data.path(job.root)),
-            "student": str(self.student.path(job.root)),
-            "teacher": str(teacher) if teacher else None,
-            "method": self.method,
-            "method_options": self.method_options,
-            "options": self.training.model_dump(),
-            "seed": self.seed,
-            "output": str(job.folder),
-            "teacher_cache": str(cache) if cache else None,
-        }
         return launch_training(
-            request,
+            to_jsonable_python(request),
             processes=self.processes,
             accelerate_config=str(self.accelerate_config) if self.accelerate_config else None,
             on_progress=progress,
@@ -239,20 +193,18 @@ def _configured(name: str, options: str) -> Method:
 
 def launch_shape(accelerate_config: Path | None) -> tuple[int | None, str]:
     """(processes that an accelerate configuration asks for, "FSDP" or "DEEPSPEED" where it spreads the student's state, else "")."""
-    if accelerate_config is None:
-        return None, ""
-    settings = yaml.safe_load(accelerate_config.read_text(encoding="utf-8"))
+    content = None if accelerate_config is None else accelerate_config.read_text(encoding="utf-8")
+    settings = yaml.safe_load(content or "")
     if not isinstance(settings, Mapping):
         return None, ""
     kind = str(settings.get("distributed_type", ""))
     return settings.get("num_processes"), kind if kind in {"FSDP", "DEEPSPEED"} else ""
 
 
-def find_launch(processes: int | None, accelerate_config: str | None) -> tuple[int, Path | None]:
+def find_launch(processes: int | None = None, accelerate_config: str | None = None) -> tuple[int, Path | None]:
     """(processes, file) of a launch: where no number is given, the configuration's, or else one.
 
-    Raises:
-        InputError: for a configuration that is neither a file nor one that ships.
+    InputError for a configuration that is neither a file nor one that ships.
     """
     path = configuration_file(accelerate_config).resolve() if accelerate_config is not None else None
     return processes or launch_shape(path)[0] or 1, path

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar
+from typing import Annotated
 
 from harness.runs.job_context import JobContext
 from harness.smallworld.world import SMALL_WORLD_VERSION, write_world
@@ -12,10 +12,7 @@ from harness.steps.base import NOT_IDENTITY, Key, Step
 class World(Step):
     """The files of the small world: `train/NAME.jsonl` and `tokenizers/NAME/`."""
 
-    kind: ClassVar[str] = "world"
-    version: ClassVar[int] = 1
-    place: ClassVar[str] = "world"
-    product: ClassVar[str | None] = "world"
+    kind, version, place, product = "world", 1, "world", "world"
 
     title: Annotated[str, NOT_IDENTITY] = "small world"
     generator: Annotated[int, Key("version")] = SMALL_WORLD_VERSION
