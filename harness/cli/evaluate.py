@@ -32,7 +32,7 @@ Examples:
 
 \b
 Answers and records go to DIR/cells/NAME/teacher/eval/<task>@v<version>; `harness leaderboard --results DIR` prints them.
-The same command again goes on from the last answers, or finds the work done.
+The same command again resumes from the last completions, or finds the work done.
 The data of the real tasks is looked for in the folder that HARNESS_DATA names."""
 
 

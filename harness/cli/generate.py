@@ -26,7 +26,7 @@ Examples:
 \b
 A line of --prompts: {"id": "a", "prompt": "..."}; of the output: {"id", "index", "output", "finish_reason",
 "generated_tokens", "prompt_truncated", "response_format"}. The answers are those of `harness evaluate`; nothing that the model writes is run.
-Interrupted, the same command goes on from the last answers."""
+If interrupted, the same command resumes from the last completions."""
 
 
 @click.command("generate", epilog=EPILOG)

@@ -103,12 +103,16 @@ def single_plan(
         processes=processes,
         accelerate_config=accelerate_config,
     )
-    earlier = Store(output).output(_FOLDER)
     if not overwrite:
-        earlier.require_ours()
-        if earlier.manifest is not None and earlier.manifest.identity.hash != step.fingerprint.hash:
-            raise InputError(f"--output {output}: holds another training; fix: give another folder, or --overwrite")
+        _require_same(output, step)
     return Plan("train", "harness train", output, decide([step], output, "stale"), lambda _, key: _flag(key))
+
+
+def _require_same(output: Path, step: Train) -> None:
+    earlier = Store(output).output(_FOLDER)
+    earlier.require_ours()
+    if earlier.manifest is not None and earlier.manifest.identity.hash != step.fingerprint.hash:
+        raise InputError(f"--output {output}: holds another training; fix: give another folder, or --overwrite")
 
 
 def _flag(key: str) -> str:
