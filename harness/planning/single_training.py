@@ -59,10 +59,9 @@ def single_plan(
     output: Path,
     overwrite: bool = False,
 ) -> Plan:
-    """The plan of one training into `output`.
+    """The plan of one training into `output`; `teacher_outputs`, `launch` and `template` are as in a matrix, but live by default.
 
-    `teacher_outputs`, `launch` and `template` are as in a matrix, but the teacher runs live unless asked otherwise. InputError for
-    what is wrong with any option, and where `output` holds something else already, unless `overwrite`.
+    InputError for what is wrong with any option, and where `output` holds something else already, unless `overwrite`.
     """
     learned = find_method(method, "--method")
     _checked(learned.Options, method_options, lambda key: f"--option {key}", "--option ")
@@ -73,10 +72,7 @@ def single_plan(
     outputs = _teacher_outputs(chosen, teacher_outputs)
     for problem in check(chosen, teacher_outputs=outputs.kind, rollouts=options.rollouts, packing=options.packing):
         raise InputError(problem.text(_flag(problem.key)))
-    try:
-        processes, accelerate_config = find_launch(**launch)
-    except InputError as error:
-        raise InputError(f"--accelerate-config {error}") from None
+    processes, accelerate_config = _launch(launch)
     if not data.is_file():
         raise InputError(f"--data {data}: no such file; fix: correct the path")
     hashes = FileHashes()
@@ -106,6 +102,13 @@ def single_plan(
     if not overwrite:
         _require_same(output, step)
     return Plan("train", "harness train", output, decide([step], output, "stale"), lambda _, key: _flag(key))
+
+
+def _launch(given: Mapping[str, Any]) -> tuple[int, Path | None]:
+    try:
+        return find_launch(**given)
+    except InputError as error:
+        raise InputError(f"--accelerate-config {error}") from None
 
 
 def _require_same(output: Path, step: Train) -> None:
