@@ -16,7 +16,6 @@ from harness.executors import EXECUTORS, Outcome
 from harness.executors.local import default_jobs
 from harness.planning import preflight
 from harness.planning.plan import Plan, make_plan
-from harness.planning.promise import write_run_file
 
 EPILOG = """\b
 Examples:
@@ -86,7 +85,7 @@ def run_plan(
     """
     preflight.check(plan, allow_code_execution=allow_code_execution)
     if plan.matrix is not None:
-        write_run_file(plan.root, plan.matrix)
+        preflight.write_run_file(plan.root, plan.matrix)
     if not plan.to_run:
         return {}
     parallel, uses_hub = jobs or default_jobs(), os.environ.get("HARNESS_HUB") == "1"

@@ -1,4 +1,4 @@
-"""What can only be known by opening the user's files, checked before a run writes anything.
+"""Before a run: what can only be known by opening the user's files is checked, then `run.json` says which records there will be.
 
 Slower than planning, because tokenizers are loaded: only what a run is about to use is checked, and nothing where there is
 nothing to do.
@@ -6,10 +6,15 @@ nothing to do.
 
 from __future__ import annotations
 
+from contextlib import suppress
+from pathlib import Path
+
 from dskd.errors import InputError
 from harness import tasks
+from harness.config.matrix import Matrix, cells
 from harness.planning.plan import Plan
-from harness.runs.store import require_writable
+from harness.results.run_file import RunFile
+from harness.runs.store import RUN, eval_folder, now, require_writable, train_folder, write_text_atomic
 
 
 def check(plan: Plan, *, allow_code_execution: bool) -> None:
@@ -27,3 +32,22 @@ def check(plan: Plan, *, allow_code_execution: bool) -> None:
     for job in plan.to_run:
         for problem in job.step.preflight(plan.root):
             raise InputError(problem.text(f"{plan.source}: {plan.place(job.step, problem.key)}"))
+
+
+def write_run_file(root: Path, matrix: Matrix) -> None:
+    """Write `run.json` for the whole matrix, whatever part of it is run, unless it says the same already."""
+    folders = []
+    for cell in cells(matrix):
+        if cell.student is not None:
+            folders.append(train_folder(cell.folder))
+        folders += [
+            eval_folder(cell.folder, entry, tasks.load(matrix.task_of(entry)).version, settings.protocol.name)
+            for entry, settings in matrix.tasks.items()
+        ]
+    content = RunFile(matrix=matrix.name, written=now(), records=folders)
+    path = root / RUN
+    with suppress(FileNotFoundError, ValueError):  # not there, or damaged: written anew
+        before = RunFile.model_validate_json(path.read_text(encoding="utf-8"))
+        if content.model_copy(update={"written": before.written}) == before:
+            return
+    write_text_atomic(path, content.model_dump_json(indent=2) + "\n")

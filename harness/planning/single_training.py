@@ -43,6 +43,9 @@ _FLAGS = {
 }
 
 
+_Learning = tuple[methods.Method, TrainingOptions, TeacherOutputs]
+
+
 def single_plan(
     *,
     teacher: Path | None,
@@ -63,33 +66,23 @@ def single_plan(
 
     InputError for what is wrong with any option, and where `output` holds something else already, unless `overwrite`.
     """
-    learned = find_method(method, "--method")
-    _checked(learned.Options, method_options, lambda key: f"--option {key}", "--option ")
-    chosen = learned(dict(method_options))
-    options = _checked(TrainingOptions, training, lambda key: _flag(f"training.{key}"), "--set ")
-    if teacher is None and (chosen.requires.teacher or chosen.requires.response_source == "teacher"):
-        raise InputError(f"--method {method}: needs a teacher; fix: give --teacher DIR")
-    outputs = _teacher_outputs(chosen, teacher_outputs)
-    for problem in check(chosen, teacher_outputs=outputs.kind, rollouts=options.rollouts, packing=options.packing):
-        raise InputError(problem.text(_flag(problem.key)))
+    learning = _learning(method, method_options, training, teacher_outputs, has_teacher=teacher is not None)
+    chosen, options, outputs = learning
     processes, accelerate_config = _launch(launch)
     if not data.is_file():
         raise InputError(f"--data {data}: no such file; fix: correct the path")
     hashes = FileHashes()
     examples = FileExamples(name="data", file=data.resolve(), sha256=hashes.file(data))
     author, learner = _models(teacher, student, chosen, template, hashes)
-    names: dict[str, Any] = {
-        "teacher": teacher.resolve().name if teacher else "none",
-        "student": student.resolve().name,
-    }
+    name, author_name = student.resolve().name, teacher.resolve().name if teacher else "none"
     step = Train(
-        title=f"train {names['student']} by {method}",
-        name=names["student"],
-        cell=RecordCell(**names, method=chosen.name, seed=seed),
+        title=f"train {name} by {method}",
+        name=name,
+        cell=RecordCell(teacher=author_name, student=name, method=chosen.name, seed=seed),
         output_folder=_FOLDER,
         student=learner,
         teacher=author if chosen.requires.teacher else None,
-        **_inputs(author, learner, examples, limit, chosen, options, outputs),
+        **_inputs(author, learner, examples, limit, learning),
         method=method,
         method_options=chosen.options.model_dump(mode="json"),
         method_code=methods.own_code(method),
@@ -137,15 +130,10 @@ def _models(
 
 
 def _inputs(
-    teacher: ModelInput,
-    student: ModelInput,
-    examples: FileExamples,
-    limit: int | None,
-    method: methods.Method,
-    options: TrainingOptions,
-    outputs: TeacherOutputs,
+    teacher: ModelInput, student: ModelInput, examples: FileExamples, limit: int | None, learning: _Learning
 ) -> dict[str, Any]:
     """The training set, in the tokens of both models or as the teacher's responses in the student's; and the teacher cache."""
+    method, options, outputs = learning
     prepared = partial(PreparedData, max_length=options.max_length)
     whole = partial(prepared, examples=examples, limit=limit)
     own, others = student.tokenizer_input, teacher.tokenizer_input
@@ -168,6 +156,27 @@ def read_template(given: Mapping[str, Any]) -> Template | None:
     return Template.model_validate(dict(given)) if given else None
 
 
+def _learning(
+    name: str,
+    method_options: Mapping[str, Any],
+    training: Mapping[str, Any],
+    teacher_outputs: Mapping[str, Any],
+    *,
+    has_teacher: bool,
+) -> _Learning:
+    """The method, how it is trained, and what the student learns from, which go together."""
+    learned = find_method(name, "--method")
+    _checked(learned.Options, method_options, lambda key: f"--option {key}", "--option ")
+    method = learned(dict(method_options))
+    options = _checked(TrainingOptions, training, lambda key: _flag(f"training.{key}"), "--set ")
+    if not has_teacher and (method.requires.teacher or method.requires.response_source == "teacher"):
+        raise InputError(f"--method {name}: needs a teacher; fix: give --teacher DIR")
+    outputs = _teacher_outputs(method, teacher_outputs)
+    for problem in check(method, teacher_outputs=outputs.kind, rollouts=options.rollouts, packing=options.packing):
+        raise InputError(problem.text(_flag(problem.key)))
+    return method, options, outputs
+
+
 def _checked(options: type[_O], given: Mapping[str, Any], flag: Callable[[str], str], former: str) -> _O:
     """Options as they were given; `flag` says by which flag a key was, `former` what goes before a former name."""
     notice_former_names(options, given, former)
@@ -180,14 +189,13 @@ def _checked(options: type[_O], given: Mapping[str, Any], flag: Callable[[str], 
 def _teacher_outputs(method: methods.Method, given: Mapping[str, Any]) -> TeacherOutputs:
     """What the student learns from; top-k probabilities are kept at the method's temperature."""
     settings = {"kind": LIVE, **given}
-    kind = settings["kind"]
-    if kind == LIVE or not method.requires.teacher:
+    if settings["kind"] == LIVE or not method.requires.teacher:
         if len(settings) > 1:
             raise InputError(
                 "--cache-dtype and --top-k belong to a teacher cache; fix: add --teacher-outputs hidden_states or top_k"
             )
         return TeacherOutputs(kind="live")
-    if kind == "top_k":
+    if settings["kind"] == "top_k":
         settings["temperature"] = getattr(method.options, "temperature", 1.0)
     elif "k" in settings:
         raise InputError("--top-k: belongs to --teacher-outputs top_k; fix: leave it out")

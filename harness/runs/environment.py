@@ -87,13 +87,16 @@ def peak_memory() -> int:
         for line in status.read_text().splitlines():
             if line.startswith("VmHWM:"):
                 return int(line.split()[1]) * 1024
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024
+    return _peak(resource.RUSAGE_SELF)
 
 
 def peak_memory_of_children() -> int:
     """The peak resident memory, in bytes, of any process that this one or its children started and that has ended."""
-    peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
+    return _peak(resource.RUSAGE_CHILDREN)
+
+
+def _peak(who: int) -> int:
+    peak = resource.getrusage(who).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024
 
 

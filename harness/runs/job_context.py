@@ -91,12 +91,7 @@ class JobContext:
     ) -> None:
         """Declare one output complete: its samples and record are written, then the manifest says done.
 
-        Args:
-            report: For the manifest.
-            samples: For `samples.jsonl`.
-            engine: That answered.
-            sandbox: That isolated generated programs.
-            result: Other fields of the record.
+        `report` goes into the manifest, `result` are other fields of the record.
         """
         folder, cost = self.store.output(output.folder), cost or self.cost()
         if samples is not None:
