@@ -133,6 +133,13 @@ def reference_to(cls: type) -> str:
     return f"{sys.modules[cls.__module__].__file__ if outside else cls.__module__}:{cls.__qualname__}"
 
 
+def own_code(cls: type) -> str | None:
+    """Return the sha256 of the file of a class that is outside of any package; None for any other, whose code has a version."""
+    if not cls.__module__.startswith(_FILE_PREFIX):
+        return None
+    return hashlib.sha256(Path(str(sys.modules[cls.__module__].__file__)).read_bytes()).hexdigest()
+
+
 def _in_file(name: str) -> tuple[Path, str] | None:
     """The file and the class of `file.py:Class`."""
     path, separator, attribute = name.rpartition(":")

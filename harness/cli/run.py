@@ -46,6 +46,7 @@ def _known_executor(_context: click.Context, _parameter: click.Parameter, value:
 @click.option("--jobs", type=COUNT, metavar="J", help="Number of parallel jobs. [default: 2; 1 on one core or a GPU]")
 @click.option("--fail-fast", is_flag=True, help="Start no more jobs after the first failure.")
 @sandbox_options
+@click.option("--offline", is_flag=True, hidden=True, expose_value=False)  # the default, unless HARNESS_HUB=1 is set
 @click.option("--dry-run", is_flag=True, help="Print the plan and stop.")
 @click.pass_context
 def command(

@@ -30,7 +30,7 @@ from dskd.options import Options
 from dskd.tokenization.prompt_templates import Template
 from harness.costs.model_shapes import Shape
 from harness.costs.work import Device, Work
-from harness.plugins import class_at, reference_to
+from harness.plugins import class_at, own_code, reference_to
 from harness.runs.identity import Fingerprint
 from harness.runs.job_context import JobContext
 from harness.runs.job_spec import Output
@@ -174,7 +174,8 @@ class Step(Input):
     title: Annotated[str, NOT_IDENTITY] = ""
 
     def identity_parts(self) -> dict[str, Any]:
-        return {"code": self.version, **super().identity_parts()}
+        own = own_code(type(self))
+        return {"code": self.version, **({"step_code": own} if own else {}), **super().identity_parts()}
 
     @cached_property
     def id(self) -> str:

@@ -115,6 +115,7 @@ def test_a_matrix_has_a_model_that_a_step_of_the_user_s_makes(
     plan = plan_of(matrix)
     job = merged(plan)
     assert job.title == "model merged"
+    assert len(job.step.fingerprint.parts["step_code"]) == 64  # another file is another model
     assert execute([job]) == ["done"]
     assert (job.step.path(plan.root) / "model.safetensors").read_bytes() == b"student"
     again = merged(plan_of(matrix))
