@@ -221,8 +221,8 @@ def decide(steps: Iterable[Step], root: Path, overwrite: Overwrite) -> dict[str,
         if job.action == "run":
             # What it reads is there, or must be made first, or is in the way.
             for need in (jobs[key] for key in job.needs):
-                if need.action not in {"run", "blocked"}:
-                    settle(need, [_status(o.output, store, for_reader=True) for o in need.outputs], "blocked")
+                if need.action == "unneeded":
+                    settle(need, [_for_reader(status, root) for status in need.outputs], "blocked")
     for job in jobs.values():
         blocked = next((jobs[key] for key in job.needs if jobs[key].action == "blocked"), None)
         if job.action == "run" and blocked is not None:
@@ -230,10 +230,16 @@ def decide(steps: Iterable[Step], root: Path, overwrite: Overwrite) -> dict[str,
     return jobs
 
 
-def _status(output: Output, store: Store, *, for_reader: bool = False) -> OutputStatus:
-    """The state of an output; for who reads it, it is missing where its product is gone."""
-    folder = store.output(output.folder)
-    state, manifest = folder.state()
+def _for_reader(status: OutputStatus, root: Path) -> OutputStatus:
+    """The state of an output for who reads it: missing where its product is gone."""
+    output = status.output
+    if status.status != "done" or (root / output.folder / (output.product or "")).exists():
+        return status
+    return OutputStatus(output, "missing", f"its {output.product} is gone")
+
+
+def _status(output: Output, store: Store) -> OutputStatus:
+    state, manifest = store.output(output.folder).state()
     if manifest is None:
         return OutputStatus(output, "missing", "not made yet")
     same = manifest.identity.hash == output.fingerprint.hash
@@ -246,6 +252,4 @@ def _status(output: Output, store: Store, *, for_reader: bool = False) -> Output
         return OutputStatus(output, "stale", f"{changed[0] if changed else 'the hash version changed'}{more}")
     if state == "failed":
         return OutputStatus(output, "failed", f"failed: {manifest.error}")
-    if for_reader and not (folder.path / (output.product or "")).exists():
-        return OutputStatus(output, "missing", f"its {output.product} is gone")
     return OutputStatus(output, "done", "done")
