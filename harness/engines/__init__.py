@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dskd.errors import InputError
+from dskd.modeling.loading import require_model_folder
 from harness.plugins import Plugins, modules_of
 
 if TYPE_CHECKING:
@@ -54,8 +55,6 @@ def create_engine(
     Raises:
         InputError: An unknown name, an engine that cannot run the model here, or a folder that is no model.
     """
-    from dskd.modeling.loading import require_model_folder  # imports torch
-
     check(name)
     require_model_folder(model)
     options = {"seed": seed, "max_batch_size": max_batch_size, "max_length": max_length, "dtype": dtype}

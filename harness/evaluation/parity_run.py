@@ -42,14 +42,9 @@ def compare_engines(
     prompts = prompts_of_task(task, tokenizer, limit, max_new_tokens)
     if prompts.chat:
         task = task.as_chat()
-    request = EngineRequest(
-        model,
-        list(prompts.texts.values()),
-        sampling_of(prompts, GREEDY),
-        longest(tokenizer, prompts, GREEDY),
-        dtype,
-        max_batch_size,
-    )
+    length = longest(tokenizer, prompts, GREEDY)
+    texts = list(prompts.texts.values())
+    request = EngineRequest(model, texts, sampling_of(prompts, GREEDY), length, dtype, max_batch_size)
     completions, scores, seconds = {}, {}, {}
     for engine in engines:
         start = time.monotonic()

@@ -87,8 +87,7 @@ class Executor:
             bad = next((need for need in ended if self._outcomes[need].status != "done"), None)
             if bad is not None:
                 # The first failure is the reason; what lies between needs no telling.
-                first = self._outcomes[bad]
-                failed = f"needs '{self._titles[bad]}', which failed"
+                first, failed = self._outcomes[bad], f"needs '{self._titles[bad]}', which failed"
                 self._end(job, Outcome("not_run", first.reason if first.status == "not_run" else failed))
                 del waiting[key]
             elif stopping:

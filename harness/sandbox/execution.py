@@ -71,10 +71,8 @@ class _Talk:
         """Write and read until all is read, and return what ended that: "end", "time" or "stop"."""
         poller = select.poll()
         poller.register(self._stdin, select.POLLOUT)
-        poller.register(self._stdout, select.POLLIN)
-        poller.register(self._stderr, select.POLLIN)
-        if stop is not None:
-            poller.register(stop, select.POLLIN)
+        for descriptor in (self._stdout, self._stderr, *([] if stop is None else [stop])):
+            poller.register(descriptor, select.POLLIN)
         deadline = time.monotonic() + START_SECONDS
         started = False
         while (remaining := deadline - time.monotonic()) > 0:

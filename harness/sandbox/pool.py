@@ -30,10 +30,8 @@ def run_all(
     try:
         with ThreadPoolExecutor(workers or cores()) as pool:
             try:
-                futures = {
-                    pool.submit(run, program, isolation, limits, stop_reader): number
-                    for number, (program, limits) in enumerate(jobs)
-                }
+                submitted = (pool.submit(run, program, isolation, limits, stop_reader) for program, limits in jobs)
+                futures = {future: number for number, future in enumerate(submitted)}
                 for future in as_completed(futures):
                     number = futures[future]
                     executions[number] = future.result()

@@ -52,10 +52,8 @@ def write_world(directory: Path, seed: int = 0) -> None:
 
 def test_docs(task: str, seed: int = 0) -> list[Doc]:  # noqa: PT028 - no test, only named like one
     """The test set of a task, in the format of the data set. KeyError for an unknown task."""
-    docs = [dict(problem.doc) for problem in _problems(task, seed)[:TEST_SIZE]]
-    if task == "small_code":
-        return [{"task_id": f"SmallCode/{number}", **doc} for number, doc in enumerate(docs)]
-    return docs
+    docs = [problem.doc for problem in _problems(task, seed)[:TEST_SIZE]]
+    return [({"task_id": f"SmallCode/{n}"} if task == "small_code" else {}) | doc for n, doc in enumerate(docs)]
 
 
 test_docs.__test__ = False  # type: ignore[attr-defined]  # its name looks like a test's to pytest

@@ -1,6 +1,7 @@
 """`harness score` on the samples of an evaluation: the same scores as in its record, however the model was asked."""
 
 import json
+import sys
 
 import pytest
 from click.testing import CliRunner
@@ -10,7 +11,6 @@ from dskd.tokenization.prompt_templates import Template
 from harness import tasks
 from harness.cli import main
 from harness.engines._types import Completion
-from harness.evaluation import evaluate as evaluation
 from harness.evaluation.evaluate import EvaluationOptions, evaluate
 from harness.evaluation.score import summarise
 from harness.runs.store import write_jsonl_atomic
@@ -81,7 +81,9 @@ def scored(name, path, *more):
 def test_the_samples_of_an_evaluation_score_as_in_its_record(name, asked, models, tmp_path, monkeypatch, request):
     if not name.startswith("small_"):
         monkeypatch.setenv("HARNESS_DATA", str(request.getfixturevalue("real_data")))
-    monkeypatch.setattr(evaluation, "create_engine", lambda *_, **__: Speaker(tasks.load(name)))
+    monkeypatch.setattr(
+        sys.modules["harness.evaluation.evaluate"], "create_engine", lambda *_, **__: Speaker(tasks.load(name))
+    )
     (done,) = evaluate(models[asked], {name: EvaluationOptions()}, allow_code_execution=True)
     record = summarise(tasks.load(name), done.samples)
     headline = tasks.load(name).metrics[0].name

@@ -1,6 +1,7 @@
 """A model folder and tasks in, answers and scores out: every document once, in order, with its own answer."""
 
 import json
+import sys
 from pathlib import Path
 from statistics import fmean, stdev
 
@@ -11,7 +12,6 @@ from pydantic import ValidationError
 from dskd.errors import InputError
 from harness import tasks
 from harness.engines._types import Completion, Sampling
-from harness.evaluation import evaluate as evaluation
 from harness.evaluation.evaluate import EvaluationOptions, EvaluationProgress, evaluate
 from harness.evaluation.score import score_predictions, summarise
 from harness.protocols import DecodingProtocol
@@ -105,7 +105,7 @@ class Oracle:
 def oracle(monkeypatch):
     def make(task, **more):
         engine = Oracle(tasks.load(task), **more)
-        monkeypatch.setattr(evaluation, "create_engine", lambda *_, **__: engine)
+        monkeypatch.setattr(sys.modules["harness.evaluation.evaluate"], "create_engine", lambda *_, **__: engine)
         return engine
 
     return make
