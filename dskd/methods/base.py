@@ -17,15 +17,14 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar
 
 from pydantic import Field, ValidationError
 
+from dskd import losses, modeling
 from dskd.errors import InputError
 from dskd.losses.tokens import LossTerm, TokenBatch
 from dskd.options import Options
+from dskd.tokenization.vocabulary import SharedVocabulary
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
-
-    from dskd.modeling.lm_head import Head
-    from dskd.tokenization.vocabulary import SharedVocabulary
 
 
 # The names in dskd.losses.divergences, which imports torch.
@@ -55,7 +54,6 @@ class DivergenceOptions(Options):
         self, name: DivergenceName | None = None, temperature: float | None = None
     ) -> Callable[[Tensor, Tensor], Tensor]:
         """(teacher_logits, student_logits) -> [tokens]: the divergence, or the one named, at the temperature, or the one given."""
-        from dskd.losses.divergences import DIVERGENCES
 
         chosen = name or self.divergence
         knobs = {
@@ -64,7 +62,7 @@ class DivergenceOptions(Options):
             "skewed_reverse_kl": {"skew": self.skew},
             "adaptive_kl": {"head_share": self.head_share},
         }
-        return partial(DIVERGENCES[chosen], temperature=temperature or self.temperature, **knobs.get(chosen, {}))
+        return partial(losses.DIVERGENCES[chosen], temperature=temperature or self.temperature, **knobs.get(chosen, {}))
 
 
 class DistillationOptions(DivergenceOptions):
@@ -138,7 +136,9 @@ class Method(ABC):
             fix = "" if "; fix: " in message else f"; fix: options of {self.name}: {known}"
             raise InputError(f"{where}: {message}{fix}") from None
 
-    def prepare(self, student_head: Head, teacher_head: Head, shared: SharedVocabulary) -> nn.Module | None:
+    def prepare(
+        self, student_head: modeling.Head, teacher_head: modeling.Head, shared: SharedVocabulary
+    ) -> nn.Module | None:
         """Make what is trained or kept beside the student (projectors).
 
         Args:
@@ -148,7 +148,7 @@ class Method(ABC):
         """
         return None
 
-    def on_step_begin(self, student_head: Head) -> None:  # noqa: B027 - most methods have nothing to do
+    def on_step_begin(self, student_head: modeling.Head) -> None:  # noqa: B027 - most methods have nothing to do
         """Called before each optimizer step, before its first micro-batch."""
 
     @abstractmethod
@@ -215,12 +215,11 @@ def cross_entropy(batch: TokenBatch, padded_logits: Tensor) -> LossTerm:
     Tokens that the student sampled are not ground truth: they add 0 to the sum but still count. So the weight of a data token
     relative to the other terms does not depend on the on-policy share.
     """
-    from dskd.losses.cross_entropy import cross_entropy_and_hits
 
     labels = batch.student.labels
     if batch.student.sampled is not None:
         labels = labels.masked_fill(batch.student.sampled, -1)
-    total, hits = cross_entropy_and_hits(padded_logits, labels)
+    total, hits = losses.cross_entropy_and_hits(padded_logits, labels)
     batch.metrics["student_accuracy"] = LossTerm(hits, (labels >= 0).sum().float())
     return LossTerm(total, labelled_count(batch))
 

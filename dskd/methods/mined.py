@@ -11,15 +11,15 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 from pydantic import Field
 
+from dskd import losses, modeling
 from dskd.errors import InputError
 from dskd.losses.tokens import LossTerm, TokenBatch
 from dskd.methods.base import DistillationMethod, Options, cross_entropy, labelled_count, register
+from dskd.tokenization.edit_distance import nearest
+from dskd.tokenization.vocabulary import SharedVocabulary
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-    from dskd.modeling.lm_head import Head
-    from dskd.tokenization.vocabulary import SharedVocabulary
 
 
 class MinimumEditOptions(Options):
@@ -52,7 +52,7 @@ class MinimumEditDistance(DistillationMethod):
     Options = MinimumEditOptions
     teacher_id_of: Tensor
 
-    def prepare(self, student_head: Head, teacher_head: Head, shared: SharedVocabulary) -> None:
+    def prepare(self, student_head: modeling.Head, teacher_head: modeling.Head, shared: SharedVocabulary) -> None:
         import torch
 
         mapped = stand_ins(shared, student_head.size, self.options.most_edits)
@@ -65,9 +65,6 @@ class MinimumEditDistance(DistillationMethod):
     def terms(self, batch: TokenBatch) -> dict[str, LossTerm]:
         import torch
 
-        from dskd.losses.cross_entropy import cross_entropy_sum
-        from dskd.losses.divergences import forward_kl
-
         temperature = self.options.temperature
         logits = batch.student.head.logits(batch.student.hidden, padded=True)
         student_logits = batch.student.head.without_padding(logits)
@@ -75,13 +72,13 @@ class MinimumEditDistance(DistillationMethod):
             teacher_logits = batch.teacher.head.logits(batch.teacher.hidden[batch.teacher.pairs])
             target = teacher_logits[:, self.teacher_id_of.clamp_min(0)].masked_fill_(self.teacher_id_of < 0, -torch.inf)
             del teacher_logits
-        distillation = forward_kl(target, batch.student.at_pairs(student_logits), temperature).sum()
+        distillation = losses.forward_kl(target, batch.student.at_pairs(student_logits), temperature).sum()
         if self.options.unpaired == "label":
             # KL from all probability on the label; what is below zero counts nothing.
             alone = batch.student.labels.index_fill(0, batch.student.pairs, -1)
             if batch.student.sampled is not None:  # no truth, so no target
                 alone = alone.masked_fill(batch.student.sampled, -1)
-            distillation = distillation + cross_entropy_sum(student_logits / temperature, alone)
+            distillation = distillation + losses.cross_entropy_sum(student_logits / temperature, alone)
         counts = self.counts(batch)
         return {
             "cross_entropy": cross_entropy(batch, logits),
@@ -108,8 +105,6 @@ def stand_ins(shared: SharedVocabulary, student_size: int, most_edits: int) -> n
     `most_edits` edits of a byte and half of its bytes away. Of several that go to one student's token the nearest stands for it,
     the first among equals, and none where that has a twin. No teacher's token stands for two.
     """
-    from dskd.tokenization.edit_distance import nearest
-
     teacher_id_of = np.full(student_size, -1, dtype=np.int64)
     teacher_id_of[shared.student_ids] = shared.teacher_ids
     if shared.same or shared.teacher_tokens is None or shared.student_tokens is None or not most_edits:

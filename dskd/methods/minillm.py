@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
+from dskd import losses
 from dskd.losses.tokens import LossTerm, TokenBatch
 from dskd.methods.base import (
     Method,
@@ -101,8 +102,6 @@ class MiniLLM(StepStatistics, Method):
     def terms(self, batch: TokenBatch) -> dict[str, LossTerm]:
         import torch
 
-        from dskd.losses.divergences import forward_kl, reverse_kl
-
         padded = batch.student.head.logits(batch.student.hidden, padded=True)
         logits = batch.student.head.without_padding(batch.student.at_pairs(padded))
         with torch.no_grad():
@@ -116,8 +115,8 @@ class MiniLLM(StepStatistics, Method):
         clipped = ratio.clamp(1 - self.options.clip_range, 1 + self.options.clip_range)
         advantage = statistics[:, ADVANTAGE]
         surrogate = torch.maximum(-advantage * ratio, -advantage * clipped)
-        single = reverse_kl(teacher_logits, logits)
-        kept = forward_kl(teacher_logits, logits)
+        single = losses.reverse_kl(teacher_logits, logits)
+        kept = losses.forward_kl(teacher_logits, logits)
         counts = self.counts(batch)
         sums = {
             "policy_gradient": surrogate.masked_fill(~sampled, 0.0).sum(),
@@ -160,10 +159,8 @@ def _log_probabilities(batch: TokenBatch) -> tuple[Tensor, Tensor]:
     """log q and log p of the student's labels, float64 [tokens], a chunk of tokens at a time; equal where a token has no pair."""
     import torch
 
-    from dskd.losses.chunked import chunk_size, chunks
-
     log_q, log_p = [], []
-    for part in chunks(batch, chunk_size(batch, None)):
+    for part in losses.chunks(batch, losses.chunk_size(batch, None)):
         of_student = part.student.head.logits(part.student.hidden).float().log_softmax(-1)
         log_q.append(of_student.gather(-1, part.student.labels.unsqueeze(-1)).squeeze(-1).double())
         of_teacher = part.teacher.head.logits(part.teacher.hidden[part.teacher.pairs]).float().log_softmax(-1)

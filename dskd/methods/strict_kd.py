@@ -10,14 +10,13 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
+from dskd import losses, modeling
 from dskd.losses.tokens import LossTerm, TokenBatch
 from dskd.methods.base import DistillationMethod, DistillationOptions, DivergenceName, cross_entropy, register
+from dskd.tokenization.vocabulary import SharedVocabulary
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-    from dskd.modeling.lm_head import Head
-    from dskd.tokenization.vocabulary import SharedVocabulary
 
 
 class StrictOptions(DistillationOptions):
@@ -53,7 +52,7 @@ class StrictDistillation(DistillationMethod):
     teacher_ids: Tensor
     student_ids: Tensor
 
-    def prepare(self, student_head: Head, teacher_head: Head, shared: SharedVocabulary) -> None:
+    def prepare(self, student_head: modeling.Head, teacher_head: modeling.Head, shared: SharedVocabulary) -> None:
         import torch
 
         device = student_head.weight.device
@@ -62,8 +61,6 @@ class StrictDistillation(DistillationMethod):
 
     def terms(self, batch: TokenBatch) -> dict[str, LossTerm]:
         import torch
-
-        from dskd.losses.rest_bucket import with_rest_bucket
 
         logits = batch.student.head.logits(batch.student.hidden, padded=True)
         student_logits = batch.student.head.without_padding(batch.student.at_pairs(logits))
@@ -75,8 +72,8 @@ class StrictDistillation(DistillationMethod):
             distance = self.options.distance()(*sides)
         else:
             with torch.no_grad():
-                log_p = with_rest_bucket(teacher_logits, ids[0], self.options.temperature)
-            log_q = with_rest_bucket(student_logits, ids[1], self.options.temperature)
+                log_p = losses.with_rest_bucket(teacher_logits, ids[0], self.options.temperature)
+            log_q = losses.with_rest_bucket(student_logits, ids[1], self.options.temperature)
             distance = self.options.distance(temperature=1.0)(log_p, log_q)
         counts = self.counts(batch)
         return {

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from pydantic import Field
 
+from dskd import losses
 from dskd.losses.tokens import LossTerm, TokenBatch
 from dskd.methods.base import DistillationMethod, Options, Requirements, cross_entropy, register
 
@@ -41,13 +42,11 @@ class UniversalLogitDistillation(DistillationMethod):
     def terms(self, batch: TokenBatch) -> dict[str, LossTerm]:
         import torch
 
-        from dskd.losses.sorted_l1 import sorted_l1_of_logits
-
         logits = batch.student.head.logits(batch.student.hidden, padded=True)
         student_logits = batch.student.head.without_padding(batch.student.at_pairs(logits))
         with torch.no_grad():
             teacher_logits = batch.teacher.head.logits(batch.teacher.hidden[batch.teacher.pairs])
-        distance = sorted_l1_of_logits(teacher_logits, student_logits, self.options.temperature)
+        distance = losses.sorted_l1_of_logits(teacher_logits, student_logits, self.options.temperature)
         return {
             "cross_entropy": cross_entropy(batch, logits),
             "distillation": LossTerm(distance.sum(), self.counts(batch)["distillation"]),

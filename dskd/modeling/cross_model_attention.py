@@ -41,16 +41,15 @@ class Layout:
         """A value of each example, [examples] in the memory of the CPU, for each of its tokens [tokens]."""
         return values.repeat_interleave(self.sizes).to(self.known.device, non_blocking=True)
 
-
-def scaled(tokens: Tensor, layout: Layout) -> Tensor:
-    """tokens [tokens, columns] divided by the standard deviation of all values of their example; unbiased, as torch.std is."""
-    padded = layout.padded(tokens)
-    known = layout.known[..., None]
-    numbers = known.sum((1, 2)) * tokens.shape[1]
-    means = padded.sum((1, 2)) / numbers.clamp_min(1)
-    squares = torch.where(known, padded - means[:, None, None], 0.0).square().sum((1, 2))
-    deviations = (squares / (numbers - 1).clamp_min(1)).sqrt()
-    return layout.flat(padded / torch.where(deviations > 0, deviations, 1.0)[:, None, None])
+    def scaled(self, tokens: Tensor) -> Tensor:
+        """tokens [tokens, columns] divided by the standard deviation of all values of their example; unbiased, as torch.std is."""
+        padded = self.padded(tokens)
+        known = self.known[..., None]
+        numbers = known.sum((1, 2)) * tokens.shape[1]
+        means = padded.sum((1, 2)) / numbers.clamp_min(1)
+        squares = torch.where(known, padded - means[:, None, None], 0.0).square().sum((1, 2))
+        deviations = (squares / (numbers - 1).clamp_min(1)).sqrt()
+        return self.flat(padded / torch.where(deviations > 0, deviations, 1.0)[:, None, None])
 
 
 @dataclass(frozen=True)

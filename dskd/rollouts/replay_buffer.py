@@ -16,6 +16,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
+
 from dskd.rollouts.options import ReplayOptions
 
 Choice = Literal["data", "write", "replay"]
@@ -103,8 +105,6 @@ class Replay:
 
 def held_out(examples: int, share: float) -> list[int]:
     """Numbers of the examples that are kept for validation, ascending: the same for every seed, at least one, never all."""
-    import numpy as np
-
     count = min(max(round(share * examples), 1), examples - 1)
     # Any number but a seed that somebody would draw the order of training from.
     order = np.random.default_rng(np.random.SeedSequence([0x5EED, examples])).permutation(examples)

@@ -14,17 +14,16 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import numpy as np
+
+from dskd.data.collator import SAMPLED
+from dskd.data.preparation import Encoded, encode_response, prepared_row, text_of_prompt
 from dskd.rollouts.options import RolloutOptions
 from dskd.rollouts.replay_buffer import Choice, Replay
 from dskd.rollouts.sampler import PROMPTS_AT_ONCE, Prompt, Sample, Sampler
-
-if TYPE_CHECKING:
-    import numpy as np
-
-    from dskd.tokenization.vocabulary import Vocabulary
-
+from dskd.tokenization.vocabulary import Vocabulary
 
 # Why a sample is not used. `no prompt`: at most a single token stands before the labels, and without a begin token nobody knows
 # whether that is a prompt or the response's first token; nothing is sampled then.
@@ -86,8 +85,6 @@ class Rollouts:
         With `mix_in_offpolicy`, every row is there as it is, and those with a sample come after them. `batches` are those of one
         optimizer step, all of which have the same weights. Each row says whether it is `sampled`.
         """
-        from dskd.data.collator import SAMPLED
-
         start = time.perf_counter()
         rows = [{**row, SAMPLED: False} for batch in batches for row in batch]
         chosen: list[int] = []
@@ -136,8 +133,6 @@ class Rollouts:
 
     def _take_again(self, replay: Replay, rows: list[dict[str, Any]], again: dict[int, float]) -> None:
         """Keep what was written, and put texts of the buffer in their places."""
-        from dskd.data.collator import SAMPLED
-
         written = [row for row in rows if row[SAMPLED]]
         if not replay.adaptive:  # what is drawn may be what was just written
             replay.keep(self.gather(written))
@@ -163,8 +158,6 @@ class Rollouts:
 
     def _choice(self, epoch: int, example: int, step: int) -> tuple[Choice, np.random.Generator]:
         """What an example gets, and its random source, of which the first number decided that."""
-        import numpy as np
-
         source = np.random.default_rng(np.random.SeedSequence([self._seed, epoch, example]))
         number = source.random()
         if epoch < self.options.start_epoch:
@@ -182,8 +175,6 @@ class Rollouts:
         )
 
     def _samples(self, rows: Sequence[dict[str, Any]], numbers: Sequence[np.ndarray]) -> list[Sample]:
-        import numpy as np
-
         prompts = [
             Prompt(*(list(row[f"{side}_ids"][: row[f"{side}_prompt_length"]]) for side in ("student", "teacher")))
             for row in rows
@@ -200,8 +191,6 @@ class Rollouts:
 
     def _row(self, row: dict[str, Any], sample: Sample) -> tuple[str, dict[str, Any] | str]:
         """(the sample's text, the row with it as the response, or the reason why it cannot be one)."""
-        from dskd.data.preparation import Encoded, encode_response, prepared_row, text_of_prompt
-
         vocabulary = self._student.vocabulary
         ids = sample.ids[: len(sample.ids) - sample.ended]
         if not vocabulary.special_ids.isdisjoint(ids):
@@ -270,7 +259,5 @@ def _whole_characters(vocabulary: Vocabulary, ids: list[int]) -> list[int]:
 
 def _spans(vocabulary: Vocabulary, ids: Sequence[int]) -> np.ndarray:
     """The bytes that each token covers of the text that the tokens are, int64 [tokens, 2]."""
-    import numpy as np
-
     ends = np.cumsum([0, *(len(vocabulary.token_bytes[k]) for k in ids)], dtype=np.int64)
     return np.stack([ends[:-1], ends[1:]], axis=1)

@@ -9,13 +9,15 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
-if TYPE_CHECKING:
-    import numpy as np
-    from torch import Tensor
+import numpy as np
+import torch
+from torch import Tensor
+from transformers import GenerationConfig
 
-    from dskd.tokenization.vocabulary import Vocabulary
+from dskd.modeling.eval_mode import evaluating
+from dskd.tokenization.vocabulary import Vocabulary
 
 
 class Sample(NamedTuple):
@@ -92,9 +94,6 @@ class TransformersSampler:
         return None
 
     def sample(self, prompts: Sequence[Prompt], numbers: np.ndarray) -> list[Sample]:
-        import torch
-        from transformers import GenerationConfig
-
         # An adapter (LoRA) is part of the layers of the model below it.
         model = self._student.get_base_model() if hasattr(self._student, "get_base_model") else self._student
         device = model.get_input_embeddings().weight.device
@@ -130,8 +129,6 @@ class TransformersSampler:
 
 def left_padded(rows: Sequence[list[int]], padding: int, device: Any) -> tuple[Tensor, Tensor]:
     """(ids, attention mask), both int64 [rows, width]."""
-    import torch
-
     width = max(map(len, rows))
     ids = torch.tensor([[padding] * (width - len(row)) + row for row in rows], device=device)
     return ids, torch.tensor([[0] * (width - len(row)) + [1] * len(row) for row in rows], device=device)
@@ -150,10 +147,6 @@ def possible_tokens(vocabulary: Vocabulary, end: int) -> list[bool]:
 @contextmanager
 def _generating(model: Any) -> Iterator[None]:
     """The model for generation: no dropout, not compiled (every length would be compiled anew), none of its own sampling rules."""
-    from transformers import GenerationConfig
-
-    from dskd.modeling.eval_mode import evaluating
-
     own = model.generation_config
     # `generate` would fill in what ours leaves open, such as a repetition penalty.
     model.generation_config = GenerationConfig()
@@ -193,8 +186,6 @@ def only_drawn(
 
     `mixture` makes the logits [rows, tokens] that are drawn from of the student's, which are -∞ at what may not be drawn.
     """
-    import torch
-
     possible = scores[:, : len(known)].masked_fill(~known[: scores.shape[1]], -torch.inf)
     if mixture is not None:
         possible = mixture(possible)
@@ -208,8 +199,6 @@ def draw(logits: Tensor, numbers: Tensor, temperature: float = 1.0, top_p: float
     With `top_p` below 1, of the fewest most probable tokens that hold so much, renormalised. In float64, so that the sums of small
     probabilities hold.
     """
-    import torch
-
     p = (logits.double() / temperature).softmax(-1)
     order = None
     if top_p < 1.0:

@@ -16,18 +16,17 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
 
 from dskd.errors import InputError, TrainingFailed
 from dskd.rollouts.sampler import PROMPTS_AT_ONCE, Prompt, Sample, possible_tokens, stop_tokens
 from dskd.rollouts.vllm_server import INSTEAD, Request, Weight, map_memory
 from dskd.rollouts.vllm_support import ENVIRONMENT
-
-if TYPE_CHECKING:
-    import numpy as np
-    from torch import Tensor
-
-    from dskd.tokenization.vocabulary import Vocabulary
+from dskd.tokenization.vocabulary import Vocabulary
 
 _ALIGNED = 64  # bytes
 _SECONDS_TO_END = 10
@@ -123,15 +122,12 @@ class VllmSampler:
         return answer
 
     def _hand_over(self) -> None:
-        import torch
-
         with torch.no_grad():
             for name, value in self._weights():
                 self._views[name].copy_(value)
 
     def _weights(self) -> Iterator[tuple[str, Tensor]]:
         """The student's weights as a checkpoint of it would hold them."""
-        import torch
         from transformers.core_model_loading import revert_weight_conversion
 
         with torch.no_grad():
@@ -182,8 +178,6 @@ def _stored_differently(student: Any) -> bool:
 
 def _layout(weights: Iterator[tuple[str, Tensor]], dtype: str) -> tuple[tuple[Weight, ...], int]:
     """(where each tensor lies, bytes of all)."""
-    import torch
-
     layout, size = [], 0
     for name, value in weights:
         kind = getattr(torch, dtype) if value.is_floating_point() else value.dtype
@@ -208,8 +202,6 @@ def _start(memory: int, device: Any) -> tuple[subprocess.Popen[bytes], Connectio
 
 
 def _environment(device: Any) -> dict[str, str]:
-    import torch
-
     environment = {
         key: value for key, value in os.environ.items() if key not in _GROUP and not key.startswith(_GROUP_PREFIXES)
     }

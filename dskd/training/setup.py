@@ -22,6 +22,7 @@ from dskd.rollouts.options import RolloutOptions
 from dskd.rollouts.rollouts import ModelText, Rollouts
 from dskd.rollouts.sampler import Sampler, TransformersSampler
 from dskd.rollouts.teacher_mixed_sampler import TeacherMixedSampler
+from dskd.rollouts.vllm_sampler import VllmSampler
 from dskd.teachers.outputs import CachedTeacher, CachedTopK, LiveTeacher, Teacher, attach, open_teacher_cache
 from dskd.tokenization.vocabulary import SharedVocabulary, Vocabulary, share_vocabulary
 from dskd.training.distiller import Distiller
@@ -244,8 +245,6 @@ def _sampler(
         share = method.requires.teacher_mix_in_alpha
         return TeacherMixedSampler(*sampled, teacher=teacher.model, teacher_mix=share, **draws)
     if options.engine == "vllm":
-        from dskd.rollouts.vllm_sampler import VllmSampler
-
         memory = options.gpu_memory_utilization
         return VllmSampler(*sampled, length=length, dtype=dtype, gpu_memory_utilization=memory, **draws)
     return TransformersSampler(*sampled, **draws)
