@@ -8,6 +8,7 @@ from .token_groups import (
     distances_over_groups,
     groups_of,
     last_tokens,
+    matched_groups,
     own_log_probabilities,
 )
 
@@ -25,6 +26,7 @@ __all__ = [
     "forward_kl",
     "groups_of",
     "last_tokens",
+    "matched_groups",
     "own_log_probabilities",
     "reverse_kl",
     "sorted_l1",

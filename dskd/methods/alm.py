@@ -1,11 +1,11 @@
 """Approximate likelihood matching (ALM, arXiv 2503.20083) for any two vocabularies.
 
-Whole chunks of text are compared instead of next tokens: how probable a stretch of bytes is that begins and ends at token ends of
-both models (docs/method.md). The teacher gives the probabilities of its own tokens and of one set of tokens, and no distribution.
+Compared is how probable a stretch of bytes is that begins and ends at token ends of both models (docs/method.md).
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Literal
 
@@ -74,23 +74,16 @@ class ApproximateLikelihoodMatching(DistillationMethod):
     teacher_space_ids: Tensor | None = None
 
     def prepare(self, student_head: modeling.Head, teacher_head: modeling.Head, shared: SharedVocabulary) -> None:
-        if not self._asks_for_space:
+        if not (self.options.append_space or self.options.merge_by_space_prob):
             return
         if shared.teacher_tokens is None or shared.student_tokens is None:
             raise InputError(
                 "methods.alm: append_space and merge_by_space_prob need the bytes of both models' tokens, which are unknown here; "
                 "fix: make the shared vocabulary with share_vocabulary, or set both options to false"
             )
-        self.teacher_space_ids = _space_ids("teacher", shared.teacher_tokens, teacher_head).to(
-            student_head.weight.device
-        )
-        self.student_space_ids = _space_ids("student", shared.student_tokens, student_head).to(
-            student_head.weight.device
-        )
-
-    @property
-    def _asks_for_space(self) -> bool:
-        return self.options.append_space or self.options.merge_by_space_prob
+        device = student_head.weight.device
+        self.teacher_space_ids = _space_ids("teacher", shared.teacher_tokens, teacher_head).to(device)
+        self.student_space_ids = _space_ids("student", shared.student_tokens, student_head).to(device)
 
     def counts(self, batch: TokenBatch) -> dict[str, Tensor]:
 
@@ -103,11 +96,10 @@ class ApproximateLikelihoodMatching(DistillationMethod):
 
         student, teacher = losses.groups_of(batch)
         logits = batch.student.head.logits(batch.student.hidden, padded=True)
-        real_logits = batch.student.head.without_padding(logits)
         ids = self.student_space_ids if self.options.append_space else None
-        own, space = _log_probabilities(real_logits, batch.student.labels, ids)
+        own, space = _log_probabilities(batch.student.head.without_padding(logits), batch.student.labels, ids)
         teacher_own, teacher_space = self._teacher_log_probabilities(batch)
-        valid = self._valid(student, teacher)
+        valid = losses.matched_groups(student, teacher, strict=self.options.strict_pairs)
         closing = self._closing(batch, student, teacher, teacher_space)
 
         # A chunk is what comes after one that closes up to the next that does. Places after the last of them add nothing.
@@ -136,20 +128,11 @@ class ApproximateLikelihoodMatching(DistillationMethod):
     def distillation(self, means: dict[str, Tensor]) -> Tensor:
         return means["likelihood_matching"]
 
-    def _valid(self, student: losses.ByteGroups, teacher: losses.ByteGroups) -> Tensor:
-        """The groups that count, bool [limit]."""
-        sizes = student.sizes(), teacher.sizes()
-        if self.options.strict_pairs:
-            return (sizes[0] == 1) & (sizes[1] == 1)
-        return (sizes[0] > 0) & (sizes[1] > 0)
-
     def _closing(
         self, batch: TokenBatch, student: losses.ByteGroups, teacher: losses.ByteGroups, teacher_space: Tensor | None
     ) -> Tensor:
         """The groups that end a chunk, bool [limit]; the end of sequence always does, so chunks stay within an example."""
-        import math
-
-        valid = self._valid(student, teacher)
+        valid = losses.matched_groups(student, teacher, strict=self.options.strict_pairs)
         if not self.options.merge_by_space_prob:
             return valid
         return valid & (_after(batch.teacher, teacher, teacher_space) > math.log(self.options.space_probability))
@@ -169,7 +152,7 @@ class ApproximateLikelihoodMatching(DistillationMethod):
                 for some, of_some in zip(hidden, labels, strict=True)
             ]
         own, space = zip(*parts, strict=True)
-        return torch.cat(own), torch.cat(space) if self._asks_for_space else None
+        return torch.cat(own), torch.cat(space) if self.teacher_space_ids is not None else None
 
 
 def _space_ids(side: str, tokens: Sequence[bytes | None], head: modeling.Head) -> Tensor:
@@ -197,8 +180,7 @@ def _log_probabilities(logits: Tensor, labels: Tensor, space_ids: Tensor | None)
 def _after(side: SideTokens, groups: losses.ByteGroups, values: Tensor | None) -> Tensor:
     """values [tokens] at the token after each group [limit]; 0 after the last of an example."""
 
-    if values is None:
-        raise ValueError("probabilities of white space were not computed")
+    assert values is not None
     following = (groups.last() + 1).clamp_max(len(values) - 1)
     return values[following].masked_fill(groups.with_any(losses.last_tokens(side.sizes, values.device)), 0.0)
 
@@ -221,8 +203,6 @@ def binary_divergence(log_p: Tensor, log_q: Tensor, name: str, temperature: floa
 
 def _log_one_minus_exp(values: Tensor) -> Tensor:
     """log(1 − eˣ) for x < 0, by the form that rounds less."""
-    import math
-
     import torch
 
     return torch.where(values < -math.log(2.0), torch.log1p(-values.exp()), (-values.expm1()).log())

@@ -100,7 +100,7 @@ class DualSpaceV1CrossModelAttention(DualSpaceV1Distillation):
     def scaled(
         self, batch: TokenBatch, teacher: modeling.Layout, keys: Tensor, hidden: Tensor, targets: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Keys, hidden states and targets of the teacher, each [teacher tokens, …], divided by its standard deviation in an example."""
+        """The teacher's keys, hidden states and targets, each divided by its standard deviation in an example."""
 
         return teacher.scaled(keys), teacher.scaled(hidden), teacher.scaled(targets)
 

@@ -53,10 +53,7 @@ class DualSpaceOptions(DistillationOptions):
 
 
 class DualSpaceDistillation(TwoPassLoss, DistillationMethod):
-    """L = (1 − α) L_CE + α (L_CE^{t→s} + L_KD^{stu} + L_KD^{tea}) (docs/method.md).
-
-    The published code divides the masked term by a count of the micro-batch; here every count is of the whole step.
-    """
+    """L = (1 − α) L_CE + α (L_CE^{t→s} + L_KD^{stu} + L_KD^{tea}) (docs/method.md); every count is of the whole step."""
 
     paper = "arXiv 2504.11426"
     requires = Requirements(projectors=True)
@@ -90,7 +87,6 @@ class DualSpaceDistillation(TwoPassLoss, DistillationMethod):
         return batch.student.head.detach()
 
     def _projected(self, batch: TokenBatch) -> Tensor:
-        """The projected teacher's logits [pairs, vocabulary]."""
         projected = self.projectors.to_student(batch.teacher.hidden[batch.teacher.pairs])
         return self.projection_head(batch).logits(projected)
 
@@ -110,7 +106,6 @@ class DualSpaceDistillation(TwoPassLoss, DistillationMethod):
             return self._counts(batch, targets, agree)
 
     def _counts(self, batch: TokenBatch, targets: Tensor, agree: Tensor | None) -> dict[str, Tensor]:
-        """The normalizers; `agree` may be None where no mask counts."""
         labelled = labelled_count(batch)
         aligned = (targets >= 0).sum().to(labelled.dtype)
         counts = {"cross_entropy": labelled, **dict.fromkeys(terms_of(self.options.distill_in), aligned)}
@@ -189,7 +184,6 @@ class DualSpaceDistillation(TwoPassLoss, DistillationMethod):
 
 
 def _sum_where(mask: Tensor, values: Tensor) -> Tensor:
-    """The sum of the values that are masked in."""
     import torch
 
     return torch.where(mask, values, 0.0).sum()

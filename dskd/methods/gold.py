@@ -6,6 +6,7 @@ into one distribution on either side, and these are compared (docs/method.md).
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field, model_validator
@@ -113,19 +114,12 @@ class GeneralOnlineLogitDistillation(DistillationMethod):
         student, teacher = losses.groups_of(batch)
         kept = self._kept(batch, student, teacher)
         with torch.no_grad():
-            log_p = self._merged(
-                batch.teacher.head.logits(batch.teacher.hidden),
-                batch.teacher.labels,
-                teacher,
-                self.options.teacher_temperature,
-            )
+            teacher_logits = batch.teacher.head.logits(batch.teacher.hidden)
+            log_p = self._merged(teacher_logits, batch.teacher.labels, teacher, self.options.teacher_temperature)
+            del teacher_logits
         logits = batch.student.head.logits(batch.student.hidden, padded=True)
-        log_q = self._merged(
-            batch.student.head.without_padding(logits),
-            batch.student.labels,
-            student,
-            self.options.student_temperature,
-        )
+        student_logits = batch.student.head.without_padding(logits)
+        log_q = self._merged(student_logits, batch.student.labels, student, self.options.student_temperature)
         matched, unmatched = losses.distances_over_groups(self._distances, log_p, log_q, kept, self.student_id_matched)
         del log_p, log_q  # before the cross entropy makes its own tensor of that size
         sums = {
@@ -147,8 +141,7 @@ class GeneralOnlineLogitDistillation(DistillationMethod):
     def _kept(self, batch: TokenBatch, student: losses.ByteGroups, teacher: losses.ByteGroups) -> Tensor:
         """Which groups enter the distillation, bool [limit]."""
 
-        sizes = student.sizes(), teacher.sizes()
-        kept = (sizes[0] == 1) & (sizes[1] == 1) if self.options.strict_pairs else (sizes[0] > 0) & (sizes[1] > 0)
+        kept = losses.matched_groups(student, teacher, strict=self.options.strict_pairs)
         if self.options.skip_eos:
             kept = kept & ~student.with_any(losses.last_tokens(batch.student.sizes, kept.device))
         return kept
@@ -185,11 +178,8 @@ class GeneralOnlineLogitDistillation(DistillationMethod):
 def generalised_js_divergence(log_p: Tensor, log_q: Tensor, beta: float, floor: float) -> Tensor:
     """β D(p ‖ m) + (1 − β) D(q ‖ m) with m = β p + (1 − β) q, at β = 0 D(p ‖ q), at β = 1 D(q ‖ p) [groups].
 
-    D(a ‖ b) = Σ a log(a / b) − a + b, because merged distributions do not add up to one: without the last two terms it can be
-    negative and is least where q has too much or too little probability as a whole. Between the ends they cancel.
+    D(a ‖ b) = Σ a log(a / b) − a + b, because merged distributions do not add up to one. Between the ends the last two cancel.
     """
-    import math
-
     import torch
 
     log_p, log_q = log_p.clamp_min(math.log(floor)), log_q.clamp_min(math.log(floor))

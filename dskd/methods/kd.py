@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from dskd import losses
 from dskd.losses.tokens import LossTerm, TokenBatch
 from dskd.methods.base import (
@@ -11,12 +9,10 @@ from dskd.methods.base import (
     DistillationOptions,
     Requirements,
     cross_entropy,
+    logits_of_teacher,
     predictions_of_teacher,
     register,
 )
-
-if TYPE_CHECKING:
-    pass
 
 
 @register
@@ -30,8 +26,6 @@ class KnowledgeDistillation(DistillationMethod):
     Options = DistillationOptions
 
     def terms(self, batch: TokenBatch) -> dict[str, LossTerm]:
-        import torch
-
         temperature = self.options.temperature
         logits = batch.student.head.logits(batch.student.hidden, padded=True)
         student_logits = batch.student.head.without_padding(batch.student.at_pairs(logits))
@@ -42,9 +36,8 @@ class KnowledgeDistillation(DistillationMethod):
             )
             distance = self.options.distance(temperature=1.0)(log_p, log_q)
         else:
-            with torch.no_grad():
-                teacher_logits = batch.teacher.head.logits(batch.teacher.hidden[batch.teacher.pairs])
-                predictions_of_teacher(batch, teacher_logits)
+            teacher_logits = logits_of_teacher(batch)
+            predictions_of_teacher(batch, teacher_logits)
             distance = self.options.distance()(teacher_logits, student_logits)
         return {
             "cross_entropy": cross_entropy(batch, logits),

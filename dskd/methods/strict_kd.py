@@ -12,7 +12,14 @@ from pydantic import Field
 
 from dskd import losses, modeling
 from dskd.losses.tokens import LossTerm, TokenBatch
-from dskd.methods.base import DistillationMethod, DistillationOptions, DivergenceName, cross_entropy, register
+from dskd.methods.base import (
+    DistillationMethod,
+    DistillationOptions,
+    DivergenceName,
+    cross_entropy,
+    logits_of_teacher,
+    register,
+)
 from dskd.tokenization.vocabulary import SharedVocabulary
 
 if TYPE_CHECKING:
@@ -60,19 +67,14 @@ class StrictDistillation(DistillationMethod):
         self.student_ids = torch.from_numpy(shared.student_ids).to(device)
 
     def terms(self, batch: TokenBatch) -> dict[str, LossTerm]:
-        import torch
-
         logits = batch.student.head.logits(batch.student.hidden, padded=True)
         student_logits = batch.student.head.without_padding(batch.student.at_pairs(logits))
-        with torch.no_grad():
-            teacher_logits = batch.teacher.head.logits(batch.teacher.hidden[batch.teacher.pairs])
+        teacher_logits = logits_of_teacher(batch)
         ids = self._compared(student_logits)
         if self.options.outside == "left_out":
-            sides = teacher_logits.gather(-1, ids[0]), student_logits.gather(-1, ids[1])
-            distance = self.options.distance()(*sides)
+            distance = self.options.distance()(teacher_logits.gather(-1, ids[0]), student_logits.gather(-1, ids[1]))
         else:
-            with torch.no_grad():
-                log_p = losses.with_rest_bucket(teacher_logits, ids[0], self.options.temperature)
+            log_p = losses.with_rest_bucket(teacher_logits, ids[0], self.options.temperature)
             log_q = losses.with_rest_bucket(student_logits, ids[1], self.options.temperature)
             distance = self.options.distance(temperature=1.0)(log_p, log_q)
         counts = self.counts(batch)

@@ -1,8 +1,7 @@
-"""The process that runs vLLM for rollouts: `python -m dskd.rollouts.vllm_server SOCKET MEMORY PARENT`, started by dskd/rollouts/vllm_sampler.py.
+"""The process that runs vLLM for rollouts: `python -m dskd.rollouts.vllm_server SOCKET MEMORY PARENT`, started by vllm_sampler.py.
 
-vLLM changes torch, its threads and torch.distributed for the whole process that it runs in, so the training has it in another one.
-Weights come through the shared memory of descriptor MEMORY, everything else through the socket. It ends with its parent, also when
-that is killed.
+vLLM changes torch and torch.distributed for its whole process. Weights come through the shared memory of descriptor MEMORY,
+everything else through the socket. It ends with its parent.
 """
 
 from __future__ import annotations
@@ -227,7 +226,6 @@ def _drawing(known: list[bool], temperature: float, top_p: float) -> type:
 
 
 def _reason(error: BaseException) -> str:
-    """One line of an error."""
     return " ".join(str(error).split())[:500] or type(error).__name__
 
 

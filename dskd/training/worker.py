@@ -41,9 +41,7 @@ def main(request_path: str) -> int:
 
 def _train(request: dict[str, Any]) -> None:
     arguments = {key: value for key, value in request.items() if key != "options"}
-    for key in _FOLDERS:
-        if arguments.get(key) is not None:
-            arguments[key] = Path(arguments[key])
+    arguments |= {key: Path(request[key]) for key in _FOLDERS if request.get(key) is not None}
     training.train(
         **arguments,
         options=training.TrainingOptions.model_validate(request["options"]),

@@ -82,18 +82,14 @@ class _Published(UsesTokenizers, DualSpaceDistillation):
         return super().projection_head(batch) if self._initial_head is None else self._initial_head
 
     def counts(self, batch: TokenBatch) -> dict[str, Tensor]:
-        import torch
-
         averaged = self.averaged if self._means else ()
-        return {name: torch.ones_like(n) if name in averaged else n for name, n in super().counts(batch).items()}
+        return {name: n.new_ones(()) if name in averaged else n for name, n in super().counts(batch).items()}
 
     def terms(self, batch: TokenBatch) -> dict[str, LossTerm]:
-        import torch
-
         terms = super().terms(batch)
         for name in self.averaged & terms.keys() if self._means else ():
             total, count = terms[name].total, terms[name].normalizer
-            terms[name] = LossTerm(total / count.clamp_min(1.0), torch.ones_like(count))
+            terms[name] = LossTerm(total / count.clamp_min(1.0), count.new_ones(()))
         return terms
 
 
