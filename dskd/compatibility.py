@@ -21,17 +21,10 @@ LIVE = "live"
 
 @dataclass(frozen=True)
 class Problem:
-    """One reason why settings do not go together.
+    """One reason why settings do not go together."""
 
-    Attributes:
-        key: The setting at fault, with dots, as a matrix has it: `teacher_outputs.kind`, `training.rollouts`. Not a setting are
-            `method`, `teacher` and `pair` (of a teacher and a student).
-        message: What is wrong, without the key.
-        fix: What to do.
-    """
-
-    key: str
-    message: str
+    key: str  # the setting at fault as a matrix has it, such as `training.rollouts`; or `method`, `teacher`, `pair`
+    message: str  # what is wrong, without the key
     fix: str
 
     def text(self, where: str) -> str:
@@ -57,21 +50,10 @@ def check(
     shared_tokens: int | None = None,
     pair: str = "teacher and student",
 ) -> list[Problem]:
-    """What stops a method from learning with these settings.
+    """What stops a method from learning with these settings, in the order in which to report it.
 
-    Args:
-        method: The method with its options.
-        teacher_outputs: `live`, or the kind of teacher cache: `hidden_states` or `top_k`.
-        top_k_temperature: The temperature of the probabilities of a `top_k` cache.
-        rollouts: On-policy text; None for the data's text alone.
-        packing: Whether a row of a batch holds several examples.
-        has_teacher: Whether a teacher is given.
-        same_vocabulary: Whether both models have one vocabulary; None where that is not known.
-        shared_tokens: How many tokens both vocabularies have, special tokens not counted; None where that is not known.
-        pair: How messages name the two models.
-
-    Returns:
-        The problems, in the order in which to report them. Empty where all is well.
+    `teacher_outputs` is `live` or the kind of a teacher cache. `same_vocabulary`, and the number of `shared_tokens` (special tokens
+    not counted), are None where they are not known. `pair` is how messages name the two models.
     """
     problems = list(_of_rollouts(method, rollouts, teacher_outputs))
     if method.requires.teacher and not has_teacher:

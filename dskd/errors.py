@@ -7,11 +7,7 @@ import os
 
 
 class InputError(ValueError):
-    """What the user gave cannot be used.
-
-    The message is one line that names the file (and line or key), what is wrong with it, and the fix. The command line prints it
-    as it stands and exits with code 2; nothing half-written is left behind.
-    """
+    """What the user gave cannot be used. One line: the file (and line or key), what is wrong, and the fix. Exit code 2."""
 
 
 class TrainingFailed(RuntimeError):

@@ -24,9 +24,8 @@ def _has_half_a_pair(row: Any) -> bool:
 def read_objects(path: Path, *, half_pairs: bool = False) -> Iterator[tuple[int, dict[str, Any]]]:
     """Yield (line number from 1, object) for every line that is not blank.
 
-    Raises InputError for a file that is missing or cannot be read, a file without objects, text that is not UTF-8, and a line
-    that is not a JSON object; also for half of a surrogate pair in a string, which no encoding can write, unless `half_pairs`
-    lets it through.
+    Raises InputError for a file that cannot be read or has no objects, text that is not UTF-8, a line that is no JSON object, and
+    half of a surrogate pair in a string, which no encoding can write, unless `half_pairs` lets it through.
     """
     empty = True
     with _readable(path):

@@ -1,7 +1,6 @@
 """The base of all options that a user writes, and what of them is part of an identity. Nothing here imports torch.
 
-An identity tells results apart: a finished job whose options have another identity is done again. Options keep their place in it when
-they are renamed (a serialization alias holds the old key) and when they are retired (`Options.retired` holds the old default).
+Options keep their place in an identity when they are renamed (a serialization alias holds the old key) or retired.
 """
 
 from __future__ import annotations
@@ -16,11 +15,7 @@ NOT_IDENTITY = "not part of an identity"
 
 
 class Options(BaseModel):
-    """Options that a user gives; unknown names are errors.
-
-    Attributes:
-        retired: Options that are gone: {name: (the value that they had by default, what to do instead of any other value)}.
-    """
+    """Options that a user gives; unknown names are errors. retired: {name: (its old default, what to do instead of other values)}."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
     retired: ClassVar[Mapping[str, tuple[Any, str]]] = {}

@@ -9,9 +9,7 @@ import threading
 
 
 def exit_with_parent(*, parent: int | None = None, descriptor: int | None = None, kill_group: bool = False) -> None:
-    """End this process once its parent is gone, even if the parent was ended by SIGKILL.
-
-    A thread watches. Give one of the first two arguments at least.
+    """End this process once its parent is gone, even if the parent was ended by SIGKILL; a thread watches.
 
     Args:
         parent: the id of the process that started this one. It is gone when this process has another parent.

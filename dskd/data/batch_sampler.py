@@ -1,7 +1,6 @@
 """Which examples a batch holds: at random or of like length, so many examples or as many as fit into a budget of tokens.
 
-The batches of an epoch follow from the seed and the epoch alone and are dealt out to the processes in turn, so a run sees the same
-ones however many processes share them, and goes on in the middle of an epoch by skipping those it had (docs/batches.md).
+The batches of an epoch follow from seed and epoch alone, however many processes share them (docs/batches.md).
 """
 
 from __future__ import annotations
@@ -16,6 +15,7 @@ from transformers.trainer_pt_utils import get_length_grouped_indices
 
 from dskd.data.collator import Collator
 from dskd.errors import InputError
+from dskd.modeling.eval_mode import evaluating
 from dskd.modeling.lm_head import labelled_hidden_states
 
 Grouping = Literal["random", "length_grouped"]
@@ -30,12 +30,10 @@ class EpochBatches(Sampler[list[int]]):
 
     `lengths` are the tokens of each example, of the longer side where there are two. Exactly one of `batch_size` and `batch_tokens`
     is given; a batch holds at most `batch_tokens` tokens, padding counted (examples times the longest) if `padded`, else not.
-    "length_grouped" puts examples of like length together, within about 50 batches' worth of shuffled examples.
 
     The number of batches is the same in every epoch, for a schedule is laid out before the first: it is that of epoch 0. A later
-    epoch whose order needs more of them to keep the budget fills its emptiest anew, by length; one that needs fewer cuts its
-    largest in two. (Only where no room at all can be found, in tiny data sets, an example is left out of that epoch.) Every process
-    has the same number of batches: the last few of an epoch that do not go round are left out, others in each epoch.
+    epoch whose order needs more of them fills its emptiest anew, by length; one that needs fewer cuts its largest in two. Every
+    process has the same number of batches: the last few that do not go round are left out, others in each epoch.
 
     Raises InputError for an example longer than the budget, and for fewer batches than processes.
     """
@@ -105,11 +103,10 @@ class EpochBatches(Sampler[list[int]]):
         return torch.Generator().manual_seed(mixed)
 
     def _cut(self, generator: torch.Generator) -> list[list[int]]:
-        """The epoch's order of examples, cut into batches."""
         if self.grouping == "random" or not self.lengths:
             order = torch.randperm(len(self.lengths), generator=generator).tolist()
         else:
-            size = self._examples_a_batch()
+            size = self.batch_size or max(1, (self.batch_tokens or 0) * len(self.lengths) // max(sum(self.lengths), 1))
             batches_in_all = -(-len(self.lengths) // size)
             parts = max(1, round(batches_in_all / SORTED_BATCHES))
             order = get_length_grouped_indices(self.lengths, size, -(-batches_in_all // parts), generator=generator)
@@ -126,21 +123,12 @@ class EpochBatches(Sampler[list[int]]):
             size, longest, total = size + 1, max(longest, length), total + length
         return batches
 
-    def _examples_a_batch(self) -> int:
-        if self.batch_size is not None:
-            return self.batch_size
-        assert self.batch_tokens is not None
-        return max(1, self.batch_tokens * len(self.lengths) // max(sum(self.lengths), 1))
-
     def _fits(self, size: int, longest: int, total: int) -> bool:
         assert self.batch_tokens is not None
         return (size * longest if self.padded else total) <= self.batch_tokens
 
     def _merge(self, batches: list[list[int]]) -> list[list[int]]:
-        """As many batches as every epoch has: the examples of the emptiest, longest first, go to the first of fewer with room.
-
-        Twice the surplus is taken at first, and more where that is not enough; sorted by length, examples need fewer batches.
-        """
+        """As many batches as every epoch has: the emptiest, twice the surplus or more, are packed anew into fewer."""
         surplus = len(batches) - self._number
         emptiest = sorted(range(len(batches)), key=lambda k: sum(self.lengths[j] for j in batches[k]))
         taken = 2 * surplus
@@ -175,9 +163,7 @@ class EpochBatches(Sampler[list[int]]):
 def supports_packing(model: Any, row_length: int | None = None) -> bool:
     """Whether a transformers causal model keeps packed examples apart, found by running it on short random ones.
 
-    What enters its head must be the same with examples packed as with one a row. It is not for models that carry a state from token
-    to token (recurrent ones, convolutions), for such as ignore position ids, and for kernels that take one packed row only (flash
-    attention; a `row_length` of a whole batch gives them one).
+    Not so are models that carry a state from token to token, such as ignore position ids, and kernels that take one packed row only.
     """
     generator = torch.Generator().manual_seed(0)
     size = model.get_input_embeddings().weight.shape[0]
@@ -186,14 +172,9 @@ def supports_packing(model: Any, row_length: int | None = None) -> bool:
         for length in (12, 9, 8, 7, 5, 3)
     ]
     weight = model.get_output_embeddings().weight
-    training = model.training
-    model.eval()  # dropout would differ between the two
-    try:
-        batches = [Collator(packing=p, row_length=row_length)(rows).to(weight.device) for p in (False, True)]
-        with torch.no_grad():
-            apart, packed = (labelled_hidden_states(model, batch.student) for batch in batches)
-    finally:
-        model.train(training)
+    batches = [Collator(packing=p, row_length=row_length)(rows).to(weight.device) for p in (False, True)]
+    with evaluating(model), torch.no_grad():  # dropout would differ between the two
+        apart, packed = (labelled_hidden_states(model, batch.student) for batch in batches)
     difference = (packed - apart).float().norm(dim=-1) / apart.float().norm(dim=-1)
     # Rounding differs with the shapes, on a GPU up to 1e-3 where float32 products are made in TF32; another example's tokens change
     # far more.

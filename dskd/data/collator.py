@@ -26,20 +26,11 @@ class _Layout:
     places: list[tuple[int, int]]
 
 
-def _padded(lengths: Sequence[int], padding_side: str) -> _Layout:
-    """One example a row, every row as wide as the longest."""
-    width = max(lengths)
-    return _Layout(
-        len(lengths), width, [(k, width - n if padding_side == "left" else 0) for k, n in enumerate(lengths)]
-    )
-
-
 def _packed(lengths: Sequence[int], row_length: int) -> _Layout:
     """Several examples a row, rows nearly equally long and of about `row_length`. No example is split.
 
-    Each example, longest first, goes to the row that is the shortest so far (longest processing time). Of the numbers of rows that
-    make them one to one and a half times row_length, the first with hardly any padding is taken, or the one with the least; larger
-    numbers are tried first, for short rows cost attention less.
+    Each example, longest first, goes to the row that is the shortest so far. Of the numbers of rows that make them 1 to 1.5 times
+    row_length, large ones first (short rows cost attention less), the first with hardly any padding is taken, or the best.
     """
     total, order = sum(lengths), sorted(range(len(lengths)), key=lambda k: -lengths[k])
     layouts: list[_Layout] = []
@@ -97,11 +88,9 @@ SAMPLED = "sampled"
 
 @dataclass
 class Collator:
-    """Rows of a prepared dataset to a batch.
+    """Rows of a prepared dataset to a batch, padded (an example a row, a mask) or packed (docs/batches.md; no mask: position ids).
 
     Labelled positions are numbered through the batch example by example, so pairs point at the same tokens whatever the layout.
-    Padded, each example is a row and an attention mask covers it. Packed, each side's rows hold several examples (docs/batches.md)
-    and there is no mask: position ids that begin again at 0 tell transformers where the next one starts.
 
     Attributes:
         padding_side: `left` or `right`.
@@ -142,9 +131,11 @@ class Collator:
         return side
 
     def _layout(self, lengths: Sequence[int]) -> _Layout:
+        width = max(lengths)
         if self.packing:
-            return _packed(lengths, self.row_length or max(lengths))
-        return _padded(lengths, self.padding_side)
+            return _packed(lengths, self.row_length or width)
+        places = [(k, width - n if self.padding_side == "left" else 0) for k, n in enumerate(lengths)]
+        return _Layout(len(lengths), width, places)
 
 
 def _numbered(groups: Sequence[Sequence[int]]) -> np.ndarray:

@@ -11,11 +11,7 @@ from dskd.io import read_objects
 
 
 def template_columns(template: str) -> list[str]:
-    """The column names in a template such as `Question: {question}`.
-
-    Raises:
-        ValueError: where it is not made of plain `{column}` fields.
-    """
+    """The column names in a template such as `Question: {question}`; ValueError where its fields are not plain `{column}`."""
     columns = []
     try:
         for _, column, format_spec, conversion in string.Formatter().parse(template):
@@ -32,14 +28,9 @@ def template_columns(template: str) -> list[str]:
 
 
 def apply_templates(path: Path, templates: Mapping[str, str]) -> list[dict[str, str]]:
-    """The lines of a JSON-lines file as examples.
+    """The lines of a JSON-lines file as examples, each key made from columns by its template.
 
-    Args:
-        path: the file.
-        templates: for each key of an example, the template that makes it from columns.
-
-    Raises:
-        InputError: with file and line, for a line that is no object or lacks a column of the templates, or text or a number in it.
+    Raises InputError with file and line, for a line that is no object or lacks a column of the templates, or text or a number in it.
     """
     columns = dict.fromkeys(column for text in templates.values() for column in template_columns(text))
     examples = []

@@ -1,8 +1,7 @@
 """Examples in both tokenizations, aligned once; dskd/data/collator.py makes batches of them.
 
-A training file holds one JSON object a line with `prompt` and `output`, or for models with a template (dskd/tokenization/prompt_templates.py)
-`instruction`, `output` and perhaps `input`. A response is tokenized as it follows its prompt, ends with
-the end-of-sequence token, and is what the labels cover. Both models get the same text; each in its own tokens.
+A training file holds one JSON object a line with `prompt` and `output`, or for models with a template `instruction`, `output` and
+perhaps `input`. A response is tokenized as it follows its prompt, ends with the end-of-sequence token, and is what the labels cover.
 """
 
 from __future__ import annotations
@@ -34,10 +33,7 @@ class Example:
 
 
 def load_examples(path: Path, *, instructions: bool = False) -> list[Example]:
-    """Read a training file: whole prompts, or `instructions` for models with a template.
-
-    Raises InputError for a missing or empty file and for a line that is no example, with its number.
-    """
+    """Read a training file: whole prompts, or `instructions` for models with a template. Raises InputError with the line number."""
     asked = "instruction" if instructions else "prompt"
     examples = []
     for number, row in read_objects(path):
@@ -75,11 +71,7 @@ def encode_prompt(tokenizer: Any, text: str) -> list[int]:
 def encode_example(
     tokenizer: Any, vocabulary: Vocabulary, example: Example
 ) -> tuple[list[int], list[int], np.ndarray] | None:
-    """(prompt ids, response ids, the bytes of the response that each response id covers [tokens, 2]), no end token yet.
-
-    The prompt's ids are those of `encode_prompt`, so training and generation agree; the response's are those of `encode_response`.
-    None where no tokens stand for exactly the response.
-    """
+    """(ids of `encode_prompt`, and what `encode_response` gives); None where no tokens stand for exactly the response."""
     text = prompt_text(tokenizer, example.prompt)
     prompt = encode_prompt(tokenizer, text)
     encoded = encode_response(tokenizer, vocabulary, prompt, text, example.response)
@@ -91,9 +83,8 @@ def encode_response(
 ) -> tuple[list[int], np.ndarray] | None:
     """(response ids, the bytes of the response that each covers [tokens, 2]) as the response follows its prompt, no end token yet.
 
-    Where prompt and response would share a token (a newline that merges with the next), or the prompt's text is not known, the
-    response is tokenized by itself, without the space that SentencePiece puts before a text. None where no tokens stand for exactly
-    the response.
+    Where the two would share a token (a newline that merges with the next), or the prompt's text is not known, the response is
+    tokenized by itself. None where no tokens stand for exactly the response.
     """
     if prompt_text is not None:
         joint, offsets = _encode(tokenizer, prompt_text + response, special=True)
@@ -138,11 +129,8 @@ def has_templates(*tokenizers: Any) -> bool:
 class PreparationReport(BaseModel):
     """What became of a training file; counts are of examples unless they say tokens.
 
-    too_long_student, too_long_teacher: left out because prompt, response and end do not fit into max_length, nothing is ever cut.
-    not_encodable: left out because no tokens of one tokenizer stand for exactly the response.
-    special_tokens: left out because the response spells a special token, which would be learned as a command in mid-sentence.
-    content: sha256 of the prepared rows, so that a run's folder can tell its own data from other.
-    *_vocabulary: fingerprints of the vocabularies that the data was prepared with.
+    Left out are those that do not fit into max_length, that no tokens of one tokenizer stand for, and that spell a special token.
+    content: sha256 of the prepared rows. *_vocabulary: fingerprints of the vocabularies.
     """
 
     examples: int
@@ -235,8 +223,7 @@ def prepare_dataset(
     tokenizers = [load_tokenizer(folder) for folder in (student, teacher) if folder is not None]
     whole = load_examples(examples, instructions=has_templates(*tokenizers))[:limit]
     vocabularies = [Vocabulary.from_tokenizer(tokenizer) for tokenizer in tokenizers]
-    shared = share_vocabulary(vocabularies[1], vocabularies[0]) if teacher is not None else None
-    same = shared.same if shared is not None else None
+    shared = None if teacher is None else share_vocabulary(vocabularies[1], vocabularies[0])
     left_out = dict.fromkeys(("too_long_student", "too_long_teacher", "not_encodable", "special_tokens"), 0)
     rows = []
     for example in whole:
@@ -245,9 +232,12 @@ def prepare_dataset(
             for reason in reasons:
                 left_out[reason] += 1
         else:
-            rows.append(prepared_row(*filter(None, sides), same_vocabulary=bool(same)))
+            rows.append(prepared_row(*filter(None, sides), same_vocabulary=shared is not None and shared.same))
     if not rows:
-        raise InputError(f"{examples}: none of {len(whole)} examples can be used {_summary(left_out, max_length)}")
+        long = left_out["too_long_student"] or left_out["too_long_teacher"]
+        fix = f"raise max_length above {max_length}" if long else "change the responses"
+        counts = ", ".join(f"{count} {reason.replace('_', ' ')}" for reason, count in left_out.items())
+        raise InputError(f"{examples}: none of {len(whole)} examples can be used ({counts}); fix: {fix}")
     student_tokens, longest_student = _lengths(rows, "student")
     teacher_tokens, longest_teacher = _lengths(rows, "teacher") if shared is not None else (0, 0)
     aligned = sum(len(row.get("student_pairs", ())) for row in rows)
@@ -266,7 +256,7 @@ def prepare_dataset(
         aligned=aligned,
         aligned_share=aligned / student_tokens if shared is not None else None,
         shared_vocabulary=len(shared) if shared is not None else None,
-        same_vocabulary=same,
+        same_vocabulary=None if shared is None else shared.same,
     )
     datasets.Dataset.from_list(rows).save_to_disk(output)
     (output / "report.json").write_text(report.model_dump_json(indent=2) + "\n")
@@ -284,16 +274,7 @@ def _unusable(sides: Sequence[Encoded | None], max_length: int) -> list[str]:
     return [f"too_long_{name}" for name, side in names if len(side.ids) > max_length]
 
 
-def _summary(left_out: dict[str, int], max_length: int) -> str:
-    """The counts of the reasons, and what to do about them."""
-    long = left_out["too_long_student"] or left_out["too_long_teacher"]
-    fix = f"raise max_length above {max_length}" if long else "change the responses"
-    counts = ", ".join(f"{count} {reason.replace('_', ' ')}" for reason, count in left_out.items())
-    return f"({counts}); fix: {fix}"
-
-
 def _lengths(rows: Sequence[dict[str, Any]], side: str) -> tuple[int, int]:
-    """(labels of all examples, tokens of the longest example)."""
     lengths = [len(row[f"{side}_ids"]) for row in rows]
     return sum(lengths) - sum(row[f"{side}_prompt_length"] for row in rows), max(lengths)
 

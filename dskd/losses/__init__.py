@@ -1,1 +1,7 @@
-"""Loss functions of tensors: divergences, cross entropy, and their computation in chunks."""
+"""Loss functions of tensors: divergences, cross entropy, and their computation in chunks. Loaded when used: methods import no torch."""
+
+from __future__ import annotations
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -1,10 +1,7 @@
 """Any method's loss in chunks of tokens, with the gradients computed in the forward (docs/performance.md).
 
-The plain loss keeps several [tokens, vocabulary] tensors from its forward to its backward. Here the labelled tokens are taken a
-chunk at a time: the method's own terms are computed for the chunk, differentiated at once, and dropped. What stays is one gradient
-per hidden state and one per weight of the head, so memory does not grow with tokens × vocabulary. The terms are the method's own,
-so chunked and plain are one objective. This needs terms that are sums over tokens, and the counts of the whole step: given, or
-found in a first pass where the batch is the whole step.
+The method's own terms are computed a chunk at a time, differentiated at once, and dropped, so memory does not grow with tokens ×
+vocabulary. This needs terms that are sums over tokens, and the counts of the whole step: given, or found in a first pass.
 """
 
 from __future__ import annotations
@@ -62,8 +59,7 @@ def chunked_loss(
 ) -> tuple[Tensor, dict[str, LossTerm]]:
     """A method's loss of a batch, a chunk of tokens at a time.
 
-    Gradients reach the student's hidden states, the weight and bias of its head, and `parameters`. The weight's gradient is added up
-    in float32 also where products are in bfloat16.
+    Gradients reach the student's hidden states, the weight and bias of its head, and `parameters`; the head's in float32.
 
     Args:
         method: Its terms are sums over tokens.
@@ -73,7 +69,7 @@ def chunked_loss(
         chunk_tokens: Tokens a chunk; by default as many as suit the vocabulary.
 
     Returns:
-        (the objective of the terms divided by their normalizers, {term: its sum over the batch and its normalizer}).
+        (the objective, {term: its sum over the batch and its normalizer}).
     """
     if totals is None and not isinstance(method, TwoPassLoss):
         totals = chunked_counts(method, batch, chunk_tokens)
@@ -92,11 +88,7 @@ class _ChunkLinear(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any,
-        hidden: Tensor,
-        weight: Tensor,
-        bias: Tensor | None,
-        head_gradient: _HeadGradient | None,
+        ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor | None, head_gradient: _HeadGradient | None
     ) -> Tensor:
         ctx.save_for_backward(hidden, weight)
         ctx.head_gradient = head_gradient
@@ -235,10 +227,7 @@ def _take(
     pool: BufferPool,
     metrics: dict[str, LossTerm],
 ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """Compute terms chunk by chunk and differentiate their share of the objective; ({term: sum}, {term: count}) of all chunks.
-
-    What methods report beside is added up in `metrics`.
-    """
+    """Differentiate terms chunk by chunk; ({term: sum}, {term: count}) of all chunks. Other metrics are added up in `metrics`."""
     sums: dict[str, Tensor] = {}
     counts: dict[str, Tensor] = {}
     # Of two passes, each adds its own terms to the objective; the others' are zero.

@@ -1,8 +1,4 @@
-"""Cross entropy over a vocabulary with its gradient made in the forward, in one tensor.
-
-torch's own keeps the log-probabilities for the backward and fills another [tokens, vocabulary] tensor there. Losses here take two
-of these a token, so the passes over memory count.
-"""
+"""Cross entropy over a vocabulary with its gradient made in the forward, in one tensor: torch's own makes two."""
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ from functools import partial, wraps
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from dskd.losses.buffer_pool import empty_from_pool
 from dskd.losses.row_blocks import row_blocks
@@ -225,3 +225,27 @@ def adaptive_kl(
         total = head_gap + tail_gap
         weight = torch.where(total > 0, head_gap / total.clamp_min(torch.finfo(total.dtype).tiny), 0.5)
     return weight * _kl(log_p, log_q) + (1 - weight) * _kl(log_q, log_p)
+
+
+def sorted_l1(log_p: Tensor, log_q: Tensor) -> Tensor:
+    """Σ_k |sort p − sort q|_k [groups], the shorter padded with zeros; log p [groups, teacher tokens], log q [groups, tokens]."""
+    p, q = (side.exp().sort(-1, descending=True).values for side in (log_p, log_q))
+    common = min(p.shape[-1], q.shape[-1])
+    beyond = p[:, common:].sum(-1) + q[:, common:].sum(-1)
+    return (p[:, :common] - q[:, :common]).abs().sum(-1) + beyond
+
+
+def sorted_l1_of_logits(teacher_logits: Tensor, student_logits: Tensor, temperature: float = 1.0) -> Tensor:
+    """The same of logits [tokens, teacher vocabulary] and [tokens, vocabulary], in float32; the gradient is the student's."""
+    return _ByRows.apply(_sorted_l1_part, teacher_logits, student_logits, temperature)
+
+
+def _sorted_l1_part(teacher_logits: Tensor, student_logits: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
+    p = (teacher_logits.float() / temperature).softmax(-1).sort(-1, descending=True).values
+    q = (student_logits.float() / temperature).softmax(-1)
+    ranked, order = q.sort(-1, descending=True)
+    longer = max(p.shape[-1], q.shape[-1])
+    p, ranked = (nn.functional.pad(side, (0, longer - side.shape[-1])) for side in (p, ranked))
+    gap = ranked - p
+    signs = torch.empty_like(q).scatter_(-1, order, gap[:, : q.shape[-1]].sign())
+    return gap.abs().sum(-1), q * (signs - (q * signs).sum(-1, keepdim=True)) / temperature

@@ -7,10 +7,7 @@ from torch import Tensor
 
 
 def with_rest_bucket(logits: Tensor, ids: Tensor, temperature: float) -> Tensor:
-    """Log-probabilities [tokens, ids + 1] of the tokens `ids` [tokens, ids] and, as one outcome, of all others.
-
-    logits [tokens, vocabulary]. Where there are no others, that outcome has the least probability that a float32 holds.
-    """
+    """Log-probabilities [tokens, ids + 1] of the tokens `ids` [tokens, ids] and, as one outcome, of all others (at least tiny)."""
     scaled = logits.float() / temperature
     kept = scaled.gather(-1, ids)
     whole = scaled.logsumexp(-1, keepdim=True)
@@ -26,8 +23,7 @@ def with_rest_bucket_of_top_k(
 ) -> tuple[Tensor, Tensor]:
     """log p and log q [tokens, k + 1] over the teacher's k best tokens and, as one, all others.
 
-    ids, log_probabilities [tokens, k] are the teacher's at `temperature`; student_logits [tokens, vocabulary]. Merging outcomes
-    never raises an f-divergence (all here but adaptive_kl), so this is a lower bound of that over the whole vocabulary.
+    Merging outcomes never raises an f-divergence (all but adaptive_kl), so this gives a lower bound.
     """
     best = log_probabilities.float()
     if ids.shape[-1] == student_logits.shape[-1]:  # nothing is left over

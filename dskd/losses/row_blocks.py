@@ -1,8 +1,4 @@
-"""Work on a [tokens, vocabulary] tensor a few rows at a time, so that what is made on the way stays small.
-
-On a CPU it then stays in the cache: a fresh tensor of hundreds of megabytes costs more in page faults than in arithmetic. On other
-devices the parts are large enough to keep them busy, and the temporaries of a loss no longer grow with its tokens.
-"""
+"""Work on a [tokens, vocabulary] tensor a few rows at a time: on a CPU in its cache, elsewhere in blocks that keep a device busy."""
 
 from __future__ import annotations
 

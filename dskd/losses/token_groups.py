@@ -15,8 +15,8 @@ from dskd.losses.tokens import TokenBatch
 class ByteGroups:
     """The groups of one model's labelled tokens in a batch, without a read from the device.
 
-    `numbers` [tokens]: each token's group, ascending from 0, -1 for none; `limit`: as many as there can be. How many there are is
-    known on the device alone, so everything has `limit` places; those of no group have size 0.
+    `numbers` [tokens]: each token's group, ascending from 0, -1 for none. How many there are is known on the device alone, so
+    everything has `limit` places; those of no group have size 0.
     """
 
     def __init__(self, numbers: Tensor, limit: int) -> None:
@@ -51,10 +51,15 @@ class ByteGroups:
 
 
 def groups_of(batch: TokenBatch) -> tuple[ByteGroups, ByteGroups]:
-    """The student's and the teacher's."""
     # Every group has a token of both models.
     limit = min(len(batch.student.labels), len(batch.teacher.labels))
     return ByteGroups(batch.student.groups, limit), ByteGroups(batch.teacher.groups, limit)
+
+
+def matched_groups(student: ByteGroups, teacher: ByteGroups, *, strict: bool) -> Tensor:
+    """The groups that count, bool [limit]: all, or with `strict` those of one token on either side."""
+    sizes = student.sizes(), teacher.sizes()
+    return (sizes[0] == 1) & (sizes[1] == 1) if strict else (sizes[0] > 0) & (sizes[1] > 0)
 
 
 def last_tokens(sizes: Tensor, device: torch.device) -> Tensor:
@@ -83,18 +88,15 @@ def distances_over_groups(
 ) -> tuple[Tensor, Tensor]:
     """Two distances between merged distributions, each added up over the groups that are kept: bool [groups].
 
-    `distances`: log p [some groups, teacher vocabulary], log q [some groups, vocabulary] -> two values for each group. The first
-    must depend on the student's tokens `matched`, bool [vocabulary], and the second on the others alone.
+    `distances`: log p, log q [some groups, vocabulary] -> two values a group. The first must depend on the student's tokens
+    `matched`, bool [vocabulary], and the second on the others alone.
     """
     found: tuple[Tensor, Tensor] = _DistancesOverGroups.apply(distances, log_p, log_q, kept, matched)
     return found
 
 
 class _DistancesOverGroups(torch.autograd.Function):
-    """A few groups at a time, the gradient made in the forward (dskd/losses/row_blocks.py): sorting makes several tensors of this size.
-
-    The two distances depend on different tokens, so one tensor holds both gradients.
-    """
+    """A few groups at a time, the gradient made in the forward; the two distances depend on different tokens and share a tensor."""
 
     @staticmethod
     def forward(

@@ -42,16 +42,15 @@ class SideTokens:
         size: Tokens of all examples, prompts included, padding not.
         sizes: [examples], labelled tokens of each.
         pairs: [pairs], indices of the tokens that are aligned with the other model's; ascending for the student.
-        pairs_on_host: `pairs` of the student for taking parts without waiting for a device.
-        groups: [tokens], number, ascending, of the smallest stretch of bytes that begins and ends at token ends of both models; -1
-            where a token covers no bytes. An example's end tokens are a group of their own.
+        pairs_on_host: The student's `pairs` in the memory of the CPU.
+        groups: [tokens], number of the byte group (dskd.tokenization.alignment.byte_groups), -1 where a token has none.
         sampled: [tokens], whether the student itself wrote the label; None where it wrote none.
         cache_rows: [examples], where each stands in a teacher cache.
         head: The output head.
         hidden: [tokens, hidden], inputs of the head; the student's with gradient.
         padded_hidden: [rows, width, hidden], of all positions, for methods that require it.
         embedding: [vocabulary, hidden], input embeddings without gradient, for methods that require them.
-        predictions: [tokens], the most probable tokens where a cache knows them; None elsewhere.
+        predictions: [tokens], the most probable tokens where a cache knows them.
         top_k_ids, top_k_log_probabilities: [tokens, k], in place of hidden states, at the method's temperature.
         per_token_statistics: [tokens, statistics], what the method computed before the step.
     """
@@ -131,7 +130,7 @@ class TokenBatch:
         return TokenBatch(self.student.to(device), self.teacher and self.teacher.to(device))
 
     def part(self, first: int, last: int) -> TokenBatch:
-        """The student's tokens from `first` to before `last` and the pairs that they are in, nothing saved or reported yet."""
+        """The student's tokens from `first` to before `last` and their pairs, nothing saved or reported yet."""
         import torch
 
         student, teacher = self.student.part(first, last), self.teacher
@@ -156,9 +155,7 @@ class Loss(Protocol):
 class TwoPassLoss(ABC):
     """Mixed into a method whose normalizers depend on predictions: no product is computed for the sake of counting.
 
-    Attributes:
-        first_terms: The terms from which the normalizers are found; one normalizer divides all of them. The chunked loss computes
-            these first and the rest in a second pass.
+    `first_terms`, which one normalizer divides, give the normalizers; the chunked loss computes the rest in a second pass.
     """
 
     first_terms: frozenset[str]
@@ -169,4 +166,4 @@ class TwoPassLoss(ABC):
 
     @abstractmethod
     def second_pass(self, batch: TokenBatch) -> dict[str, Tensor]:
-        """The totals of the other terms. `batch.saved` is as the first pass left it; of `batch.recomputable`, what fits into memory."""
+        """The totals of the other terms, from what the first pass left in `batch.saved` and, as far as memory lasts, `batch.recomputable`."""

@@ -13,7 +13,6 @@ import importlib.util
 import os
 import pkgutil
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 
@@ -55,10 +54,7 @@ ENTRY_POINTS = "dskd.methods"
 
 
 def get(name: str) -> type[Method]:
-    """The method called `name`, or the class that `package.module:Class` or `path/to/file.py:Class` names.
-
-    Raises InputError that lists the known names, and for a file or class that is not there.
-    """
+    """The method called `name`, or the class that `package.module:Class` or `path/to/file.py:Class` names; else InputError."""
     if ":" in name:
         return _from_outside(name)
     if name not in METHODS:
@@ -76,18 +72,14 @@ def own_code(name: str) -> str | None:
 
 def _from_outside(name: str) -> type[Method]:
     place, _, attribute = name.rpartition(":")
-    module = _load_file(Path(place)) if place.endswith(".py") else _import(place, name)
+    try:
+        module = _load_file(Path(place)) if place.endswith(".py") else importlib.import_module(place)
+    except ModuleNotFoundError as error:
+        raise InputError(f"methods: {name}: {error}; fix: install the package, or correct the name") from None
     method = getattr(module, attribute, None)
     if not (isinstance(method, type) and issubclass(method, Method)):
         raise InputError(f"methods: {name}: no class {attribute} that is a dskd.methods.Method; fix: correct the name")
     return method
-
-
-def _import(module: str, name: str) -> ModuleType:
-    try:
-        return importlib.import_module(module)
-    except ModuleNotFoundError as error:
-        raise InputError(f"methods: {name}: {error}; fix: install the package, or correct the name") from None
 
 
 def _load_file(path: Path) -> ModuleType:
@@ -110,19 +102,15 @@ def _load_file(path: Path) -> ModuleType:
     return module
 
 
-def _own_files() -> Iterator[Path]:
-    for folder in filter(None, os.environ.get("DSKD_METHODS", "").split(os.pathsep)):
-        yield from sorted(path for path in Path(folder).glob("*.py") if not path.name.startswith("_"))
-
-
 def _load_all() -> None:
     """Register the methods that ship, those of installed packages, and those of DSKD_METHODS."""
     for found in pkgutil.iter_modules(__path__):
         importlib.import_module(f"{__name__}.{found.name}")
     for entry in importlib.metadata.entry_points(group=ENTRY_POINTS):
         register(entry.load())
-    for path in _own_files():
-        _load_file(path)
+    for folder in filter(None, os.environ.get("DSKD_METHODS", "").split(os.pathsep)):
+        for path in sorted(path for path in Path(folder).glob("*.py") if not path.name.startswith("_")):
+            _load_file(path)
 
 
 _load_all()

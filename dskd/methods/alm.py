@@ -1,26 +1,25 @@
 """Approximate likelihood matching (ALM, arXiv 2503.20083) for any two vocabularies.
 
-Whole chunks of text are compared instead of next tokens: how probable a stretch of bytes is that begins and ends at token ends of
-both models (docs/method.md). The teacher gives the probabilities of its own tokens and of one set of tokens, and no distribution.
+Compared is how probable a stretch of bytes is that begins and ends at token ends of both models (docs/method.md).
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field, model_validator
 
+from dskd import losses, modeling
 from dskd.errors import InputError
 from dskd.losses.tokens import LossTerm, SideTokens, TokenBatch
 from dskd.methods.base import DistillationMethod, Options, Requirements, cross_entropy, labelled_count, register
+from dskd.tokenization.vocabulary import SharedVocabulary
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from dskd.losses.token_groups import ByteGroups
-    from dskd.modeling.lm_head import Head
-    from dskd.tokenization.vocabulary import SharedVocabulary
 
 _EPSILON = 1e-6  # keeps the logarithm of a probability below zero
 _TEACHER_ROWS = 1_024  # of the teacher's logits at a time, of which one or two numbers a row are kept
@@ -74,44 +73,33 @@ class ApproximateLikelihoodMatching(DistillationMethod):
     student_space_ids: Tensor | None = None
     teacher_space_ids: Tensor | None = None
 
-    def prepare(self, student_head: Head, teacher_head: Head, shared: SharedVocabulary) -> None:
-        if not self._asks_for_space:
+    def prepare(self, student_head: modeling.Head, teacher_head: modeling.Head, shared: SharedVocabulary) -> None:
+        if not (self.options.append_space or self.options.merge_by_space_prob):
             return
         if shared.teacher_tokens is None or shared.student_tokens is None:
             raise InputError(
                 "methods.alm: append_space and merge_by_space_prob need the bytes of both models' tokens, which are unknown here; "
                 "fix: make the shared vocabulary with share_vocabulary, or set both options to false"
             )
-        self.teacher_space_ids = _space_ids("teacher", shared.teacher_tokens, teacher_head).to(
-            student_head.weight.device
-        )
-        self.student_space_ids = _space_ids("student", shared.student_tokens, student_head).to(
-            student_head.weight.device
-        )
-
-    @property
-    def _asks_for_space(self) -> bool:
-        return self.options.append_space or self.options.merge_by_space_prob
+        device = student_head.weight.device
+        self.teacher_space_ids = _space_ids("teacher", shared.teacher_tokens, teacher_head).to(device)
+        self.student_space_ids = _space_ids("student", shared.student_tokens, student_head).to(device)
 
     def counts(self, batch: TokenBatch) -> dict[str, Tensor]:
-        from dskd.losses.token_groups import groups_of
 
-        student, teacher = groups_of(batch)
+        student, teacher = losses.groups_of(batch)
         space = self._teacher_log_probabilities(batch)[1] if self.options.merge_by_space_prob else None
         return self._counts(batch, self._closing(batch, student, teacher, space))
 
     def terms(self, batch: TokenBatch) -> dict[str, LossTerm]:
         import torch
 
-        from dskd.losses.token_groups import groups_of
-
-        student, teacher = groups_of(batch)
+        student, teacher = losses.groups_of(batch)
         logits = batch.student.head.logits(batch.student.hidden, padded=True)
-        real_logits = batch.student.head.without_padding(logits)
         ids = self.student_space_ids if self.options.append_space else None
-        own, space = _log_probabilities(real_logits, batch.student.labels, ids)
+        own, space = _log_probabilities(batch.student.head.without_padding(logits), batch.student.labels, ids)
         teacher_own, teacher_space = self._teacher_log_probabilities(batch)
-        valid = self._valid(student, teacher)
+        valid = losses.matched_groups(student, teacher, strict=self.options.strict_pairs)
         closing = self._closing(batch, student, teacher, teacher_space)
 
         # A chunk is what comes after one that closes up to the next that does. Places after the last of them add nothing.
@@ -140,20 +128,11 @@ class ApproximateLikelihoodMatching(DistillationMethod):
     def distillation(self, means: dict[str, Tensor]) -> Tensor:
         return means["likelihood_matching"]
 
-    def _valid(self, student: ByteGroups, teacher: ByteGroups) -> Tensor:
-        """The groups that count, bool [limit]."""
-        sizes = student.sizes(), teacher.sizes()
-        if self.options.strict_pairs:
-            return (sizes[0] == 1) & (sizes[1] == 1)
-        return (sizes[0] > 0) & (sizes[1] > 0)
-
     def _closing(
-        self, batch: TokenBatch, student: ByteGroups, teacher: ByteGroups, teacher_space: Tensor | None
+        self, batch: TokenBatch, student: losses.ByteGroups, teacher: losses.ByteGroups, teacher_space: Tensor | None
     ) -> Tensor:
         """The groups that end a chunk, bool [limit]; the end of sequence always does, so chunks stay within an example."""
-        import math
-
-        valid = self._valid(student, teacher)
+        valid = losses.matched_groups(student, teacher, strict=self.options.strict_pairs)
         if not self.options.merge_by_space_prob:
             return valid
         return valid & (_after(batch.teacher, teacher, teacher_space) > math.log(self.options.space_probability))
@@ -173,10 +152,10 @@ class ApproximateLikelihoodMatching(DistillationMethod):
                 for some, of_some in zip(hidden, labels, strict=True)
             ]
         own, space = zip(*parts, strict=True)
-        return torch.cat(own), torch.cat(space) if self._asks_for_space else None
+        return torch.cat(own), torch.cat(space) if self.teacher_space_ids is not None else None
 
 
-def _space_ids(side: str, tokens: Sequence[bytes | None], head: Head) -> Tensor:
+def _space_ids(side: str, tokens: Sequence[bytes | None], head: modeling.Head) -> Tensor:
     """The ids of tokens that begin with white space or are special. Raises InputError where there is none."""
     import torch
 
@@ -191,22 +170,19 @@ def _space_ids(side: str, tokens: Sequence[bytes | None], head: Head) -> Tensor:
 
 def _log_probabilities(logits: Tensor, labels: Tensor, space_ids: Tensor | None) -> tuple[Tensor, Tensor | None]:
     """Log probabilities [tokens] of each label, and of any of `space_ids` in its place where there are some."""
-    from dskd.losses.token_groups import own_log_probabilities
 
-    own, normaliser = own_log_probabilities(logits, labels)
+    own, normaliser = losses.own_log_probabilities(logits, labels)
     if space_ids is None:
         return own, None
     return own, logits.index_select(-1, space_ids).float().logsumexp(-1) - normaliser
 
 
-def _after(side: SideTokens, groups: ByteGroups, values: Tensor | None) -> Tensor:
+def _after(side: SideTokens, groups: losses.ByteGroups, values: Tensor | None) -> Tensor:
     """values [tokens] at the token after each group [limit]; 0 after the last of an example."""
-    from dskd.losses.token_groups import last_tokens
 
-    if values is None:
-        raise ValueError("probabilities of white space were not computed")
+    assert values is not None
     following = (groups.last() + 1).clamp_max(len(values) - 1)
-    return values[following].masked_fill(groups.with_any(last_tokens(side.sizes, values.device)), 0.0)
+    return values[following].masked_fill(groups.with_any(losses.last_tokens(side.sizes, values.device)), 0.0)
 
 
 def binary_divergence(log_p: Tensor, log_q: Tensor, name: str, temperature: float) -> Tensor:
@@ -227,8 +203,6 @@ def binary_divergence(log_p: Tensor, log_q: Tensor, name: str, temperature: floa
 
 def _log_one_minus_exp(values: Tensor) -> Tensor:
     """log(1 − eˣ) for x < 0, by the form that rounds less."""
-    import math
-
     import torch
 
     return torch.where(values < -math.log(2.0), torch.log1p(-values.exp()), (-values.expm1()).log())

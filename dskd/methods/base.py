@@ -1,10 +1,8 @@
 """What a distillation method is: what it requires, its trainable extras, its loss terms and how they add up.
 
-A method is one file in this folder that defines a subclass of `Method` and decorates it with `register`; nothing else changes.
-The files import torch where they compute and not at the top: planning and listing need names, options and requirements alone.
-
-Every term is a sum over tokens with its normalizer, mostly a count of tokens. Normalizers are added up over the whole optimizer step,
-over all micro-batches and processes, before anything is divided, so the loss does not depend on how a batch is split.
+A method is one file in this folder that defines a subclass of `Method` and decorates it with `register`. Planning imports these
+files, so torch is imported where they compute. Normalizers are added up over the whole optimizer step, all micro-batches and
+processes, before anything is divided, so the loss does not depend on how a batch is split.
 """
 
 from __future__ import annotations
@@ -17,15 +15,14 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar
 
 from pydantic import Field, ValidationError
 
+from dskd import losses, modeling
 from dskd.errors import InputError
 from dskd.losses.tokens import LossTerm, TokenBatch
 from dskd.options import Options
+from dskd.tokenization.vocabulary import SharedVocabulary
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
-
-    from dskd.modeling.lm_head import Head
-    from dskd.tokenization.vocabulary import SharedVocabulary
 
 
 # The names in dskd.losses.divergences, which imports torch.
@@ -55,7 +52,6 @@ class DivergenceOptions(Options):
         self, name: DivergenceName | None = None, temperature: float | None = None
     ) -> Callable[[Tensor, Tensor], Tensor]:
         """(teacher_logits, student_logits) -> [tokens]: the divergence, or the one named, at the temperature, or the one given."""
-        from dskd.losses.divergences import DIVERGENCES
 
         chosen = name or self.divergence
         knobs = {
@@ -64,7 +60,7 @@ class DivergenceOptions(Options):
             "skewed_reverse_kl": {"skew": self.skew},
             "adaptive_kl": {"head_share": self.head_share},
         }
-        return partial(DIVERGENCES[chosen], temperature=temperature or self.temperature, **knobs.get(chosen, {}))
+        return partial(losses.DIVERGENCES[chosen], temperature=temperature or self.temperature, **knobs.get(chosen, {}))
 
 
 class DistillationOptions(DivergenceOptions):
@@ -138,17 +134,16 @@ class Method(ABC):
             fix = "" if "; fix: " in message else f"; fix: options of {self.name}: {known}"
             raise InputError(f"{where}: {message}{fix}") from None
 
-    def prepare(self, student_head: Head, teacher_head: Head, shared: SharedVocabulary) -> nn.Module | None:
+    def prepare(
+        self, student_head: modeling.Head, teacher_head: modeling.Head, shared: SharedVocabulary
+    ) -> nn.Module | None:
         """Make what is trained or kept beside the student (projectors).
 
-        Args:
-            student_head: The student's output head.
-            teacher_head: The teacher's; None without a teacher, and with a `top_k` cache.
-            shared: What the vocabularies have in common; None without a teacher.
+        `shared` is None without a teacher, `teacher_head` also with a `top_k` cache.
         """
         return None
 
-    def on_step_begin(self, student_head: Head) -> None:  # noqa: B027 - most methods have nothing to do
+    def on_step_begin(self, student_head: modeling.Head) -> None:  # noqa: B027 - most methods have nothing to do
         """Called before each optimizer step, before its first micro-batch."""
 
     @abstractmethod
@@ -188,10 +183,7 @@ class StepStatistics(ABC):
 
     @abstractmethod
     def precompute_step(self, batches: Sequence[TokenBatch], total: Callable[[Tensor], Tensor]) -> list[Tensor]:
-        """`per_token_statistics` of each micro-batch of a step, which are whole here, without gradient.
-
-        The student's hidden states are those without dropout. `total` adds a tensor up over all processes.
-        """
+        """`per_token_statistics` of each micro-batch of a step; `total` adds up over all processes. Hidden states without dropout."""
 
 
 class UsesTokenizers(ABC):
@@ -209,20 +201,25 @@ class UsesTokenizers(ABC):
 def cross_entropy(batch: TokenBatch, padded_logits: Tensor) -> LossTerm:
     """−Σ log softmax(z)[label] over the student's labelled tokens (docs/method.md), at temperature 1.
 
-    `padded_logits` [tokens, head rows] are the student's, of all rows of its head, so training pushes padded rows down as it does any
-    other wrong token. They are an argument because they are the most expensive product of a step, and other terms need them too.
-
-    Tokens that the student sampled are not ground truth: they add 0 to the sum but still count. So the weight of a data token
+    `padded_logits` [tokens, head rows] are the student's, of all rows of its head, so training pushes padded rows down, too.
+    Tokens that the student sampled are not ground truth: they add 0 to the sum but still count, so that the weight of a data token
     relative to the other terms does not depend on the on-policy share.
     """
-    from dskd.losses.cross_entropy import cross_entropy_and_hits
 
     labels = batch.student.labels
     if batch.student.sampled is not None:
         labels = labels.masked_fill(batch.student.sampled, -1)
-    total, hits = cross_entropy_and_hits(padded_logits, labels)
+    total, hits = losses.cross_entropy_and_hits(padded_logits, labels)
     batch.metrics["student_accuracy"] = LossTerm(hits, (labels >= 0).sum().float())
     return LossTerm(total, labelled_count(batch))
+
+
+def logits_of_teacher(batch: TokenBatch) -> Tensor:
+    """The teacher's logits at the pairs [pairs, teacher vocabulary], without gradient."""
+    import torch
+
+    with torch.no_grad():
+        return batch.teacher.head.logits(batch.teacher.hidden[batch.teacher.pairs])
 
 
 def predictions_of_teacher(batch: TokenBatch, teacher_logits: Tensor | None) -> Tensor:
@@ -230,10 +227,9 @@ def predictions_of_teacher(batch: TokenBatch, teacher_logits: Tensor | None) -> 
     teacher = batch.teacher
     if teacher.predictions is not None:
         predictions = teacher.predictions[teacher.pairs]
-    elif teacher_logits is not None:
-        predictions = teacher_logits.argmax(-1)
     else:
-        raise ValueError("predictions_of_teacher: neither predictions nor logits")
+        assert teacher_logits is not None
+        predictions = teacher_logits.argmax(-1)
     if teacher.labels is not None:
         hits = (predictions == teacher.labels[teacher.pairs]).sum().float()
         batch.metrics["teacher_accuracy"] = LossTerm(hits, hits.new_full((), float(len(predictions))))
@@ -242,9 +238,7 @@ def predictions_of_teacher(batch: TokenBatch, teacher_logits: Tensor | None) -> 
 
 def labelled_count(batch: TokenBatch) -> Tensor:
     """The number of the student's labelled tokens, a float scalar on their device."""
-    import torch
-
-    return torch.full((), float(len(batch.student.labels)), device=batch.student.labels.device)
+    return batch.student.labels.new_full((), len(batch.student.labels)).float()
 
 
 METHODS: dict[str, type[Method]] = {}

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import AliasChoices, Field
 
+from dskd import losses, modeling
 from dskd.losses.tokens import LossTerm, TokenBatch
 from dskd.methods.base import (
     DistillationMethod,
@@ -22,13 +23,11 @@ from dskd.methods.base import (
     predictions_of_teacher,
     register,
 )
+from dskd.tokenization.vocabulary import SharedVocabulary
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from dskd.modeling.lm_head import Head
-    from dskd.modeling.projectors import AffineProjectors
-    from dskd.tokenization.vocabulary import SharedVocabulary
 
 DistillIn = Literal["both", "student", "teacher"]
 _TERMS = {"student": ("teacher_to_student_cross_entropy", "student_space"), "teacher": ("teacher_space",)}
@@ -66,7 +65,7 @@ class DualSpaceV1Distillation(DistillationMethod):
 
     paper = "arXiv 2406.17328"
     Options: ClassVar[type[DualSpaceV1Options]] = DualSpaceV1Options
-    projectors: AffineProjectors
+    projectors: modeling.AffineProjectors
 
     def _without_unused(self) -> nn.Module:
         """The projectors; one that no term reaches takes no gradient."""
@@ -92,10 +91,9 @@ class DualSpaceV1(DualSpaceV1Distillation):
     title = "DSKD, version 1"
     requires = Requirements(vocabulary="same", projectors=True)
 
-    def prepare(self, student_head: Head, teacher_head: Head, shared: SharedVocabulary) -> nn.Module:
-        from dskd.modeling.projectors import AffineProjectors
+    def prepare(self, student_head: modeling.Head, teacher_head: modeling.Head, shared: SharedVocabulary) -> nn.Module:
 
-        self.projectors = AffineProjectors(student_head, teacher_head)
+        self.projectors = modeling.AffineProjectors(student_head, teacher_head)
         return self._without_unused()
 
     def terms(self, batch: TokenBatch) -> dict[str, LossTerm]:
@@ -124,11 +122,10 @@ class DualSpaceV1(DualSpaceV1Distillation):
 
     def _in_student_space(self, batch: TokenBatch, hidden: Tensor, logits: Tensor) -> dict[str, Tensor]:
         """The head is stopped, so the cross entropy trains P alone; the target is stopped, so D trains the student."""
-        from dskd.losses.cross_entropy import cross_entropy_sum
 
         labels = batch.student.at_pairs(batch.student.labels)
         projected_logits = batch.student.head.detach().logits(self.projectors.to_student(hidden))
-        projector_loss = cross_entropy_sum(projected_logits, labels)
+        projector_loss = losses.cross_entropy_sum(projected_logits, labels)
         projected_logits = projected_logits.detach()
         student_logits = batch.student.head.without_padding(batch.student.at_pairs(logits))
         return {

@@ -11,18 +11,15 @@ from typing import TYPE_CHECKING, ClassVar
 
 from pydantic import Field
 
+from dskd import losses, modeling
 from dskd.errors import InputError
 from dskd.losses.tokens import LossTerm, SideTokens, TokenBatch
 from dskd.methods.base import Requirements, cross_entropy, labelled_count, register
 from dskd.methods.dskd_v1 import DualSpaceV1Distillation, DualSpaceV1Options
+from dskd.tokenization.vocabulary import SharedVocabulary
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
-
-    from dskd.modeling.cross_model_attention import CrossModelAttention, Layout
-    from dskd.modeling.lm_head import Head
-    from dskd.modeling.projectors import CrossModelProjectors
-    from dskd.tokenization.vocabulary import SharedVocabulary
 
 
 class CrossModelAttentionOptions(DualSpaceV1Options):
@@ -50,25 +47,25 @@ class DualSpaceV1CrossModelAttention(DualSpaceV1Distillation):
     not_reproduced = "A first stage that trains the projectors alone is not here."
     requires = Requirements(chunkable=False, embeddings=True, projectors=True)
     Options: ClassVar[type[CrossModelAttentionOptions]] = CrossModelAttentionOptions
-    projectors: CrossModelProjectors
+    projectors: modeling.CrossModelProjectors
 
-    def prepare(self, student_head: Head, teacher_head: Head, shared: SharedVocabulary) -> nn.Module:
-        from dskd.modeling.projectors import CrossModelProjectors
+    def prepare(self, student_head: modeling.Head, teacher_head: modeling.Head, shared: SharedVocabulary) -> nn.Module:
 
-        self.projectors = CrossModelProjectors(student_head, teacher_head)
+        self.projectors = modeling.CrossModelProjectors(student_head, teacher_head)
         return self._without_unused()
 
     def terms(self, batch: TokenBatch) -> dict[str, LossTerm]:
         import torch
 
-        from dskd.modeling.cross_model_attention import CrossModelAttention, Layout
-
         device = batch.student.labels.device
         # Attention is in float32, as published; only the products of the heads follow the training's precision.
         with torch.autocast(device.type, enabled=False):
-            student, teacher = Layout(batch.student.sizes, device), Layout(batch.teacher.sizes, device)
+            student, teacher = (
+                modeling.Layout(batch.student.sizes, device),
+                modeling.Layout(batch.teacher.sizes, device),
+            )
             queries, keys, values = self._queries_keys_values(batch, teacher)
-            attention = CrossModelAttention.between(queries, keys, student, teacher)
+            attention = modeling.CrossModelAttention.between(queries, keys, student, teacher)
             matching = self._matching(batch, queries, keys)
             projected = mapped = None
             if self.options.distill_in != "teacher":
@@ -89,7 +86,7 @@ class DualSpaceV1CrossModelAttention(DualSpaceV1Distillation):
         """Terms of the queries and keys themselves, in float32; here there are none."""
         return {}
 
-    def _queries_keys_values(self, batch: TokenBatch, teacher: Layout) -> tuple[Tensor, Tensor, Tensor]:
+    def _queries_keys_values(self, batch: TokenBatch, teacher: modeling.Layout) -> tuple[Tensor, Tensor, Tensor]:
         """(P_q a [tokens, 2 · teacher hidden], b [teacher tokens, 2 · teacher hidden], what P turns into the teacher's values)."""
         import torch
 
@@ -101,14 +98,13 @@ class DualSpaceV1CrossModelAttention(DualSpaceV1Distillation):
         return self.projectors.query(found_by), keys, hidden + targets
 
     def scaled(
-        self, batch: TokenBatch, teacher: Layout, keys: Tensor, hidden: Tensor, targets: Tensor
+        self, batch: TokenBatch, teacher: modeling.Layout, keys: Tensor, hidden: Tensor, targets: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Keys, hidden states and targets of the teacher, each [teacher tokens, …], divided by its standard deviation in an example."""
-        from dskd.modeling.cross_model_attention import scaled
+        """The teacher's keys, hidden states and targets, each divided by its standard deviation in an example."""
 
-        return scaled(keys, teacher), scaled(hidden, teacher), scaled(targets, teacher)
+        return teacher.scaled(keys), teacher.scaled(hidden), teacher.scaled(targets)
 
-    def _in_teacher_space(self, batch: TokenBatch, mapped: Tensor, attention: CrossModelAttention) -> Tensor:
+    def _in_teacher_space(self, batch: TokenBatch, mapped: Tensor, attention: modeling.CrossModelAttention) -> Tensor:
         """W_t is frozen, so the gradient reaches Q, the queries and the student's hidden states, not its head."""
         import torch
 
@@ -119,17 +115,15 @@ class DualSpaceV1CrossModelAttention(DualSpaceV1Distillation):
         return torch.where(attention.teacher.each(attention.student.sizes > 0), distance, 0.0).sum()
 
     def _in_student_space(
-        self, batch: TokenBatch, projected: Tensor, attention: CrossModelAttention, logits: Tensor
+        self, batch: TokenBatch, projected: Tensor, attention: modeling.CrossModelAttention, logits: Tensor
     ) -> dict[str, Tensor]:
         """The head is stopped, so the cross entropy trains P and the queries; the target is stopped, so D trains the student."""
         import torch
 
-        from dskd.losses.cross_entropy import cross_entropy_sum
-
         partnered = attention.student.each(attention.teacher.sizes > 0)
         labels = torch.where(partnered, batch.student.labels, -1)
         projected_logits = batch.student.head.detach().logits(projected)
-        projector_loss = cross_entropy_sum(projected_logits, labels)
+        projector_loss = losses.cross_entropy_sum(projected_logits, labels)
         projected_logits = projected_logits.detach()
         right = projected_logits.argmax(-1) == labels
         if self.options.teacher_temperature != 1.0:

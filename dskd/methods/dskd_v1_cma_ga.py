@@ -10,16 +10,14 @@ from typing import TYPE_CHECKING
 
 from pydantic import Field
 
+from dskd import modeling
 from dskd.losses.tokens import LossTerm, TokenBatch
 from dskd.methods.base import labelled_count, register
 from dskd.methods.dskd_v1_cma import CrossModelAttentionOptions, DualSpaceV1CrossModelAttention
+from dskd.tokenization.vocabulary import SharedVocabulary
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
-
-    from dskd.modeling.cross_model_attention import Discriminator
-    from dskd.modeling.lm_head import Head
-    from dskd.tokenization.vocabulary import SharedVocabulary
 
 
 class AdversarialAttentionOptions(CrossModelAttentionOptions):
@@ -52,14 +50,13 @@ class AdversarialCrossModelAttention(DualSpaceV1CrossModelAttention):
         "Neither the variant with conditional transport nor a first stage for the projectors alone is here."
     )
     Options = AdversarialAttentionOptions
-    discriminator: Discriminator | None = None
+    discriminator: modeling.Discriminator | None = None
 
-    def prepare(self, student_head: Head, teacher_head: Head, shared: SharedVocabulary) -> nn.Module:
-        from dskd.modeling.cross_model_attention import Discriminator
+    def prepare(self, student_head: modeling.Head, teacher_head: modeling.Head, shared: SharedVocabulary) -> nn.Module:
 
         projectors = super().prepare(student_head, teacher_head, shared)
         if self.options.adversarial_rate:
-            self.discriminator = Discriminator(
+            self.discriminator = modeling.Discriminator(
                 2 * teacher_head.weight.shape[1],
                 self.options.discriminator_hidden_size,
                 self.options.discriminator_dropout,
@@ -71,11 +68,9 @@ class AdversarialCrossModelAttention(DualSpaceV1CrossModelAttention):
         import torch
         from torch.nn.functional import softplus
 
-        from dskd.modeling.cross_model_attention import reverse_gradient
-
         if self.discriminator is None:
             return {}
-        of_queries, of_keys = self.discriminator(reverse_gradient(queries)), self.discriminator(keys)
+        of_queries, of_keys = self.discriminator(modeling.reverse_gradient(queries)), self.discriminator(keys)
         counts = self._matching_counts(batch)
         right = ((of_queries < 0).sum() + (of_keys > 0).sum()).float()
         batch.metrics["discriminator_accuracy"] = LossTerm(right, torch.stack([*counts.values()]).sum())

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import AliasChoices, Field
 
+from dskd import losses, modeling
 from dskd.losses.tokens import LossTerm, TokenBatch, TwoPassLoss
 from dskd.methods.base import (
     DistillationMethod,
@@ -22,13 +23,10 @@ from dskd.methods.base import (
     register,
 )
 from dskd.methods.dskd_v1 import DistillIn, sum_of, terms_of
+from dskd.tokenization.vocabulary import SharedVocabulary
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
-
-    from dskd.modeling.lm_head import Head
-    from dskd.modeling.projectors import DualSpaceProjectors
-    from dskd.tokenization.vocabulary import SharedVocabulary
 
 
 class DualSpaceOptions(DistillationOptions):
@@ -55,16 +53,13 @@ class DualSpaceOptions(DistillationOptions):
 
 
 class DualSpaceDistillation(TwoPassLoss, DistillationMethod):
-    """L = (1 − α) L_CE + α (L_CE^{t→s} + L_KD^{stu} + L_KD^{tea}) (docs/method.md).
-
-    The published code divides the masked term by a count of the micro-batch; here every count is of the whole step.
-    """
+    """L = (1 − α) L_CE + α (L_CE^{t→s} + L_KD^{stu} + L_KD^{tea}) (docs/method.md); every count is of the whole step."""
 
     paper = "arXiv 2504.11426"
     requires = Requirements(projectors=True)
     Options: ClassVar[type[DualSpaceOptions]] = DualSpaceOptions
     first_terms = frozenset({"teacher_to_student_cross_entropy", "teacher_space"})
-    projectors: DualSpaceProjectors
+    projectors: modeling.DualSpaceProjectors
     student_id_of: Tensor
 
     def __init__(self, options: dict[str, Any] | None = None) -> None:
@@ -74,25 +69,24 @@ class DualSpaceDistillation(TwoPassLoss, DistillationMethod):
         )
         self.first_terms = self.first_terms & set(terms_of(self.options.distill_in))
 
-    def prepare(self, student_head: Head, teacher_head: Head, shared: SharedVocabulary) -> nn.Module:
+    def prepare(self, student_head: modeling.Head, teacher_head: modeling.Head, shared: SharedVocabulary) -> nn.Module:
         import torch
 
-        from dskd.modeling.projectors import DualSpaceProjectors
-
-        self.projectors = DualSpaceProjectors(student_head, teacher_head, shared, top_k=self.options.top_k_vocabulary)
+        self.projectors = modeling.DualSpaceProjectors(
+            student_head, teacher_head, shared, top_k=self.options.top_k_vocabulary
+        )
         self.projectors.teacher_to_student.requires_grad_(self._in_student)
         self.student_id_of = torch.from_numpy(shared.student_id_of).to(student_head.weight.device)
         return self.projectors
 
-    def on_step_begin(self, student_head: Head) -> None:
+    def on_step_begin(self, student_head: modeling.Head) -> None:
         self.projectors.follow(student_head, derive=self._in_teacher)
 
-    def projection_head(self, batch: TokenBatch) -> Head:
+    def projection_head(self, batch: TokenBatch) -> modeling.Head:
         """The head of the projected teacher. It is stopped, so its logits train P alone."""
         return batch.student.head.detach()
 
     def _projected(self, batch: TokenBatch) -> Tensor:
-        """The projected teacher's logits [pairs, vocabulary]."""
         projected = self.projectors.to_student(batch.teacher.hidden[batch.teacher.pairs])
         return self.projection_head(batch).logits(projected)
 
@@ -112,7 +106,6 @@ class DualSpaceDistillation(TwoPassLoss, DistillationMethod):
             return self._counts(batch, targets, agree)
 
     def _counts(self, batch: TokenBatch, targets: Tensor, agree: Tensor | None) -> dict[str, Tensor]:
-        """The normalizers; `agree` may be None where no mask counts."""
         labelled = labelled_count(batch)
         aligned = (targets >= 0).sum().to(labelled.dtype)
         counts = {"cross_entropy": labelled, **dict.fromkeys(terms_of(self.options.distill_in), aligned)}
@@ -146,8 +139,6 @@ class DualSpaceDistillation(TwoPassLoss, DistillationMethod):
         """(terms, those through the student's head still zero; the projected logits [pairs, vocabulary], detached)."""
         import torch
 
-        from dskd.losses.cross_entropy import cross_entropy_sum
-
         with torch.no_grad():
             teacher_logits = None
             if self._in_teacher or batch.teacher.predictions is None:
@@ -167,7 +158,7 @@ class DualSpaceDistillation(TwoPassLoss, DistillationMethod):
         projected_logits = agree = None
         if self._in_student:
             projected_logits = self._projected(batch)
-            sums["teacher_to_student_cross_entropy"] = cross_entropy_sum(projected_logits, targets)
+            sums["teacher_to_student_cross_entropy"] = losses.cross_entropy_sum(projected_logits, targets)
             projected_logits = projected_logits.detach()
             agree = projected_logits.argmax(-1) == targets
             sums["agreement"] = agree.sum().float()
@@ -193,7 +184,6 @@ class DualSpaceDistillation(TwoPassLoss, DistillationMethod):
 
 
 def _sum_where(mask: Tensor, values: Tensor) -> Tensor:
-    """The sum of the values that are masked in."""
     import torch
 
     return torch.where(mask, values, 0.0).sum()

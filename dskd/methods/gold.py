@@ -6,19 +6,18 @@ into one distribution on either side, and these are compared (docs/method.md).
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field, model_validator
 
+from dskd import losses, modeling
 from dskd.losses.tokens import LossTerm, TokenBatch
 from dskd.methods.base import DistillationMethod, Options, Requirements, cross_entropy, labelled_count, register
+from dskd.tokenization.vocabulary import SharedVocabulary
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-    from dskd.losses.token_groups import ByteGroups
-    from dskd.modeling.lm_head import Head
-    from dskd.tokenization.vocabulary import SharedVocabulary
 
 
 class GoldOptions(Options):
@@ -91,7 +90,7 @@ class GeneralOnlineLogitDistillation(DistillationMethod):
     unmatched_student_ids: Tensor
     student_id_matched: Tensor
 
-    def prepare(self, student_head: Head, teacher_head: Head, shared: SharedVocabulary) -> None:
+    def prepare(self, student_head: modeling.Head, teacher_head: modeling.Head, shared: SharedVocabulary) -> None:
         import torch
 
         device = student_head.weight.device
@@ -106,32 +105,22 @@ class GeneralOnlineLogitDistillation(DistillationMethod):
         self.matched_weight = len(shared) / teacher_head.size
 
     def counts(self, batch: TokenBatch) -> dict[str, Tensor]:
-        from dskd.losses.token_groups import groups_of
 
-        return self._counts(batch, self._kept(batch, *groups_of(batch)))
+        return self._counts(batch, self._kept(batch, *losses.groups_of(batch)))
 
     def terms(self, batch: TokenBatch) -> dict[str, LossTerm]:
         import torch
 
-        from dskd.losses.token_groups import distances_over_groups, groups_of
-
-        student, teacher = groups_of(batch)
+        student, teacher = losses.groups_of(batch)
         kept = self._kept(batch, student, teacher)
         with torch.no_grad():
-            log_p = self._merged(
-                batch.teacher.head.logits(batch.teacher.hidden),
-                batch.teacher.labels,
-                teacher,
-                self.options.teacher_temperature,
-            )
+            teacher_logits = batch.teacher.head.logits(batch.teacher.hidden)
+            log_p = self._merged(teacher_logits, batch.teacher.labels, teacher, self.options.teacher_temperature)
+            del teacher_logits
         logits = batch.student.head.logits(batch.student.hidden, padded=True)
-        log_q = self._merged(
-            batch.student.head.without_padding(logits),
-            batch.student.labels,
-            student,
-            self.options.student_temperature,
-        )
-        matched, unmatched = distances_over_groups(self._distances, log_p, log_q, kept, self.student_id_matched)
+        student_logits = batch.student.head.without_padding(logits)
+        log_q = self._merged(student_logits, batch.student.labels, student, self.options.student_temperature)
+        matched, unmatched = losses.distances_over_groups(self._distances, log_p, log_q, kept, self.student_id_matched)
         del log_p, log_q  # before the cross entropy makes its own tensor of that size
         sums = {
             "cross_entropy": cross_entropy(batch, logits).total,
@@ -149,14 +138,12 @@ class GeneralOnlineLogitDistillation(DistillationMethod):
             matched, unmatched = self.matched_weight, 1.0 - self.matched_weight
         return matched * means["matched"] + unmatched * means["unmatched"]
 
-    def _kept(self, batch: TokenBatch, student: ByteGroups, teacher: ByteGroups) -> Tensor:
+    def _kept(self, batch: TokenBatch, student: losses.ByteGroups, teacher: losses.ByteGroups) -> Tensor:
         """Which groups enter the distillation, bool [limit]."""
-        from dskd.losses.token_groups import last_tokens
 
-        sizes = student.sizes(), teacher.sizes()
-        kept = (sizes[0] == 1) & (sizes[1] == 1) if self.options.strict_pairs else (sizes[0] > 0) & (sizes[1] > 0)
+        kept = losses.matched_groups(student, teacher, strict=self.options.strict_pairs)
         if self.options.skip_eos:
-            kept = kept & ~student.with_any(last_tokens(batch.student.sizes, kept.device))
+            kept = kept & ~student.with_any(losses.last_tokens(batch.student.sizes, kept.device))
         return kept
 
     def _counts(self, batch: TokenBatch, kept: Tensor) -> dict[str, Tensor]:
@@ -165,39 +152,34 @@ class GeneralOnlineLogitDistillation(DistillationMethod):
         distances = {"matched": groups} if self.options.hybrid_loss else {}
         return {"cross_entropy": labelled, "grouped_share": labelled, "unmatched": groups, **distances}
 
-    def _merged(self, logits: Tensor, labels: Tensor, groups: ByteGroups, temperature: float) -> Tensor:
+    def _merged(self, logits: Tensor, labels: Tensor, groups: losses.ByteGroups, temperature: float) -> Tensor:
         """The logarithm of each group's merged distribution [limit, vocabulary], from logits [tokens, vocabulary]."""
-        from dskd.losses.token_groups import at_temperature, own_log_probabilities
 
-        own, normaliser = own_log_probabilities(logits, labels, temperature)
+        own, normaliser = losses.own_log_probabilities(logits, labels, temperature)
         token = groups.last() if self.options.token_merge_strategy == "bayesian" else groups.first()
         others = groups.sums(own) - own[token]
-        return at_temperature(logits[token], temperature) + (others - normaliser[token]).unsqueeze(-1)
+        return losses.at_temperature(logits[token], temperature) + (others - normaliser[token]).unsqueeze(-1)
 
     def _distances(self, log_p: Tensor, log_q: Tensor) -> tuple[Tensor, Tensor]:
         """(of the matched tokens, of the unmatched ones), both [groups], of merged distributions [groups, vocabulary]."""
-        from dskd.losses.sorted_l1 import sorted_l1
 
         if not self.options.hybrid_loss:
-            return log_q.new_zeros(len(log_q)), sorted_l1(log_p, log_q)
+            return log_q.new_zeros(len(log_q)), losses.sorted_l1(log_p, log_q)
         matched = generalised_js_divergence(
             log_p[:, self.matched_teacher_ids],
             log_q[:, self.matched_student_ids],
             self.options.js_beta,
             self.options.probability_floor,
         )
-        unmatched = sorted_l1(log_p[:, self.unmatched_teacher_ids], log_q[:, self.unmatched_student_ids])
+        unmatched = losses.sorted_l1(log_p[:, self.unmatched_teacher_ids], log_q[:, self.unmatched_student_ids])
         return matched, unmatched
 
 
 def generalised_js_divergence(log_p: Tensor, log_q: Tensor, beta: float, floor: float) -> Tensor:
     """β D(p ‖ m) + (1 − β) D(q ‖ m) with m = β p + (1 − β) q, at β = 0 D(p ‖ q), at β = 1 D(q ‖ p) [groups].
 
-    D(a ‖ b) = Σ a log(a / b) − a + b, because merged distributions do not add up to one: without the last two terms it can be
-    negative and is least where q has too much or too little probability as a whole. Between the ends they cancel.
+    D(a ‖ b) = Σ a log(a / b) − a + b, because merged distributions do not add up to one. Between the ends the last two cancel.
     """
-    import math
-
     import torch
 
     log_p, log_q = log_p.clamp_min(math.log(floor)), log_q.clamp_min(math.log(floor))

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
+from dskd import losses
 from dskd.losses.tokens import LossTerm, TokenBatch
 from dskd.methods.base import (
     DistillationMethod,
     DistillationOptions,
     Requirements,
     cross_entropy,
+    logits_of_teacher,
     predictions_of_teacher,
     register,
 )
-
-if TYPE_CHECKING:
-    pass
 
 
 @register
@@ -29,23 +26,18 @@ class KnowledgeDistillation(DistillationMethod):
     Options = DistillationOptions
 
     def terms(self, batch: TokenBatch) -> dict[str, LossTerm]:
-        import torch
-
-        from dskd.losses.rest_bucket import with_rest_bucket_of_top_k
-
         temperature = self.options.temperature
         logits = batch.student.head.logits(batch.student.hidden, padded=True)
         student_logits = batch.student.head.without_padding(batch.student.at_pairs(logits))
         if batch.teacher.top_k_ids is not None:
             ids = batch.teacher.top_k_ids[batch.teacher.pairs]
-            log_p, log_q = with_rest_bucket_of_top_k(
+            log_p, log_q = losses.with_rest_bucket_of_top_k(
                 ids, batch.teacher.top_k_log_probabilities[batch.teacher.pairs], student_logits, temperature
             )
             distance = self.options.distance(temperature=1.0)(log_p, log_q)
         else:
-            with torch.no_grad():
-                teacher_logits = batch.teacher.head.logits(batch.teacher.hidden[batch.teacher.pairs])
-                predictions_of_teacher(batch, teacher_logits)
+            teacher_logits = logits_of_teacher(batch)
+            predictions_of_teacher(batch, teacher_logits)
             distance = self.options.distance()(teacher_logits, student_logits)
         return {
             "cross_entropy": cross_entropy(batch, logits),

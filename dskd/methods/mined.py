@@ -6,20 +6,21 @@ token v: that of the same bytes where there is one, else the nearest of the toke
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from pydantic import Field
 
+from dskd import losses, modeling
 from dskd.errors import InputError
 from dskd.losses.tokens import LossTerm, TokenBatch
-from dskd.methods.base import DistillationMethod, Options, cross_entropy, labelled_count, register
+from dskd.methods.base import DistillationMethod, Options, cross_entropy, labelled_count, logits_of_teacher, register
+from dskd.tokenization.edit_distance import nearest
+from dskd.tokenization.vocabulary import SharedVocabulary
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-    from dskd.modeling.lm_head import Head
-    from dskd.tokenization.vocabulary import SharedVocabulary
 
 
 class MinimumEditOptions(Options):
@@ -52,7 +53,7 @@ class MinimumEditDistance(DistillationMethod):
     Options = MinimumEditOptions
     teacher_id_of: Tensor
 
-    def prepare(self, student_head: Head, teacher_head: Head, shared: SharedVocabulary) -> None:
+    def prepare(self, student_head: modeling.Head, teacher_head: modeling.Head, shared: SharedVocabulary) -> None:
         import torch
 
         mapped = stand_ins(shared, student_head.size, self.options.most_edits)
@@ -63,53 +64,37 @@ class MinimumEditDistance(DistillationMethod):
         self.teacher_id_of = torch.from_numpy(mapped).to(student_head.weight.device)
 
     def terms(self, batch: TokenBatch) -> dict[str, LossTerm]:
-        import torch
-
-        from dskd.losses.cross_entropy import cross_entropy_sum
-        from dskd.losses.divergences import forward_kl
-
         temperature = self.options.temperature
         logits = batch.student.head.logits(batch.student.hidden, padded=True)
         student_logits = batch.student.head.without_padding(logits)
-        with torch.no_grad():
-            teacher_logits = batch.teacher.head.logits(batch.teacher.hidden[batch.teacher.pairs])
-            target = teacher_logits[:, self.teacher_id_of.clamp_min(0)].masked_fill_(self.teacher_id_of < 0, -torch.inf)
-            del teacher_logits
-        distillation = forward_kl(target, batch.student.at_pairs(student_logits), temperature).sum()
+        target = logits_of_teacher(batch)[:, self.teacher_id_of.clamp_min(0)]
+        target.masked_fill_(self.teacher_id_of < 0, -math.inf)
+        distillation = losses.forward_kl(target, batch.student.at_pairs(student_logits), temperature).sum()
         if self.options.unpaired == "label":
             # KL from all probability on the label; what is below zero counts nothing.
             alone = batch.student.labels.index_fill(0, batch.student.pairs, -1)
             if batch.student.sampled is not None:  # no truth, so no target
                 alone = alone.masked_fill(batch.student.sampled, -1)
-            distillation = distillation + cross_entropy_sum(student_logits / temperature, alone)
+            distillation = distillation + losses.cross_entropy_sum(student_logits / temperature, alone)
         counts = self.counts(batch)
         return {
             "cross_entropy": cross_entropy(batch, logits),
             "distillation": LossTerm(distillation, counts["distillation"]),
-            "aligned_share": LossTerm(
-                counts["cross_entropy"].new_full((), float(len(target))), counts["aligned_share"]
-            ),
+            "aligned_share": LossTerm(super().counts(batch)["distillation"], counts["aligned_share"]),
         }
 
     def counts(self, batch: TokenBatch) -> dict[str, Tensor]:
         labelled = labelled_count(batch)
-        aligned = labelled.new_full((), float(len(batch.student.pairs)))
-        return {
-            "cross_entropy": labelled,
-            "distillation": labelled if self.options.unpaired == "label" else aligned,
-            "aligned_share": labelled,
-        }
+        distilled = {"distillation": labelled} if self.options.unpaired == "label" else {}
+        return super().counts(batch) | distilled | {"aligned_share": labelled}
 
 
 def stand_ins(shared: SharedVocabulary, student_size: int, most_edits: int) -> np.ndarray:
     """ψ: the teacher's id that stands for each of the student's, int64 [student size], -1 where there is none.
 
-    A teacher's token without a twin goes to the nearest of the student's tokens, the first in the vocabulary among equals, at most
-    `most_edits` edits of a byte and half of its bytes away. Of several that go to one student's token the nearest stands for it,
-    the first among equals, and none where that has a twin. No teacher's token stands for two.
+    A teacher's token without a twin goes to the nearest of the student's tokens, at most `most_edits` edits of a byte and half of its
+    bytes away. Of several that go to one student's token the nearest stands for it, and none where that has a twin.
     """
-    from dskd.tokenization.edit_distance import nearest
-
     teacher_id_of = np.full(student_size, -1, dtype=np.int64)
     teacher_id_of[shared.student_ids] = shared.teacher_ids
     if shared.same or shared.teacher_tokens is None or shared.student_tokens is None or not most_edits:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
+from dskd import losses
 from dskd.losses.tokens import LossTerm, TokenBatch
 from dskd.methods.base import (
     Method,
@@ -17,6 +18,7 @@ from dskd.methods.base import (
     StepStatistics,
     cross_entropy,
     labelled_count,
+    logits_of_teacher,
     predictions_of_teacher,
     register,
 )
@@ -65,9 +67,7 @@ class MiniLLM(StepStatistics, Method):
     def __init__(self, options: dict[str, Any] | None = None) -> None:
         super().__init__(options)
         self.requires = replace(
-            self.requires,
-            teacher_mix_in_alpha=self.options.teacher_mix,
-            mix_in_offpolicy=self.options.data_weight > 0,
+            self.requires, teacher_mix_in_alpha=self.options.teacher_mix, mix_in_offpolicy=self.options.data_weight > 0
         )
 
     def precompute_step(self, batches: Sequence[TokenBatch], total: Callable[[Tensor], Tensor]) -> list[Tensor]:
@@ -79,16 +79,13 @@ class MiniLLM(StepStatistics, Method):
         for batch in batches:
             log_q, log_p = _log_probabilities(batch)
             sampled = _sampled(batch)
-            reward = ((log_p - log_q) / self.options.reward_scaling).clamp(
-                -self.options.reward_clip, self.options.reward_clip
-            )
+            clip = self.options.reward_clip
+            reward = ((log_p - log_q) / self.options.reward_scaling).clamp(-clip, clip)
             returns = _mean_returns(reward, batch, self.options.discount).masked_fill(~sampled, 0.0)
             sums += torch.stack([sampled.sum(), returns.sum(), returns.square().sum()])
-            mixed = log_q
-            if self.options.teacher_mix:
-                mixed = torch.logaddexp(
-                    math.log1p(-self.options.teacher_mix) + log_q, math.log(self.options.teacher_mix) + log_p
-                )
+            mixed, share = log_q, self.options.teacher_mix
+            if share:
+                mixed = torch.logaddexp(math.log1p(-share) + log_q, math.log(share) + log_p)
             found.append((returns, mixed, sampled))
         count, first, second = total(sums).unbind()
         mean = first / count.clamp_min(1.0)
@@ -101,13 +98,10 @@ class MiniLLM(StepStatistics, Method):
     def terms(self, batch: TokenBatch) -> dict[str, LossTerm]:
         import torch
 
-        from dskd.losses.divergences import forward_kl, reverse_kl
-
         padded = batch.student.head.logits(batch.student.hidden, padded=True)
         logits = batch.student.head.without_padding(batch.student.at_pairs(padded))
-        with torch.no_grad():
-            teacher_logits = batch.teacher.head.logits(batch.teacher.hidden[batch.teacher.pairs])
-            predictions_of_teacher(batch, teacher_logits)
+        teacher_logits = logits_of_teacher(batch)
+        predictions_of_teacher(batch, teacher_logits)
         labels = batch.student.labels[batch.student.pairs]
         statistics = batch.student.per_token_statistics[batch.student.pairs]
         sampled = _sampled(batch)[batch.student.pairs]
@@ -116,18 +110,15 @@ class MiniLLM(StepStatistics, Method):
         clipped = ratio.clamp(1 - self.options.clip_range, 1 + self.options.clip_range)
         advantage = statistics[:, ADVANTAGE]
         surrogate = torch.maximum(-advantage * ratio, -advantage * clipped)
-        single = reverse_kl(teacher_logits, logits)
-        kept = forward_kl(teacher_logits, logits)
         counts = self.counts(batch)
         sums = {
             "policy_gradient": surrogate.masked_fill(~sampled, 0.0).sum(),
-            "single_step": single.masked_fill(~sampled, 0.0).sum(),
+            "single_step": losses.reverse_kl(teacher_logits, logits).masked_fill(~sampled, 0.0).sum(),
             "cross_entropy": cross_entropy(batch, padded).total,
-            "distillation": kept.masked_fill(sampled, 0.0).sum(),
+            "distillation": losses.forward_kl(teacher_logits, logits).masked_fill(sampled, 0.0).sum(),
         }
-        with torch.no_grad():
-            outside = sampled & (ratio != clipped)
-            batch.metrics["clipped_share"] = LossTerm(outside.sum().float(), counts["policy_gradient"])
+        outside = sampled & (ratio != clipped)
+        batch.metrics["clipped_share"] = LossTerm(outside.sum().float(), counts["policy_gradient"])
         return {name: LossTerm(value, counts[name]) for name, value in sums.items()}
 
     def counts(self, batch: TokenBatch) -> dict[str, Tensor]:
@@ -149,21 +140,16 @@ class MiniLLM(StepStatistics, Method):
 
 def _sampled(batch: TokenBatch) -> Tensor:
     """Of each labelled token, whether the student wrote it [tokens]; none where nobody says so."""
-    import torch
-
-    if batch.student.sampled is not None:
-        return batch.student.sampled
-    return torch.zeros_like(batch.student.labels, dtype=torch.bool)
+    student = batch.student
+    return student.labels.new_zeros(len(student.labels)).bool() if student.sampled is None else student.sampled
 
 
 def _log_probabilities(batch: TokenBatch) -> tuple[Tensor, Tensor]:
     """log q and log p of the student's labels, float64 [tokens], a chunk of tokens at a time; equal where a token has no pair."""
     import torch
 
-    from dskd.losses.chunked import chunk_size, chunks
-
     log_q, log_p = [], []
-    for part in chunks(batch, chunk_size(batch, None)):
+    for part in losses.chunks(batch, losses.chunk_size(batch, None)):
         of_student = part.student.head.logits(part.student.hidden).float().log_softmax(-1)
         log_q.append(of_student.gather(-1, part.student.labels.unsqueeze(-1)).squeeze(-1).double())
         of_teacher = part.teacher.head.logits(part.teacher.hidden[part.teacher.pairs]).float().log_softmax(-1)

@@ -1,7 +1,6 @@
-"""Sequence-level knowledge distillation (Kim and Rush, arXiv 1606.07947): cross entropy on answers that the teacher wrote.
+"""Sequence-level knowledge distillation (Kim and Rush, arXiv 1606.07947): cross entropy on responses that the teacher wrote.
 
-What differs from supervised fine-tuning is the data alone. The harness has the teacher answer the prompts of the training set in a
-job of its own and trains on its answers (`response_source`); whoever uses `dskd` without the harness gives such data.
+What differs from supervised fine-tuning is the data alone (`response_source`), which the harness has the teacher write.
 """
 
 from __future__ import annotations

@@ -10,14 +10,20 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
+from dskd import losses, modeling
 from dskd.losses.tokens import LossTerm, TokenBatch
-from dskd.methods.base import DistillationMethod, DistillationOptions, DivergenceName, cross_entropy, register
+from dskd.methods.base import (
+    DistillationMethod,
+    DistillationOptions,
+    DivergenceName,
+    cross_entropy,
+    logits_of_teacher,
+    register,
+)
+from dskd.tokenization.vocabulary import SharedVocabulary
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-    from dskd.modeling.lm_head import Head
-    from dskd.tokenization.vocabulary import SharedVocabulary
 
 
 class StrictOptions(DistillationOptions):
@@ -53,7 +59,7 @@ class StrictDistillation(DistillationMethod):
     teacher_ids: Tensor
     student_ids: Tensor
 
-    def prepare(self, student_head: Head, teacher_head: Head, shared: SharedVocabulary) -> None:
+    def prepare(self, student_head: modeling.Head, teacher_head: modeling.Head, shared: SharedVocabulary) -> None:
         import torch
 
         device = student_head.weight.device
@@ -61,22 +67,15 @@ class StrictDistillation(DistillationMethod):
         self.student_ids = torch.from_numpy(shared.student_ids).to(device)
 
     def terms(self, batch: TokenBatch) -> dict[str, LossTerm]:
-        import torch
-
-        from dskd.losses.rest_bucket import with_rest_bucket
-
         logits = batch.student.head.logits(batch.student.hidden, padded=True)
         student_logits = batch.student.head.without_padding(batch.student.at_pairs(logits))
-        with torch.no_grad():
-            teacher_logits = batch.teacher.head.logits(batch.teacher.hidden[batch.teacher.pairs])
+        teacher_logits = logits_of_teacher(batch)
         ids = self._compared(student_logits)
         if self.options.outside == "left_out":
-            sides = teacher_logits.gather(-1, ids[0]), student_logits.gather(-1, ids[1])
-            distance = self.options.distance()(*sides)
+            distance = self.options.distance()(teacher_logits.gather(-1, ids[0]), student_logits.gather(-1, ids[1]))
         else:
-            with torch.no_grad():
-                log_p = with_rest_bucket(teacher_logits, ids[0], self.options.temperature)
-            log_q = with_rest_bucket(student_logits, ids[1], self.options.temperature)
+            log_p = losses.with_rest_bucket(teacher_logits, ids[0], self.options.temperature)
+            log_q = losses.with_rest_bucket(student_logits, ids[1], self.options.temperature)
             distance = self.options.distance(temperature=1.0)(log_p, log_q)
         counts = self.counts(batch)
         return {

@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING
 
 from pydantic import Field
 
+from dskd import losses
 from dskd.losses.tokens import LossTerm, TokenBatch
-from dskd.methods.base import DistillationMethod, Options, Requirements, cross_entropy, register
+from dskd.methods.base import DistillationMethod, Options, Requirements, cross_entropy, logits_of_teacher, register
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -39,15 +40,9 @@ class UniversalLogitDistillation(DistillationMethod):
     Options = UniversalLogitOptions
 
     def terms(self, batch: TokenBatch) -> dict[str, LossTerm]:
-        import torch
-
-        from dskd.losses.sorted_l1 import sorted_l1_of_logits
-
         logits = batch.student.head.logits(batch.student.hidden, padded=True)
         student_logits = batch.student.head.without_padding(batch.student.at_pairs(logits))
-        with torch.no_grad():
-            teacher_logits = batch.teacher.head.logits(batch.teacher.hidden[batch.teacher.pairs])
-        distance = sorted_l1_of_logits(teacher_logits, student_logits, self.options.temperature)
+        distance = losses.sorted_l1_of_logits(logits_of_teacher(batch), student_logits, self.options.temperature)
         return {
             "cross_entropy": cross_entropy(batch, logits),
             "distillation": LossTerm(distance.sum(), self.counts(batch)["distillation"]),

@@ -1,8 +1,6 @@
 """Attention between the labelled tokens of two models, within each example (arXiv 2406.17328; docs/method.md).
 
-Tokens come flat, one example after the other. For the products they are laid out as [examples, longest, …]; what is padded there
-takes no part, so neither the padding nor the other examples of a batch can be felt. A discriminator tells the keys of the one model
-from the queries of the other, a token at a time (arXiv 2603.22056; docs/rivals.md).
+Tokens come flat, one example after the other, and are laid out as [examples, longest, …] for the products; padding takes no part.
 """
 
 from __future__ import annotations
@@ -14,10 +12,7 @@ from torch import Tensor, nn
 
 
 class Layout:
-    """Where the flat tokens of a batch stand in a tensor [examples, longest, …].
-
-    sizes: tokens of each example, [examples] in the memory of the CPU.
-    """
+    """Where the flat tokens of a batch stand in a tensor [examples, longest, …]; `sizes` [examples] on the CPU."""
 
     def __init__(self, sizes: Tensor, device: torch.device) -> None:
         self.sizes = sizes
@@ -41,24 +36,20 @@ class Layout:
         """A value of each example, [examples] in the memory of the CPU, for each of its tokens [tokens]."""
         return values.repeat_interleave(self.sizes).to(self.known.device, non_blocking=True)
 
-
-def scaled(tokens: Tensor, layout: Layout) -> Tensor:
-    """tokens [tokens, columns] divided by the standard deviation of all values of their example; unbiased, as torch.std is."""
-    padded = layout.padded(tokens)
-    known = layout.known[..., None]
-    numbers = known.sum((1, 2)) * tokens.shape[1]
-    means = padded.sum((1, 2)) / numbers.clamp_min(1)
-    squares = torch.where(known, padded - means[:, None, None], 0.0).square().sum((1, 2))
-    deviations = (squares / (numbers - 1).clamp_min(1)).sqrt()
-    return layout.flat(padded / torch.where(deviations > 0, deviations, 1.0)[:, None, None])
+    def scaled(self, tokens: Tensor) -> Tensor:
+        """tokens [tokens, columns] divided by the standard deviation of all values of their example; unbiased, as torch.std is."""
+        padded = self.padded(tokens)
+        known = self.known[..., None]
+        numbers = known.sum((1, 2)) * tokens.shape[1]
+        means = padded.sum((1, 2)) / numbers.clamp_min(1)
+        squares = torch.where(known, padded - means[:, None, None], 0.0).square().sum((1, 2))
+        deviations = (squares / (numbers - 1).clamp_min(1)).sqrt()
+        return self.flat(padded / torch.where(deviations > 0, deviations, 1.0)[:, None, None])
 
 
 @dataclass(frozen=True)
 class CrossModelAttention:
-    """For each token of one model, weights of the other's tokens: [examples, student longest, teacher longest] and transposed.
-
-    A token whose example has no token of the other model gets weights of zero.
-    """
+    """For each token of one model, weights of the other's tokens: [examples, student longest, teacher longest] and transposed."""
 
     student: Layout
     teacher: Layout

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from dskd.errors import InputError
+from dskd.modeling.eval_mode import evaluating
 
 
 @dataclass(frozen=True)
@@ -73,28 +74,20 @@ _PROBE_LOGIT = 100.0  # drives any soft-cap in use (15 to 50) far into its bend
 
 
 def output_head(model: Any, vocabulary_size: int) -> Head:
-    """The live head of a transformers causal model; its weights are the model's own, not a copy.
+    """The live head of a transformers causal model; its weights are the model's own. Where they are spread, in its forward only.
 
-    Inside the model's forward only, where weights are spread over processes; elsewhere see `whole_output_head`. Raises InputError
-    where the model has no linear head, or fewer rows than the tokenizer has tokens.
+    Raises InputError where the model has no linear head, or fewer rows than the tokenizer has tokens.
     """
     module = _output_module(model)
-    _require_rows(model, module.weight.shape[0], vocabulary_size)
-    return Head(module.weight, module.bias, *_after_linear(model.config), vocabulary_size)
+    return _head(model, module.weight, module.bias, vocabulary_size)
 
 
 @torch.no_grad()
 def whole_output_head(model: Any, vocabulary_size: int) -> Head:
-    """The live head outside the model's forward, for use without gradient: gathered where FSDP2 or ZeRO-3 spread it.
-
-    Every process must call it then. The weights are the model's own where they are whole anyway, and else a copy; whether they
-    require a gradient still tells if the head is trained.
-    """
+    """The live head outside the model's forward, without gradient: gathered where FSDP2 or ZeRO-3 spread it, by all processes."""
     module = _output_module(model)
-    weight = gathered(module.weight)
     bias = None if module.bias is None else gathered(module.bias)
-    _require_rows(model, weight.shape[0], vocabulary_size)
-    return Head(weight, bias, *_after_linear(model.config), vocabulary_size)
+    return _head(model, gathered(module.weight), bias, vocabulary_size)
 
 
 def is_spread(tensor: Any) -> bool:
@@ -116,10 +109,7 @@ def gathered(tensor: Any) -> Tensor:
 
 
 def check_head(model: Any, vocabulary_size: int) -> None:
-    """Raises InputError where the model's own logits are not what `Head.logits` makes of the input of its head.
-
-    One forward on a few tokens, in which the head's input is scaled up, so that a soft-cap of any usual size shows.
-    """
+    """Raises InputError where the model's logits are not what `Head.logits` makes of its head's input, scaled up to show a soft-cap."""
     head = whole_output_head(model, vocabulary_size)
     name = _name(model)
     entered: list[Tensor] = []
@@ -134,11 +124,9 @@ def check_head(model: Any, vocabulary_size: int) -> None:
     generator = torch.Generator().manual_seed(0)  # of its own: a check must not move a run's random numbers
     ids = torch.randint(0, vocabulary_size, (1, _PROBE_TOKENS), generator=generator).to(head.weight.device)
     positions = torch.arange(_PROBE_TOKENS, device=ids.device)[None]
-    training = [module for module in model.modules() if module.training]
     handle = _output_module(model).register_forward_pre_hook(scale_up)
     try:
-        model.eval()
-        with torch.no_grad():
+        with evaluating(model), torch.no_grad():
             given = _call(model, ids, torch.ones_like(ids), positions).logits
     except (TypeError, ValueError) as error:
         line = " ".join(str(error).split())
@@ -147,8 +135,6 @@ def check_head(model: Any, vocabulary_size: int) -> None:
         ) from error
     finally:
         handle.remove()
-        for module in training:
-            module.training = True
     shape = (1, _PROBE_TOKENS, head.weight.shape[1])
     if len(entered) != 1 or entered[0].shape != shape or given.shape[:2] != shape[:2]:
         raise InputError(
@@ -165,11 +151,7 @@ def check_head(model: Any, vocabulary_size: int) -> None:
 
 
 def final_hidden_states(model: Any, input_ids: Tensor, attention_mask: Tensor | None, position_ids: Tensor) -> Tensor:
-    """The input of the output head [batch, length, hidden], without computing logits at every position.
-
-    A hook keeps what enters the head and hands on a single position, so that no [length, vocabulary] tensor is made; it works for
-    every model whose head is a module, also where transformers offers no way to ask for the last hidden state after the norm.
-    """
+    """The input of the output head [batch, length, hidden]; a hook hands on one position, so no [length, vocabulary] tensor is made."""
     kept: list[Tensor] = []
 
     def keep(_module: nn.Module, arguments: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
@@ -211,18 +193,14 @@ def _output_module(model: Any) -> nn.Linear:
     return module
 
 
-def _require_rows(model: Any, rows: int, vocabulary_size: int) -> None:
-    if rows < vocabulary_size:
+def _head(model: Any, weight: Tensor, bias: Tensor | None, size: int) -> Head:
+    if len(weight) < size:
         raise InputError(
-            f"{_name(model)}: the head has {rows} rows but the tokenizer {vocabulary_size} tokens; "
+            f"{_name(model)}: the head has {len(weight)} rows but the tokenizer {size} tokens; "
             "fix: use the tokenizer that belongs to the model, or resize its embeddings"
         )
-
-
-def _after_linear(config: Any) -> tuple[float, float]:
-    """(factor on the logits, soft-cap or 0) of a model's configuration."""
-    exceptions = _EXCEPTIONS.get(config.model_type, {})
-    text = config.get_text_config(decoder=True)
+    exceptions = _EXCEPTIONS.get(model.config.model_type, {})
+    text = model.config.get_text_config(decoder=True)
     scale, softcap = 1.0, 0.0
     for name, power in _FACTORS.items():
         value = getattr(text, name, None)
@@ -231,7 +209,7 @@ def _after_linear(config: Any) -> tuple[float, float]:
     for name in _SOFTCAPS:
         if exceptions.get(name, 1):
             softcap = softcap or float(getattr(text, name, None) or 0.0)
-    return scale, softcap
+    return Head(weight, bias, scale, softcap, size)
 
 
 def _name(model: Any) -> str:

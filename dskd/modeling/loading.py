@@ -21,10 +21,7 @@ def require_model_folder(folder: Path) -> None:
 
 
 def base_of_adapter(folder: Path) -> Path | None:
-    """The folder of the model that the adapter (LoRA) in `folder` belongs to; None where it holds a model of its own.
-
-    Raises InputError where the base model is not on this machine, or is quantised.
-    """
+    """The folder of the model that the adapter (LoRA) in `folder` belongs to; None where it holds a model of its own."""
     if not (folder / _ADAPTER).is_file():
         return None
     try:
@@ -69,18 +66,22 @@ def load_tokenizer(folder: Path) -> Any:
 
 
 def load_model(folder: Path, dtype: str = "float32") -> Any:
-    """A causal model in `dtype` (a torch dtype's name). Raises InputError where the folder holds none.
+    """A causal model in `dtype` (a torch dtype's name), an adapter merged. Raises InputError where the folder holds none.
 
-    An adapter is merged into its base model. Quantised weights stay as they are, and the rest of such a model gets `dtype`.
+    Quantised weights stay as they are, and the rest of such a model gets `dtype`.
     """
+    import torch
     from safetensors import SafetensorError
+    from transformers import AutoModelForCausalLM
 
     require_model_folder(folder)
     base = base_of_adapter(folder)
     try:
+        model: Any = AutoModelForCausalLM.from_pretrained(
+            base or folder, dtype=getattr(torch, dtype), local_files_only=True
+        )
         if base is not None:
-            return _merged(_pretrained(base, dtype), folder)
-        model = _pretrained(folder, dtype)
+            return _merged(model, folder)
     # Each quantisation has a package of its own, whose absence is an ImportError.
     except (OSError, ValueError, SafetensorError, ImportError) as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
@@ -90,13 +91,6 @@ def load_model(folder: Path, dtype: str = "float32") -> Any:
     if _is_quantised(folder):
         _require_plain_head(model, folder)
     return model
-
-
-def _pretrained(folder: Path, dtype: str) -> Any:
-    import torch
-    from transformers import AutoModelForCausalLM
-
-    return AutoModelForCausalLM.from_pretrained(folder, dtype=getattr(torch, dtype), local_files_only=True)
 
 
 def _merged(model: Any, adapter: Path) -> Any:

@@ -41,9 +41,8 @@ def add_adapter(model: Any, options: LoraOptions, seed: int) -> Any:
         try:
             return get_peft_model(model, config)
         except ValueError as error:
-            raise InputError(
-                f"lora.target_modules: {str(error).splitlines()[0]}; fix: name modules of the model"
-            ) from None
+            reason = str(error).splitlines()[0]
+            raise InputError(f"lora.target_modules: {reason}; fix: name modules of the model") from None
 
 
 def is_adapted(model: Any) -> bool:
@@ -59,10 +58,7 @@ def load_adapter(model: Any, folder: Path) -> None:
 
 
 def save_merged(model: Any, tokenizer: Any, folder: Path) -> None:
-    """Write the ordinary model that base and adapter amount to, and the adapter alone in a folder inside.
-
-    The adapter is merged in place: the model is not to be trained on.
-    """
+    """Write the model that base and adapter amount to, and the adapter alone in a folder inside. Merges the adapter in place."""
     model.save_pretrained(folder / ADAPTER)
     model.merge_and_unload().save_pretrained(folder)
     tokenizer.save_pretrained(folder)

@@ -35,9 +35,7 @@ _NEARLY_SINGULAR = 1e11
 _RANK_TOLERANCE = 1e-6
 _ITERATIONS = 12  # of the power method, which then finds a condition number within a tenth
 _BLOCKS = 4  # of columns; enough to save three eighths of a Gram matrix, and few enough for large products
-_CHUNK = (
-    2_048  # rows; what is done to them before their product stays in the cache, and no large copy of a head is made
-)
+_CHUNK = 2_048  # rows; what is done to them before their product stays in the cache; no large copy of a head is made
 _SAMPLE = 2_048  # rows, for a centre
 
 
@@ -73,18 +71,11 @@ def _exact_float32() -> Iterator[None]:
                 kind.fp32_precision = precision
 
 
-def _pairs(left: Rows, right: Rows, dtype: torch.dtype) -> Iterator[tuple[Tensor, Tensor]]:
-    if left is right:
-        yield from ((chunk, chunk) for chunk in left.chunks(dtype))
-    else:
-        yield from zip(left.chunks(dtype), right.chunks(dtype), strict=True)
-
-
 def _product(left: Rows, right: Rows, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
     """(leftᵀ right, the same of the rows less their centres) [left columns, right columns], added up in float64.
 
     Products are taken in `dtype`, of the rows less their centres: the tokens of a trained head share a direction far larger than
-    any other, whose rounding would drown the small ones. What the centres contribute is put back in float64.
+    any other, whose rounding would drown the small ones.
     """
     same = left is right
     columns, others = left.matrix.shape[1], right.matrix.shape[1]
@@ -92,8 +83,13 @@ def _product(left: Rows, right: Rows, dtype: torch.dtype) -> tuple[Tensor, Tenso
     make = partial(torch.zeros, dtype=torch.float64, device=left.matrix.device)
     total, left_sum, right_sum = make(columns, others), make(columns), make(others)
     left_centre, right_centre = left.centre(), right.centre()
+    pairs = (
+        ((chunk, chunk) for chunk in left.chunks(dtype))
+        if same
+        else zip(left.chunks(dtype), right.chunks(dtype), strict=True)
+    )
     with _exact_float32():
-        for first, second in _pairs(left, right, dtype):
+        for first, second in pairs:
             first -= left_centre
             if second is not first:
                 second -= right_centre
@@ -115,8 +111,7 @@ def _product(left: Rows, right: Rows, dtype: torch.dtype) -> tuple[Tensor, Tenso
 class LeastSquares:
     """argmin_X ‖A X − B‖ for one tall A [rows, columns] and many B, by the Gram matrix; no [rows, columns] inverse is kept.
 
-    Where A is badly conditioned the products are taken in float64, and directions that A does not determine (rank below its
-    columns, as when few tokens are shared) get the minimum-norm solution that the pseudo-inverse gives.
+    Where A is badly conditioned the products are taken in float64; directions that it does not determine get the minimum norm.
     """
 
     def __init__(self, matrix: Rows) -> None:
@@ -150,10 +145,7 @@ def _cholesky(gram: Tensor) -> Tensor | None:
 
 
 def _condition(gram: Tensor, factor: Tensor) -> float:
-    """About the largest eigenvalue of one matrix by the smallest of another, which is given by its Cholesky factor.
-
-    By power iteration with the one, and with the other's inverse.
-    """
+    """About the largest eigenvalue of one matrix by the smallest of another, given by its Cholesky factor; by power iteration."""
     start = torch.randn(len(gram), 1, generator=torch.Generator().manual_seed(0), dtype=gram.dtype).to(gram.device)
     largest = smallest = start
     for _ in range(_ITERATIONS):
@@ -172,8 +164,7 @@ def _pseudo_inverse(gram: Tensor) -> Tensor:
 class DualSpaceProjectors(nn.Module):
     """teacher_to_student [student hidden, teacher hidden], trained; student_to_teacher [teacher hidden, student hidden], derived.
 
-    Both are fitted on the `top_k` shared tokens whose ids are the student's lowest, by default on all. Raises InputError where the
-    two vocabularies share no token.
+    Both are fitted on the `top_k` shared tokens whose ids are the student's lowest, by default on all; InputError where there is none.
     """
 
     student_to_teacher: Tensor
@@ -200,18 +191,14 @@ class DualSpaceProjectors(nn.Module):
         student = LeastSquares(student_rows)
         self._teacher = LeastSquares(teacher_rows)
         # Both maps start from one product of the heads, the dearest thing here: W_sᵀ W_t is the transpose of W_tᵀ W_s.
-        cross = (
-            student.product(teacher_rows) if student.dtype == torch.float64 else self._teacher.product(student_rows).T
-        )
+        exact = student.dtype == torch.float64
+        cross = student.product(teacher_rows) if exact else self._teacher.product(student_rows).T
         self.teacher_to_student = nn.Parameter((student.inverse_gram @ cross).float() / self._scale)
         self.register_buffer("student_to_teacher", (self._teacher.inverse_gram @ cross.T).float() * self._scale)
 
     @torch.no_grad()
     def follow(self, student_head: Head, *, derive: bool = True) -> None:
-        """Derive student_to_teacher from the head as it is now; called once before each optimizer step.
-
-        A frozen head (as under LoRA) is followed already, so this costs nothing then; nor without `derive`.
-        """
+        """With `derive`, derive student_to_teacher from the head as it is now, unless that is frozen; called before each step."""
         spread = is_spread(self.teacher_to_student)
         self._whole = gathered(self.teacher_to_student).detach() if spread else None
         if derive and student_head.weight.requires_grad:
@@ -235,10 +222,10 @@ class AffineProjectors(nn.Module):
 
     def __init__(self, student_head: Head, teacher_head: Head) -> None:
         super().__init__()
-        student, teacher, device = (
+        device, student, teacher = (
+            student_head.weight.device,
             student_head.weight.shape[1],
             teacher_head.weight.shape[1],
-            student_head.weight.device,
         )
         self.teacher_to_student = nn.Linear(teacher, student).to(device)
         self.student_to_teacher = nn.Linear(student, teacher).to(device)
@@ -253,10 +240,7 @@ class AffineProjectors(nn.Module):
 
 
 class CrossModelProjectors(AffineProjectors):
-    """Affine maps both ways, and one from what a student's token is found by to what a teacher's is, all trained.
-
-    query: [tokens, 2 · student hidden] -> [tokens, 2 · teacher hidden].
-    """
+    """Affine maps both ways, and query: [tokens, 2 · student hidden] -> [tokens, 2 · teacher hidden], all trained."""
 
     def __init__(self, student_head: Head, teacher_head: Head) -> None:
         super().__init__(student_head, teacher_head)

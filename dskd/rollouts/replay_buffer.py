@@ -1,11 +1,7 @@
 """When the student's text is written, drawn from a buffer, or left to the data: DistiLLM's adaptive schedule (docs/rollouts.md).
 
-The threshold φ is the share of examples whose text is the student's. It rises where the loss on examples that were held out of
-training has risen; of the student's texts a part is written anew, which the buffer keeps, and the others come from the buffer.
-
-Everything here is the same in all processes: each example's own random numbers decide about it, the buffer takes what all of them
-wrote in a step in the order of the examples, and it is read before that. So a run depends neither on their number nor on being
-killed: the state is part of every checkpoint.
+Everything here is the same in all processes: each example's own random numbers decide about it, and the buffer takes what all of
+them wrote in a step in the order of the examples. The state is part of every checkpoint.
 """
 
 from __future__ import annotations
@@ -16,16 +12,15 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
+
 from dskd.rollouts.options import ReplayOptions
 
 Choice = Literal["data", "write", "replay"]
 
 
 class Replay:
-    """The buffer of the student's texts, as rows that are ready to be trained on, and the threshold.
-
-    `steps`: T, of the whole training.
-    """
+    """The buffer of the student's texts, as rows that are ready to be trained on, and the threshold; `steps`: T, of the training."""
 
     def __init__(self, options: ReplayOptions, share: float, steps: int = 0) -> None:
         self.options = options
@@ -44,13 +39,11 @@ class Replay:
         """What an example gets whose random number, uniform in [0, 1), is `number`, at `step`, counted from 1."""
         if number >= self.threshold:
             return "data"
-        if not self.adaptive or len(self) < self.options.capacity or number < self.threshold * self._new_part(step):
+        if not self.adaptive or len(self) < self.options.capacity:
             return "write"
-        return "replay"
-
-    def _new_part(self, step: int) -> float:
         progress = step / self.steps
-        return {"decreasing": 1 - progress, "constant": 0.5, "increasing": progress}[self.options.newly_written]
+        new_part = {"decreasing": 1 - progress, "constant": 0.5, "increasing": progress}[self.options.newly_written]
+        return "write" if number < self.threshold * new_part else "replay"
 
     def keep(self, rows: Iterable[dict[str, Any]]) -> None:
         """Put rows that were written in a step, of all processes, into the buffer, in the order of their examples."""
@@ -103,8 +96,6 @@ class Replay:
 
 def held_out(examples: int, share: float) -> list[int]:
     """Numbers of the examples that are kept for validation, ascending: the same for every seed, at least one, never all."""
-    import numpy as np
-
     count = min(max(round(share * examples), 1), examples - 1)
     # Any number but a seed that somebody would draw the order of training from.
     order = np.random.default_rng(np.random.SeedSequence([0x5EED, examples])).permutation(examples)

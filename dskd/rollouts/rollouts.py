@@ -1,9 +1,7 @@
 """Text that the student writes itself while it is trained: samples that take the place of examples of the data (docs/rollouts.md).
 
-Every example has a random source of its own, which follows from the run's seed, the epoch and the example's number in the data: it
-decides whether the example is sampled, and draws the one number that each token of a sample takes. So samples depend on the
-student's weights and on nothing else: not on the batch that an example is in, on the number of processes, or on what was drawn
-before a run was killed. Prompts are the data's; the teacher gets its own prompt and the same text in its own tokens.
+Every example has a random source of its own, by the run's seed, the epoch and its number: it decides whether the example is
+sampled, and draws the one number that each token takes. So samples depend on the student's weights and on nothing else.
 """
 
 from __future__ import annotations
@@ -14,22 +12,20 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import numpy as np
+
+from dskd.data.collator import SAMPLED
+from dskd.data.preparation import Encoded, encode_response, prepared_row, text_of_prompt
 from dskd.rollouts.options import RolloutOptions
 from dskd.rollouts.replay_buffer import Choice, Replay
 from dskd.rollouts.sampler import PROMPTS_AT_ONCE, Prompt, Sample, Sampler
-
-if TYPE_CHECKING:
-    import numpy as np
-
-    from dskd.tokenization.vocabulary import Vocabulary
-
+from dskd.tokenization.vocabulary import Vocabulary
 
 # Why a sample is not used. `no prompt`: at most a single token stands before the labels, and without a begin token nobody knows
 # whether that is a prompt or the response's first token; nothing is sampled then.
 REASONS = ("no prompt", "not text", "special token", "not encodable", "too long")
-
 
 # In what is logged, beside `rollouts` and `rollout_seconds`: means over the samples of this process.
 PROGRESS = {"rollout_length": "tokens", "rollout_ended": "ended"}
@@ -45,13 +41,13 @@ class ModelText:
     vocabulary: Vocabulary
     positions: int | None = None
 
+    def encoded(self, prompt: list[int], response: list[int], spans: np.ndarray, ended: bool) -> Encoded:
+        ids = [*prompt, *response, *[self.tokenizer.eos_token_id] * ended]
+        return Encoded(ids, len(prompt), spans, ended=ended)
+
 
 class Rollouts:
-    """Puts the student's own text in the place of examples, and keeps count of it.
-
-    `path` is the file that samples are written to, a JSON object a line: step, epoch, example, text, tokens, ended, left_out (why
-    the sample was not used, or null). None writes nothing.
-    """
+    """Puts the student's own text in the place of examples, and keeps count of it; `path` is the file of the samples, if any."""
 
     def __init__(
         self,
@@ -81,13 +77,10 @@ class Rollouts:
         self._mix_in_offpolicy = mix_in_offpolicy
 
     def take(self, batches: Sequence[Sequence[dict[str, Any]]], *, epoch: int, step: int) -> list[list[dict[str, Any]]]:
-        """Rows of a prepared dataset, each with its number as `example`: some as they are, some with a sample for a response.
+        """Rows of one optimizer step, each with its number as `example`: some as they are, some with a sample for a response.
 
-        With `mix_in_offpolicy`, every row is there as it is, and those with a sample come after them. `batches` are those of one
-        optimizer step, all of which have the same weights. Each row says whether it is `sampled`.
+        With `mix_in_offpolicy`, every row is there as it is, and those with a sample come after them.
         """
-        from dskd.data.collator import SAMPLED
-
         start = time.perf_counter()
         rows = [{**row, SAMPLED: False} for batch in batches for row in batch]
         chosen: list[int] = []
@@ -112,18 +105,13 @@ class Rollouts:
                 self.counts[replaced] += 1
             else:
                 rows[k] = {**replaced, "example": rows[k]["example"], SAMPLED: True}
-            records.append(
-                {
-                    "step": step,
-                    "epoch": epoch,
-                    "example": rows[k]["example"],
-                    "text": text,
-                    "tokens": sample.ids,
-                    "ended": sample.ended,
-                    "left_out": replaced if isinstance(replaced, str) else None,
-                }
-            )
-        self._write(records)
+            record = {"step": step, "epoch": epoch, "example": rows[k]["example"], "text": text, "tokens": sample.ids}
+            left_out = replaced if isinstance(replaced, str) else None
+            records.append(record | {"ended": sample.ended, "left_out": left_out})
+        if self.path is not None and records:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            with self.path.open("a", encoding="utf-8") as file:
+                file.write("".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records))
         if self.replay is not None:
             self._take_again(self.replay, rows, again)
         self.seconds += time.perf_counter() - start
@@ -136,21 +124,16 @@ class Rollouts:
 
     def _take_again(self, replay: Replay, rows: list[dict[str, Any]], again: dict[int, float]) -> None:
         """Keep what was written, and put texts of the buffer in their places."""
-        from dskd.data.collator import SAMPLED
-
         written = [row for row in rows if row[SAMPLED]]
         if not replay.adaptive:  # what is drawn may be what was just written
             replay.keep(self.gather(written))
-        drawn = {k: replay.draw(number) for k, number in again.items()}
+        drawn = {k: row for k, number in again.items() if (row := replay.draw(number)) is not None}
         if replay.adaptive:
             replay.keep(self.gather(written))
         for k, row in drawn.items():
-            if row is not None:
-                rows[k] = row
-                self.counts["replayed"] += 1
+            rows[k] = row
         sampled = sum(row[SAMPLED] for row in rows)
-        replayed = sum(row is not None for row in drawn.values())
-        self.counts.update(written=sampled - replayed, data=len(rows) - sampled)
+        self.counts.update(written=sampled - len(drawn), replayed=len(drawn), data=len(rows) - sampled)
 
     def progress(self) -> dict[str, float]:
         """How many samples this process has by now, and what they are like."""
@@ -163,8 +146,6 @@ class Rollouts:
 
     def _choice(self, epoch: int, example: int, step: int) -> tuple[Choice, np.random.Generator]:
         """What an example gets, and its random source, of which the first number decided that."""
-        import numpy as np
-
         source = np.random.default_rng(np.random.SeedSequence([self._seed, epoch, example]))
         number = source.random()
         if epoch < self.options.start_epoch:
@@ -175,19 +156,14 @@ class Rollouts:
 
     def _has_prompt(self, row: dict[str, Any]) -> bool:
         """Whether the tokens before the labels are a prompt; without one, the first of the response stands there."""
-        sides = ("student", self._student), ("teacher", self._teacher)
         return all(
             row[f"{name}_prompt_length"] > 1 or row[f"{name}_ids"][0] in side.vocabulary.special_ids
-            for name, side in sides
+            for name, side in (("student", self._student), ("teacher", self._teacher))
         )
 
     def _samples(self, rows: Sequence[dict[str, Any]], numbers: Sequence[np.ndarray]) -> list[Sample]:
-        import numpy as np
-
-        prompts = [
-            Prompt(*(list(row[f"{side}_ids"][: row[f"{side}_prompt_length"]]) for side in ("student", "teacher")))
-            for row in rows
-        ]
+        sides = ("student", "teacher")
+        prompts = [Prompt(*(list(row[f"{s}_ids"][: row[f"{s}_prompt_length"]]) for s in sides)) for row in rows]
         order = sorted(range(len(rows)), key=lambda k: -len(prompts[k].student))
         found: dict[int, Sample] = {}
         if rows:
@@ -200,8 +176,6 @@ class Rollouts:
 
     def _row(self, row: dict[str, Any], sample: Sample) -> tuple[str, dict[str, Any] | str]:
         """(the sample's text, the row with it as the response, or the reason why it cannot be one)."""
-        from dskd.data.preparation import Encoded, encode_response, prepared_row, text_of_prompt
-
         vocabulary = self._student.vocabulary
         ids = sample.ids[: len(sample.ids) - sample.ended]
         if not vocabulary.special_ids.isdisjoint(ids):
@@ -210,12 +184,7 @@ class Rollouts:
             ids = _whole_characters(vocabulary, ids)
         text = _text(vocabulary, ids)
         prompt = list(row["student_ids"][: row["student_prompt_length"]])
-        student = Encoded(
-            [*prompt, *ids, *[self._student.tokenizer.eos_token_id] * sample.ended],
-            len(prompt),
-            _spans(vocabulary, ids),
-            ended=sample.ended,
-        )
+        student = self._student.encoded(prompt, ids, _spans(vocabulary, ids), sample.ended)
         prompt = list(row["teacher_ids"][: row["teacher_prompt_length"]])
         if self._same:
             # The very tokens that the student wrote, which need not be those that its tokenizer makes of the text.
@@ -223,33 +192,20 @@ class Rollouts:
         else:
             if text.encode() != b"".join(vocabulary.token_bytes[k] for k in ids):
                 return text, "not text"
-            side = self._teacher
-            before = text_of_prompt(side.tokenizer, side.vocabulary, prompt)
-            encoded = encode_response(side.tokenizer, side.vocabulary, prompt, before, text)
+            reader = self._teacher.tokenizer, self._teacher.vocabulary
+            encoded = encode_response(*reader, prompt, text_of_prompt(*reader, prompt), text)
             if encoded is None:
                 return text, "not encodable"
             response, spans = encoded
-            if not side.vocabulary.special_ids.isdisjoint(response):
+            if not self._teacher.vocabulary.special_ids.isdisjoint(response):
                 return text, "special token"
-        teacher = Encoded(
-            [*prompt, *response, *[self._teacher.tokenizer.eos_token_id] * sample.ended],
-            len(prompt),
-            spans,
-            ended=sample.ended,
-        )
+        teacher = self._teacher.encoded(prompt, response, spans, sample.ended)
         if not student.labels or not teacher.labels:
             return text, "not text"
         for encoded_side, side in ((student, self._student), (teacher, self._teacher)):
             if side.positions is not None and len(encoded_side.ids) > side.positions:
                 return text, "too long"
         return text, prepared_row(student, teacher, same_vocabulary=self._same)
-
-    def _write(self, records: Sequence[dict[str, Any]]) -> None:
-        if self.path is None or not records:
-            return
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        with self.path.open("a", encoding="utf-8") as file:
-            file.write("".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records))
 
 
 def _text(vocabulary: Vocabulary, ids: Sequence[int]) -> str:
@@ -270,7 +226,5 @@ def _whole_characters(vocabulary: Vocabulary, ids: list[int]) -> list[int]:
 
 def _spans(vocabulary: Vocabulary, ids: Sequence[int]) -> np.ndarray:
     """The bytes that each token covers of the text that the tokens are, int64 [tokens, 2]."""
-    import numpy as np
-
     ends = np.cumsum([0, *(len(vocabulary.token_bytes[k]) for k in ids)], dtype=np.int64)
     return np.stack([ends[:-1], ends[1:]], axis=1)

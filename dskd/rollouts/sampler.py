@@ -1,21 +1,20 @@
-"""What writes the student's own text: the interface of all engines, and transformers' own generation.
-
-Every token is drawn by a number that is given for it, so that a text follows from the weights, the prompt and its numbers alone.
-"""
+"""What writes the student's own text: the interface of all engines, and transformers' own generation."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
-if TYPE_CHECKING:
-    import numpy as np
-    from torch import Tensor
+import numpy as np
+import torch
+from torch import Tensor
+from transformers import GenerationConfig
 
-    from dskd.tokenization.vocabulary import Vocabulary
+from dskd.modeling.eval_mode import evaluating
+from dskd.tokenization.vocabulary import Vocabulary
 
 
 class Sample(NamedTuple):
@@ -37,16 +36,12 @@ PROMPTS_AT_ONCE = 64
 
 
 class Sampler(Protocol):
-    """An engine that writes responses with the student's weights as they are at this moment.
-
-    `precision` makes the context that products are to be in, such as autocast.
-    """
+    """An engine that writes responses with the student's weights as they are; `precision` makes a context such as autocast."""
 
     precision: Callable[[], Any]
 
     def update(self) -> None:
         """Called before the samples of each step: the student's weights have changed."""
-        ...
 
     def sample(self, prompts: Sequence[Prompt], numbers: np.ndarray) -> list[Sample]:
         """A sample for each prompt, of at most as many tokens as `numbers` [prompts, tokens] has, uniform in [0, 1), one each."""
@@ -54,24 +49,16 @@ class Sampler(Protocol):
 
     def close(self) -> Any:
         """Called when nothing more is to be sampled."""
-        ...
 
 
 class TransformersSampler:
     """Samples by transformers' own generation, from the very module that is trained, dropout off.
 
-    Ids that stand for nothing (padded rows of the head,
-    gaps in the vocabulary) are never drawn; special tokens other than the end of sequence stop a sample.
+    Ids that stand for nothing (padded rows of the head, gaps in the vocabulary) are never drawn; special tokens stop a sample.
     """
 
     def __init__(
-        self,
-        student: Any,
-        vocabulary: Vocabulary,
-        end: int,
-        *,
-        temperature: float = 1.0,
-        top_p: float = 1.0,
+        self, student: Any, vocabulary: Vocabulary, end: int, *, temperature: float = 1.0, top_p: float = 1.0
     ) -> None:
         self.precision: Callable[[], Any] = nullcontext
         self._student = student
@@ -92,22 +79,13 @@ class TransformersSampler:
         return None
 
     def sample(self, prompts: Sequence[Prompt], numbers: np.ndarray) -> list[Sample]:
-        import torch
-        from transformers import GenerationConfig
-
         # An adapter (LoRA) is part of the layers of the model below it.
         model = self._student.get_base_model() if hasattr(self._student, "get_base_model") else self._student
         device = model.get_input_embeddings().weight.device
         ids, mask = left_padded([prompt.student for prompt in prompts], self._end, device)
         width = ids.shape[1]
-        choose = _Choose(
-            torch.from_numpy(numbers).to(device),
-            width,
-            torch.tensor(self._known, device=device),
-            self._temperature,
-            self._top_p,
-            self._mixture(prompts),
-        )
+        drawn_by, known = torch.from_numpy(numbers).to(device), torch.tensor(self._known, device=device)
+        choose = _Choose(drawn_by, width, known, self._temperature, self._top_p, self._mixture(prompts))
         config = GenerationConfig(
             do_sample=False,  # what is to be drawn, the processor has drawn
             max_new_tokens=numbers.shape[1],
@@ -115,53 +93,37 @@ class TransformersSampler:
             pad_token_id=self._end,
             use_cache=True,
         )
-        with _generating(model), self.precision(), torch.no_grad():
-            output = model.generate(
-                input_ids=ids, attention_mask=mask, generation_config=config, logits_processor=[choose]
-            )
+        own = model.generation_config
+        # `generate` would fill in what ours leaves open, such as a repetition penalty.
+        model.generation_config = GenerationConfig()
+        try:
+            with evaluating(model), self.precision(), torch.no_grad():
+                output = model.generate(
+                    input_ids=ids, attention_mask=mask, generation_config=config, logits_processor=[choose]
+                )
+        finally:
+            model.generation_config = own
         return [self._cut(row) for row in output[:, width:].tolist()]
 
     def _cut(self, ids: list[int]) -> Sample:
-        stop = next((k for k, token in enumerate(ids) if token in self._stops), None)
-        if stop is None:
-            return Sample(ids, ended=False)
+        stop = next((k for k, token in enumerate(ids) if token in self._stops), len(ids) - 1)
         return Sample(ids[: stop + 1], ended=ids[stop] == self._end)
 
 
 def left_padded(rows: Sequence[list[int]], padding: int, device: Any) -> tuple[Tensor, Tensor]:
     """(ids, attention mask), both int64 [rows, width]."""
-    import torch
-
     width = max(map(len, rows))
     ids = torch.tensor([[padding] * (width - len(row)) + row for row in rows], device=device)
     return ids, torch.tensor([[0] * (width - len(row)) + [1] * len(row) for row in rows], device=device)
 
 
 def stop_tokens(vocabulary: Vocabulary, end: int) -> list[int]:
-    """The ids that end a sample."""
     return sorted({end} | vocabulary.special_ids)
 
 
 def possible_tokens(vocabulary: Vocabulary, end: int) -> list[bool]:
     """By id, whether it may be drawn."""
     return [bool(piece) or k == end for k, piece in enumerate(vocabulary.token_bytes)]
-
-
-@contextmanager
-def _generating(model: Any) -> Iterator[None]:
-    """The model for generation: no dropout, not compiled (every length would be compiled anew), none of its own sampling rules."""
-    from transformers import GenerationConfig
-
-    from dskd.modeling.eval_mode import evaluating
-
-    own = model.generation_config
-    # `generate` would fill in what ours leaves open, such as a repetition penalty.
-    model.generation_config = GenerationConfig()
-    try:
-        with evaluating(model):
-            yield
-    finally:
-        model.generation_config = own
 
 
 @dataclass(frozen=True)
@@ -189,12 +151,7 @@ def only_drawn(
     top_p: float,
     mixture: Callable[[Tensor], Tensor] | None = None,
 ) -> Tensor:
-    """scores [rows, head], known [vocabulary], numbers [rows] -> scores [rows, head]: 0 at the token drawn, -∞ elsewhere.
-
-    `mixture` makes the logits [rows, tokens] that are drawn from of the student's, which are -∞ at what may not be drawn.
-    """
-    import torch
-
+    """scores [rows, head], known [vocabulary], numbers [rows] -> scores [rows, head]: 0 at the token drawn, -∞ elsewhere."""
     possible = scores[:, : len(known)].masked_fill(~known[: scores.shape[1]], -torch.inf)
     if mixture is not None:
         possible = mixture(possible)
@@ -205,11 +162,8 @@ def only_drawn(
 def draw(logits: Tensor, numbers: Tensor, temperature: float = 1.0, top_p: float = 1.0) -> Tensor:
     """logits [rows, vocabulary], numbers [rows] in [0, 1) -> tokens [rows]: where the cumulative probability passes the number.
 
-    With `top_p` below 1, of the fewest most probable tokens that hold so much, renormalised. In float64, so that the sums of small
-    probabilities hold.
+    With `top_p` below 1, of the fewest most probable tokens that hold so much. In float64, so that the sums hold.
     """
-    import torch
-
     p = (logits.double() / temperature).softmax(-1)
     order = None
     if top_p < 1.0:

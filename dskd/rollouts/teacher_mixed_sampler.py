@@ -5,16 +5,14 @@ from __future__ import annotations
 import inspect
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
 from transformers import DynamicCache
 
 from dskd.rollouts.sampler import Prompt, TransformersSampler, left_padded
-
-if TYPE_CHECKING:
-    from dskd.tokenization.vocabulary import Vocabulary
+from dskd.tokenization.vocabulary import Vocabulary
 
 
 class TeacherMixedSampler(TransformersSampler):

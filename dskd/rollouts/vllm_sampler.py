@@ -1,7 +1,6 @@
 """The student's own text by vLLM (`rollouts.engine: vllm`): a process of its own, handed the student's weights before each step.
 
-Weights go through memory that both processes share, so nothing is written to a disk and the training keeps its own torch, threads
-and process group. Tokens are drawn by the numbers that the other sampler would draw them by.
+Weights go through shared memory, and the training keeps its own torch, threads and process group.
 """
 
 from __future__ import annotations
@@ -16,18 +15,17 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
 
 from dskd.errors import InputError, TrainingFailed
 from dskd.rollouts.sampler import PROMPTS_AT_ONCE, Prompt, Sample, possible_tokens, stop_tokens
 from dskd.rollouts.vllm_server import INSTEAD, Request, Weight, map_memory
 from dskd.rollouts.vllm_support import ENVIRONMENT
-
-if TYPE_CHECKING:
-    import numpy as np
-    from torch import Tensor
-
-    from dskd.tokenization.vocabulary import Vocabulary
+from dskd.tokenization.vocabulary import Vocabulary
 
 _ALIGNED = 64  # bytes
 _SECONDS_TO_END = 10
@@ -37,10 +35,9 @@ _GROUP_PREFIXES = ("TORCHELASTIC_", "LOCAL_", "GROUP_", "ROLE_RANK", "ROLE_WORLD
 
 
 class VllmSampler:
-    """Samples by vLLM in a process of its own, of the weights that the student had at the last `update`.
+    """Samples by vLLM in a process of its own, of the student's weights at the last `update`. InputError where vLLM does not run it.
 
-    `dtype` is that of vLLM's weights and products. `length`: the most tokens that a prompt and its sample have together. Raises
-    InputError where vLLM does not run this student here.
+    `dtype` is that of vLLM's weights and products. `length`: the most tokens that a prompt and its sample have together.
     """
 
     def __init__(
@@ -94,9 +91,8 @@ class VllmSampler:
             self._ask(request)
         except TrainingFailed as error:
             self.close()
-            reason = str(error)
-            fix = "" if "; fix: " in reason else f"; fix: {INSTEAD}"
-            raise InputError(f"rollouts.engine: {reason}{fix}") from None
+            fix = "" if "; fix: " in str(error) else f"; fix: {INSTEAD}"
+            raise InputError(f"rollouts.engine: {error}{fix}") from None
 
     def update(self) -> None:
         """Give vLLM the weights that the student has now."""
@@ -122,16 +118,13 @@ class VllmSampler:
             raise TrainingFailed(answer)
         return answer
 
+    @torch.no_grad()
     def _hand_over(self) -> None:
-        import torch
-
-        with torch.no_grad():
-            for name, value in self._weights():
-                self._views[name].copy_(value)
+        for name, value in self._weights():
+            self._views[name].copy_(value)
 
     def _weights(self) -> Iterator[tuple[str, Tensor]]:
         """The student's weights as a checkpoint of it would hold them."""
-        import torch
         from transformers.core_model_loading import revert_weight_conversion
 
         with torch.no_grad():
@@ -182,8 +175,6 @@ def _stored_differently(student: Any) -> bool:
 
 def _layout(weights: Iterator[tuple[str, Tensor]], dtype: str) -> tuple[tuple[Weight, ...], int]:
     """(where each tensor lies, bytes of all)."""
-    import torch
-
     layout, size = [], 0
     for name, value in weights:
         kind = getattr(torch, dtype) if value.is_floating_point() else value.dtype
@@ -208,11 +199,7 @@ def _start(memory: int, device: Any) -> tuple[subprocess.Popen[bytes], Connectio
 
 
 def _environment(device: Any) -> dict[str, str]:
-    import torch
-
-    environment = {
-        key: value for key, value in os.environ.items() if key not in _GROUP and not key.startswith(_GROUP_PREFIXES)
-    }
+    environment = {k: v for k, v in os.environ.items() if k not in _GROUP and not k.startswith(_GROUP_PREFIXES)}
     root = str(Path(__file__).parents[2])
     environment |= ENVIRONMENT | {
         "PYTHONPATH": os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")])),

@@ -1,8 +1,7 @@
-"""The process that runs vLLM for rollouts: `python -m dskd.rollouts.vllm_server SOCKET MEMORY PARENT`, started by dskd/rollouts/vllm_sampler.py.
+"""The process that runs vLLM for rollouts: `python -m dskd.rollouts.vllm_server SOCKET MEMORY PARENT`, started by vllm_sampler.py.
 
-vLLM changes torch, its threads and torch.distributed for the whole process that it runs in, so the training has it in another one.
-Weights come through the shared memory of descriptor MEMORY, everything else through the socket. It ends with its parent, also when
-that is killed.
+vLLM changes torch and torch.distributed for its whole process. Weights come through the shared memory of descriptor MEMORY,
+everything else through the socket. It ends with its parent.
 """
 
 from __future__ import annotations
@@ -15,15 +14,16 @@ import traceback
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
 
 from dskd.errors import InputError
 from dskd.processes import exit_with_parent
+from dskd.rollouts.sampler import only_drawn
 from dskd.rollouts.vllm_support import INSTALL, cannot_run, on_cpu
-
-if TYPE_CHECKING:
-    import numpy as np
-    from torch import Tensor
 
 INSTEAD = "set rollouts.engine to transformers"
 
@@ -40,8 +40,6 @@ class Weight:
 
     def view(self, memory: Tensor) -> Tensor:
         """The tensor itself, of the memory's bytes."""
-        import torch
-
         part = memory[self.start : self.start + self.bytes]
         return part.view(getattr(torch, self.dtype)).view(self.shape)
 
@@ -64,8 +62,6 @@ class Request:
 
 def map_memory(descriptor: int, size: int) -> Tensor:
     """The shared memory as uint8 [size]."""
-    import torch
-
     return torch.frombuffer(mmap.mmap(descriptor, size), dtype=torch.uint8)
 
 
@@ -202,11 +198,8 @@ def _reload(worker: Any) -> None:
 
 def _drawing(known: list[bool], temperature: float, top_p: float) -> type:
     """A logits processor that draws the next token of each request by its own numbers, and leaves nothing but it to choose."""
-    import torch
     from vllm.v1.sample.logits_processor import BatchUpdate, LogitsProcessor
     from vllm.v1.sample.logits_processor.builtin import process_dict_updates
-
-    from dskd.rollouts.sampler import only_drawn
 
     class Draw(LogitsProcessor):
         def __init__(self, vllm_config: Any, device: torch.device, is_pin_memory: bool) -> None:
@@ -233,7 +226,6 @@ def _drawing(known: list[bool], temperature: float, top_p: float) -> type:
 
 
 def _reason(error: BaseException) -> str:
-    """One line of an error."""
     return " ".join(str(error).split())[:500] or type(error).__name__
 
 

@@ -1,10 +1,5 @@
-"""What vLLM needs around it, for answers (harness/engines/vllm.py) and for rollouts (dskd/rollouts/vllm_sampler.py) alike.
-
-What vLLM 0.32 on a CPU needs of a model, found by trial: a head size (`head_dim`, or hidden size / attention heads) of
-32, 64, 80, 96, 112, 128, 160, 192, 224, 256 or 512. Any hidden, intermediate and vocabulary size, grouped-query attention,
-rotary and learned positions work.
-
-vLLM is imported by the functions here and not before: it takes seconds, and reads the environment as it is imported.
+"""What vLLM needs around it, for evaluations and for rollouts alike. It is imported by the functions here and not before: it takes
+seconds, and reads the environment as it is imported.
 """
 
 from __future__ import annotations

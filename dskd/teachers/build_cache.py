@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,7 @@ from torch import Tensor
 from dskd.errors import InputError, TrainingFailed
 from dskd.modeling.lm_head import Head
 from dskd.teachers.cache_source import CacheSource
-from dskd.teachers.cache_store import HEAD, ROWS, CacheStore, shard_ranges
+from dskd.teachers.cache_store import HEAD, ROWS, CacheStore
 from dskd.teachers.options import TeacherCacheOptions
 
 Progress = Callable[[dict[str, Any]], None]
@@ -35,16 +34,11 @@ class TeacherCacheReport(BaseModel):
     built_rows: int
     reused_rows: int
 
-    @property
-    def examples(self) -> int:
-        """Examples that the teacher was run on in this call."""
-        return self.built_rows
-
 
 def estimate_bytes(teacher: Path, data: Path, options: TeacherCacheOptions, *, dtype: str) -> int:
-    """The size that a signal will have on the disk, known without the teacher's weights. Raises InputError as `build_teacher_cache`."""
+    """The size that a cache will have on the disk, known without the teacher's weights."""
     source = CacheSource(teacher, data, options, dtype)
-    return _estimate(source, _ranges(source, SHARD_BYTES, SHARD_ROWS))
+    return _estimate(source, source.shard_ranges(SHARD_BYTES, SHARD_ROWS))
 
 
 def build_teacher_cache(
@@ -87,16 +81,22 @@ def build_teacher_cache(
     store = CacheStore(output)
     begun = store.exists()
     if begun:
-        _require_same(store, request)
+        if changed := [key for key in request if store.request.get(key) != request[key]]:
+            raise InputError(
+                f"{output}: holds a signal with another {', '.join(changed)}; fix: give another folder, or remove it"
+            )
         store.clean()
-    ranges = store.ranges if begun else _ranges(source, shard_bytes, shard_rows)
+    ranges = store.ranges if begun else source.shard_ranges(shard_bytes, shard_rows)
     files = store.damaged_files() if begun else [ROWS]
     missing = store.damaged_shards() if begun else list(range(len(ranges)))
     tell({"estimate_bytes": _estimate(source, ranges)})
     if files or missing:
         _require_space(output, _estimate(source, ranges, missing, bool(files)))
-        with _out_of_memory_hint(teacher, batch_tokens):
+        try:
             _write(source, store, missing, ranges if files else None, device, batch_tokens, tell)
+        except torch.OutOfMemoryError as error:
+            hint = f"batch_tokens below {batch_tokens}, or dtype bfloat16; what is written stays"
+            raise TrainingFailed(f"{teacher}: out of memory; hint: {hint}") from error
     built = sum(ranges[number][1] - ranges[number][0] for number in missing)
     rows = len(source.index.digests)
     return TeacherCacheReport(
@@ -107,16 +107,6 @@ def build_teacher_cache(
         built_rows=built,
         reused_rows=rows - built,
     )
-
-
-@contextmanager
-def _out_of_memory_hint(teacher: Path, batch_tokens: int) -> Iterator[None]:
-    try:
-        yield
-    except torch.OutOfMemoryError as error:
-        raise TrainingFailed(
-            f"{teacher}: out of memory; hint: batch_tokens below {batch_tokens}, or dtype bfloat16; what is written stays"
-        ) from error
 
 
 def _write(
@@ -145,10 +135,6 @@ def _write(
         store.write_shard(number, source.run(model, head, *store.ranges[number], batch_tokens, add))
 
 
-def _ranges(source: CacheSource, shard_bytes: int, shard_rows: int) -> list[tuple[int, int]]:
-    return shard_ranges(source.index.offsets, source.bytes_per_token, shard_bytes, shard_rows)
-
-
 def _first_files(source: CacheSource, head: Head, embedding: Tensor) -> dict[str, dict[str, Tensor]]:
     """The index of rows and, with hidden states, the head and the input embedding where that is not the head's weight."""
     files = {ROWS: source.index.tensors()}
@@ -161,19 +147,6 @@ def _first_files(source: CacheSource, head: Head, embedding: Tensor) -> dict[str
     return files
 
 
-def _embedding_bytes(source: CacheSource) -> int:
-    """Of the input embedding in head.safetensors; nothing where it is the head's weight, known from the configuration alone."""
-    from transformers import AutoConfig, AutoModelForCausalLM
-
-    if source.options.kind == "top_k":
-        return 0
-    with torch.device("meta"):
-        empty = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(source.teacher, local_files_only=True))
-    embedding: Tensor = empty.get_input_embeddings().weight
-    tied = embedding is empty.get_output_embeddings().weight
-    return 0 if tied else embedding.numel() * getattr(torch, source.dtype).itemsize
-
-
 def _estimate(
     source: CacheSource, ranges: list[tuple[int, int]], missing: list[int] | None = None, with_files: bool = True
 ) -> int:
@@ -181,9 +154,7 @@ def _estimate(
     chosen = range(len(ranges)) if missing is None else missing
     offsets = source.index.offsets
     tokens = sum(int(offsets[ranges[number][1]] - offsets[ranges[number][0]]) for number in chosen)
-    beside = 0
-    if with_files:
-        beside = source.head_bytes + _embedding_bytes(source) + 40 * len(offsets) + 2048  # a digest and an offset a row
+    beside = source.head_bytes + 40 * len(offsets) + 2048 if with_files else 0  # a digest and an offset a row
     return tokens * source.bytes_per_token + 512 * len(chosen) + beside  # a header and a mark a shard
 
 
@@ -196,12 +167,4 @@ def _require_space(output: Path, needed: int) -> None:
         raise TrainingFailed(
             f"{output}: the signal needs {needed / 1e9:.2f} GB and the disk has {free / 1e9:.2f} GB left; "
             "hint: free space, give another folder, or keep less (stored_dtype float16 or bfloat16, top_k)"
-        )
-
-
-def _require_same(store: CacheStore, request: dict[str, Any]) -> None:
-    before = store.request
-    if changed := [key for key in request if before.get(key) != request[key]]:
-        raise InputError(
-            f"{store.folder}: holds a signal with another {', '.join(changed)}; fix: give another folder, or remove it"
         )

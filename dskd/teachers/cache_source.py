@@ -34,8 +34,7 @@ def rows_of(dataset: Any, side: str) -> Iterator[tuple[np.ndarray, int]]:
 class CacheSource:
     """A teacher's folder, data prepared for it alone, and what is to be kept. The weights are not loaded until `load`.
 
-    index: the distinct rows; head_shape: (rows, hidden) of the teacher's head. Raises InputError for data of another tokenizer,
-    examples beyond the teacher's positions, and more top-k tokens than there are tokens.
+    Raises InputError for data of another tokenizer, examples beyond the teacher's positions, and too many top-k tokens.
     """
 
     def __init__(self, teacher: Path, data: Path, options: TeacherCacheOptions, dtype: str) -> None:
@@ -57,7 +56,12 @@ class CacheSource:
             )
         self.head_shape: tuple[int, int] = tuple(empty.get_output_embeddings().weight.shape)
         head = output_head(empty, whole.truncate_to_head(self.head_shape[0], str(teacher)).size)
-        self._has_bias = head.bias is not None
+        embedding = empty.get_input_embeddings().weight
+        tied = embedding is empty.get_output_embeddings().weight
+        numbers = sum(tensor.numel() for tensor in (head.weight, head.bias) if tensor is not None)
+        numbers += 0 if tied else embedding.numel()
+        # Of head.safetensors; top-k tokens need no head.
+        self.head_bytes = 0 if options.kind == "top_k" else numbers * getattr(torch, dtype).itemsize
         self.head_numbers = {"scale": head.scale, "softcap": head.softcap, "size": head.size}
         self.vocabulary = whole.fingerprint
         if options.kind == "top_k" and options.k > head.size:
@@ -66,7 +70,7 @@ class CacheSource:
         self.index, self._numbers, self._lengths = _distinct(self._dataset)
 
     def request(self) -> dict[str, Any]:
-        """What makes this signal this one and no other, by content. Reads the teacher's files."""
+        """What makes this cache this one and no other, by content."""
         return {
             "format": FORMAT,
             "teacher": _content_of(self.teacher),
@@ -79,7 +83,6 @@ class CacheSource:
 
     @property
     def stored_dtype(self) -> torch.dtype:
-        """The dtype of stored hidden states."""
         return getattr(torch, self.dtype if self.options.stored_dtype == "same" else self.options.stored_dtype)
 
     @property
@@ -88,12 +91,17 @@ class CacheSource:
             return self.options.k * (4 + 4)  # an id and a log probability
         return self.head_shape[1] * self.stored_dtype.itemsize + 4  # a hidden state and a prediction
 
-    @property
-    def head_bytes(self) -> int:
-        """Of head.safetensors; top-k tokens need no head."""
-        rows, hidden = self.head_shape
-        one = getattr(torch, self.dtype).itemsize
-        return 0 if self.options.kind == "top_k" else rows * (hidden + self._has_bias) * one
+    def shard_ranges(self, most_bytes: int, most_rows: int) -> list[tuple[int, int]]:
+        """Rows cut into [first, last) of at most `most_rows` rows and `most_bytes`; a row that is larger stands alone."""
+        ranges: list[tuple[int, int]] = []
+        offsets, first, rows = self.index.offsets, 0, len(self.index.digests)
+        while first < rows:
+            tokens = offsets[first] + most_bytes // self.bytes_per_token
+            fits = int(np.searchsorted(offsets, tokens, side="right")) - 1
+            last = min(max(fits, first + 1), first + most_rows, rows)
+            ranges.append((first, last))
+            first = last
+        return ranges
 
     def load(self, device: Any) -> tuple[Any, Head]:
         """(frozen teacher, its head) on the device."""
@@ -104,10 +112,7 @@ class CacheSource:
     def run(
         self, model: Any, head: Head, first: int, last: int, batch_tokens: int, done: Callable[[int], None]
     ) -> dict[str, Tensor]:
-        """The tensors of a shard, rows `first` to before `last` one after the other. `done` gets the rows of each batch.
-
-        Rows of about one length run together, the longest first, in batches of at most `batch_tokens` padded tokens.
-        """
+        """The tensors of a shard, rows `first` to before `last` one after the other. `done` gets the rows of each batch."""
         offsets = self.index.offsets
         kept: dict[str, Tensor] = {}
         for rows in _batches(first, last, self._lengths, batch_tokens):
@@ -133,11 +138,9 @@ class CacheSource:
             )
         parts = hidden.split(max(1, LOGITS_AT_ONCE // len(head.weight)))
         if self.options.kind == "top_k":
-            best = [self._top_k(head.logits(part)) for part in parts]
-            return {
-                "ids": torch.cat([ids for ids, _ in best]),
-                "log_probabilities": torch.cat([values for _, values in best]),
-            }
+            log_p = ((head.logits(part).float() / self.options.temperature).log_softmax(-1) for part in parts)
+            values, ids = zip(*(part.topk(self.options.k, dim=-1) for part in log_p), strict=True)
+            return {"ids": torch.cat(ids).int(), "log_probabilities": torch.cat(values)}
         stored = hidden.to(self.stored_dtype)
         if not bool(stored.isfinite().all()):
             raise InputError(
@@ -147,15 +150,9 @@ class CacheSource:
         predictions = torch.cat([head.logits(part).argmax(-1) for part in parts])
         return {"hidden": stored, "predictions": predictions.int()}
 
-    def _top_k(self, logits: Tensor) -> tuple[Tensor, Tensor]:
-        """logits [tokens, size] -> (ids, log probabilities), each [tokens, k], the most probable first."""
-        log_p = (logits.float() / self.options.temperature).log_softmax(-1)
-        values, ids = log_p.topk(self.options.k, dim=-1)
-        return ids.int(), values
-
 
 def _without_weights(teacher: Path) -> Any:
-    """The teacher as transformers builds it, its tensors without memory: shapes and configuration alone."""
+    """The teacher's shapes and configuration alone."""
     from transformers import AutoConfig, AutoModelForCausalLM
 
     require_model_folder(teacher)
@@ -198,13 +195,8 @@ def _batches(first: int, last: int, lengths: np.ndarray, batch_tokens: int) -> I
 def _content_of(folder: Path) -> str:
     """sha256 of a model folder's configuration and weights, under whatever name the folder stands."""
     digest = hashlib.sha256()
-    files = [
-        folder / "config.json",
-        folder / "adapter_config.json",
-        *folder.glob("*.safetensors"),
-        *folder.glob("*.bin"),
-    ]
-    for file in sorted(file for file in files if file.is_file()):
+    patterns = ("config.json", "adapter_config.json", "*.safetensors", "*.bin")
+    for file in sorted(file for pattern in patterns for file in folder.glob(pattern) if file.is_file()):
         with file.open("rb") as stream:
             digest.update(f"{file.name}\n{hashlib.file_digest(stream, 'sha256').hexdigest()}\n".encode())
     return digest.hexdigest()

@@ -29,6 +29,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from dskd.errors import InputError, TrainingFailed
+from dskd.io import sync_folder
 
 SIGNAL, ROWS, HEAD, SHARDS = "signal.json", "rows.safetensors", "head.safetensors", "shards"
 UNFINISHED = ".unfinished"
@@ -39,10 +40,7 @@ class TeacherCacheDamaged(InputError):
 
 
 class RowIndex:
-    """Which rows a signal has, and where the labelled tokens of each stand.
-
-    digests: bytes [rows], one for each distinct row; offsets: int64 [rows + 1], of their labelled tokens.
-    """
+    """Which rows a cache has. digests: bytes [rows]; offsets: int64 [rows + 1], of their labelled tokens."""
 
     def __init__(self, digests: list[bytes], offsets: np.ndarray) -> None:
         self.digests = digests
@@ -60,27 +58,10 @@ class RowIndex:
         digests = np.frombuffer(b"".join(self.digests), dtype=np.uint8).reshape(-1, 32).copy()
         return {"digests": torch.from_numpy(digests), "offsets": torch.from_numpy(self.offsets)}
 
-    @classmethod
-    def from_tensors(cls, tensors: Mapping[str, Tensor]) -> RowIndex:
-        joined = tensors["digests"].numpy().tobytes()
-        return cls([joined[k : k + 32] for k in range(0, len(joined), 32)], tensors["offsets"].numpy())
-
 
 def row_digest(ids: np.ndarray, prompt_length: int) -> bytes:
     """What a teacher is given for a row, and at which of its tokens it is asked. 32 bytes."""
     return hashlib.sha256(np.concatenate(([prompt_length], ids)).astype("<i8").tobytes()).digest()
-
-
-def shard_ranges(offsets: np.ndarray, bytes_per_token: int, most_bytes: int, most_rows: int) -> list[tuple[int, int]]:
-    """Rows cut into [first, last) of at most `most_rows` rows and `most_bytes`; a row that is larger stands alone."""
-    ranges: list[tuple[int, int]] = []
-    first, rows = 0, len(offsets) - 1
-    while first < rows:
-        fits = int(np.searchsorted(offsets, offsets[first] + most_bytes // bytes_per_token, side="right")) - 1
-        last = min(max(fits, first + 1), first + most_rows, rows)
-        ranges.append((first, last))
-        first = last
-    return ranges
 
 
 class CacheStore:
@@ -121,7 +102,8 @@ class CacheStore:
 
     @cached_property
     def index(self) -> RowIndex:
-        return RowIndex.from_tensors(self.file(ROWS))
+        tensors = self.file(ROWS)
+        return RowIndex([row.tobytes() for row in tensors["digests"].numpy()], tensors["offsets"].numpy())
 
     def file(self, name: str) -> dict[str, Tensor]:
         """The tensors of rows.safetensors or head.safetensors, in memory. Raises TeacherCacheDamaged."""
@@ -156,11 +138,8 @@ class CacheStore:
     def begin(self, request: dict[str, Any], files: Mapping[str, dict[str, Tensor]], ranges: Iterable[Any]) -> None:
         """Write what is known before the first shard, signal.json last. Raises InputError for a folder with other things."""
         if self.folder.is_dir():
-            known = {SIGNAL, ROWS, HEAD, SHARDS}
-            foreign = sorted(
-                path.name for path in self.folder.iterdir() if path.name.removesuffix(UNFINISHED) not in known
-            )
-            if foreign:
+            names = {path.name.removesuffix(UNFINISHED) for path in self.folder.iterdir()}
+            if foreign := sorted(names - {SIGNAL, ROWS, HEAD, SHARDS}):
                 raise InputError(f"{self.folder}: holds {foreign[0]}, not a signal; fix: give another folder")
         self.folder.mkdir(parents=True, exist_ok=True)
         description = {
@@ -216,12 +195,11 @@ class ShardReader:
             place = slice(self._offsets[row] - before, self._offsets[row + 1] - before)
             for name, value in self._mapped[shard].items():
                 parts.setdefault(name, []).append(value[place])
-        return {name: _joined(values, pin) for name, values in parts.items()}
-
-
-def _joined(values: list[Tensor], pin: bool) -> Tensor:
-    shape = (sum(map(len, values)), *values[0].shape[1:])
-    return torch.cat(values, out=torch.empty(shape, dtype=values[0].dtype, pin_memory=pin))
+        length = {name: (sum(map(len, values)), *values[0].shape[1:]) for name, values in parts.items()}
+        return {
+            name: torch.cat(values, out=torch.empty(length[name], dtype=values[0].dtype, pin_memory=pin))
+            for name, values in parts.items()
+        }
 
 
 def read_mapped(file: Path) -> dict[str, Tensor]:
@@ -242,11 +220,7 @@ def write_whole(file: Path, content: bytes) -> None:
             stream.flush()
             os.fsync(stream.fileno())
         unfinished.replace(file)
-        descriptor = os.open(file.parent, os.O_RDONLY)  # the rename too must reach the disk before what comes after it
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+        sync_folder(file.parent)  # the rename too must reach the disk before what comes after it
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise

@@ -1,8 +1,6 @@
-"""What a teacher says at the labelled tokens of a batch: computed live, or kept once for all students, methods and seeds.
+"""What a teacher says at the labelled tokens of a batch: computed live, or read from a cache (docs/teacher-cache.md).
 
-A cached signal is a folder (dskd/teachers/cache_store.py, docs/teacher-cache.md) that `build_teacher_cache` makes of data prepared for the teacher
-alone. A student's data finds its rows there by content (`attach`), so order and left-out rows do not matter, and the teacher's
-weights are not loaded again.
+A student's data finds its rows in a cache by content (`attach`), so order and left-out rows do not matter.
 """
 
 from __future__ import annotations
@@ -22,24 +20,10 @@ from torch import Tensor
 from dskd.errors import InputError
 from dskd.losses.tokens import SideTokens, TokenBatch
 from dskd.modeling.lm_head import Head, final_hidden_states, output_head
-from dskd.teachers.build_cache import TIED, TeacherCacheReport, build_teacher_cache, estimate_bytes
+from dskd.teachers.build_cache import TIED
 from dskd.teachers.cache_source import rows_of
 from dskd.teachers.cache_store import HEAD, CacheStore, ShardReader, TeacherCacheDamaged, row_digest
 from dskd.teachers.options import TeacherCacheOptions
-
-__all__ = [
-    "CachedHiddenStates",
-    "CachedTopK",
-    "LiveTeacher",
-    "Teacher",
-    "TeacherCacheDamaged",
-    "TeacherCacheOptions",
-    "TeacherCacheReport",
-    "attach",
-    "build_teacher_cache",
-    "estimate_bytes",
-    "open_teacher_cache",
-]
 
 
 class _Clock:
@@ -100,11 +84,7 @@ class Teacher(ABC):
         return 0
 
     def fetch(self, batch: TokenBatch) -> TokenBatch:
-        """The batch with the teacher's outputs at its labelled tokens, on the batch's device.
-
-        These are `hidden`, of a cache also `predictions`; or `top_k_ids` and `top_k_log_probabilities` over the whole vocabulary,
-        whose tail has what is missing to 1.
-        """
+        """The batch with the teacher's `hidden` at its labelled tokens, of a cache also `predictions`, or with its `top_k_*`."""
         return replace(batch, teacher=self._fetch(batch.teacher))
 
     @abstractmethod
@@ -112,13 +92,7 @@ class Teacher(ABC):
 
 
 class LiveTeacher(Teacher):
-    """The frozen model itself, run on every batch.
-
-    Args:
-        model: A transformers causal model.
-        size: The number of its real tokens.
-        padded_hidden: Whether to give the hidden states at all positions, prompt and padding included, too.
-    """
+    """The frozen model itself, a transformers causal model of `size` real tokens, run on every batch."""
 
     def __init__(self, model: Any, size: int, *, padded_hidden: bool = False) -> None:
         super().__init__()
@@ -143,18 +117,17 @@ class LiveTeacher(Teacher):
 
 
 class CachedTeacher(Teacher):
-    """Rows read from the shards of a folder. vocabulary: fingerprint of the teacher's tokens; size: how many its head predicts."""
+    """Rows read from the shards of a folder."""
 
     def __init__(self, store: CacheStore) -> None:
         super().__init__()
         self.options = TeacherCacheOptions.model_validate(store.request["options"])
-        self.vocabulary: str = store.request["vocabulary"]
-        self.size: int = store.request["head"]["size"]
+        self.vocabulary: str = store.request["vocabulary"]  # fingerprint of the teacher's tokens
+        self.size: int = store.request["head"]["size"]  # how many its head predicts
         self._reader = ShardReader(store)
         self._folder = store.folder
 
     def _read(self, side: SideTokens) -> dict[str, Tensor]:
-        """The stored tensors of the batch's rows, on the device."""
         if side.cache_rows is None:
             raise InputError(f"{self._folder}: the data is not attached to this cache; fix: call attach")
         device = side.labels.device
@@ -199,10 +172,6 @@ class CachedTopK(CachedTeacher):
 
     head = None
 
-    @property
-    def temperature(self) -> float:
-        return self.options.temperature
-
     def _fetch(self, side: SideTokens) -> SideTokens:
         with self._clock.running(torch.device("cpu")):
             read = self._read(side)
@@ -210,7 +179,7 @@ class CachedTopK(CachedTeacher):
 
 
 def open_teacher_cache(folder: Path, device: Any) -> CachedHiddenStates | CachedTopK:
-    """The signal in a folder, every byte checked. Raises TeacherCacheDamaged, which names the shard; InputError where there is none."""
+    """The cache in a folder, every byte checked. Raises TeacherCacheDamaged, which names the shard; InputError where there is none."""
     store = CacheStore(folder)
     if damaged := store.damaged_files():
         raise TeacherCacheDamaged(f"{folder / damaged[0]}: is missing or damaged; fix: build the signal again")
@@ -223,10 +192,7 @@ def open_teacher_cache(folder: Path, device: Any) -> CachedHiddenStates | Cached
 
 
 def attach(dataset: Any, folder: Path) -> Any:
-    """A student's prepared dataset with the column `teacher_row`: where each row stands in the signal.
-
-    Raises InputError for a row that the signal does not have.
-    """
+    """A student's prepared dataset with the column `teacher_row`: where each row stands in the cache, which must have all."""
     row_of = CacheStore(folder).index.row_of
     digests = [row_digest(ids, prompt_length) for ids, prompt_length in rows_of(dataset, "teacher")]
     missing = [number for number, digest in enumerate(digests) if digest not in row_of]

@@ -1,8 +1,6 @@
 """Exact token alignment (ETA) by byte offsets (docs/method.md; arXiv 2504.11426).
 
-Token i of the teacher and token j of the student are a pair if and only if they cover the very same bytes of the same text. A
-leading space belongs to the token that carries it; a token that covers no byte of the text (SentencePiece's added first space)
-pairs with nothing. Everything here runs once, in preprocessing, on the CPU.
+Token i of the teacher and token j of the student are a pair if and only if they cover the very same bytes of the same text.
 """
 
 from __future__ import annotations
@@ -23,18 +21,15 @@ def byte_spans(
 ) -> np.ndarray:
     """The bytes of `text` that each token covers: int64 [tokens, 2], half-open, (-1, -1) where no interval can be told.
 
-    `ids` tokenize `text`; `offsets` are the tokenizer's own character offsets [tokens, 2] into it. Where the tokens' bytes add up
-    to the text, which is so unless the tokenizer normalises, the bytes alone are exact, also for tokens that split a character.
-    Elsewhere the tokenizer's offsets say where each token stands.
+    Where the tokens' bytes add up to the text, which is so unless the tokenizer normalises, they alone are exact. Elsewhere the
+    tokenizer's own character `offsets` [tokens, 2] into the text say where each token stands.
     """
     data = text.encode()
     pieces = [vocabulary.token_bytes[k] for k in ids]
     joined = b"".join(pieces)
     if joined == data or joined == b" " + data:
-        ends = np.cumsum(np.fromiter(map(len, pieces), dtype=np.int64, count=len(pieces)))
-        spans = (
-            np.stack([np.concatenate([[0], ends[:-1]]), ends], axis=1) if len(pieces) else np.zeros((0, 2), np.int64)
-        )
+        ends = np.cumsum([0, *map(len, pieces)], dtype=np.int64)
+        spans = np.stack([ends[:-1], ends[1:]], axis=1)
         return spans if joined == data else np.maximum(spans - 1, 0)  # the added first space is no byte of the text
     if offsets is None:
         return np.full((len(pieces), 2), UNKNOWN, dtype=np.int64)
@@ -71,7 +66,7 @@ def _spans_by_offsets(
 def align(teacher_spans: np.ndarray, student_spans: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Pairs of tokens on the same bytes: (teacher indices, student indices), both int64 [pairs] and ascending.
 
-    Both arguments are int64 [tokens, 2] as `byte_spans` gives them, over the same text. O(n log n), no Python loop over tokens.
+    Arguments are int64 [tokens, 2] as `byte_spans` gives them, over the same text. O(n log n), no Python loop over tokens.
     """
     teacher, teacher_keys = _keys(teacher_spans)
     student, student_keys = _keys(student_spans)
@@ -92,8 +87,8 @@ def align(teacher_spans: np.ndarray, student_spans: np.ndarray) -> tuple[np.ndar
 def byte_groups(teacher_spans: np.ndarray, student_spans: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """The number of the smallest stretch of bytes that begins and ends at token ends of both models, int64 [tokens] for each side.
 
-    Arguments as in `align`. Numbers ascend with the text. -1 where a token covers no bytes, or where the other side's tokens do not
-    cover the same bytes. Where a normaliser put tokens on the same bytes, the pairs of `align` are all the groups.
+    Numbers ascend with the text; -1 where a token covers no bytes, or the other side's do not cover the same. Where a normaliser put
+    tokens on the same bytes, the pairs of `align` are all the groups.
     """
     spans = teacher_spans, student_spans
     groups = np.full(len(spans[0]), UNKNOWN, dtype=np.int64), np.full(len(spans[1]), UNKNOWN, dtype=np.int64)
@@ -110,12 +105,10 @@ def byte_groups(teacher_spans: np.ndarray, student_spans: np.ndarray) -> tuple[n
     for sign, start, end in zip((1, -1), starts, ends, strict=True):
         edges[start] += sign
         edges[end] -= sign
-    alone = np.concatenate(
-        [[0], np.cumsum(np.cumsum(edges) != 0)]
-    )  # bytes before each place that one side alone covers
-    good = np.append(
-        alone[cuts] == alone[np.concatenate([[0], cuts])[:-1]], False
-    )  # the last is what follows the last cut
+    # Bytes before each place that one side alone covers.
+    alone = np.concatenate([[0], np.cumsum(np.cumsum(edges) != 0)])
+    before = np.concatenate([[0], cuts])[:-1]
+    good = np.append(alone[cuts] == alone[before], False)  # the last is what follows the last cut
     renumbered = np.where(good, np.cumsum(good) - 1, UNKNOWN)
     for group, indices, end in zip(groups, kept, ends, strict=True):
         group[indices] = renumbered[cuts.searchsorted(end)]
@@ -147,10 +140,7 @@ class AlignmentSummary:
 
 
 def align_tokenizers(teacher: Any, student: Any, texts: Iterable[str]) -> AlignmentSummary:
-    """Align two fast Hugging Face tokenizers on texts; indices are into `tokenizer(text, add_special_tokens=False)`.
-
-    Raises InputError for a tokenizer without offsets or with an unknown spelling.
-    """
+    """Align two fast Hugging Face tokenizers on texts; indices are into `tokenizer(text, add_special_tokens=False)`."""
     vocabularies = [Vocabulary.from_tokenizer(tokenizer) for tokenizer in (teacher, student)]
     totals = [0, 0]
     pairs = []

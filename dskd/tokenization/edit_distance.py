@@ -1,8 +1,7 @@
 """For each of many byte strings, the one of many others that the fewest edits make of it, where few edits are enough.
 
-Comparing two vocabularies token by token takes 10⁹ to 10¹⁰ distances. But two strings at most k edits apart have a string in common
-that is left of either after deleting at most k bytes (symmetric deletion, as in SymSpell): candidates are those with a remainder in
-common, found by their hashes, and only for them is the distance computed.
+Two strings at most k edits apart have a string in common that is left of either after deleting at most k bytes (symmetric
+deletion, as in SymSpell): only those with a remainder in common, found by hashes, are compared.
 """
 
 from __future__ import annotations
@@ -21,8 +20,7 @@ _LONGEST = 128  # bytes; there are thousands of ways to delete two of them
 def nearest(strings: Sequence[bytes], others: Sequence[bytes], most_edits: int) -> tuple[np.ndarray, np.ndarray]:
     """(index of the nearest of the others, edits between the two), int64 [strings], -1 where none is near; ties go to the first.
 
-    An edit inserts, deletes or replaces a byte. Near means at most `most_edits` edits, and at most half as many as the string has
-    bytes; strings of more than 128 bytes are near to their equals alone.
+    Near means at most `most_edits` edits of a byte, and at most half as many as the string has bytes; long strings have equals alone.
     """
     found = np.full(len(strings), -1, dtype=np.int64)
     edits = np.full(len(strings), -1, dtype=np.int64)

@@ -1,8 +1,7 @@
 """How a model is asked: Alpaca's template or the tokenizer's own chat template around an instruction, or a text as it stands.
 
-A template belongs to the tokenizer and is saved with it, so that preparing data, sampling and every evaluation read the same one, a
-student's folder says how it was trained, and the two models of a pair may each have their own. With a chat template the end of
-sequence is the token that ends a turn: it is what a response ends with in training, and what stops an answer.
+A template is saved with its tokenizer, so that training and every evaluation read the same one. With a chat template the end of
+sequence is the token that ends a turn.
 """
 
 from __future__ import annotations
@@ -66,10 +65,7 @@ def template_of(tokenizer: Any) -> Template | None:
 
 
 def set_template(tokenizer: Any, template: Template) -> None:
-    """Make a template the tokenizer's, to be saved with it; a chat's end of turn becomes its end of sequence.
-
-    Raises InputError where the tokenizer has no chat template, or none that can be used.
-    """
+    """Make a template the tokenizer's, to be saved with it; a chat's end of turn becomes its end of sequence."""
     tokenizer.init_kwargs[KEY] = template.model_dump()
     if template.kind == "chat":
         tokenizer.eos_token = tokenizer.convert_ids_to_tokens(_end_of_turn(tokenizer, template))
@@ -86,11 +82,7 @@ def describe(tokenizer: Any) -> dict[str, Any] | None:
 
 
 def prompt_text(tokenizer: Any, prompt: str | Instruction) -> str:
-    """The text that a model is given for a prompt: a text as it stands, an instruction in the model's template.
-
-    Raises InputError for an instruction without a template, and for a text where the model has one: it would be asked in another
-    way than it was trained to be.
-    """
+    """The text that a model is given for a prompt: a text as it stands, an instruction in the model's template; else InputError."""
     template = template_of(tokenizer)
     if isinstance(prompt, str):
         if template is not None:

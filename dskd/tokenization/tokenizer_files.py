@@ -1,7 +1,4 @@
-"""A tokenizer folder's vocabulary, read without loading the tokenizer: enough to tell at planning time whether two are the same.
-
-What is read is kept while the file stays as it is: the files of large vocabularies take a second to parse.
-"""
+"""A tokenizer folder's vocabulary, read without loading the tokenizer: enough to tell at planning time whether two are the same."""
 
 from __future__ import annotations
 
@@ -28,10 +25,7 @@ class FileVocabulary:
 
 
 def vocabulary(folder: Path) -> FileVocabulary | None:
-    """The vocabulary of a folder, or None where its files do not say it plainly.
-
-    InputError for a file that is not JSON or not laid out as a tokenizer's.
-    """
+    """The vocabulary of a folder, or None where its files do not say it plainly. Raises InputError for broken files."""
     whole, parts, settings = (folder / name for name in ("tokenizer.json", "vocab.json", "tokenizer_config.json"))
     if whole.is_file():
         status = whole.stat()
@@ -78,10 +72,7 @@ def _broken(path: Path, error: Exception) -> InputError:
 
 
 def same_vocabulary(first: Path, second: Path) -> bool | None:
-    """Whether two tokenizers give every id to the same token; None where that cannot be read from their files.
-
-    Files of different kinds are not compared: what one of them says in its files, another adds in its code.
-    """
+    """Whether two tokenizers give every id to the same token; None where that cannot be read from their files."""
     if len({(folder / "tokenizer.json").is_file() for folder in (first, second)}) > 1:
         return None
     one, other = (vocabulary(folder) for folder in (first, second))

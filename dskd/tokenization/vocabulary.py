@@ -1,7 +1,7 @@
 """Tokens as bytes, and what two vocabularies share.
 
-Two tokenizers spell the same text differently ("Ċ", "<0x0A>" and "\\n" are one byte), so nothing here compares spellings: a token
-is the bytes that it stands for. How a tokenizer spells bytes is read from its decoder, never guessed from its class or its name.
+Tokenizers spell the same text differently ("Ċ", "<0x0A>" and "\\n" are one byte), so a token is the bytes that it stands for. How
+a tokenizer spells bytes is read from its decoder.
 """
 
 from __future__ import annotations
@@ -90,11 +90,7 @@ class Vocabulary:
 
     @classmethod
     def from_tokenizer(cls, tokenizer: Any) -> Vocabulary:
-        """Read a fast Hugging Face tokenizer.
-
-        Byte-level BPE (a ByteLevel decoder) and SentencePiece style (a ▁ that becomes a space, byte pieces where the decoder has
-        ByteFallback) are known. Raises InputError for a tokenizer without offsets and for other spellings (WordPiece).
-        """
+        """Read a fast Hugging Face tokenizer: byte-level BPE or SentencePiece. Raises InputError for others."""
         require_offsets(tokenizer)
         steps = _decoder_steps(tokenizer)
         kinds = {step["type"] for step in steps}
@@ -119,34 +115,20 @@ class Vocabulary:
             if k in added:
                 tokens[k] = spelling.encode()
             elif byte_level:
-                if all(character in _BYTE_OF for character in spelling):
-                    tokens[k] = bytes(_BYTE_OF[character] for character in spelling)
-                else:
-                    tokens[k] = spelling.encode()
+                known = all(character in _BYTE_OF for character in spelling)
+                tokens[k] = bytes(_BYTE_OF[character] for character in spelling) if known else spelling.encode()
             elif fallback and (piece := _BYTE_PIECE.match(spelling)):
                 tokens[k] = bytes([int(piece[1], 16)])
                 byte_pieces.add(k)
             else:
                 tokens[k] = spelling.replace(_SPACE_MARKER, " ").encode()
-        roles = {
-            role: k for role, k in (("eos", tokenizer.eos_token_id), ("bos", tokenizer.bos_token_id)) if k is not None
-        }
+        roles = {"eos": tokenizer.eos_token_id, "bos": tokenizer.bos_token_id}
+        roles = {role: k for role, k in roles.items() if k is not None}
         literal = {k: spelling.encode() for spelling, k in vocabulary.items() if k in special}
-        return cls(
-            tuple(tokens),
-            frozenset(special),
-            literal,
-            frozenset(byte_pieces),
-            roles,
-            frozenset(added),
-        )
+        return cls(tuple(tokens), frozenset(special), literal, frozenset(byte_pieces), roles, frozenset(added))
 
     def truncate_to_head(self, rows: int, name: str) -> Vocabulary:
-        """The tokens that a head of `rows` rows has; `name` is the model's.
-
-        Some published folders have added tokens beyond the head (Gemma 3's image token): no text-only model can predict them.
-        Raises InputError where a token of the trained vocabulary has no row.
-        """
+        """The tokens that a head of `rows` rows has, all but added ones (Gemma 3's image token); else InputError. `name`: the model's."""
         if self.size <= rows:
             return self
         if missing := [k for k in range(rows, self.size) if self.tokens[k] is not None and k not in self.added_ids]:
@@ -172,29 +154,18 @@ class Vocabulary:
         digest.update(json.dumps([sorted(self.special_ids), sorted(self.special_roles.items())]).encode())
         return digest.hexdigest()
 
-    def same_as(self, other: Vocabulary) -> bool:
-        """Whether the two vocabularies give every id the same meaning, so that logits can be compared id by id."""
-        return (
-            self.tokens == other.tokens
-            and self.special_token_text == other.special_token_text
-            and self.special_roles == other.special_roles
-        )
-
 
 @dataclass(frozen=True)
 class SharedVocabulary:
-    """What a teacher and a student have in common.
+    """What a teacher and a student have in common: one pair of ids for each byte string, and for the end of sequence."""
 
-    teacher_ids, student_ids: int64 [shared], one exact pair for each byte string that both have, and for the end of sequence.
-    student_id_of: int64 [teacher size], the student's id for what a teacher id stands for, -1 where it has none.
-    teacher_tokens, student_tokens: the bytes of each id, as in `Vocabulary.tokens`; None where they are not known.
-    """
-
-    teacher_ids: np.ndarray
-    student_ids: np.ndarray
-    student_id_of: np.ndarray
+    teacher_ids: np.ndarray  # int64 [shared]
+    student_ids: np.ndarray  # int64 [shared]
+    student_id_of: (
+        np.ndarray
+    )  # int64 [teacher size], the student's id for what a teacher id stands for, -1 where it has none
     same: bool
-    teacher_tokens: tuple[bytes | None, ...] | None = None
+    teacher_tokens: tuple[bytes | None, ...] | None = None  # as in `Vocabulary.tokens`; None where they are not known
     student_tokens: tuple[bytes | None, ...] | None = None
 
     def __len__(self) -> int:
@@ -202,21 +173,18 @@ class SharedVocabulary:
 
 
 def share_vocabulary(teacher: Vocabulary, student: Vocabulary) -> SharedVocabulary:
-    """Pair the tokens of two vocabularies by their bytes (docs/method.md; arXiv 2504.11426).
+    """Pair the tokens of two vocabularies by their bytes, special ones by their role (docs/method.md; arXiv 2504.11426).
 
-    Special tokens are paired by their role and never by their spelling. The end of sequence comes last, so that a token with two
-    roles (GPT-2's begin and end) ends as the end.
+    The end of sequence comes last, so that a token with two roles (GPT-2's begin and end) ends as the end.
     """
-    if teacher.same_as(student):
-        ids = np.array(
-            [k for k in range(teacher.size) if teacher.tokens[k] is not None or k in teacher.special_ids],
-            dtype=np.int64,
-        )
-        student_id_of = np.full(teacher.size, -1, dtype=np.int64)
+    student_id_of = np.full(teacher.size, -1, dtype=np.int64)
+    same_tokens = teacher.tokens == student.tokens and teacher.special_token_text == student.special_token_text
+    if same_tokens and teacher.special_roles == student.special_roles:  # logits can be compared id by id
+        real = [k for k in range(teacher.size) if teacher.tokens[k] is not None or k in teacher.special_ids]
+        ids = np.array(real, dtype=np.int64)
         student_id_of[ids] = ids
         return SharedVocabulary(ids, ids, student_id_of, True, teacher.tokens, student.tokens)
     pairs = {teacher.id_of[token]: k for token, k in student.id_of.items() if token in teacher.id_of}
-    student_id_of = np.full(teacher.size, -1, dtype=np.int64)
     for k, token in enumerate(teacher.tokens):
         if token and token in student.id_of:
             student_id_of[k] = student.id_of[token]
@@ -225,14 +193,10 @@ def share_vocabulary(teacher: Vocabulary, student: Vocabulary) -> SharedVocabula
             pairs[teacher.special_roles[role]] = student.special_roles[role]
             student_id_of[teacher.special_roles[role]] = student.special_roles[role]
     # A student token that serves as both begin and end would stand twice on the student's side: the end keeps it.
-    if (
-        "eos" in teacher.special_roles
-        and teacher.special_roles.get("bos", teacher.special_roles["eos"]) != teacher.special_roles["eos"]
-    ):
-        begin = teacher.special_roles["bos"]
-        if pairs.get(begin) == pairs.get(teacher.special_roles["eos"]):
-            pairs.pop(begin, None)
-            student_id_of[begin] = -1
+    begin, end = (teacher.special_roles.get(role) for role in ("bos", "eos"))
+    if begin is not None and end is not None and begin != end and pairs.get(begin) == pairs.get(end):
+        pairs.pop(begin, None)
+        student_id_of[begin] = -1
     teacher_ids = np.array(sorted(pairs), dtype=np.int64)
     student_ids = np.array([pairs[k] for k in teacher_ids.tolist()], dtype=np.int64)
     return SharedVocabulary(teacher_ids, student_ids, student_id_of, False, teacher.tokens, student.tokens)

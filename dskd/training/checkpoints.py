@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from dskd.errors import InputError
+from dskd.io import write_atomic
 
 # Inside the model's folder, so that all arrive by one rename.
 REPORT = "training_report.json"
@@ -20,8 +21,7 @@ _REQUEST = "training_request.json"
 class RunFolder:
     """`checkpoints/` and `training_request.json` while a run goes on; `model/` with its report once it is done; `rollouts/`.
 
-    Of several processes that train together the first alone calls `begin`, `finish`, and `last_good_checkpoint` before the others
-    do; `finished` and `last_good_checkpoint` then say the same to all of them.
+    Of several processes the first alone calls `begin` and `finish`, and `last_good_checkpoint` before the others do.
     """
 
     def __init__(self, path: Path) -> None:
@@ -30,16 +30,12 @@ class RunFolder:
         self.checkpoints = path / "checkpoints"
 
     def finished(self, request: dict[str, Any]) -> dict[str, Any] | None:
-        """The report of this very training if it is done, else None.
-
-        Raises InputError where the folder holds another training, or a model that no training wrote.
-        """
+        """The report of this very training if it is done, else None; InputError where the folder holds another, or a strange model."""
         if (self.path / _REQUEST).is_file():
             before = json.loads((self.path / _REQUEST).read_text(encoding="utf-8"))
-            if before != json.loads(json.dumps(request)):
-                changed = ", ".join(
-                    sorted(key for key in request if before.get(key) != json.loads(json.dumps(request[key])))
-                )
+            now = json.loads(json.dumps(request))
+            if before != now:
+                changed = ", ".join(sorted(key for key in now if before.get(key) != now[key]))
                 raise InputError(
                     f"{self.path}: holds a training with another {changed}; fix: give another folder, or remove it"
                 )
@@ -54,11 +50,8 @@ class RunFolder:
 
     def begin(self, request: dict[str, Any]) -> None:
         """Make the folder and write down what is to be done in it."""
-        self.path.mkdir(parents=True, exist_ok=True)
         shutil.rmtree(self.path / "checkpoints.dropped", ignore_errors=True)
-        unfinished = self.path / f"{_REQUEST}.unfinished"
-        unfinished.write_text(json.dumps(request, indent=2) + "\n", encoding="utf-8")
-        unfinished.replace(self.path / _REQUEST)
+        write_atomic(self.path / _REQUEST, json.dumps(request, indent=2) + "\n")
 
     def last_good_checkpoint(self, processes: int | None = None) -> Path | None:
         """The newest checkpoint that was written to its end, by all `processes` where it says how many; torn ones are removed."""
@@ -71,18 +64,12 @@ class RunFolder:
         return found[-1] if found else None
 
     def rollouts(self, process: int, step: int) -> Path:
-        """The file of the texts that a process's student writes, a JSON object a line; what was written after `step` is dropped.
-
-        A run that goes on from that step writes it again.
-        """
+        """The file of the texts that a process's student writes, without what was written after `step`, which a run writes again."""
         path = self.path / "rollouts" / f"{process}.jsonl"
-        path.parent.mkdir(parents=True, exist_ok=True)
         before = path.read_bytes().splitlines(keepends=True) if path.is_file() else []
         # Only the last line can be torn.
         kept = [line for line in before if line.endswith(b"\n") and json.loads(line)["step"] <= step]
-        unfinished = path.with_suffix(".unfinished")
-        unfinished.write_bytes(b"".join(kept))
-        unfinished.replace(path)
+        write_atomic(path, b"".join(kept))
         return path
 
     def finish(self, save: Callable[[Path], None], report: dict[str, Any], log: Sequence[dict[str, Any]] = ()) -> None:
@@ -114,9 +101,5 @@ def _is_whole(checkpoint: Path, processes: int | None) -> bool:
     optimizer = any((checkpoint / name).is_file() for name in _OPTIMIZERS)
     states = [*checkpoint.glob("rng_state*.pth")]
     enough = len(states) == processes if processes else bool(states)
-    return bool(weights) and optimizer and enough and all(map(_is_archive, states))
-
-
-def _is_archive(path: Path) -> bool:
-    """torch.save writes a zip file, whose directory comes last: one that was cut off has none."""
-    return zipfile.is_zipfile(path)
+    # torch.save writes a zip file, whose directory comes last: one that was cut off has none.
+    return bool(weights) and optimizer and enough and all(map(zipfile.is_zipfile, states))

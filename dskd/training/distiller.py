@@ -22,16 +22,8 @@ from dskd.tokenization.vocabulary import SharedVocabulary
 class Distiller(nn.Module):
     """A student with what its method trains beside it. Its forward is the method's loss, so gradients of both are synchronised.
 
-    The teacher is not part of it: its outputs are fetched before the step, and it is neither saved nor wrapped.
-
-    Args:
-        student: A transformers causal model.
-        method: The method.
-        student_size: The real tokens of the student's vocabulary.
-        teacher: The teacher, live or cached.
-        shared: What the vocabularies have in common.
-        chunked: Whether to take the loss in chunks of tokens (dskd/losses/chunked.py), where the method can.
-        chunk_tokens: Tokens a chunk; by default as many as suit the vocabulary.
+    The teacher is neither saved nor wrapped: its outputs are fetched before the step. `student_size`: the real tokens of the student's
+    vocabulary; `chunked`: take the loss in chunks of tokens, where the method can.
     """
 
     def __init__(
@@ -59,7 +51,7 @@ class Distiller(nn.Module):
         self.projectors = method.prepare(self.whole_student_head(), *both)
 
     def whole_student_head(self) -> Head:
-        """The live head outside the forward, gathered where its weights are spread over processes; without gradient."""
+        """`modeling.lm_head.whole_output_head` of the student."""
         return whole_output_head(self.student, self.student_size)
 
     def gradient_checkpointing_enable(self, **arguments: Any) -> None:
@@ -74,11 +66,10 @@ class Distiller(nn.Module):
         student, teacher = replace(batch.student, head=head, hidden=student_hidden), batch.teacher
         if self.method.requires.embeddings:
             student.embedding = self.student.get_input_embeddings().weight.detach()
-        known: Any = self.teacher  # its head and embedding may be None
-        if known is not None:
-            teacher = replace(teacher, head=known.head)
-            if self.method.requires.embeddings:
-                teacher.embedding = known.embedding
+        if self.teacher is not None:
+            embedding: Any = self.teacher.embedding if self.method.requires.embeddings else None
+            head_of_teacher: Any = self.teacher.head
+            teacher = replace(teacher, head=head_of_teacher, embedding=embedding)
         return TokenBatch(student, teacher)
 
     @torch.no_grad()

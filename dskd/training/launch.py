@@ -1,7 +1,4 @@
-"""Starts the processes that train one student together, and hands on what they say.
-
-docs/processes.md tells what each configuration that ships is for, and how several machines are started.
-"""
+"""Starts the processes that train one student together, and hands on what they say (docs/processes.md)."""
 
 from __future__ import annotations
 
@@ -30,11 +27,10 @@ def launch_training(
     on_progress: Callable[[dict[str, Any]], None] | None = None,
     on_line: Callable[[str], None] | None = None,
 ) -> TrainingReport:
-    """Run `dskd.training.run.train` in several processes of this machine and return its report.
+    """Run `dskd.training.train` in several processes of this machine and return its report; raises as it does.
 
-    `request`: train's arguments as JSON values. `accelerate_config`: a name that ships (`configurations()`) or a file; without it,
-    `processes` are started by torchrun, which makes them DDP. `on_line` gets every other line that they print.
-    Raises InputError and TrainingFailed as train would.
+    `request`: train's arguments as JSON values. `accelerate_config`: a name that ships or a file; without it `processes` are started
+    by torchrun (DDP). `on_line` gets every line that they print which is no progress.
     """
     with tempfile.TemporaryDirectory() as scratch:
         path = Path(scratch) / "request.json"
@@ -54,9 +50,8 @@ def configurations() -> list[str]:
 
 def configuration_file(name: str) -> Path:
     """The file of a configuration: one that ships, by its name, or a path. Raises InputError where there is none."""
-    shipped = CONFIGURATIONS / f"{name}.yaml"
     if name in configurations():
-        return shipped
+        return CONFIGURATIONS / f"{name}.yaml"
     if Path(name).is_file():
         return Path(name)
     raise InputError(
@@ -65,12 +60,19 @@ def configuration_file(name: str) -> Path:
 
 
 def _launcher(processes: int | None, accelerate_config: str | None) -> list[str]:
+    import yaml
+    from accelerate.commands.config.config_args import load_config_from_file
+
     if accelerate_config is None:
         count = processes or 1
         _require_devices(count, "processes")
         return [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(count)]
     path = configuration_file(accelerate_config)
-    config = _read(path)
+    try:
+        config: Any = load_config_from_file(str(path))
+    except (ValueError, TypeError, AttributeError, yaml.YAMLError) as error:
+        reason = " ".join(str(error).split())
+        raise InputError(f"{path}: not an accelerate configuration ({reason}); fix: see docs/processes.md") from error
     if config.num_machines > 1:
         raise InputError(
             f"{accelerate_config}: is for {config.num_machines} machines, of which only this one could be started; "
@@ -82,37 +84,22 @@ def _launcher(processes: int | None, accelerate_config: str | None) -> list[str]
     return [sys.executable, "-m", "accelerate.commands.launch", "--config_file", str(path), *number]
 
 
-def _read(path: Path) -> Any:
-    import yaml
-    from accelerate.commands.config.config_args import load_config_from_file
-
-    try:
-        return load_config_from_file(str(path))
-    except (ValueError, TypeError, AttributeError, yaml.YAMLError) as error:
-        reason = " ".join(str(error).split())
-        raise InputError(f"{path}: not an accelerate configuration ({reason}); fix: see docs/processes.md") from error
-
-
 def _require_devices(count: int, what: str, *, gpu: bool = False) -> None:
     import torch
 
-    if not torch.accelerator.is_available():
-        if gpu:
-            raise InputError(
-                f"{what}: needs {count} GPUs, but there is none here; fix: give processes without a configuration"
-            )
-        return
-    found = torch.accelerator.device_count()
-    if count > found:
+    found = torch.accelerator.device_count() if torch.accelerator.is_available() else 0
+    if gpu and not found:
+        raise InputError(
+            f"{what}: needs {count} GPUs, but there is none here; fix: give processes without a configuration"
+        )
+    if count > found > 0:
         raise InputError(
             f"{what}: {count} processes need {count} GPUs, but {found} are here; fix: give processes {found}"
         )
 
 
 def _run(
-    command: list[str],
-    on_progress: Callable[[dict[str, Any]], None] | None,
-    on_line: Callable[[str], None] | None,
+    command: list[str], on_progress: Callable[[dict[str, Any]], None] | None, on_line: Callable[[str], None] | None
 ) -> tuple[list[dict[str, str]], int]:
     """(what the workers' error lines hold, exit code); leaves no process behind, whatever happens here."""
     errors: list[dict[str, str]] = []

@@ -1,4 +1,4 @@
-"""One training run from folders to a folder: what the harness calls, and what a program of one's own may call."""
+"""One training run from folders to a folder."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from dskd.data.collator import Collator
 from dskd.data.preparation import preparation_report
 from dskd.errors import InputError, TrainingFailed, is_disk_full, is_out_of_memory
 from dskd.rollouts.options import ReplayReport, RolloutReport, require_engine
-from dskd.rollouts.replay_buffer import Replay, held_out
+from dskd.rollouts.replay_buffer import held_out
 from dskd.rollouts.rollouts import PROGRESS, REASONS, REPLAY_PROGRESS, Rollouts
 from dskd.training.checkpoints import RunFolder
 from dskd.training.options import TrainingOptions, TrainingReport
@@ -92,7 +92,6 @@ def train(
 
 
 def _request(method: methods.Method, options: TrainingOptions, seed: int, data: Path) -> dict[str, Any]:
-    """What tells this training from others in its folder."""
     return {
         "method": method.name,
         "method_options": method.options.identity(),
@@ -105,6 +104,9 @@ def _request(method: methods.Method, options: TrainingOptions, seed: int, data: 
 
 def _arguments(options: TrainingOptions, folder: RunFolder, seed: int) -> Any:
     """transformers' arguments. From here on every random number follows from the seed."""
+    for name in options.trackers:
+        if name not in get_available_reporting_integrations():
+            raise InputError(f"trackers: {name} is not installed; fix: pip install {name}, or leave it out")
     transformers.utils.logging.disable_progress_bar()
     transformers.set_seed(seed)
     on_cpu = not torch.accelerator.is_available()
@@ -130,7 +132,7 @@ def _arguments(options: TrainingOptions, folder: RunFolder, seed: int) -> Any:
         save_total_limit=2,
         seed=seed,
         data_seed=seed,
-        report_to=list(_installed(options.trackers)) or "none",
+        report_to=list(options.trackers) or "none",
         disable_tqdm=True,
         remove_unused_columns=False,
         dataloader_pin_memory=False,
@@ -143,7 +145,6 @@ def _arguments(options: TrainingOptions, folder: RunFolder, seed: int) -> Any:
 def _trainer(
     run: RunSetup, options: TrainingOptions, arguments: Any, validation: Any, progress: Progress | None
 ) -> DistillationTrainer:
-    """The trainer of a run. Raises InputError where several processes are used in a way that the loss cannot work with."""
     requires = run.distiller.method.requires
     run.distiller.student.config.use_cache = False
     trainer = DistillationTrainer(
@@ -168,9 +169,7 @@ def _trainer(
     )
     _check_processes(trainer, options)
     trainer.remove_callback(transformers.PrinterCallback)
-    trainer.add_callback(_log_before_saving())
-    if progress is not None and arguments.process_index == 0:
-        trainer.add_callback(_progress_callback(progress))
+    trainer.add_callback(_Callback(progress if arguments.process_index == 0 else None))
     return trainer
 
 
@@ -241,30 +240,29 @@ def _over_processes(trainer: DistillationTrainer) -> tuple[int, int, int, int | 
 
 
 def _rollout_report(trainer: DistillationTrainer, rollouts: Rollouts) -> RolloutReport:
-    """What was sampled by all processes."""
     names = ("samples", "tokens", "ended", "written", "replayed", "data", *REASONS)
     own = torch.tensor([[rollouts.counts[name] for name in names]], device=trainer.args.device)
     total = dict(zip(names, trainer.accelerator.gather(own).sum(0).tolist(), strict=True))
-    samples = total["samples"]
+    samples, replay, of_student = total["samples"], rollouts.replay, total["written"] + total["replayed"]
+    replayed = (
+        None
+        if replay is None
+        else ReplayReport(
+            written=total["written"],
+            replayed=total["replayed"],
+            replayed_share=total["replayed"] / of_student if of_student else None,
+            data=total["data"],
+            threshold=replay.threshold if replay.adaptive else None,
+            validation_losses=replay.validation_losses,
+        )
+    )
     return RolloutReport(
         samples=samples,
         mean_length=total["tokens"] / samples if samples else None,
         ended_share=total["ended"] / samples if samples else None,
         left_out={name: total[name] for name in REASONS if total[name]},
         seconds=rollouts.seconds,
-        replay=None if rollouts.replay is None else _replay_report(rollouts.replay, total),
-    )
-
-
-def _replay_report(replay: Replay, total: dict[str, int]) -> ReplayReport:
-    of_student = total["written"] + total["replayed"]
-    return ReplayReport(
-        written=total["written"],
-        replayed=total["replayed"],
-        replayed_share=total["replayed"] / of_student if of_student else None,
-        data=total["data"],
-        threshold=replay.threshold if replay.adaptive else None,
-        validation_losses=replay.validation_losses,
+        replay=replayed,
     )
 
 
@@ -281,7 +279,7 @@ def _held_out(dataset: Any, options: TrainingOptions, data: Path) -> tuple[Any, 
 
 
 def _check_processes(trainer: DistillationTrainer, options: TrainingOptions) -> None:
-    """InputError for a way of using several processes in which the loss would not find what it needs."""
+    """InputError where several processes are used in a way that the loss cannot work with."""
     plugin = trainer.accelerator.state.deepspeed_plugin
     if plugin is not None and plugin.zero_stage == 3:
         raise InputError(
@@ -309,27 +307,20 @@ def _hints() -> Iterator[None]:
         yield
     except Exception as error:
         if is_out_of_memory(error):
-            raise TrainingFailed(_OUT_OF_MEMORY) from error
+            raise TrainingFailed(
+                "out of memory; hint: lower batch_size (raise gradient_accumulation_steps by as much) or batch_tokens, "
+                "turn gradient_checkpointing on, or lower chunk_tokens of the fused loss"
+            ) from error
         if is_disk_full(error):
-            raise TrainingFailed(_DISK_FULL) from error
+            raise TrainingFailed(
+                "the disk is full; hint: free some room or give another output folder, then run again: "
+                "it goes on from the last good checkpoint"
+            ) from error
         raise
 
 
-_OUT_OF_MEMORY = (
-    "out of memory; hint: lower batch_size (raise gradient_accumulation_steps by as much) or batch_tokens, "
-    "turn gradient_checkpointing on, or lower chunk_tokens of the fused loss"
-)
-_DISK_FULL = (
-    "the disk is full; hint: free some room or give another output folder, then run again: "
-    "it goes on from the last good checkpoint"
-)
-
-
 def _lengths(dataset: Any, options: TrainingOptions, keeps_data: bool) -> Any:
-    """Tokens of each example, of the longer side [examples]; as many as a sample may have where the student writes, too.
-
-    Twice as many where both are in a batch.
-    """
+    """Tokens of each example, of the longest of its sides and rollout [examples]; twice as many where both are in a batch."""
     columns = dataset.with_format("arrow")[:]
     sides = [name for name in ("student_ids", "teacher_ids") if name in dataset.column_names]
     lengths = [compute.list_value_length(columns[name]).to_numpy() for name in sides]
@@ -339,14 +330,6 @@ def _lengths(dataset: Any, options: TrainingOptions, keeps_data: bool) -> Any:
             prompts = np.full_like(prompts, prompts.max())
         lengths.append(prompts + options.rollouts.max_new_tokens)
     return np.max(lengths, axis=0) * (2 if options.rollouts is not None and keeps_data else 1)
-
-
-def _installed(trackers: tuple[str, ...]) -> tuple[str, ...]:
-    """The trackers, all of them there; InputError for one whose package is missing."""
-    for name in trackers:
-        if name not in get_available_reporting_integrations():
-            raise InputError(f"trackers: {name} is not installed; fix: pip install {name}, or leave it out")
-    return trackers
 
 
 def _last_losses(trainer: DistillationTrainer) -> dict[str, float | None]:
@@ -366,24 +349,17 @@ def _last_losses(trainer: DistillationTrainer) -> dict[str, float | None]:
     return {}
 
 
-def _log_before_saving() -> Any:
-    """Log whenever a step will be saved and at the last: logging is where a loss that is not finite is found."""
+class _Callback(TrainerCallback):
+    """Logs whenever a step will be saved and at the last, for logging finds a loss that is not finite; reports progress."""
 
-    class LogBeforeSaving(TrainerCallback):
-        def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-            if state.global_step % args.save_steps == 0 or state.global_step >= state.max_steps:
-                control.should_log = True
+    def __init__(self, progress: Progress | None) -> None:
+        self._progress = progress or (lambda _: None)
 
-    return LogBeforeSaving()
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        if state.global_step % args.save_steps == 0 or state.global_step >= state.max_steps:
+            control.should_log = True
+        self._progress({"step": state.global_step, "steps": state.max_steps})
 
-
-def _progress_callback(progress: Progress) -> Any:
-    class Report(TrainerCallback):
-        def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-            progress({"step": state.global_step, "steps": state.max_steps})
-
-        def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> None:
-            if logs and "loss" in logs:
-                progress({"step": state.global_step, "steps": state.max_steps, **logs})
-
-    return Report()
+    def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> None:
+        if logs and "loss" in logs:
+            self._progress({"step": state.global_step, "steps": state.max_steps, **logs})

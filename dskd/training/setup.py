@@ -22,6 +22,7 @@ from dskd.rollouts.options import RolloutOptions
 from dskd.rollouts.rollouts import ModelText, Rollouts
 from dskd.rollouts.sampler import Sampler, TransformersSampler
 from dskd.rollouts.teacher_mixed_sampler import TeacherMixedSampler
+from dskd.rollouts.vllm_sampler import VllmSampler
 from dskd.teachers.outputs import CachedTeacher, CachedTopK, LiveTeacher, Teacher, attach, open_teacher_cache
 from dskd.tokenization.vocabulary import SharedVocabulary, Vocabulary, share_vocabulary
 from dskd.training.distiller import Distiller
@@ -30,19 +31,12 @@ from dskd.training.options import TrainingOptions
 
 @dataclass
 class RunSetup:
-    """What a training run holds in memory.
+    """What a training run holds in memory."""
 
-    Attributes:
-        dataset: The prepared examples; with rollouts, each with its number as `example`.
-        tokenizer: The student's.
-        distiller: The student and what is trained beside it, on the run's device.
-        rollouts: What puts sampled responses in the place of examples; None where all text is the data's.
-    """
-
-    dataset: Any
-    tokenizer: Any
+    dataset: Any  # with rollouts, each example has its number as `example`
+    tokenizer: Any  # the student's
     distiller: Distiller
-    rollouts: Rollouts | None = None
+    rollouts: Rollouts | None = None  # None where all text is the data's
 
 
 @dataclass
@@ -54,13 +48,11 @@ class _Model:
     vocabulary: Vocabulary  # as far as the head predicts it
     model: Any = None
 
-    @property
-    def described(self) -> str:
+    def __str__(self) -> str:
         return f"{self.folder} ({self.vocabulary.size} tokens)"
 
     @property
     def text(self) -> ModelText:
-        """How rollouts read this model's text."""
         return ModelText(self.tokenizer, Vocabulary.from_tokenizer(self.tokenizer), _positions(self.model))
 
 
@@ -75,17 +67,20 @@ def load_run(
     seed: int,
     device: Any,
 ) -> RunSetup:
-    """Load a prepared dataset, the student and what is known of the teacher.
+    """Load a prepared dataset, the student and what is known of the teacher. Raises InputError for whatever does not go together.
 
-    The student keeps float32 weights whatever options.dtype, because Adam's small steps are lost in bfloat16 ones. With a teacher
-    cache the teacher's weights are not loaded.
-
-    Raises:
-        InputError: For folders that cannot be used, data prepared for other tokenizers, examples longer than a model's context, and
-            settings that do not go together (dskd/compatibility.py).
+    The student keeps float32 weights whatever options.dtype, because Adam's small steps are lost in bfloat16 ones.
     """
     cached = None if teacher_cache is None or teacher is None else open_teacher_cache(teacher_cache, device)
-    rules = _rules(method, options, cached, has_teacher=teacher is not None)
+    rules = partial(
+        check,
+        method,
+        teacher_outputs=LIVE if cached is None else cached.options.kind,
+        top_k_temperature=cached.options.temperature if isinstance(cached, CachedTopK) else None,
+        rollouts=options.rollouts,
+        packing=options.packing,
+        has_teacher=teacher is not None,
+    )
     require(rules())
     report = preparation_report(data)
     dataset = datasets.load_from_disk(str(data))
@@ -157,35 +152,18 @@ def _rollouts(
     )
 
 
-def _rules(
-    method: Method, options: TrainingOptions, cached: CachedTeacher | None, *, has_teacher: bool
-) -> Callable[..., list[Problem]]:
-    """`check` with everything but the vocabularies filled in."""
-    return partial(
-        check,
-        method,
-        teacher_outputs=LIVE if cached is None else cached.options.kind,
-        top_k_temperature=cached.temperature if isinstance(cached, CachedTopK) else None,
-        rollouts=options.rollouts,
-        packing=options.packing,
-        has_teacher=has_teacher,
-    )
-
-
 def _share(teacher: _Model, student: _Model, rules: Callable[..., list[Problem]]) -> SharedVocabulary:
     """What the vocabularies have in common. Raises InputError where that does not suit the method."""
     shared = share_vocabulary(teacher.vocabulary, student.vocabulary)
     both = sum(teacher.vocabulary.tokens[k] is not None for k in shared.teacher_ids.tolist())
-    pair = f"{teacher.described} and {student.described}"
-    require(rules(same_vocabulary=shared.same, shared_tokens=both, pair=pair))
+    require(rules(same_vocabulary=shared.same, shared_tokens=both, pair=f"{teacher} and {student}"))
     return shared
 
 
 def _load_model(folder: Path, report: dict[str, Any], side: str, dtype: str, device: Any) -> _Model:
     """A model that runs. Raises InputError where the data was not prepared for it."""
-    tokenizer = load_tokenizer(folder)
+    tokenizer, whole = _tokenizer(folder, report, side)
     model = load_model(folder, dtype).to(device)
-    whole = _known(folder, tokenizer, report, side)
     positions, longest = _positions(model), report[f"longest_{side}"]
     if positions is not None and longest > positions:
         raise InputError(
@@ -198,23 +176,22 @@ def _load_model(folder: Path, report: dict[str, Any], side: str, dtype: str, dev
 
 
 def _cached_model(folder: Path, report: dict[str, Any], cached: CachedTeacher, cache: Path) -> _Model:
-    """A teacher whose outputs are cached: its tokenizer and vocabulary. Raises InputError where the cache is another's."""
+    """A teacher whose outputs are cached. Raises InputError where the cache is another's."""
     if cached.vocabulary != report["teacher_vocabulary"]:
         raise InputError(f"{cache}: of a teacher with another tokenizer; fix: build the cache of {folder}")
+    tokenizer, whole = _tokenizer(folder, report, "teacher")
+    return _Model(folder, tokenizer, whole.truncate_to_head(cached.size, str(folder)))
+
+
+def _tokenizer(folder: Path, report: dict[str, Any], side: str) -> tuple[Any, Vocabulary]:
+    """A folder's tokenizer and vocabulary; InputError where the data was prepared with another."""
     tokenizer = load_tokenizer(folder)
-    return _Model(
-        folder, tokenizer, _known(folder, tokenizer, report, "teacher").truncate_to_head(cached.size, str(folder))
-    )
-
-
-def _known(folder: Path, tokenizer: Any, report: dict[str, Any], side: str) -> Vocabulary:
-    """The vocabulary of a folder; InputError where the data was prepared with another."""
     whole = Vocabulary.from_tokenizer(tokenizer)
     if whole.fingerprint != report[f"{side}_vocabulary"]:
         raise InputError(
             f"{folder}: the data was prepared for another {side} tokenizer; fix: prepare it with this folder"
         )
-    return whole
+    return tokenizer, whole
 
 
 def _positions(model: Any) -> int | None:
@@ -240,12 +217,9 @@ def _sampler(
     """What samples the student's responses; `length`: the most tokens of a prompt with its response."""
     sampled: Any = student.model, student.vocabulary, student.tokenizer.eos_token_id
     draws: Any = {"temperature": options.temperature, "top_p": options.top_p}
-    if method.requires.teacher_mix_in_alpha:
-        share = method.requires.teacher_mix_in_alpha
+    if share := method.requires.teacher_mix_in_alpha:
         return TeacherMixedSampler(*sampled, teacher=teacher.model, teacher_mix=share, **draws)
     if options.engine == "vllm":
-        from dskd.rollouts.vllm_sampler import VllmSampler
-
         memory = options.gpu_memory_utilization
         return VllmSampler(*sampled, length=length, dtype=dtype, gpu_memory_utilization=memory, **draws)
     return TransformersSampler(*sampled, **draws)

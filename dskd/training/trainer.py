@@ -27,8 +27,6 @@ REPLAY = "replay.json"  # in a checkpoint: the student's texts that may be drawn
 
 
 class _Batches(DataLoader[Any]):
-    """A data loader whose batch sampler is told the epoch."""
-
     def set_epoch(self, epoch: int) -> None:
         self.batch_sampler.set_epoch(epoch)  # type: ignore[union-attr]
 
@@ -36,8 +34,7 @@ class _Batches(DataLoader[Any]):
 class DistillationTrainer(Trainer):
     """Trains a `Distiller`; saves its student as an ordinary model folder with its tokenizer, projectors beside it.
 
-    With `rollouts`, some of the examples of each step get a response of the student's own before the step's tokens are counted;
-    `validation` are the rows on which its schedule measures the student, where it does.
+    `rollouts` replace examples of each step by the student's own text; `validation` are the rows on which their schedule measures it.
     """
 
     model: Distiller
@@ -108,14 +105,13 @@ class DistillationTrainer(Trainer):
         return batches, totals
 
     def _validate(self, step: int) -> None:
-        """Measure the student on the held-out examples before step `step`, where the schedule of its text asks for it."""
+        """Measure the student on the held-out examples where the schedule of its text asks for it."""
         replay = self.rollouts.replay if self.rollouts is not None else None
         if replay is None:
             return
         replay.steps = self.state.max_steps
-        epoch = self.batches.epoch
-        if replay.validation_is_due(step, epoch):
-            replay.validated(self.validation_loss(), step, epoch)
+        if replay.validation_is_due(step, self.batches.epoch):
+            replay.validated(self.validation_loss(), step, self.batches.epoch)
 
     def validation_loss(self) -> float:
         """Cross entropy per token on all examples of `validation`, which the processes share; each gets the same number."""
@@ -136,15 +132,14 @@ class DistillationTrainer(Trainer):
         self, model: nn.Module, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Any:
         loss, terms = model(inputs, num_items_in_batch)
-        for name, metric in self.accelerator.unwrap_model(model).metrics.items():
-            sums = self._metrics.setdefault(name, [torch.zeros_like(metric.total), torch.zeros_like(metric.normalizer)])
-            sums[0] += metric.total
-            sums[1] += metric.normalizer
-        for name, term in terms.items():
-            sums = self._sums.setdefault(name, [torch.zeros_like(term.total), torch.zeros_like(term.normalizer)])
-            sums[0] += term.total
-            # The step's normalizer comes with each of its micro-batches; each adds its share, so that the sum is the normalizer.
-            sums[1] += term.normalizer / (self.current_gradient_accumulation_steps if num_items_in_batch else 1)
+        # The step's normalizer comes with each of its micro-batches; each adds its share, so that the sum is the normalizer.
+        batches = self.current_gradient_accumulation_steps if num_items_in_batch else 1
+        metrics = self.accelerator.unwrap_model(model).metrics
+        for sums, added, parts in ((self._metrics, metrics, 1), (self._sums, terms, batches)):
+            for name, term in added.items():
+                total = sums.setdefault(name, [torch.zeros_like(term.total), torch.zeros_like(term.normalizer)])
+                total[0] += term.total
+                total[1] += term.normalizer / parts
         loss = loss * self.accelerator.num_processes  # gradients are averaged over processes, counts are of all of them
         return (loss, terms) if return_outputs else loss
 
@@ -186,14 +181,8 @@ class DistillationTrainer(Trainer):
         own = {id(parameter) for parameter in self.model.projectors.parameters()}
         for group in optimizer.param_groups:
             group["params"] = [parameter for parameter in group["params"] if id(parameter) not in own]
-        optimizer.add_param_group(
-            {
-                "params": list(self.model.projectors.parameters()),
-                "lr": self.projector_learning_rate,
-                "weight_decay": 0.0,
-                "projectors": True,
-            }
-        )
+        group = {"lr": self.projector_learning_rate, "weight_decay": 0.0, "projectors": True}
+        optimizer.add_param_group({"params": list(self.model.projectors.parameters()), **group})
         return optimizer
 
     def whole_state(self) -> dict[str, Tensor] | None:
@@ -229,17 +218,11 @@ def _load_whole(module: nn.Module, state: dict[str, Tensor]) -> None:
 
 
 def save_student(
-    distiller: Distiller,
-    tokenizer: Any,
-    folder: Path,
-    *,
-    state: dict[str, Tensor] | None = None,
-    merge: bool = False,
+    distiller: Distiller, tokenizer: Any, folder: Path, *, state: dict[str, Tensor] | None = None, merge: bool = False
 ) -> None:
     """Write the student as a model folder with its tokenizer, and its projectors in a folder of their own inside.
 
-    `state` is the distiller's gathered state where weights are spread over processes. Of a student with an adapter (LoRA), the
-    adapter alone is written, or with `merge` the ordinary model that it amounts to.
+    `state`: the gathered state where weights are spread over processes. `merge`: an adapter (LoRA) is merged, not written alone.
     """
     folder.mkdir(parents=True, exist_ok=True)
     if merge and is_adapted(distiller.student):
@@ -254,6 +237,5 @@ def save_student(
 
 
 def _below(state: dict[str, Tensor] | None, prefix: str) -> dict[str, Tensor] | None:
-    if state is None:
-        return None
-    return {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
+    whole = (state or {}).items()
+    return {name.removeprefix(prefix): value for name, value in whole if name.startswith(prefix)} or None

@@ -13,6 +13,7 @@ import traceback
 from pathlib import Path
 from typing import Any
 
+from dskd import training
 from dskd.errors import InputError, TrainingFailed
 from dskd.processes import exit_with_parent
 
@@ -39,16 +40,11 @@ def main(request_path: str) -> int:
 
 
 def _train(request: dict[str, Any]) -> None:
-    from dskd.training.options import TrainingOptions
-    from dskd.training.run import train
-
     arguments = {key: value for key, value in request.items() if key != "options"}
-    for key in _FOLDERS:
-        if arguments.get(key) is not None:
-            arguments[key] = Path(arguments[key])
-    train(
+    arguments |= {key: Path(request[key]) for key in _FOLDERS if request.get(key) is not None}
+    training.train(
         **arguments,
-        options=TrainingOptions.model_validate(request["options"]),
+        options=training.TrainingOptions.model_validate(request["options"]),
         progress=lambda event: _print(PROGRESS + json.dumps(event)),
     )
     import torch

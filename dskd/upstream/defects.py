@@ -27,10 +27,7 @@ CODE_BASES = {
 
 
 def canonical(value: Any) -> str | tuple[str, ...]:
-    """A code base's name, or defects in the order of DEFECTS; the sum of a code base's defects is its name.
-
-    `value` is a list of defects, or text: a code base, a defect, or several with commas between. Raises ValueError for others.
-    """
+    """A code base's name, or defects in the order of DEFECTS, of a list or text with commas between; ValueError for others."""
     names = [name.strip() for name in value.split(",")] if isinstance(value, str) else value
     if not isinstance(names, Sequence) or not all(isinstance(name, str) for name in names):
         raise ValueError(f"is {value!r}; fix: a code base ({', '.join(CODE_BASES)}) or a list of {', '.join(DEFECTS)}")

@@ -13,20 +13,18 @@ from pydantic import Field
 
 import dskd.methods.dskd_v1_cma
 import dskd.methods.dskd_v2
+from dskd import modeling
 from dskd.errors import InputError
 from dskd.losses.tokens import LossTerm, TokenBatch
 from dskd.methods.base import UsesTokenizers
 from dskd.methods.dskd_v1_cma import CrossModelAttentionOptions
 from dskd.methods.dskd_v2 import DualSpaceDistillation, DualSpaceOptions
+from dskd.tokenization.vocabulary import SharedVocabulary
 from dskd.upstream.defects import UpstreamParity, defects
 from dskd.upstream.string_alignment import align_labels, published_student_ids
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
-
-    from dskd.modeling.cross_model_attention import Layout
-    from dskd.modeling.lm_head import Head
-    from dskd.tokenization.vocabulary import SharedVocabulary
 
 
 class PublishedDualSpaceOptions(DualSpaceOptions):
@@ -46,7 +44,7 @@ class _Published(UsesTokenizers, DualSpaceDistillation):
     Options = PublishedDualSpaceOptions
     # The terms that the published code averages over a micro-batch.
     averaged: ClassVar[frozenset[str]] = frozenset({"student_space"})
-    _initial_head: Head | None = None
+    _initial_head: modeling.Head | None = None
 
     def __init__(self, options: dict[str, Any] | None = None) -> None:
         super().__init__(options)
@@ -62,7 +60,7 @@ class _Published(UsesTokenizers, DualSpaceDistillation):
     def pair(self, student: Sequence[int], teacher: Sequence[int]) -> tuple[Sequence[int], Sequence[int]]:
         return align_labels(self._student_tokenizer, student, self._teacher_tokenizer, teacher)
 
-    def prepare(self, student_head: Head, teacher_head: Head, shared: SharedVocabulary) -> nn.Module:
+    def prepare(self, student_head: modeling.Head, teacher_head: modeling.Head, shared: SharedVocabulary) -> nn.Module:
         import torch
 
         projectors = super().prepare(student_head, teacher_head, shared)
@@ -77,25 +75,21 @@ class _Published(UsesTokenizers, DualSpaceDistillation):
                 self.student_id_of = torch.from_numpy(ids).to(student_head.weight.device)
         return projectors
 
-    def on_step_begin(self, student_head: Head) -> None:
+    def on_step_begin(self, student_head: modeling.Head) -> None:
         self.projectors.follow(student_head, derive=self._in_teacher and self._initial_head is None)
 
-    def projection_head(self, batch: TokenBatch) -> Head:
+    def projection_head(self, batch: TokenBatch) -> modeling.Head:
         return super().projection_head(batch) if self._initial_head is None else self._initial_head
 
     def counts(self, batch: TokenBatch) -> dict[str, Tensor]:
-        import torch
-
         averaged = self.averaged if self._means else ()
-        return {name: torch.ones_like(n) if name in averaged else n for name, n in super().counts(batch).items()}
+        return {name: n.new_ones(()) if name in averaged else n for name, n in super().counts(batch).items()}
 
     def terms(self, batch: TokenBatch) -> dict[str, LossTerm]:
-        import torch
-
         terms = super().terms(batch)
         for name in self.averaged & terms.keys() if self._means else ():
             total, count = terms[name].total, terms[name].normalizer
-            terms[name] = LossTerm(total / count.clamp_min(1.0), torch.ones_like(count))
+            terms[name] = LossTerm(total / count.clamp_min(1.0), count.new_ones(()))
         return terms
 
 
@@ -130,7 +124,7 @@ class DualSpaceV1CrossModelAttention(dskd.methods.dskd_v1_cma.DualSpaceV1CrossMo
         self.requires = replace(self.requires, padded_hidden=self.options.upstream_parity)
 
     def scaled(
-        self, batch: TokenBatch, teacher: Layout, keys: Tensor, hidden: Tensor, targets: Tensor
+        self, batch: TokenBatch, teacher: modeling.Layout, keys: Tensor, hidden: Tensor, targets: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Each divided by one standard deviation of the micro-batch, prompt and padding included, where ids are replaced by 0."""
         import torch

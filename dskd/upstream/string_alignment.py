@@ -1,7 +1,6 @@
 """The published alignment of two tokenizations by the spelling of tokens, for comparisons alone (docs/method.md).
 
-It knows two signs for a leading space and drops both, so tokens with and without one count as equal, and it loses the rest of a
-text from the first place on where two tokenizers spell the same bytes differently. dskd/tokenization/alignment.py has neither fault.
+It drops both signs for a leading space, and loses the rest of a text where two tokenizers spell the same bytes differently.
 """
 
 from __future__ import annotations
@@ -56,9 +55,8 @@ def student_ids_of_strings(
 ) -> np.ndarray:
     """int64 [teacher ids]: the student's id for the spelling of each teacher's id, `unknown` where it has none.
 
-    Both mappings are from spellings to ids. `roles` are pairs of ids (teacher, student) that are equal whatever their spelling,
-    later ones first. DSKDv2 gives the end of sequence as the only role and the student's unknown token as `unknown`, where its
-    tokenizer has one; KDFlow takes the two signs for a space as one (`one_marker`) and drops what is unknown.
+    `roles` are pairs of ids (teacher, student) that are equal whatever their spelling, later ones first. `one_marker`: the two
+    signs for a space are one.
     """
 
     def spelt(token: str) -> str:
@@ -77,10 +75,8 @@ def align_labels(
     student_tokenizer: Any, student: Sequence[int], teacher_tokenizer: Any, teacher: Sequence[int]
 ) -> tuple[list[int], list[int]]:
     """The pairs of an example's labels as published code finds them: indices of the student's and of the teacher's."""
-    spelt = [
-        tokenizer.convert_ids_to_tokens(list(ids))
-        for tokenizer, ids in ((teacher_tokenizer, teacher), (student_tokenizer, student))
-    ]
+    sides = (teacher_tokenizer, teacher), (student_tokenizer, student)
+    spelt = (tokenizer.convert_ids_to_tokens(list(ids)) for tokenizer, ids in sides)
     teachers, students = align_strings(*spelt, ends=(teacher_tokenizer.eos_token, student_tokenizer.eos_token))
     return students.tolist(), teachers.tolist()
 

@@ -19,19 +19,13 @@ import torch
 import transformers
 from transformers import LlamaConfig, LlamaForCausalLM
 
+from dskd import TeacherCacheOptions, build_teacher_cache
 from dskd.data.collator import Collator
 from dskd.data.preparation import prepare_dataset
 from dskd.losses.divergences import forward_kl
 from dskd.modeling.lm_head import final_hidden_states, output_head
 from dskd.modeling.loading import load_model, load_tokenizer
-from dskd.teachers.outputs import (
-    LiveTeacher,
-    Teacher,
-    TeacherCacheOptions,
-    attach,
-    build_teacher_cache,
-    open_teacher_cache,
-)
+from dskd.teachers.outputs import LiveTeacher, Teacher, attach, open_teacher_cache
 from dskd.tokenization.vocabulary import Vocabulary
 from harness.smallworld import write_world
 

@@ -9,7 +9,7 @@ import torch
 
 from dskd.errors import InputError
 from dskd.methods import get
-from dskd.modeling.cross_model_attention import CrossModelAttention, Layout, scaled
+from dskd.modeling.cross_model_attention import CrossModelAttention, Layout
 from dskd.modeling.lm_head import Head
 from helpers import golden
 from helpers.cross_model_attention_case import HIDDEN, SIZES, VOCABULARY, case, example
@@ -294,11 +294,11 @@ def test_a_batch_without_tokens():
 
 def test_scaling_is_by_the_standard_deviation_of_each_example():
     values = torch.randn(9, 4, generator=torch.Generator().manual_seed(2)) * 3 + 1
-    found = scaled(values, Layout(torch.tensor([6, 0, 3]), values.device))
+    found = Layout(torch.tensor([6, 0, 3]), values.device).scaled(values)
     expected = torch.cat([values[:6] / values[:6].std(), values[6:] / values[6:].std()])
     torch.testing.assert_close(found, expected)
     constant = torch.full((2, 4), 5.0)
-    torch.testing.assert_close(scaled(constant, Layout(torch.tensor([2]), values.device)), constant)
+    torch.testing.assert_close(Layout(torch.tensor([2]), values.device).scaled(constant), constant)
 
 
 def test_weights_lie_within_an_example_and_add_up_to_one():

@@ -5,12 +5,11 @@ from __future__ import annotations
 import pytest
 import torch
 
-from dskd import methods
+from dskd import TeacherCacheOptions, build_teacher_cache, methods
 from dskd.data.collator import Collator
 from dskd.errors import InputError
 from dskd.modeling.cross_model_attention import Layout
 from dskd.modeling.lm_head import final_hidden_states
-from dskd.teachers.outputs import TeacherCacheOptions, build_teacher_cache
 from dskd.training.run import TrainingOptions, train
 from dskd.training.setup import load_run
 

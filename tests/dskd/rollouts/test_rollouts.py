@@ -16,7 +16,7 @@ import pytest
 import torch
 from transformers import GenerationConfig
 
-from dskd import methods
+from dskd import TeacherCacheOptions, build_teacher_cache, methods
 from dskd.data.collator import Collator
 from dskd.data.preparation import Encoded, prepared_row
 from dskd.errors import InputError
@@ -24,7 +24,6 @@ from dskd.methods.base import cross_entropy
 from dskd.modeling.loading import load_model, load_tokenizer
 from dskd.rollouts.options import RolloutOptions
 from dskd.rollouts.sampler import Prompt, Sample, TransformersSampler, draw
-from dskd.teachers.outputs import TeacherCacheOptions, build_teacher_cache
 from dskd.tokenization.vocabulary import Vocabulary
 from dskd.training.checkpoints import RunFolder
 from dskd.training.run import TrainingOptions, train

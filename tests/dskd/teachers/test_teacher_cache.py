@@ -26,16 +26,10 @@ from dskd.errors import InputError, TrainingFailed
 from dskd.modeling.loading import load_model
 from dskd.teachers import build_cache as signal_build
 from dskd.teachers import cache_store as signal_store
-from dskd.teachers.outputs import (
-    CachedTopK,
-    LiveTeacher,
-    TeacherCacheDamaged,
-    TeacherCacheOptions,
-    attach,
-    build_teacher_cache,
-    estimate_bytes,
-    open_teacher_cache,
-)
+from dskd.teachers.build_cache import build_teacher_cache, estimate_bytes
+from dskd.teachers.cache_store import TeacherCacheDamaged
+from dskd.teachers.options import TeacherCacheOptions
+from dskd.teachers.outputs import CachedTopK, LiveTeacher, attach, open_teacher_cache
 from helpers.tiny_tokenizers import LINES, byte_level, sentencepiece
 
 SHARDS = {"shard_rows": 4, "batch_tokens": 64}  # several shards, several batches in each
@@ -199,7 +193,7 @@ def test_top_k_and_its_tail_are_the_softmax_over_real_tokens(world, tmp_path):
     cached = open_teacher_cache(tmp_path / "signal", "cpu")
     assert isinstance(cached, CachedTopK)
     assert cached.head is None
-    assert cached.temperature == 2.0
+    assert cached.options.temperature == 2.0
     found = cached.fetch(batch)
     live = _live(world)
     p = (live.head.logits(live.fetch(batch).teacher.hidden).double() / 2.0).softmax(-1)
@@ -263,7 +257,6 @@ def test_the_live_teacher_counts_examples_padded_or_packed(world):
 
 def test_a_whole_signal_is_found_without_loading_the_teacher(world, built, copied, monkeypatch):
     assert built[1].built_rows == built[1].rows == 20
-    assert built[1].examples == 20
     monkeypatch.setattr("dskd.teachers.cache_source.load_model", lambda *_: pytest.fail("the teacher was loaded"))
     again = _build(world, copied, shard_rows=3)  # the ranges of the folder hold
     assert (again.built_rows, again.reused_rows, again.bytes) == (0, 20, built[1].bytes)
@@ -347,7 +340,7 @@ def test_other_folders_and_other_data_are_refused(world, tmp_path):
 BUILD = """
     import sys, time
     from pathlib import Path
-    from dskd.teachers.outputs import TeacherCacheOptions, build_teacher_cache
+    from dskd import TeacherCacheOptions, build_teacher_cache
 
     world, output = map(Path, sys.argv[1:])
     build_teacher_cache(

@@ -1,0 +1,36 @@
+from .chunked import chunk_size, chunked_counts, chunked_loss, chunks
+from .cross_entropy import cross_entropy_and_hits, cross_entropy_sum
+from .divergences import DIVERGENCES, forward_kl, reverse_kl, sorted_l1, sorted_l1_of_logits
+from .rest_bucket import with_rest_bucket, with_rest_bucket_of_top_k
+from .token_groups import (
+    ByteGroups,
+    at_temperature,
+    distances_over_groups,
+    groups_of,
+    last_tokens,
+    matched_groups,
+    own_log_probabilities,
+)
+
+__all__ = [
+    "DIVERGENCES",
+    "ByteGroups",
+    "at_temperature",
+    "chunk_size",
+    "chunked_counts",
+    "chunked_loss",
+    "chunks",
+    "cross_entropy_and_hits",
+    "cross_entropy_sum",
+    "distances_over_groups",
+    "forward_kl",
+    "groups_of",
+    "last_tokens",
+    "matched_groups",
+    "own_log_probabilities",
+    "reverse_kl",
+    "sorted_l1",
+    "sorted_l1_of_logits",
+    "with_rest_bucket",
+    "with_rest_bucket_of_top_k",
+]
