@@ -21,7 +21,7 @@ from dskd.io import read_objects
 from dskd.modeling.loading import load_tokenizer
 from dskd.tokenization.alignment import UNKNOWN, align, byte_groups, byte_spans
 from dskd.tokenization.prompt_templates import Instruction, prompt_text, template_of, writes_special_tokens
-from dskd.tokenization.vocabulary import Vocabulary, share_vocabulary
+from dskd.tokenization.vocabulary import SharedVocabulary, Vocabulary, share_vocabulary
 
 
 @dataclass(frozen=True)
@@ -238,15 +238,25 @@ def prepare_dataset(
         fix = f"raise max_length above {max_length}" if long else "change the responses"
         counts = ", ".join(f"{count} {reason.replace('_', ' ')}" for reason, count in left_out.items())
         raise InputError(f"{examples}: none of {len(whole)} examples can be used ({counts}); fix: {fix}")
+    sizes = {"examples": len(whole), "kept": len(rows), **left_out, "max_length": max_length}
+    report = _report(rows, sizes, vocabularies, shared)
+    datasets.Dataset.from_list(rows).save_to_disk(output)
+    (output / "report.json").write_text(report.model_dump_json(indent=2) + "\n")
+    return report
+
+
+def _report(
+    rows: list[dict[str, Any]],
+    sizes: dict[str, int],
+    vocabularies: Sequence[Vocabulary],
+    shared: SharedVocabulary | None,
+) -> PreparationReport:
     student_tokens, longest_student = _lengths(rows, "student")
     teacher_tokens, longest_teacher = _lengths(rows, "teacher") if shared is not None else (0, 0)
     aligned = sum(len(row.get("student_pairs", ())) for row in rows)
-    report = PreparationReport(
-        examples=len(whole),
-        kept=len(rows),
-        **left_out,
+    return PreparationReport(
+        **sizes,
         content=hashlib.sha256(json.dumps(rows).encode()).hexdigest(),
-        max_length=max_length,
         longest_student=longest_student,
         longest_teacher=longest_teacher,
         student_vocabulary=vocabularies[0].fingerprint,
@@ -256,11 +266,8 @@ def prepare_dataset(
         aligned=aligned,
         aligned_share=aligned / student_tokens if shared is not None else None,
         shared_vocabulary=len(shared) if shared is not None else None,
-        same_vocabulary=None if shared is None else shared.same,
+        same_vocabulary=shared.same if shared is not None else None,
     )
-    datasets.Dataset.from_list(rows).save_to_disk(output)
-    (output / "report.json").write_text(report.model_dump_json(indent=2) + "\n")
-    return report
 
 
 def _unusable(sides: Sequence[Encoded | None], max_length: int) -> list[str]:

@@ -111,7 +111,7 @@ class VllmSampler:
         except (EOFError, OSError):
             code = self._process.wait()
             raise TrainingFailed(
-                f"vLLM, which writes the student's text, ended with exit code {code}; hint: what it printed says more; "
+                f"vLLM, which writes the student's text, ended with exit code {code}; fix: what it printed says more; "
                 f"where memory ran out, lower rollouts.gpu_memory_utilization or {INSTEAD}"
             ) from None
         if kind == "failed":

@@ -25,7 +25,7 @@ TIED = "embedding_is_weight"  # a tensor of head.safetensors that says so
 
 
 class TeacherCacheReport(BaseModel):
-    """Distinct rows, labelled tokens and bytes of a signal, and what this call did: rows that the teacher ran, and found whole."""
+    """Distinct rows, labelled tokens and bytes of a teacher cache, and what this call did: rows that the teacher ran, and found whole."""
 
     rows: int
     tokens: int
@@ -56,57 +56,57 @@ def build_teacher_cache(
 ) -> TeacherCacheReport:
     """Run the teacher once on every distinct example and store its outputs; resume where that was interrupted.
 
-    A folder that holds a part of this very cache is checked byte by byte, and only what is missing or damaged is computed; where
-    nothing is, the teacher is not loaded.
+    A folder with a part of this cache is checked byte by byte; only what is missing or damaged is computed.
 
     Args:
         teacher: A model folder.
         data: A folder of `prepare_dataset(student=teacher)`, so that all students of this teacher share the cache.
         output: The folder of the cache.
         options: What to store.
-        dtype: Of the teacher's weights.
-        device: Where it runs.
+        dtype, device: Of the teacher.
         progress: Called with {"estimate_bytes"} first, then with {"step", "steps"} in examples.
-        shard_bytes, shard_rows: The largest shard.
-        batch_tokens: The largest batch, padding included.
+        shard_bytes, shard_rows, batch_tokens: The largest shard, and batch with padding.
 
     Raises:
         InputError: For unusable input, another cache in the folder, and a value that float16 cannot hold.
         TrainingFailed: Where memory or the disk does not suffice.
     """
     start = time.perf_counter()
-    tell = progress or (lambda _: None)
     source = CacheSource(teacher, data, options, dtype)
     request = source.request()
     store = CacheStore(output)
     begun = store.exists()
     if begun:
-        if changed := [key for key in request if store.request.get(key) != request[key]]:
-            raise InputError(
-                f"{output}: holds a signal with another {', '.join(changed)}; fix: give another folder, or remove it"
-            )
+        _require_same(store, request)
         store.clean()
     ranges = store.ranges if begun else source.shard_ranges(shard_bytes, shard_rows)
     files = store.damaged_files() if begun else [ROWS]
     missing = store.damaged_shards() if begun else list(range(len(ranges)))
+    tell = progress or (lambda _: None)
     tell({"estimate_bytes": _estimate(source, ranges)})
     if files or missing:
         _require_space(output, _estimate(source, ranges, missing, bool(files)))
         try:
             _write(source, store, missing, ranges if files else None, device, batch_tokens, tell)
         except torch.OutOfMemoryError as error:
-            hint = f"batch_tokens below {batch_tokens}, or dtype bfloat16; what is written stays"
-            raise TrainingFailed(f"{teacher}: out of memory; hint: {hint}") from error
+            fix = f"batch_tokens below {batch_tokens}, or dtype bfloat16; what is written stays"
+            raise TrainingFailed(f"{teacher}: out of memory; fix: {fix}") from error
     built = sum(ranges[number][1] - ranges[number][0] for number in missing)
-    rows = len(source.index.digests)
     return TeacherCacheReport(
-        rows=rows,
+        rows=len(source.index.digests),
         tokens=int(source.index.offsets[-1]),
         bytes=store.bytes,
         seconds=time.perf_counter() - start,
         built_rows=built,
-        reused_rows=rows - built,
+        reused_rows=len(source.index.digests) - built,
     )
+
+
+def _require_same(store: CacheStore, request: dict[str, Any]) -> None:
+    if changed := [key for key in request if store.request.get(key) != request[key]]:
+        raise InputError(
+            f"{store.folder}: holds a teacher cache with another {', '.join(changed)}; fix: give another folder, or remove it"
+        )
 
 
 def _write(
@@ -165,6 +165,6 @@ def _require_space(output: Path, needed: int) -> None:
     free = shutil.disk_usage(there).free
     if free < needed:
         raise TrainingFailed(
-            f"{output}: the signal needs {needed / 1e9:.2f} GB and the disk has {free / 1e9:.2f} GB left; "
-            "hint: free space, give another folder, or keep less (stored_dtype float16 or bfloat16, top_k)"
+            f"{output}: the cache needs {needed / 1e9:.2f} GB and the disk has {free / 1e9:.2f} GB left; "
+            "fix: free space, give another folder, or keep less (stored_dtype float16 or bfloat16, top_k)"
         )

@@ -1,4 +1,4 @@
-"""What a cached signal is computed from: a teacher, the rows that it is asked about, and what of its answer is kept."""
+"""What a teacher cache is computed from: a teacher, the rows that it is asked about, and what of its answer is kept."""
 
 from __future__ import annotations
 
@@ -134,7 +134,7 @@ class CacheSource:
         """hidden [tokens, hidden] -> the stored tensors of these tokens. Logits are made of a few tokens at a time."""
         if not bool(hidden.isfinite().all()):
             raise TrainingFailed(
-                f"{self.teacher}: gives hidden states that are not finite in {self.dtype}; hint: use another dtype"
+                f"{self.teacher}: gives hidden states that are not finite in {self.dtype}; fix: use another dtype"
             )
         parts = hidden.split(max(1, LOGITS_AT_ONCE // len(head.weight)))
         if self.options.kind == "top_k":

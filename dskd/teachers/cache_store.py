@@ -1,4 +1,4 @@
-"""The folder of a cached teacher signal: what is in it, what counts as whole, and how its rows are read.
+"""The folder of a teacher cache: what is in it, what counts as whole, and how its rows are read.
 
     signal.json               the request, sha256 of the next two files, the ranges of rows of the shards; written after those two
     rows.safetensors          digests [rows, 32] of the rows, offsets [rows + 1] of their labelled tokens; known from the data alone
@@ -36,7 +36,7 @@ UNFINISHED = ".unfinished"
 
 
 class TeacherCacheDamaged(InputError):
-    """A file of a signal is missing, cut, or not what was written; building the signal again repairs it."""
+    """A file of a teacher cache is missing, cut, or not what was written; building the cache again repairs it."""
 
 
 class RowIndex:
@@ -65,7 +65,7 @@ def row_digest(ids: np.ndarray, prompt_length: int) -> bytes:
 
 
 class CacheStore:
-    """Reading, checking and writing the files of one signal."""
+    """Reading, checking and writing the files of one cache."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -79,17 +79,17 @@ class CacheStore:
         file = self.folder / SIGNAL
         if not self.exists():
             raise InputError(
-                f"{self.folder}: holds no teacher signal; fix: make it with dskd.teachers.outputs.build_teacher_cache"
+                f"{self.folder}: holds no teacher cache; fix: make it with dskd.teachers.outputs.build_teacher_cache"
             )
         try:
             description = json.loads(file.read_text(encoding="utf-8"))
             written = description.pop("sha256")
         except (ValueError, KeyError, AttributeError) as error:
             raise TeacherCacheDamaged(
-                f"{file}: cannot be read; fix: remove {self.folder} and build the signal again"
+                f"{file}: cannot be read; fix: remove {self.folder} and build the cache again"
             ) from error
         if written != _sha256(json.dumps(description).encode()):
-            raise TeacherCacheDamaged(f"{file}: was changed; fix: remove {self.folder} and build the signal again")
+            raise TeacherCacheDamaged(f"{file}: was changed; fix: remove {self.folder} and build the cache again")
         return description
 
     @property
@@ -108,7 +108,7 @@ class CacheStore:
     def file(self, name: str) -> dict[str, Tensor]:
         """The tensors of rows.safetensors or head.safetensors, in memory. Raises TeacherCacheDamaged."""
         if not self._is_whole_file(name):
-            raise TeacherCacheDamaged(f"{self.folder / name}: is missing or damaged; fix: build the signal again")
+            raise TeacherCacheDamaged(f"{self.folder / name}: is missing or damaged; fix: build the cache again")
         return {key: value.clone() for key, value in read_mapped(self.folder / name).items()}
 
     def damaged_files(self) -> list[str]:
@@ -140,7 +140,7 @@ class CacheStore:
         if self.folder.is_dir():
             names = {path.name.removesuffix(UNFINISHED) for path in self.folder.iterdir()}
             if foreign := sorted(names - {SIGNAL, ROWS, HEAD, SHARDS}):
-                raise InputError(f"{self.folder}: holds {foreign[0]}, not a signal; fix: give another folder")
+                raise InputError(f"{self.folder}: holds {foreign[0]}, not a teacher cache; fix: give another folder")
         self.folder.mkdir(parents=True, exist_ok=True)
         description = {
             "request": request,
@@ -176,7 +176,7 @@ class CacheStore:
 
 
 class ShardReader:
-    """Rows of a signal, from shards that stay mapped: nothing is in memory that the system cannot drop."""
+    """Rows of a teacher cache, from shards that stay mapped: nothing is in memory that the system cannot drop."""
 
     def __init__(self, store: CacheStore) -> None:
         self._store = store
@@ -208,7 +208,7 @@ def read_mapped(file: Path) -> dict[str, Tensor]:
         with safe_open(file, framework="pt") as opened:
             return {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118 - it is no dict
     except (OSError, SafetensorError) as error:
-        raise TeacherCacheDamaged(f"{file}: cannot be read ({error}); fix: build the signal again") from error
+        raise TeacherCacheDamaged(f"{file}: cannot be read ({error}); fix: build the cache again") from error
 
 
 def write_whole(file: Path, content: bytes) -> None:
@@ -226,7 +226,7 @@ def write_whole(file: Path, content: bytes) -> None:
             raise
         unfinished.unlink(missing_ok=True)
         raise TrainingFailed(
-            f"{file}: the disk is full; hint: free space and build again, what is written so far stays"
+            f"{file}: the disk is full; fix: free space and build again, what is written so far stays"
         ) from error
 
 

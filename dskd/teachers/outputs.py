@@ -136,7 +136,7 @@ class CachedTeacher(Teacher):
         if tokens != len(side.labels):  # shapes alone, no device read
             raise InputError(
                 f"{self._folder}: has {tokens} tokens for a batch with {len(side.labels)} teacher labels; "
-                "fix: attach the signal to this data again"
+                "fix: attach the cache to this data again"
             )
         return {name: value.to(device, non_blocking=True) for name, value in rows.items()}
 
@@ -182,11 +182,11 @@ def open_teacher_cache(folder: Path, device: Any) -> CachedHiddenStates | Cached
     """The cache in a folder, every byte checked. Raises TeacherCacheDamaged, which names the shard; InputError where there is none."""
     store = CacheStore(folder)
     if damaged := store.damaged_files():
-        raise TeacherCacheDamaged(f"{folder / damaged[0]}: is missing or damaged; fix: build the signal again")
+        raise TeacherCacheDamaged(f"{folder / damaged[0]}: is missing or damaged; fix: build the cache again")
     if damaged_shards := store.damaged_shards():
         raise TeacherCacheDamaged(
             f"{store.shard_file(damaged_shards[0])}: is missing or damaged ({len(damaged_shards)} of {len(store.ranges)} shards); "
-            "fix: build the signal again, which computes these alone"
+            "fix: build the cache again, which computes these alone"
         )
     return CachedTopK(store) if store.request["options"]["kind"] == "top_k" else CachedHiddenStates(store, device)
 
@@ -198,7 +198,7 @@ def attach(dataset: Any, folder: Path) -> Any:
     missing = [number for number, digest in enumerate(digests) if digest not in row_of]
     if missing:
         raise InputError(
-            f"{folder}: {len(missing)} of {len(digests)} rows are not in the signal, first row {missing[0]}; fix: build it from "
+            f"{folder}: {len(missing)} of {len(digests)} rows are not in the cache, first row {missing[0]}; fix: build it from "
             "the same examples, with the same max_length, prepared for the teacher alone"
         )
     if "teacher_row" in dataset.column_names:

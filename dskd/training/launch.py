@@ -134,4 +134,4 @@ def _raise(errors: list[dict[str, str]], code: int) -> None:
             if found["kind"] == kind:
                 raise error(found["message"])
     reason = errors[0]["message"] if errors else f"the processes ended with exit code {code}"
-    raise TrainingFailed(f"{reason}; hint: the lines that they printed say more")
+    raise TrainingFailed(f"{reason}; fix: the lines that they printed say more")

@@ -308,12 +308,12 @@ def _hints() -> Iterator[None]:
     except Exception as error:
         if is_out_of_memory(error):
             raise TrainingFailed(
-                "out of memory; hint: lower batch_size (raise gradient_accumulation_steps by as much) or batch_tokens, "
+                "out of memory; fix: lower batch_size (raise gradient_accumulation_steps by as much) or batch_tokens, "
                 "turn gradient_checkpointing on, or lower chunk_tokens of the fused loss"
             ) from error
         if is_disk_full(error):
             raise TrainingFailed(
-                "the disk is full; hint: free some room or give another output folder, then run again: "
+                "the disk is full; fix: free some room or give another output folder, then run again: "
                 "it goes on from the last good checkpoint"
             ) from error
         raise

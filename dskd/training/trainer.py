@@ -152,7 +152,7 @@ class DistillationTrainer(Trainer):
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         if "loss" in logs and not math.isfinite(logs["loss"]):
             raise TrainingFailed(
-                f"the loss is {logs['loss']} at step {self.state.global_step}; hint: lower learning_rate or "
+                f"the loss is {logs['loss']} at step {self.state.global_step}; fix: lower learning_rate or "
                 "projector_learning_rate, raise warmup_steps, or clip with a smaller max_gradient_norm"
             )
         if "loss" in logs:

@@ -1,8 +1,8 @@
-"""Bar P5: a cached teacher signal against running the teacher: how often it is called, its cost on a hit, the loss that it gives.
+"""Bar P5: a teacher cache against running the teacher: how often it is called, its cost on a hit, the loss that it gives.
 
 Random Llamas on the small world's text. `loss` is the forward KL of vanilla distillation at the same student weights: the largest
 relative difference of any batch from the live teacher's, in the same dtype of weights. Times are of one epoch of training the
-student on the same batches; `teacher` is the time in look_up and, for a cached signal, that of opening it, every byte checked.
+student on the same batches; `teacher` is the time in look_up and, for a teacher cache, that of opening it, every byte checked.
 """
 
 from __future__ import annotations

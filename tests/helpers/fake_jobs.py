@@ -41,7 +41,7 @@ class FakeStep(Step):
         if self.do == "input error":
             raise InputError("data.jsonl:3: is broken; mend it")
         if self.do == "training failed":
-            raise TrainingFailed("the loss is nan at step 3; hint: lower learning_rate")
+            raise TrainingFailed("the loss is nan at step 3; fix: lower learning_rate")
         if self.do == "take all memory":
             resource.setrlimit(resource.RLIMIT_AS, (2**31, 2**31))
             bytearray(2**32)

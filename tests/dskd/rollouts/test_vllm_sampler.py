@@ -127,7 +127,7 @@ def test_vllm_writes_what_transformers_writes_with_the_weights_of_the_last_updat
     finally:
         fast.close()
     assert fast._process.returncode == 0
-    with pytest.raises(TrainingFailed, match="ended with exit code 0; hint:"):
+    with pytest.raises(TrainingFailed, match="ended with exit code 0; fix:"):
         fast.sample(prompts, numbers)
 
 

@@ -241,7 +241,7 @@ def test_equal_rows_are_run_once(world, tmp_path):
 def test_a_row_that_the_signal_does_not_have_is_an_error(world, built, tmp_path):
     (tmp_path / "more.jsonl").write_text('{"prompt": "A new prompt", "output": "a new answer"}\n')
     prepare_dataset(tmp_path / "more.jsonl", tmp_path / "data", student=world / "student", teacher=world / "llama")
-    with pytest.raises(InputError, match="1 of 1 rows are not in the signal"):
+    with pytest.raises(InputError, match="1 of 1 rows are not in the cache"):
         attach(datasets.load_from_disk(str(tmp_path / "data")), built[0])
 
 
@@ -323,15 +323,15 @@ def test_a_changed_description_is_refused(world, copied):
     ],
 )
 def test_a_folder_with_another_signal_is_refused(world, built, changes, named):
-    with pytest.raises(InputError, match=f"holds a signal with another {named}"):
+    with pytest.raises(InputError, match=f"holds a teacher cache with another {named}"):
         _build(world, built[0], **changes)
 
 
 def test_other_folders_and_other_data_are_refused(world, tmp_path):
     (tmp_path / "notes.txt").write_text("mine")
-    with pytest.raises(InputError, match=r"holds notes\.txt, not a signal"):
+    with pytest.raises(InputError, match=r"holds notes\.txt, not a teacher cache"):
         _build(world, tmp_path)
-    with pytest.raises(InputError, match="holds no teacher signal"):
+    with pytest.raises(InputError, match="holds no teacher cache"):
         open_teacher_cache(tmp_path, "cpu")
     with pytest.raises(InputError, match="prepared for another tokenizer"):
         build_teacher_cache(world / "llama", world / "student-data", tmp_path / "signal", options=TeacherCacheOptions())
@@ -391,7 +391,7 @@ def test_the_size_is_known_before_and_told_first(world, tmp_path, options):
 
 def test_a_disk_that_is_too_small_is_told_before_anything_is_written(world, tmp_path, monkeypatch):
     monkeypatch.setattr(signal_build.shutil, "disk_usage", lambda _: SimpleNamespace(free=1000))
-    with pytest.raises(TrainingFailed, match=r"needs 0\.00 GB and the disk has 0\.00 GB left; hint: free space"):
+    with pytest.raises(TrainingFailed, match=r"needs 0\.00 GB and the disk has 0\.00 GB left; fix: free space"):
         _build(world, tmp_path / "signal")
     assert not (tmp_path / "signal").exists()
 
@@ -409,7 +409,7 @@ def test_a_disk_that_fills_up_keeps_what_is_whole(world, tmp_path, monkeypatch):
         real(descriptor)
 
     monkeypatch.setattr(signal_store.os, "fsync", full)
-    with pytest.raises(TrainingFailed, match="the disk is full; hint: free space"):
+    with pytest.raises(TrainingFailed, match="the disk is full; fix: free space"):
         _build(world, tmp_path / "signal")
     monkeypatch.undo()
     assert _build(world, tmp_path / "signal").reused_rows == 4

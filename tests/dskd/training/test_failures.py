@@ -66,7 +66,7 @@ def test_a_loss_that_is_not_finite_leaves_the_checkpoint_before_it(world, tmp_pa
         return (loss * float("nan") if len(calls) == 5 else loss), terms
 
     monkeypatch.setattr(Distiller, "forward", poisoned)
-    with pytest.raises(TrainingFailed, match=r"^the loss is nan at step 5; hint: lower learning_rate"):
+    with pytest.raises(TrainingFailed, match=r"^the loss is nan at step 5; fix: lower learning_rate"):
         _train(world, tmp_path)
     monkeypatch.undo()
     assert _last_good_step(tmp_path) == 3
@@ -87,7 +87,7 @@ def test_out_of_memory_says_what_to_lower(world, tmp_path, monkeypatch):
         return forward(self, batch, totals)
 
     monkeypatch.setattr(Distiller, "forward", greedy)
-    with pytest.raises(TrainingFailed, match=r"^out of memory; hint: lower batch_size .* chunk_tokens"):
+    with pytest.raises(TrainingFailed, match=r"^out of memory; fix: lower batch_size .* chunk_tokens"):
         _train(world, tmp_path)
     monkeypatch.undo()
     assert _last_good_step(tmp_path) == 3
@@ -112,7 +112,7 @@ def small_disk(tmp_path):
 
 def test_a_full_disk_leaves_the_checkpoint_before_it(world, small_disk):
     """Two checkpoints of the model and Adam's moments do not fit."""
-    with pytest.raises(TrainingFailed, match=r"^the disk is full; hint: free some room"):
+    with pytest.raises(TrainingFailed, match=r"^the disk is full; fix: free some room"):
         _train(world, small_disk)
     good = _last_good_step(small_disk)
     assert good in (3, 6)
@@ -129,7 +129,7 @@ def test_a_file_that_may_not_grow_is_told_as_a_full_disk(world, tmp_path):
     handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, before[1]))
     try:
-        with pytest.raises(TrainingFailed, match=r"^the disk is full; hint: free some room"):
+        with pytest.raises(TrainingFailed, match=r"^the disk is full; fix: free some room"):
             _train(world, tmp_path)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)

@@ -56,7 +56,7 @@ def test_two_processes_train_tell_how_far_they_are_and_give_the_report(world, tm
 @on_cpu
 def test_what_stops_a_training_is_what_the_caller_gets(world, tmp_path):
     diverging = {"learning_rate": 1e30, "max_gradient_norm": 0, "logging_steps": 1}
-    with pytest.raises(TrainingFailed, match=r"the loss is nan at step \d; hint: lower learning_rate"):
+    with pytest.raises(TrainingFailed, match=r"the loss is nan at step \d; fix: lower learning_rate"):
         launch_training(_request(world, tmp_path, method="sft", options=diverging), processes=2)
     assert not (tmp_path / "model").exists()
 

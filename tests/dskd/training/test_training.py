@@ -295,7 +295,7 @@ def test_a_missing_model_folder_is_a_one_line_error(world, tmp_path):
 
 @pytest.mark.parametrize("logging_steps", [1, 100])
 def test_a_loss_that_is_not_finite_stops_the_run_before_it_is_saved(world, tmp_path, logging_steps):
-    with pytest.raises(TrainingFailed, match=r"the loss is nan at step \d+; hint: lower learning_rate"):
+    with pytest.raises(TrainingFailed, match=r"the loss is nan at step \d+; fix: lower learning_rate"):
         train_tiny(
             world,
             tmp_path,

@@ -84,7 +84,7 @@ def test_a_users_mistake_found_by_a_job_is_told_as_it_stands(tmp_path: Path) -> 
 
 def test_a_training_that_failed_is_told_with_its_hint_and_without_the_name_of_an_exception(tmp_path: Path) -> None:
     outcomes, _ = execute(tmp_path, fake(tmp_path, "bad", "training failed"))
-    assert outcomes["bad"].reason == "the loss is nan at step 3; hint: lower learning_rate"
+    assert outcomes["bad"].reason == "the loss is nan at step 3; fix: lower learning_rate"
 
 
 def test_memory_that_runs_out_beside_a_training_gets_a_hint(tmp_path: Path) -> None:

@@ -487,7 +487,7 @@ def test_rollouts_need_a_live_teacher_and_methods_that_take_them(
 
 
 def _with_on_policy_variant(content: Content) -> Content:
-    """kd on the data's text from a cached signal, and on the student's own from the live teacher."""
+    """kd on the data's text from a teacher cache, and on the student's own from the live teacher."""
     rollouts = {"share": 0.5, "max_new_tokens": 8}
     variant = {"method": "kd", "training": {"rollouts": rollouts, "steps": 3}, "teacher_outputs": {"kind": "live"}}
     content["methods"] = {"kd-on-policy": variant}
