@@ -1,7 +1,10 @@
 """dskd/compatibility.py: which settings go together, each rule asked by itself, and without torch."""
 
+from __future__ import annotations
+
 import subprocess
 import sys
+from typing import Any
 
 import pytest
 
@@ -36,7 +39,7 @@ from dskd.rollouts.rollouts import RolloutOptions
         ("kd", {"has_teacher": False}, "teacher", "kd needs a teacher"),
     ],
 )
-def test_each_rule_names_the_setting_at_fault(name, settings, key, message):
+def test_each_rule_names_the_setting_at_fault(name: str, settings: dict[str, Any], key: str, message: str) -> None:
     rollouts = settings.pop("rollouts", None)
     problems = check(methods.get(name)(), rollouts=None if rollouts is None else RolloutOptions(**rollouts), **settings)
     assert [problem.key for problem in problems] == [key]
@@ -47,12 +50,12 @@ def test_each_rule_names_the_setting_at_fault(name, settings, key, message):
 
 
 @pytest.mark.parametrize("name", sorted(methods.METHODS))
-def test_what_goes_together_has_no_problems(name):
+def test_what_goes_together_has_no_problems(name: str) -> None:
     method = methods.get(name)()
     rollouts = RolloutOptions(share=1.0) if method.requires.on_policy == "always" else None
     assert not check(method, rollouts=rollouts, same_vocabulary=True, shared_tokens=3)
 
 
-def test_the_rules_need_no_torch():
+def test_the_rules_need_no_torch() -> None:
     code = "import sys, dskd.compatibility; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -1,5 +1,10 @@
 """Files that are damaged or cannot be read: one line that names the place."""
 
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
 import pytest
 
 from dskd.errors import InputError
@@ -15,7 +20,7 @@ DAMAGED = [
 
 
 @pytest.mark.parametrize(("content", "message"), DAMAGED, ids=[message for _, message in DAMAGED])
-def test_a_damaged_line_and_a_damaged_file_are_named(tmp_path, content, message):
+def test_a_damaged_line_and_a_damaged_file_are_named(tmp_path: Path, content: bytes, message: str) -> None:
     path = tmp_path / "file"
     path.write_bytes(content)
     with pytest.raises(InputError) as caught:
@@ -30,11 +35,11 @@ def test_a_damaged_line_and_a_damaged_file_are_named(tmp_path, content, message)
     assert "\n" not in str(caught.value)
 
 
-def test_a_file_that_cannot_be_read_is_named(tmp_path, monkeypatch):
+def test_a_file_that_cannot_be_read_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "file"
     path.write_text('{"a": 1}\n')
 
-    def refuse(*arguments, **options):
+    def refuse(*arguments: Path | str, **options: Any) -> None:
         raise PermissionError(13, "Permission denied")
 
     monkeypatch.setattr("pathlib.Path.open", refuse)

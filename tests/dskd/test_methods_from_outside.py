@@ -1,9 +1,13 @@
 """Methods that do not ship: named by file or module and class, or found in the folders of DSKD_METHODS."""
 
+from __future__ import annotations
+
 import hashlib
 import os
 import subprocess
 import sys
+from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -22,14 +26,14 @@ class Own(SupervisedFineTuning):
 
 
 @pytest.fixture
-def file(tmp_path, monkeypatch):
+def file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     monkeypatch.setattr(methods, "METHODS", dict(methods.METHODS))
     path = tmp_path / "own_sft.py"
     path.write_text(FILE)
     return path
 
 
-def test_a_class_is_found_in_a_file_and_its_content_is_part_of_an_identity(file):
+def test_a_class_is_found_in_a_file_and_its_content_is_part_of_an_identity(file: Any) -> None:
     method = methods.get(f"{file}:Own")
     assert method.name == "own-sft"
     assert methods.get(f"{file}:Own") is method
@@ -37,7 +41,7 @@ def test_a_class_is_found_in_a_file_and_its_content_is_part_of_an_identity(file)
     methods.base.METHODS.pop("own-sft", None)
 
 
-def test_a_class_is_found_in_a_module_and_what_ships_has_no_code_of_its_own():
+def test_a_class_is_found_in_a_module_and_what_ships_has_no_code_of_its_own() -> None:
     name = "dskd.upstream.methods:DualSpaceV2ExactTokenAlignment"
     assert methods.get(name).name == "dskd-v2-eta"
     assert methods.own_code(name) is methods.own_code("kd") is None
@@ -55,13 +59,13 @@ def test_a_class_is_found_in_a_module_and_what_ships_has_no_code_of_its_own():
         ("kdd", "'kdd' is not a method; fix: use one of"),
     ],
 )
-def test_what_is_not_there_is_one_line(name, reason):
+def test_what_is_not_there_is_one_line(name: str, reason: str) -> None:
     with pytest.raises(InputError, match=reason) as caught:
         methods.get(name)
     assert "\n" not in str(caught.value)
 
 
-def test_files_in_the_folders_of_the_environment_are_methods_like_the_others(file):
+def test_files_in_the_folders_of_the_environment_are_methods_like_the_others(file: Any) -> None:
     code = (
         "from dskd import methods; assert methods.get('own-sft').name == 'own-sft'; assert methods.own_code('own-sft')"
     )
@@ -69,6 +73,6 @@ def test_files_in_the_folders_of_the_environment_are_methods_like_the_others(fil
     subprocess.run([sys.executable, "-c", code], check=True, env=environment)
 
 
-def test_nothing_of_the_published_defects_is_loaded_unasked():
+def test_nothing_of_the_published_defects_is_loaded_unasked() -> None:
     code = "import sys, dskd.training.setup; sys.exit(any(name.startswith('dskd.upstream') for name in sys.modules))"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -1,8 +1,13 @@
 """Tasks, engines and executors from outside the package: in a file of one's own, and by an installed package's entry point."""
 
+from __future__ import annotations
+
 import json
 import re
 import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
 import pytest
 from click.testing import CliRunner
@@ -31,12 +36,12 @@ class Louder(TransformersEngine):
 
 
 @pytest.fixture(scope="module")
-def model(tmp_path_factory):
+def model(tmp_path_factory: pytest.TempPathFactory) -> Any:
     return write_gpt2(tmp_path_factory.mktemp("models") / "tiny", "The capital of France is Paris")
 
 
 @pytest.fixture
-def package(tmp_path, monkeypatch):
+def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     """A folder of modules that counts as an installed package with these entry points."""
     (code,) = re.findall(r"```python\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)
     (tmp_path / "capitals_of_test.py").write_text(code)
@@ -59,7 +64,7 @@ def package(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("installed", [True, False])
-def test_a_task_and_an_engine_of_ones_own_are_evaluated(package, model, installed):
+def test_a_task_and_an_engine_of_ones_own_are_evaluated(package: Any, model: Any, installed: bool) -> None:
     task = "capitals" if installed else f"{package}/capitals_of_test.py:Capitals"
     engine = "louder" if installed else f"{package}/louder_of_test.py:Louder"
     (done,) = evaluate(model, {task: EvaluationOptions()}, engine=engine)
@@ -69,7 +74,7 @@ def test_a_task_and_an_engine_of_ones_own_are_evaluated(package, model, installe
     assert ("capitals" in tasks.names(), "louder" in engines.names()) == (True, True)
 
 
-def test_the_commands_take_a_task_in_a_file(package, model, tmp_path):
+def test_the_commands_take_a_task_in_a_file(package: Any, model: Any, tmp_path: Path) -> None:
     task, output = f"{package}/capitals_of_test.py:Capitals", tmp_path / "answers.jsonl"
     command = ["generate", "--model", model, "--task", task, "--engine", "transformers", "--output", output]
     assert CliRunner().invoke(main, [*map(str, command)]).exit_code == 0
@@ -77,7 +82,7 @@ def test_the_commands_take_a_task_in_a_file(package, model, tmp_path):
     assert json.loads(scored.stdout)["n"]["total"] == 3
 
 
-def test_a_task_in_a_file_is_evaluated_with_its_code_in_the_identity(package, model, tmp_path):
+def test_a_task_in_a_file_is_evaluated_with_its_code_in_the_identity(package: Any, model: Any, tmp_path: Path) -> None:
     task = f"{package}/capitals_of_test.py:Capitals"
     command = [
         "evaluate",
@@ -95,7 +100,7 @@ def test_a_task_in_a_file_is_evaluated_with_its_code_in_the_identity(package, mo
     assert len(json.loads(record.read_text())["identity"]["parts"]["task_code"]) == 64
 
 
-def test_an_executor_of_an_installed_package_and_of_a_file_is_found(package):
+def test_an_executor_of_an_installed_package_and_of_a_file_is_found(package: Any) -> None:
     assert EXECUTORS.names() == ["local", "queue"]
     assert EXECUTORS.load("queue").__name__ == "Queue"
     assert EXECUTORS.load(f"{package}/queue_of_test.py:Queue").__name__ == "Queue"
@@ -112,7 +117,7 @@ def test_an_executor_of_an_installed_package_and_of_a_file_is_found(package):
         ("HERE/capitals_of_test.py:Task", "its class has no documents; fix: define it"),
     ],
 )
-def test_what_is_wrong_is_said_in_one_line(package, name, message):
+def test_what_is_wrong_is_said_in_one_line(package: Any, name: str, message: str) -> None:
     with pytest.raises(InputError, match=message) as error:
         tasks.load(name.replace("HERE", str(package)))
     assert "\n" not in str(error.value)

@@ -1,10 +1,13 @@
 """Run by a fixture: the vLLM engine's answers for `name=folder …` as JSON on standard output, which holds nothing else."""
 
+from __future__ import annotations
+
 import dataclasses
 import json
 import socket
 import sys
 from pathlib import Path
+from typing import Any
 
 from harness.engines import create_engine
 from harness.engines.base import Sampling
@@ -14,12 +17,12 @@ looked_up = []
 look_up = socket.getaddrinfo
 
 
-def watch(host, *rest, **more):
+def watch(host: Any, *rest: Any, **more: Any) -> Any:
     looked_up.append(str(host))
     return look_up(host, *rest, **more)
 
 
-def ask(engine, stop, order=tuple(range(16)), **settings):
+def ask(engine: Any, stop: Any, order: Any = tuple(range(16)), **settings: Any) -> Any:
     requests = requests_of(stop, **settings)
     counts = []
     engine.on_finished = counts.append

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 
 from dskd.methods import get
@@ -12,11 +14,11 @@ SIZES = {"student": [4, 1, 6], "teacher": [5, 3, 2]}
 VOCABULARY, HIDDEN = {"student": 23, "teacher": 29}, {"student": 6, "teacher": 9}
 
 
-def case(dtype=torch.float32, **options):
+def case(dtype: torch.dtype = torch.float32, **options: Any) -> tuple[Any, Any]:
     """(method, batch of three examples); heads with a bias, a factor or a soft-cap, and padded rows."""
     generator = torch.Generator().manual_seed(5)
 
-    def random(*shape):
+    def random(*shape: int) -> torch.Tensor:
         return torch.randn(*shape, generator=generator, dtype=torch.float64).to(dtype)
 
     given = {}
@@ -44,7 +46,7 @@ def case(dtype=torch.float32, **options):
     return method, batch
 
 
-def example(batch, number):
+def example(batch: Any, number: int) -> Any:
     """One example of a batch by itself."""
     changes = {}
     for side in SIZES:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,7 +18,7 @@ STUDENT_GROUPS = [[-1, 0, 1, 1, 1, 2, -1, 3], [0, 0, 1, 2], [0]]
 TEACHER_GROUPS = [[0, 0, 1, 1, 2, 3], [0, 1, 1, 1, -1, 2], [0]]
 
 
-def _numbered(groups):
+def _numbered(groups: list[list[int]]) -> torch.Tensor:
     """The groups of each example, numbered on through the batch."""
     numbers, first = [], 0
     for example in groups:
@@ -26,19 +27,21 @@ def _numbered(groups):
     return torch.tensor(numbers)
 
 
-def _tokens(size):
+def _tokens(size: int) -> tuple[bytes | None, ...]:
     """Every third begins with white space, of each kind; the last is special."""
     return (*([b" a", b"a", b"b ", b"\na", b"b", b"c", b"\ta", b"d", b""][k % 9] for k in range(size - 1)), None)
 
 
-def case(*, examples=(0, 1, 2), same=False, seed=0):
+def case(
+    *, examples: list[int] | tuple[int, int, int] = (0, 1, 2), same: bool = False, seed: int = 0
+) -> tuple[Any, SharedVocabulary]:
     """A batch of those examples and the vocabularies' shared tokens; an example is the same in every batch that has it."""
     generator = torch.Generator().manual_seed(seed)
 
-    def random(*shape):
+    def random(*shape: int) -> torch.Tensor:
         return torch.randn(*shape, generator=generator)
 
-    def parts(groups, hidden, size):
+    def parts(groups: list[list[int]], hidden: int, size: int) -> tuple[Any, ...]:
         states = [random(len(example), hidden) for example in groups]
         labels = [torch.randint(0, size, (len(example),), generator=generator) for example in groups]
         chosen = [groups[k] for k in examples]
@@ -79,16 +82,16 @@ def case(*, examples=(0, 1, 2), same=False, seed=0):
     return batch, shared
 
 
-def loss(method, batch, totals=None):
+def loss(method: Any, batch: Any, totals: Any = None) -> torch.Tensor:
     totals = totals or method.counts(batch)
     return method.objective({name: term.total / totals[name] for name, term in method.terms(batch).items()})
 
 
-def gradients(value, batch):
+def gradients(value: torch.Tensor, batch: Any) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     leaves = [batch.student.hidden, batch.student.head.weight, batch.student.head.bias]
     return torch.autograd.grad(value, [leaf for leaf in leaves if leaf is not None], retain_graph=True)
 
 
-def double(head):
+def double(head: Head) -> Head:
     bias = None if head.bias is None else head.bias.double()
     return replace(head, weight=head.weight.double(), bias=bias)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -21,18 +22,27 @@ HEADS = {
 }
 
 
-def case(method, *, tokens=37, head="plain", dtype=torch.float32, seed=0, aligned=True, frozen=False):
+def case(
+    method: Any,
+    *,
+    tokens: int = 37,
+    head: str = "plain",
+    dtype: torch.dtype = torch.float32,
+    seed: int = 0,
+    aligned: bool = True,
+    frozen: bool = False,
+) -> tuple[Any, ...]:
     """A prepared method with a batch of random hidden states, and the leaves that gradients are asked of."""
     generator = torch.Generator().manual_seed(seed)
 
-    def random(*shape):
+    def random(*shape: int) -> torch.Tensor:
         return torch.randn(*shape, generator=generator)
 
     kind = HEADS[head]
     same = method.requires.vocabulary == "same"
     size, teacher_size = 53, 53 if same else 61
 
-    def make(rows, size, hidden):
+    def make(rows: int, size: int, hidden: int) -> Head:
         bias = 0.1 * random(rows) if kind["bias"] else None
         return Head(random(rows, hidden), bias, kind["scale"], kind["softcap"], size)
 
@@ -91,11 +101,11 @@ def case(method, *, tokens=37, head="plain", dtype=torch.float32, seed=0, aligne
     return batch, parameters, [leaf for leaf in leaves if leaf is not None and leaf.requires_grad]
 
 
-def _two_examples(tokens):
+def _two_examples(tokens: int) -> torch.Tensor:
     return torch.tensor([tokens - tokens // 3, tokens // 3])
 
 
-def _groups(sizes, width, other_sizes, other_width):
+def _groups(sizes: list[int], width: int, other_sizes: list[int], other_width: int) -> torch.Tensor:
     """Groups of `width` tokens while both sides have some, then -1; the last token of each example is a group of its own."""
     groups, first = [], 0
     for size, other in zip(sizes, other_sizes, strict=True):
@@ -106,7 +116,7 @@ def _groups(sizes, width, other_sizes, other_width):
     return torch.tensor(groups, dtype=torch.long)
 
 
-def batch_of(values):
+def batch_of(values: dict[str, torch.Tensor]) -> tuple[Any, torch.Tensor]:
     """A batch of golden logits: hidden states of heads that change nothing. (batch, the logits that gradients are asked of)"""
     leaf = values["in/student_logits"].clone().requires_grad_()
     kept = values["in/labels"] != -100
@@ -117,12 +127,12 @@ def batch_of(values):
     return token_batch(head, leaf[kept], labels, head, teacher, labels, pairs, pairs), leaf
 
 
-def objective(method, batch):
+def objective(method: Any, batch: Any) -> torch.Tensor:
     terms = method.terms(batch)
     return method.objective({name: term.total / term.normalizer.clamp_min(1) for name, term in terms.items()})
 
 
-def check_zero(method, shift):
+def check_zero(method: Any, shift: int) -> None:
     """Value and gradient are zero where the teacher is the student, and not where it is shifted by a token."""
     batch, _, leaves = case(method, tokens=9)
     batch.teacher.head = batch.student.head.detach()

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
 import torch
 from safetensors.torch import load_file
 
@@ -12,7 +16,14 @@ from helpers import tiny_world
 OPTIONS = {"steps": 6, "batch_size": 4, "learning_rate": 1e-2, "logging_steps": 1}
 
 
-def train_tiny(world, output, name="kd", student=None, progress=None, **changes):
+def train_tiny(
+    world: Path,
+    output: Path,
+    name: str = "kd",
+    student: str | None = None,
+    progress: Callable | None = None,
+    **changes: Any,
+) -> Any:
     """Train by a method, on the student that suits it if none is named."""
     student = student or tiny_world.student_of(name)
     return train(
@@ -27,13 +38,13 @@ def train_tiny(world, output, name="kd", student=None, progress=None, **changes)
     )
 
 
-def saved_weights(folder):
+def saved_weights(folder: Path) -> dict[str, torch.Tensor]:
     weights = load_file(folder / "model" / "model.safetensors")
     projectors = folder / "model" / PROJECTORS
     return weights | (load_file(projectors) if projectors.exists() else {})
 
 
-def assert_same_weights(left, right, **tolerance):
+def assert_same_weights(left: dict[str, torch.Tensor], right: dict[str, torch.Tensor], **tolerance: Any) -> None:
     assert left.keys() == right.keys()
     for name, value in left.items():
         torch.testing.assert_close(right[name], value, **tolerance)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import pytest
@@ -27,31 +29,31 @@ KINDS = {
 EPOCHS = range(12)
 
 
-def _epochs(kind, lengths=LENGTHS, **changes):
+def _epochs(kind: str, lengths: list[int] = LENGTHS, **changes: Any) -> Iterator[Any]:
     batches = EpochBatches(lengths, **{"seed": 7, **KINDS[kind], **changes})
     for epoch in EPOCHS:
         batches.set_epoch(epoch)
         yield list(batches)
 
 
-def _tokens(batch, padded):
+def _tokens(batch: list[int], padded: bool) -> int:
     lengths = [LENGTHS[k] for k in batch]
     return len(lengths) * max(lengths) if padded else sum(lengths)
 
 
-def _padding_share(epoch):
+def _padding_share(epoch: list[list[int]]) -> float:
     places = sum(_tokens(batch, padded=True) for batch in epoch)
     return 1 - sum(_tokens(batch, padded=False) for batch in epoch) / places
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_every_example_comes_once_an_epoch(kind):
+def test_every_example_comes_once_an_epoch(kind: str) -> None:
     for epoch in _epochs(kind):
         assert sorted(itertools.chain(*epoch)) == list(range(len(LENGTHS)))
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_every_epoch_has_the_promised_number_of_batches_and_others(kind):
+def test_every_epoch_has_the_promised_number_of_batches_and_others(kind: str) -> None:
     promised = len(EpochBatches(LENGTHS, seed=7, **KINDS[kind]))
     epochs = list(_epochs(kind))
     assert {len(epoch) for epoch in epochs} == {promised}
@@ -59,7 +61,7 @@ def test_every_epoch_has_the_promised_number_of_batches_and_others(kind):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_epochs_are_not_the_same_batches_in_another_order(kind):
+def test_epochs_are_not_the_same_batches_in_another_order(kind: str) -> None:
     epochs = itertools.islice(
         _epochs(kind, LENGTHS * 4), 2
     )  # batches of like length in a small data set are nearly the same
@@ -70,7 +72,7 @@ def test_epochs_are_not_the_same_batches_in_another_order(kind):
 
 
 @pytest.mark.parametrize("kind", [kind for kind in KINDS if "batch_tokens" in kind])
-def test_no_batch_exceeds_its_budget_and_most_fill_it(kind):
+def test_no_batch_exceeds_its_budget_and_most_fill_it(kind: str) -> None:
     padded, budget = KINDS[kind]["padded"], KINDS[kind]["batch_tokens"]
     for epoch in _epochs(kind):
         filled = [_tokens(batch, padded) for batch in epoch]
@@ -79,13 +81,13 @@ def test_no_batch_exceeds_its_budget_and_most_fill_it(kind):
 
 
 @pytest.mark.parametrize("kind", [kind for kind in KINDS if "batch_size" in kind])
-def test_batches_of_a_size_have_it_but_for_one(kind):
+def test_batches_of_a_size_have_it_but_for_one(kind: str) -> None:
     for epoch in _epochs(kind):
         assert sorted(map(len, epoch)) == [1003 % 16] + [16] * (1003 // 16)
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_processes_share_the_batches_of_one(kind):
+def test_processes_share_the_batches_of_one(kind: str) -> None:
     alone = list(_epochs(kind))
     for world in (2, 3, 8):
         shares = [list(_epochs(kind, rank=rank, world=world)) for rank in range(world)]
@@ -97,7 +99,7 @@ def test_processes_share_the_batches_of_one(kind):
             assert len(whole) - len(in_turn) < world
 
 
-def test_seeds_and_epochs_do_not_repeat_one_another():
+def test_seeds_and_epochs_do_not_repeat_one_another() -> None:
     seen = set()
     for seed in range(5):
         batches = EpochBatches(LENGTHS, seed=seed, batch_size=16)
@@ -107,8 +109,8 @@ def test_seeds_and_epochs_do_not_repeat_one_another():
     assert len(seen) == 25
 
 
-def test_the_order_depends_on_nothing_but_seed_and_epoch():
-    def first(**arguments):
+def test_the_order_depends_on_nothing_but_seed_and_epoch() -> None:
+    def first(**arguments: Any) -> list[list[int]]:
         batches = EpochBatches(LENGTHS, **{"seed": 7, "batch_tokens": 4096, "grouping": "length_grouped", **arguments})
         batches.set_epoch(3)
         return list(batches)
@@ -124,8 +126,8 @@ def test_the_order_depends_on_nothing_but_seed_and_epoch():
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("prepared", [False, True], ids=["torch's loader", "accelerate's loader"])
-def test_an_interrupted_epoch_goes_on_with_the_batches_it_lacks(kind, prepared):
-    def loader():
+def test_an_interrupted_epoch_goes_on_with_the_batches_it_lacks(kind: str, prepared: bool) -> None:
+    def loader() -> Any:
         made = DataLoader(
             range(len(LENGTHS)), batch_sampler=EpochBatches(LENGTHS, seed=7, **KINDS[kind]), collate_fn=list
         )
@@ -143,7 +145,7 @@ def test_an_interrupted_epoch_goes_on_with_the_batches_it_lacks(kind, prepared):
     assert len(resumed) == len(whole) - 5
 
 
-def test_grouping_by_length_saves_padding_and_leaves_a_random_order():
+def test_grouping_by_length_saves_padding_and_leaves_a_random_order() -> None:
     share = {}
     for grouping in ("random", "length_grouped"):
         batches = EpochBatches(LENGTHS * 4, seed=1, batch_size=16, grouping=grouping)
@@ -154,7 +156,7 @@ def test_grouping_by_length_saves_padding_and_leaves_a_random_order():
     assert abs(np.corrcoef(longest, range(len(longest)))[0, 1]) < 0.35
 
 
-def test_the_budget_of_padded_batches_counts_padding():
+def test_the_budget_of_padded_batches_counts_padding() -> None:
     lengths = [100, 10, 10, 10, 10, 10]
     for padded, largest in ((True, 5), (False, 6)):
         sizes = set()
@@ -167,7 +169,7 @@ def test_the_budget_of_padded_batches_counts_padding():
         assert max(sizes) == largest
 
 
-def test_an_epoch_that_needs_more_batches_than_the_first_finds_room_for_the_examples():
+def test_an_epoch_that_needs_more_batches_than_the_first_finds_room_for_the_examples() -> None:
     # Two long and many short examples: whether a batch closes early depends on the order.
     lengths = [60, 60, 60, 60, *[30] * 8, *[10] * 12]
     needed = {len(EpochBatches(lengths, seed=seed, batch_tokens=100, padded=False)) for seed in range(40)}
@@ -183,12 +185,12 @@ def test_an_epoch_that_needs_more_batches_than_the_first_finds_room_for_the_exam
             assert all(0 < sum(lengths[k] for k in batch) <= 100 for batch in chosen)
 
 
-def test_a_budget_below_the_longest_example_is_an_error_with_two_ways_out():
+def test_a_budget_below_the_longest_example_is_an_error_with_two_ways_out() -> None:
     with pytest.raises(InputError, match=r"batch_tokens: 50, but example 1 has 80 tokens; fix: .* 80 .* max_length 50"):
         EpochBatches([10, 80, 20], seed=0, batch_tokens=50)
 
 
-def test_more_processes_than_batches_is_an_error():
+def test_more_processes_than_batches_is_an_error() -> None:
     with pytest.raises(InputError, match="batches: 2 an epoch for 4 processes; fix: "):
         EpochBatches([10] * 8, seed=0, batch_size=4, world=4)
     with pytest.raises(InputError, match="batches: 0 an epoch for 1 processes"):
@@ -196,6 +198,6 @@ def test_more_processes_than_batches_is_an_error():
 
 
 @pytest.mark.parametrize("sizes", [{}, {"batch_size": 4, "batch_tokens": 100}])
-def test_a_size_or_a_budget_is_given_and_not_both(sizes):
+def test_a_size_or_a_budget_is_given_and_not_both(sizes: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match="either batch_size or batch_tokens"):
         EpochBatches([10], seed=0, **sizes)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -32,13 +33,13 @@ CONFIGURATIONS = {
 LENGTHS = (11, 16, 5, 1 + 1, 9, 7, 14)
 
 
-def _model(name, attention="sdpa"):
+def _model(name: str, attention: str = "sdpa") -> Any:
     torch.manual_seed(3)
     configuration = CONFIGURATIONS[name]
     return transformers.AutoModelForCausalLM.from_config(configuration, attn_implementation=attention).eval()
 
 
-def _rows():
+def _rows() -> list[dict[str, Any]]:
     generator = torch.Generator().manual_seed(5)
     return [
         {
@@ -49,7 +50,7 @@ def _rows():
     ]
 
 
-def _labelled(model, batch):
+def _labelled(model: Any, batch: dict[str, torch.Tensor]) -> torch.Tensor:
     hidden = final_hidden_states(
         model, batch.student.input_ids, batch.student.attention_mask, batch.student.position_ids
     )
@@ -59,7 +60,9 @@ def _labelled(model, batch):
 @pytest.mark.parametrize("attention", ["sdpa", "eager"])
 @pytest.mark.parametrize("name", CONFIGURATIONS)
 @pytest.mark.parametrize("row_length", [None, 30, 1000], ids=["rows as the longest", "rows of 30", "one row"])
-def test_hidden_states_and_gradients_are_those_of_one_example_a_row(name, attention, row_length):
+def test_hidden_states_and_gradients_are_those_of_one_example_a_row(
+    name: str, attention: str, row_length: int | None
+) -> None:
     model = _model(name, attention)
     results = []
     for collator in (Collator(), Collator(packing=True, row_length=row_length)):
@@ -77,7 +80,7 @@ def test_hidden_states_and_gradients_are_those_of_one_example_a_row(name, attent
 
 
 @pytest.mark.parametrize("name", methods.METHODS)
-def test_every_method_has_the_same_loss_and_gradients_packed(name):
+def test_every_method_has_the_same_loss_and_gradients_packed(name: str) -> None:
     # The two sides are packed independently: the teacher's prompts are longer, so its rows hold other examples than the student's.
     rows = []
     for row in _rows():
@@ -121,7 +124,7 @@ def test_every_method_has_the_same_loss_and_gradients_packed(name):
         assert (other_gradients - gradients).norm() <= 1e-5 * gradients.norm()
 
 
-def test_the_layout_is_what_keeps_examples_apart():
+def test_the_layout_is_what_keeps_examples_apart() -> None:
     # The comparison above would see a leak: with positions that run on, examples of a row see those before them.
     model = _model("llama")
     batch = Collator(packing=True, row_length=1000)(_rows())
@@ -134,13 +137,13 @@ def test_the_layout_is_what_keeps_examples_apart():
 
 @pytest.mark.parametrize("attention", ["sdpa", "eager"])
 @pytest.mark.parametrize("name", CONFIGURATIONS)
-def test_attention_models_support_packing(name, attention):
+def test_attention_models_support_packing(name: str, attention: str) -> None:
     assert supports_packing(_model(name, attention))
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("name", CONFIGURATIONS)
-def test_half_precision_is_no_reason_to_refuse(name, dtype):
+def test_half_precision_is_no_reason_to_refuse(name: str, dtype: torch.dtype) -> None:
     assert supports_packing(_model(name).to(dtype))
 
 
@@ -164,13 +167,13 @@ RECURRENT = {
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("name", RECURRENT)
-def test_a_state_that_runs_through_the_row_is_found(name, dtype):
+def test_a_state_that_runs_through_the_row_is_found(name: str, dtype: torch.dtype) -> None:
     torch.manual_seed(3)
     model = transformers.AutoModelForCausalLM.from_config(RECURRENT[name]).eval().to(dtype)
     assert not supports_packing(model)
 
 
-def test_a_model_that_looks_around_itself_is_found():
+def test_a_model_that_looks_around_itself_is_found() -> None:
     # Relative positions by bias: BLOOM builds them from the attention mask and ignores position ids.
     torch.manual_seed(3)
     model = transformers.AutoModelForCausalLM.from_config(

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
+from typing import Any
 
 import datasets
 import numpy as np
@@ -24,20 +26,20 @@ EXAMPLES = [
 
 
 @pytest.fixture
-def folders(tmp_path):
+def folders(tmp_path: Path) -> dict[str, Path]:
     for name, tokenizer in TOKENIZERS.items():
         tokenizer.save_pretrained(tmp_path / name)
     return {name: tmp_path / name for name in TOKENIZERS}
 
 
-def _write(path, rows):
+def _write(path: Path, rows: list[dict[str, str]]) -> Path:
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     return path
 
 
 @pytest.mark.parametrize("name", TOKENIZERS)
 @pytest.mark.parametrize("example", EXAMPLES, ids=lambda example: example.response[:12].strip() or "empty")
-def test_a_response_is_exactly_its_bytes_after_the_prompt_that_generation_uses(name, example):
+def test_a_response_is_exactly_its_bytes_after_the_prompt_that_generation_uses(name: str, example: Example) -> None:
     tokenizer = TOKENIZERS[name]
     vocabulary = Vocabulary.from_tokenizer(tokenizer)
     prompt, response, spans = encode_example(tokenizer, vocabulary, example)
@@ -49,13 +51,13 @@ def test_a_response_is_exactly_its_bytes_after_the_prompt_that_generation_uses(n
     assert spans[0, 0] == 0
 
 
-def test_a_prompt_begins_as_the_tokenizer_begins_and_never_ends():
+def test_a_prompt_begins_as_the_tokenizer_begins_and_never_ends() -> None:
     assert encode_prompt(TOKENIZERS["sentencepiece"], "The")[0] == TOKENIZERS["sentencepiece"].bos_token_id
     assert TOKENIZERS["sentencepiece"].eos_token_id not in encode_prompt(TOKENIZERS["sentencepiece"], "The")
     assert encode_prompt(TOKENIZERS["byte-level"], "") == []
 
 
-def test_preparation_counts_every_example_and_cuts_none(tmp_path, folders):
+def test_preparation_counts_every_example_and_cuts_none(tmp_path: Path, folders: dict[str, Path]) -> None:
     rows = [{"prompt": e.prompt, "output": e.response} for e in EXAMPLES]
     rows.append({"prompt": "The", "output": " fox" * 60})
     report = prepare_dataset(
@@ -89,7 +91,7 @@ LAYOUTS = {
 
 
 @pytest.fixture
-def both_sides(tmp_path, folders):
+def both_sides(tmp_path: Path, folders: dict[str, Path]) -> list[dict[str, Any]]:
     """The examples for a SentencePiece student and a byte-level teacher, as rows of a prepared dataset."""
     rows = [{"prompt": e.prompt, "output": e.response} for e in EXAMPLES]
     prepare_dataset(
@@ -102,7 +104,9 @@ def both_sides(tmp_path, folders):
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_pairs_point_at_tokens_with_the_same_bytes_whatever_the_layout(both_sides, layout):
+def test_pairs_point_at_tokens_with_the_same_bytes_whatever_the_layout(
+    both_sides: list[dict[str, Any]], layout: str
+) -> None:
     vocabularies = {
         side: Vocabulary.from_tokenizer(TOKENIZERS[name])
         for side, name in (("student", "sentencepiece"), ("teacher", "byte-level"))
@@ -125,7 +129,9 @@ def test_pairs_point_at_tokens_with_the_same_bytes_whatever_the_layout(both_side
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_what_is_labelled_is_followed_by_its_label_and_nothing_else_is_labelled(both_sides, layout):
+def test_what_is_labelled_is_followed_by_its_label_and_nothing_else_is_labelled(
+    both_sides: list[dict[str, Any]], layout: str
+) -> None:
     batch = LAYOUTS[layout](both_sides)
     for side in ("student", "teacher"):
         ids, labelled, labels = (getattr(getattr(batch, side), key) for key in ("input_ids", "labelled", "labels"))
@@ -139,7 +145,9 @@ def test_what_is_labelled_is_followed_by_its_label_and_nothing_else_is_labelled(
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_every_example_stands_whole_and_once_and_counts_from_zero(both_sides, layout):
+def test_every_example_stands_whole_and_once_and_counts_from_zero(
+    both_sides: list[dict[str, Any]], layout: str
+) -> None:
     batch = LAYOUTS[layout](both_sides)
     for side in ("student", "teacher"):
         ids, positions = getattr(batch, side).input_ids, getattr(batch, side).position_ids
@@ -161,11 +169,11 @@ def test_every_example_stands_whole_and_once_and_counts_from_zero(both_sides, la
         assert getattr(batch, side).size == sum(len(row[f"{side}_ids"]) for row in both_sides)
 
 
-def _rows(lengths):
+def _rows(lengths: list[int]) -> list[dict[str, Any]]:
     return [{"student_ids": [7] * length, "student_prompt_length": 1} for length in lengths]
 
 
-def test_packed_rows_are_nearly_equally_long_and_no_longer_than_asked():
+def test_packed_rows_are_nearly_equally_long_and_no_longer_than_asked() -> None:
     lengths = [int(length) for length in np.random.default_rng(0).lognormal(5, 0.7, 64).clip(10, 512)]
     batch = Collator(packing=True, row_length=2048)(_rows(lengths))
     places = batch.student.input_ids.numel()
@@ -178,18 +186,18 @@ def test_packed_rows_are_nearly_equally_long_and_no_longer_than_asked():
 
 
 @pytest.mark.parametrize("lengths", [[5], [5, 5], [2, 2, 2, 50], [50, 49, 48], [3] * 40])
-def test_no_example_is_split_however_little_a_row_may_hold(lengths):
+def test_no_example_is_split_however_little_a_row_may_hold(lengths: list[int]) -> None:
     batch = Collator(packing=True, row_length=1)(_rows(lengths))
     assert batch.student.input_ids.shape == (len(lengths), max(lengths))
 
 
-def test_the_numbers_of_cached_teacher_rows_come_along(both_sides):
+def test_the_numbers_of_cached_teacher_rows_come_along(both_sides: list[dict[str, Any]]) -> None:
     assert Collator()(both_sides).teacher.cache_rows is None
     rows = [row | {"teacher_row": 9 - k} for k, row in enumerate(both_sides)]
     assert Collator(packing=True)(rows).teacher.cache_rows.tolist() == [9, 8, 7, 6, 5]
 
 
-def test_labels_are_the_next_tokens_and_positions_skip_padding(tmp_path, folders):
+def test_labels_are_the_next_tokens_and_positions_skip_padding(tmp_path: Path, folders: dict[str, Path]) -> None:
     rows = [{"prompt": e.prompt, "output": e.response} for e in EXAMPLES[:2]]
     prepare_dataset(_write(tmp_path / "train.jsonl", rows), tmp_path / "out", student=folders["byte-level"])
     data = list(datasets.load_from_disk(str(tmp_path / "out")))
@@ -218,7 +226,7 @@ def test_labels_are_the_next_tokens_and_positions_skip_padding(tmp_path, folders
         ("[1]\n", r":1: not a JSON object"),
     ],
 )
-def test_bad_files_are_one_line_errors_with_their_place(tmp_path, text, message):
+def test_bad_files_are_one_line_errors_with_their_place(tmp_path: Path, text: str, message: str) -> None:
     path = tmp_path / "train.jsonl"
     path.write_text(text)
     with pytest.raises(InputError, match=message) as error:
@@ -228,14 +236,16 @@ def test_bad_files_are_one_line_errors_with_their_place(tmp_path, text, message)
     assert "\n" not in str(error.value)
 
 
-def test_nothing_is_written_where_no_example_fits(tmp_path, folders):
+def test_nothing_is_written_where_no_example_fits(tmp_path: Path, folders: dict[str, Path]) -> None:
     path = _write(tmp_path / "train.jsonl", [{"prompt": "The", "output": " fox" * 60}])
     with pytest.raises(InputError, match=r"1 too long student.*raise max_length"):
         prepare_dataset(path, tmp_path / "out", student=folders["byte-level"], max_length=20)
     assert not (tmp_path / "out").exists()
 
 
-def test_a_response_that_spells_a_special_token_is_left_out_and_counted(tmp_path, folders):
+def test_a_response_that_spells_a_special_token_is_left_out_and_counted(
+    tmp_path: Path, folders: dict[str, Path]
+) -> None:
     rows = [{"prompt": "The", "output": " fox"}, {"prompt": "The", "output": " fox </s> is"}]
     path = _write(tmp_path / "train.jsonl", rows)
     report = prepare_dataset(path, tmp_path / "out", student=folders["sentencepiece"])
@@ -244,12 +254,12 @@ def test_a_response_that_spells_a_special_token_is_left_out_and_counted(tmp_path
     assert prepare_dataset(path, tmp_path / "other", student=folders["byte-level"]).kept == 2
 
 
-def test_a_prompt_that_writes_its_begin_token_has_one(tmp_path):
+def test_a_prompt_that_writes_its_begin_token_has_one(tmp_path: Path) -> None:
     tokenizer = TOKENIZERS["sentencepiece"]
     assert encode_prompt(tokenizer, "<s>The")[:2].count(tokenizer.bos_token_id) == 1
 
 
-def test_with_one_vocabulary_every_labelled_token_is_its_own_partner(tmp_path):
+def test_with_one_vocabulary_every_labelled_token_is_its_own_partner(tmp_path: Path) -> None:
     # The normaliser composes the accent, so its token has no bytes of the text to itself.
     tokenizer = sentencepiece(normalise=True)
     tokenizer.save_pretrained(tmp_path / "model")

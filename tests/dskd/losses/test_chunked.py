@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 
@@ -13,12 +15,14 @@ from helpers.method_cases import HEADS, case
 from helpers.token_batches import changed
 
 
-def unfused(method, batch, totals):
+def unfused(method: Any, batch: Any, totals: dict[str, torch.Tensor]) -> tuple[torch.Tensor, dict[str, Any]]:
     terms = method.terms(batch)
     return method.objective({name: term.total / totals[name].clamp_min(1.0) for name, term in terms.items()}), terms
 
 
-def both(method, batch, parameters, leaves, chunk, scale=1.0):
+def both(
+    method: Any, batch: Any, parameters: list[Any], leaves: list[torch.Tensor], chunk: int, scale: float = 1.0
+) -> tuple[Any, ...]:
     totals = {name: 1.5 * count for name, count in method.counts(batch).items()}  # the step has more than this batch
     plain, terms = unfused(method, batch, totals)
     expected = torch.autograd.grad(plain * scale, leaves, allow_unused=True)
@@ -33,7 +37,7 @@ PER_TOKEN = [name for name, kind in methods.METHODS.items() if kind.requires.chu
 @pytest.mark.parametrize("head", HEADS)
 @pytest.mark.parametrize("name", PER_TOKEN)
 @pytest.mark.parametrize("chunk", [1, 7, 37, 1000])
-def test_fused_and_unfused_are_one_objective(name, head, chunk):
+def test_fused_and_unfused_are_one_objective(name: str, head: str, chunk: int) -> None:
     method = methods.get(name)()
     plain, terms, expected, loss, sums, found = both(method, *case(method, head=head), chunk, scale=3.0)
     torch.testing.assert_close(loss, plain.detach(), rtol=1e-5, atol=1e-6)
@@ -48,7 +52,7 @@ WITH_DIVERGENCE = [name for name in PER_TOKEN if "divergence" in methods.get(nam
 
 @pytest.mark.parametrize("divergence", DIVERGENCES)
 @pytest.mark.parametrize("name", WITH_DIVERGENCE)
-def test_every_divergence_is_the_same_when_fused(name, divergence):
+def test_every_divergence_is_the_same_when_fused(name: str, divergence: str) -> None:
     rate = {"kd_rate": 0.7} if "kd_rate" in methods.get(name).Options.model_fields else {}
     method = methods.get(name)({"divergence": divergence, "temperature": 1.3, **rate})
     plain, _, expected, loss, _, found = both(method, *case(method, head="softcap", seed=3), 5)
@@ -59,7 +63,7 @@ def test_every_divergence_is_the_same_when_fused(name, divergence):
 
 @pytest.mark.parametrize("name", PER_TOKEN)
 @pytest.mark.parametrize("chunk", [1, 7, 1000])
-def test_a_batch_that_is_the_whole_step_needs_no_counts_beforehand(name, chunk):
+def test_a_batch_that_is_the_whole_step_needs_no_counts_beforehand(name: str, chunk: int) -> None:
     method = methods.get(name)()
     batch, parameters, leaves = case(method, head="bias", seed=2)
     counts = method.counts(batch)
@@ -75,7 +79,7 @@ def test_a_batch_that_is_the_whole_step_needs_no_counts_beforehand(name, chunk):
 
 @pytest.mark.parametrize("name", PER_TOKEN)
 @pytest.mark.parametrize("tokens", [0, 1, 2])
-def test_few_and_no_tokens(name, tokens):
+def test_few_and_no_tokens(name: str, tokens: int) -> None:
     method = methods.get(name)()
     plain, _, expected, loss, _, found = both(method, *case(method, tokens=tokens), 1)
     torch.testing.assert_close(loss, plain.detach())
@@ -83,7 +87,7 @@ def test_few_and_no_tokens(name, tokens):
         torch.testing.assert_close(ours, torch.zeros_like(ours) if slow is None else slow, rtol=1e-4, atol=1e-5)
 
 
-def test_a_batch_without_an_aligned_token():
+def test_a_batch_without_an_aligned_token() -> None:
     method = methods.get("dskd-v2-eta")()
     plain, _, _, loss, _, found = both(method, *case(method, aligned=False), 4)
     torch.testing.assert_close(loss, plain.detach())
@@ -91,7 +95,7 @@ def test_a_batch_without_an_aligned_token():
 
 
 @pytest.mark.parametrize("name", PER_TOKEN)
-def test_a_frozen_head_costs_no_gradient_of_its_weight(name):
+def test_a_frozen_head_costs_no_gradient_of_its_weight(name: str) -> None:
     method = methods.get(name)()
     batch, parameters, leaves = case(method, head="bias", frozen=True)
     assert batch.student.head.weight is not leaves[1] if len(leaves) > 1 else True
@@ -101,14 +105,14 @@ def test_a_frozen_head_costs_no_gradient_of_its_weight(name):
 
 
 @pytest.mark.parametrize("name", PER_TOKEN)
-def test_counts_in_chunks_are_the_counts(name):
+def test_counts_in_chunks_are_the_counts(name: str) -> None:
     method = methods.get(name)()
     batch, *_ = case(method)
     for term, count in method.counts(batch).items():
         assert chunked_counts(method, batch, 5)[term].item() == pytest.approx(count.item()), term
 
 
-def test_parts_of_a_batch_hold_every_token_and_pair_once():
+def test_parts_of_a_batch_hold_every_token_and_pair_once() -> None:
     method = methods.get("dskd-v2-eta")()
     batch, *_ = case(method)
     parts = chunks(batch, 10)
@@ -122,7 +126,7 @@ def test_parts_of_a_batch_hold_every_token_and_pair_once():
 
 
 @pytest.mark.parametrize("name", PER_TOKEN)
-def test_bfloat16_products_add_up_in_float32(name):
+def test_bfloat16_products_add_up_in_float32(name: str) -> None:
     method = methods.get(name)()
     batch, parameters, leaves = case(method, tokens=64)
     totals = method.counts(batch)
@@ -139,7 +143,7 @@ def test_bfloat16_products_add_up_in_float32(name):
 
 
 @pytest.mark.parametrize("name", methods.METHODS)
-def test_objectives_are_linear_so_that_chunks_may_be_added(name):
+def test_objectives_are_linear_so_that_chunks_may_be_added(name: str) -> None:
     method = methods.get(name)()
     batch, *_ = case(method)
     means = {key: term.total.detach() for key, term in method.terms(batch).items()}
@@ -147,7 +151,7 @@ def test_objectives_are_linear_so_that_chunks_may_be_added(name):
     torch.testing.assert_close(method.objective(double), 2 * method.objective(means))
 
 
-def test_the_chunk_suits_the_larger_vocabulary():
+def test_the_chunk_suits_the_larger_vocabulary() -> None:
     batch, *_ = case(methods.get("dskd-v2-eta")())
     assert chunk_size(batch, None) == default_chunk_tokens(batch.teacher.head.weight.shape[0])
     assert chunk_size(batch, 3) == 3
@@ -155,12 +159,12 @@ def test_the_chunk_suits_the_larger_vocabulary():
     assert chunk_size(changed(batch, teacher_head=None), None) == default_chunk_tokens(56)
 
 
-def test_no_product_is_taken_at_a_position_without_a_label(monkeypatch):
+def test_no_product_is_taken_at_a_position_without_a_label(monkeypatch: pytest.MonkeyPatch) -> None:
     """Bar P7: what enters a head is as many rows as there are labelled tokens or pairs."""
     seen = []
     logits = Head.logits
 
-    def watched(self, hidden, **options):
+    def watched(self: Head, hidden: torch.Tensor, **options: Any) -> torch.Tensor:
         seen.append(len(hidden))
         return logits(self, hidden, **options)
 

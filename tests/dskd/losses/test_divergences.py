@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import math
 from functools import partial
-from typing import get_args
+from typing import Any, get_args
 
 import pytest
 import torch
@@ -26,12 +26,14 @@ variants = pytest.mark.parametrize(
 )
 
 
-def _random(rows, columns, seed=3, scale=2.0):
+def _random(rows: int, columns: int, seed: int = 3, scale: float = 2.0) -> list[torch.Tensor]:
     generator = torch.Generator().manual_seed(seed)
     return [torch.randn(rows, columns, generator=generator) * scale for _ in range(2)]
 
 
-def _value_and_gradient(name, teacher, student, temperature=1.0, **knobs):
+def _value_and_gradient(
+    name: str, teacher: torch.Tensor, student: torch.Tensor, temperature: float = 1.0, **knobs: Any
+) -> tuple[torch.Tensor, torch.Tensor]:
     student = student.detach().clone().requires_grad_()
     value = DIVERGENCES[name](teacher, student, temperature, **knobs)
     (gradient,) = torch.autograd.grad(value.sum(), student)
@@ -39,7 +41,7 @@ def _value_and_gradient(name, teacher, student, temperature=1.0, **knobs):
 
 
 @pytest.mark.parametrize("case", golden.cases("divergence"), ids=lambda case: case["name"])
-def test_value_and_gradient_equal_the_published_code(case):
+def test_value_and_gradient_equal_the_published_code(case: dict[str, float | str]) -> None:
     values = golden.tensors(case)
     student = values["student_logits"].clone().requires_grad_()
     ours = DIVERGENCES[case["divergence"]](values["teacher_logits"], student, case["temperature"])
@@ -48,7 +50,7 @@ def test_value_and_gradient_equal_the_published_code(case):
     torch.testing.assert_close(student.grad, values["grad"], rtol=1e-5, atol=1e-6)
 
 
-def test_variants_and_options_name_every_divergence():
+def test_variants_and_options_name_every_divergence() -> None:
     assert {name for name, _ in VARIANTS} == set(DIVERGENCES) == set(get_args(DivergenceName))
 
 
@@ -101,7 +103,7 @@ def _softmax(logits: list[float], temperature: float) -> list[float]:
 
 @pytest.mark.parametrize("temperature", [1.0, 2.0])
 @variants
-def test_equals_a_reference_in_probability_space(name, knobs, temperature):
+def test_equals_a_reference_in_probability_space(name: str, knobs: dict[str, Any], temperature: float) -> None:
     teacher, student = _random(5, 17)
     expected = torch.tensor(
         [
@@ -115,7 +117,7 @@ def test_equals_a_reference_in_probability_space(name, knobs, temperature):
 
 
 @variants
-def test_gradient_equals_finite_differences(name, knobs):
+def test_gradient_equals_finite_differences(name: str, knobs: dict[str, Any]) -> None:
     temperature, step = 1.5, 1e-5
     teacher, student = _random(2, 7, seed=4, scale=1.0)
     _, gradient = _value_and_gradient(name, teacher, student, temperature, **knobs)
@@ -133,7 +135,7 @@ def test_gradient_equals_finite_differences(name, knobs):
             assert derivative == pytest.approx((up - down) / (2 * step), abs=1e-6)
 
 
-def test_two_words_by_hand():
+def test_two_words_by_hand() -> None:
     teacher, student = torch.tensor([[math.log(3.0), 0.0]]), torch.tensor([[0.0, math.log(3.0)]])  # (¾, ¼) and (¼, ¾)
     half_ln_3, to_the_middle = 0.5 * math.log(3), 0.75 * math.log(1.5) + 0.25 * math.log(0.5)
     expected = {
@@ -152,7 +154,7 @@ def test_two_words_by_hand():
         assert DIVERGENCES[name](teacher, student, **knobs).item() == pytest.approx(value, rel=1e-5), (name, skew)
 
 
-def test_the_greatest_values_are_those_of_distributions_without_a_common_word():
+def test_the_greatest_values_are_those_of_distributions_without_a_common_word() -> None:
     teacher, student = torch.tensor([[0.0, -math.inf]]), torch.tensor([[-math.inf, 0.0]])
     beta, skew = 0.3, 0.2
     expected = {
@@ -165,7 +167,7 @@ def test_the_greatest_values_are_those_of_distributions_without_a_common_word():
         assert DIVERGENCES[name](teacher, student, **knobs).item() == pytest.approx(value, rel=1e-5), name
 
 
-def test_beta_weighs_the_teacher_and_the_ends_are_no_limits():
+def test_beta_weighs_the_teacher_and_the_ends_are_no_limits() -> None:
     teacher, student = _random(4, 9)
     js = DIVERGENCES["js_divergence"]
     torch.testing.assert_close(js(teacher, student, beta=0.2), js(student, teacher, beta=0.8))
@@ -179,7 +181,7 @@ def test_beta_weighs_the_teacher_and_the_ends_are_no_limits():
 
 @pytest.mark.parametrize("shift", [0.0, 5.0])
 @variants
-def test_equal_distributions_are_at_zero(name, knobs, shift):
+def test_equal_distributions_are_at_zero(name: str, knobs: dict[str, Any], shift: float) -> None:
     if shift and name == "total_variation":
         pytest.skip(
             "the gradient of |p − q| jumps at zero, so it is zero only where the logits are the same to the bit"
@@ -191,7 +193,7 @@ def test_equal_distributions_are_at_zero(name, knobs, shift):
 
 
 @variants
-def test_a_token_that_both_models_mask_is_as_if_it_were_not_there(name, knobs):
+def test_a_token_that_both_models_mask_is_as_if_it_were_not_there(name: str, knobs: dict[str, Any]) -> None:
     teacher, student = _random(4, 12)
     teacher[:, [2, 7]] = student[:, [2, 7]] = -math.inf
     kept = [column for column in range(12) if column not in (2, 7)]
@@ -204,7 +206,9 @@ def test_a_token_that_both_models_mask_is_as_if_it_were_not_there(name, knobs):
 
 @pytest.mark.parametrize("masked", ["teacher", "student"])
 @variants
-def test_a_token_that_one_model_masks_is_finite_in_value_and_gradient(name, knobs, masked):
+def test_a_token_that_one_model_masks_is_finite_in_value_and_gradient(
+    name: str, knobs: dict[str, Any], masked: str
+) -> None:
     teacher, student = _random(4, 12)
     logits = teacher if masked == "teacher" else student
     very_low = logits.clone()
@@ -218,7 +222,7 @@ def test_a_token_that_one_model_masks_is_finite_in_value_and_gradient(name, knob
     assert (value >= bound - 1e-5).all()  # nothing that is infinite in theory is dropped
 
 
-def test_what_only_the_teacher_masks_is_unlearned():
+def test_what_only_the_teacher_masks_is_unlearned() -> None:
     teacher, student = torch.tensor([[0.0, 0.0, -math.inf]]), torch.zeros(1, 3)
     for name in ("forward_kl", "reverse_kl", "js_divergence", "total_variation", "adaptive_kl"):
         gradient = _value_and_gradient(name, teacher, student)[1]
@@ -227,7 +231,7 @@ def test_what_only_the_teacher_masks_is_unlearned():
 
 @pytest.mark.parametrize("autocast", [False, True])
 @variants
-def test_half_precision_logits_are_compared_in_float32(name, knobs, autocast):
+def test_half_precision_logits_are_compared_in_float32(name: str, knobs: dict[str, Any], autocast: bool) -> None:
     teacher, student = (logits.bfloat16() for logits in _random(3, 50))
     expected, expected_gradient = _value_and_gradient(name, teacher.float(), student.float(), 1.3, **knobs)
     with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
@@ -238,7 +242,7 @@ def test_half_precision_logits_are_compared_in_float32(name, knobs, autocast):
 
 
 @variants
-def test_options_hand_a_divergence_its_parameter(name, knobs):
+def test_options_hand_a_divergence_its_parameter(name: str, knobs: dict[str, Any]) -> None:
     option = {"beta": "js_beta", "skew": "skew", "head_share": "head_share"}
     options = {option[knob]: value for knob, value in knobs.items()}
     distance = DivergenceOptions(divergence=name, temperature=1.7, **options).distance()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 
@@ -9,16 +11,16 @@ from dskd.losses.divergences import DIVERGENCES
 from helpers import golden
 
 
-def _close(found, expected):
+def _close(found: torch.Tensor, expected: torch.Tensor) -> None:
     torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-6)
 
 
-def _logits(values):
+def _logits(values: dict[str, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
     return values["in/teacher_logits"], values["in/student_logits"].clone().requires_grad_()
 
 
 @pytest.mark.parametrize("case", golden.cases("gkd_jsd"), ids=lambda case: case["name"])
-def test_the_jensen_shannon_divergence_is_that_of_gkd(case):
+def test_the_jensen_shannon_divergence_is_that_of_gkd(case: dict[str, Any]) -> None:
     values = golden.tensors(case)
     teacher, student = _logits(values)
     found = DIVERGENCES["js_divergence"](
@@ -49,7 +51,7 @@ NOT_OURS = {"top1_ce"}  # its minimum is not where the distributions are equal
 @pytest.mark.parametrize(
     "case", [case for case in golden.cases("kdflow") if case["loss"] not in NOT_OURS], ids=lambda case: case["name"]
 )
-def test_every_divergence_is_that_of_kdflow(case):
+def test_every_divergence_is_that_of_kdflow(case: dict[str, Any]) -> None:
     values = golden.tensors(case)
     teacher, student = _logits(values)
     name, knob, value_of = KDFLOW[case["loss"]]
@@ -74,7 +76,7 @@ DISTILLM = {
 
 
 @pytest.mark.parametrize("case", golden.cases("distillm"), ids=lambda case: case["name"])
-def test_every_divergence_is_that_of_distillm(case):
+def test_every_divergence_is_that_of_distillm(case: dict[str, Any]) -> None:
     values = golden.tensors(case)
     teacher, student = _logits(values)
     lam = case["parameters"].get("lam", 0.9 if case["loss"] == "js_distance" else 0.1)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 
@@ -15,13 +17,13 @@ from helpers.method_cases import case
 
 
 @pytest.fixture(params=[1, 2, 5])
-def few_rows(request, monkeypatch):
+def few_rows(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(rows._ELEMENTS, "cpu", 17 * request.param)
     assert len(list(rows.row_blocks(torch.empty(11, 17)))) == -(-11 // request.param)
 
 
 @pytest.mark.parametrize("name", DIVERGENCES)
-def test_a_divergence_by_rows_is_the_divergence(name, few_rows):
+def test_a_divergence_by_rows_is_the_divergence(name: str, few_rows: Any) -> None:
     generator = torch.Generator().manual_seed(0)
     teacher, student, weights = (torch.randn(11, size, generator=generator) for size in (17, 17, 1))
     student.requires_grad_()
@@ -32,7 +34,7 @@ def test_a_divergence_by_rows_is_the_divergence(name, few_rows):
     torch.testing.assert_close(*gradients)
 
 
-def test_a_divergence_hands_on_its_own_parameters(few_rows):
+def test_a_divergence_hands_on_its_own_parameters(few_rows: Any) -> None:
     generator = torch.Generator().manual_seed(0)
     teacher, student = (torch.randn(11, 17, generator=generator) for _ in range(2))
     values = [
@@ -43,7 +45,7 @@ def test_a_divergence_hands_on_its_own_parameters(few_rows):
     assert (values[0] > values[1]).all()
 
 
-def test_cross_entropy_by_rows_is_that_of_torch(few_rows):
+def test_cross_entropy_by_rows_is_that_of_torch(few_rows: Any) -> None:
     generator = torch.Generator().manual_seed(0)
     logits = torch.randn(11, 17, generator=generator).requires_grad_()
     labels = torch.randint(-1, 17, (11,), generator=generator)
@@ -53,7 +55,7 @@ def test_cross_entropy_by_rows_is_that_of_torch(few_rows):
     torch.testing.assert_close(*(torch.autograd.grad(value, logits)[0] for value in (found, expected)))
 
 
-def test_scratch_memory_is_used_again_but_for_what_is_kept():
+def test_scratch_memory_is_used_again_but_for_what_is_kept() -> None:
     like = torch.zeros(0)
     pool = BufferPool()
     with pool:
@@ -75,7 +77,9 @@ def test_scratch_memory_is_used_again_but_for_what_is_kept():
 
 @pytest.mark.parametrize("name", ["dskd-v2", "dskd-v2-eta"])
 @pytest.mark.parametrize("budget", [0, 3_000, 2**20])  # nothing, some chunks and all
-def test_what_the_second_pass_finds_gone_it_computes_again(name, budget, monkeypatch):
+def test_what_the_second_pass_finds_gone_it_computes_again(
+    name: str, budget: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     method = methods.get(name)()
     batch, leaves = case(method)[:2]
     terms = method.terms(batch)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -19,13 +20,13 @@ from helpers.token_batches import changed, token_batch
 PLAIN = {"append_space": False, "merge_by_space_prob": False}
 
 
-def prepared(batch, shared, **options):
+def prepared(batch: Any, shared: SharedVocabulary, **options: Any) -> Any:
     method = methods.get("alm")(options)
     method.prepare(batch.student.head, batch.teacher.head, shared)
     return method
 
 
-def _divergence(b, a, name, temperature):
+def _divergence(b: torch.Tensor, a: torch.Tensor, name: str, temperature: float) -> torch.Tensor:
     """Of two probabilities, in probability space."""
     if name == "abs":
         return abs(b - a)
@@ -39,7 +40,7 @@ def _divergence(b, a, name, temperature):
     }[name]()
 
 
-def _chunks(batch, o, white):
+def _chunks(batch: Any, o: Any, white: dict[str, list[int]]) -> list[list[torch.Tensor]]:
     """The log probabilities of every chunk, a pair of teacher's and student's, one token at a time."""
     sides = []
     for name in ("teacher", "student"):
@@ -74,7 +75,7 @@ def _chunks(batch, o, white):
     return chunks
 
 
-def _white(shared):
+def _white(shared: SharedVocabulary) -> dict[str, list[int]]:
     """Ids of tokens that begin with white space or are special."""
     return {
         side: [k for k, token in enumerate(tokens) if token is None or token[:1].isspace()]
@@ -82,7 +83,7 @@ def _white(shared):
     }
 
 
-def reference(batch, shared, method):
+def reference(batch: Any, shared: SharedVocabulary, method: Any) -> torch.Tensor:
     o = method.options
     chunks = _chunks(batch, o, _white(shared))
     values = [_divergence(b, a, o.binary_divergence, o.binarization_temperature) for b, a in chunks]
@@ -108,7 +109,7 @@ def reference(batch, shared, method):
     ],
     ids=str,
 )
-def test_loss_and_gradients_equal_a_reference_in_loops(options):
+def test_loss_and_gradients_equal_a_reference_in_loops(options: dict[str, Any]) -> None:
     batch, shared = case()
     method = prepared(batch, shared, **options)
     ours, slow = loss(method, batch), reference(batch, shared, method)
@@ -117,7 +118,7 @@ def test_loss_and_gradients_equal_a_reference_in_loops(options):
         torch.testing.assert_close(found, expected, rtol=2e-4, atol=2e-6)
 
 
-def test_chunks_are_merged_where_the_teacher_expects_no_space():
+def test_chunks_are_merged_where_the_teacher_expects_no_space() -> None:
     batch, shared = case()
     counts = [
         prepared(batch, shared, space_probability=threshold).counts(batch)["likelihood_matching"].item()
@@ -128,7 +129,7 @@ def test_chunks_are_merged_where_the_teacher_expects_no_space():
 
 
 @pytest.mark.parametrize("options", [{}, {"space_probability": 0.4}, PLAIN], ids=str)
-def test_a_batch_split_into_examples_adds_up_to_itself(options):
+def test_a_batch_split_into_examples_adds_up_to_itself(options: dict[str, Any]) -> None:
     whole, shared = case()
     method = prepared(whole, shared, **options)
     totals, terms = method.counts(whole), method.terms(whole)
@@ -147,7 +148,7 @@ DIVERGENCES = [
 
 
 @pytest.mark.parametrize("options", DIVERGENCES, ids=str)
-def test_a_teacher_that_is_the_student_teaches_nothing(options):
+def test_a_teacher_that_is_the_student_teaches_nothing(options: dict[str, Any]) -> None:
     batch, shared = case(same=True)
     method = prepared(batch, shared, **options)
     for gradient in gradients(loss(method, batch), batch):
@@ -157,14 +158,14 @@ def test_a_teacher_that_is_the_student_teaches_nothing(options):
 
 
 @pytest.mark.parametrize("options", DIVERGENCES, ids=str)
-def test_a_teacher_one_token_off_is_noticed(options):
+def test_a_teacher_one_token_off_is_noticed(options: dict[str, Any]) -> None:
     batch, shared = case(same=True)
     method = prepared(batch, shared, **options)
     shifted = changed(batch, teacher_hidden=batch.teacher.hidden.roll(1, 0))
     assert gradients(loss(method, shifted), batch)[0].abs().max() > 1e-4
 
 
-def test_a_batch_without_a_group_has_no_distillation():
+def test_a_batch_without_a_group_has_no_distillation() -> None:
     batch, shared = case(examples=[2])
     batch = changed(batch, student_groups=torch.tensor([-1]), teacher_groups=torch.tensor([-1]))
     for options in ({}, PLAIN):
@@ -173,7 +174,7 @@ def test_a_batch_without_a_group_has_no_distillation():
         assert gradients(term.total, batch)[0].abs().max() == 0
 
 
-def test_chunks_of_probability_one_and_almost_none_have_finite_gradients():
+def test_chunks_of_probability_one_and_almost_none_have_finite_gradients() -> None:
     from dskd.methods.alm import binary_divergence
 
     log_p = torch.tensor([0.0, -1e4, 0.0, -1e4])
@@ -185,7 +186,7 @@ def test_chunks_of_probability_one_and_almost_none_have_finite_gradients():
         assert gradient.isfinite().all(), name
 
 
-def test_a_vocabulary_of_unknown_bytes_is_an_error_that_says_what_to_do():
+def test_a_vocabulary_of_unknown_bytes_is_an_error_that_says_what_to_do() -> None:
     batch, shared = case()
     unknown = replace(shared, student_tokens=None)
     with pytest.raises(InputError, match="append_space"):
@@ -195,7 +196,7 @@ def test_a_vocabulary_of_unknown_bytes_is_an_error_that_says_what_to_do():
         prepared(batch, replace(shared, student_tokens=(b"a",) * len(shared.student_tokens)))
 
 
-def test_strict_pairs_cannot_be_merged():
+def test_strict_pairs_cannot_be_merged() -> None:
     with pytest.raises(InputError, match="merge_by_space_prob"):
         methods.get("alm")({"strict_pairs": True})
 
@@ -205,7 +206,7 @@ GOLDEN = [c for c in golden.cases("tokenkit_alm") if c["parameters"]["numerator"
 
 
 @pytest.mark.parametrize("golden_case", GOLDEN, ids=lambda c: c["name"])
-def test_the_published_values(golden_case):
+def test_the_published_values(golden_case: dict[str, Any]) -> None:
     given, parameters = golden.tensors(golden_case), golden_case["parameters"]
     examples, sides = len(golden_case["student_groups"]), {}
     for side in ("student", "teacher"):
@@ -228,7 +229,7 @@ def test_the_published_values(golden_case):
                 numbers[k, t] = first + known.index(number) if number in known else -1
         first += len(known)
 
-    def head(size):
+    def head(size: int) -> Head:
         return Head(torch.eye(size), None, 1.0, 0.0, size)
 
     student, teacher = sides["student"], sides["teacher"]

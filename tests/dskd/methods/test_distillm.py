@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 
@@ -17,7 +19,7 @@ PUBLISHED = ("skewed_forward_kl", "skewed_reverse_kl", "forward_kl", "reverse_kl
     [case for case in golden.cases("distillm") if case["inputs"] == "distillm" and case["loss"] in PUBLISHED],
     ids=lambda case: case["name"],
 )
-def test_loss_and_gradient_are_the_published_ones(case):
+def test_loss_and_gradient_are_the_published_ones(case: dict[str, Any]) -> None:
     values = golden.tensors(case)
     method = methods.get("distillm")({"divergence": case["loss"], "skew": case["parameters"].get("lam", 0.1)})
     batch, leaf = batch_of(values)
@@ -31,7 +33,7 @@ def test_loss_and_gradient_are_the_published_ones(case):
     torch.testing.assert_close(leaf.grad, values["grad/student_logits"], rtol=1e-5, atol=1e-6)
 
 
-def test_by_default_it_is_the_skewed_forward_divergence_alone_at_temperature_1():
+def test_by_default_it_is_the_skewed_forward_divergence_alone_at_temperature_1() -> None:
     options = methods.get("distillm")().options
     assert (options.kd_rate, options.temperature, options.skew) == (1.0, 1.0, 0.1)
     assert options.divergence == "skewed_forward_kl"
@@ -40,7 +42,7 @@ def test_by_default_it_is_the_skewed_forward_divergence_alone_at_temperature_1()
 @pytest.mark.reference("distillm")
 @pytest.mark.parametrize("divergence", ["skewed_forward_kl", "skewed_reverse_kl"])
 @pytest.mark.parametrize("skew", [0.1, 0.5])
-def test_value_and_gradient_are_those_of_a_slow_loop_over_probabilities(divergence, skew):
+def test_value_and_gradient_are_those_of_a_slow_loop_over_probabilities(divergence: str, skew: float) -> None:
     method = methods.get("distillm")({"divergence": divergence, "skew": skew})
     batch, _, leaves = method_cases.case(method, tokens=11)
     loss = objective(method, batch)
@@ -61,5 +63,7 @@ def test_value_and_gradient_are_those_of_a_slow_loop_over_probabilities(divergen
 
 @pytest.mark.parametrize("divergence", ["skewed_forward_kl", "skewed_reverse_kl"])
 @pytest.mark.parametrize("shift", [0, 1])
-def test_a_teacher_like_the_student_gives_no_gradient_and_one_that_is_a_token_late_does(divergence, shift):
+def test_a_teacher_like_the_student_gives_no_gradient_and_one_that_is_a_token_late_does(
+    divergence: str, shift: int
+) -> None:
     check_zero(methods.get("distillm")({"divergence": divergence}), shift)

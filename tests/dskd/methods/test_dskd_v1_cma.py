@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -25,7 +26,7 @@ NAMES = {
 }
 
 
-def _from_golden(case):
+def _from_golden(case: dict[str, Any]) -> tuple[dict[str, torch.Tensor], torch.Tensor, Any, Any, Any]:
     """(golden tensors, leaf of the student's hidden states, projectors, batch, method)."""
     values = golden.tensors(case)
     hidden = values["in/student_hidden"].clone().requires_grad_()
@@ -66,7 +67,7 @@ def _from_golden(case):
 
 
 @pytest.mark.parametrize("case", golden.cases("dskd_v1_cma"), ids=lambda case: case["name"])
-def test_every_term_and_gradient_equals_the_published_code(case):
+def test_every_term_and_gradient_equals_the_published_code(case: dict[str, Any]) -> None:
     values, hidden, projectors, batch, method = _from_golden(case)
     terms = method.terms(batch)
     loss = method.objective({name: term.total / term.normalizer for name, term in terms.items()})
@@ -87,7 +88,7 @@ def test_every_term_and_gradient_equals_the_published_code(case):
 
 
 @pytest.mark.parametrize("case", golden.cases("dskd_v1_cma"), ids=lambda case: case["name"])
-def test_the_published_statistics_need_the_positions_without_a_label(case):
+def test_the_published_statistics_need_the_positions_without_a_label(case: dict[str, Any]) -> None:
     *_, batch, method = _from_golden(case)
     term = method.terms(changed(batch, teacher_padded_hidden=batch.teacher.hidden[None]))[
         "teacher_to_student_cross_entropy"
@@ -99,19 +100,19 @@ def test_the_published_statistics_need_the_positions_without_a_label(case):
         method.terms(changed(batch, teacher_padded_hidden=None))
 
 
-def _leaves(method, batch):
+def _leaves(method: Any, batch: Any) -> list[torch.Tensor]:
     return [batch.student.hidden, batch.student.head.weight, *method.projectors.parameters()]
 
 
-def _loss(method, batch):
+def _loss(method: Any, batch: Any) -> torch.Tensor:
     return method.objective({name: term.total / term.normalizer for name, term in method.terms(batch).items()})
 
 
-def _kl(p, q):
+def _kl(p: torch.Tensor, q: torch.Tensor) -> torch.Tensor:
     return sum(a * torch.log(a / b) for a, b in zip(p, q, strict=True))
 
 
-def _slow(method, batch, *, mask=True, temperature=1.0):
+def _slow(method: Any, batch: Any, *, mask: bool = True, temperature: float = 1.0) -> dict[str, float | torch.Tensor]:
     """{term: mean} by loops over tokens, in probability space, float64."""
     double = {name: module.double() for name, module in method.projectors.named_children()}
     to_student, to_teacher, query = (double[n] for n in ("teacher_to_student", "student_to_teacher", "query"))
@@ -121,7 +122,7 @@ def _slow(method, batch, *, mask=True, temperature=1.0):
     for number in range(3):
         part = example(batch, number)
 
-        def pair(side, k, part=part):
+        def pair(side: str, k: int, part: Any = part) -> list[torch.Tensor]:
             return [embedded[side][getattr(getattr(part, side), name)[k]] for name in ("inputs", "labels")]
 
         keys = torch.stack([torch.cat(pair("teacher", j)) for j in range(len(part.teacher.labels))])
@@ -155,7 +156,7 @@ def _slow(method, batch, *, mask=True, temperature=1.0):
 @pytest.mark.parametrize(
     "options", [{}, {"accuracy_mask": False}, {"accuracy_mask": False, "teacher_temperature": 2.5}]
 )
-def test_terms_and_gradients_are_those_of_loops_over_tokens(options):
+def test_terms_and_gradients_are_those_of_loops_over_tokens(options: dict[str, Any]) -> None:
     method, batch = case(**options)
     found = torch.autograd.grad(_loss(method, batch), _leaves(method, batch))
     terms = method.terms(batch)
@@ -172,7 +173,7 @@ def test_terms_and_gradients_are_those_of_loops_over_tokens(options):
 
 
 @pytest.mark.parametrize("spaces", ["both", "student", "teacher"])
-def test_an_example_feels_neither_its_batch_mates_nor_their_padding(spaces):
+def test_an_example_feels_neither_its_batch_mates_nor_their_padding(spaces: str) -> None:
     method, batch = case(spaces=spaces)
     terms = method.terms(batch)
     parts = [method.terms(example(batch, number)) for number in range(3)]
@@ -189,10 +190,10 @@ def test_an_example_feels_neither_its_batch_mates_nor_their_padding(spaces):
         torch.testing.assert_close(together, sum(alone), rtol=1e-4, atol=1e-5)
 
 
-def test_the_published_statistics_do_depend_on_batch_mates():
+def test_the_published_statistics_do_depend_on_batch_mates() -> None:
     method, batch = case(upstream_parity=True)
 
-    def teacher_space(part):
+    def teacher_space(part: Any) -> torch.Tensor:
         padded = torch.stack([part.teacher.hidden, part.teacher.hidden])
         return method.terms(changed(part, teacher_padded_hidden=padded))["teacher_space"].total
 
@@ -201,7 +202,7 @@ def test_the_published_statistics_do_depend_on_batch_mates():
 
 
 @pytest.mark.parametrize("spaces", ["both", "student", "teacher"])
-def test_gradients_reach_what_they_should(spaces):
+def test_gradients_reach_what_they_should(spaces: str) -> None:
     method, batch = case(spaces=spaces, kd_rate=1.0, accuracy_mask=False)
     _loss(method, batch).backward()
     reached = {name for name, p in method.projectors.named_parameters() if p.grad is not None and p.grad.any()}
@@ -212,11 +213,11 @@ def test_gradients_reach_what_they_should(spaces):
     assert batch.student.hidden.grad.any()
 
 
-def test_one_space_takes_no_product_of_the_other(monkeypatch):
+def test_one_space_takes_no_product_of_the_other(monkeypatch: pytest.MonkeyPatch) -> None:
     seen = []
     logits = Head.logits
 
-    def watched(self, hidden, **options):
+    def watched(self: Head, hidden: torch.Tensor, **options: Any) -> torch.Tensor:
         seen.append((self.weight.shape[0], len(hidden)))
         return logits(self, hidden, **options)
 
@@ -228,7 +229,7 @@ def test_one_space_takes_no_product_of_the_other(monkeypatch):
         assert sorted(seen) == expected
 
 
-def _equal_models(shift=0):
+def _equal_models(shift: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
     """One model as both, tokens all different, and queries that find themselves; the teacher's tokens rolled by `shift`."""
     generator = torch.Generator().manual_seed(1)
     tokens, hidden = 7, 64
@@ -260,7 +261,7 @@ def _equal_models(shift=0):
     return loss, torch.autograd.grad(loss, batch.student.hidden)[0]
 
 
-def test_a_teacher_that_is_the_student_teaches_nothing_and_its_shift_does():
+def test_a_teacher_that_is_the_student_teaches_nothing_and_its_shift_does() -> None:
     loss, gradient = _equal_models()
     assert abs(loss) < 1e-5
     assert gradient.abs().max() < 1e-5
@@ -269,7 +270,7 @@ def test_a_teacher_that_is_the_student_teaches_nothing_and_its_shift_does():
     assert gradient.abs().max() > 1e-2
 
 
-def test_an_example_without_teacher_tokens_gives_cross_entropy_alone():
+def test_an_example_without_teacher_tokens_gives_cross_entropy_alone() -> None:
     method, batch = case(accuracy_mask=False)
     teacher = {f"teacher_{name}": getattr(batch.teacher, name)[:5] for name in ("hidden", "labels", "inputs")}
     fewer = changed(batch, **teacher, teacher_sizes=torch.tensor([5, 0, 0]))
@@ -282,7 +283,7 @@ def test_an_example_without_teacher_tokens_gives_cross_entropy_alone():
     assert all(gradient.isfinite().all() for gradient in gradients)
 
 
-def test_a_batch_without_tokens():
+def test_a_batch_without_tokens() -> None:
     method, batch = case()
     nothing = {
         f"{side}_{name}": getattr(getattr(batch, side), name)[:0] for side in SIZES for name in ("labels", "inputs")
@@ -292,7 +293,7 @@ def test_a_batch_without_tokens():
     assert all(term.total == term.normalizer == 0 for term in method.terms(empty).values())
 
 
-def test_scaling_is_by_the_standard_deviation_of_each_example():
+def test_scaling_is_by_the_standard_deviation_of_each_example() -> None:
     values = torch.randn(9, 4, generator=torch.Generator().manual_seed(2)) * 3 + 1
     found = Layout(torch.tensor([6, 0, 3]), values.device).scaled(values)
     expected = torch.cat([values[:6] / values[:6].std(), values[6:] / values[6:].std()])
@@ -301,7 +302,7 @@ def test_scaling_is_by_the_standard_deviation_of_each_example():
     torch.testing.assert_close(Layout(torch.tensor([2]), values.device).scaled(constant), constant)
 
 
-def test_weights_lie_within_an_example_and_add_up_to_one():
+def test_weights_lie_within_an_example_and_add_up_to_one() -> None:
     generator = torch.Generator().manual_seed(4)
     student, teacher = (
         Layout(torch.tensor([2, 3]), torch.device("cpu")),
@@ -314,7 +315,7 @@ def test_weights_lie_within_an_example_and_add_up_to_one():
     torch.testing.assert_close(attention.to_teacher(torch.ones(5, 1)), torch.ones(4, 1))
 
 
-def test_an_unknown_or_narrower_embedding_is_an_error_that_says_what_to_do():
+def test_an_unknown_or_narrower_embedding_is_an_error_that_says_what_to_do() -> None:
     method, batch = case()
     with pytest.raises(InputError, match="teacher: its input embedding is not known; fix: run the teacher live"):
         method.terms(changed(batch, teacher_embedding=None))
@@ -323,7 +324,7 @@ def test_an_unknown_or_narrower_embedding_is_an_error_that_says_what_to_do():
 
 
 @pytest.mark.gpu
-def test_terms_read_nothing_from_the_device():
+def test_terms_read_nothing_from_the_device() -> None:
     method, batch = case()
     moved = {}
     for side in SIZES:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -18,7 +19,7 @@ TERMS = {"discriminator_queries": "student", "discriminator_keys": "teacher"}
 RATE = 0.4
 
 
-def _adversarial(dtype=torch.float32, **options):
+def _adversarial(dtype: torch.dtype = torch.float32, **options: Any) -> tuple[Any, Any]:
     """(method, the batch of three examples of the tests of dskd-v1-cma); P, Q and P_q are those of `_plain`."""
     _, batch = case(dtype)
     return _prepared(
@@ -26,38 +27,38 @@ def _adversarial(dtype=torch.float32, **options):
     )
 
 
-def _plain(dtype=torch.float32, **options):
+def _plain(dtype: torch.dtype = torch.float32, **options: Any) -> tuple[Any, Any]:
     _, batch = case(dtype)
     return _prepared("dskd-v1-cma", batch, dtype, options)
 
 
-def _prepared(name, batch, dtype, options):
+def _prepared(name: str, batch: Any, dtype: torch.dtype, options: dict[str, Any]) -> tuple[Any, Any]:
     method = get(name)({"temperature": 1.7, "kd_rate": 0.3, "accuracy_mask": False} | options)
     torch.manual_seed(3)
     method.prepare(batch.student.head, batch.teacher.head, None).to(dtype)
     return method, batch
 
 
-def _loss(method, batch):
+def _loss(method: Any, batch: Any) -> torch.Tensor:
     return method.objective({name: term.total / term.normalizer for name, term in method.terms(batch).items()})
 
 
-def _leaves(method, batch):
+def _leaves(method: Any, batch: Any) -> dict[str, torch.Tensor]:
     return {"hidden": batch.student.hidden, "head": batch.student.head.weight} | dict(
         method.projectors.named_parameters()
     )
 
 
-def _gradients(method, batch):
+def _gradients(method: Any, batch: Any) -> dict[str, torch.Tensor]:
     leaves = _leaves(method, batch)
     return dict(zip(leaves, torch.autograd.grad(_loss(method, batch), leaves.values()), strict=True))
 
 
-def _slow_terms(method, batch):
+def _slow_terms(method: Any, batch: Any) -> dict[str, torch.Tensor]:
     """{term: mean}, a token and a unit at a time, by probabilities."""
     found = method.projectors.discriminator
 
-    def probability_of_a_key(x):
+    def probability_of_a_key(x: torch.Tensor) -> torch.Tensor:
         u = [
             sum(w * v for w, v in zip(row, x, strict=True)) + b
             for row, b in zip(found.gate.weight, found.gate.bias, strict=True)
@@ -90,7 +91,7 @@ def _slow_terms(method, batch):
 
 
 @pytest.mark.reference("dskd-v1-cma-ga")
-def test_terms_and_the_gradient_of_either_player_are_those_of_loops_over_tokens():
+def test_terms_and_the_gradient_of_either_player_are_those_of_loops_over_tokens() -> None:
     method, batch = _adversarial()
     terms, found = method.terms(batch), _gradients(method, batch)
     slow_method, slow_batch = _adversarial(torch.float64)
@@ -112,11 +113,11 @@ def test_terms_and_the_gradient_of_either_player_are_those_of_loops_over_tokens(
 
 
 @pytest.mark.parametrize(("player", "sign"), [("discriminator", 1), ("query", -1)])
-def test_the_discriminator_descends_what_the_queries_ascend(player, sign):
+def test_the_discriminator_descends_what_the_queries_ascend(player: str, sign: int) -> None:
     method, batch = _adversarial()
     parameters = [p for name, p in method.projectors.named_parameters() if name.startswith(player)]
 
-    def separation():
+    def separation() -> torch.Tensor:
         terms = method.terms(batch)
         return sum(terms[name].total / terms[name].normalizer for name in TERMS)
 
@@ -133,7 +134,7 @@ def test_the_discriminator_descends_what_the_queries_ascend(player, sign):
     assert slope == pytest.approx(sign * norm, rel=0.02)
 
 
-def test_a_rate_of_zero_is_cross_model_attention():
+def test_a_rate_of_zero_is_cross_model_attention() -> None:
     (method, batch), (plain, plain_batch) = _adversarial(adversarial_rate=0.0), _plain()
     terms, expected = method.terms(batch), plain.terms(plain_batch)
     assert terms.keys() == expected.keys() == method.counts(batch).keys()
@@ -145,7 +146,7 @@ def test_a_rate_of_zero_is_cross_model_attention():
 
 
 @pytest.mark.parametrize("rate", [0.01, 1.0])
-def test_the_term_reaches_the_queries_and_the_discriminator_alone(rate):
+def test_the_term_reaches_the_queries_and_the_discriminator_alone(rate: float) -> None:
     found, plain = _gradients(*_adversarial(adversarial_rate=rate)), _gradients(*_plain())
     assert {name for name, gradient in plain.items() if not torch.equal(found[name], gradient)} == {
         "query.weight",
@@ -157,7 +158,7 @@ def test_the_term_reaches_the_queries_and_the_discriminator_alone(rate):
 
 
 @pytest.mark.parametrize("rate", [0.25, 1.0])
-def test_the_weight_is_the_rate_however_many_tokens_there_are(rate):
+def test_the_weight_is_the_rate_however_many_tokens_there_are(rate: float) -> None:
     method, batch = _adversarial(adversarial_rate=rate)
     terms = method.terms(batch)
     zero = {name: torch.zeros(()) for name in terms}
@@ -177,7 +178,7 @@ def test_the_weight_is_the_rate_however_many_tokens_there_are(rate):
         torch.testing.assert_close(term.total / term.normalizer, terms[name].total / terms[name].normalizer)
 
 
-def test_an_example_feels_neither_its_batch_mates_nor_their_padding():
+def test_an_example_feels_neither_its_batch_mates_nor_their_padding() -> None:
     method, batch = _adversarial()
     terms = method.terms(batch)
     parts = [method.terms(example(batch, number)) for number in range(3)]
@@ -193,7 +194,7 @@ def test_an_example_feels_neither_its_batch_mates_nor_their_padding():
         torch.testing.assert_close(together, sum(alone), rtol=1e-4, atol=1e-5)
 
 
-def test_dropout_makes_it_random_and_there_is_none_by_default():
+def test_dropout_makes_it_random_and_there_is_none_by_default() -> None:
     for share, same in ((0.0, True), (0.5, False)):
         method, batch = _adversarial(discriminator_dropout=share)
         method.projectors.train()
@@ -202,7 +203,7 @@ def test_dropout_makes_it_random_and_there_is_none_by_default():
     assert get("dskd-v1-cma-ga")().options.discriminator_dropout == 0.0
 
 
-def _toy(seed):
+def _toy(seed: int) -> tuple[Any, Any]:
     """(method, batch) of 60 tokens a model; the discriminator sees queries and keys that a plane separates."""
     generator = torch.Generator().manual_seed(seed)
     given = {}
@@ -224,7 +225,9 @@ def _toy(seed):
     return method, batch
 
 
-def _play(method, batch, players, steps, rate):
+def _play(
+    method: Any, batch: Any, players: str | tuple[str, str], steps: int, rate: float
+) -> tuple[dict[str, float], float]:
     """Steps of Adam on the adversarial terms alone by the players named; (mean of either term, accuracy) after them."""
     trained = [p for name, p in method.projectors.named_parameters() if name.startswith(players)]
     optimizer = torch.optim.Adam(trained, lr=rate, betas=(0.5, 0.999))
@@ -239,7 +242,7 @@ def _play(method, batch, players, steps, rate):
     return means, (accuracy.total / accuracy.normalizer).item()
 
 
-def _distance(method, batch):
+def _distance(method: Any, batch: Any) -> float:
     """Between the mean query and the mean key."""
     tokens = {
         side: torch.cat(
@@ -252,7 +255,7 @@ def _distance(method, batch):
 
 
 @pytest.mark.parametrize("seed", [0, 1])
-def test_the_discriminator_learns_to_separate_and_the_queries_to_move_to_the_keys(seed):
+def test_the_discriminator_learns_to_separate_and_the_queries_to_move_to_the_keys(seed: int) -> None:
     method, batch = _toy(seed)
     chance, _ = _play(method, batch, "discriminator", 0, 0.01)
     assert sum(chance.values()) == pytest.approx(2 * math.log(2), abs=0.2)
@@ -271,17 +274,17 @@ def test_the_discriminator_learns_to_separate_and_the_queries_to_move_to_the_key
 
 
 @pytest.mark.parametrize("seed", [0, 1])
-def test_both_players_at_once_bring_queries_and_keys_together(seed):
+def test_both_players_at_once_bring_queries_and_keys_together(seed: int) -> None:
     method, batch = _toy(seed)
     apart = _distance(method, batch)
     _play(method, batch, ("discriminator", "query"), 100, 0.01)
     assert _distance(method, batch) < 0.75 * apart
 
 
-def test_a_batch_without_tokens_and_a_teacher_without_any():
+def test_a_batch_without_tokens_and_a_teacher_without_any() -> None:
     method, batch = _adversarial()
 
-    def without(*sides):
+    def without(*sides: str) -> Any:
         changes = {
             f"{side}_{name}": getattr(getattr(batch, side), name)[:0]
             for side in sides
@@ -295,7 +298,7 @@ def test_a_batch_without_tokens_and_a_teacher_without_any():
     assert terms["discriminator_queries"].total == method.terms(batch)["discriminator_queries"].total
 
 
-def test_it_is_trained_and_saved_with_the_projectors():
+def test_it_is_trained_and_saved_with_the_projectors() -> None:
     method, _ = _adversarial()
     names = {name for name, _ in method.projectors.named_parameters()} & set(method.projectors.state_dict())
     assert {f"discriminator.{name}" for name, _ in method.discriminator.named_parameters()} < names
@@ -305,14 +308,14 @@ def test_it_is_trained_and_saved_with_the_projectors():
     )
 
 
-def test_reversing_changes_no_value():
+def test_reversing_changes_no_value() -> None:
     values = (torch.randn(1000, generator=torch.Generator().manual_seed(0)) * 1e3).requires_grad_()
     reversed_ = reverse_gradient(values)
     assert torch.equal(reversed_, values)
     assert torch.equal(torch.autograd.grad(reversed_.sum(), values)[0], -torch.ones(1000))
 
 
-def test_half_precision_leaves_the_discriminator_in_float32():
+def test_half_precision_leaves_the_discriminator_in_float32() -> None:
     method, batch = _adversarial()
     exact = method.terms(batch)
     with torch.autocast("cpu", torch.bfloat16):
@@ -322,7 +325,7 @@ def test_half_precision_leaves_the_discriminator_in_float32():
 
 
 @pytest.mark.gpu
-def test_terms_read_nothing_from_the_device():
+def test_terms_read_nothing_from_the_device() -> None:
     method, batch = _adversarial()
     moved = {}
     for side in SIZES:

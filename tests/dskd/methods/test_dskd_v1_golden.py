@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -25,7 +27,7 @@ MAPS = (("teacher_to_student", "t2s"), ("student_to_teacher", "s2t"))
 CASES = golden.cases("dskd_v1")
 
 
-def _prepared(case, **options):
+def _prepared(case: dict[str, Any], **options: Any) -> tuple[Any, ...]:
     """(golden tensors, the leaf of the student's hidden states, student's head, projectors, batch, method)."""
     values = golden.tensors(case)
     labels = values["in/labels"]
@@ -66,7 +68,7 @@ def _prepared(case, **options):
 
 @pytest.mark.parametrize("chunk_tokens", [None, 1, 3, 1000], ids=["unfused", "chunks of 1", "chunks of 3", "one chunk"])
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case["name"])
-def test_every_term_and_gradient_equals_the_published_code(case, chunk_tokens):
+def test_every_term_and_gradient_equals_the_published_code(case: dict[str, Any], chunk_tokens: int | None) -> None:
     values, hidden, student_head, projectors, batch, method = _prepared(case)
     totals = method.counts(batch)
     if chunk_tokens is None:
@@ -93,7 +95,7 @@ def test_every_term_and_gradient_equals_the_published_code(case, chunk_tokens):
         torch.testing.assert_close(gradient, values[f"grad/{name}"], **TOLERANCE)
 
 
-def test_the_published_code_ignores_the_divergence_in_the_teachers_space_and_this_does_not_unless_told():
+def test_the_published_code_ignores_the_divergence_in_the_teachers_space_and_this_does_not_unless_told() -> None:
     (case,) = (case for case in CASES if case["divergence"] == "reverse_kl")
     *_, batch, method = _prepared(case, teacher_space_divergence=None)
     term = method.terms(batch)["teacher_space"]
@@ -102,7 +104,7 @@ def test_the_published_code_ignores_the_divergence_in_the_teachers_space_and_thi
 
 @pytest.mark.parametrize("chunk_tokens", [None, 3])
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case["name"])
-def test_the_two_ablations_add_up_to_the_published_loss(case, chunk_tokens):
+def test_the_two_ablations_add_up_to_the_published_loss(case: dict[str, Any], chunk_tokens: int | None) -> None:
     """Each has the cross entropy on labels too, so their gradients together have it twice."""
     total, gradients = 0.0, {}
     for spaces in ("student", "teacher"):
@@ -135,11 +137,11 @@ def test_the_two_ablations_add_up_to_the_published_loss(case, chunk_tokens):
         torch.testing.assert_close(gradient, values[f"grad/{name}"], **TOLERANCE)
 
 
-def test_one_space_takes_no_product_of_the_other(monkeypatch):
+def test_one_space_takes_no_product_of_the_other(monkeypatch: pytest.MonkeyPatch) -> None:
     seen = []
     logits = Head.logits
 
-    def watched(self, hidden, **options):
+    def watched(self: Head, hidden: torch.Tensor, **options: Any) -> torch.Tensor:
         seen.append("trained" if self.weight.requires_grad else "frozen")
         return logits(self, hidden, **options)
 
@@ -152,7 +154,7 @@ def test_one_space_takes_no_product_of_the_other(monkeypatch):
         assert set(counts) == set(terms)
 
 
-def test_a_teacher_that_is_the_student_teaches_nothing_in_its_space_and_its_shift_does():
+def test_a_teacher_that_is_the_student_teaches_nothing_in_its_space_and_its_shift_does() -> None:
     *_, batch, method = _prepared(CASES[0], spaces="teacher", kd_rate=1.0)
     head = batch.student.head
     method.projectors.student_to_teacher = torch.nn.Linear(head.weight.shape[1], head.weight.shape[1])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -26,7 +28,7 @@ NAMES = {
 }
 
 
-def _flat_pairs(values, case):
+def _flat_pairs(values: dict[str, torch.Tensor], case: dict[str, Any]) -> tuple[torch.Tensor, torch.Tensor]:
     """Pairs of one example each, as indices into the labelled tokens of the whole batch."""
     teacher, student, first = [], [], [0, 0]
     for k in range(values["in/labels"].shape[0]):
@@ -38,7 +40,7 @@ def _flat_pairs(values, case):
     return torch.cat(teacher), torch.cat(student)
 
 
-def _tokenizer(side):
+def _tokenizer(side: Any) -> Any:
     """Of the tokenizers that the published look-up was run on."""
     file = golden.SHARED / f"eta_{side}_tokenizer.json"
     if not file.is_file():
@@ -46,7 +48,9 @@ def _tokenizer(side):
     return PreTrainedTokenizerFast(tokenizer_file=str(file), eos_token=f"<|{side}_end|>")
 
 
-def _run(case, chunk_tokens=None, *, counted=True, **options):
+def _run(
+    case: dict[str, Any], chunk_tokens: int | None = None, *, counted: bool = True, **options: Any
+) -> tuple[Any, ...]:
     """The case's tensors and what ours makes of them: unfused, or fused in chunks of so many tokens.
 
     `counted`: whether the fused loss is given the counts, as for a part of a step, or finds them, as for a whole one.
@@ -118,7 +122,7 @@ WAYS = {
 
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case["name"])
-def test_every_term_and_gradient_equals_the_published_code(case, way):
+def test_every_term_and_gradient_equals_the_published_code(case: dict[str, Any], way: str) -> None:
     values, _, _, _, _, means, loss, gradients = _run(case, **WAYS[way])
     for theirs, ours in NAMES.items():
         assert means[ours].item() == pytest.approx(case["terms"][theirs], rel=1e-5), theirs
@@ -128,7 +132,7 @@ def test_every_term_and_gradient_equals_the_published_code(case, way):
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case["name"])
-def test_projectors_start_from_and_follow_the_pseudo_inverse(case):
+def test_projectors_start_from_and_follow_the_pseudo_inverse(case: dict[str, Any]) -> None:
     values, start, projectors, *_ = _run(case)
     # The published pseudo-inverse is a float32 SVD, whose own error is of this size.
     torch.testing.assert_close(projectors.student_to_teacher, values["in/s2t"], rtol=1e-4, atol=5e-5)
@@ -137,7 +141,7 @@ def test_projectors_start_from_and_follow_the_pseudo_inverse(case):
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case["name"])
-def test_counts_alone_equal_the_counts_of_the_terms(case):
+def test_counts_alone_equal_the_counts_of_the_terms(case: dict[str, Any]) -> None:
     _, _, _, batch, method, *_ = _run(case)
     counts = method.counts(batch)
     for name, term in method.terms(batch).items():
@@ -146,7 +150,7 @@ def test_counts_alone_equal_the_counts_of_the_terms(case):
 
 @pytest.mark.parametrize("way", ["unfused", "chunks of 1000", "a whole step in chunks of 1000"])
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case["name"])
-def test_the_two_ablations_add_up_to_the_published_loss(case, way):
+def test_the_two_ablations_add_up_to_the_published_loss(case: dict[str, Any], way: str) -> None:
     """Each has the cross entropy on labels too, so their gradients together have it twice."""
     total, gradients = 0.0, {}
     for spaces in ("student", "teacher"):
@@ -177,7 +181,9 @@ def test_the_two_ablations_add_up_to_the_published_loss(case, way):
     ("spaces", "known", "frozen"),
     [("both", False, 3), ("student", False, 2), ("student", True, 1), ("teacher", True, 2)],
 )
-def test_no_product_is_taken_for_a_space_that_is_left_out(monkeypatch, spaces, known, frozen):
+def test_no_product_is_taken_for_a_space_that_is_left_out(
+    monkeypatch: pytest.MonkeyPatch, spaces: str, known: bool, frozen: int
+) -> None:
     _, _, projectors, batch, method, *_ = _run(CASES[0], spaces=spaces)
     if known:
         predictions = batch.teacher.head.logits(batch.teacher.hidden).argmax(-1)
@@ -185,7 +191,7 @@ def test_no_product_is_taken_for_a_space_that_is_left_out(monkeypatch, spaces, k
     seen = []
     logits = Head.logits
 
-    def watched(self, hidden, **options):
+    def watched(self: Head, hidden: torch.Tensor, **options: Any) -> torch.Tensor:
         seen.append(options.get("padded", False))  # only the trained head's logits are padded
         return logits(self, hidden, **options)
 
@@ -196,7 +202,7 @@ def test_no_product_is_taken_for_a_space_that_is_left_out(monkeypatch, spaces, k
 
 @pytest.mark.parametrize("parity", ["dskdv2", "kdflow"])
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case["name"])
-def test_published_denominators_average_the_means_of_micro_batches(case, parity):
+def test_published_denominators_average_the_means_of_micro_batches(case: dict[str, Any], parity: str) -> None:
     """Of one micro-batch they are ours; of two, each counts the same, however many tokens it has."""
     _, _, _, whole, ours, *_ = _run(case)
     method = _run(case, upstream_parity=parity)[4]
@@ -219,7 +225,7 @@ def test_published_denominators_average_the_means_of_micro_batches(case, parity)
     assert sum(part["student_space"].normalizer for part in found) == 2
 
 
-def test_kdflow_projects_with_the_head_as_it_was_at_the_start():
+def test_kdflow_projects_with_the_head_as_it_was_at_the_start() -> None:
     batches = {}
     for parity in ("none", "kdflow"):
         _, _, projectors, batch, method, *_ = _run(CASES[0], upstream_parity=parity)
@@ -236,7 +242,7 @@ def test_kdflow_projects_with_the_head_as_it_was_at_the_start():
     assert stale["cross_entropy"].total == live["cross_entropy"].total != before["cross_entropy"].total
 
 
-def test_a_micro_batch_without_a_pair_adds_nothing_but_its_share_of_the_mean():
+def test_a_micro_batch_without_a_pair_adds_nothing_but_its_share_of_the_mean() -> None:
     *_, batch, method, _, _, _ = _run(golden.cases("dskd_v2_eta")[0], upstream_parity="dskdv2")
     nothing = changed(batch, teacher_pairs=batch.teacher.pairs[:0], student_pairs=batch.student.pairs[:0])
     terms = method.terms(nothing)
@@ -245,7 +251,7 @@ def test_a_micro_batch_without_a_pair_adds_nothing_but_its_share_of_the_mean():
 
 
 @pytest.mark.parametrize("name", ["dskd-v2", "dskd-v2-eta"])
-def test_a_teacher_that_is_the_student_teaches_nothing_and_its_shift_does(name):
+def test_a_teacher_that_is_the_student_teaches_nothing_and_its_shift_does(name: str) -> None:
     generator = torch.Generator().manual_seed(6)
     head = Head(torch.randn(40, 8, generator=generator), None, 1.0, 0.0, 40)
     states = torch.randn(12, 8, generator=generator)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Any
+
 import pytest
 import torch
 
@@ -16,7 +19,7 @@ from helpers.method_cases import batch_of, check_zero, objective
     [case for case in golden.cases("gkd_jsd") if case["reduction"] == "batchmean"],
     ids=lambda case: case["name"],
 )
-def test_loss_and_gradient_are_the_published_ones(case):
+def test_loss_and_gradient_are_the_published_ones(case: dict[str, Any]) -> None:
     values = golden.tensors(case)
     if case.get("all_ignored"):
         values = {**values, "in/labels": torch.full_like(values["in/labels"], -100)}
@@ -28,7 +31,7 @@ def test_loss_and_gradient_are_the_published_ones(case):
     torch.testing.assert_close(leaf.grad, values["grad/student_logits"], rtol=1e-5, atol=1e-6)
 
 
-def test_by_default_it_is_the_mean_of_the_divergence_with_one_half_and_no_cross_entropy():
+def test_by_default_it_is_the_mean_of_the_divergence_with_one_half_and_no_cross_entropy() -> None:
     options = methods.get("gkd")().options
     assert (options.kd_rate, options.temperature, options.js_beta) == (1.0, 1.0, 0.5)
     assert options.divergence == "js_divergence"
@@ -36,7 +39,7 @@ def test_by_default_it_is_the_mean_of_the_divergence_with_one_half_and_no_cross_
 
 @pytest.mark.reference("gkd")
 @pytest.mark.parametrize("beta", [0.1, 0.5, 0.9])
-def test_value_and_gradient_are_those_of_a_slow_loop_over_probabilities(beta):
+def test_value_and_gradient_are_those_of_a_slow_loop_over_probabilities(beta: float) -> None:
     method = methods.get("gkd")({"js_beta": beta, "temperature": 1.7, "kd_rate": 0.6})
     batch, _, leaves = method_cases.case(method, tokens=11)
     loss = objective(method, batch)
@@ -58,11 +61,13 @@ def test_value_and_gradient_are_those_of_a_slow_loop_over_probabilities(beta):
 
 @pytest.mark.parametrize("beta", [0.0, 0.1, 0.5, 0.9, 1.0])
 @pytest.mark.parametrize("shift", [0, 1])
-def test_a_teacher_like_the_student_gives_no_gradient_and_one_that_is_a_token_late_does(beta, shift):
+def test_a_teacher_like_the_student_gives_no_gradient_and_one_that_is_a_token_late_does(
+    beta: float, shift: int
+) -> None:
     check_zero(methods.get("gkd")({"js_beta": beta}), shift)
 
 
-def test_sampled_and_given_text_have_one_divergence_and_parts_of_them_add_up():
+def test_sampled_and_given_text_have_one_divergence_and_parts_of_them_add_up() -> None:
     method = methods.get("gkd")({"kd_rate": 0.5})
     batch, _, _ = method_cases.case(method, tokens=12)
     plain = method.terms(batch)
@@ -76,8 +81,8 @@ def test_sampled_and_given_text_have_one_divergence_and_parts_of_them_add_up():
         assert sum(part[name].normalizer for part in parts) == term.normalizer == method.counts(batch)[name]
 
 
-def test_on_its_own_text_the_student_comes_closer_to_the_teacher(world, tmp_path):
-    def distance(rate):
+def test_on_its_own_text_the_student_comes_closer_to_the_teacher(world: Path, tmp_path: Path) -> None:
+    def distance(rate: float) -> float:
         options = {"steps": 25, "batch_size": 10, "logging_steps": 5, "rollouts": {"share": 1.0, "max_new_tokens": 16}}
         report = train(
             data=world / "same-data",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -16,17 +18,17 @@ from helpers.grouped_tokens import STUDENT, TEACHER, case, double, gradients, lo
 from helpers.token_batches import changed, token_batch
 
 
-def prepared(batch, shared, **options):
+def prepared(batch: Any, shared: SharedVocabulary, **options: Any) -> Any:
     method = methods.get("gold")(options)
     method.prepare(batch.student.head, batch.teacher.head, shared)
     return method
 
 
-def _probabilities(head, hidden, temperature):
+def _probabilities(head: Head, hidden: torch.Tensor, temperature: float) -> torch.Tensor:
     return torch.softmax(head.logits(hidden.double()) / temperature, -1)
 
 
-def _merge(probabilities, labels, tokens, strategy):
+def _merge(probabilities: torch.Tensor, labels: torch.Tensor, tokens: list[int], strategy: str) -> torch.Tensor:
     shown = tokens[-1] if strategy == "bayesian" else tokens[0]
     merged = probabilities[shown]
     for token in tokens:
@@ -35,7 +37,7 @@ def _merge(probabilities, labels, tokens, strategy):
     return merged
 
 
-def _js(p, q, beta, floor):
+def _js(p: torch.Tensor, q: torch.Tensor, beta: float, floor: float) -> torch.Tensor:
     """Of two numbers, in probability space, with the terms that a sum of less than one asks for."""
     p, q = p.clamp_min(floor), q.clamp_min(floor)
     if beta == 0.0:
@@ -46,7 +48,7 @@ def _js(p, q, beta, floor):
     return beta * (p * torch.log(p / m) + m - p) + (1 - beta) * (q * torch.log(q / m) + m - q)
 
 
-def reference(batch, shared, method):
+def reference(batch: Any, shared: SharedVocabulary, method: Any) -> torch.Tensor:
     o = method.options
     q = _probabilities(double(batch.student.head), batch.student.hidden, o.student_temperature)
     p = _probabilities(double(batch.teacher.head), batch.teacher.hidden, o.teacher_temperature)
@@ -98,7 +100,7 @@ def reference(batch, shared, method):
     ],
     ids=str,
 )
-def test_loss_and_gradients_equal_a_reference_in_loops(options):
+def test_loss_and_gradients_equal_a_reference_in_loops(options: dict[str, Any]) -> None:
     batch, shared = case()
     method = prepared(batch, shared, **options)
     ours, slow = loss(method, batch), reference(batch, shared, method)
@@ -108,7 +110,7 @@ def test_loss_and_gradients_equal_a_reference_in_loops(options):
 
 
 @pytest.mark.parametrize("hybrid", [False, True])
-def test_a_batch_split_into_examples_adds_up_to_itself(hybrid):
+def test_a_batch_split_into_examples_adds_up_to_itself(hybrid: bool) -> None:
     whole, shared = case()
     method = prepared(whole, shared, hybrid_loss=hybrid, kd_rate=0.6)
     totals = method.counts(whole)
@@ -128,7 +130,7 @@ MERGING = [
 
 
 @pytest.mark.parametrize("options", MERGING, ids=str)
-def test_a_teacher_that_is_the_student_teaches_nothing(options):
+def test_a_teacher_that_is_the_student_teaches_nothing(options: dict[str, Any]) -> None:
     batch, shared = case(same=True)
     method = prepared(batch, shared, skip_eos=False, **options)
     terms = method.terms(batch)
@@ -139,7 +141,7 @@ def test_a_teacher_that_is_the_student_teaches_nothing(options):
 
 
 @pytest.mark.parametrize("options", MERGING, ids=str)
-def test_a_teacher_one_token_off_is_noticed(options):
+def test_a_teacher_one_token_off_is_noticed(options: dict[str, Any]) -> None:
     batch, shared = case(same=True)
     method = prepared(batch, shared, skip_eos=False, **options)
     shifted = changed(batch, teacher_hidden=batch.teacher.hidden.roll(1, 0))
@@ -147,7 +149,7 @@ def test_a_teacher_one_token_off_is_noticed(options):
     assert gradients(loss(method, shifted), batch)[0].abs().max() > 1e-3
 
 
-def test_a_batch_without_a_group_has_no_distillation():
+def test_a_batch_without_a_group_has_no_distillation() -> None:
     batch, shared = case(examples=[2])  # end tokens alone
     method = prepared(batch, shared)
     terms = method.terms(batch)
@@ -156,7 +158,7 @@ def test_a_batch_without_a_group_has_no_distillation():
     assert gradients(terms["unmatched"].total, batch)[0].abs().max() == 0
 
 
-def test_a_too_improbable_group_is_not_rewarded():
+def test_a_too_improbable_group_is_not_rewarded() -> None:
     """Without the mass terms the divergence at β = 1 is negative for a student with too little probability."""
     from dskd.methods.gold import generalised_js_divergence
 
@@ -173,17 +175,19 @@ def test_a_too_improbable_group_is_not_rewarded():
         {"hybrid_matched_weight": 1.0, "hybrid_unmatched_weight": 0.0},
     ],
 )
-def test_weights_that_would_be_ignored_are_errors(options):
+def test_weights_that_would_be_ignored_are_errors(options: dict[str, Any]) -> None:
     with pytest.raises(InputError, match="hybrid_matched_weight"):
         methods.get("gold")(options)
 
 
-def _offset(config):
+def _offset(config: dict[str, Any]) -> int:
     """How many rows before a label's place the trainer reads: its "observed" strategy reads the distribution of the next token."""
     return 1 if config["uld_token_merge_strategy"] == "bayesian" else 0
 
 
-def _golden_batch(given, config, sample, groups):
+def _golden_batch(
+    given: dict[str, torch.Tensor], config: dict[str, Any], sample: int, groups: dict[str, list[Any]]
+) -> Any:
     """One sample of a golden case: its answer's tokens by label, the trainer's own groups, the end tokens in one of their own."""
     sides = []
     for side in ("student", "teacher"):
@@ -214,7 +218,7 @@ def _golden_batch(given, config, sample, groups):
 
 
 @pytest.fixture(scope="module")
-def shared_tokens():
+def shared_tokens() -> SharedVocabulary:
     """The trainer pairs tokens by their spelling, which is exact for two byte-level tokenizers; their ends differ by name."""
     from tokenizers import Tokenizer
 
@@ -231,7 +235,7 @@ GOLDEN = [c for c in golden.cases("gold_uld") if c["config"]["use_extended_uld"]
 
 
 @pytest.mark.parametrize("golden_case", GOLDEN, ids=lambda c: c["name"])
-def test_the_trainers_own_values(golden_case, shared_tokens):
+def test_the_trainers_own_values(golden_case: dict[str, Any], shared_tokens: SharedVocabulary) -> None:
     config = golden_case["config"]
     given = golden.tensors(golden_case)
     assert len(shared_tokens) == golden_case.get("matched_vocabulary", len(shared_tokens))
@@ -275,7 +279,7 @@ def test_the_trainers_own_values(golden_case, shared_tokens):
         assert (ours - theirs).norm() <= 1e-5 * theirs.norm(), name
 
 
-def _missing_mass(method, batch):
+def _missing_mass(method: Any, batch: Any) -> torch.Tensor:
     """Σ q̂ − Σ p̂ over the tokens that both have and the groups that count."""
     student, teacher = groups_of(batch)
     kept = method._kept(batch, student, teacher)
@@ -308,7 +312,7 @@ MERGED = [c for c in GOLDEN if c["name"] in ("gold/plain_extended_bayesian", "go
 
 
 @pytest.mark.parametrize("golden_case", MERGED, ids=lambda c: c["name"])
-def test_the_trainers_merged_distributions(golden_case, shared_tokens):
+def test_the_trainers_merged_distributions(golden_case: dict[str, Any], shared_tokens: SharedVocabulary) -> None:
     given = golden.tensors(golden_case)
     for sample, groups in enumerate(golden_case["groups"]):
         batch = _golden_batch(given, golden_case["config"], sample, groups)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -31,10 +32,10 @@ def _kl(p: torch.Tensor, q: torch.Tensor) -> torch.Tensor:
     return total
 
 
-def _case(same: bool):
+def _case(same: bool) -> tuple[Any, SharedVocabulary]:
     generator = torch.Generator().manual_seed(7)
 
-    def random(*shape):
+    def random(*shape: int) -> torch.Tensor:
         return torch.randn(*shape, generator=generator)
 
     teacher_size = STUDENT if same else TEACHER
@@ -82,11 +83,11 @@ def _cross_entropy(batch: TokenBatch) -> torch.Tensor:
     return total / len(batch.student.labels)
 
 
-def _reference_sft(batch, shared, method):
+def _reference_sft(batch: Any, shared: SharedVocabulary, method: Any) -> torch.Tensor:
     return _cross_entropy(batch)
 
 
-def _reference_kd(batch, shared, method):
+def _reference_kd(batch: Any, shared: Any, method: Any) -> Any:
     total = torch.zeros(())
     for j, i in zip(batch.teacher.pairs, batch.student.pairs, strict=True):
         p = _softmax(_logits(batch.teacher.head, batch.teacher.hidden[j]), TEMPERATURE)
@@ -94,7 +95,7 @@ def _reference_kd(batch, shared, method):
     return (1 - RATE) * _cross_entropy(batch) + RATE * total / len(batch.student.pairs)
 
 
-def _reference_dual_space(batch, shared, method):
+def _reference_dual_space(batch: Any, shared: SharedVocabulary, method: Any) -> torch.Tensor:
     projector = method.projectors.teacher_to_student
     to_teacher = torch.linalg.pinv((batch.teacher.head.weight[shared.teacher_ids]).double()) @ (
         batch.student.head.weight[shared.student_ids].double().detach() * batch.student.head.scale
@@ -121,7 +122,7 @@ def _reference_dual_space(batch, shared, method):
     return (1 - RATE) * _cross_entropy(batch) + RATE * distillation
 
 
-def _reference_dual_space_v1(batch, shared, method):
+def _reference_dual_space_v1(batch: Any, shared: SharedVocabulary, method: Any) -> torch.Tensor:
     to_student, to_teacher = method.projectors.teacher_to_student, method.projectors.student_to_teacher
     projector_loss, student_space, teacher_space = torch.zeros(3)
     for j, i in zip(batch.teacher.pairs, batch.student.pairs, strict=True):
@@ -149,7 +150,7 @@ REFERENCES = {
 }
 
 
-def test_every_method_has_a_reference(request):
+def test_every_method_has_a_reference(request: pytest.FixtureRequest) -> None:
     """Here, or in a test that is marked `reference`; known when all files of this folder are collected."""
     items = request.session.items
     if not {*Path(__file__).parent.glob("test_*.py")} <= {item.path for item in items}:
@@ -159,7 +160,7 @@ def test_every_method_has_a_reference(request):
     assert not missing, f"compare {missing} with a slow reference, in a test marked with @pytest.mark.reference"
 
 
-def _prepared(name):
+def _prepared(name: str) -> tuple[Any, Any, SharedVocabulary, list[torch.Tensor]]:
     kind = methods.get(name)
     options = {"kd_rate": RATE, "temperature": TEMPERATURE} if kind.requires.teacher else {}
     method = kind(options)
@@ -173,7 +174,7 @@ def _prepared(name):
 
 
 @pytest.mark.parametrize("name", [pytest.param(name, marks=pytest.mark.reference(name)) for name in REFERENCES])
-def test_loss_and_every_gradient_equal_the_slow_reference(name):
+def test_loss_and_every_gradient_equal_the_slow_reference(name: str) -> None:
     method, batch, shared, parameters = _prepared(name)
     loss = method.objective({key: term.total / term.normalizer for key, term in method.terms(batch).items()})
     gradients = torch.autograd.grad(loss, parameters)
@@ -184,7 +185,7 @@ def test_loss_and_every_gradient_equal_the_slow_reference(name):
 
 
 @pytest.mark.parametrize("name", REFERENCES)
-def test_counts_alone_are_those_of_the_terms(name):
+def test_counts_alone_are_those_of_the_terms(name: str) -> None:
     method, batch, *_ = _prepared(name)
     counts = method.counts(batch)
     assert {key: term.normalizer.item() for key, term in method.terms(batch).items()} == {
@@ -192,7 +193,7 @@ def test_counts_alone_are_those_of_the_terms(name):
     }
 
 
-def test_a_step_without_any_aligned_token_has_a_finite_loss_and_gradient():
+def test_a_step_without_any_aligned_token_has_a_finite_loss_and_gradient() -> None:
     method, batch, _, parameters = _prepared("dskd-v2-eta")
     batch.teacher.pairs = batch.student.pairs = torch.zeros(0, dtype=torch.long)
     terms = method.terms(batch)
@@ -202,7 +203,7 @@ def test_a_step_without_any_aligned_token_has_a_finite_loss_and_gradient():
     assert all(gradient is None or torch.isfinite(gradient).all() for gradient in gradients)
 
 
-def test_without_the_agreement_mask_every_aligned_token_counts():
+def test_without_the_agreement_mask_every_aligned_token_counts() -> None:
     method, batch, *_ = _prepared("dskd-v2-eta")
     unmasked = methods.get("dskd-v2-eta")({"agreement_mask": False})
     unmasked.projectors, unmasked.student_id_of = method.projectors, method.student_id_of
@@ -214,7 +215,7 @@ def test_without_the_agreement_mask_every_aligned_token_counts():
     )
 
 
-def test_unknown_names_and_options_are_errors_that_name_the_known_ones():
+def test_unknown_names_and_options_are_errors_that_name_the_known_ones() -> None:
     with pytest.raises(InputError, match=r"'dskd' is not a method; fix: .*dskd-v2-eta"):
         methods.get("dskd")
     with pytest.raises(InputError, match=r"methods\.kd\.tau.*temperature"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
+from typing import Any
 
 import numpy as np
 import pytest
@@ -23,16 +24,16 @@ END = (4, 4)  # the ids of the ends of sequence
 TEMPERATURE = 1.3
 
 
-def _vocabulary(tokens, end):
+def _vocabulary(tokens: tuple[Any, ...], end: int) -> Vocabulary:
     listed = tuple(None if k == end else token for k, token in enumerate(tokens))
     return Vocabulary(listed, frozenset({end}), {end: b"</s>"}, frozenset(), {"eos": end})
 
 
-def _shared():
+def _shared() -> SharedVocabulary:
     return share_vocabulary(_vocabulary(TEACHER_TOKENS, END[0]), _vocabulary(STUDENT_TOKENS, END[1]))
 
 
-def test_a_twin_stands_for_its_twin_and_the_nearest_for_a_token_without_one():
+def test_a_twin_stands_for_its_twin_and_the_nearest_for_a_token_without_one() -> None:
     # " cat" and "walk" have twins, and the ends have each other. "cat" is one edit from " cat", which is first in the vocabulary,
     # but that has a twin already. "dogs" is one edit from "dog", "dogma" from "dogm"; "walkers" is two from "walked".
     assert stand_ins(_shared(), 9, 2).tolist() == [1, -1, 2, 5, 4, 7, -1, -1, 3]
@@ -40,7 +41,7 @@ def test_a_twin_stands_for_its_twin_and_the_nearest_for_a_token_without_one():
     assert stand_ins(_shared(), 9, 0).tolist() == [1, -1, -1, 5, 4, -1, -1, -1, -1]
 
 
-def test_of_several_the_nearest_stands_in_and_the_first_among_equals():
+def test_of_several_the_nearest_stands_in_and_the_first_among_equals() -> None:
     teacher = _vocabulary((b"singed", b"singers", b"singes", b"</s>"), 3)
     student = _vocabulary((b"singer", b"</s>"), 1)
     assert stand_ins(share_vocabulary(teacher, student), 2, 2).tolist() == [0, 3]
@@ -48,7 +49,7 @@ def test_of_several_the_nearest_stands_in_and_the_first_among_equals():
     assert stand_ins(share_vocabulary(teacher, student), 2, 2).tolist() == [1, 3]
 
 
-def test_real_tokenizers_keep_every_twin_and_use_no_token_twice():
+def test_real_tokenizers_keep_every_twin_and_use_no_token_twice() -> None:
     teacher, student = Vocabulary.from_tokenizer(byte_level()), Vocabulary.from_tokenizer(sentencepiece())
     shared = share_vocabulary(teacher, student)
     mapped = stand_ins(shared, student.size, 2)
@@ -59,14 +60,16 @@ def test_real_tokenizers_keep_every_twin_and_use_no_token_twice():
         assert mapped[k] < 0 or shared.student_id_of[mapped[k]] < 0
 
 
-def test_vocabularies_with_nothing_in_common_are_refused():
+def test_vocabularies_with_nothing_in_common_are_refused() -> None:
     shared = SharedVocabulary(*[np.zeros(0, np.int64)] * 2, np.full(6, -1), same=False)
     head = Head(torch.zeros(6, 2), None, 1.0, 0.0, 6)
     with pytest.raises(InputError, match="no token of the teacher stands for"):
         get("mined")().prepare(head, head, shared)
 
 
-def _case(options, pairs=((0, 2, 3, 6), (1, 2, 4, 5))):
+def _case(
+    options: dict[str, Any], pairs: tuple[Any, ...] = ((0, 2, 3, 6), (1, 2, 4, 5))
+) -> tuple[Any, Any, list[torch.Tensor]]:
     generator = torch.Generator().manual_seed(6)
     random = partial(torch.randn, generator=generator)
     size, teacher_size = len(STUDENT_TOKENS), len(TEACHER_TOKENS)
@@ -85,16 +88,16 @@ def _case(options, pairs=((0, 2, 3, 6), (1, 2, 4, 5))):
     return method, batch, [batch.student.hidden, student_head.weight, student_head.bias]
 
 
-def _mean_objective(method, batch):
+def _mean_objective(method: Any, batch: Any) -> torch.Tensor:
     return method.objective({name: term.total / term.normalizer for name, term in method.terms(batch).items()})
 
 
-def _log_softmax(logits, temperature):
+def _log_softmax(logits: torch.Tensor, temperature: float) -> torch.Tensor:
     weights = torch.exp(logits / temperature)
     return torch.log(weights / weights.sum())
 
 
-def _slow_loss(batch, mapped, unpaired):
+def _slow_loss(batch: Any, mapped: list[int], unpaired: str) -> torch.Tensor:
     """One token at a time, in float64."""
     head, teacher_head = batch.student.head, batch.teacher.head
     partner = dict(zip(batch.student.pairs.tolist(), batch.teacher.pairs.tolist(), strict=True))
@@ -120,7 +123,7 @@ def _slow_loss(batch, mapped, unpaired):
 @pytest.mark.reference("mined")
 @pytest.mark.parametrize("most_edits", [0, 2])
 @pytest.mark.parametrize("unpaired", ["label", "left_out"])
-def test_loss_and_every_gradient_equal_a_slow_reference(unpaired, most_edits):
+def test_loss_and_every_gradient_equal_a_slow_reference(unpaired: str, most_edits: int) -> None:
     method, batch, leaves = _case({"unpaired": unpaired, "most_edits": most_edits})
     expected = _slow_loss(batch, stand_ins(_shared(), 9, most_edits).tolist(), unpaired)
     loss = _mean_objective(method, batch)
@@ -131,7 +134,7 @@ def test_loss_and_every_gradient_equal_a_slow_reference(unpaired, most_edits):
 
 @pytest.mark.parametrize("unpaired", ["label", "left_out"])
 @pytest.mark.parametrize("chunk_tokens", [1, 2, 1000])
-def test_parts_of_a_batch_add_up_to_the_whole(unpaired, chunk_tokens):
+def test_parts_of_a_batch_add_up_to_the_whole(unpaired: str, chunk_tokens: int) -> None:
     method, batch, leaves = _case({"unpaired": unpaired})
     expected = _mean_objective(method, batch)
     loss, terms = chunked_loss(method, batch, None, chunk_tokens=chunk_tokens)
@@ -141,14 +144,14 @@ def test_parts_of_a_batch_add_up_to_the_whole(unpaired, chunk_tokens):
         torch.testing.assert_close(ours, whole, rtol=1e-4, atol=1e-6)
 
 
-def test_without_a_pair_the_target_is_the_label():
+def test_without_a_pair_the_target_is_the_label() -> None:
     method, batch, _ = _case({}, pairs=((), ()))
     logits = batch.student.head.logits(batch.student.hidden) / TEMPERATURE
     expected = torch.nn.functional.cross_entropy(logits, batch.student.labels, reduction="sum")
     torch.testing.assert_close(method.terms(batch)["distillation"].total, expected)
 
 
-def test_a_label_that_the_student_wrote_is_no_target():
+def test_a_label_that_the_student_wrote_is_no_target() -> None:
     method, batch, _ = _case({})
     every = method.terms(batch)["distillation"]
     # Token 0 has no partner and loses its target; token 1 has one, whose distribution stays the target.
@@ -160,7 +163,7 @@ def test_a_label_that_the_student_wrote_is_no_target():
     assert some.normalizer == every.normalizer
 
 
-def test_a_student_that_is_its_teacher_learns_nothing_unless_tokens_are_shifted():
+def test_a_student_that_is_its_teacher_learns_nothing_unless_tokens_are_shifted() -> None:
     generator = torch.Generator().manual_seed(1)
     head = Head(torch.randn(29, 6, generator=generator), None, 1.0, 0.0, 29)
     hidden = torch.randn(9, 6, generator=generator)

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import datasets
 import numpy as np
@@ -26,11 +29,11 @@ SIZES = (7, 4, 6)  # the first and the last example are sampled
 ROLLOUTS = {"share": 1.0, "max_new_tokens": 10}
 
 
-def _alone(sums):
+def _alone(sums: torch.Tensor) -> torch.Tensor:
     return sums
 
 
-def _batch(method, seed=0):
+def _batch(method: Any, seed: int = 0) -> tuple[Any, list[torch.Tensor]]:
     """A batch of three examples, without scores. (batch, leaves)"""
     batch, _, leaves = method_cases.case(method, tokens=sum(SIZES), seed=seed)
     written = torch.tensor([True, False, True]).repeat_interleave(torch.tensor(SIZES))
@@ -39,18 +42,29 @@ def _batch(method, seed=0):
     ), leaves
 
 
-def _scored(method, *batches):
+def _scored(method: Any, *batches: Any) -> list[Any]:
     with torch.no_grad():
         scores = method.precompute_step(list(batches), _alone)
     return [changed(batch, student_per_token_statistics=found) for batch, found in zip(batches, scores, strict=True)]
 
 
-def _loss(method, batch):
+def _loss(method: Any, batch: Any) -> torch.Tensor:
     terms = method.terms(batch)
     return method.objective({name: term.total / term.normalizer.clamp_min(1) for name, term in terms.items()})
 
 
-def _slow_loss(batch, leaves, *, mix, discount, scaling, clip, epsilon, weight, rate):
+def _slow_loss(
+    batch: Any,
+    leaves: list[torch.Tensor],
+    *,
+    mix: float,
+    discount: float,
+    scaling: float,
+    clip: float,
+    epsilon: float,
+    weight: float,
+    rate: float,
+) -> tuple[torch.Tensor, list[torch.Tensor]]:
     """Token by token in probability space, with sums over the vocabulary; gradients through q alone."""
     hidden, rows = (leaf.detach().double().requires_grad_() for leaf in leaves)
     size = batch.student.head.size
@@ -107,7 +121,9 @@ def _slow_loss(batch, leaves, *, mix, discount, scaling, clip, epsilon, weight, 
     ],
     ids=["published", "other", "student alone"],
 )
-def test_value_and_gradient_are_those_of_a_slow_loop_over_tokens(options, numbers):
+def test_value_and_gradient_are_those_of_a_slow_loop_over_tokens(
+    options: dict[str, Any], numbers: tuple[float, ...]
+) -> None:
     method = methods.get("minillm")(options)
     batch, leaves = _batch(method)
     (batch,) = _scored(method, batch)
@@ -119,13 +135,13 @@ def test_value_and_gradient_are_those_of_a_slow_loop_over_tokens(options, number
         torch.testing.assert_close(ours.double(), theirs, rtol=1e-4, atol=1e-5)
 
 
-def test_defaults_are_those_of_the_published_runs():
+def test_defaults_are_those_of_the_published_runs() -> None:
     options = methods.get("minillm")().options
     assert (options.teacher_mix, options.discount, options.clip_range) == (0.2, 0.95, 0.2)
     assert (options.reward_scaling, options.data_weight, options.kd_rate) == (0.5, 1.0, 0.5)
 
 
-def test_returns_are_discounted_and_divided_by_what_is_left():
+def test_returns_are_discounted_and_divided_by_what_is_left() -> None:
     from dskd.methods.minillm import _mean_returns
 
     method = methods.get("minillm")()
@@ -137,7 +153,7 @@ def test_returns_are_discounted_and_divided_by_what_is_left():
     assert _mean_returns(rewards, batch, 0.0).tolist() == pytest.approx([1 / 3, 1.0, 3.0, -4.0, 3.0, 8.0])
 
 
-def test_advantages_are_whitened_over_all_sampled_tokens_of_the_step_however_it_is_split():
+def test_advantages_are_whitened_over_all_sampled_tokens_of_the_step_however_it_is_split() -> None:
     method = methods.get("minillm")()
     one, two = (_batch(method, seed)[0] for seed in (1, 2))
     found = [batch.student.per_token_statistics for batch in _scored(method, one, two)]
@@ -151,8 +167,8 @@ def test_advantages_are_whitened_over_all_sampled_tokens_of_the_step_however_it_
     # Two processes, each of which sees what both have added up.
     sums = {}
 
-    def collect(which):
-        def total(own):
+    def collect(which: int) -> Callable:
+        def total(own: torch.Tensor) -> torch.Tensor:
             sums[which] = own
             return own
 
@@ -166,7 +182,7 @@ def test_advantages_are_whitened_over_all_sampled_tokens_of_the_step_however_it_
             torch.testing.assert_close(scores, found[k])
 
 
-def test_a_token_outside_the_clip_range_has_no_gradient_of_its_advantage_where_that_would_lead_further():
+def test_a_token_outside_the_clip_range_has_no_gradient_of_its_advantage_where_that_would_lead_further() -> None:
     method = methods.get("minillm")({"data_weight": 0.0})
     batch, _ = _batch(method)
     hidden = batch.student.hidden.detach().requires_grad_()
@@ -187,7 +203,7 @@ def test_a_token_outside_the_clip_range_has_no_gradient_of_its_advantage_where_t
 
 
 @pytest.mark.parametrize("shift", [0, 1])
-def test_a_teacher_like_the_student_gives_no_gradient_and_one_that_is_a_token_late_does(shift):
+def test_a_teacher_like_the_student_gives_no_gradient_and_one_that_is_a_token_late_does(shift: int) -> None:
     method = methods.get("minillm")({"kd_rate": 1.0})
     batch, leaves = _batch(method)
     batch.teacher.head = batch.student.head.detach()
@@ -199,7 +215,7 @@ def test_a_teacher_like_the_student_gives_no_gradient_and_one_that_is_a_token_la
     assert largest > 1e-2 if shift else largest < 1e-5
 
 
-def test_parts_of_a_batch_add_up():
+def test_parts_of_a_batch_add_up() -> None:
     method = methods.get("minillm")()
     (batch,) = _scored(method, _batch(method)[0])
     whole = method.terms(batch)
@@ -211,7 +227,7 @@ def test_parts_of_a_batch_add_up():
     assert whole["cross_entropy"].normalizer == 4
 
 
-def test_over_many_texts_the_gradient_is_that_of_the_reverse_divergence_of_the_next_token():
+def test_over_many_texts_the_gradient_is_that_of_the_reverse_divergence_of_the_next_token() -> None:
     """One-token responses: the policy gradient's mean over y ~ p̃ is the gradient of KL(q ‖ p), by a sum over all y."""
     method = methods.get("minillm")({"teacher_mix": 0.3, "clip_range": 0.999, "reward_scaling": 1.0})
     batch, _ = _batch(method)
@@ -245,7 +261,9 @@ def test_over_many_texts_the_gradient_is_that_of_the_reverse_divergence_of_the_n
 
 
 @pytest.mark.parametrize("share", [0.2, 0.7])
-def test_text_is_drawn_from_the_mixture_as_a_slow_loop_without_cache_and_padding_draws_it(dropping, share):
+def test_text_is_drawn_from_the_mixture_as_a_slow_loop_without_cache_and_padding_draws_it(
+    dropping: Path, share: float
+) -> None:
     tokenizer, student = load_tokenizer(dropping / "same"), load_model(dropping / "same")
     teacher = load_model(dropping / "teacher").eval()
     vocabulary, end = Vocabulary.from_tokenizer(tokenizer), tokenizer.eos_token_id
@@ -277,7 +295,7 @@ def test_text_is_drawn_from_the_mixture_as_a_slow_loop_without_cache_and_padding
     assert [sample.ids for sample in alone] != slow
 
 
-def test_examples_stay_beside_the_text_that_is_written_for_them(world):
+def test_examples_stay_beside_the_text_that_is_written_for_them(world: Path) -> None:
     rows = numbered_rows(world, "same")[:6]
     written = Written(Sample([5, 0], ended=True))
     rollouts = make_rollouts(world, "same", written)
@@ -293,7 +311,7 @@ def test_examples_stay_beside_the_text_that_is_written_for_them(world):
 # Whole runs
 
 
-def _run(world, output, method_options=None, **changes):
+def _run(world: Path, output: Path, method_options: dict[str, float] | None = None, **changes: Any) -> Any:
     options = {"steps": 6, "batch_size": 4, "learning_rate": 1e-2, "logging_steps": 1, "rollouts": ROLLOUTS, **changes}
     return train(
         data=world / "same-data",
@@ -307,8 +325,8 @@ def _run(world, output, method_options=None, **changes):
     )
 
 
-def test_on_its_own_text_the_student_comes_closer_to_the_teacher(world, tmp_path):
-    def distance(rate):
+def test_on_its_own_text_the_student_comes_closer_to_the_teacher(world: Path, tmp_path: Path) -> None:
+    def distance(rate: float) -> float:
         changes = {"steps": 40, "batch_size": 10, "learning_rate": rate, "logging_steps": 10}
         report = _run(world, tmp_path / str(rate), {"data_weight": 0.0}, **changes)
         assert report.rollouts.samples > 200
@@ -317,7 +335,7 @@ def test_on_its_own_text_the_student_comes_closer_to_the_teacher(world, tmp_path
     assert distance(3e-3) < 0.7 * distance(1e-12)
 
 
-def test_a_batch_holds_the_examples_of_the_data_only_where_they_have_a_weight(world, tmp_path):
+def test_a_batch_holds_the_examples_of_the_data_only_where_they_have_a_weight(world: Path, tmp_path: Path) -> None:
     both, alone = (_run(world, tmp_path / str(w), {"data_weight": w}, steps=1) for w in (1.0, 0.0))
     assert both.tokens > alone.tokens
     assert both.losses["cross_entropy"] > 0
@@ -326,11 +344,11 @@ def test_a_batch_holds_the_examples_of_the_data_only_where_they_have_a_weight(wo
         assert both.losses[term] == pytest.approx(alone.losses[term], rel=1e-5)
 
 
-def test_a_run_that_was_killed_ends_with_the_same_weights(dropping, tmp_path):
+def test_a_run_that_was_killed_ends_with_the_same_weights(dropping: Path, tmp_path: Path) -> None:
     changes = {"checkpoint_steps": 2}
     _run(dropping, tmp_path / "whole", **changes)
 
-    def kill(event):
+    def kill(event: dict[str, Any]) -> None:
         if event["step"] == 5:
             raise KeyboardInterrupt
 
@@ -351,7 +369,7 @@ def test_a_run_that_was_killed_ends_with_the_same_weights(dropping, tmp_path):
     assert_same_weights(saved_weights(tmp_path / "whole"), saved_weights(tmp_path / "killed"), rtol=0, atol=0)
 
 
-def test_batches_by_tokens_count_text_and_example(world, tmp_path):
+def test_batches_by_tokens_count_text_and_example(world: Path, tmp_path: Path) -> None:
     rows = numbered_rows(world, "same")
     longest = max(max(len(row["student_ids"]), row["student_prompt_length"] + 10) for row in rows)
     with pytest.raises(InputError, match=rf"batch_tokens: {2 * longest - 1}, but example \d+ has {2 * longest} tokens"):
@@ -359,7 +377,7 @@ def test_batches_by_tokens_count_text_and_example(world, tmp_path):
     _run(world, tmp_path / "fits", batch_tokens=200, batch_size=16, packing=True)
 
 
-def test_bfloat16_products_train_as_well(world, tmp_path):
+def test_bfloat16_products_train_as_well(world: Path, tmp_path: Path) -> None:
     report = _run(world, tmp_path, dtype="bfloat16", gradient_accumulation_steps=2, batch_size=2)
     assert all(math.isfinite(value) for value in report.losses.values())
 
@@ -374,7 +392,9 @@ def test_bfloat16_products_train_as_well(world, tmp_path):
         ({"share": 1.0, "replay": {"schedule": "mixed"}}, r"fix: remove replay"),
     ],
 )
-def test_text_of_another_kind_is_refused(world, tmp_path, rollouts, reason):
+def test_text_of_another_kind_is_refused(
+    world: Path, tmp_path: Path, rollouts: dict[str, Any] | None, reason: str
+) -> None:
     with pytest.raises(InputError, match=reason):
         _run(world, tmp_path / "out", rollouts=rollouts)
     assert not (tmp_path / "out").exists()

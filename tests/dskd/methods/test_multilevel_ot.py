@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
+from typing import Any
 
 import pytest
 import torch
@@ -16,13 +17,13 @@ SIZES = {"student": [3, 4, 0, 5], "teacher": [4, 2, 3, 5]}
 TERMS = ("absolute", "logarithmic", "sinkhorn")
 
 
-def _heads():
+def _heads() -> tuple[Head, Head]:
     random = partial(torch.randn, generator=torch.Generator().manual_seed(6))
     student = Head(random(STUDENT + 2, 5).requires_grad_(), random(STUDENT + 2).requires_grad_(), 0.8, 0.0, STUDENT)
     return student, Head(random(TEACHER + 1, 7), None, 1.0, 3.0, TEACHER)
 
 
-def _examples():
+def _examples() -> list[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]:
     """(student's hidden states, labels, teacher's hidden states) of each example."""
     generator = torch.Generator().manual_seed(2)
     random = partial(torch.randn, generator=generator)
@@ -32,7 +33,7 @@ def _examples():
     ]
 
 
-def _batch(heads, examples):
+def _batch(heads: tuple[Head, Head], examples: list[Any]) -> Any:
     student_sizes, teacher_sizes = ([len(example[k]) for example in examples] for k in (0, 2))
     pairs = [], []
     first = [0, 0]
@@ -54,7 +55,9 @@ def _batch(heads, examples):
     )
 
 
-def _slow_transport(teacher, student, options):
+def _slow_transport(
+    teacher: torch.Tensor, student: torch.Tensor, options: dict[str, float | str]
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """The three sums of one example from its logits, entry by entry."""
     n = len(teacher)
     sides = []
@@ -91,7 +94,7 @@ def _slow_transport(teacher, student, options):
 @pytest.mark.reference("multilevel-ot")
 @pytest.mark.parametrize("ranking", ["independent", "matched"])
 @pytest.mark.parametrize("top_k", [1, 4, 11])
-def test_loss_and_every_gradient_equal_a_slow_reference(ranking, top_k):
+def test_loss_and_every_gradient_equal_a_slow_reference(ranking: str, top_k: int) -> None:
     options = {"ranking": ranking, "top_k": top_k, "temperature": 1.3}
     weights = {"distillation_weight": 1.2, "logarithmic_weight": 0.3, "sinkhorn_weight": 0.7}
     heads, examples = _heads(), _examples()
@@ -122,7 +125,7 @@ def test_loss_and_every_gradient_equal_a_slow_reference(ranking, top_k):
 
 
 @pytest.mark.parametrize("ranking", ["independent", "matched"])
-def test_the_result_depends_neither_on_batch_mates_nor_on_their_order(ranking):
+def test_the_result_depends_neither_on_batch_mates_nor_on_their_order(ranking: str) -> None:
     method = get("multilevel-ot")({"ranking": ranking, "top_k": 5})
     heads, examples = _heads(), _examples()
     whole = method.terms(_batch(heads, examples))
@@ -133,7 +136,7 @@ def test_the_result_depends_neither_on_batch_mates_nor_on_their_order(ranking):
             assert sum(part[name].normalizer for part in found) == term.normalizer
 
 
-def test_a_student_that_is_its_teacher_has_no_gradient_unless_tokens_are_shifted():
+def test_a_student_that_is_its_teacher_has_no_gradient_unless_tokens_are_shifted() -> None:
     generator = torch.Generator().manual_seed(1)
     head = Head(torch.randn(29, 6, generator=generator), None, 1.0, 0.0, 29)
     hidden = torch.randn(9, 6, generator=generator)
@@ -154,7 +157,7 @@ def test_a_student_that_is_its_teacher_has_no_gradient_unless_tokens_are_shifted
         assert (terms["absolute"].total.item() == 0.0) == (shift == 0)
 
 
-def test_a_batch_without_pairs_has_the_cross_entropy_alone():
+def test_a_batch_without_pairs_has_the_cross_entropy_alone() -> None:
     heads = _heads()
     batch = _batch(heads, _examples()[2:3])
     terms = get("multilevel-ot")().terms(batch)

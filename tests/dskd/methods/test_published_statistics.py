@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Any
+
 import pytest
 import torch
 
@@ -20,7 +23,9 @@ OPTIONS = {"steps": 4, "batch_size": 4, "learning_rate": 1e-2, "logging_steps": 
 CMA = "dskd.upstream.methods:DualSpaceV1CrossModelAttention"
 
 
-def _loaded(world, name=CMA, options=PARITY, signal=None, **training):
+def _loaded(
+    world: Path, name: str = CMA, options: dict[str, Any] = PARITY, signal: Path | None = None, **training: Any
+) -> tuple[Any, Any, Any, Any] | None:
     return load_run(
         world / "cross-data",
         world / "cross",
@@ -36,7 +41,7 @@ def _loaded(world, name=CMA, options=PARITY, signal=None, **training):
 class WidePadding(Collator):
     """Ten more columns of padding than needed, on the teacher's side."""
 
-    def __call__(self, rows):
+    def __call__(self, rows: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
         batch = super().__call__(rows)
         teacher = batch.teacher
         width = teacher.input_ids.shape[1]
@@ -47,7 +52,7 @@ class WidePadding(Collator):
         return batch
 
 
-def _seen(distiller, batch, monkeypatch):
+def _seen(distiller: Any, batch: dict[str, torch.Tensor], monkeypatch: pytest.MonkeyPatch) -> Any:
     """What the method's terms were given of a batch."""
     given = []
     terms = distiller.method.terms
@@ -57,7 +62,9 @@ def _seen(distiller, batch, monkeypatch):
 
 
 @pytest.mark.parametrize("collator", [Collator(), WidePadding(), Collator(padding_side="left")])
-def test_deviations_are_those_of_the_padded_tensors(world, monkeypatch, collator):
+def test_deviations_are_those_of_the_padded_tensors(
+    world: Path, monkeypatch: pytest.MonkeyPatch, collator: Any
+) -> None:
     """Built as the published code builds them: ids beside the labelled positions are 0, hidden states are as they come."""
     run = _loaded(world)
     dataset, distiller = run.dataset, run.distiller
@@ -79,7 +86,7 @@ def test_deviations_are_those_of_the_padded_tensors(world, monkeypatch, collator
     torch.testing.assert_close(found_values, values[labelled])
 
 
-def test_padding_changes_the_published_result_and_not_ours(world, monkeypatch):
+def test_padding_changes_the_published_result_and_not_ours(world: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for options, same in ((PARITY, False), ({}, True)):
         losses = []
         for collator in (Collator(), WidePadding()):
@@ -90,7 +97,7 @@ def test_padding_changes_the_published_result_and_not_ours(world, monkeypatch):
         assert (losses[0] == pytest.approx(losses[1], rel=1e-5)) == same
 
 
-def test_a_student_is_trained_with_the_published_statistics(world, tmp_path):
+def test_a_student_is_trained_with_the_published_statistics(world: Path, tmp_path: Path) -> None:
     losses = []
     for k, options in enumerate(({}, PARITY)):
         report = train(
@@ -106,7 +113,7 @@ def test_a_student_is_trained_with_the_published_statistics(world, tmp_path):
     assert losses[0] != pytest.approx(losses[1], rel=1e-4)
 
 
-def test_where_the_padding_is_not_known_it_is_an_error_that_says_what_to_do(world, tmp_path):
+def test_where_the_padding_is_not_known_it_is_an_error_that_says_what_to_do(world: Path, tmp_path: Path) -> None:
     signal = tmp_path / "signal"
     build_teacher_cache(
         world / "teacher", world / "teacher-data", signal, options=TeacherCacheOptions(kind="hidden_states")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -18,13 +20,13 @@ SHARED = {2: 1, 3: 9, 7: 0, 8: 14, 11: 5, 16: 6}  # teacher's id: student's id
 TEMPERATURE = 1.3
 
 
-def _shared(pairs, teacher_size):
+def _shared(pairs: dict[int, int], teacher_size: int) -> SharedVocabulary:
     student_id_of = np.full(teacher_size, -1)
     student_id_of[list(pairs)] = list(pairs.values())
     return SharedVocabulary(np.array(list(pairs)), np.array(list(pairs.values())), student_id_of, same=False)
 
 
-def _case(options, shared=SHARED):
+def _case(options: dict[str, Any], shared: dict[int, int] = SHARED) -> tuple[Any, Any]:
     generator = torch.Generator().manual_seed(6)
     student_head = Head(
         torch.randn(STUDENT + 2, 5, generator=generator).requires_grad_(),
@@ -49,11 +51,11 @@ def _case(options, shared=SHARED):
     return method, batch
 
 
-def _mean_objective(method, batch):
+def _mean_objective(method: Any, batch: Any) -> torch.Tensor:
     return method.objective({name: term.total / term.normalizer for name, term in method.terms(batch).items()})
 
 
-def _slow_divergence(batch, shared, top_k, outside):
+def _slow_divergence(batch: Any, shared: dict[int, int], top_k: int, outside: str) -> torch.Tensor:
     """Reverse KL summed over the pairs, one pair and one token at a time, in float64."""
     total = torch.zeros((), dtype=torch.float64)
     for j, i in zip(batch.teacher.pairs.tolist(), batch.student.pairs.tolist(), strict=True):
@@ -80,7 +82,7 @@ def _slow_divergence(batch, shared, top_k, outside):
 @pytest.mark.reference("strict-kd")
 @pytest.mark.parametrize("outside", ["left_out", "one_outcome"])
 @pytest.mark.parametrize("top_k", [0, 1, 3, 6, 100])
-def test_loss_and_every_gradient_equal_a_slow_reference(top_k, outside):
+def test_loss_and_every_gradient_equal_a_slow_reference(top_k: int, outside: str) -> None:
     method, batch = _case({"top_k": top_k, "outside": outside})
     head = batch.student.head
     logits = (batch.student.hidden.double() @ head.weight.double().T + head.bias.double()) * head.scale
@@ -97,7 +99,7 @@ def test_loss_and_every_gradient_equal_a_slow_reference(top_k, outside):
     "options", [{}, {"top_k": 3}, {"outside": "one_outcome"}, {"top_k": 2, "outside": "one_outcome"}]
 )
 @pytest.mark.parametrize("chunk_tokens", [1, 2, 1000])
-def test_parts_of_a_batch_add_up_to_the_whole(options, chunk_tokens):
+def test_parts_of_a_batch_add_up_to_the_whole(options: dict[str, Any], chunk_tokens: int) -> None:
     method, batch = _case(options)
     leaves = [batch.student.hidden, batch.student.head.weight, batch.student.head.bias]
     expected = _mean_objective(method, batch)
@@ -108,7 +110,7 @@ def test_parts_of_a_batch_add_up_to_the_whole(options, chunk_tokens):
         torch.testing.assert_close(ours, whole, rtol=1e-4, atol=1e-6)
 
 
-def test_where_the_students_whole_vocabulary_is_shared_the_rest_costs_a_finite_amount():
+def test_where_the_students_whole_vocabulary_is_shared_the_rest_costs_a_finite_amount() -> None:
     everything = {k + 1: k for k in range(STUDENT)}
     for divergence in ("forward_kl", "reverse_kl"):
         method, batch = _case({"outside": "one_outcome", "divergence": divergence}, everything)
@@ -124,7 +126,7 @@ THEIRS = {"kl": "forward_kl", "rkl": "reverse_kl", "jsd": "js_divergence"}
 
 @pytest.mark.parametrize("chunk_tokens", [None, 7])
 @pytest.mark.parametrize("case", golden.cases("simple_ctkd"), ids=lambda case: case["name"])
-def test_loss_and_gradients_equal_the_published_code(case, chunk_tokens):
+def test_loss_and_gradients_equal_the_published_code(case: dict[str, Any], chunk_tokens: int | None) -> None:
     values = golden.tensors(case)
     head = Head(values["in/student_head"].clone().requires_grad_(), None, 1.0, 0.0, len(values["in/student_head"]))
     teacher_head = Head(values["in/teacher_head"], None, 1.0, 0.0, len(values["in/teacher_head"]))
@@ -159,7 +161,9 @@ def test_loss_and_gradients_equal_the_published_code(case, chunk_tokens):
 
 @pytest.mark.parametrize("options", [{}, {"top_k": 4}, {"outside": "one_outcome"}])
 @pytest.mark.parametrize("divergence", ["reverse_kl", "forward_kl", "js_divergence", "total_variation"])
-def test_a_student_that_is_its_teacher_learns_nothing_unless_tokens_are_shifted(options, divergence):
+def test_a_student_that_is_its_teacher_learns_nothing_unless_tokens_are_shifted(
+    options: dict[str, Any], divergence: str
+) -> None:
     generator = torch.Generator().manual_seed(1)
     head = Head(torch.randn(29, 6, generator=generator), None, 1.0, 0.0, 29)
     hidden = torch.randn(9, 6, generator=generator)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 
@@ -12,11 +14,11 @@ from helpers import golden
 from helpers.token_batches import token_batch
 
 
-def _head(weight, size=None):
+def _head(weight: torch.Tensor, size: Any = None) -> Head:
     return Head(weight, None, 1.0, 0.0, size or len(weight))
 
 
-def _position_pairs(teacher_sizes, student_sizes):
+def _position_pairs(teacher_sizes: list[int], student_sizes: list[int]) -> tuple[torch.Tensor, torch.Tensor]:
     pairs = [], []
     first = [0, 0]
     for sizes in zip(teacher_sizes, student_sizes, strict=True):
@@ -26,7 +28,7 @@ def _position_pairs(teacher_sizes, student_sizes):
     return torch.tensor(pairs[0]), torch.tensor(pairs[1])
 
 
-def _slow_distance(teacher_logits, student_logits, temperature):
+def _slow_distance(teacher_logits: torch.Tensor, student_logits: torch.Tensor, temperature: float) -> torch.Tensor:
     """Σ_k |p↓_k − q↓_k| summed over the rows, a rank at a time in float64."""
     total = torch.zeros((), dtype=torch.float64)
     for teacher_row, student_row in zip(teacher_logits, student_logits, strict=True):
@@ -42,7 +44,7 @@ def _slow_distance(teacher_logits, student_logits, temperature):
 
 @pytest.mark.reference("uld")
 @pytest.mark.parametrize("sizes", [(13, 19), (19, 13), (13, 13)], ids=["wide teacher", "wide student", "equal"])
-def test_loss_and_gradient_equal_a_slow_reference(sizes):
+def test_loss_and_gradient_equal_a_slow_reference(sizes: tuple[int, int]) -> None:
     generator = torch.Generator().manual_seed(4)
     student, teacher = sizes
     student_head = Head(torch.randn(student + 2, 5, generator=generator).requires_grad_(), None, 0.8, 0.0, student)
@@ -75,7 +77,7 @@ def test_loss_and_gradient_equal_a_slow_reference(sizes):
 
 @pytest.mark.parametrize("chunk_tokens", [None, 1, 4])
 @pytest.mark.parametrize("case", golden.cases("uld"), ids=lambda case: case["name"])
-def test_the_terms_equal_those_of_the_dskd_authors(case, chunk_tokens):
+def test_the_terms_equal_those_of_the_dskd_authors(case: dict[str, Any], chunk_tokens: int | None) -> None:
     values = golden.tensors(case)
     masks = values["in/labels"] != -100, values["in/teacher_labels"] != -100
     batch = token_batch(
@@ -105,7 +107,7 @@ def test_the_terms_equal_those_of_the_dskd_authors(case, chunk_tokens):
 
 
 @pytest.mark.parametrize("case", golden.cases("uld_original"), ids=lambda case: case["name"])
-def test_value_and_gradient_equal_the_first_authors_code(case):
+def test_value_and_gradient_equal_the_first_authors_code(case: dict[str, Any]) -> None:
     """Theirs is a mean over each answer's pairs and then over answers, so each answer is a batch here."""
     values = golden.tensors(case)
     options = case["parameters"]
@@ -141,7 +143,7 @@ def test_value_and_gradient_equal_the_first_authors_code(case):
     torch.testing.assert_close(gradient, values["grad/student_logits"], rtol=1e-5, atol=1e-6)
 
 
-def _of_itself(shift):
+def _of_itself(shift: int) -> tuple[Any, torch.Tensor]:
     """A student that is its own teacher, whose tokens are paired `shift` places off."""
     generator = torch.Generator().manual_seed(1)
     head = _head(torch.randn(29, 6, generator=generator))
@@ -152,7 +154,7 @@ def _of_itself(shift):
     return token_batch(head, student, labels, head, hidden, labels, *pairs), student
 
 
-def test_a_student_that_is_its_teacher_learns_nothing_unless_tokens_are_shifted():
+def test_a_student_that_is_its_teacher_learns_nothing_unless_tokens_are_shifted() -> None:
     batch, student = _of_itself(0)
     term = get("uld")().terms(batch)["distillation"]
     assert term.total.item() == 0.0
@@ -163,7 +165,7 @@ def test_a_student_that_is_its_teacher_learns_nothing_unless_tokens_are_shifted(
     assert torch.autograd.grad(term.total, student)[0].abs().max() > 1e-3
 
 
-def test_the_weight_of_the_original_objective_replaces_the_rate():
+def test_the_weight_of_the_original_objective_replaces_the_rate() -> None:
     means = {"cross_entropy": torch.tensor(2.0), "distillation": torch.tensor(0.5)}
     assert get("uld")({"distillation_weight": 1.5}).objective(means).item() == 2.75
     assert get("uld")({"kd_rate": 0.25}).objective(means).item() == 1.625

@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+from collections.abc import Iterator
+from typing import Any
+
 import pytest
 import torch
 from peft import LoraConfig, get_peft_model
@@ -85,7 +88,7 @@ TRANSFORMED = {
 }
 
 
-def _shrunk(values, kind=""):
+def _shrunk(values: dict[str, Any], kind: str = "") -> dict[str, Any]:
     changes = {}
     for name, value in values.items():
         if isinstance(value, dict) and "model_type" in value:
@@ -97,7 +100,7 @@ def _shrunk(values, kind=""):
     return changes | OVERRIDES.get(kind, {})
 
 
-def small_model(kind):
+def small_model(kind: str) -> Any:
     """A random model of a causal architecture of transformers, with 64 rows in its head."""
     make = CONFIG_MAPPING[kind]
     config = make(**_shrunk(make().to_dict(), kind))
@@ -109,7 +112,7 @@ def small_model(kind):
     return model
 
 
-def _inputs(length=7):
+def _inputs(length: int = 7) -> dict[str, torch.Tensor]:
     ids = torch.randint(0, SIZE, (2, length), generator=torch.Generator().manual_seed(1))
     return {
         "input_ids": ids,
@@ -119,7 +122,7 @@ def _inputs(length=7):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_every_causal_architectures_head_is_right_or_refused(kind):
+def test_every_causal_architectures_head_is_right_or_refused(kind: str) -> None:
     model = small_model(kind)
     if kind in REFUSED:
         with pytest.raises(InputError, match="fix:"):
@@ -138,20 +141,22 @@ def test_every_causal_architectures_head_is_right_or_refused(kind):
     torch.testing.assert_close(ours, given[..., :SIZE], rtol=1e-4, atol=1e-4)
 
 
-def test_nearly_all_architectures_are_covered():
+def test_nearly_all_architectures_are_covered() -> None:
     assert set(MODEL_FOR_CAUSAL_LM_MAPPING_NAMES) >= NOT_SMALL
     assert len(KINDS) >= 155
 
 
 @pytest.mark.parametrize("kind", TRANSFORMED)
-def test_factors_and_soft_caps_are_found(kind):
+def test_factors_and_soft_caps_are_found(kind: str) -> None:
     head = output_head(small_model(kind), SIZE)
     assert (head.scale, head.softcap) == pytest.approx(TRANSFORMED[kind])
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("kind", TRANSFORMED)
-def test_a_transformation_that_is_not_known_is_an_error_that_names_the_model(kind, dtype, monkeypatch):
+def test_a_transformation_that_is_not_known_is_an_error_that_names_the_model(
+    kind: str, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
     model = small_model(kind).to(dtype)
     check_head(model, SIZE)
     monkeypatch.setattr(heads, "_FACTORS", {})
@@ -160,7 +165,7 @@ def test_a_transformation_that_is_not_known_is_an_error_that_names_the_model(kin
         check_head(model, SIZE)
 
 
-def test_the_check_finds_a_weak_soft_cap_on_logits_that_are_far_below_it(monkeypatch):
+def test_the_check_finds_a_weak_soft_cap_on_logits_that_are_far_below_it(monkeypatch: pytest.MonkeyPatch) -> None:
     model = small_model("gemma2")
     model.config.final_logit_softcapping = 50.0  # a random model's logits are below 1
     check_head(model, SIZE)
@@ -169,7 +174,7 @@ def test_the_check_finds_a_weak_soft_cap_on_logits_that_are_far_below_it(monkeyp
         check_head(model, SIZE)
 
 
-def test_the_check_leaves_no_trace():
+def test_the_check_leaves_no_trace() -> None:
     model = small_model("gpt2").train()
     model.transformer.drop.eval()
     before, state = [module.training for module in model.modules()], torch.get_rng_state()
@@ -179,13 +184,13 @@ def test_the_check_leaves_no_trace():
     assert not model.lm_head._forward_pre_hooks
 
 
-def _llama(**options):
+def _llama(**options: Any) -> Any:
     sizes = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 2}
     torch.manual_seed(0)
     return LlamaForCausalLM(LlamaConfig(vocab_size=50, **sizes, **options)).eval()
 
 
-def test_padded_rows_are_left_out_and_weights_are_live():
+def test_padded_rows_are_left_out_and_weights_are_live() -> None:
     model = _llama()
     head = output_head(model, 45)
     hidden = torch.randn(3, 32)
@@ -195,7 +200,7 @@ def test_padded_rows_are_left_out_and_weights_are_live():
     assert not head.detach().logits(hidden).requires_grad
 
 
-def test_a_padded_row_never_wins_and_carries_no_probability():
+def test_a_padded_row_never_wins_and_carries_no_probability() -> None:
     weight = torch.randn(20, 8)
     weight[15:] = 100.0
     head = Head(weight, None, 1.0, 0.0, 15)
@@ -205,18 +210,18 @@ def test_a_padded_row_never_wins_and_carries_no_probability():
     torch.testing.assert_close(head.logits(hidden).softmax(-1).sum(-1), torch.ones(4))
 
 
-def test_a_tied_head_is_the_embedding():
+def test_a_tied_head_is_the_embedding() -> None:
     model = _llama(tie_word_embeddings=True)
     assert output_head(model, 50).weight is model.get_input_embeddings().weight
 
 
-def test_more_tokens_than_rows_is_an_error_that_names_both_sizes():
+def test_more_tokens_than_rows_is_an_error_that_names_both_sizes() -> None:
     for head in (output_head, whole_output_head):
         with pytest.raises(InputError, match=r"50 rows.*51 tokens.*fix:"):
             head(_llama(), 51)
 
 
-def test_hidden_states_need_no_mask():
+def test_hidden_states_need_no_mask() -> None:
     model, inputs = _llama(), _inputs()
     inputs["input_ids"] %= 50
     expected = final_hidden_states(model, **inputs)
@@ -224,7 +229,7 @@ def test_hidden_states_need_no_mask():
 
 
 @pytest.mark.parametrize("targets", [["q_proj"], "all-linear"])
-def test_the_head_of_a_model_with_an_adapter_is_the_frozen_one_of_the_model(targets):
+def test_the_head_of_a_model_with_an_adapter_is_the_frozen_one_of_the_model(targets: list[str] | str) -> None:
     model = _llama()
     adapted = get_peft_model(model, LoraConfig(r=2, target_modules=targets, task_type="CAUSAL_LM"))
     head = whole_output_head(adapted, 50)
@@ -236,20 +241,20 @@ def test_the_head_of_a_model_with_an_adapter_is_the_frozen_one_of_the_model(targ
 @pytest.mark.parametrize(
     "options", [{"target_modules": ["lm_head"]}, {"target_modules": ["q_proj"], "modules_to_save": ["lm_head"]}]
 )
-def test_an_adapter_on_the_head_is_an_error(options):
+def test_an_adapter_on_the_head_is_an_error(options: dict[str, list[str]]) -> None:
     adapted = get_peft_model(_llama(), LoraConfig(r=2, task_type="CAUSAL_LM", **options))
     with pytest.raises(InputError, match=r"not linear; fix: .*without an adapter on its head"):
         output_head(adapted, 50)
 
 
-def test_a_quantised_head_is_an_error():
+def test_a_quantised_head_is_an_error() -> None:
     model = _llama()
     model.lm_head.weight = torch.nn.Parameter(model.lm_head.weight.to(torch.int8), requires_grad=False)
     with pytest.raises(InputError, match="quantised; fix: leave lm_head out"):
         output_head(model, 50)
 
 
-def test_a_model_without_a_linear_head_is_an_error():
+def test_a_model_without_a_linear_head_is_an_error() -> None:
     model = _llama()
     model.lm_head = torch.nn.Identity()
     with pytest.raises(InputError, match="the output head is Identity, not linear; fix:"):
@@ -257,13 +262,13 @@ def test_a_model_without_a_linear_head_is_an_error():
 
 
 @pytest.fixture
-def one_process():
+def one_process() -> Iterator[Any]:
     torch.distributed.init_process_group("gloo", store=torch.distributed.HashStore(), rank=0, world_size=1)
     yield
     torch.distributed.destroy_process_group()
 
 
-def test_a_head_that_fsdp_spread_is_gathered(one_process):
+def test_a_head_that_fsdp_spread_is_gathered(one_process: Any) -> None:
     model = _llama()
     expected = model.lm_head.weight.detach().clone()
     fully_shard(model, mesh=init_device_mesh("cpu", (1,)))

@@ -8,6 +8,8 @@ import subprocess
 import sys
 import textwrap
 from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -26,7 +28,7 @@ ADAPTIVE = {"capacity": 5, "initial_threshold": 0.7, "validation_share": 0.2, "v
 ROLLOUTS = {"max_new_tokens": 10, "replay": ADAPTIVE}
 
 
-def _replay(steps=10, kept=(), share=0.5, **options):
+def _replay(steps: int = 10, kept: Any = (), share: float = 0.5, **options: Any) -> Replay:
     replay = Replay(ReplayOptions(**options), share, steps)
     replay.keep({"example": example} for example in kept)
     return replay
@@ -45,7 +47,9 @@ def _replay(steps=10, kept=(), share=0.5, **options):
         ("increasing", 10, 0.6),
     ],
 )
-def test_of_the_threshold_a_part_is_written_anew_and_the_rest_is_drawn_from_a_full_buffer(part, step, written):
+def test_of_the_threshold_a_part_is_written_anew_and_the_rest_is_drawn_from_a_full_buffer(
+    part: str, step: int, written: float
+) -> None:
     replay = _replay(kept=[1, 2], capacity=2, initial_threshold=0.6, newly_written=part)
     eps = 1e-9
     expected = [(0.6, "data"), (0.99, "data"), (0.6 - eps, "replay" if written < 0.6 else "write")]
@@ -55,7 +59,7 @@ def test_of_the_threshold_a_part_is_written_anew_and_the_rest_is_drawn_from_a_fu
     assert [(number, replay.choose(number, step)) for number, _ in expected] == expected
 
 
-def test_until_the_buffer_is_full_all_of_the_students_text_is_written_anew():
+def test_until_the_buffer_is_full_all_of_the_students_text_is_written_anew() -> None:
     replay = _replay(kept=[1, 2], capacity=3, initial_threshold=0.6)
     assert [replay.choose(number, 10) for number in (0.0, 0.59, 0.6)] == ["write", "write", "data"]
     replay.keep([{"example": 3}])
@@ -71,8 +75,8 @@ def test_until_the_buffer_is_full_all_of_the_students_text_is_written_anew():
     ],
 )
 def test_the_threshold_rises_where_the_validation_loss_has_risen_by_the_tolerance_and_stops_at_one(
-    reference, thresholds
-):
+    reference: str, thresholds: list[float]
+) -> None:
     replay = _replay(loss_reference=reference, threshold_increase=0.25, loss_tolerance=0.125)
     found = []
     for step, loss in enumerate((2.0, 1.5, 1.75, 2.125, 2.2, 2.5, 3.0, 4.0, 5.0)):
@@ -82,8 +86,8 @@ def test_the_threshold_rises_where_the_validation_loss_has_risen_by_the_toleranc
     assert len(replay.validation_losses) == 9
 
 
-def test_validations_come_at_each_epoch_or_every_so_many_steps():
-    def asked(**options):
+def test_validations_come_at_each_epoch_or_every_so_many_steps() -> None:
+    def asked(**options: Any) -> list[Any]:
         replay, steps = _replay(**options), []
         for step in range(1, 13):
             epoch = (step - 1) // 5
@@ -97,14 +101,14 @@ def test_validations_come_at_each_epoch_or_every_so_many_steps():
     assert asked(schedule="mixed") == []
 
 
-def test_the_buffer_takes_rows_in_the_order_of_their_examples_and_drops_the_oldest():
+def test_the_buffer_takes_rows_in_the_order_of_their_examples_and_drops_the_oldest() -> None:
     replay = _replay(capacity=3)
     replay.keep([{"example": 9}, {"example": 4}])
     replay.keep([{"example": 7}, {"example": 1}])
     assert [replay.draw(number)["example"] for number in (0.0, 0.34, 0.67, 0.999)] == [9, 1, 7, 7]
 
 
-def test_numbers_spread_evenly_draw_every_row_equally_often():
+def test_numbers_spread_evenly_draw_every_row_equally_often() -> None:
     replay = _replay(kept=range(8), capacity=8)
     drawn = [replay.draw(k / 1000)["example"] for k in range(1000)]
     assert np.bincount(drawn).tolist() == [125] * 8
@@ -112,7 +116,7 @@ def test_numbers_spread_evenly_draw_every_row_equally_often():
 
 
 @pytest.mark.parametrize("kind", ["adaptive", "mixed"])
-def test_what_is_saved_goes_on_as_what_was_not(tmp_path, kind):
+def test_what_is_saved_goes_on_as_what_was_not(tmp_path: Path, kind: str) -> None:
     options = {"capacity": 3, "loss_tolerance": 0.125, "initial_threshold": 0.5, "schedule": kind}
     ours = _replay(kept=[5, 2, 8, 3], **options)
     ours.validated(1.0, 1, 0)
@@ -129,7 +133,7 @@ def test_what_is_saved_goes_on_as_what_was_not(tmp_path, kind):
 
 
 @pytest.mark.parametrize(("examples", "share", "count"), [(100, 0.05, 5), (10, 0.01, 1), (3, 0.99, 2), (2, 0.5, 1)])
-def test_some_examples_are_held_out_and_never_all(examples, share, count):
+def test_some_examples_are_held_out_and_never_all(examples: int, share: float, count: int) -> None:
     kept = held_out(examples, share)
     assert len(set(kept)) == len(kept) == count
     assert kept == sorted(kept)
@@ -140,13 +144,13 @@ def test_some_examples_are_held_out_and_never_all(examples, share, count):
 # Rows of a batch
 
 
-def _rollouts(world, *samples, steps=10, **replay):
+def _rollouts(world: Path, *samples: Sample, steps: int = 10, **replay: Any) -> Any:
     rollouts = make_rollouts(world, "same", Written(*samples), share=0.5, replay=ReplayOptions(**replay))
     rollouts.replay.steps = steps
     return rollouts
 
 
-def test_a_text_that_is_drawn_brings_its_own_prompt_and_counts_as_the_students(world):
+def test_a_text_that_is_drawn_brings_its_own_prompt_and_counts_as_the_students(world: Path) -> None:
     rows = with_prompt(numbered_rows(world, "same"))[:8]
     rollouts = _rollouts(world, Sample([5, 0], True), Sample([6], False), capacity=8, initial_threshold=1.0)
     (written,) = rollouts.take([rows], epoch=0, step=1)
@@ -159,7 +163,7 @@ def test_a_text_that_is_drawn_brings_its_own_prompt_and_counts_as_the_students(w
     assert drawn != written
 
 
-def test_mixed_writes_and_trains_on_what_the_buffer_holds(world):
+def test_mixed_writes_and_trains_on_what_the_buffer_holds(world: Path) -> None:
     rows = with_prompt(numbered_rows(world, "same"))
     rollouts = _rollouts(world, Sample([5, 0], True), Sample([6], False), schedule="mixed", capacity=1000)
     (first,) = rollouts.take([rows], epoch=0, step=1)
@@ -171,7 +175,7 @@ def test_mixed_writes_and_trains_on_what_the_buffer_holds(world):
     assert all(row in kept for row in first if row["sampled"])
 
 
-def test_which_rows_are_drawn_does_not_depend_on_the_batch(world):
+def test_which_rows_are_drawn_does_not_depend_on_the_batch(world: Path) -> None:
     rows = with_prompt(numbered_rows(world, "same"))
     options = {"capacity": 4, "initial_threshold": 0.6}
     whole, split = (_rollouts(world, Sample([5, 0], True), Sample([6], False), **options) for _ in range(2))
@@ -186,15 +190,15 @@ def test_which_rows_are_drawn_does_not_depend_on_the_batch(world):
 # Whole runs
 
 
-def _run(world, output, **changes):
+def _run(world: Path, output: Path, **changes: Any) -> Any:
     return train_tiny(world, output, "distillm", **{"steps": 12, "rollouts": ROLLOUTS, **changes})
 
 
-def _weights_are_equal(left, right):
+def _weights_are_equal(left: Path, right: Path) -> None:
     assert_same_weights(saved_weights(left), saved_weights(right), rtol=0, atol=0)
 
 
-def test_a_training_ends_and_says_what_was_written_and_drawn_again(world, tmp_path):
+def test_a_training_ends_and_says_what_was_written_and_drawn_again(world: Path, tmp_path: Path) -> None:
     logged = []
     report = _run(world, tmp_path, progress=logged.append)
     replay = report.rollouts.replay
@@ -215,7 +219,7 @@ def test_a_training_ends_and_says_what_was_written_and_drawn_again(world, tmp_pa
     assert not seen & set(held_out(20, 0.2))
 
 
-def test_the_validation_loss_is_the_cross_entropy_of_the_held_out_examples(dropping, tmp_path):
+def test_the_validation_loss_is_the_cross_entropy_of_the_held_out_examples(dropping: Path, tmp_path: Path) -> None:
     report = _run(dropping, tmp_path, steps=1)
     model = load_model(dropping / "same").eval()
     rows = numbered_rows(dropping, "same")
@@ -229,7 +233,7 @@ def test_the_validation_loss_is_the_cross_entropy_of_the_held_out_examples(dropp
     assert report.rollouts.replay.validation_losses == [pytest.approx(total / count, rel=1e-5)]
 
 
-def test_a_loss_that_rises_raises_the_share_of_the_students_text(world, tmp_path):
+def test_a_loss_that_rises_raises_the_share_of_the_students_text(world: Path, tmp_path: Path) -> None:
     options = {**ADAPTIVE, "initial_threshold": 0.0, "loss_tolerance": 0.0, "threshold_increase": 0.5}
     report = _run(
         world, tmp_path, learning_rate=0.3, schedule="constant", rollouts={**ROLLOUTS, "replay": options}
@@ -242,7 +246,7 @@ def test_a_loss_that_rises_raises_the_share_of_the_students_text(world, tmp_path
     assert min(record["step"] for record in records) >= 4  # the second validation is before step 4
 
 
-def test_accumulation_changes_neither_texts_nor_validation_nor_what_is_learned(world, tmp_path):
+def test_accumulation_changes_neither_texts_nor_validation_nor_what_is_learned(world: Path, tmp_path: Path) -> None:
     whole = _run(world, tmp_path / "whole")
     split = _run(world, tmp_path / "split", batch_size=1, gradient_accumulation_steps=4)
     assert rollout_records(tmp_path / "whole") == rollout_records(tmp_path / "split")
@@ -256,7 +260,7 @@ def test_accumulation_changes_neither_texts_nor_validation_nor_what_is_learned(w
     )
 
 
-def test_mixed_trains_without_holding_anything_out(world, tmp_path):
+def test_mixed_trains_without_holding_anything_out(world: Path, tmp_path: Path) -> None:
     report = _run(world, tmp_path, rollouts={"max_new_tokens": 10, "replay": {"schedule": "mixed"}})
     replay = report.rollouts.replay
     assert replay.replayed == report.rollouts.samples > 5
@@ -284,7 +288,15 @@ TRAIN = """
 """
 
 
-def _start(tmp_path, world, output, options, *, last=0, processes=1):
+def _start(
+    tmp_path: Path,
+    world: Path,
+    output: Path,
+    options: dict[str, dict[str, Any] | float],
+    *,
+    last: int = 0,
+    processes: int = 1,
+) -> Any:
     script = tmp_path / "train.py"
     script.write_text(textwrap.dedent(TRAIN))
     launcher = [sys.executable]
@@ -294,7 +306,7 @@ def _start(tmp_path, world, output, options, *, last=0, processes=1):
     return subprocess.run(command, env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True)
 
 
-def test_a_run_that_was_killed_goes_on_with_its_buffer_and_threshold(dropping, tmp_path):
+def test_a_run_that_was_killed_goes_on_with_its_buffer_and_threshold(dropping: Path, tmp_path: Path) -> None:
     # Killed after step 8: the last checkpoint is that of step 6, when the buffer is full and the loss was measured twice.
     options = {**OPTIONS, "steps": 12, "checkpoint_steps": 3, "rollouts": ROLLOUTS}
     whole = _run(dropping, tmp_path / "whole", checkpoint_steps=3)
@@ -312,7 +324,7 @@ def test_a_run_that_was_killed_goes_on_with_its_buffer_and_threshold(dropping, t
     _weights_are_equal(tmp_path / "killed", tmp_path / "whole")
 
 
-def test_two_processes_write_draw_and_learn_what_one_does(world, tmp_path):
+def test_two_processes_write_draw_and_learn_what_one_does(world: Path, tmp_path: Path) -> None:
     options = {"steps": 10, "batch_size": 2, "learning_rate": 1e-3, "logging_steps": 1, "rollouts": ROLLOUTS}
     done = _start(tmp_path, world, tmp_path / "two", options, processes=2)
     assert done.returncode == 0, done.stderr[-4000:]
@@ -330,12 +342,12 @@ def test_two_processes_write_draw_and_learn_what_one_does(world, tmp_path):
         torch.testing.assert_close(saved_weights(tmp_path / "two")[name], value, rtol=1e-4, atol=2e-5)
 
 
-def test_batches_by_tokens_leave_room_for_the_longest_prompt_with_a_text(world, tmp_path):
+def test_batches_by_tokens_leave_room_for_the_longest_prompt_with_a_text(world: Path, tmp_path: Path) -> None:
     options = {**ROLLOUTS, "replay": {**ADAPTIVE, "initial_threshold": 1.0}}
     _run(world, tmp_path, rollouts=options, batch_tokens=120, batch_size=16, packing=True)
 
 
-def test_a_share_beside_the_adaptive_schedule_is_an_error():
+def test_a_share_beside_the_adaptive_schedule_is_an_error() -> None:
     with pytest.raises(ValueError, match="either share or the adaptive schedule"):
         RolloutOptions(share=0.3, replay={})
     assert RolloutOptions(share=0.3, replay={"schedule": "mixed"}).share == 0.3
@@ -343,7 +355,9 @@ def test_a_share_beside_the_adaptive_schedule_is_an_error():
     assert RolloutOptions(**RolloutOptions(replay={}).model_dump()) == RolloutOptions(replay={})
 
 
-def test_a_method_that_learns_from_its_own_present_text_takes_no_old_one(world, tmp_path, monkeypatch):
+def test_a_method_that_learns_from_its_own_present_text_takes_no_old_one(
+    world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from dskd import methods
 
     method = methods.get("distillm")

@@ -9,6 +9,8 @@ import subprocess
 import sys
 import textwrap
 from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import datasets
 import numpy as np
@@ -37,7 +39,7 @@ ROLLOUTS = {"share": 0.6, "max_new_tokens": 12}
 # Drawing one token
 
 
-def _drawn_slowly(logits, number, temperature, top_p):
+def _drawn_slowly(logits: list[float], number: float, temperature: float, top_p: float) -> int:
     """One row, by Python loops."""
     weights = [math.exp(value / temperature) for value in logits]
     p = [weight / sum(weights) for weight in weights]
@@ -61,7 +63,7 @@ def _drawn_slowly(logits, number, temperature, top_p):
 
 @pytest.mark.parametrize("temperature", [0.5, 1.0, 2.0])
 @pytest.mark.parametrize("top_p", [1.0, 0.7, 1e-9])
-def test_a_token_is_drawn_where_the_cumulative_probability_passes_the_number(temperature, top_p):
+def test_a_token_is_drawn_where_the_cumulative_probability_passes_the_number(temperature: float, top_p: float) -> None:
     generator = torch.Generator().manual_seed(0)
     logits = 2 * torch.randn(300, 17, generator=generator)
     numbers = torch.rand(300, generator=generator, dtype=torch.float64)
@@ -71,7 +73,7 @@ def test_a_token_is_drawn_where_the_cumulative_probability_passes_the_number(tem
     assert draw(logits, numbers, temperature, top_p).tolist() == expected
 
 
-def test_numbers_spread_evenly_draw_every_token_as_often_as_its_probability():
+def test_numbers_spread_evenly_draw_every_token_as_often_as_its_probability() -> None:
     logits = torch.tensor([[0.0, 1.0, -torch.inf, 2.0, -30.0]])
     numbers = torch.arange(10_000, dtype=torch.float64) / 10_000
     counts = torch.bincount(draw(logits.expand(10_000, -1), numbers), minlength=5) / 10_000
@@ -80,7 +82,7 @@ def test_numbers_spread_evenly_draw_every_token_as_often_as_its_probability():
 
 @pytest.mark.parametrize("top_p", [1.0, 0.9])
 @pytest.mark.parametrize("number", [0.0, np.nextafter(1.0, 0.0)])
-def test_the_least_and_the_largest_number_draw_a_possible_token(number, top_p):
+def test_the_least_and_the_largest_number_draw_a_possible_token(number: float, top_p: float) -> None:
     logits = torch.tensor([[-torch.inf, 3.0, -torch.inf, 1.0, -torch.inf]])
     assert draw(logits, torch.tensor([number], dtype=torch.float64), 1.0, top_p).item() in (1, 3)
 
@@ -88,11 +90,13 @@ def test_the_least_and_the_largest_number_draw_a_possible_token(number, top_p):
 # Samples of a model
 
 
-def _both(prompts):
+def _both(prompts: Any) -> Any:
     return [Prompt(prompt, prompt) for prompt in prompts]
 
 
-def _sampler(folder, name, options=None):
+def _sampler(
+    folder: Path, name: str, options: RolloutOptions | None = None
+) -> tuple[TransformersSampler, Any, Vocabulary]:
     options = options or RolloutOptions()
     tokenizer, model = load_tokenizer(folder / name), load_model(folder / name)
     vocabulary = Vocabulary.from_tokenizer(tokenizer)
@@ -105,7 +109,9 @@ def _sampler(folder, name, options=None):
     )
 
 
-def _sampled_slowly(model, vocabulary, end, prompt, numbers, options):
+def _sampled_slowly(
+    model: Any, vocabulary: Vocabulary, end: int, prompt: list[int], numbers: np.ndarray, options: RolloutOptions
+) -> list[int]:
     """One prompt, without padding and without a cache."""
     ids = []
     for number in numbers:
@@ -122,7 +128,9 @@ def _sampled_slowly(model, vocabulary, end, prompt, numbers, options):
 @pytest.mark.parametrize(
     "options", [RolloutOptions(), RolloutOptions(temperature=0.7, top_p=0.8)], ids=["plain", "cut"]
 )
-def test_samples_are_those_of_a_slow_loop_without_padding_and_cache(dropping, name, options):
+def test_samples_are_those_of_a_slow_loop_without_padding_and_cache(
+    dropping: Path, name: str, options: RolloutOptions
+) -> None:
     sampler, model, vocabulary = _sampler(dropping, name, options)
     end = load_tokenizer(dropping / name).eos_token_id
     data = datasets.load_from_disk(str(dropping / f"{name}-data"))
@@ -140,7 +148,9 @@ def test_samples_are_those_of_a_slow_loop_without_padding_and_cache(dropping, na
     assert [sample.ended for sample in samples] == [ids[-1] == end for ids in slow]
 
 
-def test_sampling_leaves_the_modes_and_rules_of_the_model_as_they_were_and_follows_no_rules_but_its_own(dropping):
+def test_sampling_leaves_the_modes_and_rules_of_the_model_as_they_were_and_follows_no_rules_but_its_own(
+    dropping: Path,
+) -> None:
     sampler, model, _ = _sampler(dropping, "same")
     numbers = np.random.default_rng(0).random((2, 10))
     before = sampler.sample(_both([[5, 6, 7], [8, 9]]), numbers)
@@ -154,7 +164,7 @@ def test_sampling_leaves_the_modes_and_rules_of_the_model_as_they_were_and_follo
     assert model.generation_config is rules
 
 
-def test_rows_of_the_head_that_stand_for_no_token_are_never_drawn(world):
+def test_rows_of_the_head_that_stand_for_no_token_are_never_drawn(world: Path) -> None:
     _, model, vocabulary = _sampler(world, "same")
     assert model.lm_head.weight.shape[0] > vocabulary.size
     model.lm_head = torch.nn.Linear(model.lm_head.in_features, model.lm_head.out_features)
@@ -175,7 +185,7 @@ def test_rows_of_the_head_that_stand_for_no_token_are_never_drawn(world):
 
 
 @pytest.mark.parametrize("name", ["same", "cross"])
-def test_the_response_of_the_data_sampled_anew_gives_the_row_of_the_data(world, name):
+def test_the_response_of_the_data_sampled_anew_gives_the_row_of_the_data(world: Path, name: str) -> None:
     rows = with_prompt(numbered_rows(world, name))
     assert len(rows) > 10
     for row in rows:
@@ -186,7 +196,7 @@ def test_the_response_of_the_data_sampled_anew_gives_the_row_of_the_data(world, 
 
 
 @pytest.mark.parametrize("name", ["same", "cross"])
-def test_the_end_is_supervised_where_the_sample_has_one_and_nowhere_else(world, name):
+def test_the_end_is_supervised_where_the_sample_has_one_and_nowhere_else(world: Path, name: str) -> None:
     row = with_prompt(numbered_rows(world, name))[0]
     ids = row["student_ids"][row["student_prompt_length"] : -1]
     ends = {side: load_tokenizer(world / side).eos_token_id for side in (name, "teacher")}
@@ -204,7 +214,7 @@ def test_the_end_is_supervised_where_the_sample_has_one_and_nowhere_else(world, 
         assert found["student_groups"] == row["student_groups"][: None if ended else -1]
 
 
-def test_a_teacher_with_the_same_vocabulary_reads_the_very_tokens_also_where_they_are_no_text(world):
+def test_a_teacher_with_the_same_vocabulary_reads_the_very_tokens_also_where_they_are_no_text(world: Path) -> None:
     row = with_prompt(numbered_rows(world, "same"))[0]
     vocabulary = Vocabulary.from_tokenizer(load_tokenizer(world / "same"))
     half = vocabulary.id_of[b"\xc3"]
@@ -214,7 +224,7 @@ def test_a_teacher_with_the_same_vocabulary_reads_the_very_tokens_also_where_the
     assert found["teacher_pairs"] == found["student_pairs"] == [0, 1, 2, 3]
 
 
-def test_a_character_that_was_cut_is_left_out(world):
+def test_a_character_that_was_cut_is_left_out(world: Path) -> None:
     row = with_prompt(numbered_rows(world, "cross"))[0]
     side = Vocabulary.from_tokenizer(load_tokenizer(world / "cross"))
     ids = [side.id_of[b"a"], side.id_of[b"\xe2"], side.id_of[b"\x82"]]
@@ -223,7 +233,7 @@ def test_a_character_that_was_cut_is_left_out(world):
     assert found["student_ids"][found["student_prompt_length"] :] == ids[:1]
 
 
-def test_what_cannot_be_a_response_leaves_the_example_of_the_data_and_is_counted(world, tmp_path):
+def test_what_cannot_be_a_response_leaves_the_example_of_the_data_and_is_counted(world: Path, tmp_path: Path) -> None:
     row = with_prompt(numbered_rows(world, "cross"))[0]
     tokenizer = load_tokenizer(world / "cross")
     vocabulary = Vocabulary.from_tokenizer(tokenizer)
@@ -251,7 +261,7 @@ def test_what_cannot_be_a_response_leaves_the_example_of_the_data_and_is_counted
     assert rollouts.counts["special token"] == 1
 
 
-def test_a_row_that_may_have_no_prompt_is_not_sampled(world):
+def test_a_row_that_may_have_no_prompt_is_not_sampled(world: Path) -> None:
     row = next(row for row in numbered_rows(world, "same") if row["student_prompt_length"] == 1)
     written = Written()
     rollouts = make_rollouts(world, "same", written)
@@ -261,7 +271,7 @@ def test_a_row_that_may_have_no_prompt_is_not_sampled(world):
 
 
 @pytest.mark.parametrize("name", ["same", "cross"])
-def test_an_example_gets_the_same_sample_whatever_batch_it_is_in(world, name):
+def test_an_example_gets_the_same_sample_whatever_batch_it_is_in(world: Path, name: str) -> None:
     rows = numbered_rows(world, name)
     options = {"share": 0.6, "max_new_tokens": 10}
     (whole,) = make_rollouts(world, name, _sampler(world, name)[0], **options).take([rows], epoch=1, step=1)
@@ -273,10 +283,10 @@ def test_an_example_gets_the_same_sample_whatever_batch_it_is_in(world, name):
     assert parts == [whole[:7], whole[7:]]
 
 
-def test_seed_epoch_and_example_decide_what_is_drawn_and_nothing_else(world):
+def test_seed_epoch_and_example_decide_what_is_drawn_and_nothing_else(world: Path) -> None:
     row = with_prompt(numbered_rows(world, "same"))[0]
 
-    def numbers(seed, epoch, example, length=12):
+    def numbers(seed: int, epoch: int, example: int, length: int = 12) -> tuple[float, ...]:
         written = Written(Sample([5], ended=False))
         rollouts = make_rollouts(world, "same", written, seed=seed, max_new_tokens=length)
         rollouts.take([[{**row, "example": example}]], epoch=epoch, step=1)
@@ -288,11 +298,11 @@ def test_seed_epoch_and_example_decide_what_is_drawn_and_nothing_else(world):
     assert numbers(0, 0, 0, length=20)[:12] == first
 
 
-def test_a_share_of_the_examples_is_sampled_from_an_epoch_on(world):
+def test_a_share_of_the_examples_is_sampled_from_an_epoch_on(world: Path) -> None:
     row = with_prompt(numbered_rows(world, "same"))[0]
     rows = [{**row, "example": k} for k in range(2000)]
 
-    def sampled(epoch, **options):
+    def sampled(epoch: int, **options: Any) -> set[Any]:
         rollouts = make_rollouts(world, "same", Written(Sample([5], ended=False)), start_epoch=1, **options)
         return {row["example"] for row in rollouts.take([rows], epoch=epoch, step=1)[0] if row["sampled"]}
 
@@ -306,9 +316,11 @@ def test_a_share_of_the_examples_is_sampled_from_an_epoch_on(world):
 
 
 @pytest.mark.parametrize("packing", [False, True])
-def test_a_batch_says_of_each_label_whether_it_was_sampled_and_numbers_groups_of_cut_samples(packing):
-    def row(student, teacher, ended, sampled):
-        def side(spans):
+def test_a_batch_says_of_each_label_whether_it_was_sampled_and_numbers_groups_of_cut_samples(packing: bool) -> None:
+    def row(
+        student: list[tuple[int, int]], teacher: list[tuple[int, int]], ended: bool, sampled: bool
+    ) -> dict[str, Any]:
+        def side(spans: list[tuple[int, int]]) -> Encoded:
             end = [0] * ended
             return Encoded([1, *[2] * len(spans), *end], 1, np.array(spans), ended=ended)
 
@@ -327,7 +339,7 @@ def test_a_batch_says_of_each_label_whether_it_was_sampled_and_numbers_groups_of
     assert batch.teacher.groups.tolist() == [0, 1, 1, 2, 2, 3, 4, 4, 5, 6]
 
 
-def test_sampled_labels_have_no_cross_entropy():
+def test_sampled_labels_have_no_cross_entropy() -> None:
     batch, _, leaves = method_cases.case(methods.get("sft")(), tokens=9)
     sampled = torch.tensor([False, True, True, False, False, True, False, False, True])
     logits = batch.student.head.logits(batch.student.hidden, padded=True)
@@ -346,7 +358,7 @@ def test_sampled_labels_have_no_cross_entropy():
 # Whole runs
 
 
-def test_a_share_of_zero_trains_as_no_rollouts_do(dropping, tmp_path):
+def test_a_share_of_zero_trains_as_no_rollouts_do(dropping: Path, tmp_path: Path) -> None:
     train_tiny(dropping, tmp_path / "none")
     report = train_tiny(dropping, tmp_path / "zero", rollouts={**ROLLOUTS, "share": 0.0})
     assert_same_weights(saved_weights(tmp_path / "none"), saved_weights(tmp_path / "zero"), rtol=0, atol=0)
@@ -355,7 +367,9 @@ def test_a_share_of_zero_trains_as_no_rollouts_do(dropping, tmp_path):
 
 
 @pytest.mark.parametrize(("name", "student"), [("kd", "same"), ("dskd-v2-eta", "cross")])
-def test_accumulation_changes_neither_samples_nor_what_is_learned(world, tmp_path, name, student):
+def test_accumulation_changes_neither_samples_nor_what_is_learned(
+    world: Path, tmp_path: Path, name: str, student: str
+) -> None:
     logged = []
     whole = train_tiny(world, tmp_path / "whole", name, student, rollouts=ROLLOUTS, progress=logged.append)
     split = train_tiny(
@@ -377,7 +391,7 @@ def test_accumulation_changes_neither_samples_nor_what_is_learned(world, tmp_pat
     assert [event["rollouts"] for event in logged if "loss" in event][-1] == len(records)
 
 
-def test_a_step_on_mixed_text_has_the_loss_of_its_texts(world, tmp_path):
+def test_a_step_on_mixed_text_has_the_loss_of_its_texts(world: Path, tmp_path: Path) -> None:
     options = {"steps": 1, "batch_size": 20, "rollouts": ROLLOUTS}
     report = train(
         data=world / "same-data",
@@ -409,17 +423,19 @@ def test_a_step_on_mixed_text_has_the_loss_of_its_texts(world, tmp_path):
     assert report.losses["loss"] == pytest.approx((0.6 * truth + 0.4 * distillation) / tokens, rel=1e-4)
 
 
-def test_bfloat16_products_write_text_as_well(world, tmp_path):
+def test_bfloat16_products_write_text_as_well(world: Path, tmp_path: Path) -> None:
     report = train_tiny(world, tmp_path, "gkd", rollouts=ROLLOUTS, dtype="bfloat16", gradient_accumulation_steps=2)
     assert report.rollouts.samples > 5
     assert all(value.dtype == torch.float32 for value in saved_weights(tmp_path).values())
 
 
-def test_a_run_that_was_killed_samples_the_same_again_and_ends_with_the_same_weights(dropping, tmp_path):
+def test_a_run_that_was_killed_samples_the_same_again_and_ends_with_the_same_weights(
+    dropping: Path, tmp_path: Path
+) -> None:
     options = {"rollouts": ROLLOUTS, "steps": 8, "checkpoint_steps": 3}  # an epoch has five steps
     train_tiny(dropping, tmp_path / "whole", **options)
 
-    def kill(event):
+    def kill(event: dict[str, Any]) -> None:
         if event["step"] == 8:
             raise KeyboardInterrupt
 
@@ -433,7 +449,7 @@ def test_a_run_that_was_killed_samples_the_same_again_and_ends_with_the_same_wei
     assert_same_weights(saved_weights(tmp_path / "whole"), saved_weights(tmp_path / "killed"), rtol=0, atol=0)
 
 
-def test_what_was_written_after_a_step_is_dropped(tmp_path):
+def test_what_was_written_after_a_step_is_dropped(tmp_path: Path) -> None:
     folder = RunFolder(tmp_path)
     path = folder.rollouts(1, 0)
     path.write_text('{"step": 1}\n{"step": 2}\n{"step": 3}\n{"step":')
@@ -441,7 +457,7 @@ def test_what_was_written_after_a_step_is_dropped(tmp_path):
     assert path.read_text() == '{"step": 1}\n{"step": 2}\n'
 
 
-def test_an_adapter_writes_as_it_is_and_checkpointed_layers_change_nothing(dropping, tmp_path):
+def test_an_adapter_writes_as_it_is_and_checkpointed_layers_change_nothing(dropping: Path, tmp_path: Path) -> None:
     options = {"rollouts": ROLLOUTS, "lora": {"rank": 4, "dropout": 0.2}, "steps": 4}
     train_tiny(dropping, tmp_path / "plain", **options)
     train_tiny(dropping, tmp_path / "checkpointed", gradient_checkpointing=True, **options)
@@ -453,7 +469,7 @@ def test_an_adapter_writes_as_it_is_and_checkpointed_layers_change_nothing(dropp
     assert [r["tokens"] for r in records] != [r["tokens"] for r in rollout_records(tmp_path / "still")]
 
 
-def test_batches_by_tokens_leave_room_for_samples(world, tmp_path):
+def test_batches_by_tokens_leave_room_for_samples(world: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="batch_tokens: 60, but example"):
         train_tiny(world, tmp_path, rollouts={"max_new_tokens": 100}, batch_tokens=60, batch_size=16)
     train_tiny(world, tmp_path / "fits", rollouts=ROLLOUTS, batch_tokens=120, batch_size=16, packing=True)
@@ -474,7 +490,7 @@ TRAIN = """
 
 
 @pytest.mark.slow  # test_replay.py has two processes too
-def test_two_processes_write_and_learn_what_one_does(world, tmp_path):
+def test_two_processes_write_and_learn_what_one_does(world: Path, tmp_path: Path) -> None:
     script = tmp_path / "train.py"
     script.write_text(textwrap.dedent(TRAIN))
     options = {"steps": 6, "batch_size": 2, "learning_rate": 1e-3, "logging_steps": 1, "rollouts": ROLLOUTS}
@@ -508,8 +524,8 @@ def test_two_processes_write_and_learn_what_one_does(world, tmp_path):
     ],
 )
 def test_what_cannot_work_is_a_one_line_error_before_anything_is_written(
-    world, tmp_path, name, rollouts, signal, reason
-):
+    world: Path, tmp_path: Path, name: str, rollouts: dict[str, Any], signal: str | None, reason: str
+) -> None:
     if signal:
         build_teacher_cache(world / "teacher", world / "teacher-data", tmp_path / signal, options=TeacherCacheOptions())
     with pytest.raises(InputError, match=reason):
@@ -525,7 +541,9 @@ def test_what_cannot_work_is_a_one_line_error_before_anything_is_written(
     assert not (tmp_path / "out").exists()
 
 
-def test_vllm_that_is_not_installed_is_told_at_once(world, tmp_path, monkeypatch):
+def test_vllm_that_is_not_installed_is_told_at_once(
+    world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("dskd.rollouts.options.find_spec", lambda name: None)
     with pytest.raises(
         InputError, match=r"rollouts.engine: vLLM is not installed; fix: set it to transformers, or pip"
@@ -534,7 +552,7 @@ def test_vllm_that_is_not_installed_is_told_at_once(world, tmp_path, monkeypatch
     assert not (tmp_path / "out").exists()
 
 
-def test_weights_are_handed_over_once_a_step_however_many_samples_it_takes(world):
+def test_weights_are_handed_over_once_a_step_however_many_samples_it_takes(world: Path) -> None:
     rows = with_prompt(numbered_rows(world, "same"))
     written = Written(Sample([5, 6], ended=False))
     rollouts = make_rollouts(world, "same", written)
@@ -551,7 +569,14 @@ def test_weights_are_handed_over_once_a_step_however_many_samples_it_takes(world
         ("never", {"share": 1.0}, "from the data's text alone; fix: remove rollouts"),
     ],
 )
-def test_a_method_says_on_which_text_it_learns(world, tmp_path, monkeypatch, policy, rollouts, reason):
+def test_a_method_says_on_which_text_it_learns(
+    world: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    policy: str,
+    rollouts: dict[str, float] | None,
+    reason: str,
+) -> None:
     monkeypatch.setattr(methods.get("kd"), "requires", replace(methods.get("kd").requires, on_policy=policy))
     with pytest.raises(InputError, match=reason):
         train_tiny(world, tmp_path / "out", rollouts=rollouts)

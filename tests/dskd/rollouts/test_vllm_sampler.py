@@ -9,6 +9,8 @@ import subprocess
 import sys
 import textwrap
 import time
+from pathlib import Path
+from typing import Any
 
 import datasets
 import numpy as np
@@ -34,7 +36,7 @@ from dskd.rollouts.vllm_sampler import VllmSampler
 
 
 @pytest.fixture(scope="module")
-def students(tmp_path_factory):
+def students(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """`gpt2` (the teacher's vocabulary, a tied head) and `llama` (another): heads of 32, as vLLM on a CPU wants them."""
     folder = tmp_path_factory.mktemp("students")
     for name, tokenizer in (("gpt2", byte_level()), ("llama", sentencepiece())):
@@ -54,12 +56,14 @@ def students(tmp_path_factory):
     return folder
 
 
-def _prompts(world, name):
+def _prompts(world: Path, name: str) -> list[list[int]]:
     data = datasets.load_from_disk(str(world / f"{name}-data"))
     return [Prompt(row["student_ids"][: row["student_prompt_length"]], []) for row in data]
 
 
-def _assert_same_text(model, prompts, numbers, options, one, other):
+def _assert_same_text(
+    model: Any, prompts: list[list[int]], numbers: np.ndarray, options: RolloutOptions, one: list[Any], other: list[Any]
+) -> None:
     """Equal samples, of all prompts but two; where two part, the number is where one token's share of the probability ends."""
     parted = 0
     for (prompt, _), row, a, b in zip(prompts, numbers, one, other, strict=True):
@@ -75,7 +79,7 @@ def _assert_same_text(model, prompts, numbers, options, one, other):
     assert parted <= 2
 
 
-def _train_a_little(model):
+def _train_a_little(model: Any) -> None:
     with torch.no_grad():
         for parameter in model.parameters():
             if parameter.requires_grad:
@@ -90,8 +94,8 @@ def _train_a_little(model):
     ],
 )
 def test_vllm_writes_what_transformers_writes_with_the_weights_of_the_last_update(
-    world, students, name, data, lora, options
-):
+    world: Path, students: Path, name: str, data: str, lora: bool, options: dict[str, float]
+) -> None:
     torch.manual_seed(0)
     tokenizer, model = load_tokenizer(students / name), load_model(students / name).eval()
     vocabulary = Vocabulary.from_tokenizer(tokenizer)
@@ -135,7 +139,7 @@ OPTIONS = {"steps": 8, "batch_size": 8, "learning_rate": 1e-2, "logging_steps": 
 ROLLOUTS = {"share": 0.6, "max_new_tokens": 12}
 
 
-def _train(world, students, output, engine, **changes):
+def _train(world: Path, students: Path, output: Path, engine: str, **changes: Any) -> Any:
     return train(
         data=world / "same-data",
         student=students / "gpt2",
@@ -147,12 +151,14 @@ def _train(world, students, output, engine, **changes):
     )
 
 
-def _equal(one, other):
+def _equal(one: list[dict[str, Any]], other: list[dict[str, Any]]) -> float:
     assert [(r["epoch"], r["example"]) for r in one] == [(r["epoch"], r["example"]) for r in other]
     return sum(a == b for a, b in zip(one, other, strict=True)) / len(one)
 
 
-def test_a_training_takes_and_learns_from_the_same_text_with_either_engine(world, students, tmp_path):
+def test_a_training_takes_and_learns_from_the_same_text_with_either_engine(
+    world: Path, students: Path, tmp_path: Path
+) -> None:
     slow = _train(world, students, tmp_path / "slow", "transformers")
     fast = _train(world, students, tmp_path / "fast", "vllm")
     records = rollout_records(tmp_path / "fast")
@@ -177,7 +183,7 @@ TRAIN = """
 """
 
 
-def _script(world, students, folder, options, engine="vllm"):
+def _script(world: Path, students: Any, folder: Path, options: Any, engine: str = "vllm") -> Any:
     script = folder / "train.py"
     script.write_text(textwrap.dedent(TRAIN))
     given = json.dumps({**OPTIONS, "rollouts": {**ROLLOUTS, "engine": engine}, **options})
@@ -185,7 +191,9 @@ def _script(world, students, folder, options, engine="vllm"):
 
 
 @pytest.mark.slow  # two trainings of two processes, with an engine each
-def test_each_of_two_processes_has_a_vllm_of_its_own_and_writes_what_transformers_does_there(world, students, tmp_path):
+def test_each_of_two_processes_has_a_vllm_of_its_own_and_writes_what_transformers_does_there(
+    world: Path, students: Any, tmp_path: Path
+) -> None:
     for engine in ("vllm", "transformers"):
         arguments = _script(world, students, tmp_path, {"batch_size": 2, "steps": 10}, engine)
         command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", *arguments]
@@ -198,7 +206,7 @@ def test_each_of_two_processes_has_a_vllm_of_its_own_and_writes_what_transformer
 
 
 @pytest.mark.slow
-def test_no_vllm_outlives_a_training_that_is_killed(world, students, tmp_path):
+def test_no_vllm_outlives_a_training_that_is_killed(world: Path, students: Any, tmp_path: Path) -> None:
     command = [sys.executable, *_script(world, students, tmp_path, {"steps": 10_000})]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=environment) as training:
@@ -215,7 +223,9 @@ def test_no_vllm_outlives_a_training_that_is_killed(world, students, tmp_path):
         time.sleep(0.1)
 
 
-def test_a_student_that_vllm_does_not_run_is_refused_in_one_line_before_anything_is_written(world, tmp_path):
+def test_a_student_that_vllm_does_not_run_is_refused_in_one_line_before_anything_is_written(
+    world: Path, tmp_path: Path
+) -> None:
     refused = (
         r"^rollouts.engine: a head size of 12 does not run .*; fix: set rollouts.engine to transformers, or a head"
     )

@@ -11,7 +11,10 @@ import subprocess
 import sys
 import textwrap
 import time
+from collections.abc import Callable
+from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import datasets
 import pytest
@@ -50,7 +53,7 @@ def _teacher(kind: str, size: int) -> torch.nn.Module:
 
 
 @pytest.fixture(scope="module")
-def world(tmp_path_factory):
+def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two teachers, data for them alone, and data of a student with another vocabulary."""
     folder = tmp_path_factory.mktemp("signals")
     rows = [{"prompt": f"{k} {line[:8]}", "output": line[8 : 20 + 3 * k]} for k, line in enumerate(LINES)]
@@ -67,7 +70,9 @@ def world(tmp_path_factory):
     return folder
 
 
-def _build(world, output, teacher="llama", options=None, **changes):
+def _build(
+    world: Path, output: Path, teacher: str = "llama", options: dict[str, Any] | None = None, **changes: Any
+) -> Any:
     return build_teacher_cache(
         world / teacher,
         world / "teacher-data",
@@ -78,32 +83,34 @@ def _build(world, output, teacher="llama", options=None, **changes):
 
 
 @pytest.fixture(scope="module")
-def built(world, tmp_path_factory):
+def built(world: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Any]:
     folder = tmp_path_factory.mktemp("built") / "signal"
     return folder, _build(world, folder)
 
 
 @pytest.fixture
-def copied(built, tmp_path):
+def copied(built: tuple[Path, Any], tmp_path: Path) -> Path:
     shutil.copytree(built[0], tmp_path / "signal")
     return tmp_path / "signal"
 
 
-def _student_data(world):
+def _student_data(world: Path) -> Any:
     return datasets.load_from_disk(str(world / "student-data"))
 
 
-def _batch(dataset, rows, **collator):
+def _batch(dataset: Any, rows: list[int], **collator: Any) -> dict[str, torch.Tensor]:
     return Collator(**collator)([dataset[k] for k in rows])
 
 
-def _live(world, teacher="llama", dtype="float32"):
+def _live(world: Path, teacher: str = "llama", dtype: str = "float32") -> LiveTeacher:
     return LiveTeacher(load_model(world / teacher, dtype), len(byte_level()))
 
 
 @pytest.mark.parametrize("teacher", ["llama", "gpt2"])
 @pytest.mark.parametrize("padding_side", ["left", "right"])
-def test_hidden_states_in_the_teachers_dtype_are_those_of_the_live_teacher(world, tmp_path, teacher, padding_side):
+def test_hidden_states_in_the_teachers_dtype_are_those_of_the_live_teacher(
+    world: Path, tmp_path: Path, teacher: str, padding_side: str
+) -> None:
     _build(world, tmp_path / "signal", teacher)
     data = attach(_student_data(world), tmp_path / "signal")
     batch = _batch(data, [11, 2, 19, 2], padding_side=padding_side)
@@ -118,7 +125,7 @@ def test_hidden_states_in_the_teachers_dtype_are_those_of_the_live_teacher(world
 
 
 @pytest.mark.parametrize(("teacher", "tied"), [("llama", False), ("gpt2", True)])
-def test_the_input_embedding_is_kept_once(world, tmp_path, teacher, tied):
+def test_the_input_embedding_is_kept_once(world: Path, tmp_path: Path, teacher: str, tied: bool) -> None:
     _build(world, tmp_path / "signal", teacher)
     cached = open_teacher_cache(tmp_path / "signal", "cpu")
     assert torch.equal(cached.embedding, _live(world, teacher).embedding)
@@ -127,10 +134,12 @@ def test_the_input_embedding_is_kept_once(world, tmp_path, teacher, tied):
     assert ("embedding" in stored) != tied
 
 
-def test_a_signal_from_before_embeddings_were_kept_does_not_know_its_own(world, tmp_path, monkeypatch):
+def test_a_signal_from_before_embeddings_were_kept_does_not_know_its_own(
+    world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     old = signal_build._first_files
 
-    def without(source, head, embedding):
+    def without(source: Any, head: Any, embedding: torch.Tensor) -> dict[str, dict[str, torch.Tensor]]:
         files = old(source, head, embedding)
         return files | {"head.safetensors": {"weight": files["head.safetensors"]["weight"]}}
 
@@ -140,12 +149,12 @@ def test_a_signal_from_before_embeddings_were_kept_does_not_know_its_own(world, 
         assert open_teacher_cache(tmp_path / teacher, "cpu").embedding is None
 
 
-def test_top_k_knows_neither_head_nor_embedding(world, tmp_path):
+def test_top_k_knows_neither_head_nor_embedding(world: Path, tmp_path: Path) -> None:
     _build(world, tmp_path / "signal", options={"kind": "top_k", "k": 7})
     assert open_teacher_cache(tmp_path / "signal", "cpu").embedding is None
 
 
-def test_the_same_batch_gives_the_same_bits(world, tmp_path):
+def test_the_same_batch_gives_the_same_bits(world: Path, tmp_path: Path) -> None:
     """Run in one shard and one batch, as the live teacher is here: nothing is lost on the way to the disk and back."""
     _build(world, tmp_path / "signal", shard_rows=100, batch_tokens=10**6)
     data = attach(_student_data(world), tmp_path / "signal")
@@ -159,7 +168,9 @@ def test_the_same_batch_gives_the_same_bits(world, tmp_path):
     ("dtype", "stored", "bound"),
     [("float32", "float16", 2**-11), ("float32", "bfloat16", 2**-8), ("bfloat16", "same", 0)],
 )
-def test_half_precision_is_within_its_rounding(world, tmp_path, dtype, stored, bound):
+def test_half_precision_is_within_its_rounding(
+    world: Path, tmp_path: Path, dtype: str, stored: str, bound: float
+) -> None:
     _build(world, tmp_path / "signal", options={"stored_dtype": stored}, dtype=dtype, batch_tokens=1)
     data = attach(_student_data(world), tmp_path / "signal")
     for row in (0, 7):  # one at a time, as with batch_tokens 1, so that rounding is all that differs
@@ -175,7 +186,7 @@ def test_half_precision_is_within_its_rounding(world, tmp_path, dtype, stored, b
     )
 
 
-def test_a_value_beyond_float16_is_an_error_that_names_bfloat16(world, tmp_path):
+def test_a_value_beyond_float16_is_an_error_that_names_bfloat16(world: Path, tmp_path: Path) -> None:
     model = load_model(world / "llama")
     with torch.no_grad():
         model.model.norm.weight.fill_(1e5)
@@ -186,7 +197,7 @@ def test_a_value_beyond_float16_is_an_error_that_names_bfloat16(world, tmp_path)
         build_teacher_cache(tmp_path / "llama", world / "teacher-data", tmp_path / "signal", **build)
 
 
-def test_top_k_and_its_tail_are_the_softmax_over_real_tokens(world, tmp_path):
+def test_top_k_and_its_tail_are_the_softmax_over_real_tokens(world: Path, tmp_path: Path) -> None:
     _build(world, tmp_path / "signal", options={"kind": "top_k", "k": 7, "temperature": 2.0})
     data = attach(_student_data(world), tmp_path / "signal")
     batch = _batch(data, [3, 17, 5])
@@ -204,7 +215,7 @@ def test_top_k_and_its_tail_are_the_softmax_over_real_tokens(world, tmp_path):
     torch.testing.assert_close(1 - kept.sum(-1), p.scatter(-1, ids, 0.0).sum(-1), rtol=1e-4, atol=1e-6)
 
 
-def test_top_k_of_all_tokens_is_everything_and_more_is_an_error(world, tmp_path):
+def test_top_k_of_all_tokens_is_everything_and_more_is_an_error(world: Path, tmp_path: Path) -> None:
     size = len(byte_level())
     _build(world, tmp_path / "signal", options={"kind": "top_k", "k": size})
     batch = _batch(attach(_student_data(world), tmp_path / "signal"), [1])
@@ -218,7 +229,7 @@ def test_top_k_of_all_tokens_is_everything_and_more_is_an_error(world, tmp_path)
         TeacherCacheOptions(kind="top_k", stored_dtype="float16")
 
 
-def test_rows_are_found_in_any_order_and_some_may_be_left_out(world, built):
+def test_rows_are_found_in_any_order_and_some_may_be_left_out(world: Path, built: tuple[Path, Any]) -> None:
     data = _student_data(world)
     fewer = data.select([18, 3, 9])
     attached = attach(fewer, built[0])
@@ -230,7 +241,7 @@ def test_rows_are_found_in_any_order_and_some_may_be_left_out(world, built):
     assert attach(attached, built[0])["teacher_row"] == attached["teacher_row"]  # again changes nothing
 
 
-def test_equal_rows_are_run_once(world, tmp_path):
+def test_equal_rows_are_run_once(world: Path, tmp_path: Path) -> None:
     lines = (world / "train.jsonl").read_text().splitlines(keepends=True)
     (tmp_path / "twice.jsonl").write_text("".join(lines[:3] * 2))
     prepare_dataset(tmp_path / "twice.jsonl", tmp_path / "data", student=world / "llama")
@@ -238,14 +249,14 @@ def test_equal_rows_are_run_once(world, tmp_path):
     assert (report.rows, report.built_rows) == (3, 3)
 
 
-def test_a_row_that_the_signal_does_not_have_is_an_error(world, built, tmp_path):
+def test_a_row_that_the_signal_does_not_have_is_an_error(world: Path, built: tuple[Path, Any], tmp_path: Path) -> None:
     (tmp_path / "more.jsonl").write_text('{"prompt": "A new prompt", "output": "a new answer"}\n')
     prepare_dataset(tmp_path / "more.jsonl", tmp_path / "data", student=world / "student", teacher=world / "llama")
     with pytest.raises(InputError, match="1 of 1 rows are not in the cache"):
         attach(datasets.load_from_disk(str(tmp_path / "data")), built[0])
 
 
-def test_the_live_teacher_counts_examples_padded_or_packed(world):
+def test_the_live_teacher_counts_examples_padded_or_packed(world: Path) -> None:
     data = _student_data(world)
     for packing in (False, True):
         live = _live(world)
@@ -255,7 +266,9 @@ def test_the_live_teacher_counts_examples_padded_or_packed(world):
         assert live.seconds > 0
 
 
-def test_a_whole_signal_is_found_without_loading_the_teacher(world, built, copied, monkeypatch):
+def test_a_whole_signal_is_found_without_loading_the_teacher(
+    world: Path, built: tuple[Path, Any], copied: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     assert built[1].built_rows == built[1].rows == 20
     monkeypatch.setattr("dskd.teachers.cache_source.load_model", lambda *_: pytest.fail("the teacher was loaded"))
     again = _build(world, copied, shard_rows=3)  # the ranges of the folder hold
@@ -263,13 +276,13 @@ def test_a_whole_signal_is_found_without_loading_the_teacher(world, built, copie
     assert open_teacher_cache(copied, "cpu").examples == 0
 
 
-def _flip(file):
+def _flip(file: Path) -> None:
     content = bytearray(file.read_bytes())
     content[-3] ^= 1
     file.write_bytes(content)
 
 
-def _cut(file):
+def _cut(file: Path) -> None:
     file.write_bytes(file.read_bytes()[:-10])
 
 
@@ -283,7 +296,9 @@ def _cut(file):
         ("00002.json", _cut),
     ],
 )
-def test_a_damaged_shard_is_named_and_computed_again_alone(world, built, copied, name, damage):
+def test_a_damaged_shard_is_named_and_computed_again_alone(
+    world: Path, built: tuple[Path, Any], copied: Path, name: str, damage: Callable
+) -> None:
     damage(copied / "shards" / name)
     with pytest.raises(TeacherCacheDamaged, match=r"00002\.safetensors: is missing or damaged \(1 of 5 shards\)"):
         open_teacher_cache(copied, "cpu")
@@ -298,7 +313,9 @@ def test_a_damaged_shard_is_named_and_computed_again_alone(world, built, copied,
 
 
 @pytest.mark.parametrize("name", ["head.safetensors", "rows.safetensors"])
-def test_a_damaged_head_or_index_is_written_again_and_no_row_is_run(world, built, copied, name):
+def test_a_damaged_head_or_index_is_written_again_and_no_row_is_run(
+    world: Path, built: tuple[Path, Any], copied: Path, name: str
+) -> None:
     _flip(copied / name)
     with pytest.raises(TeacherCacheDamaged, match=name):
         open_teacher_cache(copied, "cpu")
@@ -306,7 +323,7 @@ def test_a_damaged_head_or_index_is_written_again_and_no_row_is_run(world, built
     assert (copied / name).read_bytes() == (built[0] / name).read_bytes()
 
 
-def test_a_changed_description_is_refused(world, copied):
+def test_a_changed_description_is_refused(world: Path, copied: Path) -> None:
     file = copied / "signal.json"
     file.write_text(file.read_text().replace('"softcap": 0.0', '"softcap": 9.0'))
     for use in (lambda: open_teacher_cache(copied, "cpu"), lambda: _build(world, copied)):
@@ -322,12 +339,14 @@ def test_a_changed_description_is_refused(world, copied):
         ({"dtype": "bfloat16"}, "dtype"),
     ],
 )
-def test_a_folder_with_another_signal_is_refused(world, built, changes, named):
+def test_a_folder_with_another_signal_is_refused(
+    world: Path, built: tuple[Path, Any], changes: dict[str, Any], named: str
+) -> None:
     with pytest.raises(InputError, match=f"holds a teacher cache with another {named}"):
         _build(world, built[0], **changes)
 
 
-def test_other_folders_and_other_data_are_refused(world, tmp_path):
+def test_other_folders_and_other_data_are_refused(world: Path, tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("mine")
     with pytest.raises(InputError, match=r"holds notes\.txt, not a teacher cache"):
         _build(world, tmp_path)
@@ -350,7 +369,9 @@ BUILD = """
 """
 
 
-def test_a_killed_build_goes_on_and_loses_at_most_the_shard_in_flight(world, built, tmp_path):
+def test_a_killed_build_goes_on_and_loses_at_most_the_shard_in_flight(
+    world: Path, built: tuple[Path, Any], tmp_path: Path
+) -> None:
     output = tmp_path / "signal"
     process = subprocess.Popen([sys.executable, "-c", textwrap.dedent(BUILD), str(world), str(output)])
     try:
@@ -376,7 +397,7 @@ def test_a_killed_build_goes_on_and_loses_at_most_the_shard_in_flight(world, bui
 
 
 @pytest.mark.parametrize("options", [{}, {"stored_dtype": "float16"}, {"kind": "top_k", "k": 9}])
-def test_the_size_is_known_before_and_told_first(world, tmp_path, options):
+def test_the_size_is_known_before_and_told_first(world: Path, tmp_path: Path, options: dict[str, Any]) -> None:
     news = []
     report = _build(world, tmp_path / "signal", options=options, progress=news.append)
     estimate = news[0]["estimate_bytes"]
@@ -389,18 +410,20 @@ def test_the_size_is_known_before_and_told_first(world, tmp_path, options):
     assert 0 <= estimate - fewer_shards <= 4 * 512
 
 
-def test_a_disk_that_is_too_small_is_told_before_anything_is_written(world, tmp_path, monkeypatch):
+def test_a_disk_that_is_too_small_is_told_before_anything_is_written(
+    world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(signal_build.shutil, "disk_usage", lambda _: SimpleNamespace(free=1000))
     with pytest.raises(TrainingFailed, match=r"needs 0\.00 GB and the disk has 0\.00 GB left; fix: free space"):
         _build(world, tmp_path / "signal")
     assert not (tmp_path / "signal").exists()
 
 
-def test_a_disk_that_fills_up_keeps_what_is_whole(world, tmp_path, monkeypatch):
+def test_a_disk_that_fills_up_keeps_what_is_whole(world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     real = os.fsync
     calls = []
 
-    def full(descriptor):
+    def full(descriptor: int) -> None:
         calls.append(descriptor)
         if (
             len(calls) == 13
@@ -416,7 +439,7 @@ def test_a_disk_that_fills_up_keeps_what_is_whole(world, tmp_path, monkeypatch):
 
 
 @pytest.mark.gpu
-def test_cached_rows_arrive_on_the_gpu(world, built):
+def test_cached_rows_arrive_on_the_gpu(world: Path, built: Any) -> None:
     batch = _batch(attach(_student_data(world), built[0]), [4, 8])
     cached = open_teacher_cache(built[0], "cuda")
     expected = open_teacher_cache(built[0], "cpu").fetch(batch)

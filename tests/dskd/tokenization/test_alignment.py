@@ -4,6 +4,9 @@ import gzip
 import itertools
 import json
 import unicodedata
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -63,7 +66,7 @@ def _optimum(text: str, encodings: list[tuple[list[str], list[tuple[int, int]]]]
     return {(intervals[0][span], intervals[1][span]) for span in intervals[0].keys() & intervals[1].keys()}
 
 
-def test_newlines_accents_other_scripts_and_emoji_pair_across_kinds_of_tokenizer():
+def test_newlines_accents_other_scripts_and_emoji_pair_across_kinds_of_tokenizer() -> None:
     text = "The fox\nnaïve 東 😀 return"
     left, right = _spans("byte-level", text), _spans("sentencepiece", text)
     pairs = {(left[0][i], right[0][j]) for i, j in zip(*align(left[1], right[1]), strict=True)}
@@ -71,13 +74,13 @@ def test_newlines_accents_other_scripts_and_emoji_pair_across_kinds_of_tokenizer
     assert {("The", "▁The"), ("Ċ", "<0x0A>"), ("ð", "<0xF0>"), ("Ł", "<0x9F>")} <= pairs
 
 
-def test_a_word_does_not_pair_with_the_same_word_and_its_space():
+def test_a_word_does_not_pair_with_the_same_word_and_its_space() -> None:
     left, right = _spans("byte-level", "a fox"), _spans("sentencepiece", "a fox")
     for i, j in zip(*align(left[1], right[1]), strict=True):
         assert left[0][i].startswith("Ġ") == (right[0][j].startswith("▁") and j > 0)
 
 
-def test_an_added_first_space_covers_nothing():
+def test_an_added_first_space_covers_nothing() -> None:
     names, spans = _spans("sentencepiece", "\nx")
     assert names[0] == "▁"
     assert spans[0, 0] == spans[0, 1]
@@ -86,7 +89,7 @@ def test_an_added_first_space_covers_nothing():
 
 @settings(max_examples=150, deadline=None)
 @given(st.text(alphabet=st.sampled_from("The fox is green. 42\n\t  éŁ東😀\u0301ﬁ#=()"), max_size=40))
-def test_pairs_equal_the_optimum_and_cover_equal_bytes(text):
+def test_pairs_equal_the_optimum_and_cover_equal_bytes(text: str) -> None:
     for teacher, student in (
         ("byte-level", "sentencepiece"),
         ("sentencepiece", "byte-level"),
@@ -103,7 +106,7 @@ def test_pairs_equal_the_optimum_and_cover_equal_bytes(text):
         assert pairs == _optimum(text, encodings)
 
 
-def test_a_normalised_text_still_aligns_around_what_was_changed():
+def test_a_normalised_text_still_aligns_around_what_was_changed() -> None:
     text = "The e\u0301\n12"
     left, right = _spans("byte-level", text), _spans("normalising", text)
     pairs = {(left[0][i], right[0][j]) for i, j in zip(*align(left[1], right[1]), strict=True)}
@@ -112,7 +115,7 @@ def test_a_normalised_text_still_aligns_around_what_was_changed():
     assert ("e", "é") not in pairs  # the composed character covers the accent too
 
 
-def test_one_sample_cannot_shift_another():
+def test_one_sample_cannot_shift_another() -> None:
     texts = ["The fox", "\ufb01\u0301\n", "is green"]
     whole = align_tokenizers(TOKENIZERS["byte-level"], TOKENIZERS["sentencepiece"], texts)
     for k, text in enumerate(texts):
@@ -138,8 +141,8 @@ MULTILINGUAL = [
         for student in REAL
     ],
 )
-def test_real_tokenizers_reach_the_byte_boundary_optimum(real_data, teacher, student):
-    def lines(path, key):
+def test_real_tokenizers_reach_the_byte_boundary_optimum(real_data: Path, teacher: str, student: str) -> None:
+    def lines(path: Path, key: str) -> list[str]:
         return [json.loads(line)[key] for line in path.read_text().splitlines()]
 
     with gzip.open(real_data / "humaneval" / "HumanEval.jsonl.gz", "rt") as file:
@@ -161,12 +164,12 @@ def test_real_tokenizers_reach_the_byte_boundary_optimum(real_data, teacher, stu
         assert optimum > 0
 
 
-def test_spans_in_any_order_are_paired_by_what_they_cover():
+def test_spans_in_any_order_are_paired_by_what_they_cover() -> None:
     teacher, student = align(np.array([[3, 5], [0, 3]]), np.array([[0, 3], [3, 5]]))
     assert (teacher.tolist(), student.tolist()) == ([1, 0], [0, 1])
 
 
-def _groups_byte_by_byte(teacher_spans, student_spans):
+def _groups_byte_by_byte(teacher_spans: np.ndarray, student_spans: np.ndarray) -> list[Any]:
     """The stretches between places where tokens of both sides end, in which both cover the very same bytes.
 
     Each a pair of lists of tokens, teacher's and student's. One byte of the text at a time.
@@ -194,7 +197,7 @@ def _groups_byte_by_byte(teacher_spans, student_spans):
     return groups
 
 
-def _as_lists(groups):
+def _as_lists(groups: tuple[np.ndarray, np.ndarray]) -> list[Any]:
     """The tokens of each group, by their numbers: a list of pairs of lists."""
     numbers = range(1 + max(int(side.max(initial=UNKNOWN)) for side in groups))
     return [tuple((side == number).nonzero()[0].tolist() for side in groups) for number in numbers]
@@ -205,7 +208,7 @@ GROUPED = st.text(alphabet=st.sampled_from("The fox is green. 42\n\t  éŁ東�
 
 @settings(max_examples=150, deadline=None)
 @given(GROUPED)
-def test_groups_are_the_smallest_stretches_that_both_tokenizers_end(text):
+def test_groups_are_the_smallest_stretches_that_both_tokenizers_end(text: str) -> None:
     both = [_spans(name, text)[1] for name in ("byte-level", "sentencepiece")]
     for spans in itertools.product(both, repeat=2):
         groups = byte_groups(*spans)
@@ -216,7 +219,7 @@ def test_groups_are_the_smallest_stretches_that_both_tokenizers_end(text):
 
 
 @st.composite
-def _spans_with_gaps(draw):
+def _spans_with_gaps(draw: Callable) -> np.ndarray | None:
     """Tokens in the order of a text of twelve bytes, some of which cover nothing, or have no known place."""
     cuts = sorted(draw(st.sets(st.integers(0, 12), max_size=12)))
     spans = [[start, end] for start, end in itertools.pairwise(cuts)]
@@ -227,11 +230,13 @@ def _spans_with_gaps(draw):
 
 @settings(max_examples=300, deadline=None)
 @given(_spans_with_gaps(), _spans_with_gaps())
-def test_tokens_without_a_place_are_in_no_group_and_spoil_only_their_own(teacher, student):
+def test_tokens_without_a_place_are_in_no_group_and_spoil_only_their_own(
+    teacher: np.ndarray, student: np.ndarray
+) -> None:
     assert _as_lists(byte_groups(teacher, student)) == _groups_byte_by_byte(teacher, student)
 
 
-def test_a_normalised_text_still_groups_around_what_was_changed():
+def test_a_normalised_text_still_groups_around_what_was_changed() -> None:
     text = "The e\u0301\n12"
     spans = _spans("byte-level", text)[1], _spans("normalising", text)[1]
     tokens = [_spans(name, text)[0] for name in ("byte-level", "normalising")]
@@ -244,7 +249,7 @@ def test_a_normalised_text_still_groups_around_what_was_changed():
     assert any(right.endswith("é") for _, right in groups)  # the composed character with the letter and its accent
 
 
-def test_groups_of_nothing():
+def test_groups_of_nothing() -> None:
     none = np.zeros((0, 2), dtype=np.int64)
     some = np.array([[0, 2], [2, 3]])
     for spans in ((none, none), (some, none), (none, some)):
@@ -252,7 +257,7 @@ def test_groups_of_nothing():
 
 
 @pytest.mark.parametrize("case", golden.cases("gold_byte_alignment"), ids=lambda case: case["name"])
-def test_groups_equal_those_of_the_gold_trainer(case):
+def test_groups_equal_those_of_the_gold_trainer(case: dict[str, Any]) -> None:
     """TRL at commit f2cd577, on texts with newlines, accents and emoji; there from offsets, here from the tokens' bytes."""
     spans = []
     for side in ("teacher", "student"):

@@ -20,7 +20,7 @@ def _edits(a: bytes, b: bytes) -> int:
     return row[-1]
 
 
-def _random_strings(seed, count, longest, letters=3):
+def _random_strings(seed: int, count: int, longest: int, letters: int = 3) -> list[bytes]:
     random = np.random.default_rng(seed)
     lengths = random.integers(0, longest + 1, count)
     return [bytes(random.integers(97, 97 + letters, length).tolist()) for length in lengths]
@@ -28,7 +28,7 @@ def _random_strings(seed, count, longest, letters=3):
 
 @pytest.mark.parametrize("most_edits", [0, 1, 2])
 @pytest.mark.parametrize("longest", [7, 12])
-def test_the_nearest_and_its_distance_are_those_of_comparing_all(most_edits, longest):
+def test_the_nearest_and_its_distance_are_those_of_comparing_all(most_edits: int, longest: int) -> None:
     strings, others = _random_strings(1, 200, longest), _random_strings(2, 60, longest, letters=4)
     found, edits = nearest(strings, others, most_edits)
     near = 0
@@ -43,7 +43,7 @@ def test_the_nearest_and_its_distance_are_those_of_comparing_all(most_edits, lon
     assert 0 < near < len(strings)
 
 
-def test_blocks_of_candidates_leave_none_out(monkeypatch):
+def test_blocks_of_candidates_leave_none_out(monkeypatch: pytest.MonkeyPatch) -> None:
     strings, others = _random_strings(3, 150, 9), _random_strings(4, 120, 9)
     expected = nearest(strings, others, 2)
     monkeypatch.setattr("dskd.tokenization.edit_distance._CANDIDATES", 50)
@@ -51,13 +51,13 @@ def test_blocks_of_candidates_leave_none_out(monkeypatch):
     np.testing.assert_array_equal(nearest(strings, others, 2), expected)
 
 
-def test_very_long_strings_are_near_to_their_equals_alone():
+def test_very_long_strings_are_near_to_their_equals_alone() -> None:
     found, edits = nearest([b"a" * 129, b"a" * 128], [b"a" * 127, b"a" * 129], 2)
     assert found.tolist() == [1, 0]
     assert edits.tolist() == [0, 1]
 
 
-def test_nothing_is_near_to_nothing():
+def test_nothing_is_near_to_nothing() -> None:
     for strings, others in (([], [b"a"]), ([b"a"], []), ([], [])):
         found, edits = nearest(strings, others, 2)
         assert found.tolist() == edits.tolist() == [-1] * len(strings)

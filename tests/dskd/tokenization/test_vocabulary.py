@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 from tokenizers import Tokenizer, decoders, models
@@ -13,13 +15,13 @@ TEXT = "Łódź 東京 😀\n\n  def add(x):\treturn x  # naïve\n"
 
 
 @pytest.mark.parametrize("tokenizer", [byte_level(), sentencepiece()], ids=["byte-level", "sentencepiece"])
-def test_tokens_as_bytes_add_up_to_the_text(tokenizer):
+def test_tokens_as_bytes_add_up_to_the_text(tokenizer: Any) -> None:
     vocabulary = Vocabulary.from_tokenizer(tokenizer)
     ids = tokenizer(TEXT, add_special_tokens=False)["input_ids"]
     assert b"".join(vocabulary.token_bytes[k] for k in ids).decode().removeprefix(" ") == TEXT
 
 
-def test_a_byte_has_one_canonical_token_and_a_piece_comes_before_a_byte_piece():
+def test_a_byte_has_one_canonical_token_and_a_piece_comes_before_a_byte_piece() -> None:
     tokenizer = sentencepiece()
     vocabulary = Vocabulary.from_tokenizer(tokenizer)
     assert vocabulary.id_of[b"a"] == tokenizer.convert_tokens_to_ids("a")
@@ -27,7 +29,7 @@ def test_a_byte_has_one_canonical_token_and_a_piece_comes_before_a_byte_piece():
     assert vocabulary.id_of[b"\n"] == tokenizer.convert_tokens_to_ids("<0x0A>")
 
 
-def test_shared_tokens_have_the_same_bytes_and_each_student_token_one_partner():
+def test_shared_tokens_have_the_same_bytes_and_each_student_token_one_partner() -> None:
     teacher, student = Vocabulary.from_tokenizer(byte_level()), Vocabulary.from_tokenizer(sentencepiece())
     shared = share_vocabulary(teacher, student)
     ends = (teacher.special_roles["eos"], student.special_roles["eos"])
@@ -38,7 +40,7 @@ def test_shared_tokens_have_the_same_bytes_and_each_student_token_one_partner():
     assert not shared.same
 
 
-def test_the_end_of_sequence_is_paired_by_its_role_also_where_begin_and_end_are_one_token():
+def test_the_end_of_sequence_is_paired_by_its_role_also_where_begin_and_end_are_one_token() -> None:
     one, two = Vocabulary.from_tokenizer(byte_level()), Vocabulary.from_tokenizer(sentencepiece())
     both = Vocabulary(one.tokens, one.special_ids, one.special_token_text, one.byte_pieces, {"eos": 0, "bos": 0})
     for teacher, student in ((both, two), (two, both)):
@@ -49,7 +51,7 @@ def test_the_end_of_sequence_is_paired_by_its_role_also_where_begin_and_end_are_
         assert shared.student_id_of[teacher.special_roles["eos"]] == student.special_roles["eos"]
 
 
-def test_one_vocabulary_is_recognised_and_maps_every_token_to_itself():
+def test_one_vocabulary_is_recognised_and_maps_every_token_to_itself() -> None:
     vocabulary = Vocabulary.from_tokenizer(byte_level())
     shared = share_vocabulary(vocabulary, Vocabulary.from_tokenizer(byte_level()))
     assert shared.same
@@ -60,7 +62,7 @@ def test_one_vocabulary_is_recognised_and_maps_every_token_to_itself():
     assert not share_vocabulary(vocabulary, other_end).same
 
 
-def test_special_tokens_are_not_shared_by_their_spelling():
+def test_special_tokens_are_not_shared_by_their_spelling() -> None:
     first, second = byte_level(end="<|x|>"), byte_level(end="<|x|>")
     second.add_special_tokens({"eos_token": "<|y|>"})
     shared = share_vocabulary(Vocabulary.from_tokenizer(first), Vocabulary.from_tokenizer(second))
@@ -69,7 +71,7 @@ def test_special_tokens_are_not_shared_by_their_spelling():
     assert second.convert_tokens_to_ids("<|x|>") not in pairs.values()
 
 
-def test_a_tokenizer_without_offsets_is_refused():
+def test_a_tokenizer_without_offsets_is_refused() -> None:
     class Slow:
         is_fast = False
         name_or_path = "some/folder"
@@ -78,14 +80,14 @@ def test_a_tokenizer_without_offsets_is_refused():
         Vocabulary.from_tokenizer(Slow())
 
 
-def test_a_spelling_that_is_not_bytes_is_refused():
+def test_a_spelling_that_is_not_bytes_is_refused() -> None:
     tokenizer = Tokenizer(models.WordPiece({"[UNK]": 0, "a": 1, "##b": 2}, unk_token="[UNK]"))
     tokenizer.decoder = decoders.WordPiece()
     with pytest.raises(InputError, match="WordPiece"):
         Vocabulary.from_tokenizer(PreTrainedTokenizerFast(tokenizer_object=tokenizer, unk_token="[UNK]"))
 
 
-def test_added_tokens_beyond_a_head_are_left_out_and_trained_ones_are_an_error():
+def test_added_tokens_beyond_a_head_are_left_out_and_trained_ones_are_an_error() -> None:
     tokenizer = byte_level()
     rows = len(tokenizer)
     tokenizer.add_special_tokens({"additional_special_tokens": ["<image>"]})

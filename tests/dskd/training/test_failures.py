@@ -6,6 +6,9 @@ import os
 import resource
 import shutil
 import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -20,7 +23,7 @@ from helpers.tiny_tokenizers import LINES, byte_level
 
 
 @pytest.fixture(scope="module")
-def world(tmp_path_factory):
+def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A student that is its own teacher, and a training file."""
     import json
 
@@ -37,7 +40,7 @@ def world(tmp_path_factory):
     return folder
 
 
-def _train(world, output, *, steps=9, **options):
+def _train(world: Path, output: Path, *, steps: int = 9, **options: Any) -> Any:
     return train(
         data=world / "data",
         student=world / "model",
@@ -48,19 +51,23 @@ def _train(world, output, *, steps=9, **options):
     )
 
 
-def _last_good_step(output):
+def _last_good_step(output: Path) -> int:
     checkpoint = RunFolder(output).last_good_checkpoint()
     assert checkpoint is not None
     return read_object(checkpoint / "trainer_state.json")["global_step"]
 
 
-def test_a_loss_that_is_not_finite_leaves_the_checkpoint_before_it(world, tmp_path, monkeypatch):
+def test_a_loss_that_is_not_finite_leaves_the_checkpoint_before_it(
+    world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from dskd.training.distiller import Distiller
 
     forward = Distiller.forward
     calls = []
 
-    def poisoned(self, batch, totals=None):
+    def poisoned(
+        self: Distiller, batch: dict[str, torch.Tensor], totals: Any = None
+    ) -> tuple[torch.Tensor, dict[str, Any]]:
         calls.append(1)
         loss, terms = forward(self, batch, totals)
         return (loss * float("nan") if len(calls) == 5 else loss), terms
@@ -73,14 +80,16 @@ def test_a_loss_that_is_not_finite_leaves_the_checkpoint_before_it(world, tmp_pa
     assert _train(world, tmp_path).resumed_from_step == 3
 
 
-def test_out_of_memory_says_what_to_lower(world, tmp_path, monkeypatch):
+def test_out_of_memory_says_what_to_lower(world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The allocator really refuses, in the fifth step: no machine has an exabyte."""
     from dskd.training.distiller import Distiller
 
     forward = Distiller.forward
     calls = []
 
-    def greedy(self, batch, totals=None):
+    def greedy(
+        self: Distiller, batch: dict[str, torch.Tensor], totals: Any = None
+    ) -> tuple[torch.Tensor, dict[str, Any]] | None:
         calls.append(1)
         if len(calls) == 5:
             torch.empty(2**58)
@@ -95,7 +104,7 @@ def test_out_of_memory_says_what_to_lower(world, tmp_path, monkeypatch):
 
 
 @pytest.fixture
-def small_disk(tmp_path):
+def small_disk(tmp_path: Path) -> Iterator[Any]:
     """A file system of a few megabytes."""
     folder = tmp_path / "disk"
     folder.mkdir()
@@ -110,7 +119,7 @@ def small_disk(tmp_path):
     subprocess.run(["umount", "-l", folder], check=True)
 
 
-def test_a_full_disk_leaves_the_checkpoint_before_it(world, small_disk):
+def test_a_full_disk_leaves_the_checkpoint_before_it(world: Path, small_disk: Path) -> None:
     """Two checkpoints of the model and Adam's moments do not fit."""
     with pytest.raises(TrainingFailed, match=r"^the disk is full; fix: free some room"):
         _train(world, small_disk)
@@ -121,7 +130,7 @@ def test_a_full_disk_leaves_the_checkpoint_before_it(world, small_disk):
     assert (report.steps, report.resumed_from_step) == (9, good)
 
 
-def test_a_file_that_may_not_grow_is_told_as_a_full_disk(world, tmp_path):
+def test_a_file_that_may_not_grow_is_told_as_a_full_disk(world: Path, tmp_path: Path) -> None:
     """A quota has its own error; here a limit on the size of a file stands for it."""
     import signal
 
@@ -138,7 +147,7 @@ def test_a_file_that_may_not_grow_is_told_as_a_full_disk(world, tmp_path):
     assert _train(world, tmp_path).resumed_from_step == 0
 
 
-def test_a_teacher_with_torn_weights_is_named(world, tmp_path):
+def test_a_teacher_with_torn_weights_is_named(world: Path, tmp_path: Path) -> None:
     torn = tmp_path / "torn"
     shutil.copytree(world / "model", torn)
     weights = torn / "model.safetensors"

@@ -9,6 +9,8 @@ import subprocess
 import sys
 import textwrap
 import time
+from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -20,7 +22,7 @@ from dskd.errors import InputError, TrainingFailed
 from dskd.training.launch import configuration_file, configurations, launch_training
 
 
-def _request(world, output, **changes):
+def _request(world: Path, output: Path, **changes: Any) -> dict[str, Any]:
     options = {"steps": 4, "batch_size": 2, "learning_rate": 1e-3, "logging_steps": 2, **changes.pop("options", {})}
     return {
         "data": str(world / "cross-data"),
@@ -40,7 +42,7 @@ on_cpu = pytest.mark.skipif(torch.accelerator.is_available(), reason="where ther
 
 
 @on_cpu
-def test_two_processes_train_tell_how_far_they_are_and_give_the_report(world, tmp_path):
+def test_two_processes_train_tell_how_far_they_are_and_give_the_report(world: Path, tmp_path: Path) -> None:
     events, lines = [], []
     request = _request(world, tmp_path)
     report = launch_training(request, processes=2, on_progress=events.append, on_line=lines.append)
@@ -54,14 +56,14 @@ def test_two_processes_train_tell_how_far_they_are_and_give_the_report(world, tm
 
 
 @on_cpu
-def test_what_stops_a_training_is_what_the_caller_gets(world, tmp_path):
+def test_what_stops_a_training_is_what_the_caller_gets(world: Path, tmp_path: Path) -> None:
     diverging = {"learning_rate": 1e30, "max_gradient_norm": 0, "logging_steps": 1}
     with pytest.raises(TrainingFailed, match=r"the loss is nan at step \d; fix: lower learning_rate"):
         launch_training(_request(world, tmp_path, method="sft", options=diverging), processes=2)
     assert not (tmp_path / "model").exists()
 
 
-def test_a_worker_prints_its_error_once_and_exits_non_zero(world, tmp_path):
+def test_a_worker_prints_its_error_once_and_exits_non_zero(world: Path, tmp_path: Path) -> None:
     path = tmp_path / "request.json"
     for changes, kind, words in (
         ({"student": str(tmp_path / "nowhere")}, "input", "no such"),
@@ -85,7 +87,7 @@ LAUNCH = """
 
 
 @on_cpu
-def test_no_process_is_left_when_the_launcher_is_killed(world, tmp_path):
+def test_no_process_is_left_when_the_launcher_is_killed(world: Path, tmp_path: Path) -> None:
     request = json.dumps(_request(world, tmp_path, options={"steps": 100_000}))
     launcher = subprocess.Popen(
         [sys.executable, "-c", textwrap.dedent(LAUNCH), request], stdout=subprocess.PIPE, text=True
@@ -107,7 +109,7 @@ def test_no_process_is_left_when_the_launcher_is_killed(world, tmp_path):
 
 
 @pytest.mark.parametrize("name", configurations())
-def test_a_configuration_that_ships_says_what_accelerate_reads(name):
+def test_a_configuration_that_ships_says_what_accelerate_reads(name: str) -> None:
     path = configuration_file(name)
     config = load_config_from_file(str(path))  # refuses unknown keys at the top
     assert isinstance(config, ClusterConfig)
@@ -125,7 +127,7 @@ def test_a_configuration_that_ships_says_what_accelerate_reads(name):
 
 
 @pytest.mark.parametrize("name", [name for name in configurations() if name.startswith("fsdp2")])
-def test_accelerate_makes_fsdp2_of_the_configuration(name, monkeypatch):
+def test_accelerate_makes_fsdp2_of_the_configuration(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     import argparse
 
     from accelerate import FullyShardedDataParallelPlugin
@@ -147,7 +149,7 @@ def test_accelerate_makes_fsdp2_of_the_configuration(name, monkeypatch):
     assert not plugin.cpu_ram_efficient_loading
 
 
-def test_a_configuration_that_cannot_be_used_is_refused_before_anything_starts(world, tmp_path):
+def test_a_configuration_that_cannot_be_used_is_refused_before_anything_starts(world: Path, tmp_path: Path) -> None:
     request = _request(world, tmp_path / "out")
     with pytest.raises(InputError, match=r"no-such: no such accelerate configuration; fix: .*fsdp2-1x8"):
         launch_training(request, accelerate_config="no-such")
@@ -161,13 +163,13 @@ def test_a_configuration_that_cannot_be_used_is_refused_before_anything_starts(w
 
 
 @on_cpu
-def test_a_configuration_for_gpus_is_refused_where_there_are_none(world, tmp_path):
+def test_a_configuration_for_gpus_is_refused_where_there_are_none(world: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"ddp-1x8: needs 8 GPUs, but there is none here; fix: give processes"):
         launch_training(_request(world, tmp_path / "out"), accelerate_config="ddp-1x8")
 
 
 @on_cpu
-def test_a_configuration_of_ones_own_starts_its_processes(world, tmp_path):
+def test_a_configuration_of_ones_own_starts_its_processes(world: Path, tmp_path: Path) -> None:
     own = tmp_path / "own.yaml"
     # accelerate's kind for several processes on CPUs; one process, because several need MPI.
     own.write_text("distributed_type: 'NO'\nnum_processes: 1\nuse_cpu: true\n")
@@ -177,7 +179,7 @@ def test_a_configuration_of_ones_own_starts_its_processes(world, tmp_path):
 @pytest.mark.gpu
 @pytest.mark.skipif(torch.accelerator.device_count() < 2, reason="two GPUs")
 @pytest.mark.parametrize("name", ["ddp-1x8", "fsdp2-1x8"])
-def test_two_gpus_train_to_the_loss_of_one(world, tmp_path, name):
+def test_two_gpus_train_to_the_loss_of_one(world: Path, tmp_path: Path, name: str) -> None:
     two = launch_training(_request(world, tmp_path / "two"), processes=2, accelerate_config=name)
     alone = {"gradient_accumulation_steps": 2}
     one = launch_training(_request(world, tmp_path / "one", options=alone), processes=1)

@@ -7,6 +7,8 @@ import os
 import subprocess
 import sys
 import textwrap
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -55,7 +57,7 @@ TRAIN = """
 """
 
 
-def _run(script, processes, *arguments):
+def _run(script: Path, processes: int, *arguments: Path | str) -> None:
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     launcher = [*TORCHRUN, str(processes)] if processes > 1 else [sys.executable]
     done = subprocess.run(
@@ -74,7 +76,7 @@ CASES = {name: (name, tiny_world.text_of(name)) for name in methods.METHODS} | {
 
 
 @pytest.fixture(scope="module")
-def trained(world, tmp_path_factory):
+def trained(world: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     """(folder of one process, folder of two processes): every case trained by both."""
     folder = tmp_path_factory.mktemp("processes")
     script = folder / "train.py"
@@ -92,12 +94,12 @@ def trained(world, tmp_path_factory):
     return folder / "1", folder / "2"
 
 
-def _facts(folder, rank):
+def _facts(folder: Path, rank: int) -> dict[str, Any]:
     return json.loads((folder / f"facts_{rank}.json").read_text())
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_two_processes_give_the_losses_and_weights_of_one(trained, case):
+def test_two_processes_give_the_losses_and_weights_of_one(trained: tuple[Path, Path], case: str) -> None:
     one, two = (folder / case for folder in trained)
     alone, first, second = _facts(one, 0), _facts(two, 0), _facts(two, 1)
     assert alone["world"] == 1
@@ -190,7 +192,7 @@ SPREAD = """
 """
 
 
-def test_spread_weights_give_the_loss_and_gradients_of_whole_ones(world, tmp_path):
+def test_spread_weights_give_the_loss_and_gradients_of_whole_ones(world: Path, tmp_path: Path) -> None:
     script = tmp_path / "spread.py"
     script.write_text(textwrap.dedent(SPREAD))
     for name, processes in (("whole", 1), ("spread", 2)):

@@ -7,6 +7,8 @@ import multiprocessing
 import random
 import shutil
 import time
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -23,7 +25,7 @@ CASES = {
 }
 
 
-def _train(folder, case, steps, output, progress=None):
+def _train(folder: Path, case: str, steps: int, output: Path, progress: Any = None) -> None:
     student, changes = CASES[case]
     train(
         data=folder / f"{student}-data",
@@ -37,12 +39,12 @@ def _train(folder, case, steps, output, progress=None):
     )
 
 
-def _train_and_tell(folder, case, steps, output, pipe):
+def _train_and_tell(folder: Path, case: Any, steps: int, output: Path, pipe: Any) -> None:
     _train(folder, case, steps, output, lambda event: pipe.send(event["step"]))
 
 
 @pytest.fixture(scope="module")
-def starter():
+def starter() -> Any:
     """Starts processes that have the imports behind them, so that many kills take little time."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(
@@ -51,13 +53,13 @@ def starter():
     return context
 
 
-def _half_written(output):
+def _half_written(output: Path) -> bool:
     """Whether a checkpoint is being written, or an old one removed, at this moment."""
     folders = (output / "checkpoints").glob("checkpoint-*")
     return any(not (folder / "trainer_state.json").exists() for folder in folders)
 
 
-def _kill_somewhere(process, pipe, output, chance, torn):
+def _kill_somewhere(process: Any, pipe: Any, output: Path, chance: Any, torn: bool) -> bool:
     """Kill after three to six more steps: at any moment, or with `torn` in the middle of a checkpoint. False if done."""
     try:
         # Of three steps at least one is saved, so that every start gets further than the one before.
@@ -78,8 +80,8 @@ def _kill_somewhere(process, pipe, output, chance, torn):
     [*((case, 3) for case in CASES), *(pytest.param(case, 20, marks=pytest.mark.slow) for case in CASES)],
 )
 def test_a_training_killed_again_and_again_ends_with_the_weights_of_one_that_was_not(
-    dropping, starter, tmp_path, case, kills
-):
+    dropping: Path, starter: Any, tmp_path: Path, case: str, kills: int
+) -> None:
     steps = 11 * kills
     _train(dropping, case, steps, tmp_path / "whole")
     output, chance, done, torn, places = tmp_path / "killed", random.Random(kills), 0, 0, []

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
+from typing import Any
 
 import datasets
 import pytest
@@ -24,7 +26,7 @@ from helpers.training_runs import OPTIONS, ROUNDING, assert_same_weights, saved_
 
 
 @pytest.mark.parametrize("name", methods.METHODS)
-def test_accumulation_changes_nothing(world, tmp_path, name):
+def test_accumulation_changes_nothing(world: Path, tmp_path: Path, name: str) -> None:
     whole = train_tiny(world, tmp_path / "whole", name)
     for parts in (2, 4):
         split = train_tiny(world, tmp_path / str(parts), name, batch_size=4 // parts, gradient_accumulation_steps=parts)
@@ -34,7 +36,7 @@ def test_accumulation_changes_nothing(world, tmp_path, name):
         assert_same_weights(saved_weights(tmp_path / "whole"), saved_weights(tmp_path / str(parts)), **ROUNDING)
 
 
-def test_the_last_window_of_an_epoch_may_hold_fewer_micro_batches(world, tmp_path):
+def test_the_last_window_of_an_epoch_may_hold_fewer_micro_batches(world: Path, tmp_path: Path) -> None:
     # 20 examples are twelve and eight: four micro-batches of three, then two of three and one of two.
     lengths = {"steps": None, "epochs": 2.0}
     whole = train_tiny(world, tmp_path / "whole", "dskd-v2-eta", batch_size=12, **lengths)
@@ -43,7 +45,9 @@ def test_the_last_window_of_an_epoch_may_hold_fewer_micro_batches(world, tmp_pat
     assert_same_weights(saved_weights(tmp_path / "whole"), saved_weights(tmp_path / "split"), **ROUNDING)
 
 
-def _gradients(world, name, rows, collator, parts, fused=True):
+def _gradients(
+    world: Path, name: str, rows: list[int], collator: Any, parts: int, fused: bool = True
+) -> tuple[float, dict[str, torch.Tensor]]:
     """Loss and gradients of one optimizer step, as the trainer normalises it."""
     import datasets
 
@@ -86,7 +90,7 @@ def _gradients(world, name, rows, collator, parts, fused=True):
 class WidePadding(Collator):
     """Ten more columns of padding than needed, on the same side."""
 
-    def __call__(self, rows):
+    def __call__(self, rows: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
         batch = super().__call__(rows)
         left = self.padding_side == "left"
         for side in filter(None, (batch.student, batch.teacher)):
@@ -101,7 +105,7 @@ class WidePadding(Collator):
 
 
 @pytest.mark.parametrize("name", methods.METHODS)
-def test_padding_order_and_splitting_change_neither_loss_nor_gradients(world, name):
+def test_padding_order_and_splitting_change_neither_loss_nor_gradients(world: Path, name: str) -> None:
     rows = list(range(8))
     loss, gradients = _gradients(world, name, rows, Collator("right"), 1)
     shuffled = [5, 2, 7, 0, 3, 6, 1, 4]
@@ -124,7 +128,9 @@ def test_padding_order_and_splitting_change_neither_loss_nor_gradients(world, na
 
 
 @pytest.mark.parametrize("name", methods.METHODS)
-def test_a_student_is_an_ordinary_model_folder_with_its_projectors_beside_it(world, tmp_path, name):
+def test_a_student_is_an_ordinary_model_folder_with_its_projectors_beside_it(
+    world: Path, tmp_path: Path, name: str
+) -> None:
     report = train_tiny(world, tmp_path, name, steps=25)
     folder = tmp_path / "model"
     model, tokenizer = AutoModelForCausalLM.from_pretrained(folder), AutoTokenizer.from_pretrained(folder)
@@ -148,7 +154,9 @@ def test_a_student_is_an_ordinary_model_folder_with_its_projectors_beside_it(wor
 
 
 @pytest.mark.parametrize("name", ["sft", "dskd-v2-eta"])
-def test_bfloat16_products_train_float32_weights_to_nearly_the_same_loss(world, tmp_path, name):
+def test_bfloat16_products_train_float32_weights_to_nearly_the_same_loss(
+    world: Path, tmp_path: Path, name: str
+) -> None:
     exact = train_tiny(world, tmp_path / "exact", name, learning_rate=1e-3)
     half = train_tiny(
         world,
@@ -163,7 +171,7 @@ def test_bfloat16_products_train_float32_weights_to_nearly_the_same_loss(world, 
     assert all(value.dtype == torch.float32 for value in saved_weights(tmp_path / "half").values())
 
 
-def test_gradient_checkpointing_changes_nothing(world, tmp_path):
+def test_gradient_checkpointing_changes_nothing(world: Path, tmp_path: Path) -> None:
     whole = train_tiny(world, tmp_path / "whole", "dskd-v2-eta")
     saved = train_tiny(world, tmp_path / "saved", "dskd-v2-eta", gradient_checkpointing=True)
     assert saved.losses["loss"] == pytest.approx(whole.losses["loss"], rel=1e-5)
@@ -171,25 +179,29 @@ def test_gradient_checkpointing_changes_nothing(world, tmp_path):
 
 @pytest.mark.gpu
 @pytest.mark.parametrize("name", methods.METHODS)
-def test_a_gpu_gives_the_loss_of_the_cpu(world, tmp_path, name, monkeypatch):
+def test_a_gpu_gives_the_loss_of_the_cpu(
+    world: Path, tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     on_gpu = train_tiny(world, tmp_path / "gpu", name)
     monkeypatch.setattr(torch.accelerator, "is_available", lambda: False)
     assert train_tiny(world, tmp_path / "cpu", name).losses["loss"] == pytest.approx(on_gpu.losses["loss"], rel=1e-3)
 
 
-def test_projectors_are_trained_at_their_own_rate(world, tmp_path):
+def test_projectors_are_trained_at_their_own_rate(world: Path, tmp_path: Path) -> None:
     for rate in (1e-2, 1e-9):
         train_tiny(world, tmp_path / str(rate), "dskd-v2-eta", projector_learning_rate=rate, learning_rate=1e-9)
     moved, still = (load_file(tmp_path / str(rate) / "model" / PROJECTORS) for rate in (1e-2, 1e-9))
     assert (moved["teacher_to_student"] - still["teacher_to_student"]).abs().max() > 1e-2
 
 
-def test_the_teacher_does_not_change_and_is_no_part_of_what_is_trained(world, tmp_path, monkeypatch):
+def test_the_teacher_does_not_change_and_is_no_part_of_what_is_trained(
+    world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     import dskd.training.setup as loading
 
     teachers = []
 
-    def load(folder, dtype="float32"):
+    def load(folder: Path, dtype: str = "float32") -> Any:
         model = load_model(folder, dtype)
         if folder == world / "teacher":
             teachers.append((model, {key: value.clone() for key, value in model.state_dict().items()}))
@@ -203,14 +215,16 @@ def test_the_teacher_does_not_change_and_is_no_part_of_what_is_trained(world, tm
     assert all(torch.equal(before[key], value) for key, value in teacher.state_dict().items())
 
 
-def test_a_torn_checkpoint_is_passed_over(world, tmp_path):
+def test_a_torn_checkpoint_is_passed_over(world: Path, tmp_path: Path) -> None:
     torn = tmp_path / "checkpoints" / "checkpoint-5"
     torn.mkdir(parents=True)
     (torn / "model.safetensors").write_bytes(b"half")
     assert train_tiny(world, tmp_path, "sft").resumed_from_step == 0
 
 
-def test_a_run_killed_after_its_last_step_trains_none_more(world, tmp_path, monkeypatch):
+def test_a_run_killed_after_its_last_step_trains_none_more(
+    world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     train_tiny(world, tmp_path / "whole", "dskd-v2-eta", checkpoint_steps=3)
     monkeypatch.setattr(RunFolder, "finish", lambda *_: pytest.fail("killed here"))
     with pytest.raises(pytest.fail.Exception):
@@ -221,7 +235,7 @@ def test_a_run_killed_after_its_last_step_trains_none_more(world, tmp_path, monk
     assert_same_weights(saved_weights(tmp_path / "whole"), saved_weights(tmp_path / "killed"), rtol=0, atol=0)
 
 
-def test_a_run_that_is_done_returns_its_report_and_another_is_refused_its_folder(world, tmp_path):
+def test_a_run_that_is_done_returns_its_report_and_another_is_refused_its_folder(world: Path, tmp_path: Path) -> None:
     first = train_tiny(world, tmp_path, "sft")
     written = (tmp_path / "model" / "model.safetensors").stat().st_mtime_ns
     assert train_tiny(world, tmp_path, "sft") == first
@@ -235,7 +249,9 @@ def test_a_run_that_is_done_returns_its_report_and_another_is_refused_its_folder
 
 
 @pytest.mark.parametrize("damage", ["no weights", "half a state", "no optimizer"])
-def test_a_damaged_checkpoint_is_passed_over_for_the_one_before(world, tmp_path, monkeypatch, damage):
+def test_a_damaged_checkpoint_is_passed_over_for_the_one_before(
+    world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, damage: str
+) -> None:
     monkeypatch.setattr(RunFolder, "finish", lambda *_: pytest.fail("killed here"))
     with pytest.raises(pytest.fail.Exception):
         train_tiny(world, tmp_path, "sft", checkpoint_steps=3)
@@ -249,8 +265,8 @@ def test_a_damaged_checkpoint_is_passed_over_for_the_one_before(world, tmp_path,
     assert train_tiny(world, tmp_path, "sft", checkpoint_steps=3).resumed_from_step == 3
 
 
-def test_data_for_other_tokenizers_or_longer_than_the_model_is_refused(world, tmp_path):
-    def run(data, student):
+def test_data_for_other_tokenizers_or_longer_than_the_model_is_refused(world: Path, tmp_path: Path) -> None:
+    def run(data: str, student: Path) -> Any:
         options = TrainingOptions(**OPTIONS)
         return train(data=world / data, student=student, method="sft", options=options, output=tmp_path / "out")
 
@@ -269,7 +285,7 @@ def test_data_for_other_tokenizers_or_longer_than_the_model_is_refused(world, tm
     assert not (tmp_path / "out").exists()
 
 
-def test_a_method_for_one_vocabulary_refuses_two(world, tmp_path):
+def test_a_method_for_one_vocabulary_refuses_two(world: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"kd needs one vocabulary.*dskd-v2-eta"):
         train(
             data=world / "cross-data",
@@ -282,7 +298,7 @@ def test_a_method_for_one_vocabulary_refuses_two(world, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
-def test_a_missing_model_folder_is_a_one_line_error(world, tmp_path):
+def test_a_missing_model_folder_is_a_one_line_error(world: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"nowhere: no such .* folder; fix:"):
         train(
             data=world / "cross-data",
@@ -294,7 +310,9 @@ def test_a_missing_model_folder_is_a_one_line_error(world, tmp_path):
 
 
 @pytest.mark.parametrize("logging_steps", [1, 100])
-def test_a_loss_that_is_not_finite_stops_the_run_before_it_is_saved(world, tmp_path, logging_steps):
+def test_a_loss_that_is_not_finite_stops_the_run_before_it_is_saved(
+    world: Path, tmp_path: Path, logging_steps: int
+) -> None:
     with pytest.raises(TrainingFailed, match=r"the loss is nan at step \d+; fix: lower learning_rate"):
         train_tiny(
             world,
@@ -309,7 +327,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_before_it_is_saved(world, tmp_p
     assert not list((tmp_path / "checkpoints").glob("checkpoint-*"))
 
 
-def _predicted(model, rows, side):
+def _predicted(model: Any, rows: Any, side: str) -> float:
     """How often a model predicts its labels, example by example and with its own logits."""
     hits = labels = 0
     for row in rows:
@@ -322,7 +340,9 @@ def _predicted(model, rows, side):
 
 
 @pytest.mark.parametrize("changes", [{}, {"batch_size": 10, "gradient_accumulation_steps": 2}, {"chunk_tokens": 7}])
-def test_how_often_the_models_predict_their_labels_is_logged(world, tmp_path, changes):
+def test_how_often_the_models_predict_their_labels_is_logged(
+    world: Path, tmp_path: Path, changes: dict[str, Any]
+) -> None:
     rows = datasets.load_from_disk(str(world / "same-data"))
     whole = {"steps": 1, "batch_size": len(rows), "learning_rate": 1e-12, **changes}
     assert whole["batch_size"] * whole.get("gradient_accumulation_steps", 1) == len(rows) == 20
@@ -332,7 +352,7 @@ def test_how_often_the_models_predict_their_labels_is_logged(world, tmp_path, ch
         assert report.losses[f"{side}_accuracy"] == pytest.approx(_predicted(model, rows, side))
 
 
-def test_logged_steps_stand_in_the_models_folder(world, tmp_path):
+def test_logged_steps_stand_in_the_models_folder(world: Path, tmp_path: Path) -> None:
     report = train_tiny(world, tmp_path, "dskd-v2", steps=4, logging_steps=2)
     entries = [json.loads(line) for line in (tmp_path / "model" / LOG).read_text().splitlines()]
     assert [entry["step"] for entry in entries] == [2, 4]
@@ -350,7 +370,7 @@ def test_logged_steps_stand_in_the_models_folder(world, tmp_path):
     assert entries[-1]["grad_norm"] == report.gradient_norm > 0
 
 
-def test_a_tracker_that_is_not_installed_is_one_line(world, tmp_path):
+def test_a_tracker_that_is_not_installed_is_one_line(world: Path, tmp_path: Path) -> None:
     from transformers.integrations import get_available_reporting_integrations
 
     missing = next(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import datasets
 import pytest
@@ -25,7 +26,7 @@ SHARES = ("aligned_share", "mapped_share")
 
 
 @pytest.fixture(scope="module")
-def collated(tmp_path_factory):
+def collated(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, torch.Tensor], Any]:
     """(batches of a byte-level teacher and a SentencePiece student by pairing, their tokenizers)."""
     folder = tmp_path_factory.mktemp("parity")
     tokenizers = {"teacher": byte_level(), "student": sentencepiece()}
@@ -41,7 +42,9 @@ def collated(tmp_path_factory):
     return batches, tokenizers
 
 
-def _case(collated, parity, *, pairing=None):
+def _case(
+    collated: tuple[dict[str, torch.Tensor], Any], parity: list[str] | str, *, pairing: str | None = None
+) -> tuple[DualSpaceV2ExactTokenAlignment, Any, Head]:
     """(method, batch, student's head) where most predictions are the label; `pairing` overrides the method's own.
 
     The heads of shared tokens are alike up to a linear map, as of trained models, so that the projected teacher often agrees.
@@ -68,7 +71,7 @@ def _case(collated, parity, *, pairing=None):
     return method, token_batch(**given), given["student_head"]
 
 
-def _step(method, batch, head, *, moved=False):
+def _step(method: DualSpaceV2ExactTokenAlignment, batch: Any, head: Head, *, moved: bool = False) -> dict[str, float]:
     """{term: mean} of one step of one micro-batch, after the head has moved where asked."""
     if moved:
         factors = torch.linspace(0.7, 1.3, head.size)[:, None]
@@ -78,7 +81,7 @@ def _step(method, batch, head, *, moved=False):
     return {name: (term.total / term.normalizer).item() for name, term in terms.items()}
 
 
-def _differing(first, second):
+def _differing(first: dict[str, float], second: dict[str, float]) -> set[Any]:
     return {name for name in first if first[name] != pytest.approx(second[name], rel=1e-6)}
 
 
@@ -93,12 +96,14 @@ def _differing(first, second):
         ("stale_head", True, {*SPACES, "agreement"}),
     ],
 )
-def test_a_defect_changes_these_terms_and_no_others(collated, defect, moved, changed):
+def test_a_defect_changes_these_terms_and_no_others(
+    collated: tuple[dict[str, torch.Tensor], Any], defect: str, moved: bool, changed: set[Any]
+) -> None:
     plain = _step(*_case(collated, "none"), moved=moved)
     assert _differing(_step(*_case(collated, [defect]), moved=moved), plain) == changed
 
 
-def test_string_alignment_changes_the_pairs_alone(collated):
+def test_string_alignment_changes_the_pairs_alone(collated: tuple[dict[str, torch.Tensor], Any]) -> None:
     method, batch, head = _case(collated, ["string_alignment"])
     assert (method.requires.pairing, method.requires.chunkable) == ("own", True)
     assert 0 < len(batch.student.pairs) < len(_case(collated, "none")[1].student.pairs)
@@ -107,7 +112,9 @@ def test_string_alignment_changes_the_pairs_alone(collated):
 
 
 @pytest.mark.parametrize("defect", ["dskdv2_token_lookup", "kdflow_token_lookup"])
-def test_a_look_up_by_spelling_changes_targets_alone(collated, defect):
+def test_a_look_up_by_spelling_changes_targets_alone(
+    collated: tuple[dict[str, torch.Tensor], Any], defect: str
+) -> None:
     """On pairs whose prediction it knows as bytes do, every term is the same."""
     method, batch, head = _case(collated, [defect])
     plain, whole, other_head = _case(collated, "none")
@@ -122,7 +129,7 @@ def test_a_look_up_by_spelling_changes_targets_alone(collated, defect):
     assert _step(method, parts[0], head, moved=True) == _step(plain, parts[1], other_head, moved=True)
 
 
-def test_the_two_look_ups_differ_in_what_is_unknown(collated):
+def test_the_two_look_ups_differ_in_what_is_unknown(collated: tuple[dict[str, torch.Tensor], Any]) -> None:
     unknown = collated[1]["student"].unk_token_id
     published, kdflow = (_case(collated, [f"{code}_token_lookup"])[0].student_id_of for code in ("dskdv2", "kdflow"))
     assert (published == unknown).any()
@@ -133,7 +140,7 @@ def test_the_two_look_ups_differ_in_what_is_unknown(collated):
     assert (kdflow < 0).any()
 
 
-def test_micro_batch_means_change_the_denominators_alone(collated):
+def test_micro_batch_means_change_the_denominators_alone(collated: tuple[dict[str, torch.Tensor], Any]) -> None:
     """Of two micro-batches each counts the same, however many pairs it has."""
     method, batch, _ = _case(collated, ["micro_batch_means"])
     plain = _case(collated, "none")[0]
@@ -150,7 +157,7 @@ def test_micro_batch_means_change_the_denominators_alone(collated):
             assert abs(found - whole) > 1e-4
 
 
-def test_a_stale_head_leaves_pairs_and_denominators_alone(collated):
+def test_a_stale_head_leaves_pairs_and_denominators_alone(collated: tuple[dict[str, torch.Tensor], Any]) -> None:
     method, batch, head = _case(collated, ["stale_head"])
     assert (method.requires.pairing, method.requires.chunkable) == ("bytes", True)
     start = method.projectors.student_to_teacher.clone()
@@ -165,7 +172,7 @@ def test_a_stale_head_leaves_pairs_and_denominators_alone(collated):
 
 
 @pytest.mark.parametrize("defect", [name for name in DEFECTS if name != "micro_batch_means"])
-def test_a_defect_is_the_same_fused(collated, defect):
+def test_a_defect_is_the_same_fused(collated: tuple[dict[str, torch.Tensor], Any], defect: str) -> None:
     found = []
     for chunk_tokens in (None, 7):
         method, batch, head = _case(collated, [defect])
@@ -181,7 +188,7 @@ def test_a_defect_is_the_same_fused(collated, defect):
         torch.testing.assert_close(fused, unfused, rtol=1e-4, atol=1e-6)
 
 
-def test_a_code_base_is_the_sum_of_its_defects(collated):
+def test_a_code_base_is_the_sum_of_its_defects(collated: tuple[dict[str, torch.Tensor], Any]) -> None:
     for name, defects in CODE_BASES.items():
         written = DualSpaceV2ExactTokenAlignment({"upstream_parity": list(reversed(defects))})
         assert written.options == DualSpaceV2ExactTokenAlignment({"upstream_parity": name}).options
@@ -189,7 +196,7 @@ def test_a_code_base_is_the_sum_of_its_defects(collated):
     assert {defect for defects in CODE_BASES.values() for defect in defects} == set(DEFECTS)
 
 
-def test_one_setting_has_one_spelling():
+def test_one_setting_has_one_spelling() -> None:
     options = [
         DualSpaceV2ExactTokenAlignment({"upstream_parity": parity}).options.model_dump()["upstream_parity"]
         for parity in (["stale_head", "string_alignment"], "string_alignment, stale_head")
@@ -207,6 +214,6 @@ def test_one_setting_has_one_spelling():
         ([1], "a list of string_alignment"),
     ],
 )
-def test_what_is_no_defect_is_an_error_that_says_what_is(parity, message):
+def test_what_is_no_defect_is_an_error_that_says_what_is(parity: Any, message: str) -> None:
     with pytest.raises(InputError, match=r"methods.dskd-v2-eta.upstream_parity: .*" + message):
         DualSpaceV2ExactTokenAlignment({"upstream_parity": parity})

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 from itertools import pairwise
+from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -19,27 +21,27 @@ from helpers import golden
 ENDS = "<|teacher_end|>", "<|student_end|>"
 
 
-def _tokenizer(folder, side):
+def _tokenizer(folder: Path, side: str) -> Any:
     return PreTrainedTokenizerFast(tokenizer_file=str(folder / f"eta_{side}_tokenizer.json"))
 
 
 @pytest.fixture(scope="module")
-def tokenizers():
+def tokenizers() -> dict[str, Any]:
     if not golden.SHARED.is_dir():
         pytest.skip("no golden tokenizers beside the repository")
     return {side: _tokenizer(golden.SHARED, side) for side in ("teacher", "student")}
 
 
-def _strings(tokenizer, text, end):
+def _strings(tokenizer: Any, text: str, end: str) -> list[str]:
     return [*tokenizer.convert_ids_to_tokens(tokenizer(text, add_special_tokens=False)["input_ids"]), end]
 
 
-def _as_lists(pairs):
+def _as_lists(pairs: tuple[np.ndarray, np.ndarray]) -> list[Any]:
     return [side.tolist() for side in pairs]
 
 
 @pytest.mark.parametrize("case", golden.cases("dskd_v2_eta"), ids=lambda case: case["name"])
-def test_pairs_are_those_of_the_published_aligner(case, tokenizers):
+def test_pairs_are_those_of_the_published_aligner(case: dict[str, Any], tokenizers: dict[str, Any]) -> None:
     listed = json.loads((golden.SHARED / "golden.json").read_text())["cases"]  # with the texts, as tests/golden is not
     (whole,) = (one for one in listed if one["name"] == case["name"])
     values = golden.tensors(case)
@@ -50,18 +52,20 @@ def test_pairs_are_those_of_the_published_aligner(case, tokenizers):
 
 
 @pytest.mark.parametrize("case", golden.cases("simple_ctkd_token_lists"), ids=lambda case: case["name"])
-def test_pairs_of_written_token_lists(case):
+def test_pairs_of_written_token_lists(case: dict[str, Any]) -> None:
     found = align_strings(case["teacher_tokens"], case["student_tokens"], ends=ENDS)
     assert _as_lists(found) == [case["teacher_pairs"], case["student_pairs"]]
 
 
 @pytest.mark.parametrize("case", golden.cases("simple_ctkd_alignment"), ids=lambda case: case["name"])
-def test_pairs_of_texts_with_newlines_accents_and_emoji(case, tokenizers):
+def test_pairs_of_texts_with_newlines_accents_and_emoji(
+    case: dict[str, list[int] | str], tokenizers: dict[str, Any]
+) -> None:
     strings = [tokenizers[side].convert_ids_to_tokens(case[f"{side}_ids"]) for side in ("teacher", "student")]
     assert _as_lists(align_strings(*strings, ends=ENDS)) == [case["teacher_pairs"], case["student_pairs"]]
 
 
-def _slow(teacher, student):
+def _slow(teacher: list[str], student: list[str]) -> list[list[int]]:
     """With accumulated strings, compared as they grow."""
     pairs, i, j, before, mine = [], 0, 0, "", ""
     while i < len(teacher) and j < len(student):
@@ -79,7 +83,7 @@ def _slow(teacher, student):
     return [[pair[side] for pair in pairs] for side in (0, 1)]
 
 
-def test_lengths_say_what_accumulated_strings_say():
+def test_lengths_say_what_accumulated_strings_say() -> None:
     """On random cuts of one text, of which one side now and then spells a letter in another way."""
     number = 0
     for seed in range(40):
@@ -97,26 +101,26 @@ def test_lengths_say_what_accumulated_strings_say():
     assert number > 200
 
 
-def test_a_different_spelling_of_one_byte_loses_the_rest_of_the_text():
+def test_a_different_spelling_of_one_byte_loses_the_rest_of_the_text() -> None:
     teacher, student = ["one", "Ċ", "two", "Ġthree"], ["one", "<0x0A>", "two", "▁three"]
     assert _as_lists(align_strings(teacher, student)) == [[0], [0]]
     assert _as_lists(align_strings(["▁a", "Ġb"], ["Ġa", "b"])) == [[0, 1], [0, 1]]
 
 
-def test_nothing_aligns_with_nothing():
+def test_nothing_aligns_with_nothing() -> None:
     for sides in (([], []), (["a"], []), ([], ["a"])):
         assert _as_lists(align_strings(*sides)) == [[], []]
 
 
 @pytest.mark.parametrize("case", golden.cases("dskd_v2_eta"), ids=lambda case: case["name"])
-def test_predictions_are_looked_up_by_their_spelling(case, tokenizers):
+def test_predictions_are_looked_up_by_their_spelling(case: dict[str, Any], tokenizers: dict[str, Any]) -> None:
     """On two byte-level vocabularies spelling says what bytes say."""
     teacher, student = (tokenizers[side].get_vocab() for side in ("teacher", "student"))
     found = student_ids_of_strings(teacher, student, roles=[(teacher[ENDS[0]], student[ENDS[1]])])
     assert torch.equal(torch.from_numpy(found), golden.tensors(case)["student_id_of"])
 
 
-def test_unknown_spellings_become_the_unknown_token_or_are_dropped():
+def test_unknown_spellings_become_the_unknown_token_or_are_dropped() -> None:
     teacher, student = {"a": 0, "Ġb": 1, "</s>": 2, "c": 4}, {"▁b": 7, "a": 8, "<end>": 9, "<unk>": 0}
     assert student_ids_of_strings(teacher, student, roles=[(2, 9)], unknown=0).tolist() == [8, 0, 9, -1, 0]
     assert student_ids_of_strings(teacher, student, roles=[(2, 3), (2, 9)], one_marker=True).tolist() == [
@@ -128,7 +132,7 @@ def test_unknown_spellings_become_the_unknown_token_or_are_dropped():
     ]
 
 
-def test_on_plain_text_spellings_align_as_bytes_do(tokenizers):
+def test_on_plain_text_spellings_align_as_bytes_do(tokenizers: dict[str, Any]) -> None:
     text = "Plain words about a river."
     summary = align_tokenizers(tokenizers["teacher"], tokenizers["student"], [text])
     strings = [_strings(tokenizers[side], text, end) for side, end in zip(tokenizers, ENDS, strict=True)]
@@ -137,7 +141,7 @@ def test_on_plain_text_spellings_align_as_bytes_do(tokenizers):
     assert [side[-1] for side in found] == [len(side) - 1 for side in strings]
 
 
-def test_a_prediction_is_looked_up_by_spelling():
+def test_a_prediction_is_looked_up_by_spelling() -> None:
     """V2-10: what the student does not spell so becomes its unknown token, which is the end in GPT-2, or is dropped."""
     teacher = Vocabulary((b" a", b"b", b"c", None), frozenset({3}), {3: b"</s>"}, frozenset(), {"eos": 3})
     student = Vocabulary((b"b", b" a", None), frozenset({2}), {2: b"<end>"}, frozenset(), {"eos": 2})

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
+from typing import Any
 
 import pytest
 from click.testing import CliRunner
@@ -12,18 +14,18 @@ from harness.smallworld import write_world
 
 
 @pytest.fixture(scope="module")
-def tokenizers(tmp_path_factory):
+def tokenizers(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("world")
     write_world(folder)
     return folder / "tokenizers"
 
 
-def _align(tokenizers, text, *more):
+def _align(tokenizers: Path, text: Path, *more: str) -> Any:
     arguments = ["--teacher", str(tokenizers / "bytelevel"), "--student", str(tokenizers / "sentencepiece")]
     return CliRunner().invoke(main, ["align", *arguments, "--text", str(text), *more])
 
 
-def test_counts_and_pairs_of_two_kinds_of_tokenizer(tokenizers, tmp_path):
+def test_counts_and_pairs_of_two_kinds_of_tokenizer(tokenizers: Any, tmp_path: Path) -> None:
     texts = ["Question: Zoë has 3 apples.\nAnswer:", "def f(x):\n    return x + 1\n", "東京 😀"]
     file = tmp_path / "text.jsonl"
     file.write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
@@ -51,7 +53,9 @@ def test_counts_and_pairs_of_two_kinds_of_tokenizer(tokenizers, tmp_path):
         ('{"text": "a"\n', ":1: not JSON"),
     ],
 )
-def test_bad_text_files_are_one_line_and_exit_code_2(tokenizers, tmp_path, content, message):
+def test_bad_text_files_are_one_line_and_exit_code_2(
+    tokenizers: Path, tmp_path: Path, content: str, message: str
+) -> None:
     file = tmp_path / "text.jsonl"
     file.write_text(content)
     result = _align(tokenizers, file, "--pairs-out", str(tmp_path / "pairs.jsonl"))
@@ -61,7 +65,9 @@ def test_bad_text_files_are_one_line_and_exit_code_2(tokenizers, tmp_path, conte
     assert not (tmp_path / "pairs.jsonl").exists()
 
 
-def test_pairs_go_to_a_device_as_it_is_and_nowhere_under_a_file(tokenizers, tmp_path, monkeypatch):
+def test_pairs_go_to_a_device_as_it_is_and_nowhere_under_a_file(
+    tokenizers: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     file, null = tmp_path / "text.jsonl", tmp_path / "null"
     file.write_text('{"text": "a"}\n')
     null.symlink_to("/dev/null")
@@ -78,7 +84,7 @@ def test_pairs_go_to_a_device_as_it_is_and_nowhere_under_a_file(tokenizers, tmp_
         assert result.stderr.count("\n") == 1
 
 
-def test_a_folder_without_a_usable_tokenizer_is_exit_code_2(tokenizers, tmp_path):
+def test_a_folder_without_a_usable_tokenizer_is_exit_code_2(tokenizers: Path, tmp_path: Path) -> None:
     file = tmp_path / "text.jsonl"
     file.write_text('{"text": "a"}\n')
     words = tmp_path / "words"

@@ -1,7 +1,11 @@
 """`harness data` as a user calls it."""
 
+from __future__ import annotations
+
 import json
 import shutil
+from pathlib import Path
+from typing import Any
 
 import pytest
 from click.testing import CliRunner
@@ -13,12 +17,12 @@ from harness.tasks.data_files import DataFile, HubRows, rows_digest
 ROWS = [{"question": "How many?", "answer": "#### 3"}]
 
 
-def data(*arguments):
+def data(*arguments: Any) -> Any:
     return CliRunner().invoke(main, ["data", *map(str, arguments)])
 
 
 @pytest.fixture
-def folder(tmp_path, monkeypatch):
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty folder for data; GSM8K's is one row of a repository that stands for the hub's."""
     repository = tmp_path / "hub"
     repository.mkdir()
@@ -32,7 +36,7 @@ def folder(tmp_path, monkeypatch):
     return tmp_path / "data"
 
 
-def test_an_absent_file_is_a_mistake_only_where_its_task_is_named_or_all_are_wanted(folder):
+def test_an_absent_file_is_a_mistake_only_where_its_task_is_named_or_all_are_wanted(folder: Path) -> None:
     assert data("verify").exit_code == 0
     for asked in (["gsm8k"], ["--all-present"]):
         result = data("verify", *asked)
@@ -43,7 +47,7 @@ def test_an_absent_file_is_a_mistake_only_where_its_task_is_named_or_all_are_wan
     assert data("verify", "small_math").exit_code == 0  # generated, so never absent
 
 
-def test_the_table_says_what_is_there_and_what_is_not_pinned(folder):
+def test_the_table_says_what_is_there_and_what_is_not_pinned(folder: Path) -> None:
     lines = {line.split()[0]: line for line in data("verify").stdout.splitlines()}
     assert "absent" in lines["gsm8k"]
     assert "revision not pinned" in lines["gsm8k"]
@@ -51,7 +55,7 @@ def test_the_table_says_what_is_there_and_what_is_not_pinned(folder):
     assert lines["humaneval"].split()[1:3] == ["present", "bytes"]
 
 
-def test_pull_fetches_once_and_verify_finds_it_right_by_its_rows(folder):
+def test_pull_fetches_once_and_verify_finds_it_right_by_its_rows(folder: Path) -> None:
     result = data("pull", "gsm8k")
     assert (result.exit_code, result.stdout) == (0, f"gsm8k: {folder / 'gsm8k/test.jsonl'}\n")
     assert [json.loads(line) for line in (folder / "gsm8k/test.jsonl").read_text().splitlines()] == ROWS
@@ -61,7 +65,7 @@ def test_pull_fetches_once_and_verify_finds_it_right_by_its_rows(folder):
     assert (row["status"], row["checked_by"], row["expected_bytes"]) == ("present", "rows", 9)
 
 
-def test_a_wrong_file_is_named_and_fails_though_nobody_asked_for_it(folder):
+def test_a_wrong_file_is_named_and_fails_though_nobody_asked_for_it(folder: Path) -> None:
     (folder / "gsm8k").mkdir()
     (folder / "gsm8k/test.jsonl").write_text('{"question": "How ma')
     result = data("verify", "--json")
@@ -75,7 +79,7 @@ def test_a_wrong_file_is_named_and_fails_though_nobody_asked_for_it(folder):
     assert data("pull", "gsm8k").exit_code == 2
 
 
-def test_what_cannot_be_fetched_is_one_line(folder):
+def test_what_cannot_be_fetched_is_one_line(folder: Path) -> None:
     for asked, message in (
         ([], "names no task; fix: name tasks, or give --all"),
         (["gsm8k", "--all"], "names no task; fix: name tasks, or give --all"),
@@ -89,14 +93,14 @@ def test_what_cannot_be_fetched_is_one_line(folder):
     assert data("pull", "small_math").stderr == "small_math: nothing to fetch, its items are generated\n"
 
 
-def test_without_a_folder_nothing_is_fetched(folder, monkeypatch):
+def test_without_a_folder_nothing_is_fetched(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("HARNESS_DATA")
     result = data("pull", "gsm8k")
     assert (result.exit_code, result.stderr.count("\n")) == (2, 1)
     assert "HARNESS_DATA is not set" in result.stderr
 
 
-def test_real_files_are_right(real_data, tmp_path, monkeypatch):
+def test_real_files_are_right(real_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HARNESS_DATA", str(real_data))
     pinned = [name for name in tasks.names() if all(file.sha256 for file in tasks.load(name).data_files)]
     result = data("verify", "--all-present", *pinned)
@@ -112,7 +116,9 @@ def test_real_files_are_right(real_data, tmp_path, monkeypatch):
     assert "cut: the file ends in the middle of line" in data("verify").stderr
 
 
-def test_the_real_rows_are_those_that_the_hub_is_held_against(real_data, tmp_path, monkeypatch):
+def test_the_real_rows_are_those_that_the_hub_is_held_against(
+    real_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A file with the checked fields alone, as `pull` writes it, is right by its rows."""
     for name in ("dolly", "gsm8k"):
         task = tasks.load(name)
@@ -128,7 +134,7 @@ def test_the_real_rows_are_those_that_the_hub_is_held_against(real_data, tmp_pat
 
 
 @pytest.fixture
-def leak(tmp_path):
+def leak(tmp_path: Path) -> Path:
     """A training set with the first two questions of small_math, the second with its answer."""
     task = tasks.load("small_math")
     first, second = task.docs(2)
@@ -138,7 +144,7 @@ def leak(tmp_path):
     return path
 
 
-def test_overlap_names_the_items_that_are_found(leak):
+def test_overlap_names_the_items_that_are_found(leak: Path) -> None:
     made_of = ("--prompt", "Q: {q}", "--output", "{a}")
     asked = ["--train", leak, *made_of, "--task", "small_math", "--task", "small_code", "--json"]
     result = data("contamination", *asked)
@@ -156,7 +162,7 @@ def test_overlap_names_the_items_that_are_found(leak):
     assert table[1].split()[:5] == ["small_math", "100", "1", "1", "0"]
 
 
-def test_a_training_set_that_cannot_be_read_is_one_line(leak, tmp_path):
+def test_a_training_set_that_cannot_be_read_is_one_line(leak: Path, tmp_path: Path) -> None:
     for asked, message in (
         (("--train", tmp_path / "absent.jsonl"), "absent.jsonl: no such file"),
         (("--train", leak), "leak.jsonl:1: needs text in output, and in prompt or instruction"),

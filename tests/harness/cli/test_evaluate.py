@@ -1,6 +1,10 @@
 """`harness evaluate` as a user calls it: a model folder in, scores, answers and records out."""
 
+from __future__ import annotations
+
 import json
+from pathlib import Path
+from typing import Any
 
 import pytest
 from click.testing import CliRunner
@@ -13,22 +17,22 @@ from helpers.tiny_models import write_gpt2
 
 
 @pytest.fixture(scope="module")
-def model(tmp_path_factory):
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_gpt2(tmp_path_factory.mktemp("models") / "tiny_model", "Question: how many apples? Answer: 42")
 
 
-def evaluate(model, output, *arguments):
+def evaluate(model: Path, output: Path, *arguments: Any) -> Any:
     command = ["evaluate", "--model", model, "--engine", "transformers", "--max-new-tokens", 4, "--output-dir", output]
     return CliRunner().invoke(main, [*map(str, command), *map(str, arguments)])
 
 
 @pytest.fixture(scope="module")
-def evaluated(model, tmp_path_factory):
+def evaluated(model: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Any]:
     output = tmp_path_factory.mktemp("run")
     return output, evaluate(model, output, "--task", "small_math", "--task", "small_instruct", "--limit", 5, "--json")
 
 
-def test_each_task_has_its_scores_samples_and_record(evaluated):
+def test_each_task_has_its_scores_samples_and_record(evaluated: tuple[Path, Any]) -> None:
     output, result = evaluated
     assert result.exit_code == 0, result.output
     printed = json.loads(result.stdout)
@@ -50,7 +54,7 @@ def test_each_task_has_its_scores_samples_and_record(evaluated):
         assert record.environment.engine == each["engine"] == "transformers"
 
 
-def test_the_same_again_finds_it_done_and_another_task_joins(model, evaluated):
+def test_the_same_again_finds_it_done_and_another_task_joins(model: Path, evaluated: tuple[Path, Any]) -> None:
     output, first = evaluated
     again = evaluate(model, output, "--task", "small_math", "--task", "small_instruct", "--limit", 5, "--json")
     assert again.exit_code == 0
@@ -64,7 +68,9 @@ def test_the_same_again_finds_it_done_and_another_task_joins(model, evaluated):
     assert "tiny-model" in board.stdout
 
 
-def test_another_evaluation_of_that_name_is_refused_and_nothing_is_lost(model, evaluated):
+def test_another_evaluation_of_that_name_is_refused_and_nothing_is_lost(
+    model: Path, evaluated: tuple[Path, Any]
+) -> None:
     output, _ = evaluated
     record = output / "cells" / "tiny-model" / "teacher" / "eval" / "small_math@v1" / "result.json"
     before = record.read_bytes()
@@ -87,7 +93,9 @@ def test_another_evaluation_of_that_name_is_refused_and_nothing_is_lost(model, e
         (["--task", "small_code"], "pass --allow-code-execution"),
     ],
 )
-def test_what_is_wrong_is_one_line_and_nothing_is_written(model, tmp_path, arguments, message):
+def test_what_is_wrong_is_one_line_and_nothing_is_written(
+    model: Path, tmp_path: Path, arguments: list[str], message: str
+) -> None:
     result = evaluate(model, tmp_path / "run", *arguments)
     assert result.exit_code == 2, result.output
     assert message in result.stderr
@@ -95,7 +103,7 @@ def test_what_is_wrong_is_one_line_and_nothing_is_written(model, tmp_path, argum
     assert not (tmp_path / "run").exists()
 
 
-def test_help_shows_examples():
+def test_help_shows_examples() -> None:
     result = CliRunner().invoke(main, ["evaluate", "--help"])
     assert result.exit_code == 0
     assert "harness evaluate --model models/student --task gsm8k --task dolly" in result.stdout

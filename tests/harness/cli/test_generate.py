@@ -1,11 +1,15 @@
 """`harness generate` as a user calls it: a model and prompts in, a file of answers out, which `harness score` reads."""
 
+from __future__ import annotations
+
 import json
 import os
 import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
+from typing import Any
 
 import pytest
 from click.testing import CliRunner
@@ -16,20 +20,20 @@ from helpers.tiny_models import write_gpt2
 
 
 @pytest.fixture(scope="module")
-def model(tmp_path_factory):
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_gpt2(tmp_path_factory.mktemp("models") / "tiny_model", "Question: how many apples? Answer: 42")
 
 
-def harness(*arguments):
+def harness(*arguments: Any) -> Any:
     return CliRunner().invoke(main, [*map(str, arguments)])
 
 
-def rows(path):
+def rows(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
 
 
 @pytest.mark.parametrize("protocol", ["greedy", "pass@1-sampling"])
-def test_the_answers_are_those_of_an_evaluation(model, tmp_path, protocol):
+def test_the_answers_are_those_of_an_evaluation(model: Path, tmp_path: Path, protocol: str) -> None:
     output = tmp_path / "answers.jsonl"
     settings = ["--task", "small_math", "--limit", 3, "--max-new-tokens", 6, "--engine", "transformers", "--seed", 7]
     written = harness("generate", "--model", model, *settings, "--protocol", protocol, "--output", output)
@@ -47,7 +51,7 @@ def test_the_answers_are_those_of_an_evaluation(model, tmp_path, protocol):
     assert len(rows(output)) == (3 if protocol == "greedy" else 60)
 
 
-def test_a_whole_task_is_scored_from_the_file(model, tmp_path):
+def test_a_whole_task_is_scored_from_the_file(model: Path, tmp_path: Path) -> None:
     output = tmp_path / "answers.jsonl"
     settings = ["--task", "small_instruct", "--max-new-tokens", 4, "--engine", "transformers"]
     written = harness("generate", "--model", model, *settings, "--output", output)
@@ -59,7 +63,7 @@ def test_a_whole_task_is_scored_from_the_file(model, tmp_path):
     assert content["n"]["truncated"] == sum(row["finish_reason"] == "length" for row in rows(output)) > 0
 
 
-def test_prompts_of_ones_own_are_asked_as_they_are(model, tmp_path):
+def test_prompts_of_ones_own_are_asked_as_they_are(model: Path, tmp_path: Path) -> None:
     prompts, output = tmp_path / "mine.jsonl", tmp_path / "answers.jsonl"
     prompts.write_text('{"id": "a", "prompt": "Question: how many"}\n{"prompt": "Answer: "}\n', encoding="utf-8")
     arguments = ["--model", model, "--prompts", prompts, "--max-new-tokens", 12, "--engine", "transformers"]
@@ -74,8 +78,8 @@ def test_prompts_of_ones_own_are_asked_as_they_are(model, tmp_path):
     assert rows(output)[0]["finish_reason"] == "stop"
 
 
-def test_killed_and_called_again_it_goes_on(model, tmp_path):
-    def command(output):
+def test_killed_and_called_again_it_goes_on(model: Path, tmp_path: Path) -> None:
+    def command(output: Path) -> list[str]:
         settings = (
             f"--task small_math --limit 40 --max-new-tokens 40 --engine transformers --max-batch-size 2 --model {model}"
         )
@@ -120,7 +124,9 @@ def test_killed_and_called_again_it_goes_on(model, tmp_path):
         (["--prompts", "{prompts}", "--model", "nowhere"], "nowhere"),
     ],
 )
-def test_what_is_given_wrong_is_one_line_and_nothing_is_written(model, tmp_path, arguments, message):
+def test_what_is_given_wrong_is_one_line_and_nothing_is_written(
+    model: Path, tmp_path: Path, arguments: list[Any], message: str
+) -> None:
     files = {
         "prompts": '{"prompt": "a"}\n',
         "twice": '{"id": "a", "prompt": "a"}\n{"id": "a", "prompt": "b"}\n',

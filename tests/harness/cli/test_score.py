@@ -1,8 +1,13 @@
 """`harness score` as a user calls it."""
 
+from __future__ import annotations
+
 import json
 import subprocess
 import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import pytest
 from click.testing import CliRunner
@@ -12,12 +17,12 @@ from harness.cli import main
 from harness.statistics.intervals import wilson_interval
 
 
-def score(*arguments):
+def score(*arguments: Path | str) -> Any:
     return CliRunner().invoke(main, ["score", *map(str, arguments)])
 
 
 @pytest.fixture
-def answers(tmp_path):
+def answers(tmp_path: Path) -> Path:
     """A file for small_math: right answers but for the first, which is none, and the second, which was cut short."""
     task = tasks.load("small_math")
     lines = [{"id": doc["id"], "output": task.reference(doc)} for doc in task.docs()]
@@ -29,7 +34,7 @@ def answers(tmp_path):
 
 
 @pytest.fixture
-def completions(tmp_path):
+def completions(tmp_path: Path) -> Path:
     """A file for small_code: canonical solutions."""
     task = tasks.load("small_code")
     path = tmp_path / "completions.jsonl"
@@ -37,7 +42,7 @@ def completions(tmp_path):
     return path
 
 
-def test_json_has_exactly_the_keys_of_the_contract(answers):
+def test_json_has_exactly_the_keys_of_the_contract(answers: Path) -> None:
     result = score("--task", "small_math", "--predictions", answers, "--json")
     assert result.exit_code == 0
     summary = json.loads(result.stdout)
@@ -52,7 +57,7 @@ def test_json_has_exactly_the_keys_of_the_contract(answers):
     assert summary["n"] == {"total": total, "scored": total, "invalid": 1, "truncated": 1, "harness_error": 0}
 
 
-def test_the_table_shows_the_value_with_its_interval_and_the_counts(answers):
+def test_the_table_shows_the_value_with_its_interval_and_the_counts(answers: Path) -> None:
     result = score("--task", "small_math", "--predictions", answers)
     assert result.exit_code == 0
     total = len(tasks.load("small_math").docs())
@@ -63,7 +68,7 @@ def test_the_table_shows_the_value_with_its_interval_and_the_counts(answers):
     assert result.stderr == ""  # no bar where there is no terminal
 
 
-def test_samples_are_written_a_line_each(answers, tmp_path):
+def test_samples_are_written_a_line_each(answers: Path, tmp_path: Path) -> None:
     out = tmp_path / "samples.jsonl"
     result = score("--task", "small_math", "--predictions", answers, "--samples-out", out)
     assert result.exit_code == 0
@@ -79,7 +84,7 @@ def test_samples_are_written_a_line_each(answers, tmp_path):
     assert set(tmp_path.iterdir()) == {answers, out}  # nothing half-written beside it
 
 
-def test_code_is_refused_without_permission_before_anything_is_read_or_written(tmp_path):
+def test_code_is_refused_without_permission_before_anything_is_read_or_written(tmp_path: Path) -> None:
     out = tmp_path / "samples.jsonl"
     result = score("--task", "small_code", "--predictions", tmp_path / "absent.jsonl", "--samples-out", out)
     assert result.exit_code == 2
@@ -90,19 +95,21 @@ def test_code_is_refused_without_permission_before_anything_is_read_or_written(t
     assert not out.exists()
 
 
-def test_code_is_scored_with_permission(completions):
+def test_code_is_scored_with_permission(completions: Path) -> None:
     result = score("--task", "small_code", "--predictions", completions, "--allow-code-execution", "--json")
     assert result.exit_code == 0
     assert json.loads(result.stdout)["metrics"]["pass@1"]["value"] == 100.0
 
 
-def test_what_the_harness_could_not_run_is_no_wrong_answer_and_makes_the_command_fail(completions, monkeypatch):
+def test_what_the_harness_could_not_run_is_no_wrong_answer_and_makes_the_command_fail(
+    completions: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from harness.sandbox import Execution, pool
 
     run = pool.run
     first = tasks.load("small_code").docs(1)[0]
 
-    def fails_on_the_first(program, *more):
+    def fails_on_the_first(program: Any, *more: Any) -> Execution:
         if program.source.startswith(first["prompt"]):
             return Execution("harness_error", "no room", 0.0)
         return run(program, *more)
@@ -129,7 +136,7 @@ def test_what_the_harness_could_not_run_is_no_wrong_answer_and_makes_the_command
         (lambda lines: [*lines[:4], "{", *lines[5:]], "answers.jsonl:5: not JSON"),
     ],
 )
-def test_a_bad_file_is_one_line_and_exit_code_2(answers, tmp_path, change, message):
+def test_a_bad_file_is_one_line_and_exit_code_2(answers: Path, tmp_path: Path, change: Callable, message: str) -> None:
     answers.write_text("".join(line + "\n" for line in change(answers.read_text().splitlines())))
     out = tmp_path / "samples.jsonl"
     result = score("--task", "small_math", "--predictions", answers, "--samples-out", out)
@@ -140,7 +147,7 @@ def test_a_bad_file_is_one_line_and_exit_code_2(answers, tmp_path, change, messa
     assert not out.exists()
 
 
-def test_an_unknown_task_and_a_folder_as_output_are_refused(answers, tmp_path):
+def test_an_unknown_task_and_a_folder_as_output_are_refused(answers: Path, tmp_path: Path) -> None:
     result = score("--task", "mmlu", "--predictions", answers)
     assert result.exit_code == 2
     assert "task mmlu: no such task; known: dolly, gsm8k, gsm8k_5shot, " in result.stderr
@@ -149,7 +156,9 @@ def test_an_unknown_task_and_a_folder_as_output_are_refused(answers, tmp_path):
     assert "is a folder; fix: name a file" in result.stderr
 
 
-def test_an_output_that_cannot_be_made_is_refused_before_the_work_and_a_device_is_kept(answers, tmp_path, monkeypatch):
+def test_an_output_that_cannot_be_made_is_refused_before_the_work_and_a_device_is_kept(
+    answers: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     null = tmp_path / "null"
     null.symlink_to("/dev/null")
     assert score("--task", "small_math", "--predictions", answers, "--samples-out", null).exit_code == 0
@@ -161,7 +170,7 @@ def test_an_output_that_cannot_be_made_is_refused_before_the_work_and_a_device_i
     assert result.stderr.count("\n") == 1
 
 
-def test_missing_data_says_how_to_give_it(answers, monkeypatch):
+def test_missing_data_says_how_to_give_it(answers: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     tasks.load.cache_clear()
     monkeypatch.delenv("HARNESS_DATA", raising=False)
     result = score("--task", "gsm8k", "--predictions", answers)
@@ -170,13 +179,13 @@ def test_missing_data_says_how_to_give_it(answers, monkeypatch):
     assert "HARNESS_DATA is not set" in result.stderr
 
 
-def test_help_shows_examples():
+def test_help_shows_examples() -> None:
     result = score("--help")
     assert result.exit_code == 0
     assert "harness score --task gsm8k --predictions answers.jsonl" in result.stdout
 
 
-def test_it_runs_as_a_program(answers):
+def test_it_runs_as_a_program(answers: Path) -> None:
     result = subprocess.run(
         [
             sys.executable,

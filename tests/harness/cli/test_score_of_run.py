@@ -1,7 +1,11 @@
 """`harness score` on the samples of an evaluation: the same scores as in its record, however the model was asked."""
 
+from __future__ import annotations
+
 import json
 import sys
+from pathlib import Path
+from typing import Any
 
 import pytest
 from click.testing import CliRunner
@@ -31,10 +35,10 @@ class Speaker:
     name = "speaker"
     on_finished = None
 
-    def __init__(self, task):
+    def __init__(self, task: Any) -> None:
         self.task = task
 
-    def complete(self, prompts, sampling, seeds):
+    def complete(self, prompts: Any, sampling: Any, seeds: Any) -> Any:
         docs = self.task.docs(len(prompts))
         texts = [self.say(self.task, doc, number) for number, doc in enumerate(docs)]
         reasons = ["length" if number % 5 == 3 else "stop" for number in range(len(texts))]
@@ -42,7 +46,7 @@ class Speaker:
         return [Completion(text, reason, [1], [1]) for text, reason in zip(texts, reasons, strict=True)]
 
     @staticmethod
-    def say(task, doc, number):
+    def say(task: Any, doc: dict[str, str], number: int) -> str:
         gold = task.reference(doc)
         whole = doc["prompt"] + gold if task.name in ("humaneval", "small_code") else gold
         after = (task.stop or ["\n\n"])[0]
@@ -50,12 +54,12 @@ class Speaker:
             number % 5
         ]
 
-    def close(self):
+    def close(self) -> None:
         pass
 
 
 @pytest.fixture(scope="module")
-def models(tmp_path_factory):
+def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """Two folders of one untrained model, one to be asked in Alpaca's template; the engine above answers for them."""
     from transformers import GPT2Config, GPT2LMHeadModel
 
@@ -69,7 +73,7 @@ def models(tmp_path_factory):
     return folders
 
 
-def scored(name, path, *more):
+def scored(name: str, path: Path, *more: str) -> dict[str, Any]:
     arguments = ["score", "--task", name, "--predictions", str(path), "--allow-code-execution", "--json", *more]
     result = CliRunner().invoke(main, arguments)
     assert result.exit_code == 0, result.stderr
@@ -78,7 +82,14 @@ def scored(name, path, *more):
 
 @pytest.mark.parametrize("asked", ["completion", "chat"])
 @pytest.mark.parametrize("name", TASKS)
-def test_the_samples_of_an_evaluation_score_as_in_its_record(name, asked, models, tmp_path, monkeypatch, request):
+def test_the_samples_of_an_evaluation_score_as_in_its_record(
+    name: str,
+    asked: str,
+    models: dict[str, Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    request: pytest.FixtureRequest,
+) -> None:
     if not name.startswith("small_"):
         monkeypatch.setenv("HARNESS_DATA", str(request.getfixturevalue("real_data")))
     monkeypatch.setattr(
@@ -100,7 +111,7 @@ def test_the_samples_of_an_evaluation_score_as_in_its_record(name, asked, models
 
 
 @pytest.mark.parametrize("name", TASKS[:3])
-def test_several_samples_of_an_id_are_averaged_in_every_task(name, tmp_path):
+def test_several_samples_of_an_id_are_averaged_in_every_task(name: str, tmp_path: Path) -> None:
     task = tasks.load(name)
     path = tmp_path / "answers.jsonl"
     lines = [{"id": doc["id"], "output": output} for doc in task.docs() for output in (task.reference(doc), "")]
@@ -110,7 +121,7 @@ def test_several_samples_of_an_id_are_averaged_in_every_task(name, tmp_path):
     assert (result["n"]["total"], result["metrics"][task.metrics[0].name]["n"]) == (len(lines), len(lines) // 2)
 
 
-def test_the_file_may_say_its_format_and_lines_must_agree(tmp_path):
+def test_the_file_may_say_its_format_and_lines_must_agree(tmp_path: Path) -> None:
     task = tasks.load("small_math")
     path = tmp_path / "answers.jsonl"
     lines = [{"id": doc["id"], "output": task.reference(doc), "response_format": "chat"} for doc in task.docs()]
@@ -123,7 +134,7 @@ def test_the_file_may_say_its_format_and_lines_must_agree(tmp_path):
     assert '"response_format" is chat and completion; fix: score one format at a time' in result.stderr
 
 
-def test_the_rule_decides_whether_a_stop_string_ends_an_answer(tmp_path):
+def test_the_rule_decides_whether_a_stop_string_ends_an_answer(tmp_path: Path) -> None:
     task = tasks.load("small_math")
     path = tmp_path / "answers.jsonl"
     more = f"{task.stop[0]} and so on\n#### 99999"

@@ -6,7 +6,10 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -22,31 +25,31 @@ TEXT = [
 
 
 @pytest.fixture(scope="session")
-def byte_level_folder(tmp_path_factory):
+def byte_level_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("byte_level")
     write_byte_level(folder, TEXT)
     return folder
 
 
 @pytest.fixture(scope="session")
-def sentencepiece_folder(tmp_path_factory):
+def sentencepiece_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("sentencepiece")
     write_sentencepiece(folder, TEXT)
     return folder
 
 
 @pytest.fixture(scope="session")
-def byte_level(byte_level_folder):
+def byte_level(byte_level_folder: Path) -> Any:
     return _tokenizer(byte_level_folder)
 
 
 @pytest.fixture(scope="session")
-def sentencepiece(sentencepiece_folder):
+def sentencepiece(sentencepiece_folder: Path) -> Any:
     return _tokenizer(sentencepiece_folder)
 
 
 @pytest.fixture(scope="session")
-def llama_folder(tmp_path_factory, sentencepiece):
+def llama_folder(tmp_path_factory: pytest.TempPathFactory, sentencepiece: Any) -> Path:
     """A Llama of two layers on the SentencePiece tokenizer: rotary positions, grouped queries, a begin token."""
     from transformers import LlamaConfig, LlamaForCausalLM
 
@@ -66,7 +69,7 @@ def llama_folder(tmp_path_factory, sentencepiece):
 
 
 @pytest.fixture(scope="session")
-def gpt2_folder(tmp_path_factory, byte_level):
+def gpt2_folder(tmp_path_factory: pytest.TempPathFactory, byte_level: Any) -> Path:
     """A GPT-2 of two layers on the byte-level tokenizer: learned absolute positions, no begin token."""
     from transformers import GPT2Config, GPT2LMHeadModel
 
@@ -84,7 +87,7 @@ def gpt2_folder(tmp_path_factory, byte_level):
 
 
 @pytest.fixture(scope="session")
-def vllm_answers(llama_folder, gpt2_folder):
+def vllm_answers(llama_folder: Path, gpt2_folder: Path) -> Any:
     """What the vLLM engine makes of the requests, by model, and what it did besides; in a process of its own.
 
     vLLM binds memory and changes torch for the whole process that it runs in.
@@ -104,18 +107,18 @@ def vllm_answers(llama_folder, gpt2_folder):
 
 
 @pytest.fixture(scope="session")
-def requests():
+def requests() -> Callable:
     """Make the requests that all engines are asked."""
     return requests_of
 
 
-def _tokenizer(folder):
+def _tokenizer(folder: Path) -> Any:
     from dskd.modeling.loading import load_tokenizer
 
     return load_tokenizer(folder)
 
 
-def _write(folder, model_class, config, tokenizer):
+def _write(folder: Path, model_class: type, config: Any, tokenizer: Any) -> Path:
     import torch
     from safetensors.torch import save_file
 

@@ -1,5 +1,10 @@
 """The rules that every engine shares: ids to text, stop strings, prompts that do not fit, and what a task may ask for."""
 
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -24,12 +29,12 @@ TEXTS = [
 
 
 @pytest.fixture(params=["byte_level", "sentencepiece"])
-def tokenizer(request):
+def tokenizer(request: pytest.FixtureRequest) -> Any:
     return request.getfixturevalue(request.param)
 
 
 @pytest.fixture(params=["gpt2", "mistral", "qwen1.5-1.8b"])
-def published_tokenizer(request, real_data):
+def published_tokenizer(request: pytest.FixtureRequest, real_data: Path) -> Any:
     from dskd.modeling.loading import load_tokenizer
 
     folder = real_data / "tokenizers" / request.param
@@ -38,7 +43,7 @@ def published_tokenizer(request, real_data):
     return load_tokenizer(folder)
 
 
-def check_every_split(tokenizer, text):
+def check_every_split(tokenizer: Any, text: str) -> None:
     ids = encode_prompt(tokenizer, text)
     start = 1 if ids and ids[0] == tokenizer.bos_token_id else 0
     for cut in range(start, len(ids) + 1):
@@ -53,36 +58,36 @@ def check_every_split(tokenizer, text):
 
 
 @pytest.mark.parametrize("text", TEXTS)
-def test_prompt_and_completion_make_the_text_wherever_it_is_cut(tokenizer, text):
+def test_prompt_and_completion_make_the_text_wherever_it_is_cut(tokenizer: Any, text: str) -> None:
     check_every_split(tokenizer, text)
 
 
 @pytest.mark.parametrize("text", TEXTS)
-def test_prompt_and_completion_make_the_text_with_published_tokenizers(published_tokenizer, text):
+def test_prompt_and_completion_make_the_text_with_published_tokenizers(published_tokenizer: Any, text: str) -> None:
     check_every_split(published_tokenizer, text)
 
 
 @settings(max_examples=150, deadline=None)
 @given(text=st.text(st.characters(exclude_characters=INCOMPLETE, exclude_categories=["Cs"]), max_size=20))
-def test_any_text_is_put_together_again(byte_level, sentencepiece, text):
+def test_any_text_is_put_together_again(byte_level: Any, sentencepiece: Any, text: str) -> None:
     for tokenizer in (byte_level, sentencepiece):
         check_every_split(tokenizer, text)
 
 
-def test_a_sentencepiece_continuation_keeps_its_first_space(sentencepiece):
+def test_a_sentencepiece_continuation_keeps_its_first_space(sentencepiece: Any) -> None:
     prompt = encode_prompt(sentencepiece, "def f(x):")
     completion = encode_prompt(sentencepiece, "def f(x): return x")[len(prompt) :]
     assert sentencepiece.decode(completion) == "return x"  # the trap
     assert decode_completion(sentencepiece, prompt, completion) == " return x"
 
 
-def test_the_indentation_after_a_newline_is_kept_whole(sentencepiece):
+def test_the_indentation_after_a_newline_is_kept_whole(sentencepiece: Any) -> None:
     prompt = encode_prompt(sentencepiece, "def f(x):\n")
     completion = encode_prompt(sentencepiece, "def f(x):\n    return x + 1")[len(prompt) :]
     assert decode_completion(sentencepiece, prompt, completion) == "    return x + 1"
 
 
-def test_half_a_character_after_a_newline_does_not_take_the_newline_along(sentencepiece):
+def test_half_a_character_after_a_newline_does_not_take_the_newline_along(sentencepiece: Any) -> None:
     prompt = encode_prompt(sentencepiece, "Answer:\n")
     half = sentencepiece.convert_tokens_to_ids("<0xE4>")
     rest = sentencepiece("the", add_special_tokens=False)["input_ids"]
@@ -91,13 +96,13 @@ def test_half_a_character_after_a_newline_does_not_take_the_newline_along(senten
     assert decode_completion(sentencepiece, prompt, [half, *rest]) == f"{INCOMPLETE} the"
 
 
-def test_special_tokens_are_not_text(tokenizer):
+def test_special_tokens_are_not_text(tokenizer: Any) -> None:
     prompt = encode_prompt(tokenizer, "the dog")
     completion = encode_prompt(tokenizer, "the dog jumps")[len(prompt) :]
     assert decode_completion(tokenizer, prompt, [*completion, tokenizer.eos_token_id]) == " jumps"
 
 
-def test_spaces_before_punctuation_stay(tokenizer):
+def test_spaces_before_punctuation_stay(tokenizer: Any) -> None:
     tokenizer.clean_up_tokenization_spaces = True
     prompt = encode_prompt(tokenizer, "the dog")
     completion = encode_prompt(tokenizer, "the dog , n't .")[len(prompt) :]
@@ -109,14 +114,14 @@ class _Shouting:
 
     name_or_path = "shouting"
 
-    def __call__(self, text, add_special_tokens):
+    def __call__(self, text: str, add_special_tokens: bool) -> dict[str, list[int]]:
         return {"input_ids": [1]}
 
-    def decode(self, ids, **_):
+    def decode(self, ids: list[int], **_: Any) -> str:
         return "".join("a" if id_ == 1 else "b" for id_ in ids).swapcase() if len(ids) % 2 else "a" * len(ids)
 
 
-def test_a_decoder_that_changes_the_prompt_is_an_error_and_not_a_wrong_answer():
+def test_a_decoder_that_changes_the_prompt_is_an_error_and_not_a_wrong_answer() -> None:
     with pytest.raises(InputError, match="shouting: the tokenizer's decoder changes text"):
         decode_completion(_Shouting(), [1], [2])
 
@@ -132,7 +137,7 @@ def test_a_decoder_that_changes_the_prompt_is_an_error_and_not_a_wrong_answer():
         ("stop", ["stop"], "", True),
     ],
 )
-def test_a_completion_ends_at_its_earliest_stop_string(text, stop, kept, stopped):
+def test_a_completion_ends_at_its_earliest_stop_string(text: str, stop: list[Any], kept: str, stopped: bool) -> None:
     assert cut_at_stop(text, stop) == (kept, stopped)
 
 
@@ -146,12 +151,16 @@ def test_a_completion_ends_at_its_earliest_stop_string(text, stop, kept, stopped
         ([7, 1, 2], 1, 7, [2], True),
     ],
 )
-def test_the_end_of_a_prompt_that_does_not_fit_is_kept(ids, room, bos, kept, truncated):
+def test_the_end_of_a_prompt_that_does_not_fit_is_kept(
+    ids: list[int], room: int, bos: int | None, kept: list[int], truncated: bool
+) -> None:
     assert fit_prompt(ids, room, bos) == (kept, truncated)
     assert fit_prompt(ids, room, bos, "first") == (ids[:room], truncated)
 
 
-def test_an_answer_ends_at_the_ids_of_tokenizer_and_generation_config(gpt2_folder, byte_level, tmp_path):
+def test_an_answer_ends_at_the_ids_of_tokenizer_and_generation_config(
+    gpt2_folder: Path, byte_level: Any, tmp_path: Path
+) -> None:
     assert eos_token_ids(gpt2_folder, byte_level) == [byte_level.eos_token_id]
     (tmp_path / "generation_config.json").write_text('{"eos_token_id": [5, 9]}')
     assert eos_token_ids(tmp_path, byte_level) == sorted({5, 9, byte_level.eos_token_id})

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -23,7 +25,9 @@ def engine(folder: Path, store: CompletionCache | None) -> TransformersEngine:
 
 
 @pytest.mark.parametrize("settings", [{}, {"temperature": 1.0}])
-def test_an_interrupted_engine_goes_on_with_the_same_answers(llama_folder, requests, tmp_path, settings) -> None:
+def test_an_interrupted_engine_goes_on_with_the_same_answers(
+    llama_folder: Path, requests: Callable, tmp_path: Path, settings: dict[str, Any]
+) -> None:
     whole = engine(llama_folder, None)
     expected = complete(whole, requests(**settings))
     path = tmp_path / "folder" / "answers.jsonl"

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -21,16 +24,16 @@ DRAWN = {"temperature": 1.0, "top_p": 0.95, "top_k": 50}
 
 
 @pytest.fixture(params=["llama_folder", "gpt2_folder"])
-def folder(request):
+def folder(request: pytest.FixtureRequest) -> Path:
     return request.getfixturevalue(request.param)
 
 
-def answers(folder, requests, batch_size, seed=3):
+def answers(folder: Path, requests: list[Any], batch_size: int, seed: int = 3) -> list[str]:
     engine = TransformersEngine(folder, seed=seed, max_batch_size=batch_size)
     return texts(engine, requests)
 
 
-def test_an_answer_is_the_same_in_any_batch_and_at_any_place(folder, requests):
+def test_an_answer_is_the_same_in_any_batch_and_at_any_place(folder: Path, requests: Callable) -> None:
     asked = requests(stop=(), **DRAWN)
     alone = answers(folder, asked, 1)
     assert answers(folder, asked, 7) == alone
@@ -42,14 +45,14 @@ def test_an_answer_is_the_same_in_any_batch_and_at_any_place(folder, requests):
     assert sum(one == two for one, two in zip(alone, other, strict=True)) <= 1
 
 
-def test_top_k_draws_from_so_many_tokens_alone(gpt2_folder, requests):
+def test_top_k_draws_from_so_many_tokens_alone(gpt2_folder: Path, requests: Callable) -> None:
     settings = DRAWN | {"temperature": 5.0, "top_p": 1.0}
     greedy = answers(gpt2_folder, requests(stop=()), 7)
     assert answers(gpt2_folder, requests(stop=(), **settings | {"top_k": 1}), 7) == greedy
     assert answers(gpt2_folder, requests(stop=(), **settings | {"top_k": 2}), 7) != greedy
 
 
-def test_no_n_gram_twice_as_transformers_does_it(folder, requests):
+def test_no_n_gram_twice_as_transformers_does_it(folder: Path, requests: Callable) -> None:
     n = 2
     engine = TransformersEngine(folder, seed=3, max_batch_size=7)
     asked = requests(stop=(), no_repeat_ngram=n)
@@ -71,12 +74,12 @@ def test_no_n_gram_twice_as_transformers_does_it(folder, requests):
     assert completions != complete(engine, requests(stop=()))
 
 
-def _generated(ids, eos):
+def _generated(ids: Any, eos: Any) -> Any:
     return GeneratedTokens(ids, ended=ids[-1] == eos)
 
 
 @given(ids=st.lists(st.integers(0, 3), min_size=1, max_size=30), n=st.integers(1, 6))
-def test_vllm_s_mask_is_that_of_transformers_at_every_step(ids, n):
+def test_vllm_s_mask_is_that_of_transformers_at_every_step(ids: list[int], n: int) -> None:
     from transformers import NoRepeatNGramLogitsProcessor
 
     reference, following = NoRepeatNGramLogitsProcessor(n), Following(n)
@@ -85,7 +88,7 @@ def test_vllm_s_mask_is_that_of_transformers_at_every_step(ids, n):
         assert set(following.repeats(ids[:end])) == set(masked.nonzero().flatten().tolist())
 
 
-def test_filler_before_a_prompt_repeats_nothing():
+def test_filler_before_a_prompt_repeats_nothing() -> None:
     # What a batch pads a row with on the left; transformers' processor sees it too, and masks the same.
     from transformers import NoRepeatNGramLogitsProcessor
 
@@ -95,7 +98,7 @@ def test_filler_before_a_prompt_repeats_nothing():
         assert torch.equal(reference(torch.tensor([[filler] * 6 + text]), torch.zeros(1, 10)), plain)
 
 
-def test_seeds_and_numbers_are_pinned():
+def test_seeds_and_numbers_are_pinned() -> None:
     # Other values would change every drawn answer: raise CODE_VERSIONS["evaluate"] and "answers" with them.
     assert sample_seed(10, "dolly/0", 0) == 4359376964470829280
     assert uniform_numbers([7], 2).tolist() == [[0.8720734548204873, 0.29536538151378355]]

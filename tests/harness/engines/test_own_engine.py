@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import re
 import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -16,12 +19,12 @@ PAGE = ROOT / "docs" / "engines.md"
 
 
 @pytest.fixture(params=["llama_folder", "gpt2_folder"])
-def folder(request):
+def folder(request: pytest.FixtureRequest) -> Path:
     return request.getfixturevalue(request.param)
 
 
 @pytest.fixture
-def _stepwise(tmp_path, monkeypatch):
+def _stepwise(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     """A folder with the page's file, as if it lay beside the other engines."""
     (code,) = re.findall(r"```python\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)
     (tmp_path / "stepwise.py").write_text(code, encoding="utf-8")
@@ -35,7 +38,7 @@ SAMPLED = {"temperature": 0.9, "top_p": 0.9, "top_k": 20}
 
 @pytest.mark.usefixtures("_stepwise")
 @pytest.mark.parametrize("settings", [{}, SAMPLED, {"no_repeat_ngram": 2}], ids=["greedy", "sampled", "n-gram"])
-def test_it_answers_as_transformers_does(folder, requests, settings) -> None:
+def test_it_answers_as_transformers_does(folder: Path, requests: Callable, settings: dict[str, Any]) -> None:
     assert "stepwise" in harness.engines.names()
     asked = requests(**settings)
     found = {}

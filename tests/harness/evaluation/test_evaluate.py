@@ -1,9 +1,13 @@
 """A model folder and tasks in, answers and scores out: every document once, in order, with its own answer."""
 
+from __future__ import annotations
+
 import json
 import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from statistics import fmean, stdev
+from typing import Any
 
 import pytest
 import yaml
@@ -52,7 +56,7 @@ TASK = Mine
 
 
 @pytest.fixture(scope="module")
-def model(tmp_path_factory):
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_gpt2(
         tmp_path_factory.mktemp("model"),
         "Say so much: the quick brown fox jumps over the lazy dog",
@@ -61,7 +65,7 @@ def model(tmp_path_factory):
 
 
 @pytest.fixture
-def own_tasks(tmp_path, monkeypatch):
+def own_tasks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     """Three tasks of this test's own; the last is marked as running code."""
     tasks.load.cache_clear()
     for name in ("first_of_test", "second_of_test", "code_of_test"):
@@ -74,7 +78,7 @@ def own_tasks(tmp_path, monkeypatch):
     tasks.load.cache_clear()
 
 
-def run(model, **options):
+def run(model: Path, **options: Any) -> dict[str, Any] | None:
     chosen = {name: EvaluationOptions(**settings) for name, settings in options.pop("tasks").items()}
     return {done.task: done for done in evaluate(model, chosen, engine="transformers", **options)}
 
@@ -85,11 +89,11 @@ class Oracle:
     name = "oracle"
     on_finished = None
 
-    def __init__(self, task, lost=0):
+    def __init__(self, task: Any, lost: int = 0) -> None:
         self.task, self.lost, self.closed = task, lost, False
         self.sampling = None
 
-    def complete(self, prompts, sampling, seeds):
+    def complete(self, prompts: Any, sampling: Any, seeds: Any) -> Any:
         self.sampling = sampling
         assert len(seeds) == len(prompts)
         docs = self.task.docs(len(prompts))
@@ -97,13 +101,13 @@ class Oracle:
         self.on_finished(len(prompts))
         return [Completion(self.task.reference(doc), "stop", [1], [1]) for doc in docs[self.lost :]]
 
-    def close(self):
+    def close(self) -> None:
         self.closed = True
 
 
 @pytest.fixture
-def oracle(monkeypatch):
-    def make(task, **more):
+def oracle(monkeypatch: pytest.MonkeyPatch) -> Callable:
+    def make(task: Any, **more: Any) -> Any:
         engine = Oracle(tasks.load(task), **more)
         monkeypatch.setattr(sys.modules["harness.evaluation.evaluate"], "create_engine", lambda *_, **__: engine)
         return engine
@@ -111,7 +115,9 @@ def oracle(monkeypatch):
     return make
 
 
-def test_every_document_is_answered_once_in_order_with_all_that_is_known(model, own_tasks, capsys):
+def test_every_document_is_answered_once_in_order_with_all_that_is_known(
+    model: Path, own_tasks: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
     done = run(model, tasks={"second_of_test": {}, "first_of_test": {"limit": 4}})
     assert list(done) == ["second_of_test", "first_of_test"]  # as they were asked for
     assert [sample["id"] for sample in done["first_of_test"].samples] == [f"first_of_test/{n}" for n in range(4)]
@@ -140,18 +146,18 @@ def test_every_document_is_answered_once_in_order_with_all_that_is_known(model, 
     assert capsys.readouterr().out == ""  # standard output is for data
 
 
-def test_a_task_gives_the_same_whichever_others_run(model, own_tasks):
+def test_a_task_gives_the_same_whichever_others_run(model: Path, own_tasks: Any) -> None:
     alone = run(model, tasks={"first_of_test": {}})["first_of_test"]
     after = run(model, tasks={"second_of_test": {}, "first_of_test": {}})["first_of_test"]
     assert alone.samples == after.samples
 
 
-def test_max_new_tokens_replaces_the_task_s_own(model, own_tasks):
+def test_max_new_tokens_replaces_the_task_s_own(model: Path, own_tasks: Any) -> None:
     samples = run(model, tasks={"first_of_test": {"max_new_tokens": 4}})["first_of_test"].samples
     assert {sample["generated_tokens"] for sample in samples} == {4}
 
 
-def test_progress_counts_every_sample_and_task(model, own_tasks):
+def test_progress_counts_every_sample_and_task(model: Path, own_tasks: Any) -> None:
     seen = []
     run(model, tasks={"first_of_test": {}, "second_of_test": {"limit": 2}}, progress=seen.append, max_batch_size=3)
     counts = [(each.tasks_done, each.samples_done) for each in seen]
@@ -159,7 +165,7 @@ def test_progress_counts_every_sample_and_task(model, own_tasks):
     assert seen[-1] == EvaluationProgress("second_of_test", 2, 2, 9, 9)
 
 
-def test_a_run_is_given_as_soon_as_it_is_done(model, own_tasks):
+def test_a_run_is_given_as_soon_as_it_is_done(model: Path, own_tasks: Any) -> None:
     seen = []
     chosen = dict.fromkeys(["first_of_test", "second_of_test"], EvaluationOptions(limit=1))
     runs = evaluate(model, chosen, engine="transformers", progress=seen.append)
@@ -168,7 +174,7 @@ def test_a_run_is_given_as_soon_as_it_is_done(model, own_tasks):
     runs.close()
 
 
-def test_code_runs_only_when_it_is_allowed(model, own_tasks):
+def test_code_runs_only_when_it_is_allowed(model: Path, own_tasks: Any) -> None:
     with pytest.raises(InputError, match="task code_of_test: it runs the code that a model wrote"):
         run(model, tasks={"first_of_test": {}, "code_of_test": {}})
     assert len(run(model, tasks={"code_of_test": {}}, allow_code_execution=True)["code_of_test"].samples) == 7
@@ -182,14 +188,16 @@ def test_code_runs_only_when_it_is_allowed(model, own_tasks):
         ({"model": Path("absent")}, "absent: no such model folder"),
     ],
 )
-def test_what_is_wrong_is_said_before_a_model_is_loaded(model, own_tasks, oracle, change, message):
+def test_what_is_wrong_is_said_before_a_model_is_loaded(
+    model: Path, own_tasks: Any, oracle: Callable, change: dict[str, Any], message: str
+) -> None:
     engine = oracle("first_of_test")
     with pytest.raises(InputError, match=message):
         run(**{"model": model, "tasks": {"first_of_test": {}}} | change)
     assert engine.sampling is None
 
 
-def test_an_option_that_does_not_exist_is_refused():
+def test_an_option_that_does_not_exist_is_refused() -> None:
     with pytest.raises(ValidationError):
         EvaluationOptions(limt=3)
     with pytest.raises(ValidationError):
@@ -197,7 +205,7 @@ def test_an_option_that_does_not_exist_is_refused():
 
 
 @pytest.mark.parametrize("name", ["small_instruct", "small_math", "small_code"])
-def test_gold_answers_score_100_through_the_whole_pipeline(model, oracle, name):
+def test_gold_answers_score_100_through_the_whole_pipeline(model: Path, oracle: Callable, name: str) -> None:
     engine = oracle(name)
     done = run(model, tasks={name: {"limit": 20}}, allow_code_execution=True)[name]
     headline = tasks.load(name).metrics[0].name
@@ -207,7 +215,9 @@ def test_gold_answers_score_100_through_the_whole_pipeline(model, oracle, name):
     assert engine.closed
 
 
-def test_a_task_of_lm_eval_is_evaluated_as_one_of_the_harness_s_own(model, tmp_path, monkeypatch):
+def test_a_task_of_lm_eval_is_evaluated_as_one_of_the_harness_s_own(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("HARNESS_LM_EVAL_TASKS", str(tmp_path))
     (tmp_path / "data.jsonl").write_text("".join(f'{{"q": "Say {n}:", "a": "{n}"}}\n' for n in range(5)))
     config = {
@@ -232,7 +242,7 @@ def test_a_task_of_lm_eval_is_evaluated_as_one_of_the_harness_s_own(model, tmp_p
     assert done["lm_eval/say"].version == "1.0"
 
 
-def test_a_completion_that_is_lost_is_an_error_and_no_score(model, own_tasks, oracle):
+def test_a_completion_that_is_lost_is_an_error_and_no_score(model: Any, own_tasks: Any, oracle: Any) -> None:
     engine = oracle("first_of_test", lost=1)
     with pytest.raises(ValueError, match="6 outputs for 7 documents"):
         run(model, tasks={"first_of_test": {}})
@@ -242,13 +252,15 @@ def test_a_completion_that_is_lost_is_an_error_and_no_score(model, own_tasks, or
 PROTOCOL = DecodingProtocol(name="drawn", temperature=1.0, seeds=(10, 20), samples=2)
 
 
-def drawn(model, **options):
+def drawn(model: Path, **options: Any) -> Any:
     chosen = {"drawn": EvaluationOptions(task="first_of_test", protocol=options.pop("protocol", PROTOCOL))}
     (done,) = evaluate(model, chosen, engine="transformers", **options)
     return done
 
 
-def test_several_answers_a_prompt_have_an_index_and_a_seed_and_are_alike_in_any_batch(model, own_tasks):
+def test_several_answers_a_prompt_have_an_index_and_a_seed_and_are_alike_in_any_batch(
+    model: Path, own_tasks: Any
+) -> None:
     progress = []
     done = drawn(model, max_batch_size=7, progress=progress.append)
     assert (done.name, done.task) == ("drawn", "first_of_test")
@@ -268,7 +280,7 @@ def test_several_answers_a_prompt_have_an_index_and_a_seed_and_are_alike_in_any_
     assert not set(texts) & {sample["output"] for sample in other.samples}
 
 
-def test_a_protocol_without_seeds_takes_the_evaluation_s(model, own_tasks):
+def test_a_protocol_without_seeds_takes_the_evaluation_s(model: Path, own_tasks: Any) -> None:
     protocol = PROTOCOL.model_copy(update={"seeds": None})
     first, second = (drawn(model, protocol=protocol, seed=seed).samples for seed in (10, 20))
     assert {sample["seed"] for sample in first} == {10}
@@ -277,7 +289,9 @@ def test_a_protocol_without_seeds_takes_the_evaluation_s(model, own_tasks):
         assert [s["output"] for s in samples] == [s["output"] for s in drawn_by_both if s["seed"] == seed]
 
 
-def test_a_run_and_harness_score_give_the_same_numbers_for_several_samples(model, own_tasks, tmp_path):
+def test_a_run_and_harness_score_give_the_same_numbers_for_several_samples(
+    model: Path, own_tasks: Any, tmp_path: Path
+) -> None:
     samples = drawn(model).samples
     path = tmp_path / "predictions.jsonl"
     path.write_text("".join(f"{json.dumps({k: s[k] for k in ('id', 'output', 'finish_reason')})}\n" for s in samples))
@@ -293,7 +307,7 @@ def test_a_run_and_harness_score_give_the_same_numbers_for_several_samples(model
     )  # prompts are independent, samples are not
 
 
-def test_a_protocol_s_prompts_keep_their_first_tokens(model, own_tasks):
+def test_a_protocol_s_prompts_keep_their_first_tokens(model: Path, own_tasks: Any) -> None:
     protocol = DecodingProtocol(name="cut", max_prompt_tokens=6, prompt_kept="first", max_new_tokens=3)
     samples = drawn(model, protocol=protocol).samples
     assert not samples[0]["prompt_truncated"]

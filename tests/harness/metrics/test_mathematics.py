@@ -1,5 +1,7 @@
 """Final answers of MATH: where they stand in an output, what counts as equal, and lm-eval's own process_results beside ours."""
 
+from __future__ import annotations
+
 import random
 import signal
 
@@ -31,7 +33,7 @@ STOP = ["Problem:"]
         ("", None),
     ],
 )
-def test_the_answer_is_found(text, answer):
+def test_the_answer_is_found(text: str, answer: str | None) -> None:
     assert find_answer(text) == answer
 
 
@@ -50,17 +52,17 @@ def test_the_answer_is_found(text, answer):
         ("12", "13", False),
     ],
 )
-def test_equal_is_what_hendrycks_normalisation_makes_equal(one, other, same):
+def test_equal_is_what_hendrycks_normalisation_makes_equal(one: str, other: str, same: bool) -> None:
     assert equivalent(one, other) == same
 
 
-def test_an_answer_after_the_stop_does_not_count():
+def test_an_answer_after_the_stop_does_not_count() -> None:
     score = score_final_answer("2", "$2$\n\nProblem: another\nAnswer: $3$", STOP)
     assert score.scores["equivalent"] == 100.0
     assert score.outcome == "correct"
 
 
-def test_an_empty_output_is_invalid_and_a_wrong_one_wrong():
+def test_an_empty_output_is_invalid_and_a_wrong_one_wrong() -> None:
     assert score_final_answer("2", " ", STOP).outcome == "invalid"
     score = score_final_answer("2", "3", STOP)
     assert (score.outcome, set(score.scores.values())) == ("wrong", {0.0})
@@ -88,7 +90,7 @@ PIECES = [
 ]
 
 
-def test_exact_match_is_lm_eval_s_on_any_text():
+def test_exact_match_is_lm_eval_s_on_any_text() -> None:
     theirs = load_file(tasks_of_lm_eval() / "hendrycks_math" / "utils.py").process_results
     draw = random.Random(0)
     right = 0
@@ -107,7 +109,7 @@ def test_exact_match_is_lm_eval_s_on_any_text():
 @pytest.mark.parametrize(
     "piece", ["\\boxed{", "{", "}", "$", "\\frac", "\\sqrt", "9", "/", "\\text{ ", "__import__('os')", "(", "9**"]
 )
-def test_hostile_answers_are_wrong_and_do_not_hang(piece, request):
+def test_hostile_answers_are_wrong_and_do_not_hang(piece: str, request: pytest.FixtureRequest) -> None:
     signal.alarm(120)  # stops a hang: they take less than a second
     request.addfinalizer(lambda: signal.alarm(0))
     score = score_final_answer("7", piece * (60_000 // len(piece)), STOP)

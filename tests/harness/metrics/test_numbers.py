@@ -1,5 +1,7 @@
 """The three GSM8K rules on the golden vectors of the specification, and lm-eval's own classes on the same texts."""
 
+from __future__ import annotations
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -18,13 +20,13 @@ STOP = ["Question:", "</s>", "<|im_end|>"]
 
 
 @pytest.mark.parametrize(("output", "gold", "strict", "flexible", "numeric"), GOLDEN)
-def test_the_golden_vectors_hold(output, gold, strict, flexible, numeric):
+def test_the_golden_vectors_hold(output: str, gold: str, strict: bool, flexible: bool, numeric: bool) -> None:
     score = score_number(f"Some steps.\n#### {gold}", output, STOP)
     assert score.scores == {"numeric": 100.0 * numeric, "strict": 100.0 * strict, "flexible": 100.0 * flexible}
     assert score.outcome == ("correct" if numeric else "wrong")
 
 
-def test_flexible_is_right_once_the_output_is_cut_at_the_stop():
+def test_flexible_is_right_once_the_output_is_cut_at_the_stop() -> None:
     assert score_number("#### 5", "#### 5\n\n", STOP).scores["flexible"] == 100.0
 
 
@@ -53,23 +55,23 @@ def test_flexible_is_right_once_the_output_is_cut_at_the_stop():
         ("", None),
     ],
 )
-def test_the_number_of_an_answer_is_found(answer, number):
+def test_the_number_of_an_answer_is_found(answer: str, number: str | None) -> None:
     assert find_number(answer) == number
 
 
-def test_a_fraction_in_latex_has_its_value():
+def test_a_fraction_in_latex_has_its_value() -> None:
     assert score_number("#### 0.5", r"The answer is \frac{1}{2}", STOP).scores["numeric"] == 100.0
     assert score_number("#### 12", r"The answer is \frac{1}{2}", STOP).scores["numeric"] == 0.0
 
 
-def test_an_answer_without_a_number_is_invalid():
+def test_an_answer_without_a_number_is_invalid() -> None:
     score = score_number("#### 3", "I do not know...", STOP)
     assert score.outcome == "invalid"
     assert score.extracted["numeric"] is None
     assert set(score.scores.values()) == {0.0}
 
 
-def test_a_number_without_end_is_wrong_and_costs_nothing():
+def test_a_number_without_end_is_wrong_and_costs_nothing() -> None:
     assert value("9" * 100_000) is None
     assert score_number("#### 3", "9" * 100_000, STOP).outcome == "wrong"
 
@@ -79,7 +81,7 @@ LM_EVAL_TEXT = st.text(alphabet="0123456789.,$-#% aZ\n/", max_size=30)
 
 @settings(max_examples=300, deadline=None)
 @given(output=LM_EVAL_TEXT, gold=st.sampled_from(["18", "1,800", "-5", "0.75"]))
-def test_strict_and_flexible_are_lm_eval_s_own(output, gold):
+def test_strict_and_flexible_are_lm_eval_s_own(output: str, gold: str) -> None:
     from lm_eval.api.metrics import exact_match_hf_evaluate
     from lm_eval.filters.extraction import RegexFilter
 
@@ -101,7 +103,9 @@ def test_strict_and_flexible_are_lm_eval_s_own(output, gold):
 
 
 @pytest.mark.parametrize(("output", "gold", "strict", "flexible", "numeric"), GOLDEN)
-def test_lm_eval_gives_the_golden_vectors_their_marks(output, gold, strict, flexible, numeric):
+def test_lm_eval_gives_the_golden_vectors_their_marks(
+    output: str, gold: str, strict: bool, flexible: bool, numeric: bool
+) -> None:
     from lm_eval.filters.extraction import RegexFilter
 
     for pattern, select, right in (

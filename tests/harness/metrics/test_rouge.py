@@ -1,9 +1,12 @@
 """Rouge-L and exact match against slow references and the rules of the specification."""
 
+from __future__ import annotations
+
 import itertools
 import json
 import random
 import re
+from pathlib import Path
 
 import pytest
 from nltk.stem.porter import PorterStemmer
@@ -39,7 +42,7 @@ def slow_rouge_l(reference: str, response: str) -> float:
     return 100 * 2 * precision * recall / (precision + recall)
 
 
-def test_rouge_l_is_the_f_measure_of_the_longest_common_subsequence_of_stems():
+def test_rouge_l_is_the_f_measure_of_the_longest_common_subsequence_of_stems() -> None:
     words = [
         "the",
         "cats",
@@ -62,7 +65,7 @@ def test_rouge_l_is_the_f_measure_of_the_longest_common_subsequence_of_stems():
         assert rouge_l(reference, response) == pytest.approx(slow_rouge_l(reference, response))
 
 
-def pairs(real_data):
+def pairs(real_data: Path) -> list[tuple[str, str]]:
     """10,000 pairs: 9,800 of random words, and real answers against their own references and other rows'."""
     words = [
         "the",
@@ -89,7 +92,7 @@ def pairs(real_data):
     return found
 
 
-def test_rouge_l_of_ten_thousand_pairs_is_rouge_score_s_to_the_last_digit(real_data):
+def test_rouge_l_of_ten_thousand_pairs_is_rouge_score_s_to_the_last_digit(real_data: Path) -> None:
     from rouge_score.rouge_scorer import RougeScorer
 
     scorer = RougeScorer(["rougeL"], use_stemmer=True)
@@ -101,27 +104,27 @@ def test_rouge_l_of_ten_thousand_pairs_is_rouge_score_s_to_the_last_digit(real_d
     assert len(set(ours)) > 200  # and they are no few values
 
 
-def test_texts_without_ascii_letters_score_zero():
+def test_texts_without_ascii_letters_score_zero() -> None:
     assert rouge_l("北京", "北京") == 0.0
     assert rouge_l("anything", "") == 0.0
 
 
-def test_the_best_of_the_references_counts():
+def test_the_best_of_the_references_counts() -> None:
     score = score_response(["a red house", "The blue sky."], "the blue sky", STOP)
     assert score.scores == {"rouge_l": 100.0, "exact_match": 100.0}
 
 
-def test_exact_match_ignores_case_punctuation_and_space_but_not_articles():
+def test_exact_match_ignores_case_punctuation_and_space_but_not_articles() -> None:
     assert normalise("  It's  RED, \n") == "its red"
     assert score_response(["red house"], "Red, house!", STOP).scores["exact_match"] == 100.0
     assert score_response(["red house"], "a red house", STOP).scores["exact_match"] == 0.0
 
 
-def test_an_output_is_cut_cleaned_and_stripped():
+def test_an_output_is_cut_cleaned_and_stripped() -> None:
     assert clean("  one<n>two <|endoftext|> three", STOP) == "one\ntwo"
 
 
-def test_an_empty_output_is_invalid_and_scores_zero():
+def test_an_empty_output_is_invalid_and_scores_zero() -> None:
     score = score_response(["yes"], " \n<|endoftext|>yes", STOP)
     assert score.outcome == "invalid"
     assert score.extracted == {"response": None}

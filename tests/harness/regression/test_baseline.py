@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -40,7 +41,7 @@ def test_a_baseline_file_stands_for_its_run(tmp_path: Path) -> None:
 
 
 def test_an_update_tells_what_changes(tmp_path: Path) -> None:
-    def made(name: str, right: int, **options: str):
+    def made(name: str, right: int, **options: str) -> Any:
         write_evaluation(tmp_path / name, answers("small_math", right, 10), **options)
         return make_baseline(tmp_path / name, read_run(tmp_path / name), name)
 

@@ -98,7 +98,7 @@ def test_a_folder_that_is_no_model(tmp_path: Path, missing: str, message: str) -
         FileHashes().model_folder(folder)
 
 
-def test_an_adapter_is_itself_and_the_model_that_it_stands_on(tmp_path):
+def test_an_adapter_is_itself_and_the_model_that_it_stands_on(tmp_path: Path) -> None:
     base, adapter = tmp_path / "base", tmp_path / "adapter"
     for folder in (base, adapter):
         folder.mkdir()

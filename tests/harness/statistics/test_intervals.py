@@ -1,8 +1,11 @@
 """Intervals and estimators against published values and slow references written another way."""
 
+from __future__ import annotations
+
 import itertools
 import math
 from fractions import Fraction
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,32 +14,32 @@ from scipy import stats
 from harness.statistics.intervals import bootstrap_interval, mean_and_error, pass_at_k, wilson_interval
 
 
-def test_the_mean_and_its_error_are_those_of_a_sample():
+def test_the_mean_and_its_error_are_those_of_a_sample() -> None:
     values = [0.0, 100.0, 50.0, 25.0]
     mean, error = mean_and_error(values)
     assert mean == pytest.approx(43.75)
     assert error == pytest.approx(stats.sem(values))
 
 
-def test_one_value_has_no_error_and_none_has_no_mean():
+def test_one_value_has_no_error_and_none_has_no_mean() -> None:
     assert mean_and_error([3.0]) == (3.0, None)
     with pytest.raises(ValueError, match="n > 0"):
         mean_and_error([])
 
 
 @pytest.mark.parametrize(("successes", "n"), [(0, 10), (10, 10), (1, 2), (462, 1319), (33, 164)])
-def test_wilson_s_interval_is_that_of_scipy(successes, n):
+def test_wilson_s_interval_is_that_of_scipy(successes: int, n: int) -> None:
     expected = stats.binomtest(successes, n).proportion_ci(method="wilson")
     assert wilson_interval(successes, n) == pytest.approx((expected.low, expected.high), abs=1e-12)
 
 
-def test_wilson_s_interval_needs_a_proportion():
+def test_wilson_s_interval_needs_a_proportion() -> None:
     for successes, n in ((0, 0), (3, 2), (-1, 2)):
         with pytest.raises(ValueError, match="successes"):
             wilson_interval(successes, n)
 
 
-def test_the_bootstrap_interval_agrees_with_scipy_and_with_itself():
+def test_the_bootstrap_interval_agrees_with_scipy_and_with_itself() -> None:
     values = np.random.default_rng(1).beta(2, 5, 500) * 100
     low, high = bootstrap_interval(values, seed=7)
     expected = stats.bootstrap(
@@ -47,7 +50,7 @@ def test_the_bootstrap_interval_agrees_with_scipy_and_with_itself():
     assert (low, high) != bootstrap_interval(values, seed=8)
 
 
-def test_the_bootstrap_interval_covers_the_true_mean_about_as_often_as_it_says():
+def test_the_bootstrap_interval_covers_the_true_mean_about_as_often_as_it_says() -> None:
     random = np.random.default_rng(3)
     hits = 0
     for trial in range(200):
@@ -56,23 +59,23 @@ def test_the_bootstrap_interval_covers_the_true_mean_about_as_often_as_it_says()
     assert 0.87 <= hits / 200 <= 0.99
 
 
-def test_the_bootstrap_interval_of_one_value_is_refused():
+def test_the_bootstrap_interval_of_one_value_is_refused() -> None:
     with pytest.raises(ValueError, match="one value"):
         bootstrap_interval([1.0])
 
 
 @pytest.mark.parametrize(("n", "correct", "k"), itertools.chain(*[[(6, c, k) for k in range(1, 7)] for c in range(7)]))
-def test_pass_at_k_is_the_share_of_all_choices_of_k_samples_with_a_right_one(n, correct, k):
+def test_pass_at_k_is_the_share_of_all_choices_of_k_samples_with_a_right_one(n: Any, correct: Any, k: Any) -> None:
     samples = [True] * correct + [False] * (n - correct)
     choices = list(itertools.combinations(samples, k))
     assert pass_at_k(n, correct, k) == pytest.approx(sum(map(any, choices)) / len(choices))
 
 
-def test_pass_at_k_is_exact_for_many_samples():
+def test_pass_at_k_is_exact_for_many_samples() -> None:
     assert pass_at_k(200, 3, 100) == pytest.approx(1 - math.comb(197, 100) / math.comb(200, 100))
 
 
-def test_pass_at_k_is_the_closed_form():
+def test_pass_at_k_is_the_closed_form() -> None:
     for n, k in itertools.product((1, 2, 7, 10, 20, 100, 200), (1, 2, 10, 100)):
         for correct in {0, 1, 2, n // 2, n - 1, n} if k <= n else ():
             if correct <= n:
@@ -80,7 +83,7 @@ def test_pass_at_k_is_the_closed_form():
                 assert pass_at_k(n, correct, k) == pytest.approx(float(closed), abs=1e-12), (n, correct, k)
 
 
-def test_pass_at_k_is_unknown_with_fewer_than_k_samples():
+def test_pass_at_k_is_unknown_with_fewer_than_k_samples() -> None:
     assert pass_at_k(9, 9, 10) is None
     with pytest.raises(ValueError, match="correct of"):
         pass_at_k(1, 2, 1)

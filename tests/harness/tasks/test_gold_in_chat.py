@@ -3,6 +3,11 @@
 As completions, up to a stop, they are scored in test_tasks.py; helpers/task_facts.py declares the exceptions.
 """
 
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
 import pytest
 
 from harness import tasks
@@ -14,14 +19,14 @@ NUMBERS = ("gsm8k", "gsm8k_5shot", "gsm8k_cot_8shot", "small_math")
 
 
 @pytest.fixture(params=SIZES)
-def task(request, monkeypatch):
+def task(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Any:
     """Each task as models with a template are scored on it."""
     if request.param in REAL:
         monkeypatch.setenv("HARNESS_DATA", str(request.getfixturevalue("real_data")))
     return tasks.load(request.param).as_chat()
 
 
-def in_chat(task, doc):
+def in_chat(task: Any, doc: dict[str, str]) -> str:
     """The gold answer as a chat model puts it: between words, in a fenced block, or alone where every word counts."""
     gold = task.reference(doc)
     if task.name in CODE:
@@ -32,7 +37,7 @@ def in_chat(task, doc):
     return f"\n{gold}\n\n"
 
 
-def assert_all_right(task, docs):
+def assert_all_right(task: Any, docs: list[dict[str, str]]) -> None:
     scores = task.score_many(docs, [in_chat(task, doc) for doc in docs], allow_code_execution=True)
     for metric in task.metrics:
         wrong = {doc["id"] for doc, score in zip(docs, scores, strict=True) if score.scores[metric.name] != 100.0}
@@ -40,7 +45,7 @@ def assert_all_right(task, docs):
         assert wrong - MAY_BE_WRONG.get((task.name, metric.name), set()) == declared & {doc["id"] for doc in docs}
 
 
-def test_gold_answers_of_a_chat_model_score_100(task):
+def test_gold_answers_of_a_chat_model_score_100(task: Any) -> None:
     assert task.stop == ()
     docs = task.docs()
     assert_all_right(task, docs[:: len(docs) // 8] if task.runs_code else docs)  # all programs are run below
@@ -48,12 +53,12 @@ def test_gold_answers_of_a_chat_model_score_100(task):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", CODE)
-def test_gold_programs_of_a_chat_model_all_pass(name, real_data, monkeypatch):
+def test_gold_programs_of_a_chat_model_all_pass(name: str, real_data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HARNESS_DATA", str(real_data))
     task = tasks.load(name).as_chat()
     assert_all_right(task, task.docs())
 
 
-def test_every_task_is_among_these():
+def test_every_task_is_among_these() -> None:
     assert {*SIZES, *UNPINNED} == set(tasks.names())
     assert set(CODE) == {name for name in tasks.names() if tasks.load(name).runs_code}

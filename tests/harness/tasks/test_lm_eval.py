@@ -1,5 +1,9 @@
 """The tasks as lm-eval sees them: found in our folder alone, asked with our prompts, scored once by our scoring."""
 
+from __future__ import annotations
+
+from typing import Any
+
 import pytest
 from lm_eval import simple_evaluate
 from lm_eval.api.model import LM
@@ -13,7 +17,7 @@ from harness.tasks.lm_eval_export import LmEvalFunctions, write_lm_eval_tasks
 class Answers(LM):
     """A model that answers even documents rightly and the others with nothing."""
 
-    def generate_until(self, requests, disable_tqdm=False):
+    def generate_until(self, requests: list[Any], disable_tqdm: bool = False) -> list[str]:
         self.settings = [request.args[1] for request in requests]
         outputs = []
         for request in requests:
@@ -22,19 +26,19 @@ class Answers(LM):
             outputs.append(task.reference(request.doc) if request.doc_id % 2 == 0 else "no")
         return outputs
 
-    def loglikelihood(self, requests):
+    def loglikelihood(self, requests: Any) -> None:
         raise NotImplementedError
 
-    def loglikelihood_rolling(self, requests):
+    def loglikelihood_rolling(self, requests: Any) -> None:
         raise NotImplementedError
 
 
 @pytest.fixture(scope="module")
-def manager(tmp_path_factory):
+def manager(tmp_path_factory: pytest.TempPathFactory) -> Any:
     return TaskManager(include_path=str(write_lm_eval_tasks(tmp_path_factory.mktemp("tasks"))), include_defaults=False)
 
 
-def evaluate(manager, name, allow_code_execution=True):
+def evaluate(manager: Any, name: str, allow_code_execution: bool = True) -> tuple[dict[str, Any], Any] | None:
     model = Answers()
     results = simple_evaluate(
         model,
@@ -48,12 +52,14 @@ def evaluate(manager, name, allow_code_execution=True):
     return results, model
 
 
-def test_lm_eval_finds_exactly_our_tasks(manager):
+def test_lm_eval_finds_exactly_our_tasks(manager: Any) -> None:
     assert sorted(manager.all_tasks) == tasks.names()
 
 
 @pytest.mark.parametrize("name", ["small_instruct", "small_math", "small_code", "humaneval", "sinst", "mbpp"])
-def test_lm_eval_s_scores_are_ours(manager, name, monkeypatch, request):
+def test_lm_eval_s_scores_are_ours(
+    manager: Any, name: str, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
+) -> None:
     if name in ("sinst", "mbpp"):
         monkeypatch.setenv("HARNESS_DATA", str(request.getfixturevalue("real_data")))
     executions = []
@@ -81,12 +87,12 @@ def test_lm_eval_s_scores_are_ours(manager, name, monkeypatch, request):
     assert samples[0]["filtered_resps"][0][0].scores[headline] == 100.0
 
 
-def test_lm_eval_refuses_to_run_code_without_permission(manager):
+def test_lm_eval_refuses_to_run_code_without_permission(manager: Any) -> None:
     with pytest.raises(ValueError, match="confirm_run_unsafe_code"):
         evaluate(manager, "small_code", allow_code_execution=False)
 
 
-def test_the_mean_over_repeats_leaves_out_what_could_not_be_scored():
+def test_the_mean_over_repeats_leaves_out_what_could_not_be_scored() -> None:
     process_results = LmEvalFunctions(tasks.load("small_code")).process_results
     scores = [SampleScore({"pass@1": value}, {}, "x") for value in (100.0, 0.0, None)]
     assert process_results({}, [scores]) == {"pass@1": 50.0}

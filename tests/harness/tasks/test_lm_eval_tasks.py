@@ -1,7 +1,12 @@
 """Tasks of lm-eval by name: a local one evaluated as lm-eval evaluates it, and what is refused before anything runs."""
 
+from __future__ import annotations
+
 import json
 from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -55,7 +60,7 @@ SUMS = {
 
 
 @pytest.fixture
-def folder(tmp_path, monkeypatch):
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     """A folder of lm-eval tasks of one's own, with `sums` and its data."""
     monkeypatch.setenv("HARNESS_LM_EVAL_TASKS", str(tmp_path))
     monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path / "cache"))
@@ -69,7 +74,7 @@ def folder(tmp_path, monkeypatch):
     tasks.load.cache_clear()
 
 
-def write(folder, name, config, drop=()):
+def write(folder: Path, name: str, config: dict[str, Any], drop: tuple[Any, ...] = ()) -> None:
     (folder / f"{name}.yaml").write_text(yaml.safe_dump({k: v for k, v in config.items() if k not in drop}))
 
 
@@ -78,18 +83,18 @@ class Answers(LM):
 
     OUTPUTS = (" Twice 0.\n#### 0", " 2", " #### 5", " none", " #### 8 or 9", "")
 
-    def generate_until(self, requests, disable_tqdm=False):
+    def generate_until(self, requests: list[Any], disable_tqdm: bool = False) -> list[str]:
         self.prompts = [request.args[0] for request in requests]
         return list(self.OUTPUTS)
 
-    def loglikelihood(self, requests):
+    def loglikelihood(self, requests: Any) -> None:
         raise NotImplementedError
 
-    def loglikelihood_rolling(self, requests):
+    def loglikelihood_rolling(self, requests: Any) -> None:
         raise NotImplementedError
 
 
-def test_prompts_scores_and_settings_are_those_of_lm_eval_s_own_run(folder):
+def test_prompts_scores_and_settings_are_those_of_lm_eval_s_own_run(folder: Path) -> None:
     model = Answers()
     manager = TaskManager(include_path=str(folder), include_defaults=False)
     theirs = manager.load(["sums"])
@@ -112,15 +117,15 @@ def test_prompts_scores_and_settings_are_those_of_lm_eval_s_own_run(folder):
     assert [task.score(doc, task.reference(doc)).scores for doc in docs] == [dict.fromkeys(scores[0].scores, 100.0)] * 6
 
 
-def test_a_limit_changes_no_prompt_and_a_template_takes_the_whole_one(folder):
+def test_a_limit_changes_no_prompt_and_a_template_takes_the_whole_one(folder: Path) -> None:
     task = tasks.load("lm_eval/sums")
     assert task.docs(2) == task.docs()[:2]
     assert task.instruction(task.docs()[0]).instruction == task.docs()[0]["prompt"]
     assert task.as_chat().stop == ("Question:",)
 
 
-def test_the_identity_holds_the_files_the_documents_and_lm_eval_s_version(folder):
-    def identity():
+def test_the_identity_holds_the_files_the_documents_and_lm_eval_s_version(folder: Path) -> None:
+    def identity() -> dict[str, str]:
         tasks.load.cache_clear()
         return tasks.load("lm_eval/sums").identity()
 
@@ -146,7 +151,9 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("reason", REFUSED)
-def test_what_does_not_fit_is_refused_while_planning_in_one_line(folder, reason, tiny_matrix):
+def test_what_does_not_fit_is_refused_while_planning_in_one_line(
+    folder: Path, reason: str, tiny_matrix: Callable
+) -> None:
     write(folder, "other", {**SUMS, "task": "other", "dataset_path": "nobody/absent", **REFUSED[reason]})
     with pytest.raises(
         InputError, match=rf"matrix\.yaml: tasks\.lm_eval/other: task lm_eval/other: .*{reason}"
@@ -156,10 +163,10 @@ def test_what_does_not_fit_is_refused_while_planning_in_one_line(folder, reason,
 
 
 @pytest.fixture
-def tiny_matrix(tmp_path):
+def tiny_matrix(tmp_path: Path) -> Callable:
     """A matrix file with one task."""
 
-    def write_file(task):
+    def write_file(task: str) -> Path:
         path = tmp_path / "matrix.yaml"
         model = {
             "config": {
@@ -189,7 +196,7 @@ def tiny_matrix(tmp_path):
     return write_file
 
 
-def test_a_matrix_may_name_a_task_of_lm_eval(folder, tiny_matrix):
+def test_a_matrix_may_name_a_task_of_lm_eval(folder: Path, tiny_matrix: Callable) -> None:
     path = tiny_matrix("lm_eval/sums")
     assert list(read_matrix(path).tasks) == ["lm_eval/sums"]
     plan = make_plan(str(path), output_dir=folder / "run")
@@ -200,7 +207,7 @@ def test_a_matrix_may_name_a_task_of_lm_eval(folder, tiny_matrix):
     assert eval_folder("a__b/kd/seed1", "lm_eval/sums", "2.5").endswith("/eval/lm_eval+sums@v2.5")
 
 
-def test_a_task_whose_data_is_on_the_hub_alone_fails_in_one_line(folder):
+def test_a_task_whose_data_is_on_the_hub_alone_fails_in_one_line(folder: Path) -> None:
     write(folder, "far", {**SUMS, "task": "far", "dataset_path": "nobody/absent"})
     task = tasks.load("lm_eval/far")
     with pytest.raises(
@@ -210,7 +217,7 @@ def test_a_task_whose_data_is_on_the_hub_alone_fails_in_one_line(folder):
     assert "\n" not in str(error.value)
 
 
-def test_an_unknown_task_and_a_folder_that_is_none_are_named(folder, monkeypatch):
+def test_an_unknown_task_and_a_folder_that_is_none_are_named(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(InputError, match="lm_eval/no_such_task: lm-eval has no task of this name; fix: correct it"):
         tasks.load("lm_eval/no_such_task")
     monkeypatch.setenv("HARNESS_LM_EVAL_TASKS", str(folder / "gone"))
@@ -218,7 +225,7 @@ def test_an_unknown_task_and_a_folder_that_is_none_are_named(folder, monkeypatch
         tasks.load("lm_eval/sums")
 
 
-def test_a_metric_that_is_no_share_is_refused_when_it_scores(folder):
+def test_a_metric_that_is_no_share_is_refused_when_it_scores(folder: Path) -> None:
     config = yaml.safe_load((folder / "base.yaml").read_text())
     (folder / "odd.py").write_text("def score(doc, results):\n    return {'length': len(results[0])}\n")
     metric = [{"metric": "length", "aggregation": "mean", "higher_is_better": True}]
@@ -230,7 +237,7 @@ def test_a_metric_that_is_no_share_is_refused_when_it_scores(folder):
         task.score(task.docs()[0], "#### 100000000")
 
 
-def test_lm_eval_s_own_tasks_are_found_by_their_names():
+def test_lm_eval_s_own_tasks_are_found_by_their_names() -> None:
     task = tasks.load("lm_eval/gsm8k_cot")
     assert task.version == "3.0"
     assert [metric.name for metric in task.metrics] == ["exact_match,strict-match", "exact_match,flexible-extract"]

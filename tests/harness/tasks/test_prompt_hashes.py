@@ -3,6 +3,8 @@
 `python -m pytest tests/harness/tasks/test_prompt_hashes.py --write-golden` writes prompt_hashes.json anew, for the tasks whose data is here.
 """
 
+from __future__ import annotations
+
 import hashlib
 import json
 from pathlib import Path
@@ -49,7 +51,9 @@ PINNED = [name for name in tasks.names() if all(data.sha256 for data in tasks.lo
 
 
 @pytest.mark.parametrize("name", PINNED)
-def test_prompts_change_only_with_the_version(name, request, monkeypatch, write_golden):
+def test_prompts_change_only_with_the_version(
+    name: str, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, write_golden: bool
+) -> None:
     task = tasks.load(name)
     if not task.data_is_here:
         monkeypatch.setenv("HARNESS_DATA", str(request.getfixturevalue("real_data")))
@@ -63,11 +67,11 @@ def test_prompts_change_only_with_the_version(name, request, monkeypatch, write_
     assert found is None, found
 
 
-def test_no_hash_is_left_of_a_task_that_is_gone():
+def test_no_hash_is_left_of_a_task_that_is_gone() -> None:
     assert sorted(COMMITTED) == PINNED  # of unpinned data the evaluation's identity has the hash
 
 
-def test_a_changed_prompt_needs_a_new_version():
+def test_a_changed_prompt_needs_a_new_version() -> None:
     task = tasks.load("small_math")
     now = prompt_hashes(task)
     assert complaint("small_math", now, now) is None
@@ -79,6 +83,6 @@ def test_a_changed_prompt_needs_a_new_version():
     assert "no committed hash" in complaint("small_math", None, now)
 
 
-def test_one_other_letter_in_one_prompt_is_another_hash():
+def test_one_other_letter_in_one_prompt_is_another_hash() -> None:
     docs = [["0", "What is 1 + 1?"], ["1", "What is 1 + 2?"]]
     assert digest(docs) != digest([docs[0], ["1", "What is 1 + 3?"]])

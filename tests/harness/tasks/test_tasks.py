@@ -1,11 +1,14 @@
 """Every task: its card and settings, its gold answers through `harness score`'s path, and through lm-eval."""
 
+from __future__ import annotations
+
 import importlib.resources
 import json
 import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import jinja2
 import pytest
@@ -19,14 +22,14 @@ from helpers.task_facts import MAY_BE_WRONG, NOT_ALL_RIGHT, REAL, SIZES, UNPINNE
 
 
 @pytest.fixture(params=SIZES)
-def task(request, monkeypatch):
+def task(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Any:
     """Each task with its documents; those whose data is nowhere here are skipped."""
     if request.param in REAL:
         monkeypatch.setenv("HARNESS_DATA", str(request.getfixturevalue("real_data")))
     return tasks.load(request.param)
 
 
-def test_all_tasks_are_found_and_others_are_refused():
+def test_all_tasks_are_found_and_others_are_refused() -> None:
     assert tasks.names() == sorted([*SIZES, *UNPINNED])
     with pytest.raises(InputError, match="task mmlu: no such task; known: dolly, gsm8k"):
         tasks.load("mmlu")
@@ -38,7 +41,7 @@ def test_all_tasks_are_found_and_others_are_refused():
     [pytest.param(name, marks=[pytest.mark.slow] if name == "mbpp" else []) for name in SIZES],
     indirect=True,
 )
-def test_gold_answers_of_the_whole_test_set_score_100(task, tmp_path):
+def test_gold_answers_of_the_whole_test_set_score_100(task: Any, tmp_path: Path) -> None:
     docs = task.docs()
     assert SIZES[task.name] in (None, len(docs))
     path = tmp_path / "gold.jsonl"
@@ -55,21 +58,21 @@ def test_gold_answers_of_the_whole_test_set_score_100(task, tmp_path):
     assert [sample["id"] for sample in samples] == [doc["id"] for doc in docs]
 
 
-def test_ids_are_distinct_strings_in_the_data_set_s_order(task):
+def test_ids_are_distinct_strings_in_the_data_set_s_order(task: Any) -> None:
     docs = task.docs()
     assert all(isinstance(doc["id"], str) for doc in docs)
     assert len({doc["id"] for doc in docs}) == len(docs)
     assert [doc["id"] for doc in task.docs(limit=3)] == [doc["id"] for doc in docs[:3]]
 
 
-def test_no_gold_answer_holds_a_stop_and_an_empty_one_is_invalid(task):
+def test_no_gold_answer_holds_a_stop_and_an_empty_one_is_invalid(task: Any) -> None:
     for doc in task.docs():
         gold = task.reference(doc)
         assert not [stop for stop in task.stop if stop in gold]
         assert task.score(doc, "", allow_code_execution=True).outcome == "invalid"
 
 
-def test_wrong_answers_score_less(task):
+def test_wrong_answers_score_less(task: Any) -> None:
     docs = task.docs(limit=6)
     others = [task.reference(doc) for doc in [*docs[1:], docs[0]]]
     scores = task.score_many(docs, others, allow_code_execution=True)
@@ -78,7 +81,7 @@ def test_wrong_answers_score_less(task):
 
 
 @pytest.mark.parametrize("name", tasks.names())
-def test_every_task_has_a_card_with_its_source_licence_hash_revision_protocol_version_and_changes(name):
+def test_every_task_has_a_card_with_its_source_licence_hash_revision_protocol_version_and_changes(name: str) -> None:
     task = tasks.load(name)
     card = (tasks.tasks_folder() / task.name / "README.md").read_text()
     assert card.startswith(f"# {name}\n")
@@ -94,7 +97,7 @@ def test_every_task_has_a_card_with_its_source_licence_hash_revision_protocol_ve
     assert f"\n- {task.version}: " in changes  # the newest version has its line
 
 
-def test_real_cards_name_the_hashes_that_the_code_checks():
+def test_real_cards_name_the_hashes_that_the_code_checks() -> None:
     for name in (*REAL, "humaneval"):
         task = tasks.load(name)
         digests = [
@@ -103,7 +106,7 @@ def test_real_cards_name_the_hashes_that_the_code_checks():
         assert digests == [data.sha256 for data in task.data_files]
 
 
-def test_generated_code_runs_only_with_permission():
+def test_generated_code_runs_only_with_permission() -> None:
     for name in tasks.names():
         task = tasks.load(name)
         assert task.runs_code == (name in ("humaneval", "mbpp", "small_code"))
@@ -112,12 +115,14 @@ def test_generated_code_runs_only_with_permission():
                 task.score({}, "    pass")
 
 
-def test_humaneval_takes_its_data_from_the_package_where_no_folder_has_it(monkeypatch, tmp_path):
+def test_humaneval_takes_its_data_from_the_package_where_no_folder_has_it(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     monkeypatch.setenv("HARNESS_DATA", str(tmp_path))
     assert [row["id"] for row in tasks.load("humaneval").documents()][:2] == ["HumanEval/0", "HumanEval/1"]
 
 
-def test_gsm8k_is_asked_as_lm_eval_asks_and_stops_where_it_stops():
+def test_gsm8k_is_asked_as_lm_eval_asks_and_stops_where_it_stops() -> None:
     task = tasks.load("gsm8k")
     assert task.prompt({"question": "How many?"}) == "Question: How many?\nAnswer:"
     assert task.reference({"answer": "Two.\n#### 2"}) == " Two.\n#### 2"
@@ -125,7 +130,9 @@ def test_gsm8k_is_asked_as_lm_eval_asks_and_stops_where_it_stops():
     assert [metric.name for metric in task.metrics] == ["numeric", "strict", "flexible"]
 
 
-def test_prompts_of_the_small_tasks_have_the_form_of_the_real_ones(real_data, monkeypatch):
+def test_prompts_of_the_small_tasks_have_the_form_of_the_real_ones(
+    real_data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("HARNESS_DATA", str(real_data))
     template = tasks.load("dolly").prompt(tasks.load("dolly").docs(1)[0])
     small = tasks.load("small_instruct")
@@ -140,7 +147,7 @@ def test_prompts_of_the_small_tasks_have_the_form_of_the_real_ones(real_data, mo
     assert [code.prompt(doc) for doc in code.docs(5)] == [doc["prompt"] for doc in code.docs(5)]
 
 
-def test_loading_the_tasks_imports_neither_lm_eval_nor_torch():
+def test_loading_the_tasks_imports_neither_lm_eval_nor_torch() -> None:
     program = (
         "import sys; from harness import tasks; [tasks.load(name) for name in tasks.names()]; "
         "print(sorted({'torch', 'lm_eval', 'datasets', 'rouge_score', 'numpy'} & set(sys.modules)))"
@@ -149,7 +156,7 @@ def test_loading_the_tasks_imports_neither_lm_eval_nor_torch():
     assert result.stdout.strip() == "[]"
 
 
-def test_an_answer_to_several_references_counts_by_the_best(real_data, monkeypatch):
+def test_an_answer_to_several_references_counts_by_the_best(real_data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HARNESS_DATA", str(real_data))
     task = tasks.load("sinst")
     several = [doc for doc in task.docs() if len(doc["output"]) > 1]
@@ -158,14 +165,14 @@ def test_an_answer_to_several_references_counts_by_the_best(real_data, monkeypat
     assert [task.score(doc, output).scores["rouge_l"] for output in doc["output"]] == [100.0] * len(doc["output"])
 
 
-def test_alpaca_s_template_makes_the_rows_own_prompts(real_data, monkeypatch):
+def test_alpaca_s_template_makes_the_rows_own_prompts(real_data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HARNESS_DATA", str(real_data))
     for name in ("dolly", "selfinst", "vicuna", "sinst"):
         task = tasks.load(name)
         assert [alpaca(task.instruction(doc)) for doc in task.docs()] == [task.prompt(doc) for doc in task.docs()]
 
 
-def test_mbpp_is_asked_as_lm_eval_asks(real_data, monkeypatch):
+def test_mbpp_is_asked_as_lm_eval_asks(real_data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HARNESS_DATA", str(real_data))
     path = Path(str(importlib.resources.files("lm_eval"))) / "tasks/mbpp/mbpp.yaml"
     theirs = yaml.load(path.read_text().replace("!function ", ""), Loader=yaml.SafeLoader)
@@ -182,7 +189,9 @@ def test_mbpp_is_asked_as_lm_eval_asks(real_data, monkeypatch):
     assert list(task.stop) == theirs["generation_kwargs"]["until"]
 
 
-def test_an_mbpp_solution_in_a_chat_model_s_block_is_taken_out_and_run(real_data, monkeypatch):
+def test_an_mbpp_solution_in_a_chat_model_s_block_is_taken_out_and_run(
+    real_data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("HARNESS_DATA", str(real_data))
     task = tasks.load("mbpp").as_chat()
     by_id = {doc["id"]: doc for doc in task.docs()}
@@ -194,7 +203,9 @@ def test_an_mbpp_solution_in_a_chat_model_s_block_is_taken_out_and_run(real_data
     assert [score.outcome for score in scores] == ["passed", "passed", "passed", "exception", "failed"]
 
 
-def test_documents_read_from_one_folder_are_not_those_of_another(real_data, monkeypatch):
+def test_documents_read_from_one_folder_are_not_those_of_another(
+    real_data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("HARNESS_DATA", str(real_data))
     assert tasks.load("gsm8k").docs(1)
     monkeypatch.delenv("HARNESS_DATA")

@@ -1,8 +1,13 @@
 """math500 and uinst, whose data was never here: on files of the same form, whose hash is part of an evaluation's identity."""
 
+from __future__ import annotations
+
 import json
 import sys
+from collections.abc import Callable
+from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -48,14 +53,14 @@ ROWS = {"math500": MATH, "uinst": UINST}
 PATHS = {"math500": "math500/test.jsonl", "uinst": "uinst/valid.jsonl"}
 
 
-def write(folder, name, rows):
+def write(folder: Path, name: str, rows: list[Any]) -> None:
     path = folder / PATHS[name]
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
 
 
 @pytest.fixture
-def fresh(tmp_path, monkeypatch):
+def fresh(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable:
     """A task that has read nothing yet, and a folder for its data."""
     monkeypatch.setenv("HARNESS_DATA", str(tmp_path))
     monkeypatch.delenv("HARNESS_HUB", raising=False)
@@ -63,7 +68,9 @@ def fresh(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("name", ROWS)
-def test_gold_answers_score_100_as_completions_and_from_a_chat_model(fresh, tmp_path, name):
+def test_gold_answers_score_100_as_completions_and_from_a_chat_model(
+    fresh: Callable, tmp_path: Path, name: str
+) -> None:
     write(tmp_path, name, ROWS[name][:300])
     task = fresh(name)
     docs = task.docs()
@@ -76,7 +83,7 @@ def test_gold_answers_score_100_as_completions_and_from_a_chat_model(fresh, tmp_
     assert {tuple(score.scores.values()) for score in in_chat} == {(100.0, 100.0)}
 
 
-def test_the_first_ten_thousand_rows_of_uinst_are_its_test_set(fresh, tmp_path):
+def test_the_first_ten_thousand_rows_of_uinst_are_its_test_set(fresh: Callable, tmp_path: Path) -> None:
     write(tmp_path, "uinst", UINST)
     task = fresh("uinst")
     assert [doc["id"] for doc in task.docs()][-1] == "9999"
@@ -84,7 +91,7 @@ def test_the_first_ten_thousand_rows_of_uinst_are_its_test_set(fresh, tmp_path):
 
 
 @pytest.mark.parametrize("name", ROWS)
-def test_another_file_is_another_evaluation(fresh, tmp_path, name):
+def test_another_file_is_another_evaluation(fresh: Callable, tmp_path: Path, name: str) -> None:
     assert fresh(name).identity() == {"documents": None}  # planning needs no data
     rows = ROWS[name][:5]
     write(tmp_path, name, rows)
@@ -96,7 +103,7 @@ def test_another_file_is_another_evaluation(fresh, tmp_path, name):
     assert len(first) == 64
 
 
-def test_a_pinned_task_has_its_hash_in_the_version():
+def test_a_pinned_task_has_its_hash_in_the_version() -> None:
     assert tasks.load("gsm8k").identity() == tasks.load("humaneval").identity() == {}
 
 
@@ -108,19 +115,21 @@ def test_a_pinned_task_has_its_hash_in_the_version():
         ([[1]], "line 1 is no JSON object"),
     ],
 )
-def test_a_file_of_another_form_is_refused_in_one_line(fresh, tmp_path, rows, reason):
+def test_a_file_of_another_form_is_refused_in_one_line(
+    fresh: Callable, tmp_path: Path, rows: list[Any], reason: str
+) -> None:
     write(tmp_path, "math500", rows)
     with pytest.raises(InputError, match=rf"test\.jsonl: {reason}; fix: put the original file there") as error:
         fresh("math500").docs()
     assert "\n" not in str(error.value)
 
 
-def test_without_data_the_error_names_both_sources(fresh):
+def test_without_data_the_error_names_both_sources(fresh: Callable) -> None:
     with pytest.raises(InputError, match=r"math500/test\.jsonl: no such file; fix: set HARNESS_DATA .*HARNESS_HUB=1"):
         fresh("math500").docs()
 
 
-def test_the_hub_s_rows_are_taken_as_they_are(fresh, monkeypatch):
+def test_the_hub_s_rows_are_taken_as_they_are(fresh: Callable, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HARNESS_HUB", "1")
     columns = SimpleNamespace(column_names=list(MATH[0]))
 
@@ -135,7 +144,7 @@ def test_the_hub_s_rows_are_taken_as_they_are(fresh, monkeypatch):
     assert len(task.identity()["documents"]) == 64
 
 
-def test_cards_say_that_the_data_was_never_seen():
+def test_cards_say_that_the_data_was_never_seen() -> None:
     for name in tasks.names():
         task = tasks.load(name)
         unpinned = any(data.sha256 is None for data in task.data_files)
@@ -144,7 +153,7 @@ def test_cards_say_that_the_data_was_never_seen():
         assert ("sha256: not pinned" in card) == unpinned
 
 
-def test_importing_the_scoring_parses_no_mathematics():
+def test_importing_the_scoring_parses_no_mathematics() -> None:
     assert isinstance(tasks.load("math500").data, DataFile)
     tasks.load("math500").score({"answer": "1"}, r"$\frac12$")
     assert "math_verify" not in sys.modules
