@@ -74,7 +74,7 @@ def _two(engines: str) -> tuple[str, str]:
     names = engines.split(",")
     for name in names:
         if name == "auto":
-            raise InputError(f"--engines {engines}: auto is no engine; fix: name two, as in vllm,transformers")
+            raise InputError(f"--engines {engines}: auto is no engine of its own; fix: name two, as vllm,transformers")
         harness.engines.check(name, "--engines")
     if len(names) != 2 or names[0] == names[1]:
         raise InputError(f"--engines {engines}: two engines are compared; fix: name two, as in vllm,transformers")
