@@ -209,14 +209,10 @@ def prepare_dataset(
     """Tokenize a training file for a student and, with a teacher, for both, and align the two.
 
     Args:
-        examples: A file that `load_examples` reads.
+        examples: A file that `load_examples` reads; with `limit`, its first examples alone.
         output: Becomes a `datasets` folder with report.json.
         student, teacher: Model folders; their tokenizers alone are read.
-        max_length: Tokens of the longest example that is kept.
-        limit: Keep the first examples alone.
-
-    Raises:
-        InputError: For unusable input, and where no example is left.
+        max_length: Tokens of the longest example that is kept. InputError where none is left.
     """
     import datasets
 
@@ -228,19 +224,19 @@ def prepare_dataset(
     rows = []
     for example in whole:
         sides = [_encode_whole(t, v, example) for t, v in zip(tokenizers, vocabularies, strict=True)]
-        if reasons := _unusable(sides, max_length):
-            for reason in reasons:
-                left_out[reason] += 1
-        else:
+        reasons = _unusable(sides, max_length)
+        for reason in reasons:
+            left_out[reason] += 1
+        if not reasons:
             rows.append(prepared_row(*filter(None, sides), same_vocabulary=shared is not None and shared.same))
     if not rows:
         long = left_out["too_long_student"] or left_out["too_long_teacher"]
         fix = f"raise max_length above {max_length}" if long else "change the responses"
         counts = ", ".join(f"{count} {reason.replace('_', ' ')}" for reason, count in left_out.items())
         raise InputError(f"{examples}: none of {len(whole)} examples can be used ({counts}); fix: {fix}")
-    student_tokens, longest_student = _lengths(rows, "student")
-    teacher_tokens, longest_teacher = _lengths(rows, "teacher") if shared is not None else (0, 0)
     aligned = sum(len(row.get("student_pairs", ())) for row in rows)
+    student_tokens, longest_student = _lengths(rows, "student")
+    teacher_tokens, longest_teacher = (0, 0) if shared is None else _lengths(rows, "teacher")
     report = PreparationReport(
         examples=len(whole),
         kept=len(rows),
@@ -250,7 +246,7 @@ def prepare_dataset(
         longest_student=longest_student,
         longest_teacher=longest_teacher,
         student_vocabulary=vocabularies[0].fingerprint,
-        teacher_vocabulary=vocabularies[1].fingerprint if shared is not None else None,
+        teacher_vocabulary=None if shared is None else vocabularies[1].fingerprint,
         student_tokens=student_tokens,
         teacher_tokens=teacher_tokens,
         aligned=aligned,

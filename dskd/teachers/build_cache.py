@@ -54,18 +54,13 @@ def build_teacher_cache(
     shard_rows: int = SHARD_ROWS,
     batch_tokens: int = BATCH_TOKENS,
 ) -> TeacherCacheReport:
-    """Run the teacher once on every distinct example and store its outputs; resume where that was interrupted.
-
-    A folder that holds a part of this very cache is checked byte by byte, and only what is missing or damaged is computed; where
-    nothing is, the teacher is not loaded.
+    """Run the teacher once on every distinct example and store its outputs; compute only what is missing or damaged.
 
     Args:
-        teacher: A model folder.
+        teacher: A model folder; `dtype` is that of its weights.
         data: A folder of `prepare_dataset(student=teacher)`, so that all students of this teacher share the cache.
         output: The folder of the cache.
         options: What to store.
-        dtype: Of the teacher's weights.
-        device: Where it runs.
         progress: Called with {"estimate_bytes"} first, then with {"step", "steps"} in examples.
         shard_bytes, shard_rows: The largest shard.
         batch_tokens: The largest batch, padding included.
