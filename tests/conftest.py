@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -30,3 +31,16 @@ def real_data() -> Path:
     if not folder.is_dir():
         pytest.skip("no real data here: set HARNESS_DATA to its folder")
     return folder
+
+
+@pytest.fixture(autouse=True)
+def _the_environment_is_restored() -> Iterator[None]:
+    """The command line puts some of its options where jobs find them; the next test is to find nothing there."""
+    names = ("HARNESS_DATA", "HARNESS_SANDBOX", "HARNESS_HUB")
+    before = {name: os.environ.get(name) for name in names}
+    yield
+    for name, value in before.items():
+        if value is None:
+            os.environ.pop(name, None)
+        else:
+            os.environ[name] = value
