@@ -232,7 +232,7 @@ def test_an_engine_that_changes_a_token_makes_the_command_fail_and_is_shown(
         (["--task", "small_code"], "pass --allow-code-execution"),
         (["--task", "mmlu"], "task mmlu: no such task"),
         (["--model", "/nowhere"], "/nowhere"),
-        (["--output", "."], "--output: . is a folder"),
+        (["--output", "."], "--output .: is a folder"),
     ],
 )
 def test_what_is_wrong_is_one_line_and_exit_code_2(
