@@ -168,7 +168,9 @@ def _learning(
     learned = find_method(name, "--method")
     _checked(learned.Options, method_options, lambda key: f"--option {key}", "--option ")
     method = learned(dict(method_options))
-    options = _checked(TrainingOptions, training, lambda key: _flag(f"training.{key}"), "--set ")
+    options = _checked(
+        TrainingOptions, training, lambda key: _flag(f"training.{key}") if key else "training options", "--set "
+    )
     if not has_teacher and (method.requires.teacher or method.requires.response_source == "teacher"):
         raise InputError(f"--method {name}: needs a teacher; fix: give --teacher DIR")
     outputs = _teacher_outputs(method, teacher_outputs)

@@ -104,7 +104,9 @@ def test_flags_under_former_names_are_accepted(folder: Path, monkeypatch: pytest
     given = ["--method", "kd", "--steps", "2", "--signal-kind=hidden_states", "--signal-k", "4"]
     models = ["--teacher", "teacher", "--student", "student", "--data", "data.jsonl", "--output", "planned"]
     result = CliRunner().invoke(main, ["train", *models, *given])
-    assert result.stderr == "error: --top-k: belongs to --teacher-outputs top_k; fix: leave it out\n"
+    notices = ["notice: --signal-kind is now --teacher-outputs", "notice: --signal-k is now --top-k"]
+    error = "error: --top-k: belongs to --teacher-outputs top_k; fix: leave it out"
+    assert result.stderr.splitlines() == [*notices, error]
     assert "--signal" not in CliRunner().invoke(main, ["train", "--help"]).stdout
 
 
