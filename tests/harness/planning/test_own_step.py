@@ -138,7 +138,7 @@ def test_a_matrix_has_a_model_that_a_step_of_the_user_s_makes(
             {"step": "harness.steps.world:World"},
             r"models\.merged\.step: 'harness.steps.world:World' makes no model; fix",
         ),
-        ({"wieght": 1}, r"models\.merged\.wieght: unknown key; did you mean 'weight'\?"),
+        ({"weights": 1}, r"models\.merged\.weights: unknown key; did you mean 'weight'\?"),
         ({"weight": "much"}, r"models\.merged\.weight: Input should be a valid number.*; fix"),
         ({"models": None}, r"models\.merged\.models: Input should be a valid list.*; fix"),
         ({"models": ["studen"]}, r"models\.merged\.models: no model 'studen'; did you mean 'student'\?"),
