@@ -26,16 +26,24 @@ SORTED_BATCHES = 50
 
 
 class EpochBatches(Sampler[list[int]]):
-    """Batches of row numbers for process `rank` of `world`, for `DataLoader(batch_sampler=...)`; each example once an epoch.
+    """Batches of example numbers, for `DataLoader(batch_sampler=...)`; each example once an epoch.
 
-    `lengths` are the tokens of each example, of the longer side where there are two. Exactly one of `batch_size` and `batch_tokens`
-    is given; a batch holds at most `batch_tokens` tokens, padding counted (examples times the longest) if `padded`, else not.
+    The scheduler needs a fixed number of batches, so every epoch has as many as epoch 0. If a later order needs more, the emptiest are
+    repacked by length; if fewer, the largest are split. Batches that do not divide evenly among processes are dropped, different ones
+    each epoch.
 
-    The number of batches is the same in every epoch, for a schedule is laid out before the first: it is that of epoch 0. A later
-    epoch whose order needs more of them fills its emptiest anew, by length; one that needs fewer cuts its largest in two. Every
-    process has the same number of batches: the last few that do not go round are left out, others in each epoch.
+    Args:
+        lengths: Tokens of each example, of the longer side [examples].
+        seed: Of the order.
+        batch_size: Examples per batch; exactly one of this and `batch_tokens` is given.
+        batch_tokens: Largest number of tokens per batch.
+        grouping: `random`, or `length_grouped` for less padding.
+        padded: Whether `batch_tokens` counts padding.
+        rank: This process.
+        world: Number of processes.
 
-    Raises InputError for an example longer than the budget, and for fewer batches than processes.
+    Raises:
+        InputError: For an example longer than the budget, and for fewer batches than processes.
     """
 
     def __init__(

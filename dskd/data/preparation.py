@@ -26,14 +26,22 @@ from dskd.tokenization.vocabulary import SharedVocabulary, Vocabulary, share_voc
 
 @dataclass(frozen=True)
 class Example:
-    """A prompt, either as the model sees it or to be put into each model's template, and the response to it."""
+    """A prompt and its response. The prompt is a text as the model sees it, or an instruction for each model's template."""
 
     prompt: str | Instruction
     response: str
 
 
 def load_examples(path: Path, *, instructions: bool = False) -> list[Example]:
-    """Read a training file: whole prompts, or `instructions` for models with a template. Raises InputError with the line number."""
+    """Read a training file.
+
+    Args:
+        path: JSON lines with `prompt` and `output`, or with `instruction`, `output` and perhaps `input`.
+        instructions: Read instructions, for models with a template, and not whole prompts.
+
+    Raises:
+        InputError: With the line number, for a line that is no example.
+    """
     asked = "instruction" if instructions else "prompt"
     examples = []
     for number, row in read_objects(path):
@@ -61,9 +69,14 @@ def _encode(tokenizer: Any, text: str, *, special: bool) -> tuple[list[int], lis
 
 
 def encode_prompt(tokenizer: Any, text: str) -> list[int]:
-    """The ids that a model is given for a prompt, in training and by every engine in evaluation.
+    """The ids of a prompt, in training and for every engine in evaluation.
 
-    A begin token where the tokenizer itself adds one (Llama, Gemma; the published code drops it), never an end token. Not cut.
+    Args:
+        tokenizer: The model's tokenizer.
+        text: The prompt.
+
+    Returns:
+        Ids with a begin token where the tokenizer adds one (Llama, Gemma), without an end token, never cut.
     """
     return _encode(tokenizer, text, special=True)[0]
 

@@ -20,9 +20,14 @@ from dskd.modeling.eval_mode import evaluating
 
 @dataclass(frozen=True)
 class Head:
-    """weight [rows, hidden], bias [rows] or None, a factor on the logits and a final soft-cap (Gemma 2), 0 where there is none.
+    """The map from the last hidden state to logits: cap(scale · (W h + b)).
 
-    `size` is the number of real tokens: rows beyond it are padding, which `logits` leaves out.
+    Attributes:
+        weight: [rows, hidden].
+        bias: [rows] or None.
+        scale: A factor on the logits.
+        softcap: The final soft-cap (Gemma 2); 0 for none.
+        size: The number of real tokens. Rows beyond it are padding, which `logits` leaves out.
     """
 
     weight: Tensor
@@ -74,9 +79,14 @@ _PROBE_LOGIT = 100.0  # drives any soft-cap in use (15 to 50) far into its bend
 
 
 def output_head(model: Any, vocabulary_size: int) -> Head:
-    """The live head of a transformers causal model; its weights are the model's own. Where they are spread, in its forward only.
+    """The live output head of a model; its weights are the model's own. Where they are sharded, usable in the model's forward only.
 
-    Raises InputError where the model has no linear head, or fewer rows than the tokenizer has tokens.
+    Args:
+        model: A transformers causal model.
+        vocabulary_size: The number of real tokens; further rows are padding.
+
+    Raises:
+        InputError: Where the model has no linear head, or fewer rows than the tokenizer has tokens.
     """
     module = _output_module(model)
     return _head(model, module.weight, module.bias, vocabulary_size)

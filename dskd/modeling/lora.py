@@ -14,7 +14,7 @@ ADAPTER = "adapter"  # the folder of the adapter alone, inside the merged model'
 
 
 class LoraOptions(Options):
-    """Which weights get an adapter and how large it is. The output head stays as it is, unless it is named."""
+    """Which weights get a low-rank adapter, and its size. The output head gets one only if it is named."""
 
     rank: int = Field(16, gt=0)
     alpha: int = Field(32, gt=0, description="the adapter's output is scaled by alpha / rank")

@@ -162,9 +162,14 @@ def _pseudo_inverse(gram: Tensor) -> Tensor:
 
 
 class DualSpaceProjectors(nn.Module):
-    """teacher_to_student [student hidden, teacher hidden], trained; student_to_teacher [teacher hidden, student hidden], derived.
+    """The two maps of dual-space distillation, version 2.
 
-    Both are fitted on the `top_k` shared tokens whose ids are the student's lowest, by default on all; InputError where there is none.
+    Attributes:
+        teacher_to_student: [student hidden, teacher hidden], trained.
+        student_to_teacher: [teacher hidden, student hidden], derived from the heads.
+
+    Both are fitted by least squares on the `top_k` shared tokens with the lowest student ids, by default on all. InputError where no
+    token is shared.
     """
 
     student_to_teacher: Tensor
@@ -218,7 +223,7 @@ class DualSpaceProjectors(nn.Module):
 
 
 class AffineProjectors(nn.Module):
-    """An affine map each way between the spaces of two heads, both trained, started at random as nn.Linear is."""
+    """The two maps of version 1: affine, trained, and initialised like `nn.Linear`."""
 
     def __init__(self, student_head: Head, teacher_head: Head) -> None:
         super().__init__()

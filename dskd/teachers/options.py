@@ -10,7 +10,7 @@ from dskd.options import Options
 
 
 class TeacherCacheOptions(Options):
-    """What is kept of a teacher. `stored_dtype` is of hidden states; `k` and `temperature` are of top_k alone."""
+    """What a teacher cache stores. `stored_dtype` is for hidden states; `k` and `temperature` are for top_k."""
 
     kind: Literal["hidden_states", "top_k"] = "hidden_states"
     stored_dtype: Literal["same", "float16", "bfloat16"] = Field(

@@ -179,7 +179,16 @@ class CachedTopK(CachedTeacher):
 
 
 def open_teacher_cache(folder: Path, device: Any) -> CachedHiddenStates | CachedTopK:
-    """The cache in a folder, every byte checked. Raises TeacherCacheDamaged, which names the shard; InputError where there is none."""
+    """Open the teacher cache in a folder, with every byte checked.
+
+    Args:
+        folder: A folder of `build_teacher_cache`.
+        device: Where the teacher's head is needed.
+
+    Raises:
+        TeacherCacheDamaged: With the damaged file.
+        InputError: Where there is no cache.
+    """
     store = CacheStore(folder)
     if damaged := store.damaged_files():
         raise TeacherCacheDamaged(f"{folder / damaged[0]}: is missing or damaged; fix: build the cache again")

@@ -19,10 +19,16 @@ UNKNOWN = -1
 def byte_spans(
     vocabulary: Vocabulary, ids: Sequence[int], text: str, offsets: Sequence[tuple[int, int]] | None = None
 ) -> np.ndarray:
-    """The bytes of `text` that each token covers: int64 [tokens, 2], half-open, (-1, -1) where no interval can be told.
+    """The bytes of a text that each token covers.
 
-    Where the tokens' bytes add up to the text, which is so unless the tokenizer normalises, they alone are exact. Elsewhere the
-    tokenizer's own character `offsets` [tokens, 2] into the text say where each token stands.
+    Args:
+        vocabulary: The tokens as bytes. If they add up to the text, they alone are exact.
+        ids: Token ids [tokens].
+        text: The text.
+        offsets: Character offsets [tokens, 2] of the tokenizer, for one that normalises the text.
+
+    Returns:
+        int64 [tokens, 2], half-open; (-1, -1) for a token without a known interval.
     """
     data = text.encode()
     pieces = [vocabulary.token_bytes[k] for k in ids]
@@ -64,9 +70,14 @@ def _spans_by_offsets(
 
 
 def align(teacher_spans: np.ndarray, student_spans: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Pairs of tokens on the same bytes: (teacher indices, student indices), both int64 [pairs] and ascending.
+    """Pair the tokens of two tokenizations that cover the same bytes of one text (exact token alignment, arXiv 2504.11426).
 
-    Arguments are int64 [tokens, 2] as `byte_spans` gives them, over the same text. O(n log n), no Python loop over tokens.
+    Args:
+        teacher_spans: int64 [tokens, 2], as `byte_spans` gives them.
+        student_spans: The same of the student, over the same text.
+
+    Returns:
+        Teacher and student indices, both int64 [pairs] and ascending. O(n log n), without a Python loop over tokens.
     """
     teacher, teacher_keys = _keys(teacher_spans)
     student, student_keys = _keys(student_spans)
@@ -140,7 +151,16 @@ class AlignmentSummary:
 
 
 def align_tokenizers(teacher: Any, student: Any, texts: Iterable[str]) -> AlignmentSummary:
-    """Align two fast Hugging Face tokenizers on texts; indices are into `tokenizer(text, add_special_tokens=False)`."""
+    """Align two tokenizers on texts.
+
+    Args:
+        teacher: A fast Hugging Face tokenizer.
+        student: A fast Hugging Face tokenizer.
+        texts: The texts.
+
+    Returns:
+        Counts over all texts, and the pairs of each: indices into `tokenizer(text, add_special_tokens=False)`.
+    """
     vocabularies = [Vocabulary.from_tokenizer(tokenizer) for tokenizer in (teacher, student)]
     totals = [0, 0]
     pairs = []

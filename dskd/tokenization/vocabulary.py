@@ -56,8 +56,9 @@ def require_offsets(tokenizer: Any) -> None:
 class Vocabulary:
     """The tokens of one tokenizer as bytes.
 
-    tokens[id] is the bytes of a token, or None where an id stands for no text of its own (gaps, special tokens). `size` is the
-    number of real ids; a model's head may have more rows (padding), which never count.
+    Attributes:
+        tokens: The bytes of each id; None for an id without text of its own (gaps, special tokens).
+        size: The number of real ids. A model's head may have more rows (padding), which never count.
     """
 
     tokens: tuple[bytes | None, ...]
@@ -173,9 +174,14 @@ class SharedVocabulary:
 
 
 def share_vocabulary(teacher: Vocabulary, student: Vocabulary) -> SharedVocabulary:
-    """Pair the tokens of two vocabularies by their bytes, special ones by their role (docs/method.md; arXiv 2504.11426).
+    """Pair the tokens of two vocabularies by their bytes, special tokens by their role (docs/method.md; arXiv 2504.11426).
 
-    The end of sequence comes last, so that a token with two roles (GPT-2's begin and end) ends as the end.
+    Args:
+        teacher: The teacher's vocabulary.
+        student: The student's vocabulary.
+
+    Returns:
+        Pairs of ids. The end of sequence is last, so that a token with two roles (GPT-2's begin and end) is paired as the end.
     """
     student_id_of = np.full(teacher.size, -1, dtype=np.int64)
     same_tokens = teacher.tokens == student.tokens and teacher.special_token_text == student.special_token_text

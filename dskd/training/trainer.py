@@ -32,9 +32,15 @@ class _Batches(DataLoader[Any]):
 
 
 class DistillationTrainer(Trainer):
-    """Trains a `Distiller`; saves its student as an ordinary model folder with its tokenizer, projectors beside it.
+    """A transformers Trainer for a `Distiller`; saves the student as an ordinary model folder, projectors beside it.
 
-    `rollouts` replace examples of each step by the student's own text; `validation` are the rows on which their schedule measures it.
+    Args:
+        model: The student with what its method trains beside it.
+        batches: The batches of this process.
+        projector_learning_rate: Of the projectors.
+        rollouts: Replace examples of each step by on-policy samples.
+        validation: The examples on which the schedule of rollouts measures the student.
+        arguments, options: As for transformers.Trainer.
     """
 
     model: Distiller
