@@ -7,10 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 from dskd.errors import InputError
 from dskd.methods import METHODS
+from dskd.rollouts.vllm_support import INSTALL
 
 if TYPE_CHECKING:
     from dskd.methods import Method
@@ -130,3 +132,10 @@ def _of_teacher_outputs(
 
 def _methods(suits: Callable[[type[Method]], bool]) -> str:
     return ", ".join(sorted(name for name, method in METHODS.items() if suits(method))) or "none"
+
+
+def missing_engine(rollouts: RolloutOptions | None) -> list[Problem]:
+    """The engine of the rollouts, where it is not installed."""
+    if rollouts is None or rollouts.engine != "vllm" or find_spec("vllm") is not None:
+        return []
+    return [Problem("training.rollouts.engine", "vLLM is not installed", f"set it to transformers, or {INSTALL}")]

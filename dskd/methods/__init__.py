@@ -6,15 +6,11 @@ From outside come the entry points of the group `dskd.methods` in installed pack
 
 from __future__ import annotations
 
-import hashlib
 import importlib
 import importlib.metadata
-import importlib.util
 import os
 import pkgutil
-import sys
 from pathlib import Path
-from types import ModuleType
 
 from dskd.errors import InputError
 from dskd.losses.tokens import LossTerm, SideTokens, TokenBatch, TwoPassLoss
@@ -30,6 +26,7 @@ from dskd.methods.base import (
     UsesTokenizers,
     register,
 )
+from dskd.plugins import class_at, code_hash, load_file
 
 __all__ = [
     "METHODS",
@@ -56,7 +53,10 @@ ENTRY_POINTS = "dskd.methods"
 def get(name: str) -> type[Method]:
     """The method called `name`, or the class that `package.module:Class` or `path/to/file.py:Class` names; else InputError."""
     if ":" in name:
-        return _from_outside(name)
+        method = class_at(name)
+        if not (isinstance(method, type) and issubclass(method, Method)):
+            raise InputError(f"methods: {name}: is no dskd.methods.Method; fix: name a class that is one")
+        return method
     if name not in METHODS:
         raise InputError(f"methods: {name!r} is not a method; fix: use one of {', '.join(sorted(METHODS))}")
     return METHODS[name]
@@ -65,41 +65,7 @@ def get(name: str) -> type[Method]:
 def own_code(name: str) -> str | None:
     """sha256 of the file of a method from outside; None for one that ships, whose code has a version."""
     method = get(name)
-    if method.__module__.startswith("dskd."):
-        return None
-    return hashlib.sha256(Path(sys.modules[method.__module__].__file__ or "").read_bytes()).hexdigest()
-
-
-def _from_outside(name: str) -> type[Method]:
-    place, _, attribute = name.rpartition(":")
-    try:
-        module = _load_file(Path(place)) if place.endswith(".py") else importlib.import_module(place)
-    except ModuleNotFoundError as error:
-        raise InputError(f"methods: {name}: {error}; fix: install the package, or correct the name") from None
-    method = getattr(module, attribute, None)
-    if not (isinstance(method, type) and issubclass(method, Method)):
-        raise InputError(f"methods: {name}: no class {attribute} that is a dskd.methods.Method; fix: correct the name")
-    return method
-
-
-def _load_file(path: Path) -> ModuleType:
-    """The module of a file outside any package, which is run once."""
-    path = path.expanduser().resolve()
-    name = f"dskd_method_{path.stem}_{hashlib.sha256(str(path).encode()).hexdigest()[:8]}"
-    if name in sys.modules:
-        return sys.modules[name]
-    if not path.is_file():
-        raise InputError(f"methods: {path}: no such file; fix: correct the path")
-    spec = importlib.util.spec_from_file_location(name, path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = sys.modules[name] = importlib.util.module_from_spec(spec)
-    try:
-        spec.loader.exec_module(module)
-    except BaseException:
-        del sys.modules[name]
-        raise
-    return module
+    return None if method.__module__.startswith("dskd.") else code_hash(method)
 
 
 def _load_all() -> None:
@@ -109,8 +75,8 @@ def _load_all() -> None:
     for entry in importlib.metadata.entry_points(group=ENTRY_POINTS):
         register(entry.load())
     for folder in filter(None, os.environ.get("DSKD_METHODS", "").split(os.pathsep)):
-        for path in sorted(path for path in Path(folder).glob("*.py") if not path.name.startswith("_")):
-            _load_file(path)
+        for path in sorted(path for path in Path(folder).expanduser().glob("*.py") if not path.name.startswith("_")):
+            load_file(path)
 
 
 _load_all()

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from importlib.util import find_spec
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, Field, model_validator
 
-from dskd.errors import InputError
 from dskd.options import NOT_IDENTITY, Options
-from dskd.rollouts.vllm_support import INSTALL
 
 
 class ReplayOptions(Options):
@@ -93,9 +90,3 @@ class RolloutReport(BaseModel):
     left_out: dict[str, int] = Field(description="samples not used, by reason; the data's example stood in for each")
     seconds: float = Field(description="spent sampling, a part of train_seconds")
     replay: ReplayReport | None = Field(None, description="texts that were drawn again; null where none were kept")
-
-
-def require_engine(options: RolloutOptions) -> None:
-    """InputError where what samples is not installed."""
-    if options.engine == "vllm" and find_spec("vllm") is None:
-        raise InputError(f"rollouts.engine: vLLM is not installed; fix: set it to transformers, or {INSTALL}")

@@ -18,11 +18,12 @@ from transformers import TrainerCallback, TrainerState
 from transformers.integrations import get_available_reporting_integrations
 
 from dskd import methods
+from dskd.compatibility import missing_engine, require
 from dskd.data.batch_sampler import EpochBatches
 from dskd.data.collator import Collator
 from dskd.data.preparation import preparation_report
 from dskd.errors import InputError, TrainingFailed, is_disk_full, is_out_of_memory
-from dskd.rollouts.options import ReplayReport, RolloutReport, require_engine
+from dskd.rollouts.options import ReplayReport, RolloutReport
 from dskd.rollouts.replay_buffer import held_out
 from dskd.rollouts.rollouts import PROGRESS, REASONS, REPLAY_PROGRESS, Rollouts
 from dskd.training.checkpoints import RunFolder
@@ -70,8 +71,7 @@ def train(
         TrainingFailed: For a loss that is not finite, or too little memory or disk; the last checkpoint stays.
     """
     chosen = methods.get(method)(method_options)
-    if options.rollouts is not None:
-        require_engine(options.rollouts)
+    require(missing_engine(options.rollouts))
     folder = RunFolder(output)
     request = _request(chosen, options, seed, data)
     if finished := folder.finished(request):

@@ -6,8 +6,8 @@ import json
 from pathlib import Path
 
 from dskd.errors import InputError
-from harness.config.matrix import NewModel
 from harness.config.matrix_file import find_matrix, read_matrix
+from harness.config.sources import NewModel
 from harness.smallworld.world import write_world
 from harness.steps.create_model import new_model
 

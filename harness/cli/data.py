@@ -14,7 +14,7 @@ from dskd.errors import InputError
 from harness import tasks
 from harness.cli.options import COUNT, PATH, json_option
 from harness.cli.output import print_json, print_table
-from harness.config.matrix import FileData
+from harness.config.sources import FileData
 from harness.evaluation.contamination import find_contamination, items_of, training_examples
 from harness.tasks.data_files import DataFile
 from harness.tasks.task import Task

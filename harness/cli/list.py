@@ -14,9 +14,10 @@ from harness import tasks
 from harness.cli.options import json_option, variables_option
 from harness.cli.output import print_json, print_table, text
 from harness.cli.show_method import describe
-from harness.config.matrix import FirstLayersModel, Matrix, PathModel, StepModel
+from harness.config.matrix import Matrix
 from harness.config.matrix_file import find_matrix, read_matrix, shipped_matrices
 from harness.config.names import option_rows
+from harness.config.sources import FirstLayersModel, PathModel, StepModel
 from harness.protocols import PROTOCOLS, DecodingProtocol
 from harness.published import published_tables
 

@@ -6,25 +6,28 @@ tasks they are evaluated. `harness.config.matrix_file` reads a file and checks t
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import (
-    BaseModel,
     BeforeValidator,
-    ConfigDict,
-    Discriminator,
     Field,
     StringConstraints,
-    Tag,
     field_validator,
     model_validator,
 )
-from pydantic_core import PydanticCustomError
 
-from dskd.data.columns import template_columns
-from dskd.tokenization.prompt_templates import Template
+from harness.config.sources import (
+    DataSource,
+    FirstLayersModel,
+    ModelSource,
+    Name,
+    StepModel,
+    Strict,
+    Training,
+    only_known,
+)
 from harness.protocols import GREEDY, PROTOCOLS, DecodingProtocol
 from harness.suggestions import did_you_mean
 
@@ -33,33 +36,6 @@ SCHEMA_VERSION = 1
 # The method name under which a teacher's own scores stand in records and tables.
 TEACHER_METHOD = "teacher"
 
-
-class Strict(BaseModel):
-    """A part of a matrix. An unknown key is an error that suggests a known one, or one of `options` where `known_keys` are set."""
-
-    model_config = ConfigDict(extra="forbid")
-    known_keys: ClassVar[tuple[str, ...]] = ()
-
-    @model_validator(mode="before")
-    @classmethod
-    def _sort_keys(cls, value: Any) -> Any:
-        if not isinstance(value, Mapping):
-            return value
-        if not cls.known_keys:
-            return _only_known(value, cls)
-        given = {key: value[key] for key in cls.known_keys if key in value}
-        return {**given, "options": {str(key): item for key, item in value.items() if key not in cls.known_keys}}
-
-
-def _only_known(value: Mapping[Any, Any], model: type[BaseModel]) -> Mapping[Any, Any]:
-    for key in value:
-        if key not in model.model_fields:
-            hint = did_you_mean(str(key), model.model_fields)
-            raise PydanticCustomError("unknown_key", "unknown key{hint}", {"key": str(key), "hint": hint})
-    return value
-
-
-Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9]([._-]?[A-Za-z0-9]+)*$", max_length=80)]
 TaskName = Annotated[  # lm_eval/NAME is lm-eval's task of that name, FILE.py:CLASS one of the user's own
     str,
     StringConstraints(
@@ -67,178 +43,6 @@ TaskName = Annotated[  # lm_eval/NAME is lm-eval's task of that name, FILE.py:CL
         max_length=400,
     ),
 ]
-SmallTokenizer = Literal["bytelevel", "sentencepiece"]
-
-
-# --- training data --------------------------------------------------------------------------------------------------------------
-
-
-class SmallWorldData(Strict):
-    """One of the training sets that the small world generates."""
-
-    small_world: Literal["teacher", "student", "pretraining"]
-    limit: int | None = Field(default=None, ge=1)
-
-
-class FileData(Strict):
-    """A JSON-lines file.
-
-    Its lines have `prompt` and `output`, or for models with a template `instruction`, `output` and perhaps `input`. If the columns
-    have other names, the same keys here combine them: `prompt: "Question: {question}\\nAnswer:"`.
-    """
-
-    file: str
-    limit: int | None = Field(default=None, ge=1)
-    prompt: str | None = None
-    instruction: str | None = None
-    input: str | None = None
-    output: str | None = None
-
-    @property
-    def columns(self) -> dict[str, str] | None:
-        """The template of each key of an example; None if the lines have the keys themselves."""
-        found = {key: getattr(self, key) for key in ("prompt", "instruction", "input", "output")}
-        return {key: text for key, text in found.items() if text is not None} or None
-
-    @field_validator("prompt", "instruction", "input", "output")
-    @classmethod
-    def _plain_columns(cls, template: str | None) -> str | None:
-        if template is not None:
-            template_columns(template)
-        return template
-
-    @model_validator(mode="after")
-    def _both_templates(self) -> FileData:
-        if set(self.columns or ()) not in (
-            set(), {"prompt", "output"}, {"instruction", "output"}, {"instruction", "input", "output"},
-        ):  # fmt: skip
-            raise ValueError(
-                "these keys go together: `prompt` and `output`, or `instruction`, `output` and perhaps `input`; fix: give all or none"
-            )
-        return self
-
-
-DATA_KINDS: dict[str, type[Strict]] = {"small_world": SmallWorldData, "file": FileData}
-
-
-# --- models ---------------------------------------------------------------------------------------------------------------------
-
-
-class TokenizerSource(Strict):
-    """Where a new model's tokenizer comes from: the small world, or a folder."""
-
-    small_world: SmallTokenizer | None = None
-    path: str | None = None
-
-    @model_validator(mode="after")
-    def _one_source(self) -> TokenizerSource:
-        if (self.small_world is None) == (self.path is None):
-            raise ValueError("is no tokenizer, or two; fix: give one of small_world, path")
-        return self
-
-
-class Training(Strict):
-    """A training set by name, and beside it the training options (`dskd.training.options.TrainingOptions`)."""
-
-    known_keys = ("data",)
-
-    data: Name
-    options: dict[str, Any] = Field(default_factory=dict)
-
-
-def _named_template(value: Any) -> Any:
-    return {"kind": value} if isinstance(value, str) else value
-
-
-PromptTemplate = Annotated[Template, BeforeValidator(_named_template)]
-
-
-class PathModel(Strict):
-    """A model folder.
-
-    Attributes:
-        add_bos_token: Use a copy whose tokenizer adds the begin-of-sequence token, for a model that was pretrained with one but whose
-            folder does not add it, for example after a conversion.
-        template: The prompt template in training and evaluation: `alpaca`, `chat` (the tokenizer's own), or
-            `{kind: chat, system: "…"}`.
-    """
-
-    training: ClassVar[Sequence[Training]] = ()
-
-    path: str
-    add_bos_token: bool = False
-    template: PromptTemplate | None = None
-
-
-class NewModel(Strict):
-    """A model with random weights. Its vocabulary size and special ids come from the tokenizer."""
-
-    template: PromptTemplate | None = None
-    config: dict[str, Any]
-    tokenizer: TokenizerSource
-    seed: int = Field(ge=0)
-    training: list[Training] = Field(default_factory=list)
-
-    @field_validator("config")
-    @classmethod
-    def _has_model_type(cls, config: dict[str, Any]) -> dict[str, Any]:
-        if not isinstance(config.get("model_type"), str):
-            raise ValueError("has no `model_type`; fix: add it, for example llama or gpt2")
-        return config
-
-
-class FirstLayersModel(Strict):
-    """The first layers of another model of this matrix, with its embedding, final norm and head."""
-
-    layers_of: Name
-    layers: int = Field(ge=1)
-    seed: int = Field(default=0, ge=0)
-    training: list[Training] = Field(default_factory=list)
-
-
-class StepModel(Strict):
-    """A model that a step of the user's makes: `step: path/to/file.py:Class`, and beside it the fields of that class."""
-
-    known_keys = ("step",)
-    training: ClassVar[Sequence[Training]] = ()
-
-    step: str
-    options: dict[str, Any] = Field(default_factory=dict)
-
-
-MODEL_KINDS: dict[str, type[Strict]] = {
-    "path": PathModel, "config": NewModel, "layers_of": FirstLayersModel, "step": StepModel,
-}  # fmt: skip
-
-
-def _kind_by_key(kinds: Mapping[str, type[Strict]]) -> Discriminator:
-    """Choose the member of a union by the key that only it has, so that errors are about that member alone."""
-
-    def choose(value: Any) -> str | None:
-        if isinstance(value, Mapping):
-            return next((key for key in kinds if key in value), None)
-        return next((key for key, kind in kinds.items() if isinstance(value, kind)), None)
-
-    return Discriminator(
-        choose,
-        custom_error_type="needs_one_of",
-        custom_error_message=f"is of no known kind; fix: give one of the keys {', '.join(kinds)}",
-    )
-
-
-DataSource = Annotated[
-    Annotated[SmallWorldData, Tag("small_world")] | Annotated[FileData, Tag("file")], _kind_by_key(DATA_KINDS)
-]
-ModelSource = Annotated[
-    Annotated[PathModel, Tag("path")]
-    | Annotated[NewModel, Tag("config")]
-    | Annotated[FirstLayersModel, Tag("layers_of")]
-    | Annotated[StepModel, Tag("step")],
-    _kind_by_key(MODEL_KINDS),
-]
-
-
-# --- the matrix -----------------------------------------------------------------------------------------------------------------
 
 
 class Pair(Strict):
@@ -252,7 +56,7 @@ def _preset(value: Any) -> Any:
     given = {"name": value} if isinstance(value, str) else value
     if not isinstance(given, Mapping):
         return given
-    name = _only_known(given, DecodingProtocol).get("name", "")
+    name = only_known(given, DecodingProtocol).get("name", "")
     if name not in PROTOCOLS:
         missing = f"no protocol {name!r}" if name else "has no `name` of a protocol"
         raise ValueError(f"{missing}{did_you_mean(str(name), PROTOCOLS)}")

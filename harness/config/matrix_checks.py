@@ -13,8 +13,9 @@ from dskd.errors import InputError
 from dskd.training.launch import configuration_file
 from dskd.training.options import TrainingOptions
 from harness.config.explain import explain
-from harness.config.matrix import FirstLayersModel, Matrix
+from harness.config.matrix import Matrix
 from harness.config.names import find_method, notice_former_names
+from harness.config.sources import FirstLayersModel
 from harness.protocols import column_title
 from harness.suggestions import did_you_mean
 

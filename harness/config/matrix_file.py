@@ -10,10 +10,11 @@ from pydantic import ValidationError
 
 from dskd.errors import InputError
 from harness.config.explain import explain
-from harness.config.matrix import DATA_KINDS, MODEL_KINDS, Cell, Matrix, MethodSettings, Pair, cells
+from harness.config.matrix import Cell, Matrix, MethodSettings, Pair, cells
 from harness.config.matrix_checks import check_names, check_options
 from harness.config.matrix_source import find_matrix, read_source, shipped_matrices
 from harness.config.names import find_method
+from harness.config.sources import DATA_KINDS, MODEL_KINDS
 from harness.suggestions import did_you_mean
 
 __all__ = ["find_matrix", "read_matrix", "read_source", "select", "shipped_matrices"]

@@ -10,9 +10,9 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
+from dskd.plugins import load_file
 from harness.lm_eval_files import tasks_of_lm_eval
 from harness.metrics.sample import INVALID, SampleScore, before_stop
-from harness.plugins import load_file
 
 _BRACE = re.compile(r"\\boxed\s*\{|[{}]")
 _DOLLARS = re.compile(r"(?<!\\)\$")

@@ -22,7 +22,8 @@ from dskd.io import read_object, read_objects
 from dskd.methods import Method
 from dskd.tokenization.tokenizer_files import FileVocabulary, same_vocabulary, vocabulary
 from harness import tasks as known_tasks
-from harness.config.matrix import Cell, FileData
+from harness.config.matrix import Cell
+from harness.config.sources import FileData
 from harness.planning.expand import Expansion
 from harness.steps.base import ModelInput
 from harness.steps.tokenizers import TokenizerFiles

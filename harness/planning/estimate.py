@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dskd.errors import InputError
-from harness.config.matrix import Cell, FileData, Matrix, PathModel
+from harness.config.matrix import Cell, Matrix
+from harness.config.sources import FileData, PathModel
 from harness.costs.model_shapes import published_data, published_model
 from harness.costs.work import Device, Work
 from harness.planning.expand import Expansion

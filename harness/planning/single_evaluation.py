@@ -10,7 +10,8 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from dskd.errors import InputError
-from harness.config.matrix import TEACHER_METHOD, Cell, Evaluation, Name
+from harness.config.matrix import TEACHER_METHOD, Cell, Evaluation
+from harness.config.sources import Name
 from harness.planning.checks import check_chat
 from harness.planning.expand import evaluated_task
 from harness.planning.plan import Plan, decide

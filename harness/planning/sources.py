@@ -12,10 +12,11 @@ from typing import Any, Concatenate, ParamSpec, TypeVar, get_args
 from pydantic import ValidationError
 
 from dskd.errors import InputError
+from dskd.plugins import class_at
 from dskd.training.options import TrainingOptions
-from harness.config.matrix import FileData, FirstLayersModel, Matrix, NewModel, PathModel, StepModel
+from harness.config.matrix import Matrix
+from harness.config.sources import FileData, FirstLayersModel, NewModel, PathModel, StepModel
 from harness.costs.model_shapes import published_data, published_model
-from harness.plugins import class_at
 from harness.runs.identity import FileHashes
 from harness.steps import base_model, data, tokenizers
 from harness.steps.base import ModelInput, Step, TokenizerInput

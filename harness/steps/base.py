@@ -27,10 +27,10 @@ from pydantic.functional_serializers import SerializerFunctionWrapHandler
 from dskd.compatibility import Problem
 from dskd.errors import InputError
 from dskd.options import Options
+from dskd.plugins import class_at, code_hash, is_from_file, reference_to
 from dskd.tokenization.prompt_templates import Template
 from harness.costs.model_shapes import Shape
 from harness.costs.work import Device, Work
-from harness.plugins import class_at, own_code, reference_to
 from harness.runs.identity import Fingerprint
 from harness.runs.job_context import JobContext
 from harness.runs.job_spec import Output
@@ -174,8 +174,8 @@ class Step(Input):
     title: Annotated[str, NOT_IDENTITY] = ""
 
     def identity_parts(self) -> dict[str, Any]:
-        own = own_code(type(self))
-        return {"code": self.version, **({"step_code": own} if own else {}), **super().identity_parts()}
+        own = {"step_code": code_hash(type(self))} if is_from_file(type(self)) else {}
+        return {"code": self.version, **own, **super().identity_parts()}
 
     @cached_property
     def id(self) -> str:

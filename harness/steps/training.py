@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 from collections.abc import Mapping, Sequence
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -15,10 +14,8 @@ from pydantic_core import to_jsonable_python
 
 import dskd
 from dskd import methods
-from dskd.compatibility import Problem, check
-from dskd.errors import InputError
+from dskd.compatibility import Problem, check, missing_engine
 from dskd.methods import Method
-from dskd.rollouts.options import require_engine
 from dskd.training.launch import configuration_file, launch_training
 from dskd.training.options import TrainingOptions, TrainingReport
 from harness.costs.formulas import training_work
@@ -115,12 +112,8 @@ class Train(Step, ModelInput):
         )
 
     def preflight(self, root: Path) -> Sequence[Problem]:
-        if self.training.rollouts is not None:
-            try:
-                require_engine(self.training.rollouts)
-            except InputError as error:
-                key, message, fix = re.split("; fix: |: ", str(error), maxsplit=2)
-                return [Problem(f"training.{key}", message, fix)]
+        if missing := missing_engine(self.training.rollouts):
+            return missing
         counts = self.data.shared_tokens(root) if self.teacher is not None else None
         if self.teacher is None or counts is None:
             return ()

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
 import inspect
 from functools import cache
 from pathlib import Path
 
 from dskd.errors import InputError
+from dskd.plugins import code_hash
 from harness.plugins import Plugins
 from harness.tasks import lm_eval_task
 from harness.tasks.lm_eval_task import LM_EVAL
@@ -46,5 +46,5 @@ def load(name: str) -> Task:
         raise InputError(f"task {name}: its class has no {missing[0]}; fix: define it (docs/tasks.md)")
     task = cls()
     if name not in _shipped():
-        task.own_code = hashlib.sha256(Path(inspect.getfile(cls)).read_bytes()).hexdigest()
+        task.own_code = code_hash(cls)
     return task

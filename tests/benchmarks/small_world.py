@@ -27,7 +27,8 @@ from dskd.data.preparation import Example, encode_example, prepare_dataset
 from dskd.modeling.loading import load_model, load_tokenizer
 from dskd.tokenization.vocabulary import Vocabulary
 from dskd.training.run import TrainingOptions, train
-from harness.config.matrix import Matrix, NewModel, SmallWorldData, Training
+from harness.config.matrix import Matrix
+from harness.config.sources import NewModel, SmallWorldData, Training
 from harness.engines import create_engine
 from harness.engines.base import Sampling
 from harness.evaluation.evaluate import EvaluationOptions, evaluate

@@ -54,8 +54,8 @@ def test_a_class_is_found_in_a_module_and_what_ships_has_no_code_of_its_own() ->
     ("name", "reason"),
     [
         ("no/such.py:Own", "no such file; fix: correct the path"),
-        ("no.such.module:Own", "No module named 'no'; fix: install the package"),
-        ("dskd.upstream.methods:Nothing", "no class Nothing"),
+        ("no.such.module:Own", "No module named 'no'; fix: install its package"),
+        ("dskd.upstream.methods:Nothing", "has no class 'Nothing'; fix: correct the name"),
         ("kdd", "'kdd' is not a method; fix: use one of"),
     ],
 )

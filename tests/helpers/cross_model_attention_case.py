@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import torch
 
+from dskd.losses.tokens import TokenBatch
 from dskd.methods import get
 from dskd.modeling.lm_head import Head
 from helpers.token_batches import changed, token_batch
@@ -55,3 +57,22 @@ def example(batch: Any, number: int) -> Any:
         changes[f"{side}_hidden"] = getattr(batch, side).hidden[first:last]
         changes[f"{side}_sizes"] = torch.tensor([SIZES[side][number]])
     return changed(batch, **changes)
+
+
+def assert_terms_stay_on_the_device(method: Any, batch: TokenBatch) -> None:
+    """The terms of a batch on the GPU are computed there, and nothing is read from it meanwhile."""
+    moved = {}
+    for side in SIZES:
+        head = getattr(batch, side).head
+        moved[f"{side}_head"] = replace(head, weight=head.weight.detach().cuda(), bias=head.bias.cuda())
+        for name in ("hidden", "labels", "inputs", "embedding"):
+            moved[f"{side}_{name}"] = getattr(getattr(batch, side), name).detach().cuda()
+    method.projectors.cuda()
+    on_device = changed(batch, **moved)
+    method.terms(on_device)  # what is made once
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        terms = method.terms(on_device)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    assert all(term.total.is_cuda for term in terms.values())

@@ -5,10 +5,13 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+import pytest
+import torch
 from torch import Tensor
 
 from dskd.losses.tokens import SideTokens, TokenBatch
 from dskd.modeling.lm_head import Head
+from dskd.tokenization.vocabulary import SharedVocabulary
 
 
 def token_batch(
@@ -36,3 +39,22 @@ def changed(batch: TokenBatch, **fields: Any) -> TokenBatch:
         sides[side][field] = value
     teacher = replace(batch.teacher, **sides["teacher"]) if batch.teacher is not None else None
     return TokenBatch(replace(batch.student, **sides["student"]), teacher)
+
+
+def assert_learns_nothing_from_itself_unless_shifted(method: Any, shared: SharedVocabulary) -> None:
+    """A student with its teacher's head (29 tokens) and hidden states has no loss and no gradient unless pairs are one token off."""
+    generator = torch.Generator().manual_seed(1)
+    head = Head(torch.randn(29, 6, generator=generator), None, 1.0, 0.0, 29)
+    hidden = torch.randn(9, 6, generator=generator)
+    student = hidden.clone().requires_grad_()
+    method.prepare(head, head, shared)
+    for shift in (0, 1):
+        pairs = torch.arange(shift, 9), torch.arange(9 - shift)
+        batch = token_batch(head, student, torch.zeros(9, dtype=torch.long), head, hidden, None, *pairs)
+        term = method.terms(batch)["distillation"]
+        (gradient,) = torch.autograd.grad(term.total, student)
+        if shift:
+            assert gradient.abs().max() > 1e-3
+        else:
+            assert term.total.item() == pytest.approx(0.0, abs=1e-5)
+            assert gradient.abs().max() < 1e-6

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -13,7 +12,7 @@ from dskd.methods import get
 from dskd.modeling.cross_model_attention import CrossModelAttention, Layout
 from dskd.modeling.lm_head import Head
 from helpers import golden
-from helpers.cross_model_attention_case import HIDDEN, SIZES, VOCABULARY, case, example
+from helpers.cross_model_attention_case import HIDDEN, SIZES, VOCABULARY, assert_terms_stay_on_the_device, case, example
 from helpers.token_batches import changed, token_batch
 
 TOLERANCE = {"rtol": 1e-5, "atol": 1e-6}
@@ -326,18 +325,4 @@ def test_an_unknown_or_narrower_embedding_is_an_error_that_says_what_to_do() -> 
 @pytest.mark.gpu
 def test_terms_read_nothing_from_the_device() -> None:
     method, batch = case()
-    moved = {}
-    for side in SIZES:
-        head = getattr(batch, side).head
-        moved[f"{side}_head"] = replace(head, weight=head.weight.detach().cuda(), bias=head.bias.cuda())
-        for name in ("hidden", "labels", "inputs", "embedding"):
-            moved[f"{side}_{name}"] = getattr(getattr(batch, side), name).detach().cuda()
-    method.projectors.cuda()
-    on_device = changed(batch, **moved)
-    method.terms(on_device)  # what is made once
-    torch.cuda.set_sync_debug_mode("error")
-    try:
-        terms = method.terms(on_device)
-    finally:
-        torch.cuda.set_sync_debug_mode("default")
-    assert all(term.total.is_cuda for term in terms.values())
+    assert_terms_stay_on_the_device(method, batch)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -12,7 +11,7 @@ import torch
 from dskd.methods import get
 from dskd.modeling.cross_model_attention import reverse_gradient
 from dskd.modeling.lm_head import Head
-from helpers.cross_model_attention_case import HIDDEN, SIZES, case, example
+from helpers.cross_model_attention_case import HIDDEN, SIZES, assert_terms_stay_on_the_device, case, example
 from helpers.token_batches import changed, token_batch
 
 TERMS = {"discriminator_queries": "student", "discriminator_keys": "teacher"}
@@ -327,18 +326,4 @@ def test_half_precision_leaves_the_discriminator_in_float32() -> None:
 @pytest.mark.gpu
 def test_terms_read_nothing_from_the_device() -> None:
     method, batch = _adversarial()
-    moved = {}
-    for side in SIZES:
-        head = getattr(batch, side).head
-        moved[f"{side}_head"] = replace(head, weight=head.weight.detach().cuda(), bias=head.bias.cuda())
-        for name in ("hidden", "labels", "inputs", "embedding"):
-            moved[f"{side}_{name}"] = getattr(getattr(batch, side), name).detach().cuda()
-    method.projectors.cuda()
-    on_device = changed(batch, **moved)
-    method.terms(on_device)  # what is made once
-    torch.cuda.set_sync_debug_mode("error")
-    try:
-        terms = method.terms(on_device)
-    finally:
-        torch.cuda.set_sync_debug_mode("default")
-    assert all(term.total.is_cuda for term in terms.values())
+    assert_terms_stay_on_the_device(method, batch)

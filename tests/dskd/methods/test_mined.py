@@ -16,7 +16,7 @@ from dskd.methods.mined import stand_ins
 from dskd.modeling.lm_head import Head
 from dskd.tokenization.vocabulary import SharedVocabulary, Vocabulary, share_vocabulary
 from helpers.tiny_tokenizers import byte_level, sentencepiece
-from helpers.token_batches import token_batch
+from helpers.token_batches import assert_learns_nothing_from_itself_unless_shifted, token_batch
 
 TEACHER_TOKENS = (b"cat", b" cat", b"dogs", b"dogma", b"<end>", b"walk", b"xylophone", b"walkers", None)
 STUDENT_TOKENS = (b" cat", b"cats", b"dog", b"walk", None, b"walked", b"rain", b"catch", b"dogm")
@@ -164,20 +164,6 @@ def test_a_label_that_the_student_wrote_is_no_target() -> None:
 
 
 def test_a_student_that_is_its_teacher_learns_nothing_unless_tokens_are_shifted() -> None:
-    generator = torch.Generator().manual_seed(1)
-    head = Head(torch.randn(29, 6, generator=generator), None, 1.0, 0.0, 29)
-    hidden = torch.randn(9, 6, generator=generator)
-    student = hidden.clone().requires_grad_()
-    method = get("mined")({"unpaired": "left_out"})
     ids = np.arange(29)
-    method.prepare(head, head, SharedVocabulary(ids, ids, ids, same=True))
-    for shift in (0, 1):
-        pairs = torch.arange(shift, 9), torch.arange(9 - shift)
-        batch = token_batch(head, student, torch.zeros(9, dtype=torch.long), head, hidden, None, *pairs)
-        term = method.terms(batch)["distillation"]
-        (gradient,) = torch.autograd.grad(term.total, student)
-        if shift:
-            assert gradient.abs().max() > 1e-3
-        else:
-            assert term.total.item() == pytest.approx(0.0, abs=1e-5)
-            assert gradient.abs().max() < 1e-6
+    shared = SharedVocabulary(ids, ids, ids, same=True)
+    assert_learns_nothing_from_itself_unless_shifted(get("mined")({"unpaired": "left_out"}), shared)

@@ -544,7 +544,7 @@ def test_what_cannot_work_is_a_one_line_error_before_anything_is_written(
 def test_vllm_that_is_not_installed_is_told_at_once(
     world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("dskd.rollouts.options.find_spec", lambda name: None)
+    monkeypatch.setattr("dskd.compatibility.find_spec", lambda name: None)
     with pytest.raises(
         InputError, match=r"rollouts.engine: vLLM is not installed; fix: set it to transformers, or pip"
     ):

@@ -14,8 +14,9 @@ import pytest
 
 from dskd.methods import METHODS
 from dskd.training.options import TrainingOptions
-from harness.config.matrix import FirstLayersModel, Matrix, PathModel
+from harness.config.matrix import Matrix
 from harness.config.matrix_file import find_matrix, read_matrix, shipped_matrices
+from harness.config.sources import FirstLayersModel, PathModel
 from harness.costs.model_shapes import published_data, published_model
 from harness.planning.plan import choose
 

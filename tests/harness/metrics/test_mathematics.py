@@ -7,9 +7,9 @@ import signal
 
 import pytest
 
+from dskd.plugins import load_file
 from harness.lm_eval_files import tasks_of_lm_eval
 from harness.metrics.math_equivalence import equivalent, find_answer, score_final_answer
-from harness.plugins import load_file
 
 STOP = ["Problem:"]
 

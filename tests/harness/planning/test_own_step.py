@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from dskd.errors import InputError
+from dskd.plugins import class_at, reference_to
 from harness.executors.local import Executor
 from harness.planning.plan import Plan, PlannedJob, decide, make_plan
-from harness.plugins import class_at, reference_to
 from harness.steps.base import Step
 from helpers.executor_runs import Recorder
 from helpers.plan_world import write_folders

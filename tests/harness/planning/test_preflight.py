@@ -64,9 +64,9 @@ def test_rollouts_by_a_vllm_that_is_not_installed_are_refused_before_anything_is
     tiny["pairs"] = [{"teacher": "teacher", "student": "same", "methods": ["kd"]}]
     tiny["tasks"] = {}
     plan = make_plan(str(write_matrix(tiny)), output_dir=tmp_path / "run")
-    monkeypatch.setattr("dskd.rollouts.options.find_spec", lambda name: object())
+    monkeypatch.setattr("dskd.compatibility.find_spec", lambda name: object())
     preflight.check(plan, allow_code_execution=False)
-    monkeypatch.setattr("dskd.rollouts.options.find_spec", lambda name: None)
+    monkeypatch.setattr("dskd.compatibility.find_spec", lambda name: None)
     with pytest.raises(
         InputError, match=r"matrix.yaml: training.rollouts.engine: vLLM is not installed; fix: set it to"
     ):
