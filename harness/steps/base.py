@@ -276,6 +276,11 @@ class ModelInput(Input):
         """The data that it was trained on."""
         return [TrainingSource(None, reason=f"what {self.name} was trained on is not known here")]
 
+    @property
+    def teacher_lineage(self) -> list[TrainingSource]:
+        """The data behind the teacher that it learned from, none without one."""
+        return []
+
 
 class TokenizerInput(Input):
     """A tokenizer that a step reads."""

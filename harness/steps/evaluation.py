@@ -19,7 +19,6 @@ from harness.runs.store import eval_folder
 from harness.sandbox.select import sandbox_used
 from harness.steps.base import BY_HAND, NOT_IDENTITY, Input, ModelInput, Of, Step, TrainingSource
 from harness.steps.contamination import count_contamination
-from harness.steps.training import Train
 
 
 class EvaluatedTask(Input):
@@ -84,9 +83,9 @@ class Evaluate(Step):
     @property
     def training_sources(self) -> list[tuple[str, TrainingSource]]:
         """The training sets behind the model, each with "student" or "teacher", whose it was."""
-        trained = isinstance(self.model, Train)
-        sources = [("student" if trained else "teacher", source) for source in self.model.lineage]
-        return sources + [("teacher", source) for source in getattr(self.model, "teacher_lineage", [])]
+        role = "teacher" if self.cell.student is None else "student"
+        sources = [(role, source) for source in self.model.lineage]
+        return sources + [("teacher", source) for source in self.model.teacher_lineage]
 
     def preflight(self, root: Path) -> Sequence[Problem]:
         for task in self.tasks:

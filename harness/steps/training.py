@@ -94,7 +94,7 @@ class Train(Step, ModelInput):
 
     @property
     def teacher_lineage(self) -> list[TrainingSource]:
-        """The data behind the teacher, whether it is asked in training or has written the responses."""
+        # Of the teacher that is asked in training, or has written the responses.
         if self.teacher is not None:
             return self.teacher.lineage
         author = getattr(self.data.examples, "teacher", None)
