@@ -64,8 +64,11 @@ def test_a_class_in_a_file_is_used_by_its_path_wherever_a_method_is_named(
     models = ("--student", "nowhere", "--teacher", "nowhere", "--data", "confidence_kd.py", "--output", "out")
     train = harness("train", "--method", name, "--steps", "1", "--option", "kd_rate=0.25", *models, cwd=folder)
     assert train.stderr.startswith("error: --student: no folder 'nowhere'")
-    for wrong in ("nowhere.py:Method", "confidence_kd.py:Nothing"):
-        assert harness("show-method", wrong, cwd=folder).stderr.startswith("error: NAME: methods: ")
+    for wrong, said in {
+        "nowhere.py:Method": "nowhere.py: no such file; fix: correct the path",
+        "confidence_kd.py:Nothing": "confidence_kd.py: has no class 'Nothing'; fix: correct the name",
+    }.items():
+        assert re.fullmatch(f"error: NAME: .*{re.escape(said)}.*\n", harness("show-method", wrong, cwd=folder).stderr)
 
 
 def test_the_tests_of_every_method_take_it(folder: Path) -> None:
