@@ -31,6 +31,8 @@ COMMANDS = {
     "list": "List tasks, methods, training options, models, matrices or protocols.",
     "show-method": "Show a method: what it needs, and its options.",
     "show": "Show one cell: its state, scores, settings and paths.",
+    "card": "Print the model card of a student.",
+    "push": "Upload a student to the hub with its model card; private by default.",
     "doctor": "Check what is installed and what is missing on this machine.",
 }
 # Old name -> new name. Old names still work and are not listed.
