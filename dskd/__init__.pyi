@@ -2,6 +2,8 @@ from .data.batch_sampler import EpochBatches
 from .data.collator import Collator
 from .data.preparation import Example, encode_prompt, load_examples, prepare_dataset
 from .errors import InputError, TrainingFailed
+from .from_python.distill import DistillationReport, Distilled, distill
+from .from_python.models import Student
 from .losses.chunked import chunked_loss
 from .losses.divergences import DIVERGENCES
 from .methods import METHODS, Method
@@ -24,7 +26,9 @@ __all__ = [
     "METHODS",
     "AffineProjectors",
     "Collator",
+    "DistillationReport",
     "DistillationTrainer",
+    "Distilled",
     "DualSpaceProjectors",
     "EpochBatches",
     "Example",
@@ -34,6 +38,7 @@ __all__ = [
     "LoraOptions",
     "Method",
     "SharedVocabulary",
+    "Student",
     "Teacher",
     "TeacherCacheDamaged",
     "TeacherCacheOptions",
@@ -46,6 +51,7 @@ __all__ = [
     "build_teacher_cache",
     "byte_spans",
     "chunked_loss",
+    "distill",
     "encode_prompt",
     "load_examples",
     "open_teacher_cache",
