@@ -36,6 +36,7 @@ class HubServer:
         requests: Method and path of each request, in order.
         repositories: By kind and id.
         tokens: The name of the user of each token.
+        closed: Organisations in which no user may write.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -44,6 +45,7 @@ class HubServer:
         self.repositories: dict[tuple[str, str], HubRepository] = {}
         self.requests: list[tuple[str, str]] = []
         self.tokens = {TOKEN: USER}
+        self.closed: set[str] = set()
         self._server: ThreadingHTTPServer | None = None
 
     def __enter__(self) -> HubServer:
