@@ -7,7 +7,7 @@ from collections.abc import Collection, Mapping
 from functools import cache
 from typing import Any
 
-from dskd.data.messages import Unusable
+from dskd.data.messages import Lacking
 from dskd.errors import InputError
 
 
@@ -41,7 +41,7 @@ def fill_templates(
 
     Raises:
         InputError: For a column that the row has not.
-        Unusable: For one that holds neither text nor a number.
+        Lacking: For one that holds neither text nor a number.
     """
     return {key: _filled(row, where, template, key in optional) for key, template in templates.items()}
 
@@ -54,5 +54,5 @@ def _filled(row: Mapping[str, Any], where: str, template: str, optional: bool) -
             return ""
         if isinstance(row[column], bool) or not isinstance(row[column], (str, int, float)):
             reason = f"column '{column}', which the template names, is neither text nor a number"
-            raise Unusable(where, reason, "give it one, or leave the line out")
+            raise Lacking(where, reason, "give it one, or leave the line out")
     return template.format_map(row)

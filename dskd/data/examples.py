@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from dskd.data.conversations import Conversation, Message
-from dskd.data.formats import Row
-from dskd.data.messages import Unusable
+from dskd.data.formats import Row, format_of
+from dskd.data.messages import Lacking, Unusable
 from dskd.data.options import DEFAULT, DataOptions, Takes
-from dskd.data.reading import as_json_lines, rows_of
+from dskd.data.reading import rows_of
 from dskd.data.shapes import Example, Item, read_row
 from dskd.errors import InputError
 from dskd.io import write_lines_atomic
@@ -25,13 +25,20 @@ _SHOWN = 3
 
 @dataclass
 class LeftOut:
-    """Rows that cannot be used: how many for each reason, and the first three places of each."""
+    """Rows that cannot be used: how many for each reason, and the first three places of each.
 
+    Attributes:
+        strict: A row that lacks a text is an error and not counted.
+    """
+
+    strict: bool = False
     counts: dict[str, int] = field(default_factory=dict)
     places: dict[str, list[str]] = field(default_factory=dict)
 
     def add(self, error: Unusable) -> None:
-        """Count one."""
+        """Count one. Raises it where it is an error."""
+        if self.strict and isinstance(error, Lacking):
+            raise error
         self.counts[error.reason] = self.counts.get(error.reason, 0) + 1
         places = self.places.setdefault(error.reason, [])
         if len(places) < _SHOWN:
@@ -117,27 +124,30 @@ def write_examples(
     options: DataOptions = DEFAULT,
     *,
     limit: int | None = None,
-    left_out: Callable[[Unusable], None] | None = None,
+    left_out: LeftOut | None = None,
 ) -> Path:
     """The examples of a source as a JSON-lines file that is read without options.
 
     Args:
         source: A file or a folder.
         folder: Where the file is written if the source is not such a file.
-        takes, options, limit, left_out: As of `iter_examples`.
+        takes, options, limit: As of `iter_examples`.
+        left_out: Counts the rows that cannot be used; without it such a row is an error.
 
     Returns:
         The source itself where it is JSON lines, all of whose rows can be used as they are; else `examples.jsonl` in the folder.
     """
-    if options.are_default:
-        found = LeftOut()
-        for _ in iter_examples(source, takes, options, limit=limit, left_out=found.add if left_out else None):
+    counting = None if left_out is None else left_out.add
+    if options.are_default and source.is_file() and format_of(source).is_plain_lines:
+        for _ in iter_examples(source, takes, limit=limit, left_out=counting):
             pass
-        if not found.total:
-            return as_json_lines(source, folder)
+        if left_out is None or not left_out.total:
+            return source
+        left_out.counts.clear()
+        left_out.places.clear()
     made = folder / "examples.jsonl"
-    rows = (as_row(item) for item in iter_examples(source, takes, options, limit=limit, left_out=left_out))
-    write_lines_atomic(made, rows)
+    items = iter_examples(source, takes, options, limit=limit, left_out=counting)
+    write_lines_atomic(made, map(as_row, items))
     return made
 
 

@@ -46,6 +46,10 @@ class Unusable(InputError):
         self.where, self.reason = where, reason
 
 
+class Lacking(Unusable):
+    """A row that lacks a text which all rows need: in a file of one's own a mistake to correct."""
+
+
 def read_conversation(
     messages: Any,
     where: str,

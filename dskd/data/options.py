@@ -54,6 +54,12 @@ class DataOptions(BaseModel):
         """Whether rows are read by their own keys alone."""
         return all(getattr(self, name) == field.default for name, field in DataOptions.model_fields.items())
 
+    @property
+    def are_of_texts(self) -> bool:
+        """Whether they name prompts, instructions, inputs and outputs at most, so that no row is a conversation by them."""
+        own = ("shape", "system", "reasoning", "messages", "tools", "split_reasoning")
+        return all(getattr(self, name) is None for name in own)
+
     @field_validator(*_KEYS)
     @classmethod
     def _plain_columns(cls, template: str | None) -> str | None:

@@ -17,7 +17,7 @@ import numpy as np
 from pydantic import BaseModel
 
 from dskd.data.examples import load_examples
-from dskd.data.shapes import Example
+from dskd.data.shapes import Example, Item
 from dskd.errors import InputError
 from dskd.modeling.loading import load_tokenizer
 from dskd.tokenization.alignment import UNKNOWN, align, byte_groups, byte_spans
@@ -150,7 +150,11 @@ class Encoded:
         return self.ids[self.prompt_length :]
 
 
-def _encode_whole(tokenizer: Any, vocabulary: Vocabulary, example: Example) -> Encoded | None:
+def _encode_whole(tokenizer: Any, vocabulary: Vocabulary, example: Item) -> Encoded | None:
+    if not isinstance(example, Example):
+        raise InputError(
+            f"{tokenizer.name_or_path}: conversations cannot be prepared; fix: give instructions with outputs"
+        )
     encoded = encode_example(tokenizer, vocabulary, example)
     if encoded is None:
         return None

@@ -13,7 +13,7 @@ from typing import Any, NoReturn
 
 from dskd.data.columns import OPTIONAL, fill_templates
 from dskd.data.conversations import Conversation
-from dskd.data.messages import MEDIA, Unusable, is_of_assistant, read_conversation
+from dskd.data.messages import MEDIA, Lacking, Unusable, is_of_assistant, read_conversation
 from dskd.data.options import DEFAULT, DataOptions, Shape, Takes
 from dskd.errors import InputError
 from dskd.tokenization.prompt_templates import Instruction
@@ -200,7 +200,7 @@ def _history(pairs: Any, where: str) -> list[dict[str, Any]]:
 
 def _response(text: str, where: str, key: str) -> str:
     if not text:
-        raise Unusable(where, f"{key} is empty", "remove the line or give the response")
+        raise Lacking(where, f"{key} is empty", "remove the line or give the response")
     return text
 
 
