@@ -75,6 +75,16 @@ class Answers(BaseHTTPRequestHandler):
 
     do_GET = do_HEAD = do_POST = do_PUT = _answer
 
+    def setup(self) -> None:
+        """Remember the connection, which is kept open between requests, so that the hub can break it."""
+        super().setup()
+        self.hub.connections.add(self.connection)
+
+    def finish(self) -> None:
+        """Forget the connection."""
+        self.hub.connections.discard(self.connection)
+        super().finish()
+
     def log_message(self, format: str, *args: Any) -> None:
         """Nothing on stderr: `hub.requests` is the log."""
 

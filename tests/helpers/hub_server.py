@@ -15,6 +15,8 @@ branches and tags, gated and private ones, and pushing: create, preupload, large
 
 from __future__ import annotations
 
+import contextlib
+import socket
 import threading
 from http.server import ThreadingHTTPServer
 from pathlib import Path
@@ -36,6 +38,7 @@ class HubServer:
         requests: Method and path of each request, in order.
         repositories: By kind and id.
         tokens: The name of the user of each token.
+        connections: Those that are open.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -44,6 +47,7 @@ class HubServer:
         self.repositories: dict[tuple[str, str], HubRepository] = {}
         self.requests: list[tuple[str, str]] = []
         self.tokens = {TOKEN: USER}
+        self.connections: set[socket.socket] = set()
         self._server: ThreadingHTTPServer | None = None
 
     def __enter__(self) -> HubServer:
@@ -63,6 +67,9 @@ class HubServer:
             self._server.shutdown()
             self._server.server_close()
             self._server = None
+            for connection in [*self.connections]:
+                with contextlib.suppress(OSError):  # the client has closed it
+                    connection.shutdown(socket.SHUT_RDWR)
 
     @property
     def port(self) -> int:
