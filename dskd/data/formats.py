@@ -18,7 +18,7 @@ import shutil
 import sys
 import tempfile
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -261,8 +261,7 @@ def _table(source: BinaryIO, form: Format) -> Iterator[Row]:
             batches = _arrow_file(source) if begins == b"ARROW1" else pyarrow.ipc.open_stream(source)
         for batch in batches:
             for start in range(0, batch.num_rows, _BATCH):
-                for row in batch.slice(start, _BATCH).to_pylist():
-                    yield {name: _without_nulls(value) for name, value in row.items()}
+                yield from rows_of_table(batch.slice(start, _BATCH))
     except pyarrow.ArrowInvalid as error:
         raise OSError((str(error).splitlines() or ["unreadable"])[0]) from None
 
@@ -274,8 +273,38 @@ def _arrow_file(source: BinaryIO) -> Iterator[Any]:
     return map(reader.get_batch, range(reader.num_record_batches))
 
 
+def rows_of_table(table: Any) -> Iterator[Row]:
+    """The rows of a `pyarrow.Table` or batch, all at once: JSON in columns that are said to hold it is decoded.
+
+    A key that is null in an object is left out, for a table writes every key into every object, whether it had it or not.
+    """
+    decoders = {field.name: _json_in(field.type) for field in table.schema}
+    for row in table.to_pylist():
+        yield {
+            name: _without_nulls(value if (decode := decoders[name]) is None else decode(value))
+            for name, value in row.items()
+        }
+
+
+def _json_in(kind: Any) -> Callable[[Any], Any] | None:
+    """What decodes the JSON in values of a type of pyarrow's; None where there is none. `datasets` keeps mixed objects as such."""
+    import pyarrow
+
+    if isinstance(kind, pyarrow.JsonType):
+        return lambda value: None if value is None else json.loads(value)
+    if pyarrow.types.is_list(kind) or pyarrow.types.is_large_list(kind):
+        inner = _json_in(kind.value_type)
+        return None if inner is None else lambda value: None if value is None else [inner(item) for item in value]
+    if pyarrow.types.is_struct(kind):
+        fields = {field.name: decode for field in kind if (decode := _json_in(field.type)) is not None}
+        if fields:
+            return lambda value: (
+                None if value is None else value | {k: decode(value[k]) for k, decode in fields.items()}
+            )
+    return None
+
+
 def _without_nulls(value: Any) -> Any:
-    """A value without the keys that are null: a table writes every key into every object, whether it had it or not."""
     if isinstance(value, dict):
         return {key: _without_nulls(item) for key, item in value.items() if item is not None}
     return [_without_nulls(item) for item in value] if isinstance(value, list) else value
