@@ -1,7 +1,7 @@
 """Examples in both tokenizations, aligned once; dskd/data/collator.py makes batches of them.
 
-A training file holds one JSON object a line with `prompt` and `output`, or for models with a template `instruction`, `output` and
-perhaps `input`. A response is tokenized as it follows its prompt, ends with the end-of-sequence token, and is what the labels cover.
+A training file is anything that `load_examples` reads (dskd/data/examples.py). A response is tokenized as it follows its prompt, ends
+with the end-of-sequence token, and is what the labels cover.
 """
 
 from __future__ import annotations
@@ -16,44 +16,13 @@ from typing import Any
 import numpy as np
 from pydantic import BaseModel
 
+from dskd.data.examples import load_examples
+from dskd.data.shapes import Example, Item
 from dskd.errors import InputError
-from dskd.io import read_objects
 from dskd.modeling.loading import load_tokenizer
 from dskd.tokenization.alignment import UNKNOWN, align, byte_groups, byte_spans
-from dskd.tokenization.prompt_templates import Instruction, prompt_text, template_of, writes_special_tokens
+from dskd.tokenization.prompt_templates import prompt_text, template_of, writes_special_tokens
 from dskd.tokenization.vocabulary import SharedVocabulary, Vocabulary, share_vocabulary
-
-
-@dataclass(frozen=True)
-class Example:
-    """A prompt and its response. The prompt is a text as the model sees it, or an instruction for each model's template."""
-
-    prompt: str | Instruction
-    response: str
-
-
-def load_examples(path: Path, *, instructions: bool = False) -> list[Example]:
-    """Read a training file.
-
-    Args:
-        path: JSON lines with `prompt` and `output`, or with `instruction`, `output` and perhaps `input`.
-        instructions: Read instructions, for models with a template, and not whole prompts.
-
-    Raises:
-        InputError: With the line number, for a line that is no example.
-    """
-    asked = "instruction" if instructions else "prompt"
-    examples = []
-    for number, row in read_objects(path):
-        if not all(isinstance(row.get(key), str) for key in (asked, "output")):
-            raise InputError(f"{path}:{number}: {asked} and output must be strings; fix: add the missing key")
-        if not row["output"]:
-            raise InputError(f"{path}:{number}: output is empty; fix: remove the line or give the response")
-        given = row.get("input") or ""
-        if instructions and not isinstance(given, str):
-            raise InputError(f"{path}:{number}: input must be a string; fix: correct it or leave it out")
-        examples.append(Example(Instruction(row[asked], given) if instructions else row[asked], row["output"]))
-    return examples
 
 
 def _encode(tokenizer: Any, text: str, *, special: bool) -> tuple[list[int], list[tuple[int, int]]]:
@@ -181,7 +150,11 @@ class Encoded:
         return self.ids[self.prompt_length :]
 
 
-def _encode_whole(tokenizer: Any, vocabulary: Vocabulary, example: Example) -> Encoded | None:
+def _encode_whole(tokenizer: Any, vocabulary: Vocabulary, example: Item) -> Encoded | None:
+    if not isinstance(example, Example):
+        raise InputError(
+            f"{tokenizer.name_or_path}: conversations cannot be prepared; fix: give instructions with outputs"
+        )
     encoded = encode_example(tokenizer, vocabulary, example)
     if encoded is None:
         return None

@@ -10,11 +10,11 @@ from typing import Any
 import click
 from pydantic import ValidationError
 
+from dskd.data.options import DataOptions
 from dskd.errors import InputError
 from harness import tasks
 from harness.cli.options import COUNT, PATH, json_option
 from harness.cli.output import print_json, print_table
-from harness.config.sources import FileData
 from harness.evaluation.contamination import find_contamination, items_of, training_examples
 from harness.tasks.data_files import DataFile
 from harness.tasks.task import Task
@@ -96,10 +96,10 @@ def contamination(
     train: Path, names: tuple[str, ...], limit: int | None, n: int, as_json: bool, **columns: str | None
 ) -> None:
     """Look for the test items of tasks in a training set: whole questions, and N words in a row (docs/data.md)."""
-    made_of = _columns(train, columns)
+    options = _options(columns)
     docs = {task.name: task.docs() for task in _tasks(names)}
     items = {task.name: items_of(task, docs[task.name]) for task in _tasks(names)}
-    found = find_contamination(items, training_examples(train, made_of, limit), n)
+    found = find_contamination(items, training_examples(train, options, limit), n)
     kinds = ("exact", "exact_with_answer", "ngram")
     rows = [
         {"task": name, "items": each.items, "examples": each.examples, "n": n, "short": each.short}
@@ -120,10 +120,10 @@ command.add_command(copy(contamination), "overlap")
 command.commands["overlap"].hidden = True
 
 
-def _columns(train: Path, given: dict[str, str | None]) -> dict[str, str] | None:
-    """What the keys of an example are made of, with a matrix's rules."""
+def _options(given: dict[str, str | None]) -> DataOptions:
+    """How rows are read, with a matrix's rules."""
     try:
-        return FileData.model_validate({"file": str(train), **given}).columns
+        return DataOptions.model_validate(given)
     except ValidationError as error:
         first = error.errors()[0]
         option = "".join(f"--{name}: " for name in first["loc"])

@@ -18,7 +18,7 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
-from dskd.data.columns import template_columns
+from dskd.data.options import DataOptions
 from dskd.tokenization.prompt_templates import Template
 from harness.suggestions import did_you_mean
 
@@ -63,42 +63,19 @@ class SmallWorldData(Strict):
     limit: int | None = Field(default=None, ge=1)
 
 
-class FileData(Strict):
-    """A JSON-lines file.
+class FileData(DataOptions, Strict):
+    """A file of the user's, or a folder of files, in any form and shape of docs/data-sources.md.
 
-    Its lines have `prompt` and `output`, or for models with a template `instruction`, `output` and perhaps `input`. If the columns
-    have other names, the same keys here combine them: `prompt: "Question: {question}\\nAnswer:"`.
+    The other keys say how its rows are read where they do not say so themselves: `prompt: "Question: {question}\\nAnswer:"`.
     """
 
     file: str
     limit: int | None = Field(default=None, ge=1)
-    prompt: str | None = None
-    instruction: str | None = None
-    input: str | None = None
-    output: str | None = None
 
     @property
-    def columns(self) -> dict[str, str] | None:
-        """The template of each key of an example; None if the lines have the keys themselves."""
-        found = {key: getattr(self, key) for key in ("prompt", "instruction", "input", "output")}
-        return {key: text for key, text in found.items() if text is not None} or None
-
-    @field_validator("prompt", "instruction", "input", "output")
-    @classmethod
-    def _plain_columns(cls, template: str | None) -> str | None:
-        if template is not None:
-            template_columns(template)
-        return template
-
-    @model_validator(mode="after")
-    def _both_templates(self) -> FileData:
-        if set(self.columns or ()) not in (
-            set(), {"prompt", "output"}, {"instruction", "output"}, {"instruction", "input", "output"},
-        ):  # fmt: skip
-            raise ValueError(
-                "these keys go together: `prompt` and `output`, or `instruction`, `output` and perhaps `input`; fix: give all or none"
-            )
-        return self
+    def options(self) -> DataOptions:
+        """How its rows are read."""
+        return DataOptions(**{name: getattr(self, name) for name in DataOptions.model_fields})
 
 
 DATA_KINDS: dict[str, type[Strict]] = {"small_world": SmallWorldData, "file": FileData}

@@ -11,6 +11,7 @@ from typing import Any, Concatenate, ParamSpec, TypeVar, get_args
 
 from pydantic import ValidationError
 
+from dskd.data.reading import source_digest
 from dskd.errors import InputError
 from dskd.plugins import class_at
 from dskd.training.options import TrainingOptions
@@ -66,13 +67,14 @@ class Sources:
         source = self.matrix.data[name]
         if not isinstance(source, FileData):
             return data.WorldExamples(name=name, small_world=World(), set=source.small_world)
-        path, columns = Path(source.file), source.columns or {}
-        if self.estimate_only and not path.is_file() and published_data(source.file) is not None:
-            return data.FileExamples(name=name, file=path, sha256=source.file, **columns)
+        path, said = Path(source.file), data.said(source.options)
+        if self.estimate_only and not path.exists() and published_data(source.file) is not None:
+            return data.FileExamples(name=name, file=path, sha256=source.file, **said)
         with self._at(f"data.{name}.file"):
-            if not path.is_file():
+            if not path.exists():
                 raise InputError(f"no file '{path}'; fix: correct the path")
-            return data.FileExamples(name=name, file=path.resolve(), sha256=self.hashes.file(path), **columns)
+            digest = source_digest(path, self.hashes.file)
+            return data.FileExamples(name=name, file=path.resolve(), sha256=digest, **said)
 
     @once
     def prepared(
