@@ -15,13 +15,16 @@ from pydantic import BaseModel, ValidationError
 
 from dskd import methods
 from dskd.compatibility import check, missing_engine, require
-from dskd.data.preparation import PreparationReport, prepare_dataset
+from dskd.data.examples import LeftOut, write_examples
+from dskd.data.options import DataOptions, Takes
+from dskd.data.preparation import PreparationReport, has_templates, prepare_dataset
 from dskd.errors import InputError
 from dskd.from_python.models import Student, as_folder
 from dskd.from_python.progress import Shown
-from dskd.from_python.rows import as_file
+from dskd.from_python.rows import as_source
+from dskd.from_python.rows import data_options as as_options
 from dskd.modeling.loading import load_model, load_tokenizer
-from dskd.tokenization.prompt_templates import Template
+from dskd.tokenization.prompt_templates import Template, template_of
 from dskd.training.options import TrainingOptions, TrainingReport
 from dskd.training.provenance import Origin, Provenance, checkout, package_versions
 from dskd.training.run import train
@@ -31,9 +34,10 @@ _SIDES = {"teacher", "student"}
 
 
 class DistillationReport(BaseModel):
-    """What became of the data, and what the training cost and how it ended."""
+    """What became of the data, and what the training cost and how it ended. unusable_rows: how many, by reason."""
 
     data: PreparationReport
+    unusable_rows: dict[str, int] = {}
     training: TrainingReport
 
 
@@ -52,7 +56,7 @@ def distill(
     teacher: Any = None,
     output: str | os.PathLike[str] | None = None,
     template: Any = None,
-    columns: Mapping[str, str] | None = None,
+    data_options: Mapping[str, Any] | DataOptions | None = None,
     limit: int | None = None,
     seed: int = 0,
     method_options: Mapping[str, Any] | None = None,
@@ -67,14 +71,14 @@ def distill(
     Args:
         student, teacher: A model's folder or its name on the hub, `(model, tokenizer)`, or an object with `model` and `tokenizer`:
             also the student of an earlier call. No teacher for `sft`.
-        dataset: A file, a `datasets.Dataset`, or an iterable of dictionaries with `prompt` and `output`, or with `instruction`,
-            `output` and perhaps `input` for models with a template.
+        dataset: A file or folder in any form of docs/data-sources.md, `org/name:split` on the hub, a `datasets.Dataset`, or an
+            iterable of dictionaries with `prompt` and `output`, or `instruction` and `output` for models with a template.
         method: A name of `dskd.methods.METHODS`, or `path/to/file.py:Class`.
         output: A folder for this distillation alone: `output/model` will be the student. The same call again resumes one that was
             killed, and returns at once if it is done. Without it the student is in memory alone.
         template: How both models are asked: "chat", "alpaca", or a `Template`; `{"teacher": …, "student": …}` where they differ. By
             default as their folders say, which is mostly without a template.
-        columns: What the keys of an example are made of: `{"prompt": "Question: {question}", "output": "{answer}"}`.
+        data_options: How its rows are read, as beside `file` in a matrix: `{"prompt": "Question: {question}", "output": "{answer}"}`.
         limit: Train on the first examples alone.
         seed: Of everything random.
         method_options: Options of the method; they may also be given by name.
@@ -91,7 +95,7 @@ def distill(
     """
     chosen, training = _options(method, method_options, options)
     _check(chosen, training, has_teacher=teacher is not None)
-    templates = _templates(template)
+    templates, reading = _templates(template), as_options(data_options)
     with _work(output) as (folder, work), _named(work), Shown() if progress is True else nullcontext() as shown:
         say = shown.stage if shown is not None else lambda _: None
         say("reading models and data")
@@ -99,8 +103,11 @@ def distill(
         mentor, taught = None, None
         if teacher is not None:
             mentor, taught = as_folder(teacher, "teacher", work, templates["teacher"])
-        examples, source = as_file(dataset, work, columns)
+        rows, source = as_source(dataset, work)
         say("preparing the data")
+        left_out = LeftOut(strict=True)
+        takes = _takes(*filter(None, (learner, mentor)))
+        examples = write_examples(rows, work, takes, reading, limit=limit, left_out=left_out)
         prepared = prepare_dataset(
             examples, work / "data", student=learner, teacher=mentor, max_length=training.max_length, limit=limit
         )
@@ -119,7 +126,7 @@ def distill(
         made.write(folder / "model")
         loaded = load_model(folder / "model").eval(), load_tokenizer(folder / "model")
     trained = Student(*loaded, folder=None if output is None else folder / "model")
-    return Distilled(trained, DistillationReport(data=prepared, training=report))
+    return Distilled(trained, DistillationReport(data=prepared, unusable_rows=left_out.counts, training=report))
 
 
 def _options(
@@ -178,6 +185,15 @@ def _template(given: Any) -> Template | None:
     except ValidationError as error:
         reason = error.errors()[0]["msg"].removeprefix("Value error, ")
         raise InputError(f"template: {given!r}: {reason}; fix: chat, alpaca, or None") from None
+
+
+def _takes(*folders: Path) -> Takes:
+    """What the models take. InputError where one of the two has a template and the other none."""
+    tokenizers = [load_tokenizer(folder) for folder in folders]
+    if not has_templates(*tokenizers):
+        return "text"
+    kinds = {template.kind for template in map(template_of, tokenizers) if template is not None}
+    return "alpaca" if "alpaca" in kinds else "chat"
 
 
 @contextmanager

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from dskd import hub
 from dskd.errors import InputError
 from dskd.io import read_object
 from dskd.modeling.loading import base_of_adapter, load_tokenizer, require_model_folder
@@ -44,7 +45,7 @@ def as_folder(given: Any, side: str, work: Path, template: Template | None) -> t
     """
     target = work / side
     if isinstance(given, (str, os.PathLike)):
-        folder = _named(Path(given), side)
+        folder = _named(given, side)
         origin = origin_of_path(folder)
         return (folder if template is None else _with_template(folder, target, template)), origin
     model, tokenizer = _pair(given, side)
@@ -54,7 +55,8 @@ def as_folder(given: Any, side: str, work: Path, template: Template | None) -> t
     return target, _origin(model)
 
 
-def _named(folder: Path, side: str) -> Path:
+def _named(given: str | os.PathLike[str], side: str) -> Path:
+    folder = hub.model_folder(Path(given) if isinstance(given, os.PathLike) else given, where=side)
     try:
         require_model_folder(folder)
     except InputError as error:

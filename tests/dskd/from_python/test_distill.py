@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +18,11 @@ from dskd import InputError
 from dskd.data.preparation import prepare_dataset
 from dskd.modeling.loading import load_model, load_tokenizer
 from dskd.tokenization.prompt_templates import template_of
-from dskd.training.provenance import read_provenance
+from dskd.training.provenance import License, read_provenance
+from helpers.hub_server import HubServer
 from helpers.training_runs import assert_same_weights
 
+MODELS = {"teacher": "teacher", "student": "cross"}  # on the hub, of the folders
 OPTIONS: dict[str, Any] = {"steps": 3, "batch_size": 4, "learning_rate": 1e-2, "max_length": 64, "seed": 3}
 
 
@@ -122,7 +128,7 @@ def test_columns_and_options_of_method_and_training_are_taken_by_name(world: Pat
         teacher=world / "teacher",
         student=world / "same",
         dataset=data,
-        columns={"prompt": "{question}", "output": "{answer}"},
+        data_options={"prompt": "{question}", "output": "{answer}"},
         method="kd",
         kd_rate=0.9,
         method_options={"temperature": 1.0},
@@ -146,17 +152,19 @@ def test_columns_and_options_of_method_and_training_are_taken_by_name(world: Pat
         ({"batch_size": 0}, "batch_size: Input should be greater than 0"),
         ({"method": "seqkd"}, "seqkd learns from responses that the teacher writes first; fix: harness train"),
         ({"method": "minillm"}, "minillm learns from on-policy text alone"),
-        ({"student": "org/no-such-model"}, "no such model folder"),
+        ({"student": "models/of/mine"}, "student: models/of/mine: no such model folder"),
+        ({"student": "org/no-such-model"}, "student: org/no-such-model@main: is not in the hub's cache"),
         ({"student": torch.nn.Linear(1, 1)}, "student: is of type Linear, which is no model"),
         ({"student": (torch.nn.Linear(1, 1), None)}, "student: is a tuple of Linear, NoneType, which is no model"),
         ({"dataset": {"train": [], "test": []}}, "is one dictionary .train, test., not rows; fix: give one split"),
         ({"dataset": [["prompt", "output"]]}, "row 0 is list, no dictionary"),
-        ({"dataset": [{"prompt": "a", "output": {1, 2}}]}, "row 0: Object of type set is not JSON serializable"),
+        ({"dataset": [{"prompt": "a", "output": {1, 2}}]}, "row 0: set has no form in JSON"),
         ({"dataset": [{"prompt": "a", "output": "\ud800"}]}, "row 0: half of a surrogate pair is no text"),
-        ({"dataset": [{"prompt": "a", "answer": "b"}]}, "^dataset:1: prompt and output must be strings"),
+        ({"dataset": [{"prompt": "a", "answer": "b"}]}, "^dataset:1: .*prompt, answer"),
         ({"dataset": 7}, "dataset: is of type int, which is no rows"),
         ({"dataset": "none.jsonl"}, "none.jsonl: no such file"),
-        ({"columns": {"prompt": "none"}}, "columns.prompt: is not a template|columns.prompt: names no column"),
+        ({"data_options": {"prompt": "none", "output": "{o}"}}, "data_options.prompt: names no column"),
+        ({"data_options": {"promt": "{o}"}}, "data_options.promt: Extra inputs are not permitted"),
     ],
 )
 def test_what_cannot_be_used_is_refused_in_a_line(world: Path, change: dict[str, Any], message: str) -> None:
@@ -165,6 +173,29 @@ def test_what_cannot_be_used_is_refused_in_a_line(world: Path, change: dict[str,
     with pytest.raises(InputError, match=message) as refused:
         dskd.distill(**asked)
     assert "\n" not in str(refused.value)
+
+
+def test_names_on_the_hub_are_models_and_data_too(world: Path, tmp_path: Path) -> None:
+    (tmp_path / "rows").mkdir()
+    shutil.copy(world / "train.jsonl", tmp_path / "rows" / "train.jsonl")
+    (tmp_path / "rows" / "README.md").write_text("---\nlicense: cc-by-4.0\n---\n")
+    output = tmp_path / "out"
+    code = (
+        "import dskd\nstudent, report = dskd.distill(teacher='org/teacher', student='org/student', method='uld', "
+        f"dataset='org/rows:train', output={str(output)!r}, steps=1, batch_size=2)\nprint(report.training.steps)"
+    )
+    with HubServer(tmp_path / "served") as hub:
+        commits = [hub.add_model(f"org/{name}", world / folder) for name, folder in MODELS.items()]
+        commits.append(hub.add_dataset("org/rows", tmp_path / "rows"))
+        done = subprocess.run([sys.executable, "-c", code], env=os.environ | hub.env, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert done.stdout.strip() == "1"
+    made = read_provenance(output / "model")
+    assert made is not None
+    assert made.teacher is not None
+    assert [made.teacher.hub, made.student.hub, made.data.hub] == ["org/teacher", "org/student", "org/rows"]
+    assert [made.teacher.revision, made.student.revision, made.data.revision] == commits
+    assert made.data.license == License(id="cc-by-4.0")
 
 
 def test_it_does_not_run_in_one_of_several_processes(world: Path, monkeypatch: pytest.MonkeyPatch) -> None:
