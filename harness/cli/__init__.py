@@ -13,6 +13,7 @@ from harness.runs.failures import reason_of
 
 # Command -> its line in `harness --help`, so that help imports no command. The module has the name with _ for -.
 COMMANDS = {
+    "init": "Write a matrix for two models and a training set, with what fits.",
     "plan": "Show what a run would do, and which results are done or stale.",
     "run": "Train and evaluate everything in a matrix, and print the table.",
     "train": "Train one student on your own models and data.",
