@@ -16,8 +16,9 @@ from dskd.errors import InputError
 from harness.cli.options import PATH, split_assignment
 from harness.cli.output import stages
 from harness.cli.plan import print_estimate
+from harness.cli.progress import duration
 from harness.draft.machine import look_at_machine
-from harness.draft.matrix_text import Draft, assumed, matrix_text
+from harness.draft.matrix_text import Draft, assumed, disk_needed, matrix_text
 from harness.draft.pair import fitting_methods, look_at_pair
 from harness.draft.sample import choose_lengths, first_row, look_at_data
 from harness.draft.tasks import tasks_here
@@ -184,9 +185,13 @@ def _print_plan(draft: Draft, output: Path) -> None:
     choice = choose(name)
     click.echo(f"Matrix: {output} ({len(choice.cells)} cells, {len(plan.to_run)} jobs)")
     try:
-        print_estimate(estimate(choice.matrix, choice.cells, draft.machine.assumed, name), assumed(draft.machine))
+        estimated = estimate(choice.matrix, choice.cells, draft.machine.assumed, name)
+        print_estimate(estimated, assumed(draft.machine))
+        hours = sum(work.gpu_hours for work in estimated.work)
+        click.echo(f"Time: about {duration(3600 * hours)} for the trainings on this machine, evaluation not counted")
     except InputError as error:
         click.echo(f"No estimate: {error}")
+    click.echo(disk_needed(draft) or "Disk: not estimated")
     if not draft.training.fits:
         click.echo("warning: a training does not fit into this machine's memory by estimate; see `training`", err=True)
     click.echo(f"Next: harness plan --matrix {output}; harness run --matrix {output}")

@@ -73,4 +73,4 @@ def _measured(device: str, size: int) -> float:
     while (seconds := time.perf_counter() - start) < _SECONDS:
         product()
         products += 1
-    return products * 2 * size**3 / seconds / 1e12
+    return float(f"{products * 2 * size**3 / seconds / 1e12:.2g}")

@@ -75,7 +75,7 @@ def _models(draft: Draft) -> list[str]:
     lines = [_comment(f"Template: {draft.data.template or 'none'}, because {draft.data.why}."), "models:\n"]
     for model in draft.pair.models:
         settings = {"path": model.given} | ({"template": draft.data.template} if draft.data.template else {})
-        size = f"{model.shape.parameters / 1e6:,.0f} M parameters, " if model.shape is not None else ""
+        size = f"{_millions(model.shape.parameters)} parameters, " if model.shape is not None else ""
         lines += [f"  {_value(model.name)}: {_value(settings)}", _beside(f"{size}{model.vocabulary.size:,} tokens")]
     return [*lines, "\n"]
 
@@ -103,7 +103,7 @@ def _training(draft: Draft) -> list[str]:
         "gradient_checkpointing": "activations are computed twice, for less memory",
         "lora": "an adapter, because all weights with their optimizer do not fit",
         "learning_rate": "by the student's size; the first option to tune",
-        "max_length": f"keeps {lengths.kept:.1%} of {lengths.sampled:,} examples; the longest has {lengths.longest:,} tokens",
+        "max_length": f"keeps {lengths.kept:.1%} of {lengths.sampled:,} sampled examples; the longest has {lengths.longest:,} tokens",
         "dtype": "of the teacher and of products; the student's weights stay float32",
     }
     lines = ["training:\n  data: examples\n"]
@@ -145,6 +145,23 @@ def _tasks(draft: Draft) -> list[str]:
     if not draft.machine.has_gpu:
         return lines
     return [*lines, "evaluation: {dtype: bfloat16}\n"]
+
+
+def disk_needed(draft: Draft) -> str:
+    """What the trainings leave on the disk, in a sentence; nothing where the student's shape is not known."""
+    shape, students = draft.pair.student.shape, len(draft.methods) * len(draft.seeds)
+    if shape is None:
+        return ""
+    weights, cached = 4.0 * shape.parameters, draft.training.teacher_outputs == "hidden_states"
+    cache = draft.training.cache if cached and draft.training.cache is not None else 0.0
+    # Two checkpoints, each of weights and Adam's moments.
+    passing = 2 * 3 * weights * min(draft.machine.jobs, students)
+    short = " MORE THAN IS FREE:" if students * weights + cache + passing > draft.machine.disk else ""
+    return (
+        f"Disk:{short} {_size(students * weights)} for {students} students"
+        + (f", {_size(cache)} for the teacher cache" if cache else "")
+        + f", and up to {_size(passing)} for checkpoints while they train; {_size(draft.machine.disk)} are free"
+    )
 
 
 def assumed(machine: Machine) -> str:
@@ -193,7 +210,9 @@ def _line(text: str) -> str:
     return " ".join("".join(c if c.isprintable() else " " for c in text).split()).replace("${", "$ {")
 
 
-def _size(number: float | None) -> str:
-    if number is None:
-        return "–"
+def _millions(number: int) -> str:
+    return f"{number / 1e6:,.0f} M" if number >= 1e7 else f"{number / 1e6:.1f} M"
+
+
+def _size(number: float) -> str:
     return f"{number / 1e9:,.1f} GB" if number >= 1e9 else f"{number / 1e6:,.1f} MB"

@@ -85,7 +85,8 @@ def look_at_pair(teacher: str, student: str) -> DraftedPair:
 
 def _look_at(given: str, side: str) -> DraftedModel:
     try:
-        folder = hub.tokenizer_folder(given)
+        name = hub.parse(given)
+        folder = Path(given) if name is None else hub.settings(name.repo, hub.resolve(name.repo, name.revision))
         require_model_folder(folder)
         tokenizer = load_tokenizer(folder)
         files = ModelFolder(

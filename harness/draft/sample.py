@@ -111,20 +111,13 @@ def _template(row: Row, pair: DraftedPair, options: DataOptions) -> tuple[Takes,
                 "fix: give two with one, or neither"
             )
         return ("chat" if kinds[0] == "chat" else "alpaca"), None, f"both have the template {kinds[0]} in their folders"
-    if not options.are_default:
-        if "prompt" in (options.columns or ()):
-            return "text", None, "the data is read as whole prompts"
-        wanted: Takes = "chat"
-    else:
-        shape = shape_of(row, "chat")
-        if shape is None or (shape.startswith("prompt/") and isinstance(row["prompt"], str)):
-            return "text", None, "the data holds whole prompts"
-        wanted = "chat"
+    shape = None if not options.are_default else shape_of(row, "text" if pair.chat else "chat")
+    whole = shape is not None and shape.startswith("prompt/") and isinstance(row["prompt"], str)
+    if whole or "prompt" in (options.columns or ()):
+        return "text", None, "the data holds whole prompts"
     if not pair.chat:
-        return wanted, "chat", "both have a chat template"
-    if options.messages is not None or (
-        options.are_default and shape_of(row, "alpaca") in ("messages", "conversations")
-    ):
+        return "chat", "chat", "both have a chat template"
+    if options.messages is not None or shape in ("messages", "conversations") or (shape or "").startswith("prompt/"):
         raise InputError(
             f"--data: holds conversations, which need a chat template in both models, but {pair.chat}; "
             "fix: use models that have one, or data with instruction and output"

@@ -59,7 +59,7 @@ def choose_training(pair: DraftedPair, lengths: DraftedLengths, machine: Machine
     parameters = pair.student.shape.parameters if pair.student.shape is not None else _MIDDLE
     rate = 2e-5 if parameters >= _LARGE else 1e-4 if parameters >= _MIDDLE else 5e-4
     options = {
-        "epochs": epochs,
+        "epochs": int(epochs) if epochs.is_integer() else epochs,
         **chosen,
         "learning_rate": 2e-4 if "lora" in chosen else rate,
         "warmup_steps": math.ceil(_WARMUP * steps),
