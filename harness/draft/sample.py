@@ -19,11 +19,12 @@ from dskd.data.hub_rows import parse_hub_data, rows_of_hub
 from dskd.data.options import DataOptions, Takes
 from dskd.data.preparation import encode_prompt
 from dskd.data.reading import is_pipe, rows_of
-from dskd.data.shapes import Item, shape_of
+from dskd.data.shapes import Example, Item, shape_of
 from dskd.errors import InputError
 from dskd.tokenization.prompt_templates import Template, prompt_text, set_template
 from harness.costs.formulas import Lengths
 from harness.draft.pair import DraftedModel, DraftedPair
+from harness.planning.checks import COMPARED
 
 SAMPLE = 1000
 _STEP = 64  # max_length is a multiple
@@ -41,7 +42,8 @@ class DraftedData:
         why: Why this template.
         examples: How many can be used.
         left_out: What cannot.
-        sample: Some of them.
+        sample: Some of them, at random.
+        prompts: The whole prompts among the first, which planning compares with those of tasks.
     """
 
     given: str
@@ -51,13 +53,7 @@ class DraftedData:
     examples: int
     left_out: LeftOut
     sample: list[Item] = field(repr=False)
-
-    @property
-    def prompts(self) -> list[str]:
-        """The whole prompts of the sample; none where it holds instructions."""
-        return [
-            item.prompt for item in self.sample if not isinstance(item, Conversation) and isinstance(item.prompt, str)
-        ]
+    prompts: list[str] = field(repr=False)
 
 
 def first_row(given: str) -> Row:
@@ -71,15 +67,18 @@ def look_at_data(given: str, pair: DraftedPair, options: DataOptions) -> Drafted
     takes, template, why = _template(first_row(given), pair, options)
     left_out, generator = LeftOut(), random.Random(0)
     sample: list[Item] = []
+    prompts: list[str] = []
     count = 0
     with _named():
         for item in examples_in(_rows(given), given, takes, options, left_out=left_out.add):
             count += 1
+            if count <= COMPARED and isinstance(item, Example) and isinstance(item.prompt, str):
+                prompts.append(item.prompt)
             if len(sample) < SAMPLE:
                 sample.append(item)
             elif (place := generator.randrange(count)) < SAMPLE:
                 sample[place] = item
-    return DraftedData(given, options, template, why, count, left_out, sample)
+    return DraftedData(given, options, template, why, count, left_out, sample, prompts)
 
 
 @contextmanager

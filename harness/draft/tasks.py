@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from dskd.errors import InputError
 from harness import tasks
 from harness.draft.sample import DraftedData
-from harness.planning.checks import endings_agree, shared_ending
+from harness.planning.checks import COMPARED, endings_agree, shared_ending
+from harness.tasks.small_world import SmallWorldTask
+from harness.tasks.task import Task
 
-_COMPARED = 200
 _LIMIT_ON_CPU = 100
 
 
@@ -34,11 +36,12 @@ def tasks_here(data: DraftedData, *, templates: bool, on_gpu: bool) -> list[Draf
     """The tasks whose data is here and right.
 
     Args:
-        data: The training set. Tasks of generated items are for those that are trained on such alone: their prompts say so.
+        data: The training set; the tasks of the small world are for students that are trained on its data.
         templates: Whether the models are asked in templates.
         on_gpu: Whether all items can be evaluated in reasonable time.
     """
-    ending = "" if templates else shared_ending(data.prompts[:_COMPARED])
+    trained = "" if templates else shared_ending(data.prompts)
+    of_the_world = not templates and _is_small_world(data.prompts)
     found = []
     for name in tasks.names():
         try:
@@ -46,12 +49,20 @@ def tasks_here(data: DraftedData, *, templates: bool, on_gpu: bool) -> list[Draf
             checks = [file.check() for file in task.data_files]
         except InputError:  # a plugin's that cannot be loaded, or no folder of data: `harness data verify` says it
             continue
-        if any(check.status != "right" for check in checks) or (templates and not task.supports_chat):
-            continue
-        asked = "" if templates else shared_ending(map(task.prompt, task.docs(_COMPARED)))
-        agree = None if templates else endings_agree(ending, asked)
-        if not checks and not agree:
-            continue
-        limit = None if on_gpu or not checks else _LIMIT_ON_CPU
-        found.append(DraftedTask(name, agree is False, limit, task.runs_code))
+        here = all(check.status == "right" for check in checks)
+        suits = (task.supports_chat or not templates) and (of_the_world or not isinstance(task, SmallWorldTask))
+        if here and suits:
+            clash = not templates and endings_agree(trained, _ending(task)) is False
+            limit = None if on_gpu or not checks else _LIMIT_ON_CPU
+            found.append(DraftedTask(name, clash, limit, task.runs_code))
     return found
+
+
+def _ending(task: Task) -> str:
+    return shared_ending(map(task.prompt, task.docs(COMPARED)))
+
+
+def _is_small_world(prompts: Sequence[str]) -> bool:
+    """Whether prompts end in all the ways of the small world's three kinds of examples."""
+    endings = [_ending(task) for task in map(tasks.load, tasks.names()) if isinstance(task, SmallWorldTask)]
+    return all(any(prompt.endswith(ending) for prompt in prompts) for ending in endings)

@@ -32,7 +32,7 @@ from harness.steps.base import ModelInput
 from harness.steps.tokenizers import TokenizerFiles
 
 # So many prompts are compared: enough for what they share to be their frame and no accident.
-_COMPARED = 200
+COMPARED = 200
 _LETTERS = 3  # an ending with fewer letters is no frame
 
 
@@ -213,7 +213,7 @@ def _check_task(expansion: Expansion, model: str, data: str | None, name: str) -
     if data is None or expansion.matrix.tasks[name].other_prompts:
         return
     trained = _data_ending(expansion, data)
-    asked = shared_ending(map(task.prompt, task.docs(_COMPARED))) if task.data_is_here else ""  # planning asks no hub
+    asked = shared_ending(map(task.prompt, task.docs(COMPARED))) if task.data_is_here else ""  # planning asks no hub
     if endings_agree(trained, asked) is False:
         raise InputError(
             f"{where}: its prompts end with {asked[-40:]!r}, but {model} is trained on data.{data}, whose prompts end with "
@@ -226,7 +226,7 @@ def _data_ending(expansion: Expansion, name: str) -> str:
     if not isinstance(source, FileData) or not Path(source.file).exists():
         return ""
     prompts: list[str] = []
-    for where, row in islice(rows_of(Path(source.file)), _COMPARED):
+    for where, row in islice(rows_of(Path(source.file)), COMPARED):
         try:
             item = read_row(row, where, "text", source.options)
         except InputError:
