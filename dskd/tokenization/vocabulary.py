@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from dskd.errors import InputError
+from dskd.tokenization.reasoning import markers_of
 
 _BYTE_PIECE = re.compile(r"<0x([0-9A-Fa-f]{2})>\Z")
 _SPACE_MARKER = "▁"
@@ -50,6 +51,13 @@ def require_offsets(tokenizer: Any) -> None:
             f"{_name(tokenizer)}: this tokenizer gives no offsets, which exact token alignment needs; "
             "fix: save it as a fast tokenizer (a folder with tokenizer.json)"
         )
+
+
+def _markers_of_reasoning(tokenizer: Any) -> set[int]:
+    """Tokens that open and close reasoning: a part of the text, whether a tokenizer calls them special or not."""
+    markers = markers_of(tokenizer)
+    found = (tokenizer.added_tokens_encoder.get(m) for m in (markers.opening, markers.closing)) if markers else ()
+    return {k for k in found if k is not None}
 
 
 @dataclass(frozen=True)
@@ -107,6 +115,7 @@ class Vocabulary:
         fallback = "ByteFallback" in kinds
         added = tokenizer.added_tokens_decoder
         special = {k for k, token in added.items() if token.special} | set(tokenizer.all_special_ids)
+        special -= _markers_of_reasoning(tokenizer)
         vocabulary = tokenizer.get_vocab()
         tokens: list[bytes | None] = [None] * (max(vocabulary.values()) + 1)
         byte_pieces = set()
