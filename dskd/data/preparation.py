@@ -24,14 +24,6 @@ from dskd.tokenization.prompt_templates import Instruction, prompt_text, templat
 from dskd.tokenization.vocabulary import SharedVocabulary, Vocabulary, share_vocabulary
 
 
-@dataclass(frozen=True)
-class Example:
-    """A prompt and its response. The prompt is a text as the model sees it, or an instruction for each model's template."""
-
-    prompt: str | Instruction
-    response: str
-
-
 def load_examples(path: Path, *, instructions: bool = False) -> list[Example]:
     """Read a training file.
 
@@ -54,89 +46,6 @@ def load_examples(path: Path, *, instructions: bool = False) -> list[Example]:
             raise InputError(f"{path}:{number}: input must be a string; fix: correct it or leave it out")
         examples.append(Example(Instruction(row[asked], given) if instructions else row[asked], row["output"]))
     return examples
-
-
-def _encode(tokenizer: Any, text: str, *, special: bool) -> tuple[list[int], list[tuple[int, int]]]:
-    special = special and not writes_special_tokens(tokenizer)
-    encoding = tokenizer(text, add_special_tokens=special, return_offsets_mapping=True)
-    ids, offsets = encoding["input_ids"], encoding["offset_mapping"]
-    if special and len(ids) > 1 and ids[0] == ids[1] == tokenizer.bos_token_id:
-        # A template that writes the begin token, and a tokenizer that adds it: one is enough.
-        ids, offsets = ids[1:], offsets[1:]
-    while special and ids and ids[-1] == tokenizer.eos_token_id and offsets[-1][0] == offsets[-1][1]:
-        ids, offsets = ids[:-1], offsets[:-1]  # an end that the tokenizer appended would end the prompt
-    return ids, offsets
-
-
-def encode_prompt(tokenizer: Any, text: str) -> list[int]:
-    """The ids of a prompt, in training and for every engine in evaluation.
-
-    Args:
-        tokenizer: The model's tokenizer.
-        text: The prompt.
-
-    Returns:
-        Ids with a begin token where the tokenizer adds one (Llama, Gemma), without an end token, never cut.
-    """
-    return _encode(tokenizer, text, special=True)[0]
-
-
-def encode_example(
-    tokenizer: Any, vocabulary: Vocabulary, example: Example
-) -> tuple[list[int], list[int], np.ndarray] | None:
-    """(ids of `encode_prompt`, and what `encode_response` gives); None where no tokens stand for exactly the response."""
-    text = prompt_text(tokenizer, example.prompt)
-    prompt = encode_prompt(tokenizer, text)
-    encoded = encode_response(tokenizer, vocabulary, prompt, text, example.response)
-    return None if encoded is None else (prompt, *encoded)
-
-
-def encode_response(
-    tokenizer: Any, vocabulary: Vocabulary, prompt: list[int], prompt_text: str | None, response: str
-) -> tuple[list[int], np.ndarray] | None:
-    """(response ids, the bytes of the response that each covers [tokens, 2]) as the response follows its prompt, no end token yet.
-
-    Where the two would share a token (a newline that merges with the next), or the prompt's text is not known, the response is
-    tokenized by itself. None where no tokens stand for exactly the response.
-    """
-    if prompt_text is not None:
-        joint, offsets = _encode(tokenizer, prompt_text + response, special=True)
-        if joint[: len(prompt)] == prompt:
-            shift = len(prompt_text)
-            rest = [(max(first - shift, 0), max(last - shift, 0)) for first, last in offsets[len(prompt) :]]
-            return joint[len(prompt) :], byte_spans(vocabulary, joint[len(prompt) :], response, rest)
-    for anchor in ("", "\n", "."):
-        ids, offsets = _encode(tokenizer, anchor + response, special=False)
-        kept = [k for k, (_, last) in enumerate(offsets) if last > len(anchor)]
-        ids = ids[kept[0] :] if kept else []
-        if b"".join(vocabulary.token_bytes[k] for k in ids) == response.encode():
-            return ids, byte_spans(vocabulary, ids, response)
-    return None
-
-
-def text_of_prompt(tokenizer: Any, vocabulary: Vocabulary, prompt: list[int]) -> str | None:
-    """A text that `encode_prompt` makes into these ids; None where none is found, as after a normaliser."""
-    begin = 1 if prompt and prompt[0] == tokenizer.bos_token_id else 0
-    for first in dict.fromkeys((begin, 0)):  # a begin token that the tokenizer adds by itself is no part of the text
-        try:
-            text = b"".join(vocabulary.token_bytes[k] for k in prompt[first:]).decode()
-        except UnicodeDecodeError:
-            return None
-        for candidate in dict.fromkeys((text.removeprefix(" "), text)):  # SentencePiece puts a space before a text
-            if encode_prompt(tokenizer, candidate) == prompt:
-                return candidate
-    return None
-
-
-def has_templates(*tokenizers: Any) -> bool:
-    """Whether these models are given instructions in templates; InputError where some are and some are not."""
-    with_template = [template_of(tokenizer) is not None for tokenizer in tokenizers]
-    if any(with_template) and not all(with_template):
-        have, lack = (tokenizers[with_template.index(which)].name_or_path for which in (True, False))
-        raise InputError(
-            f"{have} has a prompt template and {lack} has none, so no data suits both; fix: give each a template, or neither"
-        )
-    return all(with_template)
 
 
 class PreparationReport(BaseModel):
@@ -164,50 +73,6 @@ class PreparationReport(BaseModel):
     aligned_share: float | None
     shared_vocabulary: int | None
     same_vocabulary: bool | None
-
-
-@dataclass(frozen=True)
-class Encoded:
-    """An example in the tokens of one model. `spans`: the bytes of the response that each label covers, its end left out."""
-
-    ids: list[int]
-    prompt_length: int  # tokens that are not labels
-    spans: np.ndarray  # int64 [labels without the end, 2]
-    special: bool = False  # whether the response spells a special token
-    ended: bool = True  # whether the last token is the end of sequence; not where a sample was cut
-
-    @property
-    def labels(self) -> list[int]:
-        return self.ids[self.prompt_length :]
-
-
-def _encode_whole(tokenizer: Any, vocabulary: Vocabulary, example: Example) -> Encoded | None:
-    encoded = encode_example(tokenizer, vocabulary, example)
-    if encoded is None:
-        return None
-    prompt, response, spans = encoded
-    # Without a prompt and a begin token nothing predicts the first token, so it cannot be a label.
-    unlabelled = 0 if prompt else 1
-    special = not vocabulary.special_ids.isdisjoint(response)
-    return Encoded([*prompt, *response, tokenizer.eos_token_id], len(prompt) + unlabelled, spans[unlabelled:], special)
-
-
-def prepared_row(student: Encoded, teacher: Encoded | None = None, *, same_vocabulary: bool = False) -> dict[str, Any]:
-    """One row of a prepared dataset: ids, and with a teacher which tokens of the two belong together."""
-    row: dict[str, Any] = {"student_ids": student.ids, "student_prompt_length": student.prompt_length}
-    if teacher is None:
-        return row
-    if same_vocabulary and student.labels == teacher.labels:
-        # Token by token the same, also where a normaliser leaves a token without a place in the text.
-        pairs = groups = (np.arange(len(teacher.spans)), np.arange(len(student.spans)))
-    else:
-        pairs = align(teacher.spans, student.spans)
-        groups = byte_groups(teacher.spans, student.spans)
-    row |= {"teacher_ids": teacher.ids, "teacher_prompt_length": teacher.prompt_length}
-    last = 1 + max(int(side.max(initial=UNKNOWN)) for side in groups)  # of the two end tokens
-    sides = ("teacher", teacher), ("student", student)
-    row |= {f"{name}_pairs": pairs[k].tolist() + [len(s.spans)] * s.ended for k, (name, s) in enumerate(sides)}
-    return row | {f"{name}_groups": groups[k].tolist() + [last] * s.ended for k, (name, s) in enumerate(sides)}
 
 
 def prepare_dataset(
@@ -240,7 +105,7 @@ def prepare_dataset(
     left_out = dict.fromkeys(("too_long_student", "too_long_teacher", "not_encodable", "special_tokens"), 0)
     rows = []
     for example in whole:
-        sides = [_encode_whole(t, v, example) for t, v in zip(tokenizers, vocabularies, strict=True)]
+        sides = [encode_whole(t, v, example) for t, v in zip(tokenizers, vocabularies, strict=True)]
         if reasons := _unusable(sides, max_length):
             for reason in reasons:
                 left_out[reason] += 1
