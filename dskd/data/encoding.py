@@ -16,6 +16,10 @@ from dskd.tokenization.prompt_templates import Instruction, prompt_text, templat
 from dskd.tokenization.vocabulary import Vocabulary
 
 
+# Teacher's and student's int64 arrays.
+Sides = tuple[np.ndarray, np.ndarray]
+
+
 @dataclass(frozen=True)
 class Example:
     """A prompt and its response. The prompt is a text as the model sees it, or an instruction for each model's template."""
@@ -123,29 +127,50 @@ class Encoded:
 
 
 def encode_whole(tokenizer: Any, vocabulary: Vocabulary, example: Example) -> Encoded | None:
+    """An example with its end; None where no tokens stand for exactly the response."""
     encoded = encode_example(tokenizer, vocabulary, example)
-    if encoded is None:
-        return None
-    prompt, response, spans = encoded
+    return None if encoded is None else with_end(vocabulary, tokenizer.eos_token_id, *encoded)
+
+
+def with_end(vocabulary: Vocabulary, end: int, prompt: list[int], response: list[int], spans: np.ndarray) -> Encoded:
+    """A prompt, a response with the bytes that each of its tokens covers, and the id of the end of sequence."""
     # Without a prompt and a begin token nothing predicts the first token, so it cannot be a label.
     unlabelled = 0 if prompt else 1
     special = not vocabulary.special_ids.isdisjoint(response)
-    return Encoded([*prompt, *response, tokenizer.eos_token_id], len(prompt) + unlabelled, spans[unlabelled:], special)
+    return Encoded([*prompt, *response, end], len(prompt) + unlabelled, spans[unlabelled:], special)
 
 
 def prepared_row(student: Encoded, teacher: Encoded | None = None, *, same_vocabulary: bool = False) -> dict[str, Any]:
     """One row of a prepared dataset: ids, and with a teacher which tokens of the two belong together."""
+    aligned = None
+    if teacher is not None and not (same_vocabulary and student.labels == teacher.labels):
+        aligned = align(teacher.spans, student.spans), byte_groups(teacher.spans, student.spans)
+    row = assembled_row(student, teacher, aligned)
+    return {name: value.tolist() if isinstance(value, np.ndarray) else value for name, value in row.items()}
+
+
+def assembled_row(
+    student: Encoded, teacher: Encoded | None = None, aligned: tuple[Sides, Sides] | None = None
+) -> dict[str, Any]:
+    """A row with arrays for what is aligned: (pairs, groups) of the labels; None where they are the same token by token."""
     row: dict[str, Any] = {"student_ids": student.ids, "student_prompt_length": student.prompt_length}
     if teacher is None:
         return row
-    if same_vocabulary and student.labels == teacher.labels:
-        # Token by token the same, also where a normaliser leaves a token without a place in the text.
-        pairs = groups = (np.arange(len(teacher.spans)), np.arange(len(student.spans)))
-    else:
-        pairs = align(teacher.spans, student.spans)
-        groups = byte_groups(teacher.spans, student.spans)
+    if aligned is None:  # of one vocabulary; also where a normaliser leaves a token without a place in the text
+        same = np.arange(len(teacher.spans)), np.arange(len(student.spans))
+        aligned = same, same
+    pairs, groups = aligned
     row |= {"teacher_ids": teacher.ids, "teacher_prompt_length": teacher.prompt_length}
     last = 1 + max(int(side.max(initial=UNKNOWN)) for side in groups)  # of the two end tokens
     sides = ("teacher", teacher), ("student", student)
-    row |= {f"{name}_pairs": pairs[k].tolist() + [len(s.spans)] * s.ended for k, (name, s) in enumerate(sides)}
-    return row | {f"{name}_groups": groups[k].tolist() + [last] * s.ended for k, (name, s) in enumerate(sides)}
+    row |= {f"{name}_pairs": _ended(pairs[k], side, len(side.spans)) for k, (name, side) in enumerate(sides)}
+    return row | {f"{name}_groups": _ended(groups[k], side, last) for k, (name, side) in enumerate(sides)}
+
+
+def _ended(numbers: np.ndarray, side: Encoded, end: int) -> np.ndarray:
+    """The numbers, and that of the end token where there is one."""
+    if not side.ended:
+        return numbers
+    ended = np.empty(len(numbers) + 1, dtype=np.int64)
+    ended[:-1], ended[-1] = numbers, end
+    return ended
