@@ -82,16 +82,22 @@ def prepared_rows(
 def _prompts(side: Side, texts: list[str], joint: _Tokenized, special: bool) -> list[list[int]]:
     """What `encode_prompt` gives for each prompt, of which `joint` holds the tokens as its response follows it."""
     prompts: list[list[int]] = [[]] * len(texts)
-    cuts = [None if side.cuts is None else side.cuts.last(text) for text in texts]
-    whole = [k for k, cut in enumerate(cuts) if cut is None]
+    begun = [_shared(side.cuts, text, joint, k) for k, text in enumerate(texts)]
+    whole = [k for k, shared in enumerate(begun) if shared is None]
     for k, ids in zip(whole, _Tokenized.of(side.tokenizer, [texts[k] for k in whole], special).ids, strict=True):
         prompts[k] = ids
-    if side.cuts is not None:
-        parted = [(k, cut) for k, cut in enumerate(cuts) if cut is not None]
-        rests = [side.cuts.rest(texts[k], cut) for k, cut in parted]
-        for (k, cut), ids in zip(parted, _Tokenized.of(side.tokenizer, rests, False).ids, strict=True):
-            prompts[k] = joint.before(k, cut) + ids
+    parted = [(k, *shared) for k, shared in enumerate(begun) if shared is not None]
+    rests = _Tokenized.of(side.tokenizer, [rest for _, _, rest in parted], False).ids
+    for (k, shared, _), ids in zip(parted, rests, strict=True):
+        prompts[k] = shared + ids
     return prompts
+
+
+def _shared(cuts: WordCuts | None, prompt: str, joint: _Tokenized, number: int) -> tuple[list[int], str] | None:
+    """(the tokens that a prompt and `joint` begin with, the text whose tokens are the rest of the prompt); None: not known."""
+    if cuts is None or (place := cuts.last(prompt)) is None or (shared := joint.up_to(number, place - 1)) is None:
+        return None
+    return shared, cuts.rest(prompt, place)
 
 
 def exact_spans(vocabulary: Vocabulary, ids: Sequence[list[int]], texts: Sequence[str]) -> list[np.ndarray | None]:
@@ -148,10 +154,10 @@ class _Tokenized:
         first = self.firsts[text]
         return self.encodings[text].offsets[first : first + len(self.ids[text])]
 
-    def before(self, text: int, place: int) -> list[int]:
-        """The tokens of a text up to a character."""
-        last = self.encodings[text].char_to_token(place - 1)
-        return self.ids[text][: last + 1 - self.firsts[text]]
+    def up_to(self, text: int, character: int) -> list[int] | None:
+        """The tokens of a text up to the one that holds a character; None where none does."""
+        last = self.encodings[text].char_to_token(character)
+        return None if last is None else self.ids[text][: last + 1 - self.firsts[text]]
 
 
 def _is_empty(characters: tuple[int, int]) -> bool:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import hashlib
 import io
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any, BinaryIO
 
 from dskd.data.encoding import Example
 from dskd.errors import InputError
@@ -43,20 +44,21 @@ def blocks_of(path: Path, limit: int | None = None) -> list[Block]:
     offset, line, rest = 0, 1, limit
     with open_lines(path) as lines:
         while rest is None or rest > 0:
-            block = _next(lines, len(blocks), offset, line, EXAMPLES if rest is None else min(EXAMPLES, rest))
-            if block is None:
+            found = _next(lines, Block(len(blocks), offset, 0, line, 0, ""), min(EXAMPLES, rest or EXAMPLES))
+            if found is None:
                 break
-            lines_read, found = block
-            blocks.append(found)
-            offset, line = offset + found.length, line + lines_read
-            rest = None if rest is None else rest - found.examples
+            block, lines_read = found
+            offset, line = offset + block.length, line + lines_read
+            rest = None if rest is None else rest - block.examples
+            if block.examples:  # else blank lines at the end
+                blocks.append(block)
     if not blocks:
         raise InputError(f"{path}: the file is empty; fix: one JSON object on each line")
     return blocks
 
 
-def _next(lines: io.BufferedIOBase, number: int, offset: int, line: int, most: int) -> tuple[int, Block] | None:
-    """(lines read, the block of them); None where no example is left."""
+def _next(lines: BinaryIO, begun: Block, most: int) -> tuple[Block, int] | None:
+    """(the block that begins here, how many lines it has); None at the end of the file."""
     digest = hashlib.sha256()
     read = length = examples = 0
     for text in lines:
@@ -65,7 +67,7 @@ def _next(lines: io.BufferedIOBase, number: int, offset: int, line: int, most: i
         examples += bool(text.strip())
         if examples == most or length >= BYTES:
             break
-    return (read, Block(number, offset, length, line, examples, digest.hexdigest())) if read else None
+    return (replace(begun, length=length, examples=examples, digest=digest.hexdigest()), read) if read else None
 
 
 def examples_in(path: Path, block: Block, *, instructions: bool) -> Iterator[tuple[int, Example]]:
@@ -83,7 +85,7 @@ def examples_in(path: Path, block: Block, *, instructions: bool) -> Iterator[tup
             yield number, example_of(row, f"{path}:{number}", instructions=instructions)
 
 
-def example_of(row: dict[str, object], where: str, *, instructions: bool) -> Example:
+def example_of(row: dict[str, Any], where: str, *, instructions: bool) -> Example:
     """The example that a row of a training file is; InputError, which begins with `where`, for a row that is none."""
     asked, response = row.get("instruction" if instructions else "prompt"), row.get("output")
     if not isinstance(asked, str) or not isinstance(response, str):

@@ -15,7 +15,6 @@ from dskd.tokenization.alignment import UNKNOWN, align, byte_groups, byte_spans
 from dskd.tokenization.prompt_templates import Instruction, prompt_text, template_of, writes_special_tokens
 from dskd.tokenization.vocabulary import Vocabulary
 
-
 # Teacher's and student's int64 arrays.
 Sides = tuple[np.ndarray, np.ndarray]
 
