@@ -15,6 +15,9 @@ from dskd.tokenization.alignment import UNKNOWN, align, byte_groups, byte_spans
 from dskd.tokenization.prompt_templates import Instruction, prompt_text, template_of, writes_special_tokens
 from dskd.tokenization.vocabulary import Vocabulary
 
+# Teacher's and student's int64 arrays.
+Sides = tuple[np.ndarray, np.ndarray]
+
 
 @dataclass(frozen=True)
 class Example:
@@ -125,54 +128,78 @@ class Encoded:
 
 
 def encode_whole(tokenizer: Any, vocabulary: Vocabulary, example: Example) -> Encoded | None:
+    """An example with its end; None where no tokens stand for exactly the response."""
     encoded = encode_example(tokenizer, vocabulary, example)
-    if encoded is None:
-        return None
-    prompt, response, spans = encoded
+    return None if encoded is None else with_end(vocabulary, tokenizer.eos_token_id, *encoded)
+
+
+def with_end(vocabulary: Vocabulary, end: int, prompt: list[int], response: list[int], spans: np.ndarray) -> Encoded:
+    """A prompt, a response with the bytes that each of its tokens covers, and the id of the end of sequence."""
     # Without a prompt and a begin token nothing predicts the first token, so it cannot be a label.
     unlabelled = 0 if prompt else 1
     special = not vocabulary.special_ids.isdisjoint(response)
-    return Encoded([*prompt, *response, tokenizer.eos_token_id], len(prompt) + unlabelled, spans[unlabelled:], special)
+    return Encoded([*prompt, *response, end], len(prompt) + unlabelled, spans[unlabelled:], special)
 
 
-def spans_in_common(side: Encoded, other: Encoded) -> np.ndarray:
-    """The spans of a side's labels, counted in the pieces that both sides write alike; (-1, -1) for a token outside them.
+def prepared_row(student: Encoded, teacher: Encoded | None = None, *, same_vocabulary: bool = False) -> dict[str, Any]:
+    """One row of a prepared dataset: ids, and with a teacher which tokens of the two belong together."""
+    aligned = None
+    if teacher is not None and not (same_vocabulary and student.labels == teacher.labels):
+        spans = common_spans(teacher, student)
+        aligned = align(*spans), byte_groups(*spans)
+    row = assembled_row(student, teacher, aligned)
+    return {name: value.tolist() if isinstance(value, np.ndarray) else value for name, value in row.items()}
+
+
+def common_spans(teacher: Encoded, student: Encoded) -> Sides:
+    """The spans of both sides in bytes of one text: the response, or the pieces of it that both write alike."""
+    if teacher.written == student.written:
+        return teacher.spans, student.spans
+    return _in_pieces(teacher, student), _in_pieces(student, teacher)
+
+
+def _in_pieces(side: Encoded, other: Encoded) -> np.ndarray:
+    """The spans of a side's labels counted in the pieces that both sides write alike; (-1, -1) for a token outside them.
 
     A space or line break beside a piece counts to it, as tokens often begin or end with one.
     """
-    data = side.written.encode()
-    texts = {name: text for name, text, _ in other.pieces}
-    found = np.full_like(side.spans, -1)
+    data, texts = side.written.encode(), {name: text for name, text, _ in other.pieces}
+    found = np.full_like(side.spans, UNKNOWN)
     place = 0
     for name, text, start in side.pieces:
         if texts.get(name) != text:
             continue
         end = start + len(text.encode())
         for k, (first, last) in enumerate(side.spans.tolist()):
-            if first < 0 or last <= start or first >= end:
-                continue
-            if data[first:start].strip() or data[end:last].strip():
-                continue
-            found[k] = place + max(first - start, 0), place + min(last, end) - start
+            inside = first != UNKNOWN and last > start and first < end
+            if inside and not data[first:start].strip() and not data[end:last].strip():
+                found[k] = place + max(first - start, 0), place + min(last, end) - start
         place += end - start
     return found
 
 
-def prepared_row(student: Encoded, teacher: Encoded | None = None, *, same_vocabulary: bool = False) -> dict[str, Any]:
-    """One row of a prepared dataset: ids, and with a teacher which tokens of the two belong together."""
+def assembled_row(
+    student: Encoded, teacher: Encoded | None = None, aligned: tuple[Sides, Sides] | None = None
+) -> dict[str, Any]:
+    """A row with arrays for what is aligned: (pairs, groups) of the labels; None where they are the same token by token."""
     row: dict[str, Any] = {"student_ids": student.ids, "student_prompt_length": student.prompt_length}
     if teacher is None:
         return row
-    if same_vocabulary and student.labels == teacher.labels:
-        # Token by token the same, also where a normaliser leaves a token without a place in the text.
-        pairs = groups = (np.arange(len(teacher.spans)), np.arange(len(student.spans)))
-    else:
-        spans = teacher.spans, student.spans
-        if teacher.written != student.written:
-            spans = spans_in_common(teacher, student), spans_in_common(student, teacher)
-        pairs, groups = align(*spans), byte_groups(*spans)
+    if aligned is None:  # of one vocabulary; also where a normaliser leaves a token without a place in the text
+        same = np.arange(len(teacher.spans)), np.arange(len(student.spans))
+        aligned = same, same
+    pairs, groups = aligned
     row |= {"teacher_ids": teacher.ids, "teacher_prompt_length": teacher.prompt_length}
     last = 1 + max(int(side.max(initial=UNKNOWN)) for side in groups)  # of the two end tokens
     sides = ("teacher", teacher), ("student", student)
-    row |= {f"{name}_pairs": pairs[k].tolist() + [len(s.spans)] * s.ended for k, (name, s) in enumerate(sides)}
-    return row | {f"{name}_groups": groups[k].tolist() + [last] * s.ended for k, (name, s) in enumerate(sides)}
+    row |= {f"{name}_pairs": _ended(pairs[k], side, len(side.spans)) for k, (name, side) in enumerate(sides)}
+    return row | {f"{name}_groups": _ended(groups[k], side, last) for k, (name, side) in enumerate(sides)}
+
+
+def _ended(numbers: np.ndarray, side: Encoded, end: int) -> np.ndarray:
+    """The numbers, and that of the end token where there is one."""
+    if not side.ended:
+        return numbers
+    ended = np.empty(len(numbers) + 1, dtype=np.int64)
+    ended[:-1], ended[-1] = numbers, end
+    return ended

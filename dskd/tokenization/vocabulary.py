@@ -88,6 +88,11 @@ class Vocabulary:
         )
 
     @cached_property
+    def token_sizes(self) -> np.ndarray:
+        """The number of bytes that each id adds to a text, int64 [size]."""
+        return np.fromiter(map(len, self.token_bytes), dtype=np.int64, count=self.size)
+
+    @cached_property
     def id_of(self) -> dict[bytes, int]:
         """Bytes to the one id that stands for them: a piece before a byte piece, then the lowest id. No special tokens."""
         ids: dict[bytes, int] = {}
