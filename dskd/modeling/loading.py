@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from dskd import hub
 from dskd.errors import InputError
 from dskd.tokenization.vocabulary import require_offsets
 
@@ -21,9 +22,20 @@ def require_model_folder(folder: Path) -> None:
 
 
 def base_of_adapter(folder: Path) -> Path | None:
-    """The folder of the model that the adapter (LoRA) in `folder` belongs to; None where it holds a model of its own."""
+    """The folder of the model that the adapter (LoRA) in `folder` belongs to; None where it holds a model of its own.
+
+    Of a base that is a name on the hub, the folder in the hub's cache: its settings are there, its weights perhaps not yet.
+    """
     if not (folder / _ADAPTER).is_file():
         return None
+    if (on_hub := hub.base_on_hub(folder)) is not None:
+        try:
+            return _whole_base(
+                folder, hub.settings(on_hub.repo, hub.resolve(on_hub.repo, on_hub.revision)), str(on_hub)
+            )
+        except InputError as error:
+            fix = "or set base_model_name_or_path to its folder"
+            raise InputError(f"{folder / _ADAPTER}: its base model {error}, {fix}") from None
     try:
         name = json.loads((folder / _ADAPTER).read_text(encoding="utf-8"))["base_model_name_or_path"]
         base = folder / name  # an absolute path stays as it is
@@ -36,6 +48,10 @@ def base_of_adapter(folder: Path) -> Path | None:
             f"{folder / _ADAPTER}: the base model '{name}' is not here; "
             "fix: set base_model_name_or_path to its folder (absolute, or from the adapter's folder)"
         )
+    return _whole_base(folder, base, name)
+
+
+def _whole_base(folder: Path, base: Path, name: str) -> Path:
     if _is_quantised(base):
         raise InputError(
             f"{folder / _ADAPTER}: the base model '{name}' is quantised, so the adapter cannot be merged exactly; "
@@ -51,7 +67,9 @@ def load_tokenizer(folder: Path) -> Any:
     if not folder.is_dir():
         raise InputError(f"{folder}: no such tokenizer folder; fix: give the path of a folder with tokenizer.json")
     try:
-        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, **hub.code_arguments(folder))
+    except InputError:
+        raise
     except (OSError, ValueError, KeyError, TypeError) as error:
         reason = str(error).strip().splitlines()[0]
         raise InputError(
@@ -75,10 +93,11 @@ def load_model(folder: Path, dtype: str = "float32") -> Any:
     from transformers import AutoModelForCausalLM
 
     require_model_folder(folder)
-    base = base_of_adapter(folder)
+    base = base_of_adapter(hub.model_folder(folder))
+    code = hub.code_arguments(base or folder)
     try:
         model: Any = AutoModelForCausalLM.from_pretrained(
-            base or folder, dtype=getattr(torch, dtype), local_files_only=True
+            base or folder, dtype=getattr(torch, dtype), local_files_only=True, **code
         )
         if base is not None:
             return _merged(model, folder)

@@ -46,7 +46,7 @@ def not_here(matrix: Matrix, cells: Sequence[Cell], source: str) -> list[str]:
             missing.append(f"models.{name}: no folder '{model.path}'")
     for name in trained_on:
         data = matrix.data[name]
-        if isinstance(data, FileData) and not Path(data.file).is_file():
+        if isinstance(data, FileData) and not Path(data.file).exists():
             if published_data(data.file) is None:
                 raise InputError(f"{source}: data.{name}.file: no file '{data.file}'; fix: correct the path")
             missing.append(f"data.{name}: no file '{data.file}'")
