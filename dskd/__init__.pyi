@@ -15,6 +15,7 @@ from .teachers.cache_store import TeacherCacheDamaged
 from .teachers.options import TeacherCacheOptions
 from .teachers.outputs import Teacher, open_teacher_cache
 from .tokenization.alignment import align, align_tokenizers, byte_spans
+from .tokenization.conversations import Conversation, Message
 from .tokenization.prompt_templates import Instruction, Template
 from .tokenization.vocabulary import SharedVocabulary, Vocabulary, share_vocabulary
 from .training.options import TrainingOptions
@@ -26,6 +27,7 @@ __all__ = [
     "METHODS",
     "AffineProjectors",
     "Collator",
+    "Conversation",
     "DistillationReport",
     "DistillationTrainer",
     "Distilled",
@@ -36,6 +38,7 @@ __all__ = [
     "InputError",
     "Instruction",
     "LoraOptions",
+    "Message",
     "Method",
     "SharedVocabulary",
     "Student",

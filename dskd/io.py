@@ -8,7 +8,7 @@ import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from dskd.errors import InputError
 
@@ -30,17 +30,16 @@ def read_objects(path: Path, *, half_pairs: bool = False) -> Iterator[tuple[int,
     Raises InputError for a file that cannot be read or has no objects, text that is not UTF-8, a line that is no JSON object, and
     half of a surrogate pair in a string, which no encoding can write, unless `half_pairs` lets it through.
     """
-    with _readable(path):
-        if not path.is_file():
-            raise InputError(f"{path}: no such file; fix: give the path of a JSONL file")
-        with path.open("rb") as lines:
-            yield from objects_in(lines, path, half_pairs=half_pairs)
+    with open_lines(path) as lines:
+        yield from objects_in(lines, path, half_pairs=half_pairs)
 
 
-def objects_in(lines: Iterable[bytes], path: Path, *, half_pairs: bool = False) -> Iterator[tuple[int, dict[str, Any]]]:
-    """As `read_objects`, of lines that were read from `path` in some way."""
+def objects_in(
+    lines: Iterable[bytes], path: Path, *, half_pairs: bool = False, first: int = 1
+) -> Iterator[tuple[int, dict[str, Any]]]:
+    """As `read_objects`, of lines that were read from `path` in some way; `first` is the number of the first."""
     empty = True
-    for number, line in enumerate(lines, 1):
+    for number, line in enumerate(lines, first):
         if not line.strip():
             continue
         row = _parse(line, f"{path}:{number}", "one JSON object on each line")
@@ -50,6 +49,16 @@ def objects_in(lines: Iterable[bytes], path: Path, *, half_pairs: bool = False) 
         yield number, row
     if empty:
         raise InputError(f"{path}: the file is empty; fix: one JSON object on each line")
+
+
+@contextmanager
+def open_lines(path: Path) -> Iterator[BinaryIO]:
+    """A file of lines, open for reading; InputError where it cannot be read."""
+    with _readable(path):
+        if not path.is_file():
+            raise InputError(f"{path}: no such file; fix: give the path of a JSONL file")
+        with path.open("rb") as lines:
+            yield lines
 
 
 def read_object(path: Path) -> dict[str, Any]:

@@ -1,6 +1,5 @@
 from .batch_sampler import EpochBatches
 from .collator import Collator
-from .conversations import Conversation, Message
 from .examples import iter_examples, load_examples
 from .options import DataOptions
 from .preparation import PreparationReport, encode_prompt, prepare_dataset
@@ -8,11 +7,9 @@ from .shapes import Example
 
 __all__ = [
     "Collator",
-    "Conversation",
     "DataOptions",
     "EpochBatches",
     "Example",
-    "Message",
     "PreparationReport",
     "encode_prompt",
     "iter_examples",

@@ -11,7 +11,6 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from dskd.data.conversations import Conversation, Message
 from dskd.data.formats import Row, format_of
 from dskd.data.messages import Lacking, Unusable
 from dskd.data.options import DEFAULT, DataOptions, Takes
@@ -19,6 +18,7 @@ from dskd.data.reading import rows_of
 from dskd.data.shapes import Example, Item, read_row
 from dskd.errors import InputError
 from dskd.io import write_lines_atomic
+from dskd.tokenization.conversations import Conversation, Message
 
 _SHOWN = 3
 

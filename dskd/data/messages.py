@@ -13,8 +13,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Literal, NoReturn
 
-from dskd.data.conversations import Conversation, Message
 from dskd.errors import InputError
+from dskd.tokenization.conversations import Conversation, Message
 
 TrainOn = Literal["all", "last"]
 

@@ -16,6 +16,7 @@ Shape = Literal[
 ]  # fmt: skip
 
 _KEYS = ("prompt", "instruction", "input", "output", "system", "reasoning")
+COLUMN_KEYS = (*_KEYS, "messages", "tools")
 
 
 class DataOptions(BaseModel):
@@ -48,6 +49,11 @@ class DataOptions(BaseModel):
         """The template of each key of an example; None if the rows have the keys themselves."""
         found = {key: getattr(self, key) for key in _KEYS}
         return {key: text for key, text in found.items() if text is not None} or None
+
+    @property
+    def options(self) -> DataOptions:
+        """These options without what a subclass has beside them."""
+        return DataOptions(**{name: getattr(self, name) for name in DataOptions.model_fields})
 
     @property
     def are_default(self) -> bool:

@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from typing import Any, NoReturn
 
 from dskd.data.columns import OPTIONAL, fill_templates
-from dskd.data.conversations import Conversation
 from dskd.data.messages import MEDIA, Lacking, Unusable, is_of_assistant, read_conversation
 from dskd.data.options import DEFAULT, DataOptions, Shape, Takes
 from dskd.errors import InputError
+from dskd.tokenization.conversations import Conversation
 from dskd.tokenization.prompt_templates import Instruction
 
 _ANSWERS = {"prompt/output": "output", "prompt/completion": "completion", "prompt/response": "response"}

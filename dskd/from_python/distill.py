@@ -16,15 +16,15 @@ from pydantic import BaseModel, ValidationError
 from dskd import methods
 from dskd.compatibility import check, missing_engine, require
 from dskd.data.examples import LeftOut, write_examples
-from dskd.data.options import DataOptions, Takes
-from dskd.data.preparation import PreparationReport, has_templates, prepare_dataset
+from dskd.data.options import DataOptions
+from dskd.data.preparation import PreparationReport, prepare_dataset, what_is_taken
 from dskd.errors import InputError
 from dskd.from_python.models import Student, as_folder
 from dskd.from_python.progress import Shown
 from dskd.from_python.rows import as_source
 from dskd.from_python.rows import data_options as as_options
 from dskd.modeling.loading import load_model, load_tokenizer
-from dskd.tokenization.prompt_templates import Template, template_of
+from dskd.tokenization.prompt_templates import Template
 from dskd.training.options import TrainingOptions, TrainingReport
 from dskd.training.provenance import Origin, Provenance, checkout, package_versions
 from dskd.training.run import train
@@ -106,10 +106,16 @@ def distill(
         rows, source = as_source(dataset, work)
         say("preparing the data")
         left_out = LeftOut(strict=True)
-        takes = _takes(*filter(None, (learner, mentor)))
+        takes = what_is_taken(*map(load_tokenizer, filter(None, (learner, mentor))))
         examples = write_examples(rows, work, takes, reading, limit=limit, left_out=left_out)
         prepared = prepare_dataset(
-            examples, work / "data", student=learner, teacher=mentor, max_length=training.max_length, limit=limit
+            examples,
+            work / "data",
+            student=learner,
+            teacher=mentor,
+            max_length=training.max_length,
+            limit=limit,
+            progress=shown.prepared if shown is not None else None,
         )
         report = train(
             data=work / "data",
@@ -187,15 +193,6 @@ def _template(given: Any) -> Template | None:
         raise InputError(f"template: {given!r}: {reason}; fix: chat, alpaca, or None") from None
 
 
-def _takes(*folders: Path) -> Takes:
-    """What the models take. InputError where one of the two has a template and the other none."""
-    tokenizers = [load_tokenizer(folder) for folder in folders]
-    if not has_templates(*tokenizers):
-        return "text"
-    kinds = {template.kind for template in map(template_of, tokenizers) if template is not None}
-    return "alpaca" if "alpaca" in kinds else "chat"
-
-
 @contextmanager
 def _work(output: str | os.PathLike[str] | None) -> Iterator[tuple[Path, Path]]:
     """(the folder of the training, one for what it is made from, which is removed)."""
@@ -206,12 +203,16 @@ def _work(output: str | os.PathLike[str] | None) -> Iterator[tuple[Path, Path]]:
         return
     folder = Path(output)
     work = folder / ".work"
-    shutil.rmtree(work, ignore_errors=True)  # of a call that was killed
-    work.mkdir(parents=True)
+    work.mkdir(parents=True, exist_ok=True)
+    for entry in work.iterdir():  # of a call that was killed; blocks that it prepared are used again
+        if entry.name != ".data.parts":
+            shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
     try:
         yield folder, work
-    finally:
+    except Exception:
         shutil.rmtree(work, ignore_errors=True)
+        raise
+    shutil.rmtree(work, ignore_errors=True)
 
 
 @contextmanager

@@ -19,8 +19,8 @@ class Shown:
         self._console = Console(stderr=True)
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
         self._bars = Progress(*columns, console=self._console, disable=not self._console.is_terminal)
-        self._training: TaskID | None = None
-        self._last = 0.0
+        self._tasks: dict[str, TaskID] = {}
+        self._last = time.monotonic()
 
     def __enter__(self) -> Self:
         self._bars.start()
@@ -35,15 +35,22 @@ class Shown:
         """A stage begins."""
         self._console.print(what, highlight=False, markup=False)
 
+    def prepared(self, done: int, total: int) -> None:
+        """So many examples are prepared."""
+        self._advance("preparing", done, total)
+
     def step(self, event: dict[str, Any]) -> None:
         """What `dskd.train` says after a step."""
-        if self._training is None:
-            self._training = self._bars.add_task("training", total=event["steps"])
         loss = event.get("loss")
-        described = f"training, loss {loss:.3f}" if isinstance(loss, float) else None
-        self._bars.update(self._training, completed=event["step"], description=described)
-        moment, done = time.monotonic(), event["step"] == event["steps"]
-        if described and not self._console.is_terminal and (done or moment - self._last >= _SECONDS):
+        said = f", loss {loss:.3f}" if isinstance(loss, float) else ""
+        self._advance("training", event["step"], event["steps"], said)
+
+    def _advance(self, what: str, done: int, total: int, said: str = "") -> None:
+        if what not in self._tasks:
+            self._tasks[what] = self._bars.add_task(what, total=total)
+        self._bars.update(self._tasks[what], completed=done, description=f"{what}{said}" if said else None)
+        moment = time.monotonic()
+        due = moment - self._last >= _SECONDS or (done == total and said)
+        if due and not self._console.is_terminal:
             self._last = moment
-            line = f"step {event['step']} of {event['steps']}: loss {loss:.3f}"
-            self._console.print(line, highlight=False, markup=False)
+            self._console.print(f"{what}: {done} of {total}{said}", highlight=False, markup=False)

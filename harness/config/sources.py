@@ -18,7 +18,9 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
+from dskd.data.hub_rows import HubData
 from dskd.data.options import DataOptions
+from dskd.hub.names import HubName, name_in
 from dskd.tokenization.prompt_templates import Template
 from harness.suggestions import did_you_mean
 
@@ -72,13 +74,42 @@ class FileData(DataOptions, Strict):
     file: str
     limit: int | None = Field(default=None, ge=1)
 
+
+class HubDataset(DataOptions, Strict):
+    """A split of a data set on the hub. Its revision (a branch, a tag or a commit) is resolved once.
+
+    The other keys are those of a file.
+    """
+
+    hub: str
+    split: str = Field(default="train", min_length=1)
+    config: str | None = Field(default=None, min_length=1)
+    revision: str | None = None
+    limit: int | None = Field(default=None, ge=1)
+
     @property
-    def options(self) -> DataOptions:
-        """How its rows are read."""
-        return DataOptions(**{name: getattr(self, name) for name in DataOptions.model_fields})
+    def named(self) -> HubData:
+        """The split, by its name on the hub."""
+        name = name_in(self.hub)
+        assert name is not None
+        name = name if self.revision is None else HubName(name.repo, self.revision)
+        return HubData(name, self.config, self.split)
+
+    @field_validator("hub")
+    @classmethod
+    def _is_a_name(cls, hub: str) -> str:
+        if name_in(hub) is None:
+            raise ValueError(f"{hub!r} is no name on the hub; fix: write org/name, or `file` for a file or folder")
+        return hub
+
+    @model_validator(mode="after")
+    def _one_revision(self) -> HubDataset:
+        if self.revision is not None and "@" in self.hub:
+            raise ValueError("the revision is given twice; fix: leave out `revision`, or what is after the @")
+        return self
 
 
-DATA_KINDS: dict[str, type[Strict]] = {"small_world": SmallWorldData, "file": FileData}
+DATA_KINDS: dict[str, type[Strict]] = {"small_world": SmallWorldData, "file": FileData, "hub": HubDataset}
 
 
 # --- models ---------------------------------------------------------------------------------------------------------------------
@@ -187,7 +218,10 @@ def _kind_by_key(kinds: Mapping[str, type[Strict]]) -> Discriminator:
 
 
 DataSource = Annotated[
-    Annotated[SmallWorldData, Tag("small_world")] | Annotated[FileData, Tag("file")], _kind_by_key(DATA_KINDS)
+    Annotated[SmallWorldData, Tag("small_world")]
+    | Annotated[FileData, Tag("file")]
+    | Annotated[HubDataset, Tag("hub")],
+    _kind_by_key(DATA_KINDS),
 ]
 ModelSource = Annotated[
     Annotated[PathModel, Tag("path")]

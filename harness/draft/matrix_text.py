@@ -10,8 +10,10 @@ from typing import Any
 
 import yaml
 
+from dskd.data.hub_rows import parse_hub_data
 from dskd.data.options import DataOptions
 from dskd.errors import InputError
+from dskd.hub.names import MAIN
 from harness.costs.work import UTILIZATION
 from harness.draft.machine import Machine
 from harness.draft.pair import DraftedPair, FittingMethods
@@ -59,11 +61,24 @@ def matrix_text(draft: Draft) -> str:
 
 def _data(draft: Draft) -> list[str]:
     data = draft.data
-    given = {"file": data.given, **_said(data.options)}
+    given = {**_place(data.given), **_said(data.options)}
     seen = [f"{data.examples:,} examples that can be used."]
     if data.left_out.total:
         seen.append(f"Left out: {data.left_out}.")
+    if reasons := draft.lengths.left_out:
+        named = ", ".join(f"{count} {reason.replace('_', ' ')}" for reason, count in reasons.items())
+        seen.append(f"Of {draft.lengths.sampled:,} sampled, these models cannot be trained on: {named}.")
     return [_comment(" ".join(seen)), "data:\n", f"  examples: {_value(given)}\n\n"]
+
+
+def _place(given: str) -> dict[str, Any]:
+    """The keys that say where a training set is."""
+    named = parse_hub_data(given)
+    if named is None:
+        return {"file": given}
+    asked = {"hub": named.name.repo, "config": named.configuration, "split": named.split}
+    revision = named.name.revision if named.name.revision != MAIN else None
+    return {key: value for key, value in (asked | {"revision": revision}).items() if value is not None}
 
 
 def _said(options: DataOptions) -> dict[str, Any]:
@@ -103,7 +118,8 @@ def _training(draft: Draft) -> list[str]:
         "gradient_checkpointing": "activations are computed twice, for less memory",
         "lora": "an adapter, because all weights with their optimizer do not fit",
         "learning_rate": "by the student's size; the first option to tune",
-        "max_length": f"keeps {lengths.kept:.1%} of {lengths.sampled:,} sampled examples; the longest has {lengths.longest:,} tokens",
+        "max_length": f"keeps {lengths.kept:.1%} of {lengths.sampled:,} sampled examples; the longest has {lengths.longest:,} tokens"
+        + ("; a model reads no more" if lengths.room is not None else ""),
         "dtype": "of the teacher and of products; the student's weights stay float32",
     }
     lines = ["training:\n  data: examples\n"]

@@ -5,23 +5,27 @@ from __future__ import annotations
 import copy
 import math
 import random
-from collections.abc import Iterator, Sequence
+import tempfile
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from dskd import hub
-from dskd.data.conversations import Conversation
+import numpy as np
+import pyarrow.compute as compute
+
 from dskd.data.examples import LeftOut, as_row, examples_in
 from dskd.data.formats import Row
-from dskd.data.hub_rows import parse_hub_data, rows_of_hub
 from dskd.data.options import DataOptions, Takes
-from dskd.data.preparation import encode_prompt
-from dskd.data.reading import is_pipe, rows_of
+from dskd.data.preparation import PreparationReport, prepare_dataset
+from dskd.data.prepared_part import REASONS
+from dskd.data.reading import is_pipe
 from dskd.data.shapes import Example, Item, shape_of
+from dskd.data.sources import rows_named
 from dskd.errors import InputError
-from dskd.tokenization.prompt_templates import Template, prompt_text, set_template
+from dskd.io import write_lines_atomic
+from dskd.tokenization.prompt_templates import Template, set_template
 from harness.costs.formulas import Lengths
 from harness.draft.pair import DraftedModel, DraftedPair
 from harness.planning.checks import COMPARED
@@ -29,6 +33,7 @@ from harness.planning.checks import COMPARED
 SAMPLE = 1000
 _STEP = 64  # max_length is a multiple
 _KEPT = 0.99
+_ANY_LENGTH = 2**31 - 1
 
 
 @dataclass(frozen=True)
@@ -91,12 +96,9 @@ def _named() -> Iterator[None]:
 
 
 def _rows(given: str) -> Iterator[tuple[str, Row]]:
-    if (data := parse_hub_data(given)) is not None:
-        yield from rows_of_hub(data, hub.resolve(data.name.repo, data.name.revision, "dataset"))
-        return
     if is_pipe(Path(given)):
         raise InputError(f"{given}: is a pipe, which a matrix cannot name; fix: write it into a file, and give that")
-    yield from rows_of(Path(given))
+    yield from rows_named(given)
 
 
 def _template(row: Row, pair: DraftedPair, options: DataOptions) -> tuple[Takes, str | None, str]:
@@ -129,35 +131,77 @@ def _template(row: Row, pair: DraftedPair, options: DataOptions) -> tuple[Takes,
 
 @dataclass(frozen=True)
 class DraftedLengths:
-    """max_length, the share of the sample that fits into it, the longest example, and means for estimates."""
+    """How long examples are in the longer of both tokenizations.
+
+    Attributes:
+        max_length: That is suggested.
+        kept: The share of the sample that fits into it.
+        longest: Tokens of the longest example.
+        sampled: Examples that were looked at.
+        left_out: What of them cannot be used in these models' tokens, by reason.
+        room: The most tokens that one of the models reads, where that is less than the longest example.
+        means: For estimates.
+    """
 
     max_length: int
     kept: float
     longest: int
     sampled: int
+    left_out: dict[str, int]
+    room: int | None
     means: Lengths
 
 
 def choose_lengths(data: DraftedData, pair: DraftedPair) -> DraftedLengths:
-    """A max_length that keeps nearly all of the sample and that both models can read. InputError where nothing fits."""
-    tokenizers = [_templated(model, data.template) for model in pair.models]
-    sides = [[_length(tokenizer, item) for item in data.sample] for tokenizer in tokenizers]
-    longest = [max(lengths) for lengths in zip(*[[whole for whole, _ in side] for side in sides], strict=True)]
-    ordered = sorted(longest)
-    wanted = ordered[math.ceil(_KEPT * len(ordered)) - 1]
+    """A max_length that keeps nearly all of a sample and that both models can read; the sample is prepared as a run prepares it.
+
+    Raises:
+        InputError: Where no example of it can be used.
+    """
+    columns, report = _prepared(data, pair)
+    sides = [compute.list_value_length(columns[f"{side}_ids"]).to_numpy() for side in ("student", "teacher")]
+    lengths = np.maximum(*sides)
     rooms = [model.positions for model in pair.models if model.positions is not None]
-    max_length = min([math.ceil(wanted / _STEP) * _STEP, *rooms])
-    kept = sum(length <= max_length for length in longest) / len(longest)
-    if not kept:
+    wanted = math.ceil(np.quantile(lengths, _KEPT, method="higher") / _STEP) * _STEP
+    max_length = min([wanted, *rooms])
+    fit = lengths <= max_length
+    if not fit.any():
         raise InputError(
-            f"--data {data.given}: its examples have {ordered[0]} tokens or more, and the models read {max_length} at most; "
+            f"--data {data.given}: its examples have {lengths.min()} tokens or more, and the models read {max_length} at most; "
             "fix: give shorter examples, or models that read more"
         )
-    fitting = [own for own, length in zip(sides[1], longest, strict=True) if length <= max_length]
-    responses = sum(labels for _, labels in fitting) / len(fitting)
-    prompts = sum(whole for whole, _ in fitting) / len(fitting) - responses
-    means = Lengths(max(1, round(data.examples * kept)), prompts, responses)
-    return DraftedLengths(max_length, kept, ordered[-1], len(longest), means)
+    labels = compute.list_value_length(columns["student_groups"]).to_numpy()[fit].mean()
+    usable = len(lengths) / len(data.sample) * fit.mean()
+    left_out = {reason: count for reason in REASONS if (count := getattr(report, reason))}
+    return DraftedLengths(
+        max_length=max_length,
+        kept=float(fit.mean()),
+        longest=int(lengths.max()),
+        sampled=len(data.sample),
+        left_out=left_out,
+        room=max_length if max_length < wanted else None,
+        means=Lengths(max(1, round(data.examples * usable)), float(sides[0][fit].mean() - labels), float(labels)),
+    )
+
+
+def _prepared(data: DraftedData, pair: DraftedPair) -> tuple[Any, PreparationReport]:
+    """The sample in the tokens of both models, whatever its length, as Arrow columns; and what became of it."""
+    import datasets
+
+    with tempfile.TemporaryDirectory(prefix="harness-init-") as scratch:
+        rows, made = Path(scratch) / "sample.jsonl", Path(scratch) / "data"
+        write_lines_atomic(rows, map(as_row, data.sample))
+        folders = {}
+        for side, model in zip(("teacher", "student"), pair.models, strict=True):
+            folders[side] = Path(scratch) / side
+            _templated(model, data.template).save_pretrained(folders[side])
+        try:
+            report = prepare_dataset(
+                rows, made, student=folders["student"], teacher=folders["teacher"], max_length=_ANY_LENGTH, workers=1
+            )
+        except InputError as error:
+            raise InputError(f"--data {str(error).replace(str(rows), data.given)}") from None
+        return datasets.load_from_disk(str(made)).with_format("arrow")[:], report
 
 
 def _templated(model: DraftedModel, template: str | None) -> Any:
@@ -167,19 +211,3 @@ def _templated(model: DraftedModel, template: str | None) -> Any:
     tokenizer = copy.deepcopy(model.tokenizer)
     set_template(tokenizer, Template.model_validate({"kind": template}))
     return tokenizer
-
-
-def _length(tokenizer: Any, item: Item) -> tuple[int, int]:
-    """(tokens of an example with its end, of these the labels); a conversation's are those of its whole text."""
-    if isinstance(item, Conversation):
-        whole = len(_rendered(tokenizer, item))
-        asked = Conversation(tuple(message for message in item.messages if message.role != "assistant"), item.tools)
-        return whole, max(1, whole - len(_rendered(tokenizer, asked)))
-    labels = len(tokenizer(item.response, add_special_tokens=False)["input_ids"]) + 1
-    return len(encode_prompt(tokenizer, prompt_text(tokenizer, item.prompt))) + labels, labels
-
-
-def _rendered(tokenizer: Any, conversation: Conversation) -> Sequence[int]:
-    row = as_row(conversation)
-    text = tokenizer.apply_chat_template(row["messages"], tools=row.get("tools"), tokenize=False)
-    return tokenizer(text, add_special_tokens=False)["input_ids"]

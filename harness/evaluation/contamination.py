@@ -25,8 +25,8 @@ from dskd.data.columns import template_columns
 from dskd.data.examples import prompt_and_response
 from dskd.data.messages import Unusable
 from dskd.data.options import DEFAULT, DataOptions
-from dskd.data.reading import rows_of
 from dskd.data.shapes import Example, Item, read_row, shape_of
+from dskd.data.sources import rows_named
 from dskd.errors import InputError
 from harness.tasks.task import Doc, Task
 
@@ -71,14 +71,14 @@ class TrainingExample:
 
 
 def training_examples(
-    path: Path, options: DataOptions = DEFAULT, limit: int | None = None
+    source: str | Path, options: DataOptions = DEFAULT, limit: int | None = None
 ) -> Iterator[TrainingExample]:
     """The examples of a training set, in order; `options` says how its rows are read, as in a matrix.
 
     Rows that cannot be trained on are left out. InputError for a file that cannot be read, and with its place for a row without
     question or answer.
     """
-    for where, row in islice(rows_of(path), limit):
+    for where, row in islice(rows_named(source), limit):
         if options.are_of_texts and (options.columns is not None or _has_question_and_answer(row)):
             yield _example(row, options.columns, where)
             continue

@@ -33,6 +33,7 @@ def evaluation_plan(
     tasks: Sequence[str],
     limit: int | None,
     max_new_tokens: int | None,
+    max_reasoning_tokens: int | None = None,
     protocol: str,
     evaluation: Mapping[str, Any],
     add_bos_token: bool,
@@ -51,9 +52,9 @@ def evaluation_plan(
         TypeAdapter(Name).validate_python(called)
     except ValidationError:
         raise InputError(f"--name {called}: is no name; fix: use letters, digits, dots and hyphens") from None
+    asked = PROTOCOLS[protocol].with_reasoning(max_reasoning_tokens)
     evaluated = [
-        evaluated_task(task, task, PROTOCOLS[protocol], limit=limit, max_new_tokens=max_new_tokens)
-        for task in dict.fromkeys(tasks)
+        evaluated_task(task, task, asked, limit=limit, max_new_tokens=max_new_tokens) for task in dict.fromkeys(tasks)
     ]
     source = model_in_folder(
         called, model, FileHashes(), f"--model {model}", read_template(template), add_bos_token=add_bos_token

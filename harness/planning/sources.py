@@ -11,15 +11,16 @@ from typing import Any, Concatenate, ParamSpec, TypeVar, get_args
 
 from pydantic import ValidationError
 
+from dskd import hub
 from dskd.data.reading import source_digest
 from dskd.errors import InputError
 from dskd.plugins import class_at
 from dskd.training.options import TrainingOptions
 from harness.config.matrix import Matrix
-from harness.config.sources import FileData, FirstLayersModel, NewModel, PathModel, StepModel
+from harness.config.sources import FileData, FirstLayersModel, HubDataset, NewModel, PathModel, StepModel
 from harness.costs.model_shapes import published_data, published_model
 from harness.runs.identity import FileHashes
-from harness.steps import base_model, data, tokenizers
+from harness.steps import base_model, data, hub_data, tokenizers
 from harness.steps.base import ModelInput, Step, TokenizerInput
 from harness.steps.teacher_responses import TeacherResponses
 from harness.steps.world import World
@@ -65,6 +66,11 @@ class Sources:
     def examples(self, name: str) -> data.Examples:
         """A training set of the matrix."""
         source = self.matrix.data[name]
+        if isinstance(source, HubDataset):
+            with self._at(f"data.{name}.hub"):
+                named = source.named.name
+                commit = hub.resolve(named.repo, named.revision, kind="dataset")
+            return hub_data.hub_examples(name, source.named, commit, source.options)
         if not isinstance(source, FileData):
             return data.WorldExamples(name=name, small_world=World(), set=source.small_world)
         path, said = Path(source.file), data.said(source.options)

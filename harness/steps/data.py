@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache
+from itertools import islice
 from pathlib import Path
 from typing import Annotated, Any, ClassVar
 
 import dskd.data
 from dskd.compatibility import Problem
-from dskd.data.examples import LeftOut, iter_examples, prompt_and_response, write_examples
+from dskd.data.examples import LeftOut, examples_in, prompt_and_response, write_examples
+from dskd.data.formats import Row
 from dskd.data.messages import TrainOn
 from dskd.data.options import DEFAULT, DataOptions, Shape, Takes
+from dskd.data.reading import rows_of
 from dskd.errors import InputError
 from dskd.modeling.loading import load_tokenizer
 from dskd.tokenization.prompt_templates import Template, template_of
@@ -93,6 +96,10 @@ class RowExamples(Examples):
         given = {name: getattr(self, name) for name in DataOptions.model_fields}
         return DataOptions(**{name: value for name, value in given.items() if value is not None})
 
+    def rows(self, root: Path) -> Iterator[tuple[str, Row]]:
+        """Its rows with their places, before or after steps have made what they make of them."""
+        raise NotImplementedError
+
 
 class FileExamples(RowExamples):
     """A file of the user's, or a folder of files, in any form of docs/data-sources.md."""
@@ -102,6 +109,9 @@ class FileExamples(RowExamples):
 
     def path(self, root: Path) -> Path:
         return self.file
+
+    def rows(self, root: Path) -> Iterator[tuple[str, Row]]:
+        return rows_of(self.file)
 
     @property
     def size(self) -> DataSize:
@@ -120,8 +130,13 @@ def said(options: DataOptions) -> dict[str, Any]:
 
 @lru_cache(maxsize=32)
 def _size_of(path: Path, options: DataOptions) -> DataSize:
+    return size_of_rows(rows_of(path), path, options)
+
+
+def size_of_rows(rows: Iterable[tuple[str, Row]], source: Path | str, options: DataOptions) -> DataSize:
+    """How many examples rows with their places make, and how long they are; source: what they are from, for errors."""
     count = asked = answered = 0
-    for item in iter_examples(path, "any", options, left_out=lambda _: None):
+    for item in examples_in(rows, source, "any", options, left_out=lambda _: None):
         prompts, responses = prompt_and_response(item)
         count += 1
         asked += sum(len(text.encode()) for text in prompts)
@@ -137,6 +152,11 @@ def what_is_taken(*templates: Template | None) -> Takes:
     return "alpaca" if "alpaca" in kinds else "chat"
 
 
+def left_out_of(examples: Input) -> LeftOut:
+    """Where rows that cannot be used are counted; in a file of the user's own a text that is missing is a mistake to correct."""
+    return LeftOut(strict=isinstance(examples, FileExamples))
+
+
 def read_examples(examples: Input, root: Path, folder: Path, takes: Takes, limit: int | None) -> tuple[Path, LeftOut]:
     """A file of examples that `dskd.data.load_examples` reads, and what was left out of it.
 
@@ -147,7 +167,7 @@ def read_examples(examples: Input, root: Path, folder: Path, takes: Takes, limit
         takes: What the models take.
         limit: So many rows are read.
     """
-    left_out = LeftOut(strict=isinstance(examples, FileExamples))
+    left_out = left_out_of(examples)
     options = examples.options if isinstance(examples, Examples) else DEFAULT
     return write_examples(examples.path(root), folder, takes, options, limit=limit, left_out=left_out), left_out
 
@@ -185,22 +205,22 @@ class PreparedData(Step):
         return self.source.lengths(self.limit or getattr(self.examples, "limit", None))
 
     def preflight(self, root: Path) -> Sequence[Problem]:
-        if isinstance(self.examples, FileExamples):
-            self._check_rows(self.examples)
+        if isinstance(self.examples, RowExamples):
+            self._check_rows(self.examples, root)
         for tokenizer in (self.student_tokenizer, self.teacher_tokenizer):
             if tokenizer is not None and not tokenizer.made_by:
                 load_tokenizer(tokenizer.path(root))
         return ()
 
-    def _check_rows(self, examples: FileExamples) -> None:
+    def _check_rows(self, examples: RowExamples, root: Path) -> None:
         """Read every row once, before anything is made of them; those that will be left out are told."""
         sides = filter(None, (self.student_tokenizer, self.teacher_tokenizer))
         takes = what_is_taken(*(side.prompt_template for side in sides))
-        left_out = LeftOut(strict=True)
-        for _ in iter_examples(examples.file, takes, examples.options, limit=self.limit, left_out=left_out.add):
+        left_out, rows, source = left_out_of(examples), islice(examples.rows(root), self.limit), examples.path(root)
+        for _ in examples_in(rows, source, takes, examples.options, left_out=left_out.add):
             pass
         if left_out.total:
-            log.warning("%s: rows that cannot be used are left out: %s", examples.file, left_out)
+            log.warning("%s: rows that cannot be used are left out: %s", examples.name, left_out)
 
     def shared_tokens(self, root: Path) -> tuple[int, int, int] | None:
         """How many tokens both vocabularies have, and the sizes of teacher's and student's; None where they are not here yet."""

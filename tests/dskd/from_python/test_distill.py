@@ -209,4 +209,4 @@ def test_progress_is_shown_on_standard_error(world: Path, capsys: pytest.Capture
     shown = capsys.readouterr()
     assert shown.out == ""
     assert "preparing the data" in shown.err
-    assert "step 3 of 3: loss" in shown.err
+    assert "training: 3 of 3, loss" in shown.err
