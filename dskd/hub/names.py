@@ -41,10 +41,14 @@ def parse(text: str) -> HubName | None:
         The name; None for a path that exists, and for what cannot be a name on the hub (an absolute path, one with more than
         two parts or with none). A path of two parts that does not exist reads as a name.
     """
+    found = name_in(text)
+    return None if found is None or Path(text).exists() else found
+
+
+def name_in(text: str) -> HubName | None:
+    """The name on the hub that a text is, whatever folders there are; None where it cannot be one."""
     found = _NAME.fullmatch(text)
-    if found is None or Path(text).exists():
-        return None
-    return HubName(found["repo"], found["revision"] or MAIN)
+    return None if found is None else HubName(found["repo"], found["revision"] or MAIN)
 
 
 def is_commit(revision: str) -> bool:

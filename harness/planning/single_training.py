@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from dskd import methods
+from dskd import hub, methods
 from dskd.compatibility import LIVE, check
 from dskd.errors import InputError
 from dskd.tokenization.prompt_templates import Template
@@ -20,6 +20,7 @@ from harness.config.names import find_method, notice_former_names
 from harness.planning.checks import check_chat, check_pair, check_templates
 from harness.planning.expand import cache_step, responses_step
 from harness.planning.plan import Plan, decide
+from harness.runs.hub_lock import HubLock
 from harness.runs.identity import FileHashes
 from harness.runs.records import RecordCell
 from harness.runs.store import Store
@@ -71,10 +72,10 @@ def single_plan(
     processes, accelerate_config = _launch(launch)
     if not data.is_file():
         raise InputError(f"--data {data}: no such file; fix: correct the path")
-    hashes = FileHashes()
+    hashes, lock = FileHashes(), HubLock(output)
     examples = FileExamples(name="data", file=data.resolve(), sha256=hashes.file(data))
-    author, learner = _models(teacher, student, chosen, template, hashes)
-    name, author_name = student.resolve().name, teacher.resolve().name if teacher else "none"
+    author, learner = _models(teacher, student, chosen, template, hashes, lock)
+    name, author_name = called(student), called(teacher) if teacher else "none"
     step = Train(
         title=f"train {name} by {method}",
         name=name,
@@ -94,7 +95,14 @@ def single_plan(
     )
     if not overwrite:
         _require_same(output, step)
-    return Plan("train", "harness train", output, decide([step], output, "stale"), lambda _, key: _flag(key))
+    lock.write()
+    return Plan("train", "harness train", output, decide([step], output, "stale"), lambda _, key: _flag(key), lock=lock)
+
+
+def called(model: Path) -> str:
+    """What a model is called by where it is: its folder's name, or that of its repository on the hub."""
+    name = hub.parse(str(model))
+    return model.resolve().name if name is None else name.short
 
 
 def _launch(given: Mapping[str, Any]) -> tuple[int, Path | None]:
@@ -116,12 +124,21 @@ def _flag(key: str) -> str:
 
 
 def _models(
-    teacher: Path | None, student: Path, method: methods.Method, template: Mapping[str, Any], hashes: FileHashes
+    teacher: Path | None,
+    student: Path,
+    method: methods.Method,
+    template: Mapping[str, Any],
+    hashes: FileHashes,
+    lock: HubLock,
 ) -> tuple[ModelInput, ModelInput]:
     asked = read_template(template)
-    learner = model_in_folder("student", student, hashes, "--student", asked)
+
+    def find(role: str, folder: Path) -> ModelInput:
+        return model_in_folder(role, hub.parse(str(folder)) or folder, hashes, f"--{role}", asked, lock=lock)
+
+    learner = find("student", student)
     # A training without teacher is prepared as if the student were its own: no example is left out for another's tokenizer.
-    author = model_in_folder("teacher", teacher, hashes, "--teacher", asked) if teacher else learner
+    author = find("teacher", teacher) if teacher else learner
     check_pair(author, learner, [method], _flag)
     check_templates(author, learner, lambda _: "--template")
     for model in (author, learner):
