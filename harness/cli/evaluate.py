@@ -17,7 +17,7 @@ from harness.cli.options import (
     sandbox_options,
     template_options,
 )
-from harness.cli.output import interval, number, print_json, print_table
+from harness.cli.output import interval, number, print_json, print_table, reasoning_line
 from harness.cli.run import print_failures, run_plan
 from harness.planning.single_evaluation import evaluation_plan, record_folders
 from harness.runs.records import Record, read_record
@@ -28,6 +28,7 @@ Examples:
   harness evaluate --model models/student --task gsm8k --task dolly --output-dir runs/student
   harness evaluate --model models/gemma --add-bos-token --task gsm8k --limit 200 --engine vllm --output-dir runs/gemma
   harness evaluate --model models/student --task dolly --protocol minillm-sampling --output-dir runs/student
+  harness evaluate --model models/thinker --template chat --task gsm8k --max-reasoning-tokens 4096 --output-dir runs/thinker
   harness evaluate --model models/student --task humaneval --allow-code-execution --json --output-dir runs/student > scores.json
 
 \b
@@ -105,6 +106,7 @@ def _contract(record: Record, folder: Path) -> dict[str, Any]:
         "engine": record.environment.engine,
         "metrics": metrics,
         "n": record.n.model_dump(),
+        **({} if record.reasoning is None else {"reasoning": record.reasoning.model_dump()}),
         "generated_tokens": cost.tokens,
         "seconds": cost.wall_seconds,
         "peak_memory": cost.peak_memory,
@@ -125,3 +127,6 @@ def _print_table(records: dict[str, Record]) -> None:
             rows.append((task if first else "", *scores, *(str(count) if first else "" for count in counts)))
     header = ("task", "metric", "value", "95 % interval", "samples", "invalid", "truncated", "tokens", "seconds")
     print_table(header, rows)
+    for task, record in records.items():
+        if record.reasoning is not None:
+            click.echo(f"{task}: {reasoning_line(record.reasoning.model_dump())}")

@@ -93,7 +93,8 @@ def _matrices() -> list[Row]:
 
 
 def _protocols() -> list[Row]:
-    settings = [(name, dict(protocol.settings)) for name, protocol in PROTOCOLS.items()]
+    every = dict.fromkeys(DecodingProtocol.model_fields)
+    settings = [(name, every | protocol.settings) for name, protocol in PROTOCOLS.items()]
     return [{"protocol": name} | {key: value for key, value in row.items() if key != "name"} for name, row in settings]
 
 

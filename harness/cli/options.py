@@ -119,6 +119,12 @@ generation_options = _group(
         "--max-new-tokens", type=COUNT, metavar="N", help="Maximum new tokens. [default: the protocol's or the task's]"
     ),
     click.option(
+        "--max-reasoning-tokens",
+        type=COUNT,
+        metavar="N",
+        help="Further new tokens for a model that reasons before it answers (docs/reasoning.md).",
+    ),
+    click.option(
         "--protocol",
         default="greedy",
         show_default=True,

@@ -40,7 +40,7 @@ def command(cell: str, results: Path | None, as_json: bool) -> None:
         return
     for part in described["parts"]:
         click.echo(f"{part['title']}: {part['state']}")
-        for name in ("error", "scores", "contamination", "cost", "made_from", "identity", "folder"):
+        for name in ("error", "scores", "reasoning", "contamination", "cost", "made_from", "identity", "folder"):
             if part[name]:
                 click.echo(f"  {name.replace('_', ' ')}: {_text(part[name])}")
 
@@ -98,6 +98,7 @@ def describe(folder: Path, cell: str) -> dict[str, Any]:
                 "state": state,
                 "error": error,
                 "scores": {name: {"value": metric.value, "ci95": metric.ci95} for name, metric in metrics.items()},
+                "reasoning": record.reasoning.model_dump(exclude_none=True) if record and record.reasoning else {},
                 "contamination": [entry.model_dump(exclude_none=True) for entry in overlap],
                 "cost": record.cost.model_dump(exclude_none=True) if record else {},
                 "made_from": {key: value for key, value in manifest.identity.parts.items() if key not in _INPUTS},

@@ -16,6 +16,7 @@ from dskd.errors import InputError
 from dskd.io import read_objects
 from dskd.modeling.loading import load_tokenizer, require_model_folder
 from dskd.tokenization.prompt_templates import template_of
+from dskd.tokenization.reasoning import markers_of
 from harness.engines._seeds import sample_seed
 from harness.engines._types import Completion, Sampling
 from harness.evaluation.engine_process import EngineRequest, complete_in_process
@@ -28,7 +29,7 @@ OWN_PROMPTS = "prompts"  # where a task's name would be
 
 @dataclass(frozen=True)
 class Prompts:
-    """What a model is asked, by id, and where its completions end.
+    """What a model is asked, by id, and where its completions end: `max_new_tokens` are those of reasoning and answer.
 
     `source` is the task's name or OWN_PROMPTS. `chat`: the prompts are instructions in the model's template, so that the
     completions are scored as a chat model's.
@@ -52,7 +53,13 @@ class SampleRequest:
     seed: int  # of its random numbers
 
 
-def prompts_of_task(task: Task, tokenizer: Any, limit: int | None = None, max_new_tokens: int | None = None) -> Prompts:
+def prompts_of_task(
+    task: Task,
+    tokenizer: Any,
+    limit: int | None = None,
+    max_new_tokens: int | None = None,
+    max_reasoning_tokens: int | None = None,
+) -> Prompts:
     """Return the first `limit` prompts of a task, or all, in the model's template where its tokenizer has one."""
     chat = template_of(tokenizer) is not None
     if chat:
@@ -61,7 +68,13 @@ def prompts_of_task(task: Task, tokenizer: Any, limit: int | None = None, max_ne
     texts = {doc["id"]: task.render_prompt(doc, tokenizer) for doc in docs}
     if len(texts) < len(docs):
         raise InputError(f"task {task.name}: two documents have the same id; fix: give each its own")
-    return Prompts(task.name, texts, tuple(task.stop), max_new_tokens or task.max_new_tokens, chat)
+    most = completion_limit(tokenizer, max_new_tokens or task.max_new_tokens, max_reasoning_tokens)
+    return Prompts(task.name, texts, tuple(task.stop), most, chat)
+
+
+def completion_limit(tokenizer: Any, max_new_tokens: int, max_reasoning_tokens: int | None) -> int:
+    """Return the most tokens of a completion: those of the answer, and those of the reasoning where the model can mark any."""
+    return max_new_tokens + (max_reasoning_tokens or 0 if markers_of(tokenizer) is not None else 0)
 
 
 def prompts_of_file(
@@ -99,7 +112,7 @@ def sample_requests(prompts: Prompts, protocol: DecodingProtocol, seed: int) -> 
 
 def sampling_of(prompts: Prompts, protocol: DecodingProtocol) -> Sampling:
     """Return what a protocol asks of an engine for these prompts."""
-    shared = protocol.model_dump(exclude={"name", "seeds", "samples", "max_new_tokens"})
+    shared = protocol.model_dump(exclude={"name", "seeds", "samples", "max_new_tokens", "max_reasoning_tokens"})
     return Sampling(max_new_tokens=prompts.max_new_tokens, stop=prompts.stop, **shared)
 
 
@@ -129,7 +142,8 @@ def generate(
 
     Returns:
         {"id", "index", "output", "finish_reason", "generated_tokens", "prompt_truncated", "response_format"}, in the order
-        of the prompts; `index` counts the samples of one prompt from 0. The format is "chat" where a template asked.
+        of the prompts, and where the model reasoned the fields of `generation_fields`; `index` counts the samples of one
+        prompt from 0. The format is "chat" where a template asked.
 
     Raises:
         InputError: As of `harness.engines.create_engine`.
@@ -161,11 +175,22 @@ def generate(
 
 
 def generation_fields(completion: Completion) -> dict[str, Any]:
-    """Return what every file of samples says about how a completion was generated."""
-    return {
+    """Return what every file of samples says about how a completion was generated.
+
+    Where the model reasoned there are "reasoning", "reasoning_ended" and the tokens of both parts: the "output" is its answer.
+    """
+    fields = {
         "finish_reason": completion.finish_reason,
         "generated_tokens": len(completion.ids),
         "prompt_truncated": completion.prompt_truncated,
+    }
+    if completion.reasoning is None:
+        return fields
+    return fields | {
+        "reasoning": completion.reasoning,
+        "reasoning_ended": completion.reasoning_ended,
+        "reasoning_tokens": completion.reasoning_tokens,
+        "answer_tokens": len(completion.ids) - completion.reasoning_tokens,
     }
 
 

@@ -35,6 +35,7 @@ def evaluation_plan(
     tasks: Sequence[str],
     limit: int | None,
     max_new_tokens: int | None,
+    max_reasoning_tokens: int | None = None,
     protocol: str,
     evaluation: Mapping[str, Any],
     add_bos_token: bool,
@@ -53,9 +54,9 @@ def evaluation_plan(
         TypeAdapter(Name).validate_python(known_as)
     except ValidationError:
         raise InputError(f"--name {known_as}: is no name; fix: use letters, digits, dots and hyphens") from None
+    asked = PROTOCOLS[protocol].with_reasoning(max_reasoning_tokens)
     evaluated = [
-        evaluated_task(task, task, PROTOCOLS[protocol], limit=limit, max_new_tokens=max_new_tokens)
-        for task in dict.fromkeys(tasks)
+        evaluated_task(task, task, asked, limit=limit, max_new_tokens=max_new_tokens) for task in dict.fromkeys(tasks)
     ]
     lock = HubLock(output)
     source = model_in_folder(

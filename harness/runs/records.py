@@ -88,6 +88,23 @@ class MetricValue(BaseModel):
         return self
 
 
+class ReasoningUse(BaseModel):
+    """What a model reasoned before its answers on one task (docs/reasoning.md). Tokens are means over all samples.
+
+    `tokens_per_solved` is all tokens for each solved sample; null if nothing is solved, or if samples are not right or wrong.
+    """
+
+    model_config = _STRICT
+    samples: int  # with reasoning
+    never_ended: int  # no answer
+    never_ended_share: FiniteFloat  # per cent of all samples
+    answers_cut: int  # answers that the token limit cut off
+    tokens: FiniteFloat | None = None
+    reasoning_tokens: FiniteFloat | None = None
+    answer_tokens: FiniteFloat | None = None
+    tokens_per_solved: FiniteFloat | None = None
+
+
 class Cost(BaseModel):
     """The cost of a job, as it measured it. Times in seconds; memory in bytes, at the peak of its largest process.
 
@@ -188,6 +205,10 @@ class Record(BaseModel):
     ] = None
     overlap: Annotated[
         list[DataOverlap] | None, Field(description="test items in training data; null: not examined")
+    ] = None
+    reasoning: Annotated[
+        ReasoningUse | None,
+        Field(description="absent: no sample has reasoning", exclude_if=lambda value: value is None),
     ] = None
 
     @model_validator(mode="after")
