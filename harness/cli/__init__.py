@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import logging
+from functools import partial
 from typing import Any
 
 import click
@@ -14,6 +15,7 @@ from harness.runs.failures import reason_of
 # Command -> its line in `harness --help`, so that help imports no command. The module has the name with _ for -.
 COMMANDS = {
     "plan": "Show what a run would do, and which results are done or stale.",
+    "lock": "Show the commits of what a run takes from the hub, or move them.",
     "run": "Train and evaluate everything in a matrix, and print the table.",
     "train": "Train one student on your own models and data.",
     "evaluate": "Evaluate a model folder on tasks.",
@@ -87,10 +89,11 @@ def main(context: click.Context) -> None:
       harness plan --matrix quick --only method=kd
       harness leaderboard runs/quick
     """
-    logger, notices = logging.getLogger("harness"), _Notices()
-    logger.setLevel(logging.INFO)
-    logger.addHandler(notices)
-    context.call_on_close(lambda: logger.removeHandler(notices))
+    notices = _Notices()
+    for logger in map(logging.getLogger, ("harness", "dskd")):
+        logger.setLevel(logging.INFO)
+        logger.addHandler(notices)
+        context.call_on_close(partial(logger.removeHandler, notices))
 
 
 class _Notices(logging.Handler):

@@ -106,7 +106,10 @@ matrix_options = _group(
     click.option("--output-dir", type=PATH, metavar="DIR", help="Output directory. [default: runs/NAME of the matrix]"),
     click.option("--overwrite", type=_OVERWRITE, default="stale", show_default=True, help=_OVERWRITE_HELP),
 )
-model_option = click.option("--model", required=True, type=PATH, metavar="DIR", help="An ordinary model folder.")
+MODEL = "DIR|ORG/NAME[@REVISION]"
+model_option = click.option(
+    "--model", required=True, type=PATH, metavar=MODEL, help="An ordinary model folder, or a name on the hub."
+)
 batch_size_option = click.option(
     "--max-batch-size", type=COUNT, metavar="N", help="Maximum number of completions that are generated at once."
 )

@@ -6,6 +6,7 @@ nothing to do.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
@@ -15,6 +16,8 @@ from harness.config.matrix import Matrix, cells
 from harness.planning.plan import Plan
 from harness.results.run_file import RunFile
 from harness.runs.store import RUN, eval_folder, now, require_writable, train_folder, write_text_atomic
+from harness.steps.base import Input, Step
+from harness.steps.base_model import ModelFolder
 
 
 def check(plan: Plan, *, allow_code_execution: bool) -> None:
@@ -32,6 +35,25 @@ def check(plan: Plan, *, allow_code_execution: bool) -> None:
     for job in plan.to_run:
         for problem in job.step.preflight(plan.root):
             raise InputError(problem.text(f"{plan.source}: {plan.place(job.step, problem.key)}"))
+
+
+def fetch(plan: Plan) -> None:
+    """Download what the jobs of this plan read from the hub, where it is not in the hub's cache yet.
+
+    Raises:
+        InputError: for the first model that cannot be had.
+    """
+    for model in dict.fromkeys(each for job in plan.to_run for each in _models_in(job.step)):
+        model.path(plan.root)
+
+
+def _models_in(read: Input) -> Iterator[ModelFolder]:
+    """The models that are there already among the inputs of a step, and among the parts of these."""
+    for each in read.inputs:
+        if isinstance(each, ModelFolder):
+            yield each
+        elif not isinstance(each, Step):
+            yield from _models_in(each)
 
 
 def write_run_file(root: Path, matrix: Matrix) -> None:

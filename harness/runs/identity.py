@@ -18,10 +18,13 @@ from typing import Any
 
 from pydantic import BaseModel
 
+from dskd import hub
 from dskd.errors import InputError
 from dskd.modeling.loading import base_of_adapter
 
 HASH_VERSION = 1
+# What stands for the files of a base model from the hub among the hashes of an adapter.
+BASE, BASE_COMMIT = "base/hub", "base/commit"
 
 _TOKENIZER_FILES = (
     *("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "chat_template.jinja"),
@@ -153,6 +156,8 @@ class FileHashes:
         base_folder = base_of_adapter(folder)
         if base_folder is not None:
             adapter = self._matching(folder, ("adapter_config.json", "adapter_model*"), "adapter")
+            if (on_hub := hub.base_on_hub(folder)) is not None:
+                return adapter | {BASE: on_hub.repo, BASE_COMMIT: base_folder.name}
             return adapter | {f"base/{name}": digest for name, digest in self.model_folder(base_folder).items()}
         hashes = self._matching(folder, _MODEL_FILES, "model (config.json and *.safetensors)")
         weights = any(name.endswith((".safetensors", ".bin")) for name in hashes)

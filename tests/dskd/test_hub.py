@@ -197,7 +197,8 @@ def test_offline_the_cache_alone_answers(
     _offline(monkeypatch)
     asked = len(server.requests)
     assert hub.model_folder("org/name") == place
-    assert hub.newest("org/name") is None
+    with pytest.raises(hub.HubUnreachable, match="HF_HUB_OFFLINE is set"):
+        hub.newest("org/name")
     with pytest.raises(
         hub.HubUnreachable, match=r"^org/other@main: is not in the hub's cache .* HF_HUB_OFFLINE is set; fix: "
     ):

@@ -20,11 +20,20 @@ from harness.steps.data import Examples, FileExamples, PreparedData, RowExamples
 from harness.steps.evaluation import Evaluate, EvaluatedTask
 from harness.steps.teacher_cache import TeacherCache
 from harness.steps.teacher_responses import TeacherResponses
-from harness.steps.tokenizers import ChangedTokenizer, TokenizerChanges, TokenizerCopy, TokenizerFiles, WorldTokenizer
+from harness.steps.tokenizers import (
+    ChangedTokenizer,
+    FolderInput,
+    TokenizerChanges,
+    TokenizerCopy,
+    TokenizerFiles,
+    WorldTokenizer,
+)
 from harness.steps.training import Train
 from harness.steps.world import World
 
-ABSTRACT = {Step, ModelInput, TokenizerInput, Examples, RowExamples, _MadeModel, TrainedModel}
+ABSTRACT = {
+    *(Step, ModelInput, TokenizerInput, FolderInput, Examples, RowExamples, _MadeModel, TrainedModel),
+}
 CELL = RecordCell(teacher="t", student="s", method="kd", seed=1)
 TOKENIZER = TokenizerFiles(folder=Path("tokenizer"), files={"tokenizer.json": "1"})
 CHANGES = TokenizerChanges(add_bos_token=True, template=Template(kind="alpaca"))
