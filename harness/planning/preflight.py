@@ -10,11 +10,13 @@ from contextlib import suppress
 from pathlib import Path
 
 from dskd.errors import InputError
+from dskd.modeling.folders import check_files
 from harness import tasks
 from harness.config.matrix import Matrix, cells
 from harness.planning.plan import Plan
 from harness.results.run_file import RunFile
 from harness.runs.store import RUN, eval_folder, now, require_writable, train_folder, write_text_atomic
+from harness.steps.base_model import ModelFolder
 
 
 def check(plan: Plan, *, allow_code_execution: bool) -> None:
@@ -29,6 +31,9 @@ def check(plan: Plan, *, allow_code_execution: bool) -> None:
     for name in running:
         tasks.load(name).check_permission(allow_code_execution)
     require_writable(plan.root, str(plan.root))
+    used = (given for job in plan.to_run for given in job.step.inputs if isinstance(given, ModelFolder))
+    for folder in dict.fromkeys(given.folder for given in used):
+        check_files(folder)
     for job in plan.to_run:
         for problem in job.step.preflight(plan.root):
             raise InputError(problem.text(f"{plan.source}: {plan.place(job.step, problem.key)}"))

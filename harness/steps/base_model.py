@@ -13,7 +13,7 @@ from typing import Annotated, Any
 import dskd
 from dskd.errors import InputError
 from dskd.io import read_object
-from dskd.modeling.loading import base_of_adapter
+from dskd.modeling.folders import parts_of, text_config, tokenizer_folder
 from dskd.tokenization.prompt_templates import Template
 from dskd.training.options import TrainingOptions
 from harness.costs.formulas import training_work
@@ -34,8 +34,9 @@ from harness.steps.base import (
     TrainingSource,
     same_as,
 )
-from harness.steps.create_model import copy_model, first_layers, new_model
+from harness.steps.create_model import check_copy, copy_model, new_model
 from harness.steps.data import PreparedData
+from harness.steps.first_layers import first_layers
 from harness.steps.tokenizers import ChangedTokenizer, TokenizerChanges, TokenizerFiles
 
 
@@ -55,10 +56,7 @@ class ModelFolder(ModelInput):
     def text_config(self) -> dict[str, Any]:
         if not self.folder.is_dir():  # a published model, for an estimate
             return {}
-        here = (self.folder / "config.json").is_file()
-        config = read_object((self.folder if here else base_of_adapter(self.folder) or self.folder) / "config.json")
-        nested = config.get("text_config")
-        return {**config, **nested} if isinstance(nested, dict) else config
+        return text_config(read_object(parts_of(self.folder).config))
 
     @cached_property
     def shape(self) -> Shape:
@@ -96,6 +94,7 @@ class ModelCopy(_MadeModel):
         shutil.rmtree(folder, ignore_errors=True)
         copy_model(self.origin.path(job.root), folder)
         self.changes.apply(folder)
+        check_copy(folder)
         job.finish(job.output, report={"stages": []}, cost=training_cost(job, []))
 
 
@@ -248,7 +247,8 @@ def model_in_folder(
     """The model in a folder of the user's, or a copy of it with a changed tokenizer. Errors begin with `where`."""
     place = folder.resolve()
     try:
-        tokenizer = TokenizerFiles(folder=place, files=hashes.tokenizer_folder(folder))
+        files = hashes.tokenizer_folder(folder)
+        tokenizer = TokenizerFiles(folder=tokenizer_folder(place), files=files)
         model = ModelFolder(name=name, folder=place, files=hashes.model_folder(folder), tokenizer=tokenizer)
         _ = model.text_config  # so that a damaged one is reported here, with its place
     except InputError as error:
