@@ -16,9 +16,11 @@ from dskd.data.preparation import preparation_report
 from dskd.data.rows import label_spans, last_prompt_lengths
 from dskd.errors import InputError
 from dskd.methods.base import Method, UsesTokenizers
+from dskd.modeling.causality import check_causal
 from dskd.modeling.lm_head import check_head
 from dskd.modeling.loading import load_model, load_tokenizer
 from dskd.modeling.lora import add_adapter
+from dskd.modeling.saved_settings import name_end
 from dskd.rollouts.options import RolloutOptions
 from dskd.rollouts.rollouts import ModelText, Rollouts
 from dskd.rollouts.sampler import Sampler, TransformersSampler
@@ -86,6 +88,7 @@ def load_run(
     report = preparation_report(data)
     dataset = datasets.load_from_disk(str(data))
     learner = _load_model(student, report, "student", "float32", device)
+    name_end(learner.model, learner.tokenizer.eos_token_id)  # what it learns to end with, wherever it is used
     outputs: Teacher | None = cached
     mentor = shared = None
     if teacher is not None:
@@ -173,6 +176,7 @@ def _load_model(folder: Path, report: dict[str, Any], side: str, dtype: str, dev
         )
     vocabulary = whole.truncate_to_head(model.get_output_embeddings().weight.shape[0], str(folder))
     check_head(model, vocabulary.size)
+    check_causal(model, vocabulary.size)
     return _Model(folder, tokenizer, vocabulary, model)
 
 

@@ -9,7 +9,8 @@ import click
 
 from dskd import hub
 from dskd.errors import InputError
-from dskd.modeling.loading import load_tokenizer, require_model_folder
+from dskd.modeling.folders import require_model_folder
+from dskd.modeling.loading import load_tokenizer
 from harness import tasks
 from harness.cli.data_options import SOURCE
 from harness.cli.options import COUNT, PATH, generation_options, model_option

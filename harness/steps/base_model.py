@@ -15,7 +15,7 @@ from dskd import hub
 from dskd.errors import InputError
 from dskd.hub.names import HubName
 from dskd.io import read_object
-from dskd.modeling.loading import base_of_adapter
+from dskd.modeling.folders import parts_of, text_config, tokenizer_folder
 from dskd.tokenization.prompt_templates import Template
 from dskd.training.options import TrainingOptions
 from harness.costs.formulas import training_work
@@ -36,8 +36,9 @@ from harness.steps.base import (
     TrainingSource,
     same_as,
 )
-from harness.steps.create_model import copy_model, first_layers, new_model
+from harness.steps.create_model import check_copy, copy_model, new_model
 from harness.steps.data import PreparedData
+from harness.steps.first_layers import first_layers
 from harness.steps.tokenizers import ChangedTokenizer, FolderInput, TokenizerChanges, TokenizerFiles
 
 
@@ -45,6 +46,11 @@ class ModelFolder(FolderInput, ModelInput):
     """A model in a folder of the user's or from the hub, as it is."""
 
     tokenizer: TokenizerFiles
+
+    @property
+    def is_remote(self) -> bool:
+        """Whether it, or the base model of an adapter, comes from the hub."""
+        return self.from_hub is not None or BASE in self.files
 
     def path(self, root: Path) -> Path:
         """Where it is, whole: what is missing on this machine is downloaded."""
@@ -61,11 +67,7 @@ class ModelFolder(FolderInput, ModelInput):
     def text_config(self) -> dict[str, Any]:
         if "absent" in self.files:  # a published model, for an estimate
             return {}
-        folder = self.settings
-        here = (folder / "config.json").is_file()
-        config = read_object((folder if here else base_of_adapter(folder) or folder) / "config.json")
-        nested = config.get("text_config")
-        return {**config, **nested} if isinstance(nested, dict) else config
+        return text_config(read_object(parts_of(self.settings).config))
 
     @cached_property
     def shape(self) -> Shape:
@@ -104,6 +106,7 @@ class ModelCopy(_MadeModel):
         shutil.rmtree(folder, ignore_errors=True)
         copy_model(self.origin.path(job.root), folder)
         self.changes.apply(folder)
+        check_copy(folder)
         job.finish(job.output, report={"stages": []}, cost=training_cost(job, []))
 
 
@@ -273,8 +276,8 @@ def model_in_folder(
     """
     try:
         place, files, tokenizer_files = _contents(folder, hashes, lock or HubLock())
-        hub.refuse_remote_code(base_of_adapter(place) or place)
-        tokenizer = TokenizerFiles(folder=place, files=tokenizer_files)
+        hub.refuse_remote_code(parts_of(place).model)
+        tokenizer = TokenizerFiles(folder=tokenizer_folder(place), files=tokenizer_files)
         model = ModelFolder(name=name, folder=place, files=files, tokenizer=tokenizer)
         _ = model.text_config  # so that a damaged one is reported here, with its place
     except InputError as error:
@@ -286,16 +289,19 @@ def model_in_folder(
 def _contents(folder: Path | HubName, hashes: FileHashes, lock: HubLock) -> tuple[Path, dict[str, str], dict[str, str]]:
     """Where a model is, and what its files and those of its tokenizer are known by."""
     if isinstance(folder, HubName):
-        own = {"hub": folder.repo, "commit": lock.resolve(folder)}
-        place = hub.settings(own["hub"], own["commit"])
+        files = {"hub": folder.repo, "commit": lock.resolve(folder)}
+        place = hub.settings(files["hub"], files["commit"])
         base = hub.base_on_hub(place)
-        if base is None:
-            hashes.tokenizer_folder(place)  # so that one without a tokenizer is refused
-        return place, own | ({BASE: base.repo, BASE_COMMIT: lock.resolve(base)} if base else {}), own
-    if base := hub.base_on_hub(folder):
-        lock.resolve(base)
-    files = hashes.model_folder(folder)
-    return folder.resolve(), files, hashes.tokenizer_folder(folder)
+        whole = files | ({BASE: base.repo, BASE_COMMIT: lock.resolve(base)} if base else {})
+    else:
+        place, base = folder.resolve(), hub.base_on_hub(folder)
+        if base:
+            lock.resolve(base)
+        whole = files = hashes.model_folder(folder)
+    own = hashes.tokenizer_folder(place)  # refused where there is none
+    if base is not None and tokenizer_folder(place) != place:  # the base's
+        return place, whole, {"hub": base.repo, "commit": lock.resolve(base)}
+    return place, whole, files if isinstance(folder, HubName) else own
 
 
 def absent_model(name: str, folder: Path) -> ModelFolder:

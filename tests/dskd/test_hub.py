@@ -16,7 +16,8 @@ import pytest
 
 from dskd import hub
 from dskd.errors import InputError
-from dskd.modeling.loading import base_of_adapter, load_model, load_tokenizer
+from dskd.modeling.folders import base_of_adapter
+from dskd.modeling.loading import load_model, load_tokenizer
 from helpers.hub_server import HubServer
 from helpers.tiny_models import write_gpt2
 
