@@ -72,7 +72,7 @@ def load_model(folder: Path, dtype: str = "float32") -> Any:
     parts = parts_of(folder)
     settings = None if parts.generation_config is None else read_generation_config(parts.generation_config)
     try:
-        model, found = AutoModelForCausalLM.from_pretrained(
+        loaded: Any = AutoModelForCausalLM.from_pretrained(
             parts.model,
             dtype=dtype if dtype == "auto" else getattr(torch, dtype),
             local_files_only=True,
@@ -80,6 +80,7 @@ def load_model(folder: Path, dtype: str = "float32") -> Any:
             output_loading_info=True,
             ignore_mismatched_sizes=True,  # they are reported with the other weights that do not fit
         )
+        model, found = loaded
         if parts.is_adapter:
             model = _merged(model, folder)
     # Each quantisation has a package of its own, whose absence is an ImportError. A broken pickle is a RuntimeError of torch's.
@@ -125,7 +126,7 @@ def _merged(model: Any, adapter: Path) -> Any:
 
     try:
         adapted = PeftModel.from_pretrained(model, str(adapter), local_files_only=True)
-        found = set_peft_model_state_dict(adapted, load_peft_weights(str(adapter), device="cpu"))
+        found: Any = set_peft_model_state_dict(adapted, load_peft_weights(str(adapter), device="cpu"))
     except (RuntimeError, KeyError) as error:  # other shapes than the base model's, other names
         if is_out_of_memory(error):
             raise

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import importlib
+import io
 import logging
+import sys
 from typing import Any
 
 import click
@@ -87,6 +89,11 @@ def main(context: click.Context) -> None:
       harness plan --matrix quick --only method=kd
       harness leaderboard runs/quick
     """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(
+                errors="replace"
+            )  # a terminal in latin-1 has no dash of tables, and a model may write anything
     logger, notices = logging.getLogger("harness"), _Notices()
     logger.setLevel(logging.INFO)
     logger.addHandler(notices)

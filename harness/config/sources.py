@@ -20,6 +20,7 @@ from pydantic_core import PydanticCustomError
 
 from dskd.data.columns import template_columns
 from dskd.tokenization.prompt_templates import Template
+from harness.protocols import Seed
 from harness.suggestions import did_you_mean
 
 
@@ -159,7 +160,7 @@ class NewModel(Strict):
     template: PromptTemplate | None = None
     config: dict[str, Any]
     tokenizer: TokenizerSource
-    seed: int = Field(ge=0)
+    seed: Seed
     training: list[Training] = Field(default_factory=list)
 
     @field_validator("config")
@@ -175,7 +176,7 @@ class FirstLayersModel(Strict):
 
     layers_of: Name
     layers: int = Field(ge=1)
-    seed: int = Field(default=0, ge=0)
+    seed: Seed = 0
     training: list[Training] = Field(default_factory=list)
 
 
