@@ -77,7 +77,7 @@ class Template(BaseModel):
                 if getattr(self, key) != type(self).model_fields[key].get_default(call_default_factory=True):
                     raise ValueError(f"`{key}` means nothing with kind: {self.kind}; leave it out, or use kind: chat")
         for name in sorted(_OWN_ARGUMENTS & self.arguments.keys()):
-            raise ValueError(f"arguments: `{name}` is decided by the data and the task; leave it out")
+            raise ValueError(f"arguments: `{name}` is decided by the data and the task")
         return self
 
     @model_serializer(mode="wrap")

@@ -70,7 +70,7 @@ TASK = EvaluatedTask(
 )
 HUB_ROWS = HubRows(repository="org/rows", commit="0" * 40, configuration="c", split="train")
 INSTANCES: list[Input] = [
-    *(HUB_ROWS, HubExamples(source=HUB_ROWS)),
+    *(HUB_ROWS, HubExamples(source=HUB_ROWS, **READ)),
     *(
         World(),
         WorldTokenizer(small_world=World(), name="bytelevel"),
