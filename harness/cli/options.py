@@ -77,7 +77,8 @@ _ENGINE: dict[str, Any] = {
 _SET_HELP = "Value of ${NAME} in the matrix file; repeatable. Default: the environment variable."
 _ARGUMENT_HELP = "Argument of the chat template, as enable_thinking=false; repeatable."
 _REASONING_HELP = (
-    "What becomes of the reasoning before an answer: left out, kept as context, or trained on. [default: cut]"
+    "What becomes of the reasoning before an answer: left out, kept as context, or trained on. [default: train if the chat "
+    "template's prompts ask for reasoning, else cut]"
 )
 _ADD_HELP = "Additional method for every pair that it suits: a name or file.py:Class; repeatable (docs/own-method.md)."
 _ONLY_HELP = (
