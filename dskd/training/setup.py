@@ -10,15 +10,17 @@ from typing import Any
 
 import datasets
 
-from dskd.compatibility import LIVE, Problem, check, require
+from dskd.compatibility import LIVE, Problem, RoleDifference, check, require
 from dskd.data.batch_sampler import supports_packing
 from dskd.data.preparation import preparation_report
 from dskd.data.rows import label_spans, last_prompt_lengths
 from dskd.errors import InputError
 from dskd.methods.base import Method, UsesTokenizers
+from dskd.modeling.causality import check_causal
 from dskd.modeling.lm_head import check_head
 from dskd.modeling.loading import load_model, load_tokenizer
 from dskd.modeling.lora import add_adapter
+from dskd.modeling.saved_settings import name_end
 from dskd.rollouts.options import RolloutOptions
 from dskd.rollouts.rollouts import ModelText, Rollouts
 from dskd.rollouts.sampler import Sampler, TransformersSampler
@@ -86,6 +88,7 @@ def load_run(
     report = preparation_report(data)
     dataset = datasets.load_from_disk(str(data))
     learner = _load_model(student, report, "student", "float32", device)
+    name_end(learner.model, learner.tokenizer.eos_token_id)  # what it learns to end with, wherever it is used
     outputs: Teacher | None = cached
     mentor = shared = None
     if teacher is not None:
@@ -157,8 +160,22 @@ def _share(teacher: _Model, student: _Model, rules: Callable[..., list[Problem]]
     """What the vocabularies have in common. Raises InputError where that does not suit the method."""
     shared = share_vocabulary(teacher.vocabulary, student.vocabulary)
     both = sum(teacher.vocabulary.tokens[k] is not None for k in shared.teacher_ids.tolist())
-    require(rules(same_vocabulary=shared.same, shared_tokens=both, pair=f"{teacher} and {student}"))
+    roles = _role_difference(teacher, student)
+    require(rules(same_vocabulary=shared.same, shared_tokens=both, roles=roles, pair=f"{teacher} and {student}"))
     return shared
+
+
+def _role_difference(teacher: _Model, student: _Model) -> RoleDifference | None:
+    """The tokens by which two models with one vocabulary end or begin a text, where they differ."""
+    first, second = teacher.vocabulary, student.vocabulary
+    if first.tokens != second.tokens or first.special_token_text != second.special_token_text:
+        return None
+    return RoleDifference.between(
+        *(
+            {role: (tokenizer.convert_ids_to_tokens(k), k) for role, k in vocabulary.special_roles.items()}
+            for tokenizer, vocabulary in ((teacher.tokenizer, first), (student.tokenizer, second))
+        )
+    )
 
 
 def _load_model(folder: Path, report: dict[str, Any], side: str, dtype: str, device: Any) -> _Model:
@@ -173,6 +190,7 @@ def _load_model(folder: Path, report: dict[str, Any], side: str, dtype: str, dev
         )
     vocabulary = whole.truncate_to_head(model.get_output_embeddings().weight.shape[0], str(folder))
     check_head(model, vocabulary.size)
+    check_causal(model, vocabulary.size)
     return _Model(folder, tokenizer, vocabulary, model)
 
 

@@ -49,11 +49,16 @@ If published models or data are not on this machine, jobs cannot be planned. The
 )
 @json_option
 def command(with_estimate: bool, peak_tflops: float, utilization: float, as_json: bool, **asked: Any) -> None:
-    """Show what a run would do: what is done, missing, failed or stale, and why. Writes nothing."""
-    choice = choose(*(asked[name] for name in ("matrix_name", "variables", "only", "add_methods")))
+    """Show what a run would do: what is done, missing, failed or stale, and why.
+
+    Nothing is written, except that the commits of models and data from the hub are locked (docs/hub.md).
+    """
+    choice = choose(*(asked[name] for name in ("matrix_name", "variables", "only", "add_methods", "output_dir")))
     estimated = None
     if with_estimate or choice.missing:
-        estimated = estimate(choice.matrix, choice.cells, Device(peak_tflops, utilization), str(choice.source))
+        estimated = estimate(
+            choice.matrix, choice.cells, Device(peak_tflops, utilization), str(choice.source), choice.lock
+        )
     if estimated is not None and choice.missing:
         _print_unchecked(choice, estimated, as_json=as_json)
         return
@@ -62,6 +67,10 @@ def command(with_estimate: bool, peak_tflops: float, utilization: float, as_json
         print_json(_as_json(plan) | ({} if estimated is None else {"estimate": _estimate_as_json(estimated)}))
         return
     print_plan(plan)
+    for _, name, locked, newest in plan.lock.moved():
+        click.echo(
+            f"On the hub {name} has moved from {locked[:12]}, which this run uses, to {newest[:12]}: harness lock --help"
+        )
     if estimated is not None:
         click.echo()
         print_estimate(estimated)
@@ -155,7 +164,8 @@ def _why(reason: str) -> str:
 
 
 def _as_json(plan: Plan) -> dict[str, object]:
-    return {
+    locked = [{"kind": kind, "name": str(name), "commit": commit} for kind, name, commit in plan.lock]
+    return ({"hub": locked} if locked else {}) | {
         "matrix": plan.name,
         "output_dir": str(plan.root),
         "counts": plan.counts(),
