@@ -10,7 +10,7 @@ from typing import Any
 
 import datasets
 
-from dskd.compatibility import LIVE, Problem, check, require
+from dskd.compatibility import LIVE, Problem, RoleDifference, check, require
 from dskd.data.batch_sampler import supports_packing
 from dskd.data.preparation import preparation_report
 from dskd.data.rows import label_spans, last_prompt_lengths
@@ -160,8 +160,22 @@ def _share(teacher: _Model, student: _Model, rules: Callable[..., list[Problem]]
     """What the vocabularies have in common. Raises InputError where that does not suit the method."""
     shared = share_vocabulary(teacher.vocabulary, student.vocabulary)
     both = sum(teacher.vocabulary.tokens[k] is not None for k in shared.teacher_ids.tolist())
-    require(rules(same_vocabulary=shared.same, shared_tokens=both, pair=f"{teacher} and {student}"))
+    roles = _role_difference(teacher, student)
+    require(rules(same_vocabulary=shared.same, shared_tokens=both, roles=roles, pair=f"{teacher} and {student}"))
     return shared
+
+
+def _role_difference(teacher: _Model, student: _Model) -> RoleDifference | None:
+    """The tokens by which two models with one vocabulary end or begin a text, where they differ."""
+    first, second = teacher.vocabulary, student.vocabulary
+    if first.tokens != second.tokens or first.special_token_text != second.special_token_text:
+        return None
+    return RoleDifference.between(
+        *(
+            {role: (tokenizer.convert_ids_to_tokens(k), k) for role, k in vocabulary.special_roles.items()}
+            for tokenizer, vocabulary in ((teacher.tokenizer, first), (student.tokenizer, second))
+        )
+    )
 
 
 def _load_model(folder: Path, report: dict[str, Any], side: str, dtype: str, device: Any) -> _Model:

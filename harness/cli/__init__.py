@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import importlib
+import io
 import logging
+import sys
 from functools import partial
 from typing import Any
 
@@ -89,6 +91,11 @@ def main(context: click.Context) -> None:
       harness plan --matrix quick --only method=kd
       harness leaderboard runs/quick
     """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(
+                errors="replace"
+            )  # a terminal in latin-1 has no dash of tables, and a model may write anything
     notices = _Notices()
     for logger in map(logging.getLogger, ("harness", "dskd")):
         logger.setLevel(logging.INFO)

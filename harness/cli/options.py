@@ -12,6 +12,7 @@ import yaml
 
 import harness.engines
 from dskd.errors import InputError
+from dskd.options import MAX_SEED
 from harness.protocols import PROTOCOLS
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -19,7 +20,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 PATH = click.Path(path_type=Path)
 FILE = click.Path(path_type=Path, dir_okay=False)
 COUNT = click.IntRange(min=1)
-SEED = click.IntRange(min=0)
+SEED = click.IntRange(min=0, max=MAX_SEED)
 DTYPE = click.Choice(["float32", "bfloat16", "float16"])
 
 

@@ -22,6 +22,7 @@ from pydantic_core import PydanticCustomError
 from dskd.data.columns import template_columns
 from dskd.hub.names import HubName, name_in, parse
 from dskd.tokenization.prompt_templates import Template
+from harness.protocols import Seed
 from harness.suggestions import did_you_mean
 
 
@@ -211,7 +212,7 @@ class NewModel(Strict):
     template: PromptTemplate | None = None
     config: dict[str, Any]
     tokenizer: TokenizerSource
-    seed: int = Field(ge=0)
+    seed: Seed
     training: list[Training] = Field(default_factory=list)
 
     @field_validator("config")
@@ -227,7 +228,7 @@ class FirstLayersModel(Strict):
 
     layers_of: Name
     layers: int = Field(ge=1)
-    seed: int = Field(default=0, ge=0)
+    seed: Seed = 0
     training: list[Training] = Field(default_factory=list)
 
 

@@ -11,22 +11,25 @@ learned to answer after "### Response:" is not to be asked by "Answer:".
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Callable, Iterable, Sequence
 from itertools import islice
 from pathlib import Path
 
-from dskd.compatibility import check
+from dskd.compatibility import RoleDifference, check
 from dskd.errors import InputError
 from dskd.io import read_object, read_objects
 from dskd.methods import Method
-from dskd.tokenization.tokenizer_files import FileVocabulary, same_vocabulary, vocabulary
+from dskd.tokenization.tokenizer_files import FileVocabulary, role_tokens, same_vocabulary, vocabulary
 from harness import tasks as known_tasks
 from harness.config.matrix import Cell
 from harness.config.sources import FileData
 from harness.planning.expand import Expansion
 from harness.steps.base import ModelInput
 from harness.steps.tokenizers import TokenizerFiles
+
+log = logging.getLogger(__name__)
 
 # So many prompts are compared: enough for what they share to be their frame and no accident.
 _COMPARED = 200
@@ -70,11 +73,22 @@ def check_pair(
                 f"{where('pair')}: {_described(models)}: {len(beyond):,} tokens of {role} '{model.name}' have no row in its "
                 "head; fix: use the tokenizer that belongs to the model, or resize its embeddings"
             )
-    if strict is not None and not _same(teacher, student):
-        pair = _described(models) + _first_difference(_vocabulary(teacher), _vocabulary(student))
-        for problem in check(strict, same_vocabulary=False, pair=pair):
+    same = _same(teacher, student)
+    roles = _role_difference(teacher, student) if same else None
+    if strict is not None and (roles or not same):
+        pair = _described(models)
+        pair += "" if same else _first_difference(_vocabulary(teacher), _vocabulary(student))
+        for problem in check(strict, same_vocabulary=same, roles=roles, pair=pair):
             if problem.key == "method":
                 raise InputError(problem.text(where(problem.key)))
+    elif roles and roles.role == "eos":
+        # Methods for any two vocabularies pair the ends by their role, so this works: but perhaps it was not meant.
+        log.warning(
+            "%s: %s have one vocabulary, but %s; the student learns its own end; template: chat for both ends both alike",
+            where("pair"),
+            _described(models),
+            roles,
+        )
 
 
 def _rows(model: ModelInput) -> int | None:
@@ -109,6 +123,20 @@ def _same(teacher: ModelInput, student: ModelInput) -> bool:
     if not isinstance(first, TokenizerFiles) or not isinstance(second, TokenizerFiles):
         return True
     return same_vocabulary(first.folder, second.folder) is not False
+
+
+def _role_difference(teacher: ModelInput, student: ModelInput) -> RoleDifference | None:
+    """The tokens by which two models with one vocabulary end or begin a text, where they differ and are known already.
+
+    How a model with a chat template ends is not: its turn's end is found when the tokenizer is loaded.
+    """
+    found = []
+    for model in (teacher, student):
+        tokenizer, template = model.tokenizer_input.vocabulary, model.prompt_template
+        roles = role_tokens(tokenizer.folder) if isinstance(tokenizer, TokenizerFiles) else {}
+        chat = template is not None and template.kind == "chat"
+        found.append({role: token for role, token in roles.items() if role != "eos" or not chat})
+    return RoleDifference.between(*found)
 
 
 def _first_difference(teacher: FileVocabulary | None, student: FileVocabulary | None) -> str:
