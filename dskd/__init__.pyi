@@ -13,6 +13,7 @@ from .teachers.cache_store import TeacherCacheDamaged
 from .teachers.options import TeacherCacheOptions
 from .teachers.outputs import Teacher, open_teacher_cache
 from .tokenization.alignment import align, align_tokenizers, byte_spans
+from .tokenization.conversations import Conversation, Message
 from .tokenization.prompt_templates import Instruction, Template
 from .tokenization.vocabulary import SharedVocabulary, Vocabulary, share_vocabulary
 from .training.options import TrainingOptions
@@ -24,6 +25,7 @@ __all__ = [
     "METHODS",
     "AffineProjectors",
     "Collator",
+    "Conversation",
     "DistillationTrainer",
     "DualSpaceProjectors",
     "EpochBatches",
@@ -32,6 +34,7 @@ __all__ = [
     "InputError",
     "Instruction",
     "LoraOptions",
+    "Message",
     "Method",
     "SharedVocabulary",
     "Teacher",

@@ -7,12 +7,12 @@ import io
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
-from dskd.data.encoding import Example
+from dskd.data.options import Takes
+from dskd.data.shapes import Item, read_row
 from dskd.errors import InputError
 from dskd.io import objects_in, open_lines
-from dskd.tokenization.prompt_templates import Instruction
 
 # Of a block: so many examples are in memory at once, in each process, and what is lost when a process is killed is a block each.
 EXAMPLES, BYTES = 2000, 2**20
@@ -70,10 +70,10 @@ def _next(lines: BinaryIO, begun: Block, most: int) -> tuple[Block, int] | None:
     return (replace(begun, length=length, examples=examples, digest=digest.hexdigest()), read) if read else None
 
 
-def examples_in(path: Path, block: Block, *, instructions: bool) -> Iterator[tuple[int, Example]]:
-    """(line number, example) of each example of a block.
+def items_in(path: Path, block: Block, takes: Takes) -> Iterator[tuple[int, Item]]:
+    """(line number, example or conversation) of each row of a block; `takes`: what the models take.
 
-    Raises InputError with file and line for a line that is no example, and where the file is not what it was when it was cut.
+    Raises InputError with file and line for a row that is none, and where the file is not what it was when it was cut.
     """
     with open_lines(path) as lines:
         lines.seek(block.offset)
@@ -82,20 +82,4 @@ def examples_in(path: Path, block: Block, *, instructions: bool) -> Iterator[tup
         raise InputError(f"{path}: was changed while it was read; fix: leave it alone, and run the same command again")
     if block.examples:
         for number, row in objects_in(io.BytesIO(data), path, first=block.line):
-            yield number, example_of(row, f"{path}:{number}", instructions=instructions)
-
-
-def example_of(row: dict[str, Any], where: str, *, instructions: bool) -> Example:
-    """The example that a row of a training file is; InputError, which begins with `where`, for a row that is none."""
-    asked, response = row.get("instruction" if instructions else "prompt"), row.get("output")
-    if not isinstance(asked, str) or not isinstance(response, str):
-        key = "instruction" if instructions else "prompt"
-        raise InputError(f"{where}: {key} and output must be strings; fix: add the missing key")
-    if not response:
-        raise InputError(f"{where}: output is empty; fix: remove the line or give the response")
-    if not instructions:
-        return Example(asked, response)
-    given = row.get("input") or ""
-    if not isinstance(given, str):
-        raise InputError(f"{where}: input must be a string; fix: correct it or leave it out")
-    return Example(Instruction(asked, given), response)
+            yield number, read_row(row, f"{path}:{number}", takes)

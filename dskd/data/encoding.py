@@ -10,21 +10,14 @@ from typing import Any
 
 import numpy as np
 
+from dskd.data.shapes import Example
 from dskd.errors import InputError
 from dskd.tokenization.alignment import UNKNOWN, align, byte_groups, byte_spans
-from dskd.tokenization.prompt_templates import Instruction, prompt_text, template_of, writes_special_tokens
+from dskd.tokenization.prompt_templates import prompt_text, template_of, writes_special_tokens
 from dskd.tokenization.vocabulary import Vocabulary
 
 # Teacher's and student's int64 arrays.
 Sides = tuple[np.ndarray, np.ndarray]
-
-
-@dataclass(frozen=True)
-class Example:
-    """A prompt and its response. The prompt is a text as the model sees it, or an instruction for each model's template."""
-
-    prompt: str | Instruction
-    response: str
 
 
 def _encode(tokenizer: Any, text: str, *, special: bool) -> tuple[list[int], list[tuple[int, int]]]:

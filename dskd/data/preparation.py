@@ -1,8 +1,8 @@
 """Examples in both tokenizations, aligned once; dskd/data/collator.py makes batches of them.
 
-A training file holds one JSON object a line with `prompt` and `output`, or for models with a template `instruction`, `output` and
-perhaps `input`. It is cut into blocks (dskd/data/blocks.py), which become parts (dskd/data/prepared_part.py) in one process or several;
-the parts stand in a hidden folder beside the output until all are there, so that a preparation that was killed goes on where it was.
+A training file holds a JSON object a line, in any shape of docs/data-sources.md. It is cut into blocks (dskd/data/blocks.py), which
+become parts (dskd/data/prepared_part.py) in one process or several; the parts stand in a hidden folder beside the output until all are
+there, so that a preparation that was killed goes on where it was.
 """
 
 from __future__ import annotations
@@ -18,11 +18,10 @@ from typing import Any
 from pydantic import BaseModel
 
 from dskd.data.batch_encoding import Side
-from dskd.data.blocks import Block, blocks_of, example_of
+from dskd.data.blocks import Block, blocks_of
 from dskd.data.dataset_folder import DatasetFolder
 from dskd.data.encoding import (
     Encoded,
-    Example,
     encode_example,
     encode_prompt,
     encode_response,
@@ -30,11 +29,15 @@ from dskd.data.encoding import (
     prepared_row,
     text_of_prompt,
 )
+from dskd.data.examples import load_examples
+from dskd.data.options import Takes
 from dskd.data.preparation_processes import make_parts, workers_for
 from dskd.data.prepared_part import Counts, LeftOutExample, Recipe, read_part, take_text
+from dskd.data.shapes import Example
 from dskd.errors import InputError
-from dskd.io import read_objects, sync_folder, write_atomic
+from dskd.io import sync_folder, write_atomic
 from dskd.modeling.loading import load_tokenizer
+from dskd.tokenization.prompt_templates import writes_special_tokens
 from dskd.tokenization.vocabulary import SharedVocabulary, Vocabulary, share_vocabulary
 
 __all__ = [
@@ -57,23 +60,12 @@ REPORT = "report.json"
 JOINED = "joined"
 
 
-def load_examples(path: Path, *, instructions: bool = False) -> list[Example]:
-    """Read a training file.
-
-    Args:
-        path: JSON lines with `prompt` and `output`, or with `instruction`, `output` and perhaps `input`.
-        instructions: Read instructions, for models with a template, and not whole prompts.
-
-    Raises:
-        InputError: With the line number, for a line that is no example.
-    """
-    return [example_of(row, f"{path}:{number}", instructions=instructions) for number, row in read_objects(path)]
-
-
 class PreparationReport(BaseModel):
     """What became of a training file; counts are of examples unless they say tokens.
 
-    Left out are those that do not fit into max_length, that no tokens of one tokenizer stand for, and that spell a special token.
+    Left out are those that do not fit into max_length, that no tokens of one tokenizer stand for, that spell a special token, and that a
+    chat template does not take or changes, opens reasoning for that they do not have, or has no answer in. Of conversations it is turns
+    that are left out, and `kept` counts rows: `turns` in all.
     content: sha256 of the prepared rows. *_vocabulary: fingerprints of the vocabularies. left_out: by reason, the first three; empty in
     reports of older versions.
     """
@@ -96,6 +88,11 @@ class PreparationReport(BaseModel):
     aligned_share: float | None
     shared_vocabulary: int | None
     same_vocabulary: bool | None
+    template_refuses: int = 0
+    template_changes: int = 0
+    no_reasoning: int = 0
+    no_answer: int = 0
+    turns: int | None = None
     left_out: dict[str, list[LeftOutExample]] = {}
 
 
@@ -130,8 +127,8 @@ def prepare_dataset(
     """
     sides = tuple(Side.of(load_tokenizer(folder)) for folder in (student, teacher) if folder is not None)
     shared = None if teacher is None else share_vocabulary(sides[1].vocabulary, sides[0].vocabulary)
-    instructions = has_templates(*(side.tokenizer for side in sides))
-    recipe = Recipe(examples, sides, max_length, instructions, shared is not None and shared.same)
+    takes = what_is_taken(*(side.tokenizer for side in sides))
+    recipe = Recipe(examples, sides, max_length, takes, shared is not None and shared.same)
     blocks = blocks_of(examples, limit)
     parts = output.parent / f".{output.name}.parts"
     _keep_alone(parts, {recipe.name(block) for block in blocks})
@@ -195,11 +192,20 @@ def _put(joined: Path, output: Path, report: PreparationReport) -> None:
     write_atomic(output / REPORT, report.model_dump_json(indent=2) + "\n")
 
 
+def what_is_taken(*tokenizers: Any) -> Takes:
+    """What models with these tokenizers take. InputError where some have a template and some have none."""
+    if not has_templates(*tokenizers):
+        return "text"
+    return "chat" if all(map(writes_special_tokens, tokenizers)) else "alpaca"
+
+
 def _nothing_kept(examples: Path, counts: Counts, max_length: int) -> InputError:
     left_out = counts.left_out
     long = left_out["too_long_student"] or left_out["too_long_teacher"]
     fix = f"raise max_length above {max_length}" if long else "change the responses"
-    reasons = ", ".join(f"{count} {reason.replace('_', ' ')}" for reason, count in left_out.items())
+    reasons = ", ".join(f"{count} {reason.replace('_', ' ')}" for reason, count in left_out.items() if count)
+    if details := [each.detail for shown in counts.shown.values() for each in shown if each.detail]:
+        reasons += f": {details[0]}"
     return InputError(f"{examples}: none of {counts.examples} examples can be used ({reasons}); fix: {fix}")
 
 

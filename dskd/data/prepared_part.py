@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from importlib.metadata import version
@@ -18,12 +18,20 @@ import pyarrow.compute as compute
 from pydantic import BaseModel
 
 from dskd.data.batch_encoding import Side, encode_batch, prepared_rows
-from dskd.data.blocks import Block, examples_in
-from dskd.data.encoding import Encoded, Example
+from dskd.data.blocks import Block, items_in
+from dskd.data.encoding import Encoded
+from dskd.data.examples import prompt_and_response
+from dskd.data.options import Takes
+from dskd.data.rows import label_spans
+from dskd.data.shapes import Example, Item
+from dskd.data.turns import ConversationEncoder, encoder_of
 from dskd.io import write_atomic
-from dskd.tokenization.prompt_templates import Instruction, template_of
+from dskd.tokenization.prompt_templates import template_of, writes_special_tokens
 
-REASONS = ("too_long_student", "too_long_teacher", "not_encodable", "special_tokens")
+REASONS = (
+    *("too_long_student", "too_long_teacher", "not_encodable", "special_tokens"),
+    *("template_refuses", "template_changes", "no_reasoning", "no_answer"),
+)
 SHOWN, SHOWN_CHARACTERS = 3, 80  # of the examples that are left out, for each reason
 _COUNTS = b"counts"
 
@@ -33,13 +41,18 @@ class LeftOutExample(BaseModel):
 
     line: int
     text: str
+    detail: str = ""
 
 
 class Counts(BaseModel):
-    """What became of some examples; counts are of examples unless they say tokens. left_out, shown: by reason."""
+    """What became of some examples; counts are of examples unless they say tokens. left_out, shown: by reason.
+
+    Of conversations, `kept` counts rows, and turns are what is left out.
+    """
 
     examples: int = 0
     kept: int = 0
+    turns: int = 0
     left_out: dict[str, int] = dict.fromkeys(REASONS, 0)
     shown: dict[str, list[LeftOutExample]] = {}
     student_tokens: int = 0
@@ -50,46 +63,50 @@ class Counts(BaseModel):
 
     def add(self, other: Counts, line: int) -> None:
         """Count what follows in the file as well, from a line on."""
-        for name in ("examples", "kept", "student_tokens", "teacher_tokens", "aligned"):
+        for name in ("examples", "kept", "turns", "student_tokens", "teacher_tokens", "aligned"):
             setattr(self, name, getattr(self, name) + getattr(other, name))
         for name in ("longest_student", "longest_teacher"):
             setattr(self, name, max(getattr(self, name), getattr(other, name)))
         for reason, count in other.left_out.items():
             self.left_out[reason] += count
         for reason, shown in other.shown.items():
-            moved = (LeftOutExample(line=line + example.line, text=example.text) for example in shown)
+            moved = (each.model_copy(update={"line": line + each.line}) for each in shown)
             self.shown[reason] = [*self.shown.get(reason, ()), *moved][:SHOWN]
 
-    def leave_out(self, line: int, example: Example, reasons: Iterable[str]) -> None:
-        """Count an example that cannot be used."""
-        for reason in reasons:
+    def leave_out(self, line: int, item: Item, reasons: Mapping[str, str]) -> None:
+        """Count what cannot be used of an example, for each reason; the values say more of it in words, or are empty."""
+        for reason, detail in reasons.items():
             self.left_out[reason] += 1
             shown = self.shown.setdefault(reason, [])
             if len(shown) < SHOWN:
-                shown.append(LeftOutExample(line=line, text=_beginning(example)))
+                shown.append(LeftOutExample(line=line, text=_beginning(item), detail=detail))
 
 
-def _beginning(example: Example) -> str:
-    asked = example.prompt.instruction if isinstance(example.prompt, Instruction) else example.prompt
-    text = " ".join(f"{asked[: 10 * SHOWN_CHARACTERS]} {example.response[: 10 * SHOWN_CHARACTERS]}".split())
+def _beginning(item: Item) -> str:
+    asked, answered = prompt_and_response(item)
+    begins = [text[: 10 * SHOWN_CHARACTERS] for text in (*asked[:1], *answered[:1])]
+    text = " ".join(" ".join(begins).split())
     plain = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text[:SHOWN_CHARACTERS])
     return plain[:SHOWN_CHARACTERS]
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """What turns blocks of a file into parts, in any process. sides: the student's, and the teacher's where there is one."""
+    """What turns blocks of a file into parts, in any process. sides: the student's, and the teacher's where there is one.
+
+    takes: what the models take.
+    """
 
     file: Path
     sides: tuple[Side, ...]
     max_length: int
-    instructions: bool
+    takes: Takes
     same_vocabulary: bool
 
     @cached_property
     def digest(self) -> str:
         """sha256 of all that a part depends on, its block aside: tokenizers, settings, and the code."""
-        parts: list[Any] = [self.max_length, self.instructions, self.same_vocabulary, _code()]
+        parts: list[Any] = [self.max_length, self.takes, self.same_vocabulary, _code()]
         parts += [version(library) for library in ("tokenizers", "transformers")]
         for tokenizer in (side.tokenizer for side in self.sides):
             template = template_of(tokenizer)
@@ -103,25 +120,50 @@ class Recipe:
 
     def part(self, block: Block) -> tuple[pa.Table, Counts]:
         """The rows that a block becomes, and their counts; lines are counted from the block's first. InputError for a bad line."""
-        lines, examples = zip(*examples_in(self.file, block, instructions=self.instructions), strict=True)
-        encoded = list(zip(*(encode_batch(examples, side) for side in self.sides), strict=True))
-        counts = Counts(examples=len(examples))
-        kept: list[Sequence[Encoded]] = []
-        for line, example, sides in zip(lines, examples, encoded, strict=True):
-            if reasons := _unusable(sides, self.max_length):
-                counts.leave_out(line - block.line, example, reasons)
-            else:
-                kept.append(sides)
-        if not kept:
+        found = list(items_in(self.file, block, self.takes))
+        counts = Counts(examples=len(found))
+        if any(writes_special_tokens(side.tokenizer) for side in self.sides):
+            rows = self._of_turns(found, block, counts)
+        else:
+            rows = self._of_examples(found, block, counts)
+        if not rows:
             return pa.table({}), counts
-        students, *teachers = (list(side) for side in zip(*kept, strict=True))
-        table = table_of(prepared_rows(students, *teachers, same_vocabulary=self.same_vocabulary))
-        counts.kept = len(kept)
-        counts.student_tokens, counts.longest_student = _lengths(students)
-        if teachers:
-            counts.teacher_tokens, counts.longest_teacher = _lengths(teachers[0])
+        counts.kept = len(rows)
+        table = table_of(rows)
+        counts.student_tokens, counts.longest_student = _lengths(rows, "student")
+        if len(self.sides) > 1:
+            counts.teacher_tokens, counts.longest_teacher = _lengths(rows, "teacher")
             counts.aligned = len(table["student_pairs"].combine_chunks().values)
         return table, counts
+
+    def _of_examples(self, found: Sequence[tuple[int, Item]], block: Block, counts: Counts) -> list[dict[str, Any]]:
+        """Rows of examples, a row each, many at once."""
+        examples = [item for _, item in found if isinstance(item, Example)]
+        encoded = list(zip(*(encode_batch(examples, side) for side in self.sides), strict=True))
+        kept: list[Sequence[Encoded]] = []
+        for (line, item), sides in zip(found, encoded, strict=True):
+            if reasons := _unusable(sides, self.max_length):
+                counts.leave_out(line - block.line, item, dict.fromkeys(reasons, ""))
+            else:
+                kept.append(sides)
+        counts.turns += len(kept)
+        if not kept:
+            return []
+        students, *teachers = (list(side) for side in zip(*kept, strict=True))
+        return prepared_rows(students, *teachers, same_vocabulary=self.same_vocabulary)
+
+    def _of_turns(self, found: Sequence[tuple[int, Item]], block: Block, counts: Counts) -> list[dict[str, Any]]:
+        """Rows of examples and conversations in chat templates, where a row may have several turns."""
+        sides = [encoder_of(side.tokenizer, side.vocabulary) for side in self.sides]
+        encoder = ConversationEncoder(sides, same_vocabulary=self.same_vocabulary, max_length=self.max_length)
+        rows: list[dict[str, Any]] = []
+        for line, item in found:
+            own, left_out = encoder.rows(item)
+            rows += own
+            counts.turns += sum(len(label_spans(row, "student")) for row in own)
+            for each in left_out:
+                counts.leave_out(line - block.line, item, {each.reason: each.detail})
+        return rows
 
 
 def _code() -> str:
@@ -144,10 +186,10 @@ def _unusable(sides: Sequence[Encoded | None], max_length: int) -> list[str]:
     return [f"too_long_{name}" for name, side in names if len(side.ids) > max_length]
 
 
-def _lengths(encoded: Sequence[Encoded]) -> tuple[int, int]:
+def _lengths(rows: Sequence[dict[str, Any]], side: str) -> tuple[int, int]:
     """(labels of all, tokens of the longest)."""
-    lengths = [len(side.ids) for side in encoded]
-    return sum(lengths) - sum(side.prompt_length for side in encoded), max(lengths)
+    labelled = sum(last - first for row in rows for first, last in label_spans(row, side))
+    return labelled, max(len(row[f"{side}_ids"]) for row in rows)
 
 
 def table_of(rows: Sequence[dict[str, Any]]) -> pa.Table:

@@ -9,17 +9,17 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from typing import Any, Literal
+from dataclasses import dataclass, replace
+from typing import Any
 
-from dskd.data.encoding import Encoded, Example, encode_prompt, encode_response, prepared_row
+from dskd.data.encoding import Encoded, encode_prompt, encode_response, encode_whole, prepared_row
+from dskd.data.messages import TrainOn
 from dskd.data.rows import continues, joined
+from dskd.data.shapes import Example, Item
 from dskd.tokenization.chat_rendering import ChatTemplate, NotRendered
 from dskd.tokenization.conversations import Conversation, Message
-from dskd.tokenization.prompt_templates import Instruction, chat_template, user_message
+from dskd.tokenization.prompt_templates import Instruction, chat_template, user_message, writes_special_tokens
 from dskd.tokenization.vocabulary import Vocabulary
-
-TrainOn = Literal["all", "last"]
 
 
 @dataclass(frozen=True)
@@ -82,11 +82,46 @@ class TurnEncoder:
         )
         return Encoded([*prompt, *response, turn.end], length, spans[skipped:], written=turn.written, pieces=pieces)
 
+    def encode_example(self, example: Example) -> Encoded | LeftOut:
+        """An instruction and its response, as a conversation of one turn."""
+        return self.encode(as_conversation(example))
+
     def _spelled(self, answer: Message) -> str | None:
         """A token that frames turns and stands in an answer."""
         calls = json.dumps(answer.tool_calls, ensure_ascii=False) if answer.tool_calls else ""
         text = f"{answer.content}\n{answer.reasoning or ''}\n{calls}"
         return next((token for token in sorted(self.template.framing) if token in text), None)
+
+
+class InstructionEncoder:
+    """One model's reading of instructions, in a template that is for one turn. Takes what `TurnEncoder` takes."""
+
+    def __init__(self, tokenizer: Any, vocabulary: Vocabulary) -> None:
+        self.tokenizer = tokenizer
+        self.vocabulary = vocabulary
+
+    def encode(self, conversation: Conversation) -> Encoded | LeftOut:
+        """Nothing: the template has no place for a conversation."""
+        return LeftOut("template_refuses", "the template alpaca is for one instruction and its response")
+
+    def encode_example(self, example: Example) -> Encoded | LeftOut:
+        """An instruction and its response."""
+        encoded = encode_whole(self.tokenizer, self.vocabulary, example)
+        if encoded is None:
+            return LeftOut("not_encodable", "no tokens stand for exactly the response")
+        if encoded.special:
+            return LeftOut("special_tokens", "the response spells a special token")
+        text = example.response.strip()
+        first = len(example.response[: example.response.find(text)].encode())
+        return replace(encoded, written=example.response, pieces=(("answer", text, first),) if text else ())
+
+
+SideEncoder = TurnEncoder | InstructionEncoder
+
+
+def encoder_of(tokenizer: Any, vocabulary: Vocabulary) -> SideEncoder:
+    """What reads examples for a model with a prompt template."""
+    return (TurnEncoder if writes_special_tokens(tokenizer) else InstructionEncoder)(tokenizer, vocabulary)
 
 
 class ConversationEncoder:
@@ -100,27 +135,33 @@ class ConversationEncoder:
     """
 
     def __init__(
-        self, sides: Sequence[TurnEncoder], *, same_vocabulary: bool, max_length: int, train_on: TrainOn = "all"
+        self, sides: Sequence[SideEncoder], *, same_vocabulary: bool, max_length: int, train_on: TrainOn = "all"
     ) -> None:
         self.sides = sides
         self.same_vocabulary = same_vocabulary
         self.max_length = max_length
         self.train_on = train_on
 
-    def rows(self, conversation: Conversation) -> tuple[list[dict[str, Any]], list[LeftOut]]:
+    def rows(self, item: Item) -> tuple[list[dict[str, Any]], list[LeftOut]]:
         """(rows, why turns are left out). A row has as many turns as continue each other."""
+        if isinstance(item, Example):
+            row = self._row([side.encode_example(item) for side in self.sides])
+            return ([], [row]) if isinstance(row, LeftOut) else ([joined([row])], [])
+        return self._rows(item)
+
+    def _rows(self, conversation: Conversation) -> tuple[list[dict[str, Any]], list[LeftOut]]:
         left_out: list[LeftOut] = []
         turns: list[dict[str, Any]] = []
         chosen = supervised_turns(conversation, self.train_on)
         for last in chosen:
-            row = self._row(Conversation(conversation.messages[: last + 1], conversation.tools))
+            until = Conversation(conversation.messages[: last + 1], conversation.tools)
+            row = self._row([side.encode(until) for side in self.sides])
             (left_out if isinstance(row, LeftOut) else turns).append(row)  # type: ignore[arg-type]
         if not chosen:
             left_out.append(LeftOut("no_answer", "no message of the assistant is trained on"))
         return [joined(part) for part in self._parts(turns)], left_out
 
-    def _row(self, conversation: Conversation) -> dict[str, Any] | LeftOut:
-        encoded = [side.encode(conversation) for side in self.sides]
+    def _row(self, encoded: Sequence[Encoded | LeftOut]) -> dict[str, Any] | LeftOut:
         usable = [side for side in encoded if isinstance(side, Encoded)]
         if len(usable) < len(encoded):
             return next(side for side in encoded if isinstance(side, LeftOut))

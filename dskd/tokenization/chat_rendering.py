@@ -16,7 +16,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import weakref
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -33,7 +32,7 @@ MOMENT = datetime(2024, 7, 26)
 _SENTENCE = "So it is said in this turn."
 _THOUGHT = "First it is weighed in mind."
 _QUESTION = Message("user", "question")
-_CHANNEL = "<|channel|>"
+_CHANNEL = "<|channel"
 
 
 class NotRendered(Exception):
@@ -123,11 +122,13 @@ class ChatTemplate:
             raise InputError(
                 f"{tokenizer.name_or_path}: the tokenizer has no chat template; fix: save one with it (chat_template), or use alpaca"
             )
-        self.tokenizer = weakref.proxy(tokenizer)  # whoever keeps this with the tokenizer keeps no circle
+        self.tokenizer = tokenizer
         self.system = system
         self.arguments = dict(arguments or {})
         self.reasoning = reasoning
-        self.markers = markers_of(tokenizer) or ReasoningMarkers("<think>", "</think>")
+        known = markers_of(tokenizer)
+        self._writes_reasoning = known is not None
+        self.markers = known or ReasoningMarkers("<think>", "</think>")
         try:
             self._plain = self._frame(self._with_system([_QUESTION]), ())
             self.end = self._end_in(self._plain.after)
@@ -302,7 +303,7 @@ class ChatTemplate:
             plain = self._plain.after if not answer.tool_calls else ""
             if not plain:
                 raise NotRendered("template_changes", "its chat template leaves reasoning out")
-            rest = f"{thought}\n{self.markers.closing}\n\n{answer.content}{plain}"
+            rest = f"{self._composed(given, thought)}{answer.content}{plain}"
         else:
             whole = self._render([*before, answer], tools, generate=False, form=self._form)
             if not whole.startswith(given):
@@ -338,13 +339,23 @@ class ChatTemplate:
             once = rest.count(_THOUGHT) == 1 and rest.count(_SENTENCE) == 1
             if once and not (opened and rest.lstrip().startswith(self.markers.opening)):
                 return form
-        if opened:
+        # It leaves reasoning out of finished turns, and the model writes it all the same where the prompt does not close it.
+        if opened or (self._writes_reasoning and not given.rstrip().endswith(self.markers.closing)):
             return "composed"
         raise NotRendered(
             "template_changes",
             f"its chat template has no place for reasoning after its generation prompt ({given[-30:]!r}); "
             "fix: set reasoning: cut, or arguments of the template that turn it on (enable_thinking: true)",
         )
+
+    def _composed(self, given: str, thought: str) -> str:
+        """Reasoning as a model writes it after this prompt, up to the answer."""
+        markers = self.markers
+        opening = "" if opens(given, markers) else markers.opening
+        if markers.end:  # messages in channels
+            return f"{opening}{thought}{markers.end}{markers.closing}"
+        between = "" if _CHANNEL in markers.opening else "\n\n"
+        return f"{opening}\n{thought}\n{markers.closing}{between}".removeprefix("" if opening else "\n")
 
     def _written(self, rest: str, space: str, after: str, answer: Message) -> tuple[str, int] | None:
         """(what the assistant wrote, the id of the end) in the text after the prompt; None where it is not the message as it is.

@@ -10,7 +10,6 @@ import hashlib
 import json
 from collections.abc import Mapping
 from typing import Any, Literal, NamedTuple
-from weakref import WeakKeyDictionary
 
 from pydantic import BaseModel, ConfigDict, Field, model_serializer, model_validator
 from pydantic.functional_serializers import SerializerFunctionWrapHandler
@@ -117,18 +116,19 @@ def set_template(tokenizer: Any, template: Template) -> None:
         tokenizer.eos_token = tokenizer.convert_ids_to_tokens(chat_template(tokenizer).end)
 
 
-# A chat template is tried out when it is first used, once for each tokenizer and setting.
-_CHAT_TEMPLATES: WeakKeyDictionary[Any, tuple[tuple[Any, ...], ChatTemplate]] = WeakKeyDictionary()
+# Where a tokenizer keeps its chat template: it is tried out once for each setting, when it is first used.
+_KEPT = "_chat_template_in_use"
 
 
 def chat_template(tokenizer: Any) -> ChatTemplate:
     """The tokenizer's chat template with the settings of its prompt template. InputError where it cannot be used."""
     template = template_of(tokenizer) or Template(kind="chat")
     key = (template.model_dump_json(), str(tokenizer.chat_template), tokenizer.eos_token)
-    known = _CHAT_TEMPLATES.get(tokenizer)
+    known = getattr(tokenizer, _KEPT, None)
     if known is None or known[0] != key:
         settings: Mapping[str, Any] = template.model_dump(exclude={"kind"})
-        known = _CHAT_TEMPLATES[tokenizer] = key, ChatTemplate(tokenizer, **settings)
+        known = key, ChatTemplate(tokenizer, **settings)
+        setattr(tokenizer, _KEPT, known)
     return known[1]
 
 

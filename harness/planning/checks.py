@@ -18,8 +18,11 @@ from itertools import islice
 from pathlib import Path
 
 from dskd.compatibility import RoleDifference, check
+from dskd.data.options import DataOptions
+from dskd.data.reading import rows_of
+from dskd.data.shapes import Example, read_row
 from dskd.errors import InputError
-from dskd.io import read_object, read_objects
+from dskd.io import read_object
 from dskd.methods import Method
 from dskd.tokenization.tokenizer_files import FileVocabulary, role_tokens, same_vocabulary, vocabulary
 from harness import tasks as known_tasks
@@ -204,9 +207,9 @@ def check_templates(teacher: ModelInput, student: ModelInput, where: Callable[[s
 
 def _check_data(expansion: Expansion, model: str, data: str) -> None:
     source, template = expansion.matrix.data[data], expansion.model(model).prompt_template
-    columns = source.columns if isinstance(source, FileData) else None
-    if columns is None:
-        return  # both forms, or lines that are read before anything runs
+    if not isinstance(source, DataOptions):
+        return  # both forms
+    columns = source.columns or {}
     where = f"{expansion.source}: data.{data}"
     if template is not None and "prompt" in columns:
         raise InputError(
@@ -217,6 +220,12 @@ def _check_data(expansion: Expansion, model: str, data: str) -> None:
         raise InputError(
             f"{where}.instruction: makes instructions, but models.{model} has no template to put them "
             f"into; give models.{model}.template (alpaca or chat), or `prompt` instead of `instruction`"
+        )
+    chat = next((key for key in ("messages", "system", "reasoning", "tools") if getattr(source, key) is not None), None)
+    if chat is not None and (template is None or template.kind != "chat"):
+        has = "no template" if template is None else f"the template {template.kind}"
+        raise InputError(
+            f"{where}.{chat}: makes conversations, but models.{model} has {has}; give models.{model}.template: chat"
         )
 
 
@@ -243,16 +252,16 @@ def _check_task(expansion: Expansion, model: str, data: str | None, name: str) -
 
 def _data_ending(expansion: Expansion, name: str) -> str:
     source = expansion.matrix.data[name]
-    if not isinstance(source, FileData) or not Path(source.file).is_file():
+    if not isinstance(source, FileData) or not Path(source.file).exists():
         return ""
-    frame = (source.columns or {}).get("prompt")
-    rows = [row for _, row in islice(read_objects(Path(source.file)), _COMPARED)]
-    if frame is None:
-        return _ending(str(row["prompt"]) for row in rows if "prompt" in row)
-    try:
-        return _ending(frame.format_map(row) for row in rows)
-    except KeyError:
-        return ""  # a line lacks a column: the check of the file names it
+    prompts: list[str] = []
+    for where, row in islice(rows_of(Path(source.file)), _COMPARED):
+        try:
+            item = read_row(row, where, "text", source.options)
+        except InputError:
+            return ""  # the check of the file names it
+        prompts += [item.prompt] if isinstance(item, Example) and isinstance(item.prompt, str) else []
+    return _ending(prompts)
 
 
 def _ending(texts: Iterable[str]) -> str:

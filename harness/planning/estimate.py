@@ -50,7 +50,7 @@ def not_here(matrix: Matrix, cells: Sequence[Cell], source: str, lock: HubLock) 
             missing.append(f"models.{name}: {where} '{model.place}'")
     for name in trained_on:
         data = matrix.data[name]
-        if isinstance(data, FileData) and not Path(data.file).is_file():
+        if isinstance(data, FileData) and not Path(data.file).exists():
             if published_data(data.file) is None:
                 raise InputError(f"{source}: data.{name}.file: no file '{data.file}'; fix: correct the path")
             missing.append(f"data.{name}: no file '{data.file}'")

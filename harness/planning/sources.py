@@ -12,15 +12,16 @@ from typing import Any, Concatenate, ParamSpec, TypeVar, get_args
 from pydantic import ValidationError
 
 from dskd import hub
+from dskd.data.reading import source_digest
 from dskd.errors import InputError
 from dskd.plugins import class_at
 from dskd.training.options import TrainingOptions
 from harness.config.matrix import Matrix
-from harness.config.sources import FileData, FinishedModel, FirstLayersModel, NewModel, StepModel
+from harness.config.sources import FileData, FinishedModel, FirstLayersModel, HubDataset, NewModel, StepModel
 from harness.costs.model_shapes import published_data, published_model
 from harness.runs.hub_lock import HubLock
 from harness.runs.identity import FileHashes
-from harness.steps import base_model, data, tokenizers
+from harness.steps import base_model, data, hub_data, tokenizers
 from harness.steps.base import ModelInput, Step, TokenizerInput
 from harness.steps.teacher_responses import TeacherResponses
 from harness.steps.world import World
@@ -68,15 +69,20 @@ class Sources:
     def examples(self, name: str) -> data.Examples:
         """A training set of the matrix."""
         source = self.matrix.data[name]
+        if isinstance(source, HubDataset):
+            with self._at(f"data.{name}.hub"):
+                commit = self.lock.resolve(source.named.name, "dataset")
+            return hub_data.hub_examples(name, source.named, commit, source.options)
         if not isinstance(source, FileData):
             return data.WorldExamples(name=name, small_world=World(), set=source.small_world)
-        path, columns = Path(source.file), source.columns or {}
-        if self.estimate_only and not path.is_file() and published_data(source.file) is not None:
-            return data.FileExamples(name=name, file=path, sha256=source.file, **columns)
+        path, said = Path(source.file), data.said(source.options)
+        if self.estimate_only and not path.exists() and published_data(source.file) is not None:
+            return data.FileExamples(name=name, file=path, sha256=source.file, **said)
         with self._at(f"data.{name}.file"):
-            if not path.is_file():
+            if not path.exists():
                 raise InputError(f"no file '{path}'; fix: correct the path")
-            return data.FileExamples(name=name, file=path.resolve(), sha256=self.hashes.file(path), **columns)
+            digest = source_digest(path, self.hashes.file)
+            return data.FileExamples(name=name, file=path.resolve(), sha256=digest, **said)
 
     @once
     def prepared(

@@ -13,7 +13,7 @@ from dskd.data.rows import label_spans
 from dskd.data.turns import ConversationEncoder, TurnEncoder, supervised_turns
 from dskd.errors import InputError
 from dskd.tokenization.conversations import Conversation, Message
-from dskd.tokenization.prompt_templates import Template, chat_template, set_template
+from dskd.tokenization.prompt_templates import Template, set_template
 from dskd.tokenization.vocabulary import Vocabulary
 from helpers.chat_templates import CONVERSATIONS, USABLE, template_files
 from helpers.paths import SHARED

@@ -16,7 +16,7 @@ from harness.protocols import GREEDY, PROTOCOLS
 from harness.runs.records import RecordCell
 from harness.steps.base import NOT_IDENTITY, Input, ModelInput, Step, TokenizerInput
 from harness.steps.base_model import FirstLayers, ModelCopy, ModelFolder, NewModel, Stage, TrainedModel, _MadeModel
-from harness.steps.data import Examples, FileExamples, PreparedData, WorldExamples
+from harness.steps.data import Examples, FileExamples, PreparedData, RowExamples, WorldExamples
 from harness.steps.evaluation import Evaluate, EvaluatedTask
 from harness.steps.teacher_cache import TeacherCache
 from harness.steps.teacher_responses import TeacherResponses
@@ -31,15 +31,19 @@ from harness.steps.tokenizers import (
 from harness.steps.training import Train
 from harness.steps.world import World
 
-ABSTRACT = {Step, ModelInput, TokenizerInput, FolderInput, Examples, _MadeModel, TrainedModel}
+ABSTRACT = {
+    *(Step, ModelInput, TokenizerInput, FolderInput, Examples, RowExamples, _MadeModel, TrainedModel),
+}
 CELL = RecordCell(teacher="t", student="s", method="kd", seed=1)
 TOKENIZER = TokenizerFiles(folder=Path("tokenizer"), files={"tokenizer.json": "1"})
 CHANGES = TokenizerChanges(add_bos_token=True, template=Template(kind="alpaca"))
 COPY = TokenizerCopy(origin=TOKENIZER, changes=CHANGES)
 FOLDER = ModelFolder(name="m", folder=Path("m"), files={"config.json": "1"}, tokenizer=TOKENIZER)
-EXAMPLES = FileExamples(
-    name="d", file=Path("d"), sha256="1", prompt="{a}", instruction="{a}", input="{a}", output="{a}"
-)
+READ: dict[str, Any] = {
+    **dict.fromkeys(("prompt", "instruction", "input", "output", "system", "reasoning", "messages", "tools"), "{a}"),
+    **{"shape": "messages", "train_on": "last", "split_reasoning": True},
+}
+EXAMPLES = FileExamples(name="d", file=Path("d"), sha256="1", **READ)
 DATA = PreparedData(examples=EXAMPLES, student_tokenizer=TOKENIZER, teacher_tokenizer=TOKENIZER, limit=5, max_length=64)
 STAGE = Stage(data=DATA, options=TrainingOptions(steps=1))
 CACHE = TeacherCache(
@@ -101,6 +105,8 @@ OTHER: dict[tuple[type, str], Any] = {
     (Train, "method_options"): {"temperature": 3.0},
     (EvaluatedTask, "protocol"): PROTOCOLS["minillm-sampling"],
     (TokenizerChanges, "template"): Template(kind="chat"),
+    (FileExamples, "shape"): "conversations",
+    (FileExamples, "train_on"): "all",
 }
 
 
