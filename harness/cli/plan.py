@@ -73,7 +73,7 @@ def command(with_estimate: bool, peak_tflops: float, utilization: float, as_json
         )
     if estimated is not None:
         click.echo()
-        _print_estimate(estimated)
+        print_estimate(estimated)
 
 
 def print_plan(plan: Plan) -> None:
@@ -114,7 +114,7 @@ def _print_unchecked(choice: Selection, estimated: Estimate, *, as_json: bool) -
     of_each = ", ".join(f"{number} {role}{'s' * (number != 1)}" for role, number in counts.items() if number)
     tasks = f" on {', '.join(choice.tasks)}" if choice.tasks else ", not evaluated"
     click.echo(f"Cells of {choice.matrix.name}: {of_each}{tasks}\n")
-    _print_estimate(estimated)
+    print_estimate(estimated)
     click.echo("\nNot on this machine:")
     for what in choice.missing:
         click.echo(f"  {what}")
@@ -123,7 +123,8 @@ def _print_unchecked(choice: Selection, estimated: Estimate, *, as_json: bool) -
     )
 
 
-def _print_estimate(estimated: Estimate) -> None:
+def print_estimate(estimated: Estimate, device: str = "") -> None:
+    """Print an estimate on standard output; `device`: where the speed of the assumed GPU comes from."""
     click.echo("Estimate from shapes (nothing was run or measured):")
     header = ("", "what", "steps", "tokens", "PFLOP", "memory a GPU", "GPU-hours")
     rows = [
@@ -140,7 +141,7 @@ def _print_estimate(estimated: Estimate) -> None:
     ]
     print_table(header, rows)
     click.echo(f"Together {_short(sum(work.gpu_hours for work in estimated.work))} GPU-hours.")
-    click.echo(f"Assumed: {'; '.join(estimated.assumptions)}.")
+    click.echo(f"Assumed: {'; '.join(filter(None, (device, *estimated.assumptions)))}.")
 
 
 def _short(number: float) -> str:

@@ -35,7 +35,7 @@ from harness.steps.tokenizers import TokenizerFiles
 log = logging.getLogger(__name__)
 
 # So many prompts are compared: enough for what they share to be their frame and no accident.
-_COMPARED = 200
+COMPARED = 200
 _LETTERS = 3  # an ending with fewer letters is no frame
 
 
@@ -241,9 +241,8 @@ def _check_task(expansion: Expansion, model: str, data: str | None, name: str) -
     if data is None or expansion.matrix.tasks[name].other_prompts:
         return
     trained = _data_ending(expansion, data)
-    asked = _ending(map(task.prompt, task.docs(_COMPARED))) if task.data_is_here else ""  # planning asks no hub
-    is_frame = all(sum(map(str.isalpha, ending)) >= _LETTERS for ending in (trained, asked))
-    if is_frame and not (trained.endswith(asked) or asked.endswith(trained)):
+    asked = shared_ending(map(task.prompt, task.docs(COMPARED))) if task.data_is_here else ""  # planning asks no hub
+    if endings_agree(trained, asked) is False:
         raise InputError(
             f"{where}: its prompts end with {asked[-40:]!r}, but {model} is trained on data.{data}, whose prompts end with "
             f"{trained[-40:]!r}; train on such prompts, give the models a template, or say other_prompts: true here"
@@ -255,16 +254,23 @@ def _data_ending(expansion: Expansion, name: str) -> str:
     if not isinstance(source, FileData) or not Path(source.file).exists():
         return ""
     prompts: list[str] = []
-    for where, row in islice(rows_of(Path(source.file)), _COMPARED):
+    for where, row in islice(rows_of(Path(source.file)), COMPARED):
         try:
             item = read_row(row, where, "text", source.options)
         except InputError:
             return ""  # the check of the file names it
         prompts += [item.prompt] if isinstance(item, Example) and isinstance(item.prompt, str) else []
-    return _ending(prompts)
+    return shared_ending(prompts)
 
 
-def _ending(texts: Iterable[str]) -> str:
+def endings_agree(trained: str, asked: str) -> bool | None:
+    """Whether prompts end as those of the training do; None where one of the two has no frame that could be compared."""
+    if any(sum(map(str.isalpha, ending)) < _LETTERS for ending in (trained, asked)):
+        return None
+    return trained.endswith(asked) or asked.endswith(trained)
+
+
+def shared_ending(texts: Iterable[str]) -> str:
     """What all of several texts end with."""
     found = [text[::-1] for text in texts]
     return os.path.commonprefix(found)[::-1] if len(found) > 1 else ""  # noqa: RUF071 - characters are what is compared
