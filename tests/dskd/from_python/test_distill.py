@@ -164,7 +164,7 @@ def test_columns_and_options_of_method_and_training_are_taken_by_name(world: Pat
         ({"dataset": 7}, "dataset: is of type int, which is no rows"),
         ({"dataset": "none.jsonl"}, "none.jsonl: no such file"),
         ({"data_options": {"prompt": "none", "output": "{o}"}}, "data_options.prompt: names no column"),
-        ({"data_options": {"promt": "{o}"}}, "data_options.promt: Extra inputs are not permitted"),
+        ({"data_options": {"prompts": "{o}"}}, "data_options.prompts: Extra inputs are not permitted"),
     ],
 )
 def test_what_cannot_be_used_is_refused_in_a_line(world: Path, change: dict[str, Any], message: str) -> None:

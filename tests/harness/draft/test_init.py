@@ -282,7 +282,7 @@ def test_two_models_of_one_name_are_told_apart_by_their_roles(models: Path) -> N
         (["--student", "empty"], "--student empty: empty: no config.json in the model folder"),
         (["--data", "none.jsonl"], "--data none.jsonl: no such file"),
         (["--data", "${HOME}.jsonl"], "holds ${, which a matrix takes for a variable"),
-        (["--data-option", "promt={q}"], "--data-option promt: "),
+        (["--data-option", "prompts={q}"], "--data-option prompts: "),
         (["--data-option", "prompt={q}"], "--data-option : these keys go together"),
         (["--output", "no/such"], None),
         (["--output", "train.jsonl"], "--output train.jsonl: exists; fix: name a new file, or remove it"),
