@@ -13,7 +13,8 @@ from typing import Any
 from dskd import hub
 from dskd.errors import InputError
 from dskd.io import read_object
-from dskd.modeling.loading import base_of_adapter, load_tokenizer, require_model_folder
+from dskd.modeling.folders import base_of_adapter, require_model_folder
+from dskd.modeling.loading import load_tokenizer
 from dskd.modeling.lora import is_adapted
 from dskd.tokenization.prompt_templates import Template, set_template, template_of
 from dskd.training.provenance import Origin, origin_of_path
