@@ -168,7 +168,9 @@ class EpochBatches(Sampler[list[int]]):
 
 def _split(batches: list[list[int]], number: int) -> list[list[int]]:
     """So many batches: again and again the largest, the first of equally large ones, gives way to its two halves."""
-    halves = {(k,): batch for k, batch in enumerate(batches)}  # by their place: (3, 1) is the second half of batch 3
+    halves: dict[tuple[int, ...], list[int]] = {
+        (k,): batch for k, batch in enumerate(batches)
+    }  # by their place: (3, 1) is the second half of batch 3
     largest = [(-len(batch), place) for place, batch in halves.items()]
     heapq.heapify(largest)
     while len(halves) < number:

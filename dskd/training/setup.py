@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -9,6 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import datasets
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as compute
 
 from dskd.compatibility import LIVE, Problem, check, require
 from dskd.data.batch_sampler import supports_packing
@@ -136,7 +140,8 @@ def _rollouts(
     """What puts sampled responses in the place of examples. Raises InputError where the model has no room for a response."""
     assert options.rollouts is not None
     new, positions = options.rollouts.max_new_tokens, _positions(student.model)
-    longest = max(dataset["student_prompt_length"])
+    prompts = dataset.select_columns(["student_prompt_length"]).with_format("arrow")[:]
+    longest = compute.max(prompts["student_prompt_length"]).as_py()
     if positions is not None and longest + new > positions:
         raise InputError(
             f"{student.folder}: the model has {positions} positions, but the longest prompt {longest} tokens; "
@@ -200,14 +205,18 @@ def _positions(model: Any) -> int | None:
 
 def _with_own_pairs(dataset: Any, method: UsesTokenizers) -> Any:
     """The dataset with the pairs of labels that the method finds, in place of those on the same bytes."""
-    columns: dict[str, list[list[int]]] = {"student_pairs": [], "teacher_pairs": []}
+    columns = {
+        name: ([0], array("i")) for name in ("student_pairs", "teacher_pairs")
+    }  # Python's lists would be ten times as large
     for row in dataset:
         labels = (row[f"{side}_ids"][row[f"{side}_prompt_length"] :] for side in ("student", "teacher"))
-        for column, pairs in zip(columns.values(), method.pair(*labels), strict=True):
-            column.append(list(pairs))
+        for (offsets, values), pairs in zip(columns.values(), method.pair(*labels), strict=True):
+            values.extend(pairs)
+            offsets.append(len(values))
     dataset = dataset.remove_columns(list(columns))
-    for name, values in columns.items():
-        dataset = dataset.add_column(name, values)
+    for name, (offsets, values) in columns.items():
+        lists = pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), pa.array(np.asarray(values)))
+        dataset = dataset.add_column(name, lists)
     return dataset
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Annotated, Any, ClassVar
 
@@ -176,6 +176,7 @@ class PreparedData(Step):
             teacher=self.teacher_tokenizer.path(job.root) if self.teacher_tokenizer else None,
             max_length=self.max_length,
             limit=self.limit,
+            progress=partial(job.progress.advance, "preparing examples"),
         )
         print(report.model_dump_json(indent=2))
         job.finish(job.output, report=report.model_dump())
