@@ -22,7 +22,9 @@ from dskd.compatibility import missing_engine, require
 from dskd.data.batch_sampler import EpochBatches
 from dskd.data.collator import Collator
 from dskd.data.preparation import preparation_report
+from dskd.data.rows import last_prompt_lengths
 from dskd.errors import InputError, TrainingFailed, is_disk_full, is_out_of_memory
+from dskd.options import MAX_SEED
 from dskd.rollouts.options import ReplayReport, RolloutReport
 from dskd.rollouts.replay_buffer import held_out
 from dskd.rollouts.rollouts import PROGRESS, REASONS, REPLAY_PROGRESS, Rollouts
@@ -72,6 +74,8 @@ def train(
     """
     chosen = methods.get(method)(method_options)
     require(missing_engine(options.rollouts))
+    if not 0 <= seed <= MAX_SEED:
+        raise InputError(f"seed: {seed} is not between 0 and {MAX_SEED}; fix: give a seed that is")
     folder = RunFolder(output)
     request = _request(chosen, options, seed, data)
     if finished := folder.finished(request):
@@ -325,7 +329,7 @@ def _lengths(dataset: Any, options: TrainingOptions, keeps_data: bool) -> Any:
     sides = [name for name in ("student_ids", "teacher_ids") if name in dataset.column_names]
     lengths = [compute.list_value_length(columns[name]).to_numpy() for name in sides]
     if options.rollouts is not None and options.batch_tokens is not None:
-        prompts = columns["student_prompt_length"].to_numpy()
+        prompts = last_prompt_lengths(dataset, "student")
         if options.rollouts.replay is not None:  # a text of any example may stand in for it
             prompts = np.full_like(prompts, prompts.max())
         lengths.append(prompts + options.rollouts.max_new_tokens)

@@ -39,7 +39,7 @@ The data of the real tasks is looked for in the folder that HARNESS_DATA names."
 
 @click.command("evaluate", epilog=EPILOG)
 @model_option
-@click.option("--name", metavar="NAME", help="What records and tables call the model; the folder's name unless given.")
+@click.option("--name", metavar="NAME", help="What records and tables call the model; its own name unless given.")
 @click.option("--task", "tasks", multiple=True, required=True, metavar="TASK", help="Task; repeatable.")
 @click.option("--limit", type=COUNT, metavar="N", help="The first N items of each task.")
 @generation_options
@@ -63,7 +63,7 @@ def command(
     allow_code_execution: bool,
     **asked: Any,
 ) -> None:
-    """Answer and score tasks with a model folder, nothing trained.
+    """Answer and score tasks with a model, nothing trained.
 
     Exits with 1 if the evaluation failed, or if the harness itself could not score some samples.
     """

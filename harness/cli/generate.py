@@ -7,9 +7,12 @@ from typing import Any
 
 import click
 
+from dskd import hub
 from dskd.errors import InputError
-from dskd.modeling.loading import load_tokenizer, require_model_folder
+from dskd.modeling.folders import require_model_folder
+from dskd.modeling.loading import load_tokenizer
 from harness import tasks
+from harness.cli.data_options import SOURCE
 from harness.cli.options import COUNT, PATH, generation_options, model_option
 from harness.cli.output import stages
 from harness.evaluation.generate import cache_beside, completion_limit, generate, prompts_of_file, prompts_of_task
@@ -33,7 +36,7 @@ If interrupted, the same command resumes from the last completions."""
 @click.command("generate", epilog=EPILOG)
 @model_option
 @click.option("--task", "task_name", metavar="TASK", help="Whose prompts are asked; `harness list tasks` has them.")
-@click.option("--prompts", type=PATH, metavar="FILE.jsonl", help="Prompts of your own; 256 new tokens unless given.")
+@click.option("--prompts", type=PATH, metavar=SOURCE, help="Prompts of your own; 256 new tokens unless given.")
 @click.option("--limit", type=COUNT, metavar="N", help="The first N prompts.")
 @click.option("--stop", multiple=True, metavar="TEXT", help="With --prompts: what ends an answer; repeatable.")
 @generation_options
@@ -63,6 +66,7 @@ def command(
     task = tasks.load(task_name) if task_name is not None else None
     preset = PROTOCOLS[protocol].with_reasoning(max_reasoning_tokens)
     most = max_new_tokens or preset.max_new_tokens
+    model = hub.model_folder(model, where="--model")
     if task is not None:
         require_model_folder(model)
         asked = prompts_of_task(task, load_tokenizer(model), limit, most, preset.max_reasoning_tokens)

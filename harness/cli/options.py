@@ -12,6 +12,7 @@ import yaml
 
 import harness.engines
 from dskd.errors import InputError
+from dskd.options import MAX_SEED
 from harness.protocols import PROTOCOLS
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -19,7 +20,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 PATH = click.Path(path_type=Path)
 FILE = click.Path(path_type=Path, dir_okay=False)
 COUNT = click.IntRange(min=1)
-SEED = click.IntRange(min=0)
+SEED = click.IntRange(min=0, max=MAX_SEED)
 DTYPE = click.Choice(["float32", "bfloat16", "float16"])
 
 
@@ -106,7 +107,10 @@ matrix_options = _group(
     click.option("--output-dir", type=PATH, metavar="DIR", help="Output directory. [default: runs/NAME of the matrix]"),
     click.option("--overwrite", type=_OVERWRITE, default="stale", show_default=True, help=_OVERWRITE_HELP),
 )
-model_option = click.option("--model", required=True, type=PATH, metavar="DIR", help="An ordinary model folder.")
+MODEL = "DIR|ORG/NAME[@REVISION]"
+model_option = click.option(
+    "--model", required=True, type=PATH, metavar=MODEL, help="An ordinary model folder, or a name on the hub."
+)
 batch_size_option = click.option(
     "--max-batch-size", type=COUNT, metavar="N", help="Maximum number of completions that are generated at once."
 )

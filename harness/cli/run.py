@@ -82,9 +82,12 @@ def run_plan(
 ) -> Mapping[str, Outcome]:
     """Run the jobs of a plan and return their outcomes. InputError before anything is written.
 
+    What they read from the hub is downloaded first.
+
     The folder of a matrix gets `run.json`, which lists the records that it is to have.
     """
     preflight.check(plan, allow_code_execution=allow_code_execution)
+    preflight.fetch(plan)
     if plan.matrix is not None:
         preflight.write_run_file(plan.root, plan.matrix)
     if not plan.to_run:

@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from dskd.data.preparation import encode_prompt
+from dskd.data.sources import rows_named
 from dskd.errors import InputError
-from dskd.io import read_objects
-from dskd.modeling.loading import load_tokenizer, require_model_folder
+from dskd.modeling.folders import require_model_folder
+from dskd.modeling.loading import load_tokenizer
 from dskd.tokenization.prompt_templates import template_of
 from dskd.tokenization.reasoning import markers_of
 from harness.engines._seeds import sample_seed
@@ -80,19 +81,19 @@ def completion_limit(tokenizer: Any, max_new_tokens: int, max_reasoning_tokens: 
 def prompts_of_file(
     path: Path, *, stop: Sequence[str] = (), max_new_tokens: int = 256, limit: int | None = None
 ) -> Prompts:
-    """Return the prompts of a file of lines {"prompt", "id"}, as they are; a line without an id has its row number from 0.
+    """Return the prompts of rows {"prompt", "id"}, as they are; a row without an id has its number from 0.
 
-    InputError for a line without a prompt, and for an id that is no text or appears twice.
+    `path` is what `dskd.data.sources.rows_named` takes. InputError for a row without a prompt, and for an id that is no text or appears twice.
     """
     texts: dict[str, str] = {}
-    for line, row in read_objects(path):
+    for where, row in rows_named(path):
         text, identifier = row.get("prompt"), row.get("id", str(len(texts)))
         if not isinstance(text, str):
-            raise InputError(f'{path}:{line}: "prompt" is missing or no text; fix: {{"id": "a", "prompt": "..."}}')
+            raise InputError(f'{where}: "prompt" is missing or no text; fix: {{"id": "a", "prompt": "..."}}')
         if not isinstance(identifier, str):
-            raise InputError(f'{path}:{line}: "id" is no text; fix: write it in quotes, or leave it out')
+            raise InputError(f'{where}: "id" is no text; fix: write it in quotes, or leave it out')
         if identifier in texts:
-            raise InputError(f'{path}:{line}: the id "{identifier}" appears twice; fix: give each prompt its own')
+            raise InputError(f'{where}: the id "{identifier}" appears twice; fix: give each prompt its own')
         if limit is None or len(texts) < limit:
             texts[identifier] = text
     return Prompts(OWN_PROMPTS, texts, tuple(stop), max_new_tokens, chat=False)

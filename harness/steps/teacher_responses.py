@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import dskd.data
+from dskd.data.shapes import Example, Item
 from dskd.errors import InputError
 from dskd.modeling.loading import load_tokenizer
 from dskd.tokenization.prompt_templates import Instruction, prompt_text, template_of
@@ -20,7 +21,7 @@ from harness.engines._types import Sampling
 from harness.runs.job_context import JobContext
 from harness.runs.store import write_jsonl_atomic
 from harness.steps.base import NOT_IDENTITY, ModelInput, Of, Step
-from harness.steps.data import Examples, read_examples
+from harness.steps.data import Examples, read_examples, what_is_taken
 
 _BLOCK = 1024  # prompts that are answered before what there is goes to the disk
 _KEYS = ("prompt", "instruction", "input", "output")
@@ -57,10 +58,10 @@ class TeacherResponses(Step):
 
     def run(self, job: JobContext) -> None:
         """Make the responses; prompts that were answered before a kill are not asked again. InputError where nothing is left."""
-        path = read_examples(self.examples.path(job.root), self.examples.columns, job.folder)
         tokenizer = load_tokenizer(self.teacher.path(job.root))
-        examples = dskd.data.load_examples(path, instructions=template_of(tokenizer) is not None)[: self.limit]
-        prompts = [example.prompt for example in examples]
+        takes = what_is_taken(template_of(tokenizer))
+        path, _ = read_examples(self.examples, job.root, job.folder, takes, self.limit)
+        prompts = [_prompt(example, path) for example in dskd.data.iter_examples(path, takes, limit=self.limit)]
         folder = job.folder / "blocks"
         folder.mkdir(exist_ok=True)
         blocks = {first: folder / f"{first:09}.jsonl" for first in range(0, len(prompts), _BLOCK)}
@@ -131,3 +132,11 @@ class TeacherResponses(Step):
                 write_jsonl_atomic(path, rows)
         finally:
             engine.close()
+
+
+def _prompt(example: Item, path: Path) -> str | Instruction:
+    if isinstance(example, Example):
+        return example.prompt
+    raise InputError(
+        f"{path}: holds conversations, which a teacher is not asked; fix: give data with instruction and output"
+    )

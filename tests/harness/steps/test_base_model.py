@@ -13,7 +13,8 @@ from harness.runs.job_context import JobContext, ProgressChannel
 from harness.runs.store import Store
 from harness.steps.base import Step
 from harness.steps.base_model import ModelCopy, NewModel, model_in_folder
-from harness.steps.create_model import add_bos_token, copy_model, first_layers, new_model
+from harness.steps.create_model import add_bos_token, copy_model, new_model
+from harness.steps.first_layers import first_layers
 from harness.steps.tokenizers import TokenizerFiles
 
 LLAMA = {
