@@ -142,7 +142,7 @@ class Recipe:
         encoded = list(zip(*(encode_batch(examples, side) for side in self.sides), strict=True))
         kept: list[Sequence[Encoded]] = []
         for (line, item), sides in zip(found, encoded, strict=True):
-            if reasons := _unusable(sides, self.max_length):
+            if reasons := unusable(sides, self.max_length):
                 counts.leave_out(line - block.line, item, dict.fromkeys(reasons, ""))
             else:
                 kept.append(sides)
@@ -175,7 +175,7 @@ def _code() -> str:
     return digest.hexdigest()
 
 
-def _unusable(sides: Sequence[Encoded | None], max_length: int) -> list[str]:
+def unusable(sides: Sequence[Encoded | None], max_length: int) -> list[str]:
     """Why an example is left out, in names of the report's counts; empty for one that is not."""
     encoded = [side for side in sides if side is not None and len(side.ids) > side.prompt_length]
     if len(encoded) < len(sides):

@@ -9,6 +9,7 @@ from dskd import hub
 from dskd.data.formats import Row
 from dskd.data.hub_rows import parse_hub_data, rows_of_hub
 from dskd.data.reading import readable, rows_of
+from dskd.errors import InputError
 
 
 def rows_named(source: str | Path) -> Iterator[tuple[str, Row]]:
@@ -27,5 +28,12 @@ def rows_named(source: str | Path) -> Iterator[tuple[str, Row]]:
     if named is not None:
         yield from rows_of_hub(named, hub.resolve(named.name.repo, named.name.revision, kind="dataset"))
         return
-    with readable(Path(source)) as file:
-        yield from rows_of(file)
+    path = Path(source)
+    with readable(path) as file:
+        try:
+            for where, row in rows_of(file):
+                yield (where if file == path else where.replace(str(file), str(path), 1)), row
+        except InputError as error:
+            if file == path:
+                raise
+            raise InputError(str(error).replace(str(file), str(path))) from None  # the copy of a pipe is gone by then

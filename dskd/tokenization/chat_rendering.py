@@ -33,6 +33,8 @@ _SENTENCE = "So it is said in this turn."
 _THOUGHT = "First it is weighed in mind."
 _QUESTION = Message("user", "question")
 _CHANNEL = "<|channel"
+# What templates call the argument that turns reasoning on.
+_REASONING_ARGUMENTS = ("enable_thinking", "thinking", "open_thinking")
 
 
 class NotRendered(Exception):
@@ -103,7 +105,8 @@ class ChatTemplate:
         tokenizer: A Hugging Face tokenizer with a chat template.
         system: A system message that goes before every conversation that has none.
         arguments: What else the template is given, such as `enable_thinking`.
-        reasoning: `cut`, `keep` or `train` (dskd.tokenization.prompt_templates.Template).
+        reasoning: `cut`, `keep` or `train` (dskd.tokenization.prompt_templates.Template). None: `train` where the generation prompt
+            opens a block of reasoning or an argument turns reasoning on, else `cut`.
 
     Raises:
         InputError: For a template that cannot be used: which ends an answer with no special token, or whose finished turns do not
@@ -116,7 +119,7 @@ class ChatTemplate:
         *,
         system: str | None = None,
         arguments: Mapping[str, Any] | None = None,
-        reasoning: str = "cut",
+        reasoning: str | None = None,
     ) -> None:
         if not tokenizer.chat_template:
             raise InputError(
@@ -125,15 +128,15 @@ class ChatTemplate:
         self.tokenizer = tokenizer
         self.system = system
         self.arguments = dict(arguments or {})
-        self.reasoning = reasoning
         known = markers_of(tokenizer)
         self._writes_reasoning = known is not None
         self.markers = known or ReasoningMarkers("<think>", "</think>")
         try:
             self._plain = self._frame(self._with_system([_QUESTION]), ())
             self.end = self._end_in(self._plain.after)
-            self._form = self._form_of_reasoning() if reasoning != "cut" else ""
-            if reasoning == "cut":
+            self.reasoning = reasoning or self._usual_reasoning()
+            self._form = self._form_of_reasoning() if self.reasoning != "cut" else ""
+            if self.reasoning == "cut":
                 self.prompt(Conversation((_QUESTION,)))
         except NotRendered as error:
             fix = "" if "fix: " in str(error) else "; fix: leave out `system` and `arguments`, or use alpaca"
@@ -323,6 +326,12 @@ class ChatTemplate:
         if self.reasoning == "keep":
             start = next((p.start for p in pieces if p.name == "answer"), pieces[0].end)
         return Turn(given, written, end, pieces, start)
+
+    def _usual_reasoning(self) -> str:
+        """What becomes of reasoning where nothing is said of it: `train` for a model that is asked to reason."""
+        asked = any(self.arguments.get(name) is True for name in _REASONING_ARGUMENTS)
+        given = self._render(self._with_system([_QUESTION]), (), generate=True)
+        return "train" if asked or opens(given, self.markers) else "cut"
 
     def _form_of_reasoning(self) -> str:
         """How the template takes reasoning: as a field, within the content, or not at all after a prompt that opens it."""

@@ -60,7 +60,8 @@ class Template(BaseModel):
         system: The system message of conversations that have none.
         arguments: What else the chat template is given, such as `enable_thinking: false`.
         reasoning: What becomes of the reasoning before an answer. `cut`: it is left out of training, and the model answers at once.
-            `train`: the model learns to write it. `keep`: it is context that the answer is trained after.
+            `train`: the model learns to write it. `keep`: it is context that the answer is trained after. By default `train` where the
+            generation prompt opens reasoning or an argument such as `enable_thinking: true` turns it on, else `cut`.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -68,7 +69,7 @@ class Template(BaseModel):
     kind: Literal["alpaca", "chat"]
     system: str | None = None
     arguments: dict[str, Any] = Field(default_factory=dict)
-    reasoning: Literal["cut", "keep", "train"] = "cut"
+    reasoning: Literal["cut", "keep", "train"] | None = None
 
     @model_validator(mode="after")
     def _settings_of_a_chat(self) -> Template:
@@ -77,13 +78,13 @@ class Template(BaseModel):
                 if getattr(self, key) != type(self).model_fields[key].get_default(call_default_factory=True):
                     raise ValueError(f"`{key}` means nothing with kind: {self.kind}; leave it out, or use kind: chat")
         for name in sorted(_OWN_ARGUMENTS & self.arguments.keys()):
-            raise ValueError(f"arguments: `{name}` is decided by the data and the task; leave it out")
+            raise ValueError(f"arguments: `{name}` is decided by the data and the task")
         return self
 
     @model_serializer(mode="wrap")
     def _without_new_defaults(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
         """As it was before there were arguments and reasoning, where they have their defaults: it is a part of identities."""
-        defaults: dict[str, Any] = {"arguments": {}, "reasoning": "cut"}
+        defaults: dict[str, Any] = {"arguments": {}, "reasoning": None}
         return {key: value for key, value in handler(self).items() if key not in defaults or value != defaults[key]}
 
     def __hash__(self) -> int:

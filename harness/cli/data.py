@@ -1,4 +1,4 @@
-"""`harness data`: the data files of tasks, and what they share with training data."""
+"""`harness data`: the data files of tasks, training data, and what the two share."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import click
 from dskd.errors import InputError
 from harness import tasks
 from harness.cli.data_options import SOURCE, read_data_options, row_options
+from harness.cli.data_show import show
 from harness.cli.options import COUNT, PATH, json_option
 from harness.cli.output import print_json, print_table
 from harness.evaluation.contamination import find_contamination, items_of, training_examples
@@ -23,6 +24,7 @@ Examples:
   harness data verify
   harness data verify gsm8k dolly --json
   harness data pull gsm8k
+  harness data show train.jsonl --student models/student
   harness data contamination --train dolly/train.jsonl --task dolly
   harness data contamination --train gsm8k/train.jsonl --prompt "Question: {question}" --output "{answer}" --task gsm8k --json
 
@@ -32,7 +34,7 @@ The files lie in the folder that HARNESS_DATA names (docs/data.md)."""
 
 @click.group("data", epilog=EPILOG)
 def command() -> None:
-    """Check and fetch the data files of tasks, and compare them with training data."""
+    """Check and fetch the data files of tasks; show training data, and compare the two."""
 
 
 @command.command("verify", epilog=EPILOG)
@@ -121,6 +123,7 @@ def contamination(
     print_table(header, ([_text(row[name]) for name in shown] for row in rows))
 
 
+command.add_command(show)
 # The name that it had before.
 command.add_command(copy(contamination), "overlap")
 command.commands["overlap"].hidden = True

@@ -11,11 +11,11 @@ from harness.cli.options import (
     COUNT,
     PATH,
     generation_options,
-    given,
     json_option,
     model_option,
     sandbox_options,
     template_options,
+    template_settings,
 )
 from harness.cli.output import interval, number, print_json, print_table, reasoning_line
 from harness.cli.run import print_failures, run_plan
@@ -57,8 +57,6 @@ def command(
     dtype: str,
     max_batch_size: int | None,
     seed: int,
-    template: str | None,
-    system: str | None,
     as_json: bool,
     allow_code_execution: bool,
     **asked: Any,
@@ -69,7 +67,7 @@ def command(
     """
     plan = evaluation_plan(
         evaluation={"engine": engine, "dtype": dtype, "max_batch_size": max_batch_size, "seed": seed},
-        template=given(kind=template, system=system),
+        template=template_settings(asked),
         allow_code_execution=allow_code_execution,
         output=output,
         **asked,

@@ -85,6 +85,7 @@ def _asked(option: str, question: str, yes: bool) -> str:
     except click.Abort:
         if sys.stdin.isatty():
             raise
+        click.echo(err=True)
         raise InputError(f"{option}: is missing, and there is nobody to ask; fix: give it") from None
 
 
@@ -156,7 +157,7 @@ def _chosen(draft: Draft) -> Draft:
     tasks = [task.name for task in draft.tasks]
     methods = _several("Methods", draft.methods, fitting)
     evaluated = _several("Tasks", tasks, tasks) if tasks else []
-    seeds = click.prompt("Seeds (how many)", default=len(draft.seeds), type=click.IntRange(min=1), err=True)
+    seeds = _prompt("Seeds (how many)", len(draft.seeds), type=click.IntRange(min=1))
     return draft.with_choices(methods, evaluated, range(1, seeds + 1))
 
 
@@ -168,12 +169,18 @@ def _several(what: str, suggested: Sequence[str], known: Sequence[str]) -> list[
                 raise click.BadParameter(f"{name} is not one of {', '.join(known)}")
         return list(dict.fromkeys(given))
 
+    found = _prompt(what, ", ".join(suggested), value_proc=names)
+    return found if isinstance(found, list) else list(suggested)
+
+
+def _prompt(question: str, default: Any, **settings: Any) -> Any:
+    """The answer to a question; the default where there is nobody to ask."""
     try:
-        return click.prompt(what, default=", ".join(suggested), value_proc=names, err=True)
+        return click.prompt(question, default=default, err=True, **settings)
     except click.Abort:
         if sys.stdin.isatty():
             raise
-        return list(suggested)
+        return default
 
 
 def _print_plan(draft: Draft, output: Path) -> None:

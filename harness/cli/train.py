@@ -14,7 +14,7 @@ import click
 from dskd.errors import InputError
 from dskd.training.options import TrainingOptions
 from harness.cli.data_options import SOURCE, data_options, read_data_options
-from harness.cli.options import COUNT, MODEL, PATH, SEED, given, read_settings, template_options
+from harness.cli.options import COUNT, MODEL, PATH, SEED, given, read_settings, template_options, template_settings
 from harness.cli.run import print_failures, print_left_out, run_plan
 from harness.config.names import option_rows
 from harness.planning.single_training import single_plan
@@ -117,7 +117,7 @@ def command(context: click.Context, options: Sequence[str], settings: Sequence[s
     )
     reading = {name: flags.pop(name) for name in ("columns", "shape", "train_on")}
     asked["data_options"] = read_data_options(**reading)
-    asked["template"] = given(kind=flags.pop("template"), system=flags.pop("system"))
+    asked["template"] = template_settings(flags)
     asked["launch"] = given(processes=flags.pop("processes"), accelerate_config=flags.pop("accelerate_config"))
     training = read_settings(settings, "--set", given(**flags))
     plan = single_plan(**asked, method_options=read_settings(options, "--option"), training=training)

@@ -48,7 +48,8 @@ def look_at_machine(folder: Path = Path()) -> Machine:
     import psutil
     import torch
 
-    jobs, disk = default_jobs(), shutil.disk_usage(folder).free
+    place = next(path for path in (folder.resolve(), *folder.resolve().parents) if path.is_dir())
+    jobs, disk = default_jobs(), shutil.disk_usage(place).free
     if torch.cuda.is_available():
         about = torch.cuda.get_device_properties(0)
         return Machine(about.name, about.total_memory, jobs, disk, _measured("cuda", 4096))

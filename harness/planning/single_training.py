@@ -187,10 +187,16 @@ def _inputs(
 
 
 def read_template(given: Mapping[str, Any]) -> Template | None:
-    """The template of `--template` and `--system`."""
-    if "system" in given and given.get("kind") != "chat":
-        raise InputError("--system goes with --template chat; fix: add it, or leave out --system")
-    return Template.model_validate(dict(given)) if given else None
+    """The template of `--template` and the flags that go with it."""
+    flags = {"system": "--system", "arguments": "--template-argument", "reasoning": "--reasoning"}
+    for key, flag in flags.items():
+        if key in given and given.get("kind") != "chat":
+            raise InputError(f"{flag} goes with --template chat; fix: add it, or leave out {flag}")
+    try:
+        return Template.model_validate(dict(given)) if given else None
+    except ValidationError as error:
+        reason = error.errors()[0]["msg"].removeprefix("Value error, ")
+        raise InputError(f"--template-argument: {reason.removeprefix('arguments: ')}; fix: leave it out") from None
 
 
 def _learning(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import yaml
 
 from dskd.modeling.loading import load_tokenizer
 from dskd.modeling.lora import ADAPTER
+from dskd.tokenization.chat_rendering import MOMENT
 from dskd.tokenization.prompt_templates import Instruction, Template, prompt_text, template_of
 from harness.publish.markdown import fenced, text
 
@@ -19,14 +21,13 @@ _QUESTION = "Why is the sky blue?"
 def usage_section(folder: Path, repository: str) -> str:
     """Code that loads the model and asks it as it was trained to be asked; the tests run it."""
     tokenizer = load_tokenizer(folder)
-    template = template_of(tokenizer)
+    asking = _asking(tokenizer, template_of(tokenizer))
     name = json.dumps(repository)
-    asked = _encoded(tokenizer, template)
     parts = [
         f"It needs transformers {_saved_by(folder)} or later, and nothing of the project that trained it.\n",
-        fenced(_TRANSFORMERS.format(name=name, prompt=asked), "python"),
+        fenced(_TRANSFORMERS.format(name=name, inputs=asking.inputs), "python"),
         "With vLLM:\n",
-        fenced(_VLLM.format(name=name, generate=_generate(tokenizer, template)), "python"),
+        fenced(_VLLM.format(name=name, output=asking.output), "python"),
     ]
     if (folder / ADAPTER / "adapter_config.json").is_file():
         parts += [
@@ -55,7 +56,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 tokenizer = AutoTokenizer.from_pretrained({name})
 model = AutoModelForCausalLM.from_pretrained({name}, dtype="auto")
-{prompt}
+{inputs}
 output = model.generate(**inputs, max_new_tokens=256, do_sample=False)
 print(tokenizer.decode(output[0, inputs["input_ids"].shape[1]:], skip_special_tokens=True))"""
 
@@ -63,7 +64,8 @@ _VLLM = """\
 from vllm import LLM, SamplingParams
 
 llm = LLM({name})
-{generate}
+sampling = SamplingParams(temperature=0, max_tokens=256)
+{output}
 print(output.outputs[0].text)"""
 
 _PEFT = """\
@@ -74,40 +76,47 @@ base = AutoModelForCausalLM.from_pretrained("the base model's name")
 model = PeftModel.from_pretrained(base, {name}, subfolder={folder})"""
 
 
-def _encoded(tokenizer: Any, template: Template | None) -> str:
-    """The lines that make `inputs` of a question."""
-    if template is not None and template.kind == "chat":
-        more = "".join(f", {key}={value!r}" for key, value in _arguments(template).items())
-        return (
-            f"messages = {_messages(template)!r}\n"
-            "inputs = tokenizer.apply_chat_template(\n"
-            f'    messages, add_generation_prompt=True, return_dict=True, return_tensors="pt"{more}\n)'
-        )
-    return f'prompt = {_prompt(tokenizer, template)!r}\ninputs = tokenizer(prompt, return_tensors="pt")'
+@dataclass(frozen=True)
+class _Asking:
+    """The lines that ask a question: with transformers they make `inputs`, with vLLM `output`."""
+
+    inputs: str
+    output: str
 
 
-def _generate(tokenizer: Any, template: Template | None) -> str:
-    """The lines that make `output` of a question with vLLM."""
-    sampling = "SamplingParams(temperature=0, max_tokens=256)"
-    if template is not None and template.kind == "chat":
-        given = _arguments(template)
-        more = f", chat_template_kwargs={given!r}" if given else ""
-        return f"(output,) = llm.chat({_messages(template)!r}, {sampling}{more})"
-    return f"(output,) = llm.generate({_prompt(tokenizer, template)!r}, {sampling})"
-
-
-def _prompt(tokenizer: Any, template: Template | None) -> str:
-    return _QUESTION if template is None else prompt_text(tokenizer, Instruction(_QUESTION))
-
-
-def _messages(template: Template) -> list[dict[str, str]]:
+def _asking(tokenizer: Any, template: Template | None) -> _Asking:
+    """How the model is given what it was trained on: by its chat template where that writes the very prompt, else by the text."""
+    if template is None or template.kind == "alpaca":
+        prompt = _QUESTION if template is None else prompt_text(tokenizer, Instruction(_QUESTION))
+        inputs = f'prompt = {prompt!r}\ninputs = tokenizer(prompt, return_tensors="pt")'
+        return _Asking(inputs, f"(output,) = llm.generate({prompt!r}, sampling)")
+    trained = prompt_text(tokenizer, Instruction(_QUESTION))
     system = [{"role": "system", "content": template.system}] if template.system is not None else []
-    return [*system, {"role": "user", "content": _QUESTION}]
+    messages = [*system, {"role": "user", "content": _QUESTION}]
+    for more in ({}, {"date_string": MOMENT.strftime("%d %b %Y")}):
+        given = {**template.arguments, **more}
+        if not all(key.isidentifier() for key in given):  # which could not be written as code
+            break
+        if tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True, **given) == trained:
+            return _by_chat_template(messages, given)
+    # What the template writes after its generation prompt, such as an empty block of reasoning, belongs to the prompt too.
+    text = f"prompt = {trained!r}"
+    inputs = 'inputs = tokenizer(prompt, add_special_tokens=False, return_tensors="pt")'
+    ids = 'ids = llm.get_tokenizer()(prompt, add_special_tokens=False)["input_ids"]'
+    return _Asking(
+        f"{text}\n{inputs}", f'{text}\n{ids}\n(output,) = llm.generate({{"prompt_token_ids": ids}}, sampling)'
+    )
 
 
-def _arguments(template: Template) -> dict[str, Any]:
-    """What the chat template was given besides messages, in training."""
-    return dict(getattr(template, "arguments", None) or {})
+def _by_chat_template(messages: list[dict[str, str]], given: dict[str, Any]) -> _Asking:
+    keywords = "".join(f", {key}={value!r}" for key, value in given.items())
+    inputs = (
+        f"messages = {messages!r}\n"
+        "inputs = tokenizer.apply_chat_template(\n"
+        f'    messages, add_generation_prompt=True, return_dict=True, return_tensors="pt"{keywords}\n)'
+    )
+    settings = f", chat_template_kwargs={given!r}" if given else ""
+    return _Asking(inputs, f"messages = {messages!r}\n(output,) = llm.chat(messages, sampling{settings})")
 
 
 def _saved_by(folder: Path) -> str:

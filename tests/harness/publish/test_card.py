@@ -12,12 +12,16 @@ import yaml
 from click.testing import CliRunner, Result
 from huggingface_hub import ModelCard
 
+from dskd.data.encoding import encode_prompt
+from dskd.modeling.loading import load_tokenizer
+from dskd.tokenization.prompt_templates import Instruction, Template, prompt_text, set_template
 from dskd.training.provenance import License, Origin, read_provenance
 from harness.cli import main
 from harness.publish.bibtex import bibtex
 from harness.publish.card import card_text
 from harness.publish.markdown import fenced, table, text
 from harness.publish.student import model_folder_in, read_student
+from harness.publish.usage import usage_section
 from harness.runs.identity import FileHashes
 from helpers.hub_server import HubServer
 
@@ -155,6 +159,44 @@ def test_the_template_is_shown_as_it_was_rendered(chat_student: Path) -> None:
     assert "In its tokenizer's chat template. An answer ends with &lt;/s\\>" in said
     assert "system: Be brief." in said
     assert "<|system|>Be brief.</s><|user|>{instruction}</s><|assistant|>" in said
+
+
+PLAIN = "{% for m in messages %}<|{{ m.role }}|>{{ m.content }}</s>{% endfor %}{% if add_generation_prompt %}<|assistant|>{% endif %}"
+DATED = "{{ date_string }}" + PLAIN
+TODAY = "{{ strftime_now('%d %b %Y') }}" + PLAIN
+HYBRID = (
+    "{% for m in messages %}<|{{ m.role }}|>{% if m.role == 'assistant' %}<think>\n\n</think>\n\n{% endif %}{{ m.content }}</s>"
+    "{% endfor %}{% if add_generation_prompt %}<|assistant|>{% if enable_thinking is defined and not enable_thinking %}"
+    "<think>\n\n</think>\n\n{% endif %}{% endif %}"
+)
+
+
+@pytest.mark.parametrize(
+    ("chat_template", "settings", "by_template"),
+    [
+        (DATED, {}, True),
+        (TODAY, {}, False),
+        (HYBRID, {"arguments": {"enable_thinking": False}}, True),
+        (HYBRID, {}, False),
+        (DATED, {"system": "Be brief.", "arguments": {"a-b": 1}}, False),
+    ],
+)
+def test_the_code_of_the_card_gives_the_ids_that_were_trained(
+    student: Path, tmp_path: Path, chat_template: str, settings: dict[str, Any], by_template: bool
+) -> None:
+    folder = tmp_path / "chat"
+    shutil.copytree(student, folder)
+    tokenizer = load_tokenizer(folder)
+    tokenizer.chat_template = chat_template
+    set_template(tokenizer, Template(kind="chat", **settings))
+    tokenizer.save_pretrained(folder)
+    code = usage_section(folder, "org/name")
+    lines = code.split('dtype="auto")\n')[1].split("output = ")[0]
+    assert ("apply_chat_template" in lines) == by_template
+    names: dict[str, Any] = {"tokenizer": load_tokenizer(folder)}
+    exec(lines, names)
+    asked = prompt_text(names["tokenizer"], Instruction("Why is the sky blue?"))
+    assert names["inputs"]["input_ids"][0].tolist() == encode_prompt(names["tokenizer"], asked)
 
 
 HOSTILE = "</table><script>alert(1)</script> ![x](https://evil.example/x.png) | `code` *b* \n# Title\n---\nlicense: mit"
