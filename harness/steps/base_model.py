@@ -248,7 +248,7 @@ def model_in_folder(
     place = folder.resolve()
     try:
         files = hashes.tokenizer_folder(folder)
-        tokenizer = TokenizerFiles(folder=tokenizer_folder(place), files=files)
+        tokenizer = TokenizerFiles(folder=tokenizer_folder(place).resolve(), files=files)
         model = ModelFolder(name=name, folder=place, files=hashes.model_folder(folder), tokenizer=tokenizer)
         _ = model.text_config  # so that a damaged one is reported here, with its place
     except InputError as error:
