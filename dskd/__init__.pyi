@@ -2,6 +2,8 @@ from .data.batch_sampler import EpochBatches
 from .data.collator import Collator
 from .data.preparation import Example, encode_prompt, load_examples, prepare_dataset
 from .errors import InputError, TrainingFailed
+from .from_python.distill import DistillationReport, Distilled, distill
+from .from_python.models import Student
 from .losses.chunked import chunked_loss
 from .losses.divergences import DIVERGENCES
 from .methods import METHODS, Method
@@ -26,7 +28,9 @@ __all__ = [
     "AffineProjectors",
     "Collator",
     "Conversation",
+    "DistillationReport",
     "DistillationTrainer",
+    "Distilled",
     "DualSpaceProjectors",
     "EpochBatches",
     "Example",
@@ -37,6 +41,7 @@ __all__ = [
     "Message",
     "Method",
     "SharedVocabulary",
+    "Student",
     "Teacher",
     "TeacherCacheDamaged",
     "TeacherCacheOptions",
@@ -49,6 +54,7 @@ __all__ = [
     "build_teacher_cache",
     "byte_spans",
     "chunked_loss",
+    "distill",
     "encode_prompt",
     "load_examples",
     "open_teacher_cache",

@@ -5,10 +5,10 @@ Nothing here imports torch. Training raises the first problem; planning puts its
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from importlib.util import find_spec
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from dskd.errors import InputError
 from dskd.methods import METHODS
@@ -34,6 +34,30 @@ class Problem:
         return f"{where}: {self.message}; fix: {self.fix}"
 
 
+@dataclass(frozen=True)
+class RoleDifference:
+    """One vocabulary, of which teacher and student use two tokens in one role: a base and an instruct model have two ends."""
+
+    role: Literal["eos", "bos"]
+    teacher: str  # the token and its id, as a message names them
+    student: str
+
+    def __str__(self) -> str:
+        does = {"eos": "ends", "bos": "begins"}[self.role]
+        return f"the teacher {does} a text with {self.teacher} and the student with {self.student}"
+
+    @classmethod
+    def between(
+        cls, teacher: Mapping[str, tuple[str, int]], student: Mapping[str, tuple[str, int]]
+    ) -> RoleDifference | None:
+        """The first role in which these tokens, with their ids, differ; None for roles of which one is not known."""
+        for role in ("eos", "bos"):
+            first, second = teacher.get(role), student.get(role)
+            if first is not None and second is not None and first != second:
+                return cls(role, *(f"{token!r} (id {k})" for token, k in (first, second)))
+        return None
+
+
 def require(problems: list[Problem]) -> None:
     """Raises InputError for the first problem."""
     for problem in problems:
@@ -50,29 +74,34 @@ def check(
     has_teacher: bool = True,
     same_vocabulary: bool | None = None,
     shared_tokens: int | None = None,
+    roles: RoleDifference | None = None,
     pair: str = "teacher and student",
 ) -> list[Problem]:
     """What stops a method from learning with these settings, in the order in which to report it.
 
     `teacher_outputs` is `live` or the kind of a teacher cache. `same_vocabulary`, and the number of `shared_tokens` (special tokens
-    not counted), are None where they are not known. `pair` is how messages name the two models.
+    not counted), are None where they are not known. `roles` says by which tokens the two end
+    or begin a text, where these differ in one vocabulary. `pair` is how messages name the two models.
     """
     problems = list(_of_rollouts(method, rollouts, teacher_outputs))
     if method.requires.teacher and not has_teacher:
         problems.append(Problem("teacher", f"{method.name} needs a teacher", "give one, or use sft"))
     if method.requires.teacher:
         problems += _of_teacher_outputs(method, teacher_outputs, top_k_temperature, packing=packing)
-    if method.requires.vocabulary == "same" and same_vocabulary is False:
-        problems.append(
-            Problem(
-                "method",
-                f"{method.name} needs one vocabulary, but {pair} have different ones",
-                f"use a method for any two: {_methods(lambda m: m.requires.vocabulary == 'any')}",
-            )
-        )
+    if method.requires.vocabulary == "same" and (same_vocabulary is False or roles is not None):
+        problems.append(_of_vocabularies(method, pair, roles))
     if method.requires.teacher and shared_tokens == 0:
         problems.append(Problem("pair", f"{pair} share no token", "use a student whose tokenizer covers the same text"))
     return problems
+
+
+def _of_vocabularies(method: Method, pair: str, roles: RoleDifference | None) -> Problem:
+    fix = f"use a method for any two: {_methods(lambda m: m.requires.vocabulary == 'any')}"
+    if roles is None:
+        return Problem("method", f"{method.name} needs one vocabulary, but {pair} have different ones", fix)
+    if roles.role == "eos":
+        fix = f"give both models template: chat, in which both end with a turn's end, or {fix}"
+    return Problem("method", f"{method.name} needs one vocabulary used alike, but in that of {pair} {roles}", fix)
 
 
 def _of_rollouts(method: Method, rollouts: RolloutOptions | None, teacher_outputs: str) -> Iterator[Problem]:

@@ -12,6 +12,7 @@ from pydantic import AliasChoices, BaseModel, ConfigDict, model_validator
 
 # Marks a field whose value cannot change a result: Annotated[int, NOT_IDENTITY].
 NOT_IDENTITY = "not part of an identity"
+MAX_SEED = 2**32 - 1  # numpy and vLLM take no larger one
 
 
 class Options(BaseModel):

@@ -1,11 +1,45 @@
-"""Ends a process together with the one that started it."""
+"""How processes of this project are started, and how they end: together with the one that started them."""
 
 from __future__ import annotations
 
 import os
 import select
 import signal
+import sys
 import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+
+# Python puts the working directory before everything else that it imports from, so that a user's `datasets.py` or `random.py`
+# there would take the place of ours. With this it does not; folders of PYTHONPATH and installed packages are found as ever.
+_SAFE_PATH = "PYTHONSAFEPATH"
+# What a process prints may be any text, whatever the language of the machine is set to.
+_UTF8 = "PYTHONUTF8"
+
+
+def python_module(module: str, *arguments: str) -> list[str]:
+    """The command that runs a module by this Python, as `python -m` does, without importing from the working directory."""
+    return [sys.executable, "-P", "-m", module, *arguments]
+
+
+def process_environment(more: Mapping[str, str] | None = None) -> dict[str, str]:
+    """The environment of a process: ours, `more`, and what keeps it and all that it starts from importing out of its working folder."""
+    return {**os.environ, _SAFE_PATH: "1", _UTF8: "1", **(more or {})}
+
+
+@contextmanager
+def safe_children() -> Iterator[None]:
+    """Start processes of `multiprocessing` in this context: they inherit the environment of `process_environment`."""
+    before = {name: os.environ.get(name) for name in (_SAFE_PATH, _UTF8)}
+    os.environ.update(process_environment())
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
 
 
 def exit_with_parent(*, parent: int | None = None, descriptor: int | None = None, kill_group: bool = False) -> None:

@@ -9,7 +9,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-Seed = Annotated[int, Field(ge=0)]
+from dskd.options import MAX_SEED
+
+Seed = Annotated[int, Field(ge=0, le=MAX_SEED)]
 
 
 class DecodingProtocol(BaseModel):

@@ -69,3 +69,62 @@ def test_own_modules_are_imported_at_the_top(package: str) -> None:
             if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
                 found += [f"{path.relative_to(ROOT)}:{node.name}: {name}" for name in _own_imports(node)]
     assert found == []
+
+
+# Where this Python is started: by the functions that keep it from importing out of the working directory, and in the sandbox.
+STARTS_PYTHON = {
+    "dskd/processes.py": "python_module, with -P",
+    "harness/sandbox/isolation/base.py": "the sandbox's interpreter, with PYTHON_OPTIONS",
+    "harness/sandbox/probes.py": "a program that runs in the sandbox",
+}
+PROCESSES = [
+    path for package in ("dskd", "harness", "tests/benchmarks") for path in sorted((ROOT / package).rglob("*.py"))
+]
+
+
+def _starts_module(node: ast.AST) -> bool:
+    """Whether this is a command `python -m` that may import from the working directory."""
+    given = node.elts if isinstance(node, (ast.List, ast.Tuple)) else []
+    words = [each.value for each in given if isinstance(each, ast.Constant)]
+    return "-m" in words and "-P" not in words
+
+
+def test_python_is_started_where_nothing_is_imported_from_the_working_directory() -> None:
+    """A user's `datasets.py` or `random.py` there would take the place of the library, in every process of ours."""
+    found = []
+    for path in PROCESSES:
+        name, tree = str(path.relative_to(ROOT)), ast.parse(path.read_text(encoding="utf-8"))
+        nodes = list(ast.walk(tree))
+        found += [f"{name}:{node.lineno}: -m without -P" for node in nodes if _starts_module(node)]
+        if name not in STARTS_PYTHON and not name.startswith("tests/"):
+            names = [
+                node for node in nodes if isinstance(node, ast.Attribute) and ast.unparse(node) == "sys.executable"
+            ]
+            found += [f"{name}:{node.lineno}: sys.executable; use dskd.processes.python_module" for node in names]
+    assert found == []
+
+
+def test_spawned_processes_are_started_among_safe_children() -> None:
+    """`multiprocessing` starts an interpreter that imports from the working directory, unless its environment says otherwise."""
+    found = []
+    for path in PROCESSES:
+        text = path.read_text(encoding="utf-8")
+        calls = [node for node in ast.walk(ast.parse(text)) if isinstance(node, ast.Call)]
+        spawns = [
+            call
+            for call in calls
+            if (
+                ast.unparse(call.func).endswith(("get_context", "set_start_method"))
+                and "fork'" not in ast.unparse(call)
+            )
+            or ast.unparse(call.func) == "mp.spawn"
+        ]
+        found += [f"{path.relative_to(ROOT)}:{call.lineno}" for call in spawns if "with safe_children():" not in text]
+    assert found == [], "start them inside dskd.processes.safe_children"
+
+
+def test_the_rule_for_started_processes_sees_one_that_breaks_it() -> None:
+    broken = ast.parse(
+        'subprocess.run([sys.executable, "-m", "harness.jobs"]); subprocess.run([python, "-P", "-m", "x"])'
+    )
+    assert [_starts_module(node) for node in ast.walk(broken) if isinstance(node, ast.List)] == [True, False]

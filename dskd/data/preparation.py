@@ -203,6 +203,8 @@ def _nothing_kept(examples: Path, counts: Counts, max_length: int) -> InputError
     left_out = counts.left_out
     long = left_out["too_long_student"] or left_out["too_long_teacher"]
     fix = f"raise max_length above {max_length}" if long else "change the responses"
+    if left_out["no_reasoning"]:
+        fix = "set reasoning: cut for the template, or give data with reasoning"
     reasons = ", ".join(f"{count} {reason.replace('_', ' ')}" for reason, count in left_out.items() if count)
     if details := [each.detail for shown in counts.shown.values() for each in shown if each.detail]:
         reasons += f": {details[0]}"

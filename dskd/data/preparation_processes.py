@@ -9,7 +9,6 @@ import queue
 import signal
 import socket
 import subprocess
-import sys
 from collections import deque
 from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -19,6 +18,7 @@ from pathlib import Path
 from dskd.data.blocks import Block
 from dskd.data.prepared_part import Recipe, make_part
 from dskd.errors import TrainingFailed
+from dskd.processes import process_environment, python_module
 
 # A process takes two seconds to start and 150 MB; this many bytes take one process about four.
 BYTES_A_WORKER = 4 * 2**20
@@ -100,14 +100,7 @@ class _Worker:
         ours, theirs = socket.socketpair()
         with theirs:
             self._process = subprocess.Popen(
-                [
-                    sys.executable,
-                    "-m",
-                    "dskd.data.preparation_worker",
-                    str(theirs.fileno()),
-                    str(folder),
-                    str(recipe_file),
-                ],
+                python_module("dskd.data.preparation_worker", str(theirs.fileno()), str(folder), str(recipe_file)),
                 pass_fds=(theirs.fileno(),),
                 env=_environment(),
                 stdin=subprocess.DEVNULL,
@@ -137,11 +130,12 @@ class _Worker:
 
 def _environment() -> dict[str, str]:
     root = str(Path(__file__).parents[2])
-    return os.environ | {
-        "PYTHONPATH": os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")])),
-        "PYTHONSAFEPATH": "1",  # modules in the working directory are the user's
-        "OMP_NUM_THREADS": "1",
-        "RAYON_NUM_THREADS": "1",
-        "TOKENIZERS_PARALLELISM": "false",
-        "HF_HUB_OFFLINE": "1",
-    }
+    return process_environment(
+        {
+            "PYTHONPATH": os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")])),
+            "OMP_NUM_THREADS": "1",
+            "RAYON_NUM_THREADS": "1",
+            "TOKENIZERS_PARALLELISM": "false",
+            "HF_HUB_OFFLINE": "1",
+        }
+    )

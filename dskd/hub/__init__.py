@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from dskd.hub.cache import snapshot_folder, snapshot_of
 from dskd.hub.commits import newest, pin, resolve
-from dskd.hub.download import base_on_hub, model_folder, settings, snapshot
+from dskd.hub.download import base_on_hub, model_folder, settings, snapshot, tokenizer_folder
 from dskd.hub.errors import HubUnreachable
 from dskd.hub.names import HubName, parse
 from dskd.hub.remote_code import code_arguments, refuse_remote_code, trusts_code
@@ -32,5 +32,6 @@ __all__ = [
     "snapshot",
     "snapshot_folder",
     "snapshot_of",
+    "tokenizer_folder",
     "trusts_code",
 ]

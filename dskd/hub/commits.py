@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 
-from dskd.errors import InputError
 from dskd.hub.errors import hub_errors
 from dskd.hub.names import MAIN, HubName, Kind, is_commit
 
@@ -47,18 +46,27 @@ def pin(repo: str, revision: str, commit: str, kind: Kind = "model") -> None:
     os.environ[PINNED] = json.dumps(_pinned() | {f"{kind}:{HubName(repo, revision)}": commit})
 
 
-def newest(repo: str, revision: str = MAIN, kind: Kind = "model") -> str | None:
-    """The commit that a revision has on the hub now, by one request; None where the hub does not say so within seconds."""
-    from huggingface_hub import HfApi, constants
+def newest(repo: str, revision: str = MAIN, kind: Kind = "model") -> str:
+    """The commit that a revision has on the hub now, by one request, whatever is pinned or in the cache.
 
-    if is_commit(revision) or constants.HF_HUB_OFFLINE:
-        return None
-    try:
-        with hub_errors(f"{repo}@{revision}", kind):
-            info = HfApi().repo_info(repo, revision=revision, repo_type=kind, timeout=_SECONDS)
-    except InputError:  # it is gone, or out of reach: what is locked stays in use
-        return None
-    return info.sha
+    Args:
+        repo: `org/name`.
+        revision: a branch, a tag or a commit.
+        kind: of the repository.
+
+    Returns:
+        The commit.
+
+    Raises:
+        HubUnreachable: where there is no answer within seconds, and offline.
+        InputError: for a repository or a revision that is not there, and one that may not be read.
+    """
+    from huggingface_hub import HfApi
+
+    with hub_errors(str(HubName(repo, revision)), kind):
+        sha = HfApi().repo_info(repo, revision=revision, repo_type=kind, timeout=_SECONDS).sha
+    assert sha is not None, "the hub says which commit it describes"
+    return sha
 
 
 def _pinned() -> dict[str, str]:

@@ -25,15 +25,25 @@ log = logging.getLogger(__name__)
 _ADAPTER = "adapter_config.json"
 
 
-def settings(repo: str, commit: str) -> Path:
+def settings(repo: str, commit: str, *, weights: bool = True) -> Path:
     """The folder of a model with its small files: configurations, tokenizer, chat templates, and the index of its weights.
+
+    Args:
+        repo: `org/name`.
+        commit: its 40 hexadecimal digits.
+        weights: whether the repository has to have weights that can be loaded, so that it is known before anything is planned on
+            them; not for a tokenizer alone.
+
+    Returns:
+        The folder in the hub's cache.
 
     Raises:
         HubUnreachable: where they are not in the cache and there is no network.
         InputError: where they cannot be read, and for a repository whose weights are pickles alone.
     """
     place = _settings(repo, commit)
-    weights_of(repo, commit, place)  # so that what can never be loaded is known before anything is planned on it
+    if weights:
+        weights_of(repo, commit, place)
     return place
 
 
@@ -89,6 +99,28 @@ def model_folder(reference: str | Path, *, where: str = "") -> Path:
     except InputError as error:
         raise type(error)(f"{where}: {error}" if where else str(error)) from error
     return folder
+
+
+def tokenizer_folder(reference: str | Path, *, where: str = "") -> Path:
+    """A tokenizer's folder: a folder as it is, a name on the hub as its snapshot with the small files alone.
+
+    Args:
+        reference: the path of a folder, or `org/name[@revision]`.
+        where: what stands before errors, as `--teacher`.
+
+    Returns:
+        The folder.
+
+    Raises:
+        InputError: for a name that cannot be had. A path that does not exist is returned: who reads it says so.
+    """
+    name = parse(str(reference))
+    if name is None:
+        return Path(reference)
+    try:
+        return settings(name.repo, commits.resolve(name.repo, name.revision), weights=False)
+    except InputError as error:
+        raise type(error)(f"{where}: {error}" if where else str(error)) from error
 
 
 def base_on_hub(folder: Path) -> HubName | None:

@@ -137,7 +137,7 @@ def check_head(model: Any, vocabulary_size: int) -> None:
     handle = _output_module(model).register_forward_pre_hook(scale_up)
     try:
         with evaluating(model), torch.no_grad():
-            given = _call(model, ids, torch.ones_like(ids), positions).logits
+            given = call(model, ids, torch.ones_like(ids), positions).logits
     except (TypeError, ValueError) as error:
         line = " ".join(str(error).split())
         raise InputError(
@@ -170,7 +170,7 @@ def final_hidden_states(model: Any, input_ids: Tensor, attention_mask: Tensor | 
 
     handle = model.get_output_embeddings().register_forward_pre_hook(keep)
     try:
-        _call(model, input_ids, attention_mask, position_ids)
+        call(model, input_ids, attention_mask, position_ids)
     finally:
         handle.remove()
     return kept[0]
@@ -182,7 +182,8 @@ def labelled_hidden_states(model: Any, side: Any) -> Tensor:
     return hidden.flatten(0, 1)[side.labelled]
 
 
-def _call(model: Any, input_ids: Tensor, attention_mask: Tensor | None, position_ids: Tensor) -> Any:
+def call(model: Any, input_ids: Tensor, attention_mask: Tensor | None, position_ids: Tensor) -> Any:
+    """A model's outputs for token ids [batch, length] at these positions, without a cache."""
     arguments: dict[str, Any] = {"input_ids": input_ids, "attention_mask": attention_mask, "use_cache": False}
     # Models without positions (Mamba) or with positions from the mask (Bloom, MPT) refuse to be given any.
     base = model.get_base_model() if hasattr(model, "get_base_model") else model

@@ -2,62 +2,21 @@
 
 from __future__ import annotations
 
-import json
+from collections.abc import Collection
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 from dskd import hub
-from dskd.errors import InputError
+from dskd.errors import InputError, is_disk_full, is_out_of_memory
+from dskd.modeling.folders import is_quantised, parts_of, require_model_folder, tokenizer_folder
+from dskd.modeling.language_part import auto_class, language_model
+from dskd.modeling.quantised import require_quantisation
+from dskd.modeling.saved_settings import read_generation_config, valid_settings
 from dskd.tokenization.vocabulary import require_offsets
 
-_ADAPTER = "adapter_config.json"
-
-
-def require_model_folder(folder: Path) -> None:
-    """Raise InputError unless `folder` is a model folder, or one of an adapter whose base model is there."""
-    if not folder.is_dir():
-        raise InputError(f"{folder}: no such model folder; fix: give the path of a folder with config.json and weights")
-    if base_of_adapter(folder) is None and not (folder / "config.json").is_file():
-        raise InputError(f"{folder}: no config.json in the model folder; fix: give a folder saved with save_pretrained")
-
-
-def base_of_adapter(folder: Path) -> Path | None:
-    """The folder of the model that the adapter (LoRA) in `folder` belongs to; None where it holds a model of its own.
-
-    Of a base that is a name on the hub, the folder in the hub's cache: its settings are there, its weights perhaps not yet.
-    """
-    if not (folder / _ADAPTER).is_file():
-        return None
-    if (on_hub := hub.base_on_hub(folder)) is not None:
-        try:
-            return _whole_base(
-                folder, hub.settings(on_hub.repo, hub.resolve(on_hub.repo, on_hub.revision)), str(on_hub)
-            )
-        except InputError as error:
-            fix = "or set base_model_name_or_path to its folder"
-            raise InputError(f"{folder / _ADAPTER}: its base model {error}, {fix}") from None
-    try:
-        name = json.loads((folder / _ADAPTER).read_text(encoding="utf-8"))["base_model_name_or_path"]
-        base = folder / name  # an absolute path stays as it is
-    except (ValueError, KeyError, TypeError) as error:
-        raise InputError(
-            f"{folder / _ADAPTER}: names no base_model_name_or_path; fix: set it to the base model's folder"
-        ) from error
-    if not (base / "config.json").is_file():
-        raise InputError(
-            f"{folder / _ADAPTER}: the base model '{name}' is not here; "
-            "fix: set base_model_name_or_path to its folder (absolute, or from the adapter's folder)"
-        )
-    return _whole_base(folder, base, name)
-
-
-def _whole_base(folder: Path, base: Path, name: str) -> Path:
-    if _is_quantised(base):
-        raise InputError(
-            f"{folder / _ADAPTER}: the base model '{name}' is quantised, so the adapter cannot be merged exactly; "
-            "fix: set base_model_name_or_path to the model that is not"
-        )
-    return base
+_BROKEN = (UnpicklingError, EOFError, LookupError, RuntimeError)
+_SHOWN = 3  # names of weights in an error
 
 
 def load_tokenizer(folder: Path) -> Any:
@@ -66,68 +25,134 @@ def load_tokenizer(folder: Path) -> Any:
 
     if not folder.is_dir():
         raise InputError(f"{folder}: no such tokenizer folder; fix: give the path of a folder with tokenizer.json")
+    place = tokenizer_folder(folder)
     try:
-        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, **hub.code_arguments(folder))
+        tokenizer = AutoTokenizer.from_pretrained(place, local_files_only=True, **hub.code_arguments(place))
     except InputError:
         raise
     except (OSError, ValueError, KeyError, TypeError) as error:
         reason = str(error).strip().splitlines()[0]
         raise InputError(
-            f"{folder}: no tokenizer can be loaded ({reason}); fix: save the tokenizer into the folder"
+            f"{place}: no tokenizer can be loaded ({reason}); fix: save the tokenizer into the folder"
         ) from error
     require_offsets(tokenizer)
     if tokenizer.eos_token_id is None:
         raise InputError(
-            f"{folder / 'tokenizer_config.json'}: eos_token is missing, so a student could not learn to stop; fix: set eos_token"
+            f"{place / 'tokenizer_config.json'}: eos_token is missing, so a student could not learn to stop; fix: set eos_token"
         )
     return tokenizer
 
 
-def load_model(folder: Path, dtype: str = "float32") -> Any:
-    """A causal model in `dtype` (a torch dtype's name), an adapter merged. Raises InputError where the folder holds none.
+def load_config(folder: Path) -> Any:
+    """The configuration of the model in a folder, of an adapter's base model. Raises InputError where transformers knows none."""
+    from transformers import AutoConfig
 
-    Quantised weights stay as they are, and the rest of such a model gets `dtype`.
+    place = parts_of(folder).model
+    try:
+        return AutoConfig.from_pretrained(place, local_files_only=True, **hub.code_arguments(place))
+    except InputError:
+        raise
+    except (OSError, ValueError, KeyError) as error:
+        raise InputError(
+            f"{place / 'config.json'}: transformers cannot read it ({_first_line(error)}); fix: save the model again"
+        ) from error
+
+
+def load_model(folder: Path, dtype: str = "float32") -> Any:
+    """A causal model, an adapter merged, whose every weight is from the folder.
+
+    Quantised weights stay as they are, and the rest of such a model gets `dtype`. Its generation settings are made such that it
+    can be saved (`dskd.modeling.saved_settings`).
+
+    Args:
+        folder: A model folder, or an adapter's.
+        dtype: A torch dtype's name, or "auto" for that of the weights.
+
+    Raises:
+        InputError: Where the folder holds no causal model, or its weights are not those of the configuration: missing ones would
+            be random.
     """
     import torch
     from safetensors import SafetensorError
-    from transformers import AutoModelForCausalLM
 
-    require_model_folder(folder)
-    base = base_of_adapter(hub.model_folder(folder))
-    code = hub.code_arguments(base or folder)
+    require_model_folder(hub.model_folder(folder))  # which has the base of an adapter there
+    parts = parts_of(folder)
+    code = hub.code_arguments(parts.model)
+    require_quantisation(parts.model)
+    settings = None if parts.generation_config is None else read_generation_config(parts.generation_config)
     try:
-        model: Any = AutoModelForCausalLM.from_pretrained(
-            base or folder, dtype=getattr(torch, dtype), local_files_only=True, **code
+        loaded: Any = auto_class(parts.model, code).from_pretrained(
+            parts.model,
+            dtype=dtype if dtype == "auto" else getattr(torch, dtype),
+            local_files_only=True,
+            generation_config=settings,
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,  # they are reported with the other weights that do not fit
+            **code,
         )
-        if base is not None:
-            return _merged(model, folder)
-    # Each quantisation has a package of its own, whose absence is an ImportError.
-    except (OSError, ValueError, SafetensorError, ImportError) as error:
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        model, found = loaded
+        if parts.is_adapter:
+            model = _merged(model, folder)
+    # Each quantisation has a package of its own, whose absence is an ImportError; a broken pickle may raise any of the rest.
+    except (OSError, ValueError, SafetensorError, ImportError, *_BROKEN) as error:
+        if isinstance(error, InputError) or is_out_of_memory(error) or is_disk_full(error):
+            raise
         raise InputError(
-            f"{folder}: no causal model can be loaded ({reason}); fix: save the model into the folder"
+            f"{folder}: no causal model can be loaded ({_first_line(error)}); fix: save the model into the folder"
         ) from error
-    if _is_quantised(folder):
+    _require_all_weights(model, found, parts.model)
+    model = language_model(model)
+    valid_settings(model)
+    if is_quantised(parts.model):
         _require_plain_head(model, folder)
     return model
 
 
+def _require_all_weights(model: Any, found: dict[str, Any], folder: Path) -> None:
+    """InputError for weights that the folder lacks, has too much or has in other shapes, but for what transformers itself leaves out."""
+    kind = type(model).__name__
+    wrong = []
+    if missing := found["missing_keys"]:
+        wrong.append(f"{len(missing)} weights of {kind} are missing and would be random ({_names(missing)})")
+    if unexpected := [] if is_quantised(folder) else found["unexpected_keys"]:  # scales that a kernel may use or not
+        wrong.append(f"{len(unexpected)} weights in it have no place in {kind} ({_names(unexpected)})")
+    if other := found["mismatched_keys"]:
+        name, given, expected = min(other)
+        shapes = f"{name} is {list(given)}, and by the configuration {list(expected)}"
+        wrong.append(f"{len(other)} weights have another shape than the configuration says ({shapes})")
+    if wrong:
+        raise InputError(
+            f"{folder}: {'; '.join(wrong)}; fix: save the model with save_pretrained from the class that config.json names, "
+            "or give the weights that belong to this config.json"
+        )
+
+
+def _names(keys: Collection[str]) -> str:
+    first = sorted(keys)[:_SHOWN]
+    return ", ".join(first) + (", …" if len(keys) > len(first) else "")
+
+
 def _merged(model: Any, adapter: Path) -> Any:
-    from peft import PeftModel
+    from peft import PeftModel, load_peft_weights, set_peft_model_state_dict
 
     try:
-        return PeftModel.from_pretrained(model, str(adapter), local_files_only=True).merge_and_unload()
+        adapted = PeftModel.from_pretrained(model, str(adapter), local_files_only=True)
+        found: Any = set_peft_model_state_dict(adapted, load_peft_weights(str(adapter), device="cpu"))
     except (RuntimeError, KeyError) as error:  # other shapes than the base model's, other names
+        if is_out_of_memory(error):
+            raise
         reason = str(error).strip().splitlines()[-1].strip()
         raise ValueError(f"the adapter does not fit its base model: {reason}") from error
+    # Of the base model's own weights an adapter's file has none; those of the adapter are named after it.
+    missing = [name for name in found.missing_keys if f".{adapted.active_adapter}." in f"{name}."]
+    for keys, what in ((missing, "are missing in it"), (found.unexpected_keys, "of it have no place there")):
+        if keys:
+            raise ValueError(f"the adapter does not fit its base model: {len(keys)} weights {what} ({_names(keys)})")
+    return adapted.merge_and_unload()
 
 
-def _is_quantised(folder: Path) -> bool:
-    try:
-        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    except ValueError:
-        return False  # transformers says what is wrong with it
-    return bool(config.get("quantization_config"))
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
 def _require_plain_head(model: Any, folder: Path) -> None:

@@ -22,6 +22,7 @@ import torch
 from torch import Tensor
 
 from dskd.errors import InputError, TrainingFailed
+from dskd.processes import process_environment, python_module
 from dskd.rollouts.sampler import PROMPTS_AT_ONCE, Prompt, Sample, possible_tokens, stop_tokens
 from dskd.rollouts.vllm_server import INSTEAD, Request, Weight, map_memory
 from dskd.rollouts.vllm_support import ENVIRONMENT
@@ -188,7 +189,7 @@ def _start(memory: int, device: Any) -> tuple[subprocess.Popen[bytes], Connectio
     ours, theirs = socket.socketpair()
     with theirs:
         process = subprocess.Popen(
-            [sys.executable, "-m", "dskd.rollouts.vllm_server", str(theirs.fileno()), str(memory), str(os.getpid())],
+            python_module("dskd.rollouts.vllm_server", str(theirs.fileno()), str(memory), str(os.getpid())),
             pass_fds=(theirs.fileno(), memory),
             env=_environment(device),
             stdin=subprocess.DEVNULL,
@@ -199,7 +200,9 @@ def _start(memory: int, device: Any) -> tuple[subprocess.Popen[bytes], Connectio
 
 
 def _environment(device: Any) -> dict[str, str]:
-    environment = {k: v for k, v in os.environ.items() if k not in _GROUP and not k.startswith(_GROUP_PREFIXES)}
+    environment = {
+        k: v for k, v in process_environment().items() if k not in _GROUP and not k.startswith(_GROUP_PREFIXES)
+    }
     root = str(Path(__file__).parents[2])
     environment |= ENVIRONMENT | {
         "PYTHONPATH": os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")])),

@@ -15,8 +15,10 @@ from dskd.data.collator import Collator
 from dskd.data.preparation import preparation_report
 from dskd.data.rows import label_spans
 from dskd.errors import InputError, TrainingFailed
+from dskd.modeling.causality import check_causal
+from dskd.modeling.folders import parts_of, require_model_folder
 from dskd.modeling.lm_head import Head, labelled_hidden_states, output_head
-from dskd.modeling.loading import load_model, load_tokenizer, require_model_folder
+from dskd.modeling.loading import load_config, load_model, load_tokenizer
 from dskd.teachers.cache_store import RowIndex, row_digest
 from dskd.teachers.options import TeacherCacheOptions
 from dskd.tokenization.vocabulary import Vocabulary
@@ -115,7 +117,9 @@ class CacheSource:
     def load(self, device: Any) -> tuple[Any, Head]:
         """(frozen teacher, its head) on the device."""
         model = load_model(self.teacher, self.dtype).to(device).requires_grad_(False).eval()
-        return model, output_head(model, int(self.head_numbers["size"])).detach()
+        size = int(self.head_numbers["size"])
+        check_causal(model, size)
+        return model, output_head(model, size).detach()
 
     @torch.no_grad()
     def run(
@@ -165,11 +169,11 @@ class CacheSource:
 
 def _without_weights(teacher: Path) -> Any:
     """The teacher's shapes and configuration alone."""
-    from transformers import AutoConfig, AutoModelForCausalLM
+    from transformers import AutoModelForCausalLM
 
     require_model_folder(teacher)
+    config = load_config(teacher)
     try:
-        config = AutoConfig.from_pretrained(teacher, local_files_only=True)
         with torch.device("meta"):
             return AutoModelForCausalLM.from_config(config)
     except (OSError, ValueError, KeyError) as error:
@@ -203,10 +207,13 @@ def _batches(first: int, last: int, lengths: np.ndarray, batch_tokens: int) -> I
 
 
 def _content_of(folder: Path) -> str:
-    """sha256 of a model folder's configuration and weights, under whatever name the folder stands."""
+    """sha256 of a model folder's configuration and weights, its base model's too, under whatever name the folder stands."""
     digest = hashlib.sha256()
     patterns = ("config.json", "adapter_config.json", "*.safetensors", "*.bin")
     for file in sorted(file for pattern in patterns for file in folder.glob(pattern) if file.is_file()):
         with file.open("rb") as stream:
             digest.update(f"{file.name}\n{hashlib.file_digest(stream, 'sha256').hexdigest()}\n".encode())
+    parts = parts_of(folder)
+    if parts.is_adapter:
+        digest.update(_content_of(parts.model).encode())
     return digest.hexdigest()

@@ -16,7 +16,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import weakref
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -33,7 +32,9 @@ MOMENT = datetime(2024, 7, 26)
 _SENTENCE = "So it is said in this turn."
 _THOUGHT = "First it is weighed in mind."
 _QUESTION = Message("user", "question")
-_CHANNEL = "<|channel|>"
+_CHANNEL = "<|channel"
+# What templates call the argument that turns reasoning on.
+_REASONING_ARGUMENTS = ("enable_thinking", "thinking", "open_thinking")
 
 
 class NotRendered(Exception):
@@ -104,7 +105,8 @@ class ChatTemplate:
         tokenizer: A Hugging Face tokenizer with a chat template.
         system: A system message that goes before every conversation that has none.
         arguments: What else the template is given, such as `enable_thinking`.
-        reasoning: `cut`, `keep` or `train` (dskd.tokenization.prompt_templates.Template).
+        reasoning: `cut`, `keep` or `train` (dskd.tokenization.prompt_templates.Template). None: `train` where the generation prompt
+            opens a block of reasoning or an argument turns reasoning on, else `cut`.
 
     Raises:
         InputError: For a template that cannot be used: which ends an answer with no special token, or whose finished turns do not
@@ -117,22 +119,24 @@ class ChatTemplate:
         *,
         system: str | None = None,
         arguments: Mapping[str, Any] | None = None,
-        reasoning: str = "cut",
+        reasoning: str | None = None,
     ) -> None:
         if not tokenizer.chat_template:
             raise InputError(
                 f"{tokenizer.name_or_path}: the tokenizer has no chat template; fix: save one with it (chat_template), or use alpaca"
             )
-        self.tokenizer = weakref.proxy(tokenizer)  # whoever keeps this with the tokenizer keeps no circle
+        self.tokenizer = tokenizer
         self.system = system
         self.arguments = dict(arguments or {})
-        self.reasoning = reasoning
-        self.markers = markers_of(tokenizer) or ReasoningMarkers("<think>", "</think>")
+        known = markers_of(tokenizer)
+        self._writes_reasoning = known is not None
+        self.markers = known or ReasoningMarkers("<think>", "</think>")
         try:
             self._plain = self._frame(self._with_system([_QUESTION]), ())
             self.end = self._end_in(self._plain.after)
-            self._form = self._form_of_reasoning() if reasoning != "cut" else ""
-            if reasoning == "cut":
+            self.reasoning = reasoning or self._usual_reasoning()
+            self._form = self._form_of_reasoning() if self.reasoning != "cut" else ""
+            if self.reasoning == "cut":
                 self.prompt(Conversation((_QUESTION,)))
         except NotRendered as error:
             fix = "" if "fix: " in str(error) else "; fix: leave out `system` and `arguments`, or use alpaca"
@@ -302,7 +306,7 @@ class ChatTemplate:
             plain = self._plain.after if not answer.tool_calls else ""
             if not plain:
                 raise NotRendered("template_changes", "its chat template leaves reasoning out")
-            rest = f"{thought}\n{self.markers.closing}\n\n{answer.content}{plain}"
+            rest = f"{self._composed(given, thought)}{answer.content}{plain}"
         else:
             whole = self._render([*before, answer], tools, generate=False, form=self._form)
             if not whole.startswith(given):
@@ -323,6 +327,12 @@ class ChatTemplate:
             start = next((p.start for p in pieces if p.name == "answer"), pieces[0].end)
         return Turn(given, written, end, pieces, start)
 
+    def _usual_reasoning(self) -> str:
+        """What becomes of reasoning where nothing is said of it: `train` for a model that is asked to reason."""
+        asked = any(self.arguments.get(name) is True for name in _REASONING_ARGUMENTS)
+        given = self._render(self._with_system([_QUESTION]), (), generate=True)
+        return "train" if asked or opens(given, self.markers) else "cut"
+
     def _form_of_reasoning(self) -> str:
         """How the template takes reasoning: as a field, within the content, or not at all after a prompt that opens it."""
         given = self._render([_QUESTION], (), generate=True)
@@ -338,13 +348,23 @@ class ChatTemplate:
             once = rest.count(_THOUGHT) == 1 and rest.count(_SENTENCE) == 1
             if once and not (opened and rest.lstrip().startswith(self.markers.opening)):
                 return form
-        if opened:
+        # It leaves reasoning out of finished turns, and the model writes it all the same where the prompt does not close it.
+        if opened or (self._writes_reasoning and not given.rstrip().endswith(self.markers.closing)):
             return "composed"
         raise NotRendered(
             "template_changes",
             f"its chat template has no place for reasoning after its generation prompt ({given[-30:]!r}); "
             "fix: set reasoning: cut, or arguments of the template that turn it on (enable_thinking: true)",
         )
+
+    def _composed(self, given: str, thought: str) -> str:
+        """Reasoning as a model writes it after this prompt, up to the answer."""
+        markers = self.markers
+        opening = "" if opens(given, markers) else markers.opening
+        if markers.end:  # messages in channels
+            return f"{opening}{thought}{markers.end}{markers.closing}"
+        between = "" if _CHANNEL in markers.opening else "\n\n"
+        return f"{opening}\n{thought}\n{markers.closing}{between}".removeprefix("" if opening else "\n")
 
     def _written(self, rest: str, space: str, after: str, answer: Message) -> tuple[str, int] | None:
         """(what the assistant wrote, the id of the end) in the text after the prompt; None where it is not the message as it is.

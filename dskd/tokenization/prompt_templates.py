@@ -10,7 +10,6 @@ import hashlib
 import json
 from collections.abc import Mapping
 from typing import Any, Literal, NamedTuple
-from weakref import WeakKeyDictionary
 
 from pydantic import BaseModel, ConfigDict, Field, model_serializer, model_validator
 from pydantic.functional_serializers import SerializerFunctionWrapHandler
@@ -61,7 +60,8 @@ class Template(BaseModel):
         system: The system message of conversations that have none.
         arguments: What else the chat template is given, such as `enable_thinking: false`.
         reasoning: What becomes of the reasoning before an answer. `cut`: it is left out of training, and the model answers at once.
-            `train`: the model learns to write it. `keep`: it is context that the answer is trained after.
+            `train`: the model learns to write it. `keep`: it is context that the answer is trained after. By default `train` where the
+            generation prompt opens reasoning or an argument such as `enable_thinking: true` turns it on, else `cut`.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -69,7 +69,7 @@ class Template(BaseModel):
     kind: Literal["alpaca", "chat"]
     system: str | None = None
     arguments: dict[str, Any] = Field(default_factory=dict)
-    reasoning: Literal["cut", "keep", "train"] = "cut"
+    reasoning: Literal["cut", "keep", "train"] | None = None
 
     @model_validator(mode="after")
     def _settings_of_a_chat(self) -> Template:
@@ -78,13 +78,13 @@ class Template(BaseModel):
                 if getattr(self, key) != type(self).model_fields[key].get_default(call_default_factory=True):
                     raise ValueError(f"`{key}` means nothing with kind: {self.kind}; leave it out, or use kind: chat")
         for name in sorted(_OWN_ARGUMENTS & self.arguments.keys()):
-            raise ValueError(f"arguments: `{name}` is decided by the data and the task; leave it out")
+            raise ValueError(f"arguments: `{name}` is decided by the data and the task")
         return self
 
     @model_serializer(mode="wrap")
     def _without_new_defaults(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
         """As it was before there were arguments and reasoning, where they have their defaults: it is a part of identities."""
-        defaults: dict[str, Any] = {"arguments": {}, "reasoning": "cut"}
+        defaults: dict[str, Any] = {"arguments": {}, "reasoning": None}
         return {key: value for key, value in handler(self).items() if key not in defaults or value != defaults[key]}
 
     def __hash__(self) -> int:
@@ -117,18 +117,19 @@ def set_template(tokenizer: Any, template: Template) -> None:
         tokenizer.eos_token = tokenizer.convert_ids_to_tokens(chat_template(tokenizer).end)
 
 
-# A chat template is tried out when it is first used, once for each tokenizer and setting.
-_CHAT_TEMPLATES: WeakKeyDictionary[Any, tuple[tuple[Any, ...], ChatTemplate]] = WeakKeyDictionary()
+# Where a tokenizer keeps its chat template: it is tried out once for each setting, when it is first used.
+_KEPT = "_chat_template_in_use"
 
 
 def chat_template(tokenizer: Any) -> ChatTemplate:
     """The tokenizer's chat template with the settings of its prompt template. InputError where it cannot be used."""
     template = template_of(tokenizer) or Template(kind="chat")
     key = (template.model_dump_json(), str(tokenizer.chat_template), tokenizer.eos_token)
-    known = _CHAT_TEMPLATES.get(tokenizer)
+    known = getattr(tokenizer, _KEPT, None)
     if known is None or known[0] != key:
         settings: Mapping[str, Any] = template.model_dump(exclude={"kind"})
-        known = _CHAT_TEMPLATES[tokenizer] = key, ChatTemplate(tokenizer, **settings)
+        known = key, ChatTemplate(tokenizer, **settings)
+        setattr(tokenizer, _KEPT, known)
     return known[1]
 
 

@@ -71,6 +71,25 @@ def _broken(path: Path, error: Exception) -> InputError:
     return InputError(f"{path}: is not laid out as a tokenizer's file ({error!r}); save the tokenizer again")
 
 
+def role_tokens(folder: Path) -> dict[str, tuple[str, int]]:
+    """The tokens that begin and end a text, as a folder's files name them: {"eos": (spelling, id), "bos": …}.
+
+    A role is left out where the files do not say: a tokenizer's class may have one of its own.
+    """
+    known, found = vocabulary(folder), {}
+    for settings in (
+        folder / "special_tokens_map.json",
+        folder / "tokenizer_config.json",
+    ):  # the second has the last word
+        content = read_object(settings) if settings.is_file() else {}
+        for role in ("eos", "bos"):
+            token = content.get(f"{role}_token")
+            spelling = token.get("content") if isinstance(token, dict) else token
+            if known is not None and isinstance(spelling, str) and spelling in known.tokens:
+                found[role] = spelling, known.tokens[spelling]
+    return found
+
+
 def same_vocabulary(first: Path, second: Path) -> bool | None:
     """Whether two tokenizers give every id to the same token; None where that cannot be read from their files."""
     if len({(folder / "tokenizer.json").is_file() for folder in (first, second)}) > 1:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import subprocess
-import sys
 import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from dskd.errors import InputError, TrainingFailed
+from dskd.processes import process_environment, python_module
 from dskd.training.checkpoints import REPORT, RunFolder
 from dskd.training.options import TrainingReport
 from dskd.training.worker import ERROR, PROGRESS
@@ -35,7 +35,7 @@ def launch_training(
     with tempfile.TemporaryDirectory() as scratch:
         path = Path(scratch) / "request.json"
         path.write_text(json.dumps(dict(request)), encoding="utf-8")
-        command = [*_launcher(processes, accelerate_config), "-m", "dskd.training.worker", str(path)]
+        command = [*_launcher(processes, accelerate_config), "--module", "dskd.training.worker", str(path)]
         errors, code = _run(command, on_progress, on_line)
     if code != 0:
         _raise(errors, code)
@@ -66,7 +66,7 @@ def _launcher(processes: int | None, accelerate_config: str | None) -> list[str]
     if accelerate_config is None:
         count = processes or 1
         _require_devices(count, "processes")
-        return [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(count)]
+        return python_module("torch.distributed.run", "--standalone", "--nproc_per_node", str(count))
     path = configuration_file(accelerate_config)
     try:
         config: Any = load_config_from_file(str(path))
@@ -81,7 +81,7 @@ def _launcher(processes: int | None, accelerate_config: str | None) -> list[str]
     if not config.use_cpu:
         _require_devices(processes or config.num_processes, accelerate_config, gpu=True)
     number = [] if processes is None else ["--num_processes", str(processes)]
-    return [sys.executable, "-m", "accelerate.commands.launch", "--config_file", str(path), *number]
+    return python_module("accelerate.commands.launch", "--config_file", str(path), *number)
 
 
 def _require_devices(count: int, what: str, *, gpu: bool = False) -> None:
@@ -103,7 +103,14 @@ def _run(
 ) -> tuple[list[dict[str, str]], int]:
     """(what the workers' error lines hold, exit code); leaves no process behind, whatever happens here."""
     errors: list[dict[str, str]] = []
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace")
+    process = subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        encoding="utf-8",
+        errors="replace",
+        env=process_environment(),  # the launchers start the workers by themselves
+    )
     assert process.stdout is not None
     try:
         for line in process.stdout:

@@ -24,6 +24,7 @@ from dskd.data.collator import Collator
 from dskd.data.preparation import preparation_report
 from dskd.data.rows import last_prompt_lengths
 from dskd.errors import InputError, TrainingFailed, is_disk_full, is_out_of_memory
+from dskd.options import MAX_SEED
 from dskd.rollouts.options import ReplayReport, RolloutReport
 from dskd.rollouts.replay_buffer import held_out
 from dskd.rollouts.rollouts import PROGRESS, REASONS, REPLAY_PROGRESS, Rollouts
@@ -73,6 +74,8 @@ def train(
     """
     chosen = methods.get(method)(method_options)
     require(missing_engine(options.rollouts))
+    if not 0 <= seed <= MAX_SEED:
+        raise InputError(f"seed: {seed} is not between 0 and {MAX_SEED}; fix: give a seed that is")
     folder = RunFolder(output)
     request = _request(chosen, options, seed, data)
     if finished := folder.finished(request):
@@ -322,8 +325,8 @@ def _hints() -> Iterator[None]:
 
 def _lengths(dataset: Any, options: TrainingOptions, keeps_data: bool) -> Any:
     """Tokens of each example, of the longest of its sides and rollout [examples]; twice as many where both are in a batch."""
-    columns = dataset.with_format("arrow")[:]
     sides = [name for name in ("student_ids", "teacher_ids") if name in dataset.column_names]
+    columns = dataset.select_columns([*sides, "student_prompt_length"]).with_format("arrow")[:]
     lengths = [compute.list_value_length(columns[name]).to_numpy() for name in sides]
     if options.rollouts is not None and options.batch_tokens is not None:
         prompts = last_prompt_lengths(dataset, "student")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -9,16 +10,20 @@ from pathlib import Path
 from typing import Any
 
 import datasets
+import numpy as np
+import pyarrow as pa
 
-from dskd.compatibility import LIVE, Problem, check, require
+from dskd.compatibility import LIVE, Problem, RoleDifference, check, require
 from dskd.data.batch_sampler import supports_packing
 from dskd.data.preparation import preparation_report
 from dskd.data.rows import label_spans, last_prompt_lengths
 from dskd.errors import InputError
 from dskd.methods.base import Method, UsesTokenizers
+from dskd.modeling.causality import check_causal
 from dskd.modeling.lm_head import check_head
 from dskd.modeling.loading import load_model, load_tokenizer
 from dskd.modeling.lora import add_adapter
+from dskd.modeling.saved_settings import name_end
 from dskd.rollouts.options import RolloutOptions
 from dskd.rollouts.rollouts import ModelText, Rollouts
 from dskd.rollouts.sampler import Sampler, TransformersSampler
@@ -86,6 +91,7 @@ def load_run(
     report = preparation_report(data)
     dataset = datasets.load_from_disk(str(data))
     learner = _load_model(student, report, "student", "float32", device)
+    name_end(learner.model, learner.tokenizer.eos_token_id)  # what it learns to end with, wherever it is used
     outputs: Teacher | None = cached
     mentor = shared = None
     if teacher is not None:
@@ -157,8 +163,22 @@ def _share(teacher: _Model, student: _Model, rules: Callable[..., list[Problem]]
     """What the vocabularies have in common. Raises InputError where that does not suit the method."""
     shared = share_vocabulary(teacher.vocabulary, student.vocabulary)
     both = sum(teacher.vocabulary.tokens[k] is not None for k in shared.teacher_ids.tolist())
-    require(rules(same_vocabulary=shared.same, shared_tokens=both, pair=f"{teacher} and {student}"))
+    roles = _role_difference(teacher, student)
+    require(rules(same_vocabulary=shared.same, shared_tokens=both, roles=roles, pair=f"{teacher} and {student}"))
     return shared
+
+
+def _role_difference(teacher: _Model, student: _Model) -> RoleDifference | None:
+    """The tokens by which two models with one vocabulary end or begin a text, where they differ."""
+    first, second = teacher.vocabulary, student.vocabulary
+    if first.tokens != second.tokens or first.special_token_text != second.special_token_text:
+        return None
+    return RoleDifference.between(
+        *(
+            {role: (tokenizer.convert_ids_to_tokens(k), k) for role, k in vocabulary.special_roles.items()}
+            for tokenizer, vocabulary in ((teacher.tokenizer, first), (student.tokenizer, second))
+        )
+    )
 
 
 def _load_model(folder: Path, report: dict[str, Any], side: str, dtype: str, device: Any) -> _Model:
@@ -173,6 +193,7 @@ def _load_model(folder: Path, report: dict[str, Any], side: str, dtype: str, dev
         )
     vocabulary = whole.truncate_to_head(model.get_output_embeddings().weight.shape[0], str(folder))
     check_head(model, vocabulary.size)
+    check_causal(model, vocabulary.size)
     return _Model(folder, tokenizer, vocabulary, model)
 
 
@@ -201,21 +222,22 @@ def _positions(model: Any) -> int | None:
 
 def _with_own_pairs(dataset: Any, method: UsesTokenizers) -> Any:
     """The dataset with the pairs of labels that the method finds, in place of those on the same bytes."""
-    columns: dict[str, list[list[int]]] = {"student_pairs": [], "teacher_pairs": []}
+    # Python's lists would be ten times as large.
+    columns = {name: ([0], array("i")) for name in ("student_pairs", "teacher_pairs")}
     for row in dataset:
         spans = [label_spans(row, side) for side in ("student", "teacher")]
-        found: tuple[list[int], list[int]] = ([], [])
         before = [0, 0]
         for turn in zip(*spans, strict=True):
             labels = (row[f"{side}_ids"][a:b] for side, (a, b) in zip(("student", "teacher"), turn, strict=True))
-            for k, pairs in enumerate(method.pair(*labels)):
-                found[k].extend(before[k] + number for number in pairs)
+            for k, ((_, values), pairs) in enumerate(zip(columns.values(), method.pair(*labels), strict=True)):
+                values.extend(before[k] + number for number in pairs)
                 before[k] += turn[k][1] - turn[k][0]
-        for column, own in zip(columns.values(), found, strict=True):
-            column.append(own)
+        for offsets, values in columns.values():
+            offsets.append(len(values))
     dataset = dataset.remove_columns(list(columns))
-    for name, values in columns.items():
-        dataset = dataset.add_column(name, values)
+    for name, (offsets, values) in columns.items():
+        lists = pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), pa.array(np.asarray(values)))
+        dataset = dataset.add_column(name, lists)
     return dataset
 
 

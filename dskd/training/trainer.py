@@ -12,11 +12,12 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.distributed.checkpoint.state_dict import StateDictOptions, set_model_state_dict
 from torch.utils.data import DataLoader
-from transformers import AutoModelForCausalLM, Trainer
+from transformers import Trainer
 
 from dskd.data.batch_sampler import EpochBatches
 from dskd.errors import TrainingFailed
 from dskd.modeling.eval_mode import evaluating
+from dskd.modeling.loading import load_model
 from dskd.modeling.lora import is_adapted, load_adapter, save_merged
 from dskd.rollouts.rollouts import Rollouts
 from dskd.training.distiller import Distiller
@@ -209,9 +210,8 @@ class DistillationTrainer(Trainer):
         if is_adapted(student):
             load_adapter(student, folder)
         else:
-            dtype = next(student.parameters()).dtype
-            saved = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, local_files_only=True)
-            _load_whole(student, saved.state_dict())
+            dtype = str(next(student.parameters()).dtype).removeprefix("torch.")
+            _load_whole(student, load_model(folder, dtype).state_dict())
         if self.model.projectors is not None:
             _load_whole(self.model.projectors, load_file(folder / PROJECTORS))
         if self.rollouts is not None and self.rollouts.replay is not None:

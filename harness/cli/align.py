@@ -10,6 +10,7 @@ import click
 from rich.console import Console
 from rich.progress import track
 
+from dskd import hub
 from dskd.data.sources import rows_named
 from dskd.errors import InputError
 from dskd.modeling.loading import load_tokenizer
@@ -38,10 +39,23 @@ TEXT_HELP = (
     epilog="""\b
 Examples:
   harness align --teacher models/qwen --student models/gpt2 --text corpus.jsonl
+  harness align --teacher Qwen/Qwen2.5-7B --student openai-community/gpt2 --text corpus.jsonl
   harness align --teacher T --student S --text corpus.jsonl --json --pairs-out pairs.jsonl""",
 )
-@click.option("--teacher", required=True, type=PATH, help="Folder of the teacher's tokenizer.")
-@click.option("--student", required=True, type=PATH, help="Folder of the student's tokenizer.")
+@click.option(
+    "--teacher",
+    required=True,
+    type=PATH,
+    metavar="DIR|ORG/NAME",
+    help="The teacher's tokenizer: a folder, or a name on the hub.",
+)
+@click.option(
+    "--student",
+    required=True,
+    type=PATH,
+    metavar="DIR|ORG/NAME",
+    help="The student's tokenizer: a folder, or a name on the hub.",
+)
 @click.option("--text", required=True, type=PATH, metavar=SOURCE, help=TEXT_HELP)
 @click.option("--pairs-out", type=PATH, help='Also write each document\'s pairs: {"teacher": [i…], "student": [j…]}.')
 @json_option
@@ -53,7 +67,10 @@ def command(teacher: Path, student: Path, text: Path, pairs_out: Path | None, as
     """
     pairs_file = UserFile("--pairs-out", pairs_out) if pairs_out is not None else None
     texts = _texts(text)
-    first, second = load_tokenizer(teacher), load_tokenizer(student)
+    first, second = (
+        load_tokenizer(hub.tokenizer_folder(place, where=where))
+        for place, where in ((teacher, "--teacher"), (student, "--student"))
+    )
     stderr = Console(stderr=True)
     progress = track(texts, "aligning", console=stderr, disable=not stderr.is_terminal, transient=True)
     summary = align_tokenizers(first, second, progress)

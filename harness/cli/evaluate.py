@@ -11,11 +11,11 @@ from harness.cli.options import (
     COUNT,
     PATH,
     generation_options,
-    given,
     json_option,
     model_option,
     sandbox_options,
     template_options,
+    template_settings,
 )
 from harness.cli.output import interval, number, print_json, print_table, reasoning_line
 from harness.cli.run import print_failures, run_plan
@@ -39,7 +39,7 @@ The data of the real tasks is looked for in the folder that HARNESS_DATA names."
 
 @click.command("evaluate", epilog=EPILOG)
 @model_option
-@click.option("--name", metavar="NAME", help="What records and tables call the model; the folder's name unless given.")
+@click.option("--name", metavar="NAME", help="What records and tables call the model; its own name unless given.")
 @click.option("--task", "tasks", multiple=True, required=True, metavar="TASK", help="Task; repeatable.")
 @click.option("--limit", type=COUNT, metavar="N", help="The first N items of each task.")
 @generation_options
@@ -57,19 +57,17 @@ def command(
     dtype: str,
     max_batch_size: int | None,
     seed: int,
-    template: str | None,
-    system: str | None,
     as_json: bool,
     allow_code_execution: bool,
     **asked: Any,
 ) -> None:
-    """Answer and score tasks with a model folder, nothing trained.
+    """Answer and score tasks with a model, nothing trained.
 
     Exits with 1 if the evaluation failed, or if the harness itself could not score some samples.
     """
     plan = evaluation_plan(
         evaluation={"engine": engine, "dtype": dtype, "max_batch_size": max_batch_size, "seed": seed},
-        template=given(kind=template, system=system),
+        template=template_settings(asked),
         allow_code_execution=allow_code_execution,
         output=output,
         **asked,

@@ -7,8 +7,10 @@ from typing import Any
 
 import click
 
+from dskd import hub
 from dskd.errors import InputError
-from dskd.modeling.loading import load_tokenizer, require_model_folder
+from dskd.modeling.folders import require_model_folder
+from dskd.modeling.loading import load_tokenizer
 from harness import tasks
 from harness.cli.data_options import SOURCE
 from harness.cli.options import COUNT, PATH, generation_options, model_option
@@ -64,6 +66,7 @@ def command(
     task = tasks.load(task_name) if task_name is not None else None
     preset = PROTOCOLS[protocol].with_reasoning(max_reasoning_tokens)
     most = max_new_tokens or preset.max_new_tokens
+    model = hub.model_folder(model, where="--model")
     if task is not None:
         require_model_folder(model)
         asked = prompts_of_task(task, load_tokenizer(model), limit, most, preset.max_reasoning_tokens)

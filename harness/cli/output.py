@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
@@ -40,8 +41,9 @@ def print_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
 
 
 def print_json(value: Any) -> None:
-    """A JSON document on standard output."""
-    click.echo(json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False))
+    """A JSON document on standard output; what that has no characters for is escaped."""
+    can_write_all = (sys.stdout.encoding or "").lower().replace("-", "") in {"utf8", "utf8sig"}
+    click.echo(json.dumps(value, indent=2, ensure_ascii=not can_write_all, allow_nan=False))
 
 
 def number(value: float | None, form: str = ".2f") -> str:

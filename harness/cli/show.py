@@ -32,8 +32,8 @@ _INPUTS = {"student", "teacher", "model", "data", "world", "code"}
 @json_option
 def command(cell: str, results: Path | None, as_json: bool) -> None:
     """Show the state, scores, settings and files of a cell."""
-    root = results or _only_run()
-    folder = _find(root, cell.strip("/"))
+    root = results or only_run()
+    folder = find_cell(root, cell.strip("/"))
     described = describe(folder, cell.strip("/"))
     if as_json:
         print_json(described)
@@ -51,14 +51,16 @@ def _text(value: Any) -> str:
     return ", ".join(map(_text, value)) if isinstance(value, (list, tuple)) else str(value)
 
 
-def _only_run() -> Path:
+def only_run() -> Path:
+    """The only run under runs/. InputError where there is none, or several."""
     runs = sorted(path.parent for path in Path("runs").glob("*/run.json"))
     if len(runs) == 1:
         return runs[0]
     raise InputError(f"--results: is missing; fix: name a run (under runs/: {', '.join(map(str, runs)) or 'none'})")
 
 
-def _find(root: Path, cell: str) -> Path:
+def find_cell(root: Path, cell: str) -> Path:
+    """The folder of a cell in a run. InputError where it has none of this name."""
     if not (root / "cells").is_dir():
         raise InputError(f"--results {root}: holds no cells; fix: give the folder of a run")
     folder = root / "cells" / cell

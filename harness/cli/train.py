@@ -14,7 +14,7 @@ import click
 from dskd.errors import InputError
 from dskd.training.options import TrainingOptions
 from harness.cli.data_options import SOURCE, data_options, read_data_options
-from harness.cli.options import COUNT, PATH, SEED, given, read_settings, template_options
+from harness.cli.options import COUNT, MODEL, PATH, SEED, given, read_settings, template_options, template_settings
 from harness.cli.run import print_failures, print_left_out, run_plan
 from harness.config.names import option_rows
 from harness.planning.single_training import single_plan
@@ -25,6 +25,7 @@ log = logging.getLogger(__name__)
 EPILOG = """\b
 Examples:
   harness train --teacher models/teacher --student models/student --data train.jsonl --method kd --steps 500 --output out
+  harness train --teacher Qwen/Qwen2.5-7B --student Qwen/Qwen2.5-0.5B@main --data train.jsonl --method kd --epochs 1 --output out
   harness train --student models/student --data train.jsonl --method sft --epochs 2 --output out
   harness train ... --method dskd-v2-eta --option kd_rate=0.7 --option temperature=1.0
   harness train ... --method gkd --set rollouts.share=0.5 --set warmup_steps=10
@@ -79,8 +80,10 @@ METHOD_HELP = "Method; `harness list methods` has the names."
 
 
 @click.command("train", cls=_TrainCommand, epilog=EPILOG)
-@click.option("--teacher", type=PATH, metavar="DIR", help="Model folder of the teacher; not for SFT.")
-@click.option("--student", required=True, type=PATH, metavar="DIR", help="Model folder that the student starts from.")
+@click.option(
+    "--teacher", type=PATH, metavar=MODEL, help="The teacher: a model folder, or a name on the hub; not for SFT."
+)
+@click.option("--student", required=True, type=PATH, metavar=MODEL, help="The model that the student starts from.")
 @click.option("--data", required=True, type=PATH, metavar=SOURCE, help=DATA_HELP)
 @data_options
 @click.option("--method", required=True, metavar="NAME|FILE.py:CLASS", help=METHOD_HELP)
@@ -114,7 +117,7 @@ def command(context: click.Context, options: Sequence[str], settings: Sequence[s
     )
     reading = {name: flags.pop(name) for name in ("columns", "shape", "train_on")}
     asked["data_options"] = read_data_options(**reading)
-    asked["template"] = given(kind=flags.pop("template"), system=flags.pop("system"))
+    asked["template"] = template_settings(flags)
     asked["launch"] = given(processes=flags.pop("processes"), accelerate_config=flags.pop("accelerate_config"))
     training = read_settings(settings, "--set", given(**flags))
     plan = single_plan(**asked, method_options=read_settings(options, "--option"), training=training)

@@ -28,7 +28,7 @@ from harness.config.sources import (
     Training,
     only_known,
 )
-from harness.protocols import GREEDY, PROTOCOLS, DecodingProtocol
+from harness.protocols import GREEDY, PROTOCOLS, DecodingProtocol, Seed
 from harness.suggestions import did_you_mean
 
 SCHEMA_VERSION = 1
@@ -84,7 +84,7 @@ class Evaluation(Strict):
     engine: str = "auto"
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
     max_batch_size: int | None = Field(default=None, ge=1)
-    seed: int = Field(default=0, ge=0)
+    seed: Seed = 0
     score_teachers: bool = True
 
 
@@ -177,7 +177,7 @@ class Matrix(Strict):
     training: Training
     teacher_outputs: TeacherOutputs = TeacherOutputs()
     launch: Launch = Launch()
-    seeds: list[Annotated[int, Field(ge=0)]] = Field(min_length=1)
+    seeds: list[Seed] = Field(min_length=1)
     tasks: dict[TaskName, TaskSettings]  # {} trains without evaluating
     evaluation: Evaluation = Evaluation()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import (
@@ -20,8 +21,9 @@ from pydantic_core import PydanticCustomError
 
 from dskd.data.hub_rows import HubData
 from dskd.data.options import DataOptions
-from dskd.hub.names import HubName, name_in
+from dskd.hub.names import HubName, name_in, parse
 from dskd.tokenization.prompt_templates import Template
+from harness.protocols import Seed
 from harness.suggestions import did_you_mean
 
 
@@ -116,7 +118,7 @@ DATA_KINDS: dict[str, type[Strict]] = {"small_world": SmallWorldData, "file": Fi
 
 
 class TokenizerSource(Strict):
-    """Where a new model's tokenizer comes from: the small world, or a folder."""
+    """Where a new model's tokenizer comes from: the small world, a folder, or a name on the hub (`path: org/name[@revision]`)."""
 
     small_world: SmallTokenizer | None = None
     path: str | None = None
@@ -144,8 +146,8 @@ def _named_template(value: Any) -> Any:
 PromptTemplate = Annotated[Template, BeforeValidator(_named_template)]
 
 
-class PathModel(Strict):
-    """A model folder.
+class FinishedModel(Strict):
+    """A model that is there already, in a folder or on the hub.
 
     Attributes:
         add_bos_token: Use a copy whose tokenizer adds the begin-of-sequence token, for a model that was pretrained with one but whose
@@ -155,10 +157,60 @@ class PathModel(Strict):
     """
 
     training: ClassVar[Sequence[Training]] = ()
+    key: ClassVar[str]  # which says where it is
 
-    path: str
     add_bos_token: bool = False
     template: PromptTemplate | None = None
+
+    @property
+    def place(self) -> Path | HubName:
+        """Its folder, or its name on the hub."""
+        raise NotImplementedError
+
+    @property
+    def published(self) -> Path:
+        """The path by which its shape may be known although it is not here: one that ends with its name on the hub."""
+        return Path(self.place.repo) if isinstance(self.place, HubName) else self.place
+
+
+class PathModel(FinishedModel):
+    """A model folder; or `org/name[@revision]` on the hub, where there is no folder of that path."""
+
+    key: ClassVar[str] = "path"
+
+    path: str
+
+    @property
+    def place(self) -> Path | HubName:
+        return parse(self.path) or Path(self.path)
+
+
+class HubModel(FinishedModel):
+    """A model on the hub. Its revision (a branch, a tag or a commit) is resolved once and locked in the run's folder."""
+
+    key: ClassVar[str] = "hub"
+
+    hub: str
+    revision: str | None = None
+
+    @property
+    def place(self) -> Path | HubName:
+        name = name_in(self.hub)
+        assert name is not None
+        return name if self.revision is None else HubName(name.repo, self.revision)
+
+    @field_validator("hub")
+    @classmethod
+    def _is_a_name(cls, hub: str) -> str:
+        if name_in(hub) is None:
+            raise ValueError(f"{hub!r} is no name on the hub; fix: write org/name, or `path` for a folder")
+        return hub
+
+    @model_validator(mode="after")
+    def _one_revision(self) -> HubModel:
+        if self.revision is not None and "@" in self.hub:
+            raise ValueError("the revision is given twice; fix: leave out `revision`, or what is after the @")
+        return self
 
 
 class NewModel(Strict):
@@ -167,7 +219,7 @@ class NewModel(Strict):
     template: PromptTemplate | None = None
     config: dict[str, Any]
     tokenizer: TokenizerSource
-    seed: int = Field(ge=0)
+    seed: Seed
     training: list[Training] = Field(default_factory=list)
 
     @field_validator("config")
@@ -183,7 +235,7 @@ class FirstLayersModel(Strict):
 
     layers_of: Name
     layers: int = Field(ge=1)
-    seed: int = Field(default=0, ge=0)
+    seed: Seed = 0
     training: list[Training] = Field(default_factory=list)
 
 
@@ -198,7 +250,7 @@ class StepModel(Strict):
 
 
 MODEL_KINDS: dict[str, type[Strict]] = {
-    "path": PathModel, "config": NewModel, "layers_of": FirstLayersModel, "step": StepModel,
+    "path": PathModel, "hub": HubModel, "config": NewModel, "layers_of": FirstLayersModel, "step": StepModel,
 }  # fmt: skip
 
 
@@ -225,6 +277,7 @@ DataSource = Annotated[
 ]
 ModelSource = Annotated[
     Annotated[PathModel, Tag("path")]
+    | Annotated[HubModel, Tag("hub")]
     | Annotated[NewModel, Tag("config")]
     | Annotated[FirstLayersModel, Tag("layers_of")]
     | Annotated[StepModel, Tag("step")],

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dskd.errors import InputError
-from dskd.modeling.loading import require_model_folder
+from dskd.modeling.folders import require_model_folder
 from harness.plugins import Plugins, modules_of
 
 if TYPE_CHECKING:

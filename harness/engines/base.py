@@ -14,7 +14,9 @@ from typing import Any, ClassVar, Literal
 
 from dskd.data.preparation import encode_prompt
 from dskd.errors import InputError
-from dskd.modeling.loading import load_tokenizer, require_model_folder
+from dskd.io import read_object
+from dskd.modeling.folders import parts_of, require_model_folder
+from dskd.modeling.loading import load_config, load_tokenizer
 from harness.engines._completion_cache import CompletionCache, block_key
 from harness.engines._decoding import cut_at_stop as cut_at_stop  # engines of others import both from here
 from harness.engines._decoding import decode_completion as decode_completion
@@ -41,11 +43,10 @@ def fit_prompt(
 
 def eos_token_ids(model: Path, tokenizer: Any) -> list[int]:
     """The ids that end an answer: the tokenizer's, and those of the model's generation_config.json."""
-    from transformers import GenerationConfig
-
     ids = {tokenizer.eos_token_id}
-    if (model / "generation_config.json").is_file():
-        configured = GenerationConfig.from_pretrained(model, local_files_only=True).eos_token_id
+    settings = parts_of(model).generation_config
+    if settings is not None:
+        configured = read_object(settings).get("eos_token_id")
         ids.update(configured if isinstance(configured, list) else [configured])
     return sorted(id_ for id_ in ids if id_ is not None)
 
@@ -64,12 +65,10 @@ class Engine(ABC):
     preference: ClassVar[int]
 
     def __init__(self, model: Path, *, seed: int, max_batch_size: int | None, max_length: int | None) -> None:
-        from transformers import AutoConfig
-
         require_model_folder(model)
         self.model_folder = model
         self.tokenizer = load_tokenizer(model)
-        self.config = AutoConfig.from_pretrained(model, local_files_only=True)
+        self.config = load_config(model)
         self.eos_token_ids = eos_token_ids(model, self.tokenizer)
         self.reader = CompletionReader(self.tokenizer)
         # Tokens that the model can attend to; None where neither its configuration nor the caller sets a limit.

@@ -17,6 +17,7 @@ from transformers import (
     StoppingCriteriaList,
 )
 
+from dskd.modeling.causality import check_causal
 from dskd.modeling.loading import load_model
 from dskd.rollouts.sampler import draw
 from harness.engines._seeds import uniform_numbers
@@ -44,6 +45,7 @@ class TransformersEngine(Engine):
         super().__init__(model, seed=seed, max_batch_size=max_batch_size, max_length=max_length)
         self._device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self.model = load_model(model, dtype).to(self._device).eval()
+        check_causal(self.model, min(len(self.tokenizer), self.model.get_input_embeddings().weight.shape[0]))
         # A folder's own defaults (a repetition penalty, a top_k) would make the engines differ: only what a task asks for counts.
         self.model.generation_config = GenerationConfig()
 

@@ -7,11 +7,16 @@ from __future__ import annotations
 
 import gc
 import os
-from collections.abc import Sequence
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, ClassVar
 
+from dskd import hub
+from dskd.modeling.folders import parts_of
+from dskd.modeling.loading import load_config, load_model, load_tokenizer
 from dskd.rollouts.vllm_support import ENVIRONMENT, INSTALL, cannot_run, on_cpu
 from harness.engines._no_repeat_ngram import ARGUMENT, processor
 from harness.engines._reasoning import AnswerEnd
@@ -45,7 +50,6 @@ class VllmEngine(Engine):
         from vllm import EngineArgs, LLMEngine
 
         options: dict[str, Any] = {
-            "model": str(model),
             "dtype": dtype,
             "seed": seed,
             "max_model_len": self.context,
@@ -54,6 +58,7 @@ class VllmEngine(Engine):
             "enable_prefix_caching": False,
             "use_tqdm_on_load": False,
             "gpu_memory_utilization": gpu_memory_utilization,
+            **hub.code_arguments(parts_of(model).model),
         }
         if max_batch_size is not None:
             options["max_num_seqs"] = max_batch_size
@@ -64,13 +69,12 @@ class VllmEngine(Engine):
         # vLLM collects garbage several times as it starts; what is loaded by now is not worth looking at again.
         gc.freeze()
         # LLMEngine rather than LLM, which wraps it and brings the web server's modules along.
-        self.engine = LLMEngine.from_engine_args(EngineArgs(**options))
+        with _whole_model(model, dtype) as folder:
+            self.engine = LLMEngine.from_engine_args(EngineArgs(model=str(folder), **options))
 
     @classmethod
     def unavailable(cls, model: Path) -> str | None:
         """No vLLM, one that cannot be imported, or a model whose architecture or head size it does not run here."""
-        from transformers import AutoConfig
-
         if find_spec("vllm") is None:
             return f"vLLM is not installed; fix: {INSTALL}"
         try:
@@ -79,8 +83,8 @@ class VllmEngine(Engine):
             reason = str(error).strip().splitlines()[0]
             return f"vLLM is installed but cannot be imported ({reason}); fix: {INSTALL} into a fresh environment"
 
-        refused = cannot_run(AutoConfig.from_pretrained(model, local_files_only=True), "use the transformers engine")
-        return f"{model / 'config.json'}: {refused}" if refused else None
+        refused = cannot_run(load_config(model), "use the transformers engine")
+        return f"{parts_of(model).config}: {refused}" if refused else None
 
     def close(self) -> None:
         """Shut vLLM down. Left to the garbage collector, that would also take apart what the next engine has set up."""
@@ -150,6 +154,18 @@ class _Watched:
             self.ids.append(token)
             self.stopped = self.end.reached(self.ids[-self.end.window :], lambda: self.ids)
         return self.ids, self.stopped
+
+
+@contextmanager
+def _whole_model(model: Path, dtype: str) -> Iterator[Path]:
+    """The folder that vLLM loads: the model's own, or for an adapter a merged copy, which is gone once it is loaded."""
+    if not parts_of(model).is_adapter:
+        yield model
+        return
+    with tempfile.TemporaryDirectory(prefix="harness-merged-") as folder:
+        load_model(model, dtype).save_pretrained(folder)  # as the transformers engine merges it
+        load_tokenizer(model).save_pretrained(folder)
+        yield Path(folder)
 
 
 def _import_vllm() -> None:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from dskd.errors import InputError
+from dskd.processes import safe_children
 from harness.engines import create_engine
 from harness.engines._completion_cache import CompletionCache
 from harness.engines._types import Completion, Sampling
@@ -51,7 +52,8 @@ def complete_in_process(engine: str, request: EngineRequest, on_finished: Callab
     with tempfile.NamedTemporaryFile(prefix="harness-engine-", suffix=".log") as log:
         # A daemon ends with this process, whatever ends it.
         process = context.Process(target=_serve, args=(theirs, log.name, engine, request), daemon=True)
-        process.start()
+        with safe_children():
+            process.start()
         theirs.close()
         try:
             while True:

@@ -20,7 +20,8 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field
 
 from dskd.errors import InputError
-from dskd.modeling.loading import load_tokenizer, require_model_folder
+from dskd.modeling.folders import require_model_folder
+from dskd.modeling.loading import load_tokenizer
 from dskd.tokenization.prompt_templates import describe
 from harness import tasks as known_tasks
 from harness.engines import create_engine

@@ -14,7 +14,8 @@ from typing import Any
 from dskd.data.preparation import encode_prompt
 from dskd.data.sources import rows_named
 from dskd.errors import InputError
-from dskd.modeling.loading import load_tokenizer, require_model_folder
+from dskd.modeling.folders import require_model_folder
+from dskd.modeling.loading import load_tokenizer
 from dskd.tokenization.prompt_templates import template_of
 from dskd.tokenization.reasoning import markers_of
 from harness.engines._seeds import sample_seed

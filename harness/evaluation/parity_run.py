@@ -7,7 +7,8 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
 
-from dskd.modeling.loading import load_tokenizer, require_model_folder
+from dskd.modeling.folders import require_model_folder
+from dskd.modeling.loading import load_tokenizer
 from harness.evaluation.engine_process import EngineRequest, complete_in_process
 from harness.evaluation.generate import longest, prompts_of_task, sampling_of
 from harness.evaluation.parity import TOLERANCE, EngineComparison, find_differences, first_difference, load_logits

@@ -8,13 +8,13 @@ import os
 import selectors
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
 
+from dskd.processes import process_environment, python_module
 from harness.executors import Outcome, Reporter
 from harness.planning.plan import PlannedJob
 from harness.runs.environment import cores
@@ -113,7 +113,7 @@ class Executor:
             ours.callback(os.close, parent_write)
             environment = {PROGRESS_DESCRIPTOR: str(progress_write), PARENT_DESCRIPTOR: str(parent_read)}
             process = subprocess.Popen(
-                [sys.executable, "-m", "harness.jobs", str(spec)],
+                python_module("harness.jobs", str(spec)),
                 stdin=subprocess.DEVNULL,
                 stdout=stream,
                 stderr=subprocess.STDOUT,
@@ -201,7 +201,7 @@ def _job_environment(jobs: int, offline: bool) -> dict[str, str]:
     environment = {"OMP_NUM_THREADS": threads, "TOKENIZERS_PARALLELISM": "false", "PYTHONUNBUFFERED": "1"}
     if offline:
         environment |= {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}
-    return os.environ | environment
+    return process_environment(environment)
 
 
 def _failure(running: _Running, code: int) -> str:

@@ -11,19 +11,20 @@ learned to answer after "### Response:" is not to be asked by "Answer:".
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Callable, Iterable, Sequence
 from itertools import islice
 from pathlib import Path
 
-from dskd.compatibility import check
+from dskd.compatibility import RoleDifference, check
 from dskd.data.options import DataOptions
 from dskd.data.reading import rows_of
 from dskd.data.shapes import Example, read_row
 from dskd.errors import InputError
 from dskd.io import read_object
 from dskd.methods import Method
-from dskd.tokenization.tokenizer_files import FileVocabulary, same_vocabulary, vocabulary
+from dskd.tokenization.tokenizer_files import FileVocabulary, role_tokens, same_vocabulary, vocabulary
 from harness import tasks as known_tasks
 from harness.config.matrix import Cell
 from harness.config.sources import FileData
@@ -31,8 +32,10 @@ from harness.planning.expand import Expansion
 from harness.steps.base import ModelInput
 from harness.steps.tokenizers import TokenizerFiles
 
+log = logging.getLogger(__name__)
+
 # So many prompts are compared: enough for what they share to be their frame and no accident.
-_COMPARED = 200
+COMPARED = 200
 _LETTERS = 3  # an ending with fewer letters is no frame
 
 
@@ -73,11 +76,22 @@ def check_pair(
                 f"{where('pair')}: {_described(models)}: {len(beyond):,} tokens of {role} '{model.name}' have no row in its "
                 "head; fix: use the tokenizer that belongs to the model, or resize its embeddings"
             )
-    if strict is not None and not _same(teacher, student):
-        pair = _described(models) + _first_difference(_vocabulary(teacher), _vocabulary(student))
-        for problem in check(strict, same_vocabulary=False, pair=pair):
+    same = _same(teacher, student)
+    roles = _role_difference(teacher, student) if same else None
+    if strict is not None and (roles or not same):
+        pair = _described(models)
+        pair += "" if same else _first_difference(_vocabulary(teacher), _vocabulary(student))
+        for problem in check(strict, same_vocabulary=same, roles=roles, pair=pair):
             if problem.key == "method":
                 raise InputError(problem.text(where(problem.key)))
+    elif roles and roles.role == "eos":
+        # Methods for any two vocabularies pair the ends by their role, so this works: but perhaps it was not meant.
+        log.warning(
+            "%s: %s have one vocabulary, but %s; the student learns its own end; template: chat for both ends both alike",
+            where("pair"),
+            _described(models),
+            roles,
+        )
 
 
 def _rows(model: ModelInput) -> int | None:
@@ -112,6 +126,20 @@ def _same(teacher: ModelInput, student: ModelInput) -> bool:
     if not isinstance(first, TokenizerFiles) or not isinstance(second, TokenizerFiles):
         return True
     return same_vocabulary(first.folder, second.folder) is not False
+
+
+def _role_difference(teacher: ModelInput, student: ModelInput) -> RoleDifference | None:
+    """The tokens by which two models with one vocabulary end or begin a text, where they differ and are known already.
+
+    How a model with a chat template ends is not: its turn's end is found when the tokenizer is loaded.
+    """
+    found = []
+    for model in (teacher, student):
+        tokenizer, template = model.tokenizer_input.vocabulary, model.prompt_template
+        roles = role_tokens(tokenizer.folder) if isinstance(tokenizer, TokenizerFiles) else {}
+        chat = template is not None and template.kind == "chat"
+        found.append({role: token for role, token in roles.items() if role != "eos" or not chat})
+    return RoleDifference.between(*found)
 
 
 def _first_difference(teacher: FileVocabulary | None, student: FileVocabulary | None) -> str:
@@ -213,9 +241,8 @@ def _check_task(expansion: Expansion, model: str, data: str | None, name: str) -
     if data is None or expansion.matrix.tasks[name].other_prompts:
         return
     trained = _data_ending(expansion, data)
-    asked = _ending(map(task.prompt, task.docs(_COMPARED))) if task.data_is_here else ""  # planning asks no hub
-    is_frame = all(sum(map(str.isalpha, ending)) >= _LETTERS for ending in (trained, asked))
-    if is_frame and not (trained.endswith(asked) or asked.endswith(trained)):
+    asked = shared_ending(map(task.prompt, task.docs(COMPARED))) if task.data_is_here else ""  # planning asks no hub
+    if endings_agree(trained, asked) is False:
         raise InputError(
             f"{where}: its prompts end with {asked[-40:]!r}, but {model} is trained on data.{data}, whose prompts end with "
             f"{trained[-40:]!r}; train on such prompts, give the models a template, or say other_prompts: true here"
@@ -227,16 +254,23 @@ def _data_ending(expansion: Expansion, name: str) -> str:
     if not isinstance(source, FileData) or not Path(source.file).exists():
         return ""
     prompts: list[str] = []
-    for where, row in islice(rows_of(Path(source.file)), _COMPARED):
+    for where, row in islice(rows_of(Path(source.file)), COMPARED):
         try:
             item = read_row(row, where, "text", source.options)
         except InputError:
             return ""  # the check of the file names it
         prompts += [item.prompt] if isinstance(item, Example) and isinstance(item.prompt, str) else []
-    return _ending(prompts)
+    return shared_ending(prompts)
 
 
-def _ending(texts: Iterable[str]) -> str:
+def endings_agree(trained: str, asked: str) -> bool | None:
+    """Whether prompts end as those of the training do; None where one of the two has no frame that could be compared."""
+    if any(sum(map(str.isalpha, ending)) < _LETTERS for ending in (trained, asked)):
+        return None
+    return trained.endswith(asked) or asked.endswith(trained)
+
+
+def shared_ending(texts: Iterable[str]) -> str:
     """What all of several texts end with."""
     found = [text[::-1] for text in texts]
     return os.path.commonprefix(found)[::-1] if len(found) > 1 else ""  # noqa: RUF071 - characters are what is compared

@@ -23,6 +23,7 @@ from harness.config.names import find_method, notice_former_names
 from harness.planning.checks import check_chat, check_pair, check_templates
 from harness.planning.expand import cache_step, responses_step
 from harness.planning.plan import Plan, decide
+from harness.runs.hub_lock import HubLock
 from harness.runs.identity import FileHashes
 from harness.runs.records import RecordCell
 from harness.runs.store import Store, require_writable
@@ -76,10 +77,10 @@ def single_plan(
     learning = _learning(method, method_options, training, teacher_outputs, has_teacher=teacher is not None)
     chosen, options, outputs = learning
     processes, accelerate_config = _launch(launch)
-    hashes = FileHashes()
-    examples = _examples(data, data_options, output, hashes)
-    author, learner = _models(teacher, student, chosen, template, hashes)
-    name, author_name = student.resolve().name, teacher.resolve().name if teacher else "none"
+    hashes, lock = FileHashes(), HubLock(output)
+    examples = _examples(data, data_options, output, hashes, lock)
+    author, learner = _models(teacher, student, chosen, template, hashes, lock)
+    name, author_name = called(student), called(teacher) if teacher else "none"
     step = Train(
         title=f"train {name} by {method}",
         name=name,
@@ -99,17 +100,22 @@ def single_plan(
     )
     if not overwrite:
         _require_same(output, step)
-    return Plan("train", "harness train", output, decide([step], output, "stale"), lambda _, key: _flag(key))
+    lock.write()
+    return Plan("train", "harness train", output, decide([step], output, "stale"), lambda _, key: _flag(key), lock=lock)
 
 
-def _examples(data: Path, options: DataOptions, output: Path, hashes: FileHashes) -> RowExamples:
+def called(model: Path) -> str:
+    """What a model is called by where it is: its folder's name, or that of its repository on the hub."""
+    name = hub.parse(str(model))
+    return model.resolve().name if name is None else name.short
+
+
+def _examples(data: Path, options: DataOptions, output: Path, hashes: FileHashes, lock: HubLock) -> RowExamples:
     """The training set; what comes through a pipe is kept in the output's folder, so that the same command can resume."""
     try:
         named = parse_hub_data(str(data))
         if named is not None:
-            return hub_examples(
-                "data", named, hub.resolve(named.name.repo, named.name.revision, kind="dataset"), options
-            )
+            return hub_examples("data", named, lock.resolve(named.name, "dataset"), options)
         if is_pipe(data):
             require_writable(output, str(output))
             Store(output).output(_FOLDER).require_ours()
@@ -138,12 +144,21 @@ def _flag(key: str) -> str:
 
 
 def _models(
-    teacher: Path | None, student: Path, method: methods.Method, template: Mapping[str, Any], hashes: FileHashes
+    teacher: Path | None,
+    student: Path,
+    method: methods.Method,
+    template: Mapping[str, Any],
+    hashes: FileHashes,
+    lock: HubLock,
 ) -> tuple[ModelInput, ModelInput]:
     asked = read_template(template)
-    learner = model_in_folder("student", student, hashes, "--student", asked)
+
+    def find(role: str, folder: Path) -> ModelInput:
+        return model_in_folder(role, hub.parse(str(folder)) or folder, hashes, f"--{role}", asked, lock=lock)
+
+    learner = find("student", student)
     # A training without teacher is prepared as if the student were its own: no example is left out for another's tokenizer.
-    author = model_in_folder("teacher", teacher, hashes, "--teacher", asked) if teacher else learner
+    author = find("teacher", teacher) if teacher else learner
     check_pair(author, learner, [method], _flag)
     check_templates(author, learner, lambda _: "--template")
     for model in (author, learner):
@@ -172,10 +187,16 @@ def _inputs(
 
 
 def read_template(given: Mapping[str, Any]) -> Template | None:
-    """The template of `--template` and `--system`."""
-    if "system" in given and given.get("kind") != "chat":
-        raise InputError("--system goes with --template chat; fix: add it, or leave out --system")
-    return Template.model_validate(dict(given)) if given else None
+    """The template of `--template` and the flags that go with it."""
+    flags = {"system": "--system", "arguments": "--template-argument", "reasoning": "--reasoning"}
+    for key, flag in flags.items():
+        if key in given and given.get("kind") != "chat":
+            raise InputError(f"{flag} goes with --template chat; fix: add it, or leave out {flag}")
+    try:
+        return Template.model_validate(dict(given)) if given else None
+    except ValidationError as error:
+        reason = error.errors()[0]["msg"].removeprefix("Value error, ")
+        raise InputError(f"--template-argument: {reason.removeprefix('arguments: ')}; fix: leave it out") from None
 
 
 def _learning(

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from functools import cached_property
 from json.encoder import encode_basestring
 from pathlib import Path
@@ -18,15 +18,14 @@ from typing import Any
 
 from pydantic import BaseModel
 
+from dskd import hub
 from dskd.errors import InputError
-from dskd.modeling.loading import base_of_adapter
+from dskd.modeling.folders import check_content, check_tokenizer_files, parts_of, tokenizer_files, tokenizer_folder
 
 HASH_VERSION = 1
+# What stands for the files of a base model from the hub among the hashes of an adapter.
+BASE, BASE_COMMIT = "base/hub", "base/commit"
 
-_TOKENIZER_FILES = (
-    *("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "chat_template.jinja"),
-    *("vocab.json", "vocab.txt", "merges.txt", "tokenizer.model", "spiece.model", "*.tiktoken"),
-)
 _MODEL_FILES = ("config.json", "generation_config.json", "*.safetensors", "*.safetensors.index.json", "pytorch_model*")
 
 
@@ -145,15 +144,29 @@ class FileHashes:
         return self._known[key]
 
     def tokenizer_folder(self, folder: Path) -> dict[str, str]:
-        """sha256 of each file that makes a tokenizer; InputError where the folder holds none."""
-        return self._matching(folder, _TOKENIZER_FILES, "tokenizer files (tokenizer.json or vocab.json)")
+        """sha256 of each file that makes a tokenizer, an adapter's base model's where it has none of its own.
+
+        InputError where the folder holds none, or pointers of git-lfs.
+        """
+        _require_folder(folder)
+        place = tokenizer_folder(folder)
+        check_tokenizer_files(place)
+        return self._of(place, tokenizer_files(place), "tokenizer files (tokenizer.json or vocab.json)")
 
     def model_folder(self, folder: Path) -> dict[str, str]:
-        """sha256 of each file that makes a model (configuration and weights); InputError where there are no weights."""
-        base_folder = base_of_adapter(folder)
-        if base_folder is not None:
+        """sha256 of each file that makes a model (configuration and weights), its base model's too where it is an adapter.
+
+        InputError where there are no weights, or where they are not all there (`dskd.modeling.folders.check_content`).
+        """
+        _require_folder(folder)
+        base, on_hub = parts_of(folder).model, hub.base_on_hub(folder)
+        if on_hub is None:  # the weights of a base on the hub come later
+            check_content(folder)
+        if base != folder:
             adapter = self._matching(folder, ("adapter_config.json", "adapter_model*"), "adapter")
-            return adapter | {f"base/{name}": digest for name, digest in self.model_folder(base_folder).items()}
+            if on_hub is not None:
+                return adapter | {BASE: on_hub.repo, BASE_COMMIT: base.name}
+            return adapter | {f"base/{name}": digest for name, digest in self.model_folder(base).items()}
         hashes = self._matching(folder, _MODEL_FILES, "model (config.json and *.safetensors)")
         weights = any(name.endswith((".safetensors", ".bin")) for name in hashes)
         if "config.json" not in hashes or not weights:
@@ -162,9 +175,15 @@ class FileHashes:
         return hashes
 
     def _matching(self, folder: Path, patterns: tuple[str, ...], what: str) -> dict[str, str]:
-        if not folder.is_dir():
-            raise InputError(f"no folder '{folder}'; fix: correct the path")
-        paths = {path for pattern in patterns for path in folder.glob(pattern)}
-        if not paths:
+        return self._of(folder, {path for pattern in patterns for path in folder.glob(pattern)}, what)
+
+    def _of(self, folder: Path, paths: Iterable[Path], what: str) -> dict[str, str]:
+        found = {path.relative_to(folder).as_posix(): self.file(path) for path in sorted(paths)}
+        if not found:
             raise InputError(f"{folder}: holds no {what}; fix: give a folder that `save_pretrained` wrote")
-        return {path.name: self.file(path) for path in sorted(paths)}
+        return found
+
+
+def _require_folder(folder: Path) -> None:
+    if not folder.is_dir():
+        raise InputError(f"no folder '{folder}'; fix: correct the path")

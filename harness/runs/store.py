@@ -161,7 +161,7 @@ class OutputFolder:
         """Whether it is done with this identity, and what other steps read of it is there."""
         state, manifest = self.state()
         same = manifest is not None and manifest.identity.hash == output.fingerprint.hash
-        return state == "done" and same and (self.path / (output.product or "")).exists()
+        return state == "done" and same and _is_there(self.path / (output.product or ""))
 
     def finish(self, seconds: float, report: dict[str, Any] | None = None) -> None:
         """Mark the folder as complete."""
@@ -201,6 +201,14 @@ class OutputFolder:
                 shutil.rmtree(entry)
             elif entry.name not in {LOG, INCOMPLETE}:
                 entry.unlink()
+
+
+def _is_there(product: Path) -> bool:
+    """Whether a file or folder is there, with what links in it point to: a copy of a folder of links may have lost that."""
+    if not product.is_dir():
+        return product.exists()
+    with os.scandir(product) as entries:
+        return all(Path(entry).exists() for entry in entries if entry.is_symlink())
 
 
 class Store:

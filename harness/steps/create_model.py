@@ -1,15 +1,21 @@
-"""Model folders made on the disk: from random weights, from the first layers of another model, as a copy with another tokenizer."""
+"""Model folders made on the disk: from random weights, or as a copy with another tokenizer."""
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 from pathlib import Path
 from typing import Any
 
 from dskd.errors import InputError
+from dskd.io import read_object, write_atomic
+from dskd.modeling.folders import parts_of, require_model_folder
 from dskd.modeling.loading import load_tokenizer
+from dskd.modeling.weight_files import ADAPTER_CONFIG
 from dskd.tokenization.prompt_templates import Template, set_template
+
+_WEIGHTS = (".safetensors", ".bin")
 
 
 def new_model(config: dict[str, Any], tokenizer_folder: Path, seed: int, output: Path) -> None:
@@ -35,44 +41,43 @@ def new_model(config: dict[str, Any], tokenizer_folder: Path, seed: int, output:
     print(f"{config['model_type']} with {sum(p.numel() for p in model.parameters()):,} parameters")
 
 
-def first_layers(source: Path, count: int, output: Path) -> None:
-    """Save the first `count` decoder layers of a model, with its embedding, final norm, head and tokenizer."""
-    from transformers import AutoModelForCausalLM, AutoTokenizer
-
-    model = AutoModelForCausalLM.from_pretrained(source, dtype="auto", local_files_only=True)
-    base, config = model.base_model, model.config.get_text_config()
-    attribute = next((name for name in ("layers", "h") if hasattr(base, name)), None)
-    if attribute is None:
-        kind = type(model).__name__
-        raise InputError(f"{source}: {kind} has its layers in no known place; give a model with `layers`")
-    layers = getattr(base, attribute)
-    if count > len(layers):
-        raise InputError(f"{source}: has {len(layers)} layers, not {count}; ask for fewer")
-    setattr(base, attribute, layers[:count])
-    config.num_hidden_layers = count
-    if getattr(config, "layer_types", None):
-        config.layer_types = list(config.layer_types[:count])
-    model.save_pretrained(output)
-    AutoTokenizer.from_pretrained(source, local_files_only=True).save_pretrained(output)
-    print(f"first {count} of {len(layers)} layers, {sum(p.numel() for p in model.parameters()):,} parameters")
-
-
 def copy_model(source: Path, output: Path) -> None:
-    """Copy a model's folder with a tokenizer of its own.
+    """Copy a model's folder, or an adapter's, with a tokenizer of its own, which an adapter may have from its base model.
 
-    Weights are linked where the file system can, so that a large model does not take its room twice; what is written anew is not.
+    Weights are linked where the file system can, so that a large model does not take its room twice; all else is copied, since it
+    may be written anew. Of a folder of links, as the hub's cache has, what they point to is linked or copied.
     """
     from transformers import AutoTokenizer
 
-    tokenizer = AutoTokenizer.from_pretrained(source, local_files_only=True)
+    parts = parts_of(source)
+    tokenizer = AutoTokenizer.from_pretrained(parts.tokenizer, local_files_only=True)
     output.mkdir(parents=True, exist_ok=True)
     for file in sorted(source.iterdir()):
         if file.is_file() and not file.name.startswith(("tokenizer", "chat_template")):
-            try:
-                os.link(file, output / file.name)
-            except OSError:  # another file system, or one without links
+            if file.suffix in _WEIGHTS:
+                _link(file.resolve(), output / file.name)
+            else:
                 shutil.copy2(file, output / file.name)
+    if parts.is_adapter:
+        settings = read_object(output / ADAPTER_CONFIG)
+        settings["base_model_name_or_path"] = str(
+            parts.model.resolve()
+        )  # it may be relative to the folder that is copied
+        write_atomic(output / ADAPTER_CONFIG, json.dumps(settings, indent=2) + "\n")
     _save_tokenizer(tokenizer, output)
+
+
+def check_copy(folder: Path) -> None:
+    """InputError for a copy that is no whole model folder, so that none counts as done."""
+    require_model_folder(folder)
+    load_tokenizer(folder)
+
+
+def _link(file: Path, target: Path) -> None:
+    try:
+        os.link(file, target)
+    except OSError:  # another file system, or one without links
+        shutil.copy2(file, target)
 
 
 def add_bos_token(folder: Path) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Iterator, Sequence
-from functools import lru_cache
+from functools import lru_cache, partial
 from itertools import islice
 from pathlib import Path
 from typing import Annotated, Any, ClassVar
@@ -240,6 +240,7 @@ class PreparedData(Step):
             teacher=folders[1] if self.teacher_tokenizer else None,
             max_length=self.max_length,
             limit=self.limit,
+            progress=partial(job.progress.advance, "preparing examples"),
         )
         print(report.model_dump_json(indent=2))
         if left_out.total:

@@ -31,7 +31,7 @@ class TeacherResponses(Step):
     """The prompts of a training set with the teacher's own responses.
 
     Left out and counted are responses that did not end by themselves, because the end of sequence is trained too, empty ones, and
-    those to prompts that do not fit into the teacher's context.
+    those to prompts that do not fit into the teacher's context. A response is the answer, without the reasoning before it.
     """
 
     kind, version, place, product = "teacher-responses", 2, "answers", "answers.jsonl"  # as in older runs
@@ -122,7 +122,8 @@ class TeacherResponses(Step):
                     {
                         **({"prompt": prompt} if isinstance(prompt, str) else prompt._asdict()),
                         "output": completion.text,
-                        "ended": completion.finish_reason == "stop",
+                        "ended": completion.finish_reason == "stop" and completion.reasoning_ended,
+                        **({} if completion.reasoning is None else {"reasoning": completion.reasoning}),
                         "prompt_truncated": completion.prompt_truncated,
                         "generated_tokens": len(completion.ids),
                     }

@@ -24,6 +24,7 @@ from dskd import methods
 from dskd.data.collator import Collator
 from dskd.data.preparation import prepare_dataset
 from dskd.modeling.loading import load_model, load_tokenizer
+from dskd.processes import safe_children
 from dskd.teachers.outputs import LiveTeacher
 from dskd.tokenization.vocabulary import Vocabulary, share_vocabulary
 from dskd.training.distiller import Distiller
@@ -153,7 +154,8 @@ def main() -> None:
             "packed": (rows, Collator(packing=True), 1),
             "packed, shuffled, accumulation 2": (shuffled, Collator(packing=True), 2),
         }
-        mp.spawn(one_of_two, (str(folder), rows, chosen.port), nprocs=2)
+        with safe_children():
+            mp.spawn(one_of_two, (str(folder), rows, chosen.port), nprocs=2)
         two = torch.load(folder / "two.pt")
         table = []
         for method in methods.METHODS:

@@ -17,6 +17,8 @@ import sys
 import time
 from pathlib import Path
 
+from dskd.processes import python_module
+
 PLANTED = Path(__file__).with_name("planted")
 REPOSITORY = Path(__file__).parents[2]
 # What a defect changes has to be made again: these cells, this part of them, and these shared artifacts.
@@ -30,7 +32,7 @@ REMADE = {
 def harness(*arguments: str | Path, planted: str | None = None) -> subprocess.CompletedProcess[str]:
     path = [str(REPOSITORY)] if planted is None else [str(PLANTED / planted), str(REPOSITORY)]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path)}
-    command = [sys.executable, "-m", "harness.cli", *map(str, arguments)]
+    command = python_module("harness.cli", *map(str, arguments))
     return subprocess.run(command, env=environment, capture_output=True, text=True, cwd=REPOSITORY, check=False)
 
 

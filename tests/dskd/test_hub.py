@@ -16,7 +16,8 @@ import pytest
 
 from dskd import hub
 from dskd.errors import InputError
-from dskd.modeling.loading import base_of_adapter, load_model, load_tokenizer
+from dskd.modeling.folders import base_of_adapter
+from dskd.modeling.loading import load_model, load_tokenizer
 from helpers.hub_server import HubServer
 from helpers.tiny_models import write_gpt2
 
@@ -197,7 +198,8 @@ def test_offline_the_cache_alone_answers(
     _offline(monkeypatch)
     asked = len(server.requests)
     assert hub.model_folder("org/name") == place
-    assert hub.newest("org/name") is None
+    with pytest.raises(hub.HubUnreachable, match="HF_HUB_OFFLINE is set"):
+        hub.newest("org/name")
     with pytest.raises(
         hub.HubUnreachable, match=r"^org/other@main: is not in the hub's cache .* HF_HUB_OFFLINE is set; fix: "
     ):

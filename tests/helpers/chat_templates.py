@@ -76,8 +76,6 @@ USABLE: dict[str, tuple[str, ...]] = {
     "minimind/minimind.jinja": ("cut",),
     "trl/qwen3_5_nothink.jinja": ("cut",),
     "llama.cpp/deepseek-ai-DeepSeek-V3.1.jinja": ("cut",),
-    # Reasoning is a channel, which this template does not write.
-    "onnxruntime-extensions/gpt-oss.jinja": ("cut",),
 }
 
 

@@ -26,6 +26,8 @@ def create_repository(hub: HubServer, user: str, asked: dict[str, Any], token: s
     kind = asked.get("type") or "model"
     name = f"{asked.get('organization') or user}/{asked['name']}"
     place = f"{hub.url}/{'datasets/' if kind == 'dataset' else ''}{name}"
+    if name.partition("/")[0] in hub.closed:
+        return 403, {"error": f"You don't have the rights to create a {kind} under this namespace"}
     if (kind, name) in hub.repositories:
         return 409, {"error": f"You already created this {kind} repo: {name}", "url": place}
     private = asked.get("visibility") == "private" or bool(asked.get("private"))

@@ -38,6 +38,7 @@ class HubServer:
         requests: Method and path of each request, in order.
         repositories: By kind and id.
         tokens: The name of the user of each token.
+        closed: Organisations in which no user may write.
         connections: Those that are open.
     """
 
@@ -47,6 +48,7 @@ class HubServer:
         self.repositories: dict[tuple[str, str], HubRepository] = {}
         self.requests: list[tuple[str, str]] = []
         self.tokens = {TOKEN: USER}
+        self.closed: set[str] = set()
         self.connections: set[socket.socket] = set()
         self._server: ThreadingHTTPServer | None = None
 
