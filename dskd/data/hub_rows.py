@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,6 +15,7 @@ from dskd.data.formats import Row, data_suffix, rows_of_table
 from dskd.errors import InputError
 
 _BATCH = 512
+_COLON = re.compile(r":(?![^\[]*\])")  # not those of a slice, `train[:10%]`
 
 
 @dataclass(frozen=True)
@@ -40,7 +42,7 @@ def parse_hub_data(text: str) -> HubData | None:
     Raises:
         InputError: For a name with more parts than these.
     """
-    head, *rest = text.split(":")
+    head, *rest = _COLON.split(text)
     if Path(text).exists() or data_suffix(Path(head)) is not None or (name := hub.parse(head)) is None:
         return None
     if len(rest) > 2 or "" in rest:

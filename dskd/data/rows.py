@@ -35,12 +35,17 @@ def last_prompt_length(row: Mapping[str, Any], side: str) -> int:
 
 def last_prompt_lengths(dataset: Any, side: str) -> np.ndarray:
     """`last_prompt_length` of every row of a prepared dataset, int64 [rows]."""
-    columns = dataset.with_format("arrow")
-    lengths = columns[f"{side}_prompt_length"].to_numpy()
-    if f"{side}_label_spans" not in dataset.column_names:
+    name, spans = f"{side}_prompt_length", f"{side}_label_spans"
+    names = [column for column in (name, spans) if column in dataset.column_names]
+    table = dataset.select_columns(names).with_format("arrow")[:]
+    lengths = table[name].to_numpy()
+    if spans not in names:
         return lengths
-    spans = columns[f"{side}_label_spans"].to_pylist()
-    return np.array([own[-2] if own else length for own, length in zip(spans, lengths, strict=True)], dtype=np.int64)
+    own = table[spans].combine_chunks()
+    ends = own.offsets.to_numpy()[1:]
+    # The last but one number of each row is the first of its last turn; a row without any has one turn.
+    found = own.values.to_numpy()[np.maximum(ends - 2, 0)] if len(own.values) else lengths
+    return np.where(own.value_lengths().fill_null(0).to_numpy() > 0, found, lengths)
 
 
 def continues(row: Mapping[str, Any], later: Mapping[str, Any], side: str) -> bool:

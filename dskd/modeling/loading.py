@@ -15,6 +15,7 @@ from dskd.modeling.quantised import require_quantisation
 from dskd.modeling.saved_settings import read_generation_config, valid_settings
 from dskd.tokenization.vocabulary import require_offsets
 
+_BROKEN = (UnpicklingError, EOFError, LookupError, RuntimeError)
 _SHOWN = 3  # names of weights in an error
 
 
@@ -92,8 +93,8 @@ def load_model(folder: Path, dtype: str = "float32") -> Any:
         model, found = loaded
         if parts.is_adapter:
             model = _merged(model, folder)
-    # Each quantisation has a package of its own, whose absence is an ImportError. A broken pickle is a RuntimeError of torch's.
-    except (OSError, ValueError, SafetensorError, ImportError, UnpicklingError, EOFError, RuntimeError) as error:
+    # Each quantisation has a package of its own, whose absence is an ImportError; a broken pickle may raise any of the rest.
+    except (OSError, ValueError, SafetensorError, ImportError, *_BROKEN) as error:
         if isinstance(error, InputError) or is_out_of_memory(error) or is_disk_full(error):
             raise
         raise InputError(

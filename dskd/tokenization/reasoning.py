@@ -11,6 +11,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from dskd.errors import InputError
+
 # The setting in tokenizer_config.json, for a model whose template and tokens do not show its markers: [opening, closing].
 KEY = "reasoning_markers"
 
@@ -57,15 +59,24 @@ def markers_of(tokenizer: Any) -> ReasoningMarkers | None:
     """The markers that a tokenizer's model writes, or None where nothing shows any.
 
     They are, in this order, those that were set (`set_markers`), those of which the chat template writes or looks for the closing
-    one, and those that are added tokens.
+    one, and those that are added tokens. InputError for a setting that is no pair.
     """
     if configured := tokenizer.init_kwargs.get(KEY):
-        return ReasoningMarkers(*configured)
+        return _configured(configured, tokenizer.name_or_path)
     template, added = tokenizer.chat_template or "", tokenizer.get_added_vocab()
     text = template if isinstance(template, str) else "\n".join(template.values())  # several, by name
     tokens = [m for m in KNOWN if all(tag in added for tag in _TAG.findall(m.opening + m.closing))]
     in_template = [markers for markers in KNOWN if markers.closing in text]
     return next((m for m in in_template if m in tokens), next(iter([*in_template, *tokens]), None))
+
+
+def _configured(value: Any, where: str) -> ReasoningMarkers:
+    texts = value if isinstance(value, (list, tuple)) else ()
+    if not (2 <= len(texts) <= 3 and all(isinstance(text, str) for text in texts) and all(texts[:2])):
+        raise InputError(
+            f'{where}: `{KEY}` of tokenizer_config.json is {str(value)[:80]!r}; fix: give two texts, as ["<think>", "</think>"]'
+        )
+    return ReasoningMarkers(*texts)
 
 
 def set_markers(tokenizer: Any, markers: ReasoningMarkers) -> None:

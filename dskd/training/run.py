@@ -325,8 +325,8 @@ def _hints() -> Iterator[None]:
 
 def _lengths(dataset: Any, options: TrainingOptions, keeps_data: bool) -> Any:
     """Tokens of each example, of the longest of its sides and rollout [examples]; twice as many where both are in a batch."""
-    columns = dataset.with_format("arrow")[:]
     sides = [name for name in ("student_ids", "teacher_ids") if name in dataset.column_names]
+    columns = dataset.select_columns([*sides, "student_prompt_length"]).with_format("arrow")[:]
     lengths = [compute.list_value_length(columns[name]).to_numpy() for name in sides]
     if options.rollouts is not None and options.batch_tokens is not None:
         prompts = last_prompt_lengths(dataset, "student")

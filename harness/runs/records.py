@@ -6,7 +6,7 @@ Scores are 0 to 100. There is no NaN: a missing value is null and has a reason.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError, model_validator
 
@@ -153,11 +153,16 @@ class Environment(BaseModel):
 
 
 class RecordTemplate(BaseModel):
-    """The prompt template. `sha256` is of the text around an instruction, including the end of turn."""
+    """The prompt template. `sha256` is of the text around an instruction, including the end of turn.
+
+    `arguments` and `reasoning` are absent where the chat template is given none and the reasoning is cut from training.
+    """
 
     model_config = _STRICT
     kind: Literal["alpaca", "chat"]
     system: str | None = None
+    arguments: Annotated[dict[str, Any], Field(exclude_if=lambda value: not value)] = {}
+    reasoning: Annotated[Literal["cut", "keep", "train"], Field(exclude_if=lambda value: value == "cut")] = "cut"
     sha256: str
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from dskd.errors import InputError
 from dskd.modeling.loading import load_tokenizer
 from dskd.tokenization.reasoning import (
     KNOWN,
@@ -156,6 +157,14 @@ def test_markers_from_added_tokens_from_a_template_from_a_setting_or_none(tmp_pa
     tokenizer.chat_template = None
     tokenizer.save_pretrained(tmp_path)
     assert markers_of(load_tokenizer(tmp_path)) == ReasoningMarkers("((", "))")
+
+
+@pytest.mark.parametrize("value", ["<think>", ["<think>"], ["<think>", ""], ["a", "b", "c", "d"], [1, 2], {"a": "b"}])
+def test_a_setting_that_is_no_pair_is_an_error_in_a_line(value: Any) -> None:
+    tokenizer = byte_level()
+    tokenizer.init_kwargs["reasoning_markers"] = value
+    with pytest.raises(InputError, match=r"`reasoning_markers` of tokenizer_config\.json is .*; fix: give two texts"):
+        markers_of(tokenizer)
 
 
 def test_special_tokens_are_markers_too() -> None:

@@ -10,6 +10,7 @@ import pytest
 from click.testing import CliRunner
 
 from dskd.errors import InputError
+from dskd.tokenization.prompt_templates import Template, describe, set_template
 from dskd.tokenization.reasoning import ReasoningMarkers
 from harness import tasks
 from harness.cli import main
@@ -18,9 +19,10 @@ from harness.evaluation.generate import generate, prompts_of_task
 from harness.evaluation.reasoning import reasoning_summary, score_answers
 from harness.evaluation.score import score_predictions
 from harness.protocols import GREEDY, PROTOCOLS
-from harness.runs.records import Record, read_record
+from harness.runs.records import Record, RecordTemplate, read_record
 from harness.tasks.task import Metric
 from helpers.reasoning_models import EXPECTED, NEW_TOKENS, SAID, write_reasoning_model
+from helpers.tiny_tokenizers import byte_level
 
 THINK = ReasoningMarkers("<think>", "</think>")
 TASK = f"""
@@ -135,7 +137,6 @@ def test_the_budget_for_reasoning_is_added_to_the_answer_s_and_named_in_the_prot
 
 def test_a_model_without_markers_has_no_budget_for_reasoning(model: Path, task: str, tmp_path: Path) -> None:
     from dskd.modeling.loading import load_tokenizer
-    from helpers.tiny_tokenizers import byte_level
 
     loaded = tasks.load(task)
     assert prompts_of_task(loaded, load_tokenizer(model), max_reasoning_tokens=40).max_new_tokens == 56
@@ -273,6 +274,26 @@ def test_a_metric_that_should_be_low_keeps_what_the_task_gives_for_nothing(task:
     loaded = tasks.load(task)
     (wrong,) = score_answers(loaded, loaded.docs(1), [""], [False], allow_code_execution=False)
     assert wrong.scores == {"starts": 0.0, "wrong": 0.0}
+
+
+THINKING = (
+    "{% for m in messages %}{{ m.role }}: {% if m.reasoning_content %}<think>\n{{ m.reasoning_content }}\n</think>\n\n{% endif %}"
+    "{{ m.content }}<|end|>{% endfor %}"
+    "{% if add_generation_prompt %}assistant: {% if enable_thinking is defined %}<think>\n"
+    "{% if not enable_thinking %}\n</think>\n\n{% endif %}{% endif %}{% endif %}"
+)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [{}, {"arguments": {"style": "short"}}, {"arguments": {"enable_thinking": True}, "reasoning": "train"}],
+)
+def test_a_record_says_of_a_template_what_its_tokenizer_does(settings: dict[str, Any]) -> None:
+    tokenizer = byte_level()
+    tokenizer.chat_template = THINKING
+    set_template(tokenizer, Template(kind="chat", **settings))
+    described = describe(tokenizer)
+    assert RecordTemplate.model_validate(described).model_dump(mode="json") == described
 
 
 def test_a_record_and_a_protocol_without_reasoning_are_written_as_before() -> None:

@@ -1,4 +1,4 @@
-"""Making models: from random weights, from the first layers of another, and as a copy that begins its texts."""
+"""Making models: from random weights, and as a copy with another tokenizer."""
 
 from __future__ import annotations
 
@@ -6,16 +6,20 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from transformers import AutoTokenizer
 
 from dskd.errors import InputError
+from dskd.modeling.loading import load_model, load_tokenizer
+from dskd.tokenization.prompt_templates import Template
 from harness.runs.identity import FileHashes
 from harness.runs.job_context import JobContext, ProgressChannel
 from harness.runs.store import Store
+from harness.steps import create_model
 from harness.steps.base import Step
 from harness.steps.base_model import ModelCopy, NewModel, model_in_folder
 from harness.steps.create_model import add_bos_token, copy_model, new_model
-from harness.steps.first_layers import first_layers
 from harness.steps.tokenizers import TokenizerFiles
+from helpers.llama_folders import in_hub_cache, write_adapter
 
 LLAMA = {
     "model_type": "llama",
@@ -24,17 +28,6 @@ LLAMA = {
     "num_hidden_layers": 2,
     "num_attention_heads": 2,
 }
-GEMMA = {
-    "model_type": "gemma3_text",
-    "hidden_size": 32,
-    "intermediate_size": 32,
-    "num_hidden_layers": 4,
-    "num_attention_heads": 2,
-    "num_key_value_heads": 1,
-    "head_dim": 16,
-    "sliding_window": 8,
-}
-GPT2 = {"model_type": "gpt2", "n_embd": 32, "n_layer": 3, "n_head": 2, "n_positions": 64}
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +49,6 @@ def test_a_new_model_takes_its_vocabulary_from_the_tokenizer_and_its_weights_fro
     tokenizer: Path, tmp_path: Path
 ) -> None:
     import torch
-    from transformers import AutoTokenizer
 
     for name, seed in (("a", 1), ("again", 1), ("b", 2)):
         new_model(LLAMA, tokenizer, seed, tmp_path / name)
@@ -75,36 +67,8 @@ def test_a_configuration_that_transformers_does_not_know(tokenizer: Path, tmp_pa
     assert not (tmp_path / "model").exists()
 
 
-@pytest.mark.parametrize(("config", "count"), [(LLAMA, 1), (GEMMA, 2), (GPT2, 2)], ids=["llama", "gemma3", "gpt2"])
-def test_first_layers_compute_what_the_whole_model_computes_up_to_there(
-    tokenizer: Path, tmp_path: Path, config: dict[str, Any], count: int
-) -> None:
-    import torch
-
-    new_model(config, tokenizer, 1, tmp_path / "whole")
-    first_layers(tmp_path / "whole", count, tmp_path / "part")
-    whole, part = load(tmp_path / "whole"), load(tmp_path / "part")
-    assert part.config.num_hidden_layers == count
-    if getattr(whole.config, "layer_types", None):
-        assert part.config.layer_types == whole.config.layer_types[:count]
-    ids = torch.arange(12)[None]
-    norm = next(m for name, m in whole.base_model.named_children() if name in {"norm", "ln_f"})
-    with torch.no_grad():
-        states = whole(ids, output_hidden_states=True).hidden_states
-        expected = whole.lm_head(norm(states[count]))
-        assert torch.allclose(part(ids).logits, expected, atol=1e-5)
-    assert (tmp_path / "part/tokenizer.json").is_file()
-
-
-def test_more_layers_than_there_are(tokenizer: Path, tmp_path: Path) -> None:
-    new_model(LLAMA, tokenizer, 1, tmp_path / "whole")
-    with pytest.raises(InputError, match="has 2 layers, not 5; ask for fewer"):
-        first_layers(tmp_path / "whole", 5, tmp_path / "part")
-
-
 def test_a_copy_has_the_same_weights_and_a_tokenizer_that_begins_its_texts(tmp_path: Path, tokenizer: Path) -> None:
     from safetensors.torch import load_file
-    from transformers import AutoTokenizer
 
     new_model(LLAMA, tokenizer, 0, tmp_path / "source")
     loaded = AutoTokenizer.from_pretrained(tmp_path / "source")
@@ -158,8 +122,6 @@ def test_a_job_killed_around_its_last_step_is_finished_by_the_next(
 def test_a_copy_that_was_killed_halfway_is_made_again(
     tmp_path: Path, tokenizer: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from transformers import AutoTokenizer
-
     new_model(LLAMA, tokenizer, 0, tmp_path / "source")
     loaded = AutoTokenizer.from_pretrained(tmp_path / "source")
     loaded.add_special_tokens({"bos_token": "<begin>"})
@@ -179,3 +141,77 @@ def test_a_copy_that_was_killed_halfway_is_made_again(
     copied = AutoTokenizer.from_pretrained(step.path(tmp_path / "run"))
     assert copied("text")["input_ids"][0] == copied.bos_token_id
     assert (tmp_path / "source/model.safetensors").samefile(step.path(tmp_path / "run") / "model.safetensors")
+
+
+def chat_copy(source: Path, root: Path) -> Path:
+    """The copy of a model that a job makes for a chat template."""
+    step = model_in_folder("m", source, FileHashes(), "--model", Template(kind="chat"))
+    attempt(step, root)
+    assert Store(root).output(step.folder).holds(step.outputs[0])
+    return step.path(root)
+
+
+@pytest.fixture
+def chatting(tmp_path: Path, tokenizer: Path) -> Path:
+    """A model with a chat template, and another one under a name."""
+    new_model(LLAMA, tokenizer, 0, tmp_path / "source")
+    loaded = AutoTokenizer.from_pretrained(tmp_path / "source")
+    text = "{% for m in messages %}[{{ m.role }}] {{ m.content }}{{ eos_token }}{% endfor %}"
+    loaded.chat_template = {"default": text, "short": "{{ messages[0].content }}"}
+    loaded.save_pretrained(tmp_path / "source")
+    return tmp_path / "source"
+
+
+def test_a_copy_of_a_folder_of_links_is_a_whole_model(tmp_path: Path, chatting: Path) -> None:
+    snapshot = in_hub_cache(chatting, tmp_path / "hub")
+    copy = chat_copy(snapshot, tmp_path / "run")
+    assert not any(path.is_symlink() for path in copy.rglob("*"))
+    assert (copy / "model.safetensors").samefile((snapshot / "model.safetensors").resolve())  # linked, not copied
+    assert not (copy / "config.json").samefile((snapshot / "config.json").resolve())
+    before, after = load(chatting), load(copy)
+    assert all((value == after.state_dict()[name]).all() for name, value in before.state_dict().items())
+    assert AutoTokenizer.from_pretrained(copy).chat_template.keys() == {"default", "short"}
+    assert FileHashes().model_folder(snapshot) == FileHashes().model_folder(chatting)
+    assert FileHashes().tokenizer_folder(snapshot) == FileHashes().tokenizer_folder(chatting)
+    assert "additional_chat_templates/short.jinja" in FileHashes().tokenizer_folder(chatting)
+
+
+def test_a_copy_that_misses_a_file_does_not_count_as_done(
+    tmp_path: Path, chatting: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    step = model_in_folder("m", chatting, FileHashes(), "--model", Template(kind="chat"))
+    linked = create_model._link
+
+    def cut_off(file: Path, target: Path) -> None:
+        target.write_bytes(file.read_bytes()[:-100])
+
+    with monkeypatch.context() as patched:
+        patched.setattr(create_model, "_link", cut_off)
+        with pytest.raises(InputError, match=r"model\.safetensors: was cut off"):
+            attempt(step, tmp_path / "run")
+    output = Store(tmp_path / "run").output(step.folder)
+    assert not output.holds(step.outputs[0])
+    assert create_model._link is linked
+    attempt(step, tmp_path / "run")
+    assert output.holds(step.outputs[0])
+
+
+def test_a_copy_of_dangling_links_from_an_older_version_is_made_again(tmp_path: Path, chatting: Path) -> None:
+    copy = chat_copy(chatting, tmp_path / "run")
+    step = model_in_folder("m", chatting, FileHashes(), "--model", Template(kind="chat"))
+    (copy / "model.safetensors").unlink()
+    (copy / "model.safetensors").symlink_to("../../blobs/1")
+    assert not Store(tmp_path / "run").output(step.folder).holds(step.outputs[0])
+    assert chat_copy(chatting, tmp_path / "run") == copy
+    assert not (copy / "model.safetensors").is_symlink()
+
+
+def test_a_copy_of_an_adapter_finds_its_base_model_from_wherever_it_lies(tmp_path: Path, chatting: Path) -> None:
+    adapter = write_adapter(tmp_path / "adapter", chatting, named="../source")
+    copy = chat_copy(adapter, tmp_path / "run")
+    ours, theirs = load_model(copy).state_dict(), load_model(adapter).state_dict()
+    assert all((value == theirs[name]).all() for name, value in ours.items())
+    assert not all((value == load(chatting).state_dict()[name]).all() for name, value in ours.items())
+    assert AutoTokenizer.from_pretrained(copy).chat_template.keys() == {"default", "short"}
+    assert load_tokenizer(copy).init_kwargs["prompt_template"]["kind"] == "chat"
+    assert "prompt_template" not in load_tokenizer(chatting).init_kwargs
