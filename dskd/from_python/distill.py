@@ -8,6 +8,7 @@ import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -95,32 +96,13 @@ def distill(
     """
     chosen, training = _options(method, method_options, options)
     _check(chosen, training, has_teacher=teacher is not None)
-    templates, reading = _templates(template), as_options(data_options)
+    asked = _Asked(teacher, student, dataset, as_options(data_options), _templates(template), limit)
     with _work(output) as (folder, work), _named(work), Shown() if progress is True else nullcontext() as shown:
-        say = shown.stage if shown is not None else lambda _: None
-        say("reading models and data")
-        learner, own = as_folder(student, "student", work, templates["student"])
-        mentor, taught = None, None
-        if teacher is not None:
-            mentor, taught = as_folder(teacher, "teacher", work, templates["teacher"])
-        rows, source = as_source(dataset, work)
-        say("preparing the data")
-        left_out = LeftOut(strict=source.hub is None)  # as a run does: mistakes in data of the user's own are told
-        takes = what_is_taken(*map(load_tokenizer, filter(None, (learner, mentor))))
-        examples = write_examples(rows, work, takes, reading, limit=limit, left_out=left_out)
-        prepared = prepare_dataset(
-            examples,
-            work / "data",
-            student=learner,
-            teacher=mentor,
-            max_length=training.max_length,
-            limit=limit,
-            progress=shown.prepared if shown is not None else None,
-        )
+        inputs = _inputs(asked, training.max_length, work, shown)
         report = train(
             data=work / "data",
-            student=learner,
-            teacher=mentor,
+            student=inputs.student,
+            teacher=inputs.teacher,
             method=method,
             method_options=chosen.options.model_dump(mode="json"),
             options=training,
@@ -128,11 +110,61 @@ def distill(
             output=folder,
             progress=progress if callable(progress) else shown.step if shown is not None else None,
         )
-        made = _provenance(chosen, training, seed, prepared, taught if chosen.requires.teacher else None, own, source)
-        made.write(folder / "model")
-        loaded = load_model(folder / "model").eval(), load_tokenizer(folder / "model")
-    trained = Student(*loaded, folder=None if output is None else folder / "model")
-    return Distilled(trained, DistillationReport(data=prepared, unusable_rows=left_out.counts, training=report))
+        _provenance(chosen, training, seed, inputs).write(folder / "model")
+        model, tokenizer = load_model(folder / "model").eval(), load_tokenizer(folder / "model")
+    trained = Student(model, tokenizer, folder=None if output is None else folder / "model")
+    done = DistillationReport(data=inputs.prepared, unusable_rows=inputs.unusable_rows, training=report)
+    return Distilled(trained, done)
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """What is distilled, as it was given."""
+
+    teacher: Any
+    student: Any
+    dataset: Any
+    data_options: DataOptions
+    templates: Mapping[str, Template | None]
+    limit: int | None
+
+
+@dataclass(frozen=True)
+class _Inputs:
+    """The same as folders, with the data prepared, and where each came from."""
+
+    teacher: Path | None
+    student: Path
+    prepared: PreparationReport
+    unusable_rows: dict[str, int]
+    origins: Mapping[str, Origin]
+
+
+def _inputs(asked: _Asked, max_length: int, work: Path, shown: Shown | None) -> _Inputs:
+    """Make folders of models and prepare the data, in `work`."""
+    if shown is not None:
+        shown.stage("reading models and data")
+    folders: dict[str, Path] = {}
+    origins: dict[str, Origin] = {}
+    for side, given in (("student", asked.student), ("teacher", asked.teacher)):
+        if given is not None or side == "student":
+            folders[side], origins[side] = as_folder(given, side, work, asked.templates[side])
+    rows, origins["data"] = as_source(asked.dataset, work)
+    if shown is not None:
+        shown.stage("preparing the data")
+    # As a run does it: in data of the user's own, a text that is missing is a mistake to correct.
+    left_out = LeftOut(strict=origins["data"].hub is None)
+    takes = what_is_taken(*map(load_tokenizer, folders.values()))
+    prepared = prepare_dataset(
+        write_examples(rows, work, takes, asked.data_options, limit=asked.limit, left_out=left_out),
+        work / "data",
+        student=folders["student"],
+        teacher=folders.get("teacher"),
+        max_length=max_length,
+        limit=asked.limit,
+        progress=shown.prepared if shown is not None else None,
+    )
+    return _Inputs(folders.get("teacher"), folders["student"], prepared, left_out.counts, origins)
 
 
 def _options(
@@ -233,21 +265,13 @@ def _named(work: Path) -> Iterator[None]:
         raise InputError(told) from None
 
 
-def _provenance(
-    method: methods.Method,
-    training: TrainingOptions,
-    seed: int,
-    prepared: PreparationReport,
-    teacher: Origin | None,
-    student: Origin,
-    data: Origin,
-) -> Provenance:
+def _provenance(method: methods.Method, training: TrainingOptions, seed: int, inputs: _Inputs) -> Provenance:
     commit, dirty = checkout()
     return Provenance(
-        teacher=teacher,
-        student=student,
-        data=data,
-        examples=prepared.kept,
+        teacher=inputs.origins.get("teacher") if method.requires.teacher else None,
+        student=inputs.origins["student"],
+        data=inputs.origins["data"],
+        examples=inputs.prepared.kept,
         method=method.name,
         method_options=method.options.model_dump(mode="json"),
         training=training.model_dump(mode="json"),

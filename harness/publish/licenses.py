@@ -25,15 +25,15 @@ def _asked(origin: Origin, kind: str) -> Origin:
     if origin.hub is None or origin.license is not None:
         return origin
     from huggingface_hub import hf_hub_download
-    from huggingface_hub.errors import EntryNotFoundError
+    from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
 
     try:
         card = hf_hub_download(origin.hub, "README.md", revision=origin.revision, repo_type=kind)
-    except EntryNotFoundError as error:
-        if type(error).__name__ != "LocalEntryNotFoundError":
-            return origin  # it has no card
+    except LocalEntryNotFoundError:
         log.warning("the card of %s is not here and the hub cannot be asked: its licence is not known", origin.hub)
         return origin
+    except EntryNotFoundError:
+        return origin  # it has no card
     except OSError as error:
         reason = str(error).strip().partition("\n")[0]
         log.warning("the card of %s cannot be read (%s): its licence is not known", origin.hub, reason)
