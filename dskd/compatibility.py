@@ -101,7 +101,7 @@ def _of_vocabularies(method: Method, pair: str, roles: RoleDifference | None) ->
         return Problem("method", f"{method.name} needs one vocabulary, but {pair} have different ones", fix)
     if roles.role == "eos":
         fix = f"give both models template: chat, in which both end with a turn's end, or {fix}"
-    return Problem("method", f"{method.name} needs one vocabulary used alike, but in that of {pair} {roles}", fix)
+    return Problem("method", f"{method.name} needs one vocabulary, used alike; {pair}: {roles}", fix)
 
 
 def _of_rollouts(method: Method, rollouts: RolloutOptions | None, teacher_outputs: str) -> Iterator[Problem]:

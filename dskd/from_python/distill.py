@@ -105,7 +105,7 @@ def distill(
             mentor, taught = as_folder(teacher, "teacher", work, templates["teacher"])
         rows, source = as_source(dataset, work)
         say("preparing the data")
-        left_out = LeftOut(strict=True)
+        left_out = LeftOut(strict=source.hub is None)  # as a run does: mistakes in data of the user's own are told
         takes = what_is_taken(*map(load_tokenizer, filter(None, (learner, mentor))))
         examples = write_examples(rows, work, takes, reading, limit=limit, left_out=left_out)
         prepared = prepare_dataset(

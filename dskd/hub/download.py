@@ -118,7 +118,9 @@ def tokenizer_folder(reference: str | Path, *, where: str = "") -> Path:
     if name is None:
         return Path(reference)
     try:
-        return settings(name.repo, commits.resolve(name.repo, name.revision), weights=False)
+        commit = commits.resolve(name.repo, name.revision)
+        log.info("%s is commit %s", name, commit)
+        return settings(name.repo, commit, weights=False)
     except InputError as error:
         raise type(error)(f"{where}: {error}" if where else str(error)) from error
 

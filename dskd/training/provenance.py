@@ -99,7 +99,7 @@ def origin_of_path(path: Path, name: str | None = None) -> Origin:
     place = path.absolute().as_posix()
     found = _SNAPSHOT.match(place)
     folder = Path(found[0]) if found else path
-    hub = found["name"].replace("--", "/") if found else None
+    hub = found["name"].replace("--", "/", 1) if found else None
     return Origin(
         name=name or hub or path.resolve().name,
         hub=hub,

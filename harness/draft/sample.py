@@ -17,6 +17,7 @@ import pyarrow.compute as compute
 
 from dskd.data.examples import LeftOut, as_row, examples_in
 from dskd.data.formats import Row
+from dskd.data.hub_rows import parse_hub_data
 from dskd.data.options import DataOptions, Takes
 from dskd.data.preparation import PreparationReport, prepare_dataset
 from dskd.data.prepared_part import REASONS
@@ -70,7 +71,8 @@ def first_row(given: str) -> Row:
 def look_at_data(given: str, pair: DraftedPair, options: DataOptions) -> DraftedData:
     """Read a training set once, and keep a random sample of what it holds. InputError for what the pair cannot be trained on."""
     takes, template, why = _template(first_row(given), pair, options)
-    left_out, generator = LeftOut(), random.Random(0)
+    # As a run does: in a file of the user's own, a text that is missing is a mistake to correct.
+    left_out, generator = LeftOut(strict=parse_hub_data(given) is None), random.Random(0)
     sample: list[Item] = []
     prompts: list[str] = []
     count = 0

@@ -19,6 +19,7 @@ from harness.tables.contamination_notes import contamination_notes
 
 PLACEHOLDER = "ORG/NAME"
 _SITE = "https://huggingface.co"
+_DATA = "datasets/"
 _UNKNOWN = "not known"
 
 
@@ -98,7 +99,7 @@ def _sections(student: Student, repository: str, license: str | None) -> Iterato
     yield f"# {text(repository.rpartition('/')[2] if repository != PLACEHOLDER else student.name)}\n"
     taught = f" from {_named(made.teacher)}" if made.teacher else ""
     verb = "distilled" if made.teacher else "fine-tuned"
-    data = f" on {_named(made.data)}" if made.data.name != "unknown" else ""
+    data = f" on {_named(made.data, _DATA)}" if made.data.name != "unknown" else ""
     yield f"{_named(made.student)}, {verb}{taught}{data} by {_method(made)}.\n"
     yield f"## How to use it\n\n{usage_section(student.folder, repository)}"
     yield f"## How it was trained to be asked\n\n{prompt_section(student.folder)}"
@@ -109,8 +110,18 @@ def _sections(student: Student, repository: str, license: str | None) -> Iterato
     yield f"## Citation\n\n{fenced(bibtex(_paper(made)), 'bibtex')}"
 
 
-def _named(origin: Origin) -> str:
-    return link(origin.name, f"{_SITE}/{origin.hub}") if origin.hub else text(origin.name)
+def _parts(made: Provenance) -> list[tuple[str, str, Origin]]:
+    """(what it was, where the hub keeps such things, where it came from) of each part of a student."""
+    parts = [
+        ("teacher", "", made.teacher),
+        ("student before training", "", made.student),
+        ("training data", _DATA, made.data),
+    ]
+    return [(what, kind, part) for what, kind, part in parts if part is not None]
+
+
+def _named(origin: Origin, kind: str = "") -> str:
+    return link(origin.hub, f"{_SITE}/{kind}{origin.hub}") if origin.hub else text(origin.name)
 
 
 def _method(made: Provenance) -> str:
@@ -186,8 +197,7 @@ def _flaws(records: list[Any]) -> list[str]:
 
 
 def _origins(made: Provenance) -> str:
-    parts = {"teacher": made.teacher, "student before training": made.student, "training data": made.data}
-    rows = [[what, _named(part), _whence(part)] for what, part in parts.items() if part is not None]
+    rows = [[what, _named(part, kind), _whence(part)] for what, kind, part in _parts(made)]
     paper = _paper(made)
     source = (
         link(paper, f"https://arxiv.org/abs/{paper.removeprefix('arXiv ')}") if paper[:6] == "arXiv " else text(paper)
@@ -248,14 +258,13 @@ def _bytes(value: int | None) -> str | None:
 
 
 def _licenses(made: Provenance, license: str | None) -> str:
-    parts = {"teacher": made.teacher, "student before training": made.student, "training data": made.data}
-    rows = [[what, _named(part), _license(part.license)] for what, part in parts.items() if part is not None]
+    rows = [[what, _named(part, kind), _license(part.license)] for what, kind, part in _parts(made)]
     rows.append(
         ["this model", "", text(license) if license else f"{_license(made.student.license)}, as where it started"]
     )
     if license is None and made.student.license is None:
         rows[-1][2] = _UNKNOWN
-    unknown = [what for what, part in parts.items() if part is not None and part.license is None]
+    unknown = [what for what, _, part in _parts(made) if part.license is None]
     said = []
     if made.teacher is not None:
         said.append(

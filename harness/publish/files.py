@@ -30,7 +30,7 @@ _PUBLISHED = (
         "vocab.json",
         "vocab.txt",
     ),
-    *("merges.txt", "tokenizer.model", "spiece.model", "chat_template.jinja", "chat_templates/*.jinja"),
+    *("merges.txt", "tokenizer.model", "spiece.model", "chat_template.jinja", "additional_chat_templates/*.jinja"),
     *(f"{ADAPTER}/adapter_config.json", f"{ADAPTER}/adapter_model*.safetensors"),
     *("LICENSE*", "NOTICE*", REPORT, PROVENANCE),
 )

@@ -277,7 +277,7 @@ def model_in_folder(
     try:
         place, files, tokenizer_files = _contents(folder, hashes, lock or HubLock())
         hub.refuse_remote_code(parts_of(place).model)
-        tokenizer = TokenizerFiles(folder=tokenizer_folder(place), files=tokenizer_files)
+        tokenizer = TokenizerFiles(folder=tokenizer_folder(place).resolve(), files=tokenizer_files)
         model = ModelFolder(name=name, folder=place, files=files, tokenizer=tokenizer)
         _ = model.text_config  # so that a damaged one is reported here, with its place
     except InputError as error:

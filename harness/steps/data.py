@@ -222,8 +222,11 @@ class PreparedData(Step):
         if left_out.total:
             log.warning("%s: rows that cannot be used are left out: %s", examples.name, left_out)
 
-    def shared_tokens(self, root: Path) -> tuple[int, int, int] | None:
-        """How many tokens both vocabularies have, and the sizes of teacher's and student's; None where they are not here yet."""
+    def shared_tokens(self, root: Path) -> tuple[int, int, int, bool] | None:
+        """How many tokens both vocabularies have, the sizes of teacher's and student's, and whether they are the same.
+
+        None where they are not here yet.
+        """
         sides = (self.teacher_tokenizer, self.student_tokenizer)
         if any(side is None or side.made_by for side in sides):
             return None
@@ -250,8 +253,9 @@ class PreparedData(Step):
 
 
 @lru_cache(maxsize=32)
-def _shared_tokens(*folders: Path) -> tuple[int, int, int]:
+def _shared_tokens(*folders: Path) -> tuple[int, int, int, bool]:
     teacher, student = (Vocabulary.from_tokenizer(load_tokenizer(folder)) for folder in folders)
     shared = share_vocabulary(teacher, student)
     # The ends of sequence are paired by their role; they alone say nothing.
-    return sum(teacher.tokens[k] is not None for k in shared.teacher_ids.tolist()), teacher.size, student.size
+    both = sum(teacher.tokens[k] is not None for k in shared.teacher_ids.tolist())
+    return both, teacher.size, student.size, shared.same

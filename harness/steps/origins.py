@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dskd import hub
 from dskd.training.provenance import Origin, origin_of_path
 from harness.steps.base import Input, ModelInput
 from harness.steps.base_model import FirstLayers, ModelCopy, ModelFolder, NewModel
 from harness.steps.data import FileExamples, WorldExamples
+from harness.steps.hub_data import HubExamples
 from harness.steps.teacher_responses import TeacherResponses
 
 
@@ -31,6 +33,12 @@ def data_origin(examples: Input) -> Origin:
     if isinstance(examples, TeacherResponses):
         asked = data_origin(examples.examples)
         return asked.model_copy(update={"name": examples.name, "made": f"responses of {examples.teacher.name}"})
+    if isinstance(examples, HubExamples):
+        rows = examples.source
+        card = hub.snapshot_folder(
+            rows.repository, rows.commit, "dataset"
+        )  # which is there where the card was downloaded
+        return origin_of_path(card, examples.name)
     if isinstance(examples, FileExamples):
         return origin_of_path(examples.file, examples.name).model_copy(update={"sha256": examples.sha256})
     if isinstance(examples, WorldExamples):

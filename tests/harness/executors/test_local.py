@@ -19,6 +19,7 @@ from harness.runs.store import Store
 from harness.steps.base import Step
 from helpers.executor_runs import Recorder, fake, planned
 from helpers.paths import PYTHONPATH
+from helpers.shadows import write_shadows
 
 
 @pytest.fixture(autouse=True)
@@ -58,6 +59,18 @@ def test_a_job_runs_after_what_it_needs_and_leaves_manifest_log_and_no_marker(tm
     assert manifest["report"]["answer"] == 42
     assert manifest["report"]["cost"]["peak_memory"] > 2**20
     assert "doing ok" in (folder / "log.txt").read_text()
+
+
+def test_a_job_imports_nothing_from_the_working_folder_and_may_print_any_text(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(write_shadows(tmp_path / "cwd"))
+    monkeypatch.setenv("LC_ALL", "en_US.ISO-8859-1")
+    monkeypatch.setenv("PYTHONIOENCODING", "")
+    outcomes, _ = execute(tmp_path, fake(tmp_path, "first", "print café – 東京"))
+    log = (tmp_path / "cells/first/log.txt").read_text(encoding="utf-8")
+    assert outcomes["first"].status == "done", log
+    assert "café – 東京" in log
 
 
 def test_a_failing_job_does_not_stop_the_others_and_what_needs_it_is_not_run(tmp_path: Path) -> None:

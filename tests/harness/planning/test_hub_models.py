@@ -210,6 +210,23 @@ def test_the_lock_is_shown_and_moved_on_purpose(
     assert _train(make_plan(str(path))).fingerprint.hash != before
 
 
+def test_data_sets_are_locked_beside_models(
+    server: HubServer, folders: Path, matrix: dict[str, Any], write_matrix: WriteMatrix
+) -> None:
+    rows = Path("rows")
+    rows.mkdir()
+    (rows / "train.jsonl").write_text('{"prompt": "a", "output": "b"}\n')
+    commit = server.add_dataset("org/rows", rows, revision="v2")
+    server.add_model("org/teacher", folders / "teacher")
+    server.add_model("org/student", folders / "student", revision="v1")
+    matrix["data"]["own"] = {"hub": "org/rows", "revision": "v2"}
+    shown = json.loads(_command("lock", "--matrix", write_matrix(matrix), "--json").stdout)
+    assert {(row["kind"], row["name"]) for row in shown} == {
+        ("model", "org/teacher@main"), ("model", "org/student@v1"), ("dataset", "org/rows@v2"),
+    }  # fmt: skip
+    assert json.loads(Path("runs/by-name/harness.lock.json").read_text())["datasets"] == {"org/rows@v2": commit}
+
+
 @pytest.mark.parametrize(
     ("arguments", "line"),
     [

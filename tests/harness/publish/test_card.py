@@ -113,7 +113,8 @@ def test_the_front_matter_holds_ids_of_the_hub_alone(run: Path) -> None:
     assert data.base_model_relation == "finetune"
     assert data.model_name == "mine"
     assert [(each.metric_type, each.metric_value) for each in data.eval_results] == [("numeric", 40.0)]
-    assert "[cross](https://huggingface.co/org/base) | the hub, commit cccc" in card
+    assert "[org/base](https://huggingface.co/org/base) | the hub, commit cccc" in card
+    assert "on [org/rows](https://huggingface.co/datasets/org/rows) by" in card
     assert 'from_pretrained("me/mine")' in card
     assert ModelCard(card_text(read_student(folder), license="mit")).data.license == "mit"
 
@@ -148,7 +149,7 @@ def test_licences_come_from_the_cards_on_the_hub(run: Path, tmp_path: Path, monk
         hub.point_client_here(monkeypatch)
         told = invoke("card", folder)
     said = section(told.stdout, "Licences")
-    assert "| teacher | [t](https://huggingface.co/org/teacher) | gemma |" in said
+    assert "| teacher | [org/teacher](https://huggingface.co/org/teacher) | gemma |" in said
     assert "Licences that are not known: student before training, training data." in said
     assert "warning: the card of org/none cannot be read" in told.stderr
 
