@@ -16,6 +16,7 @@ from dskd.io import read_object
 from dskd.modeling.folders import base_of_adapter, require_model_folder
 from dskd.modeling.loading import load_tokenizer
 from dskd.modeling.lora import is_adapted
+from dskd.modeling.saved_settings import valid_settings
 from dskd.tokenization.prompt_templates import Template, set_template, template_of
 from dskd.training.provenance import Origin, origin_of_path
 
@@ -86,15 +87,20 @@ def _kind(given: Any) -> str:
 
 
 def _save(model: Any, tokenizer: Any, side: str, folder: Path) -> None:
-    """Write a model and its tokenizer; an adapter is merged in a copy, so that the caller's model stays as it is."""
+    """Write a model and its tokenizer; the caller's model stays as it is: an adapter is merged in a copy."""
     whole = copy.deepcopy(model).merge_and_unload() if is_adapted(model) else model
+    settings = getattr(whole, "generation_config", None)
     try:
+        whole.generation_config = copy.deepcopy(settings)
+        valid_settings(whole)
         whole.save_pretrained(folder)
         tokenizer.save_pretrained(folder)
     # transformers refuses settings that contradict each other, a quantised model that cannot be written, shared weights.
     except (ValueError, RuntimeError, NotImplementedError, AttributeError) as error:
         reason = " ".join(str(error).split())[:300]
         raise InputError(f"{side}: cannot be saved ({reason}); fix: correct it, or give its folder") from error
+    finally:
+        whole.generation_config = settings
 
 
 def _origin(model: Any) -> Origin:

@@ -19,7 +19,7 @@ from harness.cli.plan import print_estimate
 from harness.cli.progress import duration
 from harness.draft.machine import look_at_machine
 from harness.draft.matrix_text import Draft, assumed, disk_needed, matrix_text
-from harness.draft.pair import fitting_methods, look_at_pair
+from harness.draft.pair import fitting_methods, look_at_pair, with_template
 from harness.draft.sample import choose_lengths, first_row, look_at_data
 from harness.draft.tasks import tasks_here
 from harness.draft.training import choose_training
@@ -118,6 +118,7 @@ def _draft(
         options = options if yes or not options.are_default else _mapping(data)
         with stage("reading data", 1) as advance:
             training_set = look_at_data(data, pair, options)
+            pair = with_template(pair, training_set.template)
             lengths = choose_lengths(training_set, pair)
             advance(1)
         with stage("looking at this machine", 1) as advance:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -68,19 +68,33 @@ class DraftedPair:
 
 def look_at_pair(teacher: str, student: str) -> DraftedPair:
     """Read the small files of two models. InputError for what is no model, and for two that share no token."""
-    first, second = (_look_at(given, side) for given, side in ((teacher, "teacher"), (student, "student")))
+    first, second = _look_at(teacher, "teacher"), _look_at(student, "student")
     if first.name == second.name:
-        first, second = (
-            DraftedModel(**{**vars(model), "name": side})
-            for model, side in zip((first, second), ("teacher", "student"), strict=True)
-        )
-    shared = share_vocabulary(first.vocabulary, second.vocabulary)
-    both = sum(first.vocabulary.tokens[k] is not None for k in shared.teacher_ids.tolist())
+        first, second = replace(first, name="teacher"), replace(second, name="student")
+    return _pair(first, second)
+
+
+def with_template(pair: DraftedPair, kind: str | None) -> DraftedPair:
+    """The pair with both tokenizers given a template; None leaves them. Two ends of sequence may become one: that of a turn."""
+    if kind is None:
+        return pair
+    models = []
+    for model in pair.models:
+        tokenizer = copy.deepcopy(model.tokenizer)
+        set_template(tokenizer, Template.model_validate({"kind": kind}))
+        models.append(replace(model, tokenizer=tokenizer, vocabulary=Vocabulary.from_tokenizer(tokenizer)))
+    return _pair(*models)
+
+
+def _pair(teacher: DraftedModel, student: DraftedModel) -> DraftedPair:
+    shared = share_vocabulary(teacher.vocabulary, student.vocabulary)
+    both = sum(teacher.vocabulary.tokens[k] is not None for k in shared.teacher_ids.tolist())
     if not both:
         raise InputError(
-            f"--teacher {teacher} and --student {student}: share no token; fix: use a student whose tokenizer covers the same text"
+            f"--teacher {teacher.given} and --student {student.given}: share no token; "
+            "fix: use a student whose tokenizer covers the same text"
         )
-    return DraftedPair(first, second, shared.same, both)
+    return DraftedPair(teacher, student, shared.same, both)
 
 
 def _look_at(given: str, side: str) -> DraftedModel:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import math
 import random
 import tempfile
@@ -26,9 +25,8 @@ from dskd.data.shapes import Example, Item, shape_of
 from dskd.data.sources import rows_named
 from dskd.errors import InputError
 from dskd.io import write_lines_atomic
-from dskd.tokenization.prompt_templates import Template, set_template
 from harness.costs.formulas import Lengths
-from harness.draft.pair import DraftedModel, DraftedPair
+from harness.draft.pair import DraftedPair
 from harness.planning.checks import COMPARED
 
 SAMPLE = 1000
@@ -157,6 +155,10 @@ class DraftedLengths:
 def choose_lengths(data: DraftedData, pair: DraftedPair) -> DraftedLengths:
     """A max_length that keeps nearly all of a sample and that both models can read; the sample is prepared as a run prepares it.
 
+    Args:
+        data: The training set.
+        pair: The models with their templates.
+
     Raises:
         InputError: Where no example of it can be used.
     """
@@ -196,7 +198,7 @@ def _prepared(data: DraftedData, pair: DraftedPair) -> tuple[Any, PreparationRep
         folders = {}
         for side, model in zip(("teacher", "student"), pair.models, strict=True):
             folders[side] = Path(scratch) / side
-            _templated(model, data.template).save_pretrained(folders[side])
+            model.tokenizer.save_pretrained(folders[side])
         try:
             report = prepare_dataset(
                 rows, made, student=folders["student"], teacher=folders["teacher"], max_length=_ANY_LENGTH, workers=1
@@ -204,12 +206,3 @@ def _prepared(data: DraftedData, pair: DraftedPair) -> tuple[Any, PreparationRep
         except InputError as error:
             raise InputError(f"--data {str(error).replace(str(rows), data.given)}") from None
         return datasets.load_from_disk(str(made)).with_format("arrow")[:], report
-
-
-def _templated(model: DraftedModel, template: str | None) -> Any:
-    """The model's tokenizer, a copy with the template where it is given one."""
-    if template is None:
-        return model.tokenizer
-    tokenizer = copy.deepcopy(model.tokenizer)
-    set_template(tokenizer, Template.model_validate({"kind": template}))
-    return tokenizer

@@ -16,6 +16,7 @@ import torch
 import dskd
 from dskd import InputError
 from dskd.data.preparation import prepare_dataset
+from dskd.from_python.models import as_folder
 from dskd.modeling.loading import load_model, load_tokenizer
 from dskd.tokenization.prompt_templates import template_of
 from dskd.training.provenance import License, read_provenance
@@ -86,6 +87,29 @@ def test_objects_and_rows_give_it_too_and_leave_nothing_behind(
         assert trained.folder is None
         assert list(tmp_path.iterdir()) == []
     assert_same_weights(state(student[0]), before, rtol=0, atol=0)
+
+
+def test_a_model_whose_generation_settings_transformers_does_not_save_is_taken(world: Path) -> None:
+    model = load_model(world / "same")
+    model.generation_config.temperature = 0.5  # without do_sample, as chat models of the hub have it
+    given = model, load_tokenizer(world / "same")
+    trained, _ = dskd.distill(student=given, dataset=rows(world), method="sft", progress=False, **OPTIONS)
+    assert trained.model.generation_config.temperature == 0.5
+    assert model.generation_config.do_sample is None
+
+
+def test_an_adapter_is_merged_in_a_copy(world: Path, tmp_path: Path) -> None:
+    from peft import LoraConfig, get_peft_model
+
+    torch.manual_seed(0)
+    config = LoraConfig(r=2, task_type="CAUSAL_LM", init_lora_weights=False)
+    adapted = get_peft_model(load_model(world / "cross"), config).eval()
+    before, ids = state(adapted), torch.arange(3, 12)[None]
+    folder, _ = as_folder((adapted, load_tokenizer(world / "cross")), "teacher", tmp_path, None)
+    merged = load_model(folder)(ids).logits
+    torch.testing.assert_close(merged, adapted(ids).logits, rtol=1e-4, atol=1e-4)
+    assert not torch.allclose(merged, load_model(world / "cross")(ids).logits, atol=1e-2)
+    assert_same_weights(state(adapted), before, rtol=0, atol=0)
 
 
 def test_the_same_call_again_returns_the_report_and_another_is_refused(world: Path, tmp_path: Path) -> None:
@@ -164,7 +188,7 @@ def test_columns_and_options_of_method_and_training_are_taken_by_name(world: Pat
         ({"dataset": 7}, "dataset: is of type int, which is no rows"),
         ({"dataset": "none.jsonl"}, "none.jsonl: no such file"),
         ({"data_options": {"prompt": "none", "output": "{o}"}}, "data_options.prompt: names no column"),
-        ({"data_options": {"promt": "{o}"}}, "data_options.promt: Extra inputs are not permitted"),
+        ({"data_options": {"prompts": "{o}"}}, "data_options.prompts: Extra inputs are not permitted"),
     ],
 )
 def test_what_cannot_be_used_is_refused_in_a_line(world: Path, change: dict[str, Any], message: str) -> None:

@@ -140,6 +140,23 @@ def test_a_chat_template_that_ends_no_turn_is_not_used(models: Path) -> None:
     assert "endless has a chat template that cannot be used: " in comments()
 
 
+def test_a_base_model_and_an_instruct_model_of_one_vocabulary_end_alike_in_their_chat_template(models: Path) -> None:
+    for name, end in (("base", "<|end|>"), ("instruct", "<|turn|>")):
+        shutil.copytree(models / "teacher-chat", name)
+        tokenizer = load_tokenizer(Path(name))
+        tokenizer.add_special_tokens({"additional_special_tokens": ["<|turn|>"]})
+        tokenizer.chat_template = CHAT.replace("{{ eos_token }}", "<|turn|>")
+        tokenizer.eos_token = end
+        tokenizer.save_pretrained(name)
+        new_model(CONFIG, Path(name), 0, Path(name))
+    methods = ["sft", "kd", "dskd-v2"]
+    assert drafted("instruct", "base", write("chat.jsonl", INSTRUCTIONS))["pairs"][0]["methods"] == methods
+    Path("matrix.yaml").unlink()
+    # Asked by whole prompts they end with two tokens, so that their vocabularies are not one.
+    matrix = drafted("instruct", "base", write("train.jsonl", PROMPTS))
+    assert matrix["pairs"][0]["methods"] == ["sft", "uld", "dskd-v2-eta"]
+
+
 def test_conversations_need_chat_templates() -> None:
     data = write("train.jsonl", CONVERSATIONS)
     assert drafted("teacher-chat", "cross-chat", data)["models"]["cross-chat"]["template"] == "chat"
@@ -282,7 +299,7 @@ def test_two_models_of_one_name_are_told_apart_by_their_roles(models: Path) -> N
         (["--student", "empty"], "--student empty: empty: no config.json in the model folder"),
         (["--data", "none.jsonl"], "--data none.jsonl: no such file"),
         (["--data", "${HOME}.jsonl"], "holds ${, which a matrix takes for a variable"),
-        (["--data-option", "promt={q}"], "--data-option promt: "),
+        (["--data-option", "prompts={q}"], "--data-option prompts: "),
         (["--data-option", "prompt={q}"], "--data-option : these keys go together"),
         (["--output", "no/such"], None),
         (["--output", "train.jsonl"], "--output train.jsonl: exists; fix: name a new file, or remove it"),

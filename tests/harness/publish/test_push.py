@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from subprocess import CompletedProcess
 
 import pytest
 from click.testing import CliRunner, Result
@@ -165,3 +167,23 @@ def test_weights_that_are_missing_are_named(hub: HubServer, student: Path, tmp_p
     (folder / "model.safetensors").unlink()
     assert "has no weights (model.safetensors)" in refused(folder)
     assert hub.requests == []
+
+
+@pytest.mark.slow
+def test_from_train_and_evaluate_to_the_hub(
+    hub: HubServer, world: Path, tmp_path: Path, harness: Callable[..., CompletedProcess[str]]
+) -> None:
+    models = ["--teacher", world / "teacher", "--student", world / "cross", "--data", world / "train.jsonl"]
+    trained = harness("train", *models, "--method", "uld", "--steps", "2", "--output", "out", cwd=tmp_path)
+    assert trained.returncode == 0, trained.stderr
+    answering = ["--engine", "transformers", "--limit", "2", "--max-new-tokens", "4", "--output-dir", "runs/student"]
+    evaluated = harness("evaluate", "--model", "out/train/model", "--task", "small_math", *answering, cwd=tmp_path)
+    assert evaluated.returncode == 0, evaluated.stderr
+    pushed = harness("push", "out", "--run", "runs/student", "--to", NAME, cwd=tmp_path)
+    assert pushed.returncode == 0, pushed.stderr
+    files = hub.files(NAME)
+    card = files["README.md"].decode()
+    assert "distilled from teacher on data by universal logit distillation (uld)" in card
+    assert re.search(r"^\| small\\_math .*\| numeric \| \d", card, re.M)
+    assert json.loads(files["provenance.json"])["examples"] == 20
+    assert not [name for name, content in files.items() if str(world).encode() in content]
