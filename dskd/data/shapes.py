@@ -137,7 +137,7 @@ def _of_turns(
 def _of_instruction(row: Mapping[str, Any], where: str, takes: Takes, options: DataOptions, shape: Shape) -> Item:
     question, answer = shape.split("/")
     if takes == "text":
-        _refuse(row, where, takes)
+        _refuse(row, where, takes, fix=f"{_mapping(row, takes)}, or give the models a template: alpaca or chat")
     asked, response, given = row.get(question), row.get(answer), row.get("input") or ""
     if response is None and answer in row and isinstance(asked, str):
         response = ""
@@ -282,17 +282,23 @@ def _require(takes: Takes, needed: Takes, row: Mapping[str, Any], where: str) ->
 
 
 def _refuse(row: Mapping[str, Any], where: str, takes: Takes, problem: str = "", fix: str = "") -> NoReturn:
-    asked = "prompt" if takes in ("text", "any") else "instruction"
-    question = next((name for name in _ASKED if isinstance(row.get(name), str)), None)
-    answer = next(
-        (name for name in _ANSWERED if isinstance(row.get(name), (str, int, float)) and name != question), None
-    )
-    made_of = f'{asked}: "{{{question or "COLUMN"}}}", output: "{{{answer or "COLUMN"}}}"'
-    shape = "" if question and answer else ", or say its shape"
     raise InputError(
-        f"{where}: {problem or f'{asked} and output must be strings'}; the row has {_named(row)}; "
-        f"fix: {fix or f'name the columns, {made_of}{shape}'} (docs/data-sources.md)"
+        f"{where}: {problem or f'{_first_key(takes)} and output must be strings'}; the row has {_named(row)}; "
+        f"fix: {fix or _mapping(row, takes)} (docs/data-sources.md)"
     )
+
+
+def _first_key(takes: Takes) -> str:
+    return "prompt" if takes in ("text", "any") else "instruction"
+
+
+def _mapping(row: Mapping[str, Any], takes: Takes) -> str:
+    """How the columns of a row can be named, with a guess which they are."""
+    question = next((name for name in _ASKED if isinstance(row.get(name), str)), None)
+    known = (name for name in _ANSWERED if isinstance(row.get(name), (str, int, float)) and name != question)
+    answer = next(known, None)
+    named = f'name the columns, {_first_key(takes)}: "{{{question or "COLUMN"}}}", output: "{{{answer or "COLUMN"}}}"'
+    return named if question and answer else f"{named}, or say its shape"
 
 
 def _named(row: Mapping[str, Any]) -> str:

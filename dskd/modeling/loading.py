@@ -36,6 +36,10 @@ def load_tokenizer(folder: Path) -> Any:
             f"{place}: no tokenizer can be loaded ({reason}); fix: save the tokenizer into the folder"
         ) from error
     require_offsets(tokenizer)
+    if tokenizer.backend_tokenizer.get_vocab_size(with_added_tokens=False) == 0:
+        raise InputError(
+            f"{place}: the tokenizer has added tokens alone, and no vocabulary; fix: add tokenizer.json, or vocab.json and merges.txt"
+        )
     if tokenizer.eos_token_id is None:
         raise InputError(
             f"{place / 'tokenizer_config.json'}: eos_token is missing, so a student could not learn to stop; fix: set eos_token"

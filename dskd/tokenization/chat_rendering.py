@@ -134,6 +134,7 @@ class ChatTemplate:
         try:
             self._plain = self._frame(self._with_system([_QUESTION]), ())
             self.end = self._end_in(self._plain.after)
+            self._require_fit(self._render(self._with_system([_QUESTION]), (), generate=True), self._plain)
             self.reasoning = reasoning or self._usual_reasoning()
             self._form = self._form_of_reasoning() if self.reasoning != "cut" else ""
             if self.reasoning == "cut":
@@ -252,20 +253,25 @@ class ChatTemplate:
         common = os.path.commonprefix([given, head])  # noqa: RUF071 - characters are what is compared
         return _Frame(given[len(common) :], head[len(common) :], after)
 
-    def _plain_prompt(self, given: str, frame: _Frame) -> str:
-        """The prompt of an answer without reasoning: as finished turns have it."""
-        kept = given[: len(given) - len(frame.dropped)]
-        added = (
-            "" if frame.added.isspace() else frame.added
-        )  # spaces merge with the answer's first token, so they are written
+    def _require_fit(self, given: str, frame: _Frame) -> None:
+        """NotRendered where the generation prompt ends with what finished turns do not have, an open block of reasoning aside."""
         if frame.dropped.strip() not in {"", self.markers.opening} or (
             frame.dropped and not opens(given, self.markers)
         ):
+            kept = given[: len(given) - len(frame.dropped)]
             raise NotRendered(
                 "template_refuses",
                 f"its generation prompt ends with {given[-40:]!r}, and a finished turn begins with {kept[-20:] + frame.added!r}: "
                 "no prompt suits both; fix: use a chat template whose finished turns begin with its generation prompt",
             )
+
+    def _plain_prompt(self, given: str, frame: _Frame) -> str:
+        """The prompt of an answer without reasoning: as finished turns have it."""
+        self._require_fit(given, frame)
+        kept = given[: len(given) - len(frame.dropped)]
+        added = (
+            "" if frame.added.isspace() else frame.added
+        )  # spaces merge with the answer's first token, so they are written
         if opens(kept + added, self.markers):
             raise NotRendered(
                 "no_reasoning",

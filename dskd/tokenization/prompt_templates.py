@@ -143,8 +143,11 @@ def describe(tokenizer: Any) -> dict[str, Any] | None:
     return {**template.model_dump(), "sha256": digest}
 
 
-def prompt_text(tokenizer: Any, prompt: str | Instruction) -> str:
-    """The text that a model is given for a prompt: a text as it stands, an instruction in the model's template; else InputError."""
+def prompt_text(tokenizer: Any, prompt: str | Instruction | Conversation) -> str:
+    """The text that a model is given for a prompt: a text as it stands, an instruction or a conversation in the model's template.
+
+    InputError for what the model does not take.
+    """
     template = template_of(tokenizer)
     if isinstance(prompt, str):
         if template is not None:
@@ -158,14 +161,28 @@ def prompt_text(tokenizer: Any, prompt: str | Instruction) -> str:
             f"{tokenizer.name_or_path}: the model has no template for an instruction; fix: give it one (alpaca or chat), "
             "or whole prompts"
         )
+    conversation = Conversation((user_message(prompt),)) if isinstance(prompt, Instruction) else prompt
     if template.kind == "alpaca":
+        if not isinstance(prompt, Instruction):
+            raise InputError(
+                f"{tokenizer.name_or_path}: the template alpaca has no place for a conversation; fix: use chat"
+            )
         return alpaca(prompt)
     try:
-        return chat_template(tokenizer).prompt(Conversation((user_message(prompt),)))
+        return chat_template(tokenizer).prompt(conversation)
     except NotRendered as error:
         raise InputError(
             f"{tokenizer.name_or_path}: {error}; fix: leave out `system` and `arguments`, or use alpaca"
         ) from error
+
+
+def is_rendered(tokenizer: Any, conversation: Conversation) -> bool:
+    """Whether the model's chat template takes what is said in a conversation before the next turn of the assistant."""
+    try:
+        chat_template(tokenizer).prompt(conversation)
+    except NotRendered:
+        return False
+    return True
 
 
 def user_message(asked: Instruction) -> Message:

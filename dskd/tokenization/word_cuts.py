@@ -9,28 +9,33 @@ from __future__ import annotations
 
 import json
 import re
+import string
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 _SPACE_MARKER = "▁"
 _PLACE = re.compile(r".*[A-Za-z]{2}(?= [A-Za-z])", re.DOTALL)
-_LETTER_BEFORE_SPACE = re.compile(rf"[A-Za-z][ {_SPACE_MARKER}]")
+# A letter, or the last character of the piece of a byte, and a space after it.
+_ACROSS = re.compile(rf"[A-Za-z>][ {_SPACE_MARKER}]")
 
-# Patterns of which no match holds a letter and a space after it, and that look neither back, nor ahead from a letter.
+# Alternatives of the patterns by which tokenizers split texts. A match of one of them holds no letter with a space after it, and none
+# looks back, or ahead from a letter; so whatever a pattern of them matches ends before such a space or begins at it.
 _CONTRACTIONS = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)"
-_REST = r"\s*[\r\n]+|\s+(?!\S)|\s+"
 _UPPER, _LOWER = r"\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}", r"\p{Ll}\p{Lm}\p{Lo}\p{M}"
 _BEFORE = r"[^\r\n\p{L}\p{N}]?"
-_PATTERNS = {
-    r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+",  # GPT-2
-    *(  # Llama 3, OLMo 2; Qwen 2
-        rf"{_CONTRACTIONS}|{_BEFORE}\p{{L}}+|{digits}| ?[^\s\p{{L}}\p{{N}}]+[\r\n]*|{_REST}"
-        for digits in (r"\p{N}{1,3}", r"\p{N}")
-    ),
-    rf"{_BEFORE}[{_UPPER}]*[{_LOWER}]+{_CONTRACTIONS}?|{_BEFORE}[{_UPPER}]+[{_LOWER}]*{_CONTRACTIONS}?|"  # GPT-4o, gpt-oss
-    rf"\p{{N}}{{1,3}}| ?[^\s\p{{L}}\p{{N}}]+[\r\n/]*|{_REST}",
+_WORDS = {
+    r" ?\p{L}+",  # GPT-2
+    rf"{_BEFORE}\p{{L}}+",  # GPT-4, Llama 3, Qwen 2, OLMo 2
+    rf"{_BEFORE}[{_UPPER}]*[{_LOWER}]+{_CONTRACTIONS}?",  # GPT-4o, gpt-oss
+    rf"{_BEFORE}[{_UPPER}]+[{_LOWER}]*{_CONTRACTIONS}?",
 }
+_OTHERS = {
+    "'s", "'t", "'re", "'ve", "'m", "'ll", "'d", _CONTRACTIONS, r"\p{N}", r" ?\p{N}+", r"\p{N}{1,3}", r" ?[^\s\p{L}\p{N}]+",
+    r" ?[^\s\p{L}\p{N}]+[\r\n]*", r" ?[^\s\p{L}\p{N}]+[\r\n/]*", r"\n", r"\s*[\r\n]+", r"\s", r"\s+", r"\s+(?!\S)", r" +(?!\S)",
+}  # fmt: skip
+# A group, a set, an escaped character or any other; what is left between two of them is `|`.
+_ALTERNATIVE = re.compile(r"(?:\((?:\\.|[^()\\])*\)|\[(?:\\.|[^\]\\])*\]|\\.|[^()\[\]\\|])+")
 
 
 @dataclass(frozen=True)
@@ -98,29 +103,38 @@ def _cuts(step: dict[str, Any]) -> bool:
     """Of a splitter: whether it cuts between two words, whatever stands around them."""
     if step["type"] == "Split":
         every_match_is_a_piece = (step["behavior"], step["invert"]) in {("Isolated", False), ("Removed", True)}
-        return every_match_is_a_piece and step["pattern"].get("Regex") in _PATTERNS
+        return every_match_is_a_piece and _keeps_to_words(step["pattern"].get("Regex", ""))
     if step["type"] == "ByteLevel":
         return step.get("use_regex", True)  # left out where it is true
     return step["type"] == "Metaspace" and step["split"]
 
 
+def _keeps_to_words(pattern: str) -> bool:
+    alternatives = _ALTERNATIVE.findall(pattern)
+    known = "|".join(alternatives) == pattern and _WORDS.union(_OTHERS).issuperset(alternatives)
+    return known and not _WORDS.isdisjoint(alternatives)
+
+
 def _never_joins_words(model: dict[str, Any], steps: list[dict[str, Any]]) -> bool:
     """Whether no token of a BPE that gets whole texts holds a letter and a space after it, so that nothing is merged across."""
     vocabulary = model["vocab"]
-    letters = [chr(first + k) for first in (ord("a"), ord("A")) for k in range(26)]
+    unknown = [c for c in _SPACE_MARKER + string.ascii_letters if c not in vocabulary]
+    by_bytes = bool(model.get("byte_fallback")) and all(
+        f"<0x{byte:02X}>" in vocabulary for c in unknown for byte in c.encode()
+    )
     return (
         model["type"] == "BPE"
         and not (model["continuing_subword_prefix"] or model["end_of_word_suffix"])
         and any(map(_marks_spaces, steps))
-        and all(piece in vocabulary for piece in (_SPACE_MARKER, *letters))  # unknown neighbours may be fused
-        and not any(map(_LETTER_BEFORE_SPACE.search, vocabulary))
+        and (not unknown or by_bytes)  # else neighbours that are unknown may be fused
+        and not any(map(_ACROSS.search, vocabulary))
     )
 
 
 def _reaches_over(added: dict[str, Any]) -> bool:
     """Whether an added token is found across two words or takes the space after one."""
     text = added["content"]
-    return bool(_LETTER_BEFORE_SPACE.search(text)) or (added["rstrip"] and text[-1:].isalpha())
+    return bool(_ACROSS.search(text)) or (added["rstrip"] and text[-1:].isalpha())
 
 
 def _adds_ends_alone(tokenizer: Any) -> bool:

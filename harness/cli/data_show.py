@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 from collections import Counter
-from collections.abc import Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -24,7 +23,7 @@ from dskd.errors import InputError
 from dskd.modeling.loading import load_tokenizer
 from dskd.tokenization.prompt_templates import Template, set_template
 from harness.cli.data_options import SOURCE, data_options, read_data_options
-from harness.cli.options import COUNT, PATH, given, json_option, template_options
+from harness.cli.options import COUNT, PATH, json_option, template_options, template_settings
 from harness.cli.output import print_json
 from harness.planning.single_training import read_template
 
@@ -51,19 +50,16 @@ def show(
     source: Path,
     student: Path | None,
     teacher: Path | None,
-    template: str | None,
-    system: str | None,
-    columns: Sequence[str],
     count: int,
     limit: int | None,
     as_json: bool,
-    **reading: Any,
+    **flags: Any,
 ) -> None:
     """Show what a training set holds, and its first examples.
 
     With models, as each of them sees an example in training: labels are green, or between brackets where there are no colours.
     """
-    options, asked = read_data_options(columns, **reading), read_template(given(kind=template, system=system))
+    asked, options = read_template(template_settings(flags)), read_data_options(**flags)
     sides = {
         role: _side(folder, asked, f"--{role}")
         for role, folder in (("student", student), ("teacher", teacher))
@@ -89,9 +85,8 @@ def show(
 
 def _side(reference: Path, template: Template | None, where: str) -> Side:
     """A model's tokenizer, with the template that is asked for."""
+    folder = hub.tokenizer_folder(reference, where=where)
     try:
-        name = hub.parse(str(reference))
-        folder = reference if name is None else hub.settings(name.repo, hub.resolve(name.repo, name.revision))
         tokenizer = load_tokenizer(folder)
         if template is not None:
             set_template(tokenizer, template)

@@ -133,6 +133,8 @@ def _role_difference(teacher: ModelInput, student: ModelInput) -> RoleDifference
 
     How a model with a chat template ends is not: its turn's end is found when the tokenizer is loaded.
     """
+    if teacher.tokenizer_input.fingerprint.hash == student.tokenizer_input.fingerprint.hash:
+        return None
     found = []
     for model in (teacher, student):
         tokenizer, template = model.tokenizer_input.vocabulary, model.prompt_template

@@ -22,6 +22,7 @@ from dskd.data.encoding import encode_whole, prepared_row
 from dskd.data.preparation import PreparationReport, load_examples, prepare_dataset
 from dskd.data.prepared_part import Recipe
 from dskd.errors import InputError, TrainingFailed
+from dskd.tokenization.prompt_templates import Template, set_template
 from helpers.paths import PYTHONPATH, ROOT
 from helpers.tiny_tokenizers import byte_level, sentencepiece
 
@@ -96,6 +97,30 @@ def test_any_number_of_workers_writes_the_same_bytes(world: Path, tmp_path: Path
     assert _files(tmp_path / "out") == _files(world / "whole")
     assert seen == [(2000, COUNT), (4000, COUNT), (COUNT, COUNT)]
     assert [entry.name for entry in tmp_path.iterdir()] == ["out"]
+
+
+def test_templates_reach_the_workers(tmp_path: Path) -> None:
+    tokenizer = byte_level()
+    tokenizer.chat_template = "{% for m in messages %}<|{{ m.role }}|>{{ m.content }}<|end|>{% endfor %}"
+    set_template(tokenizer, Template(kind="chat", system="Be brief."))
+    tokenizer.save_pretrained(tmp_path / "model")
+    rows = [{"instruction": f"Add {k}", "input": "12" * (k % 2), "output": f"{k + 12}"} for k in range(2500)]
+    (tmp_path / "train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    for workers in (1, 2):
+        output = tmp_path / f"by-{workers}"
+        prepare_dataset(tmp_path / "train.jsonl", output, student=tmp_path / "model", workers=workers)
+    assert _files(tmp_path / "by-1") == _files(tmp_path / "by-2")
+    first = datasets.load_from_disk(str(tmp_path / "by-2"))[0]["student_ids"]
+    assert tokenizer.decode(first) == "<|system|>Be brief.<|end|><|user|>Add 0<|end|>12<|end|>"
+
+
+def test_a_worker_imports_no_torch() -> None:
+    program = (
+        "import sys, dskd.data.preparation_worker; print(*{'torch', 'transformers', 'datasets'} & set(sys.modules))"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    found = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True)
+    assert found.stdout.split() == []
 
 
 def test_a_preparation_that_was_killed_goes_on_where_it_was(

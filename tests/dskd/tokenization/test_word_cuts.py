@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
-from dskd.tokenization.word_cuts import WordCuts
+from dskd.tokenization.word_cuts import WordCuts, _keeps_to_words
 from helpers.tiny_tokenizers import byte_level, sentencepiece
 
 PIECES = [
@@ -45,15 +45,16 @@ def _check(tokenizer: Any, cuts: WordCuts, text: str) -> bool:
     return True
 
 
-TINY = byte_level()
-TINY_CUTS = WordCuts.of(TINY)
+TINY, PIECEWISE = byte_level(), sentencepiece()
+TINY_CUTS, PIECEWISE_CUTS = WordCuts.of(TINY), WordCuts.of(PIECEWISE)
 
 
 @settings(max_examples=200, deadline=None)
 @given(TEXTS)
 def test_the_tokens_of_the_parts_are_those_of_the_whole(text: str) -> None:
-    assert TINY_CUTS is not None
-    _check(TINY, TINY_CUTS, text)
+    for tokenizer, cuts in ((TINY, TINY_CUTS), (PIECEWISE, PIECEWISE_CUTS)):
+        assert cuts is not None
+        _check(tokenizer, cuts, text)
 
 
 @pytest.mark.real
@@ -119,5 +120,38 @@ def test_what_is_not_known_to_keep_words_apart_is_not_cut_for(change: Callable[[
     assert WordCuts.of(_changed(TINY, change)) is None
 
 
-def test_a_sentencepiece_model_without_every_letter_is_not_cut_for() -> None:
-    assert WordCuts.of(sentencepiece()) is None
+def test_a_sentencepiece_model_that_may_fuse_unknown_letters_is_not_cut_for() -> None:
+    def without_bytes(state: dict[str, Any]) -> None:
+        state["model"]["byte_fallback"] = False
+
+    def joining(state: dict[str, Any]) -> None:
+        state["model"]["vocab"]["x▁y"] = len(state["model"]["vocab"])
+
+    assert WordCuts.of(sentencepiece()) == WordCuts(1)
+    for change in (without_bytes, joining):
+        changed = _changed(sentencepiece(), change)
+        changed.eos_token = "</s>"
+        assert WordCuts.of(changed) is None
+
+
+@pytest.mark.parametrize(
+    ("pattern", "known"),
+    [
+        (r"\n| ?\p{L}+|\p{N}| +(?!\S)| ?[^\s\p{L}\p{N}]+|\s", True),
+        (r"\n| ?\p{L}+|\p{N}| +(?!\S)| ?[^\s\p{L}\p{N}]+|\s|\w \w", False),
+        (r"\n|\p{N}|\s", False),  # words are what is between the matches, spaces too
+        (r" ?\p{L}+|\s+(?!\S)|(?<=a)b", False),
+        (r" ?\p{L}+)|(\s", False),
+        ("", False),
+    ],
+)
+def test_a_pattern_is_known_by_its_alternatives(pattern: str, known: bool) -> None:
+    def split(state: dict[str, Any]) -> None:
+        own = {"type": "Split", "pattern": {"Regex": pattern}, "behavior": "Isolated", "invert": False}
+        state["pre_tokenizer"]["use_regex"] = False
+        state["pre_tokenizer"] = {"type": "Sequence", "pretokenizers": [own, state["pre_tokenizer"]]}
+
+    if pattern == r" ?\p{L}+)|(\s":  # which is no pattern at all for the tokenizers library
+        assert not _keeps_to_words(pattern)
+    else:
+        assert (WordCuts.of(_changed(TINY, split)) is not None) == known

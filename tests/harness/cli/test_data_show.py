@@ -89,7 +89,7 @@ def test_every_turn_of_a_conversation_is_shown_in_the_model_s_own_template(model
     for end in ENDS.values():
         turn = f"<|user|>{ASKED}{end}<|assistant|>⟦{ANSWER}{end}⟧"
         # After a special token SentencePiece writes a space that is not in the text.
-        assert text.replace("> ", ">").replace("<s>", "").count(turn + turn) == 1, text
+        assert text.replace("> ", ">").replace("⟧ ", "⟧").count(turn + turn) == 1, text
     last = show(path, "--template", "chat", "--student", models / "student", "--train-on", "last").stdout
     assert last.count("⟦") == 1
     assert "assistant (not trained on): " in last
@@ -108,7 +108,7 @@ def test_what_the_models_do_not_take_is_one_line(models: Path, tmp_path: Path) -
         ((talk, "--student", models / "student"), "holds a conversation, and the models have no template"),
         ((talk, "--template", "alpaca"), "the models have the template alpaca"),
         ((other,), 'the row has problem, solution; fix: name the columns, prompt: "{problem}", output: "{solution}"'),
-        ((other, "--column", "promt={problem}"), "--column promt: no such key; did you mean 'prompt'?"),
+        ((other, "--column", "outputs={problem}"), "--column outputs: no such key; did you mean 'output'?"),
         ((other, "--column", "prompt={problem}"), "--column: these keys go together"),
         ((other, "--column", "prompt=problem", "--column", "output={solution}"), "--column prompt: names no column"),
         ((other, "--shape", "alpaca"), "Invalid value for '--shape'"),
