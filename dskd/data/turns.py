@@ -16,7 +16,8 @@ from dskd.data.encoding import Encoded, encode_prompt, encode_response, encode_w
 from dskd.data.messages import TrainOn
 from dskd.data.rows import continues, joined
 from dskd.data.shapes import Example, Item
-from dskd.tokenization.chat_rendering import ChatTemplate, NotRendered
+from dskd.tokenization.chat_rendering import NotRendered
+from dskd.tokenization.chat_template import ChatTemplate
 from dskd.tokenization.conversations import Conversation, Message
 from dskd.tokenization.prompt_templates import Instruction, chat_template, user_message, writes_special_tokens
 from dskd.tokenization.vocabulary import Vocabulary

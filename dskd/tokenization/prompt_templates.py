@@ -1,7 +1,7 @@
 """How a model is asked: Alpaca's template or the tokenizer's own chat template around an instruction, or a text as it stands.
 
 A template is saved with its tokenizer, so that training and every evaluation read the same one. With a chat template the end of
-sequence is the token that ends a turn (dskd/tokenization/chat_rendering.py).
+sequence is the token that ends a turn (dskd/tokenization/chat_template.py).
 """
 
 from __future__ import annotations
@@ -15,7 +15,8 @@ from pydantic import BaseModel, ConfigDict, Field, model_serializer, model_valid
 from pydantic.functional_serializers import SerializerFunctionWrapHandler
 
 from dskd.errors import InputError
-from dskd.tokenization.chat_rendering import ChatTemplate, NotRendered
+from dskd.tokenization.chat_rendering import NotRendered
+from dskd.tokenization.chat_template import ChatTemplate
 from dskd.tokenization.conversations import Conversation, Message
 
 # The setting in tokenizer_config.json; tokenizers keep settings that they do not know.

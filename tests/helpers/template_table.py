@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from dskd.errors import InputError
-from dskd.tokenization.chat_rendering import ChatTemplate, NotRendered
+from dskd.tokenization.chat_rendering import NotRendered
+from dskd.tokenization.chat_template import ChatTemplate
 from dskd.tokenization.conversations import Conversation, Message
 from helpers.chat_templates import CONVERSATIONS, FOLDER, template_files
 from helpers.paths import SHARED
