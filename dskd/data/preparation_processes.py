@@ -28,7 +28,8 @@ AHEAD = 4
 
 def workers_for(blocks: Sequence[Block]) -> int:
     """How many processes these blocks are worth, at most one for each core that this process may use; 1: this process alone."""
-    return max(1, min(len(os.sched_getaffinity(0)), sum(block.length for block in blocks) // BYTES_A_WORKER))
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, min(cores, sum(block.length for block in blocks) // BYTES_A_WORKER))
 
 
 def make_parts(recipe: Recipe, blocks: Sequence[Block], folder: Path, workers: int) -> Generator[Block, None, None]:

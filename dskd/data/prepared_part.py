@@ -177,13 +177,13 @@ def _code() -> str:
 
 def unusable(sides: Sequence[Encoded | None], max_length: int) -> list[str]:
     """Why an example is left out, in names of the report's counts; empty for one that is not."""
-    encoded = [side for side in sides if side is not None and len(side.ids) > side.prompt_length]
-    if len(encoded) < len(sides):
-        return ["not_encodable"]
-    if any(side.special for side in encoded):
-        return ["special_tokens"]
-    names = zip(("student", "teacher"), encoded, strict=False)
-    return [f"too_long_{name}" for name, side in names if len(side.ids) > max_length]
+    reasons = []
+    for name, side in zip(("student", "teacher"), sides, strict=False):
+        if side is None or len(side.ids) <= side.prompt_length:
+            return ["not_encodable"]
+        if len(side.ids) > max_length:
+            reasons.append(f"too_long_{name}")
+    return ["special_tokens"] if any(side is not None and side.special for side in sides) else reasons
 
 
 def _lengths(rows: Sequence[dict[str, Any]], side: str) -> tuple[int, int]:

@@ -57,7 +57,6 @@ class WordCuts:
             and state["model"]["type"] in {"BPE", "Unigram"}
             and not state["model"].get("dropout")
             and not any(map(_reaches_over, state["added_tokens"]))
-            and _adds_ends_alone(tokenizer)
         )
         prepends = any(step["type"] == "Prepend" for step in normalizers)
         return cls(int(prepends)) if known else None
@@ -135,11 +134,3 @@ def _reaches_over(added: dict[str, Any]) -> bool:
     """Whether an added token is found across two words or takes the space after one."""
     text = added["content"]
     return bool(_ACROSS.search(text)) or (added["rstrip"] and text[-1:].isalpha())
-
-
-def _adds_ends_alone(tokenizer: Any) -> bool:
-    """Whether all that the tokenizer adds after a text is the end of sequence."""
-    whole, plain = (tokenizer("so be it", add_special_tokens=special)["input_ids"] for special in (True, False))
-    while whole and whole[-1] == tokenizer.eos_token_id:
-        whole = whole[:-1]
-    return bool(plain) and whole[-len(plain) :] == plain
