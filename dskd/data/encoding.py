@@ -183,7 +183,7 @@ def assembled_row(
         aligned = same, same
     pairs, groups = aligned
     row |= {"teacher_ids": teacher.ids, "teacher_prompt_length": teacher.prompt_length}
-    last = 1 + max(int(side.max(initial=UNKNOWN)) for side in groups)  # of the two end tokens
+    last = 1 + int(groups[0].max(initial=UNKNOWN))  # of the two end tokens; both sides have the same groups
     sides = ("teacher", teacher), ("student", student)
     row |= {f"{name}_pairs": _ended(pairs[k], side, len(side.spans)) for k, (name, side) in enumerate(sides)}
     return row | {f"{name}_groups": _ended(groups[k], side, last) for k, (name, side) in enumerate(sides)}
