@@ -12,7 +12,7 @@ help:
 	@echo "make quick  train and compare every method on the small world, and print the table"
 	@echo "make test   the tests, without network and without real data (those skip)"
 	@echo "make regression  train and score a small matrix, and compare it with results/regression/baseline.json"
-	@echo "make bench  the benchmarks of speed and memory, into results/benchmarks (about fifteen minutes)"
+	@echo "make bench  the benchmarks of speed and memory, into results/benchmarks (about twenty minutes)"
 	@echo "make nightly  the regression check, slow tests and the check of the committed leaderboard"
 	@echo "make lint   ruff, mypy and codespell"
 
@@ -47,7 +47,7 @@ nightly: regression
 	$(BIN)/python -m pytest -m "(slow or nightly) and not gpu"
 
 # One after the other, with nothing else running: both sides of each are timed in one process.
-BENCHMARKS := P1:p1_fused_loss P2:p2_projectors P3:p3_alignment P5:p5_teacher_signal P6:p6_padding P8:p8_rollouts P11:p11_invariance P13:p13_step
+BENCHMARKS := P1:p1_fused_loss P2:p2_projectors P3:p3_alignment P5:p5_teacher_signal P6:p6_padding P8:p8_rollouts P11:p11_invariance P13:p13_step P17:p17_preparation
 bench: .venv/.installed
 	set -e; for entry in $(BENCHMARKS); do \
 	  $(BIN)/python tests/benchmarks/$${entry#*:}.py --json results/benchmarks/$${entry%%:*}.json; done

@@ -2,6 +2,8 @@ from .data.batch_sampler import EpochBatches
 from .data.collator import Collator
 from .data.preparation import Example, encode_prompt, load_examples, prepare_dataset
 from .errors import InputError, TrainingFailed
+from .from_python.distill import DistillationReport, Distilled, distill
+from .from_python.models import Student
 from .losses.chunked import chunked_loss
 from .losses.divergences import DIVERGENCES
 from .methods import METHODS, Method
@@ -13,6 +15,7 @@ from .teachers.cache_store import TeacherCacheDamaged
 from .teachers.options import TeacherCacheOptions
 from .teachers.outputs import Teacher, open_teacher_cache
 from .tokenization.alignment import align, align_tokenizers, byte_spans
+from .tokenization.conversations import Conversation, Message
 from .tokenization.prompt_templates import Instruction, Template
 from .tokenization.vocabulary import SharedVocabulary, Vocabulary, share_vocabulary
 from .training.options import TrainingOptions
@@ -24,7 +27,10 @@ __all__ = [
     "METHODS",
     "AffineProjectors",
     "Collator",
+    "Conversation",
+    "DistillationReport",
     "DistillationTrainer",
+    "Distilled",
     "DualSpaceProjectors",
     "EpochBatches",
     "Example",
@@ -32,8 +38,10 @@ __all__ = [
     "InputError",
     "Instruction",
     "LoraOptions",
+    "Message",
     "Method",
     "SharedVocabulary",
+    "Student",
     "Teacher",
     "TeacherCacheDamaged",
     "TeacherCacheOptions",
@@ -46,6 +54,7 @@ __all__ = [
     "build_teacher_cache",
     "byte_spans",
     "chunked_loss",
+    "distill",
     "encode_prompt",
     "load_examples",
     "open_teacher_cache",

@@ -5,15 +5,18 @@ from __future__ import annotations
 import json
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from dskd.errors import InputError
 
+HALF_A_PAIR = "half of a surrogate pair (\\ud800 to \\udfff) is no text; fix: write the whole character"
 
-def _has_half_a_pair(row: Any) -> bool:
+
+def has_half_a_pair(row: Any) -> bool:
+    """Whether a string in a JSON value holds half of a surrogate pair, which no encoding can write."""
     try:
         json.dumps(row, ensure_ascii=False).encode()
     except UnicodeEncodeError:
@@ -27,24 +30,35 @@ def read_objects(path: Path, *, half_pairs: bool = False) -> Iterator[tuple[int,
     Raises InputError for a file that cannot be read or has no objects, text that is not UTF-8, a line that is no JSON object, and
     half of a surrogate pair in a string, which no encoding can write, unless `half_pairs` lets it through.
     """
+    with open_lines(path) as lines:
+        yield from objects_in(lines, path, half_pairs=half_pairs)
+
+
+def objects_in(
+    lines: Iterable[bytes], path: Path, *, half_pairs: bool = False, first: int = 1
+) -> Iterator[tuple[int, dict[str, Any]]]:
+    """As `read_objects`, of lines that were read from `path` in some way; `first` is the number of the first."""
     empty = True
+    for number, line in enumerate(lines, first):
+        if not line.strip():
+            continue
+        row = _parse(line, f"{path}:{number}", "one JSON object on each line")
+        if not half_pairs and rb"\ud" in line.lower() and has_half_a_pair(row):
+            raise InputError(f"{path}:{number}: {HALF_A_PAIR}")
+        empty = False
+        yield number, row
+    if empty:
+        raise InputError(f"{path}: the file is empty; fix: one JSON object on each line")
+
+
+@contextmanager
+def open_lines(path: Path) -> Iterator[BinaryIO]:
+    """A file of lines, open for reading; InputError where it cannot be read."""
     with _readable(path):
         if not path.is_file():
             raise InputError(f"{path}: no such file; fix: give the path of a JSONL file")
         with path.open("rb") as lines:
-            for number, line in enumerate(lines, 1):
-                if not line.strip():
-                    continue
-                row = _parse(line, f"{path}:{number}", "one JSON object on each line")
-                if not half_pairs and rb"\ud" in line.lower() and _has_half_a_pair(row):
-                    raise InputError(
-                        f"{path}:{number}: half of a surrogate pair (\\ud800 to \\udfff) is no text; "
-                        "fix: write the whole character"
-                    )
-                empty = False
-                yield number, row
-    if empty:
-        raise InputError(f"{path}: the file is empty; fix: one JSON object on each line")
+            yield lines
 
 
 def read_object(path: Path) -> dict[str, Any]:
@@ -80,12 +94,22 @@ def _parse(text: bytes, where: str, fix: str) -> dict[str, Any]:
 
 def write_atomic(path: Path, content: bytes | str) -> None:
     """Write a file completely or not at all, even if the machine loses power. Text becomes UTF-8. Makes missing folders."""
-    path.parent.mkdir(parents=True, exist_ok=True)
     data = content.encode() if isinstance(content, str) else content
+    write_parts_atomic(path, (data,))
+
+
+def write_lines_atomic(path: Path, rows: Iterable[Any], default: Callable[[Any], Any] | None = None) -> None:
+    """Write one JSON value a line as `write_atomic` does, row by row, so that memory holds one. default: as of `json.dumps`."""
+    write_parts_atomic(path, ((json.dumps(row, ensure_ascii=False, default=default) + "\n").encode() for row in rows))
+
+
+def write_parts_atomic(path: Path, parts: Iterable[bytes]) -> None:
+    """As `write_atomic`, of bytes that come in parts."""
+    path.parent.mkdir(parents=True, exist_ok=True)
     descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
         with os.fdopen(descriptor, "wb") as stream:
-            stream.write(data)
+            stream.writelines(parts)
             stream.flush()
             os.fsync(stream.fileno())
         Path(temporary).chmod(0o644)

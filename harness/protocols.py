@@ -30,6 +30,13 @@ class DecodingProtocol(BaseModel):
     )
     samples: int = Field(default=1, ge=1, description="answers to a prompt of each seed")
     max_new_tokens: int | None = Field(default=None, ge=1, description="null: the task's own")
+    # Left out where it is not set, so that records and identities of models that do not reason stay as they are.
+    max_reasoning_tokens: int | None = Field(
+        default=None,
+        ge=1,
+        exclude_if=lambda value: value is None,
+        description="more tokens for a model that reasons; null: none",
+    )
     max_prompt_tokens: int | None = Field(default=None, ge=1, description="null: what the context has room for")
     prompt_kept: Literal["first", "last"] = Field(default="last", description="which end of too long a prompt is kept")
     no_repeat_ngram: int = Field(
@@ -54,6 +61,10 @@ class DecodingProtocol(BaseModel):
             return self
         return self.model_copy(update={"max_new_tokens": wanted})
 
+    def with_reasoning(self, wanted: int | None) -> DecodingProtocol:
+        """The protocol with another budget for reasoning, where one is wanted."""
+        return self if wanted is None else self.model_copy(update={"max_reasoning_tokens": wanted})
+
     @property
     def num_samples(self) -> int:
         """The samples of each prompt."""
@@ -72,7 +83,7 @@ class DecodingProtocol(BaseModel):
     def label(self) -> str:
         """The name, and every setting that differs from the preset of that name: equal labels are equal protocols."""
         preset = PROTOCOLS.get(self.name, DecodingProtocol(name=self.name)).settings
-        changed = {key: value for key, value in self.settings.items() if value != preset[key]}
+        changed = {key: value for key, value in self.settings.items() if value != preset.get(key)}
         texts = {key: " ".join(map(str, v)) if isinstance(v, list) else str(v) for key, v in changed.items()}
         return ", ".join([self.name, *(f"{key}={text}" for key, text in texts.items())])
 

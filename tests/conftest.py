@@ -36,7 +36,7 @@ def real_data() -> Path:
 @pytest.fixture(autouse=True)
 def _the_environment_is_restored() -> Iterator[None]:
     """The command line puts some of its options where jobs find them; the next test is to find nothing there."""
-    names = ("HARNESS_DATA", "HARNESS_SANDBOX", "HARNESS_HUB")
+    names = ("HARNESS_DATA", "HARNESS_SANDBOX", "HARNESS_HUB", "DSKD_HUB_COMMITS")
     before = {name: os.environ.get(name) for name in names}
     yield
     for name, value in before.items():

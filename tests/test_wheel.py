@@ -51,6 +51,7 @@ def test_tasks_matrices_and_packages_are_inside(site: Path) -> None:
         "harness/report/assets/main.js",
         "harness/report/assets/page.css",
     } <= names
+    assert "harness/_citation.cff" in names
     assert {"dskd/py.typed", "harness/py.typed", "dskd/__init__.pyi", "dskd/methods/dskd_v2.py"} <= names
     assert not [name for name in names if name.startswith(("tests/", "runs/", "tasks/"))]
 

@@ -1,13 +1,18 @@
 from .batch_sampler import EpochBatches
 from .collator import Collator
-from .preparation import Example, PreparationReport, encode_prompt, load_examples, prepare_dataset
+from .examples import iter_examples, load_examples
+from .options import DataOptions
+from .preparation import PreparationReport, encode_prompt, prepare_dataset
+from .shapes import Example
 
 __all__ = [
     "Collator",
+    "DataOptions",
     "EpochBatches",
     "Example",
     "PreparationReport",
     "encode_prompt",
+    "iter_examples",
     "load_examples",
     "prepare_dataset",
 ]

@@ -5,6 +5,7 @@ The batches of an epoch follow from seed and epoch alone, however many processes
 
 from __future__ import annotations
 
+import heapq
 from collections.abc import Iterator, Sequence
 from typing import Any, Literal
 
@@ -97,10 +98,7 @@ class EpochBatches(Sampler[list[int]]):
         batches = self._cut(generator)
         if len(batches) > self._number:
             batches = self._merge(batches)
-        while len(batches) < self._number:
-            largest = max(range(len(batches)), key=lambda k: len(batches[k]))
-            middle = len(batches[largest]) // 2
-            batches[largest : largest + 1] = [batches[largest][:middle], batches[largest][middle:]]
+        batches = _split(batches, self._number)
         if self.grouping == "length_grouped" or self.batch_tokens is not None:
             batches = [batches[k] for k in torch.randperm(len(batches), generator=generator).tolist()]
         return batches
@@ -166,6 +164,23 @@ class EpochBatches(Sampler[list[int]]):
                 else:
                     complete = False
         return batches, complete
+
+
+def _split(batches: list[list[int]], number: int) -> list[list[int]]:
+    """So many batches: again and again the largest, the first of equally large ones, gives way to its two halves."""
+    halves: dict[tuple[int, ...], list[int]] = {
+        (k,): batch for k, batch in enumerate(batches)
+    }  # by their place: (3, 1) is the second half of batch 3
+    largest = [(-len(batch), place) for place, batch in halves.items()]
+    heapq.heapify(largest)
+    while len(halves) < number:
+        _, place = heapq.heappop(largest)
+        batch = halves.pop(place)
+        middle = len(batch) // 2
+        for half, part in enumerate((batch[:middle], batch[middle:])):
+            halves[(*place, half)] = part
+            heapq.heappush(largest, (-len(part), (*place, half)))
+    return [halves[place] for place in sorted(halves)]
 
 
 def supports_packing(model: Any, row_length: int | None = None) -> bool:

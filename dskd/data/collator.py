@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from dskd.data.rows import label_spans
 from dskd.losses.tokens import SideTokens, TokenBatch
 from dskd.tokenization.alignment import UNKNOWN
 
@@ -49,22 +50,25 @@ def _packed(lengths: Sequence[int], row_length: int) -> _Layout:
     return min(layouts, key=lambda layout: layout.rows * layout.width)
 
 
-def _side(rows: Sequence[Sequence[int]], prompt_lengths: Sequence[int], layout: _Layout, packed: bool) -> SideTokens:
+def _side(
+    rows: Sequence[Sequence[int]], label_spans: Sequence[Sequence[tuple[int, int]]], layout: _Layout, packed: bool
+) -> SideTokens:
     """The hidden state at flat position labelled[t] is to predict labels[t]; t runs through the examples in the order given."""
     shape = layout.rows, layout.width
     ids = np.zeros(shape, dtype=np.int64)  # padding may be any id: nothing attends to it and nothing labels it
     mask = np.zeros(shape, dtype=np.int64)
     positions = np.zeros(shape, dtype=np.int64)
     places, labels = [], []
-    for values, start, (row, column) in zip(rows, prompt_lengths, layout.places, strict=True):
+    for values, spans, (row, column) in zip(rows, label_spans, layout.places, strict=True):
         end = column + len(values)
         ids[row, column:end] = values
         mask[row, column:end] = 1
         # Each example counts from 0: models with absolute positions would count what stands before it.
         positions[row, column:end] = np.arange(len(values))
-        first = row * layout.width + column
-        places.append(np.arange(first + start - 1, first + len(values) - 1))
-        labels.append(np.asarray(values[start:], dtype=np.int64))
+        begin = row * layout.width + column
+        for first, last in spans:
+            places.append(np.arange(begin + first - 1, begin + last - 1))
+            labels.append(np.asarray(values[first:last], dtype=np.int64))
     if packed:
         # What is left at a row's end is an example of its own, so that it keeps out of the last one's attention.
         for row, used in enumerate(mask.sum(1).tolist()):
@@ -90,13 +94,14 @@ SAMPLED = "sampled"
 class Collator:
     """Rows of a prepared dataset to a batch, padded (an example a row, a mask) or packed (docs/batches.md; no mask: position ids).
 
-    Labelled positions are numbered through the batch example by example, so pairs point at the same tokens whatever the layout.
+    Labelled positions are numbered through the batch example by example, turn by turn, so pairs point at the same tokens whatever the
+    layout.
 
     Attributes:
         padding_side: `left` or `right`.
         packing: Several examples a row.
         row_length: About the length of a packed row; by default the longest example's.
-        by_position: Pair the k-th labelled token of an example with the other model's k-th, not as the rows say.
+        by_position: Pair the k-th labelled token of a turn with the other model's k-th, not as the rows say.
     """
 
     padding_side: str = "right"
@@ -113,17 +118,20 @@ class Collator:
             teacher.pairs, student.pairs = pairs_by_position(teacher.sizes, student.sizes)
         student.pairs_on_host = student.pairs
         if SAMPLED in rows[0]:
-            student.sampled = torch.tensor([row[SAMPLED] for row in rows]).repeat_interleave(student.sizes)
+            turns = [row[SAMPLED] for row in rows for _ in label_spans(row, "student")]
+            student.sampled = torch.tensor(turns).repeat_interleave(student.sizes)
         if "teacher_row" in rows[0]:
-            teacher.cache_rows = torch.tensor([row["teacher_row"] for row in rows])
+            own = [row["teacher_row"] for row in rows]
+            teacher.cache_rows = torch.tensor([k for one in own for k in (one if isinstance(one, list) else [one])])
         return TokenBatch(student, teacher)
 
     def _side(self, rows: Sequence[dict[str, Any]], name: str) -> SideTokens:
         ids = [row[f"{name}_ids"] for row in rows]
-        starts = [row[f"{name}_prompt_length"] for row in rows]
-        side = _side(ids, starts, self._layout(list(map(len, ids))), self.packing)
+        spans = [label_spans(row, name) for row in rows]
+        side = _side(ids, spans, self._layout(list(map(len, ids))), self.packing)
         if f"{name}_pairs" in rows[0]:
-            first = (side.sizes.cumsum(0) - side.sizes).tolist()
+            totals = np.cumsum([0, *(sum(last - first for first, last in own) for own in spans)])
+            first = totals[:-1].tolist()
             pairs = [k + np.asarray(row[f"{name}_pairs"], dtype=np.int64) for k, row in zip(first, rows, strict=True)]
             side.pairs = torch.from_numpy(np.concatenate(pairs))
         if f"{name}_groups" in rows[0]:

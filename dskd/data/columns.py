@@ -1,13 +1,14 @@
-"""Training examples made of the columns of a file with other names, as in `prompt: "Question: {question}\\nAnswer:"`."""
+"""Keys made of the columns of a row, as in `prompt: "Question: {question}\\nAnswer:"`."""
 
 from __future__ import annotations
 
 import string
-from collections.abc import Mapping
-from pathlib import Path
+from collections.abc import Collection, Mapping
+from functools import cache
+from typing import Any
 
+from dskd.data.messages import Lacking
 from dskd.errors import InputError
-from dskd.io import read_objects
 
 
 def template_columns(template: str) -> list[str]:
@@ -27,23 +28,31 @@ def template_columns(template: str) -> list[str]:
     return columns
 
 
-def apply_templates(path: Path, templates: Mapping[str, str]) -> list[dict[str, str]]:
-    """The lines of a JSON-lines file as examples, each key made from columns by its template.
+# What an example may lack: a null there is nothing, and elsewhere a mistake.
+OPTIONAL = frozenset(("input", "system", "reasoning"))
 
-    Raises InputError with file and line, for a line that is no object or lacks a column of the templates, or text or a number in it.
+_columns = cache(template_columns)  # the same few for every row
+
+
+def fill_templates(
+    row: Mapping[str, Any], where: str, templates: Mapping[str, str], optional: Collection[str] = ()
+) -> dict[str, str]:
+    """Each key made from the columns of a row by its template; an empty text for a key of `optional` with a null in a column.
+
+    Raises:
+        InputError: For a column that the row has not.
+        Lacking: For one that holds neither text nor a number.
     """
-    columns = dict.fromkeys(column for text in templates.values() for column in template_columns(text))
-    examples = []
-    for number, row in read_objects(path):
-        for column in columns:
-            if column not in row:
-                raise InputError(
-                    f"{path}:{number}: has no column '{column}', which the template names; columns: {', '.join(row)}"
-                )
-            if isinstance(row[column], bool) or not isinstance(row[column], (str, int, float)):
-                raise InputError(
-                    f"{path}:{number}: column '{column}', which the template names, is neither text nor a number; "
-                    "give it one, or leave the line out"
-                )
-        examples.append({key: text.format_map(row) for key, text in templates.items()})
-    return examples
+    return {key: _filled(row, where, template, key in optional) for key, template in templates.items()}
+
+
+def _filled(row: Mapping[str, Any], where: str, template: str, optional: bool) -> str:
+    for column in _columns(template):
+        if column not in row:
+            raise InputError(f"{where}: has no column '{column}', which the template names; columns: {', '.join(row)}")
+        if optional and row[column] is None:
+            return ""
+        if isinstance(row[column], bool) or not isinstance(row[column], (str, int, float)):
+            reason = f"column '{column}', which the template names, is neither text nor a number"
+            raise Lacking(where, reason, "give it one, or leave the line out")
+    return template.format_map(row)

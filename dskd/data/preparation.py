@@ -1,149 +1,73 @@
 """Examples in both tokenizations, aligned once; dskd/data/collator.py makes batches of them.
 
-A training file holds one JSON object a line with `prompt` and `output`, or for models with a template `instruction`, `output` and
-perhaps `input`. A response is tokenized as it follows its prompt, ends with the end-of-sequence token, and is what the labels cover.
+A training file holds a JSON object a line, in any shape of docs/data-sources.md. It is cut into blocks (dskd/data/blocks.py), which
+become parts (dskd/data/prepared_part.py) in one process or several; the parts stand in a hidden folder beside the output until all are
+there, so that a preparation that was killed goes on where it was.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass
+import shutil
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from pydantic import BaseModel
 
+from dskd.data.batch_encoding import Side
+from dskd.data.blocks import Block, blocks_of
+from dskd.data.dataset_folder import DatasetFolder
+from dskd.data.encoding import (
+    Encoded,
+    encode_example,
+    encode_prompt,
+    encode_response,
+    has_templates,
+    prepared_row,
+    text_of_prompt,
+)
+from dskd.data.examples import load_examples
+from dskd.data.options import Takes
+from dskd.data.preparation_processes import make_parts, workers_for
+from dskd.data.prepared_part import Counts, LeftOutExample, Recipe, read_part, take_text
+from dskd.data.shapes import Example
 from dskd.errors import InputError
-from dskd.io import read_objects
+from dskd.io import sync_folder, write_atomic
 from dskd.modeling.loading import load_tokenizer
-from dskd.tokenization.alignment import UNKNOWN, align, byte_groups, byte_spans
-from dskd.tokenization.prompt_templates import Instruction, prompt_text, template_of, writes_special_tokens
+from dskd.tokenization.prompt_templates import writes_special_tokens
 from dskd.tokenization.vocabulary import SharedVocabulary, Vocabulary, share_vocabulary
 
+__all__ = [
+    "Encoded",
+    "Example",
+    "LeftOutExample",
+    "PreparationReport",
+    "encode_example",
+    "encode_prompt",
+    "encode_response",
+    "has_templates",
+    "load_examples",
+    "preparation_report",
+    "prepare_dataset",
+    "prepared_row",
+    "text_of_prompt",
+]
 
-@dataclass(frozen=True)
-class Example:
-    """A prompt and its response. The prompt is a text as the model sees it, or an instruction for each model's template."""
-
-    prompt: str | Instruction
-    response: str
-
-
-def load_examples(path: Path, *, instructions: bool = False) -> list[Example]:
-    """Read a training file.
-
-    Args:
-        path: JSON lines with `prompt` and `output`, or with `instruction`, `output` and perhaps `input`.
-        instructions: Read instructions, for models with a template, and not whole prompts.
-
-    Raises:
-        InputError: With the line number, for a line that is no example.
-    """
-    asked = "instruction" if instructions else "prompt"
-    examples = []
-    for number, row in read_objects(path):
-        if not all(isinstance(row.get(key), str) for key in (asked, "output")):
-            raise InputError(f"{path}:{number}: {asked} and output must be strings; fix: add the missing key")
-        if not row["output"]:
-            raise InputError(f"{path}:{number}: output is empty; fix: remove the line or give the response")
-        given = row.get("input") or ""
-        if instructions and not isinstance(given, str):
-            raise InputError(f"{path}:{number}: input must be a string; fix: correct it or leave it out")
-        examples.append(Example(Instruction(row[asked], given) if instructions else row[asked], row["output"]))
-    return examples
-
-
-def _encode(tokenizer: Any, text: str, *, special: bool) -> tuple[list[int], list[tuple[int, int]]]:
-    special = special and not writes_special_tokens(tokenizer)
-    encoding = tokenizer(text, add_special_tokens=special, return_offsets_mapping=True)
-    ids, offsets = encoding["input_ids"], encoding["offset_mapping"]
-    if special and len(ids) > 1 and ids[0] == ids[1] == tokenizer.bos_token_id:
-        # A template that writes the begin token, and a tokenizer that adds it: one is enough.
-        ids, offsets = ids[1:], offsets[1:]
-    while special and ids and ids[-1] == tokenizer.eos_token_id and offsets[-1][0] == offsets[-1][1]:
-        ids, offsets = ids[:-1], offsets[:-1]  # an end that the tokenizer appended would end the prompt
-    return ids, offsets
-
-
-def encode_prompt(tokenizer: Any, text: str) -> list[int]:
-    """The ids of a prompt, in training and for every engine in evaluation.
-
-    Args:
-        tokenizer: The model's tokenizer.
-        text: The prompt.
-
-    Returns:
-        Ids with a begin token where the tokenizer adds one (Llama, Gemma), without an end token, never cut.
-    """
-    return _encode(tokenizer, text, special=True)[0]
-
-
-def encode_example(
-    tokenizer: Any, vocabulary: Vocabulary, example: Example
-) -> tuple[list[int], list[int], np.ndarray] | None:
-    """(ids of `encode_prompt`, and what `encode_response` gives); None where no tokens stand for exactly the response."""
-    text = prompt_text(tokenizer, example.prompt)
-    prompt = encode_prompt(tokenizer, text)
-    encoded = encode_response(tokenizer, vocabulary, prompt, text, example.response)
-    return None if encoded is None else (prompt, *encoded)
-
-
-def encode_response(
-    tokenizer: Any, vocabulary: Vocabulary, prompt: list[int], prompt_text: str | None, response: str
-) -> tuple[list[int], np.ndarray] | None:
-    """(response ids, the bytes of the response that each covers [tokens, 2]) as the response follows its prompt, no end token yet.
-
-    Where the two would share a token (a newline that merges with the next), or the prompt's text is not known, the response is
-    tokenized by itself. None where no tokens stand for exactly the response.
-    """
-    if prompt_text is not None:
-        joint, offsets = _encode(tokenizer, prompt_text + response, special=True)
-        if joint[: len(prompt)] == prompt:
-            shift = len(prompt_text)
-            rest = [(max(first - shift, 0), max(last - shift, 0)) for first, last in offsets[len(prompt) :]]
-            return joint[len(prompt) :], byte_spans(vocabulary, joint[len(prompt) :], response, rest)
-    for anchor in ("", "\n", "."):
-        ids, offsets = _encode(tokenizer, anchor + response, special=False)
-        kept = [k for k, (_, last) in enumerate(offsets) if last > len(anchor)]
-        ids = ids[kept[0] :] if kept else []
-        if b"".join(vocabulary.token_bytes[k] for k in ids) == response.encode():
-            return ids, byte_spans(vocabulary, ids, response)
-    return None
-
-
-def text_of_prompt(tokenizer: Any, vocabulary: Vocabulary, prompt: list[int]) -> str | None:
-    """A text that `encode_prompt` makes into these ids; None where none is found, as after a normaliser."""
-    begin = 1 if prompt and prompt[0] == tokenizer.bos_token_id else 0
-    for first in dict.fromkeys((begin, 0)):  # a begin token that the tokenizer adds by itself is no part of the text
-        try:
-            text = b"".join(vocabulary.token_bytes[k] for k in prompt[first:]).decode()
-        except UnicodeDecodeError:
-            return None
-        for candidate in dict.fromkeys((text.removeprefix(" "), text)):  # SentencePiece puts a space before a text
-            if encode_prompt(tokenizer, candidate) == prompt:
-                return candidate
-    return None
-
-
-def has_templates(*tokenizers: Any) -> bool:
-    """Whether these models are given instructions in templates; InputError where some are and some are not."""
-    with_template = [template_of(tokenizer) is not None for tokenizer in tokenizers]
-    if any(with_template) and not all(with_template):
-        have, lack = (tokenizers[with_template.index(which)].name_or_path for which in (True, False))
-        raise InputError(
-            f"{have} has a prompt template and {lack} has none, so no data suits both; fix: give each a template, or neither"
-        )
-    return all(with_template)
+REPORT = "report.json"
+JOINED = "joined"
 
 
 class PreparationReport(BaseModel):
     """What became of a training file; counts are of examples unless they say tokens.
 
-    Left out are those that do not fit into max_length, that no tokens of one tokenizer stand for, and that spell a special token.
-    content: sha256 of the prepared rows. *_vocabulary: fingerprints of the vocabularies.
+    Left out are those that do not fit into max_length, that no tokens of one tokenizer stand for, that spell a special token, and that a
+    chat template does not take or changes, opens reasoning for that they do not have, or has no answer in. Of conversations it is turns
+    that are left out, and `kept` counts rows: `turns` in all.
+    content: sha256 of the prepared rows. *_vocabulary: fingerprints of the vocabularies. left_out: by reason, the first three; empty in
+    reports of older versions.
     """
 
     examples: int
@@ -164,50 +88,12 @@ class PreparationReport(BaseModel):
     aligned_share: float | None
     shared_vocabulary: int | None
     same_vocabulary: bool | None
-
-
-@dataclass(frozen=True)
-class Encoded:
-    """An example in the tokens of one model. `spans`: the bytes of the response that each label covers, its end left out."""
-
-    ids: list[int]
-    prompt_length: int  # tokens that are not labels
-    spans: np.ndarray  # int64 [labels without the end, 2]
-    special: bool = False  # whether the response spells a special token
-    ended: bool = True  # whether the last token is the end of sequence; not where a sample was cut
-
-    @property
-    def labels(self) -> list[int]:
-        return self.ids[self.prompt_length :]
-
-
-def _encode_whole(tokenizer: Any, vocabulary: Vocabulary, example: Example) -> Encoded | None:
-    encoded = encode_example(tokenizer, vocabulary, example)
-    if encoded is None:
-        return None
-    prompt, response, spans = encoded
-    # Without a prompt and a begin token nothing predicts the first token, so it cannot be a label.
-    unlabelled = 0 if prompt else 1
-    special = not vocabulary.special_ids.isdisjoint(response)
-    return Encoded([*prompt, *response, tokenizer.eos_token_id], len(prompt) + unlabelled, spans[unlabelled:], special)
-
-
-def prepared_row(student: Encoded, teacher: Encoded | None = None, *, same_vocabulary: bool = False) -> dict[str, Any]:
-    """One row of a prepared dataset: ids, and with a teacher which tokens of the two belong together."""
-    row: dict[str, Any] = {"student_ids": student.ids, "student_prompt_length": student.prompt_length}
-    if teacher is None:
-        return row
-    if same_vocabulary and student.labels == teacher.labels:
-        # Token by token the same, also where a normaliser leaves a token without a place in the text.
-        pairs = groups = (np.arange(len(teacher.spans)), np.arange(len(student.spans)))
-    else:
-        pairs = align(teacher.spans, student.spans)
-        groups = byte_groups(teacher.spans, student.spans)
-    row |= {"teacher_ids": teacher.ids, "teacher_prompt_length": teacher.prompt_length}
-    last = 1 + max(int(side.max(initial=UNKNOWN)) for side in groups)  # of the two end tokens
-    sides = ("teacher", teacher), ("student", student)
-    row |= {f"{name}_pairs": pairs[k].tolist() + [len(s.spans)] * s.ended for k, (name, s) in enumerate(sides)}
-    return row | {f"{name}_groups": groups[k].tolist() + [last] * s.ended for k, (name, s) in enumerate(sides)}
+    template_refuses: int = 0
+    template_changes: int = 0
+    no_reasoning: int = 0
+    no_answer: int = 0
+    turns: int | None = None
+    left_out: dict[str, list[LeftOutExample]] = {}
 
 
 def prepare_dataset(
@@ -218,8 +104,13 @@ def prepare_dataset(
     teacher: Path | None = None,
     max_length: int = 512,
     limit: int | None = None,
+    workers: int | None = None,
+    progress: Callable[[int, int], None] | None = None,
 ) -> PreparationReport:
     """Tokenize a training file for a student and, with a teacher, for both, and align the two.
+
+    Memory holds a block of 2,000 examples a process. A preparation that was killed goes on with the blocks that are not done; the
+    result is the same, byte for byte, for any number of workers.
 
     Args:
         examples: A file that `load_examples` reads.
@@ -227,80 +118,123 @@ def prepare_dataset(
         student, teacher: Model folders; their tokenizers alone are read.
         max_length: Tokens of the longest example that is kept.
         limit: Keep the first examples alone.
+        workers: Processes. By default one for each core that this process may use, and none but this one for a small file.
+        progress: Called with (examples done, all examples) after each block.
 
     Raises:
         InputError: For unusable input, and where no example is left.
+        TrainingFailed: Where a worker was ended from outside.
     """
-    import datasets
-
-    tokenizers = [load_tokenizer(folder) for folder in (student, teacher) if folder is not None]
-    whole = load_examples(examples, instructions=has_templates(*tokenizers))[:limit]
-    vocabularies = [Vocabulary.from_tokenizer(tokenizer) for tokenizer in tokenizers]
-    shared = None if teacher is None else share_vocabulary(vocabularies[1], vocabularies[0])
-    left_out = dict.fromkeys(("too_long_student", "too_long_teacher", "not_encodable", "special_tokens"), 0)
-    rows = []
-    for example in whole:
-        sides = [_encode_whole(t, v, example) for t, v in zip(tokenizers, vocabularies, strict=True)]
-        if reasons := _unusable(sides, max_length):
-            for reason in reasons:
-                left_out[reason] += 1
-        else:
-            rows.append(prepared_row(*filter(None, sides), same_vocabulary=shared is not None and shared.same))
-    if not rows:
-        long = left_out["too_long_student"] or left_out["too_long_teacher"]
-        fix = f"raise max_length above {max_length}" if long else "change the responses"
-        counts = ", ".join(f"{count} {reason.replace('_', ' ')}" for reason, count in left_out.items())
-        raise InputError(f"{examples}: none of {len(whole)} examples can be used ({counts}); fix: {fix}")
-    sizes = {"examples": len(whole), "kept": len(rows), **left_out, "max_length": max_length}
-    report = _report(rows, sizes, vocabularies, shared)
-    datasets.Dataset.from_list(rows).save_to_disk(output)
-    (output / "report.json").write_text(report.model_dump_json(indent=2) + "\n")
+    sides = tuple(Side.of(load_tokenizer(folder)) for folder in (student, teacher) if folder is not None)
+    shared = None if teacher is None else share_vocabulary(sides[1].vocabulary, sides[0].vocabulary)
+    takes = what_is_taken(*(side.tokenizer for side in sides))
+    recipe = Recipe(examples, sides, max_length, takes, shared is not None and shared.same)
+    blocks = blocks_of(examples, limit)
+    parts = output.parent / f".{output.name}.parts"
+    _keep_alone(parts, {recipe.name(block) for block in blocks})
+    made = make_parts(recipe, blocks, parts, workers_for(blocks) if workers is None else workers)
+    with closing(made):
+        counts, content = _join(recipe, blocks, made, parts, progress)
+    if not counts.kept:
+        shutil.rmtree(parts)
+        raise _nothing_kept(examples, counts, max_length)
+    report = _report(counts, content, max_length, [side.vocabulary for side in sides], shared)
+    _put(parts / JOINED, output, report)
+    shutil.rmtree(parts)
     return report
 
 
+def _keep_alone(parts: Path, names: set[str]) -> None:
+    """A folder with those parts that an earlier attempt at the same has made, and nothing else."""
+    parts.mkdir(parents=True, exist_ok=True)
+    for entry in parts.iterdir():
+        if entry.is_dir():
+            shutil.rmtree(entry)
+        elif entry.name not in names:
+            entry.unlink()
+
+
+def _join(
+    recipe: Recipe,
+    blocks: Sequence[Block],
+    made: Iterable[Block],
+    parts: Path,
+    progress: Callable[[int, int], None] | None,
+) -> tuple[Counts, str]:
+    """Put the parts into one dataset as they are made; (their counts, sha256 of all rows)."""
+    total, counts = sum(block.examples for block in blocks), Counts()
+    content = hashlib.sha256(b"[")
+    with DatasetFolder(parts / JOINED) as dataset:
+        for block in made:
+            table, own = read_part(parts / recipe.name(block))
+            text = take_text(parts / recipe.name(block))
+            if own.kept:
+                content.update(b", " + text if counts.kept else text)
+                dataset.write(table)
+            counts.add(own, block.line)
+            if progress is not None:
+                progress(counts.examples, total)
+        content.update(b"]")
+        if counts.kept:
+            dataset.finish(content.hexdigest()[:16])
+    return counts, content.hexdigest()
+
+
+def _put(joined: Path, output: Path, report: PreparationReport) -> None:
+    """Move a dataset to its place; its report comes last and says that it is whole."""
+    output.mkdir(parents=True, exist_ok=True)
+    (output / REPORT).unlink(missing_ok=True)
+    for old in output.glob("data-*-of-*.arrow"):
+        old.unlink()
+    for file in joined.iterdir():
+        shutil.move(file, output / file.name)  # the output may be a link to another disk
+    sync_folder(output)
+    write_atomic(output / REPORT, report.model_dump_json(indent=2) + "\n")
+
+
+def what_is_taken(*tokenizers: Any) -> Takes:
+    """What models with these tokenizers take. InputError where some have a template and some have none."""
+    if not has_templates(*tokenizers):
+        return "text"
+    return "chat" if all(map(writes_special_tokens, tokenizers)) else "alpaca"
+
+
+def _nothing_kept(examples: Path, counts: Counts, max_length: int) -> InputError:
+    left_out = counts.left_out
+    long = left_out["too_long_student"] or left_out["too_long_teacher"]
+    fix = f"raise max_length above {max_length}" if long else "change the responses"
+    if left_out["no_reasoning"]:
+        fix = "set reasoning: cut for the template, or give data with reasoning"
+    reasons = ", ".join(f"{count} {reason.replace('_', ' ')}" for reason, count in left_out.items() if count)
+    if details := [each.detail for shown in counts.shown.values() for each in shown if each.detail]:
+        reasons += f": {details[0]}"
+    return InputError(f"{examples}: none of {counts.examples} examples can be used ({reasons}); fix: {fix}")
+
+
 def _report(
-    rows: list[dict[str, Any]],
-    sizes: dict[str, int],
+    counts: Counts,
+    content: str,
+    max_length: int,
     vocabularies: Sequence[Vocabulary],
     shared: SharedVocabulary | None,
 ) -> PreparationReport:
-    student_tokens, longest_student = _lengths(rows, "student")
-    teacher_tokens, longest_teacher = _lengths(rows, "teacher") if shared is not None else (0, 0)
-    aligned = sum(len(row.get("student_pairs", ())) for row in rows)
+    own = counts.model_dump(exclude={"left_out", "shown"})
     return PreparationReport(
-        **sizes,
-        content=hashlib.sha256(json.dumps(rows).encode()).hexdigest(),
-        longest_student=longest_student,
-        longest_teacher=longest_teacher,
+        **own,
+        **counts.left_out,
+        left_out=counts.shown,
+        content=content,
+        max_length=max_length,
         student_vocabulary=vocabularies[0].fingerprint,
         teacher_vocabulary=vocabularies[1].fingerprint if shared is not None else None,
-        student_tokens=student_tokens,
-        teacher_tokens=teacher_tokens,
-        aligned=aligned,
-        aligned_share=aligned / student_tokens if shared is not None else None,
+        aligned_share=counts.aligned / counts.student_tokens if shared is not None else None,
         shared_vocabulary=len(shared) if shared is not None else None,
         same_vocabulary=shared.same if shared is not None else None,
     )
 
 
-def _unusable(sides: Sequence[Encoded | None], max_length: int) -> list[str]:
-    """Why an example is left out, in names of the report's counts; empty for one that is not."""
-    encoded = [side for side in sides if side is not None and len(side.ids) > side.prompt_length]
-    if len(encoded) < len(sides):
-        return ["not_encodable"]
-    if any(side.special for side in encoded):
-        return ["special_tokens"]
-    names = zip(("student", "teacher"), encoded, strict=False)
-    return [f"too_long_{name}" for name, side in names if len(side.ids) > max_length]
-
-
-def _lengths(rows: Sequence[dict[str, Any]], side: str) -> tuple[int, int]:
-    lengths = [len(row[f"{side}_ids"]) for row in rows]
-    return sum(lengths) - sum(row[f"{side}_prompt_length"] for row in rows), max(lengths)
-
-
 def preparation_report(data: Path) -> dict[str, Any]:
     """What `prepare_dataset` wrote beside the rows. Raises InputError where it did not."""
-    if not (data / "report.json").is_file():
+    if not (data / REPORT).is_file():
         raise InputError(f"{data}: no prepared dataset; fix: make it with dskd.data.preparation.prepare_dataset")
-    return json.loads((data / "report.json").read_text(encoding="utf-8"))
+    return json.loads((data / REPORT).read_text(encoding="utf-8"))

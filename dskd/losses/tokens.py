@@ -40,12 +40,12 @@ class SideTokens:
         labels: [tokens].
         inputs: [tokens], the token at the position that predicts the label.
         size: Tokens of all examples, prompts included, padding not.
-        sizes: [examples], labelled tokens of each.
+        sizes: [turns], labelled tokens of each: of an example's response, or of each turn of a conversation that is trained on.
         pairs: [pairs], indices of the tokens that are aligned with the other model's; ascending for the student.
         pairs_on_host: The student's `pairs` in the memory of the CPU.
         groups: [tokens], number of the byte group (dskd.tokenization.alignment.byte_groups), -1 where a token has none.
         sampled: [tokens], whether the student itself wrote the label; None where it wrote none.
-        cache_rows: [examples], where each stands in a teacher cache.
+        cache_rows: [turns], where each stands in a teacher cache.
         head: The output head.
         hidden: [tokens, hidden], inputs of the head; the student's with gradient.
         padded_hidden: [rows, width, hidden], of all positions, for methods that require it.

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from dskd import hub
 from dskd.errors import InputError
 from dskd.io import read_object
 from dskd.modeling.weight_files import ADAPTER_CONFIG, check_weights, require_content, weight_files
@@ -142,12 +143,19 @@ def is_quantised(folder: Path) -> bool:
 def base_of_adapter(folder: Path) -> Path | None:
     """The folder of the model that the adapter (LoRA) in `folder` belongs to; None where it holds a model of its own.
 
+    Of a base that is a name on the hub, the folder in the hub's cache: its settings are there, its weights perhaps not yet.
     InputError where the base model is not named, is not there, or is quantised.
     """
     settings = folder / ADAPTER_CONFIG
     if not settings.is_file():
         return None
     require_content(settings)
+    if (on_hub := hub.base_on_hub(folder)) is not None:
+        try:
+            return _plain(settings, hub.settings(on_hub.repo, hub.resolve(on_hub.repo, on_hub.revision)), str(on_hub))
+        except InputError as error:
+            fix = "or set base_model_name_or_path to its folder"
+            raise InputError(f"{settings}: its base model {error}, {fix}") from None
     try:
         name = json.loads(settings.read_text(encoding="utf-8"))["base_model_name_or_path"]
         base = _base_folder(folder, name)
@@ -160,6 +168,11 @@ def base_of_adapter(folder: Path) -> Path | None:
             f"{settings}: the base model '{name}' is not here; "
             "fix: set base_model_name_or_path to its folder (absolute, or from the adapter's folder)"
         )
+    return _plain(settings, base, name)
+
+
+def _plain(settings: Path, base: Path, name: str) -> Path:
+    """The folder of an adapter's base model. InputError where it is quantised."""
     if is_quantised(base):
         raise InputError(
             f"{settings}: the base model '{name}' is quantised, so the adapter cannot be merged exactly; "

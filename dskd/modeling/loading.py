@@ -7,8 +7,11 @@ from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
 
+from dskd import hub
 from dskd.errors import InputError, is_disk_full, is_out_of_memory
 from dskd.modeling.folders import is_quantised, parts_of, require_model_folder, tokenizer_folder
+from dskd.modeling.language_part import auto_class, language_model
+from dskd.modeling.quantised import require_quantisation
 from dskd.modeling.saved_settings import read_generation_config, valid_settings
 from dskd.tokenization.vocabulary import require_offsets
 
@@ -24,13 +27,19 @@ def load_tokenizer(folder: Path) -> Any:
         raise InputError(f"{folder}: no such tokenizer folder; fix: give the path of a folder with tokenizer.json")
     place = tokenizer_folder(folder)
     try:
-        tokenizer = AutoTokenizer.from_pretrained(place, local_files_only=True)
+        tokenizer = AutoTokenizer.from_pretrained(place, local_files_only=True, **hub.code_arguments(place))
+    except InputError:
+        raise
     except (OSError, ValueError, KeyError, TypeError) as error:
         reason = str(error).strip().splitlines()[0]
         raise InputError(
             f"{place}: no tokenizer can be loaded ({reason}); fix: save the tokenizer into the folder"
         ) from error
     require_offsets(tokenizer)
+    if tokenizer.backend_tokenizer.get_vocab_size(with_added_tokens=False) == 0:
+        raise InputError(
+            f"{place}: the tokenizer has added tokens alone, and no vocabulary; fix: add tokenizer.json, or vocab.json and merges.txt"
+        )
     if tokenizer.eos_token_id is None:
         raise InputError(
             f"{place / 'tokenizer_config.json'}: eos_token is missing, so a student could not learn to stop; fix: set eos_token"
@@ -44,7 +53,9 @@ def load_config(folder: Path) -> Any:
 
     place = parts_of(folder).model
     try:
-        return AutoConfig.from_pretrained(place, local_files_only=True)
+        return AutoConfig.from_pretrained(place, local_files_only=True, **hub.code_arguments(place))
+    except InputError:
+        raise
     except (OSError, ValueError, KeyError) as error:
         raise InputError(
             f"{place / 'config.json'}: transformers cannot read it ({_first_line(error)}); fix: save the model again"
@@ -67,19 +78,21 @@ def load_model(folder: Path, dtype: str = "float32") -> Any:
     """
     import torch
     from safetensors import SafetensorError
-    from transformers import AutoModelForCausalLM
 
-    require_model_folder(folder)
+    require_model_folder(hub.model_folder(folder))  # which has the base of an adapter there
     parts = parts_of(folder)
+    code = hub.code_arguments(parts.model)
+    require_quantisation(parts.model)
     settings = None if parts.generation_config is None else read_generation_config(parts.generation_config)
     try:
-        loaded: Any = AutoModelForCausalLM.from_pretrained(
+        loaded: Any = auto_class(parts.model, code).from_pretrained(
             parts.model,
             dtype=dtype if dtype == "auto" else getattr(torch, dtype),
             local_files_only=True,
             generation_config=settings,
             output_loading_info=True,
             ignore_mismatched_sizes=True,  # they are reported with the other weights that do not fit
+            **code,
         )
         model, found = loaded
         if parts.is_adapter:
@@ -92,6 +105,7 @@ def load_model(folder: Path, dtype: str = "float32") -> Any:
             f"{folder}: no causal model can be loaded ({_first_line(error)}); fix: save the model into the folder"
         ) from error
     _require_all_weights(model, found, parts.model)
+    model = language_model(model)
     valid_settings(model)
     if is_quantised(parts.model):
         _require_plain_head(model, folder)

@@ -1,5 +1,7 @@
 """Text that the student writes itself while it is trained: samples that take the place of examples of the data (docs/rollouts.md).
 
+Of a conversation the student writes the last turn, after what the data says before it.
+
 Every example has a random source of its own, by the run's seed, the epoch and its number: it decides whether the example is
 sampled, and draws the one number that each token takes. So samples depend on the student's weights and on nothing else.
 """
@@ -17,7 +19,8 @@ from typing import Any
 import numpy as np
 
 from dskd.data.collator import SAMPLED
-from dskd.data.preparation import Encoded, encode_response, prepared_row, text_of_prompt
+from dskd.data.encoding import Encoded, encode_response, prepared_row, text_of_prompt
+from dskd.data.rows import last_prompt_length
 from dskd.rollouts.options import RolloutOptions
 from dskd.rollouts.replay_buffer import Choice, Replay
 from dskd.rollouts.sampler import PROMPTS_AT_ONCE, Prompt, Sample, Sampler
@@ -157,13 +160,13 @@ class Rollouts:
     def _has_prompt(self, row: dict[str, Any]) -> bool:
         """Whether the tokens before the labels are a prompt; without one, the first of the response stands there."""
         return all(
-            row[f"{name}_prompt_length"] > 1 or row[f"{name}_ids"][0] in side.vocabulary.special_ids
+            last_prompt_length(row, name) > 1 or row[f"{name}_ids"][0] in side.vocabulary.special_ids
             for name, side in (("student", self._student), ("teacher", self._teacher))
         )
 
     def _samples(self, rows: Sequence[dict[str, Any]], numbers: Sequence[np.ndarray]) -> list[Sample]:
         sides = ("student", "teacher")
-        prompts = [Prompt(*(list(row[f"{s}_ids"][: row[f"{s}_prompt_length"]]) for s in sides)) for row in rows]
+        prompts = [Prompt(*(list(row[f"{s}_ids"][: last_prompt_length(row, s)]) for s in sides)) for row in rows]
         order = sorted(range(len(rows)), key=lambda k: -len(prompts[k].student))
         found: dict[int, Sample] = {}
         if rows:
@@ -183,9 +186,9 @@ class Rollouts:
         if not sample.ended and not self._same:
             ids = _whole_characters(vocabulary, ids)
         text = _text(vocabulary, ids)
-        prompt = list(row["student_ids"][: row["student_prompt_length"]])
+        prompt = list(row["student_ids"][: last_prompt_length(row, "student")])
         student = self._student.encoded(prompt, ids, _spans(vocabulary, ids), sample.ended)
-        prompt = list(row["teacher_ids"][: row["teacher_prompt_length"]])
+        prompt = list(row["teacher_ids"][: last_prompt_length(row, "teacher")])
         if self._same:
             # The very tokens that the student wrote, which need not be those that its tokenizer makes of the text.
             response, spans = ids, student.spans

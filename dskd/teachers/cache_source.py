@@ -13,6 +13,7 @@ from torch import Tensor
 
 from dskd.data.collator import Collator
 from dskd.data.preparation import preparation_report
+from dskd.data.rows import label_spans
 from dskd.errors import InputError, TrainingFailed
 from dskd.modeling.causality import check_causal
 from dskd.modeling.folders import parts_of, require_model_folder
@@ -23,14 +24,21 @@ from dskd.teachers.options import TeacherCacheOptions
 from dskd.tokenization.vocabulary import Vocabulary
 
 FORMAT = 2
+_COLUMNS = ("ids", "prompt_length", "label_spans")
 LOGITS_AT_ONCE = 2**24  # float32 logits that are in memory at a time: 64 MiB
 
 
-def rows_of(dataset: Any, side: str) -> Iterator[tuple[np.ndarray, int]]:
-    """(ids, prompt length) of each row of a prepared dataset."""
-    names = f"{side}_ids", f"{side}_prompt_length"
-    for part in dataset.select_columns(list(names)).with_format("numpy").iter(batch_size=1000):
-        yield from zip(part[names[0]], part[names[1]].tolist(), strict=True)
+def rows_of(dataset: Any, side: str) -> Iterator[tuple[np.ndarray, list[tuple[int, int]]]]:
+    """(ids, the [first, last) of each turn's labels) of each row of a prepared dataset."""
+    names = [name for name in (f"{side}_{key}" for key in _COLUMNS) if name in dataset.column_names]
+    for part in dataset.select_columns(names).with_format("numpy").iter(batch_size=1000):
+        for values in zip(*(part[name] for name in names), strict=True):
+            yield values[0], label_spans(dict(zip(names, values, strict=True)), side)
+
+
+def turn_digests(ids: np.ndarray, spans: list[tuple[int, int]]) -> list[bytes]:
+    """What a teacher is given for each turn of a row, and at which of its tokens it is asked: it sees nothing that comes later."""
+    return [row_digest(ids[:last], first) for first, last in spans]
 
 
 class CacheSource:
@@ -69,7 +77,8 @@ class CacheSource:
         if options.kind == "top_k" and options.k > head.size:
             raise InputError(f"k: {options.k}, but {teacher} has {head.size} tokens; fix: a smaller k")
         self._dataset = datasets.load_from_disk(str(data))
-        self.index, self._numbers, self._lengths = _distinct(self._dataset)
+        self.index, self._places = _distinct(self._dataset)
+        self._lengths = np.array([last for _, _, last in self._places])
 
     def request(self) -> dict[str, Any]:
         """What makes this cache this one and no other, by content."""
@@ -120,9 +129,7 @@ class CacheSource:
         offsets = self.index.offsets
         kept: dict[str, Tensor] = {}
         for rows in _batches(first, last, self._lengths, batch_tokens):
-            examples = [self._dataset[self._numbers[row]] for row in rows]
-            names = "student_ids", "student_prompt_length"
-            batch = Collator()([{name: example[name] for name in names} for example in examples]).to(head.weight.device)
+            batch = Collator()([self._turn(row) for row in rows]).to(head.weight.device)
             said = self._to_keep(head, labelled_hidden_states(model, batch.student))
             sizes = [int(offsets[row + 1] - offsets[row]) for row in rows]
             for name, value in said.items():
@@ -133,6 +140,11 @@ class CacheSource:
                     kept[name][offsets[row] - offsets[first] : offsets[row + 1] - offsets[first]] = part
             done(len(rows))
         return kept
+
+    def _turn(self, row: int) -> dict[str, Any]:
+        """A turn with all that is before it, as a row of its own."""
+        number, first, last = self._places[row]
+        return {"student_ids": self._dataset[number]["student_ids"][:last], "student_prompt_length": first}
 
     def _to_keep(self, head: Head, hidden: Tensor) -> dict[str, Tensor]:
         """hidden [tokens, hidden] -> the stored tensors of these tokens. Logits are made of a few tokens at a time."""
@@ -169,20 +181,18 @@ def _without_weights(teacher: Path) -> Any:
         raise InputError(f"{teacher}: no causal model ({reason}); fix: give a causal language model") from error
 
 
-def _distinct(dataset: Any) -> tuple[RowIndex, list[int], np.ndarray]:
-    """(index of the distinct rows, the dataset row of each, their lengths in tokens), in order of first appearance."""
+def _distinct(dataset: Any) -> tuple[RowIndex, list[tuple[int, int, int]]]:
+    """(index of the distinct turns, the dataset row, first and last label of each), in order of first appearance."""
     seen: set[bytes] = set()
-    digests, numbers, lengths, labelled = [], [], [], []
-    for number, (ids, prompt_length) in enumerate(rows_of(dataset, "student")):
-        digest = row_digest(ids, prompt_length)
-        if digest not in seen:
-            seen.add(digest)
-            digests.append(digest)
-            numbers.append(number)
-            lengths.append(len(ids))
-            labelled.append(len(ids) - prompt_length)
-    offsets = np.concatenate(([0], np.cumsum(labelled))).astype(np.int64)
-    return RowIndex(digests, offsets), numbers, np.array(lengths)
+    digests, places = [], []
+    for number, (ids, spans) in enumerate(rows_of(dataset, "student")):
+        for digest, (first, last) in zip(turn_digests(ids, spans), spans, strict=True):
+            if digest not in seen:
+                seen.add(digest)
+                digests.append(digest)
+                places.append((number, first, last))
+    offsets = np.concatenate(([0], np.cumsum([last - first for _, first, last in places]))).astype(np.int64)
+    return RowIndex(digests, offsets), places
 
 
 def _batches(first: int, last: int, lengths: np.ndarray, batch_tokens: int) -> Iterator[list[int]]:

@@ -21,8 +21,8 @@ from dskd.errors import InputError
 from dskd.losses.tokens import SideTokens, TokenBatch
 from dskd.modeling.lm_head import Head, final_hidden_states, output_head
 from dskd.teachers.build_cache import TIED
-from dskd.teachers.cache_source import rows_of
-from dskd.teachers.cache_store import HEAD, CacheStore, ShardReader, TeacherCacheDamaged, row_digest
+from dskd.teachers.cache_source import rows_of, turn_digests
+from dskd.teachers.cache_store import HEAD, CacheStore, ShardReader, TeacherCacheDamaged
 from dskd.teachers.options import TeacherCacheOptions
 
 
@@ -80,7 +80,7 @@ class Teacher(ABC):
 
     @property
     def examples(self) -> int:
-        """Examples that the teacher itself was run on so far; counts an example again when it comes again."""
+        """Responses that the teacher itself was asked about so far; counts one again when it comes again."""
         return 0
 
     def fetch(self, batch: TokenBatch) -> TokenBatch:
@@ -108,7 +108,7 @@ class LiveTeacher(Teacher):
 
     @torch.no_grad()
     def _fetch(self, side: SideTokens) -> SideTokens:
-        # Labelled positions of one example follow each other, those of two never do: also packed, and without a device read.
+        # Labelled positions of one turn follow each other, those of two never do: also packed, and without a device read.
         self._examples = self._examples + (1 + (side.labelled.diff() != 1).sum())
         with self._clock.running(side.labelled.device):
             padded = final_hidden_states(self._model, side.input_ids, side.attention_mask, side.position_ids)
@@ -203,8 +203,8 @@ def open_teacher_cache(folder: Path, device: Any) -> CachedHiddenStates | Cached
 def attach(dataset: Any, folder: Path) -> Any:
     """A student's prepared dataset with the column `teacher_row`: where each row stands in the cache, which must have all."""
     row_of = CacheStore(folder).index.row_of
-    digests = [row_digest(ids, prompt_length) for ids, prompt_length in rows_of(dataset, "teacher")]
-    missing = [number for number, digest in enumerate(digests) if digest not in row_of]
+    digests = [turn_digests(ids, spans) for ids, spans in rows_of(dataset, "teacher")]
+    missing = [number for number, own in enumerate(digests) if any(digest not in row_of for digest in own)]
     if missing:
         raise InputError(
             f"{folder}: {len(missing)} of {len(digests)} rows are not in the cache, first row {missing[0]}; fix: build it from "
@@ -212,4 +212,6 @@ def attach(dataset: Any, folder: Path) -> Any:
         )
     if "teacher_row" in dataset.column_names:
         dataset = dataset.remove_columns("teacher_row")
-    return dataset.add_column("teacher_row", [row_of[digest] for digest in digests])
+    places = [[row_of[digest] for digest in own] for own in digests]
+    several = any(len(own) > 1 for own in places)
+    return dataset.add_column("teacher_row", places if several else [own[0] for own in places])

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from dskd.errors import InputError
+from dskd.tokenization.reasoning import markers_of
 
 _BYTE_PIECE = re.compile(r"<0x([0-9A-Fa-f]{2})>\Z")
 _SPACE_MARKER = "▁"
@@ -52,6 +53,13 @@ def require_offsets(tokenizer: Any) -> None:
         )
 
 
+def _markers_of_reasoning(tokenizer: Any) -> set[int]:
+    """Tokens that open and close reasoning: a part of the text, whether a tokenizer calls them special or not."""
+    markers = markers_of(tokenizer)
+    found = (tokenizer.added_tokens_encoder.get(m) for m in (markers.opening, markers.closing)) if markers else ()
+    return {k for k in found if k is not None}
+
+
 @dataclass(frozen=True)
 class Vocabulary:
     """The tokens of one tokenizer as bytes.
@@ -78,6 +86,11 @@ class Vocabulary:
         return tuple(
             token if token is not None else self.special_token_text.get(k, b"") for k, token in enumerate(self.tokens)
         )
+
+    @cached_property
+    def token_sizes(self) -> np.ndarray:
+        """The number of bytes that each id adds to a text, int64 [size]."""
+        return np.fromiter(map(len, self.token_bytes), dtype=np.int64, count=self.size)
 
     @cached_property
     def id_of(self) -> dict[bytes, int]:
@@ -107,6 +120,7 @@ class Vocabulary:
         fallback = "ByteFallback" in kinds
         added = tokenizer.added_tokens_decoder
         special = {k for k, token in added.items() if token.special} | set(tokenizer.all_special_ids)
+        special -= _markers_of_reasoning(tokenizer)
         vocabulary = tokenizer.get_vocab()
         tokens: list[bytes | None] = [None] * (max(vocabulary.values()) + 1)
         byte_pieces = set()

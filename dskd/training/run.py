@@ -22,6 +22,7 @@ from dskd.compatibility import missing_engine, require
 from dskd.data.batch_sampler import EpochBatches
 from dskd.data.collator import Collator
 from dskd.data.preparation import preparation_report
+from dskd.data.rows import last_prompt_lengths
 from dskd.errors import InputError, TrainingFailed, is_disk_full, is_out_of_memory
 from dskd.options import MAX_SEED
 from dskd.rollouts.options import ReplayReport, RolloutReport
@@ -324,11 +325,11 @@ def _hints() -> Iterator[None]:
 
 def _lengths(dataset: Any, options: TrainingOptions, keeps_data: bool) -> Any:
     """Tokens of each example, of the longest of its sides and rollout [examples]; twice as many where both are in a batch."""
-    columns = dataset.with_format("arrow")[:]
     sides = [name for name in ("student_ids", "teacher_ids") if name in dataset.column_names]
+    columns = dataset.select_columns([*sides, "student_prompt_length"]).with_format("arrow")[:]
     lengths = [compute.list_value_length(columns[name]).to_numpy() for name in sides]
     if options.rollouts is not None and options.batch_tokens is not None:
-        prompts = columns["student_prompt_length"].to_numpy()
+        prompts = last_prompt_lengths(dataset, "student")
         if options.rollouts.replay is not None:  # a text of any example may stand in for it
             prompts = np.full_like(prompts, prompts.max())
         lengths.append(prompts + options.rollouts.max_new_tokens)

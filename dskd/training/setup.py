@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -9,10 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import datasets
+import numpy as np
+import pyarrow as pa
 
 from dskd.compatibility import LIVE, Problem, RoleDifference, check, require
 from dskd.data.batch_sampler import supports_packing
 from dskd.data.preparation import preparation_report
+from dskd.data.rows import label_spans, last_prompt_lengths
 from dskd.errors import InputError
 from dskd.methods.base import Method, UsesTokenizers
 from dskd.modeling.causality import check_causal
@@ -139,7 +143,7 @@ def _rollouts(
     """What puts sampled responses in the place of examples. Raises InputError where the model has no room for a response."""
     assert options.rollouts is not None
     new, positions = options.rollouts.max_new_tokens, _positions(student.model)
-    longest = max(dataset["student_prompt_length"])
+    longest = int(last_prompt_lengths(dataset, "student").max())
     if positions is not None and longest + new > positions:
         raise InputError(
             f"{student.folder}: the model has {positions} positions, but the longest prompt {longest} tokens; "
@@ -218,14 +222,22 @@ def _positions(model: Any) -> int | None:
 
 def _with_own_pairs(dataset: Any, method: UsesTokenizers) -> Any:
     """The dataset with the pairs of labels that the method finds, in place of those on the same bytes."""
-    columns: dict[str, list[list[int]]] = {"student_pairs": [], "teacher_pairs": []}
+    # Python's lists would be ten times as large.
+    columns = {name: ([0], array("i")) for name in ("student_pairs", "teacher_pairs")}
     for row in dataset:
-        labels = (row[f"{side}_ids"][row[f"{side}_prompt_length"] :] for side in ("student", "teacher"))
-        for column, pairs in zip(columns.values(), method.pair(*labels), strict=True):
-            column.append(list(pairs))
+        spans = [label_spans(row, side) for side in ("student", "teacher")]
+        before = [0, 0]
+        for turn in zip(*spans, strict=True):
+            labels = (row[f"{side}_ids"][a:b] for side, (a, b) in zip(("student", "teacher"), turn, strict=True))
+            for k, ((_, values), pairs) in enumerate(zip(columns.values(), method.pair(*labels), strict=True)):
+                values.extend(before[k] + number for number in pairs)
+                before[k] += turn[k][1] - turn[k][0]
+        for offsets, values in columns.values():
+            offsets.append(len(values))
     dataset = dataset.remove_columns(list(columns))
-    for name, values in columns.items():
-        dataset = dataset.add_column(name, values)
+    for name, (offsets, values) in columns.items():
+        lists = pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), pa.array(np.asarray(values)))
+        dataset = dataset.add_column(name, lists)
     return dataset
 
 

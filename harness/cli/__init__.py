@@ -6,6 +6,7 @@ import importlib
 import io
 import logging
 import sys
+from functools import partial
 from typing import Any
 
 import click
@@ -15,13 +16,15 @@ from harness.runs.failures import reason_of
 
 # Command -> its line in `harness --help`, so that help imports no command. The module has the name with _ for -.
 COMMANDS = {
+    "init": "Write a matrix for two models and a training set, with what fits.",
     "plan": "Show what a run would do, and which results are done or stale.",
+    "lock": "Show the commits of what a run takes from the hub, or move them.",
     "run": "Train and evaluate everything in a matrix, and print the table.",
     "train": "Train one student on your own models and data.",
     "evaluate": "Evaluate a model folder on tasks.",
     "generate": "Write a model's completions for a task or for your own prompts into a file.",
     "score": "Score a file of completions for a task.",
-    "data": "Verify and download data files of tasks; find test items in training data.",
+    "data": "Show training data; verify and download data files of tasks; find test items in training data.",
     "parity": "Check that two engines give the same completions.",
     "align": "Count the aligned tokens of two tokenizers, before any training.",
     "leaderboard": "Print the table of a run; export, write or check it.",
@@ -33,6 +36,8 @@ COMMANDS = {
     "list": "List tasks, methods, training options, models, matrices or protocols.",
     "show-method": "Show a method: what it needs, and its options.",
     "show": "Show one cell: its state, scores, settings and paths.",
+    "card": "Print the model card of a student.",
+    "push": "Upload a student to the hub with its model card; private by default.",
     "doctor": "Check what is installed and what is missing on this machine.",
 }
 # Old name -> new name. Old names still work and are not listed.
@@ -91,13 +96,13 @@ def main(context: click.Context) -> None:
     """
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(
-                errors="replace"
-            )  # a terminal in latin-1 has no dash of tables, and a model may write anything
-    logger, notices = logging.getLogger("harness"), _Notices()
-    logger.setLevel(logging.INFO)
-    logger.addHandler(notices)
-    context.call_on_close(lambda: logger.removeHandler(notices))
+            # A terminal in latin-1 has no dash of tables, and a model may write anything.
+            stream.reconfigure(errors="replace")
+    notices = _Notices()
+    for logger in map(logging.getLogger, ("harness", "dskd")):
+        logger.setLevel(logging.INFO)
+        logger.addHandler(notices)
+        context.call_on_close(partial(logger.removeHandler, notices))
 
 
 class _Notices(logging.Handler):

@@ -1,4 +1,4 @@
-"""`harness data`: the data files of tasks, and what they share with training data."""
+"""`harness data`: the data files of tasks, training data, and what the two share."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import click
-from pydantic import ValidationError
 
 from dskd.errors import InputError
 from harness import tasks
+from harness.cli.data_options import SOURCE, read_data_options, row_options
+from harness.cli.data_show import show
 from harness.cli.options import COUNT, PATH, json_option
 from harness.cli.output import print_json, print_table
-from harness.config.sources import FileData
 from harness.evaluation.contamination import find_contamination, items_of, training_examples
 from harness.tasks.data_files import DataFile
 from harness.tasks.task import Task
@@ -24,6 +24,7 @@ Examples:
   harness data verify
   harness data verify gsm8k dolly --json
   harness data pull gsm8k
+  harness data show train.jsonl --student models/student
   harness data contamination --train dolly/train.jsonl --task dolly
   harness data contamination --train gsm8k/train.jsonl --prompt "Question: {question}" --output "{answer}" --task gsm8k --json
 
@@ -33,7 +34,7 @@ The files lie in the folder that HARNESS_DATA names (docs/data.md)."""
 
 @click.group("data", epilog=EPILOG)
 def command() -> None:
-    """Check and fetch the data files of tasks, and compare them with training data."""
+    """Check and fetch the data files of tasks; show training data, and compare the two."""
 
 
 @command.command("verify", epilog=EPILOG)
@@ -83,20 +84,27 @@ def pull(names: tuple[str, ...], everything: bool) -> None:
 
 
 @command.command("contamination", epilog=EPILOG)
-@click.option("--train", required=True, type=PATH, metavar="FILE", help="The training set, JSON lines.")
+@click.option("--train", required=True, type=PATH, metavar=SOURCE, help="The training set (docs/data-sources.md).")
 @click.option("--task", "names", required=True, multiple=True, metavar="TASK", help="Whose test items; repeatable.")
 @click.option("--prompt", metavar="TEMPLATE", help="What a prompt is made of, where no column is called that.")
 @click.option("--instruction", metavar="TEMPLATE", help="Instead of --prompt, for models with a template.")
 @click.option("--input", metavar="TEMPLATE", help="What goes with --instruction.")
 @click.option("--output", metavar="TEMPLATE", help="What an output is made of, where no column is called that.")
+@row_options
 @click.option("--limit", type=COUNT, metavar="N", help="Read the first N examples.")
 @click.option("--n", "n", type=COUNT, default=13, show_default=True, help="Words in a row.")
 @json_option
 def contamination(
-    train: Path, names: tuple[str, ...], limit: int | None, n: int, as_json: bool, **columns: str | None
+    train: Path,
+    names: tuple[str, ...],
+    columns: Sequence[str],
+    limit: int | None,
+    n: int,
+    as_json: bool,
+    **options: str | None,
 ) -> None:
     """Look for the test items of tasks in a training set: whole questions, and N words in a row (docs/data.md)."""
-    made_of = _columns(train, columns)
+    made_of = read_data_options(columns, **options)
     docs = {task.name: task.docs() for task in _tasks(names)}
     items = {task.name: items_of(task, docs[task.name]) for task in _tasks(names)}
     found = find_contamination(items, training_examples(train, made_of, limit), n)
@@ -115,19 +123,10 @@ def contamination(
     print_table(header, ([_text(row[name]) for name in shown] for row in rows))
 
 
+command.add_command(show)
 # The name that it had before.
 command.add_command(copy(contamination), "overlap")
 command.commands["overlap"].hidden = True
-
-
-def _columns(train: Path, given: dict[str, str | None]) -> dict[str, str] | None:
-    """What the keys of an example are made of, with a matrix's rules."""
-    try:
-        return FileData.model_validate({"file": str(train), **given}).columns
-    except ValidationError as error:
-        first = error.errors()[0]
-        option = "".join(f"--{name}: " for name in first["loc"])
-        raise InputError(f"{option}{first['msg'].removeprefix('Value error, ')}; correct it") from None
 
 
 def _tasks(names: Sequence[str]) -> list[Task]:

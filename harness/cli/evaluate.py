@@ -11,13 +11,13 @@ from harness.cli.options import (
     COUNT,
     PATH,
     generation_options,
-    given,
     json_option,
     model_option,
     sandbox_options,
     template_options,
+    template_settings,
 )
-from harness.cli.output import interval, number, print_json, print_table
+from harness.cli.output import interval, number, print_json, print_table, reasoning_line
 from harness.cli.run import print_failures, run_plan
 from harness.planning.single_evaluation import evaluation_plan, record_folders
 from harness.runs.records import Record, read_record
@@ -28,6 +28,7 @@ Examples:
   harness evaluate --model models/student --task gsm8k --task dolly --output-dir runs/student
   harness evaluate --model models/gemma --add-bos-token --task gsm8k --limit 200 --engine vllm --output-dir runs/gemma
   harness evaluate --model models/student --task dolly --protocol minillm-sampling --output-dir runs/student
+  harness evaluate --model models/thinker --template chat --task gsm8k --max-reasoning-tokens 4096 --output-dir runs/thinker
   harness evaluate --model models/student --task humaneval --allow-code-execution --json --output-dir runs/student > scores.json
 
 \b
@@ -38,7 +39,7 @@ The data of the real tasks is looked for in the folder that HARNESS_DATA names."
 
 @click.command("evaluate", epilog=EPILOG)
 @model_option
-@click.option("--name", metavar="NAME", help="What records and tables call the model; the folder's name unless given.")
+@click.option("--name", metavar="NAME", help="What records and tables call the model; its own name unless given.")
 @click.option("--task", "tasks", multiple=True, required=True, metavar="TASK", help="Task; repeatable.")
 @click.option("--limit", type=COUNT, metavar="N", help="The first N items of each task.")
 @generation_options
@@ -56,19 +57,17 @@ def command(
     dtype: str,
     max_batch_size: int | None,
     seed: int,
-    template: str | None,
-    system: str | None,
     as_json: bool,
     allow_code_execution: bool,
     **asked: Any,
 ) -> None:
-    """Answer and score tasks with a model folder, nothing trained.
+    """Answer and score tasks with a model, nothing trained.
 
     Exits with 1 if the evaluation failed, or if the harness itself could not score some samples.
     """
     plan = evaluation_plan(
         evaluation={"engine": engine, "dtype": dtype, "max_batch_size": max_batch_size, "seed": seed},
-        template=given(kind=template, system=system),
+        template=template_settings(asked),
         allow_code_execution=allow_code_execution,
         output=output,
         **asked,
@@ -105,6 +104,7 @@ def _contract(record: Record, folder: Path) -> dict[str, Any]:
         "engine": record.environment.engine,
         "metrics": metrics,
         "n": record.n.model_dump(),
+        **({} if record.reasoning is None else {"reasoning": record.reasoning.model_dump()}),
         "generated_tokens": cost.tokens,
         "seconds": cost.wall_seconds,
         "peak_memory": cost.peak_memory,
@@ -125,3 +125,6 @@ def _print_table(records: dict[str, Record]) -> None:
             rows.append((task if first else "", *scores, *(str(count) if first else "" for count in counts)))
     header = ("task", "metric", "value", "95 % interval", "samples", "invalid", "truncated", "tokens", "seconds")
     print_table(header, rows)
+    for task, record in records.items():
+        if record.reasoning is not None:
+            click.echo(f"{task}: {reasoning_line(record.reasoning.model_dump())}")

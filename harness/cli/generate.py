@@ -7,13 +7,15 @@ from typing import Any
 
 import click
 
+from dskd import hub
 from dskd.errors import InputError
 from dskd.modeling.folders import require_model_folder
 from dskd.modeling.loading import load_tokenizer
 from harness import tasks
+from harness.cli.data_options import SOURCE
 from harness.cli.options import COUNT, PATH, generation_options, model_option
 from harness.cli.output import stages
-from harness.evaluation.generate import cache_beside, generate, prompts_of_file, prompts_of_task
+from harness.evaluation.generate import cache_beside, completion_limit, generate, prompts_of_file, prompts_of_task
 from harness.protocols import PROTOCOLS
 from harness.runs.store import UserFile
 
@@ -26,14 +28,15 @@ Examples:
 
 \b
 A line of --prompts: {"id": "a", "prompt": "..."}; of the output: {"id", "index", "output", "finish_reason",
-"generated_tokens", "prompt_truncated", "response_format"}. The answers are those of `harness evaluate`; nothing that the model writes is run.
+"generated_tokens", "prompt_truncated", "response_format"}, and of a model that reasons {"reasoning", "reasoning_ended",
+"reasoning_tokens", "answer_tokens"}, whose "output" is the answer alone. The answers are those of `harness evaluate`; nothing that the model writes is run.
 If interrupted, the same command resumes from the last completions."""
 
 
 @click.command("generate", epilog=EPILOG)
 @model_option
 @click.option("--task", "task_name", metavar="TASK", help="Whose prompts are asked; `harness list tasks` has them.")
-@click.option("--prompts", type=PATH, metavar="FILE.jsonl", help="Prompts of your own; 256 new tokens unless given.")
+@click.option("--prompts", type=PATH, metavar=SOURCE, help="Prompts of your own; 256 new tokens unless given.")
 @click.option("--limit", type=COUNT, metavar="N", help="The first N prompts.")
 @click.option("--stop", multiple=True, metavar="TEXT", help="With --prompts: what ends an answer; repeatable.")
 @generation_options
@@ -45,6 +48,7 @@ def command(
     prompts: Path | None,
     limit: int | None,
     max_new_tokens: int | None,
+    max_reasoning_tokens: int | None,
     stop: tuple[str, ...],
     protocol: str,
     output: Path,
@@ -60,14 +64,17 @@ def command(
     if output.is_file() and not overwrite:
         raise InputError(f"--output {output}: is there already; fix: name another file, or --overwrite")
     task = tasks.load(task_name) if task_name is not None else None
-    preset = PROTOCOLS[protocol]
+    preset = PROTOCOLS[protocol].with_reasoning(max_reasoning_tokens)
     most = max_new_tokens or preset.max_new_tokens
+    model = hub.model_folder(model, where="--model")
     if task is not None:
         require_model_folder(model)
-        asked = prompts_of_task(task, load_tokenizer(model), limit, most)
+        asked = prompts_of_task(task, load_tokenizer(model), limit, most, preset.max_reasoning_tokens)
     else:
         assert prompts is not None
-        asked = prompts_of_file(prompts, stop=stop, max_new_tokens=most or 256, limit=limit)
+        require_model_folder(model)
+        most = completion_limit(load_tokenizer(model), most or 256, preset.max_reasoning_tokens)
+        asked = prompts_of_file(prompts, stop=stop, max_new_tokens=most, limit=limit)
     is_file = not output.exists() or output.is_file()
     cache = cache_beside(output, model, settings["engine"], settings["dtype"]) if is_file else None
     with stages() as stage, stage("answers", len(asked.texts) * preset.num_samples) as advance:
@@ -76,7 +83,9 @@ def command(
     if cache is not None:
         cache.unlink(missing_ok=True)
     ended = sum(row["finish_reason"] == "length" for row in rows)
-    click.echo(f"{output}: {len(rows)} answers, {ended} cut at {asked.max_new_tokens} tokens", err=True)
+    endless = sum(not row.get("reasoning_ended", True) for row in rows)
+    never = f", {endless} without an end of the reasoning" if endless else ""
+    click.echo(f"{output}: {len(rows)} answers, {ended} cut at {asked.max_new_tokens} tokens{never}", err=True)
     if task is not None and limit is None:
         code = " --allow-code-execution" if task.runs_code else ""
         click.echo(f"score them: harness score --task {task_name} --predictions {output}{code}", err=True)

@@ -17,7 +17,7 @@ from harness.cli.show_method import describe
 from harness.config.matrix import Matrix
 from harness.config.matrix_file import find_matrix, read_matrix, shipped_matrices
 from harness.config.names import option_rows
-from harness.config.sources import FirstLayersModel, PathModel, StepModel
+from harness.config.sources import FinishedModel, FirstLayersModel, StepModel
 from harness.protocols import PROTOCOLS, DecodingProtocol
 from harness.published import published_tables
 
@@ -69,8 +69,8 @@ def _tasks() -> list[Row]:
 def _models(matrix: Matrix) -> list[Row]:
     rows = []
     for name, model in matrix.models.items():
-        if isinstance(model, PathModel):
-            what = model.path
+        if isinstance(model, FinishedModel):
+            what = str(model.place)
         elif isinstance(model, FirstLayersModel):
             what = f"first {model.layers} layers of {model.layers_of}"
         elif isinstance(model, StepModel):
@@ -93,7 +93,8 @@ def _matrices() -> list[Row]:
 
 
 def _protocols() -> list[Row]:
-    settings = [(name, dict(protocol.settings)) for name, protocol in PROTOCOLS.items()]
+    every = dict.fromkeys(DecodingProtocol.model_fields)
+    settings = [(name, every | protocol.settings) for name, protocol in PROTOCOLS.items()]
     return [{"protocol": name} | {key: value for key, value in row.items() if key != "name"} for name, row in settings]
 
 

@@ -75,6 +75,11 @@ _ENGINE: dict[str, Any] = {
     "metavar": "NAME", "callback": _known_engine, "help": "Generation engine: auto, vllm, transformers or file.py:Class.",
 }  # fmt: skip
 _SET_HELP = "Value of ${NAME} in the matrix file; repeatable. Default: the environment variable."
+_ARGUMENT_HELP = "Argument of the chat template, as enable_thinking=false; repeatable."
+_REASONING_HELP = (
+    "What becomes of the reasoning before an answer: left out, kept as context, or trained on. [default: train if the chat "
+    "template's prompts ask for reasoning, else cut]"
+)
 _ADD_HELP = "Additional method for every pair that it suits: a name or file.py:Class; repeatable (docs/own-method.md)."
 _ONLY_HELP = (
     "Only cells with this teacher, student, method, seed or task; repeatable. Values of one key are alternatives."
@@ -107,7 +112,10 @@ matrix_options = _group(
     click.option("--output-dir", type=PATH, metavar="DIR", help="Output directory. [default: runs/NAME of the matrix]"),
     click.option("--overwrite", type=_OVERWRITE, default="stale", show_default=True, help=_OVERWRITE_HELP),
 )
-model_option = click.option("--model", required=True, type=PATH, metavar="DIR", help="An ordinary model folder.")
+MODEL = "DIR|ORG/NAME[@REVISION]"
+model_option = click.option(
+    "--model", required=True, type=PATH, metavar=MODEL, help="An ordinary model folder, or a name on the hub."
+)
 batch_size_option = click.option(
     "--max-batch-size", type=COUNT, metavar="N", help="Maximum number of completions that are generated at once."
 )
@@ -115,6 +123,12 @@ batch_size_option = click.option(
 generation_options = _group(
     click.option(
         "--max-new-tokens", type=COUNT, metavar="N", help="Maximum new tokens. [default: the protocol's or the task's]"
+    ),
+    click.option(
+        "--max-reasoning-tokens",
+        type=COUNT,
+        metavar="N",
+        help="Further new tokens for a model that reasons before it answers (docs/reasoning.md).",
     ),
     click.option(
         "--protocol",
@@ -136,7 +150,9 @@ template_options = _group(
         type=click.Choice(["alpaca", "chat"]),
         help="Prompt template: Alpaca's, or each model's own chat template.",
     ),
-    click.option("--system", metavar="TEXT", help="System message of the chat template."),
+    click.option("--system", metavar="TEXT", help="System message of conversations that have none."),
+    click.option("--template-argument", "arguments", multiple=True, metavar="NAME=VALUE", help=_ARGUMENT_HELP),
+    click.option("--reasoning", type=click.Choice(["cut", "keep", "train"]), help=_REASONING_HELP),
 )
 # Whether generated code may run, and in which sandbox. The sandbox goes into the environment, which jobs inherit.
 _sandbox_setting: dict[str, Any] = {"expose_value": False, "callback": _sandbox_into_environment}
@@ -151,6 +167,15 @@ sandbox_options = _group(
 def given(**options: Any) -> dict[str, Any]:
     """The options that were given."""
     return {name: value for name, value in options.items() if value is not None}
+
+
+def template_settings(options: dict[str, Any]) -> dict[str, Any]:
+    """Take the options of `template_options` out of `options`, and return them as `template` of a matrix has them."""
+    names = {"kind": "template", "system": "system", "reasoning": "reasoning"}
+    settings = given(**{key: options.pop(name) for key, name in names.items()})
+    if arguments := options.pop("arguments"):
+        settings["arguments"] = read_settings(arguments, "--template-argument")
+    return settings
 
 
 def read_settings(assignments: Sequence[str], option: str, flags: Mapping[str, Any] | None = None) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
@@ -54,6 +54,15 @@ def number(value: float | None, form: str = ".2f") -> str:
 def interval(ends: Sequence[float] | None, form: str = ".2f") -> str:
     """An interval in a table, or a dash."""
     return "–" if ends is None else f"{ends[0]:{form}} to {ends[1]:{form}}"
+
+
+def reasoning_line(use: Mapping[str, Any]) -> str:
+    """What reasoning cost, in a line: of `summarise`, or of a record's `reasoning`."""
+    return (
+        f"reasoning: {number(use['tokens'], '.1f')} tokens a sample ({number(use['reasoning_tokens'], '.1f')} before the answer), "
+        f"{number(use['tokens_per_solved'], '.1f')} a solved one; never ended: {use['never_ended']} "
+        f"({use['never_ended_share']:.1f} %); answers cut off: {use['answers_cut']}"
+    )
 
 
 def text(value: Any) -> str:

@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 import harness.engines
+from dskd import hub
 from dskd.errors import InputError
 from harness import tasks
 from harness.cli.options import COUNT, DTYPE, PATH, batch_size_option, json_option, model_option, sandbox_options
@@ -56,6 +57,7 @@ def command(
     pair = _two(engines)
     task = tasks.load(task_name)
     file = UserFile("--output", output) if output is not None else None
+    model = hub.model_folder(model, where="--model")
     with stages() as stage:
         comparison, seconds = compare_engines(model, task, engines=pair, dtype=dtype, stage=stage, **asked)
     report = {"task": task.name, "version": task.version, "engines": [*pair], "dtype": dtype, **comparison.as_dict()}

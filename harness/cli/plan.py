@@ -49,11 +49,16 @@ If published models or data are not on this machine, jobs cannot be planned. The
 )
 @json_option
 def command(with_estimate: bool, peak_tflops: float, utilization: float, as_json: bool, **asked: Any) -> None:
-    """Show what a run would do: what is done, missing, failed or stale, and why. Writes nothing."""
-    choice = choose(*(asked[name] for name in ("matrix_name", "variables", "only", "add_methods")))
+    """Show what a run would do: what is done, missing, failed or stale, and why.
+
+    Nothing is written, except that the commits of models and data from the hub are locked (docs/hub.md).
+    """
+    choice = choose(*(asked[name] for name in ("matrix_name", "variables", "only", "add_methods", "output_dir")))
     estimated = None
     if with_estimate or choice.missing:
-        estimated = estimate(choice.matrix, choice.cells, Device(peak_tflops, utilization), str(choice.source))
+        estimated = estimate(
+            choice.matrix, choice.cells, Device(peak_tflops, utilization), str(choice.source), choice.lock
+        )
     if estimated is not None and choice.missing:
         _print_unchecked(choice, estimated, as_json=as_json)
         return
@@ -62,9 +67,13 @@ def command(with_estimate: bool, peak_tflops: float, utilization: float, as_json
         print_json(_as_json(plan) | ({} if estimated is None else {"estimate": _estimate_as_json(estimated)}))
         return
     print_plan(plan)
+    for _, name, locked, newest in plan.lock.moved():
+        click.echo(
+            f"On the hub {name} has moved from {locked[:12]}, which this run uses, to {newest[:12]}: harness lock --help"
+        )
     if estimated is not None:
         click.echo()
-        _print_estimate(estimated)
+        print_estimate(estimated)
 
 
 def print_plan(plan: Plan) -> None:
@@ -105,7 +114,7 @@ def _print_unchecked(choice: Selection, estimated: Estimate, *, as_json: bool) -
     of_each = ", ".join(f"{number} {role}{'s' * (number != 1)}" for role, number in counts.items() if number)
     tasks = f" on {', '.join(choice.tasks)}" if choice.tasks else ", not evaluated"
     click.echo(f"Cells of {choice.matrix.name}: {of_each}{tasks}\n")
-    _print_estimate(estimated)
+    print_estimate(estimated)
     click.echo("\nNot on this machine:")
     for what in choice.missing:
         click.echo(f"  {what}")
@@ -114,7 +123,8 @@ def _print_unchecked(choice: Selection, estimated: Estimate, *, as_json: bool) -
     )
 
 
-def _print_estimate(estimated: Estimate) -> None:
+def print_estimate(estimated: Estimate, device: str = "") -> None:
+    """Print an estimate on standard output; `device`: where the speed of the assumed GPU comes from."""
     click.echo("Estimate from shapes (nothing was run or measured):")
     header = ("", "what", "steps", "tokens", "PFLOP", "memory a GPU", "GPU-hours")
     rows = [
@@ -131,7 +141,7 @@ def _print_estimate(estimated: Estimate) -> None:
     ]
     print_table(header, rows)
     click.echo(f"Together {_short(sum(work.gpu_hours for work in estimated.work))} GPU-hours.")
-    click.echo(f"Assumed: {'; '.join(estimated.assumptions)}.")
+    click.echo(f"Assumed: {'; '.join(filter(None, (device, *estimated.assumptions)))}.")
 
 
 def _short(number: float) -> str:
@@ -154,7 +164,8 @@ def _why(reason: str) -> str:
 
 
 def _as_json(plan: Plan) -> dict[str, object]:
-    return {
+    locked = [{"kind": kind, "name": str(name), "commit": commit} for kind, name, commit in plan.lock]
+    return ({"hub": locked} if locked else {}) | {
         "matrix": plan.name,
         "output_dir": str(plan.root),
         "counts": plan.counts(),

@@ -82,9 +82,12 @@ def run_plan(
 ) -> Mapping[str, Outcome]:
     """Run the jobs of a plan and return their outcomes. InputError before anything is written.
 
+    What they read from the hub is downloaded first.
+
     The folder of a matrix gets `run.json`, which lists the records that it is to have.
     """
     preflight.check(plan, allow_code_execution=allow_code_execution)
+    preflight.fetch(plan)
     if plan.matrix is not None:
         preflight.write_run_file(plan.root, plan.matrix)
     if not plan.to_run:
@@ -112,23 +115,31 @@ def _print_results(plan: Plan) -> None:
     click.echo(f"Costs:    harness leaderboard --results {plan.root} --costs")
 
 
+_LEFT_OUT = {
+    "too_long_student": "longer than max_length for the student",
+    "too_long_teacher": "longer than max_length for the teacher",
+    "not_encodable": "that a tokenizer cannot write exactly",
+    "special_tokens": "whose response spells a special token",
+}
+
+
 def print_left_out(plan: Plan) -> None:
-    """Print on standard error how many examples each training set lost, and why: none is ever cut."""
+    """Print on standard error how many examples each training set lost, why, and the first of each kind: none is ever cut."""
     for job in plan.jobs.values():
         report = job.folder / "dataset" / "report.json"
         if job.kind != "data" or not report.is_file():
             continue
         counts = json.loads(report.read_text(encoding="utf-8"))
-        lost = {
-            "longer than max_length for the student": counts["too_long_student"],
-            "longer than max_length for the teacher": counts["too_long_teacher"],
-            "that a tokenizer cannot write exactly": counts["not_encodable"],
-            "whose response spells a special token": counts["special_tokens"],
-        }
-        if counts["kept"] < counts["examples"]:
-            reasons = ", ".join(f"{count} {reason}" for reason, count in lost.items() if count)
-            left_out = f"{counts['examples'] - counts['kept']} of {counts['examples']} examples"
-            click.echo(f"{job.title}: left out {left_out} ({reasons})", err=True)
+        if counts["kept"] == counts["examples"]:
+            continue
+        lost = {reason: counts[reason] for reason in _LEFT_OUT if counts[reason]}
+        reasons = ", ".join(f"{count} {_LEFT_OUT[reason]}" for reason, count in lost.items())
+        left_out = f"{counts['examples'] - counts['kept']} of {counts['examples']} examples"
+        click.echo(f"{job.title}: left out {left_out} ({reasons})", err=True)
+        for reason in lost:
+            for example in counts.get("left_out", {}).get(reason, ()):  # reports of older versions have none
+                click.echo(f"  line {example['line']}, {_LEFT_OUT[reason]}: {example['text']}", err=True)
+        click.echo(f"  counts and lines: {report}", err=True)
 
 
 def print_failures(plan: Plan, outcomes: Mapping[str, Outcome]) -> bool:

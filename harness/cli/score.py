@@ -13,10 +13,11 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from dskd.errors import InputError
+from dskd.tokenization.reasoning import KNOWN, ReasoningMarkers
 from harness import tasks
 from harness.cli.options import PATH, RenamedOption, json_option, sandbox_options
-from harness.cli.output import interval, number, print_json
-from harness.evaluation.score import format_of_predictions, score_predictions
+from harness.cli.output import interval, number, print_json, reasoning_line
+from harness.evaluation.score import format_of_predictions, read_predictions, score_predictions
 from harness.runs.store import UserFile
 
 EPILOG = """\b
@@ -25,6 +26,7 @@ Examples:
   harness score --task dolly --predictions answers.jsonl --json > dolly.json
   harness score --task humaneval --predictions completions.jsonl --allow-code-execution --samples-out samples.jsonl
   harness score --task humaneval --predictions of-a-chat-model.jsonl --response-format chat --allow-code-execution
+  harness score --task gsm8k --predictions of-a-server.jsonl --reasoning-markers "<think>" "</think>"
 
 \b
 A line of the file: {"id": "HumanEval/0", "output": "    return ..."}
@@ -50,6 +52,18 @@ PREDICTIONS_HELP = (
     "instruction, as of a model with a template; nothing ends them, and code may be in a fenced block. What the file says "
     "unless given, else completion.",
 )
+@click.option(
+    "--reasoning-markers",
+    nargs=2,
+    metavar="OPENING CLOSING",
+    help="What the model puts around its reasoning in the outputs: all up to the last closing marker is cut before scoring, and an "
+    "output that never closes is no answer. Files of `harness generate` need none.",
+)
+@click.option(
+    "--prompt-opens-reasoning",
+    is_flag=True,
+    help="The prompts ended with the opening marker; with --reasoning-markers.",
+)
 @json_option
 @sandbox_options
 @click.pass_context
@@ -59,6 +73,8 @@ def command(
     predictions: Path,
     samples_out: Path | None,
     response_format: str | None,
+    reasoning_markers: tuple[str, str] | None,
+    prompt_opens_reasoning: bool,
     as_json: bool,
     allow_code_execution: bool,
 ) -> None:
@@ -73,10 +89,15 @@ def command(
         if not task.supports_chat:
             raise InputError(f"--response-format chat: task {task.name} has no instructions; fix: leave it out")
         task = task.as_chat()
+    markers = _markers(reasoning_markers, prompt_opens_reasoning)
+    if markers is None:
+        _warn_of_reasoning(predictions)
     samples_file = UserFile("--samples-out", samples_out) if samples_out is not None else None
     with _progress(f"scoring {task.name}") as progress:
         allowed = {"allow_code_execution": allow_code_execution}
-        samples, summary = score_predictions(task, predictions, **allowed, progress=progress)
+        samples, summary = score_predictions(
+            task, predictions, **allowed, reasoning=markers, prompt_opens=prompt_opens_reasoning, progress=progress
+        )
     if samples_file is not None:
         samples_file.write(samples)
     if as_json:
@@ -86,7 +107,8 @@ def command(
             for name, metric in summary["metrics"].items()
         }
         document = {"task": task.name, "version": task.version, "answers": response_format, "metrics": metrics}
-        print_json(document | {"n": summary["n"]})
+        reasoning = {key: summary[key] for key in ("reasoning",) if key in summary}
+        print_json(document | {"n": summary["n"]} | reasoning)
     else:
         _print_table(task, response_format, summary)
     if errors := summary["n"]["harness_error"]:
@@ -109,6 +131,33 @@ def _print_table(task: Any, response_format: str, summary: dict[str, Any]) -> No
         f"{n['total']} samples: {n['scored']} scored, {n['invalid']} invalid, {n['truncated']} truncated, "
         f"{n['harness_error']} harness errors"
     )
+    if "reasoning" in summary:
+        click.echo(reasoning_line(summary["reasoning"]))
+
+
+def _markers(given: tuple[str, str] | None, prompt_opens: bool) -> ReasoningMarkers | None:
+    if given is None:
+        if prompt_opens:
+            raise InputError(
+                "--prompt-opens-reasoning: means nothing alone; fix: add --reasoning-markers OPENING CLOSING"
+            )
+        return None
+    if not all(given):
+        raise InputError('--reasoning-markers: one is empty; fix: give both, as "<think>" "</think>"')
+    return next((known for known in KNOWN if (known.opening, known.closing) == given), ReasoningMarkers(*given))
+
+
+def _warn_of_reasoning(predictions: Path) -> None:
+    """Say it where outputs hold reasoning that nobody has cut: it would be scored as a part of the answers."""
+    lines = [line for line in read_predictions(predictions) if line.reasoning is None]
+    for markers in KNOWN:
+        if found := sum(markers.closing in line.output for line in lines):
+            click.echo(
+                f"warning: {found} of {len(lines)} outputs hold {markers.closing}, and what stands before it is scored too; "
+                f'fix: --reasoning-markers "{markers.opening}" "{markers.closing}"',
+                err=True,
+            )
+            return
 
 
 @contextmanager

@@ -32,15 +32,15 @@ _INPUTS = {"student", "teacher", "model", "data", "world", "code"}
 @json_option
 def command(cell: str, results: Path | None, as_json: bool) -> None:
     """Show the state, scores, settings and files of a cell."""
-    root = results or _only_run()
-    folder = _find(root, cell.strip("/"))
+    root = results or only_run()
+    folder = find_cell(root, cell.strip("/"))
     described = describe(folder, cell.strip("/"))
     if as_json:
         print_json(described)
         return
     for part in described["parts"]:
         click.echo(f"{part['title']}: {part['state']}")
-        for name in ("error", "scores", "contamination", "cost", "made_from", "identity", "folder"):
+        for name in ("error", "scores", "reasoning", "contamination", "cost", "made_from", "identity", "folder"):
             if part[name]:
                 click.echo(f"  {name.replace('_', ' ')}: {_text(part[name])}")
 
@@ -51,14 +51,16 @@ def _text(value: Any) -> str:
     return ", ".join(map(_text, value)) if isinstance(value, (list, tuple)) else str(value)
 
 
-def _only_run() -> Path:
+def only_run() -> Path:
+    """The only run under runs/. InputError where there is none, or several."""
     runs = sorted(path.parent for path in Path("runs").glob("*/run.json"))
     if len(runs) == 1:
         return runs[0]
     raise InputError(f"--results: is missing; fix: name a run (under runs/: {', '.join(map(str, runs)) or 'none'})")
 
 
-def _find(root: Path, cell: str) -> Path:
+def find_cell(root: Path, cell: str) -> Path:
+    """The folder of a cell in a run. InputError where it has none of this name."""
     if not (root / "cells").is_dir():
         raise InputError(f"--results {root}: holds no cells; fix: give the folder of a run")
     folder = root / "cells" / cell
@@ -98,6 +100,7 @@ def describe(folder: Path, cell: str) -> dict[str, Any]:
                 "state": state,
                 "error": error,
                 "scores": {name: {"value": metric.value, "ci95": metric.ci95} for name, metric in metrics.items()},
+                "reasoning": record.reasoning.model_dump(exclude_none=True) if record and record.reasoning else {},
                 "contamination": [entry.model_dump(exclude_none=True) for entry in overlap],
                 "cost": record.cost.model_dump(exclude_none=True) if record else {},
                 "made_from": {key: value for key, value in manifest.identity.parts.items() if key not in _INPUTS},

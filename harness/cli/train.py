@@ -13,7 +13,8 @@ import click
 
 from dskd.errors import InputError
 from dskd.training.options import TrainingOptions
-from harness.cli.options import COUNT, PATH, SEED, given, read_settings, template_options
+from harness.cli.data_options import SOURCE, data_options, read_data_options
+from harness.cli.options import COUNT, MODEL, PATH, SEED, given, read_settings, template_options, template_settings
 from harness.cli.run import print_failures, print_left_out, run_plan
 from harness.config.names import option_rows
 from harness.planning.single_training import single_plan
@@ -24,17 +25,20 @@ log = logging.getLogger(__name__)
 EPILOG = """\b
 Examples:
   harness train --teacher models/teacher --student models/student --data train.jsonl --method kd --steps 500 --output out
+  harness train --teacher Qwen/Qwen2.5-7B --student Qwen/Qwen2.5-0.5B@main --data train.jsonl --method kd --epochs 1 --output out
   harness train --student models/student --data train.jsonl --method sft --epochs 2 --output out
   harness train ... --method dskd-v2-eta --option kd_rate=0.7 --option temperature=1.0
   harness train ... --method gkd --set rollouts.share=0.5 --set warmup_steps=10
   harness train ... --method kd --batch-tokens 8192 --packing --set lora.rank=16 --dtype bfloat16 --processes 8
   harness train ... --method my_method.py:MyMethod
+  harness train ... --data openai/gsm8k:main:train --column "prompt={question}" --column "output={answer}"
+  zcat big.jsonl.gz | head -n 1000 | harness train ... --data - --template chat --train-on last
 
 \b
 `harness list training-options` has every KEY of --set, `harness show-method NAME` those of --option.
-Lines of the data: {"prompt": "...", "output": "..."}, or with --template {"instruction": "...", "output": "..."} and perhaps
-"input". The student is written to OUTPUT/train/model, an ordinary model folder.
-The same command again resumes from the last checkpoint, or finds the work done."""
+Rows of the data: {"prompt": "...", "output": "..."}, or with --template {"instruction": "...", "output": "..."} and perhaps
+"input", or with --template chat {"messages": [...]}; docs/data-sources.md has the other shapes and kinds of files. The student is
+written to OUTPUT/train/model, an ordinary model folder. The same command again resumes from the last checkpoint, or finds the work done."""
 
 _FORMER_FLAGS = {"--signal-kind": "--teacher-outputs", "--signal-dtype": "--cache-dtype", "--signal-k": "--top-k"}
 
@@ -71,13 +75,17 @@ DTYPE = click.Choice(["float32", "bfloat16"])
 LAUNCH_HELP = "Accelerate configuration, shipped or a file, for FSDP and the like."
 LENGTH_HELP = "Maximum tokens of an example; longer ones are left out. [default: 512]"
 SET_HELP = "Any other training option, such as lora.rank=16; repeatable."
+DATA_HELP = "Training set: a file or folder, a pipe, or a data set on the hub (docs/data-sources.md)."
 METHOD_HELP = "Method; `harness list methods` has the names."
 
 
 @click.command("train", cls=_TrainCommand, epilog=EPILOG)
-@click.option("--teacher", type=PATH, metavar="DIR", help="Model folder of the teacher; not for SFT.")
-@click.option("--student", required=True, type=PATH, metavar="DIR", help="Model folder that the student starts from.")
-@click.option("--data", required=True, type=PATH, metavar="FILE.jsonl", help="Training set.")
+@click.option(
+    "--teacher", type=PATH, metavar=MODEL, help="The teacher: a model folder, or a name on the hub; not for SFT."
+)
+@click.option("--student", required=True, type=PATH, metavar=MODEL, help="The model that the student starts from.")
+@click.option("--data", required=True, type=PATH, metavar=SOURCE, help=DATA_HELP)
+@data_options
 @click.option("--method", required=True, metavar="NAME|FILE.py:CLASS", help=METHOD_HELP)
 @click.option("--option", "options", multiple=True, metavar="KEY=VALUE", help="Option of the method; repeatable.")
 @click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help=SET_HELP)
@@ -107,7 +115,9 @@ def command(context: click.Context, options: Sequence[str], settings: Sequence[s
     asked["teacher_outputs"] = given(
         kind=flags.pop("teacher_outputs"), stored_dtype=flags.pop("cache_dtype"), k=flags.pop("top_k")
     )
-    asked["template"] = given(kind=flags.pop("template"), system=flags.pop("system"))
+    reading = {name: flags.pop(name) for name in ("columns", "shape", "train_on")}
+    asked["data_options"] = read_data_options(**reading)
+    asked["template"] = template_settings(flags)
     asked["launch"] = given(processes=flags.pop("processes"), accelerate_config=flags.pop("accelerate_config"))
     training = read_settings(settings, "--set", given(**flags))
     plan = single_plan(**asked, method_options=read_settings(options, "--option"), training=training)

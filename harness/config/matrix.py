@@ -68,6 +68,7 @@ class TaskSettings(Strict):
 
     Attributes:
         task: The task, if the entry has another name; one task may have several entries.
+        max_reasoning_tokens: What a model that reasons may write before its answer's `max_new_tokens`.
         other_prompts: Whether its prompts may differ from those that the models were trained on.
     """
 
@@ -75,6 +76,7 @@ class TaskSettings(Strict):
     protocol: Annotated[DecodingProtocol, BeforeValidator(_preset)] = GREEDY
     limit: int | None = Field(default=None, ge=1)
     max_new_tokens: int | None = Field(default=None, ge=1)
+    max_reasoning_tokens: int | None = Field(default=None, ge=1)
     other_prompts: bool = False
 
 
@@ -221,7 +223,8 @@ class Matrix(Strict):
     def protocol_of(self, entry: str, max_new_tokens: int) -> DecodingProtocol:
         """The protocol of an entry of `tasks`, whose task allows `max_new_tokens` by default."""
         settings = self.tasks[entry]
-        return settings.protocol.with_length(settings.max_new_tokens, max_new_tokens)
+        protocol = settings.protocol.with_length(settings.max_new_tokens, max_new_tokens)
+        return protocol.with_reasoning(settings.max_reasoning_tokens)
 
     def _settings(self, name: str) -> MethodSettings:
         return self.methods.get(name, MethodSettings())

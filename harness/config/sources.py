@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import (
@@ -18,7 +19,9 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
-from dskd.data.columns import template_columns
+from dskd.data.hub_rows import HubData
+from dskd.data.options import DataOptions
+from dskd.hub.names import HubName, name_in, parse
 from dskd.tokenization.prompt_templates import Template
 from harness.protocols import Seed
 from harness.suggestions import did_you_mean
@@ -64,52 +67,58 @@ class SmallWorldData(Strict):
     limit: int | None = Field(default=None, ge=1)
 
 
-class FileData(Strict):
-    """A JSON-lines file.
+class FileData(DataOptions, Strict):
+    """A file of the user's, or a folder of files, in any form and shape of docs/data-sources.md.
 
-    Its lines have `prompt` and `output`, or for models with a template `instruction`, `output` and perhaps `input`. If the columns
-    have other names, the same keys here combine them: `prompt: "Question: {question}\\nAnswer:"`.
+    The other keys say how its rows are read where they do not say so themselves: `prompt: "Question: {question}\\nAnswer:"`.
     """
 
     file: str
     limit: int | None = Field(default=None, ge=1)
-    prompt: str | None = None
-    instruction: str | None = None
-    input: str | None = None
-    output: str | None = None
+
+
+class HubDataset(DataOptions, Strict):
+    """A split of a data set on the hub. Its revision (a branch, a tag or a commit) is resolved once.
+
+    The other keys are those of a file.
+    """
+
+    hub: str
+    split: str = Field(default="train", min_length=1)
+    config: str | None = Field(default=None, min_length=1)
+    revision: str | None = None
+    limit: int | None = Field(default=None, ge=1)
 
     @property
-    def columns(self) -> dict[str, str] | None:
-        """The template of each key of an example; None if the lines have the keys themselves."""
-        found = {key: getattr(self, key) for key in ("prompt", "instruction", "input", "output")}
-        return {key: text for key, text in found.items() if text is not None} or None
+    def named(self) -> HubData:
+        """The split, by its name on the hub."""
+        name = name_in(self.hub)
+        assert name is not None
+        name = name if self.revision is None else HubName(name.repo, self.revision)
+        return HubData(name, self.config, self.split)
 
-    @field_validator("prompt", "instruction", "input", "output")
+    @field_validator("hub")
     @classmethod
-    def _plain_columns(cls, template: str | None) -> str | None:
-        if template is not None:
-            template_columns(template)
-        return template
+    def _is_a_name(cls, hub: str) -> str:
+        if name_in(hub) is None:
+            raise ValueError(f"{hub!r} is no name on the hub; fix: write org/name, or `file` for a file or folder")
+        return hub
 
     @model_validator(mode="after")
-    def _both_templates(self) -> FileData:
-        if set(self.columns or ()) not in (
-            set(), {"prompt", "output"}, {"instruction", "output"}, {"instruction", "input", "output"},
-        ):  # fmt: skip
-            raise ValueError(
-                "these keys go together: `prompt` and `output`, or `instruction`, `output` and perhaps `input`; fix: give all or none"
-            )
+    def _one_revision(self) -> HubDataset:
+        if self.revision is not None and "@" in self.hub:
+            raise ValueError("the revision is given twice; fix: leave out `revision`, or what is after the @")
         return self
 
 
-DATA_KINDS: dict[str, type[Strict]] = {"small_world": SmallWorldData, "file": FileData}
+DATA_KINDS: dict[str, type[Strict]] = {"small_world": SmallWorldData, "file": FileData, "hub": HubDataset}
 
 
 # --- models ---------------------------------------------------------------------------------------------------------------------
 
 
 class TokenizerSource(Strict):
-    """Where a new model's tokenizer comes from: the small world, or a folder."""
+    """Where a new model's tokenizer comes from: the small world, a folder, or a name on the hub (`path: org/name[@revision]`)."""
 
     small_world: SmallTokenizer | None = None
     path: str | None = None
@@ -137,8 +146,8 @@ def _named_template(value: Any) -> Any:
 PromptTemplate = Annotated[Template, BeforeValidator(_named_template)]
 
 
-class PathModel(Strict):
-    """A model folder.
+class FinishedModel(Strict):
+    """A model that is there already, in a folder or on the hub.
 
     Attributes:
         add_bos_token: Use a copy whose tokenizer adds the begin-of-sequence token, for a model that was pretrained with one but whose
@@ -148,10 +157,60 @@ class PathModel(Strict):
     """
 
     training: ClassVar[Sequence[Training]] = ()
+    key: ClassVar[str]  # which says where it is
 
-    path: str
     add_bos_token: bool = False
     template: PromptTemplate | None = None
+
+    @property
+    def place(self) -> Path | HubName:
+        """Its folder, or its name on the hub."""
+        raise NotImplementedError
+
+    @property
+    def published(self) -> Path:
+        """The path by which its shape may be known although it is not here: one that ends with its name on the hub."""
+        return Path(self.place.repo) if isinstance(self.place, HubName) else self.place
+
+
+class PathModel(FinishedModel):
+    """A model folder; or `org/name[@revision]` on the hub, where there is no folder of that path."""
+
+    key: ClassVar[str] = "path"
+
+    path: str
+
+    @property
+    def place(self) -> Path | HubName:
+        return parse(self.path) or Path(self.path)
+
+
+class HubModel(FinishedModel):
+    """A model on the hub. Its revision (a branch, a tag or a commit) is resolved once and locked in the run's folder."""
+
+    key: ClassVar[str] = "hub"
+
+    hub: str
+    revision: str | None = None
+
+    @property
+    def place(self) -> Path | HubName:
+        name = name_in(self.hub)
+        assert name is not None
+        return name if self.revision is None else HubName(name.repo, self.revision)
+
+    @field_validator("hub")
+    @classmethod
+    def _is_a_name(cls, hub: str) -> str:
+        if name_in(hub) is None:
+            raise ValueError(f"{hub!r} is no name on the hub; fix: write org/name, or `path` for a folder")
+        return hub
+
+    @model_validator(mode="after")
+    def _one_revision(self) -> HubModel:
+        if self.revision is not None and "@" in self.hub:
+            raise ValueError("the revision is given twice; fix: leave out `revision`, or what is after the @")
+        return self
 
 
 class NewModel(Strict):
@@ -191,7 +250,7 @@ class StepModel(Strict):
 
 
 MODEL_KINDS: dict[str, type[Strict]] = {
-    "path": PathModel, "config": NewModel, "layers_of": FirstLayersModel, "step": StepModel,
+    "path": PathModel, "hub": HubModel, "config": NewModel, "layers_of": FirstLayersModel, "step": StepModel,
 }  # fmt: skip
 
 
@@ -211,10 +270,14 @@ def _kind_by_key(kinds: Mapping[str, type[Strict]]) -> Discriminator:
 
 
 DataSource = Annotated[
-    Annotated[SmallWorldData, Tag("small_world")] | Annotated[FileData, Tag("file")], _kind_by_key(DATA_KINDS)
+    Annotated[SmallWorldData, Tag("small_world")]
+    | Annotated[FileData, Tag("file")]
+    | Annotated[HubDataset, Tag("hub")],
+    _kind_by_key(DATA_KINDS),
 ]
 ModelSource = Annotated[
     Annotated[PathModel, Tag("path")]
+    | Annotated[HubModel, Tag("hub")]
     | Annotated[NewModel, Tag("config")]
     | Annotated[FirstLayersModel, Tag("layers_of")]
     | Annotated[StepModel, Tag("step")],

@@ -37,10 +37,11 @@ class GeneratedTokens:
 
 @dataclass(frozen=True)
 class Completion:
-    """A model's text after one prompt.
+    """A model's answer to one prompt, and the reasoning that it wrote before, None without (dskd/tokenization/reasoning.py).
 
-    `prompt_ids` are the ids that the model was given, `ids` all that it generated: its end of sequence and what a stop string
-    cut off are among them.
+    `prompt_ids` are the ids that the model was given, `ids` all that it generated: its reasoning with the markers
+    (`reasoning_tokens` of them), its end of sequence and what a stop string cut off are among them. Where the reasoning was not
+    ended there is no answer: `text` is empty.
     """
 
     text: str
@@ -48,3 +49,6 @@ class Completion:
     ids: list[int]
     prompt_ids: list[int]
     prompt_truncated: bool = False
+    reasoning: str | None = None
+    reasoning_tokens: int = 0
+    reasoning_ended: bool = True

@@ -1,7 +1,8 @@
 """What an engine is: prompts in, completions out, by the same rules whatever generates the tokens.
 
 An engine gives token ids for token ids. What a model is shown and what counts as its completion is decided here, once: the
-prompt's ids, what is kept of a prompt that does not fit, how ids become text, and where a stop string ends it.
+prompt's ids, what is kept of a prompt that does not fit, how ids become text, what of it is reasoning, and where a stop string ends
+the answer.
 """
 
 from __future__ import annotations
@@ -17,47 +18,10 @@ from dskd.io import read_object
 from dskd.modeling.folders import parts_of, require_model_folder
 from dskd.modeling.loading import load_config, load_tokenizer
 from harness.engines._completion_cache import CompletionCache, block_key
+from harness.engines._decoding import cut_at_stop as cut_at_stop  # engines of others import both from here
+from harness.engines._decoding import decode_completion as decode_completion
+from harness.engines._reasoning import AnswerEnd, CompletionReader
 from harness.engines._types import Completion, GeneratedTokens, Sampling
-
-INCOMPLETE = "\N{REPLACEMENT CHARACTER}"  # what decoders write for bytes that are no character, or not yet
-
-
-def decode(tokenizer: Any, ids: Sequence[int]) -> str:
-    """The text of ids as a whole: special tokens skipped, no space removed before punctuation."""
-    return tokenizer.decode(list(ids), skip_special_tokens=True, clean_up_tokenization_spaces=False)
-
-
-def decode_completion(tokenizer: Any, prompt_ids: Sequence[int], completion_ids: Sequence[int]) -> str:
-    """The text that the completion adds to the prompt.
-
-    A completion decoded alone loses its first space under SentencePiece, whose decoder strips one at the start of a text; so prompt
-    and completion are decoded together and the prompt's own text is taken off. Two things can keep the prompt's text from
-    being a prefix of the whole:
-
-    - the prompt ends within a character (a cut prompt can) and the completion goes on with it: the character then belongs to
-      the completion;
-    - byte fallback decodes a run of byte tokens as one, and a completion that spoils the run (half a character after the byte
-      token of a newline) takes the prompt's last characters with it. Then the completion is decoded after a letter instead.
-    """
-    prompt = decode(tokenizer, prompt_ids)
-    whole = decode(tokenizer, [*prompt_ids, *completion_ids])
-    for prefix in (prompt, prompt.rstrip(INCOMPLETE)):
-        if whole.startswith(prefix):
-            return whole[len(prefix) :]
-    anchor = tokenizer("a", add_special_tokens=False)["input_ids"]
-    prefix, whole = decode(tokenizer, anchor), decode(tokenizer, [*anchor, *completion_ids])
-    if not whole.startswith(prefix):
-        raise InputError(
-            f"{tokenizer.name_or_path}: the tokenizer's decoder changes text that stands before a completion, so an answer "
-            "cannot be told from its prompt; fix: use a byte-level or SentencePiece tokenizer"
-        )
-    return whole[len(prefix) :]
-
-
-def cut_at_stop(text: str, stop: Sequence[str]) -> tuple[str, bool]:
-    """The text before the earliest of the stop strings, and whether there was one."""
-    ends = [position for string in stop if string and (position := text.find(string)) >= 0]
-    return (text[: min(ends)], True) if ends else (text, False)
 
 
 def fit_prompt(
@@ -106,6 +70,7 @@ class Engine(ABC):
         self.tokenizer = load_tokenizer(model)
         self.config = load_config(model)
         self.eos_token_ids = eos_token_ids(model, self.tokenizer)
+        self.reader = CompletionReader(self.tokenizer)
         # Tokens that the model can attend to; None where neither its configuration nor the caller sets a limit.
         positions = getattr(self.config.get_text_config(), "max_position_embeddings", None)
         self.context = min((n for n in (positions, max_length) if n is not None), default=None)
@@ -198,8 +163,21 @@ class Engine(ABC):
         return fit_prompt(ids, room, self.tokenizer.bos_token_id, sampling.prompt_kept)
 
     def _finish(self, prompt: list[int], truncated: bool, generated: GeneratedTokens, sampling: Sampling) -> Completion:
-        text, stopped = cut_at_stop(decode_completion(self.tokenizer, prompt, generated.ids), sampling.stop)
-        return Completion(text, "stop" if stopped or generated.ended else "length", generated.ids, prompt, truncated)
+        read = self.reader.read(prompt, generated.ids, sampling.stop)
+        return Completion(
+            read.answer,
+            "stop" if read.stopped or generated.ended else "length",
+            generated.ids,
+            prompt,
+            truncated,
+            read.reasoning,
+            read.reasoning_tokens,
+            read.reasoning_ended,
+        )
+
+    def answer_end(self, prompt: Sequence[int], stop: Sequence[str]) -> AnswerEnd:
+        """What tells `_generate`, token by token, whether a stop string has ended the answer to a prompt: never within reasoning."""
+        return AnswerEnd(self.reader, prompt, stop)
 
     def _report(self, finished: int) -> None:
         if self.on_finished is not None and finished:

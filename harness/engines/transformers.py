@@ -21,7 +21,7 @@ from dskd.modeling.causality import check_causal
 from dskd.modeling.loading import load_model
 from dskd.rollouts.sampler import draw
 from harness.engines._seeds import uniform_numbers
-from harness.engines.base import Engine, GeneratedTokens, Sampling, cut_at_stop, decode, decode_completion
+from harness.engines.base import Engine, GeneratedTokens, Sampling
 
 DEFAULT_BATCH_SIZE = 64
 
@@ -117,10 +117,9 @@ class _RowEnds(StoppingCriteria):
     """
 
     def __init__(self, engine: Engine, prompts: Sequence[Sequence[int]], width: int, stop: Sequence[str]) -> None:
-        self.tokenizer, self.prompts, self.width = engine.tokenizer, prompts, width
-        self.eos_token_ids, self.stop = frozenset(engine.eos_token_ids), [string for string in stop if string]
-        # A token writes a byte or more, so the newest stop string lies within this many; more, for special tokens write nothing.
-        self.window = max((len(string.encode()) for string in self.stop), default=0) + 8
+        self.width, self.eos_token_ids = width, frozenset(engine.eos_token_ids)
+        self.answers = [engine.answer_end(prompt, stop) for prompt in prompts]
+        self.window = max(1, *(answer.window for answer in self.answers))
         self.ends: list[int | None] = [None] * len(prompts)
 
     def __call__(self, input_ids: Tensor, scores: Any, **_: Any) -> Tensor:
@@ -133,11 +132,7 @@ class _RowEnds(StoppingCriteria):
         return torch.tensor([end is not None for end in self.ends], device=input_ids.device)
 
     def _stopped(self, input_ids: Tensor, row: int, recent: list[int]) -> bool:
-        if not self.stop or not cut_at_stop(decode(self.tokenizer, recent), self.stop)[1]:
-            return False
-        # The cheap look said yes; the text as it will be cut decides.
-        completion = input_ids[row, self.width :].tolist()
-        return cut_at_stop(decode_completion(self.tokenizer, self.prompts[row], completion), self.stop)[1]
+        return self.answers[row].reached(recent, lambda: input_ids[row, self.width :].tolist())
 
 
 ENGINE = TransformersEngine

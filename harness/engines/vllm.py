@@ -14,10 +14,12 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, ClassVar
 
+from dskd import hub
 from dskd.modeling.folders import parts_of
 from dskd.modeling.loading import load_config, load_model, load_tokenizer
 from dskd.rollouts.vllm_support import ENVIRONMENT, INSTALL, cannot_run, on_cpu
 from harness.engines._no_repeat_ngram import ARGUMENT, processor
+from harness.engines._reasoning import AnswerEnd
 from harness.engines.base import Engine, GeneratedTokens, Sampling
 
 CPU_BATCH_SIZE = 64
@@ -56,6 +58,7 @@ class VllmEngine(Engine):
             "enable_prefix_caching": False,
             "use_tqdm_on_load": False,
             "gpu_memory_utilization": gpu_memory_utilization,
+            **hub.code_arguments(parts_of(model).model),
         }
         if max_batch_size is not None:
             options["max_num_seqs"] = max_batch_size
@@ -99,29 +102,58 @@ class VllmEngine(Engine):
 
         if sampling.no_repeat_ngram and not self.can_mask_ngrams:
             raise ValueError("this engine was made without no_repeat_ngram; make it with")
+        watched: dict[int, _Watched] = {}
+        stop = [string for string in sampling.stop if string]
         for index, ids in enumerate(prompts):
+            if stop and self.reader.markers is not None:
+                # vLLM would end an answer at a stop string within its reasoning.
+                watched[index] = _Watched(self.answer_end(ids, stop))
             parameters = SamplingParams(
                 max_tokens=sampling.max_new_tokens,
                 temperature=sampling.temperature,
                 top_p=sampling.top_p,
                 top_k=sampling.top_k,
                 seed=seeds[index] if sampling.temperature > 0 else None,
-                stop=[string for string in sampling.stop if string],
+                stop=[] if index in watched else stop,
                 stop_token_ids=self.eos_token_ids,
                 ignore_eos=True,  # the ids above are all there are, as for every engine
-                output_kind=RequestOutputKind.FINAL_ONLY,
+                output_kind=RequestOutputKind.DELTA if index in watched else RequestOutputKind.FINAL_ONLY,
                 extra_args={ARGUMENT: sampling.no_repeat_ngram} if sampling.no_repeat_ngram else None,
             )
             self.engine.add_request(str(index), TokensPrompt(prompt_token_ids=ids), parameters)
         completions: dict[int, GeneratedTokens] = {}
         while self.engine.has_unfinished_requests():
-            finished: list[Any] = [output for output in self.engine.step() if output.finished]
-            for output in finished:
-                answer = output.outputs[0]
-                tokens = GeneratedTokens(list(answer.token_ids), ended=answer.finish_reason == "stop")
-                completions[int(output.request_id)] = tokens
-            self._report(len(finished))
+            before = len(completions)
+            outputs: list[Any] = self.engine.step()
+            for output in outputs:
+                index, answer = int(output.request_id), output.outputs[0]
+                ids = list(answer.token_ids)
+                if index in watched:
+                    ids, stopped = watched[index].add(ids)
+                    if stopped and not output.finished and index not in completions:
+                        self.engine.abort_request([output.request_id])
+                else:
+                    stopped = False
+                if stopped or output.finished:
+                    completions[index] = GeneratedTokens(ids, ended=stopped or answer.finish_reason == "stop")
+            self._report(len(completions) - before)
         return [completions[index] for index in range(len(prompts))]
+
+
+class _Watched:
+    """A completion whose stop strings are looked for here: its ids, which end with the token that completes one."""
+
+    def __init__(self, end: AnswerEnd) -> None:
+        self.end, self.ids, self.stopped = end, list[int](), False
+
+    def add(self, new: Sequence[int]) -> tuple[list[int], bool]:
+        """All ids with the new ones, and whether a stop string has ended them; what comes after that is left out."""
+        for token in new:
+            if self.stopped:
+                break
+            self.ids.append(token)
+            self.stopped = self.end.reached(self.ids[-self.end.window :], lambda: self.ids)
+        return self.ids, self.stopped
 
 
 @contextmanager

@@ -22,8 +22,12 @@ from pathlib import Path
 from typing import Any
 
 from dskd.data.columns import template_columns
+from dskd.data.examples import prompt_and_response
+from dskd.data.messages import Unusable
+from dskd.data.options import DEFAULT, DataOptions
+from dskd.data.shapes import Example, Item, read_row, shape_of
+from dskd.data.sources import rows_named
 from dskd.errors import InputError
-from dskd.io import read_objects
 from harness.tasks.task import Doc, Task
 
 VERSION = 1
@@ -67,14 +71,40 @@ class TrainingExample:
 
 
 def training_examples(
-    path: Path, columns: Mapping[str, str] | None = None, limit: int | None = None
+    source: str | Path, options: DataOptions = DEFAULT, limit: int | None = None
 ) -> Iterator[TrainingExample]:
-    """The examples of a training file, in order; `columns` says what its keys are made of, as in a matrix.
+    """The examples of a training set, in order; `options` says how its rows are read, as in a matrix.
 
-    InputError for a file that cannot be read, and with its number for a line without question or answer.
+    Rows that cannot be trained on are left out. InputError for a file that cannot be read, and with its place for a row without
+    question or answer.
     """
-    for number, row in islice(read_objects(path), limit):
-        yield _example(row, columns, f"{path}:{number}")
+    for where, row in islice(rows_named(source), limit):
+        if options.are_of_texts and (options.columns is not None or _has_question_and_answer(row)):
+            yield _example(row, options.columns, where)
+            continue
+        if options.are_of_texts and shape_of(row, "any") is None:
+            raise InputError(
+                f"{where}: needs text in output, and in prompt or instruction; the row has {', '.join(row)}; "
+                'fix: say what they are made of (prompt: "{question}")'
+            )
+        try:
+            yield _of_item(read_row(row, where, "any", options))
+        except Unusable:
+            continue
+
+
+def _has_question_and_answer(row: Mapping[str, Any]) -> bool:
+    return isinstance(row.get("output"), str) and any(
+        isinstance(row.get(key), str) for key in ("prompt", "instruction")
+    )
+
+
+def _of_item(item: Item) -> TrainingExample:
+    asked, answers = prompt_and_response(item)
+    if isinstance(item, Example):
+        question = "\n".join(asked)
+        return TrainingExample((question, *answers), (question,), tuple(answers))
+    return TrainingExample((*asked, *answers), tuple(asked), tuple(answers))
 
 
 def _example(row: Mapping[str, Any], columns: Mapping[str, str] | None, where: str) -> TrainingExample:
@@ -89,10 +119,6 @@ def _example(row: Mapping[str, Any], columns: Mapping[str, str] | None, where: s
         raw = {key: tuple(str(row[name]) for name in names) for key, names in named.items()}
         row = {key: text.format_map(row) for key, text in columns.items()}
     found = {key: row[key] for key in ("prompt", "instruction", "input", "output") if isinstance(row.get(key), str)}
-    if "output" not in found or not found.keys() & {"prompt", "instruction"}:
-        raise InputError(
-            f'{where}: needs text in output, and in prompt or instruction; fix: say what they are made of (prompt: "{{question}}")'
-        )
     questions = [found["prompt"]] if "prompt" in found else []
     if "instruction" in found:
         questions.append("\n".join(filter(None, (found["instruction"], found.get("input")))))

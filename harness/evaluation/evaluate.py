@@ -36,6 +36,7 @@ from harness.evaluation.generate import (
     sample_requests,
     sampling_of,
 )
+from harness.evaluation.reasoning import score_answers
 from harness.protocols import GREEDY, DecodingProtocol
 from harness.tasks.task import Doc, Task
 
@@ -70,9 +71,10 @@ class TaskRun:
     """The samples of a model on one task.
 
     A sample is {"id", "index", "seed", "prompt", "output", "gold", "scores", "extracted", "outcome", "finish_reason",
-    "generated_tokens", "prompt_truncated"}, with "detail" where scoring has more to say. Samples are in the order of the
-    task's documents, those of one document by `index` from 0; `seed` is the generation seed, None where nothing was drawn
-    at random. `seconds` is the time of generation and scoring without that of loading the model. `template` is the model's
+    "generated_tokens", "prompt_truncated"}, with "detail" where scoring has more to say, and where the model reasoned with the
+    fields of `harness.evaluation.generate.generation_fields`; "output" is what was scored. Samples are in the order of the task's
+    documents, those of one document by `index` from 0; `seed` is the generation seed, None where nothing was drawn at random.
+    `seconds` is the time of generation and scoring without that of loading the model. `template` is the model's
     (`dskd.tokenization.prompt_templates.describe`). `name` is what the task was asked for by.
     """
 
@@ -147,7 +149,8 @@ def evaluate(
 
 def _work(task: Task, docs: Sequence[Doc], tokenizer: Any, options: EvaluationOptions, seed: int) -> _Work:
     protocol = options.protocol
-    prompts = prompts_of_task(task, tokenizer, options.limit, options.max_new_tokens or protocol.max_new_tokens)
+    most = options.max_new_tokens or protocol.max_new_tokens
+    prompts = prompts_of_task(task, tokenizer, options.limit, most, protocol.max_reasoning_tokens)
     asked, by_id = task.as_chat() if prompts.chat else task, {doc["id"]: doc for doc in docs}
     return _Work(asked, by_id, prompts, sample_requests(prompts, protocol, seed), protocol)
 
@@ -194,8 +197,13 @@ def _run(
 
 def _scored(work: _Work, completions: Sequence[Completion], allow_code_execution: bool) -> list[dict[str, Any]]:
     docs = [work.docs[request.id] for request in work.requests]
-    outputs = [completion.text for completion in completions]
-    scores = work.task.score_many(docs, outputs, allow_code_execution=allow_code_execution)
+    scores = score_answers(
+        work.task,
+        docs,
+        [completion.text for completion in completions],
+        [completion.reasoning_ended for completion in completions],
+        allow_code_execution=allow_code_execution,
+    )
     return [
         {
             "id": request.id,

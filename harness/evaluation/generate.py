@@ -12,11 +12,12 @@ from pathlib import Path
 from typing import Any
 
 from dskd.data.preparation import encode_prompt
+from dskd.data.sources import rows_named
 from dskd.errors import InputError
-from dskd.io import read_objects
 from dskd.modeling.folders import require_model_folder
 from dskd.modeling.loading import load_tokenizer
 from dskd.tokenization.prompt_templates import template_of
+from dskd.tokenization.reasoning import markers_of
 from harness.engines._seeds import sample_seed
 from harness.engines._types import Completion, Sampling
 from harness.evaluation.engine_process import EngineRequest, complete_in_process
@@ -29,7 +30,7 @@ OWN_PROMPTS = "prompts"  # where a task's name would be
 
 @dataclass(frozen=True)
 class Prompts:
-    """What a model is asked, by id, and where its completions end.
+    """What a model is asked, by id, and where its completions end: `max_new_tokens` are those of reasoning and answer.
 
     `source` is the task's name or OWN_PROMPTS. `chat`: the prompts are instructions in the model's template, so that the
     completions are scored as a chat model's.
@@ -53,7 +54,13 @@ class SampleRequest:
     seed: int  # of its random numbers
 
 
-def prompts_of_task(task: Task, tokenizer: Any, limit: int | None = None, max_new_tokens: int | None = None) -> Prompts:
+def prompts_of_task(
+    task: Task,
+    tokenizer: Any,
+    limit: int | None = None,
+    max_new_tokens: int | None = None,
+    max_reasoning_tokens: int | None = None,
+) -> Prompts:
     """Return the first `limit` prompts of a task, or all, in the model's template where its tokenizer has one."""
     chat = template_of(tokenizer) is not None
     if chat:
@@ -62,25 +69,31 @@ def prompts_of_task(task: Task, tokenizer: Any, limit: int | None = None, max_ne
     texts = {doc["id"]: task.render_prompt(doc, tokenizer) for doc in docs}
     if len(texts) < len(docs):
         raise InputError(f"task {task.name}: two documents have the same id; fix: give each its own")
-    return Prompts(task.name, texts, tuple(task.stop), max_new_tokens or task.max_new_tokens, chat)
+    most = completion_limit(tokenizer, max_new_tokens or task.max_new_tokens, max_reasoning_tokens)
+    return Prompts(task.name, texts, tuple(task.stop), most, chat)
+
+
+def completion_limit(tokenizer: Any, max_new_tokens: int, max_reasoning_tokens: int | None) -> int:
+    """Return the most tokens of a completion: those of the answer, and those of the reasoning where the model can mark any."""
+    return max_new_tokens + (max_reasoning_tokens or 0 if markers_of(tokenizer) is not None else 0)
 
 
 def prompts_of_file(
     path: Path, *, stop: Sequence[str] = (), max_new_tokens: int = 256, limit: int | None = None
 ) -> Prompts:
-    """Return the prompts of a file of lines {"prompt", "id"}, as they are; a line without an id has its row number from 0.
+    """Return the prompts of rows {"prompt", "id"}, as they are; a row without an id has its number from 0.
 
-    InputError for a line without a prompt, and for an id that is no text or appears twice.
+    `path` is what `dskd.data.sources.rows_named` takes. InputError for a row without a prompt, and for an id that is no text or appears twice.
     """
     texts: dict[str, str] = {}
-    for line, row in read_objects(path):
+    for where, row in rows_named(path):
         text, identifier = row.get("prompt"), row.get("id", str(len(texts)))
         if not isinstance(text, str):
-            raise InputError(f'{path}:{line}: "prompt" is missing or no text; fix: {{"id": "a", "prompt": "..."}}')
+            raise InputError(f'{where}: "prompt" is missing or no text; fix: {{"id": "a", "prompt": "..."}}')
         if not isinstance(identifier, str):
-            raise InputError(f'{path}:{line}: "id" is no text; fix: write it in quotes, or leave it out')
+            raise InputError(f'{where}: "id" is no text; fix: write it in quotes, or leave it out')
         if identifier in texts:
-            raise InputError(f'{path}:{line}: the id "{identifier}" appears twice; fix: give each prompt its own')
+            raise InputError(f'{where}: the id "{identifier}" appears twice; fix: give each prompt its own')
         if limit is None or len(texts) < limit:
             texts[identifier] = text
     return Prompts(OWN_PROMPTS, texts, tuple(stop), max_new_tokens, chat=False)
@@ -100,7 +113,7 @@ def sample_requests(prompts: Prompts, protocol: DecodingProtocol, seed: int) -> 
 
 def sampling_of(prompts: Prompts, protocol: DecodingProtocol) -> Sampling:
     """Return what a protocol asks of an engine for these prompts."""
-    shared = protocol.model_dump(exclude={"name", "seeds", "samples", "max_new_tokens"})
+    shared = protocol.model_dump(exclude={"name", "seeds", "samples", "max_new_tokens", "max_reasoning_tokens"})
     return Sampling(max_new_tokens=prompts.max_new_tokens, stop=prompts.stop, **shared)
 
 
@@ -130,7 +143,8 @@ def generate(
 
     Returns:
         {"id", "index", "output", "finish_reason", "generated_tokens", "prompt_truncated", "response_format"}, in the order
-        of the prompts; `index` counts the samples of one prompt from 0. The format is "chat" where a template asked.
+        of the prompts, and where the model reasoned the fields of `generation_fields`; `index` counts the samples of one
+        prompt from 0. The format is "chat" where a template asked.
 
     Raises:
         InputError: As of `harness.engines.create_engine`.
@@ -162,11 +176,22 @@ def generate(
 
 
 def generation_fields(completion: Completion) -> dict[str, Any]:
-    """Return what every file of samples says about how a completion was generated."""
-    return {
+    """Return what every file of samples says about how a completion was generated.
+
+    Where the model reasoned there are "reasoning", "reasoning_ended" and the tokens of both parts: the "output" is its answer.
+    """
+    fields = {
         "finish_reason": completion.finish_reason,
         "generated_tokens": len(completion.ids),
         "prompt_truncated": completion.prompt_truncated,
+    }
+    if completion.reasoning is None:
+        return fields
+    return fields | {
+        "reasoning": completion.reasoning,
+        "reasoning_ended": completion.reasoning_ended,
+        "reasoning_tokens": completion.reasoning_tokens,
+        "answer_tokens": len(completion.ids) - completion.reasoning_tokens,
     }
 
 

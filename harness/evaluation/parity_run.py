@@ -12,6 +12,7 @@ from dskd.modeling.loading import load_tokenizer
 from harness.evaluation.engine_process import EngineRequest, complete_in_process
 from harness.evaluation.generate import longest, prompts_of_task, sampling_of
 from harness.evaluation.parity import TOLERANCE, EngineComparison, find_differences, first_difference, load_logits
+from harness.evaluation.reasoning import score_answers
 from harness.protocols import GREEDY
 from harness.tasks.task import Task
 
@@ -53,8 +54,9 @@ def compare_engines(
             completions[engine] = complete_in_process(engine, request, advance)
         seconds[engine] = round(time.monotonic() - start, 1)
     for engine in engines:
-        outputs = [completion.text for completion in completions[engine]]
-        scored = task.score_many(docs, outputs, allow_code_execution=allow_code_execution)
+        answers = [completion.text for completion in completions[engine]]
+        ended = [completion.reasoning_ended for completion in completions[engine]]
+        scored = score_answers(task, docs, answers, ended, allow_code_execution=allow_code_execution)
         scores[engine] = [score.scores for score in scored]
     first, second = (completions[engine] for engine in engines)
     parted = sum(first_difference(one.ids, other.ids) is not None for one, other in zip(first, second, strict=True))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from itertools import count
 from pathlib import Path
 from statistics import fmean
@@ -12,6 +12,8 @@ from typing import Any
 
 from dskd.errors import InputError
 from dskd.io import read_objects
+from dskd.tokenization.reasoning import ReasoningMarkers, split_reasoning
+from harness.evaluation.reasoning import reasoning_summary, score_answers
 from harness.metrics.sample import HARNESS_ERROR, INVALID
 from harness.statistics.intervals import bootstrap_interval, mean_and_error, pass_at_k, wilson_interval
 from harness.tasks.task import Metric, Task
@@ -19,16 +21,32 @@ from harness.tasks.task import Metric, Task
 # Besides pass@1, where problems have several samples; undefined where one has fewer than that.
 PASS_AT = (10, 100)
 DECIMALS = 4
+_TOKENS = ("generated_tokens", "reasoning_tokens", "answer_tokens")
 
 
 @dataclass(frozen=True)
 class Prediction:
-    """One line of a file of predictions; `line` is its number, from 1."""
+    """One line of a file of predictions; `line` is its number, from 1.
+
+    `reasoning` is what the model wrote before the `output`, None without; `tokens` are the counts that the line has.
+    """
 
     line: int
     id: str
     output: str
     finish_reason: str | None
+    reasoning: str | None = None
+    reasoning_ended: bool = True
+    tokens: Mapping[str, int] = field(default_factory=dict)
+
+    def fields(self, *, with_tokens: bool) -> dict[str, Any]:
+        """Return what its sample says of how it was generated."""
+        reasoning = {"reasoning": self.reasoning, "reasoning_ended": self.reasoning_ended}
+        return {
+            **({} if self.finish_reason is None else {"finish_reason": self.finish_reason}),
+            **({} if self.reasoning is None else reasoning),
+            **(self.tokens if with_tokens else {}),
+        }
 
 
 def score_predictions(
@@ -36,20 +54,27 @@ def score_predictions(
     predictions: Path,
     *,
     allow_code_execution: bool = False,
+    reasoning: ReasoningMarkers | None = None,
+    prompt_opens: bool = False,
     progress: Callable[[int, int], None] | None = None,
 ) -> tuple[list[dict[str, Any]], dict[str, Any]]:
     """Score a file of predictions against the whole test set of a task.
 
-    Returns the samples, in the data set's order ({"id", "index", "scores", "extracted", "outcome"}, and "detail" and
-    "finish_reason" where there is one), and their `summarise`. `progress` is called with how many are done, of how
-    many.
+    Args:
+        reasoning: What marks the reasoning within the outputs, to be cut; lines with a "reasoning" are cut already.
+        prompt_opens: Whether the prompts ended with the opening marker.
+        progress: Called with how many are done, of how many.
+
+    Returns the samples, in the data set's order ({"id", "index", "scores", "extracted", "outcome"}, and "detail",
+    "finish_reason" and what belongs to reasoning where there is some), and their `summarise`.
 
     InputError, before anything is scored: no permission to run code, no data, a broken line, an id that the data set
     does not have, or one of it that the file lacks (a subset is never scored as if it were the whole).
     """
     task.check_permission(allow_code_execution)
     docs = task.docs()
-    lines = _in_order(read_predictions(predictions), [doc["id"] for doc in docs], predictions)
+    read = [_cut(line, reasoning, opened=prompt_opens) for line in read_predictions(predictions)]
+    lines = _in_order(read, [doc["id"] for doc in docs], predictions)
     by_id = {doc["id"]: doc for doc in docs}
     done = count(1)
 
@@ -57,21 +82,25 @@ def score_predictions(
         if progress is not None:
             progress(next(done), len(lines))
 
-    scores = task.score_many(
+    scores = score_answers(
+        task,
         [by_id[line.id] for _, line in lines],
         [line.output for _, line in lines],
+        [line.reasoning_ended for _, line in lines],
         allow_code_execution=allow_code_execution,
         advance=advance,
     )
     samples = []
+    reasons = any(line.reasoning is not None for _, line in lines)
     for (index, line), score in zip(lines, scores, strict=True):
-        finish = {} if line.finish_reason is None else {"finish_reason": line.finish_reason}
-        samples.append({"id": line.id, "index": index, **score.as_dict(), **finish})
+        samples.append({"id": line.id, "index": index, **score.as_dict(), **line.fields(with_tokens=reasons)})
     return samples, summarise(task, samples)
 
 
 def read_predictions(path: Path) -> list[Prediction]:
-    """Read lines {"id", "output"}, and "finish_reason" where there is one; other keys are ignored.
+    """Read lines {"id", "output"}, "finish_reason" where there is one, and what `harness generate` writes of reasoning.
+
+    Other keys are ignored.
 
     InputError names the file and the line that is broken.
     """
@@ -92,7 +121,7 @@ def format_of_predictions(path: Path) -> str:
 
 
 def summarise(task: Task, samples: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Return what the samples of one task come to: {"metrics": {name: {...}}, "n": {...}}.
+    """Return what the samples of one task come to: {"metrics": {name: {...}}, "n": {...}}, and "reasoning" where there is some.
 
     A metric has value, stderr, ci95, ci_method, higher_is_better and n, the number of prompts; values are on 0..100.
     Samples of one prompt are averaged first, as they are not independent. Samples that the harness could not score
@@ -110,6 +139,7 @@ def summarise(task: Task, samples: Sequence[Mapping[str, Any]]) -> dict[str, Any
         if metric.name == "pass@1" and any(len(group) > 1 for group in by_prompt.values()):
             metrics |= {f"pass@{k}": _estimate_pass_at(k, values, metric) for k in PASS_AT}
     headline = task.metrics[0].name
+    reasoning = reasoning_summary(task.metrics[0], samples)
     return {
         "metrics": metrics,
         "n": {
@@ -119,6 +149,7 @@ def summarise(task: Task, samples: Sequence[Mapping[str, Any]]) -> dict[str, Any
             "truncated": sum(sample.get("finish_reason") == "length" for sample in samples),
             "harness_error": sum(sample["outcome"] == HARNESS_ERROR for sample in samples),
         },
+        **({} if reasoning is None else {"reasoning": reasoning}),
     }
 
 
@@ -172,7 +203,25 @@ def _prediction(fields: Mapping[str, Any], where: str, number: int) -> Predictio
         raise InputError(f'{where}: key "finish_reason" is {json.dumps(reason)[:80]}; fix: make it "stop" or "length"')
     # Half a surrogate pair is no text and cannot be written: it becomes what a decoder puts for it.
     output = fields["output"].encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-    return Prediction(number, str(fields["id"]), output, reason)
+    return Prediction(number, str(fields["id"]), output, reason, **_reasoning(fields, where))
+
+
+def _reasoning(fields: Mapping[str, Any], where: str) -> dict[str, Any]:
+    reasoning, ended = fields.get("reasoning"), fields.get("reasoning_ended", True)
+    tokens = {key: fields[key] for key in _TOKENS if type(fields.get(key)) is int}
+    if not isinstance(reasoning, str):
+        return {"tokens": tokens}
+    if not isinstance(ended, bool):
+        raise InputError(f'{where}: key "reasoning_ended" is {json.dumps(ended)[:80]}; fix: make it true or false')
+    return {"reasoning": reasoning, "reasoning_ended": ended, "tokens": tokens}
+
+
+def _cut(line: Prediction, markers: ReasoningMarkers | None, *, opened: bool) -> Prediction:
+    """The line with its reasoning taken out of the output."""
+    if markers is None or line.reasoning is not None:
+        return line
+    split = split_reasoning(line.output, markers, opened=opened)
+    return replace(line, output=split.answer, reasoning=split.reasoning, reasoning_ended=split.ended)
 
 
 def _in_order(predictions: Sequence[Prediction], ids: Sequence[str], path: Path) -> list[tuple[int, Prediction]]:

@@ -6,6 +6,7 @@ Exit codes: 0 done (or found done), 1 failed, 2 failed because of what the user 
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import sys
 import traceback
@@ -29,6 +30,8 @@ def main(spec_path: str) -> int:
         # This process and its children end when the run that started it dies.
         os.set_inheritable(int(text), False)
         exit_with_parent(descriptor=int(text), kill_group=True)
+    logging.basicConfig(format="%(message)s", stream=sys.stdout)
+    logging.getLogger("dskd").setLevel(logging.INFO)  # a download is told in the log
     spec = JobSpec.model_validate_json(Path(spec_path).read_text(encoding="utf-8"))
     progress = ProgressChannel()
     try:

@@ -18,8 +18,11 @@ from itertools import islice
 from pathlib import Path
 
 from dskd.compatibility import RoleDifference, check
+from dskd.data.options import DataOptions
+from dskd.data.reading import rows_of
+from dskd.data.shapes import Example, read_row
 from dskd.errors import InputError
-from dskd.io import read_object, read_objects
+from dskd.io import read_object
 from dskd.methods import Method
 from dskd.tokenization.tokenizer_files import FileVocabulary, role_tokens, same_vocabulary, vocabulary
 from harness import tasks as known_tasks
@@ -32,7 +35,7 @@ from harness.steps.tokenizers import TokenizerFiles
 log = logging.getLogger(__name__)
 
 # So many prompts are compared: enough for what they share to be their frame and no accident.
-_COMPARED = 200
+COMPARED = 200
 _LETTERS = 3  # an ending with fewer letters is no frame
 
 
@@ -206,9 +209,9 @@ def check_templates(teacher: ModelInput, student: ModelInput, where: Callable[[s
 
 def _check_data(expansion: Expansion, model: str, data: str) -> None:
     source, template = expansion.matrix.data[data], expansion.model(model).prompt_template
-    columns = source.columns if isinstance(source, FileData) else None
-    if columns is None:
-        return  # both forms, or lines that are read before anything runs
+    if not isinstance(source, DataOptions):
+        return  # both forms
+    columns = source.columns or {}
     where = f"{expansion.source}: data.{data}"
     if template is not None and "prompt" in columns:
         raise InputError(
@@ -219,6 +222,12 @@ def _check_data(expansion: Expansion, model: str, data: str) -> None:
         raise InputError(
             f"{where}.instruction: makes instructions, but models.{model} has no template to put them "
             f"into; give models.{model}.template (alpaca or chat), or `prompt` instead of `instruction`"
+        )
+    chat = next((key for key in ("messages", "system", "reasoning", "tools") if getattr(source, key) is not None), None)
+    if chat is not None and (template is None or template.kind != "chat"):
+        has = "no template" if template is None else f"the template {template.kind}"
+        raise InputError(
+            f"{where}.{chat}: makes conversations, but models.{model} has {has}; give models.{model}.template: chat"
         )
 
 
@@ -234,9 +243,8 @@ def _check_task(expansion: Expansion, model: str, data: str | None, name: str) -
     if data is None or expansion.matrix.tasks[name].other_prompts:
         return
     trained = _data_ending(expansion, data)
-    asked = _ending(map(task.prompt, task.docs(_COMPARED))) if task.data_is_here else ""  # planning asks no hub
-    is_frame = all(sum(map(str.isalpha, ending)) >= _LETTERS for ending in (trained, asked))
-    if is_frame and not (trained.endswith(asked) or asked.endswith(trained)):
+    asked = shared_ending(map(task.prompt, task.docs(COMPARED))) if task.data_is_here else ""  # planning asks no hub
+    if endings_agree(trained, asked) is False:
         raise InputError(
             f"{where}: its prompts end with {asked[-40:]!r}, but {model} is trained on data.{data}, whose prompts end with "
             f"{trained[-40:]!r}; train on such prompts, give the models a template, or say other_prompts: true here"
@@ -245,19 +253,26 @@ def _check_task(expansion: Expansion, model: str, data: str | None, name: str) -
 
 def _data_ending(expansion: Expansion, name: str) -> str:
     source = expansion.matrix.data[name]
-    if not isinstance(source, FileData) or not Path(source.file).is_file():
+    if not isinstance(source, FileData) or not Path(source.file).exists():
         return ""
-    frame = (source.columns or {}).get("prompt")
-    rows = [row for _, row in islice(read_objects(Path(source.file)), _COMPARED)]
-    if frame is None:
-        return _ending(str(row["prompt"]) for row in rows if "prompt" in row)
-    try:
-        return _ending(frame.format_map(row) for row in rows)
-    except KeyError:
-        return ""  # a line lacks a column: the check of the file names it
+    prompts: list[str] = []
+    for where, row in islice(rows_of(Path(source.file)), COMPARED):
+        try:
+            item = read_row(row, where, "text", source.options)
+        except InputError:
+            return ""  # the check of the file names it
+        prompts += [item.prompt] if isinstance(item, Example) and isinstance(item.prompt, str) else []
+    return shared_ending(prompts)
 
 
-def _ending(texts: Iterable[str]) -> str:
+def endings_agree(trained: str, asked: str) -> bool | None:
+    """Whether prompts end as those of the training do; None where one of the two has no frame that could be compared."""
+    if any(sum(map(str.isalpha, ending)) < _LETTERS for ending in (trained, asked)):
+        return None
+    return trained.endswith(asked) or asked.endswith(trained)
+
+
+def shared_ending(texts: Iterable[str]) -> str:
     """What all of several texts end with."""
     found = [text[::-1] for text in texts]
     return os.path.commonprefix(found)[::-1] if len(found) > 1 else ""  # noqa: RUF071 - characters are what is compared

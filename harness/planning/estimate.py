@@ -11,10 +11,12 @@ from pathlib import Path
 
 from dskd.errors import InputError
 from harness.config.matrix import Cell, Matrix
-from harness.config.sources import FileData, PathModel
-from harness.costs.model_shapes import published_data, published_model
+from harness.config.sources import FileData, FinishedModel
+from harness.costs.model_shapes import published_data
 from harness.costs.work import Device, Work
 from harness.planning.expand import Expansion
+from harness.planning.sources import is_absent
+from harness.runs.hub_lock import HubLock
 from harness.steps.base import closure
 from harness.steps.data import PreparedData
 
@@ -28,10 +30,11 @@ class Estimate:
     assumptions: list[str]
 
 
-def not_here(matrix: Matrix, cells: Sequence[Cell], source: str) -> list[str]:
+def not_here(matrix: Matrix, cells: Sequence[Cell], source: str, lock: HubLock) -> list[str]:
     """The models and data of these cells that are not on this machine, as `models.gpt2: no folder '…'`.
 
-    Only published ones, whose shapes are known (harness.costs.model_shapes); InputError for any other that is missing.
+    Only published ones, whose shapes are known (harness.costs.model_shapes); InputError for any other that is missing. A model on the
+    hub is here if its small files are in the hub's cache or can be downloaded.
     """
     missing = []
     models = list(dict.fromkeys(n for cell in cells for n in (cell.teacher, cell.student) if n is not None))
@@ -40,13 +43,14 @@ def not_here(matrix: Matrix, cells: Sequence[Cell], source: str) -> list[str]:
         models += [base for base in matrix.bases_of(name) if base not in models]
         model = matrix.models[name]
         trained_on |= {stage.data: None for stage in model.training}
-        if isinstance(model, PathModel) and not Path(model.path).is_dir():
-            if published_model(model.path) is None:
-                raise InputError(f"{source}: models.{name}.path: no folder '{model.path}'; fix: correct the path")
-            missing.append(f"models.{name}: no folder '{model.path}'")
+        if isinstance(model, FinishedModel) and is_absent(model, lock, f"{source}: models.{name}"):
+            where = (
+                "no folder" if isinstance(model.place, Path) else "not in the hub's cache, and no network leads to it:"
+            )
+            missing.append(f"models.{name}: {where} '{model.place}'")
     for name in trained_on:
         data = matrix.data[name]
-        if isinstance(data, FileData) and not Path(data.file).is_file():
+        if isinstance(data, FileData) and not Path(data.file).exists():
             if published_data(data.file) is None:
                 raise InputError(f"{source}: data.{name}.file: no file '{data.file}'; fix: correct the path")
             missing.append(f"data.{name}: no file '{data.file}'")
@@ -54,15 +58,29 @@ def not_here(matrix: Matrix, cells: Sequence[Cell], source: str) -> list[str]:
 
 
 def estimate(
-    matrix: Matrix, cells: Sequence[Cell], device: Device | None = None, source: str | None = None
+    matrix: Matrix,
+    cells: Sequence[Cell],
+    device: Device | None = None,
+    source: str | None = None,
+    lock: HubLock | None = None,
 ) -> Estimate:
-    """Estimate the trainings of these cells and what they need first, on the GPU that is assumed; `source` is the matrix's file.
+    """Estimate the trainings of these cells and what they need first.
+
+    Args:
+        matrix: the matrix.
+        cells: those of it that are estimated.
+        device: the GPU that is assumed.
+        source: the matrix's file, for errors.
+        lock: the commits of what comes from the hub.
+
+    Returns:
+        The work of each step, and what the figures rest on.
 
     Raises:
         InputError: for a model whose shape is not known, and for settings that do not go together.
     """
     device = device or Device()
-    expansion = Expansion(matrix, source or matrix.name, estimate_only=True)
+    expansion = Expansion(matrix, source or matrix.name, estimate_only=True, lock=lock or HubLock())
     teachers = [step for cell in cells for step in expansion.model(cell.teacher).made_by]
     steps = closure([*teachers, *expansion.expand(cells, [])])
     sources = {step.source.name: step.source for step in steps.values() if isinstance(step, PreparedData)}

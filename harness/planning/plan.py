@@ -15,6 +15,7 @@ from harness.config.matrix_file import find_matrix, read_matrix, read_source, se
 from harness.planning.checks import check_prompts, check_vocabularies
 from harness.planning.estimate import not_here
 from harness.planning.expand import Expansion
+from harness.runs.hub_lock import HubLock
 from harness.runs.identity import differences
 from harness.runs.job_spec import JobSpec, Output
 from harness.runs.store import Store
@@ -97,6 +98,7 @@ class Plan:
     jobs: dict[str, PlannedJob]
     place: Callable[[Step, str], str]
     matrix: Matrix | None = None
+    lock: HubLock = field(default_factory=HubLock)
 
     @property
     def to_run(self) -> list[PlannedJob]:
@@ -116,13 +118,17 @@ class Plan:
 
 @dataclass(frozen=True)
 class Selection:
-    """The cells and tasks of a matrix that are asked for, and in `missing` what they need that is not on this machine."""
+    """The cells and tasks of a matrix that are asked for, and in `missing` what they need that is not on this machine.
+
+    lock: the commits of what comes from the hub.
+    """
 
     matrix: Matrix
     source: Path
     cells: list[Cell]
     tasks: list[str]
     missing: list[str]
+    lock: HubLock
 
 
 def choose(
@@ -130,6 +136,7 @@ def choose(
     variables: Mapping[str, str] | None = None,
     only: Sequence[str] = (),
     add_methods: Sequence[str] = (),
+    output_dir: Path | None = None,
 ) -> Selection:
     """Read a matrix on any machine: published models and data may be missing, and the variables that say where they are.
 
@@ -151,10 +158,16 @@ def choose(
         except InputError:
             raise error from None
     cells, tasks = select(matrix, only, source.name)
+    lock = HubLock(run_folder(matrix, output_dir))
     try:
-        return Selection(matrix, source, cells, tasks, not_here(matrix, cells, str(source)))
+        return Selection(matrix, source, cells, tasks, not_here(matrix, cells, str(source), lock), lock)
     except InputError as error:  # where a variable is not set, it would have said where that is
         raise unknown or error from None
+
+
+def run_folder(matrix: Matrix, output_dir: Path | None) -> Path:
+    """The folder of a matrix's run."""
+    return output_dir or Path("runs") / matrix.name
 
 
 def make_plan(
@@ -169,13 +182,22 @@ def make_plan(
     overwrite: Overwrite = "stale",
     allow_code_execution: bool = False,
 ) -> Plan:
-    """Read a matrix, look at the run's folder, and decide. InputError for every mistake in what was given."""
+    """Read a matrix, look at the run's folder, and decide.
+
+    What is written is the lock alone: the commits of models and data from the hub, where they are resolved for the first time.
+
+    Raises:
+        InputError: for every mistake in what was given.
+    """
     source = find_matrix(matrix_name)
     matrix = read_matrix(source, variables, add_methods)
     cells, tasks = select(matrix, only, source.name)
+    root = run_folder(matrix, output_dir)
+    lock = HubLock(root)
     expansion = Expansion(
         matrix,
         str(source),
+        lock=lock,
         engine=engine or matrix.evaluation.engine,
         limit=limit,
         allow_code_execution=allow_code_execution,
@@ -183,13 +205,13 @@ def make_plan(
     check_vocabularies(expansion, cells)
     check_prompts(expansion, cells, tasks)
     steps = expansion.expand(cells, tasks)
-    root = output_dir or Path("runs") / matrix.name
+    lock.write()
 
     def place(step: Step, key: str) -> str:
         cell = getattr(step, "cell", None)
         return key if cell is None or cell.student is None else expansion.place(cell, key)
 
-    return Plan(matrix.name, str(source), root, decide(steps, root, overwrite), place, matrix)
+    return Plan(matrix.name, str(source), root, decide(steps, root, overwrite), place, matrix, lock)
 
 
 def decide(steps: Iterable[Step], root: Path, overwrite: Overwrite) -> dict[str, PlannedJob]:

@@ -6,17 +6,22 @@ nothing to do.
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
 from dskd.errors import InputError
-from dskd.modeling.folders import check_files
+from dskd.modeling.folders import check_files, parts_of
+from dskd.modeling.quantised import require_quantisation
 from harness import tasks
 from harness.config.matrix import Matrix, cells
 from harness.planning.plan import Plan
 from harness.results.run_file import RunFile
 from harness.runs.store import RUN, eval_folder, now, require_writable, train_folder, write_text_atomic
+from harness.steps.base import Input, Step
 from harness.steps.base_model import ModelFolder
+from harness.steps.teacher_cache import TeacherCache
+from harness.steps.training import Train
 
 
 def check(plan: Plan, *, allow_code_execution: bool) -> None:
@@ -31,12 +36,41 @@ def check(plan: Plan, *, allow_code_execution: bool) -> None:
     for name in running:
         tasks.load(name).check_permission(allow_code_execution)
     require_writable(plan.root, str(plan.root))
-    used = (given for job in plan.to_run for given in job.step.inputs if isinstance(given, ModelFolder))
-    for folder in dict.fromkeys(given.folder for given in used):
-        check_files(folder)
+    for model in _models(plan):
+        if not model.is_remote:
+            check_files(model.folder)
+    for step in (job.step for job in plan.to_run):
+        if isinstance(step, (Train, TeacherCache)):  # which load their models by transformers
+            for model in _models_in(step):
+                require_quantisation(parts_of(model.settings).model)
     for job in plan.to_run:
         for problem in job.step.preflight(plan.root):
             raise InputError(problem.text(f"{plan.source}: {plan.place(job.step, problem.key)}"))
+
+
+def fetch(plan: Plan) -> None:
+    """Download what the jobs of this plan read from the hub, where it is not in the hub's cache yet, and check it.
+
+    Raises:
+        InputError: for the first model that cannot be had, or is not what its files say.
+    """
+    for model in _models(plan):
+        if model.is_remote:
+            check_files(model.path(plan.root))
+
+
+def _models(plan: Plan) -> Iterable[ModelFolder]:
+    """The models, there before the run, that its jobs read."""
+    return dict.fromkeys(each for job in plan.to_run for each in _models_in(job.step))
+
+
+def _models_in(read: Input) -> Iterator[ModelFolder]:
+    """The models that are there already among the inputs of a step, and among the parts of these."""
+    for each in read.inputs:
+        if isinstance(each, ModelFolder):
+            yield each
+        elif not isinstance(each, Step):
+            yield from _models_in(each)
 
 
 def write_run_file(root: Path, matrix: Matrix) -> None:

@@ -9,14 +9,16 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
+from dskd import hub
 from dskd.errors import InputError
 from harness.config.matrix import TEACHER_METHOD, Cell, Evaluation
 from harness.config.sources import Name
 from harness.planning.checks import check_chat
 from harness.planning.expand import evaluated_task
 from harness.planning.plan import Plan, decide
-from harness.planning.single_training import read_template
+from harness.planning.single_training import called, read_template
 from harness.protocols import PROTOCOLS
+from harness.runs.hub_lock import HubLock
 from harness.runs.identity import FileHashes, differences
 from harness.runs.records import RecordCell
 from harness.runs.store import Store
@@ -33,6 +35,7 @@ def evaluation_plan(
     tasks: Sequence[str],
     limit: int | None,
     max_new_tokens: int | None,
+    max_reasoning_tokens: int | None = None,
     protocol: str,
     evaluation: Mapping[str, Any],
     add_bos_token: bool,
@@ -46,20 +49,27 @@ def evaluation_plan(
     `evaluation` and `template` are those parts of a matrix. InputError for what is wrong with any option, and where `output` holds
     another evaluation of that name and task already, unless `overwrite`.
     """
-    called = name or _UNFIT.sub("-", model.resolve().name).strip("-")
+    known_as = name or _UNFIT.sub("-", called(model)).strip("-")
     try:
-        TypeAdapter(Name).validate_python(called)
+        TypeAdapter(Name).validate_python(known_as)
     except ValidationError:
-        raise InputError(f"--name {called}: is no name; fix: use letters, digits, dots and hyphens") from None
+        raise InputError(f"--name {known_as}: is no name; fix: use letters, digits, dots and hyphens") from None
+    asked = PROTOCOLS[protocol].with_reasoning(max_reasoning_tokens)
     evaluated = [
-        evaluated_task(task, task, PROTOCOLS[protocol], limit=limit, max_new_tokens=max_new_tokens)
-        for task in dict.fromkeys(tasks)
+        evaluated_task(task, task, asked, limit=limit, max_new_tokens=max_new_tokens) for task in dict.fromkeys(tasks)
     ]
+    lock = HubLock(output)
     source = model_in_folder(
-        called, model, FileHashes(), f"--model {model}", read_template(template), add_bos_token=add_bos_token
+        known_as,
+        hub.parse(str(model)) or model,
+        FileHashes(),
+        f"--model {model}",
+        read_template(template),
+        add_bos_token=add_bos_token,
+        lock=lock,
     )
     check_chat(source, "--template")
-    cell = Cell(called, None, TEACHER_METHOD, None)
+    cell = Cell(known_as, None, TEACHER_METHOD, None)
     step = Evaluate(
         title=f"evaluate {cell.folder}",
         cell=RecordCell(**vars(cell)),
@@ -78,7 +88,9 @@ def evaluation_plan(
             f"{output / made.folder}: holds another evaluation ({changed[0]}); fix: give another --name or --output-dir, "
             "or --overwrite"
         )
-    return Plan(called, "harness evaluate", output, decide([step], output, "stale"), lambda _, key: f"--{key}")
+    lock.write()
+    jobs = decide([step], output, "stale")
+    return Plan(known_as, "harness evaluate", output, jobs, lambda _, key: f"--{key}", lock=lock)
 
 
 def record_folders(plan: Plan) -> dict[str, Path]:

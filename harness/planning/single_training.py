@@ -9,8 +9,11 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from dskd import methods
+from dskd import hub, methods
 from dskd.compatibility import LIVE, check
+from dskd.data.hub_rows import parse_hub_data
+from dskd.data.options import DEFAULT, DataOptions
+from dskd.data.reading import is_pipe, source_digest, spooled
 from dskd.errors import InputError
 from dskd.tokenization.prompt_templates import Template
 from dskd.training.options import TrainingOptions
@@ -20,16 +23,19 @@ from harness.config.names import find_method, notice_former_names
 from harness.planning.checks import check_chat, check_pair, check_templates
 from harness.planning.expand import cache_step, responses_step
 from harness.planning.plan import Plan, decide
+from harness.runs.hub_lock import HubLock
 from harness.runs.identity import FileHashes
 from harness.runs.records import RecordCell
-from harness.runs.store import Store
+from harness.runs.store import Store, require_writable
 from harness.steps.base import ModelInput
 from harness.steps.base_model import model_in_folder
-from harness.steps.data import FileExamples, PreparedData
+from harness.steps.data import FileExamples, PreparedData, RowExamples, said
+from harness.steps.hub_data import hub_examples
 from harness.steps.training import Train, find_launch
 
 _O = TypeVar("_O", bound=BaseModel)
 _FOLDER = "train"
+_INPUTS = Path(".harness") / "input"
 # The flag of the command line that a problem is about. Every other training option is one of --set.
 _FLAGS = {
     "teacher_outputs.kind": "--teacher-outputs",
@@ -61,20 +67,20 @@ def single_plan(
     limit: int | None,
     output: Path,
     overwrite: bool = False,
+    data_options: DataOptions = DEFAULT,
 ) -> Plan:
     """The plan of one training into `output`; `teacher_outputs`, `launch` and `template` are as in a matrix, but live by default.
 
+    `data` is a path, a pipe, or a name on the hub (`dskd.data.hub_rows.parse_hub_data`), `data_options` how its rows are read.
     InputError for what is wrong with any option, and where `output` holds something else already, unless `overwrite`.
     """
     learning = _learning(method, method_options, training, teacher_outputs, has_teacher=teacher is not None)
     chosen, options, outputs = learning
     processes, accelerate_config = _launch(launch)
-    if not data.is_file():
-        raise InputError(f"--data {data}: no such file; fix: correct the path")
-    hashes = FileHashes()
-    examples = FileExamples(name="data", file=data.resolve(), sha256=hashes.file(data))
-    author, learner = _models(teacher, student, chosen, template, hashes)
-    name, author_name = student.resolve().name, teacher.resolve().name if teacher else "none"
+    hashes, lock = FileHashes(), HubLock(output)
+    examples = _examples(data, data_options, output, hashes, lock)
+    author, learner = _models(teacher, student, chosen, template, hashes, lock)
+    name, author_name = called(student), called(teacher) if teacher else "none"
     step = Train(
         title=f"train {name} by {method}",
         name=name,
@@ -94,7 +100,29 @@ def single_plan(
     )
     if not overwrite:
         _require_same(output, step)
-    return Plan("train", "harness train", output, decide([step], output, "stale"), lambda _, key: _flag(key))
+    lock.write()
+    return Plan("train", "harness train", output, decide([step], output, "stale"), lambda _, key: _flag(key), lock=lock)
+
+
+def called(model: Path) -> str:
+    """What a model is called by where it is: its folder's name, or that of its repository on the hub."""
+    name = hub.parse(str(model))
+    return model.resolve().name if name is None else name.short
+
+
+def _examples(data: Path, options: DataOptions, output: Path, hashes: FileHashes, lock: HubLock) -> RowExamples:
+    """The training set; what comes through a pipe is kept in the output's folder, so that the same command can resume."""
+    try:
+        named = parse_hub_data(str(data))
+        if named is not None:
+            return hub_examples("data", named, lock.resolve(named.name, "dataset"), options)
+        if is_pipe(data):
+            require_writable(output, str(output))
+            Store(output).output(_FOLDER).require_ours()
+        file = spooled(data, output / _INPUTS)
+        return FileExamples(name="data", file=file.resolve(), sha256=source_digest(file, hashes.file), **said(options))
+    except InputError as error:
+        raise InputError(f"--data {error}") from None
 
 
 def _launch(given: Mapping[str, Any]) -> tuple[int, Path | None]:
@@ -116,12 +144,21 @@ def _flag(key: str) -> str:
 
 
 def _models(
-    teacher: Path | None, student: Path, method: methods.Method, template: Mapping[str, Any], hashes: FileHashes
+    teacher: Path | None,
+    student: Path,
+    method: methods.Method,
+    template: Mapping[str, Any],
+    hashes: FileHashes,
+    lock: HubLock,
 ) -> tuple[ModelInput, ModelInput]:
     asked = read_template(template)
-    learner = model_in_folder("student", student, hashes, "--student", asked)
+
+    def find(role: str, folder: Path) -> ModelInput:
+        return model_in_folder(role, hub.parse(str(folder)) or folder, hashes, f"--{role}", asked, lock=lock)
+
+    learner = find("student", student)
     # A training without teacher is prepared as if the student were its own: no example is left out for another's tokenizer.
-    author = model_in_folder("teacher", teacher, hashes, "--teacher", asked) if teacher else learner
+    author = find("teacher", teacher) if teacher else learner
     check_pair(author, learner, [method], _flag)
     check_templates(author, learner, lambda _: "--template")
     for model in (author, learner):
@@ -130,7 +167,7 @@ def _models(
 
 
 def _inputs(
-    teacher: ModelInput, student: ModelInput, examples: FileExamples, limit: int | None, learning: _Learning
+    teacher: ModelInput, student: ModelInput, examples: RowExamples, limit: int | None, learning: _Learning
 ) -> dict[str, Any]:
     """The training set, in the tokens of both models or as the teacher's responses in the student's; and the teacher cache."""
     method, options, outputs = learning
@@ -150,10 +187,16 @@ def _inputs(
 
 
 def read_template(given: Mapping[str, Any]) -> Template | None:
-    """The template of `--template` and `--system`."""
-    if "system" in given and given.get("kind") != "chat":
-        raise InputError("--system goes with --template chat; fix: add it, or leave out --system")
-    return Template.model_validate(dict(given)) if given else None
+    """The template of `--template` and the flags that go with it."""
+    flags = {"system": "--system", "arguments": "--template-argument", "reasoning": "--reasoning"}
+    for key, flag in flags.items():
+        if key in given and given.get("kind") != "chat":
+            raise InputError(f"{flag} goes with --template chat; fix: add it, or leave out {flag}")
+    try:
+        return Template.model_validate(dict(given)) if given else None
+    except ValidationError as error:
+        reason = error.errors()[0]["msg"].removeprefix("Value error, ")
+        raise InputError(f"--template-argument: {reason.removeprefix('arguments: ')}; fix: leave it out") from None
 
 
 def _learning(

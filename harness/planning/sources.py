@@ -11,14 +11,17 @@ from typing import Any, Concatenate, ParamSpec, TypeVar, get_args
 
 from pydantic import ValidationError
 
+from dskd import hub
+from dskd.data.reading import source_digest
 from dskd.errors import InputError
 from dskd.plugins import class_at
 from dskd.training.options import TrainingOptions
 from harness.config.matrix import Matrix
-from harness.config.sources import FileData, FirstLayersModel, NewModel, PathModel, StepModel
+from harness.config.sources import FileData, FinishedModel, FirstLayersModel, HubDataset, NewModel, StepModel
 from harness.costs.model_shapes import published_data, published_model
+from harness.runs.hub_lock import HubLock
 from harness.runs.identity import FileHashes
-from harness.steps import base_model, data, tokenizers
+from harness.steps import base_model, data, hub_data, tokenizers
 from harness.steps.base import ModelInput, Step, TokenizerInput
 from harness.steps.teacher_responses import TeacherResponses
 from harness.steps.world import World
@@ -49,12 +52,14 @@ class Sources:
         matrix: the matrix.
         source: its file, for errors.
         estimate_only: published models and data may be missing, as their shapes are known.
+        lock: the commits of what comes from the hub.
     """
 
     matrix: Matrix
     source: str
     estimate_only: bool = False
     hashes: FileHashes = field(default_factory=FileHashes)
+    lock: HubLock = field(default_factory=HubLock)
     _made: dict[tuple[Any, ...], Any] = field(default_factory=dict)
     _making: list[str] = field(default_factory=list)  # models, each made from the next
 
@@ -64,15 +69,20 @@ class Sources:
     def examples(self, name: str) -> data.Examples:
         """A training set of the matrix."""
         source = self.matrix.data[name]
+        if isinstance(source, HubDataset):
+            with self._at(f"data.{name}.hub"):
+                commit = self.lock.resolve(source.named.name, "dataset")
+            return hub_data.hub_examples(name, source.named, commit, source.options)
         if not isinstance(source, FileData):
             return data.WorldExamples(name=name, small_world=World(), set=source.small_world)
-        path, columns = Path(source.file), source.columns or {}
-        if self.estimate_only and not path.is_file() and published_data(source.file) is not None:
-            return data.FileExamples(name=name, file=path, sha256=source.file, **columns)
+        path, said = Path(source.file), data.said(source.options)
+        if self.estimate_only and not path.exists() and published_data(source.file) is not None:
+            return data.FileExamples(name=name, file=path, sha256=source.file, **said)
         with self._at(f"data.{name}.file"):
-            if not path.is_file():
+            if not path.exists():
                 raise InputError(f"no file '{path}'; fix: correct the path")
-            return data.FileExamples(name=name, file=path.resolve(), sha256=self.hashes.file(path), **columns)
+            digest = source_digest(path, self.hashes.file)
+            return data.FileExamples(name=name, file=path.resolve(), sha256=digest, **said)
 
     @once
     def prepared(
@@ -104,10 +114,9 @@ class Sources:
         if source.tokenizer.path is None:
             origin = tokenizers.WorldTokenizer(small_world=World(), name=str(source.tokenizer.small_world))
         else:
-            folder = Path(source.tokenizer.path)
+            place = hub.parse(source.tokenizer.path) or Path(source.tokenizer.path)
             with self._at(f"models.{name}.tokenizer.path"):
-                files = self.hashes.tokenizer_folder(folder)
-            origin = tokenizers.TokenizerFiles(folder=folder.resolve(), files=files)
+                origin = tokenizers.tokenizer_in_folder(place, self.hashes, self.lock)
         changes = tokenizers.TokenizerChanges(template=source.template)
         if not changes:
             return origin
@@ -126,13 +135,19 @@ class Sources:
         try:
             if isinstance(source, StepModel):
                 return step_model(name, source, where, self.matrix.models, self.model)
-            if not isinstance(source, PathModel):
+            if not isinstance(source, FinishedModel):
                 return self._new_model(name, source, where)
-            folder = Path(source.path)
-            if self.estimate_only and not folder.is_dir() and published_model(source.path) is not None:
-                return base_model.absent_model(name, folder)
-            place, adds_bos = f"{where}.path", source.add_bos_token
-            return base_model.model_in_folder(name, folder, self.hashes, place, source.template, add_bos_token=adds_bos)
+            if self.estimate_only and is_absent(source, self.lock, where):
+                return base_model.absent_model(name, source.published)
+            return base_model.model_in_folder(
+                name,
+                source.place,
+                self.hashes,
+                f"{where}.{source.key}",
+                source.template,
+                add_bos_token=source.add_bos_token,
+                lock=self.lock,
+            )
         finally:
             self._making.pop()
 
@@ -164,6 +179,36 @@ class Sources:
             yield
         except InputError as error:
             raise InputError(f"{self.source}: {where}: {error}") from None
+
+
+def is_absent(source: FinishedModel, lock: HubLock, where: str) -> bool:
+    """Whether a model is not on this machine and cannot be had, but is published, so that its shape is known.
+
+    Args:
+        source: the model.
+        lock: the commits of the run.
+        where: what errors begin with.
+
+    Returns:
+        False for one that is here, or on the hub where a network leads to it.
+
+    Raises:
+        InputError: for one that is not here and not published.
+    """
+    known = published_model(str(source.published)) is not None
+    if isinstance(source.place, Path):
+        if not source.place.is_dir() and not known:
+            raise InputError(f"{where}.{source.key}: no folder '{source.place}'; fix: correct the path")
+        return not source.place.is_dir()
+    try:
+        hub.settings(source.place.repo, lock.resolve(source.place))
+    except hub.HubUnreachable as error:
+        if not known:
+            raise InputError(f"{where}.{source.key}: {error}") from None
+        return True
+    except InputError as error:
+        raise InputError(f"{where}.{source.key}: {error}") from None
+    return False
 
 
 def step_model(

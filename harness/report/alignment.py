@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from dskd.data.rows import labels
 from dskd.errors import InputError
 from dskd.io import read_object
 from dskd.modeling.loading import load_tokenizer
@@ -93,7 +94,7 @@ def _measured(training: Result, tokenizers: dict[str, Path]) -> dict[str, Any]:
 def _marked(row: dict[str, Any], side: str) -> list[tuple[int, bool]]:
     """The tokens of a response, including its end, each with whether it has a partner."""
     partners = set(row[f"{side}_pairs"])
-    return [(token, k in partners) for k, token in enumerate(row[f"{side}_ids"][row[f"{side}_prompt_length"] :])]
+    return [(token, k in partners) for k, token in enumerate(labels(row, side))]
 
 
 def _reader(folder: Path) -> Any:

@@ -91,6 +91,8 @@ def _completion(cell: int, metric: str, item: dict[str, Any], sample: dict[str, 
         "outcome": sample.get("outcome"),
         "detail": _text(sample["detail"])["text"] if sample.get("detail") else None,
         "tokens": sample.get("generated_tokens"),
+        "reasoning": _text(sample["reasoning"]) if sample.get("reasoning") else None,
+        "reasoning_tokens": sample.get("reasoning_tokens"),
         "flaws": _flaws(sample),
     }
     return {name: value for name, value in completion.items() if value not in (None, {}, [])}
@@ -100,6 +102,7 @@ def _flaws(sample: dict[str, Any]) -> list[str]:
     flaws = {
         "invalid": sample.get("outcome") == INVALID,
         "harness error": sample.get("outcome") == HARNESS_ERROR,
+        "reasoning never ended": sample.get("reasoning_ended") is False,
         "cut off at the token limit": sample.get("finish_reason") == "length",
         "prompt truncated": bool(sample.get("prompt_truncated")),
     }

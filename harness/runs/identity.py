@@ -18,10 +18,13 @@ from typing import Any
 
 from pydantic import BaseModel
 
+from dskd import hub
 from dskd.errors import InputError
 from dskd.modeling.folders import check_content, check_tokenizer_files, parts_of, tokenizer_files, tokenizer_folder
 
 HASH_VERSION = 1
+# What stands for the files of a base model from the hub among the hashes of an adapter.
+BASE, BASE_COMMIT = "base/hub", "base/commit"
 
 _MODEL_FILES = ("config.json", "generation_config.json", "*.safetensors", "*.safetensors.index.json", "pytorch_model*")
 
@@ -156,10 +159,13 @@ class FileHashes:
         InputError where there are no weights, or where they are not all there (`dskd.modeling.folders.check_content`).
         """
         _require_folder(folder)
-        base = parts_of(folder).model
-        check_content(folder)
+        base, on_hub = parts_of(folder).model, hub.base_on_hub(folder)
+        if on_hub is None:  # the weights of a base on the hub come later
+            check_content(folder)
         if base != folder:
             adapter = self._matching(folder, ("adapter_config.json", "adapter_model*"), "adapter")
+            if on_hub is not None:
+                return adapter | {BASE: on_hub.repo, BASE_COMMIT: base.name}
             return adapter | {f"base/{name}": digest for name, digest in self.model_folder(base).items()}
         hashes = self._matching(folder, _MODEL_FILES, "model (config.json and *.safetensors)")
         weights = any(name.endswith((".safetensors", ".bin")) for name in hashes)

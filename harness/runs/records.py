@@ -6,7 +6,7 @@ Scores are 0 to 100. There is no NaN: a missing value is null and has a reason.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError, model_validator
 
@@ -88,6 +88,23 @@ class MetricValue(BaseModel):
         return self
 
 
+class ReasoningUse(BaseModel):
+    """What a model reasoned before its answers on one task (docs/reasoning.md). Tokens are means over all samples.
+
+    `tokens_per_solved` is all tokens for each solved sample; null if nothing is solved, or if samples are not right or wrong.
+    """
+
+    model_config = _STRICT
+    samples: int  # with reasoning
+    never_ended: int  # no answer
+    never_ended_share: FiniteFloat  # per cent of all samples
+    answers_cut: int  # answers that the token limit cut off
+    tokens: FiniteFloat | None = None
+    reasoning_tokens: FiniteFloat | None = None
+    answer_tokens: FiniteFloat | None = None
+    tokens_per_solved: FiniteFloat | None = None
+
+
 class Cost(BaseModel):
     """The cost of a job, as it measured it. Times in seconds; memory in bytes, at the peak of its largest process.
 
@@ -136,11 +153,16 @@ class Environment(BaseModel):
 
 
 class RecordTemplate(BaseModel):
-    """The prompt template. `sha256` is of the text around an instruction, including the end of turn."""
+    """The prompt template. `sha256` is of the text around an instruction, including the end of turn.
+
+    `arguments` and `reasoning` are absent where the chat template is given none and the reasoning is cut from training.
+    """
 
     model_config = _STRICT
     kind: Literal["alpaca", "chat"]
     system: str | None = None
+    arguments: Annotated[dict[str, Any], Field(exclude_if=lambda value: not value)] = {}
+    reasoning: Annotated[Literal["cut", "keep", "train"], Field(exclude_if=lambda value: value == "cut")] = "cut"
     sha256: str
 
 
@@ -188,6 +210,10 @@ class Record(BaseModel):
     ] = None
     overlap: Annotated[
         list[DataOverlap] | None, Field(description="test items in training data; null: not examined")
+    ] = None
+    reasoning: Annotated[
+        ReasoningUse | None,
+        Field(description="absent: no sample has reasoning", exclude_if=lambda value: value is None),
     ] = None
 
     @model_validator(mode="after")

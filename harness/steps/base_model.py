@@ -11,7 +11,9 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import dskd
+from dskd import hub
 from dskd.errors import InputError
+from dskd.hub.names import HubName
 from dskd.io import read_object
 from dskd.modeling.folders import parts_of, text_config, tokenizer_folder
 from dskd.tokenization.prompt_templates import Template
@@ -19,13 +21,13 @@ from dskd.training.options import TrainingOptions
 from harness.costs.formulas import training_work
 from harness.costs.model_shapes import Shape, published_model, shape_of
 from harness.costs.work import Device, Work
-from harness.runs.identity import FileHashes
+from harness.runs.hub_lock import HubLock
+from harness.runs.identity import BASE, BASE_COMMIT, FileHashes
 from harness.runs.job_context import JobContext
 from harness.runs.records import Cost
 from harness.runs.store import write_json_atomic
 from harness.steps.base import (
     INLINE,
-    NOT_IDENTITY,
     Input,
     ModelInput,
     Of,
@@ -37,35 +39,45 @@ from harness.steps.base import (
 from harness.steps.create_model import check_copy, copy_model, new_model
 from harness.steps.data import PreparedData
 from harness.steps.first_layers import first_layers
-from harness.steps.tokenizers import ChangedTokenizer, TokenizerChanges, TokenizerFiles
+from harness.steps.tokenizers import ChangedTokenizer, FolderInput, TokenizerChanges, TokenizerFiles
 
 
-class ModelFolder(ModelInput):
-    """A model in a folder of the user's, as it is. files: sha256 of each of its files."""
+class ModelFolder(FolderInput, ModelInput):
+    """A model in a folder of the user's or from the hub, as it is."""
 
-    folder: Annotated[Path, NOT_IDENTITY]
-    files: dict[str, str]
     tokenizer: TokenizerFiles
 
+    @property
+    def is_remote(self) -> bool:
+        """Whether it, or the base model of an adapter, comes from the hub."""
+        return self.from_hub is not None or BASE in self.files
+
     def path(self, root: Path) -> Path:
-        return self.folder
+        """Where it is, whole: what is missing on this machine is downloaded."""
+        folder = self.settings
+        if self.from_hub:
+            hub.snapshot(*self.from_hub)
+        if BASE in self.files:
+            hub.snapshot(self.files[BASE], self.files[BASE_COMMIT])
+        return folder
 
     tokenizer_input = same_as("tokenizer")
 
     @cached_property
     def text_config(self) -> dict[str, Any]:
-        if not self.folder.is_dir():  # a published model, for an estimate
+        if "absent" in self.files:  # a published model, for an estimate
             return {}
-        return text_config(read_object(parts_of(self.folder).config))
+        return text_config(read_object(parts_of(self.settings).config))
 
     @cached_property
     def shape(self) -> Shape:
-        here = self.folder.is_dir()
-        return (shape_of(self.text_config) if here else published_model(str(self.folder))) or super().shape
+        absent = "absent" in self.files
+        return (published_model(str(self.folder)) if absent else shape_of(self.text_config)) or super().shape
 
     @property
     def lineage(self) -> list[TrainingSource]:
-        reason = f"{self.name} is a model folder from elsewhere: what it was trained on is not known here"
+        what = "comes from the hub" if self.from_hub else "is a model folder from elsewhere"
+        reason = f"{self.name} {what}: what it was trained on is not known here"
         return [TrainingSource(None, reason=reason)]
 
 
@@ -237,24 +249,59 @@ def training_progress(job: JobContext, stage: str) -> Callable[[dict[str, Any]],
 
 def model_in_folder(
     name: str,
-    folder: Path,
+    folder: Path | HubName,
     hashes: FileHashes,
     where: str,
     template: Template | None = None,
     *,
     add_bos_token: bool = False,
+    lock: HubLock | None = None,
 ) -> ModelFolder | ModelCopy:
-    """The model in a folder of the user's, or a copy of it with a changed tokenizer. Errors begin with `where`."""
-    place = folder.resolve()
+    """A model that is there already, or a copy of it with a changed tokenizer.
+
+    Args:
+        name: what it is called.
+        folder: where it is: a folder of the user's, or a name on the hub.
+        hashes: of files.
+        where: what errors begin with.
+        template: its prompt template, where it is to have another than its folder says.
+        add_bos_token: whether its tokenizer is to add the begin-of-sequence token.
+        lock: the commits that the run uses.
+
+    Returns:
+        The model. Of one from the hub, only the small files are on this machine.
+
+    Raises:
+        InputError: for what is no model, cannot be had, or would run code of its own.
+    """
     try:
-        files = hashes.tokenizer_folder(folder)
-        tokenizer = TokenizerFiles(folder=tokenizer_folder(place).resolve(), files=files)
-        model = ModelFolder(name=name, folder=place, files=hashes.model_folder(folder), tokenizer=tokenizer)
+        place, files, tokenizer_files = _contents(folder, hashes, lock or HubLock())
+        hub.refuse_remote_code(parts_of(place).model)
+        tokenizer = TokenizerFiles(folder=tokenizer_folder(place).resolve(), files=tokenizer_files)
+        model = ModelFolder(name=name, folder=place, files=files, tokenizer=tokenizer)
         _ = model.text_config  # so that a damaged one is reported here, with its place
     except InputError as error:
         raise InputError(f"{where}: {error}") from None
     changes = TokenizerChanges(add_bos_token=add_bos_token or None, template=template)
     return ModelCopy(name=name, title=f"model {name}", origin=model, changes=changes) if changes else model
+
+
+def _contents(folder: Path | HubName, hashes: FileHashes, lock: HubLock) -> tuple[Path, dict[str, str], dict[str, str]]:
+    """Where a model is, and what its files and those of its tokenizer are known by."""
+    if isinstance(folder, HubName):
+        files = {"hub": folder.repo, "commit": lock.resolve(folder)}
+        place = hub.settings(files["hub"], files["commit"])
+        base = hub.base_on_hub(place)
+        whole = files | ({BASE: base.repo, BASE_COMMIT: lock.resolve(base)} if base else {})
+    else:
+        place, base = folder.resolve(), hub.base_on_hub(folder)
+        if base:
+            lock.resolve(base)
+        whole = files = hashes.model_folder(folder)
+    own = hashes.tokenizer_folder(place)  # refused where there is none
+    if base is not None and tokenizer_folder(place) != place:  # the base's
+        return place, whole, {"hub": base.repo, "commit": lock.resolve(base)}
+    return place, whole, files if isinstance(folder, HubName) else own
 
 
 def absent_model(name: str, folder: Path) -> ModelFolder:

@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
+from dskd.data.options import DEFAULT
+from dskd.data.reading import source_digest
 from dskd.errors import InputError
 from harness import tasks
 from harness.evaluation.contamination import VERSION, ItemTexts, N, find_contamination, items_of, training_examples
@@ -59,15 +61,16 @@ def _entries(
 
 def _counts(job: JobContext, source: TrainingSource, items: Mapping[str, list[ItemTexts]]) -> dict[str, dict[str, int]]:
     """The counts of `find_contamination`; from the run's folder where another evaluation has left them."""
-    path, columns = _path(job, source), getattr(source.examples, "columns", None)
-    data = {"sha256": FileHashes().file(path), "columns": columns, "limit": source.limit}
+    path, options = _path(job, source), getattr(source.examples, "options", DEFAULT)
+    digest = source_digest(path, FileHashes().file)
+    data = {"sha256": digest, "options": options.model_dump(), "limit": source.limit}
     stored = {}
     for name, own in items.items():
         parts = {"version": VERSION, "n": N, "data": data, "items": [asdict(item) for item in own]}
         stored[name] = job.root / ".harness" / "overlap" / f"{Identity.of(parts).short}.json"
     missing = {name: own for name, own in items.items() if not stored[name].is_file()}
     if missing:
-        for name, each in find_contamination(missing, training_examples(path, columns, source.limit)).items():
+        for name, each in find_contamination(missing, training_examples(path, options, source.limit)).items():
             counted = {key: getattr(each, key) for key in ("items", "examples", "n", "short")}
             write_json_atomic(stored[name], counted | {kind: len(getattr(each, kind)) for kind in _KINDS})
     return {name: json.loads(stored[name].read_text(encoding="utf-8")) for name in items}

@@ -2,24 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from functools import lru_cache
+import logging
+from collections.abc import Iterable, Iterator, Sequence
+from functools import lru_cache, partial
+from itertools import islice
 from pathlib import Path
 from typing import Annotated, Any, ClassVar
 
 import dskd.data
 from dskd.compatibility import Problem
-from dskd.data.columns import apply_templates
+from dskd.data.examples import LeftOut, examples_in, prompt_and_response, write_examples
+from dskd.data.formats import Row
+from dskd.data.messages import TrainOn
+from dskd.data.options import DEFAULT, DataOptions, Shape, Takes
+from dskd.data.reading import rows_of
 from dskd.errors import InputError
-from dskd.io import read_objects
 from dskd.modeling.loading import load_tokenizer
+from dskd.tokenization.prompt_templates import Template, template_of
 from dskd.tokenization.vocabulary import Vocabulary, share_vocabulary
 from harness.costs.formulas import Lengths
 from harness.costs.model_shapes import DataSize, published_data
 from harness.runs.job_context import JobContext
-from harness.runs.store import write_jsonl_atomic
 from harness.steps.base import NOT_IDENTITY, OMIT_NONE, Input, Of, Step, TokenizerInput, TrainingSource
 from harness.steps.world import World
+
+log = logging.getLogger(__name__)
 
 BYTES_PER_TOKEN = 4.0  # of text; Dolly has 4.5 with GPT-2's tokenizer and 4.1 with Mistral's
 WORLD_BYTES_PER_TOKEN = 3.2  # 3.4 and 3.0 with its two tokenizers, which are small
@@ -36,9 +43,9 @@ class Examples(Input):
     name: Annotated[str, NOT_IDENTITY] = ""
 
     @property
-    def columns(self) -> dict[str, str] | None:
-        """The template of each key of an example; None where the lines have the keys themselves."""
-        return None
+    def options(self) -> DataOptions:
+        """How its rows are read."""
+        return DEFAULT
 
     @property
     def size(self) -> DataSize:
@@ -69,51 +76,100 @@ class WorldExamples(Examples):
         return _WORLD_SIZES[self.set]
 
 
-class FileExamples(Examples):
-    """A JSON-lines file of the user's. prompt, instruction, input, output: templates over its columns, or None."""
+class RowExamples(Examples):
+    """Rows that others wrote. Its fields but the name are those of `dskd.data.DataOptions`, None for what is not said."""
 
-    file: Annotated[Path, NOT_IDENTITY]
-    sha256: str
     prompt: str | None = None
     instruction: Annotated[str | None, OMIT_NONE] = None
     input: Annotated[str | None, OMIT_NONE] = None
     output: str | None = None
+    system: Annotated[str | None, OMIT_NONE] = None
+    reasoning: Annotated[str | None, OMIT_NONE] = None
+    messages: Annotated[str | None, OMIT_NONE] = None
+    tools: Annotated[str | None, OMIT_NONE] = None
+    shape: Annotated[Shape | None, OMIT_NONE] = None
+    train_on: Annotated[TrainOn | None, OMIT_NONE] = None
+    split_reasoning: Annotated[bool | None, OMIT_NONE] = None
+
+    @property
+    def options(self) -> DataOptions:
+        given = {name: getattr(self, name) for name in DataOptions.model_fields}
+        return DataOptions(**{name: value for name, value in given.items() if value is not None})
+
+    def rows(self, root: Path) -> Iterator[tuple[str, Row]]:
+        """Its rows with their places, before or after steps have made what they make of them."""
+        raise NotImplementedError
+
+
+class FileExamples(RowExamples):
+    """A file of the user's, or a folder of files, in any form of docs/data-sources.md."""
+
+    file: Annotated[Path, NOT_IDENTITY]
+    sha256: str
 
     def path(self, root: Path) -> Path:
         return self.file
 
-    @property
-    def columns(self) -> dict[str, str] | None:
-        templates = {key: getattr(self, key) for key in ("prompt", "instruction", "input", "output")}
-        return {key: text for key, text in templates.items() if text is not None} or None
+    def rows(self, root: Path) -> Iterator[tuple[str, Row]]:
+        return rows_of(self.file)
 
     @property
     def size(self) -> DataSize:
-        if self.file.is_file():
-            return _size_of_file(self.file, tuple((self.columns or {}).items()))
+        if self.file.exists():
+            return _size_of(self.file, self.options)
         if (size := published_data(str(self.file))) is None:
             raise InputError(f"{self.file}: no such file; fix: correct the path")
         return size
 
 
+def said(options: DataOptions) -> dict[str, Any]:
+    """The fields of `RowExamples` that say these options."""
+    given = {name: getattr(options, name) for name, field in DataOptions.model_fields.items()}
+    return {name: value for name, value in given.items() if value != DataOptions.model_fields[name].default}
+
+
 @lru_cache(maxsize=32)
-def _size_of_file(path: Path, columns: tuple[tuple[str, str], ...]) -> DataSize:
-    rows: list[Any] = [*apply_templates(path, dict(columns))] if columns else [row for _, row in read_objects(path)]
-    keys = ("prompt",) if "prompt" in rows[0] else ("instruction", "input")
-
-    def mean(*keys: str) -> float:
-        return sum(len(str(row.get(key, "")).encode()) for row in rows for key in keys) / len(rows)
-
-    return DataSize(len(rows), mean(*keys), mean("output"), "counted")
+def _size_of(path: Path, options: DataOptions) -> DataSize:
+    return size_of_rows(rows_of(path), path, options)
 
 
-def read_examples(path: Path, columns: dict[str, str] | None, folder: Path) -> Path:
-    """The file of examples: `path` itself, or one in `folder` whose keys are made of columns."""
-    if columns is None:
-        return path
-    made = folder / "examples.jsonl"
-    write_jsonl_atomic(made, apply_templates(path, columns))
-    return made
+def size_of_rows(rows: Iterable[tuple[str, Row]], source: Path | str, options: DataOptions) -> DataSize:
+    """How many examples rows with their places make, and how long they are; source: what they are from, for errors."""
+    count = asked = answered = 0
+    for item in examples_in(rows, source, "any", options, left_out=lambda _: None):
+        prompts, responses = prompt_and_response(item)
+        count += 1
+        asked += sum(len(text.encode()) for text in prompts)
+        answered += sum(len(text.encode()) for text in responses)
+    return DataSize(count, asked / count, answered / count, "counted")
+
+
+def what_is_taken(*templates: Template | None) -> Takes:
+    """What models with these templates take."""
+    kinds = {template.kind for template in templates if template is not None}
+    if not kinds:
+        return "text"
+    return "alpaca" if "alpaca" in kinds else "chat"
+
+
+def left_out_of(examples: Input) -> LeftOut:
+    """Where rows that cannot be used are counted; in a file of the user's own a text that is missing is a mistake to correct."""
+    return LeftOut(strict=isinstance(examples, FileExamples))
+
+
+def read_examples(examples: Input, root: Path, folder: Path, takes: Takes, limit: int | None) -> tuple[Path, LeftOut]:
+    """A file of examples that `dskd.data.load_examples` reads, and what was left out of it.
+
+    Args:
+        examples: A training set, or a teacher's responses to one.
+        root: The folder of the run.
+        folder: Where a file is written where the rows are not such a file.
+        takes: What the models take.
+        limit: So many rows are read.
+    """
+    left_out = left_out_of(examples)
+    options = examples.options if isinstance(examples, Examples) else DEFAULT
+    return write_examples(examples.path(root), folder, takes, options, limit=limit, left_out=left_out), left_out
 
 
 class PreparedData(Step):
@@ -149,16 +205,22 @@ class PreparedData(Step):
         return self.source.lengths(self.limit or getattr(self.examples, "limit", None))
 
     def preflight(self, root: Path) -> Sequence[Problem]:
-        if isinstance(self.examples, FileExamples):
-            if self.examples.columns is None:
-                instructions = self.student_tokenizer.prompt_template is not None
-                dskd.data.load_examples(self.examples.file, instructions=instructions)
-            else:
-                apply_templates(self.examples.file, self.examples.columns)
+        if isinstance(self.examples, RowExamples):
+            self._check_rows(self.examples, root)
         for tokenizer in (self.student_tokenizer, self.teacher_tokenizer):
             if tokenizer is not None and not tokenizer.made_by:
                 load_tokenizer(tokenizer.path(root))
         return ()
+
+    def _check_rows(self, examples: RowExamples, root: Path) -> None:
+        """Read every row once, before anything is made of them; those that will be left out are told."""
+        sides = filter(None, (self.student_tokenizer, self.teacher_tokenizer))
+        takes = what_is_taken(*(side.prompt_template for side in sides))
+        left_out, rows, source = left_out_of(examples), islice(examples.rows(root), self.limit), examples.path(root)
+        for _ in examples_in(rows, source, takes, examples.options, left_out=left_out.add):
+            pass
+        if left_out.total:
+            log.warning("%s: rows that cannot be used are left out: %s", examples.name, left_out)
 
     def shared_tokens(self, root: Path) -> tuple[int, int, int, bool] | None:
         """How many tokens both vocabularies have, the sizes of teacher's and student's, and whether they are the same.
@@ -171,17 +233,23 @@ class PreparedData(Step):
         return _shared_tokens(*(side.path(root) for side in sides if side is not None))
 
     def run(self, job: JobContext) -> None:
-        columns = self.examples.columns if isinstance(self.examples, Examples) else None
+        folders = [side.path(job.root) for side in (self.student_tokenizer, self.teacher_tokenizer) if side is not None]
+        takes = what_is_taken(*(template_of(load_tokenizer(folder)) for folder in folders))
+        path, left_out = read_examples(self.examples, job.root, job.folder, takes, self.limit)
         report = dskd.data.prepare_dataset(
-            read_examples(self.examples.path(job.root), columns, job.folder),
+            path,
             self.path(job.root),
-            student=self.student_tokenizer.path(job.root),
-            teacher=self.teacher_tokenizer.path(job.root) if self.teacher_tokenizer else None,
+            student=folders[0],
+            teacher=folders[1] if self.teacher_tokenizer else None,
             max_length=self.max_length,
             limit=self.limit,
+            progress=partial(job.progress.advance, "preparing examples"),
         )
         print(report.model_dump_json(indent=2))
-        job.finish(job.output, report=report.model_dump())
+        if left_out.total:
+            print(f"rows that cannot be used, left out: {left_out}")
+        unusable = {"unusable_rows": left_out.counts} if left_out.total else {}
+        job.finish(job.output, report=report.model_dump() | unusable)
 
 
 @lru_cache(maxsize=32)

@@ -136,6 +136,7 @@ class Evaluate(Step):
                 n=summary["n"],
                 headline=task.metrics[0].name,
                 metrics=summary["metrics"],
+                reasoning=summary.get("reasoning"),
                 template=done.template or None,
                 overlap=contamination[done.name],
             )

@@ -5,32 +5,39 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
 import dskd.data
+from dskd.data.examples import as_row
+from dskd.data.shapes import Example, Item
 from dskd.errors import InputError
 from dskd.modeling.loading import load_tokenizer
-from dskd.tokenization.prompt_templates import Instruction, prompt_text, template_of
+from dskd.tokenization.conversations import Conversation, Message
+from dskd.tokenization.prompt_templates import Instruction, is_rendered, prompt_text, template_of
 from harness.costs.formulas import teacher_work
 from harness.costs.work import Device, Work
 from harness.engines import create_engine
 from harness.engines._seeds import sample_seed
-from harness.engines._types import Sampling
+from harness.engines._types import Completion, Sampling
 from harness.runs.job_context import JobContext
 from harness.runs.store import write_jsonl_atomic
 from harness.steps.base import NOT_IDENTITY, ModelInput, Of, Step
-from harness.steps.data import Examples, read_examples
+from harness.steps.data import Examples, read_examples, what_is_taken
 
 _BLOCK = 1024  # prompts that are answered before what there is goes to the disk
 _KEYS = ("prompt", "instruction", "input", "output")
+_CONVERSATION = ("messages", "tools", "split_reasoning")
+Asked = str | Instruction | Conversation
 
 
 class TeacherResponses(Step):
     """The prompts of a training set with the teacher's own responses.
 
     Left out and counted are responses that did not end by themselves, because the end of sequence is trained too, empty ones, and
-    those to prompts that do not fit into the teacher's context.
+    those to prompts that do not fit into the teacher's context. A response is the answer, without the reasoning before it. Of a
+    conversation the last turn is asked for, and kept with its reasoning; context that the teacher's template does not take is not asked.
     """
 
     kind, version, place, product = "teacher-responses", 2, "answers", "answers.jsonl"  # as in older runs
@@ -57,10 +64,11 @@ class TeacherResponses(Step):
 
     def run(self, job: JobContext) -> None:
         """Make the responses; prompts that were answered before a kill are not asked again. InputError where nothing is left."""
-        path = read_examples(self.examples.path(job.root), self.examples.columns, job.folder)
         tokenizer = load_tokenizer(self.teacher.path(job.root))
-        examples = dskd.data.load_examples(path, instructions=template_of(tokenizer) is not None)[: self.limit]
-        prompts = [example.prompt for example in examples]
+        takes = what_is_taken(template_of(tokenizer))
+        path, _ = read_examples(self.examples, job.root, job.folder, takes, self.limit)
+        items = dskd.data.iter_examples(path, takes, limit=self.limit)
+        prompts, unasked = _askable([asked_of(item) for item in items], tokenizer)
         folder = job.folder / "blocks"
         folder.mkdir(exist_ok=True)
         blocks = {first: folder / f"{first:09}.jsonl" for first in range(0, len(prompts), _BLOCK)}
@@ -71,6 +79,7 @@ class TeacherResponses(Step):
         usable = [row for row in responses if row["ended"] and row["output"] and not row["prompt_truncated"]]
         report = {
             "prompts": len(prompts),
+            **({"not_asked": unasked} if unasked else {}),
             "kept": len(usable),
             "without_end": sum(not row["ended"] for row in responses),
             "empty": sum(row["ended"] and not row["output"] for row in responses),
@@ -83,14 +92,12 @@ class TeacherResponses(Step):
                 f"{self.teacher.path(job.root)}: none of its {len(prompts):,} responses has an end within {self.max_new_tokens} "
                 "tokens; fix: raise max_new_tokens of the method that learns from them, or train the teacher on such responses"
             )
-        write_jsonl_atomic(self.path(job.root), ({key: row[key] for key in _KEYS if key in row} for row in usable))
+        write_jsonl_atomic(self.path(job.root), map(_row, usable))
         cost = job.cost(tokens=report["generated_tokens"], teacher_examples=len(prompts))
         job.finish(job.output, report=report, cost=cost)
         shutil.rmtree(folder)
 
-    def _respond(
-        self, job: JobContext, prompts: Sequence[str | Instruction], tokenizer: Any, missing: Mapping[int, Path]
-    ) -> None:
+    def _respond(self, job: JobContext, prompts: Sequence[Asked], tokenizer: Any, missing: Mapping[int, Path]) -> None:
         """Answer the blocks that begin at these prompts; each prompt has random numbers of its own, so a resumed job says the same."""
         texts = [prompt_text(tokenizer, prompt) for prompt in prompts]
         longest = max(max(1, len(dskd.data.encode_prompt(tokenizer, text))) for text in texts)
@@ -119,9 +126,10 @@ class TeacherResponses(Step):
                 completions = engine.complete(texts[block], sampling, seeds[block])
                 rows = [
                     {
-                        **({"prompt": prompt} if isinstance(prompt, str) else prompt._asdict()),
+                        **_with_answer(prompt, completion),
                         "output": completion.text,
-                        "ended": completion.finish_reason == "stop",
+                        "ended": completion.finish_reason == "stop" and completion.reasoning_ended,
+                        **({} if completion.reasoning is None else {"reasoning": completion.reasoning}),
                         "prompt_truncated": completion.prompt_truncated,
                         "generated_tokens": len(completion.ids),
                     }
@@ -130,3 +138,36 @@ class TeacherResponses(Step):
                 write_jsonl_atomic(path, rows)
         finally:
             engine.close()
+
+
+def asked_of(item: Item) -> Asked:
+    """What a teacher is asked of an example: the prompt, or a conversation up to the last turn of the assistant."""
+    if isinstance(item, Example):
+        return item.prompt
+    last = max(k for k, message in enumerate(item.messages) if message.role == "assistant")
+    # Of what the teacher answers anew, its own answer alone is learned.
+    before = (replace(m, train=False) if m.role == "assistant" else m for m in item.messages[:last])
+    return Conversation(tuple(before), item.tools)
+
+
+def _askable(asked: Sequence[Asked], tokenizer: Any) -> tuple[list[Asked], int]:
+    """(what the teacher's template takes, how many it does not)."""
+    conversations = [prompt for prompt in asked if isinstance(prompt, Conversation)]
+    refused = {id(prompt) for prompt in conversations if not is_rendered(tokenizer, prompt)}
+    return [prompt for prompt in asked if id(prompt) not in refused], len(refused)
+
+
+def _with_answer(prompt: Asked, completion: Completion) -> dict[str, Any]:
+    """The keys of an example: what was asked, and of a conversation the answer as its last message."""
+    if isinstance(prompt, str):
+        return {"prompt": prompt}
+    if isinstance(prompt, Instruction):
+        return prompt._asdict()
+    answer = Message("assistant", completion.text, reasoning=completion.reasoning)
+    return as_row(Conversation((*prompt.messages, answer), prompt.tools))
+
+
+def _row(response: Mapping[str, Any]) -> dict[str, Any]:
+    """An example of a training set, from what is kept of a response."""
+    keys = _CONVERSATION if "messages" in response else _KEYS
+    return {key: response[key] for key in keys if key in response}

@@ -5,10 +5,16 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
+from pydantic import ValidationInfo, field_validator
+
+from dskd import hub
+from dskd.hub.names import HubName
 from dskd.io import read_object
 from dskd.modeling.loading import load_tokenizer
 from dskd.tokenization.prompt_templates import KEY, Template
 from dskd.tokenization.tokenizer_files import vocabulary
+from harness.runs.hub_lock import HubLock
+from harness.runs.identity import BASE_COMMIT, FileHashes
 from harness.runs.job_context import JobContext
 from harness.smallworld.tokenizers import BYTE_LEVEL_SIZE, SENTENCEPIECE_SIZE
 from harness.steps.base import INLINE, NOT_IDENTITY, OMIT_NONE, Input, Of, Step, TokenizerInput, same_as
@@ -16,24 +22,54 @@ from harness.steps.create_model import add_bos_token, give_template
 from harness.steps.world import World
 
 
-class TokenizerFiles(TokenizerInput):
-    """The tokenizer in a folder of the user's. files: sha256 of each of its files."""
+class FolderInput(Input):
+    """A folder of the user's, or one of the hub's cache.
 
-    folder: Annotated[Path, NOT_IDENTITY]
+    Attributes:
+        files: What its content is known by: sha256 of each of its files, or `hub` and `commit` for one from the hub; with `base/`
+            before them, the same of the base of an adapter.
+        folder: Where it is on this machine. Of the hub's cache, it is found anew wherever a job runs, and may not be there yet.
+    """
+
     files: dict[str, str]
+    folder: Annotated[Path, NOT_IDENTITY]
+
+    @field_validator("folder")
+    @classmethod
+    def _on_this_machine(cls, folder: Path, info: ValidationInfo) -> Path:
+        files = info.data.get("files", {})
+        return hub.snapshot_folder(files["hub"], files["commit"]) if "hub" in files else folder
+
+    @property
+    def from_hub(self) -> tuple[str, str] | None:
+        """Its repository and commit on the hub; None for a folder of the user's."""
+        return (self.files["hub"], self.files["commit"]) if "hub" in self.files else None
+
+    @property
+    def settings(self) -> Path:
+        """The folder, with its configuration and tokenizer there: downloaded where they are missing on this machine."""
+        folder = hub.settings(*self.from_hub, weights=False) if self.from_hub else self.folder
+        base = hub.base_on_hub(folder) if BASE_COMMIT in self.files else None
+        if base is not None:  # who loads the adapter finds the base by its name
+            hub.pin(base.repo, base.revision, self.files[BASE_COMMIT])
+        return folder
+
+
+class TokenizerFiles(FolderInput, TokenizerInput):
+    """The tokenizer in a folder of the user's or from the hub."""
 
     def path(self, root: Path) -> Path:
-        return self.folder
+        return self.settings
 
     @property
     def prompt_template(self) -> Template | None:
-        settings = self.folder / "tokenizer_config.json"
+        settings = self.settings / "tokenizer_config.json"
         found = read_object(settings).get(KEY) if settings.is_file() else None
         return Template.model_validate(found) if found else None
 
     @property
     def size(self) -> int | None:
-        own = vocabulary(self.folder)
+        own = vocabulary(self.settings)
         return None if own is None else own.size
 
 
@@ -101,3 +137,26 @@ class TokenizerCopy(Step):
         load_tokenizer(self.origin.path(job.root)).save_pretrained(folder)
         self.changes.apply(folder)
         job.finish(job.output, report={"stages": []})
+
+
+def tokenizer_in_folder(folder: Path | HubName, hashes: FileHashes, lock: HubLock) -> TokenizerFiles:
+    """The tokenizer in a folder of the user's, or of a name on the hub.
+
+    Args:
+        folder: where it is.
+        hashes: of files.
+        lock: the commits that the run uses.
+
+    Returns:
+        The tokenizer.
+
+    Raises:
+        InputError: where there is none, or it cannot be had.
+    """
+    if isinstance(folder, HubName):
+        commit = lock.resolve(folder)
+        place, files = hub.settings(folder.repo, commit, weights=False), {"hub": folder.repo, "commit": commit}
+        hashes.tokenizer_folder(place)  # so that what holds none is refused
+    else:
+        place, files = folder.resolve(), hashes.tokenizer_folder(folder)
+    return TokenizerFiles(folder=place, files=files)

@@ -15,9 +15,11 @@ from pydantic_core import to_jsonable_python
 import dskd
 from dskd import methods
 from dskd.compatibility import Problem, check, missing_engine
+from dskd.data.preparation import preparation_report
 from dskd.methods import Method
 from dskd.training.launch import configuration_file, launch_training
 from dskd.training.options import TrainingOptions, TrainingReport
+from dskd.training.provenance import Provenance, checkout, package_versions
 from harness.costs.formulas import training_work
 from harness.costs.work import Device, Work
 from harness.runs.environment import peak_memory_of_children
@@ -28,6 +30,7 @@ from harness.runs.records import RecordCell
 from harness.steps.base import BY_HAND, NOT_IDENTITY, OMIT_NONE, ModelInput, Of, Step, TrainingSource, same_as
 from harness.steps.base_model import training_cost, training_progress
 from harness.steps.data import PreparedData
+from harness.steps.origins import data_origin, model_origin
 from harness.steps.teacher_cache import TeacherCache
 
 
@@ -139,9 +142,28 @@ class Train(Step, ModelInput):
         if self._is_launched:  # the processes that trained are not this one
             measured["peak_memory"] = peak_memory_of_children()
             measured["peak_device_memory"] = report.peak_device_memory
+        self._provenance(job.root).write(self.path(job.root))
         result = json.loads(report.model_dump_json())
         cost = training_cost(job, [result], teacher_examples=report.teacher_examples + repaired, **measured)
         job.finish(job.output, report=result, cost=cost)
+
+    def _provenance(self, root: Path) -> Provenance:
+        """What the student was made of; for the card of a model that leaves this machine."""
+        author = self.teacher or getattr(self.data.examples, "teacher", None)
+        commit, dirty = checkout()
+        return Provenance(
+            teacher=model_origin(author) if author is not None else None,
+            student=model_origin(self.student),
+            data=data_origin(self.data.examples),
+            examples=preparation_report(self.data.path(root))["kept"],
+            method=self.configured.name,
+            method_options=self.configured.options.model_dump(mode="json"),
+            training=self.training.model_dump(mode="json"),
+            seed=self.seed,
+            versions=package_versions(),
+            commit=commit,
+            dirty=dirty,
+        )
 
     def _train(self, job: JobContext) -> TrainingReport:
         """Train in this process, or in several where that is asked for."""

@@ -15,6 +15,7 @@ from harness.statistics.over_seeds import over_seeds
 from harness.statistics.ranking import rank
 from harness.tables.contamination_notes import contamination_notes
 from harness.tables.notes import mixed_settings, table_notes
+from harness.tables.reasoning import reasoning_rows
 from harness.tables.rows import COST_FIELDS, ColumnRow, CostRow, Leaderboard, ScoreRow
 
 
@@ -38,6 +39,7 @@ def make_leaderboard(records: Sequence[Record], items: Mapping[str, Items] | Non
         if problem:
             notes.append(problem)
         board.rows.append(_score_row(group, metric, item_scores))
+    board.reasoning = reasoning_rows(cells)
     trainings = [record for record in records if record.cell.task is None and record.status == "done"]
     for group in _grouped(trainings, lambda r: (r.cell.teacher, r.cell.student or "", r.cell.method)):
         board.costs.append(_cost_row(group))

@@ -12,7 +12,10 @@ from dataclasses import asdict, fields
 from harness.config.matrix import TEACHER_METHOD
 from harness.tables.grid import DASH, Bold, Grid
 from harness.tables.published import published_grid
-from harness.tables.rows import COST_FIELDS, CostRow, Leaderboard, ScoreRow
+from harness.tables.reasoning import HEADER as REASONING_HEADER
+from harness.tables.reasoning import LEGEND as REASONING_LEGEND
+from harness.tables.reasoning import reasoning_cells
+from harness.tables.rows import COST_FIELDS, REASONING_FIELDS, CostRow, Leaderboard, ScoreRow
 
 EFFECT = "min. detectable effect"
 
@@ -41,13 +44,25 @@ def _score_grid(board: Leaderboard, teacher: str, methods: Sequence[tuple[str | 
         if not any(rows):
             continue
         seeds = DASH if student is None else str(max(row.seeds for row in rows if row))
-        lines.append([method, seeds, *(_score(row) for row in rows)])
+        lines.append([method, seeds, *_beside(board, [_score(row) for row in rows], rows)])
     student_of_pair = next((student for student, _ in methods if student), None)
     effects = [board.min_detectable_effect(teacher, student_of_pair, task) for task in tasks]
     if any(effects):
-        lines.append([EFFECT, DASH, *(DASH if effect is None else f"{effect:.1f}" for effect in effects)])
+        shown = [DASH if effect is None else f"{effect:.1f}" for effect in effects]
+        lines.append([EFFECT, DASH, *_beside(board, shown, [None] * len(shown))])
     sizes = {task: max((row.n for row in board.rows if row.column == task), default=0) for task in tasks}
-    return Grid(title, ["method", "seeds", *(f"{task} ({names[task]}, n={sizes[task]})" for task in tasks)], lines)
+    header = ["method", "seeds"]
+    for task in tasks:
+        header += [f"{task} ({names[task]}, n={sizes[task]})", *(REASONING_HEADER if board.reasons(task) else ())]
+    return Grid(title, header, lines)
+
+
+def _beside(board: Leaderboard, cells: Sequence[str], rows: Sequence[ScoreRow | None]) -> list[str]:
+    """A cell for each column, and what reasoning cost beside it where a model of the column reasons."""
+    texts = []
+    for task, cell, row in zip(board.tasks, cells, rows, strict=True):
+        texts += [cell, *(reasoning_cells(board, row) if board.reasons(task) else ())]
+    return texts
 
 
 def _score(row: ScoreRow | None) -> str:
@@ -128,6 +143,7 @@ def _legend(board: Leaderboard, costs: bool) -> str:
         parts.append(_RANKING)
         if any(row.best and row.seeds == 1 for row in board.rows):
             parts.append("One seed: the tests compare these models, not the methods.")
+    parts += [REASONING_LEGEND] if board.reasoning else []
     return " ".join([*parts, _COSTS] if costs else parts)
 
 
@@ -210,12 +226,14 @@ def _html_cell(text: str) -> str:
 
 
 def csv_text(board: Leaderboard, costs: bool = False) -> str:
-    """One line per score; costs and published results are further columns."""
+    """One line per score; costs, what reasoning cost, and published results are further columns."""
     stream = io.StringIO()
     names = [field.name for field in fields(ScoreRow) if field.name != "ci95"]
     cost_names = COST_FIELDS if costs else ()
     writer = csv.writer(stream, lineterminator="\n")
-    writer.writerow([*names, "ci95_low", "ci95_high", *cost_names, *(["published"] if board.published else [])])
+    reasoning_names = REASONING_FIELDS if board.reasoning else ()
+    last = ["published"] if board.published else []
+    writer.writerow([*names, "ci95_low", "ci95_high", *cost_names, *reasoning_names, *last])
     costs_by_method = {(row.teacher, row.student, row.method): asdict(row) for row in board.costs}
     for row in board.rows:
         values = asdict(row)
@@ -224,6 +242,7 @@ def csv_text(board: Leaderboard, costs: bool = False) -> str:
             *(values[name] for name in names),
             *(row.ci95 or (None, None)),
             *(cost.get(name) for name in cost_names),
+            *(getattr(board.reasoning_of(row), name, None) for name in reasoning_names),
         ]
         line += [_published(board, row)] if board.published else []
         writer.writerow(["" if value is None else value for value in line])

@@ -85,6 +85,28 @@ class CostRow:
     peak_device_memory: float | None
 
 
+@dataclass(frozen=True)
+class ReasoningRow:
+    """What a method's models generated for their scores in one column, over its seeds (docs/reasoning.md).
+
+    Tokens are means over all samples, reasoning and answer together; `tokens_per_solved` is all tokens for each sample that is right.
+    `never_ended_share` is in per cent of all samples, None for models that do not reason.
+    """
+
+    teacher: str
+    student: str | None
+    method: str
+    task: str
+    protocol: str
+    tokens: float | None
+    tokens_per_solved: float | None
+    reasoning_tokens: float | None
+    never_ended: int
+    never_ended_share: float | None
+    answers_cut: int
+
+
+REASONING_FIELDS = tuple(field.name for field in fields(ReasoningRow))[5:]
 COST_FIELDS = tuple(field.name for field in fields(CostRow))[4:]
 
 
@@ -97,6 +119,7 @@ class Leaderboard:
     notes: list[str] = field(default_factory=list)
     columns: list[ColumnRow] = field(default_factory=list)
     published: list[PublishedTable] = field(default_factory=list)  # results of others, on request
+    reasoning: list[ReasoningRow] = field(default_factory=list)  # of the columns in which a model reasons
 
     @property
     def tasks(self) -> list[str]:
@@ -119,6 +142,16 @@ class Leaderboard:
         key = (teacher, student, method, task)
         return next((row for row in self.rows if (row.teacher, row.student, row.method, row.column) == key), None)
 
+    def reasoning_of(self, row: ScoreRow) -> ReasoningRow | None:
+        """What the models of a score generated; None where none of its column reasons."""
+        names = ("teacher", "student", "method", "task", "protocol")
+        wanted = [getattr(row, name) for name in names]
+        return next((each for each in self.reasoning if [getattr(each, name) for name in names] == wanted), None)
+
+    def reasons(self, task: str) -> bool:
+        """Whether a model reasons in a column, which is given by its title."""
+        return any(column_title(row.task, row.protocol) == task for row in self.reasoning)
+
     def min_detectable_effect(self, teacher: str, student: str | None, task: str) -> float | None:
         """The minimum detectable effect of a column."""
         effects: dict[tuple[str, str | None, str], float | None] = {
@@ -131,6 +164,8 @@ class Leaderboard:
         """The document of `harness leaderboard --format json`."""
         document: dict[str, Any] = {"schema_version": SCHEMA_VERSION, "rows": [asdict(row) for row in self.rows]}
         document["columns"] = [asdict(row) for row in self.columns]
+        if self.reasoning:
+            document["reasoning"] = [asdict(row) for row in self.reasoning]
         if costs:
             document["costs"] = [asdict(row) for row in self.costs]
         if self.published:

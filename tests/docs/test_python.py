@@ -71,6 +71,15 @@ def test_the_ten_lines_train_a_student(pair: Path) -> None:
     assert (pair / "out" / "model" / "model.safetensors").is_file()
 
 
+def test_the_page_about_python_runs_block_by_block(pair: Path) -> None:
+    blocks = re.findall(
+        r"^```python\n(.*?)^```", (ROOT / "docs" / "python.md").read_text(encoding="utf-8"), re.M | re.S
+    )
+    printed = _python(pair, "-c", "\n".join(blocks))
+    assert "'teacher_space': " in printed.splitlines()[0]
+    assert (pair / "distilled" / "model" / "provenance.json").is_file()
+
+
 def test_it_is_short_and_its_lines_fit_a_screen() -> None:
     lines = (ROOT / "README.md").read_text(encoding="utf-8").splitlines()
     assert len(lines) < 150

@@ -14,6 +14,7 @@ from pydantic import ValidationError
 from dskd.errors import InputError
 from harness.cli import main
 from harness.config.matrix_file import read_matrix
+from harness.planning.expand import evaluated_task
 from harness.planning.plan import make_plan
 from harness.protocols import GREEDY, PROTOCOLS, DecodingProtocol
 from harness.runs.records import RecordCell
@@ -144,6 +145,28 @@ def test_a_limit_of_tokens_is_part_of_the_protocol_where_it_is_not_the_task_s_ow
     assert matrix.protocol_of("short", 64).label == "greedy, max_new_tokens=7"
     assert matrix.protocol_of("short", 7) == GREEDY
     assert matrix.protocol_of("other", 64).label == "greedy, max_new_tokens=9"
+
+
+def test_a_budget_for_reasoning_is_part_of_the_protocol_and_of_the_identity_where_it_is_set(
+    tiny: Content, write_matrix: Callable[[Any], Path]
+) -> None:
+    tiny["tasks"] = {
+        "small_math": {},
+        "long": {"task": "small_math", "max_reasoning_tokens": 500},
+        "longer": {"task": "small_math", "protocol": {"name": "greedy", "max_reasoning_tokens": 900}},
+    }
+    matrix = read_matrix(write_matrix(tiny))
+    assert matrix.protocol_of("small_math", 64) == GREEDY
+    assert matrix.protocol_of("long", 64).label == "greedy, max_reasoning_tokens=500"
+    assert matrix.protocol_of("longer", 64).label == "greedy, max_reasoning_tokens=900"
+    for entry, tokens in (("small_math", None), ("long", 500), ("longer", 900)):
+        protocol = matrix.protocol_of(entry, 64)
+        parts = evaluated_task(entry, "small_math", protocol, limit=None, max_new_tokens=None).identity_parts()
+        assert parts["protocol"].get("max_reasoning_tokens") == tokens
+        assert parts["max_new_tokens"] == 64
+    tiny["tasks"] = {"small_math": {"max_reasoning_tokens": 0}}
+    with pytest.raises(InputError, match=r"tasks\.small_math\.max_reasoning_tokens"):
+        read_matrix(write_matrix(tiny))
 
 
 def test_a_record_without_a_protocol_is_greedy_and_a_training_has_none() -> None:

@@ -29,6 +29,7 @@ function oneCompletion(completion, item, threshold) {
     completion.index ? `sample ${completion.index + 1}` : null,
     completion.outcome,
     isNumber(completion.tokens) ? plural(completion.tokens, 'token') : null,
+    isNumber(completion.reasoning_tokens) ? `${number(completion.reasoning_tokens, 0)} of them reasoning` : null,
   ].filter(Boolean).join(' · ');
   const kind = verdict(completion.score ?? null, threshold);
   return make(
@@ -38,6 +39,7 @@ function oneCompletion(completion, item, threshold) {
       make('bdi', { class: 'facts' }, visible(facts))),
     (completion.flaws ?? []).map((flaw) => make('p', { class: 'flaw' }, flaw)),
     completion.prompt ? make('details', {}, make('summary', {}, 'Prompt in another template'), textBlock(item.prompts[completion.prompt], 'Prompt')) : null,
+    completion.reasoning ? make('details', {}, make('summary', {}, 'Reasoning'), textBlock(completion.reasoning, `Reasoning of ${completion.cell.method}`)) : null,
     completion.output.text === '' ? note('The completion is empty.') : textBlock(completion.output, `Completion of ${completion.cell.method}`),
     facets(completion),
   );

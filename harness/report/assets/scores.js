@@ -98,6 +98,17 @@ function allMetrics(report) {
       counted('Cut off', (row) => row.truncated),
       counted('Harness errors', (row) => row.harness_error),
       { label: 'Failed', numeric: true, value: (row) => row.failed },
+      ...(report.scores.some((row) => row.reasoning) ? reasoningColumns() : []),
     ],
   });
+}
+
+// Of tasks in which a model reasons: what it generated for its scores.
+function reasoningColumns() {
+  const column = (label, name) => ({ label, numeric: true, value: (row) => row.reasoning?.[name] ?? null, cell: (row) => number(row.reasoning?.[name] ?? null) });
+  return [
+    column('Tokens per item', 'tokens'),
+    column('Tokens per solved item', 'tokens_per_solved'),
+    column('Reasoning never ended (%)', 'never_ended_share'),
+  ];
 }

@@ -10,9 +10,11 @@ import numpy as np
 import pytest
 import torch
 from accelerate import Accelerator, skip_first_batches
+from hypothesis import given
+from hypothesis import strategies as st
 from torch.utils.data import DataLoader
 
-from dskd.data.batch_sampler import EpochBatches
+from dskd.data.batch_sampler import EpochBatches, _split
 from dskd.errors import InputError
 
 LENGTHS = np.random.default_rng(0).lognormal(5, 0.7, 1003).clip(10, 512).astype(int).tolist()
@@ -50,6 +52,20 @@ def _padding_share(epoch: list[list[int]]) -> float:
 def test_every_example_comes_once_an_epoch(kind: str) -> None:
     for epoch in _epochs(kind):
         assert sorted(itertools.chain(*epoch)) == list(range(len(LENGTHS)))
+
+
+@given(st.data())
+def test_the_largest_batch_is_halved_until_there_are_enough(data: st.DataObject) -> None:
+    sizes = data.draw(st.lists(st.integers(1, 9), min_size=1, max_size=12))
+    number = data.draw(st.integers(len(sizes), sum(sizes)))
+    numbers = iter(range(sum(sizes)))
+    batches = [[next(numbers) for _ in range(size)] for size in sizes]
+    expected = list(batches)
+    while len(expected) < number:
+        largest = max(range(len(expected)), key=lambda k: len(expected[k]))
+        middle = len(expected[largest]) // 2
+        expected[largest : largest + 1] = [expected[largest][:middle], expected[largest][middle:]]
+    assert _split(batches, number) == expected
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -11,9 +12,10 @@ import pytest
 import torch
 
 from dskd.errors import InputError
-from dskd.modeling.loading import load_config, load_model
+from dskd.modeling.loading import load_config, load_model, load_tokenizer
 from helpers.causal_models import small_model
 from helpers.llama_folders import change_json, change_weights, write_adapter, write_llama
+from helpers.tiny_tokenizers import byte_level
 
 Weights = dict[str, torch.Tensor]
 
@@ -190,3 +192,14 @@ def test_an_adapter_whose_weights_are_not_all_used_is_refused(
 def test_an_adapter_with_weights_of_its_own_beside_the_low_ranks_is_merged(llama: Path, tmp_path: Path) -> None:
     adapter = write_adapter(tmp_path / "adapter", llama, modules_to_save=["embed_tokens"])
     assert load_model(adapter).lm_head.weight.shape == (392, 32)
+
+
+def test_a_tokenizer_of_added_tokens_alone_is_one_line(tmp_path: Path) -> None:
+    """As a folder without tokenizer.json loads, which would drop all text without a word."""
+    tokenizer = byte_level()
+    tokenizer.save_pretrained(tmp_path)
+    settings = json.loads((tmp_path / "tokenizer.json").read_text())
+    settings["model"] |= {"vocab": {}, "merges": []}
+    (tmp_path / "tokenizer.json").write_text(json.dumps(settings))
+    with pytest.raises(InputError, match=r"added tokens alone, and no vocabulary; fix: add tokenizer\.json"):
+        load_tokenizer(tmp_path)

@@ -127,7 +127,10 @@ def test_what_cannot_be_a_chat_is_one_line() -> None:
 
 
 def test_a_record_tells_two_templates_apart() -> None:
-    one, other = chat_tokenizer(), chat_tokenizer(CHAT.replace("<|{{ m.role }}|>", "{{ m.role }}:"))
+    one, other = (
+        chat_tokenizer(),
+        chat_tokenizer(CHAT.replace("<|{{ m.role }}|>", "{{ m.role }}:").replace("<|assistant|>", "assistant:")),
+    )
     assert describe(one) is None
     for tokenizer in (one, other):
         set_template(tokenizer, Template(kind="chat"))

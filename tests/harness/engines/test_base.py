@@ -11,14 +11,8 @@ from hypothesis import strategies as st
 
 from dskd.data.preparation import encode_prompt
 from dskd.errors import InputError
-from harness.engines.base import (
-    INCOMPLETE,
-    cut_at_stop,
-    decode,
-    decode_completion,
-    eos_token_ids,
-    fit_prompt,
-)
+from harness.engines._decoding import INCOMPLETE, cut_at_stop, decode, decode_completion
+from harness.engines.base import eos_token_ids, fit_prompt
 
 TEXTS = [
     "def f(x):\n    return x + 1\n",

@@ -13,7 +13,8 @@ from dskd.data.preparation import encode_prompt
 from dskd.errors import InputError
 from dskd.modeling.loading import load_model
 from harness.engines import create_engine
-from harness.engines.base import Sampling, cut_at_stop, decode_completion
+from harness.engines._decoding import cut_at_stop, decode_completion
+from harness.engines.base import Sampling
 from helpers.engine_requests import complete, texts
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from dskd.data import DataOptions
 from dskd.errors import InputError
 from harness import tasks
 from harness.evaluation.contamination import ItemTexts, find_contamination, items_of, training_examples, words
@@ -34,7 +35,9 @@ def found(tmp_path: Path) -> Callable:
     ) -> Any:
         path = tmp_path / "train.jsonl"
         path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-        return find_contamination({"set": items}, training_examples(path, columns, limit), n)["set"]
+        return find_contamination({"set": items}, training_examples(path, DataOptions(**(columns or {})), limit), n)[
+            "set"
+        ]
 
     return find
 

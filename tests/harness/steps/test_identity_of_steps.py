@@ -16,23 +16,35 @@ from harness.protocols import GREEDY, PROTOCOLS
 from harness.runs.records import RecordCell
 from harness.steps.base import NOT_IDENTITY, Input, ModelInput, Step, TokenizerInput
 from harness.steps.base_model import FirstLayers, ModelCopy, ModelFolder, NewModel, Stage, TrainedModel, _MadeModel
-from harness.steps.data import Examples, FileExamples, PreparedData, WorldExamples
+from harness.steps.data import Examples, FileExamples, PreparedData, RowExamples, WorldExamples
 from harness.steps.evaluation import Evaluate, EvaluatedTask
+from harness.steps.hub_data import HubExamples, HubRows
 from harness.steps.teacher_cache import TeacherCache
 from harness.steps.teacher_responses import TeacherResponses
-from harness.steps.tokenizers import ChangedTokenizer, TokenizerChanges, TokenizerCopy, TokenizerFiles, WorldTokenizer
+from harness.steps.tokenizers import (
+    ChangedTokenizer,
+    FolderInput,
+    TokenizerChanges,
+    TokenizerCopy,
+    TokenizerFiles,
+    WorldTokenizer,
+)
 from harness.steps.training import Train
 from harness.steps.world import World
 
-ABSTRACT = {Step, ModelInput, TokenizerInput, Examples, _MadeModel, TrainedModel}
+ABSTRACT = {
+    *(Step, ModelInput, TokenizerInput, FolderInput, Examples, RowExamples, _MadeModel, TrainedModel),
+}
 CELL = RecordCell(teacher="t", student="s", method="kd", seed=1)
 TOKENIZER = TokenizerFiles(folder=Path("tokenizer"), files={"tokenizer.json": "1"})
 CHANGES = TokenizerChanges(add_bos_token=True, template=Template(kind="alpaca"))
 COPY = TokenizerCopy(origin=TOKENIZER, changes=CHANGES)
 FOLDER = ModelFolder(name="m", folder=Path("m"), files={"config.json": "1"}, tokenizer=TOKENIZER)
-EXAMPLES = FileExamples(
-    name="d", file=Path("d"), sha256="1", prompt="{a}", instruction="{a}", input="{a}", output="{a}"
-)
+READ: dict[str, Any] = {
+    **dict.fromkeys(("prompt", "instruction", "input", "output", "system", "reasoning", "messages", "tools"), "{a}"),
+    **{"shape": "messages", "train_on": "last", "split_reasoning": True},
+}
+EXAMPLES = FileExamples(name="d", file=Path("d"), sha256="1", **READ)
 DATA = PreparedData(examples=EXAMPLES, student_tokenizer=TOKENIZER, teacher_tokenizer=TOKENIZER, limit=5, max_length=64)
 STAGE = Stage(data=DATA, options=TrainingOptions(steps=1))
 CACHE = TeacherCache(
@@ -56,7 +68,9 @@ TRAIN = Train(
 TASK = EvaluatedTask(
     entry="e", task="small_math", version="1", limit=5, max_new_tokens=9, protocol=GREEDY, extra={"dataset": "1"}
 )
+HUB_ROWS = HubRows(repository="org/rows", commit="0" * 40, configuration="c", split="train")
 INSTANCES: list[Input] = [
+    *(HUB_ROWS, HubExamples(source=HUB_ROWS, **READ)),
     *(
         World(),
         WorldTokenizer(small_world=World(), name="bytelevel"),
@@ -94,6 +108,10 @@ OTHER: dict[tuple[type, str], Any] = {
     (Train, "method_options"): {"temperature": 3.0},
     (EvaluatedTask, "protocol"): PROTOCOLS["minillm-sampling"],
     (TokenizerChanges, "template"): Template(kind="chat"),
+    (FileExamples, "shape"): "conversations",
+    (FileExamples, "train_on"): "all",
+    (HubExamples, "shape"): "conversations",
+    (HubExamples, "train_on"): "all",
 }
 
 
