@@ -198,6 +198,6 @@ def test_a_quantised_model_whose_package_is_missing_or_of_unknown_kind_is_a_one_
     for method in ("bitsandbytes", "of-another-world"):
         settings = {"quant_method": method, "load_in_8bit": True}
         path.write_text(json.dumps({**json.loads(path.read_text()), "quantization_config": settings}))
-        with pytest.raises(InputError, match=r"no causal model can be loaded \(.+\); fix:") as caught:
+        with pytest.raises(InputError, match=r"is quantised \(\S+\) and cannot be loaded here: .+; fix:") as caught:
             load_model(tmp_path)
         assert "\n" not in str(caught.value)
