@@ -6,8 +6,6 @@ import re
 from pathlib import Path
 from typing import Any
 
-from huggingface_hub.errors import StrictDataclassError
-
 from dskd.errors import InputError, is_out_of_memory
 from dskd.modeling.loading import load_model, load_tokenizer
 from dskd.modeling.saved_settings import name_end
@@ -23,6 +21,8 @@ def first_layers(source: Path, count: int, output: Path) -> None:
     What is saved is loaded again and generates two tokens. InputError where the model has fewer layers, or where those do not
     make a model: hybrid ones need a layer of each kind.
     """
+    from huggingface_hub.errors import StrictDataclassError
+
     model, tokenizer = load_model(source, "auto"), load_tokenizer(source)
     kind, config = type(model).__name__, model.config.get_text_config(decoder=True)
     key = _key_of_count(config)
@@ -36,7 +36,7 @@ def first_layers(source: Path, count: int, output: Path) -> None:
         model.save_pretrained(output)
         tokenizer.save_pretrained(output)
         _try_out(output, tokenizer)
-    except _UNFIT as error:
+    except (*_UNFIT, StrictDataclassError) as error:
         if is_out_of_memory(error):
             raise
         reason = " ".join(str(error).split())[:200]
@@ -48,7 +48,7 @@ def first_layers(source: Path, count: int, output: Path) -> None:
 
 
 # What transformers raises for a configuration or a state that fits no model.
-_UNFIT = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError, RuntimeError, StrictDataclassError)
+_UNFIT = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError, RuntimeError)
 
 
 def _key_of_count(config: Any) -> str:

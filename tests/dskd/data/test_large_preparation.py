@@ -111,7 +111,7 @@ def test_templates_reach_the_workers(tmp_path: Path) -> None:
         prepare_dataset(tmp_path / "train.jsonl", output, student=tmp_path / "model", workers=workers)
     assert _files(tmp_path / "by-1") == _files(tmp_path / "by-2")
     first = datasets.load_from_disk(str(tmp_path / "by-2"))[0]["student_ids"]
-    assert tokenizer.decode(first) == "<|system|>Be brief.<|end|><|user|>Add 0<|end|>12<|end|>"
+    assert tokenizer.decode(first) == "<|system|>Be brief.<|end|><|user|>Add 0<|end|><|assistant|>12<|end|>"
 
 
 def test_a_worker_imports_no_torch() -> None:
