@@ -50,7 +50,7 @@ def expected_text(side: TurnEncoder, answer: Message, reasoning: str) -> str:
 
 
 @pytest.mark.parametrize("path", TEMPLATES, ids=lambda path: f"{path.parent.name}/{path.stem}")
-@pytest.mark.parametrize("reasoning", ["cut", "train", "keep"])
+@pytest.mark.parametrize("reasoning", ["cut", "train", pytest.param("keep", marks=pytest.mark.slow)])
 def test_labels_are_what_the_assistant_wrote_and_its_end(path: Path, reasoning: str) -> None:
     name = f"{path.parent.name}/{path.name}"
     template = path.read_text(encoding="utf-8")
