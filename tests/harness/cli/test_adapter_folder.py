@@ -59,6 +59,7 @@ def test_it_generates_what_the_merged_model_does(models: Path, tmp_path: Path) -
         assert (outputs == [completion.text for completion in completions]) == (name == "merged")
 
 
+@pytest.mark.slow  # a whole training
 def test_it_teaches_from_a_cache_as_the_merged_model_does(models: Path, tmp_path: Path) -> None:
     rows = tmp_path / "data.jsonl"
     rows.write_text("".join(json.dumps({"prompt": f"What is {k}?", "output": f" It is {k}."}) + "\n" for k in range(8)))

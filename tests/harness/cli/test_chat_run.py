@@ -72,7 +72,7 @@ def matrix(*, enable_thinking: bool) -> dict[str, Any]:
             "student": {"path": "student", "template": template},
         },
         "pairs": [{"teacher": "teacher", "student": "student", "methods": ["sft", "dskd-v2-eta"]}],
-        "training": {"data": "chats", "steps": 80, "batch_size": 8, "learning_rate": 0.01, "max_length": 400},
+        "training": {"data": "chats", "steps": 60, "batch_size": 8, "learning_rate": 0.01, "max_length": 400},
         "seeds": [1],
         "tasks": {"small_math": {"limit": 3, "max_new_tokens": 24, "max_reasoning_tokens": 40}},
         "evaluation": {"engine": "transformers", "score_teachers": False},

@@ -79,6 +79,7 @@ def test_a_student_is_trained_from_two_names_and_again_offline(served: HubServer
     assert parts[0] | {"seed": 1} == parts[1]
 
 
+@pytest.mark.slow  # tests/dskd/test_hub.py and test_hub_models.py have the parts
 def test_every_command_that_takes_a_model_takes_a_name(served: HubServer, folder: Path) -> None:
     evaluated = _harness(
         served, folder, "evaluate", "--model", "org/student@v1", "--task", "small_math", "--limit", "2",
@@ -124,6 +125,7 @@ def test_what_cannot_be_had_is_one_line(served: HubServer, folder: Path, argumen
     assert not (folder / "none").exists()
 
 
+@pytest.mark.slow  # tests/dskd/test_hub.py breaks one off as well
 def test_a_download_that_breaks_off_leaves_nothing_behind_but_the_lock(served: HubServer, folder: Path) -> None:
     served.add_model("org/far", served.folder.parent / "teacher")
     served.cut_off("org/far", "model.safetensors", 5_000)
@@ -136,6 +138,7 @@ def test_a_download_that_breaks_off_leaves_nothing_behind_but_the_lock(served: H
     assert [path.name for path in (folder / "far").iterdir()] == ["harness.lock.json"]
 
 
+@pytest.mark.slow  # a whole run; the training above has its parts
 def test_a_matrix_of_names_runs_to_a_table(served: HubServer, folder: Path, tiny: dict[str, Any]) -> None:
     """With a template, so that the models are copies of folders of links into the cache."""
     models = {

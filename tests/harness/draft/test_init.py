@@ -249,6 +249,7 @@ def test_the_tasks_of_the_small_world_are_for_its_own_data(place: Path) -> None:
     assert drafted("teacher", "cross", write("train.jsonl", PROMPTS))["tasks"] == {}
 
 
+@pytest.mark.slow  # a whole plan over a hub on this machine
 def test_names_on_the_hub(
     models: Path, place: Path, monkeypatch: pytest.MonkeyPatch, harness: Callable[..., CompletedProcess[str]]
 ) -> None:

@@ -87,6 +87,7 @@ def test_a_wrong_data_set_is_one_line_with_its_key(
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.slow  # a whole training
 def test_a_training_on_a_name_downloads_its_rows_once(
     hub: HubServer, tiny_folder: Path, harness: Callable[..., subprocess.CompletedProcess[str]]
 ) -> None:
