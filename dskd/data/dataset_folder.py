@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 import os
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 import pyarrow as pa
+
+from dskd.data.progress_bars import without_bars
 
 SHARD_BYTES = 500 * 2**20  # as many as `datasets` puts into a file
 _STATE = "state.json"
@@ -59,7 +59,7 @@ class DatasetFolder:
         for shard, name in zip(self._shards, names, strict=True):
             shard.rename(self._folder / name)
         # The other files are those that this version of `datasets` writes for a dataset without rows.
-        with tempfile.TemporaryDirectory(dir=self._folder) as empty, _without_progress_bar():
+        with tempfile.TemporaryDirectory(dir=self._folder) as empty, without_bars():
             rows: dict[str, list[Any]] = {name: [] for name in self._features}
             datasets.Dataset.from_dict(rows, features=self._features).save_to_disk(empty)
             state = json.loads((Path(empty) / _STATE).read_text(encoding="utf-8"))
@@ -75,17 +75,3 @@ class DatasetFolder:
         self._stream = self._file = None
         with self._shards[-1].open("rb") as written:
             os.fsync(written.fileno())
-
-
-@contextmanager
-def _without_progress_bar() -> Iterator[None]:
-    import datasets
-
-    if datasets.are_progress_bars_disabled():
-        yield
-        return
-    datasets.disable_progress_bars()
-    try:
-        yield
-    finally:
-        datasets.enable_progress_bars()

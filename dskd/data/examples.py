@@ -20,7 +20,7 @@ from dskd.errors import InputError
 from dskd.io import write_lines_atomic
 from dskd.tokenization.conversations import Conversation, Message
 
-_SHOWN = 3
+SHOWN = 3  # places or examples that are told for each reason
 
 
 @dataclass
@@ -41,7 +41,7 @@ class LeftOut:
             raise error
         self.counts[error.reason] = self.counts.get(error.reason, 0) + 1
         places = self.places.setdefault(error.reason, [])
-        if len(places) < _SHOWN:
+        if len(places) < SHOWN:
             places.append(error.where)
 
     @property

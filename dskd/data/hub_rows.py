@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import re
-import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from dskd import hub
 from dskd.data.formats import Row, data_suffix, rows_of_table
+from dskd.data.progress_bars import without_bars
 from dskd.errors import InputError
 
 _BATCH = 512
@@ -78,7 +77,7 @@ def _load(data: HubData, commit: str) -> Any:
 
     known = (OSError, ValueError, RuntimeError, datasets.exceptions.DatasetsError)
     try:
-        with _bars_on_terminals_only():
+        with without_bars(keep_on_terminals=True):
             dataset = datasets.load_dataset(data.name.repo, data.configuration, split=data.split, revision=commit)
     except datasets.exceptions.DatasetNotFoundError as error:
         # It is there, for its commit is known. Whether it may not be read, a file that everybody may read says.
@@ -103,18 +102,3 @@ def _reason(error: Exception) -> str:
         return f"its files cannot be read ({(str(error.__cause__).splitlines() or ['unreadable'])[0]})"
     lines = [line.strip() for line in str(error).splitlines() if line.strip() and "load_dataset(" not in line]
     return " ".join(lines[:2]).removesuffix(" Example of usage:").rstrip(".") or type(error).__name__
-
-
-@contextmanager
-def _bars_on_terminals_only() -> Iterator[None]:
-    """Bars of progress where a person sees them, and none in a log."""
-    import datasets
-
-    if sys.stderr.isatty() or not datasets.is_progress_bar_enabled():
-        yield
-        return
-    datasets.disable_progress_bars()
-    try:
-        yield
-    finally:
-        datasets.enable_progress_bars()

@@ -8,12 +8,22 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 
 from dskd.data.columns import template_columns
 from dskd.data.messages import TrainOn
+from dskd.tokenization.prompt_templates import Template
 
 # What models take: texts as they stand, instructions, instructions and conversations; `any` reads whatever a row holds.
 Takes = Literal["text", "alpaca", "chat", "any"]
 Shape = Literal[
     "prompt/output", "prompt/completion", "prompt/response", "question/answer", "instruction/output", "messages", "conversations"
 ]  # fmt: skip
+
+
+def takes_of(*templates: Template | None) -> Takes:
+    """What models with these prompt templates take together; None is a model without one."""
+    kinds = {template.kind for template in templates if template is not None}
+    if not kinds:
+        return "text"
+    return "alpaca" if "alpaca" in kinds else "chat"
+
 
 _KEYS = ("prompt", "instruction", "input", "output", "system", "reasoning")
 COLUMN_KEYS = (*_KEYS, "messages", "tools")

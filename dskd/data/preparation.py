@@ -30,14 +30,14 @@ from dskd.data.encoding import (
     text_of_prompt,
 )
 from dskd.data.examples import load_examples
-from dskd.data.options import Takes
+from dskd.data.options import Takes, takes_of
 from dskd.data.preparation_processes import make_parts, workers_for
 from dskd.data.prepared_part import Counts, LeftOutExample, Recipe, read_part, take_text
 from dskd.data.shapes import Example
 from dskd.errors import InputError
 from dskd.io import sync_folder, write_atomic
 from dskd.modeling.loading import load_tokenizer
-from dskd.tokenization.prompt_templates import writes_special_tokens
+from dskd.tokenization.prompt_templates import template_of
 from dskd.tokenization.vocabulary import SharedVocabulary, Vocabulary, share_vocabulary
 
 __all__ = [
@@ -194,9 +194,8 @@ def _put(joined: Path, output: Path, report: PreparationReport) -> None:
 
 def what_is_taken(*tokenizers: Any) -> Takes:
     """What models with these tokenizers take. InputError where some have a template and some have none."""
-    if not has_templates(*tokenizers):
-        return "text"
-    return "chat" if all(map(writes_special_tokens, tokenizers)) else "alpaca"
+    has_templates(*tokenizers)  # or an error
+    return takes_of(*map(template_of, tokenizers))
 
 
 def _nothing_kept(examples: Path, counts: Counts, max_length: int) -> InputError:

@@ -22,7 +22,7 @@ from pydantic import BaseModel
 from dskd.data.batch_encoding import Side, encode_batch, prepared_rows
 from dskd.data.blocks import Block, items_in
 from dskd.data.encoding import Encoded
-from dskd.data.examples import prompt_and_response
+from dskd.data.examples import SHOWN, prompt_and_response
 from dskd.data.options import Takes
 from dskd.data.rows import label_spans
 from dskd.data.shapes import Example, Item
@@ -34,7 +34,7 @@ REASONS = (
     *("too_long_student", "too_long_teacher", "not_encodable", "special_tokens"),
     *("template_refuses", "template_changes", "no_reasoning", "no_answer"),
 )
-SHOWN, SHOWN_CHARACTERS = 3, 80  # of the examples that are left out, for each reason
+SHOWN_CHARACTERS = 80  # of an example that is left out
 _COUNTS = b"counts"
 
 

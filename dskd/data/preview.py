@@ -11,7 +11,7 @@ from dskd.data.batch_encoding import Side, encode_batch, prepared_rows
 from dskd.data.prepared_part import unusable
 from dskd.data.rows import label_spans
 from dskd.data.shapes import Example, Item
-from dskd.data.turns import ConversationEncoder, LeftOut, encoder_of
+from dskd.data.turns import ConversationEncoder, UnusableTurn, encoder_of
 from dskd.tokenization.prompt_templates import template_of
 from dskd.tokenization.vocabulary import share_vocabulary
 
@@ -31,7 +31,7 @@ class Segment:
     labels: bool
 
 
-def rows_of_example(item: Item, sides: Sequence[Side]) -> tuple[list[dict[str, Any]], list[LeftOut]]:
+def rows_of_example(item: Item, sides: Sequence[Side]) -> tuple[list[dict[str, Any]], list[UnusableTurn]]:
     """An example as preparation makes it, however long it is.
 
     Args:
@@ -45,7 +45,7 @@ def rows_of_example(item: Item, sides: Sequence[Side]) -> tuple[list[dict[str, A
     if isinstance(item, Example) and all(template_of(side.tokenizer) is None for side in sides):
         encoded = [encode_batch([item], side)[0] for side in sides]
         if reasons := unusable(encoded, _NO_LIMIT):
-            return [], [LeftOut(reason, _DETAILS[reason]) for reason in reasons]
+            return [], [UnusableTurn(reason, _DETAILS[reason]) for reason in reasons]
         students, *teachers = ([side] for side in encoded if side is not None)
         return prepared_rows(students, *teachers, same_vocabulary=same), []
     encoders = [encoder_of(side.tokenizer, side.vocabulary) for side in sides]

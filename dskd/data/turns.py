@@ -24,7 +24,7 @@ from dskd.tokenization.vocabulary import Vocabulary
 
 
 @dataclass(frozen=True)
-class LeftOut:
+class UnusableTurn:
     """A turn that cannot be trained on: a reason in the names of a preparation's counts, and what is wrong in words."""
 
     reason: str
@@ -59,19 +59,19 @@ class TurnEncoder:
         self.vocabulary = vocabulary
         self.template: ChatTemplate = chat_template(tokenizer)
 
-    def encode(self, conversation: Conversation) -> Encoded | LeftOut:
+    def encode(self, conversation: Conversation) -> Encoded | UnusableTurn:
         """The last message of a conversation, which is the assistant's, as it follows what is before it."""
         answer = conversation.messages[-1]
         if spelled := self._spelled(answer):
-            return LeftOut("special_tokens", f"the answer spells {spelled}, which begins or ends a text or a turn")
+            return UnusableTurn("special_tokens", f"the answer spells {spelled}, which begins or ends a text or a turn")
         try:
             turn = self.template.turn(conversation)
         except NotRendered as error:
-            return LeftOut(error.reason, str(error))
+            return UnusableTurn(error.reason, str(error))
         prompt = encode_prompt(self.tokenizer, turn.prompt)
         encoded = encode_response(self.tokenizer, self.vocabulary, prompt, turn.prompt, turn.written)
         if encoded is None:
-            return LeftOut("not_encodable", "no tokens stand for exactly the answer")
+            return UnusableTurn("not_encodable", "no tokens stand for exactly the answer")
         response, spans = encoded
         skipped = 0 if prompt else 1  # without a prompt nothing predicts the first token
         if turn.trained_from:
@@ -83,7 +83,7 @@ class TurnEncoder:
         )
         return Encoded([*prompt, *response, turn.end], length, spans[skipped:], written=turn.written, pieces=pieces)
 
-    def encode_example(self, example: Example) -> Encoded | LeftOut:
+    def encode_example(self, example: Example) -> Encoded | UnusableTurn:
         """An instruction and its response, as a conversation of one turn."""
         return self.encode(as_conversation(example))
 
@@ -101,17 +101,17 @@ class InstructionEncoder:
         self.tokenizer = tokenizer
         self.vocabulary = vocabulary
 
-    def encode(self, conversation: Conversation) -> Encoded | LeftOut:
+    def encode(self, conversation: Conversation) -> Encoded | UnusableTurn:
         """Nothing: the template has no place for a conversation."""
-        return LeftOut("template_refuses", "the template alpaca is for one instruction and its response")
+        return UnusableTurn("template_refuses", "the template alpaca is for one instruction and its response")
 
-    def encode_example(self, example: Example) -> Encoded | LeftOut:
+    def encode_example(self, example: Example) -> Encoded | UnusableTurn:
         """An instruction and its response."""
         encoded = encode_whole(self.tokenizer, self.vocabulary, example)
         if encoded is None:
-            return LeftOut("not_encodable", "no tokens stand for exactly the response")
+            return UnusableTurn("not_encodable", "no tokens stand for exactly the response")
         if encoded.special:
-            return LeftOut("special_tokens", "the response spells a special token")
+            return UnusableTurn("special_tokens", "the response spells a special token")
         text = example.response.strip()
         first = len(example.response[: example.response.find(text)].encode())
         return replace(encoded, written=example.response, pieces=(("answer", text, first),) if text else ())
@@ -143,34 +143,34 @@ class ConversationEncoder:
         self.max_length = max_length
         self.train_on = train_on
 
-    def rows(self, item: Item) -> tuple[list[dict[str, Any]], list[LeftOut]]:
+    def rows(self, item: Item) -> tuple[list[dict[str, Any]], list[UnusableTurn]]:
         """(rows, why turns are left out). A row has as many turns as continue each other."""
         if isinstance(item, Example):
             row = self._row([side.encode_example(item) for side in self.sides])
-            return ([], [row]) if isinstance(row, LeftOut) else ([joined([row])], [])
+            return ([], [row]) if isinstance(row, UnusableTurn) else ([joined([row])], [])
         return self._rows(item)
 
-    def _rows(self, conversation: Conversation) -> tuple[list[dict[str, Any]], list[LeftOut]]:
-        left_out: list[LeftOut] = []
+    def _rows(self, conversation: Conversation) -> tuple[list[dict[str, Any]], list[UnusableTurn]]:
+        left_out: list[UnusableTurn] = []
         turns: list[dict[str, Any]] = []
         chosen = supervised_turns(conversation, self.train_on)
         for last in chosen:
             until = Conversation(conversation.messages[: last + 1], conversation.tools)
             row = self._row([side.encode(until) for side in self.sides])
-            (left_out if isinstance(row, LeftOut) else turns).append(row)  # type: ignore[arg-type]
+            (left_out if isinstance(row, UnusableTurn) else turns).append(row)  # type: ignore[arg-type]
         if not chosen:
-            left_out.append(LeftOut("no_answer", "no message of the assistant is trained on"))
+            left_out.append(UnusableTurn("no_answer", "no message of the assistant is trained on"))
         return [joined(part) for part in self._parts(turns)], left_out
 
-    def _row(self, encoded: Sequence[Encoded | LeftOut]) -> dict[str, Any] | LeftOut:
+    def _row(self, encoded: Sequence[Encoded | UnusableTurn]) -> dict[str, Any] | UnusableTurn:
         usable = [side for side in encoded if isinstance(side, Encoded)]
         if len(usable) < len(encoded):
-            return next(side for side in encoded if isinstance(side, LeftOut))
+            return next(side for side in encoded if isinstance(side, UnusableTurn))
         if any(len(side.ids) <= side.prompt_length for side in usable):
-            return LeftOut("not_encodable", "no tokens stand for exactly the answer")
+            return UnusableTurn("not_encodable", "no tokens stand for exactly the answer")
         for name, side in zip(("student", "teacher"), usable, strict=False):
             if len(side.ids) > self.max_length:
-                return LeftOut(f"too_long_{name}", f"{len(side.ids)} tokens of the {name}")
+                return UnusableTurn(f"too_long_{name}", f"{len(side.ids)} tokens of the {name}")
         return prepared_row(*usable, same_vocabulary=self.same_vocabulary)
 
     def _parts(self, turns: Sequence[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:

@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-from dskd.tokenization.chat_rendering import NotRendered, Renderer
+from dskd.tokenization.chat_rendering import QUESTION, SENTENCE, THOUGHT, NotRendered, Renderer
 from dskd.tokenization.conversations import Message
 from dskd.tokenization.reasoning import ReasoningMarkers, opens
 
 # What templates call the argument that turns reasoning on.
 _ARGUMENTS = ("enable_thinking", "thinking", "open_thinking")
 _CHANNEL = "<|channel"
-# No template writes these sentences itself, nor changes them.
-_QUESTION = Message("user", "question")
-_SENTENCE = "So it is said in this turn."
-_THOUGHT = "First it is weighed in mind."
 
 
 def usual_reasoning(renderer: Renderer, given: str) -> str:
@@ -35,17 +31,17 @@ def form_of_reasoning(renderer: Renderer) -> str:
         NotRendered: Where the generation prompt closes reasoning.
     """
     markers = renderer.markers
-    given = renderer.render([_QUESTION], (), generate=True)
+    given = renderer.render([QUESTION], (), generate=True)
     opened = opens(given, markers)
-    answer = Message("assistant", _SENTENCE, reasoning=_THOUGHT)
+    answer = Message("assistant", SENTENCE, reasoning=THOUGHT)
     for form in ("field", "content", "closing"):
         if (form == "closing" and not opened) or (form == "content" and _CHANNEL in markers.opening):
             continue  # a channel is the template's to open, not the content's
-        whole = renderer.render([_QUESTION, answer], (), generate=False, form=form)
+        whole = renderer.render([QUESTION, answer], (), generate=False, form=form)
         if not whole.startswith(given):
             continue
         rest = whole[len(given) :]
-        once = rest.count(_THOUGHT) == 1 and rest.count(_SENTENCE) == 1
+        once = rest.count(THOUGHT) == 1 and rest.count(SENTENCE) == 1
         if once and not (opened and rest.lstrip().startswith(markers.opening)):
             return form
     if opened or (renderer.writes_reasoning and not given.rstrip().endswith(markers.closing)):

@@ -15,6 +15,10 @@ from dskd.tokenization.reasoning import ReasoningMarkers, markers_of
 
 # Templates that write the day on which they are rendered get this one: prompts would change overnight.
 MOMENT = datetime(2024, 7, 26)
+# What templates are tried out with. No template writes these sentences itself, nor changes them.
+QUESTION = Message("user", "question")
+SENTENCE = "So it is said in this turn."
+THOUGHT = "First it is weighed in mind."
 
 
 class NotRendered(Exception):

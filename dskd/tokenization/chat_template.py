@@ -21,13 +21,9 @@ from typing import Any
 
 from dskd.errors import InputError
 from dskd.tokenization.chat_reasoning import composed_reasoning, form_of_reasoning, usual_reasoning
-from dskd.tokenization.chat_rendering import NotRendered, Renderer
+from dskd.tokenization.chat_rendering import QUESTION, SENTENCE, NotRendered, Renderer
 from dskd.tokenization.conversations import Conversation, Message
 from dskd.tokenization.reasoning import opens
-
-# No template writes this sentence itself, nor changes it.
-_SENTENCE = "So it is said in this turn."
-_QUESTION = Message("user", "question")
 
 
 @dataclass(frozen=True)
@@ -97,14 +93,14 @@ class ChatTemplate:
         self._renderer = Renderer(tokenizer, system=system, arguments=arguments or {})
         self.markers = self._renderer.markers
         try:
-            asked = self._renderer.with_system([_QUESTION])
+            asked = self._renderer.with_system([QUESTION])
             given = self._renderer.render(asked, (), generate=True)
             self._plain = self._frame(asked, (), given)
             self.end = self._renderer.end_in(self._plain.after)
             self._require_fit(given, self._plain)
             self.reasoning = reasoning or usual_reasoning(self._renderer, given)
             if self.reasoning == "cut":
-                self.prompt(Conversation((_QUESTION,)))
+                self.prompt(Conversation((QUESTION,)))
             else:
                 self._renderer.form = form_of_reasoning(self._renderer)
         except NotRendered as error:
@@ -148,7 +144,7 @@ class ChatTemplate:
         """Special tokens, as they are spelled, that no message may hold: they begin and end texts and turns."""
         named = [*self._renderer.tokenizer.special_tokens_map.values()]
         named = [token for value in named for token in (value if isinstance(value, list) else [value])]
-        written = self._renderer.render([_QUESTION, Message("assistant", _SENTENCE)], (), generate=False)
+        written = self._renderer.render([QUESTION, Message("assistant", SENTENCE)], (), generate=False)
         own = {token for token in self._renderer.special_tokens if token in written}
         markers = (self.markers.opening, self.markers.closing)
         roles = {
@@ -162,10 +158,10 @@ class ChatTemplate:
 
     def _frame(self, before: Sequence[Message], tools: Sequence[Mapping[str, Any]], given: str) -> _Frame:
         """The frame of a plain answer to these messages, after the generation prompt `given`. NotRendered where there is none."""
-        whole = self._renderer.render([*before, Message("assistant", _SENTENCE)], tools, generate=False)
-        if whole.count(_SENTENCE) != 1:
+        whole = self._renderer.render([*before, Message("assistant", SENTENCE)], tools, generate=False)
+        if whole.count(SENTENCE) != 1:
             raise NotRendered("template_changes", "its chat template changes a plain answer")
-        head, _, after = whole.partition(_SENTENCE)
+        head, _, after = whole.partition(SENTENCE)
         common = os.path.commonprefix([given, head])  # noqa: RUF071 - characters are what is compared
         return _Frame(given[len(common) :], head[len(common) :], after)
 

@@ -14,11 +14,11 @@ from dskd.compatibility import Problem
 from dskd.data.examples import LeftOut, examples_in, prompt_and_response, write_examples
 from dskd.data.formats import Row
 from dskd.data.messages import TrainOn
-from dskd.data.options import DEFAULT, DataOptions, Shape, Takes
+from dskd.data.options import DEFAULT, DataOptions, Shape, Takes, takes_of
 from dskd.data.reading import rows_of
 from dskd.errors import InputError
 from dskd.modeling.loading import load_tokenizer
-from dskd.tokenization.prompt_templates import Template, template_of
+from dskd.tokenization.prompt_templates import template_of
 from dskd.tokenization.vocabulary import Vocabulary, share_vocabulary
 from harness.costs.formulas import Lengths
 from harness.costs.model_shapes import DataSize, published_data
@@ -144,14 +144,6 @@ def size_of_rows(rows: Iterable[tuple[str, Row]], source: Path | str, options: D
     return DataSize(count, asked / count, answered / count, "counted")
 
 
-def what_is_taken(*templates: Template | None) -> Takes:
-    """What models with these templates take."""
-    kinds = {template.kind for template in templates if template is not None}
-    if not kinds:
-        return "text"
-    return "alpaca" if "alpaca" in kinds else "chat"
-
-
 def left_out_of(examples: Input) -> LeftOut:
     """Where rows that cannot be used are counted; in a file of the user's own a text that is missing is a mistake to correct."""
     return LeftOut(strict=isinstance(examples, FileExamples))
@@ -215,7 +207,7 @@ class PreparedData(Step):
     def _check_rows(self, examples: RowExamples, root: Path) -> None:
         """Read every row once, before anything is made of them; those that will be left out are told."""
         sides = filter(None, (self.student_tokenizer, self.teacher_tokenizer))
-        takes = what_is_taken(*(side.prompt_template for side in sides))
+        takes = takes_of(*(side.prompt_template for side in sides))
         left_out, rows, source = left_out_of(examples), islice(examples.rows(root), self.limit), examples.path(root)
         for _ in examples_in(rows, source, takes, examples.options, left_out=left_out.add):
             pass
@@ -234,7 +226,7 @@ class PreparedData(Step):
 
     def run(self, job: JobContext) -> None:
         folders = [side.path(job.root) for side in (self.student_tokenizer, self.teacher_tokenizer) if side is not None]
-        takes = what_is_taken(*(template_of(load_tokenizer(folder)) for folder in folders))
+        takes = takes_of(*(template_of(load_tokenizer(folder)) for folder in folders))
         path, left_out = read_examples(self.examples, job.root, job.folder, takes, self.limit)
         report = dskd.data.prepare_dataset(
             path,

@@ -11,6 +11,7 @@ from typing import Annotated, Any
 
 import dskd.data
 from dskd.data.examples import as_row
+from dskd.data.options import takes_of
 from dskd.data.shapes import Example, Item
 from dskd.errors import InputError
 from dskd.modeling.loading import load_tokenizer
@@ -24,7 +25,7 @@ from harness.engines._types import Completion, Sampling
 from harness.runs.job_context import JobContext
 from harness.runs.store import write_jsonl_atomic
 from harness.steps.base import NOT_IDENTITY, ModelInput, Of, Step
-from harness.steps.data import Examples, read_examples, what_is_taken
+from harness.steps.data import Examples, read_examples
 
 _BLOCK = 1024  # prompts that are answered before what there is goes to the disk
 _KEYS = ("prompt", "instruction", "input", "output")
@@ -65,7 +66,7 @@ class TeacherResponses(Step):
     def run(self, job: JobContext) -> None:
         """Make the responses; prompts that were answered before a kill are not asked again. InputError where nothing is left."""
         tokenizer = load_tokenizer(self.teacher.path(job.root))
-        takes = what_is_taken(template_of(tokenizer))
+        takes = takes_of(template_of(tokenizer))
         path, _ = read_examples(self.examples, job.root, job.folder, takes, self.limit)
         items = dskd.data.iter_examples(path, takes, limit=self.limit)
         prompts, unasked = _askable([asked_of(item) for item in items], tokenizer)

@@ -11,17 +11,16 @@ lm-eval draws them by default (seed 1234), for all documents in their order, so 
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import importlib.metadata
 import os
 import re
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
+from dskd.data.progress_bars import without_bars
 from dskd.errors import InputError
 from dskd.tokenization.prompt_templates import Instruction
 from harness.lm_eval_files import tasks_of_lm_eval
@@ -62,7 +61,7 @@ class LmEvalTask(Task):
 
         config = _config(self.source, resolve_func=True)
         try:
-            with _no_bars():
+            with without_bars(keep_on_terminals=True):
                 theirs = ConfigurableTask(config=config)
         except (OSError, ValueError, ImportError, RuntimeError, DatasetsError) as error:
             reason = (str(error).splitlines() or [type(error).__name__])[0]
@@ -245,18 +244,3 @@ def _metrics(name: str, config: Mapping[str, Any]) -> tuple[Metric, ...]:
         for filtered in filters
         for metric, higher in entries
     )
-
-
-@contextlib.contextmanager
-def _no_bars() -> Iterator[None]:
-    """Keep datasets from drawing bars on what is no terminal."""
-    import datasets
-
-    if sys.stderr.isatty() or datasets.are_progress_bars_disabled():
-        yield
-        return
-    datasets.disable_progress_bars()
-    try:
-        yield
-    finally:
-        datasets.enable_progress_bars()

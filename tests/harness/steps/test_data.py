@@ -9,9 +9,10 @@ from typing import Any
 import pytest
 
 from dskd.data import DataOptions, Example, iter_examples
+from dskd.data.options import takes_of
 from dskd.errors import InputError
 from dskd.tokenization.prompt_templates import Template
-from harness.steps.data import FileExamples, read_examples, said, what_is_taken
+from harness.steps.data import FileExamples, read_examples, said
 
 
 def written(path: Path, *rows: dict[str, Any]) -> Path:
@@ -74,13 +75,13 @@ def test_what_is_said_is_read_back_and_the_rest_is_no_part_of_an_identity() -> N
 
 def test_a_pair_takes_what_both_of_its_models_take() -> None:
     alpaca, chat = Template(kind="alpaca"), Template(kind="chat")
-    assert [what_is_taken(), what_is_taken(None, None), what_is_taken(chat, chat), what_is_taken(chat, alpaca)] == [
+    assert [takes_of(), takes_of(None, None), takes_of(chat, chat), takes_of(chat, alpaca)] == [
         "text",
         "text",
         "chat",
         "alpaca",
     ]
-    assert what_is_taken(alpaca, None) == "alpaca"
+    assert takes_of(alpaca, None) == "alpaca"
 
 
 def test_the_size_of_a_training_set_is_counted_row_by_row(tmp_path: Path) -> None:
