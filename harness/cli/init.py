@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import click
-from pydantic import ValidationError
 
 from dskd.data.options import DataOptions
 from dskd.errors import InputError
-from harness.cli.options import PATH, split_assignment
+from harness.cli.data_options import data_options, read_data_options
+from harness.cli.options import PATH
 from harness.cli.output import stages
 from harness.cli.plan import print_estimate
 from harness.cli.progress import duration
@@ -32,7 +32,7 @@ Examples:
   harness init
   harness init --teacher models/teacher --student models/student --data train.jsonl --yes
   harness init --teacher org/teacher --student org/student --data org/rows:train --output mine.yaml
-  harness init --teacher t --student s --data q.jsonl --data-option "instruction={question}" --data-option "output={answer}"
+  harness init --teacher t --student s --data q.jsonl --column "instruction={question}" --column "output={answer}"
 
 \b
 It reads the small files of the models and the data once. Nothing is trained, and no weights are loaded.
@@ -46,7 +46,7 @@ YES = "Ask nothing: take what is suggested."
 @click.option("--teacher", metavar="DIR|NAME", help="Teacher: a model folder, or org/name on the hub.")
 @click.option("--student", metavar="DIR|NAME", help="Student: a model folder, or org/name on the hub.")
 @click.option("--data", metavar="FILE|NAME", help="Training set: a file, a folder, or org/name:split on the hub.")
-@click.option("--data-option", "options", multiple=True, metavar="KEY=VALUE", help="How rows are read; repeatable.")
+@data_options
 @click.option("--epochs", type=POSITIVE, default=3.0, show_default=True, metavar="X", help="Passes over the data.")
 @click.option("--output", type=PATH, default="matrix.yaml", show_default=True, metavar="FILE", help="Matrix to write.")
 @click.option("--yes", is_flag=True, help=YES)
@@ -54,10 +54,10 @@ def command(
     teacher: str | None,
     student: str | None,
     data: str | None,
-    options: Sequence[str],
     epochs: float,
     output: Path,
     yes: bool,
+    **reading: Any,
 ) -> None:
     """Write a matrix for two models and a training set, with the methods, lengths, batch size and tasks that fit."""
     if output.exists():
@@ -66,7 +66,7 @@ def command(
     teacher = teacher or _asked("--teacher", "Teacher (folder, or org/name on the hub)", yes)
     student = student or _asked("--student", "Student (folder, or org/name on the hub)", yes)
     data = data or _asked("--data", "Training set (file, folder, or org/name:split on the hub)", yes)
-    draft = _draft(teacher, student, data, _data_options(options), epochs, output, yes=yes)
+    draft = _draft(teacher, student, data, read_data_options(**reading), epochs, output, yes=yes)
     if not yes:
         draft = _chosen(draft)
     write_text_atomic(output, matrix_text(draft))
@@ -87,24 +87,6 @@ def _asked(option: str, question: str, yes: bool) -> str:
             raise
         click.echo(err=True)
         raise InputError(f"{option}: is missing, and there is nobody to ask; fix: give it") from None
-
-
-def _data_options(given: Sequence[str]) -> DataOptions:
-    pairs = [split_assignment(text, "--data-option") for text in given]
-    values: dict[str, Any] = {key: {"true": True, "false": False}.get(value, value) for key, value in pairs}
-    return _checked(values)
-
-
-def _checked(values: dict[str, Any]) -> DataOptions:
-    try:
-        return DataOptions.model_validate(values)
-    except ValidationError as error:
-        first = error.errors()[0]
-        key = ".".join(map(str, first["loc"]))
-        known = ", ".join(DataOptions.model_fields)
-        message = first["msg"].removeprefix("Value error, ")
-        fix = "" if "; fix: " in message else f"; fix: keys are {known}"
-        raise InputError(f"--data-option {key}: {message}{fix}") from None
 
 
 def _draft(
@@ -149,7 +131,7 @@ def _mapping(data: str) -> DataOptions:
         if sys.stdin.isatty():
             raise
         return DataOptions()  # reading the data says what is wrong with it
-    return _checked({"instruction": asked, "output": answer})
+    return read_data_options((f"instruction={asked}", f"output={answer}"))
 
 
 def _chosen(draft: Draft) -> Draft:

@@ -79,18 +79,23 @@ def evaluation_plan(
         allow_code_execution=allow_code_execution,
         **Evaluation.model_validate(dict(evaluation)).model_dump(exclude={"score_teachers"}),
     )
+    if not overwrite:
+        _require_same(output, step)
+    lock.write()
+    jobs = decide([step], output, "stale")
+    return Plan(known_as, "harness evaluate", output, jobs, lambda _, key: f"--{key}", lock=lock)
+
+
+def _require_same(output: Path, step: Evaluate) -> None:
     for made in step.outputs:
         manifest = Store(output).output(made.folder).manifest
-        if overwrite or manifest is None or manifest.identity.hash == made.fingerprint.hash:
+        if manifest is None or manifest.identity.hash == made.fingerprint.hash:
             continue
         changed = differences(manifest.identity.parts, made.fingerprint.parts)
         raise InputError(
             f"{output / made.folder}: holds another evaluation ({changed[0]}); fix: give another --name or --output-dir, "
             "or --overwrite"
         )
-    lock.write()
-    jobs = decide([step], output, "stale")
-    return Plan(known_as, "harness evaluate", output, jobs, lambda _, key: f"--{key}", lock=lock)
 
 
 def record_folders(plan: Plan) -> dict[str, Path]:

@@ -16,16 +16,6 @@ from helpers.causal_models import KINDS, small_model
 from helpers.llama_folders import LFS_POINTER, change_json, change_weights, in_hub_cache, write_adapter, write_llama
 
 
-@pytest.fixture(scope="module")
-def llama(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_llama(tmp_path_factory.mktemp("llama"))
-
-
-@pytest.fixture
-def folder(llama: Path, tmp_path: Path) -> Path:
-    return Path(shutil.copytree(llama, tmp_path / "model"))
-
-
 def refused(folder: Path, words: str) -> None:
     with pytest.raises(InputError, match=words) as caught:
         require_model_folder(folder)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,16 +17,6 @@ from helpers.llama_folders import change_json, change_weights, write_adapter, wr
 from helpers.tiny_tokenizers import byte_level
 
 Weights = dict[str, torch.Tensor]
-
-
-@pytest.fixture(scope="module")
-def llama(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_llama(tmp_path_factory.mktemp("llama"))
-
-
-@pytest.fixture
-def folder(llama: Path, tmp_path: Path) -> Path:
-    return Path(shutil.copytree(llama, tmp_path / "model"))
 
 
 def refused(folder: Path, words: str) -> None:

@@ -171,7 +171,7 @@ def test_rows_of_no_known_shape_are_mapped_by_options_or_by_asking() -> None:
     data = write("train.jsonl", [{"q": f"Say {k}", "a": f"It is {k}."} for k in range(9)])
     assert "--data train.jsonl" in refused("--teacher", "teacher", "--student", "cross", "--data", data, "--yes")
     mapped = {"file": "train.jsonl", "instruction": "{q}", "output": "{a}"}
-    given = ["--data-option", "instruction={q}", "--data-option", "output={a}"]
+    given = ["--column", "instruction={q}", "--column", "output={a}"]
     assert drafted("teacher", "cross", data, *given)["data"]["examples"] == mapped
     Path("matrix.yaml").unlink()
     typed = "{q}\n{a}\n\n\n2\n"
@@ -300,8 +300,8 @@ def test_two_models_of_one_name_are_told_apart_by_their_roles(models: Path) -> N
         (["--student", "empty"], "--student empty: empty: no config.json in the model folder"),
         (["--data", "none.jsonl"], "--data none.jsonl: no such file"),
         (["--data", "${HOME}.jsonl"], "holds ${, which a matrix takes for a variable"),
-        (["--data-option", "prompts={q}"], "--data-option prompts: "),
-        (["--data-option", "prompt={q}"], "--data-option : these keys go together"),
+        (["--column", "prompts={q}"], "--column prompts: no such key; did you mean 'prompt'?"),
+        (["--column", "prompt={q}"], "--column: these keys go together"),
         (["--output", "no/such"], None),
         (["--output", "train.jsonl"], "--output train.jsonl: exists; fix: name a new file, or remove it"),
     ],
