@@ -13,14 +13,8 @@ from transformers import GenerationConfig
 from dskd.errors import InputError
 from dskd.modeling.loading import load_model
 from dskd.modeling.saved_settings import name_end
-from helpers.llama_folders import write_llama
 
 IDS = {"bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0}
-
-
-@pytest.fixture(scope="module")
-def llama(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_llama(tmp_path_factory.mktemp("llama"))
 
 
 def saved(llama: Path, folder: Path, settings: dict[str, Any]) -> dict[str, Any]:
