@@ -11,6 +11,7 @@ from dskd.data.formats import Row
 from dskd.data.messages import Unusable
 from dskd.data.options import DEFAULT, DataOptions, Takes
 from dskd.data.shapes import Example, Item, read_row, shape_of
+from dskd.data.turns import supervised_turns
 
 
 @dataclass
@@ -58,7 +59,7 @@ class Survey:
             return
         own = [message for message in item.messages if message.role == "assistant"]
         self.turns += len(own)
-        self.trained_turns += sum(message.train is not False for message in own)
+        self.trained_turns += len(supervised_turns(item))
         self.with_system += item.messages[0].role in ("system", "developer")
         self.with_tools += bool(item.tools)
         self.with_reasoning += any(message.reasoning for message in own)

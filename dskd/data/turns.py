@@ -13,7 +13,6 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from dskd.data.encoding import Encoded, encode_prompt, encode_response, encode_whole, prepared_row
-from dskd.data.messages import TrainOn
 from dskd.data.rows import continues, joined
 from dskd.data.shapes import Example, Item
 from dskd.tokenization.chat_rendering import NotRendered
@@ -31,13 +30,9 @@ class UnusableTurn:
     detail: str
 
 
-def supervised_turns(conversation: Conversation, train_on: TrainOn = "all") -> list[int]:
-    """The numbers of the messages that are trained on: the assistant's, all or the last, unless a message says otherwise itself."""
-    own = [k for k, message in enumerate(conversation.messages) if message.role == "assistant"]
-    chosen = own if train_on == "all" else own[-1:]
-    return [
-        k for k in own if (k in chosen if conversation.messages[k].train is None else conversation.messages[k].train)
-    ]
+def supervised_turns(conversation: Conversation) -> list[int]:
+    """The numbers of the messages that are trained on: the assistant's, but those that say otherwise."""
+    return [k for k, m in enumerate(conversation.messages) if m.role == "assistant" and m.train is not False]
 
 
 def as_conversation(example: Example) -> Conversation:
@@ -132,16 +127,12 @@ class ConversationEncoder:
         sides: The student's reading, and the teacher's where there is one.
         same_vocabulary: Whether the two have one vocabulary.
         max_length: Tokens of the longest turn, with all that is before it.
-        train_on: Which turns of the assistant are trained on.
     """
 
-    def __init__(
-        self, sides: Sequence[SideEncoder], *, same_vocabulary: bool, max_length: int, train_on: TrainOn = "all"
-    ) -> None:
+    def __init__(self, sides: Sequence[SideEncoder], *, same_vocabulary: bool, max_length: int) -> None:
         self.sides = sides
         self.same_vocabulary = same_vocabulary
         self.max_length = max_length
-        self.train_on = train_on
 
     def rows(self, item: Item) -> tuple[list[dict[str, Any]], list[UnusableTurn]]:
         """(rows, why turns are left out). A row has as many turns as continue each other."""
@@ -153,7 +144,7 @@ class ConversationEncoder:
     def _rows(self, conversation: Conversation) -> tuple[list[dict[str, Any]], list[UnusableTurn]]:
         left_out: list[UnusableTurn] = []
         turns: list[dict[str, Any]] = []
-        chosen = supervised_turns(conversation, self.train_on)
+        chosen = supervised_turns(conversation)
         for last in chosen:
             until = Conversation(conversation.messages[: last + 1], conversation.tools)
             row = self._row([side.encode(until) for side in self.sides])

@@ -12,16 +12,18 @@ import torch
 
 from dskd.data.collator import Collator
 from dskd.data.preparation import prepare_dataset
-from dskd.data.rows import label_spans, labels, last_prompt_length
+from dskd.data.rows import label_spans, labels
 from dskd.errors import InputError
 from dskd.methods import METHODS
 from dskd.modeling.lm_head import labelled_hidden_states
 from dskd.modeling.loading import load_model, load_tokenizer
+from dskd.rollouts.sampler import Sample
 from dskd.teachers.build_cache import build_teacher_cache
 from dskd.teachers.options import TeacherCacheOptions
 from dskd.tokenization.prompt_templates import Template, set_template
 from dskd.training.run import TrainingOptions, train
 from helpers import tiny_world
+from helpers.rollouts import Written, make_rollouts, numbered_rows
 from helpers.tiny_tokenizers import LINES
 
 # ChatML, and the same with another opening; both leave out the reasoning of earlier turns.
@@ -194,27 +196,24 @@ def test_a_cached_teacher_says_what_a_live_one_says(world: Path, tmp_path: Path,
         assert value == pytest.approx(found[1][key], rel=1e-4)
 
 
-def test_the_student_writes_the_last_turn(world: Path, tmp_path: Path) -> None:
-    rows = rows_of(world / "same-data")
-    train(
-        data=world / "same-data",
-        student=world / "same",
-        teacher=world / "teacher",
-        method="gkd",
-        options=TrainingOptions(steps=2, batch_size=4, rollouts={"share": 1.0, "max_new_tokens": 6}),
-        output=tmp_path / "run",
-    )
-    written = [
-        json.loads(line)
-        for path in (tmp_path / "run" / "rollouts").glob("*.jsonl")
-        for line in path.read_text().splitlines()
-    ]
-    assert len(written) == 8
-    several = [record for record in written if len(label_spans(rows[record["example"]], "student")) > 1]
-    assert several
-    for record in several:
-        first = label_spans(rows[record["example"]], "student")[-1][0]
-        assert last_prompt_length(rows[record["example"]], "student") == first
+def test_the_student_writes_the_last_turn_after_what_the_data_says_before_it(world: Path) -> None:
+    tokenizer = load_tokenizer(world / "same")
+    written = tokenizer("green", add_special_tokens=False)["input_ids"]
+    sampler = Written(Sample([*written, tokenizer.eos_token_id], ended=True))
+    rollouts = make_rollouts(world, "same", sampler, max_new_tokens=6)
+    rows = [row for row in numbered_rows(world, "same") if len(label_spans(row, "student")) == 3]
+    (taken,) = rollouts.take([rows], epoch=0, step=1)
+    sources = [source for source in conversations() if len(source["messages"]) >= 6]
+    prompts = sorted(tokenizer.decode(prompt.student) for prompt, _ in sampler.asked)
+    assert prompts == sorted(prompt_of(tokenizer, source["messages"][:-1]) for source in sources)
+    for row, sampled in zip(rows, taken, strict=True):
+        first = label_spans(row, "student")[-1][0]
+        assert sampled["student_ids"] == [*row["student_ids"][:first], *written, tokenizer.eos_token_id]
+        assert label_spans(sampled, "student") == [(first, first + len(written) + 1)]
+
+
+def prompt_of(tokenizer: Any, messages: list[dict[str, str]]) -> str:
+    return tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
 
 
 def test_turns_whose_context_changes_stand_in_rows_of_their_own(world: Path, tmp_path: Path) -> None:
