@@ -18,17 +18,19 @@ class SampleScore:
     `scores` maps each metric of the task to 0..100, or to None where the harness could not score the output, which is
     never a wrong answer. `extracted` is what was read out of the output (None where nothing was). `outcome` is
     "invalid" where nothing could be extracted; otherwise "correct" or "wrong" (numbers), "scored" (Rouge-L), or the
-    sandbox's word (code, see `harness.sandbox.Execution`), with `detail` to say more.
+    sandbox's word (code, see `harness.sandbox.Execution`), with `detail` to say more. `weights` has the parts that a score
+    is the mean of, for metrics that count parts and not samples (IFEval's instructions); a metric without one has one part.
     """
 
     scores: dict[str, float | None]
     extracted: dict[str, str | None]
     outcome: str
     detail: str = field(default="", compare=False)
+    weights: dict[str, int] = field(default_factory=dict)
 
     def as_dict(self) -> dict[str, Any]:
-        """Return the fields as they are in a line of samples.jsonl; `detail` only where there is one."""
-        return {key: value for key, value in asdict(self).items() if key != "detail" or value}
+        """Return the fields as they are in a line of samples.jsonl; `detail` and `weights` only where there are some."""
+        return {key: value for key, value in asdict(self).items() if key not in ("detail", "weights") or value}
 
 
 def score_each(

@@ -62,10 +62,10 @@ class FileCheck:
 
 @dataclass(frozen=True)
 class DataFile:
-    """A JSON-lines file (.jsonl or .jsonl.gz), at `path` under the folder that HARNESS_DATA names.
+    """A file at `path` under the folder that HARNESS_DATA names: JSON lines (.jsonl), or one JSON array (.json); also .gz of either.
 
     `sha256` is that of the file's bytes, None where the data is unpinned; `size` is their number. `package` is an importable
-    package and the file's path inside it.
+    package and the file's path inside it. `rows_key` is the key of the rows where a .json file holds an object.
     """
 
     path: str
@@ -73,6 +73,7 @@ class DataFile:
     package: tuple[str, str] | None = None
     hub: HubRows | None = None
     size: int | None = None
+    rows_key: str | None = None
 
     def rows(self) -> list[Row]:
         """Return the rows in their order. InputError where there is no source, or its content is another."""
@@ -143,7 +144,11 @@ class DataFile:
 
     def _write(self, path: Path, rows: Sequence[Row]) -> None:
         """Write rows beside `path`, read them back, and only then put them there."""
-        content = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows).encode("utf-8")
+        if _is_json_lines(path):
+            text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+        else:
+            text = json.dumps(rows if self.rows_key is None else {self.rows_key: rows}, ensure_ascii=False)
+        content = text.encode("utf-8")
         temporary = path.with_name(f".{os.getpid()}.{path.name}")
         try:
             write_atomic(temporary, gzip.compress(content, mtime=0) if path.suffix == ".gz" else content)
@@ -160,9 +165,9 @@ class DataFile:
         digest, hub = hashlib.sha256(content).hexdigest(), self.hub
         wrong = FileCheck("wrong", str(path), digest, len(content), reason=self._difference(len(content)))
         if digest == self.sha256:
-            return replace(wrong, status="right", by="bytes", reason=None), _parse(content, path)
+            return replace(wrong, status="right", by="bytes", reason=None), _parse(content, path, self.rows_key)
         try:
-            rows = _parse(content, path)
+            rows = _parse(content, path, self.rows_key)
             if self.sha256 is None:
                 lacking = [name for name in (hub.fields if hub else ()) for row in rows if name not in row]
                 if lacking or not rows:
@@ -182,7 +187,11 @@ class DataFile:
         return "another file" if self.size in (None, size) else f"another file: {size:,} bytes, not {self.size:,}"
 
 
-def _parse(content: bytes, path: Path) -> list[Row]:
+def _is_json_lines(path: Path) -> bool:
+    return ".jsonl" in path.suffixes[-2:]
+
+
+def _parse(content: bytes, path: Path, rows_key: str | None) -> list[Row]:
     """The rows of a file; ValueError says in words what it is instead, a cut file among it."""
     if not content:
         raise ValueError("the file is empty")
@@ -193,6 +202,10 @@ def _parse(content: bytes, path: Path) -> list[Row]:
             raise ValueError("cut: the gzip file ends too early") from None
         except (OSError, zlib.error) as error:
             raise ValueError(f"no gzip file ({error})") from None
+    return _parse_lines(content) if _is_json_lines(path) else _parse_array(content, rows_key)
+
+
+def _parse_lines(content: bytes) -> list[Row]:
     lines = content.split(b"\n")
     rows = []
     for number, line in enumerate(lines, 1):
@@ -207,6 +220,18 @@ def _parse(content: bytes, path: Path) -> list[Row]:
             raise ValueError(f"line {number} is no JSON object")
         rows.append(row)
     return rows
+
+
+def _parse_array(content: bytes, rows_key: str | None) -> list[Row]:
+    try:
+        parsed = json.loads(content)
+    except ValueError as error:
+        raise ValueError(f"not JSON, or cut: {error}") from None
+    if rows_key is not None:
+        parsed = parsed.get(rows_key) if isinstance(parsed, dict) else None
+    if not isinstance(parsed, list) or not all(isinstance(row, dict) for row in parsed):
+        raise ValueError(f"no array of objects{'' if rows_key is None else f' under the key {rows_key!r}'}")
+    return parsed
 
 
 def rows_digest(rows: Sequence[Row], fields: Sequence[str]) -> str:

@@ -11,7 +11,7 @@ import hashlib
 import json
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal, Self
@@ -23,6 +23,9 @@ from harness.sandbox import sandbox
 from harness.tasks.data_files import DataFile, Row
 
 Doc = dict[str, Any]
+OverSamples = Literal["avg", "maj", "pass"]
+
+_WITH_VALIDATION = "`harness list tasks --json` says which have some"
 
 
 @dataclass(frozen=True)
@@ -44,6 +47,9 @@ class Task(ABC):
         runs_code: Whether scoring runs what the model wrote.
         data: The file of the documents; None where they are generated.
         examples: The file of the examples in the prompts, where that is another.
+        licence: Of the data, in a few words; the card says more.
+        validation: Which rows `validation_documents` has, in a few words; None where the data has none to choose settings by.
+        over_samples: What is said of several samples of each problem: "avg", "maj" and "pass" become `avg@k`, `maj@k`, `pass@k`.
         own_code: The sha256 of the task's file, where it does not ship.
     """
 
@@ -55,6 +61,9 @@ class Task(ABC):
     runs_code: bool = False
     data: DataFile | None = None
     examples: DataFile | None = None
+    licence: str = "not said"
+    validation: str | None = None
+    over_samples: tuple[OverSamples, ...] = ()
     own_code: str | None = None
 
     @abstractmethod
@@ -81,6 +90,27 @@ class Task(ABC):
         raise InputError(
             f"task {self.name}: it has no instructions, only prompts of its own; fix: evaluate a model without template"
         )
+
+    def category(self, doc: Doc) -> str | None:
+        """Return the part of the data set that a document belongs to (BBH's tasks, MATH's subjects), each with a score of its own."""
+        return None
+
+    def answer_key(self, extracted: str) -> Hashable:
+        """Return what two extracted answers have in common that are votes for the same one (`maj@k`)."""
+        return extracted
+
+    def validation_documents(self) -> list[Doc]:
+        """Return the documents that settings may be chosen by, none of them in the test set. InputError where there are none."""
+        raise InputError(
+            f"task {self.name}: it has no validation documents; fix: choose settings on another task's ({_WITH_VALIDATION})"
+        )
+
+    def for_validation(self) -> Self:
+        """Return the task with its validation documents in place of the test set."""
+        chosen = copy.copy(self)
+        chosen.documents = chosen.validation_documents  # type: ignore[method-assign]
+        chosen.__dict__.pop("_documents", None)
+        return chosen
 
     def question(self, doc: Doc) -> str:
         """Return the item's own text, without what the task puts around each; it is searched for in training data."""
