@@ -61,6 +61,8 @@ def _tasks() -> list[Row]:
             "metrics": [metric.name for metric in task.metrics],
             "max_new_tokens": task.max_new_tokens,
             "runs_code": task.runs_code,
+            "licence": task.licence,
+            "validation": task.validation,
         }
         for task in map(tasks.load, tasks.names())
     ]
@@ -134,6 +136,7 @@ _ROWS: dict[str, Callable[[], list[Row]]] = {
 }
 # What of a row fits a terminal of 100 columns.
 _ESSENTIALS: dict[str, Callable[[Row], Row]] = {
+    "tasks": _columns("task", "version", "metrics", "max_new_tokens", "licence"),
     "methods": _columns("method", "title", "vocabularies", "on_policy"),
     "matrices": lambda row: {"matrix": row["matrix"], "description": row["description"].partition(". ")[0]},
     "protocols": _changed_settings,

@@ -1,4 +1,4 @@
 from .evaluate import EvaluationOptions, evaluate
-from .score import summarise
+from .summary import summarise
 
 __all__ = ["EvaluationOptions", "evaluate", "summarise"]

@@ -71,9 +71,10 @@ class TaskRun:
     """The samples of a model on one task.
 
     A sample is {"id", "index", "seed", "prompt", "output", "gold", "scores", "extracted", "outcome", "finish_reason",
-    "generated_tokens", "prompt_truncated"}, with "detail" where scoring has more to say, and where the model reasoned with the
-    fields of `harness.evaluation.generate.generation_fields`; "output" is what was scored. Samples are in the order of the task's
-    documents, those of one document by `index` from 0; `seed` is the generation seed, None where nothing was drawn at random.
+    "generated_tokens", "prompt_truncated"}; with "detail" and "weights" where scoring has more to say, "category" where documents
+    have one, and the fields of `harness.evaluation.generate.generation_fields` where the model reasoned. "output" is what was scored.
+    Samples are in the order of the task's documents, those of one document by `index` from 0; `seed` is the generation seed, None where
+    nothing was drawn at random.
     `seconds` is the time of generation and scoring without that of loading the model. `template` is the model's
     (`dskd.tokenization.prompt_templates.describe`). `name` is what the task was asked for by.
     """
@@ -212,6 +213,7 @@ def _scored(work: _Work, completions: Sequence[Completion], allow_code_execution
             "prompt": request.prompt,
             "output": completion.text,
             "gold": work.task.reference(doc),
+            **({} if (category := work.task.category(doc)) is None else {"category": category}),
             **score.as_dict(),
             **generation_fields(completion),
         }

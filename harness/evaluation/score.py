@@ -1,26 +1,21 @@
-"""Files of predictions to scores, and scores to a summary. `harness score` and the evaluation share the summary."""
+"""Files of predictions to scores."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import count
 from pathlib import Path
-from statistics import fmean
 from typing import Any
 
 from dskd.errors import InputError
 from dskd.io import read_objects
 from dskd.tokenization.reasoning import ReasoningMarkers, split_reasoning
-from harness.evaluation.reasoning import reasoning_summary, score_answers
-from harness.metrics.sample import HARNESS_ERROR, INVALID
-from harness.statistics.intervals import bootstrap_interval, mean_and_error, pass_at_k, wilson_interval
-from harness.tasks.task import Metric, Task
+from harness.evaluation.reasoning import score_answers
+from harness.evaluation.summary import summarise
+from harness.tasks.task import Task
 
-# Besides pass@1, where problems have several samples; undefined where one has fewer than that.
-PASS_AT = (10, 100)
-DECIMALS = 4
 _TOKENS = ("generated_tokens", "reasoning_tokens", "answer_tokens")
 
 
@@ -93,7 +88,16 @@ def score_predictions(
     samples = []
     reasons = any(line.reasoning is not None for _, line in lines)
     for (index, line), score in zip(lines, scores, strict=True):
-        samples.append({"id": line.id, "index": index, **score.as_dict(), **line.fields(with_tokens=reasons)})
+        category = task.category(by_id[line.id])
+        samples.append(
+            {
+                "id": line.id,
+                "index": index,
+                **({} if category is None else {"category": category}),
+                **score.as_dict(),
+                **line.fields(with_tokens=reasons),
+            }
+        )
     return samples, summarise(task, samples)
 
 
@@ -118,78 +122,6 @@ def format_of_predictions(path: Path) -> str:
             f'{path}: "response_format" is {" and ".join(sorted(map(str, formats)))}; fix: score one format at a time'
         )
     return next(iter(formats), "completion")
-
-
-def summarise(task: Task, samples: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Return what the samples of one task come to: {"metrics": {name: {...}}, "n": {...}}, and "reasoning" where there is some.
-
-    A metric has value, stderr, ci95, ci_method, higher_is_better and n, the number of prompts; values are on 0..100.
-    Samples of one prompt are averaged first, as they are not independent. Samples that the harness could not score
-    count as neither right nor wrong; where nothing is left, value, stderr and ci95 are None and "reason" says why.
-
-    `samples` need "id", "scores" and "outcome"; "finish_reason" is "length" where an output was truncated.
-    """
-    by_prompt: dict[str, list[Mapping[str, Any]]] = {}
-    for sample in samples:
-        by_prompt.setdefault(sample["id"], []).append(sample)
-    metrics = {}
-    for metric in task.metrics:
-        values = [_scored(group, metric) for group in by_prompt.values()]
-        metrics[metric.name] = _estimate([fmean(value) for value in values if value], metric)
-        if metric.name == "pass@1" and any(len(group) > 1 for group in by_prompt.values()):
-            metrics |= {f"pass@{k}": _estimate_pass_at(k, values, metric) for k in PASS_AT}
-    headline = task.metrics[0].name
-    reasoning = reasoning_summary(task.metrics[0], samples)
-    return {
-        "metrics": metrics,
-        "n": {
-            "total": len(samples),
-            "scored": sum(sample["scores"][headline] is not None for sample in samples),
-            "invalid": sum(sample["outcome"] == INVALID for sample in samples),
-            "truncated": sum(sample.get("finish_reason") == "length" for sample in samples),
-            "harness_error": sum(sample["outcome"] == HARNESS_ERROR for sample in samples),
-        },
-        **({} if reasoning is None else {"reasoning": reasoning}),
-    }
-
-
-def _scored(samples: Iterable[Mapping[str, Any]], metric: Metric) -> list[float]:
-    return [value for sample in samples if (value := sample["scores"][metric.name]) is not None]
-
-
-def _estimate_pass_at(k: int, values: Sequence[Sequence[float]], metric: Metric) -> dict[str, Any]:
-    chances = [pass_at_k(len(value), sum(score == 100.0 for score in value), k) for value in values]
-    known = [100.0 * chance for chance in chances if chance is not None]
-    if len(known) < len(chances):
-        return _unknown(metric, len(known), f"a problem has fewer than {k} samples that could be run")
-    return _estimate(known, metric)
-
-
-def _estimate(values: Sequence[float], metric: Metric) -> dict[str, Any]:
-    """Estimate the mean over prompts, one value each."""
-    if not values:
-        return _unknown(metric, 0, "no sample could be scored")
-    mean, error = mean_and_error(values)
-    interval: tuple[float, float] | None
-    if metric.kind == "binary" and set(values) <= {0.0, 100.0}:
-        method = "wilson"
-        low, high = wilson_interval(sum(value == 100.0 for value in values), len(values))
-        interval = 100.0 * low, 100.0 * high
-    else:
-        method = "bootstrap"
-        interval = bootstrap_interval(values) if len(values) > 1 else None
-    return _unknown(metric, len(values)) | {
-        "value": round(mean, DECIMALS),
-        "stderr": None if error is None else round(error, DECIMALS),
-        "ci95": None if interval is None else [round(end, DECIMALS) for end in interval],
-        "ci_method": method,
-    }
-
-
-def _unknown(metric: Metric, n: int, reason: str | None = None) -> dict[str, Any]:
-    nothing = dict.fromkeys(("value", "stderr", "ci95", "ci_method"))
-    because = {} if reason is None else {"reason": reason}
-    return {**nothing, "higher_is_better": metric.higher_is_better, "n": n, **because}
 
 
 def _prediction(fields: Mapping[str, Any], where: str, number: int) -> Prediction:

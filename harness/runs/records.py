@@ -105,6 +105,14 @@ class ReasoningUse(BaseModel):
     tokens_per_solved: FiniteFloat | None = None
 
 
+class CategoryValue(BaseModel):
+    """The headline metric in one category of a task's documents, and how many problems it has. Null if none could be scored."""
+
+    model_config = _STRICT
+    value: FiniteFloat | None
+    n: int
+
+
 class Cost(BaseModel):
     """The cost of a job, as it measured it. Times in seconds; memory in bytes, at the peak of its largest process.
 
@@ -215,6 +223,11 @@ class Record(BaseModel):
         ReasoningUse | None,
         Field(description="absent: no sample has reasoning", exclude_if=lambda value: value is None),
     ] = None
+
+    categories: Annotated[
+        dict[str, CategoryValue],
+        Field(description="absent: documents have no categories", exclude_if=lambda value: not value),
+    ] = {}
 
     @model_validator(mode="after")
     def _consistent(self) -> Record:

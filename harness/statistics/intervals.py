@@ -7,6 +7,7 @@ from statistics import NormalDist
 
 import numpy as np
 from numpy.typing import ArrayLike
+from scipy.special import stdtrit  # Student's quantile, without the second that scipy.stats takes to load
 
 RESAMPLES = 10_000
 CONFIDENCE = 0.95
@@ -40,6 +41,40 @@ def wilson_interval(successes: float, n: float, *, quantile: float | None = None
     half = z / scale * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
     # At the ends the two terms cancel exactly; rounding must not lead past them.
     return (0.0 if successes == 0 else centre - half), (1.0 if successes == n else centre + half)
+
+
+def clustered_wilson_interval(share: float, error: float, problems: int, samples: int) -> tuple[float, float]:
+    """Wilson's interval of a mean of rates, each over the samples of one problem; all from 0 to 1.
+
+    k samples of 30 problems are 30 problems: the samples of one problem depend on each other. Their number is replaced by that of
+    independent trials which would have the standard error that the problems show (the effective sample size of survey statistics,
+    Korn and Graubard 1998), and the normal quantile by Student's. At 0 and 1, where problems show no spread, each is one trial.
+    tests/benchmarks/samples_coverage.py compares its coverage with that of the bootstrap.
+
+    Args:
+        share: the mean over the problems.
+        error: its standard error over the problems.
+        problems: how many.
+        samples: of all problems together; there are never more independent trials.
+    """
+    spread = share * (1 - share)
+    without_error = problems if spread <= 0 else samples
+    trials = min(spread / error**2, float(samples)) if spread > 0 < error else float(without_error)
+    quantile = float(stdtrit(problems - 1, (1 + CONFIDENCE) / 2)) if problems > 1 else None
+    return wilson_interval(share * trials, trials, quantile=quantile)
+
+
+def weighted_mean_and_error(values: ArrayLike, weights: ArrayLike) -> tuple[float, float | None]:
+    """The mean of values `[n]` with weights `[n]`, and its standard error as a ratio of two means; None for one value.
+
+    The weights vary from problem to problem as the values do, so the error is that of the residuals (Cochran 1977, section 2.11).
+    """
+    value, weight = _array(values), _array(weights)
+    mean = float((value * weight).sum() / weight.sum())
+    if value.size == 1:
+        return mean, None
+    residuals = weight * (value - mean) / weight.mean()
+    return mean, math.sqrt(float((residuals**2).sum()) / (value.size * (value.size - 1)))
 
 
 def bootstrap_interval(values: ArrayLike, *, seed: int = 0, resamples: int = RESAMPLES) -> tuple[float, float]:

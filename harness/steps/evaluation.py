@@ -137,6 +137,7 @@ class Evaluate(Step):
                 headline=task.metrics[0].name,
                 metrics=summary["metrics"],
                 reasoning=summary.get("reasoning"),
+                categories=summary.get("categories", {}),
                 template=done.template or None,
                 overlap=contamination[done.name],
             )

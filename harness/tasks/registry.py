@@ -1,4 +1,8 @@
-"""Tasks by name: those of `tasks/`, of the entry points `harness.tasks`, `file.py:Class`, and `lm_eval/NAME` for lm-eval's own."""
+"""Tasks by name: those of `tasks/`, of the entry points `harness.tasks`, `file.py:Class`, and `lm_eval/NAME` for lm-eval's own.
+
+`NAME:validation` is a task with its validation documents in place of the test set, for choosing settings. It is a task of another
+name everywhere: in matrices, folders, records and tables, so that its scores are never taken for those of the test set.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +16,8 @@ from harness.plugins import Plugins
 from harness.tasks import lm_eval_task
 from harness.tasks.lm_eval_task import LM_EVAL
 from harness.tasks.task import Task
+
+VALIDATION = ":validation"
 
 
 def tasks_folder() -> Path:
@@ -36,6 +42,8 @@ def names() -> list[str]:
 @cache
 def load(name: str) -> Task:
     """Return the task of this name. InputError where there is none, or where it is not complete."""
+    if name.endswith(VALIDATION):
+        return _validation(name)
     if name.startswith(LM_EVAL):
         return lm_eval_task.load(name.removeprefix(LM_EVAL))
     cls = TASKS.load(name)
@@ -47,4 +55,16 @@ def load(name: str) -> Task:
     task = cls()
     if name not in _shipped():
         task.own_code = code_hash(cls)
+    return task
+
+
+def _validation(name: str) -> Task:
+    test = load(name.removesuffix(VALIDATION))
+    if test.validation is None:
+        known = [other for other in names() if load(other).validation is not None]
+        raise InputError(
+            f"task {name}: {test.name} has no validation documents; fix: choose settings on another's: {', '.join(known)}"
+        )
+    task = test.for_validation()
+    task.name = name
     return task

@@ -25,8 +25,6 @@ from harness.tasks.data_files import DataFile, Row
 Doc = dict[str, Any]
 OverSamples = Literal["avg", "maj", "pass"]
 
-_WITH_VALIDATION = "`harness list tasks --json` says which have some"
-
 
 @dataclass(frozen=True)
 class Metric:
@@ -100,10 +98,8 @@ class Task(ABC):
         return extracted
 
     def validation_documents(self) -> list[Doc]:
-        """Return the documents that settings may be chosen by, none of them in the test set. InputError where there are none."""
-        raise InputError(
-            f"task {self.name}: it has no validation documents; fix: choose settings on another task's ({_WITH_VALIDATION})"
-        )
+        """Return the documents that settings may be chosen by, none of them in the test set; where `validation` says what they are."""
+        raise NotImplementedError(f"task {self.name} has no validation documents")
 
     def for_validation(self) -> Self:
         """Return the task with its validation documents in place of the test set."""

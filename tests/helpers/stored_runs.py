@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from harness import tasks
-from harness.evaluation.score import summarise
+from harness.evaluation.summary import summarise
 from harness.runs.identity import Identity
 from harness.runs.records import Counts, Environment, MetricValue, Record, RecordCell
 from harness.runs.store import RESULT, SAMPLES, eval_folder, write_jsonl_atomic, write_text_atomic

@@ -11,7 +11,7 @@ from click.testing import CliRunner
 
 from harness import tasks
 from harness.cli import main
-from harness.evaluation.score import summarise
+from harness.evaluation.summary import summarise
 from harness.runs.records import read_record
 from helpers.tiny_models import write_gpt2
 

@@ -16,7 +16,7 @@ from harness import tasks
 from harness.cli import main
 from harness.engines._types import Completion
 from harness.evaluation.evaluate import EvaluationOptions, evaluate
-from harness.evaluation.score import summarise
+from harness.evaluation.summary import summarise
 from harness.runs.store import write_jsonl_atomic
 from harness.smallworld.tokenizers import write_byte_level
 from harness.steps.create_model import give_template

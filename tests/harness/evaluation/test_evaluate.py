@@ -17,7 +17,8 @@ from dskd.errors import InputError
 from harness import tasks
 from harness.engines._types import Completion, Sampling
 from harness.evaluation.evaluate import EvaluationOptions, EvaluationProgress, evaluate
-from harness.evaluation.score import score_predictions, summarise
+from harness.evaluation.score import score_predictions
+from harness.evaluation.summary import summarise
 from harness.protocols import DecodingProtocol
 from helpers.tiny_models import write_gpt2
 

@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from dskd.errors import InputError
-from harness.evaluation.score import read_predictions, score_predictions, summarise
+from harness.evaluation.score import read_predictions, score_predictions
+from harness.evaluation.summary import summarise
 from harness.metrics.sample import SampleScore
 from harness.tasks.task import Metric, Task
 
@@ -139,13 +140,13 @@ def test_the_summary_counts_each_kind_of_sample() -> None:
     assert summary["metrics"]["accuracy"]["n"] == 2
 
 
-def test_a_binary_metric_has_wilson_s_interval_and_a_mean_over_samples_the_bootstrap_s() -> None:
+def test_a_binary_metric_has_wilson_s_interval_and_a_mean_over_samples_one_over_problems() -> None:
     binary = summarise(toy(), [sample(str(i), 100.0 * (i < 3)) for i in range(10)])["metrics"]["accuracy"]
     assert binary["ci_method"] == "wilson"
     assert binary["ci95"] == pytest.approx([10.7791, 60.3222], abs=1e-3)
     assert binary["stderr"] == pytest.approx(15.2753, abs=1e-3)
     several = summarise(toy(), [sample(str(i % 5), 100.0 * (i < 3)) for i in range(10)])["metrics"]["accuracy"]
-    assert several["ci_method"] == "bootstrap"
+    assert several["ci_method"] == "wilson-clustered"
     assert several["n"] == 5
     assert several["ci95"][0] < several["value"] < several["ci95"][1]
 
