@@ -28,7 +28,8 @@ def agreement(pairs: Iterable[tuple[Winner | None, Winner | None]], categories: 
     if read:
         result["share"] = 100 * float(np.trace(table)) / len(read)
         if np.count_nonzero(table.sum(axis=0) + table.sum(axis=1)) > 1:
-            kappa = cohens_kappa(table)
+            with np.errstate(invalid="ignore", divide="ignore"):  # its error is 0 where nothing agrees or all does
+                kappa = cohens_kappa(table)
             result["kappa"] = float(kappa.kappa)
             low, high = float(kappa.kappa_low), float(kappa.kappa_upp)
             result["kappa_ci95"] = None if math.isnan(low) else [max(-1.0, low), min(1.0, high)]

@@ -1,9 +1,9 @@
 """An imitated OpenAI endpoint on 127.0.0.1, for the real client: chat completions with scripted replies, and faults.
 
-    with OpenAIServer(lambda prompt: "Verdict: 1") as server:
-        ...                                    # server.url is the base URL
-        server.faults = [status(500), cut]     # of the next requests, one each; then it answers again
-        server.requests                        # bodies of what was asked, headers in server.headers
+with OpenAIServer(lambda prompt: "Verdict: 1") as server:
+    ...                                    # server.url is the base URL
+    server.faults = [status(500), cut]     # of the next requests, one each; then it answers again
+    server.requests                        # bodies of what was asked, headers in server.headers
 """
 
 from __future__ import annotations

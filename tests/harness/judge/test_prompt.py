@@ -55,7 +55,10 @@ def test_the_prompt_names_neither_side_nor_the_order() -> None:
 
 def test_the_same_question_gives_the_same_request_and_another_answer_another_code() -> None:
     assert content(PAIR) == content(Pair(*vars(PAIR).values()))
-    codes = [code_of(content(pair)) for pair in (PAIR, Pair("7", 0, PAIR.question, "Blue", PAIR.b), Pair("8", *list(vars(PAIR).values())[1:]))]
+    codes = [
+        code_of(content(pair))
+        for pair in (PAIR, Pair("7", 0, PAIR.question, "Blue", PAIR.b), Pair("8", *list(vars(PAIR).values())[1:]))
+    ]
     assert len({*codes, code_of(content(PAIR, "BA"))}) == 4
 
 
@@ -123,7 +126,9 @@ def test_a_request_s_hash_follows_its_messages_and_parameters() -> None:
 def test_every_pair_is_asked_in_both_orders_and_some_again() -> None:
     pairs = [Pair(str(n), 0, "q", "a", "b") for n in range(20)]
     asked = questions(pairs, 0, seed=0)
-    assert [(question.pair.id, question.order) for question in asked] == [(p.id, order) for p in pairs for order in ORDERS]
+    assert [(question.pair.id, question.order) for question in asked] == [
+        (p.id, order) for p in pairs for order in ORDERS
+    ]
     few, more = (questions(pairs, n, seed=0) for n in (5, 8))
     assert (len(few), len(more), len(questions(pairs, 100, seed=0))) == (50, 56, 80)
     assert {question.key for question in few} < {question.key for question in more}

@@ -67,13 +67,24 @@ def test_what_a_server_may_answer_with_choices_is_readable() -> None:
 
 
 def test_a_winner_follows_the_order_in_which_the_answers_were_shown() -> None:
-    assert [winner_of("1", "AB"), winner_of("1", "BA"), winner_of("2", "AB"), winner_of("2", "BA")] == ["A", "B", "B", "A"]
+    assert [winner_of("1", "AB"), winner_of("1", "BA"), winner_of("2", "AB"), winner_of("2", "BA")] == [
+        "A",
+        "B",
+        "B",
+        "A",
+    ]
     assert [winner_of("tie", "BA"), winner_of(None, "AB")] == ["tie", None]
 
 
 @pytest.mark.parametrize(
     "reply",
-    ["*" * 1_000_000 + "Verdict: 1", "Verdict:" * 200_000, "<think>" * 50_000, "\n" * 1_000_000, "`</think>`\n" * 30_000],
+    [
+        "*" * 1_000_000 + "Verdict: 1",
+        "Verdict:" * 200_000,
+        "<think>" * 50_000,
+        "\n" * 1_000_000,
+        "`</think>`\n" * 30_000,
+    ],
     ids=["stars", "words", "openings", "lines", "closings"],
 )
 def test_long_hostile_replies_take_no_time(reply: str) -> None:
