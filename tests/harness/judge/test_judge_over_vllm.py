@@ -92,14 +92,13 @@ def judge(url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     monkeypatch.delenv("OPENAI_BASE_URL", raising=False)
     task = tasks.load("small_instruct")
-    for name in ("a", "b"):
-        lines = [
-            {"id": doc["id"], "output": task.reference(doc) if name == "a" else "no idea"} for doc in task.docs(ITEMS)
-        ]
+    for name in ("a", "b", "long"):
+        answer = {"b": "no idea", "long": "no idea " * 2000}
+        lines = [{"id": doc["id"], "output": answer.get(name, task.reference(doc))} for doc in task.docs(ITEMS)]
         (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
 
-    def call(folder: str, *more: str, model: str = "judge") -> Any:
-        files = [str(tmp_path / f"{name}.jsonl") for name in ("a", "b")]
+    def call(folder: str, *more: str, model: str = "judge", b: str = "b") -> Any:
+        files = [str(tmp_path / f"{name}.jsonl") for name in ("a", b)]
         where = ["--task", "small_instruct", "--limit", str(ITEMS), "--output-dir", str(tmp_path / folder)]
         words = [*files, *where, "--judge-model", model, "--base-url", url, "--json", *more]
         return CliRunner().invoke(main, ["judge", *words])
@@ -156,7 +155,7 @@ def test_with_choices_even_a_random_model_gives_verdicts(judge: Callable[..., An
 
 def test_what_the_server_refuses_is_one_line(judge: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
     unknown = judge("a", model="another")
-    too_long = judge("b", "--max-tokens", "4090")
+    too_long = judge("b", b="long")
     monkeypatch.setenv("OPENAI_API_KEY", "wrong-key-012345")
     refused = judge("c")
     for result, words in ((unknown, "has no model 'another'"), (too_long, "cannot take prompt"), (refused, "API key")):
