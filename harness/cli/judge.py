@@ -232,11 +232,12 @@ def _side(text: str, inputs: _Inputs) -> Side:
     if inputs.task is None:
         raise InputError(f"--results: which evaluation of {text} is meant is not said; fix: --task NAME")
     cell, name = find_cell(inputs.results, text.strip("/")), inputs.task.name.replace("/", "+")
-    found = sorted(file.parent for file in cell.glob(f"eval/{name}@v*/{SAMPLES}"))
+    every = sorted(file.parent for file in cell.glob(f"eval/*/{SAMPLES}"))
+    found = [folder for folder in every if folder.name.startswith(f"{name}@v")]
     if len(found) == 1:
         return read_side(found[0] / SAMPLES, f"{text.strip('/')} on {found[0].name}")
-    if not found:
-        raise InputError(f"{cell}: has no evaluation on {name}; fix: evaluate it, or name another --task")
+    there = ", ".join(folder.name for folder in found or every) or "none"
     raise InputError(
-        f"{cell}: has {len(found)} evaluations on {name}; fix: instead of cells give two files, as {found[0] / SAMPLES}"
+        f"{cell}: which evaluation on {name} is meant is not clear (there: {there}); "
+        f"fix: instead of cells give two files, as {cell}/eval/NAME/{SAMPLES}"
     )

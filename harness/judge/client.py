@@ -115,6 +115,8 @@ class JudgeClient:
             ) from None
 
     def _reply(self, completion: Any) -> Reply:
+        if not getattr(completion, "choices", None):
+            raise ValueError(completion if isinstance(completion, str) else completion.model_dump_json())
         choice = completion.choices[0]
         message, usage = choice.message, completion.usage
         text = message.content or ""
@@ -127,8 +129,8 @@ class JudgeClient:
             self._without_key(reasoning) if isinstance(reasoning, str) else None,
             choice.finish_reason,
             completion.model,
-            usage.prompt_tokens if usage else None,
-            usage.completion_tokens if usage else None,
+            _count(getattr(usage, "prompt_tokens", None)),
+            _count(getattr(usage, "completion_tokens", None)),
         )
 
     def _refused(self, error: Any, where: str) -> InputError:
@@ -168,3 +170,8 @@ class JudgeClient:
         if not self._key or (len(self._key) < _SHORTEST_KEY and not always):
             return text
         return text.replace(self._key, "[API key]")
+
+
+def _count(value: Any) -> int | None:
+    """A number of tokens; None where the server says none, or something else."""
+    return value if isinstance(value, int) else None

@@ -48,7 +48,7 @@ class JudgeFolder:
                 file.truncate(len(whole))
         if not whole.strip():
             return
-        for number, row in objects_in(whole.splitlines(), path):
+        for number, row in objects_in(whole.splitlines(), path, half_pairs=True):
             try:
                 key = (row["id"], row["index"], row["order"], row["repeat"])
                 _ = row["request"], row["winner"], row["verdict"], row["began"], row["seconds"]

@@ -434,20 +434,21 @@ def test_cells_of_a_run_are_compared(server: OpenAIServer, tmp_path: Path) -> No
     assert summary["a"] == "teacher__student/kd/seed1 on small_math@v1"
     unknown = CliRunner().invoke(main, [*words[:2], "teacher__student/nothing/seed1", *words[3:]])
     assert "no cell 'teacher__student/nothing/seed1'" in unknown.stderr
+    other = CliRunner().invoke(main, [*words, "--task", "small_code"])
+    assert "which evaluation on small_code is meant is not clear (there: small_math@v1)" in other.stderr
 
 
 def test_no_leaderboard_reads_what_a_judge_said(server: OpenAIServer, tmp_path: Path) -> None:
     run = write_run(tmp_path / "run", task="small_math", items=4)
 
-    def leaderboards() -> list[str]:
-        shown = [
-            CliRunner().invoke(main, ["leaderboard", str(run), "--format", form]) for form in ("md", "csv", "json")
-        ]
-        assert {each.exit_code for each in shown} == {0}
+    def leaderboards() -> str:
         export = tmp_path / f"export{len(list(tmp_path.glob('export*')))}"
-        assert CliRunner().invoke(main, ["leaderboard", str(run), "--export", str(export)]).exit_code == 0
-        exported = {path.relative_to(export): path.read_bytes() for path in sorted(export.rglob("*")) if path.is_file()}
-        return [*(each.stdout for each in shown), str(exported)]
+        for more in (["--export", str(export)], ["--format", "json"]):
+            shown = CliRunner().invoke(main, ["leaderboard", str(run), *more])
+            assert shown.exit_code == 0
+        files = {path.relative_to(export): path.read_bytes() for path in sorted(export.rglob("*")) if path.is_file()}
+        assert "teacher__student" in str(files)
+        return f"{shown.stdout}{files}"
 
     before = leaderboards()
     a, b = (run / f"cells/teacher__student/{method}/seed1/eval/small_math@v1/samples.jsonl" for method in ("kd", "sft"))

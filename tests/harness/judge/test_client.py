@@ -49,8 +49,9 @@ CHAT = '{"model": "m", "choices": [{"finish_reason": "stop", "message": {"conten
 
 
 def test_a_server_that_counts_no_tokens_is_taken_as_it_is(server: OpenAIServer) -> None:
-    server.broken = text(CHAT)
-    assert ask(server) == Reply("x", None, "stop", "m", None, None)
+    for usage in ("null", "{}", '{"prompt_tokens": "many"}', "5"):
+        server.broken = text(CHAT.replace("{", f'{{"usage": {usage}, ', 1))
+        assert ask(server) == Reply("x", None, "stop", "m", None, None)
 
 
 NO_CHAT = "something else than a chat completion"
@@ -69,6 +70,7 @@ FAULTS: dict[str, tuple[Fault, str, bool]] = {
     "broken JSON": (text('{"choices": ['), NO_CHAT, False),
     "other JSON": (text('{"hello": 1}'), NO_CHAT, False),
     "no choices": (text('{"choices": []}'), NO_CHAT, False),
+    "an error that is none": (text('{"error": {"message": "no such thing"}}'), "no such thing", False),
     "a list": (text("[]"), NO_CHAT, False),
     "half a message": (text('{"choices": [{"message": null}]}'), NO_CHAT, False),
     "a number": (text('{"choices": [{"message": {"content": 5}}]}'), NO_CHAT, False),
