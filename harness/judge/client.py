@@ -29,9 +29,13 @@ class Endpoint:
     retries: int = 5
 
     def __post_init__(self) -> None:
-        parts = urlsplit(self.base_url)
-        if parts.scheme not in {"http", "https"} or not parts.hostname:
-            raise InputError(f"--base-url {self.shown}: is no address; fix: as http://127.0.0.1:8000/v1")
+        try:
+            parts = urlsplit(self.base_url)
+            usable = parts.scheme in {"http", "https"} and bool(parts.hostname) and parts.port != 0
+        except ValueError:  # a port that is no number, a bracket that is not closed
+            usable = False
+        if not usable:
+            raise InputError("--base-url: is no address; fix: as http://127.0.0.1:8000/v1")
         if parts.username or parts.password:
             raise InputError(f"--base-url {self.shown}: holds a password; fix: put it into {self.api_key_env}")
 
@@ -96,7 +100,6 @@ class JudgeClient:
             completion = await self._client.chat.completions.create(
                 model=self._model, messages=asked, extra_body=dict(parameters)
             )
-            return self._reply(completion)
         except openai.APIStatusError as error:
             raise self._refused(error, where) from None
         except openai.APITimeoutError:
@@ -107,31 +110,35 @@ class JudgeClient:
             raise self._failed(
                 f"cannot be reached ({cause})", "start the server, or give its --base-url", resumes=True
             ) from None
-        except (openai.APIError, ValueError, TypeError, AttributeError, IndexError, KeyError) as error:
-            # JSON that is none, or none of a chat completion.
-            problem = f"answers with something else than a chat completion ({self._shown(error)})"
-            raise self._failed(
-                problem, "give the --base-url of an OpenAI-compatible server, which mostly ends with /v1"
-            ) from None
+        except (openai.APIError, ValueError) as error:  # JSON that is none
+            raise self._no_completion(self._shown(error)) from None
+        return self._reply(completion)
 
     def _reply(self, completion: Any) -> Reply:
-        if not getattr(completion, "choices", None):
-            raise ValueError(completion if isinstance(completion, str) else completion.model_dump_json())
-        choice = completion.choices[0]
-        message, usage = choice.message, completion.usage
-        text = message.content or ""
-        if not isinstance(text, str):
-            raise TypeError("its content is no text")
+        """The parts of a completion, which the package has not checked."""
+        choices = getattr(completion, "choices", None)
+        choice = choices[0] if isinstance(choices, list) and choices else None
+        message = getattr(choice, "message", None)
+        content = getattr(message, "content", None)
+        if message is None or not isinstance(content, str | None):
+            parsed = hasattr(completion, "model_dump_json")
+            said = completion.model_dump_json(warnings=False) if parsed else str(completion)
+            raise self._no_completion(self._line(said))
         # vLLM has `reasoning`, its older versions and others `reasoning_content`.
-        reasoning = getattr(message, "reasoning", None) or getattr(message, "reasoning_content", None)
+        reasoning = _text(getattr(message, "reasoning", None)) or _text(getattr(message, "reasoning_content", None))
+        usage = getattr(completion, "usage", None)
         return Reply(
-            self._without_key(text),
-            self._without_key(reasoning) if isinstance(reasoning, str) else None,
-            choice.finish_reason,
-            completion.model,
+            self._without_key(content or ""),
+            self._without_key(reasoning) if reasoning else None,
+            _text(getattr(choice, "finish_reason", None)),
+            _text(getattr(completion, "model", None)),
             _count(getattr(usage, "prompt_tokens", None)),
             _count(getattr(usage, "completion_tokens", None)),
         )
+
+    def _no_completion(self, said: str) -> InputError:
+        problem = f"answers with something else than a chat completion ({said})"
+        return self._failed(problem, "give the --base-url of an OpenAI-compatible server, which mostly ends with /v1")
 
     def _refused(self, error: Any, where: str) -> InputError:
         code, detail = error.status_code, self._shown(error)
@@ -149,7 +156,7 @@ class JudgeClient:
         if code >= 500 or code in {408, 409}:
             return self._failed(f"fails with status {code} ({detail})", "look at the server's log", resumes=True)
         if code == 413 or any(word in detail.lower() for word in _TOO_LONG):
-            fix = "a judge with a longer context, or fewer --max-tokens"
+            fix = "start its server with a longer context, or choose another judge"
             return self._failed(f"cannot take {where} ({detail})", fix, resumes=True)
         fix = "--parameter NAME=null leaves out a parameter that the server does not know"
         return self._failed(f"refuses the request of {where} with status {code} ({detail})", fix)
@@ -162,7 +169,10 @@ class JudgeClient:
         """What an error says, in a line of printable characters without the key."""
         body = getattr(error, "body", None)
         text = body.get("message") if isinstance(body, dict) else None
-        text = self._without_key(str(text or error or type(error).__name__), always=True)
+        return self._line(str(text or error or type(error).__name__))
+
+    def _line(self, text: str) -> str:
+        text = self._without_key(text, always=True)
         line = " ".join("".join(c if c.isprintable() else " " for c in text).split())
         return line if len(line) <= _DETAIL else f"{line[:_DETAIL]}…"
 
@@ -170,6 +180,11 @@ class JudgeClient:
         if not self._key or (len(self._key) < _SHORTEST_KEY and not always):
             return text
         return text.replace(self._key, "[API key]")
+
+
+def _text(value: Any) -> str | None:
+    """A text; None where the server says none, or something else."""
+    return value if isinstance(value, str) else None
 
 
 def _count(value: Any) -> int | None:

@@ -92,12 +92,12 @@ def open_folder(path: Path, settings: Mapping[str, Any], notes: Mapping[str, Any
     except Timeout:
         raise InputError(f"{where}: another process is asking its judge; fix: wait, or name another folder") from None
     try:
-        if stored.is_file():
-            _same(read_object(stored).get("settings"), settings, where)
-        else:
-            write_json_atomic(stored, {"schema_version": 1, "settings": settings, **notes})
         folder = JudgeFolder(path)
         folder.read()
+        if folder.judgements:
+            _same(read_object(stored).get("settings"), settings, where)
+        else:  # also where a first try got no reply, of a model or a parameter that the server does not know
+            write_json_atomic(stored, {"schema_version": 1, "settings": settings, **notes})
         yield folder
     finally:
         lock.release()

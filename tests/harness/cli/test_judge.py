@@ -213,6 +213,15 @@ def test_verdicts_of_other_settings_are_never_mixed(judge: Judge, server: OpenAI
     assert len(server.requests) == REQUESTS
 
 
+def test_a_first_try_without_a_reply_settles_nothing(judge: Judge, server: OpenAIServer, tmp_path: Path) -> None:
+    server.broken = status(400, "unknown parameter: seed")
+    assert judge().exit_code == 2
+    server.broken = None
+    assert judge("--parameter", "seed=null", "--judge-model", "another").exit_code == 0
+    settings = json.loads((tmp_path / "judged" / SETTINGS).read_text())["settings"]
+    assert (settings["judge_model"], "seed" in settings["parameters"]) == ("another", False)
+
+
 def test_verdicts_on_other_answers_are_never_mixed(judge: Judge, files: tuple[Path, Path]) -> None:
     assert judge().exit_code == 0
     files[0].write_text(files[0].read_text() + "\n")
@@ -401,7 +410,10 @@ def test_a_key_that_is_none_is_not_shown(judge: Judge, monkeypatch: pytest.Monke
     assert SECRET not in result.output + result.stderr
 
 
-@pytest.mark.parametrize("url", ["http://user:hunter2@127.0.0.1:9/v1", "127.0.0.1:8000", "ftp://127.0.0.1/v1"])
+@pytest.mark.parametrize(
+    "url",
+    ["http://user:hunter2@127.0.0.1:9/v1", "127.0.0.1:8000", "ftp://127.0.0.1/v1", "http://[::1", "http://h:x/v1"],
+)
 def test_an_address_that_is_none_or_holds_a_password_is_refused(judge: Judge, url: str) -> None:
     result = judge(url=url)
     assert (result.exit_code, result.stderr.count("\n")) == (2, 1)

@@ -73,6 +73,8 @@ FAULTS: dict[str, tuple[Fault, str, bool]] = {
     "an error that is none": (text('{"error": {"message": "no such thing"}}'), "no such thing", False),
     "a list": (text("[]"), NO_CHAT, False),
     "half a message": (text('{"choices": [{"message": null}]}'), NO_CHAT, False),
+    "choices that are none": (text('{"choices": 7}'), '"choices":7', False),
+    "a choice that is none": (text('{"choices": ["x"]}'), NO_CHAT, False),
     "a number": (text('{"choices": [{"message": {"content": 5}}]}'), NO_CHAT, False),
     "terminal codes": (status(400, "\x1b[31mred\n\nlines"), "( [31mred lines)".replace("( ", "("), False),
     "a long error": (status(400, "x" * 10_000), "x…", False),
@@ -91,7 +93,7 @@ def test_what_goes_wrong_is_one_line_with_a_fix(server: OpenAIServer, name: str)
     assert "; fix: " in message
     assert len(message) < 700
     assert ("the same command resumes" in message) == resumes
-    assert raised.value.__suppress_context__
+    assert raised.value.__suppress_context__ or raised.value.__context__ is None
 
 
 def test_a_server_that_is_too_slow_is_one_line(server: OpenAIServer) -> None:
