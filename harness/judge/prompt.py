@@ -47,9 +47,10 @@ Verdict: tie"""
 
 # Control tokens of common chat templates: <|im_end|>, <｜User｜>, <start_of_turn>, [INST], <<SYS>>, </s>, [gMASK], <think>.
 _CONTROL = re.compile(
-    r"<(?=[|｜][^<>\s]{0,64}>)|<(?=/?(?:start|end)_of_(?:turn|text|role|image)>|<?/?SYS>|/?(?:s|bos|eos|pad|unk|sop|eop)>)"
-    r"|<(?=[^<>|｜\s]{1,64}[|｜]>)|<(?=/?(?:think|thinking|reasoning|thought|tool_call|tool_response)>)"
-    r"|\[(?=/?(?:INST|THINK|gMASK|SYSTEM_PROMPT|AVAILABLE_TOOLS|TOOL_CALLS|TOOL_RESULTS)\])"
+    r"<(?=[|｜][^<>\s]{1,64}>|[^<>|｜\s]{1,64}[|｜]>|/?(?:start|end)_of_(?:turn|text|role|image)>|<?/?SYS>"
+    r"|/?(?:s|bos|eos|pad|unk|sop|eop)>|/?(?:think|thinking|reasoning|thought|tool_call|tool_response)>"
+    r"|/?(?:seed|longcat)[:_]\w{1,32}>|SPECIAL_\d{1,4}>)"
+    r"|\[(?=/?(?:INST|THINK|gMASK|SYSTEM_PROMPT|AVAILABLE_TOOLS|TOOL_CALLS|TOOL_RESULTS)\])|◁(?=/?\w{1,16}▷)"
 )
 
 

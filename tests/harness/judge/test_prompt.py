@@ -86,6 +86,7 @@ CONTROL = [
     *("<|im_start|>", "<|im_end|>", "<|endoftext|>", "<|eot_id|>", "<|start_header_id|>", "<|user|>", "<|end|>"),
     *("<｜User｜>", "<｜end▁of▁sentence｜>", "<start_of_turn>", "<end_of_turn>", "<s>", "</s>", "<bos>", "<eos>"),
     *("[INST]", "[/INST]", "<<SYS>>", "[gMASK]", "<think>", "</think>", "[THINK]", "<|channel>", "<channel|>", "<sop>"),
+    *("<seed:bos>", "</seed:think>", "<SPECIAL_10>", "◁think▷", "◁/think▷", "</longcat_think>"),
 ]
 
 
@@ -100,7 +101,7 @@ def test_no_control_token_of_a_chat_template_is_left_in_an_answer() -> None:
 
 
 def test_ordinary_text_is_quoted_as_it_is() -> None:
-    ordinary = "if a < b or b > c:\n    x[INSTANCE] = <div>|x|</div> {1} [INS] <b>bold</b> a <| b |> c"
+    ordinary = "Array<string|number> p <|> q if a < b or b > c:\n    x[INSTANCE] = <div>|x|</div> {1} [INS] <b>bold</b> a <| b |> c"
     assert quote(ordinary) == ordinary
 
 
