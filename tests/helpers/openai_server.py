@@ -60,7 +60,7 @@ class OpenAIServer:
     """The endpoint. It serves while it is entered.
 
     Attributes:
-        requests, headers: Of every request, also of those that met a fault.
+        requests, headers: Of every request, also of those that met a fault; names of headers in small letters.
         faults: What the next requests meet, one each.
         broken: What every request meets, once `faults` are used up; None for the script.
         most_at_once: The most requests that were open at the same time.
@@ -104,7 +104,7 @@ class Answers(BaseHTTPRequestHandler):
         owner = self.owner
         with owner.lock:
             owner.requests.append(self.body)
-            owner.headers.append(dict(self.headers))
+            owner.headers.append({name.lower(): value for name, value in self.headers.items()})
             owner.open += 1
             owner.most_at_once = max(owner.most_at_once, owner.open)
             fault = owner.faults.pop(0) if owner.faults else owner.broken

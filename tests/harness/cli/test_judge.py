@@ -23,6 +23,8 @@ from harness.judge.sources import prompts_of_task, read_side
 from helpers.openai_server import OpenAIServer, cut, status, text
 from helpers.written_runs import write_run
 
+pytest.importorskip("openai", reason="the extra judge is not installed")
+
 TASK = "small_instruct"
 SOON = {"retry-after-ms": "10"}
 ITEMS = 4
@@ -184,11 +186,20 @@ def test_an_interrupted_command_says_so_at_once(server: OpenAIServer, files: tup
     server.delay = 30
     words = ["judge", *map(str, arguments(files, server.url, tmp_path, ()))]
     command = python_module("harness.cli", *words)
-    with subprocess.Popen(command, env=process_environment(), stderr=subprocess.PIPE, text=True) as process:
+    # A shell lets what it starts in the background ignore interrupts, and so would the command.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        process = subprocess.Popen(command, env=process_environment(), stderr=subprocess.PIPE, text=True)
+    finally:
+        signal.signal(signal.SIGINT, before)
+    try:
         while not server.requests:
+            assert process.poll() is None
             time.sleep(0.02)
         process.send_signal(signal.SIGINT)
-        _, errors = process.communicate(timeout=15)
+        _, errors = process.communicate(timeout=20)
+    finally:
+        process.kill()
     assert process.returncode == 130
     assert errors.strip().endswith("run the same command to resume")
     assert "Traceback" not in errors

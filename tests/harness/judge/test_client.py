@@ -12,6 +12,8 @@ from dskd.errors import InputError
 from harness.judge.client import Endpoint, JudgeClient, Reply
 from helpers.openai_server import Fault, OpenAIServer, slow, status, text
 
+pytest.importorskip("openai", reason="the extra judge is not installed")
+
 SOON = {"retry-after-ms": "10"}
 ASKED = [{"role": "user", "content": "which?"}]
 
