@@ -34,7 +34,9 @@ class EvaluatedTask(Input):
 
     def identity_parts(self) -> dict[str, Any]:
         drawing = {key: value for key, value in self.protocol.settings.items() if key != "max_new_tokens"}
-        return {**super().identity_parts(), **self.extra, "protocol": drawing}
+        parts = {**super().identity_parts(), **self.extra, "protocol": drawing}
+        # Once the limits of reasoning and answer were added up.
+        return parts if self.protocol.max_reasoning_tokens is None else {**parts, "token_limits": 2}
 
     @cached_property
     def parts(self) -> dict[str, Fingerprint]:
