@@ -89,7 +89,7 @@ def command(
             board.published = tables_of(board.pairs)
             if not board.published:
                 click.echo("no published results for these pairs; see `harness list published`", err=True)
-        board.tokens = token_rows(loaded.records) if form == "json" else []
+        board.tokens = token_rows(board, loaded.records) if form == "json" else []
         click.echo(FORMATS[form](board, costs), nl=False)
     for problem in problems:
         click.echo(f"problem: {problem}", err=True)

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 from harness.runs.records import Record
 from harness.tables.grid import DASH
@@ -42,15 +43,17 @@ def reasoning_cells(board: Leaderboard, row: ScoreRow | None) -> list[str]:
     return [DASH if value is None else f"{value:,.1f}" for value in values]
 
 
-def token_rows(records: Iterable[Record]) -> list[TokenRow]:
-    """What the models of these evaluations generated for their scores, a row for each cell over its seeds."""
-    cells: dict[tuple[str, ...], list[Record]] = {}
+def token_rows(board: Leaderboard, records: Iterable[Record]) -> list[TokenRow]:
+    """What the models of a board's scores generated for them, in the order of its rows."""
+    cells: dict[tuple[Any, ...], dict[str, Record]] = {}
     for record in records:
-        if record.status == "done" and record.cell.task is not None:
-            cell = record.cell
-            key = (cell.teacher, cell.student or "", cell.method, cell.task or "", cell.protocol_label)
-            cells.setdefault(key, []).append(record)
-    return [tokens_of(cells[key]) for key in sorted(cells)]
+        cell = record.cell
+        if record.status == "done" and cell.task is not None:
+            key = (cell.teacher, cell.student, cell.method, cell.task, cell.task_version, cell.protocol_label)
+            cells.setdefault(key, {})[cell.key] = record  # the same record found twice counts once
+    names = ("teacher", "student", "method", "task", "task_version", "protocol")
+    found = [cells.get(tuple(getattr(row, name) for name in names)) for row in board.rows]
+    return [tokens_of(list(cell.values())) for cell in found if cell]
 
 
 def tokens_of(records: Sequence[Record]) -> TokenRow:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
@@ -129,6 +130,11 @@ class TokenRow:
     truncated_share: float | None
 
 
+def _in_order(title: str) -> list[str | int]:
+    parts = re.split(r"(\d+)", title.rstrip("]"))
+    return [int(part) if number % 2 else part for number, part in enumerate(parts)]
+
+
 REASONING_FIELDS = tuple(field.name for field in fields(ReasoningRow))[5:]
 COST_FIELDS = tuple(field.name for field in fields(CostRow))[4:]
 
@@ -147,8 +153,8 @@ class Leaderboard:
 
     @property
     def tasks(self) -> list[str]:
-        """The titles of the columns."""
-        return sorted({row.column for row in self.rows})
+        """The titles of the columns; of one task under several limits, the smaller first."""
+        return sorted({row.column for row in self.rows}, key=_in_order)
 
     @property
     def pairs(self) -> list[tuple[str, str]]:
