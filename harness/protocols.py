@@ -60,7 +60,9 @@ class DecodingProtocol(BaseModel):
         if self.seeds is not None and len(set(self.seeds)) < len(self.seeds):
             raise ValueError("the same seed stands twice; give each once")
         if self.reasoning_end != "cut" and self.max_reasoning_tokens is None:
-            raise ValueError("`reasoning_end` means nothing without max_reasoning_tokens; set it too, or leave both out")
+            raise ValueError(
+                "`reasoning_end` means nothing without max_reasoning_tokens; set it too, or leave both out"
+            )
         return self
 
     def with_length(self, wanted: int | None, own: int) -> DecodingProtocol:

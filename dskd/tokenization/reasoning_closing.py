@@ -20,10 +20,10 @@ def closing_text(tokenizer: Any, markers: ReasoningMarkers) -> str:
     """
     template = template_of(tokenizer)
     if tokenizer.chat_template:
-        settings = {"system": template.system, "arguments": template.arguments} if template is not None else {}
-        answer = Message("assistant", SENTENCE, reasoning=THOUGHT)
+        system, arguments = (None, None) if template is None else (template.system, template.arguments)
+        asked = Conversation((QUESTION, Message("assistant", SENTENCE, reasoning=THOUGHT)))
         try:
-            turn = ChatTemplate(tokenizer, **settings, reasoning="train").turn(Conversation((QUESTION, answer)))
+            turn = ChatTemplate(tokenizer, system=system, arguments=arguments, reasoning="train").turn(asked)
         except (InputError, NotRendered):
             pass  # a template without a place for reasoning
         else:

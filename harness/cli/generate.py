@@ -30,7 +30,8 @@ Examples:
 \b
 A line of --prompts: {"id": "a", "prompt": "..."}; of the output: {"id", "index", "output", "finish_reason",
 "generated_tokens", "prompt_truncated", "response_format"}, and of a model that reasons {"reasoning", "reasoning_ended",
-"reasoning_tokens", "answer_tokens"}, whose "output" is the answer alone, with "reasoning_closed" after --reasoning-end close. The answers are those of `harness evaluate`; nothing that the model writes is run.
+"reasoning_tokens", "answer_tokens"}, whose "output" is the answer alone, and "reasoning_closed" where --reasoning-end close
+has closed it. The answers are those of `harness evaluate`; nothing that the model writes is run.
 If interrupted, the same command resumes from the last completions."""
 
 

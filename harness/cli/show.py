@@ -41,7 +41,17 @@ def command(cell: str, results: Path | None, as_json: bool) -> None:
         return
     for part in described["parts"]:
         click.echo(f"{part['title']}: {part['state']}")
-        for name in ("error", "scores", "tokens", "reasoning", "contamination", "cost", "made_from", "identity", "folder"):
+        for name in (
+            "error",
+            "scores",
+            "tokens",
+            "reasoning",
+            "contamination",
+            "cost",
+            "made_from",
+            "identity",
+            "folder",
+        ):
             if part[name]:
                 click.echo(f"  {name.replace('_', ' ')}: {_text(part[name])}")
 
@@ -119,5 +129,9 @@ def _tokens(record: Record | None) -> dict[str, Any]:
         return {}
     row = tokens_of([record])
     each = "sample" if row.solved == "sample" else "item"
-    found = {f"per_{each}": row.tokens, f"per_solved_{each}": row.tokens_per_solved, "truncated_share": row.truncated_share}
+    found = {
+        f"per_{each}": row.tokens,
+        f"per_solved_{each}": row.tokens_per_solved,
+        "truncated_share": row.truncated_share,
+    }
     return {key: value for key, value in found.items() if value is not None}

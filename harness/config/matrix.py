@@ -84,7 +84,9 @@ class TaskSettings(Strict):
     @model_validator(mode="after")
     def _an_end_of_what_has_a_limit(self) -> TaskSettings:
         if self.reasoning_end is not None and not (self.max_reasoning_tokens or self.protocol.max_reasoning_tokens):
-            raise ValueError("`reasoning_end` means nothing without max_reasoning_tokens; set it too, or leave both out")
+            raise ValueError(
+                "`reasoning_end` means nothing without max_reasoning_tokens; set it too, or leave both out"
+            )
         return self
 
     def with_limits_of_reasoning(self) -> DecodingProtocol:

@@ -130,11 +130,9 @@ class CompletionReader:
     def _written(self, text: str) -> list[int]:
         # After a letter: a text's first token may bring a space along, and a line end may merge with what stands before it.
         before = self.tokenizer("a", add_special_tokens=False)["input_ids"]
-        ids = self.tokenizer(f"a{text}", add_special_tokens=False)["input_ids"]
-        if ids[: len(before)] == before:
-            ids = ids[len(before) :]
-        else:
-            ids = self.tokenizer(text, add_special_tokens=False)["input_ids"]
+        both = self.tokenizer(f"a{text}", add_special_tokens=False)["input_ids"]
+        apart = both[: len(before)] == before
+        ids = both[len(before) :] if apart else self.tokenizer(text, add_special_tokens=False)["input_ids"]
         if self.markers is None or self.markers.closing not in self.decode(ids):
             raise InputError(
                 f"{self.tokenizer.name_or_path}: the tokenizer does not write {text!r} as it stands, so reasoning cannot be closed; "

@@ -65,7 +65,6 @@ class Completion:
     reasoning: str | None = None
     reasoning_tokens: int = 0
     reasoning_ended: bool = True
-    reasoning_cut: bool = False
     closing_tokens: int = 0
 
     @property

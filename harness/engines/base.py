@@ -197,16 +197,16 @@ class Engine(ABC):
         if self.context is not None:
             room = min(room, self.context - most)
         if room < 1:
-            limits = "max_new_tokens" if sampling.max_reasoning_tokens is None else "max_reasoning_tokens or max_new_tokens"
+            limits = (
+                "max_new_tokens" if sampling.max_reasoning_tokens is None else "max_reasoning_tokens or max_new_tokens"
+            )
             raise InputError(
                 f"{self.model_folder / 'config.json'}: a context of {self.context} tokens has no room for a prompt and "
                 f"{most} new tokens; fix: lower {limits} of the task"
             )
         return fit_prompt(ids, room, self.tokenizer.bos_token_id, sampling.prompt_kept)
 
-    def _finish(
-        self, prompt: list[int], truncated: bool, limited: LimitedTokens, sampling: Sampling
-    ) -> Completion:
+    def _finish(self, prompt: list[int], truncated: bool, limited: LimitedTokens, sampling: Sampling) -> Completion:
         read = self.reader.read(prompt, limited.ids, sampling.stop, reasons=limited.reasoning_cut)
         return Completion(
             read.answer,
@@ -216,9 +216,10 @@ class Engine(ABC):
             truncated,
             read.reasoning,
             # What closed the reasoning is not the model's; it may have closed it once more.
-            max(read.reasoning_tokens - limited.closing, min(read.reasoning_tokens, sampling.max_reasoning_tokens or 0)),
+            max(
+                read.reasoning_tokens - limited.closing, min(read.reasoning_tokens, sampling.max_reasoning_tokens or 0)
+            ),
             read.reasoning_ended,
-            limited.reasoning_cut,
             limited.closing,
         )
 

@@ -18,8 +18,8 @@ from dskd import hub
 from dskd.modeling.folders import parts_of
 from dskd.modeling.loading import load_config, load_model, load_tokenizer
 from dskd.rollouts.vllm_support import ENVIRONMENT, INSTALL, cannot_run, on_cpu
-from harness.engines._no_repeat_ngram import ARGUMENT, processor
 from harness.engines._limits import CompletionEnd
+from harness.engines._no_repeat_ngram import ARGUMENT, processor
 from harness.engines.base import Engine, GeneratedTokens, Sampling
 
 CPU_BATCH_SIZE = 64

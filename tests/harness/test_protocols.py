@@ -181,8 +181,14 @@ def test_a_budget_for_reasoning_is_part_of_the_protocol_and_of_the_identity_wher
     ("entry", "message"),
     [
         ({"reasoning_end": "close"}, r"tasks\.small_math: `reasoning_end` means nothing without max_reasoning_tokens"),
-        ({"protocol": {"name": "greedy", "reasoning_end": "close"}}, r"tasks\.small_math\.protocol: `reasoning_end` means"),
-        ({"max_reasoning_tokens": 9, "reasoning_end": "stop"}, r"tasks\.small_math\.reasoning_end: input should be 'cut' or"),
+        (
+            {"protocol": {"name": "greedy", "reasoning_end": "close"}},
+            r"tasks\.small_math\.protocol: `reasoning_end` means",
+        ),
+        (
+            {"max_reasoning_tokens": 9, "reasoning_end": "stop"},
+            r"tasks\.small_math\.reasoning_end: input should be 'cut' or",
+        ),
     ],
 )
 def test_an_end_of_reasoning_needs_a_limit(

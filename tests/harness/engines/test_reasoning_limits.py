@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, replace
+from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +13,12 @@ import torch
 from dskd.data.preparation import encode_prompt
 from dskd.errors import InputError
 from harness.engines import create_engine
-from harness.engines._completion_cache import CompletionCache, block_key
-from harness.engines._limits import CompletionEnd, TokenLimits
-from harness.engines._reasoning import AnswerEnd, CompletionReader
+from harness.engines._completion_cache import CompletionCache
+from harness.engines._limits import CompletionEnd
+from harness.engines._reasoning import AnswerEnd
 from harness.engines._types import Completion, GeneratedTokens, Sampling
 from harness.engines.transformers import TransformersEngine
-from helpers.reasoning_models import KINDS, LIMITS, NEW_TOKENS, SAID, STOP
-from helpers.tiny_tokenizers import byte_level, sentencepiece
+from helpers.reasoning_models import KINDS, LIMITS, SAID
 
 PROMPTS = list(SAID)
 ANSWER = 6
@@ -28,7 +27,7 @@ ANSWER = 6
 class SumEngine(TransformersEngine):
     """An engine that knows nothing of limits and stop strings: it generates the sum, or to the end of sequence."""
 
-    def completion_end(self, prompt: Sequence[int], sampling: Sampling) -> CompletionEnd:  # noqa: ARG002
+    def completion_end(self, prompt: Sequence[int], sampling: Sampling) -> CompletionEnd:
         return CompletionEnd(AnswerEnd(self.reader, prompt, ()), None)
 
 
@@ -65,7 +64,7 @@ def test_reasoning_of_less_than_its_limit_of_exactly_it_and_of_more(
             found = engine.complete(PROMPTS, limited(limit))[number]
             is_over = ends <= limit
             assert found.ids == free[kind][number][: ends + ANSWER if is_over else limit]
-            assert (found.reasoning_ended, found.reasoning_cut) == (is_over, not is_over)
+            assert found.reasoning_ended is is_over
             assert found.reasoning_tokens == (ends if is_over else limit)
             assert found.generated_tokens - found.reasoning_tokens <= ANSWER
             assert bool(found.text) == is_over
@@ -79,7 +78,7 @@ def test_a_completion_without_reasoning_has_the_answer_s_limit_alone(
 ) -> None:
     found = engines[kind].complete(PROMPTS, limited(40, answer=3))[1]
     assert found.ids == free[kind][1][:3]
-    assert (found.reasoning, found.finish_reason, found.reasoning_cut) == (None, "length", False)
+    assert (found.reasoning, found.finish_reason) == (None, "length")
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -111,11 +110,11 @@ def test_reasoning_closed_at_its_limit_is_answered_as_by_a_model_that_closed_it(
     limit, cut = sampling.max_reasoning_tokens or 0, 0
     for prompt, own, found in zip(PROMPTS, free[kind], engine.complete(PROMPTS, sampling), strict=True):
         if not found.closing_tokens:
-            assert not found.reasoning_cut
+            assert found.ids == own[: len(found.ids)]
             continue
         cut += 1
         ends_a_line = engine.reader.decode(own[:limit]).endswith("\n")
-        closing = ids_of(tokenizer, "</think>\n\n" if ends_a_line else "\n</think>\n\n")
+        closing = tokenizer("</think>\n\n" if ends_a_line else "\n</think>\n\n", add_special_tokens=False)["input_ids"]
         begun = [*own[:limit], *closing]
         ids = [*encode_prompt(tokenizer, prompt), *begun]
         eos = tokenizer.eos_token_id
@@ -124,15 +123,13 @@ def test_reasoning_closed_at_its_limit_is_answered_as_by_a_model_that_closed_it(
         assert found.ids == [*begun, *answer]
         assert (found.reasoning_tokens, found.closing_tokens) == (limit, len(closing))
         assert found.generated_tokens == limit + len(answer)
-        assert (found.reasoning_ended, found.reasoning_cut) == (True, True)
+        assert found.reasoning_ended
         assert found.reasoning is not None
         assert "</think>" not in found.reasoning + found.text
     assert cut >= 3
 
 
-def test_both_engines_give_the_same_within_limits(
-    engines: dict[str, TransformersEngine], vllm_reasoning: Any
-) -> None:
+def test_both_engines_give_the_same_within_limits(engines: dict[str, TransformersEngine], vllm_reasoning: Any) -> None:
     for kind in KINDS:
         for name, theirs in vllm_reasoning[kind].items():
             if LIMITS[name].temperature:
@@ -150,7 +147,7 @@ def test_vllm_s_drawn_completions_keep_to_the_limits(vllm_reasoning: Any) -> Non
             answer = len(found["ids"]) - found["closing_tokens"] - found["reasoning_tokens"]
             assert found["reasoning_tokens"] <= 9
             assert answer <= 8
-            closed += found["reasoning_cut"]
+            closed += found["closing_tokens"] > 0
     assert closed > 3
 
 
@@ -196,149 +193,9 @@ def test_a_killed_engine_resumes_between_reasoning_and_answers(
     finished: list[int] = []
     again.on_finished = finished.append
     assert again.complete(PROMPTS, sampling) == expected
-    assert [each.after_reasoning for each in asked][0] is True  # the second block's answers: its reasoning is kept
+    assert asked[0].after_reasoning  # the second block's answers: its reasoning is kept
     assert len(asked) == 6 - 3
     assert sum(finished) == len(PROMPTS)
-
-
-def test_blocks_without_limits_keep_their_keys() -> None:
-    assert block_key([[1, 2]], Sampling(4), [0]) == KEY
-    others = [Sampling(4, max_reasoning_tokens=2), Sampling(4, max_reasoning_tokens=2, reasoning_end="close")]
-    keys = [block_key([[1, 2]], each, [0]) for each in (*others, Sampling(4, after_reasoning=True))]
-    assert len({KEY, *keys}) == 4
-
-
-KEY = "b118210dbf8fc8fadb186d5ebb2e39b85cf277618a0b022a077bfbb681a9750b"
-
-
-def ids_of(tokenizer: Any, text: str) -> list[int]:
-    return tokenizer(text, add_special_tokens=False)["input_ids"]
-
-
-@pytest.fixture(scope="module")
-def reader() -> CompletionReader:
-    """Of a tokenizer with a token for each byte, whose markers are text."""
-    tokenizer = byte_level(257)
-    tokenizer.chat_template = "</think>"
-    return CompletionReader(tokenizer)
-
-
-def ends_after(reader: CompletionReader, prompt: str, text: str, sampling: Sampling) -> int | None:
-    """After how many bytes a completion ends, asked byte by byte."""
-    tokenizer = reader.tokenizer
-    before, ids = ids_of(tokenizer, prompt), ids_of(tokenizer, text)
-    answer = AnswerEnd(reader, before, sampling.stop, after_reasoning=sampling.after_reasoning)
-    limits = TokenLimits(reader, before, sampling) if sampling.max_reasoning_tokens else None
-    end = CompletionEnd(answer, limits)
-    for n in range(1, len(ids) + 1):
-        if end.reached(ids[:n][-end.window :], lambda n=n: ids[:n]):  # type: ignore[misc]
-            return n
-    return None
-
-
-BLOCK = "<think>abcd</think>"  # 19 bytes
-
-
-@pytest.mark.parametrize(
-    ("prompt", "text", "limit", "answer", "seen", "kept"),
-    [
-        ("Q:", f"{BLOCK}123456", 19, 3, 22, 22),
-        ("Q:", f"{BLOCK}123456", 18, 3, 18, 18),
-        ("Q:", f"{BLOCK}123456", 90, 3, 22, 22),
-        ("Q:", f"{BLOCK}123456", 90, 50, None, 25),
-        ("Q:", f"{BLOCK}123456", 3, 50, 7, 3),  # only the whole opening marker tells that it is reasoning
-        ("Q:", "\n" * 5 + "123456", 90, 4, 6, 4),
-        ("Q:", "\n" * 5, 90, 4, None, 4),
-        ("Q:<think>", "abcd</think>123456", 12, 3, 15, 15),
-        ("Q:<think>", "abcd</think>123456", 11, 3, 11, 11),
-        ("Q:<think></think>", "123456", 11, 3, 3, 3),
-        ("Q:", "12 </think> 345678", 5, 14, 14, 14),  # nothing was opened
-        ("Q:", "<think>a `</think>` b</think>123456", 90, 4, 22, 22),  # the first closing marker, as for stop strings
-    ],
-)
-def test_where_limits_end_a_completion(
-    reader: CompletionReader, prompt: str, text: str, limit: int, answer: int, seen: int | None, kept: int
-) -> None:
-    sampling = limited(limit, answer)
-    assert ends_after(reader, prompt, text, sampling) == seen
-    # Decided afterwards, of all that was generated and of what was generated until then, it is the same.
-    ids = ids_of(reader.tokenizer, text)
-    limits = TokenLimits(reader, ids_of(reader.tokenizer, prompt), sampling)
-    whole = limits.apply(GeneratedTokens(ids, ended=True), [0])
-    assert whole == limits.apply(GeneratedTokens(ids[:seen], ended=True), [0])
-    assert whole.ids == ids[:kept]
-    assert whole.ended == (kept == len(ids))
-
-
-def test_all_ids_are_looked_at_a_few_times_for_each_completion(reader: CompletionReader) -> None:
-    looks = 0
-    tokenizer = reader.tokenizer
-    ids = ids_of(tokenizer, "<think>" + "a" * 3000 + "</think>" + "b" * 600)
-    end = CompletionEnd(AnswerEnd(reader, [], ()), TokenLimits(reader, [], limited(4000, 500)))
-
-    def whole(n: int) -> list[int]:
-        nonlocal looks
-        looks += 1
-        return ids[:n]
-
-    for n in range(1, len(ids) + 1):
-        if end.reached(ids[:n][-end.window :], lambda n=n: whole(n)):  # type: ignore[misc]
-            break
-    assert n == 7 + 3000 + 8 + 500
-    assert looks < 20
-
-
-@pytest.mark.parametrize(
-    ("text", "expected"), [("\n\n4\n\n5", 5), ("4\n\n", 3), ("<think>\n\n", 9)], ids=["before", "after", "once more"]
-)
-def test_stop_strings_after_reasoning_that_was_closed(reader: CompletionReader, text: str, expected: int) -> None:
-    sampling = Sampling(50, stop=("\n\n",), after_reasoning=True)
-    assert ends_after(reader, "Q:<think>abc\n</think>\n\n", text, sampling) == expected
-
-
-CHANNELS = "<|channel|>final<|message|>"
-
-
-def with_template(tokenizer: Any, template: str) -> CompletionReader:
-    if template == CHANNELS:
-        special = ["<|start|>", "<|message|>", "<|channel|>", "<|end|>"]
-        tokenizer.add_special_tokens({"additional_special_tokens": special})
-    tokenizer.chat_template = template
-    return CompletionReader(tokenizer)
-
-
-@pytest.mark.parametrize(
-    ("make", "template", "reasoning", "closing"),
-    [
-        *((make, "</think>", "Six", "\n</think>\n\n") for make in (byte_level, sentencepiece)),
-        *((make, "</think>", "Six\n", "</think>\n\n") for make in (byte_level, sentencepiece)),
-        (byte_level, "</think>", "Six\n\n", "</think>\n\n"),
-        (sentencepiece, "{{ '[/THINK]' }}", "Six", "\n[/THINK]\n\n"),
-        (byte_level, CHANNELS, "Six\n", f"<|end|><|start|>assistant{CHANNELS}"),
-    ],
-)
-def test_what_closes_reasoning(make: Callable[[], Any], template: str, reasoning: str, closing: str) -> None:
-    reader = with_template(make(), template)
-    before = ids_of(reader.tokenizer, f"a{reasoning}")
-    assert reader.text(before, reader.closing(before)) == closing
-    most = limited(30, 5)
-    assert reader.longest(most) == 35
-    assert reader.longest(replace(most, reasoning_end="close")) >= 35 + len(reader.closing(before))
-
-
-def test_a_tokenizer_that_spells_the_marker_otherwise_closes_nothing() -> None:
-    reader = with_template(sentencepiece(), CHANNELS)  # a space before each word
-    with pytest.raises(InputError, match="reasoning cannot be closed; fix: reasoning_end: cut"):
-        reader.closing([5, 6])
-
-
-def test_line_ends_are_those_that_the_template_writes() -> None:
-    template = (
-        "{% for m in messages %}{{ m.role }}: {% if m.reasoning_content %}<think>{{ m.reasoning_content }}</think>\n{% endif %}"
-        "{{ m.content }}<|end|>{% endfor %}{% if add_generation_prompt %}assistant: {% endif %}"
-    )
-    reader = with_template(byte_level(), template)
-    assert reader.decode(reader.closing([40, 41])) == "</think>\n"
 
 
 def test_a_context_without_room_for_both_limits(thinkers: dict[str, Path]) -> None:

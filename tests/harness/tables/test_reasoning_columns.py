@@ -123,7 +123,11 @@ def test_every_record_has_its_tokens_in_json_that_is_printed_and_no_table_has(
     assert drawn.cell.protocol is not None
     several = drawn.cell.model_copy(update={"protocol": PROTOCOLS["pass@1-sampling"]})
     continuous = MetricValue(value=30, ci95=(0, 100), ci_method="bootstrap", n=10)
-    of_several = {"cell": several, "cost": Cost(tokens=5000, tokens_per_solved=250.0), "metrics": {"numeric": continuous}}
+    of_several = {
+        "cell": several,
+        "cost": Cost(tokens=5000, tokens_per_solved=250.0),
+        "metrics": {"numeric": continuous},
+    }
     records += [drawn.model_copy(update=of_several), drawn.model_copy(update={"metrics": {"numeric": continuous}})]
     write_export(Results(records, {}, []), tmp_path)
     printed = CliRunner().invoke(main, ["leaderboard", str(tmp_path), "--format", "json"])
