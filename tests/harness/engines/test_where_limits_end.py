@@ -7,6 +7,8 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from dskd.errors import InputError
 from harness.engines._completion_cache import block_key
@@ -87,6 +89,31 @@ def test_where_limits_end_a_completion(
     assert whole == limits.apply(GeneratedTokens(ids[:seen], ended=True), [0])
     assert whole.ids == ids[:kept]
     assert whole.ended == (kept == len(ids))
+
+
+PIECES = ("<think>", "</think>", "<thi", "nk>", "a", "bc", "\n", "\n\n", "`", "```\n", "é", " ")
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    opened=st.booleans(),
+    pieces=st.lists(st.sampled_from(PIECES), max_size=14),
+    limit=st.integers(1, 40),
+    answer=st.integers(1, 12),
+)
+def test_token_by_token_and_afterwards_limits_are_the_same(
+    reader: CompletionReader, opened: bool, pieces: list[str], limit: int, answer: int
+) -> None:
+    prompt, text, sampling = "Q:<think>\n" if opened else "Q:", "".join(pieces), limited(limit, answer)
+    ids = ids_of(reader.tokenizer, text)
+    limits = TokenLimits(reader, ids_of(reader.tokenizer, prompt), sampling)
+    whole = limits.apply(GeneratedTokens(ids, ended=True), [0])
+    seen = ends_after(reader, prompt, text, sampling)
+    assert whole == limits.apply(GeneratedTokens(ids[:seen], ended=True), [0])
+    assert whole.ids == ids[: len(whole.ids)]
+    assert len(whole.ids) <= (limit if whole.reasoning_cut else limit + answer)
+    read = reader.read(ids_of(reader.tokenizer, prompt), whole.ids, (), reasons=whole.reasoning_cut)
+    assert not (whole.reasoning_cut and read.reasoning_ended)
 
 
 def test_all_ids_are_looked_at_a_few_times_for_each_completion(reader: CompletionReader) -> None:
