@@ -91,7 +91,7 @@ def test_where_limits_end_a_completion(
     assert whole.ended == (kept == len(ids))
 
 
-PIECES = ("<think>", "</think>", "<thi", "nk>", "a", "bc", "\n", "\n\n", "`", "```\n", "é", " ")
+PIECES = ("<think>", "</think>", "<th", "ink>", "a", "bc", "\n", "\n\n", "`", "```\n", "é", " ")
 
 
 @settings(max_examples=200, deadline=None)
