@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from dskd.errors import InputError
 from dskd.options import MAX_SEED
 
 Seed = Annotated[int, Field(ge=0, le=MAX_SEED)]
@@ -35,7 +36,12 @@ class DecodingProtocol(BaseModel):
         default=None,
         ge=1,
         exclude_if=lambda value: value is None,
-        description="more tokens for a model that reasons; null: none",
+        description="of a model that reasons, before the max_new_tokens of its answer; null: one limit for both",
+    )
+    reasoning_end: Literal["cut", "close"] = Field(
+        default="cut",
+        exclude_if=lambda value: value == "cut",
+        description="reasoning at its limit: no answer, or closed so that the model answers",
     )
     max_prompt_tokens: int | None = Field(default=None, ge=1, description="null: what the context has room for")
     prompt_kept: Literal["first", "last"] = Field(default="last", description="which end of too long a prompt is kept")
@@ -53,6 +59,10 @@ class DecodingProtocol(BaseModel):
             raise ValueError("greedy draws nothing; start from a protocol that does, such as pass@1-sampling")
         if self.seeds is not None and len(set(self.seeds)) < len(self.seeds):
             raise ValueError("the same seed stands twice; give each once")
+        if self.reasoning_end != "cut" and self.max_reasoning_tokens is None:
+            raise ValueError(
+                "`reasoning_end` means nothing without max_reasoning_tokens; set it too, or leave both out"
+            )
         return self
 
     def with_length(self, wanted: int | None, own: int) -> DecodingProtocol:
@@ -61,9 +71,18 @@ class DecodingProtocol(BaseModel):
             return self
         return self.model_copy(update={"max_new_tokens": wanted})
 
-    def with_reasoning(self, wanted: int | None) -> DecodingProtocol:
-        """The protocol with another budget for reasoning, where one is wanted."""
-        return self if wanted is None else self.model_copy(update={"max_reasoning_tokens": wanted})
+    def with_reasoning(
+        self, wanted: int | None, end: Literal["cut", "close"] | None = None, where: str = "reasoning_end"
+    ) -> DecodingProtocol:
+        """The protocol with another limit of reasoning, or another end of it at the limit, where one is wanted.
+
+        InputError at `where` for an end without a limit.
+        """
+        given = {"max_reasoning_tokens": wanted, "reasoning_end": end}
+        made = self.model_copy(update={key: value for key, value in given.items() if value is not None})
+        if end is not None and made.max_reasoning_tokens is None:
+            raise InputError(f"{where}: means nothing without a limit of reasoning; fix: set max_reasoning_tokens too")
+        return made
 
     @property
     def num_samples(self) -> int:

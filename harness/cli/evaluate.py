@@ -106,6 +106,7 @@ def _contract(record: Record, folder: Path) -> dict[str, Any]:
         "n": record.n.model_dump(),
         **({} if record.reasoning is None else {"reasoning": record.reasoning.model_dump()}),
         "generated_tokens": cost.tokens,
+        "tokens_per_solved": cost.tokens_per_solved,
         "seconds": cost.wall_seconds,
         "peak_memory": cost.peak_memory,
         "folder": str(folder),

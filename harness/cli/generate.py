@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import click
 
@@ -15,7 +16,7 @@ from harness import tasks
 from harness.cli.data_options import SOURCE
 from harness.cli.options import COUNT, PATH, generation_options, model_option
 from harness.cli.output import stages
-from harness.evaluation.generate import cache_beside, completion_limit, generate, prompts_of_file, prompts_of_task
+from harness.evaluation.generate import Prompts, cache_beside, generate, prompts_of_file, prompts_of_task, token_limits
 from harness.protocols import PROTOCOLS
 from harness.runs.store import UserFile
 
@@ -29,7 +30,8 @@ Examples:
 \b
 A line of --prompts: {"id": "a", "prompt": "..."}; of the output: {"id", "index", "output", "finish_reason",
 "generated_tokens", "prompt_truncated", "response_format"}, and of a model that reasons {"reasoning", "reasoning_ended",
-"reasoning_tokens", "answer_tokens"}, whose "output" is the answer alone. The answers are those of `harness evaluate`; nothing that the model writes is run.
+"reasoning_tokens", "answer_tokens"}, whose "output" is the answer alone, and "reasoning_closed" where --reasoning-end close
+has closed it. The answers are those of `harness evaluate`; nothing that the model writes is run.
 If interrupted, the same command resumes from the last completions."""
 
 
@@ -49,6 +51,7 @@ def command(
     limit: int | None,
     max_new_tokens: int | None,
     max_reasoning_tokens: int | None,
+    reasoning_end: Literal["cut", "close"] | None,
     stop: tuple[str, ...],
     protocol: str,
     output: Path,
@@ -64,7 +67,7 @@ def command(
     if output.is_file() and not overwrite:
         raise InputError(f"--output {output}: is there already; fix: name another file, or --overwrite")
     task = tasks.load(task_name) if task_name is not None else None
-    preset = PROTOCOLS[protocol].with_reasoning(max_reasoning_tokens)
+    preset = PROTOCOLS[protocol].with_reasoning(max_reasoning_tokens, reasoning_end, "--reasoning-end")
     most = max_new_tokens or preset.max_new_tokens
     model = hub.model_folder(model, where="--model")
     if task is not None:
@@ -73,8 +76,8 @@ def command(
     else:
         assert prompts is not None
         require_model_folder(model)
-        most = completion_limit(load_tokenizer(model), most or 256, preset.max_reasoning_tokens)
-        asked = prompts_of_file(prompts, stop=stop, max_new_tokens=most, limit=limit)
+        limits = token_limits(load_tokenizer(model), most or 256, preset.max_reasoning_tokens)
+        asked = replace(prompts_of_file(prompts, stop=stop, limit=limit), **limits)
     is_file = not output.exists() or output.is_file()
     cache = cache_beside(output, model, settings["engine"], settings["dtype"]) if is_file else None
     with stages() as stage, stage("answers", len(asked.texts) * preset.num_samples) as advance:
@@ -85,7 +88,15 @@ def command(
     ended = sum(row["finish_reason"] == "length" for row in rows)
     endless = sum(not row.get("reasoning_ended", True) for row in rows)
     never = f", {endless} without an end of the reasoning" if endless else ""
-    click.echo(f"{output}: {len(rows)} answers, {ended} cut at {asked.max_new_tokens} tokens{never}", err=True)
+    closed = sum(bool(row.get("reasoning_closed")) for row in rows)
+    never += f", {closed} after reasoning that was closed at its limit" if closed else ""
+    click.echo(f"{output}: {len(rows)} answers, {ended} cut at {_limits(asked)} tokens{never}", err=True)
     if task is not None and limit is None:
         code = " --allow-code-execution" if task.runs_code else ""
         click.echo(f"score them: harness score --task {task_name} --predictions {output}{code}", err=True)
+
+
+def _limits(asked: Prompts) -> str:
+    if asked.max_reasoning_tokens is None:
+        return str(asked.max_new_tokens)
+    return f"{asked.max_reasoning_tokens} (reasoning) or {asked.max_new_tokens - asked.max_reasoning_tokens} (answer)"

@@ -15,6 +15,7 @@ from harness.results.load import load_results
 from harness.results.run_file import missing_records
 from harness.runs.store import write_text_atomic
 from harness.tables.leaderboard import make_leaderboard
+from harness.tables.reasoning import token_rows
 from harness.tables.render import FORMATS
 from harness.tables.rows import Leaderboard
 
@@ -88,6 +89,7 @@ def command(
             board.published = tables_of(board.pairs)
             if not board.published:
                 click.echo("no published results for these pairs; see `harness list published`", err=True)
+        board.tokens = token_rows(board, loaded.records) if form == "json" else []
         click.echo(FORMATS[form](board, costs), nl=False)
     for problem in problems:
         click.echo(f"problem: {problem}", err=True)

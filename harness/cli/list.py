@@ -95,7 +95,7 @@ def _matrices() -> list[Row]:
 
 
 def _protocols() -> list[Row]:
-    every = dict.fromkeys(DecodingProtocol.model_fields)
+    every = {name: field.default for name, field in DecodingProtocol.model_fields.items()}
     settings = [(name, every | protocol.settings) for name, protocol in PROTOCOLS.items()]
     return [{"protocol": name} | {key: value for key, value in row.items() if key != "name"} for name, row in settings]
 

@@ -128,7 +128,12 @@ generation_options = _group(
         "--max-reasoning-tokens",
         type=COUNT,
         metavar="N",
-        help="Further new tokens for a model that reasons before it answers (docs/reasoning.md).",
+        help="Maximum tokens of reasoning, for a model that reasons before its --max-new-tokens (docs/reasoning.md).",
+    ),
+    click.option(
+        "--reasoning-end",
+        type=click.Choice(["cut", "close"]),
+        help="Reasoning at that limit: cut, no answer (the default), or close: its end is written for the model, which answers.",
     ),
     click.option(
         "--protocol",

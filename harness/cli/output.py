@@ -61,8 +61,17 @@ def reasoning_line(use: Mapping[str, Any]) -> str:
     return (
         f"reasoning: {number(use['tokens'], '.1f')} tokens a sample ({number(use['reasoning_tokens'], '.1f')} before the answer), "
         f"{number(use['tokens_per_solved'], '.1f')} a solved one; never ended: {use['never_ended']} "
-        f"({use['never_ended_share']:.1f} %); answers cut off: {use['answers_cut']}"
+        f"({use['never_ended_share']:.1f} %); at a limit: reasoning {_cut(use, 'reasoning')}{_closed(use)}, answers {_cut(use, 'answers')}"
     )
+
+
+def _cut(use: Mapping[str, Any], what: str) -> str:
+    count, share = use.get(f"{what}_cut"), use.get(f"{what}_cut_share")
+    return number(count, "d") if share is None else f"{count} ({share:.1f} %)"
+
+
+def _closed(use: Mapping[str, Any]) -> str:
+    return f", {use['reasoning_closed']} of them closed and answered" if use.get("reasoning_closed") else ""
 
 
 def text(value: Any) -> str:

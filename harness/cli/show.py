@@ -10,9 +10,10 @@ import click
 from dskd.errors import InputError
 from harness.cli.options import PATH, json_option
 from harness.cli.output import print_json
-from harness.runs.records import read_record
+from harness.runs.records import Record, read_record
 from harness.runs.store import MANIFEST, RESULT, OutputFolder
 from harness.suggestions import did_you_mean
+from harness.tables.reasoning import tokens_of
 
 EPILOG = """\b
 Examples:
@@ -40,7 +41,17 @@ def command(cell: str, results: Path | None, as_json: bool) -> None:
         return
     for part in described["parts"]:
         click.echo(f"{part['title']}: {part['state']}")
-        for name in ("error", "scores", "reasoning", "contamination", "cost", "made_from", "identity", "folder"):
+        for name in (
+            "error",
+            "scores",
+            "tokens",
+            "reasoning",
+            "contamination",
+            "cost",
+            "made_from",
+            "identity",
+            "folder",
+        ):
             if part[name]:
                 click.echo(f"  {name.replace('_', ' ')}: {_text(part[name])}")
 
@@ -101,6 +112,7 @@ def describe(folder: Path, cell: str) -> dict[str, Any]:
                 "error": error,
                 "scores": {name: {"value": metric.value, "ci95": metric.ci95} for name, metric in metrics.items()},
                 "reasoning": record.reasoning.model_dump(exclude_none=True) if record and record.reasoning else {},
+                "tokens": _tokens(record),
                 "contamination": [entry.model_dump(exclude_none=True) for entry in overlap],
                 "cost": record.cost.model_dump(exclude_none=True) if record else {},
                 "made_from": {key: value for key, value in manifest.identity.parts.items() if key not in _INPUTS},
@@ -109,3 +121,17 @@ def describe(folder: Path, cell: str) -> dict[str, Any]:
             }
         )
     return {"cell": cell, "parts": parts}
+
+
+def _tokens(record: Record | None) -> dict[str, Any]:
+    """What was generated for a score: tokens per item and per solved item, and the share that a limit cut off."""
+    if record is None or record.cell.task is None or record.status != "done":
+        return {}
+    row = tokens_of([record])
+    each = "sample" if row.solved == "sample" else "item"
+    found = {
+        f"per_{each}": row.tokens,
+        f"per_solved_{each}": row.tokens_per_solved,
+        "truncated_share": row.truncated_share,
+    }
+    return {key: value for key, value in found.items() if value is not None}

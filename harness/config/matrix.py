@@ -69,6 +69,7 @@ class TaskSettings(Strict):
     Attributes:
         task: The task, if the entry has another name; one task may have several entries.
         max_reasoning_tokens: What a model that reasons may write before its answer's `max_new_tokens`.
+        reasoning_end: What becomes of reasoning at that limit: `cut`, no answer; `close`, the model answers after it.
         other_prompts: Whether its prompts may differ from those that the models were trained on.
     """
 
@@ -77,7 +78,20 @@ class TaskSettings(Strict):
     limit: int | None = Field(default=None, ge=1)
     max_new_tokens: int | None = Field(default=None, ge=1)
     max_reasoning_tokens: int | None = Field(default=None, ge=1)
+    reasoning_end: Literal["cut", "close"] | None = None
     other_prompts: bool = False
+
+    @model_validator(mode="after")
+    def _an_end_of_what_has_a_limit(self) -> TaskSettings:
+        if self.reasoning_end is not None and not (self.max_reasoning_tokens or self.protocol.max_reasoning_tokens):
+            raise ValueError(
+                "`reasoning_end` means nothing without max_reasoning_tokens; set it too, or leave both out"
+            )
+        return self
+
+    def with_limits_of_reasoning(self) -> DecodingProtocol:
+        """The protocol with the limit of reasoning and its end that are set here."""
+        return self.protocol.with_reasoning(self.max_reasoning_tokens, self.reasoning_end)
 
 
 class Evaluation(Strict):
@@ -223,8 +237,7 @@ class Matrix(Strict):
     def protocol_of(self, entry: str, max_new_tokens: int) -> DecodingProtocol:
         """The protocol of an entry of `tasks`, whose task allows `max_new_tokens` by default."""
         settings = self.tasks[entry]
-        protocol = settings.protocol.with_length(settings.max_new_tokens, max_new_tokens)
-        return protocol.with_reasoning(settings.max_reasoning_tokens)
+        return settings.with_limits_of_reasoning().with_length(settings.max_new_tokens, max_new_tokens)
 
     def _settings(self, name: str) -> MethodSettings:
         return self.methods.get(name, MethodSettings())

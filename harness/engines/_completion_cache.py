@@ -17,6 +17,8 @@ from typing import Any
 
 from harness.engines._types import GeneratedTokens, Sampling
 
+_LATER = {"max_reasoning_tokens": None, "reasoning_end": "cut", "after_reasoning": False}
+
 
 class CompletionCache:
     """Blocks in a file, a JSON object a line: {"block", "completions"}. A torn last line is dropped."""
@@ -52,5 +54,7 @@ class CompletionCache:
 
 def block_key(prompts: Sequence[Sequence[int]], sampling: Sampling, seeds: Sequence[int]) -> str:
     """Return the hash of all that decides a block's completions, the model and the engine aside."""
-    request = [list(map(list, prompts)), asdict(sampling), list(seeds)]
+    # What came later counts only where it is set: older blocks keep their keys.
+    settings = {key: value for key, value in asdict(sampling).items() if key not in _LATER or value != _LATER[key]}
+    request = [list(map(list, prompts)), settings, list(seeds)]
     return hashlib.sha256(json.dumps(request).encode()).hexdigest()

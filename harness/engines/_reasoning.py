@@ -9,10 +9,14 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
+from dskd.errors import InputError
 from dskd.tokenization.reasoning import answer_begins, markers_of, opens, split_reasoning, starts_reasoning
+from dskd.tokenization.reasoning_closing import closing_text
 from harness.engines._decoding import cut_at_stop, decode, decode_completion, special_ids
+from harness.engines._types import Sampling
 
 # Ids that are decoded to look for an opening marker, at the end of a prompt or the start of a completion: more than it has.
 _LOOKED_AT = 64
@@ -55,9 +59,22 @@ class CompletionReader:
         """Whether a completion of this prompt begins inside reasoning."""
         return self.markers is not None and opens(self.decode(prompt[-_LOOKED_AT:]), self.markers)
 
-    def read(self, prompt: Sequence[int], ids: Sequence[int], stop: Sequence[str]) -> ReadCompletion:
-        """The parts of a completion, cut at the first stop string of its answer."""
-        whole, opened = self.text(prompt, ids), self.opened(prompt)
+    def starts_with_reasoning(self, ids: Sequence[int]) -> bool | None:
+        """Whether a completion opens with reasoning; None while its ids are too few to tell."""
+        assert self.markers is not None
+        starts = starts_reasoning(self.decode(ids[:_LOOKED_AT]), self.markers)
+        return False if starts is None and len(ids) > _LOOKED_AT else starts
+
+    def closed_at(self, ids: Sequence[int]) -> int | None:
+        """How many ids it takes to close the reasoning that a completion begins with; None where they do not."""
+        assert self.markers is not None
+        return self._tokens_to(ids, 1) if self.markers.closing in self.decode(ids) else None
+
+    def read(
+        self, prompt: Sequence[int], ids: Sequence[int], stop: Sequence[str], *, reasons: bool = False
+    ) -> ReadCompletion:
+        """The parts of a completion, cut at the first stop string of its answer. `reasons`: it is known to begin with reasoning."""
+        whole, opened = self.text(prompt, ids), reasons or self.opened(prompt)
         start = self.answer_start(whole, opened=opened)
         text, stopped = (whole, False) if start is None else cut_at_stop(whole[start:], stop)
         if start:
@@ -85,6 +102,44 @@ class CompletionReader:
         _, closed, answer = text.partition(self.markers.closing)
         return len(text) - len(answer.lstrip("\r\n")) if closed else None
 
+    def closing(self, reasoning: Sequence[int]) -> list[int]:
+        """The ids that close reasoning which ends with these ids, as the model's template does, and stand before an answer.
+
+        InputError where the tokenizer does not write the marker.
+        """
+        text = self._closing_text
+        # Line ends that are there already are not written twice.
+        tail = self.decode(reasoning[-len(text) :])
+        while text.startswith("\n") and tail.endswith("\n"):
+            text, tail = text[1:], tail[:-1]
+        return self._written(text)
+
+    def longest(self, sampling: Sampling) -> int:
+        """The most ids that can follow a prompt."""
+        if self.markers is None:
+            return sampling.max_answer_tokens
+        closes = sampling.max_reasoning_tokens is not None and sampling.reasoning_end == "close"
+        texts = (self._closing_text, self._closing_text.lstrip("\n")) if closes else ()
+        return sampling.max_new_tokens + max((len(self._written(text)) for text in texts), default=0)
+
+    @cached_property
+    def _closing_text(self) -> str:
+        assert self.markers is not None
+        return closing_text(self.tokenizer, self.markers)
+
+    def _written(self, text: str) -> list[int]:
+        # After a letter: a text's first token may bring a space along, and a line end may merge with what stands before it.
+        before = self.tokenizer("a", add_special_tokens=False)["input_ids"]
+        both = self.tokenizer(f"a{text}", add_special_tokens=False)["input_ids"]
+        apart = both[: len(before)] == before
+        ids = both[len(before) :] if apart else self.tokenizer(text, add_special_tokens=False)["input_ids"]
+        if self.markers is None or self.markers.closing not in self.decode(ids):
+            raise InputError(
+                f"{self.tokenizer.name_or_path}: the tokenizer does not write {text!r} as it stands, so reasoning cannot be closed; "
+                "fix: reasoning_end: cut"
+            )
+        return ids
+
     def _tokens_to(self, ids: Sequence[int], closings: int) -> int:
         """How many ids it takes to write so many closing markers."""
         assert self.markers is not None
@@ -98,13 +153,16 @@ class AnswerEnd:
     A token writes a byte or more, so what is new lies within `window` tokens; a few more, for skipped ones write nothing.
     """
 
-    def __init__(self, reader: CompletionReader, prompt: Sequence[int], stop: Sequence[str]) -> None:
+    def __init__(
+        self, reader: CompletionReader, prompt: Sequence[int], stop: Sequence[str], *, after_reasoning: bool = False
+    ) -> None:
         self.reader, self.prompt, self.stop = reader, prompt, [string for string in stop if string]
+        self._after_reasoning = after_reasoning  # which was closed at its limit
         looked_for = [*self.stop, *([reader.markers.closing] if reader.markers is not None else [])]
         self.window = max(len(string.encode()) for string in looked_for) + 8 if self.stop else 0
         self._opened = bool(self.stop) and reader.opened(prompt)
         # Reasoning or answer; None: the first tokens do not yet tell.
-        self._reasons = False if reader.markers is None else self._opened or None
+        self._reasons = False if reader.markers is None or after_reasoning else self._opened or None
 
     def reached(self, recent: Sequence[int], whole: Callable[[], Sequence[int]]) -> bool:
         """Whether the completion has just reached its end. `recent`: its last `window` ids or all; `whole` gives all."""
@@ -112,7 +170,7 @@ class AnswerEnd:
             return False
         told = self._reasons
         if told is None:
-            self._reasons = self._starts_with_reasoning(whole())
+            self._reasons = self.reader.starts_with_reasoning(whole())
         if self._reasons:
             self._reasons = self._markers_closing not in self.reader.decode(recent)
         if self._reasons is not False:
@@ -121,6 +179,8 @@ class AnswerEnd:
         if told is not None and not cut_at_stop(self.reader.decode(recent), self.stop)[1]:
             return False
         text = self.reader.text(self.prompt, whole())
+        if self._after_reasoning:
+            return cut_at_stop(text.lstrip("\r\n"), self.stop)[1]
         start = self.reader.answer_start(text, opened=self._opened)
         return start is not None and cut_at_stop(text[start:], self.stop)[1]
 
@@ -128,8 +188,3 @@ class AnswerEnd:
     def _markers_closing(self) -> str:
         assert self.reader.markers is not None
         return self.reader.markers.closing
-
-    def _starts_with_reasoning(self, ids: Sequence[int]) -> bool | None:
-        assert self.reader.markers is not None
-        starts = starts_reasoning(self.reader.decode(ids[:_LOOKED_AT]), self.reader.markers)
-        return False if starts is None and len(ids) > _LOOKED_AT else starts

@@ -1,14 +1,15 @@
 """What an engine is: prompts in, completions out, by the same rules whatever generates the tokens.
 
 An engine gives token ids for token ids. What a model is shown and what counts as its completion is decided here, once: the
-prompt's ids, what is kept of a prompt that does not fit, how ids become text, what of it is reasoning, and where a stop string ends
-the answer.
+prompt's ids, what is kept of a prompt that does not fit, how ids become text, what of it is reasoning, and where a stop string or a
+limit ends reasoning and answer.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -20,6 +21,7 @@ from dskd.modeling.loading import load_config, load_tokenizer
 from harness.engines._completion_cache import CompletionCache, block_key
 from harness.engines._decoding import cut_at_stop as cut_at_stop  # engines of others import both from here
 from harness.engines._decoding import decode_completion as decode_completion
+from harness.engines._limits import CompletionEnd, LimitedTokens, TokenLimits, answer_sampling, answer_seed
 from harness.engines._reasoning import AnswerEnd, CompletionReader
 from harness.engines._types import Completion, GeneratedTokens, Sampling
 
@@ -93,7 +95,7 @@ class Engine(ABC):
     def _generate(self, prompts: list[list[int]], sampling: Sampling, seeds: Sequence[int]) -> list[GeneratedTokens]:
         """Continue each prompt of a block. `seeds`, one a prompt, decide the random numbers, and nothing else may.
 
-        Calls `_report` as prompts are finished. May end early at a stop string; `complete` cuts the text there.
+        Calls `_report` as prompts are finished. May end early where `completion_end` says so; `complete` cuts there anyway.
         """
 
     @abstractmethod
@@ -116,35 +118,73 @@ class Engine(ABC):
         Raises:
             InputError: The model's context has no room for a prompt and its completion.
         """
+        if self.reader.markers is None:  # nothing is reasoning
+            sampling = replace(answer_sampling(sampling), after_reasoning=False)
         encoded = [self._encode(text, sampling) for text in prompts]
         if seeds is None:
             seeds = range(self.seed, self.seed + len(prompts))
-        generated = self._in_blocks([ids for ids, _ in encoded], sampling, seeds)
+        limited = self._in_blocks([ids for ids, _ in encoded], sampling, seeds)
         return [
             self._finish(ids, truncated, tokens, sampling)
-            for (ids, truncated), tokens in zip(encoded, generated, strict=True)
+            for (ids, truncated), tokens in zip(encoded, limited, strict=True)
         ]
 
-    def _in_blocks(self, prompts: list[list[int]], sampling: Sampling, seeds: Sequence[int]) -> list[GeneratedTokens]:
+    def _in_blocks(self, prompts: list[list[int]], sampling: Sampling, seeds: Sequence[int]) -> list[LimitedTokens]:
         """Generate block by block, or read the blocks that an earlier attempt has finished."""
         # Longest first: the block that needs the most memory fails at once or not at all.
         order = sorted(range(len(prompts)), key=lambda index: -len(prompts[index]))
-        results: dict[int, GeneratedTokens] = {}
+        results: dict[int, LimitedTokens] = {}
         for start in range(0, len(order), self.block_size):
             block = order[start : start + self.block_size]
             block_prompts, block_seeds = [prompts[index] for index in block], [seeds[index] for index in block]
-            key = block_key(block_prompts, sampling, block_seeds)
-            generated = self.cache.get(key) if self.cache is not None else None
-            if generated is not None:
-                self._report(len(block))
-            else:
-                generated = self._generate(block_prompts, sampling, block_seeds)
-                if len(generated) != len(block):
-                    raise RuntimeError(f"engine {self.name}: {len(generated)} completions for {len(block)} prompts")
-                if self.cache is not None:
-                    self.cache.put(key, generated)
-            results.update(zip(block, generated, strict=True))
+            generated = self._block(block_prompts, sampling, block_seeds)
+            results.update(zip(block, self._limited(block_prompts, generated, sampling, block_seeds), strict=True))
         return [results[index] for index in range(len(prompts))]
+
+    def _block(self, prompts: list[list[int]], sampling: Sampling, seeds: Sequence[int]) -> list[GeneratedTokens]:
+        key = block_key(prompts, sampling, seeds)
+        generated = self.cache.get(key) if self.cache is not None else None
+        if generated is not None:
+            self._report(len(prompts))
+            return generated
+        generated = self._generate(prompts, sampling, seeds)
+        if len(generated) != len(prompts):
+            raise RuntimeError(f"engine {self.name}: {len(generated)} completions for {len(prompts)} prompts")
+        if self.cache is not None:
+            self.cache.put(key, generated)
+        return generated
+
+    def _limited(
+        self, prompts: list[list[int]], generated: Sequence[GeneratedTokens], sampling: Sampling, seeds: Sequence[int]
+    ) -> list[LimitedTokens]:
+        """Completions within the limits of reasoning and answer; reasoning that was cut is closed where the protocol says so."""
+        if sampling.max_reasoning_tokens is None:
+            return [LimitedTokens(tokens.ids, tokens.ended) for tokens in generated]
+        limited = [
+            TokenLimits(self.reader, prompt, sampling).apply(tokens, self.eos_token_ids)
+            for prompt, tokens in zip(prompts, generated, strict=True)
+        ]
+        cut = [index for index, tokens in enumerate(limited) if tokens.reasoning_cut]
+        if not cut or sampling.reasoning_end == "cut":
+            return limited
+        closings = [self.reader.closing(limited[index].ids) for index in cut]
+        begun = [[*limited[index].ids, *closing] for index, closing in zip(cut, closings, strict=True)]
+        answers = self._answers(
+            [[*prompts[index], *ids] for index, ids in zip(cut, begun, strict=True)],
+            answer_sampling(sampling),
+            [answer_seed(seeds[index]) for index in cut],
+        )
+        for index, ids, closing, answer in zip(cut, begun, closings, answers, strict=True):
+            limited[index] = LimitedTokens([*ids, *answer.ids], answer.ended, reasoning_cut=True, closing=len(closing))
+        return limited
+
+    def _answers(self, prompts: list[list[int]], sampling: Sampling, seeds: Sequence[int]) -> list[GeneratedTokens]:
+        """Answers after reasoning that was closed. Their prompts were reported when the reasoning was there."""
+        report, self.on_finished = self.on_finished, None
+        try:
+            return self._block(prompts, sampling, seeds)
+        finally:
+            self.on_finished = report
 
     def _encode(self, text: str, sampling: Sampling) -> tuple[list[int], bool]:
         ids = encode_prompt(self.tokenizer, text)
@@ -153,31 +193,44 @@ class Engine(ABC):
             start = self.tokenizer.bos_token_id
             ids = [self.tokenizer.eos_token_id if start is None else start]
         room = sampling.max_prompt_tokens or len(ids)
+        most = self.reader.longest(sampling)
         if self.context is not None:
-            room = min(room, self.context - sampling.max_new_tokens)
+            room = min(room, self.context - most)
         if room < 1:
+            limits = (
+                "max_new_tokens" if sampling.max_reasoning_tokens is None else "max_reasoning_tokens or max_new_tokens"
+            )
             raise InputError(
                 f"{self.model_folder / 'config.json'}: a context of {self.context} tokens has no room for a prompt and "
-                f"{sampling.max_new_tokens} new tokens; fix: lower max_new_tokens of the task"
+                f"{most} new tokens; fix: lower {limits} of the task"
             )
         return fit_prompt(ids, room, self.tokenizer.bos_token_id, sampling.prompt_kept)
 
-    def _finish(self, prompt: list[int], truncated: bool, generated: GeneratedTokens, sampling: Sampling) -> Completion:
-        read = self.reader.read(prompt, generated.ids, sampling.stop)
+    def _finish(self, prompt: list[int], truncated: bool, limited: LimitedTokens, sampling: Sampling) -> Completion:
+        read = self.reader.read(prompt, limited.ids, sampling.stop, reasons=limited.reasoning_cut)
         return Completion(
             read.answer,
-            "stop" if read.stopped or generated.ended else "length",
-            generated.ids,
+            "stop" if read.stopped or limited.ended else "length",
+            limited.ids,
             prompt,
             truncated,
             read.reasoning,
-            read.reasoning_tokens,
+            # What closed the reasoning is not the model's; it may have closed it once more.
+            max(
+                read.reasoning_tokens - limited.closing, min(read.reasoning_tokens, sampling.max_reasoning_tokens or 0)
+            ),
             read.reasoning_ended,
+            limited.closing,
         )
 
-    def answer_end(self, prompt: Sequence[int], stop: Sequence[str]) -> AnswerEnd:
-        """What tells `_generate`, token by token, whether a stop string has ended the answer to a prompt: never within reasoning."""
-        return AnswerEnd(self.reader, prompt, stop)
+    def completion_end(self, prompt: Sequence[int], sampling: Sampling) -> CompletionEnd:
+        """What tells `_generate`, token by token, whether a completion is over: by a stop string, never within reasoning, or a limit.
+
+        End-of-sequence ids and `max_new_tokens` are the engine's to look for.
+        """
+        answer = AnswerEnd(self.reader, prompt, sampling.stop, after_reasoning=sampling.after_reasoning)
+        limited = sampling.max_reasoning_tokens is not None
+        return CompletionEnd(answer, TokenLimits(self.reader, prompt, sampling) if limited else None)
 
     def _report(self, finished: int) -> None:
         if self.on_finished is not None and finished:

@@ -71,7 +71,7 @@ class TransformersEngine(Engine):
         filler = self.eos_token_ids[0]  # masked, so any token does
         ids = torch.tensor([[filler] * (width - len(p)) + p for p in prompts], device=self._device)
         mask = torch.tensor([[0] * (width - len(p)) + [1] * len(p) for p in prompts], device=self._device)
-        ends = _RowEnds(self, prompts, width, sampling.stop)
+        ends = _RowEnds(self, prompts, width, sampling)
         processors = LogitsProcessorList()
         if sampling.no_repeat_ngram:
             # It sees the filler too, which changes nothing: a row that has written so many end tokens has ended.
@@ -111,15 +111,15 @@ class _Draw(LogitsProcessor):
 
 
 class _RowEnds(StoppingCriteria):
-    """Ends each row of a batch at its end-of-sequence id or its first stop string, and remembers where.
+    """Ends each row of a batch at its end-of-sequence id, its first stop string or its limit, and remembers where.
 
     transformers' own `stop_strings` also look at the prompt's text, where a stop string of a task usually stands.
     """
 
-    def __init__(self, engine: Engine, prompts: Sequence[Sequence[int]], width: int, stop: Sequence[str]) -> None:
+    def __init__(self, engine: Engine, prompts: Sequence[Sequence[int]], width: int, sampling: Sampling) -> None:
         self.width, self.eos_token_ids = width, frozenset(engine.eos_token_ids)
-        self.answers = [engine.answer_end(prompt, stop) for prompt in prompts]
-        self.window = max(1, *(answer.window for answer in self.answers))
+        self.completions = [engine.completion_end(prompt, sampling) for prompt in prompts]
+        self.window = max(completion.window for completion in self.completions)
         self.ends: list[int | None] = [None] * len(prompts)
 
     def __call__(self, input_ids: Tensor, scores: Any, **_: Any) -> Tensor:
@@ -127,12 +127,12 @@ class _RowEnds(StoppingCriteria):
         length = input_ids.shape[1] - self.width
         recent = input_ids[:, -min(self.window, length) :].tolist()
         for row, ids in enumerate(recent):
-            if self.ends[row] is None and (ids[-1] in self.eos_token_ids or self._stopped(input_ids, row, ids)):
+            if self.ends[row] is None and (ids[-1] in self.eos_token_ids or self._over(input_ids, row, ids)):
                 self.ends[row] = length
         return torch.tensor([end is not None for end in self.ends], device=input_ids.device)
 
-    def _stopped(self, input_ids: Tensor, row: int, recent: list[int]) -> bool:
-        return self.answers[row].reached(recent, lambda: input_ids[row, self.width :].tolist())
+    def _over(self, input_ids: Tensor, row: int, recent: list[int]) -> bool:
+        return self.completions[row].reached(recent, lambda: input_ids[row, self.width :].tolist())
 
 
 ENGINE = TransformersEngine

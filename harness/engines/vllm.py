@@ -18,8 +18,8 @@ from dskd import hub
 from dskd.modeling.folders import parts_of
 from dskd.modeling.loading import load_config, load_model, load_tokenizer
 from dskd.rollouts.vllm_support import ENVIRONMENT, INSTALL, cannot_run, on_cpu
+from harness.engines._limits import CompletionEnd
 from harness.engines._no_repeat_ngram import ARGUMENT, processor
-from harness.engines._reasoning import AnswerEnd
 from harness.engines.base import Engine, GeneratedTokens, Sampling
 
 CPU_BATCH_SIZE = 64
@@ -105,9 +105,9 @@ class VllmEngine(Engine):
         watched: dict[int, _Watched] = {}
         stop = [string for string in sampling.stop if string]
         for index, ids in enumerate(prompts):
-            if stop and self.reader.markers is not None:
-                # vLLM would end an answer at a stop string within its reasoning.
-                watched[index] = _Watched(self.answer_end(ids, stop))
+            if self.reader.markers is not None and (stop or sampling.max_reasoning_tokens is not None):
+                # vLLM would end an answer at a stop string within its reasoning, and has one limit for both.
+                watched[index] = _Watched(self.completion_end(ids, sampling))
             parameters = SamplingParams(
                 max_tokens=sampling.max_new_tokens,
                 temperature=sampling.temperature,
@@ -141,13 +141,13 @@ class VllmEngine(Engine):
 
 
 class _Watched:
-    """A completion whose stop strings are looked for here: its ids, which end with the token that completes one."""
+    """A completion whose stop strings and limits are looked for here: its ids, which end with the token that reaches one."""
 
-    def __init__(self, end: AnswerEnd) -> None:
+    def __init__(self, end: CompletionEnd) -> None:
         self.end, self.ids, self.stopped = end, list[int](), False
 
     def add(self, new: Sequence[int]) -> tuple[list[int], bool]:
-        """All ids with the new ones, and whether a stop string has ended them; what comes after that is left out."""
+        """All ids with the new ones, and whether they are over; what comes after that is left out."""
         for token in new:
             if self.stopped:
                 break

@@ -18,6 +18,7 @@ from dskd.modeling.folders import require_model_folder
 from dskd.modeling.loading import load_tokenizer
 from dskd.tokenization.prompt_templates import template_of
 from dskd.tokenization.reasoning import markers_of
+from harness.engines._reasoning import CompletionReader
 from harness.engines._seeds import sample_seed
 from harness.engines._types import Completion, Sampling
 from harness.evaluation.engine_process import EngineRequest, complete_in_process
@@ -26,12 +27,14 @@ from harness.runs.identity import FileHashes, Identity
 from harness.tasks.task import Task
 
 OWN_PROMPTS = "prompts"  # where a task's name would be
+_LIMITS = ("max_new_tokens", "max_reasoning_tokens", "reasoning_end")
 
 
 @dataclass(frozen=True)
 class Prompts:
     """What a model is asked, by id, and where its completions end: `max_new_tokens` are those of reasoning and answer.
 
+    `max_reasoning_tokens` of them are for the reasoning alone; None where there is no such limit.
     `source` is the task's name or OWN_PROMPTS. `chat`: the prompts are instructions in the model's template, so that the
     completions are scored as a chat model's.
     """
@@ -41,6 +44,7 @@ class Prompts:
     stop: tuple[str, ...]
     max_new_tokens: int
     chat: bool
+    max_reasoning_tokens: int | None = None
 
 
 @dataclass(frozen=True)
@@ -69,13 +73,14 @@ def prompts_of_task(
     texts = {doc["id"]: task.render_prompt(doc, tokenizer) for doc in docs}
     if len(texts) < len(docs):
         raise InputError(f"task {task.name}: two documents have the same id; fix: give each its own")
-    most = completion_limit(tokenizer, max_new_tokens or task.max_new_tokens, max_reasoning_tokens)
-    return Prompts(task.name, texts, tuple(task.stop), most, chat)
+    limits = token_limits(tokenizer, max_new_tokens or task.max_new_tokens, max_reasoning_tokens)
+    return Prompts(task.name, texts, tuple(task.stop), chat=chat, **limits)
 
 
-def completion_limit(tokenizer: Any, max_new_tokens: int, max_reasoning_tokens: int | None) -> int:
-    """Return the most tokens of a completion: those of the answer, and those of the reasoning where the model can mark any."""
-    return max_new_tokens + (max_reasoning_tokens or 0 if markers_of(tokenizer) is not None else 0)
+def token_limits(tokenizer: Any, max_new_tokens: int, max_reasoning_tokens: int | None) -> dict[str, Any]:
+    """Return the limits of `Prompts`: reasoning has one of its own where the model can mark any."""
+    reasoning = None if markers_of(tokenizer) is None else max_reasoning_tokens
+    return {"max_new_tokens": max_new_tokens + (reasoning or 0), "max_reasoning_tokens": reasoning}
 
 
 def prompts_of_file(
@@ -113,14 +118,17 @@ def sample_requests(prompts: Prompts, protocol: DecodingProtocol, seed: int) -> 
 
 def sampling_of(prompts: Prompts, protocol: DecodingProtocol) -> Sampling:
     """Return what a protocol asks of an engine for these prompts."""
-    shared = protocol.model_dump(exclude={"name", "seeds", "samples", "max_new_tokens", "max_reasoning_tokens"})
-    return Sampling(max_new_tokens=prompts.max_new_tokens, stop=prompts.stop, **shared)
+    shared = protocol.model_dump(exclude={"name", "seeds", "samples", *_LIMITS})
+    reasoning = prompts.max_reasoning_tokens
+    end = "cut" if reasoning is None else protocol.reasoning_end
+    return Sampling(prompts.max_new_tokens, prompts.stop, max_reasoning_tokens=reasoning, reasoning_end=end, **shared)
 
 
 def longest(tokenizer: Any, prompts: Prompts, protocol: DecodingProtocol) -> int:
     """Return the number of tokens of the longest prompt together with its completion, at most."""
     lengths = (max(1, len(encode_prompt(tokenizer, text))) for text in prompts.texts.values())
-    return max(min(length, protocol.max_prompt_tokens or length) for length in lengths) + prompts.max_new_tokens
+    most = CompletionReader(tokenizer).longest(sampling_of(prompts, protocol))
+    return max(min(length, protocol.max_prompt_tokens or length) for length in lengths) + most
 
 
 def generate(
@@ -179,10 +187,11 @@ def generation_fields(completion: Completion) -> dict[str, Any]:
     """Return what every file of samples says about how a completion was generated.
 
     Where the model reasoned there are "reasoning", "reasoning_ended" and the tokens of both parts: the "output" is its answer.
+    "reasoning_closed" is there, and true, where the reasoning was closed at its limit; what closed it is not counted.
     """
     fields = {
         "finish_reason": completion.finish_reason,
-        "generated_tokens": len(completion.ids),
+        "generated_tokens": completion.generated_tokens,
         "prompt_truncated": completion.prompt_truncated,
     }
     if completion.reasoning is None:
@@ -191,7 +200,8 @@ def generation_fields(completion: Completion) -> dict[str, Any]:
         "reasoning": completion.reasoning,
         "reasoning_ended": completion.reasoning_ended,
         "reasoning_tokens": completion.reasoning_tokens,
-        "answer_tokens": len(completion.ids) - completion.reasoning_tokens,
+        "answer_tokens": completion.generated_tokens - completion.reasoning_tokens,
+        **({"reasoning_closed": True} if completion.closing_tokens else {}),
     }
 
 

@@ -46,10 +46,10 @@ def _without_answer(score: SampleScore, metrics: Sequence[Metric]) -> SampleScor
 def reasoning_summary(headline: Metric, samples: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
     """Return what the samples of one task say of a model's reasoning, or None where none has any (an empty block is none).
 
-    {"samples": those with reasoning, "never_ended" and its share of all samples in per cent, "answers_cut": answers that the token
-    limit cut off, "tokens", "reasoning_tokens", "answer_tokens": means over all samples, "tokens_per_solved": all tokens for each
-    solved sample}. Tokens are None where not every sample has them; `tokens_per_solved` also where nothing is solved, or the
-    headline metric is not one of right and wrong.
+    {"samples": those with reasoning, "never_ended" and its share of all samples in per cent, "reasoning_cut": reasoning that a limit
+    of tokens ended, and its share, "reasoning_closed": of these, those that were closed and answered all the same, "answers_cut":
+    answers that a limit cut off, and their share, "tokens", "reasoning_tokens", "answer_tokens": means over all samples,
+    "tokens_per_solved"}. Tokens are None where not every sample has them, and what was cut where no sample says how it ended.
     """
     ended = [sample.get("reasoning_ended", True) for sample in samples]
     reasoned = sum(
@@ -57,26 +57,48 @@ def reasoning_summary(headline: Metric, samples: Sequence[Mapping[str, Any]]) ->
     )
     if not reasoned:
         return None
-    cut = sum(
-        has_ended and sample.get("finish_reason") == "length" for sample, has_ended in zip(samples, ended, strict=True)
+    at_limit = [sample.get("finish_reason") == "length" for sample in samples]
+    closed = [bool(sample.get("reasoning_closed")) for sample in samples]
+    answers_cut = sum(has_ended and at for has_ended, at in zip(ended, at_limit, strict=True))
+    reasoning_cut = sum(
+        was_closed or (at and not has_ended) for was_closed, at, has_ended in zip(closed, at_limit, ended, strict=True)
     )
+    says_how = any("finish_reason" in sample for sample in samples)
     tokens = [sample.get("generated_tokens") for sample in samples]
     known = [count for count in tokens if count is not None]
     complete = len(known) == len(tokens)
     thought = fmean(sample.get("reasoning_tokens") or 0 for sample in samples) if complete else None
     mean = fmean(known) if complete else None
-    solved = sum(sample["scores"][headline.name] == 100.0 for sample in samples)
-    is_rate = complete and headline.kind == "binary" and headline.higher_is_better and solved
     return {
         "samples": reasoned,
         "never_ended": ended.count(False),
-        "never_ended_share": round(100 * ended.count(False) / len(samples), _DECIMALS),
-        "answers_cut": cut,
+        "never_ended_share": _share(ended.count(False), samples),
+        "reasoning_cut": reasoning_cut if says_how else None,
+        "reasoning_cut_share": _share(reasoning_cut, samples) if says_how else None,
+        "reasoning_closed": closed.count(True),
+        "answers_cut": answers_cut,
+        "answers_cut_share": _share(answers_cut, samples) if says_how else None,
         "tokens": _rounded(mean),
         "reasoning_tokens": _rounded(thought),
         "answer_tokens": _rounded(None if mean is None or thought is None else mean - thought),
-        "tokens_per_solved": _rounded(sum(known) / solved if is_rate else None),
+        "tokens_per_solved": tokens_per_solved(headline, samples),
     }
+
+
+def tokens_per_solved(headline: Metric, samples: Sequence[Mapping[str, Any]]) -> float | None:
+    """Return all generated tokens for each sample that is right, those of wrong ones included.
+
+    None where not every sample has its tokens, where nothing is solved, and where the headline metric is not one of right and wrong.
+    """
+    tokens = [sample.get("generated_tokens") for sample in samples]
+    solved = sum(sample["scores"][headline.name] == 100.0 for sample in samples)
+    if None in tokens or not solved or headline.kind != "binary" or not headline.higher_is_better:
+        return None
+    return _rounded(sum(count for count in tokens if count is not None) / solved)
+
+
+def _share(count: int, samples: Sequence[Any]) -> float:
+    return round(100 * count / len(samples), _DECIMALS)
 
 
 def _rounded(value: float | None) -> float | None:

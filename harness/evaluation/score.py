@@ -32,6 +32,7 @@ class Prediction:
     finish_reason: str | None
     reasoning: str | None = None
     reasoning_ended: bool = True
+    reasoning_closed: bool = False
     tokens: Mapping[str, int] = field(default_factory=dict)
 
     def fields(self, *, with_tokens: bool) -> dict[str, Any]:
@@ -40,6 +41,7 @@ class Prediction:
         return {
             **({} if self.finish_reason is None else {"finish_reason": self.finish_reason}),
             **({} if self.reasoning is None else reasoning),
+            **({"reasoning_closed": True} if self.reasoning_closed else {}),
             **(self.tokens if with_tokens else {}),
         }
 
@@ -145,7 +147,8 @@ def _reasoning(fields: Mapping[str, Any], where: str) -> dict[str, Any]:
         return {"tokens": tokens}
     if not isinstance(ended, bool):
         raise InputError(f'{where}: key "reasoning_ended" is {json.dumps(ended)[:80]}; fix: make it true or false')
-    return {"reasoning": reasoning, "reasoning_ended": ended, "tokens": tokens}
+    closed = fields.get("reasoning_closed") is True
+    return {"reasoning": reasoning, "reasoning_ended": ended, "reasoning_closed": closed, "tokens": tokens}
 
 
 def _cut(line: Prediction, markers: ReasoningMarkers | None, *, opened: bool) -> Prediction:

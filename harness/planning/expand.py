@@ -123,7 +123,7 @@ class Expansion(Sources):
         """An entry of the matrix's `tasks`."""
         name, settings = self.matrix.task_of(entry), self.matrix.tasks[entry]
         limit = min((limit for limit in (settings.limit, self.limit) if limit is not None), default=None)
-        protocol = settings.protocol.with_reasoning(settings.max_reasoning_tokens)
+        protocol = settings.with_limits_of_reasoning()
         return evaluated_task(entry, name, protocol, limit=limit, max_new_tokens=settings.max_new_tokens)
 
     def evaluate(self, cell: Cell, model: ModelInput, tasks: Sequence[str]) -> Evaluate:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -36,6 +36,7 @@ def evaluation_plan(
     limit: int | None,
     max_new_tokens: int | None,
     max_reasoning_tokens: int | None = None,
+    reasoning_end: Literal["cut", "close"] | None = None,
     protocol: str,
     evaluation: Mapping[str, Any],
     add_bos_token: bool,
@@ -54,7 +55,7 @@ def evaluation_plan(
         TypeAdapter(Name).validate_python(known_as)
     except ValidationError:
         raise InputError(f"--name {known_as}: is no name; fix: use letters, digits, dots and hyphens") from None
-    asked = PROTOCOLS[protocol].with_reasoning(max_reasoning_tokens)
+    asked = PROTOCOLS[protocol].with_reasoning(max_reasoning_tokens, reasoning_end, "--reasoning-end")
     evaluated = [
         evaluated_task(task, task, asked, limit=limit, max_new_tokens=max_new_tokens) for task in dict.fromkeys(tasks)
     ]

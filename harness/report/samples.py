@@ -103,6 +103,7 @@ def _flaws(sample: dict[str, Any]) -> list[str]:
         "invalid": sample.get("outcome") == INVALID,
         "harness error": sample.get("outcome") == HARNESS_ERROR,
         "reasoning never ended": sample.get("reasoning_ended") is False,
+        "reasoning closed at its limit": sample.get("reasoning_closed") is True,
         "cut off at the token limit": sample.get("finish_reason") == "length",
         "prompt truncated": bool(sample.get("prompt_truncated")),
     }

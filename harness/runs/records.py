@@ -58,6 +58,9 @@ class RecordCell(BaseModel):
         return None if self.task is None else column_title(self.task, self.protocol_label)
 
 
+_LATER = Field(exclude_if=lambda value: value is None)
+
+
 class Counts(BaseModel):
     """Numbers of samples: all, those with a score, and those with a flaw."""
 
@@ -91,14 +94,19 @@ class MetricValue(BaseModel):
 class ReasoningUse(BaseModel):
     """What a model reasoned before its answers on one task (docs/reasoning.md). Tokens are means over all samples.
 
-    `tokens_per_solved` is all tokens for each solved sample; null if nothing is solved, or if samples are not right or wrong.
+    `tokens_per_solved` is all tokens for each solved sample; null if nothing is solved, or if samples are not right or wrong. What
+    older records do not say is absent.
     """
 
     model_config = _STRICT
     samples: int  # with reasoning
     never_ended: int  # no answer
     never_ended_share: FiniteFloat  # per cent of all samples
-    answers_cut: int  # answers that the token limit cut off
+    reasoning_cut: Annotated[int | None, _LATER] = None  # at a limit of tokens
+    reasoning_cut_share: Annotated[FiniteFloat | None, _LATER] = None  # per cent of all samples
+    reasoning_closed: Annotated[int | None, _LATER] = None  # of these, those that were closed for the model
+    answers_cut: int  # answers that a token limit cut off
+    answers_cut_share: Annotated[FiniteFloat | None, _LATER] = None  # per cent of all samples
     tokens: FiniteFloat | None = None
     reasoning_tokens: FiniteFloat | None = None
     answer_tokens: FiniteFloat | None = None
@@ -129,6 +137,7 @@ class Cost(BaseModel):
     wall_seconds: FiniteFloat | None = None
     tokens: int | None = None  # trained on (as often as seen), or generated
     tokens_per_second: FiniteFloat | None = None
+    tokens_per_solved: Annotated[FiniteFloat | None, _LATER] = None  # generated, for each sample that is right
     processes: int | None = None  # that trained together; counts are of all of them, times of the first
     peak_memory: int | None = None  # resident
     peak_device_memory: int | None = None  # of a GPU

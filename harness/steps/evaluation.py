@@ -10,6 +10,7 @@ from typing import Annotated, Any
 from dskd.compatibility import Problem
 from harness import evaluation, tasks
 from harness.engines._completion_cache import CompletionCache
+from harness.evaluation.reasoning import tokens_per_solved
 from harness.protocols import DecodingProtocol
 from harness.runs.identity import Fingerprint, canonical_json
 from harness.runs.job_context import JobContext
@@ -34,7 +35,9 @@ class EvaluatedTask(Input):
 
     def identity_parts(self) -> dict[str, Any]:
         drawing = {key: value for key, value in self.protocol.settings.items() if key != "max_new_tokens"}
-        return {**super().identity_parts(), **self.extra, "protocol": drawing}
+        parts = {**super().identity_parts(), **self.extra, "protocol": drawing}
+        # Once the limits of reasoning and answer were added up.
+        return parts if self.protocol.max_reasoning_tokens is None else {**parts, "token_limits": 2}
 
     @cached_property
     def parts(self) -> dict[str, Fingerprint]:
@@ -129,7 +132,11 @@ class Evaluate(Step):
             print(f"{done.name}: {summary['n']} in {done.seconds:.1f} s with {done.engine}", flush=True)
             job.finish(
                 outputs[done.name],
-                cost=job.cost(wall_seconds=round(done.seconds, 3), tokens=done.generated_tokens),
+                cost=job.cost(
+                    wall_seconds=round(done.seconds, 3),
+                    tokens=done.generated_tokens,
+                    tokens_per_solved=tokens_per_solved(task.metrics[0], done.samples),
+                ),
                 samples=done.samples,
                 engine=done.engine,
                 sandbox=sandbox_used(),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
@@ -104,6 +105,34 @@ class ReasoningRow:
     never_ended: int
     never_ended_share: float | None
     answers_cut: int
+    reasoning_cut_share: float | None  # at a limit of tokens, per cent of all samples
+    reasoning_closed: int  # of these, those that were closed for the model, which answered
+    answers_cut_share: float | None  # per cent of all samples
+
+
+@dataclass(frozen=True)
+class TokenRow:
+    """What a method's models generated for their scores in one column, over its seeds, whether they reason or not.
+
+    `tokens` is the mean over all samples, `tokens_per_solved` all tokens for each solved `item`, or `sample` where the protocol draws
+    several of an item. It is None for a reason. `truncated_share`: per cent of all samples that ended at a limit of tokens.
+    """
+
+    teacher: str
+    student: str | None
+    method: str
+    task: str
+    protocol: str
+    solved: str
+    tokens: float | None
+    tokens_per_solved: float | None
+    tokens_per_solved_reason: str | None
+    truncated_share: float | None
+
+
+def _in_order(title: str) -> list[str | int]:
+    parts = re.split(r"(\d+)", title.rstrip("]"))
+    return [int(part) if number % 2 else part for number, part in enumerate(parts)]
 
 
 REASONING_FIELDS = tuple(field.name for field in fields(ReasoningRow))[5:]
@@ -120,11 +149,12 @@ class Leaderboard:
     columns: list[ColumnRow] = field(default_factory=list)
     published: list[PublishedTable] = field(default_factory=list)  # results of others, on request
     reasoning: list[ReasoningRow] = field(default_factory=list)  # of the columns in which a model reasons
+    tokens: list[TokenRow] = field(default_factory=list)  # of all, on request
 
     @property
     def tasks(self) -> list[str]:
-        """The titles of the columns."""
-        return sorted({row.column for row in self.rows})
+        """The titles of the columns; of one task under several limits, the smaller first."""
+        return sorted({row.column for row in self.rows}, key=_in_order)
 
     @property
     def pairs(self) -> list[tuple[str, str]]:
@@ -166,6 +196,8 @@ class Leaderboard:
         document["columns"] = [asdict(row) for row in self.columns]
         if self.reasoning:
             document["reasoning"] = [asdict(row) for row in self.reasoning]
+        if self.tokens:
+            document["tokens"] = [asdict(row) for row in self.tokens]
         if costs:
             document["costs"] = [asdict(row) for row in self.costs]
         if self.published:

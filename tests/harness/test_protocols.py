@@ -154,19 +154,61 @@ def test_a_budget_for_reasoning_is_part_of_the_protocol_and_of_the_identity_wher
         "small_math": {},
         "long": {"task": "small_math", "max_reasoning_tokens": 500},
         "longer": {"task": "small_math", "protocol": {"name": "greedy", "max_reasoning_tokens": 900}},
+        "closed": {"task": "small_math", "max_reasoning_tokens": 900, "reasoning_end": "close"},
+        "cut": {"task": "small_math", "max_reasoning_tokens": 20, "reasoning_end": "cut"},
     }
     matrix = read_matrix(write_matrix(tiny))
     assert matrix.protocol_of("small_math", 64) == GREEDY
     assert matrix.protocol_of("long", 64).label == "greedy, max_reasoning_tokens=500"
     assert matrix.protocol_of("longer", 64).label == "greedy, max_reasoning_tokens=900"
-    for entry, tokens in (("small_math", None), ("long", 500), ("longer", 900)):
+    assert matrix.protocol_of("closed", 64).label == "greedy, max_reasoning_tokens=900, reasoning_end=close"
+    assert matrix.protocol_of("cut", 64).label == "greedy, max_reasoning_tokens=20"
+    limits = {"small_math": None, "long": 500, "longer": 900, "closed": 900, "cut": 20}
+    for entry, tokens in limits.items():
         protocol = matrix.protocol_of(entry, 64)
         parts = evaluated_task(entry, "small_math", protocol, limit=None, max_new_tokens=None).identity_parts()
         assert parts["protocol"].get("max_reasoning_tokens") == tokens
         assert parts["max_new_tokens"] == 64
+        # The limits were once added up: what was evaluated so is another thing. All other identities stay.
+        assert parts.get("token_limits") == (None if tokens is None else 2)
+        assert parts["protocol"].get("reasoning_end") == ("close" if entry == "closed" else None)
     tiny["tasks"] = {"small_math": {"max_reasoning_tokens": 0}}
     with pytest.raises(InputError, match=r"tasks\.small_math\.max_reasoning_tokens"):
         read_matrix(write_matrix(tiny))
+
+
+@pytest.mark.parametrize(
+    ("entry", "message"),
+    [
+        ({"reasoning_end": "close"}, r"tasks\.small_math: `reasoning_end` means nothing without max_reasoning_tokens"),
+        (
+            {"protocol": {"name": "greedy", "reasoning_end": "close"}},
+            r"tasks\.small_math\.protocol: `reasoning_end` means",
+        ),
+        (
+            {"max_reasoning_tokens": 9, "reasoning_end": "stop"},
+            r"tasks\.small_math\.reasoning_end: input should be 'cut' or",
+        ),
+    ],
+)
+def test_an_end_of_reasoning_needs_a_limit(
+    tiny: Content, write_matrix: Callable[[Any], Path], entry: Content, message: str
+) -> None:
+    tiny["tasks"] = {"small_math": entry}
+    with pytest.raises(InputError, match=message):
+        read_matrix(write_matrix(tiny))
+
+
+def test_an_end_of_reasoning_on_the_command_line_needs_a_limit(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="--reasoning-end: means nothing without a limit of reasoning; fix: "):
+        GREEDY.with_reasoning(None, "close", "--reasoning-end")
+    for command in (("evaluate", "--output-dir", "out"), ("generate", "--output", "out.jsonl")):
+        asked = [*command, "--model", str(tmp_path), "--task", "small_math", "--reasoning-end", "close"]
+        result = CliRunner().invoke(main, asked)
+        assert result.exit_code == 2
+        assert "--reasoning-end: means nothing without" in result.output
+    closed = GREEDY.with_reasoning(9, "close")
+    assert closed.with_reasoning(None, "cut") == GREEDY.with_reasoning(9)
 
 
 def test_a_record_without_a_protocol_is_greedy_and_a_training_has_none() -> None:

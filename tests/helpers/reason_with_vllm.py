@@ -1,4 +1,4 @@
-"""Run by a test: what the vLLM engine makes of the reasoning models in folders, as JSON on standard output."""
+"""Run by a fixture: what the vLLM engine makes of the reasoning models `name=folder …`, as JSON on standard output."""
 
 from __future__ import annotations
 
@@ -8,15 +8,20 @@ import sys
 from pathlib import Path
 
 from harness.engines import create_engine
-from harness.engines._types import Sampling
-from helpers.reasoning_models import NEW_TOKENS, SAID, STOP
+from helpers.reasoning_models import LIMITS, SAID
 
-answers = []
-for folder in sys.argv[1:]:
-    engine = create_engine("vllm", Path(folder))
-    finished: list[int] = []
-    engine.on_finished = finished.append
-    completions = engine.complete(list(SAID), Sampling(NEW_TOKENS, stop=STOP))
-    answers.append({"completions": [dataclasses.asdict(each) for each in completions], "finished": sum(finished)})
+answers = {}
+for argument in sys.argv[1:]:
+    name, folder = argument.split("=", 1)
+    engine = create_engine("vllm", Path(folder), no_repeat_ngram=name == "special")
+    answers[name] = {}
+    for settings, sampling in LIMITS.items():
+        if sampling.no_repeat_ngram and name != "special":
+            continue  # an engine that masks n-grams is made otherwise: one is enough
+        finished: list[int] = []
+        engine.on_finished = finished.append
+        completions = engine.complete(list(SAID), sampling)
+        found = {"completions": [dataclasses.asdict(each) for each in completions], "finished": sum(finished)}
+        answers[name][settings] = found
     engine.close()
 json.dump(answers, sys.stdout)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from harness.engines._types import Sampling
 from helpers.tiny_tokenizers import byte_level
 
 KINDS = ("text", "added", "special")
@@ -26,6 +27,16 @@ EXPECTED = [
     ("Long.", "the fox", True, "length"),
 ]
 NEW_TOKENS = 56
+# What both engines are asked: limits of reasoning that some of the completions reach and others do not.
+LIMITS = {
+    "free": Sampling(NEW_TOKENS, stop=STOP),
+    "cut": Sampling(20 + 6, max_reasoning_tokens=20),
+    "cut, stopped": Sampling(12 + 9, stop=STOP, max_reasoning_tokens=12),
+    "close": Sampling(9 + 8, max_reasoning_tokens=9, reasoning_end="close"),
+    "close, stopped": Sampling(20 + 12, stop=STOP, max_reasoning_tokens=20, reasoning_end="close"),
+    "close, sampled": Sampling(9 + 8, temperature=1.0, max_reasoning_tokens=9, reasoning_end="close"),
+    "close, no n-gram twice": Sampling(14 + 12, no_repeat_ngram=2, max_reasoning_tokens=14, reasoning_end="close"),
+}
 _TEMPLATE = "{% for m in messages %}{{ m.content.split('</think>')[-1] }}{% endfor %}"
 
 

@@ -110,5 +110,7 @@ function reasoningColumns() {
     column('Tokens per item', 'tokens'),
     column('Tokens per solved item', 'tokens_per_solved'),
     column('Reasoning never ended (%)', 'never_ended_share'),
+    column('Reasoning cut off (%)', 'reasoning_cut_share'),
+    column('Answers cut off (%)', 'answers_cut_share'),
   ];
 }

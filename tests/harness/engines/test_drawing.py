@@ -14,9 +14,10 @@ from hypothesis import strategies as st
 
 from dskd.data.preparation import encode_prompt
 from dskd.modeling.loading import load_model
+from harness.engines._limits import LimitedTokens
 from harness.engines._no_repeat_ngram import Following
 from harness.engines._seeds import sample_seed, uniform_numbers
-from harness.engines.base import GeneratedTokens, Sampling, fit_prompt
+from harness.engines.base import Sampling, fit_prompt
 from harness.engines.transformers import TransformersEngine
 from helpers.engine_requests import complete, texts
 
@@ -75,7 +76,7 @@ def test_no_n_gram_twice_as_transformers_does_it(folder: Path, requests: Callabl
 
 
 def _generated(ids: Any, eos: Any) -> Any:
-    return GeneratedTokens(ids, ended=ids[-1] == eos)
+    return LimitedTokens(ids, ended=ids[-1] == eos)
 
 
 @given(ids=st.lists(st.integers(0, 3), min_size=1, max_size=30), n=st.integers(1, 6))

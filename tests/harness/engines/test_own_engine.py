@@ -14,6 +14,7 @@ import harness.engines
 from harness.engines import create_engine
 from helpers.engine_requests import complete
 from helpers.paths import ROOT
+from helpers.reasoning_models import LIMITS, SAID
 
 PAGE = ROOT / "docs" / "engines.md"
 
@@ -49,3 +50,14 @@ def test_it_answers_as_transformers_does(folder: Path, requests: Callable, setti
         engine.close()
     assert found["stepwise"] == found["transformers"]
     assert sum(completion.finish_reason == "stop" for completion in found["stepwise"]) > 2
+
+
+@pytest.mark.usefixtures("_stepwise")
+@pytest.mark.parametrize("name", ["cut, stopped", "close", "close, sampled", "close, no n-gram twice"])
+def test_it_keeps_to_limits_of_reasoning_as_transformers_does(thinkers: dict[str, Path], name: str) -> None:
+    found = []
+    for engine_name in ("stepwise", "transformers"):
+        engine = create_engine(engine_name, thinkers["text"], seed=3)
+        found.append(engine.complete(list(SAID), LIMITS[name]))
+        engine.close()
+    assert found[0] == found[1]

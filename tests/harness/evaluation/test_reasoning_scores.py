@@ -14,12 +14,13 @@ from dskd.tokenization.prompt_templates import Template, describe, set_template
 from dskd.tokenization.reasoning import ReasoningMarkers
 from harness import tasks
 from harness.cli import main
+from harness.cli.output import reasoning_line
 from harness.evaluation.evaluate import EvaluationOptions, evaluate
 from harness.evaluation.generate import generate, prompts_of_task
-from harness.evaluation.reasoning import reasoning_summary, score_answers
+from harness.evaluation.reasoning import reasoning_summary, score_answers, tokens_per_solved
 from harness.evaluation.score import score_predictions
 from harness.protocols import GREEDY, PROTOCOLS
-from harness.runs.records import Record, RecordTemplate, read_record
+from harness.runs.records import ReasoningUse, Record, RecordTemplate, read_record
 from harness.tasks.task import Metric
 from helpers.reasoning_models import EXPECTED, NEW_TOKENS, SAID, write_reasoning_model
 from helpers.tiny_tokenizers import byte_level
@@ -123,16 +124,55 @@ def test_a_record_tells_what_never_ended_from_what_was_cut_in_the_answer(evaluat
     assert record.n.truncated == 2
 
 
-def test_the_budget_for_reasoning_is_added_to_the_answer_s_and_named_in_the_protocol(
+def test_the_limits_of_reasoning_and_answer_are_apart_and_named_in_the_protocol(
     evaluated: tuple[Path, Any], model: Path, task: str
 ) -> None:
     folder, _ = evaluated
-    protocol = read_record(folder / "result.json").cell.protocol
-    assert protocol is not None
-    assert protocol.label == f"greedy, max_reasoning_tokens={NEW_TOKENS - 16}"
+    record = read_record(folder / "result.json")
+    assert record.cell.protocol is not None
+    assert record.cell.protocol.label == f"greedy, max_reasoning_tokens={NEW_TOKENS - 16}"
+    assert record.identity.parts["token_limits"] == 2
+    for sample in samples_of(folder):
+        assert sample.get("reasoning_tokens", 0) <= NEW_TOKENS - 16
+        assert sample.get("answer_tokens", sample["generated_tokens"]) <= 16
+    # Without a limit of its own, reasoning and answer share the task's.
     (short,) = evaluate(model, {task: EvaluationOptions()}, engine="transformers")
     assert max(sample["generated_tokens"] for sample in short.samples) == 16
     assert sum(not sample.get("reasoning_ended", True) for sample in short.samples) == 3
+
+
+def test_a_record_says_what_the_limits_cut_and_what_was_closed(model: Path, task: str, tmp_path: Path) -> None:
+    loaded, found = tasks.load(task), {}
+    for end in ("cut", "close"):
+        protocol = GREEDY.with_reasoning(12, end)
+        (run,) = evaluate(model, {task: EvaluationOptions(protocol=protocol)}, engine="transformers")
+        summary = reasoning_summary(loaded.metrics[0], run.samples)
+        assert summary is not None
+        found[end] = summary
+        assert (summary["reasoning_cut"], summary["reasoning_cut_share"]) == (3, 60.0)
+        assert (summary["answers_cut"], summary["answers_cut_share"]) == (
+            sum(s["finish_reason"] == "length" and s.get("reasoning_ended", True) for s in run.samples),
+            20.0 * summary["answers_cut"],
+        )
+        ReasoningUse.model_validate(summary)
+        path = tmp_path / f"{end}.jsonl"
+        keys = ("id", "output", "finish_reason", "generated_tokens", "reasoning", "reasoning_ended", "reasoning_tokens")
+        kept = (*keys, "answer_tokens", "reasoning_closed")
+        lines = [{key: sample[key] for key in kept if key in sample} for sample in run.samples]
+        path.write_text("".join(f"{json.dumps(line)}\n" for line in lines))
+        assert score_predictions(loaded, path)[1]["reasoning"] == summary
+    assert (found["cut"]["never_ended"], found["cut"]["reasoning_closed"]) == (3, 0)
+    assert (found["close"]["never_ended"], found["close"]["reasoning_closed"]) == (0, 3)
+    assert "reasoning 3 (60.0 %), 3 of them closed and answered, answers" in reasoning_line(found["close"])
+
+
+def test_tokens_for_each_solved_sample_need_right_and_wrong() -> None:
+    samples = [{"scores": {"m": score}, "generated_tokens": 4} for score in (100.0, 0.0, 100.0)]
+    assert tokens_per_solved(Metric("m"), samples) == 6.0
+    assert tokens_per_solved(Metric("m"), samples[1:2]) is None
+    assert tokens_per_solved(Metric("m", kind="continuous"), samples) is None
+    assert tokens_per_solved(Metric("m", higher_is_better=False), samples) is None
+    assert tokens_per_solved(Metric("m"), [*samples, {"scores": {"m": 100.0}}]) is None
 
 
 def test_a_model_without_markers_has_no_budget_for_reasoning(model: Path, task: str, tmp_path: Path) -> None:
@@ -148,6 +188,8 @@ def test_show_and_the_leaderboard_tell_what_reasoning_cost(evaluated: tuple[Path
     root = folder.parents[4]
     shown = CliRunner().invoke(main, ["show", "thinker/teacher", "--results", str(root)])
     assert "reasoning: samples 4, never_ended 1" in shown.stdout
+    assert "tokens: per_item" in shown.stdout
+    assert "per_solved_item" in shown.stdout
     table = CliRunner().invoke(main, ["leaderboard", "--results", str(root)])
     assert table.exit_code == 0, table.output
     assert "tokens per solved item" in table.stdout
@@ -262,7 +304,11 @@ def test_what_no_sample_reasons_about_has_no_summary_of_it() -> None:
         "samples": 1,
         "never_ended": 0,
         "never_ended_share": 0.0,
+        "reasoning_cut": 0,
+        "reasoning_cut_share": 0.0,
+        "reasoning_closed": 0,
         "answers_cut": 0,
+        "answers_cut_share": 0.0,
         "tokens": 4,
         "reasoning_tokens": 3,
         "answer_tokens": 1,
