@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from harness.engines.base import Engine, Sampling
+
 PAIRS: list[tuple[str, str]] = [
     ("Question: how many apples?\nAnswer:", " 42"),
     ("Question: how many apples?\nAnswer:", " the lazy dog"),
@@ -26,3 +28,11 @@ PAIRS: list[tuple[str, str]] = [
 DIVIDED = ("the quick bro", "wn fox")
 # More than the models' context of 128 tokens; the continuation fits.
 TOO_LONG = ("the lazy dog " * 60, " jumps over the quick")
+
+
+def pairs_of(engine: Engine) -> list[tuple[str, str]]:
+    """All of these, and continuations that the engine's model itself writes; the same for all engines of a model."""
+    contexts = [context for context, _ in PAIRS if context]
+    written = engine.complete(contexts, Sampling(max_new_tokens=1))
+    own = [(context, one.text) for context, one in zip(contexts, written, strict=True) if one.text.strip()]
+    return [*PAIRS, *own, TOO_LONG]
