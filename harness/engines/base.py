@@ -215,9 +215,7 @@ class Engine(ABC):
             )
         encoded = [fit_pair(pair, self.scored_length) for pair in encode_pairs(self.tokenizer, pairs)]
         # Longest first, as for prompts; and what begins alike together, so that an engine can read it once.
-        order = sorted(
-            range(len(pairs)), key=lambda n: (-len(encoded[n]), encoded[n].context, encoded[n].continuation)
-        )
+        order = sorted(range(len(pairs)), key=lambda n: (-len(encoded[n]), encoded[n].context, encoded[n].continuation))
         results: dict[int, LogLikelihood] = {}
         for start in range(0, len(order), self.block_size):
             block = order[start : start + self.block_size]

@@ -101,9 +101,7 @@ class TransformersEngine(Engine):
         for context, continuation in pairs:
             row = rows.setdefault((*context, *continuation[:-1]), len(rows))
             first = len(context) - 1
-            wanted += [
-                places.setdefault((row, first + n), len(places)) for n in range(len(continuation))
-            ]
+            wanted += [places.setdefault((row, first + n), len(places)) for n in range(len(continuation))]
         logits = self._logits(list(rows), list(places))
         # Parts in float32, so that the whole is there once, in the model's dtype.
         parts = logits.split(_AT_ONCE)

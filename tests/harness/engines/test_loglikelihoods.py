@@ -134,7 +134,9 @@ def test_a_killed_request_goes_on_where_it_was(folder: Path, tmp_path: Path, mon
     with pytest.raises(KeyboardInterrupt):
         engine.loglikelihoods(PAIRS)
     scored.clear()
-    monkeypatch.setattr(TransformersEngine, "_loglikelihoods", lambda self, pairs: scored.append(len(pairs)) or score(self, pairs))
+    monkeypatch.setattr(
+        TransformersEngine, "_loglikelihoods", lambda self, pairs: scored.append(len(pairs)) or score(self, pairs)
+    )
     engine.cache = CompletionCache(tmp_path / "answers.jsonl")
     reports: list[int] = []
     engine.on_finished = reports.append
@@ -156,7 +158,11 @@ def test_the_first_tokens_of_a_context_that_does_not_fit_are_dropped(gpt2_folder
     (pair,) = encode_pairs(load_tokenizer(gpt2_folder), [("the quick brown fox jumps", " over the")])
     room = len(pair.continuation) + 2
     fitted = fit_pair(pair, room)
-    assert (list(fitted.context), fitted.continuation, fitted.truncated) == (list(pair.context)[-2:], pair.continuation, True)
+    assert (list(fitted.context), fitted.continuation, fitted.truncated) == (
+        list(pair.context)[-2:],
+        pair.continuation,
+        True,
+    )
     assert fit_pair(pair, len(pair)) is pair
     assert fit_pair(pair, None) is pair
 
