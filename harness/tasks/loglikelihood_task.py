@@ -71,7 +71,7 @@ class LogLikelihoodTask(Task):
         """InputError for anything but greedy with nothing else set."""
         if protocol != GREEDY:
             raise InputError(
-                f"task {self.name}: it is scored by log-likelihoods, and nothing is generated, so {protocol.label} means nothing; "
+                f"task {self.name}: it is scored by log-likelihoods and generates nothing, so not by the protocol {protocol.label!r}; "
                 "fix: leave out protocol, max_new_tokens and max_reasoning_tokens"
             )
 
