@@ -93,7 +93,10 @@ def _check_tasks(matrix: Matrix, where: Where) -> None:
         place = where(("tasks", entry, "task") if settings.task else ("tasks", entry))
         try:
             task = harness.tasks.load(name)
-            protocol = matrix.protocol_of(entry, task.max_new_tokens)
+        except InputError as error:
+            raise InputError(f"{place}: {error}") from None
+        protocol = matrix.protocol_of(entry, task.max_new_tokens)
+        try:
             task.check_protocol(protocol)
         except InputError as error:
             raise InputError(f"{place}: {error}") from None
