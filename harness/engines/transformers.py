@@ -128,13 +128,16 @@ class TransformersEngine(Engine):
         ids = torch.tensor([[*row, *[filler] * (width - len(row))] for row in rows], device=self._device)
         at = tuple(torch.tensor(places, device=self._device).T)
         head = self.model.get_output_embeddings()
-        if head is None:
-            return self.model(input_ids=ids, use_cache=False).logits[at]
-        chosen = head.register_forward_pre_hook(lambda _, arguments: (arguments[0][at].unsqueeze(0), *arguments[1:]))
+        hooks = []
+        if head is not None:
+            hooks.append(head.register_forward_pre_hook(lambda _, given: (given[0][at].unsqueeze(0), *given[1:])))
         try:
-            return self.model(input_ids=ids, use_cache=False).logits[0]
+            logits = self.model(input_ids=ids, use_cache=False).logits
         finally:
-            chosen.remove()
+            for hook in hooks:
+                hook.remove()
+        # A model that does not call its head as a module gives all of them.
+        return logits[0] if logits.shape[:2] == (1, len(places)) else logits[at]
 
 
 class _Draw(LogitsProcessor):

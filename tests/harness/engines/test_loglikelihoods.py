@@ -117,6 +117,13 @@ def test_the_head_is_applied_to_the_continuations_alone(folder: Path) -> None:
     assert sizes == [1 if tokens[0] == 1 else 2]  # the same places for all four, of one text
 
 
+def test_a_model_without_a_head_to_watch_gives_the_same(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    engine = create_engine("transformers", folder)
+    expected = [found.value for found in engine.loglikelihoods(PAIRS)]
+    monkeypatch.setattr(engine.model, "get_output_embeddings", lambda: None)
+    assert [found.value for found in engine.loglikelihoods(PAIRS)] == pytest.approx(expected, abs=1e-4)
+
+
 def test_a_killed_request_goes_on_where_it_was(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = create_engine("transformers", folder, max_batch_size=4).loglikelihoods(PAIRS)
     scored: list[int] = []

@@ -236,7 +236,7 @@ def test_nothing_is_drawn_so_a_protocol_is_refused(
     folder: Path, models: dict[str, Path], options: dict[str, Any]
 ) -> None:
     asked = {"lm_eval/letters": EvaluationOptions(**options)}
-    with pytest.raises(InputError, match=r"task lm_eval/letters: it is scored by log-likelihoods, .*; fix: leave out"):
+    with pytest.raises(InputError, match=r"task lm_eval/letters: it is scored by log-likelihoods .*; fix: leave out"):
         evaluate(models["gpt2"], asked, engine="transformers")
 
 
