@@ -67,6 +67,8 @@ def command(
     if output.is_file() and not overwrite:
         raise InputError(f"--output {output}: is there already; fix: name another file, or --overwrite")
     task = tasks.load(task_name) if task_name is not None else None
+    if task is not None:
+        task.require_completions()
     preset = PROTOCOLS[protocol].with_reasoning(max_reasoning_tokens, reasoning_end, "--reasoning-end")
     most = max_new_tokens or preset.max_new_tokens
     model = hub.model_folder(model, where="--model")

@@ -83,6 +83,7 @@ def command(
     Exits with 1 if the harness itself could not score some samples; those count as neither right nor wrong.
     """
     task = tasks.load(task_name)
+    task.require_completions()
     task.check_permission(allow_code_execution)
     response_format = response_format or format_of_predictions(predictions)
     if response_format == "chat":

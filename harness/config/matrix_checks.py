@@ -96,6 +96,10 @@ def _check_tasks(matrix: Matrix, where: Where) -> None:
         except InputError as error:
             raise InputError(f"{place}: {error}") from None
         protocol = matrix.protocol_of(entry, task.max_new_tokens)
+        try:
+            task.check_protocol(protocol)
+        except InputError as error:
+            raise InputError(f"{place}: {error}") from None
         earlier = columns.setdefault(column_title(name, protocol.label), entry)
         if earlier != entry:
             problem = f"the same task under the same protocol as tasks.{earlier}"

@@ -13,9 +13,12 @@ import os
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from harness.engines._types import GeneratedTokens, Sampling
+from harness.engines._pairs import EncodedPair
+from harness.engines._types import GeneratedTokens, LogLikelihood, Sampling
+
+Stored = TypeVar("Stored", GeneratedTokens, LogLikelihood)
 
 _LATER = {"max_reasoning_tokens": None, "reasoning_end": "cut", "after_reasoning": False}
 
@@ -34,11 +37,11 @@ class CompletionCache:
         if whole != content:
             path.write_bytes(whole)
 
-    def get(self, block: str) -> list[GeneratedTokens] | None:
-        """Return what `put` stored under a block's key, or None."""
-        return [GeneratedTokens(**entry) for entry in self._blocks[block]] if block in self._blocks else None
+    def get(self, block: str, kind: type[Stored]) -> list[Stored] | None:
+        """Return what `put` stored under a block's key, of this kind, or None."""
+        return [kind(**entry) for entry in self._blocks[block]] if block in self._blocks else None
 
-    def put(self, block: str, completions: Sequence[GeneratedTokens]) -> None:
+    def put(self, block: str, completions: Sequence[GeneratedTokens | LogLikelihood]) -> None:
         """Store a block; it is on the disk when this returns."""
         line = json.dumps({"block": block, "completions": [asdict(completion) for completion in completions]})
         self.path.parent.mkdir(parents=True, exist_ok=True)
@@ -58,3 +61,9 @@ def block_key(prompts: Sequence[Sequence[int]], sampling: Sampling, seeds: Seque
     settings = {key: value for key, value in asdict(sampling).items() if key not in _LATER or value != _LATER[key]}
     request = [list(map(list, prompts)), settings, list(seeds)]
     return hashlib.sha256(json.dumps(request).encode()).hexdigest()
+
+
+def pairs_key(pairs: Sequence[EncodedPair]) -> str:
+    """Return the hash of all that decides a block's log-likelihoods, the model and the engine aside."""
+    request = [[list(pair.context), list(pair.continuation), pair.truncated] for pair in pairs]
+    return hashlib.sha256(json.dumps({"loglikelihoods": request}).encode()).hexdigest()

@@ -71,3 +71,17 @@ class Completion:
     def generated_tokens(self) -> int:
         """The tokens that the model generated."""
         return len(self.ids) - self.closing_tokens
+
+
+@dataclass(frozen=True)
+class LogLikelihood:
+    """How likely a model finds a continuation after its context.
+
+    `value` is the sum of the natural logarithms of its tokens' probabilities, `is_greedy` whether each of them is the most
+    probable one. `tokens` of the continuation were scored. `truncated`: the context lost its first tokens.
+    """
+
+    value: float
+    is_greedy: bool
+    tokens: int
+    truncated: bool = False

@@ -2,7 +2,7 @@
 
 An engine gives token ids for token ids. What a model is shown and what counts as its completion is decided here, once: the
 prompt's ids, what is kept of a prompt that does not fit, how ids become text, what of it is reasoning, and where a stop string or a
-limit ends reasoning and answer.
+limit ends reasoning and answer. So are the ids of the continuations that a model is asked the log-likelihoods of.
 """
 
 from __future__ import annotations
@@ -18,12 +18,13 @@ from dskd.errors import InputError
 from dskd.io import read_object
 from dskd.modeling.folders import parts_of, require_model_folder
 from dskd.modeling.loading import load_config, load_tokenizer
-from harness.engines._completion_cache import CompletionCache, block_key
+from harness.engines._completion_cache import CompletionCache, Stored, block_key, pairs_key
 from harness.engines._decoding import cut_at_stop as cut_at_stop  # engines of others import both from here
 from harness.engines._decoding import decode_completion as decode_completion
 from harness.engines._limits import CompletionEnd, LimitedTokens, TokenLimits, answer_sampling, answer_seed
+from harness.engines._pairs import EncodedPair, encode_pairs, fit_pair
 from harness.engines._reasoning import AnswerEnd, CompletionReader
-from harness.engines._types import Completion, GeneratedTokens, Sampling
+from harness.engines._types import Completion, GeneratedTokens, LogLikelihood, Sampling
 
 
 def fit_prompt(
@@ -56,10 +57,11 @@ def eos_token_ids(model: Path, tokenizer: Any) -> list[int]:
 class Engine(ABC):
     """A model that completes prompts.
 
-    A subclass implements `unavailable`, `block_size`, `_generate` and `close`. `preference` orders the engines for "auto".
+    A subclass implements `unavailable`, `block_size`, `_generate` and `close`, and `_loglikelihoods` where it can.
+    `preference` orders the engines for "auto".
 
     Attributes:
-        on_finished: Called with the number of prompts that have just been finished, where it is set.
+        on_finished: Called with the number of prompts, or continuations, that have just been finished, where it is set.
         cache: Keeps the blocks that are finished, where it is set (`harness.engines._completion_cache`).
     """
 
@@ -143,15 +145,10 @@ class Engine(ABC):
 
     def _block(self, prompts: list[list[int]], sampling: Sampling, seeds: Sequence[int]) -> list[GeneratedTokens]:
         key = block_key(prompts, sampling, seeds)
-        generated = self.cache.get(key) if self.cache is not None else None
-        if generated is not None:
-            self._report(len(prompts))
-            return generated
-        generated = self._generate(prompts, sampling, seeds)
-        if len(generated) != len(prompts):
-            raise RuntimeError(f"engine {self.name}: {len(generated)} completions for {len(prompts)} prompts")
-        if self.cache is not None:
-            self.cache.put(key, generated)
+        generated = self._stored(key, GeneratedTokens, len(prompts))
+        if generated is None:
+            generated = self._generate(prompts, sampling, seeds)
+            self._store(key, generated, len(prompts))
         return generated
 
     def _limited(
@@ -185,6 +182,70 @@ class Engine(ABC):
             return self._block(prompts, sampling, seeds)
         finally:
             self.on_finished = report
+
+    def _stored(self, key: str, kind: type[Stored], size: int) -> list[Stored] | None:
+        """What an earlier attempt has left of a block, or None."""
+        found = self.cache.get(key, kind) if self.cache is not None else None
+        if found is not None:
+            self._report(size)
+        return found
+
+    def _store(self, key: str, results: Sequence[Stored], size: int) -> None:
+        if len(results) != size:
+            raise RuntimeError(f"engine {self.name}: {len(results)} results for a block of {size}")
+        if self.cache is not None:
+            self.cache.put(key, results)
+
+    def loglikelihoods(self, pairs: Sequence[tuple[str, str]]) -> list[LogLikelihood]:
+        """How likely the model finds continuations after their contexts.
+
+        Args:
+            pairs: (context, continuation), texts without begin tokens. Which ids they are: `harness.engines._pairs`.
+
+        Returns:
+            A log-likelihood for each pair, in order.
+
+        Raises:
+            InputError: The engine computes none, a continuation has no token of its own, or the model's context no room for it.
+        """
+        if type(self)._loglikelihoods is Engine._loglikelihoods:
+            raise InputError(
+                f"engine {self.name}: it computes no log-likelihoods; fix: use vllm or transformers, or give it the method "
+                "`_loglikelihoods` (docs/engines.md)"
+            )
+        encoded = [fit_pair(pair, self.scored_length) for pair in encode_pairs(self.tokenizer, pairs)]
+        # Longest first, as for prompts; and what begins alike together, so that an engine can read it once.
+        order = sorted(range(len(pairs)), key=lambda n: (-len(encoded[n]), encoded[n].context, encoded[n].continuation))
+        results: dict[int, LogLikelihood] = {}
+        for start in range(0, len(order), self.block_size):
+            block = order[start : start + self.block_size]
+            key = pairs_key([encoded[index] for index in block])
+            found = self._stored(key, LogLikelihood, len(block))
+            if found is None:
+                found = self._score([encoded[index] for index in block])
+                self._store(key, found, len(block))
+            results.update(zip(block, found, strict=True))
+        return [results[index] for index in range(len(pairs))]
+
+    @property
+    def scored_length(self) -> int | None:
+        """How many ids a context and its continuation may have together: the last is predicted, and not read."""
+        return None if self.context is None else self.context + 1
+
+    def _score(self, pairs: Sequence[EncodedPair]) -> list[LogLikelihood]:
+        scores = self._loglikelihoods([(list(pair.context), list(pair.continuation)) for pair in pairs])
+        return [
+            LogLikelihood(value, is_greedy, len(pair.continuation), pair.truncated)
+            for pair, (value, is_greedy) in zip(pairs, scores, strict=True)
+        ]
+
+    def _loglikelihoods(self, pairs: list[tuple[list[int], list[int]]]) -> list[tuple[float, bool]]:
+        """Score the pairs of a block, each the ids of a context and of its continuation, neither of them empty.
+
+        Returns for each the sum of the log-probabilities of the continuation's tokens, from logits in float32, and whether each
+        of them has the largest logit. Calls `_report` as pairs are finished.
+        """
+        raise NotImplementedError
 
     def _encode(self, text: str, sampling: Sampling) -> tuple[list[int], bool]:
         ids = encode_prompt(self.tokenizer, text)

@@ -24,6 +24,7 @@ from harness.engines._seeds import uniform_numbers
 from harness.engines.base import Engine, GeneratedTokens, Sampling
 
 DEFAULT_BATCH_SIZE = 64
+_AT_ONCE = 256  # logits [tokens, vocabulary] in float32
 
 
 class TransformersEngine(Engine):
@@ -90,6 +91,53 @@ class TransformersEngine(Engine):
         rows = output[:, width:].tolist()
         self._report(len(prompts))
         return [GeneratedTokens(row[:end], end is not None) for row, end in zip(rows, ends.ends, strict=True)]
+
+    @torch.inference_mode()
+    def _loglikelihoods(self, pairs: list[tuple[list[int], list[int]]]) -> list[tuple[float, bool]]:
+        # Continuations of one token after the same context differ in what is predicted alone: their text is read once.
+        rows: dict[tuple[int, ...], int] = {}
+        places: dict[tuple[int, int], int] = {}  # (row, position) whose logits are wanted
+        wanted: list[int] = []  # of each token of each continuation: which of the places predicts it
+        for context, continuation in pairs:
+            row = rows.setdefault((*context, *continuation[:-1]), len(rows))
+            first = len(context) - 1
+            wanted += [places.setdefault((row, first + n), len(places)) for n in range(len(continuation))]
+        logits = self._logits(list(rows), list(places))
+        # Parts in float32, so that the whole is there once, in the model's dtype.
+        parts = logits.split(_AT_ONCE)
+        sums = torch.cat([part.float().logsumexp(-1) for part in parts])
+        largest = torch.cat([part.argmax(-1) for part in parts])
+        index = torch.tensor(wanted, device=self._device)
+        tokens = torch.tensor([token for _, continuation in pairs for token in continuation], device=self._device)
+        values = (logits[index, tokens].float() - sums[index]).tolist()
+        greedy = (largest[index] == tokens).tolist()
+        self._report(len(pairs))
+        scores, start = [], 0
+        for _, continuation in pairs:
+            own = slice(start, start := start + len(continuation))
+            scores.append((sum(values[own]), all(greedy[own])))
+        return scores
+
+    def _logits(self, rows: list[tuple[int, ...]], places: list[tuple[int, int]]) -> Tensor:
+        """The logits [places, vocabulary] at (row, position). The head is applied there alone.
+
+        Rows are filled on the right: a causal model does not see it, and positions stay what they are.
+        """
+        width = max(map(len, rows))
+        filler = self.eos_token_ids[0]
+        ids = torch.tensor([[*row, *[filler] * (width - len(row))] for row in rows], device=self._device)
+        at = tuple(torch.tensor(places, device=self._device).T)
+        head = self.model.get_output_embeddings()
+        hooks = []
+        if head is not None:
+            hooks.append(head.register_forward_pre_hook(lambda _, given: (given[0][at].unsqueeze(0), *given[1:])))
+        try:
+            logits = self.model(input_ids=ids, use_cache=False).logits
+        finally:
+            for hook in hooks:
+                hook.remove()
+        # A model that does not call its head as a module gives all of them.
+        return logits[0] if logits.shape[:2] == (1, len(places)) else logits[at]
 
 
 class _Draw(LogitsProcessor):

@@ -139,6 +139,46 @@ class VllmEngine(Engine):
             self._report(len(completions) - before)
         return [completions[index] for index in range(len(prompts))]
 
+    @property
+    def scored_length(self) -> int | None:
+        """Less than other engines: vLLM reads the last id too, and wants room for one that it generates."""
+        return None if self.context is None else self.context - 1
+
+    def _loglikelihoods(self, pairs: list[tuple[list[int], list[int]]]) -> list[tuple[float, bool]]:
+        from vllm import SamplingParams, TokensPrompt
+        from vllm.sampling_params import RequestOutputKind
+
+        for index, (context, continuation) in enumerate(pairs):
+            parameters = SamplingParams(
+                max_tokens=1,  # the least that it generates
+                temperature=0.0,
+                prompt_logprobs=1,  # of each id of the prompt, and of the most probable one
+                flat_logprobs=True,
+                detokenize=False,
+                output_kind=RequestOutputKind.FINAL_ONLY,
+            )
+            self.engine.add_request(str(index), TokensPrompt(prompt_token_ids=[*context, *continuation]), parameters)
+        scores: dict[int, tuple[float, bool]] = {}
+        while self.engine.has_unfinished_requests():
+            before = len(scores)
+            outputs: list[Any] = self.engine.step()
+            for output in outputs:
+                if output.finished:
+                    index = int(output.request_id)
+                    scores[index] = _sum(output.prompt_logprobs, len(pairs[index][0]))
+            self._report(len(scores) - before)
+        return [scores[index] for index in range(len(pairs))]
+
+
+def _sum(logprobs: Any, context: int) -> tuple[float, bool]:
+    """What vLLM's flat log-probabilities of a prompt say of the ids after the context.
+
+    At each position stand the id itself, and then the most probable one.
+    """
+    starts = logprobs.start_indices[context:]
+    ids = logprobs.token_ids
+    return sum(logprobs.logprobs[at] for at in starts), all(ids[at] == ids[at + 1] for at in starts)
+
 
 class _Watched:
     """A completion whose stop strings and limits are looked for here: its ids, which end with the token that reaches one."""

@@ -1,7 +1,8 @@
-"""Evaluation by generation: a model folder and tasks to samples with scores.
+"""Evaluation: a model folder and tasks to samples with scores.
 
 A task's prompts (`harness.evaluation.generate`) go to an engine, and its completions to the task's scoring
-(`harness.tasks.task.Task.score_many`).
+(`harness.tasks.task.Task.score_many`). Of a task scored by log-likelihoods it is contexts and continuations
+(`harness.evaluation.loglikelihoods`).
 """
 
 from __future__ import annotations
@@ -36,8 +37,10 @@ from harness.evaluation.generate import (
     sample_requests,
     sampling_of,
 )
+from harness.evaluation.loglikelihoods import LogLikelihoodWork
 from harness.evaluation.reasoning import score_answers
 from harness.protocols import GREEDY, DecodingProtocol
+from harness.tasks.loglikelihood_task import LogLikelihoodTask
 from harness.tasks.task import Doc, Task
 
 
@@ -57,7 +60,10 @@ class EvaluationOptions(BaseModel):
 
 @dataclass(frozen=True)
 class EvaluationProgress:
-    """How far an evaluation is: finished samples, of those of all tasks; finished tasks; the current task's name."""
+    """How far an evaluation is: finished samples, of those of all tasks; finished tasks; the current task's name.
+
+    Of a task scored by log-likelihoods each continuation counts as a sample.
+    """
 
     task: str
     tasks_done: int
@@ -74,9 +80,10 @@ class TaskRun:
     "generated_tokens", "prompt_truncated"}; with "detail" and "weights" where scoring has more to say, "category" where documents
     have one, and the fields of `harness.evaluation.generate.generation_fields` where the model reasoned. "output" is what was scored.
     Samples are in the order of the task's documents, those of one document by `index` from 0; `seed` is the generation seed, None where
-    nothing was drawn at random.
+    nothing was drawn at random. Of a task scored by log-likelihoods nothing was generated: "output" is what the model chose, and
+    "loglikelihoods" has for each continuation {"text", "value", "is_greedy", "tokens"}; there is no "finish_reason".
     `seconds` is the time of generation and scoring without that of loading the model. `template` is the model's
-    (`dskd.tokenization.prompt_templates.describe`). `name` is what the task was asked for by.
+    (`dskd.tokenization.prompt_templates.describe`), None where it was not used. `name` is what the task was asked for by.
     """
 
     name: str
@@ -98,6 +105,13 @@ class _Work:
     prompts: Prompts
     requests: list[SampleRequest]
     protocol: DecodingProtocol
+
+    @property
+    def size(self) -> int:
+        return len(self.requests)
+
+    def length(self, tokenizer: Any) -> int:
+        return longest(tokenizer, self.prompts, self.protocol)
 
 
 def evaluate(
@@ -135,21 +149,27 @@ def evaluate(
     docs = {name: task.docs(tasks[name].limit) for name, task in chosen.items()}
     tokenizer = load_tokenizer(model)
     work = {name: _work(task, docs[name], tokenizer, tasks[name], seed) for name, task in chosen.items()}
+    protocols = [each.protocol for each in work.values() if isinstance(each, _Work)]
     with contextlib.redirect_stdout(sys.stderr):  # standard output is for data
         lm = create_engine(
             engine,
             model,
             seed=seed,
             max_batch_size=max_batch_size,
-            max_length=max(longest(tokenizer, each.prompts, each.protocol) for each in work.values()),
+            max_length=max(each.length(tokenizer) for each in work.values()),
             dtype=dtype,
-            no_repeat_ngram=any(each.protocol.no_repeat_ngram for each in work.values()),
+            no_repeat_ngram=any(protocol.no_repeat_ngram for protocol in protocols),
         )
     return _run(lm, describe(tokenizer), work, seed, allow_code_execution, progress or (lambda _: None), cache)
 
 
-def _work(task: Task, docs: Sequence[Doc], tokenizer: Any, options: EvaluationOptions, seed: int) -> _Work:
+def _work(
+    task: Task, docs: Sequence[Doc], tokenizer: Any, options: EvaluationOptions, seed: int
+) -> _Work | LogLikelihoodWork:
     protocol = options.protocol
+    if isinstance(task, LogLikelihoodTask):
+        task.check_protocol(protocol.with_length(options.max_new_tokens, 0))
+        return LogLikelihoodWork.of(task, docs)
     most = options.max_new_tokens or protocol.max_new_tokens
     prompts = prompts_of_task(task, tokenizer, options.limit, most, protocol.max_reasoning_tokens)
     asked, by_id = task.as_chat() if prompts.chat else task, {doc["id"]: doc for doc in docs}
@@ -159,13 +179,13 @@ def _work(task: Task, docs: Sequence[Doc], tokenizer: Any, options: EvaluationOp
 def _run(
     lm: Any,
     template: dict[str, Any] | None,
-    work: Mapping[str, _Work],
+    work: Mapping[str, _Work | LogLikelihoodWork],
     seed: int,
     allow_code_execution: bool,
     progress: Callable[[EvaluationProgress], None],
     cache: Callable[[str], CompletionCache] | None,
 ) -> Iterator[TaskRun]:
-    done, total = 0, sum(len(each.requests) for each in work.values())
+    done, total = 0, sum(each.size for each in work.values())
     try:
         for number, (name, each) in enumerate(work.items()):
 
@@ -183,14 +203,18 @@ def _run(
                 random.seed(seed)
                 numpy.random.seed(seed)  # noqa: NPY002 - the global state is meant
                 torch.manual_seed(seed)
-                completions = lm.complete(
-                    [request.prompt for request in each.requests],
-                    sampling_of(each.prompts, each.protocol),
-                    [request.seed for request in each.requests],
-                )
-                samples = _scored(each, completions, allow_code_execution)
+                if isinstance(each, LogLikelihoodWork):
+                    samples = each.samples(lm)
+                else:
+                    completions = lm.complete(
+                        [request.prompt for request in each.requests],
+                        sampling_of(each.prompts, each.protocol),
+                        [request.seed for request in each.requests],
+                    )
+                    samples = _scored(each, completions, allow_code_execution)
             seconds, tokens = time.perf_counter() - start, sum(sample["generated_tokens"] for sample in samples)
-            yield TaskRun(name, each.task.name, each.task.version, lm.name, samples, seconds, tokens, template)
+            used = None if isinstance(each, LogLikelihoodWork) else template
+            yield TaskRun(name, each.task.name, each.task.version, lm.name, samples, seconds, tokens, used)
             progress(EvaluationProgress(name, number + 1, len(work), done, total))
     finally:
         lm.close()

@@ -65,7 +65,11 @@ def prompts_of_task(
     max_new_tokens: int | None = None,
     max_reasoning_tokens: int | None = None,
 ) -> Prompts:
-    """Return the first `limit` prompts of a task, or all, in the model's template where its tokenizer has one."""
+    """Return the first `limit` prompts of a task, or all, in the model's template where its tokenizer has one.
+
+    InputError for a task that is not scored by completions, and where two documents have the same id.
+    """
+    task.require_completions()
     chat = template_of(tokenizer) is not None
     if chat:
         task = task.as_chat()

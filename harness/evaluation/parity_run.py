@@ -38,6 +38,7 @@ def compare_engines(
     InputError before any engine starts for a folder that is no model, data that is not there and code that may not run.
     """
     require_model_folder(model)
+    task.require_completions()
     task.check_permission(allow_code_execution)
     docs = task.docs(limit)
     tokenizer = load_tokenizer(model)

@@ -233,6 +233,8 @@ def _check_data(expansion: Expansion, model: str, data: str) -> None:
 
 def _check_task(expansion: Expansion, model: str, data: str | None, name: str) -> None:
     task = known_tasks.load(expansion.matrix.task_of(name))
+    if isinstance(task, known_tasks.LogLikelihoodTask):
+        return  # it asks nothing: its texts are scored as they are, whatever a model was trained to answer
     where = f"{expansion.source}: tasks.{name}"
     if expansion.model(model).prompt_template is not None:
         if not task.supports_chat:

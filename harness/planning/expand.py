@@ -142,9 +142,10 @@ class Expansion(Sources):
 def evaluated_task(
     entry: str, name: str, protocol: DecodingProtocol, *, limit: int | None, max_new_tokens: int | None
 ) -> EvaluatedTask:
-    """A task of an evaluation. InputError for one that is not known."""
+    """A task of an evaluation. InputError for one that is not known, or has no such protocol."""
     task = known_tasks.load(name)
     protocol = protocol.with_length(max_new_tokens, task.max_new_tokens)
+    task.check_protocol(protocol)
     return EvaluatedTask(
         entry=entry,
         task=name,

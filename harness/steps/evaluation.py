@@ -114,7 +114,10 @@ class Evaluate(Step):
             self.model.path(job.root),
             {
                 name: evaluation.EvaluationOptions(
-                    task=task.task, protocol=task.protocol, limit=task.limit, max_new_tokens=task.max_new_tokens
+                    task=task.task,
+                    protocol=task.protocol,
+                    limit=task.limit,
+                    max_new_tokens=task.max_new_tokens or None,  # 0 where nothing is generated
                 )
                 for name, task in wanted.items()
             },

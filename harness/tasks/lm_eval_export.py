@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from harness.metrics.sample import SampleScore
+from harness.tasks.loglikelihood_task import LogLikelihoodTask
 from harness.tasks.registry import load, names
 from harness.tasks.task import Doc, Task
 
@@ -32,10 +33,15 @@ _SEPARATOR = "__of__"
 
 
 def write_lm_eval_tasks(folder: Path) -> Path:
-    """Write NAME.yaml for each task into a folder, which lm-eval takes as `include_path`; returns the folder."""
+    """Write NAME.yaml for each task into a folder, which lm-eval takes as `include_path`; returns the folder.
+
+    Tasks scored by log-likelihoods are left out.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     for name in names():
-        text = yaml.dump(_config(load(name)), Dumper=_Dumper, sort_keys=False, allow_unicode=True)
+        if isinstance(task := load(name), LogLikelihoodTask):
+            continue
+        text = yaml.dump(_config(task), Dumper=_Dumper, sort_keys=False, allow_unicode=True)
         (folder / f"{name}.yaml").write_text(text, encoding="utf-8")
     return folder
 

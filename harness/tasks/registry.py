@@ -7,14 +7,16 @@ name everywhere: in matrices, folders, records and tables, so that its scores ar
 from __future__ import annotations
 
 import inspect
+import os
 from functools import cache
 from pathlib import Path
 
 from dskd.errors import InputError
 from dskd.plugins import code_hash
 from harness.plugins import Plugins
-from harness.tasks import lm_eval_task
-from harness.tasks.lm_eval_task import LM_EVAL
+from harness.tasks.lm_eval_generation import LmEvalGenerationTask
+from harness.tasks.lm_eval_loglikelihood import LmEvalLogLikelihoodTask
+from harness.tasks.lm_eval_yaml import LM_EVAL, VARIABLE, find, kind_of, read_config, refuse
 from harness.tasks.task import Task
 
 VALIDATION = ":validation"
@@ -45,7 +47,7 @@ def load(name: str) -> Task:
     if name.endswith(VALIDATION):
         return _validation(name)
     if name.startswith(LM_EVAL):
-        return lm_eval_task.load(name.removeprefix(LM_EVAL))
+        return _of_lm_eval(name.removeprefix(LM_EVAL))
     cls = TASKS.load(name)
     if not (inspect.isclass(cls) and issubclass(cls, Task)):
         raise InputError(f"task {name}: it is no subclass of harness.tasks.Task; fix: name the task's class")
@@ -56,6 +58,14 @@ def load(name: str) -> Task:
     if name not in _shipped():
         task.own_code = code_hash(cls)
     return task
+
+
+def _of_lm_eval(name: str) -> Task:
+    source = find(name, os.environ.get(VARIABLE))
+    config = read_config(source, resolve_func=False)
+    refuse(name, config)
+    is_generation = kind_of(config) == "generate_until"
+    return (LmEvalGenerationTask if is_generation else LmEvalLogLikelihoodTask)(name, source, config)
 
 
 def _validation(name: str) -> Task:

@@ -19,6 +19,7 @@ from typing import Any, Literal, Self
 from dskd.errors import InputError
 from dskd.tokenization.prompt_templates import Instruction, prompt_text, template_of
 from harness.metrics.sample import Advance, SampleScore
+from harness.protocols import DecodingProtocol
 from harness.sandbox import sandbox
 from harness.tasks.data_files import DataFile, Row
 
@@ -164,6 +165,12 @@ class Task(ABC):
             can_be_read = self.data_is_here or os.environ.get("HARNESS_HUB") == "1"
             parts["documents"] = documents_digest(self.docs()) if can_be_read else None
         return parts
+
+    def check_protocol(self, protocol: DecodingProtocol) -> None:  # noqa: B027 - most tasks refuse none
+        """InputError for a protocol that the task cannot be evaluated under; one whose completions are scored takes any."""
+
+    def require_completions(self) -> None:  # noqa: B027 - most tasks have them
+        """InputError where a task is not scored by completions, so that there are none to generate or to score."""
 
     def check_permission(self, allow_code_execution: bool) -> None:
         """InputError if the task runs generated code and that was not allowed, or nothing isolates such code here."""

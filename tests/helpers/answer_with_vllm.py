@@ -12,6 +12,7 @@ from typing import Any
 from harness.engines import create_engine
 from harness.engines.base import Sampling
 from helpers.engine_requests import PROMPTS, STOP, complete, requests_of
+from helpers.scored_pairs import pairs_of
 
 looked_up = []
 look_up = socket.getaddrinfo
@@ -31,6 +32,14 @@ def ask(engine: Any, stop: Any, order: Any = tuple(range(16)), **settings: Any) 
     return {"completions": [by_number[n] for n in range(len(PROMPTS))], "finished": sum(counts)}
 
 
+def score(engine: Any) -> Any:
+    counts: list[int] = []
+    pairs = pairs_of(engine)
+    engine.on_finished = counts.append
+    found = [dataclasses.asdict(each) for each in engine.loglikelihoods(pairs)]
+    return {"scores": found, "finished": sum(counts)}
+
+
 socket.getaddrinfo = watch
 answers = {}
 for argument in sys.argv[1:]:
@@ -43,12 +52,14 @@ for argument in sys.argv[1:]:
         "free": ask(engine, ()),
         "sampled": ask(engine, (), **sampled),
         "sampled_again": ask(engine, (), **sampled),
+        "loglikelihoods": score(engine),
         "ids": [(each.prompt_ids, each.ids) for each in engine.complete(PROMPTS, Sampling(max_new_tokens=24))],
     }
     engine.close()
     if name == "llama":  # another batch size and order, and the engine that masks n-grams
         engine = create_engine("auto", Path(folder), seed=3, max_batch_size=3, no_repeat_ngram=True)
         answers[name]["sampled_elsewhere"] = ask(engine, (), range(len(PROMPTS))[::-1], **sampled)
+        answers[name]["loglikelihoods_elsewhere"] = score(engine)
         answers[name]["no_repeat_ngram"] = ask(engine, (), no_repeat_ngram=2)
         engine.close()
 answers["looked_up"] = looked_up

@@ -71,8 +71,8 @@ def test_other_questions_settings_and_seeds_are_other_blocks(tmp_path: Path) -> 
     store = CompletionCache(tmp_path / "answers.jsonl")
     store.put(keys[0], [GeneratedTokens([5, 6], ended=True)])
     read = CompletionCache(store.path)
-    assert read.get(keys[0]) == [GeneratedTokens([5, 6], ended=True)]
-    assert read.get(keys[1]) is None
+    assert read.get(keys[0], GeneratedTokens) == [GeneratedTokens([5, 6], ended=True)]
+    assert read.get(keys[1], GeneratedTokens) is None
     read.remove()
     read.remove()
-    assert CompletionCache(store.path).get(keys[0]) is None
+    assert CompletionCache(store.path).get(keys[0], GeneratedTokens) is None

@@ -15,6 +15,7 @@ from harness.engines import create_engine
 from helpers.engine_requests import complete
 from helpers.paths import ROOT
 from helpers.reasoning_models import LIMITS, SAID
+from helpers.scored_pairs import PAIRS, pairs_of
 
 PAGE = ROOT / "docs" / "engines.md"
 
@@ -61,3 +62,13 @@ def test_it_keeps_to_limits_of_reasoning_as_transformers_does(thinkers: dict[str
         found.append(engine.complete(list(SAID), LIMITS[name]))
         engine.close()
     assert found[0] == found[1]
+
+
+@pytest.mark.usefixtures("_stepwise")
+def test_it_finds_the_log_likelihoods_that_transformers_finds(folder: Path) -> None:
+    stepwise, other = (create_engine(name, folder) for name in ("stepwise", "transformers"))
+    pairs = pairs_of(other)[:-1]  # the last is longer than the models' context
+    ours, theirs = stepwise.loglikelihoods(pairs), other.loglikelihoods(pairs)
+    assert len(pairs) > len(PAIRS)
+    assert [found.value for found in ours] == pytest.approx([found.value for found in theirs], abs=1e-4)
+    assert [found.is_greedy for found in ours] == [found.is_greedy for found in theirs]

