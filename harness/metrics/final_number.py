@@ -75,7 +75,8 @@ _CHECK = re.compile(
 # What is said after an answer and is none: offers, notes, checks.
 _AFTERWARDS = re.compile(
     r"[\s*_#>(-]{0,9}(?:i hope|hope (?:this|that|it)|let me know|please (?:let|feel|note|ask|do|tell)|feel free|would you"
-    r"|do you (?:want|need|have)|if (?:you|there)(?:'d|'re| have| need| want| would| are| is| like| think| still)|happy to|need (?:any|more|help)"
+    r"|do you (?:want|need|have)|if (?:you|there)\b[^.!?\n]{0,80}\b(?:question|help|problem|clarif|explain|explanation|let me|ask)"
+    r"|happy to|need (?:any|more|help)"
     r"|is there any|don't hesitate|shall i|should i|want me|can i|i can (?:help|also)|i'm (?:here|happy|glad)|note\b|p\.?s\b|good luck"
     r"|thank|remember\b|(?:let's |let us |to |we can |you can )?(?:double[- ]?)?(?:check|verify)|verification)",
     re.IGNORECASE,

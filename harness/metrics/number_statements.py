@@ -24,7 +24,7 @@ _LEAD = re.compile(
     re.IGNORECASE,
 )
 _JOINS = re.compile(
-    r"[\s)\]]*(?:[A-Za-z°%€£¥₹/]{1,20}\.?[\s)\]]+){0,3}(?P<sign>[-+*/×÷·=])[\s(\[€£¥₹]*(?:[A-Za-z]{1,2}\s?(?P<again>=)\s?)?"
+    r"[\s)\]]*(?:[A-Za-z°%€£¥₹/]{1,20}\.?[\s)\]]+){0,3}(?P<sign>[-+*/×÷·=])[\s(\[€£¥₹]*(?:[A-Za-z]{1,2}\s?(?P<again>=)\s?|(?<==)(?:\s?[A-Za-z]{1,15}){1,4}\s)?"
 )
 _BOLD = re.compile(r"\*\*((?:[^*\n]|\*(?!\*)){1,200})\*\*")
 # "18 dollars (9 eggs at 2 dollars)": a remark, not a factor.

@@ -1,4 +1,4 @@
-r"""Reads the numbers of a text: 1,800, 1 800, 1'800, 1.8e3, 1.8 × 10^3, 9/2, 4 1/2, 18 thousand, 5:00.
+r"""Reads the numbers of a text: 1,800, 1 800, 1'800, 1.8e3, 1.8 × 10^3, 9/2, 4 1/2, 5:00.
 
 Values are exact fractions. docs/answers.md, "Numbers", says which forms are read, which are not, and why.
 """
@@ -43,13 +43,11 @@ _NUMBER = re.compile(
         )?
         (?P<exponent>\ ?\^\ ?\(?-?[0-9]{{1,9}}(?![0-9])\)?)?
         (?:\ ?/\ ?(?P<denominator>[0-9]{{1,200}}+(?:\.[0-9]{{1,200}}+)?)(?!\ ?/\ ?[0-9]))?
-        (?P<scale>\ ?(?:thousand|million|billion|trillion)\b)?
     )
     (?!\ ?[√π])
     """,
     re.VERBOSE,
 )
-_SCALES = {"thousand": 3, "million": 6, "billion": 9, "trillion": 12}
 
 
 @dataclass(frozen=True)
@@ -129,8 +127,6 @@ def _value(match: re.Match[str]) -> Fraction | None:
         value = _sign(match) * abs(value) ** exponent  # -2^2 is -4
     if match["denominator"] and (denominator := Fraction(match["denominator"])):
         value /= denominator
-    if match["scale"]:
-        value *= Fraction(10) ** _SCALES[match["scale"].strip()]
     return value
 
 

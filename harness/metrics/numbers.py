@@ -14,6 +14,7 @@ What comes before the final number depends on the examples that a model was show
 from __future__ import annotations
 
 import re
+from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
@@ -36,7 +37,8 @@ MARKED = Ending("mark", re.compile(r"#### (\-?[0-9\.\,]+)"))
 # The last dot is lm-eval's own and stands for any character: "The answer is 18" without a full stop gives 1.
 CHAIN_OF_THOUGHT = Ending("phrase", re.compile(r"The answer is (\-?[0-9\.\,]+)."))
 
-_FLEXIBLE = re.compile(r"(-?[$0-9.,]{2,})|(-?[0-9]+)")
+# lm-eval's is (-?[$0-9.,]{2,})|(-?[0-9]+).
+_FLEXIBLE_RUN = re.compile(r"[$0-9.,]{2,}|[0-9]")
 _NOT_IN_FLEXIBLE = re.compile(r"[^-$0-9.,]")
 
 
@@ -68,22 +70,18 @@ def extract_strict(output: str, ending: Ending = MARKED) -> str | None:
 
 def extract_flexible(output: str) -> str | None:
     """Return the last thing like a number, as lm-eval's flexible-extract; None where that says "[invalid]"."""
-    # A match has no other letters, so that one can be looked for from the end, in twice as much text until it is found.
+    # lm-eval's pattern matches nothing but such a run and a minus before it, so that the last can be looked for from the end.
     size = 1000
     while True:
         start = max(0, len(output) - size)
-        if start and (boundary := _NOT_IN_FLEXIBLE.search(output, start)):
-            start = boundary.end()
-        elif start:
-            size *= 2
-            continue
-        match = None
-        for match in _FLEXIBLE.finditer(output, start):
-            pass
-        if match is not None:
-            return match[0].strip()
-        if not start:
-            return None
+        boundary = _NOT_IN_FLEXIBLE.search(output, start) if start else None
+        if not start or boundary:
+            found = deque(_FLEXIBLE_RUN.finditer(output, boundary.end() if boundary else 0), maxlen=1)
+            if found:
+                begin = found[0].start()
+                return output[begin - 1 if output[begin - 1 : begin] == "-" else begin : found[0].end()]
+            if not start:
+                return None
         size *= 2
 
 

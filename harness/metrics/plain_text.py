@@ -32,12 +32,12 @@ _SUPERSCRIPT = re.compile("[\N{SUPERSCRIPT MINUS}]?[⁰¹²³⁴⁵⁶⁷⁸⁹]
 _VULGAR = re.compile("(?P<whole>[0-9]?)(?P<fraction>[¼½¾⅐⅑⅒⅓⅔⅕⅖⅗⅘⅙⅚⅛⅜⅝⅞])")
 _TAGS = {"b": "**", "strong": "**", "sup": "^", "answer": "\nFinal answer: ", "br": "\n", "p": "\n", "li": "\n", "tr": "\n"}
 _TAG = re.compile(r"<(/?)([a-zA-Z]{1,10})\s?/?>")
-_CALCULATOR = re.compile(r"<<[^<>\n]{0,200}>>")  # GSM8K's own: <<9*2=18>>
+_CALCULATOR = re.compile(r"<<[^<>=\n]{0,200}=([^<>=\n]{0,30})>>(?P<repeated>(?=[-.0-9]))?")  # GSM8K's own: <<9*2=18>>18
 
 _ARGUMENT = r"\{([^{}]{1,200})\}"
 _FRACTION = re.compile(rf"\\[dtc]?frac\s*(?:{_ARGUMENT}\s*{_ARGUMENT}|{_ARGUMENT}\s*([0-9])|([0-9])\s*{_ARGUMENT})")
 # Without braces TeX takes one digit each. Where that leaves digits over (\frac 18 2, \frac182), a whole number over one was meant.
-_BARE_FRACTION = re.compile(r"\\[dtc]?frac\s*(?:(?<=\s)([0-9]{1,9}) ([0-9]{1,9})|([0-9]) ([0-9])|([0-9]{1,9})([0-9]))(?![0-9])")
+_BARE_FRACTION = re.compile(r"\\[dtc]?frac\s*(?:(?<=\s)([0-9]{1,20}) ([0-9]{1,20})|([0-9]) ([0-9])|([0-9]{1,9})([0-9]))(?![0-9])")
 _GROUPED = re.compile(r"\{,\}|,\\!")
 _THIN = re.compile(r"\\(?:[,;: ]|thinspace\b|quad\b|qquad\b)|~")
 _COMMANDS = {
@@ -65,7 +65,7 @@ def plain(text: str) -> str:
         text = text.translate({ord(letter): _plain_letter(letter) for letter in set(text) if letter > "\x7f"})
         text = _VULGAR.sub(_vulgar, text)
     if "<" in text:
-        text = _TAG.sub(_tag, _CALCULATOR.sub("", text))
+        text = _TAG.sub(_tag, _CALCULATOR.sub(_calculated, text))
     text = text.replace("&nbsp;", " ")
     if "\\" in text or "{" in text:
         text = _without_latex(text)
@@ -95,6 +95,10 @@ def _plain_letter(letter: str) -> str:
     if "\N{FULLWIDTH EXCLAMATION MARK}" <= letter <= "\N{FULLWIDTH TILDE}":
         return chr(ord(letter) - 0xFEE0)
     return letter
+
+
+def _calculated(match: re.Match[str]) -> str:
+    return "" if match["repeated"] is not None else match[1]
 
 
 def _tag(match: re.Match[str]) -> str:
