@@ -181,7 +181,10 @@ def _of_phrase(text: str, match: re.Match[str]) -> Found | None:
 
 def _heads_a_line(text: str, position: int) -> bool:
     before = text[text.rfind("\n", max(0, position - 60), position) + 1 : position]
-    return len(before) < 30 and re.fullmatch(r"[\s#*_>]*(?:(?:the|my|our|final|correct)\s)*", before, re.IGNORECASE) is not None
+    return (
+        len(before) < 30
+        and re.fullmatch(r"[\s#*_>]*(?:(?:the|my|our|final|correct)\s)*", before, re.IGNORECASE) is not None
+    )
 
 
 def _alone(text: str) -> Found | None:

@@ -12,8 +12,12 @@ Chain = list[list[Number]]  # the sides of an equation, each with its numbers; o
 _LABEL_WORDS = "step|part|case|method|approach|phase|stage|option|example"
 # A line that numbers a step: nothing it holds is the answer.
 NUMBERED = re.compile(rf"[\s*]*(?:{_LABEL_WORDS})s?\b", re.IGNORECASE)
-_ITEM = re.compile(r"^(?P<before>[ \t>*-]{0,20}(?:#{1,6}[ \t]{0,9})?\*{0,3})(?P<number>[0-9]{1,3})[.)](?=[ \t]+\S|\*\*)", re.MULTILINE)
-_STEP = re.compile(rf"\b(step|(?<=^)(?:{_LABEL_WORDS}))(s?) \(?[0-9]{{1,3}}\)?(?![0-9]|[.,][0-9]| ?[/%×*+=-])", re.I | re.M)
+_ITEM = re.compile(
+    r"^(?P<before>[ \t>*-]{0,20}(?:#{1,6}[ \t]{0,9})?\*{0,3})(?P<number>[0-9]{1,3})[.)](?=[ \t]+\S|\*\*)", re.MULTILINE
+)
+_STEP = re.compile(
+    rf"\b(step|(?<=^)(?:{_LABEL_WORDS}))(s?) \(?[0-9]{{1,3}}\)?(?![0-9]|[.,][0-9]| ?[/%×*+=-])", re.I | re.M
+)
 _LABELLED = re.compile(rf"^([ \t#*>-]{{0,20}})({_LABEL_WORDS}) [0-9]{{1,3}}(?=[:.)*\s])", re.IGNORECASE | re.MULTILINE)
 
 _VARIABLE = r"\\?[A-Za-z]{1,12}(?:\s[A-Za-z]{1,12}){0,2}\s?="

@@ -47,7 +47,11 @@ def score_number(
 ) -> SampleScore:
     """Score an output against a GSM8K answer, whose number is after "#### "; `numeric` is right within `tolerance`, which is not."""
     number = find_final_number(before_stop(output, stop), ending.first)
-    extracted = {"numeric": number and number.text, "strict": extract_strict(output, ending), "flexible": extract_flexible(output)}
+    extracted = {
+        "numeric": number and number.text,
+        "strict": extract_strict(output, ending),
+        "flexible": extract_flexible(output),
+    }
     right = number is not None and is_within(number.value, value(reference.rpartition("####")[2]), tolerance)
     scores: dict[str, float | None] = {
         "numeric": 100.0 * right,

@@ -30,14 +30,25 @@ _OTHERS = {
 }
 _SUPERSCRIPT = re.compile("[\N{SUPERSCRIPT MINUS}]?[⁰¹²³⁴⁵⁶⁷⁸⁹]+")
 _VULGAR = re.compile("(?P<whole>[0-9]?)(?P<fraction>[¼½¾⅐⅑⅒⅓⅔⅕⅖⅗⅘⅙⅚⅛⅜⅝⅞])")
-_TAGS = {"b": "**", "strong": "**", "sup": "^", "answer": "\nFinal answer: ", "br": "\n", "p": "\n", "li": "\n", "tr": "\n"}
+_TAGS = {
+    "b": "**",
+    "strong": "**",
+    "sup": "^",
+    "answer": "\nFinal answer: ",
+    "br": "\n",
+    "p": "\n",
+    "li": "\n",
+    "tr": "\n",
+}
 _TAG = re.compile(r"<(/?)([a-zA-Z]{1,10})\s?/?>")
 _CALCULATOR = re.compile(r"<<[^<>=\n]{0,200}=([^<>=\n]{0,30})>>(?P<repeated>(?=[-.0-9]))?")  # GSM8K's own: <<9*2=18>>18
 
 _ARGUMENT = r"\{([^{}]{1,200})\}"
 _FRACTION = re.compile(rf"\\[dtc]?frac\s*(?:{_ARGUMENT}\s*{_ARGUMENT}|{_ARGUMENT}\s*([0-9])|([0-9])\s*{_ARGUMENT})")
 # Without braces TeX takes one digit each. Where that leaves digits over (\frac 18 2, \frac182), a whole number over one was meant.
-_BARE_FRACTION = re.compile(r"\\[dtc]?frac\s*(?:(?<=\s)([0-9]{1,20}) ([0-9]{1,20})|([0-9]) ([0-9])|([0-9]{1,9})([0-9]))(?![0-9])")
+_BARE_FRACTION = re.compile(
+    r"\\[dtc]?frac\s*(?:(?<=\s)([0-9]{1,20}) ([0-9]{1,20})|([0-9]) ([0-9])|([0-9]{1,9})([0-9]))(?![0-9])"
+)
 _GROUPED = re.compile(r"\{,\}|,\\!")
 _THIN = re.compile(r"\\(?:[,;: ]|thinspace\b|quad\b|qquad\b)|~")
 _COMMANDS = {

@@ -7,19 +7,19 @@ gsm8k-cot.yaml, where they are read from. Both are checked against a hash, so th
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import yaml
 
 from dskd.errors import InputError
 from dskd.tokenization.prompt_templates import Instruction
 from harness.lm_eval_files import tasks_of_lm_eval
-from harness.metrics.numbers import MARKED, Ending, score_number
-from harness.metrics.sample import Advance, SampleScore, score_each
 from harness.tasks.data_files import DataFile, HubRows, Row, rows_digest
-from harness.tasks.task import Doc, Metric, Task
+from harness.tasks.task import Doc
+from harness.tasks.word_problems import NumberTask
 
 _FIELDS = ("question", "answer")
+_VALIDATION_ROWS = 500
 TEST = DataFile(
     path="gsm8k/test.jsonl",
     sha256="3730d312f6e3440559ace48831e51066acaca737f6eabec99bccb9e4b3c39d14",
@@ -54,25 +54,24 @@ class Gsm8kTask(NumberTask):
     validation = f"the last {_VALIDATION_ROWS} rows of the training file"
 
     @abstractmethod
-    def prompt_of(self, row: Row) -> str:
-        """Return the prompt of a row of the data set."""
+    def prompts(self, rows: Sequence[Row]) -> list[str]:
+        """Return the prompt of each row."""
 
     def documents(self) -> list[Doc]:
         """Return the 1,319 rows of the test set, numbered from 0, each with its prompt."""
         return self._docs(str, TEST.rows())
 
     def validation_documents(self) -> list[Doc]:
-        """Return the last rows of the training file, numbered there: train/6973 and so on; none of them is an example in a prompt."""
+        """Return the last rows of the training file, by their numbers there: train/6973 and so on. None is an example in a prompt."""
         rows = TRAIN.rows()
         first = len(rows) - _VALIDATION_ROWS
         return self._docs(lambda number: f"train/{first + number}", rows[first:])
 
     def _docs(self, name: Callable[[int], str], rows: Sequence[Row]) -> list[Doc]:
-        return [{"id": name(number), "prompt": self.prompt_of(row), **row} for number, row in enumerate(rows)]
-
-    def question(self, doc: Doc) -> str:
-        """Return only the question."""
-        return doc["question"]
+        return [
+            {"id": name(number), "prompt": prompt, **row}
+            for number, (row, prompt) in enumerate(zip(rows, self.prompts(rows), strict=True))
+        ]
 
 
 class FewShotGsm8k(Gsm8kTask):
@@ -86,12 +85,9 @@ class FewShotGsm8k(Gsm8kTask):
         """Return the end of the prompt."""
         return f"Question: {question}\nAnswer:"
 
-    def prompt_of(self, row: Row) -> str:
-        return f"{self._shown_examples}{self.ask(row['question'])}"
-
-    @cached_property
-    def _shown_examples(self) -> str:
-        return self.shown_examples()
+    def prompts(self, rows: Sequence[Row]) -> list[str]:
+        examples = self.shown_examples()
+        return [f"{examples}{self.ask(row['question'])}" for row in rows]
 
     def prompt(self, doc: Doc) -> str:
         """Return the examples and the question, as lm-eval gives them."""

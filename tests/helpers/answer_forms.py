@@ -84,7 +84,9 @@ NUMBER_FORMS: dict[str, Form] = {
     "a phrase with a full stop": _template(_STEPS + "The answer is @."),
     "a phrase in bold": _template(_STEPS + "**The answer is @.**"),
     "a phrase and a reason": _template(_STEPS + "Therefore, the final answer is @, which is 2 more than before."),
-    "a phrase and a list": _template("The answer is @.\n\n1. There are 2 boxes.\n2. Each has 3 eggs.\n3. Then 5 are added."),
+    "a phrase and a list": _template(
+        "The answer is @.\n\n1. There are 2 boxes.\n2. Each has 3 eggs.\n3. Then 5 are added."
+    ),
     "a phrase and an equation": _template(_STEPS + "So the answer is @ + 0 = @."),
     "a phrase with the question in it": _template(_STEPS + "The answer to the question about 2 boxes is @ eggs."),
     "a label": _template(_STEPS + "Answer: @"),
@@ -116,14 +118,22 @@ NUMBER_FORMS: dict[str, Form] = {
     "a sentence with a code of a currency": _template(_STEPS + "So it costs USD @."),
     "a remark in brackets": _template(_STEPS + "So there are @ eggs (2 boxes of 3, and 5 more)."),
     "between two others": _template(_STEPS + "It is between 1 and 3000000000000, so @."),
-    "an offer after the answer": _template(_STEPS + "She has @ eggs.\n\nI hope this helps! If you have 2 more questions, ask."),
+    "an offer after the answer": _template(
+        _STEPS + "She has @ eggs.\n\nI hope this helps! If you have 2 more questions, ask."
+    ),
     "a note after the answer": _template(_STEPS + "She has @ eggs.\n\nNote: I took 30 days for 1 month."),
     "a check after the answer": _template(_STEPS + "She has @ eggs.\n\n**Check:** 11 - 5 = 6, and 6 / 3 = 2."),
-    "a question that the model invents": _template(_STEPS + "She has @ eggs.\n\nQuestion: Tom has 4 apples.\nAnswer: 9"),
+    "a question that the model invents": _template(
+        _STEPS + "She has @ eggs.\n\nQuestion: Tom has 4 apples.\nAnswer: 9"
+    ),
     "an invented Q and A": _template(_STEPS + "#### @\n\nQ: What is 2 + 2?\nA: 4\n#### 4"),
-    "an invented turn": _template(_STEPS + "The answer is @.\n\nHuman: And with 3 more?\n\nAssistant: The answer is 21."),
+    "an invented turn": _template(
+        _STEPS + "The answer is @.\n\nHuman: And with 3 more?\n\nAssistant: The answer is 21."
+    ),
     "an invented turn of a template": _template("The answer is @.<|im_end|>\n<|im_start|>user\nAnd 3 more?"),
-    "the question repeated": _template(f"**Problem:** She has 2 boxes.\n\n**Solution:** {_STEPS}She has @ eggs.\n\n**Problem:** 9?"),
+    "the question repeated": _template(
+        f"**Problem:** She has 2 boxes.\n\n**Solution:** {_STEPS}She has @ eggs.\n\n**Problem:** 9?"
+    ),
     "reasoning before": _template("<think>\nMaybe \\boxed{7}?\n</think>\n\nShe has @ eggs."),
     "a draft before": _template("Draft: the answer is 7.\nNo, that misses 5 eggs.\nSo the answer is @."),
     "thousands by comma": _grouped(","),
