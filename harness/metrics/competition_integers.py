@@ -1,8 +1,8 @@
 r"""Scores answers that are integers, as AIME's are: our rule, `integer`, and lm-eval's for aime24 and aime25, `exact_match`.
 
 `integer` reads the final number (`harness.metrics.final_number`), of a box before all else, and compares values. lm-eval's takes the
-last box, or else what is between the first and the last dollar sign, or else the whole output, and compares normalised text: an answer
-without a box is wrong there, and one in a box with a unit or a variable.
+last box, or else what is between the first and the last dollar sign, or else the whole output, and compares normalised text: 073 is
+not 73 there, and an answer without a box is wrong.
 """
 
 from __future__ import annotations

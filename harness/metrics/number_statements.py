@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from itertools import pairwise
 
 from harness.metrics.number_text import Number, numbers
 from harness.metrics.number_words import with_digits
@@ -100,7 +101,7 @@ def _of_clauses(text: str) -> Number | None:
 def _chains(text: str, found: list[Number]) -> list[Chain]:
     """Group numbers that signs join: 3 + 15 = 18 is one chain of two sides."""
     chains: list[Chain] = [[[found[0]]]]
-    for before, number in zip(found, found[1:], strict=False):
+    for before, number in pairwise(found):
         join = _joined(text[before.end : number.start])
         if join is None:
             chains.append([[number]])

@@ -47,7 +47,7 @@ _ARGUMENT = r"\{([^{}]{1,200})\}"
 _FRACTION = re.compile(rf"\\[dtc]?frac\s*(?:{_ARGUMENT}\s*{_ARGUMENT}|{_ARGUMENT}\s*([0-9])|([0-9])\s*{_ARGUMENT})")
 # Without braces TeX takes one digit each. Where that leaves digits over (\frac 18 2, \frac182), a whole number over one was meant.
 _BARE_FRACTION = re.compile(
-    r"\\[dtc]?frac\s*(?:(?<=\s)([0-9]{1,20}) ([0-9]{1,20})|([0-9]) ([0-9])|([0-9]{1,9})([0-9]))(?![0-9])"
+    r"\\[dtc]?frac\s*(?:(?<=\s)(-?[0-9]{1,20}) ([0-9]{1,20})|([0-9]) ([0-9])|([0-9]{1,9})([0-9]))(?![0-9])"
 )
 _GROUPED = re.compile(r"\{,\}|,\\!")
 _THIN = re.compile(r"\\(?:[,;: ]|thinspace\b|quad\b|qquad\b)|~")

@@ -159,3 +159,8 @@ NUMBER_FORMS: dict[str, Form] = {
     "a typeset fraction": _fraction("The answer is $\\dfrac{@}{#}$."),
     "a fraction without braces": _fraction("The answer is $\\frac @ #$."),
 }
+
+# Forms of numbers that are written in digits and a point; a fraction is not.
+DECIMALS_ONLY = [
+    name for name in NUMBER_FORMS if name.startswith(("scientific", "powers of ten", "a fraction", "a typeset"))
+]
