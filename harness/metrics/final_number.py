@@ -20,6 +20,7 @@ from typing import Literal
 
 from harness.metrics.number_statements import (
     NUMBERED,
+    bold_number,
     last_number,
     next_line,
     of_first_sentence,
@@ -72,13 +73,16 @@ _CHECK = re.compile(
     r"^[ \t#*>-]*(?:(?:let's |let us |to |we can )?(?:double[- ]?)?check(?:ing)?|verification|verify)\b[^\n.]{0,40}(?::|$)",
     re.IGNORECASE | re.MULTILINE,
 )
-# What is said after an answer and is none: offers, notes, checks.
-_AFTERWARDS = re.compile(
-    r"[\s*_#>(-]{0,9}(?:i hope|hope (?:this|that|it)|let me know|please (?:let|feel|note|ask|do|tell)|feel free|would you"
-    r"|do you (?:want|need|have)|if (?:you|there)\b[^.!?\n]{0,80}\b(?:question|help|problem|clarif|explain|explanation|let me|ask)"
-    r"|happy to|need (?:any|more|help)"
-    r"|is there any|don't hesitate|shall i|should i|want me|can i|i can (?:help|also)|i'm (?:here|happy|glad)|note\b|p\.?s\b|good luck"
-    r"|thank|remember\b|(?:let's |let us |to |we can |you can )?(?:double[- ]?)?(?:check|verify)|verification)",
+_OFFERS = (
+    r"i hope (?:this|that|it)|hope (?:this|that|it) helps|let me know|feel free|would you (?:like|want)|do you want|shall i|want me to"
+    r"|is there any|if (?:you|there)\b[^.!?\n]{0,80}\b(?:question|help|problem|clarif|expla|let me|ask)"
+)
+_OFFER = re.compile(rf"[\s*_#>(-]{{0,9}}(?:{_OFFERS})", re.IGNORECASE)
+# What is said beside an answer and is none: offers, notes, checks.
+_BESIDE = re.compile(
+    rf"[\s*_#>(-]{{0,9}}(?:{_OFFERS}|please (?:let|feel|note|ask|tell)|do you (?:need|have)|happy to|need (?:any|more|help)"
+    r"|don't hesitate|should i|can i|i can (?:help|also)|i'm (?:here|happy|glad)|note\b|p\.?s\b|good luck|thank|remember\b"
+    r"|(?:let's |let us |to |we can |you can )?(?:double[- ]?)?(?:check|verify)|verification)",
     re.IGNORECASE,
 )
 Found = tuple[Number | None]  # (None,): the answer uses this way, and there is no number in it
@@ -200,13 +204,35 @@ def _by_sentence(text: str) -> Found | None:
     text = with_digits(text)  # only of an answer that has no digit
     if (check := _CHECK.search(text)) and numbers(text[: check.start()]):
         text = text[: check.start()]
-    said = sentences(text)
-    answers = [each for each in said if not (each.rstrip(" *_)").endswith("?") or _AFTERWARDS.match(each))]
-    for chosen in (answers, said):
-        for sentence in reversed(chosen):
-            if (found := last_number(sentence)) is not None:
-                return (found,)
-    return None
+    lines = [sentences(line) for line in text.split("\n")]
+    for line in reversed(_answering(lines)):
+        # What a line has in bold it stresses, whatever its later sentences add.
+        for read in (bold_number, last_number):
+            for sentence in reversed(line):
+                if (found := read(sentence)) is not None:
+                    return (found,)
+    found = next((found for line in reversed(lines) for each in reversed(line) if (found := last_number(each))), None)
+    return None if found is None else (found,)
+
+
+def _answering(lines: list[list[str]]) -> list[list[str]]:
+    """The sentences of each line that may give an answer: no questions, notes and checks, and nothing after an offer of help."""
+    answering: list[list[str]] = []
+    given = False
+    for line in lines:
+        answering.append([])
+        for sentence in line:
+            if given and _OFFER.match(sentence):
+                return answering
+            if not _is_beside(sentence):
+                answering[-1].append(sentence)
+                given = given or any(letter in sentence for letter in "0123456789")
+    return answering
+
+
+def _is_beside(sentence: str) -> bool:
+    bare = sentence.strip(" \t*_")
+    return bare.endswith(("?", "?)")) or (bare[:1] == "(" and bare[-1:] == ")") or _BESIDE.match(sentence) is not None
 
 
 _READ: dict[Way, Callable[[str], Found | None]] = {

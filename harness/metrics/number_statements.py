@@ -34,6 +34,12 @@ _JOINS = re.compile(
 _BOLD = re.compile(r"\*\*((?:[^*\n]|\*(?!\*)){1,200})\*\*")
 # "18 dollars (9 eggs at 2 dollars)": a remark, not a factor.
 _REMARK = re.compile(r"(?<=[A-Za-z0-9%€*.])\s\([^()\n]{0,200}\)(?!\s?[=×*/^+-])")
+# "18 dollars because 9 eggs cost 2 each", "18, which is 3 more than 15": a reason or a comparison, not the result.
+_REASON = re.compile(
+    r",?\s(?:because|since|given that|assuming|compared (?:to|with)|instead of|out of"
+    r"|which is [^.;:\n]{0,60}\b(?:than|more|less|fewer|times)\b)[^\n]*",
+    re.IGNORECASE,
+)
 _NEXT_LINE = re.compile(r"\S[^\n]*")
 _CLAUSE = re.compile(r"[;:,—]\s|\s(?:and|so|then|but|or|which|making|giving|totaling|totalling|leaving)\s")
 _SENTENCE = re.compile(r"(?<=[.!?])[*)\"'_]{0,3}\s+|\n+")
@@ -48,12 +54,20 @@ def stated_first(text: str) -> Number | None:
     return _result(_chains(text, found)[0]) or found[0]
 
 
-def last_number(text: str) -> Number | None:
-    """Return the number that a sentence states: its last bold one, or its last clause's result, or that clause's last number."""
+def bold_number(text: str) -> Number | None:
+    """Return the number of a sentence's last bold part that has one and is no label."""
     for bold in reversed(_BOLD.findall(text)):
         if not bold.rstrip().endswith(":") and (found := _of_clauses(bold)) is not None:
             return found
-    return _of_clauses(_REMARK.sub("", text)) or _of_clauses(text)
+    return None
+
+
+def last_number(text: str) -> Number | None:
+    """Return the number that a sentence states: its last bold one, or its last clause's result, or that clause's last number."""
+    if (bold := bold_number(text)) is not None:
+        return bold
+    main = _REMARK.sub("", text)
+    return _of_clauses(_REASON.sub("", main)) or _of_clauses(main) or _of_clauses(text)
 
 
 def sentences(text: str) -> list[str]:

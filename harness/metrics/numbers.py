@@ -48,7 +48,7 @@ def score_number(
     """Score an output against a GSM8K answer, whose number is after "#### "; `numeric` is right within `tolerance`, which is not."""
     number = find_final_number(before_stop(output, stop), ending.first)
     extracted = {
-        "numeric": number and number.text,
+        "numeric": None if number is None else number.text,
         "strict": extract_strict(output, ending),
         "flexible": extract_flexible(output),
     }

@@ -24,6 +24,8 @@ _OTHERS = {
     "\N{ALMOST EQUAL TO}": "=",
     "\N{IDENTICAL TO}": "=",
     "\N{IDEOGRAPHIC FULL STOP}": ". ",
+    "\N{FULLWIDTH EXCLAMATION MARK}": "! ",
+    "\N{FULLWIDTH QUESTION MARK}": "? ",
     "\N{RIGHTWARDS ARROW}": "; ",
     "\N{RIGHTWARDS DOUBLE ARROW}": "; ",
     "\N{THEREFORE}": "; ",
@@ -58,9 +60,8 @@ _COMMANDS = {
     **dict.fromkeys(("implies", "Rightarrow", "rightarrow", "to", "therefore"), "; "),
     "sqrt": "\N{SQUARE ROOT}",
     "pi": "\N{GREEK SMALL LETTER PI}",
-    "textbf": "**",  # its closing brace is gone; the number after it is bold by its beginning alone
-    "mathbf": "**",
 }
+_BOLD = re.compile(r"\\(?:textbf|mathbf|boldsymbol)\s?\{([^{}]{1,200})\}")
 _COMMAND = re.compile(r"\\([a-zA-Z]{1,30})\*?")
 _EXPONENT = re.compile(r"\^\s?\{\s?([-+]?[0-9]{1,9})\s?\}")
 _CURRENCY_CODE = re.compile(r"(?<![A-Za-z])(?:USD|EUR|GBP|INR|CHF|JPY|CNY|RMB|CAD|AUD|Rs\.?|kr\.?)(?=-?[0-9])")
@@ -125,6 +126,7 @@ def _without_latex(text: str) -> str:
         text = text.replace("\\" + mark, mark)
     text = _FRACTION.sub(_over, text)
     text = _BARE_FRACTION.sub(_over, text)
+    text = _BOLD.sub(r"**\1**", text)
     text = _COMMAND.sub(lambda match: _COMMANDS.get(match[1], " "), text)
     text = _EXPONENT.sub(r"^\1", text)
     # Two groups are two things; what else is left of LaTeX holds nothing.
