@@ -35,9 +35,10 @@ _BOLD = re.compile(r"\*\*((?:[^*\n]|\*(?!\*)){1,200})\*\*")
 # "18 dollars (9 eggs at 2 dollars)": a remark, not a factor.
 _REMARK = re.compile(r"(?<=[A-Za-z0-9%€*.])\s\([^()\n]{0,200}\)(?!\s?[=×*/^+-])")
 # "18 dollars because 9 eggs cost 2 each", "18, which is 3 more than 15": a reason or a comparison, not the result.
+# A reason that ends in an equation repeats the result: "18 dollars because 9 * 2 = 18".
 _REASON = re.compile(
     r",?\s(?:because|since|given that|assuming|compared (?:to|with)|instead of|out of"
-    r"|which is [^.;:\n]{0,60}\b(?:than|more|less|fewer|times)\b)[^\n]*",
+    r"|which is [^.;:\n]{0,60}\b(?:than|more|less|fewer|times)\b)[^=\n]*$",
     re.IGNORECASE,
 )
 _NEXT_LINE = re.compile(r"\S[^\n]*")

@@ -98,12 +98,11 @@ def alarm() -> Iterator[None]:
     signal.alarm(0)
 
 
-@pytest.mark.parametrize("way", ["mark", "box"])
-def test_hostile_answers_are_scored_at_once(way: str, alarm: None) -> None:
+def test_hostile_answers_are_scored_at_once(alarm: None) -> None:
     started = time.perf_counter()
     for piece in PIECES:
-        find_final_number(piece * (6000 // len(piece)), way)  # type: ignore[arg-type]
-    assert time.perf_counter() - started < 60  # two seconds; quadratic ones take minutes
+        find_final_number(piece * (5000 // len(piece)))
+    assert time.perf_counter() - started < 60  # a second; quadratic ones take minutes
 
 
 @pytest.mark.slow
