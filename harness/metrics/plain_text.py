@@ -100,7 +100,7 @@ def _plain_letter(letter: str) -> str:
     if letter in _OTHERS:
         return _OTHERS[letter]
     category = unicodedata.category(letter)
-    if category == "Nd":
+    if letter.isdecimal():
         return str(unicodedata.decimal(letter))
     if category in (_SPACES, _INVISIBLE):
         return " " if category == _SPACES else ""

@@ -7,7 +7,7 @@ from harness.tasks.task import Doc
 from harness.tasks.word_problems import ZeroShotNumberTask
 
 # "9 (apples)", "-(1/3)", "6th", "The 60th caller."; the others are names, times, ratios and a date.
-_NUMBER = re.compile(r"(-?[0-9.]+) *(?:\(.*\))?|(-?)\(?([0-9]+/[0-9]+)\)?|(?:The )?([0-9]+)(?:st|nd|rd|th)\b.*")
+_NUMBER = re.compile(r"(-?[0-9.]+) *(?:\(.*\))?|(-?)\(?([0-9]+/[0-9]+)\)?|(?:The )?([0-9]+)(?:st|[nr]d|th)\b.*")
 
 
 class Asdiv(ZeroShotNumberTask):
