@@ -8,12 +8,13 @@ from collections.abc import Iterator
 
 import pytest
 
-from harness.metrics.final_number import WAYS, find_final_number
+from harness.metrics.final_number import RULE, WAYS, find_final_number
 from harness.metrics.number_text import numbers
 from harness.metrics.numbers import CHAIN_OF_THOUGHT, find_number, score_number, value
 from harness.metrics.plain_text import plain
 from helpers.answer_forms import NUMBER_FORMS
 from helpers.number_answers import NUMBER_ANSWERS
+from helpers.paths import ROOT
 
 
 @pytest.mark.parametrize(("number", "answer"), NUMBER_ANSWERS)
@@ -33,6 +34,13 @@ def test_the_table_is_large_and_has_no_answer_twice() -> None:
     answers = [answer for _, answer in NUMBER_ANSWERS]
     assert len(set(answers)) == len(answers) >= 90
     assert len(NUMBER_FORMS) >= 80
+
+
+def test_the_page_describes_the_rule_of_this_version() -> None:
+    page = (ROOT / "docs" / "answers.md").read_text()
+    assert f"\nRule {RULE}, in `harness/metrics/final_number.py`" in page
+    for number, way in enumerate(WAYS, 1):
+        assert f"\n| {number}. {way} | " in page
 
 
 @pytest.mark.parametrize("name", NUMBER_FORMS)
