@@ -152,6 +152,10 @@ def _in_box(box: str | None) -> Found | None:
     if box is None:
         return None
     content = plain(box)
+    if re.search("[√π]", content):
+        return (None,)  # an expression; what number is in it is none of it
+    if "=" in content and re.search(r"[,;]\s", content):
+        return (last_number(content),)  # p = 3, q = 5, p + q = 8
     return (stated_first(content) or last_number(content),)
 
 
