@@ -19,7 +19,9 @@ _GROUP = 3
 
 
 def grouped(number: str, separator: str) -> str:
-    """The number with its thousands separated; without one where there are none."""
+    """The number with its thousands separated, as it is where there are none; of a fraction, too."""
+    if "/" in number:
+        return number
     sign, digits = ("-", number[1:]) if number.startswith("-") else ("", number)
     whole, point, rest = digits.partition(".")
     groups = []
