@@ -131,5 +131,7 @@ PROTOCOLS: dict[str, DecodingProtocol] = {
         # The Codex paper's settings (Chen et al. 2021): a low temperature is best for pass@1, a high one for many samples.
         DecodingProtocol(name="pass@1-sampling", temperature=0.2, top_p=0.95, samples=20),
         DecodingProtocol(name="pass@k-sampling", temperature=0.8, top_p=0.95, samples=100),
+        # Models that reason, on few problems: the settings that DeepSeek-R1 and others after it report AIME with.
+        DecodingProtocol(name="reasoning-sampling", temperature=0.6, top_p=0.95, samples=16),
     )
 }

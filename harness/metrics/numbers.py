@@ -5,7 +5,7 @@ they see the output as it was handed over (lm-eval's models, like ours, have cut
 matter of form: strict wants "#### 18", flexible takes a sentence's full stops for a number, and neither knows that
 18.00 is 18.
 
-`numeric` reads the number that the answer gives and compares values. It is the headline.
+`numeric` reads the number that the answer gives (`harness.metrics.final_number`) and compares values. It is the headline.
 
 What comes before the final number depends on the examples that a model was shown: `MARKED` answers end in "#### 18", those of
 `CHAIN_OF_THOUGHT` (lm-eval's gsm8k_cot, version 3) in "The answer is 18."
@@ -14,42 +14,45 @@ What comes before the final number depends on the examples that a model was show
 from __future__ import annotations
 
 import re
+from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 
+from harness.metrics.final_number import Way, find_final_number
+from harness.metrics.number_text import numbers
+from harness.metrics.plain_text import plain
 from harness.metrics.sample import INVALID, SampleScore, before_stop
 
 
 @dataclass(frozen=True)
 class Ending:
-    """How an answer gives its number: after `mark`; `strict` is the pattern of lm-eval's strict-match."""
+    """How an answer gives its number: `first` is the way of our rule that decides; `strict` the pattern of lm-eval's strict-match."""
 
-    mark: str
+    first: Way
     strict: re.Pattern[str]
 
 
-MARKED = Ending("####", re.compile(r"#### (\-?[0-9\.\,]+)"))
+MARKED = Ending("mark", re.compile(r"#### (\-?[0-9\.\,]+)"))
 # The last dot is lm-eval's own and stands for any character: "The answer is 18" without a full stop gives 1.
-CHAIN_OF_THOUGHT = Ending("The answer is", re.compile(r"The answer is (\-?[0-9\.\,]+)."))
+CHAIN_OF_THOUGHT = Ending("phrase", re.compile(r"The answer is (\-?[0-9\.\,]+)."))
 
-_FLEXIBLE = re.compile(r"(-?[$0-9.,]{2,})|(-?[0-9]+)")
-_NUMBER = re.compile(
-    r"(?:(?<![0-9)])-)?"  # a minus after a digit or a bracket subtracts
-    r"(?:[0-9]{1,3}(?:,[0-9]{2,3})*,[0-9]{3}(?![0-9])(?:\.[0-9]+)?|[0-9]+(?:\.[0-9]+)?|\.[0-9]+)"
-    r"(?:/0*[1-9][0-9]*(?![0-9]*\.[0-9]))?"
-)
-_FRACTION = re.compile(r"\\[dt]?frac\s*\{([^{}]*)\}\s*\{([^{}]*)\}")
-# Longer digit strings are a model that cannot stop, and costly to turn into a number.
-_MOST_DIGITS = 200
+# lm-eval's is (-?[$0-9.,]{2,})|(-?[0-9]+).
+_FLEXIBLE_RUN = re.compile(r"[$0-9.,]{2,}|[0-9]")
+_NOT_IN_FLEXIBLE = re.compile(r"[^-$0-9.,]")
 
 
-def score_number(reference: str, output: str, stop: Sequence[str], ending: Ending = MARKED) -> SampleScore:
-    """Score an output against a GSM8K answer, whose number is after "#### "."""
-    answer = before_stop(output, stop)
-    number = find_number(answer, ending)
-    extracted = {"numeric": number, "strict": extract_strict(output, ending), "flexible": extract_flexible(output)}
-    right = number is not None and value(number) == value(reference.rpartition("####")[2])
+def score_number(
+    reference: str, output: str, stop: Sequence[str], ending: Ending = MARKED, tolerance: Fraction = Fraction(0)
+) -> SampleScore:
+    """Score an output against a GSM8K answer, whose number is after "#### "; `numeric` is right within `tolerance`, which is not."""
+    number = find_final_number(before_stop(output, stop), ending.first)
+    extracted = {
+        "numeric": None if number is None else number.text,
+        "strict": extract_strict(output, ending),
+        "flexible": extract_flexible(output),
+    }
+    right = number is not None and is_within(number.value, value(reference.rpartition("####")[2]), tolerance)
     scores: dict[str, float | None] = {
         "numeric": 100.0 * right,
         "strict": 100.0 * equals_as_lm_eval(extracted["strict"], reference),
@@ -58,16 +61,32 @@ def score_number(reference: str, output: str, stop: Sequence[str], ending: Endin
     return SampleScore(scores, extracted, INVALID if number is None else "correct" if right else "wrong")
 
 
+def is_within(one: Fraction | None, other: Fraction | None, tolerance: Fraction = Fraction(0)) -> bool:
+    """Return whether two values are equal, or less than the tolerance apart; a number without a value equals none."""
+    return one is not None and other is not None and (one == other or abs(one - other) < tolerance)
+
+
 def extract_strict(output: str, ending: Ending = MARKED) -> str | None:
     """Return the first number after the mark, as lm-eval's strict-match; None where that says "[invalid]"."""
-    matches = ending.strict.findall(output)
-    return matches[0].strip() if matches else None
+    match = ending.strict.search(output)
+    return match[1].strip() if match else None
 
 
 def extract_flexible(output: str) -> str | None:
     """Return the last thing like a number, as lm-eval's flexible-extract; None where that says "[invalid]"."""
-    matches = _FLEXIBLE.findall(output)
-    return (matches[-1][0] or matches[-1][1]).strip() if matches else None
+    # lm-eval's pattern matches nothing but such a run and a minus before it, so that the last can be looked for from the end.
+    size = 1000
+    while True:
+        start = max(0, len(output) - size)
+        boundary = _NOT_IN_FLEXIBLE.search(output, start) if start else None
+        if not start or boundary:
+            found = deque(_FLEXIBLE_RUN.finditer(output, boundary.end() if boundary else 0), maxlen=1)
+            if found:
+                begin = found[0].start()
+                return output[begin - 1 if output[begin - 1 : begin] == "-" else begin : found[0].end()]
+            if not start:
+                return None
+        size *= 2
 
 
 def equals_as_lm_eval(extracted: str | None, reference: str) -> bool:
@@ -76,29 +95,15 @@ def equals_as_lm_eval(extracted: str | None, reference: str) -> bool:
 
 
 def find_number(answer: str, ending: Ending = MARKED) -> str | None:
-    """Return the number that an answer gives: the first after its last mark, or without one the last of all."""
-    _, mark, tail = answer.rpartition(ending.mark)
-    numbers = _NUMBER.findall(_plain(tail))
-    if not numbers:
-        return None
-    return numbers[0] if mark else numbers[-1]
+    """Return the number that an answer gives, equal for equal values ("18" for 18.00 and 36/2), or None."""
+    found = find_final_number(answer, ending.first)
+    return None if found is None else found.text
 
 
 def value(text: str) -> Fraction | None:
     """Return the value of a text's first number ("18.00" is 18, "3/4" is 0.75); None without one or if endless."""
-    match = _NUMBER.search(_plain(text))
-    if match is None or len(match[0]) > _MOST_DIGITS:
-        return None
-    numerator, _, denominator = match[0].replace(",", "").partition("/")
-    return Fraction(numerator) / Fraction(denominator or 1)
-
-
-def _plain(text: str) -> str:
-    """Drop what only dresses a number up: currency, percent, LaTeX and Markdown. LaTeX's fractions become a/b."""
-    text = text.replace("\N{MINUS SIGN}", "-").replace("*", " ")
-    text = re.sub(r"(?<=[0-9])(?=\\[dt]?frac)", " ", text)  # a mixed number's fraction is not joined to its whole
-    text = _FRACTION.sub(lambda match: f"{match[1].strip()}/{match[2].strip()}", text)
-    return re.sub(r"[$%\\{}]", "", text.replace("}{", "} {"))
+    found = numbers(plain(text))
+    return found[0].value if found else None
 
 
 def _ignore_as_lm_eval(text: str) -> str:

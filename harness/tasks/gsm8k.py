@@ -1,4 +1,4 @@
-"""What the tasks of GSM8K share: the data, the scoring, and prompts with the examples of lm-eval's own few-shot tasks.
+"""What the tasks of GSM8K share: the data, and prompts with the examples of lm-eval's own few-shot tasks.
 
 The examples are fixed: those of `gsm8k_5shot` are rows of the training file, those of `gsm8k_cot_8shot` are in lm-eval's
 gsm8k-cot.yaml, where they are read from. Both are checked against a hash, so that one version of a task has one prompt.
@@ -7,19 +7,19 @@ gsm8k-cot.yaml, where they are read from. Both are checked against a hash, so th
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import yaml
 
 from dskd.errors import InputError
 from dskd.tokenization.prompt_templates import Instruction
 from harness.lm_eval_files import tasks_of_lm_eval
-from harness.metrics.numbers import MARKED, Ending, score_number
-from harness.metrics.sample import Advance, SampleScore, score_each
 from harness.tasks.data_files import DataFile, HubRows, Row, rows_digest
-from harness.tasks.task import Doc, Metric, Task
+from harness.tasks.task import Doc
+from harness.tasks.word_problems import NumberTask
 
 _FIELDS = ("question", "answer")
+_VALIDATION_ROWS = 500
 TEST = DataFile(
     path="gsm8k/test.jsonl",
     sha256="3730d312f6e3440559ace48831e51066acaca737f6eabec99bccb9e4b3c39d14",
@@ -46,29 +46,36 @@ TRAIN = DataFile(
 )
 
 
-class NumberTask(Task):
-    """Word problems, scored by the final number; `ending` is how their answers give it."""
-
-    version = "1"
-    metrics = (Metric("numeric"), Metric("strict"), Metric("flexible"))
-    max_new_tokens = 512
-    stop = ("Question:", "</s>", "<|im_end|>")
-    ending: Ending = MARKED
-
-    def reference(self, doc: Doc) -> str:
-        """Return the worked answer, as a model would write it after the prompt."""
-        return f" {doc['answer']}"
-
-    def score_outputs(self, docs: Sequence[Doc], outputs: Sequence[str], advance: Advance) -> list[SampleScore]:
-        return score_each(
-            lambda doc, output: score_number(doc["answer"], output, self.stop, self.ending), docs, outputs, advance
-        )
-
-
-class FewShotGsm8k(NumberTask):
-    """GSM8K with fixed examples in every prompt."""
+class Gsm8kTask(NumberTask):
+    """The data of GSM8K: the test set, and the end of the training file to choose settings by."""
 
     data = TEST
+    licence = "MIT"
+    validation = f"the last {_VALIDATION_ROWS} rows of the training file"
+
+    @abstractmethod
+    def prompts(self, rows: Sequence[Row]) -> list[str]:
+        """Return the prompt of each row."""
+
+    def documents(self) -> list[Doc]:
+        """Return the 1,319 rows of the test set, numbered from 0, each with its prompt."""
+        return self._docs(str, TEST.rows())
+
+    def validation_documents(self) -> list[Doc]:
+        """Return the last rows of the training file, by their numbers there: train/6973 and so on. None is an example in a prompt."""
+        rows = TRAIN.rows()
+        first = len(rows) - _VALIDATION_ROWS
+        return self._docs(lambda number: f"train/{first + number}", rows[first:])
+
+    def _docs(self, name: Callable[[int], str], rows: Sequence[Row]) -> list[Doc]:
+        return [
+            {"id": name(number), "prompt": prompt, **row}
+            for number, (row, prompt) in enumerate(zip(rows, self.prompts(rows), strict=True))
+        ]
+
+
+class FewShotGsm8k(Gsm8kTask):
+    """GSM8K with fixed examples in every prompt."""
 
     @abstractmethod
     def shown_examples(self) -> str:
@@ -78,13 +85,9 @@ class FewShotGsm8k(NumberTask):
         """Return the end of the prompt."""
         return f"Question: {question}\nAnswer:"
 
-    def documents(self) -> list[Doc]:
-        """Return the 1,319 rows of the test set, numbered from 0, each with its prompt: the examples and the question."""
+    def prompts(self, rows: Sequence[Row]) -> list[str]:
         examples = self.shown_examples()
-        return [
-            {"id": str(number), "prompt": f"{examples}{self.ask(row['question'])}", **row}
-            for number, row in enumerate(TEST.rows())
-        ]
+        return [f"{examples}{self.ask(row['question'])}" for row in rows]
 
     def prompt(self, doc: Doc) -> str:
         """Return the examples and the question, as lm-eval gives them."""

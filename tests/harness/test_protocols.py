@@ -80,8 +80,8 @@ def test_one_task_under_two_protocols_is_two_evaluations(
     plan = make_plan(str(write_matrix(tiny)), output_dir=tmp_path / "run", only=["method=teacher"])
     job = plan.jobs["evaluate:teacher/teacher"]
     greedy, drawn = (status.output for status in job.outputs)
-    assert greedy.folder == "cells/teacher/teacher/eval/small_math@v1"
-    assert drawn.folder == "cells/teacher/teacher/eval/drawn@v1+minillm-sampling"
+    assert greedy.folder == "cells/teacher/teacher/eval/small_math@v2"
+    assert drawn.folder == "cells/teacher/teacher/eval/drawn@v2+minillm-sampling"
     assert greedy.cell is not None
     assert drawn.cell is not None
     assert [greedy.cell.task, greedy.cell.column, greedy.cell.protocol] == ["small_math", "small_math", GREEDY]

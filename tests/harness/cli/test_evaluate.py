@@ -72,11 +72,11 @@ def test_another_evaluation_of_that_name_is_refused_and_nothing_is_lost(
     model: Path, evaluated: tuple[Path, Any]
 ) -> None:
     output, _ = evaluated
-    record = output / "cells" / "tiny-model" / "teacher" / "eval" / "small_math@v1" / "result.json"
+    record = output / "cells" / "tiny-model" / "teacher" / "eval" / "small_math@v2" / "result.json"
     before = record.read_bytes()
     result = evaluate(model, output, "--task", "small_math", "--limit", 6)
     assert result.exit_code == 2
-    assert "small_math@v1: holds another evaluation (limit: 5 -> 6); fix: give another --name" in result.stderr
+    assert "small_math@v2: holds another evaluation (limit: 5 -> 6); fix: give another --name" in result.stderr
     assert result.stderr.count("\n") == 1
     assert record.read_bytes() == before
 

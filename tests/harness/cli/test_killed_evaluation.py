@@ -20,7 +20,7 @@ import yaml
 from harness.runs.records import read_record
 from harness.tables.leaderboard import make_leaderboard
 
-CELL = Path("cells/teacher/teacher/eval/drawn@v1+minillm-sampling")
+CELL = Path("cells/teacher/teacher/eval/drawn@v2+minillm-sampling")
 
 
 def start(folder: Path, output: str) -> subprocess.Popen[bytes]:

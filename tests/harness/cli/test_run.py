@@ -61,16 +61,16 @@ def test_the_records_say_what_was_measured_and_where(finished: Finished) -> None
     assert training.cost.tokens > 0
     assert training.cost.peak_memory is not None
     assert training.cost.peak_memory > 100 * 2**20
-    evaluation = read_record(root / CELL / "eval/small_math@v1/result.json")
+    evaluation = read_record(root / CELL / "eval/small_math@v2/result.json")
     assert evaluation.cell.task == "small_math"
     assert evaluation.n is not None
     assert evaluation.n.total == 2
     assert evaluation.environment.engine == "transformers"
     assert evaluation.environment.versions["torch"]
     assert evaluation.identity.parts["model"] == training.identity.parts
-    samples = (root / CELL / "eval/small_math@v1/samples.jsonl").read_text().splitlines()
+    samples = (root / CELL / "eval/small_math@v2/samples.jsonl").read_text().splitlines()
     assert [json.loads(line)["id"] for line in samples] == ["0", "1"]
-    teacher = read_record(root / "teacher/teacher/eval/small_math@v1/result.json")
+    teacher = read_record(root / "teacher/teacher/eval/small_math@v2/result.json")
     assert (teacher.cell.student, teacher.cell.method, teacher.cell.seed) == (None, "teacher", None)
     for path in root.rglob("eval/*/"):
         assert {entry.name for entry in path.iterdir()} == {"manifest.json", "result.json", "samples.jsonl", "log.txt"}
@@ -122,7 +122,7 @@ def test_leaderboard_and_check(finished: Finished, harness: Harness, tmp_path: P
     good = harness("leaderboard", "--results", root, "--format", "json", "--check")
     assert good.returncode == 0, good.stderr
     assert len(json.loads(good.stdout)["rows"]) == 4
-    record = root / "cells" / CELL / "eval/small_math@v1/result.json"
+    record = root / "cells" / CELL / "eval/small_math@v2/result.json"
     torn = record.read_text()[:100]
     record.write_text(torn)
     (root / "cells/teacher/teacher/eval/small_instruct@v1/result.json").unlink()
@@ -136,7 +136,7 @@ def test_show_describes_a_cell(finished: Finished, harness: Harness) -> None:
     folder, _ = finished
     shown = harness("show", CELL, "--json", cwd=folder)
     parts = json.loads(shown.stdout)["parts"]
-    assert [part["title"] for part in parts] == ["train", "evaluate small_instruct@v1", "evaluate small_math@v1"]
+    assert [part["title"] for part in parts] == ["train", "evaluate small_instruct@v1", "evaluate small_math@v2"]
     assert parts[0]["made_from"]["method"] == "dskd-v2-eta"
     assert "numeric" in parts[2]["scores"]
     unknown = harness("show", "teacher__cros/dskd-v2-eta/seed1", cwd=folder)

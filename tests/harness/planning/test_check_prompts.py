@@ -125,8 +125,8 @@ def test_a_template_is_in_the_prompts_the_student_s_folder_and_the_record(
     assert run.returncode == 0, run.stderr
     cell = tmp_path / "out/cells/teacher__cross/dskd-v2-eta/seed1"
     assert template_of(load_tokenizer(cell / "train/model")) == Template(kind="alpaca")
-    record = read_record(cell / "eval/small_math@v1/result.json")
+    record = read_record(cell / "eval/small_math@v2/result.json")
     assert record.template is not None
     assert record.template.kind == "alpaca"
-    samples = [json.loads(line) for line in (cell / "eval/small_math@v1/samples.jsonl").open()]
+    samples = [json.loads(line) for line in (cell / "eval/small_math@v2/samples.jsonl").open()]
     assert all(sample["prompt"].endswith("####.\n\n### Response:\n") for sample in samples)

@@ -11,11 +11,15 @@ from typing import Any
 import pytest
 
 from harness import tasks
+from helpers.answer_forms import DECIMALS_ONLY, NUMBER_FORMS
 from helpers.task_facts import MAY_BE_WRONG, NOT_ALL_RIGHT, REAL, SIZES, UNPINNED
 
 # A block with the whole function, as chat models are asked to answer; mbpp's solutions are whole anyway.
 CODE = {"humaneval": "{prompt}{gold}", "small_code": "{prompt}{gold}", "mbpp": "{gold}"}
-NUMBERS = ("gsm8k", "gsm8k_5shot", "gsm8k_cot_8shot", "small_math")
+NUMBERS = (
+    *("gsm8k", "gsm8k_5shot", "gsm8k_cot_8shot", "small_math"),
+    *("gsm_hard", "svamp", "asdiv", "aime2024", "aime2025"),
+)
 
 
 @pytest.fixture(params=SIZES)
@@ -49,6 +53,36 @@ def test_gold_answers_of_a_chat_model_score_100(task: Any) -> None:
     assert task.stop == ()
     docs = task.docs()
     assert_all_right(task, docs[:: len(docs) // 8] if task.runs_code else docs)  # all programs are run below
+
+
+def assert_right_in_every_form(name: str, docs: list[dict[str, Any]]) -> None:
+    """Reference numbers of a task, in each form of helpers/answer_forms.py, score 100 by our rule."""
+    task = tasks.load(name).as_chat()
+    headline = task.metrics[0].name
+    for form, answer in NUMBER_FORMS.items():
+        numbers = [str(doc["answer"]).rpartition("####")[2].strip().replace(",", "") for doc in docs]
+        asked = [
+            (doc, answer(n)) for doc, n in zip(docs, numbers, strict=True) if form not in DECIMALS_ONLY or "/" not in n
+        ]
+        scores = task.score_many(*map(list, zip(*asked, strict=True)))
+        wrong = [doc["id"] for (doc, _), score in zip(asked, scores, strict=True) if score.scores[headline] != 100.0]
+        assert wrong == [], form
+
+
+@pytest.mark.parametrize("name", NUMBERS)
+def test_reference_numbers_score_100_in_every_form(name: str, real_data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HARNESS_DATA", str(real_data))
+    docs = tasks.load(name).docs()
+    assert_right_in_every_form(name, docs[:: len(docs) // 10])  # all of them below
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", NUMBERS)
+def test_all_reference_numbers_score_100_in_every_form(
+    name: str, real_data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HARNESS_DATA", str(real_data))
+    assert_right_in_every_form(name, tasks.load(name).docs())
 
 
 @pytest.mark.slow
