@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
+from itertools import pairwise
 
 # No solution is longer. Of more, the end is read, so that hostile text costs a bounded time.
 LONGEST = 200_000
@@ -43,10 +44,15 @@ _OFFER = re.compile(
     r"need (?:any|more|further)|verif|double-check|checked)",
     re.IGNORECASE,
 )
-_LEAD = re.compile(r"^(?:(?:and|so|thus|hence|then|therefore|finally|we get|we have|it is|it follows that)\b[\s,:]{1,4}){1,4}", re.IGNORECASE)
+_LEAD = re.compile(
+    r"^(?:(?:and|so|thus|hence|then|therefore|finally|we get|we have|it is|it follows that)\b[\s,:]{1,4}){1,4}",
+    re.IGNORECASE,
+)
 _FENCE = re.compile(r"^[ \t>]*(?:```|~~~)[^\n]*$", re.MULTILINE)
 _NUMBER = re.compile(r"(?<!\bnot )-?(?:\d[\d,]*)?\.?\d+(?:/\d+)?")
-_ALIGNED = re.compile(r"\\begin\{(?:align|aligned|gather|gathered|split|equation)\*?\}|\\end\{[a-z]{1,20}\*?\}|\\tag\{[^{}]*\}|&")
+_ALIGNED = re.compile(
+    r"\\begin\{(?:align|aligned|gather|gathered|split|equation)\*?\}|\\end\{[a-z]{1,20}\*?\}|\\tag\{[^{}]*\}|&"
+)
 
 
 def find_answer(text: str) -> str | None:
@@ -59,7 +65,7 @@ def find_answer(text: str) -> str | None:
     after = text.rpartition("</think>")[2]
     text = after if after.strip() else text
     starts = [0, *(match.start() for match in _NEXT_PROBLEM.finditer(text)), len(text)]
-    parts = [part for start, end in zip(starts, starts[1:], strict=False) if (part := text[start:end]).strip()]
+    parts = [part for start, end in pairwise(starts) if (part := text[start:end]).strip()]
     rules: tuple[Callable[[str], str | None], ...] = (_boxed, _stated)
     for rule in rules:
         for part in parts:
@@ -183,7 +189,15 @@ def tidy(answer: str) -> str | None:
         answer = answer.removesuffix("\\").removesuffix(r"\.")
         if answer.endswith(".") and not answer.endswith(r"\right."):
             answer = answer[:-1]
-        for opening, closing in (("$$", "$$"), ("$", "$"), (r"\(", r"\)"), (r"\[", r"\]"), ("**", "**"), ("__", "__"), ("*", "*")):
+        for opening, closing in (
+            ("$$", "$$"),
+            ("$", "$"),
+            (r"\(", r"\)"),
+            (r"\[", r"\]"),
+            ("**", "**"),
+            ("__", "__"),
+            ("*", "*"),
+        ):
             if len(answer) > len(opening) and answer.startswith(opening) and answer.endswith(closing):
                 answer = answer[len(opening) : -len(closing)]
         if answer.endswith("**") and answer.count("**") == 1:

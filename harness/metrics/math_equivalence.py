@@ -32,7 +32,13 @@ Question = tuple[str, str, str]
 
 
 def score_final_answers(
-    references: Sequence[str], solutions: Sequence[str], outputs: Sequence[str], stop: Sequence[str], advance: Advance
+    references: Sequence[str],
+    solutions: Sequence[str],
+    outputs: Sequence[str],
+    stop: Sequence[str],
+    advance: Advance,
+    *,
+    workers: int | None = None,
 ) -> list[SampleScore]:
     """Return the scores of outputs, in their order, with the metrics `equivalent`, `math_verify` and `exact_match`.
 
@@ -40,6 +46,7 @@ def score_final_answers(
         references: The final answers, in LaTeX.
         solutions: The worked solutions, which minerva_math reads the reference from.
         stop: An output is cut at the earliest of these for `equivalent`, which reads what is left.
+        workers: How many processes, by default as `run_in_processes`.
     """
     answers = [find_answer(before_stop(output, stop)) for output in outputs]
     known = [
@@ -52,14 +59,16 @@ def score_final_answers(
             questions[number, "math_verify"] = ("output", solution, output)
         if known[number] is None:
             questions[number, "equivalent"] = ("value", as_latex(reference), as_latex(answers[number] or ""))
-    verdicts = _asked(questions, len(outputs), advance)
+    verdicts = _asked(questions, len(outputs), advance, workers)
     return [
         _score(answers[number], known[number], exact_match(reference, output), verdicts, number)
         for number, (reference, output) in enumerate(zip(references, outputs, strict=True))
     ]
 
 
-def _asked(questions: dict[tuple[int, str], Question], total: int, advance: Advance) -> dict[tuple[int, str], Any]:
+def _asked(
+    questions: dict[tuple[int, str], Question], total: int, advance: Advance, workers: int | None
+) -> dict[tuple[int, str], Any]:
     """The verdict on each question; `advance` is called `total` times on the way."""
     asked = list(questions)
     marks = iter(_evenly(total, len(asked)))
@@ -68,7 +77,9 @@ def _asked(questions: dict[tuple[int, str], Question], total: int, advance: Adva
         for _ in range(next(marks)):
             advance()
 
-    verdicts = run_in_processes(judge, [questions[key] for key in asked], answered, seconds=SECONDS, prepare=prepare)
+    verdicts = run_in_processes(
+        judge, [questions[key] for key in asked], answered, seconds=SECONDS, prepare=prepare, workers=workers
+    )
     if not asked:
         for _ in range(total):
             advance()
@@ -81,7 +92,9 @@ def _evenly(total: int, steps: int) -> Iterator[int]:
         yield total * (step + 1) // steps - total * step // steps
 
 
-def _score(answer: str | None, known: bool | None, exact: bool, verdicts: dict[tuple[int, str], Any], number: int) -> SampleScore:
+def _score(
+    answer: str | None, known: bool | None, exact: bool, verdicts: dict[tuple[int, str], Any], number: int
+) -> SampleScore:
     right: dict[str, Any] = {
         "equivalent": known if known is not None else verdicts[number, "equivalent"],
         "math_verify": verdicts.get((number, "math_verify"), False),
@@ -93,7 +106,9 @@ def _score(answer: str | None, known: bool | None, exact: bool, verdicts: dict[t
     scores["exact_match"] = 100.0 * exact
     details = [f"{metric}: {verdict.detail}" for metric, verdict in right.items() if isinstance(verdict, Failed)]
     ours = right["equivalent"]
-    outcome = INVALID if answer is None else ours.outcome if isinstance(ours, Failed) else "correct" if ours else "wrong"
+    outcome = (
+        INVALID if answer is None else ours.outcome if isinstance(ours, Failed) else "correct" if ours else "wrong"
+    )
     return SampleScore(scores, {"equivalent": answer}, outcome, "; ".join(details))
 
 

@@ -22,7 +22,7 @@ def prepare() -> None:
 
     logging.getLogger("math_verify").setLevel(logging.ERROR)  # it warns that nothing but this process has a clock
     # An infinite sum is then summed numerically in another way, which sympy has for the sums that this one cannot do.
-    evalf.lambdify = _no_code  # type: ignore[attr-defined]
+    evalf.lambdify = _no_code
     sys.addaudithook(_refuse_generated_code)
     # What is imported on first use, and the tables of the parsers.
     for text in (r"$\frac{1}{2}+\sqrt{3}x$", r"$\begin{pmatrix} 1 \\ 2 \end{pmatrix}$", "the answer is 2*(3+1)."):
@@ -41,7 +41,9 @@ def judge(question: tuple[str, str, str]) -> bool:
 
     kind, reference, answer = question
     if kind == "value":
-        return _same_value(reference, answer)
+        alternatives = answer.split(" or ")
+        agree = len(alternatives) > 1 and all(_same_value(reference, each) for each in alternatives)
+        return agree or _same_value(reference, answer)
     gold, target = parse(reference, parsing_timeout=None), parse(answer, parsing_timeout=None)
     return bool(verify(gold=gold, target=target, timeout_seconds=None))
 

@@ -126,7 +126,9 @@ def _replaced(
     text: str, rules: list[tuple[re.Pattern[str], Callable[[re.Match[str]], str]]], ends: dict[int, str]
 ) -> str:
     """The text with the matches of each rule replaced, and then single characters at `ends`, which the rules fill."""
-    matches = sorted((match.start(), match.end(), rule(match)) for pattern, rule in rules for match in pattern.finditer(text))
+    matches = sorted(
+        (match.start(), match.end(), rule(match)) for pattern, rule in rules for match in pattern.finditer(text)
+    )
     parts, at = [], 0
     for start, end, replacement in [*matches, (len(text), len(text), "")]:
         parts += [ends.get(index, text[index]) for index in range(at, start)]

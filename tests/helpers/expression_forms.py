@@ -116,7 +116,10 @@ RIGHT = [
     (r"x \in [-2,7]", r"\boxed{[-2,7]}"),
     (r"x \in [-2,7]", r"\boxed{-2 \le x \le 7}"),
     (r"\begin{pmatrix} -2 \\ -14 \\ -7 \end{pmatrix}", r"\boxed{\begin{bmatrix} -2 \\ -14 \\ -7 \end{bmatrix}}"),
-    (r"\begin{pmatrix} 1/5 \\ -18/5 \end{pmatrix}", r"\boxed{\begin{pmatrix} \frac{1}{5} \\ -\frac{18}{5} \end{pmatrix}}"),
+    (
+        r"\begin{pmatrix} 1/5 \\ -18/5 \end{pmatrix}",
+        r"\boxed{\begin{pmatrix} \frac{1}{5} \\ -\frac{18}{5} \end{pmatrix}}",
+    ),
     ("52_8", r"\boxed{52_8}"),
     ("52_8", r"\boxed{52}"),
     ("4210_{5}", r"\boxed{4210_5}"),
