@@ -89,7 +89,7 @@ def _written(letter: str) -> str:
         return letter
     if (sign := _SIGNS.get(letter)) is not None:
         return sign
-    if unicodedata.category(letter) == "Nd":
+    if letter.isdecimal():
         return str(unicodedata.digit(letter))
     plain = unicodedata.normalize("NFKC", letter)
     if "⁄" in plain:  # a fraction in one character
