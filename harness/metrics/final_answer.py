@@ -36,7 +36,7 @@ _FILLER = re.compile(
     r"(?:(?:therefore|thus|hence|then|just|simply|exactly|indeed|approximately|about|given by|equal to|as follows)\b[\s,:*]{0,8})*",
     re.IGNORECASE,
 )
-_REASON = re.compile(r"\s(?:because|since|which|where|when|so|but)\s|\.(?=\s|$)|[,;]?\n", re.IGNORECASE)
+_REASON = re.compile(r"\s(?:because|since|which|where|when|so|but)\s|,\s+as\s|\.(?=\s|$)|[,;]?\n", re.IGNORECASE)
 _NO_ANSWER = re.compile(r"(?:not|correct|right|wrong|incorrect|below|above|clear|unknown)\b", re.IGNORECASE)
 # What is said after an answer and is none.
 _OFFER = re.compile(
@@ -135,7 +135,11 @@ def _after_statement(text: str) -> str | None:
             answer = f"{answer} or {content}" if separator.endswith("or") else f"{answer}, {content}"
             end = next_end
         return tidy(answer)
-    return tidy(_REASON.split(_FENCE.sub("", text).strip(), maxsplit=1)[0])
+    sentence = _REASON.split(_FENCE.sub("", text).strip(), maxsplit=1)[0]
+    inside = list(_formulas(sentence))
+    if inside and not re.search(r"\d", sentence[: inside[0][0]]):
+        return tidy(inside[-1][2])  # "Answer: The value is $5$"
+    return _of_a_line(sentence)
 
 
 def _last_formula(text: str) -> str | None:
@@ -171,7 +175,12 @@ def _last_line(text: str) -> str | None:
         lines.pop()
     if not lines:
         return None
-    line = tidy(_LEAD.sub("", lines[-1].strip().lstrip("#> "), count=1))
+    return _of_a_line(_LEAD.sub("", lines[-1].strip().lstrip("#> "), count=1))
+
+
+def _of_a_line(text: str) -> str | None:
+    """A line that is an answer, or of one that is a sentence what it ends in: its last number, or what is right of its last "="."""
+    line = tidy(text)
     if line is None or not _PROSE.search(line):
         return line
     numbers = _NUMBER.findall(line)
