@@ -5,12 +5,13 @@ A row's `prompt` holds Alpaca's template; its `output` is the reference, or a li
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from dskd.tokenization.prompt_templates import Instruction
-from harness.metrics.rouge import score_response
-from harness.metrics.sample import Advance, SampleScore, score_each
+from harness.metrics.rouge import score_responses
+from harness.metrics.sample import Advance, SampleScore
+from harness.tasks.data_files import Row
 from harness.tasks.task import Doc, Metric, Task
 
 
@@ -24,9 +25,7 @@ class InstructionTask(Task):
 
     def documents(self) -> list[Doc]:
         """Return the rows, numbered from 0. Rows without an input have an empty one."""
-        keys = ("prompt", "instruction", "input", "output")
-        rows = ({"input": "", **row} for row in self.rows())
-        return [{"id": str(number), **{key: row[key] for key in keys}} for number, row in enumerate(rows)]
+        return instruction_documents(self.rows())
 
     def prompt(self, doc: Doc) -> str:
         return doc["prompt"]
@@ -40,9 +39,14 @@ class InstructionTask(Task):
         return _references(doc)[0]
 
     def score_outputs(self, docs: Sequence[Doc], outputs: Sequence[str], advance: Advance) -> list[SampleScore]:
-        return score_each(
-            lambda doc, output: score_response(_references(doc), output, self.stop), docs, outputs, advance
-        )
+        return score_responses([_references(doc) for doc in docs], outputs, self.stop, advance)
+
+
+def instruction_documents(rows: Iterable[Row], file: str = "") -> list[Doc]:
+    """Return the rows as documents, numbered from 0 after the name of their `file`. Rows without an input have an empty one."""
+    keys = ("prompt", "instruction", "input", "output")
+    with_input = ({"input": "", **row} for row in rows)
+    return [{"id": f"{file}{number}", **{key: row[key] for key in keys}} for number, row in enumerate(with_input)]
 
 
 def _references(doc: Mapping[str, Any]) -> Sequence[str]:

@@ -3,27 +3,29 @@
 from collections.abc import Sequence
 
 from dskd.tokenization.prompt_templates import Instruction
-from harness.metrics.math_equivalence import score_final_answer
-from harness.metrics.sample import Advance, SampleScore, score_each
+from harness.metrics.math_equivalence import score_final_answers
+from harness.metrics.sample import Advance, SampleScore
 from harness.tasks.data_files import DataFile, HubRows
 from harness.tasks.task import Doc, Metric, Task
 
 
 class Math500(Task):
     name = "math500"
-    version = "1"
-    metrics = (Metric("equivalent"), Metric("exact_match"))
+    version = "2"
+    licence = "MIT"
+    metrics = (Metric("equivalent"), Metric("math_verify"), Metric("exact_match"))
     max_new_tokens = 1024
     stop = ("Problem:", "</s>", "<|im_end|>")
     data = DataFile(
         path="math500/test.jsonl",
-        sha256=None,  # never seen here
+        sha256="35dc41080a3680858b27fa7e0533d2d547825316fc5dafe5d316f4ccc5a06132",
+        size=446564,
         hub=HubRows(
             repository="HuggingFaceH4/MATH-500",
             configuration="default",
             split="test",
             fields=("problem", "solution", "answer", "subject", "level", "unique_id"),
-            rows_sha256=None,
+            rows_sha256="e2a9f92a7aadc7e270406e018848b3ea20095478a9b49dc54eb5d52fa4e0e39b",
         ),
     )
 
@@ -40,13 +42,17 @@ class Math500(Task):
         return Instruction(f"{doc['problem']}\n\nReason step by step, and put the final answer into \\boxed{{}}.")
 
     def reference(self, doc: Doc) -> str:
-        """Return the final answer in the form that both rules read."""
+        """Return the final answer in the form that all three rules read."""
         return f" ${doc['answer']}$"
 
+    def category(self, doc: Doc) -> str:
+        """Return the subject, one of MATH's seven."""
+        return str(doc["subject"])
+
     def score_outputs(self, docs: Sequence[Doc], outputs: Sequence[str], advance: Advance) -> list[SampleScore]:
-        return score_each(
-            lambda doc, output: score_final_answer(doc["answer"], output, self.stop), docs, outputs, advance
-        )
+        """Score them with answers parsed in processes of their own (`harness.metrics.scoring_processes`)."""
+        references, solutions = [doc["answer"] for doc in docs], [doc["solution"] for doc in docs]
+        return score_final_answers(references, solutions, outputs, self.stop, advance)
 
 
 TASK = Math500

@@ -6,6 +6,7 @@ from harness.tasks.small_world import SmallWorldTask
 
 class SmallInstruct(SmallWorldTask, InstructionTask):
     name = "small_instruct"
+    licence = "Apache-2.0"
 
 
 TASK = SmallInstruct

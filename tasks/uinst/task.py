@@ -9,6 +9,7 @@ _FIRST = 10_000  # of the file's rows: the published tables' set
 
 class UnnaturalInstructions(InstructionTask):
     name = "uinst"
+    licence = "MIT"
     data = DataFile(
         path="uinst/valid.jsonl",
         sha256=None,  # never seen here

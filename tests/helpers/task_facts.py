@@ -8,6 +8,7 @@ SIZES = {
     "gsm8k": 1319,
     "gsm8k_5shot": 1319,
     "gsm8k_cot_8shot": 1319,
+    "math500": 500,
     "humaneval": 164,
     "mbpp": 500,
     "gsm_hard": 1319,
@@ -20,10 +21,10 @@ SIZES = {
     "small_code": None,
 }
 REAL = (
-    *("dolly", "selfinst", "vicuna", "sinst", "gsm8k", "gsm8k_5shot", "gsm8k_cot_8shot", "mbpp"),
+    *("dolly", "selfinst", "vicuna", "sinst", "gsm8k", "gsm8k_5shot", "gsm8k_cot_8shot", "math500", "mbpp"),
     *("gsm_hard", "svamp", "asdiv", "aime2024", "aime2025"),
 )
-UNPINNED = ("math500", "uinst")  # their data is not here; test_unpinned.py has their tests
+UNPINNED = ("uinst",)  # its data is not here; test_unpinned.py has its tests
 # Gold answers that cannot score 100, with the reason in the card: Rouge-L counts no letter of them.
 NOT_ALL_RIGHT = {("selfinst", "rouge_l"): {"147"}}
 # References that are fractions, which lm-eval's two rules cannot read.

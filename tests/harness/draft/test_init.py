@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from subprocess import CompletedProcess
 from typing import Any
@@ -14,6 +15,7 @@ import yaml
 from click.testing import CliRunner, Result
 
 from dskd.modeling.loading import load_tokenizer
+from harness import tasks
 from harness.cli import main
 from harness.steps.create_model import new_model
 from helpers.hub_server import HubServer
@@ -224,6 +226,8 @@ def test_rows_that_cannot_be_used_are_counted_and_mistakes_are_told() -> None:
 
 
 def test_tasks_whose_data_is_here_and_how_they_ask(monkeypatch: pytest.MonkeyPatch, place: Path) -> None:
+    math500 = type(tasks.load("math500"))
+    monkeypatch.setattr(math500, "data", replace(math500.data, sha256=None))  # any file of its form will do
     (place / "data" / "math500").mkdir(parents=True)
     row = {"problem": "What is 1 + 1?", "solution": "2", "answer": "2", "subject": "a", "level": 1, "unique_id": "1"}
     write(str(place / "data" / "math500" / "test.jsonl"), [row, {**row, "problem": "What is 2 + 2?", "unique_id": "2"}])

@@ -6,12 +6,13 @@ import itertools
 import json
 import random
 import re
+import time
 from pathlib import Path
 
 import pytest
 from nltk.stem.porter import PorterStemmer
 
-from harness.metrics.rouge import clean, normalise, rouge_l, score_response
+from harness.metrics.rouge import clean, normalise, rouge_l, score_response, score_responses
 
 STOP = ["<|endoftext|>"]
 
@@ -102,6 +103,58 @@ def test_rouge_l_of_ten_thousand_pairs_is_rouge_score_s_to_the_last_digit(real_d
     assert len(ours) == 10_000
     assert ours == expected
     assert len(set(ours)) > 200  # and they are no few values
+
+
+LETTERS = [
+    *"ab1yYsS_-'. \n\t\x00",
+    "ing",
+    "K",
+    "İ",
+    "ﬁ",
+    "ﬅ",
+    "é",
+    "ß",
+    "１",
+    "\u2028",
+    "\u00a0",
+    "\udc00",
+    "running",
+    "flies",
+]
+
+
+def test_rouge_l_of_any_text_is_rouge_score_s_to_the_last_digit() -> None:
+    from rouge_score.rouge_scorer import RougeScorer
+
+    scorer = RougeScorer(["rougeL"], use_stemmer=True)
+    draw = random.Random(5)
+    compared = [tuple("".join(draw.choices(LETTERS, k=draw.randint(0, 60))) for _ in range(2)) for _ in range(3000)]
+    compared += [(one, "") for one, _ in compared[:3]] + [("y" * 5000, "y" * 5000), ("sses" * 999, "sse" * 999)]
+    expected = [100.0 * scorer.score(target, prediction)["rougeL"].fmeasure for target, prediction in compared]
+    assert [rouge_l(*pair) for pair in compared] == expected
+    assert len(set(expected)) > 100
+
+
+def test_a_hundred_thousand_words_are_scored_in_seconds() -> None:
+    words = [f"w{number}" for number in range(100_000)]
+    kept = words[::3]
+    start = time.process_time()
+    score = rouge_l(" ".join(words), " ".join(kept))
+    assert time.process_time() - start < 30
+    precision, recall = 1.0, len(kept) / len(words)
+    assert score == 100.0 * (2 * precision * recall / (precision + recall))
+
+
+def test_processes_give_the_same_scores_in_the_same_order() -> None:
+    draw = random.Random(6)
+    texts = [
+        " ".join(draw.choices(["the", "cats", "running", "houses", "3"], k=draw.randint(0, 9))) for _ in range(2400)
+    ]
+    references, outputs = [[texts[number], "cats"] for number in range(1200)], texts[1200:]
+    done: list[None] = []
+    apart = score_responses(references, outputs, STOP, lambda: done.append(None), workers=2)
+    assert apart == score_responses(references, outputs, STOP, lambda: done.append(None))
+    assert len(done) == 2400
 
 
 def test_texts_without_ascii_letters_score_zero() -> None:

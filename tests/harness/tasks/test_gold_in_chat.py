@@ -12,6 +12,7 @@ import pytest
 
 from harness import tasks
 from helpers.answer_forms import DECIMALS_ONLY, NUMBER_FORMS
+from helpers.expression_forms import FORMS
 from helpers.task_facts import MAY_BE_WRONG, NOT_ALL_RIGHT, REAL, SIZES, UNPINNED
 
 # A block with the whole function, as chat models are asked to answer; mbpp's solutions are whole anyway.
@@ -52,7 +53,8 @@ def assert_all_right(task: Any, docs: list[dict[str, str]]) -> None:
 def test_gold_answers_of_a_chat_model_score_100(task: Any) -> None:
     assert task.stop == ()
     docs = task.docs()
-    assert_all_right(task, docs[:: len(docs) // 8] if task.runs_code else docs)  # all programs are run below
+    # All programs are run below, and all expressions compared.
+    assert_all_right(task, docs[:: len(docs) // 8] if task.runs_code or task.name == "math500" else docs)
 
 
 def assert_right_in_every_form(name: str, docs: list[dict[str, Any]]) -> None:
@@ -91,6 +93,35 @@ def test_gold_programs_of_a_chat_model_all_pass(name: str, real_data: Path, monk
     monkeypatch.setenv("HARNESS_DATA", str(real_data))
     task = tasks.load(name).as_chat()
     assert_all_right(task, task.docs())
+
+
+def assert_expressions_right(documents_of_a_form: int) -> None:
+    """Score gold expressions of math500 in every form: so many documents in each, all in all of them."""
+    task = tasks.load("math500").as_chat()
+    docs = task.docs()
+    step = max(1, len(docs) // documents_of_a_form)
+    cases = [(doc, form) for number, form in enumerate(FORMS) for doc in docs[number % step :: step]]
+    scores = task.score_many(
+        [doc for doc, _ in cases], [FORMS[form].replace("@", doc["answer"]) for doc, form in cases]
+    )
+    wrong = [
+        (doc["id"], form)
+        for (doc, form), score in zip(cases, scores, strict=True)
+        if score.scores["equivalent"] != 100.0
+    ]
+    assert len(cases) >= documents_of_a_form * len(FORMS)
+    assert wrong == []
+
+
+def test_gold_expressions_in_every_form_score_100(real_data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HARNESS_DATA", str(real_data))
+    assert_expressions_right(5)
+
+
+@pytest.mark.slow
+def test_all_gold_expressions_in_every_form_score_100(real_data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HARNESS_DATA", str(real_data))
+    assert_expressions_right(500)
 
 
 def test_every_task_is_among_these() -> None:

@@ -1,12 +1,10 @@
-"""math500 and uinst, whose data was never here: on files of the same form, whose hash is part of an evaluation's identity."""
+"""uinst, whose data was never here: on files of the same form, whose hash is part of an evaluation's identity."""
 
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -15,29 +13,7 @@ from dskd.errors import InputError
 from dskd.tokenization.prompt_templates import Instruction, alpaca
 from harness import tasks
 from harness.evaluation.score import score_predictions
-from harness.tasks.data_files import DataFile
 
-ANSWERS = [
-    r"\frac{1}{2}",
-    "42",
-    r"\left( 3, \frac{\pi}{2} \right)",
-    r"\$18.90",
-    "k = 5",
-    r"11\sqrt2",
-    r"\text{odd}",
-    ".5",
-]
-MATH = [
-    {
-        "problem": f"What is ${number}$?",
-        "solution": f"It is $\\boxed{{{answer}}}$.",
-        "answer": answer,
-        "subject": "Algebra",
-        "level": 1,
-        "unique_id": f"test/algebra/{number}.json",
-    }
-    for number, answer in enumerate(ANSWERS)
-]
 UINST = [
     {
         "instruction": f"Write {number} words about snow.",
@@ -49,8 +25,8 @@ UINST = [
 for row in UINST:
     asked = Instruction(row["instruction"], row["input"])
     row["prompt"] = alpaca(asked)
-ROWS = {"math500": MATH, "uinst": UINST}
-PATHS = {"math500": "math500/test.jsonl", "uinst": "uinst/valid.jsonl"}
+ROWS = {"uinst": UINST}
+PATHS = {"uinst": "uinst/valid.jsonl"}
 
 
 def write(folder: Path, name: str, rows: list[Any]) -> None:
@@ -97,8 +73,7 @@ def test_another_file_is_another_evaluation(fresh: Callable, tmp_path: Path, nam
     write(tmp_path, name, rows)
     first = fresh(name).identity()["documents"]
     assert first == fresh(name).identity()["documents"]
-    field = "answer" if name == "math500" else "output"
-    write(tmp_path, name, [*rows[:4], {**rows[4], field: rows[4][field] + "1"}])
+    write(tmp_path, name, [*rows[:4], {**rows[4], "output": rows[4]["output"] + "1"}])
     assert fresh(name).identity()["documents"] != first
     assert len(first) == 64
 
@@ -111,36 +86,35 @@ def test_a_pinned_task_has_its_hash_in_the_version() -> None:
     ("rows", "reason"),
     [
         ([], "the file is empty"),
-        ([{"problem": "What?"}], "a row has no 'solution'"),
+        ([{"prompt": "What?"}], "a row has no 'instruction'"),
         ([[1]], "line 1 is no JSON object"),
     ],
 )
 def test_a_file_of_another_form_is_refused_in_one_line(
     fresh: Callable, tmp_path: Path, rows: list[Any], reason: str
 ) -> None:
-    write(tmp_path, "math500", rows)
-    with pytest.raises(InputError, match=rf"test\.jsonl: {reason}; fix: put the original file there") as error:
-        fresh("math500").docs()
+    write(tmp_path, "uinst", rows)
+    with pytest.raises(InputError, match=rf"valid\.jsonl: {reason}; fix: put the original file there") as error:
+        fresh("uinst").docs()
     assert "\n" not in str(error.value)
 
 
 def test_without_data_the_error_names_both_sources(fresh: Callable) -> None:
-    with pytest.raises(InputError, match=r"math500/test\.jsonl: no such file; fix: set HARNESS_DATA .*HARNESS_HUB=1"):
-        fresh("math500").docs()
+    with pytest.raises(InputError, match=r"uinst/valid\.jsonl: no such file; fix: set HARNESS_DATA .*HARNESS_HUB=1"):
+        fresh("uinst").docs()
 
 
 def test_the_hub_s_rows_are_taken_as_they_are(fresh: Callable, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HARNESS_HUB", "1")
-    columns = SimpleNamespace(column_names=list(MATH[0]))
 
     class Loaded(list):
-        column_names = columns.column_names
+        column_names = tuple(UINST[0])
 
     import datasets
 
-    monkeypatch.setattr(datasets, "load_dataset", lambda *_, **__: Loaded(MATH))
-    task = fresh("math500")
-    assert [doc["id"] for doc in task.docs()] == [row["unique_id"] for row in MATH]
+    monkeypatch.setattr(datasets, "load_dataset", lambda *_, **__: Loaded(UINST[:5]))
+    task = fresh("uinst")
+    assert [doc["prompt"] for doc in task.docs()] == [row["prompt"] for row in UINST[:5]]
     assert len(task.identity()["documents"]) == 64
 
 
@@ -151,9 +125,3 @@ def test_cards_say_that_the_data_was_never_seen() -> None:
         card = (tasks.tasks_folder() / task.name / "README.md").read_text()
         assert ("**Never run on the real data**" in card) == unpinned == (name in ROWS), name
         assert ("sha256: not pinned" in card) == unpinned
-
-
-def test_importing_the_scoring_parses_no_mathematics() -> None:
-    assert isinstance(tasks.load("math500").data, DataFile)
-    tasks.load("math500").score({"answer": "1"}, r"$\frac12$")
-    assert "math_verify" not in sys.modules
