@@ -9,17 +9,18 @@ from __future__ import annotations
 import hashlib
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any
 
 from harness.lm_eval_files import tasks_of_lm_eval
 from harness.metrics.punkt import require_punkt
-from harness.metrics.sample import INVALID, Advance, SampleScore, score_each
+from harness.metrics.sample import INVALID, Advance, SampleScore
+from harness.metrics.scoring_processes import Failed, run_in_processes
 
 _CHECKS = ("instructions.py", "instructions_registry.py", "instructions_util.py")
 LETTER_FREQUENCY = "keywords:letter_frequency"
-_PARTS = ("inst_strict", "inst_loose")
+_METRICS = ("prompt_strict", "prompt_loose", "inst_strict", "inst_loose")
 
 
 @dataclass(frozen=True)
@@ -30,34 +31,45 @@ class Followed:
     loose: tuple[bool, ...]
 
 
-def score_answers(
-    docs: Sequence[Mapping[str, Any]], outputs: Sequence[str], advance: Advance
-) -> list[SampleScore]:
-    """Return the scores of answers to IFEval's documents, in order; `advance` is called after each."""
-    return score_each(_score, docs, outputs, advance)
+def score_answers(docs: Sequence[Mapping[str, Any]], outputs: Sequence[str], advance: Advance) -> list[SampleScore]:
+    """Return the scores of answers to IFEval's documents, in order; `advance` is called after each.
 
-
-def _score(doc: Mapping[str, Any], output: str) -> SampleScore:
-    kinds = doc["instruction_id_list"]
-    return score_instructions(kinds, follows(kinds, doc["kwargs"], doc["prompt"], output), output)
-
-
-def score_instructions(kinds: Sequence[str], followed: Followed | None, output: str, detail: str = "") -> SampleScore:
-    """Return the four scores of an answer: all instructions followed or not, and the share of those followed; strict and loose.
-
-    `followed` is None where the checks went over their limits: such an answer follows nothing.
+    The checks run in processes with limits: some of their patterns take quadratic time on text made for it.
     """
-    nothing = (False,) * len(kinds)
-    found = followed or Followed(nothing, nothing)
+    items = [(doc["instruction_id_list"], doc["kwargs"], doc["prompt"], output) for doc, output in zip(docs, outputs, strict=True)]
+    results = run_in_processes(_follows, items, advance, prepare=_load)
+    return [_score(item[0], result, item[3]) for item, result in zip(items, results, strict=True)]
+
+
+def _follows(item: tuple[Sequence[str], Sequence[Mapping[str, Any]], str, str]) -> Followed:
+    return follows(*item)
+
+
+def _load() -> None:
+    """Read everything that checks need, before a process may open nothing more."""
+    kinds = ("length_constraints:number_sentences", "change_case:capital_word_frequency", "change_case:english_capital")
+    for kind in kinds:
+        checker = lm_eval_checkers()[kind](kind)
+        checker.build_description()
+        checker.check_following("ONE. TWO.")
+
+
+def _score(kinds: Sequence[str], result: Mapping[str, Sequence[bool]] | Failed, output: str) -> SampleScore:
+    """Return the scores of one answer; one that goes over the limits of its checks follows nothing."""
+    if isinstance(result, Failed):
+        failed = result.score(_METRICS)
+        nothing: dict[str, str | None] = {"strict": None, "loose": None}
+        return replace(failed, extracted=nothing, weights=dict.fromkeys(_METRICS[2:], len(kinds)))
+    strict, loose = result["strict"], result["loose"]
     scores: dict[str, float | None] = {
-        "prompt_strict": 100.0 * all(found.strict),
-        "prompt_loose": 100.0 * all(found.loose),
-        "inst_strict": 100.0 * sum(found.strict) / len(kinds),
-        "inst_loose": 100.0 * sum(found.loose) / len(kinds),
+        "prompt_strict": 100.0 * all(strict),
+        "prompt_loose": 100.0 * all(loose),
+        "inst_strict": 100.0 * sum(strict) / len(kinds),
+        "inst_loose": 100.0 * sum(loose) / len(kinds),
     }
-    extracted = {"strict": _named(kinds, found.strict), "loose": _named(kinds, found.loose)}
-    outcome = INVALID if not output.strip() else "correct" if all(found.strict) else "wrong"
-    return SampleScore(scores, extracted, outcome, detail, weights=dict.fromkeys(_PARTS, len(kinds)))
+    outcome = INVALID if not output.strip() else "correct" if all(strict) else "wrong"
+    extracted = {"strict": _named(kinds, strict), "loose": _named(kinds, loose)}
+    return SampleScore(scores, extracted, outcome, weights=dict.fromkeys(_METRICS[2:], len(kinds)))
 
 
 def follows(kinds: Sequence[str], arguments: Sequence[Mapping[str, Any]], prompt: str, answer: str) -> Followed:
@@ -122,14 +134,10 @@ def checks_digest() -> str:
     return digest.hexdigest()
 
 
+@cache
 def lm_eval_checkers() -> Mapping[str, Any]:
     """Return lm-eval's classes of checks by kind, made to give one verdict in every process. InputError without nltk's data."""
     require_punkt()  # before the import, which would ask the network for it
-    return _imported_checkers()
-
-
-@cache
-def _imported_checkers() -> Mapping[str, Any]:
     from langdetect import DetectorFactory
     from lm_eval.tasks.ifeval import instructions, instructions_registry
 
