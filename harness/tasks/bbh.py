@@ -38,16 +38,12 @@ class BigBenchHard(Task):
 
     def documents(self) -> list[Doc]:
         """Return the questions, row 0 of all tasks, row 1 of all, and so on; ids are `TASK/ROW`."""
-        before = self.prompts_before()
+        self._prompts_before()  # now rather than at the first prompt
         columns = [
-            [{"id": f"{name}/{number}", "task": name, "before": before[name], **row} for number, row in enumerate(file.rows())]
+            [{"id": f"{name}/{number}", "task": name, **row} for number, row in enumerate(file.rows())]
             for name, file in FILES.items()
         ]
         return [doc for doc in chain.from_iterable(zip_longest(*columns)) if doc is not None]
-
-    def prompts_before(self) -> dict[str, str]:
-        """Return what stands before the question, by task. InputError where the installed lm-eval has other prompts."""
-        return prompts_before(self.folder, self.prompts_sha256)
 
     @abstractmethod
     def ask(self, question: str) -> str:
@@ -57,13 +53,17 @@ class BigBenchHard(Task):
         return doc["task"]
 
     def prompt(self, doc: Doc) -> str:
-        return doc["before"] + self.ask(doc["input"])
+        return self._prompts_before()[doc["task"]] + self.ask(doc["input"])
 
     def question(self, doc: Doc) -> str:
         return doc["input"]
 
     def reference(self, doc: Doc) -> str:
+        """Return the last sentence of an answer, in the form of the examples."""
         return f"So the answer is {doc['target']}."
+
+    def _prompts_before(self) -> dict[str, str]:
+        return prompts_before(self.folder, self.prompts_sha256)
 
 
 @cache
@@ -86,7 +86,7 @@ def prompts_before(folder: str, sha256: str) -> dict[str, str]:
 
 def _before(folder: str, name: str) -> str:
     text = (tasks_of_lm_eval() / "bbh" / folder / f"{name}.yaml").read_text(encoding="utf-8")
-    settings: dict[str, Any] = yaml.load(text.replace("!function ", ""), Loader=_LOADER)
+    settings: dict[str, Any] = yaml.safe_load(text.replace("!function ", ""))
     shown = settings.get("fewshot_config", {}).get("samples", [])
     ask = settings["doc_to_text"].partition("{{input}}")
     return settings["description"] + "".join(f"{ask[0]}{each['input']}{ask[2]}{each['target']}\n\n" for each in shown)

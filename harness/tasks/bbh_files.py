@@ -1,13 +1,8 @@
-"""The 27 tasks of BIG-Bench Hard: their files, each pinned, and the kind of answer that each asks for.
-
-`OPTIONS` is the letter of an option in the question; two words are the only answers there are.
-"""
+"""The 27 files of BIG-Bench Hard at one commit of github.com/suzgunmirac/BIG-Bench-Hard, compressed, each pinned."""
 
 from __future__ import annotations
 
 from harness.tasks.data_files import DataFile
-
-REVISION = "9ee07bd481feebf959a6b59d61ea57bdcf30964d"
 
 # By task: sha256 and bytes of the compressed file.
 _FILES = {
