@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import Any
 
@@ -44,13 +44,18 @@ _WORDS: dict[str, tuple[tuple[str, str], tuple[tuple[str, str], ...]]] = {
         ("Yes", "No"),
         (
             (r"\btells the truth\b|\b(?:is|was) (?:telling the truth|truthful)\b", "Yes"),
-            (r"\bdoes(?: not|n't) tell the truth\b|\b(?:lies|lied|is lying)\b|\bis(?: not|n't) (?:telling the truth|truthful)\b", "No"),
+            (
+                r"\bdoes(?: not|n't) tell the truth\b|\b(?:lies|lied|is lying)\b|\bis(?: not|n't) (?:telling the truth|truthful)\b",
+                "No",
+            ),
         ),
     ),
 }
 _OPTION = re.compile(r"^\(([A-Z])\) ?(.*)$", re.MULTILINE)
 _THE_ANSWER_IS = "the answer is "
-_GET_ANSWER = re.compile(r"(?<=the answer is )(.*)(?=.)")  # lm-eval's of bbh_cot_fewshot: it drops the line's last character
+_GET_ANSWER = re.compile(
+    r"(?<=the answer is )(.*)(?=.)"
+)  # lm-eval's of bbh_cot_fewshot: it drops the line's last character
 _STOPS_OF_LM_EVAL = ("</s>", "Q", "\n\n")
 _INVALID_AS_LM_EVAL = "[invalid]"
 _LM_EVAL_RULES = ("strict-match", "flexible-extract")
@@ -109,7 +114,9 @@ def score_zero_shot(
 def _score_zero_shot(doc: Mapping[str, Any], answer: str, result: Sequence[str] | Failed) -> SampleScore:
     found = [_INVALID_AS_LM_EVAL] * 2 if isinstance(result, Failed) else result
     target = _ignored_as_lm_eval(doc["target"])
-    right = {name: _ignored_as_lm_eval(text) == target for name, text in zip(("strict", "flexible"), found, strict=True)}
+    right = {
+        name: _ignored_as_lm_eval(text) == target for name, text in zip(("strict", "flexible"), found, strict=True)
+    }
     read = {name: None if text == _INVALID_AS_LM_EVAL else text for name, text in zip(right, found, strict=True)}
     detail = f"lm-eval's filters: {result.detail}" if isinstance(result, Failed) else ""
     return _scored(doc, {"answer": _answer(doc, answer), **read}, right, detail)
@@ -151,15 +158,17 @@ def _answer(doc: Mapping[str, Any], answer: str) -> str | None:
 def _scored(
     doc: Mapping[str, Any], extracted: dict[str, str | None], right: Mapping[str, bool], detail: str = ""
 ) -> SampleScore:
-    answer, target = extracted["answer"], doc["target"]
-    # Texts and words in order are read without case; other answers have one form.
-    found = answer is not None and _form(answer) == _form(target)
+    answer = extracted["answer"]
+    found = same_choice(answer, doc["target"])
     outcome = INVALID if answer is None else "correct" if found else "wrong"
-    return SampleScore({"answer": 100.0 * found, **{name: 100.0 * each for name, each in right.items()}}, extracted, outcome, detail)
+    return SampleScore(
+        {"answer": 100.0 * found, **{name: 100.0 * each for name, each in right.items()}}, extracted, outcome, detail
+    )
 
 
-def _form(answer: str) -> str:
-    return answer.lower().replace(",", "")
+def same_choice(answer: str | None, target: str) -> bool:
+    """Return whether an answer, in its reader's form, is the key. Texts and words are read without case and commas."""
+    return answer is not None and answer.lower().replace(",", "") == target.lower().replace(",", "")
 
 
 def _ignored_as_lm_eval(text: str) -> str:

@@ -73,7 +73,9 @@ class OptionReader(Reader):
     """The letter of one of the options, given by letter, by text, or by both (then the letter counts)."""
 
     _LABEL = re.compile(r"[(\[{]\s?([A-Za-z])\s?[)\]}]|([A-Za-z])(?=\s{0,3}(?:[.):,;!=\]\"'}-]|$))")
-    _BEFORE_REASON = re.compile(r"([A-Z]) (?=(?:because|since|as|which|given|based)\b)|(?![AI])([A-Z]) (?=(?:is|was|fits|\()\b)")
+    _BEFORE_REASON = re.compile(
+        r"([A-Z]) (?=(?:because|since|as|which|given|based)\b)|(?![AI])([A-Z]) (?=(?:is|was|fits|\()\b)"
+    )
     _NAMED = re.compile(r"\(([A-Z])\)|\b[Oo]ption ([A-Z])\b|\b[Cc]hoice ([A-Z])\b|(?<![A-Za-z])([A-Z])\)")
     _AFFIRMED = re.compile(
         r"(?<![A-Za-z])\(?([A-Z])\)?(?: [^.()\n]{1,80})? (?:is|must be|would be|seems|appears)(?: to be)?(?: the)?(?: only| most| best)?"
@@ -86,7 +88,7 @@ class OptionReader(Reader):
 
     def __init__(self, options: Mapping[str, str]) -> None:
         self._letters = set(options)
-        texts = {_words(text): letter for letter, text in reversed(options.items())}
+        texts = {_words(text): letter for letter, text in reversed([*options.items()])}
         self._texts = sorted(texts.items(), key=lambda item: -len(item[0]))
 
     def at(self, line: str) -> str | None:
@@ -139,7 +141,10 @@ class OptionReader(Reader):
 class WordReader(Reader):
     """One of two words, such as Yes and No; `statements` are sentences that say one of them."""
 
-    _NOT_VALID = re.compile(r"\W{0,9}(?:that )?(?:the argument )?(?:is )?(?:deductively |logically )?not (?:deductively |logically )?valid\b", re.IGNORECASE)
+    _NOT_VALID = re.compile(
+        r"\W{0,9}(?:that )?(?:the argument )?(?:is )?(?:deductively |logically )?not (?:deductively |logically )?valid\b",
+        re.IGNORECASE,
+    )
 
     def __init__(self, words: tuple[str, str], statements: Sequence[tuple[str, str]] = ()) -> None:
         self._words = {word.lower(): word for word in words}
@@ -181,7 +186,9 @@ class WordReader(Reader):
 
     def _stated(self, line: str) -> str | None:
         found = [
-            (match.end(), -match.start(), word) for pattern, word in self._statements for match in pattern.finditer(line)
+            (match.end(), -match.start(), word)
+            for pattern, word in self._statements
+            for match in pattern.finditer(line)
         ]
         return max(found)[2] if found else None  # of two that end together, the longer one has the "not"
 
@@ -199,7 +206,8 @@ class NumberReader(Reader):
         name: 10 * value for value, name in enumerate(_TENS.split(), 2)
     }
     _NAMED = re.compile(
-        rf"\b(?:({'|'.join(_TENS.split())})[- ](one|two|three|four|five|six|seven|eight|nine)|({'|'.join(_NAMES)}))\b", re.IGNORECASE
+        rf"\b(?:({'|'.join(_TENS.split())})[- ](one|two|three|four|five|six|seven|eight|nine)|({'|'.join(_NAMES)}))\b",
+        re.IGNORECASE,
     )
 
     def begin(self, text: str) -> str | None:
@@ -214,12 +222,18 @@ class NumberReader(Reader):
         bare = line.strip(_DRESS[:-1].replace("-", "") + "()[]{}")
         number = self._NUMBER.match(bare) or self._NAMED.match(bare)
         rest = bare[number.end() :].split() if number and len(bare) < 200 else [""] * 9
-        return self._numbers(bare)[0] if len(rest) <= 3 and not any(word[:1].isdigit() or "=" in word for word in rest) else None
+        return (
+            self._numbers(bare)[0]
+            if len(rest) <= 3 and not any(word[:1].isdigit() or "=" in word for word in rest)
+            else None
+        )
 
     def mention(self, line: str) -> str | None:
         line = re.sub(r"^\s{0,9}\d{1,3}[.)]\s", "", line[-_MOST_LINE:])  # of a list
         without_remarks = self._REMARK.sub(" ", line)
-        found = self._numbers(without_remarks.rpartition("=")[2]) or self._numbers(without_remarks) or self._numbers(line)
+        found = (
+            self._numbers(without_remarks.rpartition("=")[2]) or self._numbers(without_remarks) or self._numbers(line)
+        )
         return found[-1] if found else None
 
     def _numbers(self, line: str) -> list[str]:
@@ -234,7 +248,9 @@ class BracketReader(Reader):
     """The brackets that close a sequence; where an answer repeats the sequence, what comes after it."""
 
     mathematics = False
-    _RUN = re.compile(r"(?<![A-Za-z0-9])[\[\](){}<>](?:(?:[\s,\"'`]{0,3}and)?[\s,\"'`]{0,5}[\[\](){}<>])*(?![A-Za-z0-9])")
+    _RUN = re.compile(
+        r"(?<![A-Za-z0-9])[\[\](){}<>](?:(?:[\s,\"'`]{0,3}and)?[\s,\"'`]{0,5}[\[\](){}<>])*(?![A-Za-z0-9])"
+    )
 
     def __init__(self, opening: str) -> None:
         self._given = _brackets(opening)

@@ -9,7 +9,9 @@ from collections.abc import Iterator
 
 _INVISIBLE = dict.fromkeys(map(ord, "\ufeff\u200b\u200c\u200d\u2060\u00ad"), None)
 _PLAIN = str.maketrans({"“": '"', "”": '"', "‘": "'", "’": "'", "−": "-", "–": "-", "—": "-", "\r": "\n"})
-_TEXT_COMMAND = re.compile(r"\\(?:text|textbf|textit|texttt|mathrm|mathbf|mathit|mathsf|mathtt|bf)\s?\{([^{}]{0,200})\}")
+_TEXT_COMMAND = re.compile(
+    r"\\(?:text|textbf|textit|texttt|mathrm|mathbf|mathit|mathsf|mathtt|bf)\s?\{([^{}]{0,200})\}"
+)
 _MATH_SIGNS = re.compile(r"\\[()\[\],;! ]|\$|\\quad|\\left|\\right")
 _MARKDOWN = re.compile(r"\*\*|__|`+|(?m:^ {0,3}#{1,6} +)|(?<![\w*])\*(?=\S)|(?<=\S)\*(?![\w*])")
 _ANSWER_TAG = re.compile(r"<(/?)answer>", re.IGNORECASE)

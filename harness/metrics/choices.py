@@ -36,7 +36,11 @@ def _find(reader: Reader, text: str) -> str | None:
             return found
     if isinstance(reader, OrderReader):
         return reader.mention(dressed)
-    emphasised = {answer for part in bold(text) if (answer := reader.whole(plain(part, mathematics=reader.mathematics))) is not None}
+    emphasised = {
+        answer
+        for part in bold(text)
+        if (answer := reader.whole(plain(part, mathematics=reader.mathematics))) is not None
+    }
     if len(emphasised) == 1:
         return emphasised.pop()
     return next((answer for answer in _by_line(reader, dressed) if answer is not None), None)

@@ -165,8 +165,8 @@ def _number_bullet_lists(answer: _Answer, given: Mapping[str, Any]) -> None:
     answer.bullets = given["num_bullets"]
 
 
-def _constrained_response(answer: _Answer, given: Mapping[str, Any]) -> None:
-    answer.frame = lambda _: "My answer is yes."
+def _constrained_response(answer: _Answer, _: Mapping[str, Any]) -> None:
+    answer.frame = lambda text: "My answer is yes."
 
 
 def _number_highlighted_sections(answer: _Answer, given: Mapping[str, Any]) -> None:
@@ -177,15 +177,15 @@ def _multiple_sections(answer: _Answer, given: Mapping[str, Any]) -> None:
     answer.parts, answer.part_name = given["num_sections"], given["section_spliter"]
 
 
-def _json_format(answer: _Answer, given: Mapping[str, Any]) -> None:
+def _json_format(answer: _Answer, _: Mapping[str, Any]) -> None:
     answer.frame = lambda text: json.dumps({"answer": text}, ensure_ascii=False)
 
 
-def _title(answer: _Answer, given: Mapping[str, Any]) -> None:
+def _title(answer: _Answer, _: Mapping[str, Any]) -> None:
     answer.title = True
 
 
-def _two_responses(answer: _Answer, given: Mapping[str, Any]) -> None:
+def _two_responses(answer: _Answer, _: Mapping[str, Any]) -> None:
     answer.twice = True
 
 
@@ -202,21 +202,21 @@ def _capital_word_frequency(answer: _Answer, given: Mapping[str, Any]) -> None:
         answer.extra += ["GOOD"] * given["capital_frequency"]
 
 
-def _english_capital(answer: _Answer, given: Mapping[str, Any]) -> None:
+def _english_capital(answer: _Answer, _: Mapping[str, Any]) -> None:
     answer.case = str.upper
     answer.least_words = max(answer.least_words, _ENOUGH_TO_TELL_A_LANGUAGE)
 
 
-def _english_lowercase(answer: _Answer, given: Mapping[str, Any]) -> None:
+def _english_lowercase(answer: _Answer, _: Mapping[str, Any]) -> None:
     answer.case = str.lower
     answer.least_words = max(answer.least_words, _ENOUGH_TO_TELL_A_LANGUAGE)
 
 
-def _no_comma(answer: _Answer, given: Mapping[str, Any]) -> None:
+def _no_comma(_answer: _Answer, _: Mapping[str, Any]) -> None:
     """Nothing to do: clauses have none."""
 
 
-def _quotation(answer: _Answer, given: Mapping[str, Any]) -> None:
+def _quotation(answer: _Answer, _: Mapping[str, Any]) -> None:
     answer.quoted = True
 
 

@@ -36,7 +36,10 @@ def score_answers(docs: Sequence[Mapping[str, Any]], outputs: Sequence[str], adv
 
     The checks run in processes with limits: some of their patterns take quadratic time on text made for it.
     """
-    items = [(doc["instruction_id_list"], doc["kwargs"], doc["prompt"], output) for doc, output in zip(docs, outputs, strict=True)]
+    items = [
+        (doc["instruction_id_list"], doc["kwargs"], doc["prompt"], output)
+        for doc, output in zip(docs, outputs, strict=True)
+    ]
     results = run_in_processes(_follows, items, advance, prepare=_load)
     return [_score(item[0], result, item[3]) for item, result in zip(items, results, strict=True)]
 

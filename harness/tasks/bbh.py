@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 from abc import abstractmethod
-from collections.abc import Sequence
 from functools import cache
 from itertools import chain, zip_longest
 from typing import Any
@@ -15,9 +14,7 @@ from typing import Any
 import yaml
 
 from dskd.errors import InputError
-from dskd.tokenization.prompt_templates import Instruction
 from harness.lm_eval_files import tasks_of_lm_eval
-from harness.metrics.sample import Advance, SampleScore
 from harness.tasks.bbh_files import FILES
 from harness.tasks.data_files import DataFile
 from harness.tasks.task import Doc, Task

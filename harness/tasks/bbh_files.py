@@ -29,8 +29,14 @@ _FILES = {
     "sports_understanding": ("d15012903e863019ad53fef5061a41a7520ef17ba01d7c1a0b0bb7c7b1d9a3a1", 250),
     "temporal_sequences": ("008690f411327ff3eb15cdb0c7f97d4b47d8e7d2f06269e1f405461ca1828bdb", 250),
     "tracking_shuffled_objects_five_objects": ("5221485de3c2dfce200e193c50b18c9496daef05483fd331c67e9f45002fd0cc", 250),
-    "tracking_shuffled_objects_seven_objects": ("338ca48fb1b812609b1d634cd3c6c62858cc52227d640e4243deb5e300ac80b7", 250),
-    "tracking_shuffled_objects_three_objects": ("567ebbd10cda03584f901e3964f86442fd7114dc2e1de7e9f019b98f70a122b1", 250),
+    "tracking_shuffled_objects_seven_objects": (
+        "338ca48fb1b812609b1d634cd3c6c62858cc52227d640e4243deb5e300ac80b7",
+        250,
+    ),
+    "tracking_shuffled_objects_three_objects": (
+        "567ebbd10cda03584f901e3964f86442fd7114dc2e1de7e9f019b98f70a122b1",
+        250,
+    ),
     "web_of_lies": ("496e9841285b513e4591587f48be3f13657a99a812e8da8c1b012706ffecf6c0", 250),
     "word_sorting": ("13dd35c9f6216f5adf3bb73604497222e60e1c06a2c145c559208e97b10687d1", 250),
 }

@@ -192,7 +192,9 @@ def _fields(doc: dict[str, Any]) -> tuple[str, dict[str, Any], dict[str, Any]]:
 
 def _option(options: dict[str, str], letter: str, second: str) -> dict[str, Any]:
     listed = "\n".join(f"({key}) {text}" for key, text in options.items())
-    remarks = "\n".join(f"({key}) {text}: {'fits' if key == letter else 'does not fit'}." for key, text in options.items())
+    remarks = "\n".join(
+        f"({key}) {text}: {'fits' if key == letter else 'does not fit'}." for key, text in options.items()
+    )
     return {
         "gold": f"({letter})",
         "other": f"({second})",

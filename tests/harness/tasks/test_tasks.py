@@ -31,7 +31,7 @@ def task(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Any
 
 def test_all_tasks_are_found_and_others_are_refused() -> None:
     assert tasks.names() == sorted([*SIZES, *UNPINNED])
-    with pytest.raises(InputError, match="task mmlu: no such task; known: dolly, gsm8k"):
+    with pytest.raises(InputError, match="task mmlu: no such task; known: "):
         tasks.load("mmlu")
 
 
@@ -53,7 +53,11 @@ def test_gold_answers_of_the_whole_test_set_score_100(task: Any, tmp_path: Path)
         wrong = {sample["id"] for sample in samples if sample["scores"][metric.name] != 100.0}
         slow = MAY_BE_WRONG.get((task.name, metric.name), set())
         assert wrong - slow == NOT_ALL_RIGHT.get((task.name, metric.name), set())
-        assert summary["metrics"][metric.name]["value"] == pytest.approx(100.0 * (1 - len(wrong) / len(docs)))
+        values = [sample["scores"][metric.name] for sample in samples]
+        weights = [sample.get("weights", {}).get(metric.name, 1) for sample in samples]
+        mean = sum(value * weight for value, weight in zip(values, weights, strict=True)) / sum(weights)
+        assert summary["metrics"][metric.name]["value"] == pytest.approx(mean, abs=1e-4)
+        assert mean >= 100.0 * (1 - len(wrong) / len(docs))
     assert summary["n"] == {"total": len(docs), "scored": len(docs), "invalid": 0, "truncated": 0, "harness_error": 0}
     assert [sample["id"] for sample in samples] == [doc["id"] for doc in docs]
 
