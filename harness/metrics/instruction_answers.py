@@ -10,7 +10,7 @@ import json
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import cycle, islice
+from itertools import cycle, islice, pairwise
 from typing import Any
 
 from harness.metrics.instruction_clauses import CLAUSES
@@ -101,7 +101,7 @@ class _Answer:
 def _grouped(items: Sequence[str], count: int) -> list[list[str]]:
     """The items in so many groups of nearly one size, in order."""
     ends = [len(items) * number // count for number in range(count + 1)]
-    return [list(items[start:end]) for start, end in zip(ends, ends[1:], strict=False)]
+    return [list(items[start:end]) for start, end in pairwise(ends)]
 
 
 def _existence(answer: _Answer, given: Mapping[str, Any]) -> None:
@@ -166,7 +166,7 @@ def _number_bullet_lists(answer: _Answer, given: Mapping[str, Any]) -> None:
 
 
 def _constrained_response(answer: _Answer, _: Mapping[str, Any]) -> None:
-    answer.frame = lambda text: "My answer is yes."
+    answer.frame = lambda _text: "My answer is yes."
 
 
 def _number_highlighted_sections(answer: _Answer, given: Mapping[str, Any]) -> None:
