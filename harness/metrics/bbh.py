@@ -11,15 +11,8 @@ import yaml
 
 from dskd.plugins import load_file
 from harness.lm_eval_files import tasks_of_lm_eval
-from harness.metrics.choice_readers import (
-    BracketReader,
-    NumberReader,
-    OptionReader,
-    OrderReader,
-    Reader,
-    TextReader,
-    WordReader,
-)
+from harness.metrics.choice_readers import OptionReader, Reader, WordReader
+from harness.metrics.choice_values import BracketReader, NumberReader, OrderReader, TextReader
 from harness.metrics.choices import find_choice
 from harness.metrics.sample import INVALID, Advance, SampleScore, before_stop
 from harness.metrics.scoring_processes import Failed, run_in_processes

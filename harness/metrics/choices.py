@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from harness.metrics.choice_readers import OptionReader, OrderReader, Reader, WordReader, first_line
+from harness.metrics.choice_readers import OptionReader, Reader, WordReader, first_line
 from harness.metrics.choice_text import announced, before_next_question, bold, boxed, plain, without_offers
+from harness.metrics.choice_values import OrderReader
 
 RULE = "1"
 _MOST = 20_000  # characters read at each end
