@@ -8,7 +8,10 @@ from __future__ import annotations
 
 import re
 from abc import ABC, abstractmethod
+from collections import Counter
 from collections.abc import Mapping, Sequence
+
+from harness.metrics.choice_text import plain
 
 _FILLERS = re.compile(
     r"(?:(?:that|it's|it is|it|is|therefore|thus|so|hence|then|indeed|most likely|probably|likely|clearly|definitely|simply|just|exactly"
@@ -85,14 +88,19 @@ class OptionReader(Reader):
     )
 
     def __init__(self, options: Mapping[str, str]) -> None:
-        self._letters = set(options)
-        texts = {words_of(text): letter for letter, text in reversed([*options.items()])}
+        self._options = {letter: words_of(plain(text)) for letter, text in options.items()}
+        counts = Counter(self._options.values())  # a text that several options have names none
+        texts = {text: letter for letter, text in self._options.items() if counts[text] == 1}
         self._texts = sorted(texts.items(), key=lambda item: -len(item[0]))
+
+    def start(self, text: str) -> str | None:
+        # The text of an option may begin with a "not".
+        return self._by_text(first_line(text), exactly=True) or super().start(text)
 
     def at(self, line: str) -> str | None:
         label = self._LABEL.match(line) or self._BEFORE_REASON.match(line)
         letter = next(filter(None, label.groups()), "").upper() if label else ""
-        if letter in self._letters:
+        if letter in self._options:
             return f"({letter})"
         return self._by_text(line, exactly=False)
 
@@ -102,9 +110,9 @@ class OptionReader(Reader):
             return None
         label = self._LABEL.match(bare)
         letter = next(filter(None, label.groups()), "").upper() if label else ""
-        if label and letter in self._letters:
+        if label and letter in self._options:
             rest = words_of(bare[label.end() :])
-            return f"({letter})" if not rest or dict(self._texts).get(rest) == letter else None
+            return f"({letter})" if not rest or self._options[letter] == rest else None
         return self._by_text(bare, exactly=True)
 
     def is_label(self, line: str) -> bool:
@@ -115,13 +123,13 @@ class OptionReader(Reader):
         """The letter that a line begins with, as in a list of the options, where it goes on after it."""
         label = self._LABEL.match(line.strip(DRESS))
         letter = next(filter(None, label.groups()), "").upper() if label else ""
-        return letter if letter in self._letters and not self.is_label(line) else None
+        return letter if letter in self._options and not self.is_label(line) else None
 
     def mention(self, line: str) -> str | None:
         line = self._REJECTED.sub(" ", line[-MOST_LINE:])
         for pattern in (self._AFFIRMED, self._NAMED):
             letters = [next(filter(None, match.groups())) for match in pattern.finditer(line)]
-            if known := [letter for letter in letters if letter in self._letters]:
+            if known := [letter for letter in letters if letter in self._options]:
                 return f"({known[-1]})"
         said = f" {words_of(line)} "
         places = [(said.rfind(f" {text} "), len(text), letter) for text, letter in self._texts if text]

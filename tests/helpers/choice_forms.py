@@ -162,7 +162,8 @@ def forms(doc: dict[str, Any]) -> Iterator[tuple[str, str, str]]:
             continue  # nobody says which order it is not
         if kind == "text" and name in ("explained", "reason after a comma"):
             continue  # a text ends with its line
-        yield name, form.format(**right), form.format(**wrong)
+        alone = kind == "option" and len(right["texts"]) == 1  # one row has a single option, which is in most forms
+        yield name, form.format(**right), "(Z)" if alone else form.format(**wrong)
     yield from statements(doc)
 
 
@@ -173,8 +174,12 @@ def _fields(doc: dict[str, Any]) -> tuple[str, dict[str, Any], dict[str, Any]]:
         return "text", {"gold": gold, "other": "something else"}, {"gold": "something else", "other": gold}
     if options:
         letters = list(options)
-        other = letters[(letters.index(gold[1]) + 1) % len(letters)]
-        return "option", _option(options, gold[1], other), _option(options, other, gold[1])
+        other = (
+            letters[(letters.index(gold[1]) + 1) % len(letters)] if len(letters) > 1 else "Z"
+        )  # one row has one option
+        options.setdefault("Z", "zigzag")
+        listed = {letter: options[letter] for letter in letters}
+        return "option", _option(options, listed, gold[1], other), _option(options, listed, other, gold[1])
     if re.fullmatch(r"-?\d+", gold):
         return "number", _number(int(gold), int(gold) + 1), _number(int(gold) + 1, int(gold))
     if doc["task"] == "dyck_languages":
@@ -190,10 +195,10 @@ def _fields(doc: dict[str, Any]) -> tuple[str, dict[str, Any], dict[str, Any]]:
     return "word", _word(gold, other[gold]), _word(other[gold], gold)
 
 
-def _option(options: dict[str, str], letter: str, second: str) -> dict[str, Any]:
-    listed = "\n".join(f"({key}) {text}" for key, text in options.items())
+def _option(options: dict[str, str], shown: dict[str, str], letter: str, second: str) -> dict[str, Any]:
+    listed = "\n".join(f"({key}) {text}" for key, text in shown.items())
     remarks = "\n".join(
-        f"({key}) {text}: {'fits' if key == letter else 'does not fit'}." for key, text in options.items()
+        f"({key}) {text}: {'fits' if key == letter else 'does not fit'}." for key, text in shown.items()
     )
     return {
         "gold": f"({letter})",
@@ -202,7 +207,7 @@ def _option(options: dict[str, str], letter: str, second: str) -> dict[str, Any]
         "small": letter.lower(),
         "second": second,
         "text": options[letter].strip(),
-        "texts": [text.strip().lower() for text in options.values()],
+        "texts": [re.sub(r"\W+", " ", text).strip().lower() for text in shown.values()],
         "list": listed,
         "remarks": remarks,
     }
