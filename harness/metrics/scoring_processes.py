@@ -28,7 +28,7 @@ from harness.runs.environment import cores
 
 GIB = 2**30
 # An answer has so many seconds for one of the processor: other processes may have it, and what only waits ends as well.
-_WALL = 6.0
+_WALL = 20.0
 _START_SECONDS = 300.0
 _ITEMS_A_WORKER = 16  # fewer do not pay for the start of another
 
@@ -84,7 +84,7 @@ def run_in_processes(
         function: Of a module, importable by its name. What it raises becomes a `Failed` with "harness_error".
         items: Anything that can be pickled.
         advance: Called after each, in this thread.
-        seconds: Of the processor, for each item; six times as many may pass.
+        seconds: Of the processor, for each item; twenty times as many may pass.
         memory: Bytes that a process may take for an item, beyond what it has once `prepare` is done.
         prepare: Called first in each process, before there are limits: it imports what the function needs.
         workers: How many processes, by default one for each core, and fewer for few items.
