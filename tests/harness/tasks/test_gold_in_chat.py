@@ -11,7 +11,10 @@ from typing import Any
 import pytest
 
 from harness import tasks
+from harness.metrics.bbh import reader_of, same_choice
+from harness.metrics.choices import find_choice
 from helpers.answer_forms import DECIMALS_ONLY, NUMBER_FORMS
+from helpers.choice_forms import forms as choice_forms
 from helpers.expression_forms import FORMS
 from helpers.task_facts import MAY_BE_WRONG, NOT_ALL_RIGHT, REAL, SIZES, UNPINNED
 
@@ -39,6 +42,8 @@ def in_chat(task: Any, doc: dict[str, str]) -> str:
         return f"Sure! Here is the function:\n\n```python\n{code}\n```\n\nIt passes its tests."
     if task.name in NUMBERS:
         return f"Let us go step by step.\n\n{gold.strip()}\n\nI hope this helps!"
+    if task.name == "ifeval":
+        return gold  # a line before it may be an instruction's, or not
     return f"\n{gold}\n\n"
 
 
@@ -53,8 +58,8 @@ def assert_all_right(task: Any, docs: list[dict[str, str]]) -> None:
 def test_gold_answers_of_a_chat_model_score_100(task: Any) -> None:
     assert task.stop == ()
     docs = task.docs()
-    # All programs are run below, and all expressions compared.
-    assert_all_right(task, docs[:: len(docs) // 8] if task.runs_code or task.name == "math500" else docs)
+    # All programs are run below, and all expressions compared; ifeval's answers, as they are here, are in test_tasks.py.
+    assert_all_right(task, docs[:: len(docs) // 8] if task.runs_code or task.name in ("math500", "ifeval") else docs)
 
 
 def assert_right_in_every_form(name: str, docs: list[dict[str, Any]]) -> None:
@@ -85,6 +90,24 @@ def test_all_reference_numbers_score_100_in_every_form(
 ) -> None:
     monkeypatch.setenv("HARNESS_DATA", str(real_data))
     assert_right_in_every_form(name, tasks.load(name).docs())
+
+
+@pytest.mark.parametrize(
+    "every", [pytest.param(1, marks=[pytest.mark.slow]), 97], ids=["all questions", "some questions"]
+)
+def test_choices_are_read_in_every_form_and_other_choices_are_wrong(
+    every: int, real_data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HARNESS_DATA", str(real_data))
+    task = tasks.load("bbh").as_chat()  # bbh_zeroshot reads as it does
+    stated = [(doc, *form) for doc in task.docs()[::every] for form in choice_forms(doc)]
+    read = [
+        (form, find_choice(reader_of(doc), right), find_choice(reader_of(doc), wrong), doc)
+        for doc, form, right, wrong in stated
+    ]
+    assert [(form, doc["id"]) for form, right, _, doc in read if not same_choice(right, doc["target"])] == []
+    assert [(form, doc["id"]) for form, _, wrong, doc in read if same_choice(wrong, doc["target"])] == []
+    assert len({form for form, *_ in read}) > 100
 
 
 @pytest.mark.slow
