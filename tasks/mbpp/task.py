@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from dskd.tokenization.prompt_templates import Instruction
-from harness.metrics.assertions import program
+from harness.metrics.assertions import FORMAT
 from harness.metrics.code import score_completions
 from harness.metrics.sample import Advance, SampleScore
 from harness.tasks.code import CodeTask
@@ -50,7 +50,7 @@ class Mbpp(CodeTask):
         return doc["code"]
 
     def score_outputs(self, docs: Sequence[Doc], outputs: Sequence[str], advance: Advance) -> list[SampleScore]:
-        return score_completions(docs, outputs, self.stop, advance, program_of=program)
+        return score_completions(docs, outputs, self.stop, advance, FORMAT)
 
 
 def _problem(row: dict[str, Any]) -> str:
