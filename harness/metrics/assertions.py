@@ -35,4 +35,4 @@ def _named_by_tests(doc: Mapping[str, Any]) -> list[str]:
     return [node.id for node in ast.walk(ast.parse(tests)) if isinstance(node, ast.Name)]
 
 
-FORMAT = CodeFormat(program=program, functions=tested_functions, also=_named_by_tests, prompt=lambda doc: "")
+FORMAT = CodeFormat(program=program, functions=tested_functions, also=_named_by_tests, prompt=lambda _: "")

@@ -12,6 +12,11 @@ from harness.metrics.sample import HARNESS_ERROR, INVALID, Advance, SampleScore,
 from harness.sandbox import Execution, Program, run_programs
 
 
+def program_of_its_own(doc: Mapping[str, Any], completion: str) -> Program:
+    """Return a completion as a program without a prompt before it, and without tests."""
+    return Program(source=f"{completion}\n", functions=(doc["entry_point"],))
+
+
 def program(doc: Mapping[str, Any], completion: str) -> Program:
     """Return the program of a HumanEval document and a completion, and its tests.
 
@@ -43,7 +48,7 @@ class CodeFormat:
 
     program: Callable[[Mapping[str, Any], str], Program] = program
     functions: Callable[[Mapping[str, Any]], Sequence[str]] = lambda doc: (doc["entry_point"],)
-    also: Callable[[Mapping[str, Any]], Sequence[str]] = lambda doc: ()
+    also: Callable[[Mapping[str, Any]], Sequence[str]] = lambda _: ()
     prompt: Callable[[Mapping[str, Any]], str] = lambda doc: doc["prompt"]
 
     def completion(self, doc: Mapping[str, Any], answer: str) -> str:
