@@ -78,21 +78,18 @@ class Piece:
 
 
 def piece_of(text: str, name: str | None = None) -> Piece:
-    """Read a text as Python: as it is, without common indentation, without the prompts of an interpreter's session.
+    """Read a text as Python: as it is, or without common indentation.
 
-    Where all of that fails and it defines `name`, it is read up to the statement at the top level that is broken, if that leaves
-    the definition: an example of use may be cut by a limit.
+    Where that fails and it defines `name`, it is read up to the statement at the top level that is broken, if that leaves the
+    definition: an example of use may be cut by a limit. Or else as the input of an interpreter's session.
     """
     for written in (text, textwrap.dedent(text)):
         if (tree := parsed(written)) is not None:
             return Piece(written, tree)
-    if ">>>" in text:
-        session = _session(text)
-        if (tree := parsed(session)) is not None:
-            return Piece(session, tree)
-    shorter = _before_broken(textwrap.dedent(text))
-    if name is not None and shorter.tree is not None and shorter.defines(name):
-        return shorter
+    if name is not None:
+        for piece in (_before_broken(textwrap.dedent(text)), _session(text)):
+            if piece.tree is not None and piece.defines(name):
+                return piece
     return Piece(text, None)
 
 
@@ -123,10 +120,11 @@ def _before_broken(code: str) -> Piece:
     return Piece(shorter, parsed(shorter))
 
 
-def _session(text: str) -> str:
+def _session(text: str) -> Piece:
     """The input of an interpreter's session, without its prompts and output."""
     lines = (line for line in textwrap.dedent(text).split("\n") if _DOCTEST.match(line))
-    return "\n".join(_DOCTEST.sub("", line, count=1) for line in lines)
+    code = "\n".join(_DOCTEST.sub("", line, count=1) for line in lines)
+    return Piece(code, parsed(code))
 
 
 def defined_in_text(code: str, name: str) -> bool:
