@@ -25,8 +25,8 @@ from harness.metrics.code_pieces import (
 
 # Raised whenever another part of an answer is read; the versions of the tasks of functions are raised with it.
 CODE_ANSWERS_VERSION = "1"
-# Characters of an answer that are read: some hundred thousand tokens. The rest of a longer one is not looked at.
-MOST_READ = 400_000
+# Characters of an answer that are read, after its reasoning: some fifty thousand tokens. The rest of a longer one is not looked at.
+MOST_READ = 200_000
 # Blocks that are parsed to find where the function is defined; of more, the last.
 MOST_BLOCKS = 400
 
@@ -80,9 +80,9 @@ def _defining(pieces: Sequence[tuple[Block, Piece]], functions: Sequence[str]) -
 def _whole(chosen: Piece, pieces: Sequence[Piece], functions: Sequence[str], also: Sequence[str], prompt: str) -> str:
     """The program: what other blocks define and the chosen one lacks, the chosen one without examples of use, what makes it callable."""
     if chosen.tree is None:
-        return chosen.code
+        return chosen.code.strip("\n")
     needed = [*functions, *also, *_classes(chosen, functions)]
-    code = Piece(_unguarded(chosen, functions), chosen.tree).up_to_needed(needed)
+    code = Piece(_unguarded(chosen, functions), chosen.tree).up_to_needed(needed).strip("\n")
     return "\n".join([*_from_other_blocks(chosen, pieces, prompt), code, *_callable(chosen, functions)])
 
 

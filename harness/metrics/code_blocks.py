@@ -147,7 +147,7 @@ def _opening(line: str) -> _Fence | None:
 def _on_one_line(line: str) -> list[Block]:
     """The code between two fences on one line: ```python x = 1```."""
     parts = line.split("```") if "```" in line else []
-    if len(parts) != 3:
+    if len(parts) != 3 or parts[2].startswith("`"):
         return []
     word, _, rest = parts[1].strip().partition(" ")
     return [Block(rest if word.lower() in PYTHON else parts[1].strip())]
@@ -180,8 +180,8 @@ def _closing(line: str, fence: _Fence, python: bool) -> tuple[str | None, bool]:
     stripped = line.strip(f" \t{_NOTHING}\u00a0")
     run = len(stripped) - len(stripped.lstrip(fence.character))
     if run >= fence.length:
-        rest = stripped[run:].strip()
-        return "", bool(rest) and _WORD.match(rest) is not None and fence.character == "`"
+        rest = stripped[run:]
+        return "", fence.character == "`" and rest[:1].isalpha() and _WORD.match(rest) is not None
     mark = fence.character * fence.length
     if python and stripped.endswith(mark) and stripped.count(fence.character) == fence.length and "#" not in stripped:
         return line.rstrip()[: -fence.length], False

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from harness.metrics.code import CodeFormat
 from harness.metrics.plus_tests import BASE, PLUS, score_plus
 from harness.metrics.sample import Advance, SampleScore
 from harness.tasks.code import CodeTask
@@ -21,7 +20,6 @@ class PlusTask(CodeTask):
     version = "1"
     metrics = (Metric(PLUS), Metric(BASE))
     max_new_tokens = 768
-    form = CodeFormat()
 
     def documents(self) -> list[Doc]:
         """Return the problems, by their own names, with the prompt as evalplus gives it."""

@@ -46,7 +46,6 @@ SWAPPED: dict[type, type] = {
     ast.Div: ast.FloorDiv,
     ast.And: ast.Or,
     ast.Or: ast.And,
-    ast.In: ast.NotIn,
 }
 
 
@@ -106,7 +105,9 @@ def compare(name: str, data_set: str, options: Any) -> tuple[dict[str, Any], lis
         ours = score.scores[BASE] == 100.0, score.scores[PLUS] == 100.0
         if ours != (base == "pass", base == plus == "pass"):
             kind = "solution" if source == doc["solution"] else "mutant"
-            differing.append(f"{doc['id']} {kind}: {score.outcome} {score.detail!r}, evalplus {base} and {plus}\n{source}")
+            differing.append(
+                f"{doc['id']} {kind}: {score.outcome} {score.detail!r}, evalplus {base} and {plus}\n{source}"
+            )
     row = {
         "task": name,
         "programs": len(programs),

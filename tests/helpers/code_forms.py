@@ -24,7 +24,9 @@ def _within(before: str) -> Form:
 
 def _listed(marker: str) -> Form:
     """A block in a list, indented as far as the list's text."""
-    return lambda code, name: f"{marker} Write it:\n\n{textwrap.indent(fenced(code), ' ' * (len(marker) + 1))}\n\n{marker} Run it."
+    return lambda code, name: (
+        f"{marker} Write it:\n\n{textwrap.indent(fenced(code), ' ' * (len(marker) + 1))}\n\n{marker} Run it."
+    )
 
 
 def _after(first: str) -> Form:
@@ -67,7 +69,9 @@ FORMS: dict[str, Form] = {
     "an example of use first": _after("You will call it so:\n```python\nresult = {name}()\nprint(result)\n```"),
     "a stub first": _after("The signature:\n```python\ndef {name}(*values):\n    ...\n```"),
     "a stub afterwards": _before("In short:\n```python\ndef {name}(*values):\n    pass\n```"),
-    "pseudocode afterwards": _before("As pseudocode:\n```text\ndef {name}(values):\n    for each value do the thing\n```"),
+    "pseudocode afterwards": _before(
+        "As pseudocode:\n```text\ndef {name}(values):\n    for each value do the thing\n```"
+    ),
     "an example of use afterwards": _before("```python\nfrom solution import {name}\n\nassert {name}() == 'x'\n```"),
     "another language afterwards": _before("```javascript\nfunction {name}() {{ return 1; }}\n```"),
     "its output afterwards": _before("Output:\n```\n{name}: 1\n```"),
@@ -81,7 +85,9 @@ FORMS: dict[str, Form] = {
     "input": _and_then("numbers = input('Numbers: ')\nprint({name}(numbers))"),
     "a guarded main": _and_then("if __name__ == '__main__':\n    print({name}(input()))"),
     "a main function": _and_then("def main():\n    print({name}(input()))\n\n\nmain()"),
-    "tests of its own": _and_then("import unittest\n\n\nclass Tests(unittest.TestCase):\n    pass\n\n\nunittest.main()"),
+    "tests of its own": _and_then(
+        "import unittest\n\n\nclass Tests(unittest.TestCase):\n    pass\n\n\nunittest.main()"
+    ),
     "use that a limit cut": lambda code, name: f"```python\n{code}\n\nprint({name}([1, 2,",
     "a string that a limit cut": lambda code, name: f"```python\n{code}\n\ntext = '''Use it so:\n    {name}(",
     "from __future__": lambda code, name: fenced(f"from __future__ import annotations\n{code}"),

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import textwrap
 import time
+from pathlib import Path
 
 import pytest
 
@@ -70,11 +71,15 @@ RIGHT = {
     "a static method": fenced(METHOD.replace("    def", "    @staticmethod\n    def").replace("self, ", "")),
     "a method without a fence": f"Like this:\n\n{METHOD}\n\nDone.",
     "a method, and its use": fenced(METHOD + "\nsolution = Solution()\nprint(solution.shares([1], 1, 2, 3))\n"),
-    "a class with help": fenced("from typing import Any\n\n\nclass Base:\n    pass\n\n\n" + METHOD.replace("Solution", "S(Base)")),
+    "a class with help": fenced(
+        "from typing import Any\n\n\nclass Base:\n    pass\n\n\n" + METHOD.replace("Solution", "S(Base)")
+    ),
     "a lambda": fenced(f"shares = lambda parts, digits: {LAMBDA}"),
     "a lambda with an annotation": fenced(f"shares: object = lambda parts, digits: {LAMBDA}"),
     "another name for it": fenced(BARE.replace("def shares", "def solve") + "\nshares = solve"),
-    "a partial": fenced("import functools\n" + BARE.replace("def shares(", "def s(x, ") + "\nshares = functools.partial(s, 0)"),
+    "a partial": fenced(
+        "import functools\n" + BARE.replace("def shares(", "def s(x, ") + "\nshares = functools.partial(s, 0)"
+    ),
     "a decorator": fenced(f"import functools\n\n\n@functools.wraps(print)\n{BARE}"),
     "a cache around it": fenced(
         "from functools import lru_cache\n\n" + BARE + "\ncached = lru_cache(None)(lambda *a: shares(*a))\n"
@@ -92,7 +97,9 @@ RIGHT = {
     + fenced(HELPED.replace("rounded", "round")),
     "a helper without a fence": f"First\n\n{TOTAL}\n\nThen\n\nSTART = 0\n\nAnd\n\n{HELPED.replace('rounded', 'round')}\n\nDone.",
     "a setting after it": fenced(f"import sys\n\n{BARE}\n\nsys.setrecursionlimit(5000)\nprint(undefined)"),
-    "a fence in its docstring": fenced(BARE.replace("digits):\n", f'digits):\n    """\n    {FENCE}\n    x\n    {FENCE}\n    """\n')),
+    "a fence in its docstring": fenced(
+        BARE.replace("digits):\n", f'digits):\n    """\n    {FENCE}\n    x\n    {FENCE}\n    """\n')
+    ),
     "a fence in its docstring, not indented": fenced(
         BARE.replace("digits):\n", f"digits):\n    '''Shares.\n\n{FENCE}python\nshares([1])\n{FENCE}\n    '''\n")
     ),
@@ -182,7 +189,10 @@ def test_a_completion_that_ends_at_a_stop_is_read_as_before_to_the_letter() -> N
     ("answer", "code"),
     [
         ("```python\nx = 1\ndef f(): return x\nprint(x)\n```", "x = 1\ndef f(): return x"),
-        ("```python\nimport os\ndef g(): pass\n```\n```python\ndef f(): return os\n```", "import os\ndef f(): return os"),
+        (
+            "```python\nimport os\ndef g(): pass\n```\n```python\ndef f(): return os\n```",
+            "import os\ndef f(): return os",
+        ),
         ("```python\nclass A:\n  def f(self): return 1\n```", "class A:\n  def f(self): return 1\nf = A().f"),
         ("```\nnothing\n```", "nothing"),
         ("nothing", "nothing"),
@@ -230,10 +240,16 @@ HOSTILE = {
 }
 
 
-@pytest.mark.parametrize("name", HOSTILE)
+FAST = ("fences in strings", "backticks", "quotes", "tags", "deep nesting", "null bytes and half pairs", "__import__")
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[] if name in FAST else pytest.mark.slow) for name in HOSTILE]
+)
 def test_hostile_answers_neither_hang_nor_run_nor_break_the_reading(name: str) -> None:
     before = time.process_time()
     for prompt in (PROMPT, ""):
         code = read_code(HOSTILE[name], ["shares"], prompt=prompt)
         assert len(code) <= 6 * MOST_READ
     assert time.process_time() - before < 20.0
+    assert not Path("/tmp/harness-was-here").exists()

@@ -10,8 +10,22 @@ from markdown_it import MarkdownIt
 
 from harness.metrics.code_blocks import Block, fenced_blocks, loose_blocks, tagged_blocks, visible
 
-TEXTS = ("Some words.", "- a point\n- another", "1. first\n2. second", "> a quote", "# A heading", "`x = 1` is code", "")
-CODES = ("x = 1", "def f():\n    return 1\n\n\nprint(f())", "", "    indented = 1\nfor x in y:\n    pass", "s = '`' + \"~\"")
+TEXTS = (
+    "Some words.",
+    "- a point\n- another",
+    "1. first\n2. second",
+    "> a quote",
+    "# A heading",
+    "`x = 1` is code",
+    "",
+)
+CODES = (
+    "x = 1",
+    "def f():\n    return 1\n\n\nprint(f())",
+    "",
+    "    indented = 1\nfor x in y:\n    pass",
+    "s = '`' + \"~\"",
+)
 
 
 def documents(number: int) -> Iterator[str]:
@@ -22,7 +36,9 @@ def documents(number: int) -> Iterator[str]:
         for _ in range(chance.randint(1, 4)):
             fence = chance.choice(("```", "~~~", "````", "~~~~~"))
             block = f"{fence}{chance.choice(('python', '', ' py', 'bash', 'text'))}\n{chance.choice(CODES)}\n{fence}"
-            before, first = chance.choice((("", ""), ("  ", "  "), ("> ", "> "), ("   ", "1. "), ("  ", "- "), ("> > ", "> > ")))
+            before, first = chance.choice(
+                (("", ""), ("  ", "  "), ("> ", "> "), ("   ", "1. "), ("  ", "- "), ("> > ", "> > "))
+            )
             lines = [f"{before}{line}" for line in block.split("\n")]
             parts += [chance.choice(TEXTS), "\n".join([first + lines[0][len(before) :], *lines[1:]])]
         yield "\n\n".join(parts) + ("" if chance.random() < 0.7 else f"\n\n```python\n{chance.choice(CODES[:2])}")
@@ -47,7 +63,10 @@ def test_fences_of_markdown_are_found_as_markdown_it_finds_them() -> None:
         ("```python\nx```\ny", [Block("x", "python")]),
         ("```python\nx = 1 # ```\ny\n```", [Block("x = 1 # ```\ny", "python")]),
         ("        ```python\n        x\n        ```", [Block("x", "python")]),
-        ("```markdown\n# T\n```python\nx\n```\n```", [Block("# T", "markdown"), Block("x", "python"), Block("", "", False)]),
+        (
+            "```markdown\n# T\n```python\nx\n```\n```",
+            [Block("# T", "markdown"), Block("x", "python"), Block("", "", False)],
+        ),
         ("> ```\n> x\ny\n```\nz", [Block("x"), Block("z", closed=False)]),
         ("```python\n'''\n```\n'''\n```", [Block("'''\n```\n'''", "python")]),
         ("```python\n'''\n```\n", [Block("'''", "python")]),
@@ -63,7 +82,9 @@ def test_blocks_that_chat_models_write(answer: str, blocks: list[Block]) -> None
 
 
 def test_tags_hold_code_as_it_is_or_as_html() -> None:
-    answer = "[PYTHON]\na < b &lt; c\n[/PYTHON] <pre><code class='x'>a &lt; b</code></pre> <pre>1</pre> <code>never closed"
+    answer = (
+        "[PYTHON]\na < b &lt; c\n[/PYTHON] <pre><code class='x'>a &lt; b</code></pre> <pre>1</pre> <code>never closed"
+    )
     texts = [(block.text, block.closed) for block in tagged_blocks(answer)]
     assert texts == [("\na < b &lt; c\n", True), ("a < b", True), ("1", True), ("never closed", False)]
 
