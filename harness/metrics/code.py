@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
+from harness.metrics.code_answers import read_code
+from harness.metrics.code_pieces import defined_in_text, future_first
 from harness.metrics.sample import HARNESS_ERROR, INVALID, Advance, SampleScore, before_stop
 from harness.sandbox import Execution, Program, run_programs
 
-_OPENING = re.compile(r"^[ \t]*(?P<fence>`{3,}|~{3,})[^\n`]*\n", re.MULTILINE)
+
+def program_of_its_own(doc: Mapping[str, Any], completion: str) -> Program:
+    """Return a completion as a program without a prompt before it, and without tests."""
+    return Program(source=f"{completion}\n", functions=(doc["entry_point"],))
 
 
 def program(doc: Mapping[str, Any], completion: str) -> Program:
@@ -19,32 +24,45 @@ def program(doc: Mapping[str, Any], completion: str) -> Program:
     function with an empty body, so it serves as their context. A completion that has the whole function is put after the prompt and
     replaces the empty one: what the prompt imports and defines beside it stays.
     """
-    between = "\n" if defines(completion, doc["entry_point"]) else ""
     return Program(
-        source=f"{doc['prompt']}{between}{completion}\n",
+        source=continued(doc, completion),
         tests=f"{doc['test']}\ncheck({doc['entry_point']})",
         functions=(doc["entry_point"],),
         context=doc["prompt"],
     )
 
 
-def fenced_code(answer: str) -> str:
-    """Take the code out of a chat model's answer; a sample's `extracted` shows the result.
+def continued(doc: Mapping[str, Any], completion: str) -> str:
+    """Return a prompt and its completion, which is the function's body or the function anew, as one program."""
+    between = "\n" if defined_in_text(completion, doc["entry_point"]) else ""
+    return f"{doc['prompt']}{between}{completion}\n"
 
-    It is the first block that is fenced by three or more backticks or tildes, whatever language it names, to its closing fence, or
-    to the answer's end where a limit cut it. An answer without a fence is taken whole.
+
+@dataclass(frozen=True)
+class CodeFormat:
+    """How documents of a data set become programs; by default as HumanEval's do.
+
+    `program` puts a document and a completion together. `functions` are the names that the tests call, `also` others that they
+    need; `prompt` is what a completion may continue, empty where only whole programs are asked for.
     """
-    opening = _OPENING.search(answer)
-    if opening is None:
-        return answer
-    rest = answer[opening.end() :]
-    closing = re.search(rf"^[ \t]*{opening['fence']}", rest, re.MULTILINE)
-    return rest[: closing.start()] if closing else rest
 
+    program: Callable[[Mapping[str, Any], str], Program] = program
+    functions: Callable[[Mapping[str, Any]], Sequence[str]] = lambda doc: (doc["entry_point"],)
+    also: Callable[[Mapping[str, Any]], Sequence[str]] = lambda _: ()
+    prompt: Callable[[Mapping[str, Any]], str] = lambda doc: doc["prompt"]
 
-def defines(code: str, name: str) -> bool:
-    """Whether the code has a function of this name at its top level."""
-    return re.search(rf"^(?:async[ \t]+)?def[ \t]+{re.escape(name)}[ \t]*\(", code, re.MULTILINE) is not None
+    def completion(self, doc: Mapping[str, Any], answer: str) -> str:
+        """Return the code of a chat model's answer (docs/answers.md)."""
+        return read_code(answer, self.functions(doc), also=self.also(doc), prompt=self.prompt(doc))
+
+    def read(self, doc: Mapping[str, Any], output: str, stop: Sequence[str]) -> tuple[str, Program]:
+        """Return what is run of an output, and the program: up to a stop, or, where there are none, a chat model's code."""
+        if stop:
+            completion = before_stop(output, stop)
+            return completion, self.program(doc, completion)
+        completion = self.completion(doc, output)
+        whole = self.program(doc, completion)
+        return completion, replace(whole, source=future_first(whole.source))
 
 
 def score_completions(
@@ -52,22 +70,21 @@ def score_completions(
     outputs: Sequence[str],
     stop: Sequence[str],
     advance: Advance,
-    program_of: Callable[[Mapping[str, Any], str], Program] = program,
+    form: CodeFormat | None = None,
 ) -> list[SampleScore]:
     """Score completions, one for each document; `advance` is called after each. The caller has permission to run them.
 
-    `program_of` puts a document and a completion together; by default as HumanEval does.
-
-    A model that is asked by an instruction ends its answer itself (no `stop`), and may put the function into a fenced block.
+    A model that is asked by an instruction ends its answer itself (no `stop`), and puts the function somewhere in it.
     A blank completion is invalid and not run: a function without a body passes no test.
     """
-    completions = [before_stop(output, stop) if stop else fenced_code(output) for output in outputs]
-    to_run = [number for number, completion in enumerate(completions) if completion.strip()]
+    form = form or CodeFormat()
+    read = [form.read(doc, output, stop) for doc, output in zip(docs, outputs, strict=True)]
+    to_run = [number for number, (completion, _) in enumerate(read) if completion.strip()]
     for _ in range(len(outputs) - len(to_run)):
         advance()
-    executions = run_programs([program_of(docs[number], completions[number]) for number in to_run], advance=advance)
+    executions = run_programs([read[number][1] for number in to_run], advance=advance)
     ended = dict(zip(to_run, executions, strict=True))
-    return [_score(completion, ended.get(number)) for number, completion in enumerate(completions)]
+    return [_score(completion, ended.get(number)) for number, (completion, _) in enumerate(read)]
 
 
 def _score(completion: str, execution: Execution | None) -> SampleScore:

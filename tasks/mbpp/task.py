@@ -1,22 +1,24 @@
 """MBPP: Python functions from a sentence and three assertions, scored by running those. The card (README.md) has the protocol."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from typing import Any
 
 from dskd.tokenization.prompt_templates import Instruction
-from harness.metrics.assertions import program
-from harness.metrics.code import score_completions
-from harness.metrics.sample import Advance, SampleScore
+from harness.metrics.assertions import FORMAT
 from harness.tasks.code import CodeTask
 from harness.tasks.data_files import DataFile
 from harness.tasks.task import Doc
 
 _EXAMPLES = (2, 3, 4)
 _TEST_SET = range(11, 511)
+_VALIDATION_SET = range(511, 601)
 
 
 class Mbpp(CodeTask):
     name = "mbpp"
+    licence = "CC-BY-4.0 (Google LLC)"
+    validation = "MBPP's 90 problems of validation, 511 to 600"
+    form = FORMAT
     stop = ("[DONE]",)
     data = DataFile(
         path="mbpp/mbpp.jsonl", sha256="ccf64ceae9c5403bf50a044cb6d505bfd2a2963ee58338ba268fd65beab92a9f", size=563743
@@ -24,13 +26,20 @@ class Mbpp(CodeTask):
 
     def documents(self) -> list[Doc]:
         """Return the 500 problems of the test set, by their numbers, each with its prompt of three examples."""
+        return self._problems(_TEST_SET)
+
+    def validation_documents(self) -> list[Doc]:
+        """Return the 90 problems that MBPP sets apart for validation, in the same form."""
+        return self._problems(_VALIDATION_SET)
+
+    def _problems(self, numbers: Iterable[int]) -> list[Doc]:
         rows = {row["task_id"]: row for row in self.rows()}
         examples = "".join(
             f"{_problem(rows[number])}\n[BEGIN]\n{rows[number]['code']}\n[DONE]\n\n" for number in _EXAMPLES
         )
         return [
             {"id": str(number), "prompt": f"{examples}{_problem(rows[number])}\n[BEGIN]\n", **rows[number]}
-            for number in _TEST_SET
+            for number in numbers
         ]
 
     def prompt(self, doc: Doc) -> str:
@@ -48,9 +57,6 @@ class Mbpp(CodeTask):
     def reference(self, doc: Doc) -> str:
         """Return the reference solution."""
         return doc["code"]
-
-    def score_outputs(self, docs: Sequence[Doc], outputs: Sequence[str], advance: Advance) -> list[SampleScore]:
-        return score_completions(docs, outputs, self.stop, advance, program_of=program)
 
 
 def _problem(row: dict[str, Any]) -> str:

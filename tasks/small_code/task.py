@@ -6,6 +6,7 @@ from harness.tasks.small_world import SmallWorldTask
 
 class SmallCode(SmallWorldTask, CodeTask):
     name = "small_code"
+    licence = "Apache-2.0 (generated)"
 
 
 TASK = SmallCode

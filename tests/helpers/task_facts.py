@@ -10,7 +10,9 @@ SIZES = {
     "gsm8k_cot_8shot": 1319,
     "math500": 500,
     "humaneval": 164,
+    "humaneval_plus": 164,
     "mbpp": 500,
+    "mbpp_plus": 378,
     "gsm_hard": 1319,
     "svamp": 1000,
     "asdiv": 2096,
@@ -26,6 +28,7 @@ SIZES = {
 REAL = (
     *("dolly", "selfinst", "vicuna", "sinst", "gsm8k", "gsm8k_5shot", "gsm8k_cot_8shot", "math500", "mbpp"),
     *("gsm_hard", "svamp", "asdiv", "aime2024", "aime2025", "ifeval", "bbh", "bbh_zeroshot"),
+    *("humaneval_plus", "mbpp_plus"),
 )
 UNPINNED = ("uinst",)  # its data is not here; test_unpinned.py has its tests
 # Gold answers that cannot score 100, with the reason in the card: Rouge-L counts no letter of them.

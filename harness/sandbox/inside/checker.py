@@ -30,6 +30,9 @@ _REBUILT: dict[str, Callable[[list], Any]] = {
     "values": lambda values: dict(enumerate(values)).values(),
     "items": lambda values: dict(values).items(),
 }
+# What an exception in the tests may say of itself by a `kind`: the program does not compile, a call took longer than the tests allow,
+# the tests themselves are broken.
+_OWN_KINDS = ("syntax_error", "timeout", "harness_error")
 
 
 class Gone(BaseException):
@@ -81,7 +84,8 @@ def check(context: str, tests: str, functions: Sequence[str], requests: int, rep
     except (AssertionError, SystemExit, KeyboardInterrupt, GeneratorExit) as error:
         return _said("failed", _described(error) + conversation.remark)
     except BaseException as error:
-        kind = "syntax_error" if getattr(error, "kind", "") == "syntax_error" else "exception"
+        kind = getattr(error, "kind", "")
+        kind = kind if kind in _OWN_KINDS else "exception"
         return _said(kind, _described(error) + conversation.remark)
     return _said("passed", "")
 

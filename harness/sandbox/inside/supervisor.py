@@ -51,7 +51,8 @@ def main() -> None:
     run = Run(settings)
     run.start()
     outcome, detail = run.watch()
-    seconds, starved = time.monotonic() - run.started, outcome == "timeout" and run.starved()
+    seconds = time.monotonic() - run.started
+    starved = outcome == "timeout" and run.starved(min(seconds, run.timeout))
     nonce = receive(0).decode()
     said = {"nonce": nonce, "outcome": outcome, "detail": detail, "seconds": round(seconds, 4), "starved": starved}
     os.write(1, json.dumps(said).encode() + b"\n")
@@ -150,10 +151,10 @@ class Run:
             while (ended := os.waitpid(-1, os.WNOHANG))[0]:
                 self.statuses[ended[0]] = ended[1]
 
-    def starved(self) -> bool:
-        """Whether the program ran out of time because others had the processor."""
+    def starved(self, seconds: float) -> bool:
+        """Whether the program ran out of time after so many seconds because others had the processor."""
         ran, waited = self.tree.processor_seconds()
-        return ran < 0.8 * self.timeout and waited > 0.1 * self.timeout
+        return ran < 0.8 * seconds and waited > 0.1 * seconds
 
     def _fork(self, keep: tuple[int, ...], body: Callable[[], None]) -> int:
         pid = os.fork()

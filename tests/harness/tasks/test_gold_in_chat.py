@@ -13,13 +13,20 @@ import pytest
 from harness import tasks
 from harness.metrics.bbh import reader_of, same_choice
 from harness.metrics.choices import find_choice
+from helpers import code_forms
 from helpers.answer_forms import DECIMALS_ONLY, NUMBER_FORMS
 from helpers.choice_forms import forms as choice_forms
 from helpers.expression_forms import FORMS
 from helpers.task_facts import MAY_BE_WRONG, NOT_ALL_RIGHT, REAL, SIZES, UNPINNED
 
-# A block with the whole function, as chat models are asked to answer; mbpp's solutions are whole anyway.
-CODE = {"humaneval": "{prompt}{gold}", "small_code": "{prompt}{gold}", "mbpp": "{gold}"}
+# The whole function, as chat models are asked to answer; mbpp's solutions are whole anyway.
+CODE = {
+    "humaneval": "{prompt}{gold}",
+    "humaneval_plus": "{prompt}{gold}",
+    "small_code": "{prompt}{gold}",
+    "mbpp": "{gold}",
+    "mbpp_plus": "{gold}",
+}
 NUMBERS = (
     *("gsm8k", "gsm8k_5shot", "gsm8k_cot_8shot", "small_math"),
     *("gsm_hard", "svamp", "asdiv", "aime2024", "aime2025"),
@@ -35,11 +42,8 @@ def task(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Any
 
 
 def in_chat(task: Any, doc: dict[str, str]) -> str:
-    """The gold answer as a chat model puts it: between words, in a fenced block, or alone where every word counts."""
+    """The gold answer as a chat model puts it: between words, or alone where every word counts."""
     gold = task.reference(doc)
-    if task.name in CODE:
-        code = CODE[task.name].format(prompt=task.prompt(doc), gold=gold)
-        return f"Sure! Here is the function:\n\n```python\n{code}\n```\n\nIt passes its tests."
     if task.name in NUMBERS:
         return f"Let us go step by step.\n\n{gold.strip()}\n\nI hope this helps!"
     if task.name == "ifeval":
@@ -58,8 +62,32 @@ def assert_all_right(task: Any, docs: list[dict[str, str]]) -> None:
 def test_gold_answers_of_a_chat_model_score_100(task: Any) -> None:
     assert task.stop == ()
     docs = task.docs()
-    # All programs are run below, and all expressions compared; ifeval's answers, as they are here, are in test_tasks.py.
-    assert_all_right(task, docs[:: len(docs) // 8] if task.runs_code or task.name in ("math500", "ifeval") else docs)
+    if task.runs_code:  # many more are run below
+        few = docs[1:2] if task.name.endswith("_plus") else docs[1 :: len(docs) // 3]
+        assert_programs_right_in_every_form(task, few)
+        return
+    # All expressions are compared below; ifeval's answers, as they are here, are in test_tasks.py.
+    assert_all_right(task, docs[:: len(docs) // 8] if task.name in ("math500", "ifeval") else docs)
+
+
+def assert_programs_right_in_every_form(task: Any, docs: list[dict[str, str]]) -> None:
+    """Code: of the forms that are read as the same program, one is run."""
+    answers: dict[tuple[str, str], tuple[dict[str, str], str, str]] = {}
+    for doc in docs:
+        code = CODE[task.name].format(prompt=task.prompt(doc), gold=task.reference(doc))
+        for name, form in code_forms.FORMS.items():
+            answer = form(code, task.form.functions(doc)[-1])
+            answers.setdefault((doc["id"], task.form.read(doc, answer, ())[1].source), (doc, answer, name))
+    chosen = list(answers.values())
+    scores = task.score_many(
+        [doc for doc, _, _ in chosen], [answer for _, answer, _ in chosen], allow_code_execution=True
+    )
+    headline = task.metrics[0].name
+    exceptions = NOT_ALL_RIGHT.get((task.name, headline), set()) | MAY_BE_WRONG.get((task.name, headline), set())
+    wrong = [
+        (doc["id"], name) for (doc, _, name), one in zip(chosen, scores, strict=True) if one.scores[headline] != 100.0
+    ]
+    assert [one for one in wrong if one[0] not in exceptions] == []
 
 
 def assert_right_in_every_form(name: str, docs: list[dict[str, Any]]) -> None:
@@ -115,7 +143,8 @@ def test_choices_are_read_in_every_form_and_other_choices_are_wrong(
 def test_gold_programs_of_a_chat_model_all_pass(name: str, real_data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HARNESS_DATA", str(real_data))
     task = tasks.load(name).as_chat()
-    assert_all_right(task, task.docs())
+    # Each program takes a hundred inputs or a thousand; the forms are read as those of humaneval and mbpp are.
+    assert_programs_right_in_every_form(task, task.docs()[:: 20 if name.endswith("_plus") else 1])
 
 
 def assert_expressions_right(documents_of_a_form: int) -> None:

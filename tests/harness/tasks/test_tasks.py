@@ -35,10 +35,13 @@ def test_all_tasks_are_found_and_others_are_refused() -> None:
         tasks.load("mmlu")
 
 
-# 500 programs of mbpp take a minute.
+# 500 programs of mbpp take a minute, the inputs of evalplus several.
 @pytest.mark.parametrize(
     "task",
-    [pytest.param(name, marks=[pytest.mark.slow] if name == "mbpp" else []) for name in SIZES],
+    [
+        pytest.param(name, marks=[pytest.mark.slow] if name in ("mbpp", "humaneval_plus", "mbpp_plus") else [])
+        for name in SIZES
+    ],
     indirect=True,
 )
 def test_gold_answers_of_the_whole_test_set_score_100(task: Any, tmp_path: Path) -> None:
@@ -111,7 +114,7 @@ def test_real_cards_name_the_hashes_that_the_code_checks() -> None:
 def test_generated_code_runs_only_with_permission() -> None:
     for name in tasks.names():
         task = tasks.load(name)
-        assert task.runs_code == (name in ("humaneval", "mbpp", "small_code"))
+        assert task.runs_code == (name in ("humaneval", "humaneval_plus", "mbpp", "mbpp_plus", "small_code"))
         if task.runs_code:
             with pytest.raises(InputError, match="--allow-code-execution"):
                 task.score({}, "    pass")
