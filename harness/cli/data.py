@@ -72,12 +72,15 @@ def pull(names: tuple[str, ...], everything: bool) -> None:
     if bool(names) == everything:
         raise InputError("data pull: names no task; fix: name tasks, or give --all (see `harness data verify`)")
     files = [(task, data) for task in _tasks(names) for data in (*task.data_files,) or (None,)]
+    told = set()  # the 27 files of bbh have one reason
     for task, data in files:
         if data is None or (everything and data.hub is None):
             reason = "its items are generated" if data is None else "no source on the hub is known (docs/data.md)"
             if everything and data is not None and data.check().status == "right":
                 reason = "here already"
-            click.echo(f"{task.name}: nothing to fetch, {reason}", err=True)
+            if (task.name, reason) not in told:
+                click.echo(f"{task.name}: nothing to fetch, {reason}", err=True)
+            told.add((task.name, reason))
             continue
         path = data.pull()
         click.echo(f"{task.name}: {'here already' if path is None else path}", err=path is None)

@@ -47,9 +47,11 @@ def tasks_here(data: DraftedData, *, templates: bool, on_gpu: bool) -> list[Draf
         try:
             task = tasks.load(name)
             checks = [file.check() for file in task.data_files]
-        except InputError:  # a plugin's that cannot be loaded, or no folder of data: `harness data verify` says it
+            here = all(check.status == "right" for check in checks) and bool(task.docs(1))
+        except (
+            InputError
+        ):  # a plugin's that cannot be loaded, no folder of data, nothing to score with: commands that use it say so
             continue
-        here = all(check.status == "right" for check in checks)
         suits = (task.supports_chat or not templates) and (of_the_world or not isinstance(task, SmallWorldTask))
         if here and suits:
             clash = not templates and endings_agree(trained, _ending(task)) is False

@@ -50,5 +50,3 @@ def test_a_task_s_row_says_what_its_class_says(name: str) -> None:
 
 def test_the_table_has_every_task_and_no_other() -> None:
     assert sorted(table()) == tasks.names()
-
-
