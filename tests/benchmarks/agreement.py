@@ -32,6 +32,8 @@ def _of_lm_eval(module: str, key: str, fields: Callable[[Doc], Doc] = lambda doc
 
     def score(docs: Sequence[Doc], outputs: Sequence[str]) -> list[float]:
         # minerva_math asks for ANTLR 4.11 by its version, which only its own string rule needs: that one is left out here.
+        # math-verify, which chooses its parser by the version, is imported before.
+        import_module("math_verify")
         with patch("importlib.metadata.version", lambda name: "4.11" if name.startswith("antlr4") else version(name)):
             theirs: Any = import_module(f"lm_eval.tasks.{module}.utils")
         if module == "minerva_math":
