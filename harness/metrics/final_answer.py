@@ -50,6 +50,12 @@ _LEAD = re.compile(
 )
 _FENCE = re.compile(r"^[ \t>]*(?:```|~~~)[^\n]*$", re.MULTILINE)
 _NUMBER = re.compile(r"(?<!\bnot )-?(?:\d[\d,]*)?\.?\d+(?:/\d+)?")
+_BOLD = re.compile(r"\*\*([^*\n]{1,300})\*\*")
+_REMARK = re.compile(r"(?<=[\w°%])\s\((?:[^()\n]{0,100}[A-Za-z]{2}[^()\n]{0,100}|[^()\n]{1,20}%)\)")  # "7/20 (or 35%)"
+# "The vertex is at (2, -1)", "the distance is 3√13"; after a number units or reasons may follow, and the number counts.
+_VALUE = re.compile(
+    r"\b(?:is|are|equals)\s(?:(?:at|equal to|exactly|simply|then|therefore|the point)\s){0,2}([^A-Za-z\s]{0,60}[√π()\[\]∪∞][^\n]{0,99})$"
+)
 _ALIGNED = re.compile(
     r"\\begin\{(?:align|aligned|gather|gathered|split|equation)\*?\}|\\end\{[a-z]{1,20}\*?\}|\\tag\{[^{}]*\}|&"
 )
@@ -179,12 +185,19 @@ def _last_line(text: str) -> str | None:
 
 
 def _of_a_line(text: str) -> str | None:
-    """A line that is an answer, or of one that is a sentence what it ends in: its last number, or what is right of its last "="."""
+    """A line that is an answer, or of one that is a sentence what it ends in: in bold, right of its last "=" or "is", or its last number."""
     line = tidy(text)
     if line is None or not _PROSE.search(line):
         return line
+    if (bold := _BOLD.findall(line)) and (answer := tidy(bold[-1])) and not _PROSE.search(answer):
+        return answer
+    line = _REMARK.sub("", line)
+    if "=" in line:
+        return tidy(line.rpartition("=")[2])
+    if (value := _VALUE.search(line)) and not _PROSE.search(value[1]):
+        return tidy(value[1])
     numbers = _NUMBER.findall(line)
-    return tidy(line.rpartition("=")[2]) if "=" in line else numbers[-1] if numbers else line
+    return numbers[-1] if numbers else line
 
 
 def tidy(answer: str) -> str | None:
