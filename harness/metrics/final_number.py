@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from functools import partial
 from typing import Literal
 
 from harness.metrics.number_statements import (
@@ -83,7 +84,8 @@ _OFFER = re.compile(rf"[\s*_#>(-]{{0,9}}(?:{_OFFERS})", re.IGNORECASE)
 # What is said beside an answer and is none: offers, notes, checks.
 _BESIDE = re.compile(
     rf"[\s*_#>(-]{{0,9}}(?:{_OFFERS}|please (?:let|feel|note|ask|tell)|do you (?:need|have)|happy to|need (?:any|more|help)"
-    r"|don't hesitate|should i|can i|i can (?:help|also)|i'm (?:here|happy|glad)|(?:key )?takeaways?\b|this assumes|fun fact|tip:|note\b|p\.?s\b|good luck|thank|remember\b"
+    r"|don't hesitate|should i|can i|i can (?:help|also)|i'm (?:here|happy|glad)"
+    r"|(?:key )?takeaways?\b|this assumes|fun fact|tip:|note\b|p\.?s\b|good luck|thank|remember\b"
     r"|(?:let's |let us |to |we can |you can )?(?:double[- ]?)?(?:check|verify)|verification)",
     re.IGNORECASE,
 )
@@ -217,10 +219,14 @@ def _by_sentence(text: str) -> Found | None:
             if (found := bold_number(sentence)) is not None:
                 return (found,)
         for sentence in reversed(line):
-            if (found := last_number(sentence, lambda said=sentence: text[: text.rfind(said)])) is not None:
+            if (found := last_number(sentence, partial(_before, text, sentence))) is not None:
                 return (found,)
     found = next((found for line in reversed(lines) for each in reversed(line) if (found := last_number(each))), None)
     return None if found is None else (found,)
+
+
+def _before(text: str, sentence: str) -> str:
+    return text[: text.rfind(sentence)]
 
 
 def _answering(lines: list[list[str]]) -> list[list[str]]:
