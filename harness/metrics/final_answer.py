@@ -56,6 +56,7 @@ _REMARK = re.compile(r"(?<=[\w°%])\s\((?:[^()\n]{0,100}[A-Za-z]{2}[^()\n]{0,100
 _VALUE = re.compile(
     r"\b(?:is|are|equals)\s(?:(?:at|equal to|exactly|simply|then|therefore|the point)\s){0,2}([^A-Za-z\s]{0,60}[√π()\[\]∪∞][^\n]{0,99})$"
 )
+_UNIT = re.compile(r"\s[A-Za-z]{2,}")
 _ALIGNED = re.compile(
     r"\\begin\{(?:align|aligned|gather|gathered|split|equation)\*?\}|\\end\{[a-z]{1,20}\*?\}|\\tag\{[^{}]*\}|&"
 )
@@ -189,15 +190,27 @@ def _of_a_line(text: str) -> str | None:
     line = tidy(text)
     if line is None or not _PROSE.search(line):
         return line
-    if (bold := _BOLD.findall(line)) and (answer := tidy(bold[-1])) and not _PROSE.search(answer):
-        return answer
+    if (bold := _stressed(line)) is not None:
+        return bold
     line = _REMARK.sub("", line)
     if "=" in line:
         return tidy(line.rpartition("=")[2])
-    if (value := _VALUE.search(line)) and not _PROSE.search(value[1]):
-        return tidy(value[1])
+    if value := _VALUE.search(line):
+        said = value[1] if not _PROSE.search(value[1]) else _UNIT.split(value[1], maxsplit=1)[0]
+        if re.search(r"[\dπ∞]", said):
+            return tidy(said)
     numbers = _NUMBER.findall(line)
     return numbers[-1] if numbers else line
+
+
+def _stressed(line: str) -> str | None:
+    """The last bold part that has a digit, or ends the line; "**Therefore**, the sum is 18" stresses no answer."""
+    for bold in reversed(list(_BOLD.finditer(line))):
+        answer = tidy(bold[1])
+        is_value = any(letter.isdigit() for letter in bold[1]) or not line[bold.end() :].strip(" .!")
+        if is_value and answer and not _PROSE.search(answer) and not answer.startswith("not "):
+            return answer
+    return None
 
 
 def tidy(answer: str) -> str | None:
