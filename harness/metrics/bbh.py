@@ -17,6 +17,7 @@ from harness.metrics.choices import find_choice
 from harness.metrics.sample import INVALID, Advance, SampleScore, before_stop
 from harness.metrics.scoring_processes import Failed, run_in_processes
 
+_ELSEWHERE = r"\b(?:not|never|away from|different from|other than|short of)\b|n't\b"
 # Two words are the only answers there are; statements in the question's own terms say one of them.
 _WORDS: dict[str, tuple[tuple[str, str], tuple[tuple[str, str], ...]]] = {
     "boolean_expressions": (("True", "False"), ()),
@@ -25,8 +26,11 @@ _WORDS: dict[str, tuple[tuple[str, str], tuple[tuple[str, str], ...]]] = {
     "navigate": (
         ("Yes", "No"),
         (
-            (r"\b(?:return|end(?:s|ed)? up|back)\b[^.\n]{0,30}\bstarting point", "Yes"),
-            (r"\b(?:not|n't|never)\b[^.\n]{0,30}\bstarting point", "No"),
+            (
+                rf"\b(?:return|end(?:s|ed)? up|back)\b(?:(?!{_ELSEWHERE})[^.\n]){{0,30}}\bstarting point",
+                "Yes",
+            ),
+            (rf"(?:{_ELSEWHERE})[^.\n]{{0,30}}\bstarting point", "No"),
         ),
     ),
     "sports_understanding": (

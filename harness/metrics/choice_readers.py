@@ -22,6 +22,13 @@ _FILLERS = re.compile(
 DRESS = " \t\n\"':;,.*_>-=~!|"
 _NOT = re.compile(r"(?:not|neither)\b", re.IGNORECASE)
 _BUT = re.compile(r"\b(?:but|rather|instead|it is|it's)\b[\s:,]{0,5}", re.IGNORECASE)
+_DENIED = re.compile(r"(?: not|n't| rather than| instead of| unlike)(?: an?| the)?\Z")
+_STOP = re.compile(r"[.,:;!](?:\s|$)|\s-\s|\s(?:because|since|as)\s")
+_FEW = 3  # words: a longer text says a whole thing
+_JUDGED = re.compile(
+    r"(?:(?P<right>[✅✓✔☑]|\b(?:true|correct|right|yes)\b)|[❌✗✘]|\b(?:false|incorrect|wrong|no)\b)\W{0,9}$",
+    re.IGNORECASE,
+)
 MOST_LINE = 2000
 
 
@@ -80,10 +87,10 @@ class OptionReader(Reader):
     _NAMED = re.compile(r"\(([A-Z])\)|\b[Oo]ption ([A-Z])\b|\b[Cc]hoice ([A-Z])\b|(?<![A-Za-z])([A-Z])\)")
     _AFFIRMED = re.compile(
         r"(?<![A-Za-z])\(?([A-Z])\)?(?: [^.()\n]{1,80})? (?:is|must be|would be|seems|appears)(?: to be)?(?: the)?(?: only| most| best)?"
-        r" (?:right|correct|answer|best|true|valid|one|solution)\b"
+        r" (?:right|correct|answer|best|true|valid|one|solution)\b(?!,? (?:but|however|though)\b)"
     )
     _REJECTED = re.compile(
-        r"\b(?:not|than|instead of|unlike|excludes?|rules? out) (?:option |choice )?\(?[A-Z]\)?(?![A-Za-z])"
+        r"\b(?:not|than|instead of|unlike|excludes?|rules? out) (?:option |choice |statement |sentence |answer )?\(?[A-Z]\)?(?![A-Za-z])"
         r"|(?<![A-Za-z])\(?[A-Z]\)? (?:is|are|was|can be|must be) (?:wrong|incorrect|false|not|ruled|excluded|eliminated)\b"
     )
 
@@ -125,6 +132,22 @@ class OptionReader(Reader):
         letter = next(filter(None, label.groups()), "").upper() if label else ""
         return letter if letter in self._options and not self.is_label(line) else None
 
+    def judged(self, lines: Sequence[str]) -> str | None:
+        """The one option that a list of the options calls right: "(A) … - False", "(B) … - True"."""
+        marks = [(self.lists(line), _JUDGED.search(line[-60:])) for line in lines]
+        judged = [(letter, mark["right"] is not None) for letter, mark in marks if letter is not None and mark]
+        right = {letter for letter, is_right in judged if is_right}
+        return f"({right.pop()})" if len(right) == 1 and len(judged) > 1 else None
+
+    def before_reason(self, line: str) -> str | None:
+        """The answer that a line begins with: a letter, or an option's text that ends there ("A kite has four sides, so" ends none)."""
+        if (found := self.at(line)) is None or found != self._by_text(line, exactly=False):
+            return found
+        text = next(text for text, letter in self._texts if f"({letter})" == found)
+        return (
+            found if len(text.split()) > _FEW or self._by_text(_STOP.split(line, maxsplit=1)[0], exactly=True) else None
+        )
+
     def mention(self, line: str) -> str | None:
         line = self._REJECTED.sub(" ", line[-MOST_LINE:])
         for pattern in (self._AFFIRMED, self._NAMED):
@@ -132,7 +155,7 @@ class OptionReader(Reader):
             if known := [letter for letter in letters if letter in self._options]:
                 return f"({known[-1]})"
         said = f" {words_of(line)} "
-        places = [(said.rfind(f" {text} "), len(text), letter) for text, letter in self._texts if text]
+        places = [(_said_last(said, text), len(text), letter) for text, letter in self._texts if text]
         last = max(places, default=(-1, 0, ""))
         return f"({last[2]})" if last[0] >= 0 else None
 
@@ -142,6 +165,14 @@ class OptionReader(Reader):
             if said == text or (not exactly and text and f"{said} ".startswith(f"{text} ")):
                 return f"({letter})"
         return None
+
+
+def _said_last(said: str, text: str) -> int:
+    """Where a text is said last, and not as in "a heptagon, not a hexagon"; -1 where it is not."""
+    place = said.rfind(f" {text} ")
+    while place >= 0 and _DENIED.search(said[max(0, place - 30) : place]):
+        place = said.rfind(f" {text} ", 0, place)
+    return place
 
 
 class WordReader(Reader):

@@ -16,6 +16,8 @@ class NumberReader(Reader):
     _NUMBER = re.compile(
         r"(?:(?<![\w).])-\s?)?(?:\d{1,3}(?:,\d{3}){1,9}(?![\d])|\d{1,40})(?:\.\d{1,40})?(?!\d)", re.ASCII
     )
+    _THING = re.compile(r"\s{0,9}[-*•+]\s{1,9}(?:[0-9]{1,9}|[a-z]{3,9})\s[A-Za-z(]", re.IGNORECASE)
+    _RESULT = re.compile(r"=\s?(-?\s?[0-9][^=]{0,60})$")
     _REMARK = re.compile(r"\([^()]{0,200}[A-Za-z][^()]{0,200}\)")
     _ONES = "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen eighteen nineteen"
     _TENS = "twenty thirty forty fifty sixty seventy eighty ninety"
@@ -36,6 +38,10 @@ class NumberReader(Reader):
         return self.begin(line)
 
     def whole(self, line: str) -> str | None:
+        if self._THING.match(line):
+            return None  # "- 2 apples" of a list
+        if (result := self._RESULT.search(line[-100:])) is not None:
+            line = result[1]  # "Total: 1 + 1 + 2 = 4"
         bare = line.strip(DRESS[:-1].replace("-", "") + "()[]{}")
         number = self._NUMBER.match(bare) or self._NAMED.match(bare)
         rest = bare[number.end() :].split() if number and len(bare) < 200 else [""] * 9

@@ -50,20 +50,23 @@ def _find(reader: Reader, text: str) -> str | None:
 def _by_line(reader: Reader, text: str) -> Iterator[str | None]:
     """The answers that single lines give, the best first: a line of its own, the beginning, the last mention."""
     lines = [line for line in text.split("\n") if line.strip()][-_MOST_LINES:]
+    judged, after = None, lines
     if isinstance(reader, OptionReader):
         yield from (reader.whole(line) for line in reversed(lines) if reader.is_label(line))
         # A list of the options, with remarks or without, says nothing by its letters.
-        if len({letter for line in lines if (letter := reader.lists(line)) is not None}) > 1:
+        listed = [at for at, line in enumerate(lines) if reader.lists(line) is not None]
+        if len({reader.lists(lines[at]) for at in listed}) > 1:
+            judged, after = reader.judged(lines), lines[listed[-1] + 1 :]
             lines = [line for line in lines if reader.lists(line) is None]
     yield from (reader.whole(line) for line in reversed(lines))
     if lines and (begins := _begins(reader, first_line(lines[0]))) is not None:
         yield begins
+    yield from (reader.mention(line) for line in reversed(after))
+    yield judged
     yield from (reader.mention(line) for line in reversed(lines))
 
 
 def _begins(reader: Reader, line: str) -> str | None:
     """The answer that a first line begins with, before its reason; numbers and brackets are no such beginnings."""
     line = line.strip(" \"'*")
-    if isinstance(reader, WordReader):
-        return reader.before_reason(line)
-    return reader.at(line) if isinstance(reader, OptionReader) else None
+    return reader.before_reason(line) if isinstance(reader, WordReader | OptionReader) else None

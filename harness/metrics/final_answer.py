@@ -50,6 +50,13 @@ _LEAD = re.compile(
 )
 _FENCE = re.compile(r"^[ \t>]*(?:```|~~~)[^\n]*$", re.MULTILINE)
 _NUMBER = re.compile(r"(?<!\bnot )-?(?:\d[\d,]*)?\.?\d+(?:/\d+)?")
+_BOLD = re.compile(r"\*\*([^*\n]{1,300})\*\*")
+_REMARK = re.compile(r"(?<=[\w°%])\s\((?:[^()\n]{0,100}[A-Za-z]{2}[^()\n]{0,100}|[^()\n]{1,20}%)\)")  # "7/20 (or 35%)"
+# "The vertex is at (2, -1)", "the distance is 3√13"; after a number units or reasons may follow, and the number counts.
+_VALUE = re.compile(
+    r"\b(?:is|are|equals)\s(?:(?:at|equal to|exactly|simply|then|therefore|the point)\s){0,2}([^A-Za-z\s]{0,60}[√π()\[\]∪∞][^\n]{0,99})$"
+)
+_UNIT = re.compile(r"\s[A-Za-z]{2,}")
 _ALIGNED = re.compile(
     r"\\begin\{(?:align|aligned|gather|gathered|split|equation)\*?\}|\\end\{[a-z]{1,20}\*?\}|\\tag\{[^{}]*\}|&"
 )
@@ -179,12 +186,31 @@ def _last_line(text: str) -> str | None:
 
 
 def _of_a_line(text: str) -> str | None:
-    """A line that is an answer, or of one that is a sentence what it ends in: its last number, or what is right of its last "="."""
+    """A line that is an answer, or of one that is a sentence what it ends in: in bold, right of its last "=" or "is", or its last number."""
     line = tidy(text)
     if line is None or not _PROSE.search(line):
         return line
+    if (bold := _stressed(line)) is not None:
+        return bold
+    line = _REMARK.sub("", line)
+    if "=" in line:
+        return tidy(line.rpartition("=")[2])
+    if value := _VALUE.search(line):
+        said = value[1] if not _PROSE.search(value[1]) else _UNIT.split(value[1], maxsplit=1)[0]
+        if re.search(r"[\dπ∞]", said):
+            return tidy(said)
     numbers = _NUMBER.findall(line)
-    return tidy(line.rpartition("=")[2]) if "=" in line else numbers[-1] if numbers else line
+    return numbers[-1] if numbers else line
+
+
+def _stressed(line: str) -> str | None:
+    """The last bold part that has a digit, or ends the line; "**Therefore**, the sum is 18" stresses no answer."""
+    for bold in reversed(list(_BOLD.finditer(line))):
+        answer = tidy(bold[1])
+        is_value = any(letter.isdigit() for letter in bold[1]) or not line[bold.end() :].strip(" .!")
+        if is_value and answer and not _PROSE.search(answer) and not answer.startswith("not "):
+            return answer
+    return None
 
 
 def tidy(answer: str) -> str | None:

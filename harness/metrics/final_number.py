@@ -16,11 +16,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from functools import partial
 from typing import Literal
 
 from harness.metrics.number_statements import (
     NUMBERED,
     bold_number,
+    in_one_unit,
+    is_rejected,
     last_number,
     next_line,
     of_first_sentence,
@@ -81,7 +84,8 @@ _OFFER = re.compile(rf"[\s*_#>(-]{{0,9}}(?:{_OFFERS})", re.IGNORECASE)
 # What is said beside an answer and is none: offers, notes, checks.
 _BESIDE = re.compile(
     rf"[\s*_#>(-]{{0,9}}(?:{_OFFERS}|please (?:let|feel|note|ask|tell)|do you (?:need|have)|happy to|need (?:any|more|help)"
-    r"|don't hesitate|should i|can i|i can (?:help|also)|i'm (?:here|happy|glad)|note\b|p\.?s\b|good luck|thank|remember\b"
+    r"|don't hesitate|should i|can i|i can (?:help|also)|i'm (?:here|happy|glad)"
+    r"|(?:key )?takeaways?\b|this assumes|fun fact|tip:|note\b|p\.?s\b|good luck|thank|remember\b"
     r"|(?:let's |let us |to |we can |you can )?(?:double[- ]?)?(?:check|verify)|verification)",
     re.IGNORECASE,
 )
@@ -92,7 +96,7 @@ def find_final_number(answer: str, first: Way = "mark") -> Number | None:
     """Return the number that an answer gives, or None: by the ways in their order, `first` before the others."""
     text = _own_answer(answer)
     box = _last_box(text)
-    text = without_labels(plain(text))
+    text = in_one_unit(without_labels(plain(text)))
     for way in (first, *(way for way in WAYS if way != first)):
         found = _in_box(box) if way == "box" else _READ[way](text)
         if found is not None:
@@ -211,12 +215,18 @@ def _by_sentence(text: str) -> Found | None:
     lines = [sentences(line) for line in text.split("\n")]
     for line in reversed(_answering(lines)):
         # What a line has in bold it stresses, whatever its later sentences add.
-        for read in (bold_number, last_number):
-            for sentence in reversed(line):
-                if (found := read(sentence)) is not None:
-                    return (found,)
+        for sentence in reversed(line):
+            if (found := bold_number(sentence)) is not None:
+                return (found,)
+        for sentence in reversed(line):
+            if (found := last_number(sentence, partial(_before, text, sentence))) is not None:
+                return (found,)
     found = next((found for line in reversed(lines) for each in reversed(line) if (found := last_number(each))), None)
     return None if found is None else (found,)
+
+
+def _before(text: str, sentence: str) -> str:
+    return text[: text.rfind(sentence)]
 
 
 def _answering(lines: list[list[str]]) -> list[list[str]]:
@@ -236,7 +246,12 @@ def _answering(lines: list[list[str]]) -> list[list[str]]:
 
 def _is_beside(sentence: str) -> bool:
     bare = sentence.strip(" \t*_")
-    return bare.endswith(("?", "?)")) or (bare[:1] == "(" and bare[-1:] == ")") or _BESIDE.match(sentence) is not None
+    return (
+        bare.endswith(("?", "?)"))
+        or (bare[:1] == "(" and bare[-1:] == ")")
+        or _BESIDE.match(sentence) is not None
+        or is_rejected(sentence)
+    )
 
 
 _READ: dict[Way, Callable[[str], Found | None]] = {

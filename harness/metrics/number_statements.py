@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from itertools import pairwise
 
 from harness.metrics.number_text import Number, numbers
@@ -41,6 +42,33 @@ _REASON = re.compile(
     r"|which is [^.;:\n]{0,60}\b(?:than|more|less|fewer|times)\b)[^=\n]*$",
     re.IGNORECASE,
 )
+# "25 dollars, not 42", "19, 6 fewer than before", "50, including 5 for tips": said beside the number, not instead of it.
+_ASIDE = re.compile(
+    r"(?:[,;]|\s[—-])\s(?:(?:and|but)\s)?\*{0,2}(?:not|rather than|including|excluding|(?:down|up) from|unlike|(?:less|more|[a-z]{1,11}er) than"
+    r"|(?:after|before)(?!\s(?:which|that))|[0-9][0-9.,]{0,20}\*{0,2}(?:\s[A-Za-z]{1,15}){0,2}\s(?:more|less|fewer)\sthan)\b"
+    r"(?:[^,;=\n]|,(?=[0-9])){0,300}+(?!=)",
+    re.IGNORECASE,
+)
+# "500 more than Jake's 1,000", "2 years older than 9-year-old Ben": what it is compared with.
+_COMPARED = re.compile(r"\b(?:more|less|[a-z]{2,12}er)\b(?:\s[a-z]{1,15}){0,3}\sthan\b[^=\n]{0,300}$", re.IGNORECASE)
+# "6 would not be enough", "7 is too many": a number that is rejected.
+_UNFIT = re.compile(
+    r"\btoo (?:many|few|much|little|small|large|big)\b|(?:\bnot|n't) (?:be )?(?:enough|sufficient|needed|necessary|possible)\b",
+    re.IGNORECASE,
+)
+# "for 25 pens", "in the class of 34": what the sentence's number is said of.
+_CONDITION = re.compile(
+    r"\b(?:for|in|of|from|on|at|after|over|among|between|with|within|during|average|day|week)\s"
+    r"(?:(?:the|all|his|her|its|their|those|these|a|an)\s)?[\s*€£¥₹]{0,4}\Z",
+    re.IGNORECASE,
+)
+# "90 minutes, or 1 hour and 30 minutes": a number in two units, after the same in one.
+_UNITS = r"(?:hours?|hrs?|h|minutes?|mins?|seconds?|days?|weeks?|months?|years?|feet|foot|ft|yards?|dollars?|pounds?|lbs?|dozen)"
+_IN_TWO_UNITS = re.compile(
+    rf"([0-9]\.?\*{{0,2}}[^0-9.\n]{{0,30}}?)(?:\s?=|,?\s(?:or|i\.e\.|that is|which is|equivalent to|equal to)),?\s{{1,3}}\*{{0,2}}"
+    rf"[0-9]{{1,4}}\s?{_UNITS}(?:,?\sand\s|,?\s)[0-9]{{1,4}}\s?(?:{_UNITS}|inch(?:es)?|cents?|ounces?|oz)\b",
+    re.IGNORECASE,
+)
 _NEXT_LINE = re.compile(r"\S[^\n]*")
 _CLAUSE = re.compile(r"[;:,—]\s|\s(?:and|so|then|but|or|which|making|giving|totaling|totalling|leaving)\s")
 _SENTENCE = re.compile(r"(?<=[.!?])[*)\"'_]{0,3}\s+|\n+")
@@ -56,19 +84,36 @@ def stated_first(text: str) -> Number | None:
 
 
 def bold_number(text: str) -> Number | None:
-    """Return the number of a sentence's last bold part that has one and is no label."""
-    for bold in reversed(_BOLD.findall(text)):
+    """Return the number of a sentence's last bold part that has one and is no label; what is said beside comes last."""
+    for bold in [*reversed(_BOLD.findall(_ASIDE.sub("", text))), *reversed(_BOLD.findall(text))]:
         if not bold.rstrip().endswith(":") and (found := _of_clauses(bold)) is not None:
             return found
     return None
 
 
-def last_number(text: str) -> Number | None:
-    """Return the number that a sentence states: its last bold one, or its last clause's result, or that clause's last number."""
+def last_number(text: str, earlier: Callable[[], str] = str) -> Number | None:
+    """Return the number that a sentence states.
+
+    It is the last bold one, or the last clause's result, or that clause's last number. Where that is a number of the task ("22 chairs for
+    11 tables"), the clause's number that the steps before came to counts instead.
+
+    Args:
+        earlier: Returns the text before the sentence.
+    """
     if (bold := bold_number(text)) is not None:
         return bold
-    main = _REMARK.sub("", text)
-    return _of_clauses(_REASON.sub("", main)) or _of_clauses(main) or _of_clauses(text)
+    main = _ASIDE.sub("", _REMARK.sub("", text))
+    return (
+        _of_clauses(_REASON.sub("", main), earlier)
+        or _of_clauses(main, earlier)
+        or _of_clauses(text, earlier)
+        or _of_clauses(text, rejected=True)
+    )
+
+
+def is_rejected(sentence: str) -> bool:
+    """Return whether a sentence only says that a number would not do."""
+    return _UNFIT.search(sentence) is not None and _CLAUSE.search(sentence) is None
 
 
 def sentences(text: str) -> list[str]:
@@ -101,16 +146,46 @@ def without_labels(text: str) -> str:
     return _LABELLED.sub(r"\1\2", _STEP.sub(r"\1\2", text))
 
 
+def in_one_unit(text: str) -> str:
+    """Return a text without the second of two ways to write a quantity, where that one has two units: 90 minutes, or 1 hour 30 minutes."""
+    return _IN_TWO_UNITS.sub(r"\1", text)
+
+
 def _said(sentence: str) -> Number | None:
     return stated_first(sentence) or last_number(sentence)
 
 
-def _of_clauses(text: str) -> Number | None:
-    for clause in reversed(_CLAUSE.split(text)):
-        if found := numbers(clause):
-            equations = [chain for chain in _chains(clause, found) if len(chain) > 1]
-            return (_result(equations[-1]) if equations else None) or found[-1]
+def _of_clauses(text: str, earlier: Callable[[], str] = str, *, rejected: bool = False) -> Number | None:
+    for whole in reversed(_CLAUSE.split(text)):
+        if _UNFIT.search(whole) and not rejected:
+            continue
+        clause = _COMPARED.sub("", whole)
+        if found := numbers(clause) or numbers(clause := whole):
+            return _result_of_last_equation(clause, found) or _stated_result(clause, found, earlier) or found[-1]
     return None
+
+
+def _result_of_last_equation(text: str, found: list[Number]) -> Number | None:
+    equations = [chain for chain in _chains(text, found) if len(chain) > 1]
+    return _result(equations[-1]) if equations else None
+
+
+def _stated_result(clause: str, found: list[Number], earlier: Callable[[], str]) -> Number | None:
+    """The number of a clause that the steps before came to, where its last one is a condition that they mention."""
+    if len(found) == 1 or not _CONDITION.search(clause[: found[-1].start][-40:]):
+        return None
+    before = earlier()
+    result = next((each for step in reversed(sentences(before)) if (each := _equation_in(step)) is not None), None)
+    if result is None or found[-1].value == result.value:
+        return None
+    if not re.search(rf"(?<![0-9.,]){re.escape(found[-1].digits)}(?![0-9]|[.,][0-9])", before):
+        return None
+    return next((number for number in found if number.value == result.value), None)
+
+
+def _equation_in(step: str) -> Number | None:
+    found = numbers(step)
+    return _result_of_last_equation(step, found) if found else None
 
 
 def _chains(text: str, found: list[Number]) -> list[Chain]:

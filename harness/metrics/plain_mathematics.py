@@ -46,6 +46,7 @@ _FUNCTION = re.compile(r"(?<![A-Za-z\\])(sqrt|cbrt)\s?\(")
 _WORDS = [
     (re.compile(r"\\(?:left|right|[bB]igg?[lrm]?)(?![A-Za-z])\s?\.?(?=\s?[()\[\]{}|\\/.])"), ""),
     (re.compile(r"\\(?:displaystyle|textstyle|limits|nolimits|boldsymbol|phantom\{[^{}]*\})(?![A-Za-z])"), ""),
+    (re.compile(r"\\(?:mathbf|textbf|boldsymbol|bm)\s?\{(-?[0-9][0-9.,]*)\}"), r"\1"),
     (re.compile(r"\\[dtc]frac(?![A-Za-z])"), r"\\frac"),
     (re.compile(r"\\frac\s+(\d{2,})\s+(\d+)"), r"\\frac{\1}{\2}"),  # "\frac 18 2": nobody writes an eighth of two so
     (re.compile(r"(?<=\d)(?:\\!|\\,|\\ |\{,\}|,\s?\\!\s?|[ '_])(?=\d{3}(?!\d))"), ","),

@@ -135,6 +135,17 @@ RIGHT = [
     ("16", "\\begin{align*}\n6n &= 96 \\\\\n\\Rightarrow\\qquad n &= 96/6 = \\boxed{16}\n\\end{align*}"),
     ("16", "Hence\n$$\n\\begin{aligned}\n6n &= 96 \\\\\nn &= 16\n\\end{aligned}\n$$"),
     ("16", "Pens cost $4 each and boxes $3 each, so the answer is $16$."),
+    ("13", r"Thus, the sum is $1 + 3 + 9 = \mathbf{13}$."),
+    (r"\text{Monday}", "It will be a **Monday**."),
+    ("(2,-1)", "The vertex is at **(2, -1)**."),
+    ("18", "**Therefore**, the sum is 18 units"),
+    (r"9\pi", "So the area is 9π square units."),
+    ("12", "So the number is **12**, **not 13**."),
+    ("18", "**Therefore**, the sum is **18** units"),
+    ("(2,-1)", "Therefore the vertex is at (2, -1)."),
+    (r"3\sqrt{13}", "Therefore the distance is 3√13."),
+    (r"\frac{7}{20}", "So the probability is 7/20 (or 35%)."),
+    (r"\frac{7}{20}", "So the probability is 7/20 (not 13/20 as before)."),
 ]
 
 # Reference, output: each wrong by `equivalent`.
@@ -188,4 +199,8 @@ WRONG = [
     (r"\text{(C)}", r"\boxed{B}"),
     (r"\text{(C)}", r"\boxed{\text{(B) } C}"),
     (r"\text{(C)}", r"\boxed{(B), (C)}"),
+    (r"\frac{7}{20}", "So the probability is 13/20 (7/20 for the other)."),
+    ("2", "So the vertex is at (2, -1)."),
+    ("13", "Therefore the distance is 3√13."),
+    (r"\text{Tuesday}", "It will be a **Monday**, not a Tuesday."),
 ]
