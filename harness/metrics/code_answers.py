@@ -67,6 +67,7 @@ def _defining(pieces: Sequence[tuple[Block, Piece]], functions: Sequence[str]) -
     """The last of the pieces that define most of the functions.
 
     One that does not parse gives way to one that does, where it was cut by the answer's end or names another language: pseudocode.
+    One that only repeats the beginning of another, as an explanation does, is no version of its own.
     """
     counted = [(sum(piece.defines(name) for name in functions), block, piece) for block, piece in pieces]
     most = max((count for count, _, _ in counted), default=0)
@@ -74,7 +75,16 @@ def _defining(pieces: Sequence[tuple[Block, Piece]], functions: Sequence[str]) -
         return None
     best = [(block, piece) for count, block, piece in counted if count == most]
     sound = [piece for block, piece in best if piece.tree or (block.closed and block.language in PYTHON)]
-    return (sound or [piece for _, piece in best])[-1]
+    versions = sound or [piece for _, piece in best]
+    bodies = [[piece.body_lines(name) for name in functions] for piece in versions]
+    while any(_begins(ours, theirs) for other in bodies[:-1] for ours, theirs in zip(bodies[-1], other, strict=True)):
+        bodies.pop()
+    return versions[len(bodies) - 1]
+
+
+def _begins(ours: Sequence[str], theirs: Sequence[str]) -> bool:
+    """Whether the lines of a function's body are the first of another's, and fewer."""
+    return 0 < len(ours) < len(theirs) and ours == theirs[: len(ours)]
 
 
 def _whole(chosen: Piece, pieces: Sequence[Piece], functions: Sequence[str], also: Sequence[str], prompt: str) -> str:

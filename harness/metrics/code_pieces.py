@@ -39,14 +39,40 @@ class Piece:
                 bound.setdefault(name, []).append(statement)
         return bound
 
+    @cached_property
+    def changed(self) -> dict[str, list[ast.stmt]]:
+        """The statements at the top level that change what a name stands for, by the name: `f.calls = 0`, `KNOWN.add(1)`."""
+        changed: dict[str, list[ast.stmt]] = {}
+        for statement in self.tree.body if self.tree else ():
+            for name, by_call in _changes(statement):
+                fixed = (*_DEFINITIONS, *_IMPORTS) if by_call else _IMPORTS
+                if not any(isinstance(one, fixed) for one in self.bound.get(name, ())):
+                    changed.setdefault(name, []).append(statement)
+        return changed
+
     def defines(self, name: str) -> bool:
         """Whether it has a function of this name with a body: by `def`, by an assignment, as a method, or behind a `__name__` guard.
 
-        An import of it is none, as in a block that shows how to use it. What does not parse is searched for its `def`.
+        An import of it is none, as in a block that shows how to use it. What does not parse is searched for its `def`, which is
+        none either where it is all head, as in a block that explains the parameters.
         """
-        if self.tree is None:
-            return defined_in_text(self.code, name)
-        return any(_gives(statement, name) for statement in self.tree.body)
+        if self.tree is not None:
+            return any(_gives(statement, name) for statement in self.tree.body)
+        if not defined_in_text(self.code, name):
+            return False
+        filled = parsed(f"{self.code.rstrip()}\n{' ' * 80}pass")  # further in than any head's own lines
+        return filled is None or any(_gives(statement, name) for statement in filled.body)
+
+    def body_lines(self, name: str) -> list[str]:
+        """Return the lines of a function's body, written in one way, without docstring and comments; none where there is none."""
+        function = next((one for one in ast.walk(self.tree) if _is_function(one, name)), None) if self.tree else None
+        if not isinstance(function, _FUNCTIONS):
+            return []
+        body = [one for one in function.body if not (isinstance(one, ast.Expr) and isinstance(one.value, ast.Constant))]
+        try:
+            return ast.unparse(body).split("\n") if body else []  # type: ignore[arg-type]
+        except RecursionError:  # deep nesting
+            return []
 
     def up_to_needed(self, names: Iterable[str]) -> str:
         """Return the code up to the last statement at the top level that the names need; what follows only uses them."""
@@ -65,10 +91,10 @@ class Piece:
             if (name := waiting.pop()) in seen:
                 continue
             seen.add(name)
-            for statement in self.bound.get(name, ()):
+            for statement in (*self.bound.get(name, ()), *self.changed.get(name, ())):
                 if statement not in found:
                     found.add(statement)
-                    waiting += used(statement)
+                    waiting += _needs(statement)
         return found
 
     def text_of(self, statement: ast.stmt) -> str:
@@ -150,6 +176,26 @@ def binds(statement: ast.stmt) -> set[str]:
 def used(node: ast.AST) -> set[str]:
     """Return the names that a statement speaks of."""
     return {one.id for one in ast.walk(node) if isinstance(one, ast.Name)}
+
+
+def _needs(statement: ast.stmt) -> set[str]:
+    """Return the names that a statement at the top level needs: all that it uses, but for a function's own variables."""
+    if not isinstance(statement, _DEFINITIONS):
+        return used(statement)
+    shared = {name for one in ast.walk(statement) if isinstance(one, ast.Global) for name in one.names}
+    return used(statement) - (own_names(statement) - shared)
+
+
+def _changes(statement: ast.stmt) -> Iterator[tuple[str, bool]]:
+    """The names whose objects a statement changes: by an attribute, by an item, or by calling a method (then True)."""
+    for node in _outside_definitions(statement):
+        called = node.value.func if isinstance(node, ast.Expr) and isinstance(node.value, ast.Call) else None
+        owner = called or node
+        if isinstance(owner, (ast.Attribute, ast.Subscript)) and (called or isinstance(owner.ctx, ast.Store)):
+            while isinstance(owner, (ast.Attribute, ast.Subscript)):
+                owner = owner.value
+            if isinstance(owner, ast.Name):
+                yield owner.id, called is not None
 
 
 def own_names(tree: ast.AST) -> set[str]:

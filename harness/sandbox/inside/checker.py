@@ -24,6 +24,8 @@ _PLAIN = {
     "decimal": ["Decimal"],
     "fractions": ["Fraction"],
 }
+# The flag of classes whose attributes cannot be set (Py_TPFLAGS_IMMUTABLETYPE).
+_IMMUTABLE = 1 << 8
 _REBUILT: dict[str, Callable[[list], Any]] = {
     "iterator": iter,
     "keys": lambda values: dict.fromkeys(values).keys(),
@@ -149,7 +151,9 @@ class _Unpickler(pickle.Unpickler):
     def find_class(self, module: str, name: str) -> Any:
         if name not in _PLAIN.get(module, ()):
             raise Refused(f"{module}.{name}")
-        return super().find_class(module, name)
+        found = super().find_class(module, name)
+        # A pickle may set attributes of what it names: `Counter.__eq__`. What makes a Counter without being it has none to set.
+        return found if found.__flags__ & _IMMUTABLE else found.__call__
 
 
 def _error(fields: dict[str, Any], kind: str) -> BaseException:

@@ -97,6 +97,27 @@ RIGHT = {
     + fenced(HELPED.replace("rounded", "round")),
     "a helper without a fence": f"First\n\n{TOTAL}\n\nThen\n\nSTART = 0\n\nAnd\n\n{HELPED.replace('rounded', 'round')}\n\nDone.",
     "a setting after it": fenced(f"import sys\n\n{BARE}\n\nsys.setrecursionlimit(5000)\nprint(undefined)"),
+    "variables of its parameters' names after it": fenced(
+        f"{BARE}\nparts = list(map(int, input().split()))\ndigits = int(input())\nprint(shares(parts, digits))"
+    ),
+    "an attribute of it, set after it": fenced(
+        BARE.replace("digits):\n", "digits):\n    shares.calls += 1\n") + "\nshares.calls = 0\nprint(undefined)"
+    ),
+    "a table filled after it": fenced(
+        f"ROUND = {{}}\n\n\n{BARE.replace('round(', 'ROUND[0](')}\nfor key in [0]:\n    ROUND[key] = round\nprint(undefined)"
+    ),
+    "a list filled by its method after it": fenced(
+        f"ROUND = []\n\n\n{BARE.replace('round(', 'ROUND[0](')}\nROUND.append(round)\nprint(undefined)"
+    ),
+    "a global variable of it, set after it": fenced(
+        BARE.replace("digits):\n", "digits):\n    global calls\n    calls += 1\n") + "\ncalls = 0\nprint(undefined)"
+    ),
+    "its head explained after it": f"{fenced(BARE)}\n\nThe head:\n{fenced('def shares(parts, digits):  # two')}\nThat is it.",
+    "its head over several lines after it": f"{fenced(BARE)}\n\n{fenced('def shares(' + chr(10) + '    parts,' + chr(10) + '    digits,' + chr(10) + '):')}",
+    "its first lines explained after it": f"{fenced(BARE)}\n\nThe sum:\n\n{fenced(chr(10).join(BARE.split(chr(10))[:2]))}",
+    "its first lines again, where the answer is cut": f"{fenced(BARE)}\n\nWith comments:\n{FENCE}python\n"
+    + BARE[: BARE.index("    return [round")].replace("    whole", "    # the sum\n    whole"),
+    "its head and its body in two blocks": f"{fenced('def shares(parts, digits):')}\n\nwith\n\n{fenced(BODY)}",
     "a fence in its docstring": fenced(
         BARE.replace("digits):\n", f'digits):\n    """\n    {FENCE}\n    x\n    {FENCE}\n    """\n')
     ),
@@ -133,6 +154,7 @@ NOT_RIGHT = {
     "right only in reasoning": f"<think>\n{fenced(BARE)}\n</think>\n\n{fenced(WRONG)}",
     "right only in reasoning that never ends": f"<think>\nMaybe\n{fenced(BARE)}\nBut wait",
     "right, then a last version that is no Python": f"{fenced(BARE)}\n\nFinally:\n\n{fenced('def shares(parts, digits)' + chr(10) + BODY)}",
+    "right, then a shorter last version": f"{fenced(BARE)}\n\n{fenced('def shares(parts, digits):' + chr(10) + '    return []')}",
     "right within another function": fenced("def outer():\n" + textwrap.indent(BARE, "    ")),
     "a coroutine": fenced(f"async {BARE}"),
     "a stub": fenced(PROMPT + "    pass\n"),
