@@ -183,6 +183,7 @@ def test_a_worker_that_is_killed_is_named_and_what_is_finished_is_kept(world: Pa
     assert report.examples == 8 * COUNT
 
 
+@pytest.mark.slow
 def test_modules_in_the_working_directory_are_the_users_own(world: Path, tmp_path: Path) -> None:
     for name in ("random", "datasets", "queue", "numpy"):
         (tmp_path / f"{name}.py").write_text("raise RuntimeError('this is not for you')")

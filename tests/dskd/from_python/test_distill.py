@@ -199,6 +199,7 @@ def test_what_cannot_be_used_is_refused_in_a_line(world: Path, change: dict[str,
     assert "\n" not in str(refused.value)
 
 
+@pytest.mark.slow
 def test_names_on_the_hub_are_models_and_data_too(world: Path, tmp_path: Path) -> None:
     (tmp_path / "rows").mkdir()
     shutil.copy(world / "train.jsonl", tmp_path / "rows" / "train.jsonl")

@@ -15,6 +15,7 @@ from click.testing import CliRunner, Result
 from harness.cli import main
 from harness.metrics import numbers
 from helpers.paths import ROOT
+from helpers.planted_defects import first_number
 from helpers.stored_runs import answers, write_evaluation
 
 WORKFLOW = ROOT / "examples" / "regression-check.yaml"
@@ -41,7 +42,7 @@ def test_an_unchanged_run_exits_with_0_and_a_broken_answer_rule_with_1(
     run, baseline = gated
     result = harness("check", run, "--baseline", baseline)
     assert (result.exit_code, result.stderr) == (0, "1 cells: 1 pass, 0 inconclusive, 0 regress\n")
-    monkeypatch.setattr(numbers, "find_number", lambda answer, _: next(iter(numbers._NUMBER.findall(answer)), None))
+    monkeypatch.setattr(numbers, "find_final_number", first_number)
     write_evaluation(run, answers("small_math", 30, 50))
     result = harness("check", run, "--baseline", baseline, "--markdown", tmp_path / "table.md", "--json")
     assert result.exit_code == 1

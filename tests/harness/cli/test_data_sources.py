@@ -67,6 +67,7 @@ def planned(folder: Path, data: str, output: str, options: DataOptions = DEFAULT
     return step
 
 
+@pytest.mark.slow
 def test_a_training_on_a_pipe_is_that_on_the_file_and_is_found_done(folder: Path) -> None:
     first = bash(folder, f"{TRAIN} --data <(cat data.jsonl) --output piped")
     assert first.returncode == 0, first.stderr

@@ -78,6 +78,7 @@ def test_prompts_of_ones_own_are_asked_as_they_are(model: Path, tmp_path: Path) 
     assert rows(output)[0]["finish_reason"] == "stop"
 
 
+@pytest.mark.slow
 def test_killed_and_called_again_it_goes_on(model: Path, tmp_path: Path) -> None:
     def command(output: Path) -> list[str]:
         settings = (

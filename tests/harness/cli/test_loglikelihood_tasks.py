@@ -67,6 +67,7 @@ def harness(*arguments: Any) -> Any:
     return CliRunner().invoke(main, [*map(str, arguments)])
 
 
+@pytest.mark.slow
 def test_they_are_evaluated_beside_others_and_found_done(model: Path, tmp_path: Path) -> None:
     (tmp_path / "own.py").write_text(OWN)
     own = f"{tmp_path / 'own.py'}:Tides"

@@ -30,6 +30,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_it_is_listed_and_trained_beside_the_others(
     folder: Path, tiny: dict[str, Any], write_matrix: Callable[[Any], Path], harness: Harness
 ) -> None:

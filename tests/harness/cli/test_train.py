@@ -54,6 +54,7 @@ def losses(folder: Path, output: str) -> dict[str, Any]:
     return json.loads((folder / output / "train/manifest.json").read_text())["report"]["losses"]
 
 
+@pytest.mark.slow
 def test_options_reach_the_training_and_an_adapted_student_is_an_ordinary_model(folder: Path, harness: Harness) -> None:
     options = [
         "--epochs",

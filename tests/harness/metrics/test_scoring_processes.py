@@ -119,9 +119,13 @@ def test_an_idle_process_is_used_again() -> None:
 def test_an_interrupt_ends_all_processes() -> None:
     before = {process.pid for process in children()}
     interrupted = threading.Timer(1.0, lambda: os.kill(os.getpid(), signal.SIGINT))
-    interrupted.start()
-    with pytest.raises(KeyboardInterrupt):
-        run_in_processes(misbehave, ["spin"] * 8, nothing, seconds=60, workers=2)
+    handler = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
+    try:
+        interrupted.start()
+        with pytest.raises(KeyboardInterrupt):
+            run_in_processes(misbehave, ["spin"] * 8, nothing, seconds=60, workers=2)
+    finally:
+        signal.signal(signal.SIGINT, handler)
     assert {process.pid for process in children()} <= before
 
 

@@ -12,6 +12,7 @@ from harness import tasks
 from harness.metrics import numbers
 from harness.regression.baseline import Baseline, make_baseline, read_run
 from harness.regression.check import CellVerdict, CheckReport, check_run
+from helpers.planted_defects import first_number
 from helpers.stored_runs import ENVIRONMENT, answers, write_evaluation
 
 ITEMS, RIGHT = 100, 60
@@ -101,7 +102,7 @@ def test_changed_outputs_fail_where_only_the_code_can_have_changed_them(baseline
 def test_a_broken_answer_rule_is_caught_on_unchanged_outputs(
     baseline: Baseline, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(numbers, "find_number", lambda answer, _: next(iter(numbers._NUMBER.findall(answer)), None))
+    monkeypatch.setattr(numbers, "find_final_number", first_number)
     report = check_run(baseline, read_run(write_both(tmp_path)))
     assert (cell(report).verdict, cell(report).changed) == ("regress", [])
     assert cell(report, INSTRUCT).verdict == "pass"
@@ -137,8 +138,8 @@ def test_what_is_asked_otherwise_is_a_regression_and_what_is_missing_leaves_no_v
     assert {one.verdict for one in check_run(baseline, few).cells} == {
         "incomplete"
     }  # one item says nothing, and nothing breaks
-    monkeypatch.setitem(tasks.load("small_math").__dict__, "version", "2")
-    assert "the task's version changed, 1 -> 2" in reasons("version")
+    monkeypatch.setitem(tasks.load("small_math").__dict__, "version", "99")
+    assert "the task's version changed, 2 -> 99" in reasons("version")
 
 
 def test_missing_cells_and_seeds_fail_and_more_of_them_are_only_noted(tmp_path: Path) -> None:
