@@ -325,6 +325,7 @@ def _run(world: Path, output: Path, method_options: dict[str, float] | None = No
     )
 
 
+@pytest.mark.slow
 def test_on_its_own_text_the_student_comes_closer_to_the_teacher(world: Path, tmp_path: Path) -> None:
     def distance(rate: float) -> float:
         changes = {"steps": 40, "batch_size": 10, "learning_rate": rate, "logging_steps": 10}

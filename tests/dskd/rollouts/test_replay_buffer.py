@@ -306,6 +306,7 @@ def _start(
     return subprocess.run(command, env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True)
 
 
+@pytest.mark.slow
 def test_a_run_that_was_killed_goes_on_with_its_buffer_and_threshold(dropping: Path, tmp_path: Path) -> None:
     # Killed after step 8: the last checkpoint is that of step 6, when the buffer is full and the loss was measured twice.
     options = {**OPTIONS, "steps": 12, "checkpoint_steps": 3, "rollouts": ROLLOUTS}

@@ -172,6 +172,7 @@ def test_a_configuration_for_gpus_is_refused_where_there_are_none(world: Path, t
         launch_training(_request(world, tmp_path / "out"), accelerate_config="ddp-1x8")
 
 
+@pytest.mark.slow
 @on_cpu
 def test_a_configuration_of_ones_own_starts_its_processes(world: Path, tmp_path: Path) -> None:
     own = tmp_path / "own.yaml"

@@ -63,6 +63,7 @@ def test_a_whole_task_is_scored_from_the_file(model: Path, tmp_path: Path) -> No
     assert content["n"]["truncated"] == sum(row["finish_reason"] == "length" for row in rows(output)) > 0
 
 
+@pytest.mark.slow
 def test_prompts_of_ones_own_are_asked_as_they_are(model: Path, tmp_path: Path) -> None:
     prompts, output = tmp_path / "mine.jsonl", tmp_path / "answers.jsonl"
     prompts.write_text('{"id": "a", "prompt": "Question: how many"}\n{"prompt": "Answer: "}\n', encoding="utf-8")

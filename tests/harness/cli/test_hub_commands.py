@@ -57,6 +57,7 @@ TRAIN = [
 ]
 
 
+@pytest.mark.slow
 def test_a_student_is_trained_from_two_names_and_again_offline(served: HubServer, folder: Path) -> None:
     first = _harness(served, folder, *TRAIN, "--output", "out")
     assert first.returncode == 0, first.stderr

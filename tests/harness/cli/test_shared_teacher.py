@@ -84,6 +84,7 @@ def test_the_leaderboard_shows_what_the_trainings_and_the_shared_signal_took(fol
     assert len(signals) == 1
 
 
+@pytest.mark.slow
 def test_a_live_teacher_is_asked_in_every_epoch_and_the_losses_are_the_same(folder: Path, harness: Harness) -> None:
     cached = losses(folder, "kd", 1)
     run = rerun(folder, harness, "live.yaml", teacher_signal={"kind": "live"})
@@ -113,6 +114,7 @@ def test_a_damaged_signal_is_computed_again_before_it_is_learned_from(
     assert cost.teacher_examples == EXAMPLES
 
 
+@pytest.mark.slow
 def test_a_teacher_that_does_not_load_fails_its_own_cells_with_a_reason(folder: Path, harness: Harness) -> None:
     models = (folder / "runs/tiny/artifacts/models").glob("*/manifest.json")
     (teacher,) = (path.parent for path in models if json.loads(path.read_text())["title"] == "model teacher")

@@ -200,6 +200,7 @@ def test_the_command_says_that_vllm_and_transformers_answer_alike(llama_folder: 
     assert "transformers answers: 4 in" in result.stderr
 
 
+@pytest.mark.slow
 def test_an_engine_that_changes_a_token_makes_the_command_fail_and_is_shown(
     llama_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -42,7 +42,8 @@ def nothing() -> None:
 
 
 def children() -> list[psutil.Process]:
-    return [each for each in psutil.Process().children() if "scoring_worker" in " ".join(each.cmdline())]
+    alive = [each for each in psutil.Process().children() if each.status() != psutil.STATUS_ZOMBIE]
+    return [each for each in alive if "scoring_worker" in " ".join(each.cmdline())]
 
 
 def gone(process: psutil.Process) -> bool:
