@@ -39,6 +39,7 @@ from harness.evaluation.generate import (
 )
 from harness.evaluation.loglikelihoods import LogLikelihoodWork
 from harness.evaluation.reasoning import score_answers
+from harness.evaluation.summary import category_field
 from harness.protocols import GREEDY, DecodingProtocol
 from harness.tasks.loglikelihood_task import LogLikelihoodTask
 from harness.tasks.task import Doc, Task
@@ -237,7 +238,7 @@ def _scored(work: _Work, completions: Sequence[Completion], allow_code_execution
             "prompt": request.prompt,
             "output": completion.text,
             "gold": work.task.reference(doc),
-            **({} if (category := work.task.category(doc)) is None else {"category": category}),
+            **category_field(work.task, doc),
             **score.as_dict(),
             **generation_fields(completion),
         }

@@ -10,6 +10,7 @@ from dskd.errors import InputError
 from harness.engines._pairs import encode_pairs
 from harness.engines._types import LogLikelihood
 from harness.engines.base import Engine
+from harness.evaluation.summary import category_field
 from harness.tasks.loglikelihood_task import LogLikelihoodTask, Pair
 from harness.tasks.task import Doc
 
@@ -52,7 +53,7 @@ class LogLikelihoodWork:
                 "output": self.task.chosen(doc, each),
                 "gold": self.task.reference(doc),
                 "loglikelihoods": self._described(doc, pairs, each),
-                **({} if (category := self.task.category(doc)) is None else {"category": category}),
+                **category_field(self.task, doc),
                 **score.as_dict(),
                 "generated_tokens": 0,
                 "prompt_truncated": any(one.truncated for one in each),

@@ -13,7 +13,7 @@ from dskd.errors import InputError
 from dskd.io import read_objects
 from dskd.tokenization.reasoning import ReasoningMarkers, split_reasoning
 from harness.evaluation.reasoning import score_answers
-from harness.evaluation.summary import summarise
+from harness.evaluation.summary import category_field, summarise
 from harness.tasks.task import Task
 
 _TOKENS = ("generated_tokens", "reasoning_tokens", "answer_tokens")
@@ -90,16 +90,8 @@ def score_predictions(
     samples = []
     reasons = any(line.reasoning is not None for _, line in lines)
     for (index, line), score in zip(lines, scores, strict=True):
-        category = task.category(by_id[line.id])
-        samples.append(
-            {
-                "id": line.id,
-                "index": index,
-                **({} if category is None else {"category": category}),
-                **score.as_dict(),
-                **line.fields(with_tokens=reasons),
-            }
-        )
+        own = {**category_field(task, by_id[line.id]), **score.as_dict(), **line.fields(with_tokens=reasons)}
+        samples.append({"id": line.id, "index": index, **own})
     return samples, summarise(task, samples)
 
 

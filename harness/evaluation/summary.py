@@ -21,7 +21,7 @@ from harness.statistics.intervals import (
     weighted_mean_and_error,
     wilson_interval,
 )
-from harness.tasks.task import Metric, Task
+from harness.tasks.task import Doc, Metric, Task
 
 # Besides pass@1, where problems have several samples; undefined where one has fewer than that.
 PASS_AT = (10, 100)
@@ -55,16 +55,22 @@ def summarise(task: Task, samples: Sequence[Sample]) -> dict[str, Any]:
             metrics |= {f"{prefix}pass@{k}": _pass_at(k, groups, metric) for k in PASS_AT}
         if number == 0 and any(len(group) > 1 for group in groups):
             metrics |= _over_samples(task, groups)
-    categories = _categories(task.metrics[0], groups)
+    categories = _by_category(task.metrics[0], groups)
     if categories:
-        metrics[f"{task.metrics[0].name}_macro"] = _macro(task.metrics[0], groups)
+        metrics[f"{task.metrics[0].name}_macro"] = _macro(task.metrics[0], list(categories.values()))
     reasoning = reasoning_summary(task.metrics[0], samples)
     return {
         "metrics": metrics,
         "n": _counts(task, samples),
-        **({"categories": categories} if categories else {}),
+        **({"categories": {name: _category(values) for name, values in categories.items()}} if categories else {}),
         **({} if reasoning is None else {"reasoning": reasoning}),
     }
+
+
+def category_field(task: Task, doc: Doc) -> dict[str, str]:
+    """Return what a sample says of its document's category: nothing where there is none."""
+    category = task.category(doc)
+    return {} if category is None else {"category": category}
 
 
 def _counts(task: Task, samples: Sequence[Sample]) -> dict[str, int]:
@@ -105,54 +111,57 @@ def _over_samples(task: Task, groups: Sequence[Sequence[Sample]]) -> dict[str, A
     k = min(map(len, groups))
     values: dict[str, Callable[[], dict[str, Any]]] = {
         "avg": lambda: _of_metric(metric, groups),
-        "maj": lambda: _estimate([_majority(task, group) for group in groups], metric, len(groups)),
+        "maj": lambda: _majorities(task, [group[:k] for group in groups]),
         "pass": lambda: _pass_at(k, groups, metric),
     }
     return {f"{name}@{k}": values[name]() for name in task.over_samples}
 
 
-def _majority(task: Task, group: Sequence[Sample]) -> float:
-    """The score of the answer that most samples of a problem give; answers with equally many votes share it. Without any answer, 0."""
+def _majorities(task: Task, groups: Sequence[Sequence[Sample]]) -> dict[str, Any]:
+    values = [value for group in groups if (value := _majority(task, group)) is not None]
+    return _estimate(values, task.metrics[0], len(values))
+
+
+def _majority(task: Task, group: Sequence[Sample]) -> float | None:
+    """The score of the answer that most samples of a problem give; answers with equally many votes share it.
+
+    Without any answer it is 0, and None where no sample could be scored.
+    """
     headline = task.metrics[0].name
-    given = [(sample["extracted"].get(headline), sample["scores"][headline]) for sample in group]
-    keys = [(task.answer_key(answer), score) for answer, score in given if answer is not None and score is not None]
-    votes = Counter(key for key, _ in keys)
+    scored = [sample for sample in group if sample["scores"][headline] is not None]
+    given = [(sample["extracted"].get(headline), sample["scores"][headline]) for sample in scored]
+    scores = {task.answer_key(answer): score for answer, score in given if answer is not None}
+    votes = Counter(task.answer_key(answer) for answer, _ in given if answer is not None)
     if not votes:
-        return 0.0
+        return 0.0 if scored else None
     most = max(votes.values())
-    scores = dict(keys)
     return fmean(scores[key] for key, count in votes.items() if count == most)
 
 
-def _categories(metric: Metric, groups: Sequence[Sequence[Sample]]) -> dict[str, dict[str, Any]]:
-    found = {}
-    for name, members in _by_category(groups).items():
-        values = [fmean(value) for group in members if (value := _scored(group, metric))]
-        found[name] = {"value": round(fmean(values), DECIMALS) if values else None, "n": len(values)}
-    return found
-
-
-def _by_category(groups: Sequence[Sequence[Sample]]) -> dict[str, list[Sequence[Sample]]]:
-    by_category: dict[str, list[Sequence[Sample]]] = {}
+def _by_category(metric: Metric, groups: Sequence[Sequence[Sample]]) -> dict[str, list[float]]:
+    """The scores of the problems of each category, samples averaged; categories by name."""
+    found: dict[str, list[float]] = {}
     for group in groups:
         if (name := group[0].get("category")) is not None:
-            by_category.setdefault(name, []).append(group)
-    return dict(sorted(by_category.items()))
+            values = _scored(group, metric)
+            found.setdefault(name, []).extend([fmean(values)] if values else [])
+    return dict(sorted(found.items()))
 
 
-def _macro(metric: Metric, groups: Sequence[Sequence[Sample]]) -> dict[str, Any]:
+def _category(values: Sequence[float]) -> dict[str, Any]:
+    return {"value": round(fmean(values), DECIMALS) if values else None, "n": len(values)}
+
+
+def _macro(metric: Metric, categories: Sequence[Sequence[float]]) -> dict[str, Any]:
     """The mean of the categories' means: problems are drawn within each, so its variance is the sum of theirs."""
-    strata = [
-        [fmean(value) for group in members if (value := _scored(group, metric))]
-        for members in _by_category(groups).values()
-    ]
-    if not all(strata):
+    if not all(categories):
         return _unknown(metric, 0, "a category has no sample that could be scored")
-    estimates = [mean_and_error(values) for values in strata]
+    estimates = [mean_and_error(values) for values in categories]
     mean = fmean(value for value, _ in estimates)
     errors = [error for _, error in estimates if error is not None]
-    error = math.sqrt(math.fsum(error**2 for error in errors)) / len(strata) if len(errors) == len(strata) else None
-    problems = sum(map(len, strata))
+    complete = len(errors) == len(categories)
+    error = math.sqrt(math.fsum(error**2 for error in errors)) / len(categories) if complete else None
+    problems = sum(map(len, categories))
     interval = None if error is None else _clustered(mean, error, problems, problems)
     return _known(metric, problems, mean, error, interval, "wilson-clustered")
 

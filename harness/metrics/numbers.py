@@ -94,12 +94,6 @@ def equals_as_lm_eval(extracted: str | None, reference: str) -> bool:
     return _ignore_as_lm_eval("[invalid]" if extracted is None else extracted) == _ignore_as_lm_eval(reference)
 
 
-def find_number(answer: str, ending: Ending = MARKED) -> str | None:
-    """Return the number that an answer gives, equal for equal values ("18" for 18.00 and 36/2), or None."""
-    found = find_final_number(answer, ending.first)
-    return None if found is None else found.text
-
-
 def value(text: str) -> Fraction | None:
     """Return the value of a text's first number ("18.00" is 18, "3/4" is 0.75); None without one or if endless."""
     found = numbers(plain(text))

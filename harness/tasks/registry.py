@@ -70,8 +70,8 @@ def _of_lm_eval(name: str) -> Task:
 
 def _validation(name: str) -> Task:
     test = load(name.removesuffix(VALIDATION))
-    if test.validation is None:
-        known = [other for other in names() if load(other).validation is not None]
+    if not test.has_validation:
+        known = [other for other in names() if load(other).has_validation]
         raise InputError(
             f"task {name}: {test.name} has no validation documents; fix: choose settings on another's: {', '.join(known)}"
         )

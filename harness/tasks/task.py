@@ -102,6 +102,11 @@ class Task(ABC):
         """Return the documents that settings may be chosen by, none of them in the test set; where `validation` says what they are."""
         raise NotImplementedError(f"task {self.name} has no validation documents")
 
+    @property
+    def has_validation(self) -> bool:
+        """Whether there are validation documents."""
+        return type(self).validation_documents is not Task.validation_documents
+
     def for_validation(self) -> Self:
         """Return the task with its validation documents in place of the test set."""
         chosen = copy.copy(self)

@@ -69,6 +69,17 @@ def test_answers_with_equally_many_votes_share_the_majority_in_any_order() -> No
     assert values(answers("a", "7", None, None))["maj@2"] == 0.0
 
 
+def test_a_problem_whose_samples_could_not_be_scored_is_in_no_majority() -> None:
+    broken = [{**sample, "scores": {"answer": None}} for sample in answers("b", "1", "1", "1")]
+    metrics = summarise(Contest(), [*answers("a", "7", "7", "7"), *broken])["metrics"]
+    assert (metrics["maj@2"]["value"], metrics["maj@2"]["n"]) == (100.0, 1)
+
+
+def test_a_majority_is_that_of_the_first_k_samples() -> None:
+    samples = [*answers("a", "7", "7", "7", "3", "3", "3"), *answers("b", "1", "1", "1")]
+    assert values(samples)["maj@2"] == 100.0
+
+
 def test_k_is_the_smallest_number_of_samples_and_one_sample_each_says_nothing_of_k() -> None:
     assert "pass@2" in values([*answers("a", "1", "1", "1", "2"), *answers("b", "1", "2", "2")])
     assert list(values([*answers("a", "1", "1"), *answers("b", "1", "2")])) == ["answer"]

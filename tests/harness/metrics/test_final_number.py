@@ -10,11 +10,16 @@ import pytest
 
 from harness.metrics.final_number import RULE, WAYS, find_final_number
 from harness.metrics.number_text import numbers
-from harness.metrics.numbers import CHAIN_OF_THOUGHT, find_number, score_number, value
+from harness.metrics.numbers import CHAIN_OF_THOUGHT, MARKED, Ending, score_number, value
 from harness.metrics.plain_text import plain
 from helpers.answer_forms import NUMBER_FORMS
 from helpers.number_answers import NUMBER_ANSWERS
 from helpers.paths import ROOT
+
+
+def find_number(answer: str, ending: Ending = MARKED) -> str | None:
+    found = find_final_number(answer, ending.first)
+    return None if found is None else found.text
 
 
 @pytest.mark.parametrize(("number", "answer"), NUMBER_ANSWERS)

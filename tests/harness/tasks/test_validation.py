@@ -70,7 +70,7 @@ def test_a_matrix_takes_the_name(own: str) -> None:
             check(name)
 
 
-@pytest.mark.parametrize("name", [name for name in tasks.names() if tasks.load(name).validation is not None])
+@pytest.mark.parametrize("name", [name for name in tasks.names() if tasks.load(name).has_validation])
 def test_no_validation_document_is_in_the_test_set(name: str, real_data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HARNESS_DATA", str(real_data))
     test, validation = tasks.load(name), tasks.load(f"{name}:validation")
@@ -85,6 +85,6 @@ def test_no_validation_document_is_in_the_test_set(name: str, real_data: Path, m
 
 
 @pytest.mark.parametrize("name", tasks.names())
-def test_a_task_with_validation_documents_can_give_them(name: str) -> None:
+def test_a_task_with_validation_documents_says_what_they_are(name: str) -> None:
     task = tasks.load(name)
-    assert (task.validation is not None) == (type(task).validation_documents is not tasks.Task.validation_documents)
+    assert (task.validation is not None) == task.has_validation
