@@ -7,6 +7,8 @@ import unicodedata
 from collections import deque
 from collections.abc import Iterator
 
+from harness.metrics.own_answer import NEXT_QUESTION
+
 _INVISIBLE = dict.fromkeys(map(ord, "\ufeff\u200b\u200c\u200d\u2060\u00ad"), None)
 _PLAIN = str.maketrans({"“": '"', "”": '"', "‘": "'", "’": "'", "−": "-", "–": "-", "—": "-", "\r": "\n"})
 _TEXT_COMMAND = re.compile(
@@ -28,7 +30,6 @@ _MARK = re.compile(
     |^[^\w\n]{{0,9}}(?:final\ |correct\ )?answer[\s:*#_]{{0,9}}$""",
     re.IGNORECASE | re.VERBOSE | re.MULTILINE,
 )
-_NEXT_QUESTION = re.compile(r"^\W{0,9}(?:Q|Question|Human|User)(?: ?\d{1,3})?\W{0,3}:", re.MULTILINE)
 _OFFER = re.compile(
     r"^\W{0,9}(?:(?:please )?let me know|(?:i )?hope (?:this|that)|(?:please )?feel free|would you like|do you want|do you have"
     r"|is there anything|if you (?:have|need|want|would|'d)|happy to|i'm happy|glad to|don't hesitate|thank you|thanks)\b",
@@ -76,7 +77,7 @@ def bold(text: str) -> list[str]:
 
 def before_next_question(text: str) -> str:
     """The text up to a line on which the model goes on to a question of its own; all of it where there is none."""
-    for match in _NEXT_QUESTION.finditer(text):
+    for match in NEXT_QUESTION.finditer(text):
         if text[: match.start()].strip():
             return text[: match.start()]
     return text

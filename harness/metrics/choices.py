@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from harness.metrics.choice_readers import OptionReader, Reader, WordReader, first_line
 from harness.metrics.choice_text import announced, before_next_question, bold, boxed, plain, without_offers
 from harness.metrics.choice_values import OrderReader
+from harness.metrics.own_answer import own_turn
 
 RULE = "1"
 _MOST = 20_000  # characters read at each end
@@ -19,6 +20,7 @@ _MOST_LINES = 400
 
 def find_choice(reader: Reader, text: str) -> str | None:
     """Return the answer that a text gives, in the reader's form; None where it gives none."""
+    text = own_turn(text)
     if len(text) > 2 * _MOST:
         text = f"{text[:_MOST]}\n{text[-_MOST:]}"
     own = before_next_question(text)

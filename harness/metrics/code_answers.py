@@ -9,7 +9,6 @@ import ast
 import builtins
 from collections.abc import Sequence
 
-from dskd.tokenization.reasoning import KNOWN, split_reasoning
 from harness.metrics.code_blocks import PYTHON, Block, fenced_blocks, loose_blocks, tagged_blocks, visible
 from harness.metrics.code_pieces import (
     Piece,
@@ -22,9 +21,10 @@ from harness.metrics.code_pieces import (
     returns_outside_functions,
     used,
 )
+from harness.metrics.own_answer import after_reasoning
 
 # Raised whenever another part of an answer is read; the versions of the tasks of functions are raised with it.
-CODE_ANSWERS_VERSION = "1"
+RULE = "1"
 # Characters of an answer that are read, after its reasoning: some fifty thousand tokens. The rest of a longer one is not looked at.
 MOST_READ = 200_000
 # Blocks that are parsed to find where the function is defined; of more, the last.
@@ -39,22 +39,12 @@ def read_code(answer: str, functions: Sequence[str], *, also: Sequence[str] = ()
         also: Other names that the tests need (classes).
         prompt: The text of which the answer may be the continuation; empty where only whole functions are asked for.
     """
-    answer = _after_reasoning(answer)[:MOST_READ]
+    answer = after_reasoning(answer)[:MOST_READ]
     for blocks in (fenced_blocks(answer), tagged_blocks(answer), loose_blocks(answer)):
         pieces = _pieces(blocks, functions)
         if chosen := _defining(pieces, functions):
             return _whole(chosen, [piece for _, piece in pieces], functions, also, prompt)
     return _body(answer, prompt) if prompt else _last_python(answer)
-
-
-def _after_reasoning(answer: str) -> str:
-    """The answer without the reasoning before it, where nothing has told them apart; nothing where it never ends."""
-    for markers in KNOWN:
-        if markers.opening in answer or markers.closing in answer:
-            split = split_reasoning(answer, markers, opened=False)
-            if split.reasoning is not None:
-                return split.answer
-    return answer
 
 
 def _pieces(blocks: Sequence[Block], functions: Sequence[str]) -> list[tuple[Block, Piece]]:

@@ -9,8 +9,9 @@ import re
 from collections.abc import Callable, Iterator
 from itertools import pairwise
 
-# No solution is longer. Of more, the end is read, so that hostile text costs a bounded time.
-LONGEST = 200_000
+from harness.metrics.own_answer import NEXT_QUESTION, own_turn
+
+RULE = "2"
 _STATED = 1000  # characters read after "the answer is"
 _STATEMENTS = 50  # as many are read, from the end
 
@@ -20,12 +21,6 @@ _SEPARATORS = {"", ",", ";", "and", ",and", "or", ",or"}
 _DELIMITER = re.compile(r"\\\\|\\\$|\$\$|\$|\\[()\[\]]")
 _CLOSES = {"$": "$", "$$": "$$", r"\(": r"\)", r"\[": r"\]"}
 _PROSE = re.compile(r"[A-Za-z]{2,}[,.]? +[A-Za-z]{2,}")
-# The model goes on with a problem of its own, or with the next turn of the conversation.
-_NEXT_PROBLEM = re.compile(
-    r"^[#*_> \t]{0,8}(?:(?:next|new|another)[ \t]+)?(?:problem|question|exercise|user|human|instruction|q)\b"
-    r"[ \t]{0,3}\d{0,4}[ \t]{0,3}[*_]{0,3}[ \t]{0,3}:",
-    re.IGNORECASE | re.MULTILINE,
-)
 _STATEMENT = re.compile(
     r"(?P<final>final[ \t]+)?\banswers?\b[*_]{0,3}"
     r"(?:[ \t]{0,4}(?:to|of|for)[ \t][^.\n:=]{0,80}?)?"
@@ -68,10 +63,8 @@ def find_answer(text: str) -> str | None:
     Boxes come first, then what is stated ("the answer is"), then the last formula, then the last line. In a text that goes on with
     another problem, the first that is solved counts.
     """
-    text = text[-LONGEST:]
-    after = text.rpartition("</think>")[2]
-    text = after if after.strip() else text
-    starts = [0, *(match.start() for match in _NEXT_PROBLEM.finditer(text)), len(text)]
+    text = own_turn(text)
+    starts = [0, *(match.start() for match in NEXT_QUESTION.finditer(text)), len(text)]
     parts = [part for start, end in pairwise(starts) if (part := text[start:end]).strip()]
     rules: tuple[Callable[[str], str | None], ...] = (_boxed, _stated)
     for rule in rules:

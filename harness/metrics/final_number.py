@@ -34,25 +34,17 @@ from harness.metrics.number_statements import (
 )
 from harness.metrics.number_text import Number, numbers
 from harness.metrics.number_words import with_digits
+from harness.metrics.own_answer import NEXT_QUESTION, own_turn
 from harness.metrics.plain_text import plain
 
 RULE = "2"
 Way = Literal["mark", "box", "phrase", "alone", "sentence"]
 WAYS: tuple[Way, ...] = ("mark", "box", "phrase", "alone", "sentence")
 
-# Letters. Nobody's answer is longer than the first, and nobody's last steps than the second.
-_LONGEST_ANSWER = 400_000
+# Letters. Nobody's last steps are longer.
 _READ_LETTERS = 30_000
 _LONGEST_STATEMENT = 500
 _PHRASES_TRIED = 200
-_REASONING_ENDS = ("</think>", "</thinking>", "</reasoning>", "</thought>", "[/THINK]")
-_REASONING_BEGINS = ("<think>", "<thinking>", "<reasoning>", "<thought>", "[THINK]")
-_TURNS = ("<|", "[INST]", "<start_of_turn>", "<end_of_turn>", "</s>", "### Instruction", "### Human", "### User")
-_QUESTION = re.compile(
-    r"(?:\n|\A)[>#* \t]{0,9}(?:(?:New |Next |Another |Follow-up )?(?:Question|Problem|Exercise)(?: [0-9]{1,3})?|Q[0-9]{0,3}"
-    r"|Human|User|Instruction)(?:\*\*)?:",
-    re.IGNORECASE,
-)
 _SOLUTION = re.compile(r"\n[>#* \t]{0,9}(?:Solution|Answer|Response|Explanation)\b", re.IGNORECASE)
 _BRACE = re.compile(r"\\(?:boxed|fbox)\s{0,3}\{|[{}]")
 _MARK = re.compile(r"####+(?P<line>(?:[^\n#]|#(?!###))*)")
@@ -105,18 +97,13 @@ def find_final_number(answer: str, first: Way = "mark") -> Number | None:
 
 
 def _own_answer(answer: str) -> str:
-    """What the model answered to this question: after its reasoning, before a turn or a question that it invents."""
-    answer = answer[-_LONGEST_ANSWER:]
-    if (start := max(answer.rfind(end) + len(end) if end in answer else 0 for end in _REASONING_ENDS)) > 0:
-        answer = answer[start:]
-    elif answer[:40].lstrip().startswith(_REASONING_BEGINS):
-        return ""  # the reasoning never ended
-    answer = answer[: min((at for turn in _TURNS if (at := answer.find(turn, 1)) >= 0), default=len(answer))]
-    label = _QUESTION.search(answer)
+    """What the model answered to this question: in its own turn, before a question that it invents."""
+    answer = own_turn(answer)
+    label = NEXT_QUESTION.search(answer)
     if label is not None and not numbers(without_labels(plain(answer[: label.start()][-_READ_LETTERS:]))):
         # It repeats the question before it answers; what it invents comes after an answer.
         solution = _SOLUTION.search(answer, label.end())
-        label = None if solution is None else _QUESTION.search(answer, solution.end())
+        label = None if solution is None else NEXT_QUESTION.search(answer, solution.end())
     return (answer if label is None else answer[: label.start()])[-_READ_LETTERS:]
 
 

@@ -1,0 +1,37 @@
+"""Where in a completion a model's own answer is: after its reasoning, before a further turn or a question that it invents.
+
+One rule for numbers, choices, expressions and code; docs/answers.md has it at the top.
+"""
+
+from __future__ import annotations
+
+import re
+
+from dskd.tokenization.reasoning import KNOWN, split_reasoning
+
+# Letters. Nobody's answer is longer; of more, the end is read, so that hostile text costs a bounded time.
+_LONGEST = 400_000
+# What begins a turn in the templates of common models, where it was not taken for a special token.
+_TURNS = ("<|", "[INST]", "<start_of_turn>", "<end_of_turn>", "</s>", "### Instruction", "### Human", "### User")
+# The beginning of a line on which a model goes on with a question of its own, or with the next turn of the conversation.
+NEXT_QUESTION = re.compile(
+    r"^[#*_> \t]{0,9}(?:(?:next|new|another|follow-up)[ \t]{1,3})?(?:question|problem|exercise|q|human|user|instruction)"
+    r"[ \t]{0,3}[0-9]{0,4}[ \t]{0,3}[*_]{0,3}[ \t]{0,3}:",
+    re.IGNORECASE | re.MULTILINE,
+)
+
+
+def own_turn(text: str) -> str:
+    """Return what a model answered in its own turn; nothing where its reasoning never ends. Invented questions are still there."""
+    answer = after_reasoning(text[-_LONGEST:])
+    return answer[: min((at for turn in _TURNS if (at := answer.find(turn, 1)) >= 0), default=len(answer))]
+
+
+def after_reasoning(text: str) -> str:
+    """Return a text without the reasoning before the answer, where nothing has told them apart; nothing where it never ends."""
+    for markers in KNOWN:
+        if markers.opening in text or markers.closing in text:
+            split = split_reasoning(text, markers, opened=False)
+            if split.reasoning is not None:
+                return split.answer
+    return text
