@@ -7,7 +7,7 @@ import unicodedata
 from collections import deque
 from collections.abc import Iterator
 
-from harness.metrics.own_answer import NEXT_QUESTION
+from harness.metrics.own_answer import NEXT_QUESTION, OFFERS
 
 _INVISIBLE = dict.fromkeys(map(ord, "\ufeff\u200b\u200c\u200d\u2060\u00ad"), None)
 _PLAIN = str.maketrans({"“": '"', "”": '"', "‘": "'", "’": "'", "−": "-", "–": "-", "—": "-", "\r": "\n"})
@@ -30,11 +30,7 @@ _MARK = re.compile(
     |^[^\w\n]{{0,9}}(?:final\ |correct\ )?answer[\s:*#_]{{0,9}}$""",
     re.IGNORECASE | re.VERBOSE | re.MULTILINE,
 )
-_OFFER = re.compile(
-    r"^\W{0,9}(?:(?:please )?let me know|(?:i )?hope (?:this|that)|(?:please )?feel free|would you like|do you want|do you have"
-    r"|is there anything|if you (?:have|need|want|would|'d)|happy to|i'm happy|glad to|don't hesitate|thank you|thanks)\b",
-    re.IGNORECASE,
-)
+_OFFER = re.compile(rf"^\W{{0,9}}(?:{OFFERS})", re.IGNORECASE)
 
 
 def plain(text: str, *, mathematics: bool = True) -> str:

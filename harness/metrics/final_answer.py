@@ -9,7 +9,7 @@ import re
 from collections.abc import Callable, Iterator
 from itertools import pairwise
 
-from harness.metrics.own_answer import NEXT_QUESTION, own_turn
+from harness.metrics.own_answer import NEXT_QUESTION, OFFERS, own_turn
 
 RULE = "2"
 _STATED = 1000  # characters read after "the answer is"
@@ -34,11 +34,7 @@ _FILLER = re.compile(
 _REASON = re.compile(r"\s(?:because|since|which|where|when|so|but)\s|,\s+as\s|\.(?=\s|$)|[,;]?\n", re.IGNORECASE)
 _NO_ANSWER = re.compile(r"(?:not|correct|right|wrong|incorrect|below|above|clear|unknown)\b", re.IGNORECASE)
 # What is said after an answer and is none.
-_OFFER = re.compile(
-    r"\b(?:hope|let me know|feel free|happy to|glad to|any (?:other )?questions|would you like|do you want|thank you|thanks|good luck|"
-    r"need (?:any|more|further)|verif|double-check|checked)",
-    re.IGNORECASE,
-)
+_OFFER = re.compile(rf"\b(?:{OFFERS}|hope|need (?:any|more|further)|verif|double-check|checked)", re.IGNORECASE)
 _LEAD = re.compile(
     r"^(?:(?:and|so|thus|hence|then|therefore|finally|we get|we have|it is|it follows that)\b[\s,:]{1,4}){1,4}",
     re.IGNORECASE,

@@ -34,7 +34,7 @@ from harness.metrics.number_statements import (
 )
 from harness.metrics.number_text import Number, numbers
 from harness.metrics.number_words import with_digits
-from harness.metrics.own_answer import NEXT_QUESTION, own_turn
+from harness.metrics.own_answer import NEXT_QUESTION, OFFERS, own_turn
 from harness.metrics.plain_text import plain
 
 RULE = "2"
@@ -68,16 +68,11 @@ _CHECK = re.compile(
     r"^[ \t#*>-]*(?:(?:let's |let us |to |we can )?(?:double[- ]?)?check(?:ing)?|verification|verify)\b[^\n.]{0,40}(?::|$)",
     re.IGNORECASE | re.MULTILINE,
 )
-_OFFERS = (
-    r"i hope (?:this|that|it)|hope (?:this|that|it) helps|let me know|feel free|would you (?:like|want)|do you want|shall i|want me to"
-    r"|is there any|if (?:you|there)\b[^.!?\n]{0,80}\b(?:question|help|problem|clarif|expla|let me|ask)"
-)
-_OFFER = re.compile(rf"[\s*_#>(-]{{0,9}}(?:{_OFFERS})", re.IGNORECASE)
+_OFFER = re.compile(rf"[\s*_#>(-]{{0,9}}(?:{OFFERS})", re.IGNORECASE)
 # What is said beside an answer and is none: offers, notes, checks.
 _BESIDE = re.compile(
-    rf"[\s*_#>(-]{{0,9}}(?:{_OFFERS}|please (?:let|feel|note|ask|tell)|do you (?:need|have)|happy to|need (?:any|more|help)"
-    r"|don't hesitate|should i|can i|i can (?:help|also)|i'm (?:here|happy|glad)"
-    r"|(?:key )?takeaways?\b|this assumes|fun fact|tip:|note\b|p\.?s\b|good luck|thank|remember\b"
+    rf"[\s*_#>(-]{{0,9}}(?:{OFFERS}|please (?:note|ask)|need (?:any|more|help)|i can (?:help|also)"
+    r"|(?:key )?takeaways?\b|this assumes|fun fact|tip:|note\b|p\.?s\b|remember\b"
     r"|(?:let's |let us |to |we can |you can )?(?:double[- ]?)?(?:check|verify)|verification)",
     re.IGNORECASE,
 )

@@ -19,6 +19,12 @@ NEXT_QUESTION = re.compile(
     r"[ \t]{0,3}[0-9]{0,4}[ \t]{0,3}[*_]{0,3}[ \t]{0,3}:",
     re.IGNORECASE | re.MULTILINE,
 )
+# How sentences begin that offer help or close a conversation. "If you buy 3 more" is none: an offer speaks of questions or help.
+OFFERS = (
+    r"(?:i )?hope (?:this|that|it)|(?:please )?(?:let me know|feel free|tell me)|would you (?:like|want)|do you (?:want|have|need)"
+    r"|shall i|should i|can i\b|want me to|is there any|if (?:you|there)\b[^.!?\n]{0,80}\b(?:question|help|problem|clarif|expla|let me|ask)"
+    r"|happy to|i'm (?:here|happy|glad)|glad to|don't hesitate|any (?:other )?questions|thanks\b|thank you|good luck"
+)
 
 
 def own_turn(text: str) -> str:
