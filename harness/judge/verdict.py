@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from typing import Literal
 
-from dskd.tokenization.reasoning import KNOWN, split_reasoning
 from harness.judge.pairs import Order
+from harness.metrics.own_answer import after_reasoning
 
 Verdict = Literal["1", "2", "tie"]
 Winner = Literal["A", "B", "tie"]
@@ -26,7 +26,7 @@ def read_verdict(reply: str, finish_reason: str | None) -> Verdict | None:
     """
     if finish_reason == "length":
         return None
-    line = _answer(reply).rstrip().rpartition("\n")[2]
+    line = after_reasoning(reply).rstrip().rpartition("\n")[2]
     match = _LINE.fullmatch(line) if len(line) <= _LONGEST_LINE else None
     if match is None:
         return None
@@ -38,11 +38,3 @@ def winner_of(verdict: Verdict | None, order: Order) -> Winner | None:
     if verdict is None or verdict == "tie":
         return verdict
     return "A" if (verdict == "1") == (order == "AB") else "B"
-
-
-def _answer(reply: str) -> str:
-    """What follows the reasoning: the markers of a model behind a server are not known, so those are looked for that are."""
-    for markers in KNOWN:
-        if markers.closing in reply or reply.lstrip().startswith(markers.opening):
-            return split_reasoning(reply, markers, opened=False).answer
-    return reply
