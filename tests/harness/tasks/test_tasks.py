@@ -113,6 +113,16 @@ def test_real_cards_name_the_hashes_that_the_code_checks() -> None:
         assert digests == [data.sha256 for data in task.data_files]
 
 
+@pytest.mark.parametrize("name", REAL)
+def test_the_sizes_of_data_files_are_those_of_the_files(
+    name: str, real_data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HARNESS_DATA", str(real_data))
+    for data in tasks.load(name).data_files:
+        check = data.check()
+        assert (check.status, check.by, check.size) == ("right", "bytes", data.size), data.path
+
+
 def test_generated_code_runs_only_with_permission() -> None:
     for name in tasks.names():
         task = tasks.load(name)
