@@ -12,8 +12,9 @@ from .modeling.lora import LoraOptions
 from .modeling.projectors import AffineProjectors, DualSpaceProjectors
 from .teachers.build_cache import build_teacher_cache
 from .teachers.cache_store import TeacherCacheDamaged
-from .teachers.options import TeacherCacheOptions
-from .teachers.outputs import Teacher, open_teacher_cache
+from .teachers.cached import open_teacher_cache
+from .teachers.options import ServedOptions, TeacherCacheOptions, TeacherSource
+from .teachers.teacher import Teacher
 from .tokenization.alignment import align, align_tokenizers, byte_spans
 from .tokenization.conversations import Conversation, Message
 from .tokenization.prompt_templates import Instruction, Template
@@ -40,11 +41,13 @@ __all__ = [
     "LoraOptions",
     "Message",
     "Method",
+    "ServedOptions",
     "SharedVocabulary",
     "Student",
     "Teacher",
     "TeacherCacheDamaged",
     "TeacherCacheOptions",
+    "TeacherSource",
     "Template",
     "TrainingFailed",
     "TrainingOptions",

@@ -8,17 +8,20 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from importlib.util import find_spec
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from dskd.errors import InputError
 from dskd.methods import METHODS
-from dskd.rollouts.vllm_support import INSTALL
+from dskd.modeling.vllm_support import INSTALL
 
 if TYPE_CHECKING:
     from dskd.methods import Method
     from dskd.rollouts.options import RolloutOptions
 
-LIVE = "live"
+LIVE: Literal["live"] = "live"
+# Where a training has the teacher's outputs from: a model that runs in it, a cache, a server.
+OutputSource = Literal["live", "cache", "served"]
+_SERVED_TEMPERATURE = 1.0  # of the log-probabilities that servers give
 
 
 @dataclass(frozen=True)
@@ -58,6 +61,19 @@ class RoleDifference:
         return None
 
 
+def rules_of(outputs: Mapping[str, Any], *, served: bool = False) -> dict[str, Any]:
+    """What `check` is told of teacher outputs as a matrix has them: `{kind: live}`, `{kind: top_k, live: true}`, or those of a cache.
+
+    served: Whether the teacher is behind an address.
+    """
+    live = outputs["kind"] == LIVE or bool(outputs.get("live"))
+    return {
+        "teacher_outputs": "hidden_states" if outputs["kind"] == LIVE else outputs["kind"],
+        "source": ("served" if served else LIVE) if live else "cache",
+        "top_k_temperature": None if live else outputs.get("temperature"),
+    }
+
+
 def require(problems: list[Problem]) -> None:
     """Raises InputError for the first problem."""
     for problem in problems:
@@ -67,7 +83,8 @@ def require(problems: list[Problem]) -> None:
 def check(
     method: Method,
     *,
-    teacher_outputs: str = LIVE,
+    teacher_outputs: str = "hidden_states",
+    source: OutputSource = LIVE,
     top_k_temperature: float | None = None,
     rollouts: RolloutOptions | None = None,
     packing: bool = False,
@@ -79,15 +96,15 @@ def check(
 ) -> list[Problem]:
     """What stops a method from learning with these settings, in the order in which to report it.
 
-    `teacher_outputs` is `live` or the kind of a teacher cache. `same_vocabulary`, and the number of `shared_tokens` (special tokens
+    `teacher_outputs` is their kind, and `source` where they come from. `same_vocabulary`, and the number of `shared_tokens` (special tokens
     not counted), are None where they are not known. `roles` says by which tokens the two end
     or begin a text, where these differ in one vocabulary. `pair` is how messages name the two models.
     """
-    problems = list(_of_rollouts(method, rollouts, teacher_outputs))
+    problems = list(_of_rollouts(method, rollouts, source))
     if method.requires.teacher and not has_teacher:
         problems.append(Problem("teacher", f"{method.name} needs a teacher", "give one, or use sft"))
     if method.requires.teacher:
-        problems += _of_teacher_outputs(method, teacher_outputs, top_k_temperature, packing=packing)
+        problems += _of_teacher_outputs(method, teacher_outputs, source, top_k_temperature, packing=packing)
     if method.requires.vocabulary == "same" and (same_vocabulary is False or roles is not None):
         problems.append(_of_vocabularies(method, pair, roles))
     if method.requires.teacher and shared_tokens == 0:
@@ -104,7 +121,7 @@ def _of_vocabularies(method: Method, pair: str, roles: RoleDifference | None) ->
     return Problem("method", f"{method.name} needs one vocabulary, used alike; {pair}: {roles}", fix)
 
 
-def _of_rollouts(method: Method, rollouts: RolloutOptions | None, teacher_outputs: str) -> Iterator[Problem]:
+def _of_rollouts(method: Method, rollouts: RolloutOptions | None, source: OutputSource) -> Iterator[Problem]:
     key, name, always = "training.rollouts", method.name, method.requires.on_policy == "always"
     alone = f"{name} learns from on-policy text alone"
     if rollouts is None:
@@ -124,9 +141,15 @@ def _of_rollouts(method: Method, rollouts: RolloutOptions | None, teacher_output
         yield Problem(
             key, f"{name} needs text that has the probability it is sampled with", "set temperature and top_p to 1"
         )
-    if teacher_outputs != LIVE:
+    if source == "cache":
         yield Problem(
             key, "a cached teacher cannot judge text that is not written yet", "teacher_outputs: {kind: live}"
+        )
+    if source == "served" and method.requires.teacher_mix_in_alpha:
+        yield Problem(
+            key,
+            f"{name} samples from the teacher too, which a served one does not do token by token",
+            "use a teacher that runs in the training, or set teacher_mix to 0",
         )
     if rollouts.engine == "vllm" and method.requires.teacher_mix_in_alpha:
         yield Problem(
@@ -137,24 +160,30 @@ def _of_rollouts(method: Method, rollouts: RolloutOptions | None, teacher_output
 
 
 def _of_teacher_outputs(
-    method: Method, kind: str, top_k_temperature: float | None, *, packing: bool
+    method: Method, kind: str, source: OutputSource, top_k_temperature: float | None, *, packing: bool
 ) -> Iterator[Problem]:
     key, name = "teacher_outputs.kind", method.name
-    if kind != LIVE and kind not in method.requires.teacher_outputs:
+    if source == "served" and kind == "top_k":
+        top_k_temperature = _SERVED_TEMPERATURE
+    if kind not in method.requires.teacher_outputs:
         able = _methods(lambda m: m.requires.teacher and kind in m.requires.teacher_outputs)
         fix = f"kind: {method.requires.teacher_outputs[0]}, or only the methods that can ({able})"
         yield Problem(key, f"{name} cannot learn from {kind}", fix)
     elif kind == "top_k" and top_k_temperature is not None and top_k_temperature != method.options.temperature:
         own = f"{method.options.temperature:g}"
+        at = f"the distributions are at temperature {top_k_temperature:g}, but {name} compares them at {own}"
+        fix = f"temperature: {own}, here or in the method's options"
+        if source == "served":
+            fix = f"set temperature of {name} to {top_k_temperature:g}: a server gives the distributions at no other"
+        yield Problem("teacher_outputs.temperature", at, fix)
+    if source == LIVE and kind != "hidden_states":
         yield Problem(
-            "teacher_outputs.temperature",
-            f"the distributions are at temperature {top_k_temperature:g}, but {name} compares them at {own}",
-            f"temperature: {own}, here or in the method's options",
+            key, f"a teacher that runs in the training gives hidden states, not {kind}", "kind: live, or a cache"
         )
     if method.requires.padded_hidden:
         needs = f"{name} needs the teacher's prompt and padding"
-        if kind != LIVE:
-            yield Problem(key, f"{needs}, which no cache keeps", "kind: live")
+        if source != LIVE:
+            yield Problem(key, f"{needs}, which no cache and no server has", "kind: live")
         if packing:
             yield Problem("training.packing", f"{needs}, which packed rows do not have", "packing: false")
 

@@ -46,12 +46,14 @@ class SideTokens:
         groups: [tokens], number of the byte group (dskd.tokenization.alignment.byte_groups), -1 where a token has none.
         sampled: [tokens], whether the student itself wrote the label; None where it wrote none.
         cache_rows: [turns], where each stands in a teacher cache.
+        requested: What a served teacher was asked for this batch and may still be answering.
         head: The output head.
         hidden: [tokens, hidden], inputs of the head; the student's with gradient.
         padded_hidden: [rows, width, hidden], of all positions, for methods that require it.
         embedding: [vocabulary, hidden], input embeddings without gradient, for methods that require them.
         predictions: [tokens], the most probable tokens where a cache knows them.
         top_k_ids, top_k_log_probabilities: [tokens, k], in place of hidden states, at the method's temperature.
+        label_log_probabilities: [tokens], of the labels, in place of hidden states.
         per_token_statistics: [tokens, statistics], what the method computed before the step.
     """
 
@@ -68,6 +70,7 @@ class SideTokens:
     groups: Tensor = _ABSENT
     sampled: Tensor | None = None
     cache_rows: Tensor | None = field(default=None, metadata=_ON_HOST)
+    requested: Any = field(default=None, metadata=_ON_HOST)
     head: Head = _ABSENT
     hidden: Tensor = _ABSENT
     padded_hidden: Tensor = _ABSENT
@@ -75,6 +78,7 @@ class SideTokens:
     predictions: Tensor | None = None
     top_k_ids: Tensor | None = None
     top_k_log_probabilities: Tensor = _ABSENT
+    label_log_probabilities: Tensor | None = None
     per_token_statistics: Tensor = _ABSENT
 
     def to(self, device: Any) -> SideTokens:

@@ -22,10 +22,10 @@ import torch
 from torch import Tensor
 
 from dskd.errors import InputError, TrainingFailed
+from dskd.modeling.vllm_support import ENVIRONMENT
 from dskd.processes import process_environment, python_module
 from dskd.rollouts.sampler import PROMPTS_AT_ONCE, Prompt, Sample, possible_tokens, stop_tokens
 from dskd.rollouts.vllm_server import INSTEAD, Request, Weight, map_memory
-from dskd.rollouts.vllm_support import ENVIRONMENT
 from dskd.tokenization.vocabulary import Vocabulary
 
 _ALIGNED = 64  # bytes

@@ -21,9 +21,9 @@ import torch
 from torch import Tensor
 
 from dskd.errors import InputError
+from dskd.modeling.vllm_support import INSTALL, cannot_run, on_cpu
 from dskd.processes import exit_with_parent
 from dskd.rollouts.sampler import only_drawn
-from dskd.rollouts.vllm_support import INSTALL, cannot_run, on_cpu
 
 INSTEAD = "set rollouts.engine to transformers"
 

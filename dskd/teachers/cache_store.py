@@ -78,9 +78,7 @@ class CacheStore:
         """signal.json. Raises InputError where there is none, TeacherCacheDamaged where it cannot be read."""
         file = self.folder / SIGNAL
         if not self.exists():
-            raise InputError(
-                f"{self.folder}: holds no teacher cache; fix: make it with dskd.teachers.outputs.build_teacher_cache"
-            )
+            raise InputError(f"{self.folder}: holds no teacher cache; fix: make it with dskd.build_teacher_cache")
         try:
             description = json.loads(file.read_text(encoding="utf-8"))
             written = description.pop("sha256")

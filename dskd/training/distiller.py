@@ -15,7 +15,7 @@ from dskd.losses.tokens import LossTerm, SideTokens, TokenBatch
 from dskd.methods.base import Method, StepStatistics
 from dskd.modeling.eval_mode import evaluating
 from dskd.modeling.lm_head import Head, labelled_hidden_states, output_head, whole_output_head
-from dskd.teachers.outputs import Teacher
+from dskd.teachers.teacher import Teacher
 from dskd.tokenization.vocabulary import SharedVocabulary
 
 
@@ -56,6 +56,11 @@ class Distiller(nn.Module):
 
     def gradient_checkpointing_enable(self, **arguments: Any) -> None:
         self.student.gradient_checkpointing_enable(**arguments)
+
+    def request(self, batch: TokenBatch) -> None:
+        """Ask the teacher for what `fetch` will need of this batch, while the batch is on the CPU."""
+        if self.teacher is not None:
+            self.teacher.request(batch)
 
     def fetch(self, batch: TokenBatch) -> TokenBatch:
         """Add the teacher's outputs at the labelled tokens of a micro-batch."""

@@ -28,6 +28,7 @@ from dskd.options import MAX_SEED
 from dskd.rollouts.options import ReplayReport, RolloutReport
 from dskd.rollouts.replay_buffer import held_out
 from dskd.rollouts.rollouts import PROGRESS, REASONS, REPLAY_PROGRESS, Rollouts
+from dskd.teachers.options import TeacherSource
 from dskd.training.checkpoints import RunFolder
 from dskd.training.options import TrainingOptions, TrainingReport
 from dskd.training.setup import RunSetup, load_run
@@ -47,6 +48,7 @@ def train(
     seed: int = 0,
     output: Path,
     teacher_cache: Path | None = None,
+    teacher_source: TeacherSource | None = None,
     progress: Progress | None = None,
 ) -> TrainingReport:
     """Train a student on a prepared dataset and write it to output/model.
@@ -63,6 +65,7 @@ def train(
         seed: Of everything random.
         output: A folder for this training alone: the same method, options, seed and data. The models are not compared.
         teacher_cache: A folder of `build_teacher_cache`, whose outputs take the place of a running teacher.
+        teacher_source: Where the teacher is, in place of `teacher` and `teacher_cache`; for one that is served.
         progress: Called with {"step", "steps"} after every step, and with the means of the loss and its terms when they are logged.
 
     Returns:
@@ -81,10 +84,13 @@ def train(
     if finished := folder.finished(request):
         return TrainingReport.model_validate(finished)
     arguments = _arguments(options, folder, seed)
+    source = teacher_source
+    if source is None and teacher is not None:
+        source = TeacherSource(folder=teacher, cache=teacher_cache)
     if not chosen.requires.teacher:
-        teacher = teacher_cache = None
+        source = None
     with _hints():
-        run = load_run(data, student, teacher, chosen, options, teacher_cache, seed=seed, device=arguments.device)
+        run = load_run(data, student, source, chosen, options, seed=seed, device=arguments.device)
     run.dataset, validation = _held_out(run.dataset, options, data)
     if arguments.process_index == 0:
         folder.begin(request)

@@ -13,7 +13,7 @@ import datasets
 import numpy as np
 import pyarrow as pa
 
-from dskd.compatibility import LIVE, Problem, RoleDifference, check, require
+from dskd.compatibility import OutputSource, Problem, RoleDifference, check, require
 from dskd.data.batch_sampler import supports_packing
 from dskd.data.preparation import preparation_report
 from dskd.data.rows import label_spans, last_prompt_lengths
@@ -29,7 +29,11 @@ from dskd.rollouts.rollouts import ModelText, Rollouts
 from dskd.rollouts.sampler import Sampler, TransformersSampler
 from dskd.rollouts.teacher_mixed_sampler import TeacherMixedSampler
 from dskd.rollouts.vllm_sampler import VllmSampler
-from dskd.teachers.outputs import CachedTeacher, CachedTopK, LiveTeacher, Teacher, attach, open_teacher_cache
+from dskd.teachers.cached import CachedTeacher, CachedTopK, attach, open_teacher_cache
+from dskd.teachers.live import LiveTeacher
+from dskd.teachers.options import TeacherSource
+from dskd.teachers.served import open_served_teacher
+from dskd.teachers.teacher import Teacher
 from dskd.tokenization.vocabulary import SharedVocabulary, Vocabulary, share_vocabulary
 from dskd.training.distiller import Distiller
 from dskd.training.options import TrainingOptions
@@ -47,7 +51,7 @@ class RunSetup:
 
 @dataclass
 class _Model:
-    """One of the two models with its tokenizer; `model` is None for a cached teacher."""
+    """One of the two models with its tokenizer; `model` is None for a teacher that does not run here."""
 
     folder: Path
     tokenizer: Any
@@ -59,16 +63,19 @@ class _Model:
 
     @property
     def text(self) -> ModelText:
-        return ModelText(self.tokenizer, Vocabulary.from_tokenizer(self.tokenizer), _positions(self.model))
+        return ModelText(
+            self.tokenizer,
+            Vocabulary.from_tokenizer(self.tokenizer),
+            None if self.model is None else _positions(self.model),
+        )
 
 
 def load_run(
     data: Path,
     student: Path,
-    teacher: Path | None,
+    teacher: TeacherSource | None,
     method: Method,
     options: TrainingOptions,
-    teacher_cache: Path | None = None,
     *,
     seed: int,
     device: Any,
@@ -77,11 +84,12 @@ def load_run(
 
     The student keeps float32 weights whatever options.dtype, because Adam's small steps are lost in bfloat16 ones.
     """
-    cached = None if teacher_cache is None or teacher is None else open_teacher_cache(teacher_cache, device)
+    cached = None if teacher is None or teacher.cache is None else open_teacher_cache(teacher.cache, device)
     rules = partial(
         check,
         method,
-        teacher_outputs=LIVE if cached is None else cached.options.kind,
+        teacher_outputs=_kind(teacher, cached),
+        source=_source(teacher),
         top_k_temperature=cached.options.temperature if isinstance(cached, CachedTopK) else None,
         rollouts=options.rollouts,
         packing=options.packing,
@@ -92,17 +100,13 @@ def load_run(
     dataset = datasets.load_from_disk(str(data))
     learner = _load_model(student, report, "student", "float32", device)
     name_end(learner.model, learner.tokenizer.eos_token_id)  # what it learns to end with, wherever it is used
-    outputs: Teacher | None = cached
-    mentor = shared = None
+    mentor = outputs = shared = None
     if teacher is not None:
         if report["teacher_vocabulary"] is None:
-            raise InputError(f"{data}: prepared without a teacher; fix: prepare it with teacher {teacher}")
-        if cached is None or teacher_cache is None:
-            mentor = _load_model(teacher, report, "teacher", options.dtype, device)
-            outputs = LiveTeacher(mentor.model, mentor.vocabulary.size, padded_hidden=method.requires.padded_hidden)
-        else:
-            mentor = _cached_model(teacher, report, cached, teacher_cache)
-            dataset = attach(dataset, teacher_cache)
+            raise InputError(f"{data}: prepared without a teacher; fix: prepare it with teacher {teacher.folder}")
+        mentor, outputs = _load_teacher(teacher, cached, report, method, options, device)
+        if teacher.cache is not None:
+            dataset = attach(dataset, teacher.cache)
         shared = _share(mentor, learner, rules)
         if isinstance(method, UsesTokenizers):
             method.use_tokenizers(learner.tokenizer, mentor.tokenizer)
@@ -121,6 +125,45 @@ def load_run(
         return RunSetup(dataset, learner.tokenizer, distiller)
     rollouts = _rollouts(dataset, method, options, learner, mentor, same_vocabulary=shared.same, seed=seed)
     return RunSetup(dataset.add_column("example", range(len(dataset))), learner.tokenizer, distiller, rollouts)
+
+
+def _kind(teacher: TeacherSource | None, cached: CachedTeacher | None) -> str:
+    """What the teacher gives."""
+    if cached is not None:
+        return cached.options.kind
+    return "hidden_states" if teacher is None or teacher.served is None else teacher.served.kind
+
+
+def _source(teacher: TeacherSource | None) -> OutputSource:
+    if teacher is None or teacher.is_live:
+        return "live"
+    return "cache" if teacher.cache is not None else "served"
+
+
+def _load_teacher(
+    source: TeacherSource,
+    cached: CachedTeacher | None,
+    report: dict[str, Any],
+    method: Method,
+    options: TrainingOptions,
+    device: Any,
+) -> tuple[_Model, Teacher]:
+    """(the teacher with its tokenizer, what knows its outputs). Only of a live one is the model loaded."""
+    if source.served is not None:
+        tokenizer, whole = _tokenizer(source.tokenizer_folder, report, "teacher")
+        served = open_served_teacher(
+            source, whole, dtype=options.dtype, device=device, embedding=method.requires.embeddings
+        )
+        return _Model(source.folder, tokenizer, served.vocabulary), served
+    if cached is not None and source.cache is not None:
+        if cached.vocabulary != report["teacher_vocabulary"]:
+            raise InputError(
+                f"{source.cache}: of a teacher with another tokenizer; fix: build the cache of {source.folder}"
+            )
+        tokenizer, whole = _tokenizer(source.tokenizer_folder, report, "teacher")
+        return _Model(source.folder, tokenizer, whole.truncate_to_head(cached.size, str(source.folder))), cached
+    mentor = _load_model(source.folder, report, "teacher", options.dtype, device)
+    return mentor, LiveTeacher(mentor.model, mentor.vocabulary.size, padded_hidden=method.requires.padded_hidden)
 
 
 def _ready(student: _Model, teacher: _Model | None, options: TrainingOptions, seed: int) -> None:
@@ -195,14 +238,6 @@ def _load_model(folder: Path, report: dict[str, Any], side: str, dtype: str, dev
     check_head(model, vocabulary.size)
     check_causal(model, vocabulary.size)
     return _Model(folder, tokenizer, vocabulary, model)
-
-
-def _cached_model(folder: Path, report: dict[str, Any], cached: CachedTeacher, cache: Path) -> _Model:
-    """A teacher whose outputs are cached. Raises InputError where the cache is another's."""
-    if cached.vocabulary != report["teacher_vocabulary"]:
-        raise InputError(f"{cache}: of a teacher with another tokenizer; fix: build the cache of {folder}")
-    tokenizer, whole = _tokenizer(folder, report, "teacher")
-    return _Model(folder, tokenizer, whole.truncate_to_head(cached.size, str(folder)))
 
 
 def _tokenizer(folder: Path, report: dict[str, Any], side: str) -> tuple[Any, Vocabulary]:

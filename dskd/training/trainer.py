@@ -93,8 +93,10 @@ class DistillationTrainer(Trainer):
             self._validate(step)
             rows = self.rollouts.take(collated, epoch=self.batches.epoch, step=step)
             collated = [self.data_collator(batch) for batch in rows]
-        batches = [self._prepare_inputs(batch) for batch in collated]
         distiller: Distiller = self.accelerator.unwrap_model(self.model)
+        for batch in collated:
+            distiller.request(batch)
+        batches = [self._prepare_inputs(batch) for batch in collated]
         distiller.method.on_step_begin(distiller.whole_student_head())
         batches = [distiller.fetch(batch) for batch in batches]
         with self.accelerator.autocast():

@@ -16,6 +16,7 @@ from typing import Any
 from dskd import training
 from dskd.errors import InputError, TrainingFailed
 from dskd.processes import exit_with_parent
+from dskd.teachers.options import TeacherSource
 
 PROGRESS = "dskd-progress "
 ERROR = "dskd-error "
@@ -42,6 +43,8 @@ def main(request_path: str) -> int:
 def _train(request: dict[str, Any]) -> None:
     arguments = {key: value for key, value in request.items() if key != "options"}
     arguments |= {key: Path(request[key]) for key in _FOLDERS if request.get(key) is not None}
+    if request.get("teacher_source") is not None:
+        arguments["teacher_source"] = TeacherSource.model_validate(request["teacher_source"])
     training.train(
         **arguments,
         options=training.TrainingOptions.model_validate(request["options"]),

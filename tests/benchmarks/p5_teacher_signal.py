@@ -25,7 +25,9 @@ from dskd.data.preparation import prepare_dataset
 from dskd.losses.divergences import forward_kl
 from dskd.modeling.lm_head import final_hidden_states, output_head
 from dskd.modeling.loading import load_model, load_tokenizer
-from dskd.teachers.outputs import LiveTeacher, Teacher, attach, open_teacher_cache
+from dskd.teachers.cached import attach, open_teacher_cache
+from dskd.teachers.live import LiveTeacher
+from dskd.teachers.teacher import Teacher
 from dskd.tokenization.vocabulary import Vocabulary
 from harness.smallworld import write_world
 

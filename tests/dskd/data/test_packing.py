@@ -14,7 +14,7 @@ from dskd import methods
 from dskd.data.batch_sampler import supports_packing
 from dskd.data.collator import Collator
 from dskd.modeling.lm_head import final_hidden_states
-from dskd.teachers.outputs import LiveTeacher
+from dskd.teachers.live import LiveTeacher
 from dskd.tokenization.vocabulary import SharedVocabulary
 from dskd.training.distiller import Distiller
 from helpers import tiny_world

@@ -13,6 +13,7 @@ from dskd.data.collator import Collator
 from dskd.errors import InputError
 from dskd.modeling.cross_model_attention import Layout
 from dskd.modeling.lm_head import final_hidden_states
+from dskd.teachers.options import TeacherSource
 from dskd.training.run import TrainingOptions, train
 from dskd.training.setup import load_run
 
@@ -29,10 +30,9 @@ def _loaded(
     return load_run(
         world / "cross-data",
         world / "cross",
-        world / "teacher",
+        TeacherSource(folder=world / "teacher", cache=signal),
         methods.get(name)(options),
         TrainingOptions(**{**OPTIONS, **training}),
-        teacher_cache=signal,
         seed=0,
         device="cpu",
     )
@@ -118,7 +118,7 @@ def test_where_the_padding_is_not_known_it_is_an_error_that_says_what_to_do(worl
     build_teacher_cache(
         world / "teacher", world / "teacher-data", signal, options=TeacherCacheOptions(kind="hidden_states")
     )
-    with pytest.raises(InputError, match=r"prompt and padding, which no cache keeps; fix: kind: live"):
+    with pytest.raises(InputError, match=r"prompt and padding, which no cache and no server has; fix: kind: live"):
         _loaded(world, signal=signal)
     assert _loaded(world, options={}, signal=signal)
     with pytest.raises(InputError, match=r"packing: .* padding, which packed rows do not have; fix: packing: false"):

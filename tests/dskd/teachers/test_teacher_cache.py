@@ -31,8 +31,9 @@ from dskd.teachers import build_cache as signal_build
 from dskd.teachers import cache_store as signal_store
 from dskd.teachers.build_cache import build_teacher_cache, estimate_bytes
 from dskd.teachers.cache_store import TeacherCacheDamaged
+from dskd.teachers.cached import CachedTopK, attach, open_teacher_cache
+from dskd.teachers.live import LiveTeacher
 from dskd.teachers.options import TeacherCacheOptions
-from dskd.teachers.outputs import CachedTopK, LiveTeacher, attach, open_teacher_cache
 from helpers.tiny_tokenizers import LINES, byte_level, sentencepiece
 
 SHARDS = {"shard_rows": 4, "batch_tokens": 64}  # several shards, several batches in each

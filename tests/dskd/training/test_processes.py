@@ -132,7 +132,7 @@ SPREAD = """
     from dskd import methods
     from dskd.data.collator import Collator
     from dskd.modeling.loading import load_model, load_tokenizer
-    from dskd.teachers.outputs import LiveTeacher
+    from dskd.teachers.live import LiveTeacher
     from dskd.training.distiller import Distiller
     from dskd.tokenization.vocabulary import Vocabulary, share_vocabulary
 

@@ -17,7 +17,7 @@ from dskd.data.collator import Collator
 from dskd.data.preparation import prepare_dataset
 from dskd.errors import InputError, TrainingFailed
 from dskd.modeling.loading import load_model
-from dskd.teachers.outputs import LiveTeacher
+from dskd.teachers.live import LiveTeacher
 from dskd.training.checkpoints import LOG, RunFolder
 from dskd.training.run import TrainingOptions, train
 from dskd.training.trainer import PROJECTORS, Distiller

@@ -104,7 +104,7 @@ MISTAKES = [
     (put("schema_version", value=2), "schema_version: input should be 1"),
     (
         put("teacher_outputs", value={"kind": "logits"}),
-        "teacher_outputs.kind: input should be 'hidden_states', 'top_k' or",
+        "teacher_outputs.kind: input should be 'hidden_states', 'top_k', 'text_log_probabilities' or",
     ),
     (
         put("teacher_outputs", value={"k": 3}),

@@ -552,7 +552,9 @@ def test_statistics_of_the_teachers_padded_batch_need_a_live_teacher_and_rows_th
     }
     tiny["pairs"] = [{"teacher": "teacher", "student": "cross", "methods": ["dskd-v1-cma", "as-published"]}]
     where, needs = "matrix.yaml: methods.as-published.", "dskd-v1-cma needs the teacher's prompt and padding, which "
-    with pytest.raises(InputError, match=f"{where}teacher_outputs.kind: {needs}no cache keeps; fix: kind: live"):
+    with pytest.raises(
+        InputError, match=f"{where}teacher_outputs.kind: {needs}no cache and no server has; fix: kind: live"
+    ):
         plan_of(tiny)
     tiny["methods"]["as-published"] |= {"teacher_outputs": {"kind": "live"}}
     assert plan_of(tiny).to_run

@@ -1,14 +1,10 @@
-"""What a teacher says at the labelled tokens of a batch: computed live, or read from a cache (docs/teacher-cache.md).
+"""A teacher whose outputs are read from a cache (docs/teacher-cache.md).
 
 A student's data finds its rows in a cache by content (`attach`), so order and left-out rows do not matter.
 """
 
 from __future__ import annotations
 
-import time
-from abc import ABC, abstractmethod
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -18,102 +14,13 @@ import torch
 from torch import Tensor
 
 from dskd.errors import InputError
-from dskd.losses.tokens import SideTokens, TokenBatch
-from dskd.modeling.lm_head import Head, final_hidden_states, output_head
+from dskd.losses.tokens import SideTokens
+from dskd.modeling.lm_head import Head
 from dskd.teachers.build_cache import TIED
 from dskd.teachers.cache_source import rows_of, turn_digests
 from dskd.teachers.cache_store import HEAD, CacheStore, ShardReader, TeacherCacheDamaged
 from dskd.teachers.options import TeacherCacheOptions
-
-
-class _Clock:
-    """Seconds spent; on a GPU measured there, and read only when they are asked for."""
-
-    def __init__(self) -> None:
-        self._seconds = 0.0
-        self._events: list[tuple[Any, Any]] = []
-
-    @contextmanager
-    def running(self, device: torch.device) -> Iterator[None]:
-        if device.type == "cuda":
-            events = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
-            events[0].record()
-            yield
-            events[1].record()
-            self._events.append(events)
-            while self._events[0][1].query() and len(self._events) > 1:  # asks whether it is done, does not wait
-                self._add()
-        else:
-            start = time.perf_counter()
-            yield
-            self._seconds += time.perf_counter() - start
-
-    def _add(self) -> None:
-        first, last = self._events.pop(0)
-        last.synchronize()
-        self._seconds += first.elapsed_time(last) / 1000
-
-    def read(self) -> float:
-        while self._events:
-            self._add()
-        return self._seconds
-
-
-class Teacher(ABC):
-    """One way to know the teacher's outputs.
-
-    Attributes:
-        head: The teacher's output head without gradient; None where only top-k tokens are known.
-        embedding: [vocabulary, hidden], its input embedding without gradient; None where it is not known.
-    """
-
-    head: Head | None
-    embedding: Tensor | None = None
-
-    def __init__(self) -> None:
-        self._clock = _Clock()
-
-    @property
-    def seconds(self) -> float:
-        """Time spent in `fetch` so far."""
-        return self._clock.read()
-
-    @property
-    def examples(self) -> int:
-        """Responses that the teacher itself was asked about so far; counts one again when it comes again."""
-        return 0
-
-    def fetch(self, batch: TokenBatch) -> TokenBatch:
-        """The batch with the teacher's `hidden` at its labelled tokens, of a cache also `predictions`, or with its `top_k_*`."""
-        return replace(batch, teacher=self._fetch(batch.teacher))
-
-    @abstractmethod
-    def _fetch(self, side: SideTokens) -> SideTokens: ...
-
-
-class LiveTeacher(Teacher):
-    """The frozen model itself, a transformers causal model of `size` real tokens, run on every batch."""
-
-    def __init__(self, model: Any, size: int, *, padded_hidden: bool = False) -> None:
-        super().__init__()
-        self._model = model.requires_grad_(False).eval()
-        self.head = output_head(model, size).detach()
-        self.embedding = model.get_input_embeddings().weight.detach()
-        self._examples: Tensor | int = 0
-        self._padded_hidden = padded_hidden
-
-    @property
-    def examples(self) -> int:
-        return int(self._examples)
-
-    @torch.no_grad()
-    def _fetch(self, side: SideTokens) -> SideTokens:
-        # Labelled positions of one turn follow each other, those of two never do: also packed, and without a device read.
-        self._examples = self._examples + (1 + (side.labelled.diff() != 1).sum())
-        with self._clock.running(side.labelled.device):
-            padded = final_hidden_states(self._model, side.input_ids, side.attention_mask, side.position_ids)
-            more: Any = {"padded_hidden": padded} if self._padded_hidden else {}
-            return replace(side, hidden=padded.flatten(0, 1)[side.labelled], **more)
+from dskd.teachers.teacher import Teacher
 
 
 class CachedTeacher(Teacher):

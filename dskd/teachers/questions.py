@@ -1,0 +1,48 @@
+"""What a teacher outside the training is asked: texts in its own tokens, and the positions at which its outputs are wanted."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from dskd.losses.tokens import SideTokens
+
+
+@dataclass(frozen=True)
+class Question:
+    """A text, and where it is asked about: the output at position i, from ids[: i + 1], predicts ids[i + 1].
+
+    Attributes:
+        ids: [length], the whole text up to its last label.
+        positions: [labels], ascending; the last one is length - 2.
+    """
+
+    ids: list[int]
+    positions: np.ndarray
+
+    @property
+    def labels(self) -> list[int]:
+        """The tokens that are predicted at the positions [labels]."""
+        return [self.ids[position + 1] for position in self.positions.tolist()]
+
+
+def questions_of(side: SideTokens) -> list[Question]:
+    """One for each example of a batch on the CPU, padded or packed.
+
+    Their positions, one question after the other, are the labelled tokens of the batch in their order.
+    """
+    ids, labelled = side.input_ids.flatten().numpy(), side.labelled.numpy()
+    begins = labelled - side.position_ids.flatten().numpy()[labelled]  # an example's positions count from 0
+    cuts = np.flatnonzero(np.diff(begins)) + 1
+    questions = []
+    for own in np.split(labelled, cuts) if len(labelled) else []:
+        begin = own[0] - side.position_ids.flatten()[own[0]].item()
+        questions.append(Question(ids[begin : own[-1] + 2].tolist(), own - begin))
+    return questions
+
+
+def answers_in_order(questions: Sequence[Question]) -> int:
+    """How many positions these questions ask about together."""
+    return sum(len(question.positions) for question in questions)

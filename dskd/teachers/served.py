@@ -1,0 +1,86 @@
+"""A teacher behind an address: a server that others run gives its outputs, and this process holds at most its head (docs/teachers.md)."""
+
+from __future__ import annotations
+
+from concurrent.futures import Future
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from dskd.losses.tokens import SideTokens, TokenBatch
+from dskd.modeling.head_alone import read_head
+from dskd.modeling.lm_head import Head
+from dskd.teachers.engines.base import Answers, TeacherEngine
+from dskd.teachers.engines.served import open_served_engine
+from dskd.teachers.options import TeacherSource
+from dskd.teachers.questions import questions_of
+from dskd.teachers.teacher import Teacher
+from dskd.tokenization.vocabulary import Vocabulary
+
+
+class ServedTeacher(Teacher):
+    """Asks an engine for every batch, and goes on computing while it answers.
+
+    Args:
+        engine: What answers.
+        vocabulary: The teacher's tokens, as far as its head predicts them.
+        head, embedding: Where it gives hidden states.
+    """
+
+    def __init__(
+        self, engine: TeacherEngine, vocabulary: Vocabulary, head: Head | None = None, embedding: Tensor | None = None
+    ) -> None:
+        super().__init__()
+        self.vocabulary = vocabulary
+        self.head, self.embedding = head, embedding
+        self._engine = engine
+        self._examples = 0
+
+    @property
+    def examples(self) -> int:
+        return self._examples
+
+    def request(self, batch: TokenBatch) -> None:
+        if batch.teacher.requested is None:
+            questions = questions_of(batch.teacher)
+            self._examples += len(batch.teacher.sizes)
+            batch.teacher.requested = self._engine.ask(questions)
+
+    def close(self) -> None:
+        self._engine.close()
+
+    def _fetch(self, side: SideTokens) -> SideTokens:
+        device = side.labels.device
+        with self._clock.running(torch.device("cpu")):
+            future: Future[Answers] = side.requested
+            given = {name: value.to(device, non_blocking=True) for name, value in future.result().items()}
+        side = replace(side, requested=None)
+        if self.head is not None:
+            return replace(side, hidden=given["hidden"].to(self.head.weight.dtype))
+        if "ids" in given:
+            return replace(side, top_k_ids=given["ids"].long(), top_k_log_probabilities=given["log_probabilities"])
+        return replace(side, label_log_probabilities=given["log_probabilities"])
+
+
+def open_served_teacher(
+    source: TeacherSource, vocabulary: Vocabulary, *, dtype: str, device: Any, embedding: bool
+) -> ServedTeacher:
+    """Reach a served teacher.
+
+    Args:
+        source: Where it is, with `served`.
+        vocabulary: Of its whole tokenizer.
+        dtype, device: Of its head.
+        embedding: Whether its input embedding is needed, too.
+
+    Raises:
+        InputError: Where it cannot be reached, or is not the teacher that it should be.
+    """
+    assert source.served is not None
+    head = table = None
+    if source.served.kind == "hidden_states":
+        head, table = read_head(source.folder, vocabulary, dtype=dtype, device=device, embedding=embedding)
+        vocabulary = vocabulary.truncate_to_head(head.size, str(source.folder))
+    return ServedTeacher(open_served_engine(source.served), vocabulary, head, table)
