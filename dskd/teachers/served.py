@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from concurrent.futures import Future
 from dataclasses import replace
 from typing import Any
@@ -15,7 +16,8 @@ from dskd.modeling.lm_head import Head
 from dskd.teachers.engines.base import Answers, TeacherEngine
 from dskd.teachers.engines.served import open_served_engine
 from dskd.teachers.options import TeacherSource
-from dskd.teachers.questions import questions_of
+from dskd.teachers.probe.probe import ExpectedTeacher, Probe
+from dskd.teachers.questions import Question, questions_of
 from dskd.teachers.teacher import Teacher
 from dskd.tokenization.vocabulary import Vocabulary
 
@@ -27,12 +29,19 @@ class ServedTeacher(Teacher):
         engine: What answers.
         vocabulary: The teacher's tokens, as far as its head predicts them.
         head, embedding: Where it gives hidden states.
+        probe: What was found out about it before.
     """
 
     def __init__(
-        self, engine: TeacherEngine, vocabulary: Vocabulary, head: Head | None = None, embedding: Tensor | None = None
+        self,
+        engine: TeacherEngine,
+        vocabulary: Vocabulary,
+        head: Head | None = None,
+        embedding: Tensor | None = None,
+        probe: dict[str, Any] | None = None,
     ) -> None:
         super().__init__()
+        self.probe = probe
         self.vocabulary = vocabulary
         self.head, self.embedding = head, embedding
         self._engine = engine
@@ -65,22 +74,43 @@ class ServedTeacher(Teacher):
 
 
 def open_served_teacher(
-    source: TeacherSource, vocabulary: Vocabulary, *, dtype: str, device: Any, embedding: bool
+    source: TeacherSource,
+    vocabulary: Vocabulary,
+    *,
+    tokenizer: Any,
+    dtype: str,
+    device: Any,
+    embedding: bool,
+    longest: int | None = None,
+    examples: Sequence[Question] = (),
 ) -> ServedTeacher:
-    """Reach a served teacher.
+    """Reach a served teacher and probe it, now and whenever an address was away.
 
     Args:
         source: Where it is, with `served`.
-        vocabulary: Of its whole tokenizer.
+        vocabulary, tokenizer: Its whole tokenizer.
         dtype, device: Of its head.
         embedding: Whether its input embedding is needed, too.
+        longest: Tokens of the longest example, where that is known.
+        examples: Some of the training, for the probe.
 
     Raises:
-        InputError: Where it cannot be reached, or is not the teacher that it should be.
+        InputError: Where it is not the teacher that it should be.
+        TrainingFailed: Where it cannot be reached.
     """
     assert source.served is not None
     head = table = None
     if source.served.kind == "hidden_states":
         head, table = read_head(source.folder, vocabulary, dtype=dtype, device=device, embedding=embedding)
         vocabulary = vocabulary.truncate_to_head(head.size, str(source.folder))
-    return ServedTeacher(open_served_engine(source.served), vocabulary, head, table)
+    engine = open_served_engine(source.served)
+    try:
+        expected = ExpectedTeacher(str(source.folder), tokenizer, vocabulary, head, longest, tuple(examples))
+        probe = Probe(engine, source.served, expected)
+        engine.servers.on_reconnect = probe.again
+        report = probe.run()
+        report.require(str(source.folder))
+    except BaseException:
+        engine.close()
+        raise
+    return ServedTeacher(engine, vocabulary, head, table, report.model_dump(mode="json"))

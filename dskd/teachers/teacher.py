@@ -59,10 +59,12 @@ class Teacher(ABC):
     Attributes:
         head: The teacher's output head without gradient; None where it gives log-probabilities and not hidden states.
         embedding: [vocabulary, hidden], its input embedding without gradient; None where it is not known.
+        probe: What was found out about it before the first step (dskd.teachers.probe); None where that is not needed.
     """
 
     head: Head | None
     embedding: Tensor | None = None
+    probe: dict[str, Any] | None = None
 
     def __init__(self) -> None:
         self._clock = Clock()

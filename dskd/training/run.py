@@ -236,6 +236,7 @@ def _report(trainer: DistillationTrainer, seconds: float, resumed: int) -> Train
         gradient_norm=next(norms, None),
         resumed_from_step=resumed,
         rollouts=None if rollouts is None else _rollout_report(trainer, rollouts),
+        probe=None if teacher is None else teacher.probe,
     )
 
 

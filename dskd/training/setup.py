@@ -29,14 +29,18 @@ from dskd.rollouts.rollouts import ModelText, Rollouts
 from dskd.rollouts.sampler import Sampler, TransformersSampler
 from dskd.rollouts.teacher_mixed_sampler import TeacherMixedSampler
 from dskd.rollouts.vllm_sampler import VllmSampler
+from dskd.teachers.cache_source import rows_of
 from dskd.teachers.cached import CachedTeacher, CachedTopK, attach, open_teacher_cache
 from dskd.teachers.live import LiveTeacher
 from dskd.teachers.options import TeacherSource
+from dskd.teachers.questions import question_of_row
 from dskd.teachers.served import open_served_teacher
 from dskd.teachers.teacher import Teacher
 from dskd.tokenization.vocabulary import SharedVocabulary, Vocabulary, share_vocabulary
 from dskd.training.distiller import Distiller
 from dskd.training.options import TrainingOptions
+
+_PROBED = 4  # examples that a served teacher is asked about before the first step
 
 
 @dataclass
@@ -104,7 +108,7 @@ def load_run(
     if teacher is not None:
         if report["teacher_vocabulary"] is None:
             raise InputError(f"{data}: prepared without a teacher; fix: prepare it with teacher {teacher.folder}")
-        mentor, outputs = _load_teacher(teacher, cached, report, method, options, device)
+        mentor, outputs = _load_teacher(teacher, cached, report, dataset, method, options, device)
         if teacher.cache is not None:
             dataset = attach(dataset, teacher.cache)
         shared = _share(mentor, learner, rules)
@@ -144,6 +148,7 @@ def _load_teacher(
     source: TeacherSource,
     cached: CachedTeacher | None,
     report: dict[str, Any],
+    dataset: Any,
     method: Method,
     options: TrainingOptions,
     device: Any,
@@ -152,7 +157,14 @@ def _load_teacher(
     if source.served is not None:
         tokenizer, whole = _tokenizer(source.tokenizer_folder, report, "teacher")
         served = open_served_teacher(
-            source, whole, dtype=options.dtype, device=device, embedding=method.requires.embeddings
+            source,
+            whole,
+            tokenizer=tokenizer,
+            dtype=options.dtype,
+            device=device,
+            embedding=method.requires.embeddings,
+            longest=report["longest_teacher"],
+            examples=[question_of_row(*row) for row in rows_of(dataset.take(_PROBED), "teacher")],
         )
         return _Model(source.folder, tokenizer, served.vocabulary), served
     if cached is not None and source.cache is not None:

@@ -3,38 +3,31 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import combinations
-from pathlib import Path
+from typing import Any
 
 from dskd.modeling.lm_head import Head
 from dskd.teachers.engines.base import Answers
 from dskd.teachers.options import TeacherOutputKind
-from dskd.teachers.probe.figures import (
-    computed_in,
-    difference,
-    negative_log_likelihood,
-    not_finite,
-    perplexity,
-    text_difference,
-)
+from dskd.teachers.probe.figures import computed_in, difference, not_finite, perplexity, text_difference
 from dskd.teachers.probe.reference import ReferenceAnswer
 from dskd.teachers.probe.report import ProbeCheck
 from dskd.teachers.questions import Question
 
-# By the coarsest dtype that takes part, what two answers of one model to one text may differ by (`figures.difference`).
-# LIMITS_MEASURED
-LIMITS: Mapping[TeacherOutputKind, Mapping[str, float]] = {
-    "hidden_states": {"float32": 1e-3, "float16": 2e-2, "bfloat16": 1e-1},
-    # What a server computes in stands in none of these answers, so that the coarsest is allowed.
-    "top_k": {"unknown": 0.2},
-    "text_log_probabilities": {"unknown": 0.1},
-}
-_MEASURES = {
-    "hidden_states": "of their norm",
-    "top_k": "of their probability",
-    "text_log_probabilities": "nats a token",
-}
+Pair = tuple[str, Answers, Answers]  # a text as messages show it, and two answers to it
+
+# What two answers of one model to one text may differ by (`figures.difference`), by the coarsest dtype that takes part. About twice
+# what Gemma 3 270M computed in that dtype differs by from itself in float32, in the worst of the texts: 0.063 in bfloat16 (0.0018 of
+# that on the wire), 0.015 in float16; in float32, vLLM from transformers 1e-7 for small models. Noise of a thousandth on all weights
+# is 0.047, another checkpoint 1 and more.
+_STATES = {"float32": 1e-3, "float16": 3e-2, "bfloat16": 0.13}
+# What a server computes in stands in no log-probability, so that the coarsest is allowed: in bfloat16 Gemma's of a text differed by 0.17
+# nats a token.
+_LOG_PROBABILITIES = {"top_k": 0.3, "text_log_probabilities": 0.35}
+_MEASURES = {"hidden_states": "of the norm", "top_k": "of the probability", "text_log_probabilities": "nats a token"}
+_ORDER = tuple(_STATES)  # from fine to coarse
 # A model that knows nothing gives a text of V tokens a perplexity of V; random weights give up to e^(D / 5000) times as much (initialised
 # at 0.02: 1.2 times at a hidden size of 640, 5 times at 8,192). Gemma 3 270M gives the plain texts ln V - 7.7 nats a token, its head with
 # permuted rows ln V + 13, with permuted columns, which stand for another model's, ln V + 8.5.
@@ -47,7 +40,10 @@ _HEAD_NATS = 0.05  # what rounding a head to bfloat16 costs is less; another hea
 
 def finite(address: str, answers: Sequence[Answers], dtype: str) -> ProbeCheck:
     """Whether all numbers are."""
-    wrong, numbers = sum(map(not_finite, answers)), sum(value.numel() for answer in answers for value in answer.values())
+    wrong, numbers = (
+        sum(map(not_finite, answers)),
+        sum(value.numel() for answer in answers for value in answer.values()),
+    )
     if not wrong:
         return ProbeCheck(name="finite numbers", result="passed", found=f"all of {numbers:,}", address=address)
     fix = "ask for bfloat16 (dtype), which holds larger numbers" if dtype == "float16" else "look at the server's log"
@@ -98,85 +94,91 @@ def probabilities(address: str, answers: Sequence[Answers], size: int) -> ProbeC
     )
 
 
-def likely_text(
-    address: str, known: Mapping[str, float], size: int, *, settled: bool, fix: str
-) -> ProbeCheck:
-    """Whether the teacher finds text likely. known: by what they are, texts' negative log-likelihoods in nats a token.
+def likely_text(address: str, nats: Mapping[str, float], size: int, *, settled: bool, of_head: bool) -> ProbeCheck:
+    """Whether the teacher finds text likely.
 
-    settled: Whether a local copy says more, so that this is a figure alone. One kind of text is enough: a model for one purpose may
-    find prose most unlikely.
+    Args:
+        address: Of the server.
+        nats: By what they are, the negative log-likelihood of texts in nats a token. One of them has to be likely: a model for one
+            purpose may find prose most unlikely.
+        size: Tokens of the teacher.
+        settled: Whether a local copy says more, so that this is a figure alone.
+        of_head: Whether a head made them of states.
     """
-    nats, limit = min(known.values()), math.log(size) + _BEYOND_CHANCE
-    figures = ", ".join(f"{what} {perplexity(value)}" for what, value in known.items())
-    found = f"perplexity: {figures}; by chance {size:,}"
-    if nats <= limit or settled:
-        return ProbeCheck(name="likely text", result="passed", found=found, address=address, value=nats, limit=limit)
-    found += ". A model that knows nothing does better: the states, the head and the tokenizer do not belong together"
-    return ProbeCheck(
-        name="likely text", result="refused", found=found, fix=fix, address=address, value=nats, limit=limit
+    value, limit = min(nats.values()), math.log(size) + _BEYOND_CHANCE
+    found = (
+        f"perplexity {', '.join(f'{perplexity(each)} of {what}' for what, each in nats.items())}; by chance {size:,}"
     )
+    figures: dict[str, Any] = {"address": address, "value": value, "limit": limit}
+    if value <= limit or settled:
+        return ProbeCheck(name="likely text", result="passed", found=found, **figures)
+    what, fix = "the tokenizer does not belong to the model", "give the tokenizer of the model that is served"
+    if of_head:
+        what, fix = "head and states are not of one model", "give the head of the model that is served (head)"
+    return ProbeCheck(name="likely text", result="refused", found=f"{found}, so {what}", fix=fix, **figures)
 
 
-def head_of_copy(head: Head, reference: Sequence[ReferenceAnswer], questions: Sequence[Question], where: Path) -> ProbeCheck:
-    """Whether the head makes of the local copy's states what the copy itself makes of them."""
+def head_of_copy(head: Head, reference: Sequence[ReferenceAnswer], questions: Sequence[Question]) -> ProbeCheck:
+    """Whether the head makes of a local copy's states what the copy itself makes of them."""
     apart = 0.0
     for known, question in zip(reference, questions, strict=True):
         labels = question.labels
-        logits = head.logits(known.hidden[: len(labels)].to(head.weight.device)).float().log_softmax(-1).cpu()
-        ours = logits[range(len(labels)), labels]
+        scores = head.logits(known.hidden[: len(labels)].to(head.weight.device)).float().log_softmax(-1).cpu()
+        ours = scores[range(len(labels)), labels]
         apart = max(apart, text_difference(ours, known.log_probabilities[: len(labels)]))
-    figures = {"value": apart, "limit": _HEAD_NATS}
-    found = f"log-probabilities {apart:.2g} nats a token from those of {where}"
-    if apart <= _HEAD_NATS:
-        return ProbeCheck(name="head", result="passed", found=found, **figures)
-    fix = "give the head of the same model (head)"
-    return ProbeCheck(name="head", result="refused", found=f"{found}, and at most {_HEAD_NATS} where it is its head", fix=fix, **figures)
-
-
-def same_answers(
-    name: str, address: str | None, pairs: Sequence[tuple[str, Answers, Answers]], kind: TeacherOutputKind, dtype: str, fix: str
-) -> ProbeCheck:
-    """Whether pairs of answers, each to one text, are alike up to rounding; the text is what messages show of it.
-
-    dtype: On the wire.
-    """
-    apart = {text: difference(given, expected) for text, given, expected in pairs}
-    text = max(apart, key=lambda each: apart[each] if math.isfinite(apart[each]) else math.inf)
-    value, of = apart[text], "unknown"
-    if kind == "hidden_states":
-        of = _coarser(dtype, *(computed_in(given["hidden"]) for _, given, _ in pairs))
-    limit = LIMITS[kind][of]
-    computed = f" in {of}" if of != "unknown" else ""
-    found = f"apart by {value:.2g} {_MEASURES[kind]} at most (limit{computed} {limit:g})"
-    if value <= limit:
-        return ProbeCheck(name=name, result="passed", found=found, address=address, value=value, limit=limit)
-    found = f"answers are apart by {value:.2g} {_MEASURES[kind]}, and by at most {limit:g}{computed} where they are alike: {text}"
+    found = (
+        f"log-probabilities of the texts are {apart:.2g} nats from the local copy's, and the limit is {_HEAD_NATS:g}"
+    )
+    passed = apart <= _HEAD_NATS
     return ProbeCheck(
-        name=name, result="refused", found=found, fix=fix, address=address, value=value if math.isfinite(value) else None, limit=limit
+        name="head",
+        result="passed" if passed else "refused",
+        found=found,
+        fix="" if passed else "give the head of the local copy (head), or the copy of the model that is served",
+        value=apart,
+        limit=_HEAD_NATS,
     )
 
 
-def replica_pairs(answers: Mapping[str, Sequence[Answers]], texts: Sequence[str]) -> list[tuple[str, Answers, Answers]]:
-    """Answers of each two addresses to the same texts."""
-    return [
-        (f"{first} and {second} to {text}", given, expected)
-        for first, second in combinations(answers, 2)
-        for text, given, expected in zip(texts, answers[first], answers[second], strict=True)
-    ]
+@dataclass(frozen=True)
+class Comparison:
+    """Compares answers.
+
+    Attributes:
+        kind: Of the answers.
+        dtype: Of hidden states on the wire.
+    """
+
+    kind: TeacherOutputKind
+    dtype: str
+
+    def same(self, name: str, pairs: Iterable[Pair], fix: str, address: str | None = None) -> ProbeCheck:
+        """Whether two answers to a text are alike up to rounding, for each of these pairs."""
+        compared = list(pairs)
+        apart = {text: difference(given, expected) for text, given, expected in compared}
+        text = max(apart, key=apart.__getitem__)
+        if self.kind == "hidden_states":
+            states = (given["hidden"] for _, given, _ in compared)
+            dtype = max((self.dtype, *map(computed_in, states)), key=_ORDER.index)
+            limit, at = _STATES[dtype], f" in {dtype}"
+        else:
+            limit, at = _LOG_PROBABILITIES[self.kind], ""
+        passed = apart[text] <= limit
+        found = f"{apart[text]:.2g} {_MEASURES[self.kind]} apart, and the limit{at} is {limit:g}"
+        return ProbeCheck(
+            name=name,
+            result="passed" if passed else "refused",
+            found=found if passed else f"{found} ({text})",
+            fix="" if passed else fix,
+            address=address,
+            value=apart[text],
+            limit=limit,
+        )
 
 
-def mean_nats(head: Head, answers: Sequence[Answers], questions: Sequence[Question]) -> float:
-    """The negative log-likelihood of texts, in nats a token."""
-    tokens = [len(question.labels) for question in questions]
-    nats = [
-        negative_log_likelihood(head, answer["hidden"], question.labels)
-        for answer, question in zip(answers, questions, strict=True)
-    ]
-    return sum(a * b for a, b in zip(tokens, nats, strict=True)) / sum(tokens)
-
-
-_ORDER = ("float32", "float16", "bfloat16")
-
-
-def _coarser(*dtypes: str) -> str:
-    return max(dtypes, key=_ORDER.index)
+def replica_pairs(rounds: Sequence[Mapping[str, Sequence[Answers]]], texts: Sequence[str]) -> Iterator[Pair]:
+    """The answers of each two addresses to one text, in each round of asking."""
+    for answers in rounds:
+        for first, second in combinations(answers, 2):
+            for text, given, expected in zip(texts, answers[first], answers[second], strict=True):
+                yield f"{first} and {second}, {text}", given, expected

@@ -51,7 +51,10 @@ def top_k_difference(given: Answers, expected: Answers) -> float:
     `expected` may hold more tokens than `given`; those that are not in both count as a whole.
     """
     ids, other = given["ids"].long(), expected["ids"].long()
-    probability, other_probability = given["log_probabilities"].double().exp(), expected["log_probabilities"].double().exp()
+    probability, other_probability = (
+        given["log_probabilities"].double().exp(),
+        expected["log_probabilities"].double().exp(),
+    )
     k = ids.shape[1]
     same = ids[:, :, None] == other[:, None, :]  # [positions, k, others]
     differ = (probability - (same * other_probability[:, None, :]).sum(-1)).abs().sum()
@@ -73,10 +76,17 @@ def difference(given: Answers, expected: Answers) -> float:
     return text_difference(given["log_probabilities"], expected["log_probabilities"])
 
 
-def negative_log_likelihood(head: Head, hidden: Tensor, labels: Sequence[int]) -> float:
-    """Of these labels under what the head makes of hidden states [positions, hidden], in nats a token."""
-    logits = head.logits(hidden.to(head.weight.device)).float()
-    return torch.nn.functional.cross_entropy(logits, torch.tensor(labels, device=logits.device)).item()
+def mean_nats(head: Head | None, answers: Sequence[Answers], questions: Sequence[Question]) -> float:
+    """The negative log-likelihood of texts in nats a token: under what the head makes of their states, or as it was answered."""
+    nats = []
+    for answer, question in zip(answers, questions, strict=True):
+        if head is None:
+            nats.append(-answer["log_probabilities"].double())
+            continue
+        logits = head.logits(answer["hidden"].to(head.weight.device)).float()
+        labels = torch.tensor(question.labels, device=logits.device)
+        nats.append(torch.nn.functional.cross_entropy(logits, labels, reduction="none").double().cpu())
+    return torch.cat(nats).mean().item()
 
 
 def perplexity(nats: float) -> str:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import threading
 import time
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from dskd.errors import InputError, TrainingFailed
@@ -16,14 +16,14 @@ from dskd.teachers.engines.served_engine import ServedEngine
 from dskd.teachers.http import Away, model_names
 from dskd.teachers.options import ServedOptions
 from dskd.teachers.probe import checks, server
-from dskd.teachers.probe.figures import split
-from dskd.teachers.probe.reference import ReferenceAnswer, read_reference
+from dskd.teachers.probe.figures import mean_nats, split
+from dskd.teachers.probe.reference import read_reference
 from dskd.teachers.probe.report import ProbeCheck, ProbeReport
 from dskd.teachers.probe.texts import FILLING, LENGTH, PLAIN, TEXTS, question_of
 from dskd.teachers.questions import Question
 from dskd.tokenization.vocabulary import Vocabulary
 
-_AT_ONCE = 8  # requests, so that a server puts other texts beside a text than the first time
+_AT_ONCE = 8  # requests at each address, so that a text stands beside others than the first time
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class ExpectedTeacher:
         vocabulary: Its tokens, as far as its head predicts them.
         head: Its head, where hidden states are asked for.
         longest: Tokens of the longest example; None where the data is not known.
-        examples: Of the training, which it should find likely; none where they are not known.
+        examples: Some of the training, which it should find likely; none where they are not known.
     """
 
     name: str
@@ -51,100 +51,185 @@ class Probe:
     """The probe of one teacher, which remembers what was answered first.
 
     Args:
-        engine: What training asks, too.
-        served: Its options.
-        expected: What is behind it.
+        engine: What the training asks, too.
+        served: The engine's options.
+        expected: What has to be behind it.
     """
 
     def __init__(self, engine: ServedEngine, served: ServedOptions, expected: ExpectedTeacher) -> None:
         self._engine, self._served, self._expected = engine, served, expected
-        self._first: list[Answers] | None = None  # to the questions, of the first address
+        self._running = threading.Lock()  # an address may come back while the others are asked
+        self._texts: list[str] = []  # as messages show them
         self._questions: list[Question] = []
-        self._texts: list[str] = []  # the questions, as messages show them
-        self._checks: list[ProbeCheck] = []
-        self._versions: dict[str, str | None] = {}
+        self._first: tuple[str, list[Answers]] | None = None  # an address, and its answers to the questions
 
     def run(self, addresses: Sequence[str] | None = None) -> ProbeReport:
-        """Ask everything, of all addresses by default. A check that is refused stands in the report and raises nothing.
+        """Put all questions to these addresses, by default to all. What is refused stands in the report, and raises nothing.
 
         Raises:
             TrainingFailed: Where no address answers within the patience of the options.
-            InputError: For a reference that is none.
+            InputError: For a reference that cannot be read.
         """
-        start = time.perf_counter()
-        self._checks, self._versions = [], {}
         if addresses is None:
             self._engine.servers.get("/v1/models", model_names).result()  # waits for servers that are still starting
-        lengths = [self._facts(address) for address in addresses or self._engine.servers.addresses]
-        here = list(self._versions)
-        if not here:
-            raise TrainingFailed(f"{self._expected.name}: {self._checks[-1].found}; fix: start the server again")
-        if not self._refused():
-            self._ask_all(here, min([LENGTH, *(length for length in lengths if length is not None)]))
-        return ProbeReport(
-            kind=self._served.kind,
-            model=self._engine.model,
-            versions=self._versions,
-            checks=self._checks,
-            seconds=time.perf_counter() - start,
-        )
+        with self._running:
+            return self._run(addresses or self._engine.servers.addresses)
 
     def again(self, address: str) -> None:
-        """Probe an address that was away: it has to be the teacher that the training began with.
+        """Probe an address that was away: it has to be what the training began with.
 
         Raises:
-            TrainingFailed: Where it is another.
+            TrainingFailed: Where it is something else.
             Away: Where it does not answer after all.
         """
         try:
-            self.run([address]).require(self._expected.name)
-        except InputError as error:
-            raise TrainingFailed(f"{error}; the last checkpoint stays") from None
+            with self._running:
+                if self._first is None:  # nothing was asked yet, so that the first run asks this address too
+                    return
+                report = self._run([address])
         except TrainingFailed as error:
             raise Away(str(error)) from None
-
-    def _refused(self) -> bool:
-        return any(check.result == "refused" for check in self._checks)
-
-    def _facts(self, address: str) -> int | None:
-        """Check what a server says of itself. Returns the most tokens of a text there."""
-        servers, model, expected = self._engine.servers, self._engine.model, self._expected
         try:
-            found, own = server.facts(servers, address, model, expected.longest)
-            if all(check.result != "refused" for check in own):
-                own.append(server.vocabulary(servers, address, model, expected.tokenizer, expected.vocabulary))
-        except Away as error:
-            self._checks.append(_not_checked("reachable", address, f"{error}; it is probed when it answers"))
-            return None
-        self._versions[address] = found.version
-        self._checks += own
-        return found.length
+            report.require(self._expected.name)
+        except InputError as error:
+            raise TrainingFailed(f"{error}; the last checkpoint stays") from None
 
-    def _ask_all(self, here: list[str], length: int) -> None:
-        if not self._questions:
-            size = self._expected.vocabulary.size
-            asked = [(text, question_of(self._expected.tokenizer, text, length, size)) for text in TEXTS]
-            self._questions = [question for _, question in asked if question is not None]
-            self._texts = [repr(text[:24]) for text, question in asked if question is not None]
-        alone, at_once = {}, {}
-        with ThreadPoolExecutor(_AT_ONCE * len(here)) as threads:
+    def _run(self, addresses: Sequence[str]) -> ProbeReport:
+        start = time.perf_counter()
+        found: list[ProbeCheck] = []
+        facts: dict[str, server.ServerFacts] = {}
+        for address in addresses:
             try:
-                for address in here:
-                    alone[address] = [self._engine.ask_at(address, [question]) for question in self._questions]
-                    self._of_answers(address, alone[address])
-                    if self._refused():
-                        return
-                others = [self._question(text) for text in FILLING]
-                beside = [threads.submit(self._engine.ask_at, address, [other]) for other in others for address in here]
-                futures = {
-                    address: [threads.submit(self._engine.ask_at, address, [q]) for q in reversed(self._questions)]
-                    for address in here
-                }
-                at_once = {address: [future.result() for future in reversed(own)] for address, own in futures.items()}
-                for future in beside:
-                    future.result()
-            except (InputError, TrainingFailed) as error:
-                found, _, fix = str(error).partition("; fix: ")
-                self._checks.append(ProbeCheck(name="answers", result="refused", found=found, fix=fix))
-                return
-        self._compare(alone, at_once)
+                facts[address], own = self._ask_for_facts(address)
+                found += own
+            except Away as error:
+                found.append(_not_checked("reachable", f"{error}; it is probed when it answers", address))
+        if not facts:
+            raise TrainingFailed(f"{found[-1].address}: {found[-1].found}; fix: start the server again")
+        if not _refused(found):
+            found += self._of_outputs(list(facts), [own.length for own in facts.values() if own.length is not None])
+        return ProbeReport(
+            kind=self._served.kind,
+            model=self._engine.model,
+            versions={address: own.version for address, own in facts.items()},
+            checks=found,
+            seconds=time.perf_counter() - start,
+        )
+
+    def _ask_for_facts(self, address: str) -> tuple[server.ServerFacts, list[ProbeCheck]]:
+        servers, model, expected = self._engine.servers, self._engine.model, self._expected
+        facts, found = server.facts(servers, address, model, expected.longest)
+        if not _refused(found):
+            found.append(server.vocabulary(servers, address, model, expected.tokenizer, expected.vocabulary))
+        return facts, found
+
+    def _of_outputs(self, here: Sequence[str], lengths: Sequence[int]) -> list[ProbeCheck]:
+        """Ask each of these addresses everything twice: text by text, and all at once beside other texts."""
+        found: list[ProbeCheck] = []
+        if not self._questions:
+            known = [(repr(text[:24]), question) for text in TEXTS if (question := self._question(text, lengths))]
+            self._texts, self._questions = [text for text, _ in known], [question for _, question in known]
+        try:
+            alone = {}
+            for address in here:
+                alone[address] = [self._engine.ask_at(address, [question]) for question in self._questions]
+                found += self._of_one(address, alone[address])
+            if not _refused(found):
+                found += self._of_pairs(alone, self._ask_at_once(here, lengths))
+                found += self._of_model(here[0], alone[here[0]])
+        except (InputError, TrainingFailed) as error:  # what an engine refuses, such as other shapes
+            where, _, reason = str(error).partition(": ")
+            what, _, fix = reason.partition("; fix: ")
+            found.append(ProbeCheck(name="answers", result="refused", found=what, fix=fix, address=where))
+        except Away as error:
+            raise TrainingFailed(f"{self._expected.name}: a server went away while it was probed: {error}") from None
+        if self._first is None and not _refused(found):
+            self._first = here[0], alone[here[0]]
+        return found
+
+    def _question(self, text: str, lengths: Sequence[int]) -> Question | None:
+        return question_of(self._expected.tokenizer, text, min([LENGTH, *lengths]), self._expected.vocabulary.size)
+
+    def _ask_at_once(self, here: Sequence[str], lengths: Sequence[int]) -> dict[str, list[Answers]]:
+        others = [question for text in FILLING if (question := self._question(text, lengths))]
+        with ThreadPoolExecutor(_AT_ONCE * len(here)) as threads:
+
+            def ask(address: str, question: Question) -> Future[Answers]:
+                return threads.submit(self._engine.ask_at, address, [question])
+
+            beside = [ask(address, other) for other in others for address in here]
+            asked = {address: [ask(address, question) for question in reversed(self._questions)] for address in here}
+            wait(beside)
+            return {address: [future.result() for future in reversed(own)] for address, own in asked.items()}
+
+    def _of_one(self, address: str, answers: list[Answers]) -> Iterator[ProbeCheck]:
+        """What the answers of an address say by themselves."""
+        head, kind = self._expected.head, self._served.kind
+        yield checks.finite(address, answers, self._served.dtype if kind == "hidden_states" else "float32")
+        if kind != "hidden_states":
+            yield checks.probabilities(address, answers, self._expected.vocabulary.size)
+            return
+        assert head is not None
+        yield checks.hidden_size(address, answers[0], head)
+        yield checks.raw_states(address, answers)
+
+    def _of_pairs(self, alone: dict[str, list[Answers]], at_once: dict[str, list[Answers]]) -> Iterator[ProbeCheck]:
+        """Whether one model answers, and answers alike."""
+        compare = checks.Comparison(self._served.kind, self._served.dtype)
+        for address, answers in alone.items():
+            pairs = zip(self._texts, at_once[address], answers, strict=True)
+            yield compare.same(
+                "the same again",
+                pairs,
+                "look for a fault of the server; alone and beside others, a text has the same states",
+                address,
+            )
+        if self._first is not None:
+            place, first = self._first
+            for address, answers in alone.items():
+                fix = f"serve the model that the training began with at {place}, or start another training"
+                yield compare.same("the same as before", zip(self._texts, answers, first, strict=True), fix, address)
+        if len(alone) > 1:
+            fix = "serve one model in one dtype behind all addresses, or leave the others out"
+            yield compare.same("replicas", checks.replica_pairs((alone, at_once), self._texts), fix)
+        elif self._first is None:
+            yield _not_checked("replicas", "there is one address")
+
+    def _of_model(self, address: str, answers: list[Answers]) -> Iterator[ProbeCheck]:
+        """Whether it is the model that it is taken for; the addresses are known to answer alike."""
+        served, head = self._served, self._expected.head
+        if served.reference is None:
+            yield _not_checked("local copy", "no answers of a local copy are given")
+        else:
+            known = read_reference(served.reference, self._questions)
+            if head is not None:
+                yield checks.head_of_copy(head, known, self._questions)
+            expected = [
+                each.answer(served.kind, len(q.positions)) for each, q in zip(known, self._questions, strict=True)
+            ]
+            fix = "serve the model of the local copy, and not quantised in another way, or give the copy of what is served"
+            compare = checks.Comparison(served.kind, served.dtype)
+            yield compare.same("local copy", zip(self._texts, answers, expected, strict=True), fix, address)
+        if served.kind == "top_k":
+            yield _not_checked("likely text", "the text may not be among the most probable tokens")
+            return
+        plain = [number for number, text in enumerate(self._texts) if text in {repr(each[:24]) for each in PLAIN}]
+        nats = {"plain text": mean_nats(head, [answers[k] for k in plain], [self._questions[k] for k in plain])}
+        if examples := list(self._expected.examples):
+            given = split(self._engine.ask_at(address, examples), examples)
+            nats["examples of the data"] = mean_nats(head, given, examples)
+        yield checks.likely_text(
+            address,
+            nats,
+            self._expected.vocabulary.size,
+            settled=served.reference is not None,
+            of_head=head is not None,
+        )
+
+
+def _refused(found: Sequence[ProbeCheck]) -> bool:
+    return any(check.result == "refused" for check in found)
+
+
+def _not_checked(name: str, why: str, address: str | None = None) -> ProbeCheck:
+    return ProbeCheck(name=name, result="not checked", found=why, address=address)

@@ -100,7 +100,9 @@ def read_reference(file: Path, questions: list[Question]) -> list[ReferenceAnswe
         lengths = stored["lengths"].tolist()
         ids = [part.tolist() for part in stored["ids"].split(lengths)]
         labels = [length - 1 for length in lengths]
-        parts = [stored[name].split(labels) for name in ("hidden", "log_probabilities", "top_ids", "top_log_probabilities")]
+        parts = [
+            stored[name].split(labels) for name in ("hidden", "log_probabilities", "top_ids", "top_log_probabilities")
+        ]
     except (OSError, SafetensorError, KeyError, RuntimeError) as error:
         reason = " ".join(str(error).split())
         raise InputError(f"{file}: no reference for a probe ({reason}); fix: write it with write_reference") from None

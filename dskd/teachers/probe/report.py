@@ -18,18 +18,22 @@ class ProbeCheck(BaseModel):
 
     name: str
     result: Result
-    found: str = Field(description="what was found, with both figures where two were compared; or why nothing was checked")
-    fix: str = Field("", description="what to do about what was refused")
-    address: str | None = Field(None, description="of the server that it is about; null for all of them together")
-    value: float | None = Field(None, description="the figure that was compared with a limit")
-    limit: float | None = Field(None, description="the largest value that passes")
+    found: str = Field(
+        description="what was found, with both figures where two were compared; or why nothing was checked"
+    )
+    fix: str = Field(default="", description="what to do about what was refused")
+    address: str | None = Field(
+        default=None, description="of the server that it is about; null for all of them together"
+    )
+    value: float | None = Field(default=None, description="the figure that was compared with a limit")
+    limit: float | None = Field(default=None, description="the largest value that passes")
 
 
 class ProbeReport(BaseModel):
     """The checks of a served teacher in their order. Addresses stand without user, password and query."""
 
     kind: TeacherOutputKind
-    model: str | None = Field(None, description="its name on the servers")
+    model: str | None = Field(default=None, description="its name on the servers")
     versions: dict[str, str | None] = Field(description="by address, what the server says of itself at /version")
     checks: list[ProbeCheck]
     seconds: float

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,7 +26,9 @@ class ServerFacts:
     length: int | None
 
 
-def facts(servers: TeacherServers, address: str, model: str, longest: int | None) -> tuple[ServerFacts, list[ProbeCheck]]:
+def facts(
+    servers: TeacherServers, address: str, model: str, longest: int | None
+) -> tuple[ServerFacts, list[ProbeCheck]]:
     """Whether the model is there by its name, and takes texts of `longest` tokens. Raises Away where the address does not answer."""
     reply = servers.ask(address, "/v1/models")
     try:
@@ -44,7 +45,9 @@ def facts(servers: TeacherServers, address: str, model: str, longest: int | None
     if not isinstance(length, int):
         return found, [*checks, _not_checked("length", address, "the server does not list max_model_len")]
     if longest is None:
-        checks.append(_not_checked("length", address, f"texts of at most {length:,} tokens; the data is not known here"))
+        checks.append(
+            _not_checked("length", address, f"texts of at most {length:,} tokens; the data is not known here")
+        )
     elif longest > length:
         checks.append(
             _check(
@@ -55,14 +58,16 @@ def facts(servers: TeacherServers, address: str, model: str, longest: int | None
             )
         )
     else:
-        checks.append(_check("length", address, f"texts of at most {length:,} tokens; the longest example has {longest:,}"))
+        checks.append(
+            _check("length", address, f"texts of at most {length:,} tokens; the longest example has {longest:,}")
+        )
     return ServerFacts(found.version, length), checks
 
 
 def vocabulary(servers: TeacherServers, address: str, model: str, tokenizer: Any, tokens: Vocabulary) -> ProbeCheck:
     """Whether /tokenize gives the ids of the teacher's tokenizer, on texts that tell tokenizers apart. Raises Away."""
     texts = [*TEXTS, *vocabulary_texts(tokens)]
-    differ: list[tuple[str, Sequence[int], Sequence[int]]] = []
+    differ: list[tuple[str, list[int], list[int]]] = []
     for text in texts:
         body = {"model": model, "prompt": text, "add_special_tokens": False}
         try:
@@ -95,8 +100,8 @@ def _version(servers: TeacherServers, address: str) -> str | None:
     return None if version is None else servers.line(version)
 
 
-def _shown(ids: Sequence[int]) -> str:
-    return str(list(ids[:6]))[:-1] + (", …]" if len(ids) > 6 else "]")
+def _shown(ids: list[int]) -> str:
+    return str(ids[:6])[:-1] + (", …]" if len(ids) > 6 else "]")
 
 
 def _check(name: str, address: str, found: str, fix: str = "") -> ProbeCheck:
