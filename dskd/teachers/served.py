@@ -30,6 +30,7 @@ class ServedTeacher(Teacher):
         vocabulary: The teacher's tokens, as far as its head predicts them.
         head, embedding: Where it gives hidden states.
         probe: What was found out about it before.
+        ahead: Optimizer steps that it is asked about before theirs comes.
     """
 
     def __init__(
@@ -38,14 +39,17 @@ class ServedTeacher(Teacher):
         vocabulary: Vocabulary,
         head: Head | None = None,
         embedding: Tensor | None = None,
+        *,
         probe: dict[str, Any] | None = None,
+        ahead: int = 0,
     ) -> None:
         super().__init__()
         self.probe = probe
         self.vocabulary = vocabulary
         self.head, self.embedding = head, embedding
+        self.ahead = ahead
         self._engine = engine
-        self._examples = 0
+        self._examples = self._tokens = 0
 
     @property
     def examples(self) -> int:
@@ -55,7 +59,12 @@ class ServedTeacher(Teacher):
         if batch.teacher.requested is None:
             questions = questions_of(batch.teacher)
             self._examples += len(batch.teacher.sizes)
+            self._tokens += sum(len(question.ids) - 1 for question in questions)
             batch.teacher.requested = self._engine.ask(questions)
+
+    def figures(self) -> dict[str, Any]:
+        """Of the engine, with the tokens that were asked about and the seconds in which a training did nothing but wait for it."""
+        return {"tokens": self._tokens, "wait_seconds": self.seconds, **self._engine.figures()}
 
     def close(self) -> None:
         self._engine.close()
@@ -113,4 +122,6 @@ def open_served_teacher(
     except BaseException:
         engine.close()
         raise
-    return ServedTeacher(engine, vocabulary, head, table, report.model_dump(mode="json"))
+    return ServedTeacher(
+        engine, vocabulary, head, table, probe=report.model_dump(mode="json"), ahead=source.served.ahead
+    )

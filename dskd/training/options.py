@@ -90,3 +90,7 @@ class TrainingReport(BaseModel):
     probe: dict[str, Any] | None = Field(
         None, description="what was found out about a served teacher before the first step; null without one"
     )
+    served: dict[str, Any] | None = Field(
+        None,
+        description="what a served teacher cost: tokens that it was asked about, bytes, requests, seconds of waiting",
+    )
