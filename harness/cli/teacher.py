@@ -118,6 +118,8 @@ def _probe(
     served: ServedOptions, head: Path | None, tokenizer: Path | None, against: Path | None, longest: int | None
 ) -> ProbeReport:
     # With torch and transformers, which help and `serve-command` need not wait for.
+    from transformers.utils import logging
+
     from dskd.modeling.head_alone import read_head
     from dskd.modeling.loading import load_tokenizer
     from dskd.teachers.engines.served import open_served_engine
@@ -125,6 +127,7 @@ def _probe(
     from dskd.teachers.probe.reference import write_reference
     from dskd.tokenization.vocabulary import Vocabulary
 
+    logging.disable_progress_bar()
     place = hub.tokenizer_folder(tokenizer or head or "", where="--tokenizer" if tokenizer else "--head")
     loaded = load_tokenizer(place)
     vocabulary, read = Vocabulary.from_tokenizer(loaded), None

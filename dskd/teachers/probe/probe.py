@@ -17,7 +17,7 @@ from dskd.teachers.http import Away, model_names
 from dskd.teachers.options import ServedOptions
 from dskd.teachers.probe import checks, server
 from dskd.teachers.probe.figures import mean_nats, split
-from dskd.teachers.probe.reference import read_reference
+from dskd.teachers.probe.reference import ReferenceAnswer, read_reference
 from dskd.teachers.probe.report import ProbeCheck, ProbeReport
 from dskd.teachers.probe.texts import FILLING, LENGTH, PLAIN, TEXTS, question_of
 from dskd.teachers.questions import Question
@@ -198,17 +198,19 @@ class Probe:
     def _of_model(self, address: str, answers: list[Answers]) -> Iterator[ProbeCheck]:
         """Whether it is the model that it is taken for; the addresses are known to answer alike."""
         served, head = self._served, self._expected.head
-        if served.reference is None:
-            yield _not_checked("local copy", "no answers of a local copy are given")
-        else:
+        known: list[ReferenceAnswer] | str = "no answers of a local copy are given"
+        if served.reference is not None:
             known = read_reference(served.reference, self._questions)
+        if isinstance(known, str):
+            yield _not_checked("local copy", known)
+        else:
             if head is not None:
                 yield checks.head_of_copy(head, known, self._questions)
             expected = [
                 each.answer(served.kind, len(q.positions)) for each, q in zip(known, self._questions, strict=True)
             ]
-            fix = "serve the model of the local copy, and not quantised in another way, or give the copy of what is served"
             compare = checks.Comparison(served.kind, served.dtype)
+            fix = "serve the model of the local copy as it is stored, or give the copy of what is served"
             yield compare.same("local copy", zip(self._texts, answers, expected, strict=True), fix, address)
         if served.kind == "top_k":
             yield _not_checked("likely text", "the text may not be among the most probable tokens")
@@ -222,7 +224,7 @@ class Probe:
             address,
             nats,
             self._expected.vocabulary.size,
-            settled=served.reference is not None,
+            settled=not isinstance(known, str),
             of_head=head is not None,
         )
 

@@ -2,16 +2,18 @@
 
 One safetensors file. `ids` and `lengths` of the texts; of their positions, one text after the other, `hidden` [positions, hidden] in
 float32, `log_probabilities` [positions] of the labels, and `top_ids`, `top_log_probabilities` [positions, k] of the most probable tokens.
+Or, where the model could not be run, its header says why (`reason`), and there is nothing else in it.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save
 from torch import Tensor
 
@@ -27,6 +29,7 @@ from dskd.teachers.questions import Question
 from dskd.tokenization.vocabulary import Vocabulary
 
 _TOP = 64
+_REASON = "reason"
 
 
 @dataclass(frozen=True)
@@ -89,13 +92,22 @@ def write_reference(folder: Path, file: Path, *, dtype: str = "float32", device:
     write_atomic(file, save(tensors))
 
 
-def read_reference(file: Path, questions: list[Question]) -> list[ReferenceAnswer]:
-    """What the local copy said to these questions.
+def write_reason(file: Path, reason: str) -> None:
+    """Keep, in place of answers, why there are none: the report of a probe repeats it."""
+    write_atomic(file, save({}, metadata={_REASON: reason}))
+
+
+def read_reference(file: Path, questions: Sequence[Question]) -> list[ReferenceAnswer] | str:
+    """What the local copy said to these questions, or why it was not asked.
 
     Raises:
         InputError: For a file that is none of `write_reference`, and one of other texts: another tokenizer's, or another version's.
     """
     try:
+        with safe_open(file, framework="pt") as opened:
+            reason = (opened.metadata() or {}).get(_REASON)
+        if reason is not None:
+            return reason
         stored = load_file(file)
         lengths = stored["lengths"].tolist()
         ids = [part.tolist() for part in stored["ids"].split(lengths)]
@@ -104,16 +116,13 @@ def read_reference(file: Path, questions: list[Question]) -> list[ReferenceAnswe
             stored[name].split(labels) for name in ("hidden", "log_probabilities", "top_ids", "top_log_probabilities")
         ]
     except (OSError, SafetensorError, KeyError, RuntimeError) as error:
-        reason = " ".join(str(error).split())
-        raise InputError(f"{file}: no reference for a probe ({reason}); fix: write it with write_reference") from None
+        said = " ".join(str(error).split())
+        raise InputError(f"{file}: no answers of a local copy ({said}); fix: write them with write_reference") from None
     known = [ReferenceAnswer(*values) for values in zip(ids, *parts, strict=True)]
-    found = []
-    for question in questions:
-        same = [answer for answer in known if answer.ids[: len(question.ids)] == question.ids]
-        if not same:
-            raise InputError(
-                f"{file}: made of other texts than the probe asks, or with another tokenizer; fix: write it again from the "
-                "teacher's folder"
-            )
-        found.append(same[0])
-    return found
+    found = [next((each for each in known if each.ids[: len(q.ids)] == q.ids), None) for q in questions]
+    if any(each is None for each in found):
+        raise InputError(
+            f"{file}: made of other texts than the probe asks, or with another tokenizer; fix: write it again from the "
+            "teacher's folder"
+        )
+    return [each for each in found if each is not None]
