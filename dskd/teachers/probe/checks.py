@@ -28,10 +28,12 @@ _STATES = {"float32": 1e-3, "float16": 3e-2, "bfloat16": 0.13}
 _LOG_PROBABILITIES = {"top_k": 0.3, "text_log_probabilities": 0.35}
 _MEASURES = {"hidden_states": "of the norm", "top_k": "of the probability", "text_log_probabilities": "nats a token"}
 _ORDER = tuple(_STATES)  # from fine to coarse
-# A model that knows nothing gives a text of V tokens a perplexity of V; random weights give up to e^(D / 5000) times as much (initialised
-# at 0.02: 1.2 times at a hidden size of 640, 5 times at 8,192). Gemma 3 270M gives the plain texts ln V - 7.7 nats a token, its head with
-# permuted rows ln V + 13, with permuted columns, which stand for another model's, ln V + 8.5.
-_BEYOND_CHANCE = 2.0  # nats
+# By chance a text has ln V nats a token (V tokens). Random weights give D / 5,000 more, for a head of D numbers a token that was
+# initialised at 0.02: its logits have a variance of D / 2,500. Measured on the plain texts, as distances from ln V: Gemma 3 270M -7.7, its
+# head with permuted rows +13, with permuted columns (which stand for another model's) +8.5; Llamas of 32 numbers a token that were trained
+# for 40 and 120 steps -2.1 and -2.9, with permuted rows +2.7 and +4.5, with each other's head +1.1 and +0.8; random weights 0.
+_BEYOND_CHANCE, _NUMBERS_A_NAT = 0.5, 5000
+_LARGEST = 8192  # numbers a token of a head that is not known
 # States that are normalised have the length 1 to the rounding of bfloat16; those that enter a head have about the square root of D.
 _UNIT = 0.02
 _RAW_STATES = """--pooler-config '{"task": "token_embed", "use_activation": false}'"""
@@ -94,7 +96,7 @@ def probabilities(address: str, answers: Sequence[Answers], size: int) -> ProbeC
     )
 
 
-def likely_text(address: str, nats: Mapping[str, float], size: int, *, settled: bool, of_head: bool) -> ProbeCheck:
+def likely_text(address: str, nats: Mapping[str, float], size: int, hidden: int | None, *, settled: bool) -> ProbeCheck:
     """Whether the teacher finds text likely.
 
     Args:
@@ -102,10 +104,10 @@ def likely_text(address: str, nats: Mapping[str, float], size: int, *, settled: 
         nats: By what they are, the negative log-likelihood of texts in nats a token. One of them has to be likely: a model for one
             purpose may find prose most unlikely.
         size: Tokens of the teacher.
+        hidden: Numbers a token of the head that made them of states; None where the server gave log-probabilities.
         settled: Whether a local copy says more, so that this is a figure alone.
-        of_head: Whether a head made them of states.
     """
-    value, limit = min(nats.values()), math.log(size) + _BEYOND_CHANCE
+    value, limit = min(nats.values()), math.log(size) + _BEYOND_CHANCE + (hidden or _LARGEST) / _NUMBERS_A_NAT
     found = (
         f"perplexity {', '.join(f'{perplexity(each)} of {what}' for what, each in nats.items())}; by chance {size:,}"
     )
@@ -113,7 +115,7 @@ def likely_text(address: str, nats: Mapping[str, float], size: int, *, settled: 
     if value <= limit or settled:
         return ProbeCheck(name="likely text", result="passed", found=found, **figures)
     what, fix = "the tokenizer does not belong to the model", "give the tokenizer of the model that is served"
-    if of_head:
+    if hidden is not None:
         what, fix = "head and states are not of one model", "give the head of the model that is served (head)"
     return ProbeCheck(name="likely text", result="refused", found=f"{found}, so {what}", fix=fix, **figures)
 

@@ -129,6 +129,9 @@ class Probe:
         if not self._questions:
             known = [(repr(text[:24]), question) for text in TEXTS if (question := self._question(text, lengths))]
             self._texts, self._questions = [text for text, _ in known], [question for _, question in known]
+        reference: list[ReferenceAnswer] | str = "no answers of a local copy are given"
+        if self._served.reference is not None:
+            reference = read_reference(self._served.reference, self._questions)
         try:
             alone = {}
             for address in here:
@@ -136,7 +139,7 @@ class Probe:
                 found += self._of_one(address, alone[address])
             if not _refused(found):
                 found += self._of_pairs(alone, self._ask_at_once(here, lengths))
-                found += self._of_model(here[0], alone[here[0]])
+                found += self._of_model(here[0], alone[here[0]], reference)
         except (InputError, TrainingFailed) as error:  # what an engine refuses, such as other shapes
             where, _, reason = str(error).partition(": ")
             what, _, fix = reason.partition("; fix: ")
@@ -195,12 +198,11 @@ class Probe:
         elif self._first is None:
             yield _not_checked("replicas", "there is one address")
 
-    def _of_model(self, address: str, answers: list[Answers]) -> Iterator[ProbeCheck]:
+    def _of_model(
+        self, address: str, answers: list[Answers], known: list[ReferenceAnswer] | str
+    ) -> Iterator[ProbeCheck]:
         """Whether it is the model that it is taken for; the addresses are known to answer alike."""
         served, head = self._served, self._expected.head
-        known: list[ReferenceAnswer] | str = "no answers of a local copy are given"
-        if served.reference is not None:
-            known = read_reference(served.reference, self._questions)
         if isinstance(known, str):
             yield _not_checked("local copy", known)
         else:
@@ -220,13 +222,8 @@ class Probe:
         if examples := list(self._expected.examples):
             given = split(self._engine.ask_at(address, examples), examples)
             nats["examples of the data"] = mean_nats(head, given, examples)
-        yield checks.likely_text(
-            address,
-            nats,
-            self._expected.vocabulary.size,
-            settled=not isinstance(known, str),
-            of_head=head is not None,
-        )
+        size, hidden = self._expected.vocabulary.size, None if head is None else head.weight.shape[1]
+        yield checks.likely_text(address, nats, size, hidden, settled=not isinstance(known, str))
 
 
 def _refused(found: Sequence[ProbeCheck]) -> bool:

@@ -103,7 +103,8 @@ def test_nats_of_a_head_are_the_cross_entropy_of_its_logits() -> None:
     ("nats", "result"),
     [
         ({"plain text": math.log(400)}, "passed"),  # random weights
-        ({"plain text": math.log(400) + 1.7}, "passed"),  # large random weights
+        ({"plain text": math.log(400) + 0.8}, "passed"),  # random weights of 4,096 numbers a token
+        ({"plain text": math.log(400) + 1.4}, "refused"),
         ({"plain text": math.log(400) + 9}, "refused"),  # another model's head
         (
             {"plain text": math.log(400) + 9, "examples of the data": 2.0},
@@ -113,10 +114,10 @@ def test_nats_of_a_head_are_the_cross_entropy_of_its_logits() -> None:
     ],
 )
 def test_text_has_to_be_likely_or_by_chance(nats: dict[str, float], result: str) -> None:
-    check = checks.likely_text("http://a", nats, 400, settled=False, of_head=True)
+    check = checks.likely_text("http://a", nats, 400, 4096, settled=False)
     assert check.result == result
     assert "by chance 400" in check.found
-    assert checks.likely_text("http://a", nats, 400, settled=True, of_head=True).result == "passed"
+    assert checks.likely_text("http://a", nats, 400, 4096, settled=True).result == "passed"
 
 
 def test_a_perplexity_beyond_counting_is_shown_as_a_power() -> None:
