@@ -8,8 +8,9 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
+from dskd.errors import InputError
 from dskd.hub.names import HubName, parse
-from dskd.teachers.addresses import check_address
+from dskd.teachers.addresses import checked_addresses
 from dskd.teachers.options import API_KEY
 from harness.config.strict import Name, PromptTemplate, Strict
 
@@ -68,12 +69,10 @@ class ServedSource(Strict):
     @field_validator("served", "completions", "chat")
     @classmethod
     def _are_addresses(cls, addresses: tuple[str, ...]) -> tuple[str, ...]:
-        for address in addresses:
-            if problem := check_address(address):
-                raise ValueError(problem)
-        if len(set(addresses)) != len(addresses):
-            raise ValueError("the same address is given twice; fix: give each once")
-        return tuple(address.rstrip("/") for address in addresses)
+        try:  # what OpenAI's clients call a base URL ends with /v1
+            return checked_addresses(tuple(address.rstrip("/").removesuffix("/v1") for address in addresses))
+        except InputError as error:
+            raise ValueError(str(error).removeprefix("addresses:").strip()) from None
 
     @model_validator(mode="after")
     def _has_what_its_servers_need(self) -> ServedSource:

@@ -12,6 +12,7 @@ from dskd.errors import InputError
 from dskd.hub.names import HubName
 from dskd.io import read_object
 from dskd.modeling.folders import text_config
+from dskd.modeling.head_folder import head_folder as head_in
 from dskd.teachers.options import ServedOptions
 from harness.costs.model_shapes import Shape, shape_of
 from harness.runs.hub_lock import HubLock
@@ -24,11 +25,11 @@ ADDRESS_OF = {"hidden_states": "served", "top_k": "completions", "text_log_proba
 
 
 class HeadFolder(FolderInput):
-    """A folder, or a name on the hub, of which the configuration and the output head are read."""
+    """A folder, or a name on the hub, of which the configuration and the output head are read, and perhaps the input embedding."""
 
     def path(self, root: Path) -> Path:
-        """Where they are; from the hub, the shard with the head is downloaded and no other."""
-        return hub.head_files(*self.from_hub) if self.from_hub else self.folder
+        """Where they are; from the hub, the shards with them are downloaded and no others."""
+        return head_in("@".join(self.from_hub), embedding=True) if self.from_hub else self.folder
 
 
 class ServedModel(ModelInput):
