@@ -7,12 +7,12 @@ from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any
 
+import dskd
 from dskd import hub
 from dskd.errors import InputError
 from dskd.hub.names import HubName
 from dskd.io import read_object
 from dskd.modeling.folders import text_config
-from dskd.modeling.head_folder import head_folder as head_in
 from dskd.teachers.options import ServedOptions
 from harness.costs.model_shapes import Shape, shape_of
 from harness.runs.hub_lock import HubLock
@@ -29,7 +29,7 @@ class HeadFolder(FolderInput):
 
     def path(self, root: Path) -> Path:
         """Where they are; from the hub, the shards with them are downloaded and no others."""
-        return head_in("@".join(self.from_hub), embedding=True) if self.from_hub else self.folder
+        return dskd.head_folder("@".join(self.from_hub), embedding=True) if self.from_hub else self.folder
 
 
 class ServedModel(ModelInput):
