@@ -29,7 +29,7 @@ def locked_folder(path: Path, settings: str, where: str, busy: str) -> Iterator[
         InputError: Where it holds anything else, cannot be written, or is held by another process.
     """
     require_writable(path, where)
-    if path.is_dir() and not (path / settings).is_file() and any(entry.name != _LOCK for entry in path.iterdir()):
+    if path.is_dir() and not (path / settings).is_file() and any(entry.name[0] != "." for entry in path.iterdir()):
         raise InputError(f"{where}: holds other files and no {settings}; fix: name a new folder")
     path.mkdir(parents=True, exist_ok=True)
     lock = FileLock(path / _LOCK)
