@@ -7,6 +7,7 @@ from dskd.training.provenance import Origin, origin_of_path
 from harness.steps.base import Input, ModelInput
 from harness.steps.base_model import FirstLayers, ModelCopy, ModelFolder, NewModel
 from harness.steps.data import FileExamples, WorldExamples
+from harness.steps.endpoint_responses import EndpointResponses
 from harness.steps.hub_data import HubExamples
 from harness.steps.served_model import ServedModel
 from harness.steps.teacher_responses import TeacherResponses
@@ -35,7 +36,7 @@ def model_origin(model: ModelInput) -> Origin:
 
 def data_origin(examples: Input) -> Origin:
     """Where a training set came from."""
-    if isinstance(examples, TeacherResponses):
+    if isinstance(examples, TeacherResponses | EndpointResponses):
         asked = data_origin(examples.examples)
         return asked.model_copy(update={"name": examples.name, "made": f"responses of {examples.teacher.name}"})
     if isinstance(examples, HubExamples):
