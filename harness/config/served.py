@@ -23,6 +23,13 @@ def _several(value: Any) -> Any:
 Addresses = Annotated[tuple[str, ...], BeforeValidator(_several)]
 
 
+class TokenPrice(Strict):
+    """What a million tokens cost, in any currency."""
+
+    prompt: float = Field(ge=0, allow_inf_nan=False)
+    completion: float = Field(ge=0, allow_inf_nan=False)
+
+
 class ServedSource(Strict):
     """A teacher that a server runs. It has at least one of `served`, `completions` and `chat`.
 
@@ -60,7 +67,7 @@ class ServedSource(Strict):
     patience: float = Field(default=600.0, ge=0, allow_inf_nan=False)
     in_flight: int = Field(default=4, ge=1)
     request_tokens: int = Field(default=8192, ge=1)
-    price: dict[Literal["prompt", "completion"], float] | None = None
+    price: TokenPrice | None = None
     samples: int = Field(default=1, ge=1)
     parameters: dict[str, Any] = Field(default_factory=dict)
     template: PromptTemplate | None = None

@@ -11,7 +11,8 @@ from dskd.errors import InputError
 from dskd.training.options import TrainingOptions
 from harness import tasks as known_tasks
 from harness.config.matrix import Cell, TeacherOutputs
-from harness.planning.served import gives_text_alone
+from harness.config.served import ServedSource
+from harness.planning.served import endpoint_responses, gives_text_alone
 from harness.planning.sources import Sources, once
 from harness.protocols import DecodingProtocol
 from harness.runs.records import RecordCell
@@ -19,6 +20,7 @@ from harness.runs.store import train_folder
 from harness.steps import training
 from harness.steps.base import ModelInput, Step
 from harness.steps.data import Examples, PreparedData
+from harness.steps.endpoint_responses import EndpointResponses
 from harness.steps.evaluation import Evaluate, EvaluatedTask
 from harness.steps.served_model import ServedModel
 from harness.steps.teacher_cache import TeacherCache
@@ -77,9 +79,13 @@ class Expansion(Sources):
         return method, TrainingOptions.model_validate(self.matrix.training_of(name).options)
 
     @once
-    def responses(self, name: str, teacher: str, method: str) -> TeacherResponses:
-        """The teacher's responses to a training set; how it answers is said as for an evaluation."""
+    def responses(self, name: str, teacher: str, method: str) -> TeacherResponses | EndpointResponses:
+        """The teacher's responses to a training set; how it answers is said as for an evaluation, or by its address."""
         limit, options = self.matrix.data[name].limit, self.method(method)[0].options
+        source = self.matrix.models[teacher]
+        if isinstance(source, ServedSource):
+            seed, where = self.matrix.evaluation.seed, f"{self.source}: models.{teacher}"
+            return endpoint_responses(self.examples(name), limit, self.model(teacher), source, options, seed, where)
         return responses_step(self.examples(name), limit, self.model(teacher), options, self.answering)
 
     @once

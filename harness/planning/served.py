@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any, Literal
 
 from dskd.errors import InputError
 from dskd.tokenization.prompt_templates import Template
 from harness.config.served import ServedSource
+from harness.responses.report import Price
 from harness.runs.hub_lock import HubLock
 from harness.runs.identity import FileHashes
 from harness.steps.base import ModelInput, TokenizerInput
+from harness.steps.data import Examples
+from harness.steps.endpoint_responses import EndpointResponses, TeacherEndpoint
 from harness.steps.served_model import ServedModel, head_folder
 from harness.steps.tokenizers import ChangedTokenizer, TokenizerChanges, TokenizerCopy, tokenizer_in_folder
 
@@ -52,6 +56,63 @@ def served_model(
         else changed_tokenizer(name, tokenizer, source.template, add_bos_token=source.add_bos_token),
         dtype=source.dtype,
         reach=source.model_dump(include=_REACH),
+    )
+
+
+def endpoint_responses(
+    examples: Examples,
+    limit: int | None,
+    teacher: ModelInput,
+    source: ServedSource,
+    options: Any,
+    seed: int,
+    where: str,
+) -> EndpointResponses:
+    """The responses of a teacher behind an address to a training set.
+
+    Args:
+        examples, limit: the training set, and how much of it.
+        teacher: the teacher.
+        source: what the matrix says of it.
+        options: of the method that learns from the responses.
+        seed: of the requests.
+        where: what errors begin with.
+
+    Raises:
+        InputError: for a teacher that gives hidden states alone, or has no name on its server.
+    """
+    addresses = source.chat or source.completions
+    if not addresses:
+        raise InputError(
+            f"{where}: has no address that writes text, and a method learns from its responses; fix: give `chat` or `completions`"
+        )
+    if source.model is None:
+        raise InputError(
+            f"{where}.model: is missing, and a request for text names it; fix: give the model's name on the server"
+        )
+    api: Literal["chat", "completions"] = "chat" if source.chat else "completions"
+    endpoint = TeacherEndpoint(
+        name=teacher.name,
+        model=source.model,
+        api=api,
+        addresses=tuple(f"{address}/v1" for address in addresses),
+        tokenizer=getattr(teacher, "tokenizer", None) if api == "completions" else None,
+        template=source.template,
+        api_key_env=source.api_key_env,
+        timeout=source.timeout,
+        parallel=source.in_flight * len(addresses),
+    )
+    return EndpointResponses(
+        title=f"responses of {teacher.name} to {examples.name}",
+        examples=examples,
+        limit=limit,
+        teacher=endpoint,
+        samples=source.samples,
+        max_new_tokens=options.max_new_tokens,
+        temperature=options.answer_temperature,
+        parameters=source.parameters,
+        seed=seed,
+        price=None if source.price is None else Price.model_validate(source.price.model_dump()),
     )
 
 

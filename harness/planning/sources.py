@@ -25,6 +25,7 @@ from harness.runs.hub_lock import HubLock
 from harness.runs.identity import FileHashes
 from harness.steps import base_model, data, hub_data, tokenizers
 from harness.steps.base import ModelInput, Step, TokenizerInput
+from harness.steps.endpoint_responses import EndpointResponses
 from harness.steps.teacher_responses import TeacherResponses
 from harness.steps.world import World
 from harness.suggestions import did_you_mean
@@ -93,7 +94,7 @@ class Sources:
         student: str,
         teacher: str | None,
         max_length: int,
-        responses: TeacherResponses | None = None,
+        responses: TeacherResponses | EndpointResponses | None = None,
         tokenizer: TokenizerInput | None = None,
     ) -> data.PreparedData:
         """A training set in the tokens of a student and, for distillation, its teacher; or a teacher's responses in its place.

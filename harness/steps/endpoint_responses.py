@@ -103,6 +103,10 @@ class EndpointResponses(Step):
         """What its examples are called in records."""
         return f"{self.examples.name}, answered by {self.teacher.name}"
 
+    @property
+    def reaches(self) -> dict[str, tuple[str, ...]]:
+        return {self.teacher.name: self.teacher.addresses}
+
     def estimate(self, device: Device) -> list[Work]:
         """Nothing is computed here."""
         return []

@@ -11,6 +11,7 @@ import pytest
 from dskd.errors import InputError
 from harness.config.matrix import cells
 from harness.planning.plan import Plan, make_plan
+from harness.steps.endpoint_responses import EndpointResponses
 from harness.steps.served_model import ServedModel
 from harness.steps.teacher_cache import TeacherCache
 from harness.steps.training import Train
@@ -129,6 +130,20 @@ def test_what_does_not_go_together_is_one_line(
     assert message in str(error.value)
     assert "\n" not in str(error.value)
     assert "word@" not in str(error.value)
+
+
+def test_responses_come_from_the_address_that_writes_text(plan_of: Planned) -> None:
+    teacher = {"chat": f"{URL}/v1", "model": "big", "samples": 2, "price": {"prompt": 0.5, "completion": 1.5}}
+    plan = plan_of("seqkd", teacher=teacher)
+    (step,) = (job.step for job in plan.jobs.values() if isinstance(job.step, EndpointResponses))
+    assert (step.teacher.api, step.teacher.addresses, step.samples) == ("chat", (f"{URL}/v1",), 2)
+    assert plan.reaches() == {"big": {f"{URL}/v1": 1}}
+    with pytest.raises(InputError, match="models.big.model: is missing, and a request for text names it"):
+        plan_of("seqkd", teacher={"chat": URL})
+    with pytest.raises(
+        InputError, match=r"models.big.price: .*completion.*is missing|models.big.price.completion: is missing"
+    ):
+        plan_of("seqkd", teacher=teacher | {"price": {"prompt": 1}})
 
 
 def test_a_student_is_no_model_behind_an_address(plan_of: Planned, folders: Path) -> None:
