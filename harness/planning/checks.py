@@ -183,9 +183,10 @@ def check_prompts(expansion: Expansion, cells: Sequence[Cell], tasks: Sequence[s
 
 def check_chat(model: ModelInput, where: str) -> None:
     """InputError, which begins with `where`, for the template `chat` on a tokenizer that has none."""
-    template, tokenizer = model.prompt_template, model.tokenizer_input.vocabulary
+    template = model.prompt_template
     if template is None or template.kind != "chat":
         return
+    tokenizer = model.tokenizer_input.vocabulary
     if isinstance(tokenizer, TokenizerFiles):
         settings = tokenizer.folder / "tokenizer_config.json"
         if (tokenizer.folder / "chat_template.jinja").is_file():

@@ -138,7 +138,7 @@ def test_responses_come_from_the_address_that_writes_text(plan_of: Planned) -> N
     (step,) = (job.step for job in plan.jobs.values() if isinstance(job.step, EndpointResponses))
     assert (step.teacher.api, step.teacher.addresses, step.samples) == ("chat", (f"{URL}/v1",), 2)
     assert plan.reaches() == {"big": {f"{URL}/v1": 1}}
-    with pytest.raises(InputError, match="models.big.model: is missing, and a request for text names it"):
+    with pytest.raises(InputError, match=r"models.big.model: is missing, and a request for text names it"):
         plan_of("seqkd", teacher={"chat": URL})
     with pytest.raises(
         InputError, match=r"models.big.price: .*completion.*is missing|models.big.price.completion: is missing"
