@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -93,7 +94,7 @@ class Connections:
         except (TimeoutError, httpx2.TimeoutException):
             raise Away(f"no answer within {limit:g} s") from None
         except httpx2.RequestError as error:
-            raise Away(self._key.line(error) or type(error).__name__) from None
+            raise Away(self._key.line(_cause(error))) from None
         self.bytes_sent += _head(response.request.headers) + len(content or b"")
         self.bytes_received += _head(response.headers) + response.num_bytes_downloaded
         if not response.is_success:
@@ -138,6 +139,18 @@ def model_names(reply: Reply) -> list[str]:
         return [str(model["id"]) for model in found["data"]]
     except (KeyError, TypeError):
         raise Away("lists no models under /v1/models") from None
+
+
+def _cause(error: BaseException) -> str:
+    """What the system said, where a connection failed; the library's own words are "All connection attempts failed"."""
+    inner: BaseException | None = error
+    while inner is not None:
+        if isinstance(inner, OSError) and inner.errno:
+            return (
+                os.strerror(inner.errno) if inner.errno > 0 else str(inner.strerror)
+            )  # below 0 are those of getaddrinfo
+        inner = inner.exceptions[0] if isinstance(inner, BaseExceptionGroup) else inner.__cause__ or inner.__context__
+    return str(error) or type(error).__name__
 
 
 def _head(headers: httpx2.Headers) -> int:
