@@ -237,6 +237,7 @@ def top_k_of_teacher(batch: TokenBatch) -> tuple[Tensor, Tensor]:
     As metrics how often the first is the teacher's label, and the mean probability of all tokens that are not among them.
     """
     teacher = batch.teacher
+    assert teacher.top_k_ids is not None
     ids, log_p = teacher.top_k_ids[teacher.pairs], teacher.top_k_log_probabilities[teacher.pairs].float()
     predictions_of_teacher(batch, None)
     tail = (1.0 - log_p.exp().sum(-1)).clamp_min(0.0)
