@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from concurrent.futures import Future
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from dskd.losses.tokens import SideTokens, TokenBatch
+from dskd.modeling.folders import ADAPTER_CONFIG, CONFIG
 from dskd.modeling.head_alone import read_head
 from dskd.modeling.lm_head import Head
+from dskd.modeling.loading import load_config
 from dskd.teachers.engines.base import Answers, TeacherEngine
 from dskd.teachers.engines.served import open_served_engine
 from dskd.teachers.options import TeacherSource
@@ -96,4 +99,15 @@ def open_served_teacher(
     if source.served.kind == "hidden_states":
         head, table = read_head(source.folder, vocabulary, dtype=dtype, device=device, embedding=embedding)
         vocabulary = vocabulary.truncate_to_head(head.size, str(source.folder))
-    return ServedTeacher(open_served_engine(source.served), vocabulary, head, table, ahead=source.served.ahead)
+    else:
+        vocabulary = _of_head(source.folder, vocabulary)
+    return ServedTeacher(
+        open_served_engine(source.served, vocabulary.size), vocabulary, head, table, ahead=source.served.ahead
+    )
+
+
+def _of_head(folder: Path, vocabulary: Vocabulary) -> Vocabulary:
+    """The tokens that a head of which the configuration alone is here predicts; all where a folder is that of a tokenizer alone."""
+    if not any((folder / name).is_file() for name in (CONFIG, ADAPTER_CONFIG)):
+        return vocabulary
+    return vocabulary.truncate_to_head(load_config(folder).get_text_config().vocab_size, str(folder))

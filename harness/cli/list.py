@@ -33,7 +33,7 @@ Examples:
   harness list published
 
 \b
-`harness show-method NAME` has a method's paper, teacher outputs and options."""
+`harness show-method NAME` has a method's paper, what it can learn from, and its options."""
 
 Row = dict[str, Any]
 WHAT = ["tasks", "methods", "training-options", "models", "matrices", "protocols", "published"]
@@ -52,6 +52,19 @@ def command(what: str, matrix_name: str, variables: dict[str, str], as_json: boo
         return
     essentials = [_ESSENTIALS.get(what, dict)(row) for row in rows]
     print_table(list(essentials[0]), ([text(value) for value in row.values()] for row in essentials))
+    if what == "methods":
+        click.echo()
+        print_table(("learns from", "given by", "methods"), _learners(rows))
+
+
+def _learners(rows: list[Row]) -> list[tuple[str, str, str]]:
+    """Each kind of teacher outputs with its sources, and the methods that can learn from these, some with options alone."""
+    able: dict[tuple[str, str], list[str]] = {}
+    for row in rows:
+        for kind in row["learns_from"]:
+            name = f"{row['method']} (with {kind['with']})" if kind["with"] else row["method"]
+            able.setdefault((kind["outputs"], text(kind["from"])), []).append(name)
+    return [(*kind, ", ".join(names)) for kind, names in sorted(able.items())]
 
 
 def _tasks() -> list[Row]:
