@@ -35,13 +35,13 @@ from harness.runs.store import write_json_atomic, write_jsonl_atomic
 EPILOG = """\b
 Examples:
   vllm serve Qwen/Qwen3-8B --port 8000        # the teacher; other servers and hosted APIs work too
-  harness teacher responses --endpoint http://127.0.0.1:8000/v1 --model Qwen/Qwen3-8B --data train.jsonl --output answers/qwen
+  harness teacher responses --endpoint http://127.0.0.1:8000/v1 --model Qwen/Qwen3-8B --data train.jsonl --output responses/qwen
   harness teacher responses --endpoint http://a:8000/v1 --endpoint http://b:8000/v1 --model Qwen/Qwen3-8B --data train.jsonl \\
-      --samples 4 --temperature 0.7 --max-new-tokens 1024 --parallel 64 --output answers/qwen-4
+      --samples 4 --temperature 0.7 --max-new-tokens 1024 --parallel 64 --output responses/qwen-4
   harness teacher responses --endpoint https://api.openai.com/v1 --model gpt-4.1-mini --data prompts.jsonl --limit 20 \\
-      --price prompt=0.4 --price completion=1.6 --output answers/hosted
-  harness teacher responses --endpoint http://127.0.0.1:8000/v1 --model base --api completions --data train.jsonl --output answers/base
-  harness train --student models/student --data answers/qwen/answers.jsonl --template chat --method sft --output out
+      --price prompt=0.4 --price completion=1.6 --output responses/hosted
+  harness teacher responses --endpoint http://127.0.0.1:8000/v1 --model base --api completions --data train.jsonl --output responses/base
+  harness train --student models/student --data responses/qwen/answers.jsonl --template chat --method sft --output out
 
 \b
 The examples are in OUTPUT/answers.jsonl, every reply as it came in OUTPUT/_replies.jsonl, counts and cost in OUTPUT/_report.json.
@@ -58,6 +58,7 @@ WORDS = Words(
     timeout="--timeout",
     parallel="--parallel",
     left_out="--parameter NAME=null",
+    length="--max-new-tokens",
 )
 ENDPOINT_HELP = "Address of an OpenAI-compatible API, as http://HOST:8000/v1; repeatable, for replicas of one model."
 API_HELP = "chat: prompts are messages, which the server puts into its template; completions: a text to continue."

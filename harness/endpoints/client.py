@@ -119,7 +119,8 @@ class EndpointClient:
             failed = self._failed(f"its content filter stops {where} ({detail})", "leave the prompt out", resumes=True)
             return PromptRefused(str(failed), "filtered")
         if code == 413 or any(word in detail.lower() for word in _TOO_LONG):
-            fix = f"start its server with a longer context, or choose another {words.who}"
+            shorter = f"lower {words.length}, " if words.length is not None else ""
+            fix = f"{shorter}start its server with a longer context, or choose another {words.who}"
             failed = self._failed(f"cannot take {where} ({detail})", fix, resumes=True)
             return PromptRefused(str(failed), "too_long")
         fix = f"{words.left_out} leaves out a parameter that the server does not know"

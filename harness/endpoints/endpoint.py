@@ -19,6 +19,7 @@ class Words:
         extra: The extra of the package that brings it.
         address, model, timeout, parallel: The options.
         left_out: How a parameter is left out of requests.
+        length: The option for the length of responses, where a server may refuse it as too much.
     """
 
     who: str
@@ -29,6 +30,7 @@ class Words:
     timeout: str
     parallel: str
     left_out: str
+    length: str | None = None
 
 
 @dataclass(frozen=True)

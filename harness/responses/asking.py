@@ -89,7 +89,7 @@ def _nothing(
     asking: Asking, endpoints: Sequence[Endpoint], counts: Mapping[str, int], refused: Mapping[int, PromptRefused]
 ) -> str:
     if refused and not any(counts[name] for name in counts if name not in {"refused", "prompt_too_long"}):
-        return str(next(iter(refused.values())))
+        return str(refused[min(refused)])
     found = ", ".join(f"{count:,} {name.replace('_', ' ')}" for name, count in counts.items() if count)
     return (
         f"{endpoints[0].words.who} at {endpoints[0].shown}: {asking.model!r} gave no response that can be learned from ({found or 'none'}); "

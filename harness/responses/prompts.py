@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -16,6 +16,7 @@ from dskd.tokenization.prompt_templates import Instruction
 Asked = str | Instruction | Conversation
 
 _LISTS = ("messages", "conversations", "conversation")
+_ASKED = ("prompt", "instruction", "question")
 _ANSWERS = ("output", "completion", "response", "answer")
 _PLACE = "…"  # of an answer that is not there: an example has one
 
@@ -55,14 +56,11 @@ def with_place_for_answer(rows: Iterable[tuple[str, Row]]) -> Iterator[tuple[str
         yield where, _with_place(row)
 
 
-def _with_place(row: Mapping[str, Any]) -> Row:
-    given = dict(row)
+def _with_place(row: Row) -> Row:
     column = next((name for name in _LISTS if isinstance(row.get(name), list)), None)
     if column is not None:
-        if row[column] and not is_of_assistant(row[column][-1]):
-            given[column] = [*row[column], {"role": "assistant", "content": _PLACE}]
-    elif not any(row.get(name) for name in _ANSWERS):
-        given = {name: value for name, value in given.items() if name not in _ANSWERS} | {"output": _PLACE}
-        if "question" in row and "instruction" not in row and "prompt" not in row:
-            given["answer"] = _PLACE
-    return given
+        answered = not row[column] or is_of_assistant(row[column][-1])
+        return row if answered else {**row, column: [*row[column], {"role": "assistant", "content": _PLACE}]}
+    if any(row.get(name) for name in _ANSWERS) or not any(name in row for name in _ASKED):
+        return row
+    return {name: value for name, value in row.items() if name not in _ANSWERS} | {"output": _PLACE, "answer": _PLACE}

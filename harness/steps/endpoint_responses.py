@@ -69,6 +69,7 @@ class TeacherEndpoint(Input):
             timeout="timeout",
             parallel="parallel",
             left_out="parameters: {NAME: null}",
+            length="max_new_tokens",
         )
         return [
             Endpoint(address, self.api_key_env, self.timeout, self.retries, words=words) for address in self.addresses

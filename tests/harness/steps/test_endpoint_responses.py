@@ -167,7 +167,9 @@ def test_where_no_prompt_is_taken_the_server_s_reason_is_told(
     step_of: StepOf, server: OpenAIServer, tmp_path: Path
 ) -> None:
     server.broken = status(400, "max_tokens exceeds the maximum of 4")
-    with pytest.raises(InputError, match=r"cannot take prompt 1 \(max_tokens exceeds the maximum of 4\); fix: "):
+    with pytest.raises(
+        InputError, match=r"cannot take prompt 1 \(max_tokens exceeds the maximum of 4\); fix: lower max_new_tokens, "
+    ):
         run(step_of(["a", "b"]), tmp_path)
 
 
@@ -227,6 +229,8 @@ def test_a_student_s_data_can_be_made_of_them(step_of: StepOf, tmp_path: Path) -
     data.run(job)
     assert report_of(job)["kept"] == 2
     assert data.needs == (responses,)
+    sampled = step_of(["the river", "the garden"], samples=3, temperature=1.0)
+    assert (data.lengths.examples, data.model_copy(update={"examples": sampled}).lengths.examples) == (2, 6)
     assert data_origin(responses).made == "responses of big"
 
 
