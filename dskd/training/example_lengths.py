@@ -12,7 +12,7 @@ from dskd.training.options import TrainingOptions
 from dskd.training.several_examples import SeveralDatasets
 
 
-def example_lengths(dataset: Any, options: TrainingOptions, *, keeps_data: bool) -> np.ndarray:
+def example_lengths(dataset: Any, options: TrainingOptions, *, keeps_data: bool) -> Any:
     """Tokens of each example, of the longest of its sides and rollout [examples]; twice as many where both are in a batch."""
     several = isinstance(dataset, SeveralDatasets)
     lengths = [dataset.largest(_longer_side) if several else _longer_side(dataset)]
@@ -21,8 +21,7 @@ def example_lengths(dataset: Any, options: TrainingOptions, *, keeps_data: bool)
         if options.rollouts.replay is not None:  # a text of any example may stand in for it
             prompts = np.full_like(prompts, prompts.max())
         lengths.append(prompts + options.rollouts.max_new_tokens)
-    longest: np.ndarray = np.max(lengths, axis=0)
-    return longest * (2 if options.rollouts is not None and keeps_data else 1)
+    return np.max(lengths, axis=0) * (2 if options.rollouts is not None and keeps_data else 1)
 
 
 def prompt_lengths(dataset: Any) -> np.ndarray:
