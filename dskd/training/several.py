@@ -58,6 +58,11 @@ class SeveralTeachers:
         """Responses that they were asked about so far."""
         return sum(teacher.examples for teacher in self._distinct)
 
+    @property
+    def ahead(self) -> int:
+        """How many steps ahead they are to be asked; one that answers at once has no need of it."""
+        return max(teacher.ahead for teacher in self._distinct)
+
     def request(self, batch: SeveralBatch) -> None:
         for name, part in batch.parts.items():
             self.by_name[name].request(part.tokens)
