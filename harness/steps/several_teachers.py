@@ -92,6 +92,11 @@ class TaughtData(Input):
         return {**super().identity_parts(), "signal": {**self.outputs, **version} if self.teacher is not None else None}
 
     @property
+    def is_live(self) -> bool:
+        """Whether the teacher runs in the training."""
+        return self.teacher is not None and self.cache is None and not self.served
+
+    @property
     def served(self) -> bool:
         """Whether the teacher is behind an address."""
         return isinstance(self.teacher, ServedModel)
