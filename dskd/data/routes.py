@@ -1,4 +1,4 @@
-"""Rows of a training set that each belong to one of several teachers, by the name in one of their columns (docs/teachers-several.md)."""
+"""Rows of a training set that each belong to one of several teachers, by the name in one of their columns (docs/several-teachers.md)."""
 
 from __future__ import annotations
 

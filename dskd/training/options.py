@@ -95,6 +95,9 @@ class TrainingReport(BaseModel):
     gradient_norm: float | None = Field(None, description="of the last logged step, before it is clipped")
     resumed_from_step: int
     rollouts: RolloutReport | None = Field(None, description="the student's own text; null where it wrote none")
+    probe: dict[str, Any] | None = Field(
+        None, description="what was found out about a served teacher before the first step; null without one"
+    )
     served: dict[str, Any] | None = Field(
         None,
         description="what a served teacher cost: tokens that it was asked about, bytes, requests, seconds of waiting",

@@ -68,7 +68,7 @@ def train(
         output: A folder for this training alone: the same method, options, seed and data. The models are not compared.
         teacher_cache: A folder of `build_teacher_cache`, whose outputs take the place of a running teacher.
         teacher_source: Where the teacher is, in place of `teacher` and `teacher_cache`; for one that is served.
-        teachers: Several teachers in place of one, each with its own data (docs/teachers-several.md). With weights they all teach the
+        teachers: Several teachers in place of one, each with its own data (docs/several-teachers.md). With weights they all teach the
             examples that all have; without, each teaches the examples of its data.
         progress: Called with {"step", "steps"} after every step, and with the means of the loss and its terms when they are logged.
 
@@ -263,6 +263,7 @@ def _report(trainer: DistillationTrainer, seconds: float, resumed: int) -> Train
         gradient_norm=next(norms, None),
         resumed_from_step=resumed,
         rollouts=None if rollouts is None else _rollout_report(trainer, rollouts),
+        probe=None if teacher is None else teacher.probe,
         served=None if teacher is None else _served(gather_object([teacher.figures()])),
         teachers=_teacher_reports(trainer.train_dataset, teacher),
     )

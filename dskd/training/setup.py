@@ -23,9 +23,11 @@ from dskd.modeling.loading import load_model, load_tokenizer
 from dskd.modeling.lora import add_adapter
 from dskd.modeling.saved_settings import name_end
 from dskd.rollouts.rollouts import Rollouts
+from dskd.teachers.cache_source import rows_of
 from dskd.teachers.cached import CachedTeacher, CachedTopK, attach, open_teacher_cache
 from dskd.teachers.live import LiveTeacher
 from dskd.teachers.options import TeacherSource
+from dskd.teachers.questions import question_of_row
 from dskd.teachers.served import open_served_teacher
 from dskd.teachers.teacher import Teacher
 from dskd.tokenization.vocabulary import SharedVocabulary, Vocabulary, share_vocabulary
@@ -34,6 +36,8 @@ from dskd.training.loaded_model import LoadedModel
 from dskd.training.options import TrainingOptions
 from dskd.training.own_pairs import with_own_pairs
 from dskd.training.sampling import sampler_of
+
+_PROBED = 4  # examples that a served teacher is asked about before the first step
 
 
 @dataclass
@@ -158,7 +162,7 @@ def load_taught(
     report, dataset = preparation_report(data), datasets.load_from_disk(str(data))
     if report["teacher_vocabulary"] is None:
         raise InputError(f"{data}: prepared without a teacher; fix: prepare it with teacher {source.folder}")
-    mentor, outputs = _load_teacher(source, cached, report, method, options, device, load)
+    mentor, outputs = _load_teacher(source, cached, report, dataset, method, options, device, load)
     if source.cache is not None:
         dataset = attach(dataset, source.cache)
     shared = _share(mentor, learner, rules)
@@ -185,6 +189,7 @@ def _load_teacher(
     source: TeacherSource,
     cached: CachedTeacher | None,
     report: dict[str, Any],
+    dataset: Any,
     method: Method,
     options: TrainingOptions,
     device: Any,
@@ -194,7 +199,14 @@ def _load_teacher(
     if source.served is not None:
         tokenizer, whole = _tokenizer(source.tokenizer_folder, report, "teacher")
         served = open_served_teacher(
-            source, whole, dtype=options.dtype, device=device, embedding=method.requires.embeddings
+            source,
+            whole,
+            tokenizer=tokenizer,
+            dtype=options.dtype,
+            device=device,
+            embedding=method.requires.embeddings,
+            longest=report["longest_teacher"],
+            examples=[question_of_row(*row) for row in rows_of(dataset.take(_PROBED), "teacher")],
         )
         return LoadedModel(source.folder, tokenizer, served.vocabulary), served
     if cached is not None and source.cache is not None:

@@ -1,4 +1,4 @@
-"""A student that learns from several teachers at once (docs/teachers-several.md).
+"""A student that learns from several teachers at once (docs/several-teachers.md).
 
 Each teacher k has a method of its own with its own projectors. With t_k the sums of its terms over what it teaches, and N_k their
 normalizers, both of the whole optimizer step, the loss is

@@ -1,4 +1,4 @@
-"""Several teachers of one student: the models, and the data of each (docs/teachers-several.md)."""
+"""Several teachers of one student: the models, and the data of each (docs/several-teachers.md)."""
 
 from __future__ import annotations
 
