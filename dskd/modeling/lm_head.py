@@ -88,16 +88,16 @@ def output_head(model: Any, vocabulary_size: int) -> Head:
     Raises:
         InputError: Where the model has no linear head, or fewer rows than the tokenizer has tokens.
     """
-    module = _output_module(model)
-    return _head(model, module.weight, module.bias, vocabulary_size)
+    module = output_module(model)
+    return head_of(model, module.weight, module.bias, vocabulary_size)
 
 
 @torch.no_grad()
 def whole_output_head(model: Any, vocabulary_size: int) -> Head:
     """The live head outside the model's forward, without gradient: gathered where FSDP2 or ZeRO-3 spread it, by all processes."""
-    module = _output_module(model)
+    module = output_module(model)
     bias = None if module.bias is None else gathered(module.bias)
-    return _head(model, gathered(module.weight), bias, vocabulary_size)
+    return head_of(model, gathered(module.weight), bias, vocabulary_size)
 
 
 def is_spread(tensor: Any) -> bool:
@@ -134,7 +134,7 @@ def check_head(model: Any, vocabulary_size: int) -> None:
     generator = torch.Generator().manual_seed(0)  # of its own: a check must not move a run's random numbers
     ids = torch.randint(0, vocabulary_size, (1, _PROBE_TOKENS), generator=generator).to(head.weight.device)
     positions = torch.arange(_PROBE_TOKENS, device=ids.device)[None]
-    handle = _output_module(model).register_forward_pre_hook(scale_up)
+    handle = output_module(model).register_forward_pre_hook(scale_up)
     try:
         with evaluating(model), torch.no_grad():
             given = call(model, ids, torch.ones_like(ids), positions).logits
@@ -192,7 +192,8 @@ def call(model: Any, input_ids: Tensor, attention_mask: Tensor | None, position_
     return model(**arguments)
 
 
-def _output_module(model: Any) -> nn.Linear:
+def output_module(model: Any) -> nn.Linear:
+    """The module that is a model's head. InputError where that is not linear, or quantised."""
     module = model.get_output_embeddings()
     if not isinstance(module, nn.Linear):
         raise InputError(
@@ -204,7 +205,8 @@ def _output_module(model: Any) -> nn.Linear:
     return module
 
 
-def _head(model: Any, weight: Tensor, bias: Tensor | None, size: int) -> Head:
+def head_of(model: Any, weight: Tensor, bias: Tensor | None, size: int) -> Head:
+    """The head that a model has with these weights: what else it does to the logits, its configuration says."""
     if len(weight) < size:
         raise InputError(
             f"{_name(model)}: the head has {len(weight)} rows but the tokenizer {size} tokens; "

@@ -11,7 +11,7 @@ from dskd import hub
 from dskd.errors import InputError, is_disk_full, is_out_of_memory
 from dskd.modeling.folders import is_quantised, parts_of, require_model_folder, tokenizer_folder
 from dskd.modeling.language_part import auto_class, language_model
-from dskd.modeling.quantised import require_quantisation
+from dskd.modeling.quantised import quantised_head, require_quantisation
 from dskd.modeling.saved_settings import read_generation_config, valid_settings
 from dskd.tokenization.vocabulary import require_offsets
 
@@ -59,6 +59,26 @@ def load_config(folder: Path) -> Any:
     except (OSError, ValueError, KeyError) as error:
         raise InputError(
             f"{place / 'config.json'}: transformers cannot read it ({_first_line(error)}); fix: save the model again"
+        ) from error
+
+
+def empty_model(folder: Path) -> Any:
+    """The model that `load_model` makes the language part of, as its configuration says it: on the meta device, without any weight.
+
+    Raises InputError where transformers has no causal model for the configuration.
+    """
+    import torch
+
+    place = parts_of(folder).model
+    config, code = load_config(folder), hub.code_arguments(place)
+    try:
+        with torch.device("meta"):
+            return auto_class(place, code).from_config(config, **code)
+    except InputError:
+        raise
+    except (OSError, ValueError, KeyError) as error:
+        raise InputError(
+            f"{folder}: no causal model ({_first_line(error)}); fix: give a causal language model"
         ) from error
 
 
@@ -160,7 +180,6 @@ def _first_line(error: BaseException) -> str:
 
 
 def _require_plain_head(model: Any, folder: Path) -> None:
-    """A quantised head is no matrix that a loss could multiply with."""
     import torch
 
     head = model.get_output_embeddings()
@@ -168,6 +187,4 @@ def _require_plain_head(model: Any, folder: Path) -> None:
     plain = isinstance(weight, torch.Tensor) and type(weight.data) is torch.Tensor and weight.is_floating_point()
     if not (isinstance(head, torch.nn.Linear) and plain):
         name = next((name for name, module in model.named_modules() if module is head), "lm_head")
-        raise InputError(
-            f"{folder}: its output head {name} is quantised; fix: quantise the model without it (modules_to_not_convert)"
-        )
+        raise quantised_head(folder, name)

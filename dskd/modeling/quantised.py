@@ -34,3 +34,10 @@ def require_quantisation(folder: Path) -> None:
         raise InputError(
             f"{folder}: is quantised ({method}) and cannot be loaded here: {reason}; fix: {FIX}"
         ) from error
+
+
+def quantised_head(folder: Path, name: str) -> InputError:
+    """The error for a model whose output head, called `name`, is quantised: it is no matrix that a loss could multiply with."""
+    return InputError(
+        f"{folder}: its output head {name} is quantised; fix: quantise the model without it (modules_to_not_convert)"
+    )

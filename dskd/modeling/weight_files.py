@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,10 +13,10 @@ from dskd.io import read_object
 
 ADAPTER_CONFIG = "adapter_config.json"
 _LFS = b"version https://git-lfs.github.com/spec/"
-_INDEX = ".index.json"
+INDEX = ".index.json"
 # As transformers looks for them: the first that is there is the one that it loads.
-_OF_MODEL = ("model.safetensors", f"model.safetensors{_INDEX}", "pytorch_model.bin", f"pytorch_model.bin{_INDEX}")
-_OF_ADAPTER = ("adapter_model.safetensors", "adapter_model.bin")
+OF_MODEL = ("model.safetensors", f"model.safetensors{INDEX}", "pytorch_model.bin", f"pytorch_model.bin{INDEX}")
+OF_ADAPTER = ("adapter_model.safetensors", "adapter_model.bin")
 _COPY_AGAIN = "fix: copy or download it again"
 _LENGTH_BYTES = 8  # before the header of a safetensors file, that of the header
 
@@ -64,7 +64,7 @@ def check_weights(folder: Path, config: Mapping[str, Any] | None) -> None:
             tensors |= read_header(file)
     if config is None or not tensors:
         return  # what else a pickle holds shows when it is loaded
-    _check_names(folder, tensors)
+    check_names(folder, tensors)
     _check_rows(folder, tensors, config)
     _check_layers(folder, tensors, config)
 
@@ -74,14 +74,11 @@ def weight_files(folder: Path) -> list[Path]:
 
     InputError for shards that an index names and that are not there.
     """
-    names = _OF_ADAPTER if (folder / ADAPTER_CONFIG).is_file() else _OF_MODEL
+    names = OF_ADAPTER if (folder / ADAPTER_CONFIG).is_file() else OF_MODEL
     first = next((folder / name for name in names if (folder / name).is_file()), None)
-    if first is None or not first.name.endswith(_INDEX):
+    if first is None or not first.name.endswith(INDEX):
         return [] if first is None else [first]
-    require_content(first)
-    shards = read_object(first).get("weight_map")
-    if not isinstance(shards, dict) or not all(isinstance(name, str) for name in shards.values()):
-        raise InputError(f"{first}: has no weight_map of shards; {_COPY_AGAIN}")
+    shards = weight_map(first)
     files = [folder / name for name in sorted(set(shards.values()))]
     missing = [file.name for file in files if not file.is_file()]
     if missing:
@@ -90,6 +87,15 @@ def weight_files(folder: Path) -> list[Path]:
             "fix: copy or download them"
         )
     return files
+
+
+def weight_map(index: Path) -> dict[str, str]:
+    """The name of the shard of each tensor, as an index says. InputError for a file that is no index."""
+    require_content(index)
+    shards = read_object(index).get("weight_map")
+    if not isinstance(shards, dict) or not all(isinstance(name, str) for name in shards.values()):
+        raise InputError(f"{index}: has no weight_map of shards; {_COPY_AGAIN}")
+    return shards
 
 
 def read_header(path: Path) -> dict[str, StoredTensor]:
@@ -112,7 +118,8 @@ def read_header(path: Path) -> dict[str, StoredTensor]:
     return found
 
 
-def _check_names(folder: Path, tensors: Mapping[str, StoredTensor]) -> None:
+def check_names(folder: Path, tensors: Collection[str]) -> None:
+    """InputError where a wrapper of the model has put its own prefix before all names."""
     for prefix, wrapper in _WRAPPERS.items():
         if all(name.startswith(prefix) for name in tensors):
             raise InputError(

@@ -17,8 +17,9 @@ from dskd.data.rows import label_spans
 from dskd.errors import InputError, TrainingFailed
 from dskd.modeling.causality import check_causal
 from dskd.modeling.folders import parts_of, require_model_folder
+from dskd.modeling.language_part import language_model
 from dskd.modeling.lm_head import Head, labelled_hidden_states, output_head
-from dskd.modeling.loading import load_config, load_model, load_tokenizer
+from dskd.modeling.loading import empty_model, load_model, load_tokenizer
 from dskd.teachers.cache_store import RowIndex, row_digest
 from dskd.teachers.options import TeacherCacheOptions
 from dskd.tokenization.vocabulary import Vocabulary
@@ -57,7 +58,8 @@ class CacheSource:
             raise InputError(
                 f"{data}: prepared for another tokenizer; fix: prepare it with student {teacher}, no teacher"
             )
-        empty = _without_weights(teacher)
+        require_model_folder(teacher)
+        empty = language_model(empty_model(teacher))
         positions = getattr(empty.config.get_text_config(), "max_position_embeddings", None)
         if positions is not None and report["longest_student"] > positions:
             raise InputError(
@@ -165,20 +167,6 @@ class CacheSource:
             )
         predictions = torch.cat([head.logits(part).argmax(-1) for part in parts])
         return {"hidden": stored, "predictions": predictions.int()}
-
-
-def _without_weights(teacher: Path) -> Any:
-    """The teacher's shapes and configuration alone."""
-    from transformers import AutoModelForCausalLM
-
-    require_model_folder(teacher)
-    config = load_config(teacher)
-    try:
-        with torch.device("meta"):
-            return AutoModelForCausalLM.from_config(config)
-    except (OSError, ValueError, KeyError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise InputError(f"{teacher}: no causal model ({reason}); fix: give a causal language model") from error
 
 
 def _distinct(dataset: Any) -> tuple[RowIndex, list[tuple[int, int, int]]]:
