@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from concurrent.futures import Future
-from typing import Self
+from typing import Any, Self
 
 from torch import Tensor
 
@@ -14,7 +14,8 @@ from dskd.teachers.questions import Question
 
 # By kind of outputs, on the CPU, the positions of all questions one after the other:
 #   hidden_states           {"hidden": [positions, hidden]}
-#   top_k                   {"ids": [positions, k] int32, "log_probabilities": [positions, k] float32, descending}
+#   top_k                   {"ids": [positions, k] int32, "log_probabilities": [positions, k] float32, descending}; after them, where there
+#                           are fewer than k tokens, the id -1 and minus infinity
 #   text_log_probabilities  {"log_probabilities": [positions] float32, of the labels}
 Answers = dict[str, Tensor]
 
@@ -34,6 +35,10 @@ class TeacherEngine(ABC):
 
         The future raises InputError for what the user has to change, TrainingFailed for what went wrong on the way.
         """
+
+    def figures(self) -> dict[str, Any]:
+        """What it cost besides time, such as bytes that came over a network; empty where there is nothing to say."""
+        return {}
 
     @abstractmethod
     def close(self) -> None:
