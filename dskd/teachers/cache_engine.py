@@ -97,7 +97,7 @@ def open_engine(
     assert source.served is not None
     head, embedding = _head(source, source.teacher, device)
     ahead = source.served.in_flight * len(source.served.addresses) + 1
-    return OpenedEngine(name, open_served_engine(source.served), head, embedding, ahead)
+    return OpenedEngine(name, open_served_engine(source.served, source.head.size), head, embedding, ahead)
 
 
 def _head(source: CacheSource, folder: Path, device: Any) -> tuple[Head | None, Tensor | None]:

@@ -108,8 +108,9 @@ def require_equal(source: CacheSource, engine: str, reference: Reference, answer
         found = predictions(reference.head, answers["hidden"])
     else:
         ids = answers["ids"].long() if "ids" in answers else labels[:, None]
-        one = log_probabilities(reference.head, reference.hidden, ids)
-        other = answers["log_probabilities"].reshape(one.shape)
+        there = ids >= 0
+        one = log_probabilities(reference.head, reference.hidden, ids.clamp_min(0))[there]
+        other = answers["log_probabilities"].reshape(ids.shape)[there]
         found = ids[:, 0] if "ids" in answers else None
     comparison = EngineComparison(
         rows=len(reference.questions),
