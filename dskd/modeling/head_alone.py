@@ -12,7 +12,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -52,17 +52,35 @@ def read_head(
         InputError: Where the folder has no linear head, more than one tensor that may be it, or a quantised one.
     """
     found = find_head(folder, embedding=embedding)
-    head, table = found.model.get_output_embeddings(), None
-    weight = found.read(found.weight, head.weight).to(device, getattr(torch, dtype))
-    bias = None if found.bias is None else found.read(found.bias, head.bias).to(device, getattr(torch, dtype))
-    if found.embedding == found.weight:
+    weight = found.read(found.weight, dtype).to(device)
+    bias = None if found.bias is None else found.read(found.bias, dtype).to(device)
+    table = None
+    if found.embedding is not None and found.embedding.name == found.weight.name:
         table = weight
     elif found.embedding is not None:
-        empty = found.model.get_input_embeddings().weight
-        table = found.read(found.embedding, empty).to(device, getattr(torch, dtype))
-        table = weight if empty is head.weight and torch.equal(weight, table) else table  # as transformers does
+        table = found.read(found.embedding, dtype).to(device)
+        if found.embedding.value is found.weight.value and torch.equal(
+            weight, table
+        ):  # transformers, too, compares them
+            table = weight
     size = vocabulary.truncate_to_head(len(weight), str(folder)).size
     return head_of(found.model, weight, bias, size), table
+
+
+class StoredParameter(NamedTuple):
+    """A parameter of a model, and where its weights have it.
+
+    Attributes:
+        name: Of the tensor that is stored.
+        file: That has it; it need not be there.
+        parameter: Its name in the model that transformers makes.
+        value: The model's parameter itself, on the meta device.
+    """
+
+    name: str
+    file: Path
+    parameter: str
+    value: Tensor
 
 
 @dataclass(frozen=True)
@@ -70,36 +88,38 @@ class StoredHead:
     """Where a model's head stands in its weights.
 
     Attributes:
-        model: The model, or its language part, on the meta device.
         folder: Of the weights: of an adapter, its base model's.
-        places: The file of each tensor of the weights by name.
-        weight, bias, embedding: Names there; None for what is not there or not asked for. `embedding` may be `weight`.
+        whole, model: What transformers makes of the configuration, and its language part; both on the meta device.
+        weight, bias, embedding: None for what is not there or not asked for. With tied weights, `embedding` may be `weight`.
     """
 
-    model: Any
     folder: Path
-    places: dict[str, Path]
-    weight: str
-    bias: str | None
-    embedding: str | None
+    whole: Any
+    model: Any
+    weight: StoredParameter
+    bias: StoredParameter | None
+    embedding: StoredParameter | None
 
     @property
     def files(self) -> list[Path]:
         """The files with these tensors."""
-        names = (self.weight, self.bias, self.embedding)
-        return sorted({self.places[name] for name in names if name is not None})
+        return sorted({stored.file for stored in (self.weight, self.bias, self.embedding) if stored is not None})
 
-    def read(self, name: str, parameter: Tensor) -> Tensor:
-        """The tensor of a parameter on the CPU. InputError where it is quantised, or of another shape."""
-        tensor = read_tensor(self.places[name], name)
+    def read(self, stored: StoredParameter, dtype: str) -> Tensor:
+        """A tensor as transformers would load it. InputError where it is quantised, or not what the configuration says."""
+        tensor = read_tensor(stored.file, stored.name)
         if not tensor.is_floating_point() or tensor.dtype.itemsize < 2:
-            raise quantised_head(self.folder, name)
-        if tensor.shape != parameter.shape:
+            raise quantised_head(self.folder, stored.name)
+        if tensor.shape != stored.value.shape:
+            given, expected = list(tensor.shape), list(stored.value.shape)
             raise InputError(
-                f"{self.places[name]}: {name} is {list(tensor.shape)}, and by the configuration {list(parameter.shape)}; "
+                f"{stored.file}: {stored.name} is {given}, and by the configuration {expected}; "
                 "fix: give the weights that belong to this config.json"
             )
-        return tensor
+        # Some models keep float32 for a part of them whatever they are loaded in.
+        kept: dict[str, torch.dtype] = self.whole._get_dtype_plan(getattr(torch, dtype))
+        own = (kept[pattern] for pattern in kept if re.search(pattern.replace("*", ".*"), stored.parameter))
+        return tensor.to(next(own, getattr(torch, dtype)))
 
 
 def find_head(folder: Path, *, embedding: bool = False) -> StoredHead:
@@ -120,18 +140,23 @@ def find_head(folder: Path, *, embedding: bool = False) -> StoredHead:
     wanted = (head, table) if embedding or table.weight is head.weight else (head,)
     if base != folder:
         _require_untouched(folder, [_names_of(whole, module)[0] for module in wanted])
-    places = tensor_files(base)
-    check_names(base, places)
-    names = _by_parameter(whole, places)
+    files = tensor_files(base)
+    check_names(base, files)
+    names = _by_parameter(whole, files)
     if is_quantised(base):
         _require_plain(base, _names_of(whole, head), names)
+
+    def stored(module: Any, part: str) -> StoredParameter:
+        parameter, name = _stored(base, whole, module, part, names)
+        return StoredParameter(name, files[name], parameter, getattr(module, part))
+
     return StoredHead(
-        model,
         base,
-        places,
-        weight=_stored(base, whole, head, "weight", names),
-        bias=None if head.bias is None else _stored(base, whole, head, "bias", names),
-        embedding=_stored(base, whole, table, "weight", names) if embedding else None,
+        whole,
+        model,
+        weight=stored(head, "weight"),
+        bias=None if head.bias is None else stored(head, "bias"),
+        embedding=stored(table, "weight") if embedding else None,
     )
 
 
@@ -165,30 +190,24 @@ def _by_parameter(whole: Any, stored: Iterable[str]) -> dict[str, list[str]]:
     return found
 
 
-def _stored(folder: Path, whole: Any, module: Any, part: str, names: dict[str, list[str]]) -> str:
-    """The stored name of a module's weight or bias: under its own name, else under another that it is tied to."""
+def _stored(folder: Path, whole: Any, module: Any, part: str, names: dict[str, list[str]]) -> tuple[str, str]:
+    """(name in the model, stored name) of a module's weight or bias, under its own name, else under another that it is tied to."""
     own = [f"{name}.{part}" for name in _names_of(whole, module)]
     parameter = getattr(module, part)
     others = [name for name, value in whole.named_parameters(remove_duplicate=False) if value is parameter]
     others.sort(key=lambda name: name != whole.all_tied_weights_keys.get(own[0]))
-    return _one(folder, [*own, *others], names)
-
-
-def _one(folder: Path, parameters: list[str], names: dict[str, list[str]]) -> str:
-    """The stored name of the first of these parameters that is stored."""
-    parameter = next((name for name in parameters if name in names), None)
-    if parameter is None:
+    found = next((name for name in (*own, *others) if name in names), None)
+    if found is None:
         outside = sorted(name for several in names.values() for name in several if not _LAYER.search(name))
         raise InputError(
-            f"{folder}: has no tensor {parameters[0]}, its output head (outside of its layers: {_listed(outside)}); "
+            f"{folder}: has no tensor {own[0]} (outside of its layers: {_listed(outside)}); "
             "fix: copy the file that has it, with the index, or give the weights that belong to this config.json"
         )
-    if len(names[parameter]) > 1:
+    if len(names[found]) > 1:
         raise InputError(
-            f"{folder}: {_listed(names[parameter])} all stand for {parameter}, its output head; fix: save the model again with "
-            "save_pretrained"
+            f"{folder}: {_listed(names[found])} all stand for {found}; fix: save the model again with save_pretrained"
         )
-    return names[parameter][0]
+    return found, names[found][0]
 
 
 def _require_plain(folder: Path, modules: list[str], names: dict[str, list[str]]) -> None:

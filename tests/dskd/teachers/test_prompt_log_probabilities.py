@@ -47,9 +47,7 @@ def answer(k: int = K) -> Any:
 
 def _expected() -> torch.Tensor:
     """The distributions at all positions that are asked about."""
-    return torch.stack(
-        [_distribution(number, p) for number, q in enumerate(QUESTIONS) for p in q.positions.tolist()]
-    )
+    return torch.stack([_distribution(number, p) for number, q in enumerate(QUESTIONS) for p in q.positions.tolist()])
 
 
 def test_the_k_best_tokens_at_each_position_are_read_and_a_label_beyond_them_is_left_out() -> None:
@@ -59,7 +57,9 @@ def test_the_k_best_tokens_at_each_position_are_read_and_a_label_beyond_them_is_
     assert torch.equal(found["ids"].long(), best.indices)
     torch.testing.assert_close(found["log_probabilities"], best.values.float())
     labels = torch.tensor([label for question in QUESTIONS for label in question.labels])
-    assert 0 < (best.indices == labels[:, None]).any(-1).sum() < len(labels)  # some labels are among the k, some are not
+    assert (
+        0 < (best.indices == labels[:, None]).any(-1).sum() < len(labels)
+    )  # some labels are among the k, some are not
 
 
 def test_rows_of_the_head_that_are_no_tokens_leave_their_places_empty_at_the_end() -> None:
