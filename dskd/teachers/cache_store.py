@@ -103,11 +103,17 @@ class CacheStore:
         tensors = self.file(ROWS)
         return RowIndex([row.tobytes() for row in tensors["digests"].numpy()], tensors["offsets"].numpy())
 
-    def file(self, name: str) -> dict[str, Tensor]:
-        """The tensors of rows.safetensors or head.safetensors, in memory. Raises TeacherCacheDamaged."""
+    def file(self, name: str, *keys: str) -> dict[str, Tensor]:
+        """Those of these tensors that rows.safetensors or head.safetensors has, by default all, in memory. Raises TeacherCacheDamaged."""
+        file = self.folder / name
         if not self._is_whole_file(name):
-            raise TeacherCacheDamaged(f"{self.folder / name}: is missing or damaged; fix: build the cache again")
-        return {key: value.clone() for key, value in read_mapped(self.folder / name).items()}
+            raise TeacherCacheDamaged(f"{file}: is missing or damaged; fix: build the cache again")
+        try:
+            # Not mapped: while it is copied, what is mapped would be held twice.
+            with safe_open(file, framework="pt", backend="pread") as opened:
+                return {key: opened.get_tensor(key) for key in opened.keys() if not keys or key in keys}  # noqa: SIM118
+        except (OSError, SafetensorError) as error:
+            raise _unreadable(file, error) from error
 
     def damaged_files(self) -> list[str]:
         return [name for name in self.description["files"] if not self._is_whole_file(name)]
@@ -206,7 +212,11 @@ def read_mapped(file: Path) -> dict[str, Tensor]:
         with safe_open(file, framework="pt") as opened:
             return {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118 - it is no dict
     except (OSError, SafetensorError) as error:
-        raise TeacherCacheDamaged(f"{file}: cannot be read ({error}); fix: build the cache again") from error
+        raise _unreadable(file, error) from error
+
+
+def _unreadable(file: Path, error: Exception) -> TeacherCacheDamaged:
+    return TeacherCacheDamaged(f"{file}: cannot be read ({error}); fix: build the cache again")
 
 
 def write_whole(file: Path, content: bytes) -> None:

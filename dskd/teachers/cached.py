@@ -56,16 +56,19 @@ class CachedHiddenStates(CachedTeacher):
     def __init__(self, store: CacheStore, device: Any) -> None:
         super().__init__(store)
         numbers = store.request["head"]
-        stored = store.file(HEAD)
+        stored = store.file(HEAD, "weight", "bias", TIED)
         weight, bias = (stored[name].to(device) if name in stored else None for name in ("weight", "bias"))
         assert weight is not None
         self.head = Head(weight, bias, numbers["scale"], numbers["softcap"], numbers["size"])
-        self._embedding = weight if TIED in stored else stored.get("embedding")
+        self._store, self._tied = store, TIED in stored
 
     @cached_property
     def embedding(self) -> Tensor | None:  # type: ignore[override]
-        """On the device of the head, from the first time on that it is asked for: most methods do not read it."""
-        return None if self._embedding is None else self._embedding.to(self.head.weight.device)
+        """On the device of the head, read when it is first asked for: most methods do not."""
+        if self._tied:
+            return self.head.weight
+        stored = self._store.file(HEAD, "embedding")
+        return stored["embedding"].to(self.head.weight.device) if stored else None
 
     def _fetch(self, side: SideTokens) -> SideTokens:
         with self._clock.running(torch.device("cpu")):  # the copy itself overlaps with what the device computes

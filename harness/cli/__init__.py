@@ -29,6 +29,7 @@ COMMANDS = {
     "align": "Count the aligned tokens of two tokenizers, before any training.",
     "leaderboard": "Print the table of a run; export, write or check it.",
     "compare": "Compare two methods or two runs with paired tests.",
+    "teacher": "Ask a teacher behind an address for responses.",
     "judge": "Let a judge model compare two sets of answers, over an OpenAI-compatible API.",
     "report": "Write a run as one HTML page: tables, plots, completions side by side.",
     "check": "Compare a run with a baseline; exit code 1 if it is worse.",

@@ -17,6 +17,7 @@ from harness.cli.show_method import describe
 from harness.config.matrix import Matrix
 from harness.config.matrix_file import find_matrix, read_matrix, shipped_matrices
 from harness.config.names import option_rows
+from harness.config.served import ServedSource, TeachersSource
 from harness.config.sources import FinishedModel, FirstLayersModel, StepModel
 from harness.protocols import PROTOCOLS, DecodingProtocol
 from harness.published import published_tables
@@ -90,6 +91,11 @@ def _models(matrix: Matrix) -> list[Row]:
             what = f"first {model.layers} layers of {model.layers_of}"
         elif isinstance(model, StepModel):
             what = f"made by {model.step}"
+        elif isinstance(model, ServedSource):
+            what = f"behind {', '.join(dict.fromkeys((*model.served, *model.completions, *model.chat)))}"
+        elif isinstance(model, TeachersSource):
+            parts = [f"{each} {model.weights[each]:g}" if model.weights else each for each in model.names]
+            what = f"teachers {', '.join(parts)}" + (f" by column {model.route}" if model.route else "")
         else:
             what = f"new {model.config['model_type']}"
         stages = [stage.data for stage in model.training]

@@ -10,7 +10,9 @@ from dskd import methods
 from dskd.errors import InputError
 from dskd.training.options import TrainingOptions
 from harness import tasks as known_tasks
-from harness.config.matrix import Cell
+from harness.config.matrix import Cell, TeacherOutputs
+from harness.config.served import ServedSource
+from harness.planning.served import endpoint_responses, gives_text_alone
 from harness.planning.sources import Sources, once
 from harness.protocols import DecodingProtocol
 from harness.runs.records import RecordCell
@@ -18,7 +20,9 @@ from harness.runs.store import train_folder
 from harness.steps import training
 from harness.steps.base import ModelInput, Step
 from harness.steps.data import Examples, PreparedData
+from harness.steps.endpoint_responses import EndpointResponses
 from harness.steps.evaluation import Evaluate, EvaluatedTask
+from harness.steps.served_model import ServedModel
 from harness.steps.teacher_cache import TeacherCache
 from harness.steps.teacher_responses import TeacherResponses
 
@@ -75,9 +79,13 @@ class Expansion(Sources):
         return method, TrainingOptions.model_validate(self.matrix.training_of(name).options)
 
     @once
-    def responses(self, name: str, teacher: str, method: str) -> TeacherResponses:
-        """The teacher's responses to a training set; how it answers is said as for an evaluation."""
+    def responses(self, name: str, teacher: str, method: str) -> TeacherResponses | EndpointResponses:
+        """The teacher's responses to a training set; how it answers is said as for an evaluation, or by its address."""
         limit, options = self.matrix.data[name].limit, self.method(method)[0].options
+        source = self.matrix.models[teacher]
+        if isinstance(source, ServedSource):
+            seed, where = self.matrix.evaluation.seed, f"{self.source}: models.{teacher}"
+            return endpoint_responses(self.examples(name), limit, self.model(teacher), source, options, seed, where)
         return responses_step(self.examples(name), limit, self.model(teacher), options, self.answering)
 
     @once
@@ -96,8 +104,11 @@ class Expansion(Sources):
             prepared = self.prepared(name, cell.student, None, options.max_length, responses)
         else:
             # One data set for all methods of a pair, SFT too: none may see examples that another does not.
-            prepared = self.prepared(name, cell.student, cell.teacher, options.max_length)
+            text_alone = gives_text_alone(self.model(cell.teacher)) and not method.requires.teacher
+            read_by = None if text_alone else cell.teacher
+            prepared = self.prepared(name, cell.student, read_by, options.max_length)
         settings = self.matrix.outputs_of(cell.method) if method.requires.teacher else None
+        self._check_served(cell, settings)
         cached = settings is not None and not settings.is_live
         return training.Train(
             title=f"train {cell.folder}",
@@ -117,6 +128,21 @@ class Expansion(Sources):
             processes=self.processes,
             accelerate_config=self.accelerate_config,
         )
+
+    def _check_served(self, cell: Cell, outputs: TeacherOutputs | None) -> None:
+        """InputError where a teacher behind an address does not give what the method learns from."""
+        teacher = self.model(cell.teacher)
+        if outputs is None or not isinstance(teacher, ServedModel):
+            return
+        try:
+            teacher.served(outputs.options)
+        except InputError as error:
+            raise InputError(f"{self.source}: {error}") from None
+        if outputs.kind == "top_k" and not outputs.is_live and outputs.temperature != 1.0:
+            key = self.place(cell, "teacher_outputs.temperature")
+            raise InputError(
+                f"{self.source}: {key}: a server gives distributions at temperature 1 alone; fix: temperature: 1.0"
+            )
 
     @once
     def evaluated(self, entry: str) -> EvaluatedTask:

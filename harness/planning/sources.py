@@ -17,12 +17,15 @@ from dskd.errors import InputError
 from dskd.plugins import class_at
 from dskd.training.options import TrainingOptions
 from harness.config.matrix import Matrix
+from harness.config.served import ServedSource
 from harness.config.sources import FileData, FinishedModel, FirstLayersModel, HubDataset, NewModel, StepModel
 from harness.costs.model_shapes import published_data, published_model
+from harness.planning.served import changed_tokenizer, served_model
 from harness.runs.hub_lock import HubLock
 from harness.runs.identity import FileHashes
 from harness.steps import base_model, data, hub_data, tokenizers
 from harness.steps.base import ModelInput, Step, TokenizerInput
+from harness.steps.endpoint_responses import EndpointResponses
 from harness.steps.teacher_responses import TeacherResponses
 from harness.steps.world import World
 from harness.suggestions import did_you_mean
@@ -91,7 +94,7 @@ class Sources:
         student: str,
         teacher: str | None,
         max_length: int,
-        responses: TeacherResponses | None = None,
+        responses: TeacherResponses | EndpointResponses | None = None,
         tokenizer: TokenizerInput | None = None,
     ) -> data.PreparedData:
         """A training set in the tokens of a student and, for distillation, its teacher; or a teacher's responses in its place.
@@ -117,11 +120,7 @@ class Sources:
             place = hub.parse(source.tokenizer.path) or Path(source.tokenizer.path)
             with self._at(f"models.{name}.tokenizer.path"):
                 origin = tokenizers.tokenizer_in_folder(place, self.hashes, self.lock)
-        changes = tokenizers.TokenizerChanges(template=source.template)
-        if not changes:
-            return origin
-        maker = tokenizers.TokenizerCopy(title=f"tokenizer of {name}", origin=origin, changes=changes)
-        return tokenizers.ChangedTokenizer(origin=origin, changes=changes, maker=maker)
+        return changed_tokenizer(name, origin, source.template)
 
     # --- models ---
 
@@ -133,6 +132,8 @@ class Sources:
             raise InputError(f"{where}: is made from itself; fix: name another model there")
         self._making.append(name)
         try:
+            if isinstance(source, ServedSource):
+                return served_model(name, source, self.hashes, self.lock, lambda key: f"{where}.{key}")
             if isinstance(source, StepModel):
                 return step_model(name, source, where, self.matrix.models, self.model)
             if not isinstance(source, FinishedModel):

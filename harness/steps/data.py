@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from functools import lru_cache, partial
 from itertools import islice
 from pathlib import Path
@@ -194,7 +195,8 @@ class PreparedData(Step):
     @property
     def lengths(self) -> Lengths:
         """How many examples it has and how long they are."""
-        return self.source.lengths(self.limit or getattr(self.examples, "limit", None))
+        lengths = self.source.lengths(self.limit or getattr(self.examples, "limit", None))
+        return replace(lengths, examples=lengths.examples * getattr(self.examples, "samples", 1))
 
     def preflight(self, root: Path) -> Sequence[Problem]:
         if isinstance(self.examples, RowExamples):

@@ -13,6 +13,7 @@ from harness.costs.work import Device, Work
 from harness.runs.job_context import JobContext
 from harness.steps.base import ModelInput, Of, Step
 from harness.steps.data import PreparedData
+from harness.steps.served_model import ServedModel
 
 if TYPE_CHECKING:
     from dskd.teachers.build_cache import TeacherCacheReport
@@ -30,6 +31,14 @@ class TeacherCache(Step):
     data: Of[PreparedData]
     options: dict[str, Any]
     dtype: str
+
+    @property
+    def reaches(self) -> dict[str, tuple[str, ...]]:
+        return (
+            {self.teacher.name: self.teacher.served(self.options).addresses}
+            if isinstance(self.teacher, ServedModel)
+            else {}
+        )
 
     def estimate(self, device: Device) -> list[Work]:
         """One pass of the teacher over the training set."""

@@ -17,6 +17,7 @@ from dskd import methods
 from dskd.compatibility import Problem, check, missing_engine, rules_of
 from dskd.data.preparation import preparation_report
 from dskd.methods import Method
+from dskd.teachers.options import TeacherSource
 from dskd.training.launch import configuration_file, launch_training
 from dskd.training.options import TrainingOptions, TrainingReport
 from dskd.training.provenance import Provenance, checkout, package_versions
@@ -31,7 +32,10 @@ from harness.steps.base import BY_HAND, NOT_IDENTITY, OMIT_NONE, ModelInput, Of,
 from harness.steps.base_model import training_cost, training_progress
 from harness.steps.data import PreparedData
 from harness.steps.origins import data_origin, model_origin
+from harness.steps.served_model import ServedModel
 from harness.steps.teacher_cache import TeacherCache
+
+LIVE = {"kind": "live"}
 
 
 class Train(Step, ModelInput):
@@ -104,10 +108,10 @@ class Train(Step, ModelInput):
         return [] if author is None else author.lineage
 
     def problems(self) -> Sequence[Problem]:
-        outputs = self.teacher_outputs or {"kind": "live"}
+        outputs = self.teacher_outputs or LIVE
         return check(
             self.configured,
-            **rules_of(outputs),
+            **rules_of(outputs, served=isinstance(self.teacher, ServedModel)),
             rollouts=self.training.rollouts,
             packing=self.training.packing,
             has_teacher=self.teacher is not None,
@@ -128,7 +132,8 @@ class Train(Step, ModelInput):
     def estimate(self, device: Device) -> list[Work]:
         what, options, needs = self.id.removeprefix("train:"), self.training.model_dump(), self.configured.requires
         launch = {"processes": self.processes, "sharded": launch_shape(self.accelerate_config)[1]}
-        method = {"live": self.cache is None, "dual": needs.projectors, "chunkable": needs.chunkable}
+        live = self.cache is None and not isinstance(self.teacher, ServedModel)
+        method = {"live": live, "dual": needs.projectors, "chunkable": needs.chunkable}
         teacher = self.teacher.shape if self.teacher is not None else None
         student, lengths = self.student.shape, self.data.lengths
         return [training_work(self.kind, what, device, student, options, lengths, launch, teacher, **method)]
@@ -169,13 +174,12 @@ class Train(Step, ModelInput):
         request: dict[str, Any] = {
             "data": self.data.path(job.root),
             "student": self.student.path(job.root),
-            "teacher": self.teacher.path(job.root) if self.teacher else None,
             "method": self.method,
             "method_options": self.method_options,
             "options": self.training,
             "seed": self.seed,
             "output": job.folder,
-            "teacher_cache": self.cache.path(job.root) if self.cache else None,
+            "teacher_source": self._source(job.root),
         }
         progress = training_progress(job, "training")
         if not self._is_launched:
@@ -190,6 +194,23 @@ class Train(Step, ModelInput):
             on_progress=progress,
             on_line=lambda line: print(line, flush=True),
         )
+
+    def _source(self, root: Path) -> TeacherSource | None:
+        """Where the teacher is: in the training, in a cache, or behind an address."""
+        if self.teacher is None:
+            return None
+        folder, cache = self.teacher.path(root), self.cache.path(root) if self.cache else None
+        if not isinstance(self.teacher, ServedModel):
+            return TeacherSource(folder=folder, cache=cache)
+        tokenizer = self.teacher.tokenizer_input.path(root)
+        served = None if cache else self.teacher.served(self.teacher_outputs or LIVE)
+        return TeacherSource(folder=folder, tokenizer=tokenizer, cache=cache, served=served)
+
+    @property
+    def reaches(self) -> dict[str, tuple[str, ...]]:
+        if self.cache is not None or not isinstance(self.teacher, ServedModel):
+            return {}
+        return {self.teacher.name: self.teacher.served(self.teacher_outputs or LIVE).addresses}
 
     @property
     def _is_launched(self) -> bool:
