@@ -1,6 +1,7 @@
 """The folder of a teacher cache: what is in it, what counts as whole, and how its rows are read.
 
-    signal.json               the request, sha256 of the next two files, the ranges of rows of the shards; written after those two
+    signal.json               the request, the engine that the cache was begun with and how it compares with transformers, sha256 of
+                              the next two files, the ranges of rows of the shards; written after those two
     rows.safetensors          digests [rows, 32] of the rows, offsets [rows + 1] of their labelled tokens; known from the data alone
     head.safetensors          weight and bias of the teacher's head, its input embedding where that is not the weight; only with
                               hidden states
@@ -95,6 +96,16 @@ class CacheStore:
         return self.description["request"]
 
     @property
+    def engine(self) -> str:
+        """What the cache was begun with; before this was recorded, that was transformers."""
+        return self.description.get("engine", "transformers")
+
+    @property
+    def comparison(self) -> dict[str, Any] | None:
+        """How the engine compares with transformers, None where it is that."""
+        return self.description.get("comparison")
+
+    @property
     def ranges(self) -> list[tuple[int, int]]:
         return [(first, last) for first, last in self.description["shards"]]
 
@@ -139,7 +150,15 @@ class CacheStore:
         except (OSError, ValueError, KeyError, TypeError):
             return False
 
-    def begin(self, request: dict[str, Any], files: Mapping[str, dict[str, Tensor]], ranges: Iterable[Any]) -> None:
+    def begin(
+        self,
+        request: dict[str, Any],
+        files: Mapping[str, dict[str, Tensor]],
+        ranges: Iterable[Any],
+        *,
+        engine: str,
+        comparison: dict[str, Any] | None,
+    ) -> None:
         """Write what is known before the first shard, signal.json last. Raises InputError for a folder with other things."""
         if self.folder.is_dir():
             names = {path.name.removesuffix(UNFINISHED) for path in self.folder.iterdir()}
@@ -148,6 +167,8 @@ class CacheStore:
         self.folder.mkdir(parents=True, exist_ok=True)
         description = {
             "request": request,
+            "engine": engine,
+            "comparison": comparison,
             "files": {name: self.write_tensors(self.folder / name, tensors) for name, tensors in files.items()},
             "shards": [list(one) for one in ranges],
         }

@@ -88,7 +88,17 @@ class CachedTopK(CachedTeacher):
             return replace(side, top_k_ids=read["ids"].long(), top_k_log_probabilities=read["log_probabilities"])
 
 
-def open_teacher_cache(folder: Path, device: Any) -> CachedHiddenStates | CachedTopK:
+class CachedTextLogProbabilities(CachedTeacher):
+    """The log-probability of each label, at temperature 1."""
+
+    head = None
+
+    def _fetch(self, side: SideTokens) -> SideTokens:
+        with self._clock.running(torch.device("cpu")):
+            return replace(side, label_log_probabilities=self._read(side)["log_probabilities"])
+
+
+def open_teacher_cache(folder: Path, device: Any) -> CachedHiddenStates | CachedTopK | CachedTextLogProbabilities:
     """Open the teacher cache in a folder, with every byte checked.
 
     Args:
@@ -107,7 +117,10 @@ def open_teacher_cache(folder: Path, device: Any) -> CachedHiddenStates | Cached
             f"{store.shard_file(damaged_shards[0])}: is missing or damaged ({len(damaged_shards)} of {len(store.ranges)} shards); "
             "fix: build the cache again, which computes these alone"
         )
-    return CachedTopK(store) if store.request["options"]["kind"] == "top_k" else CachedHiddenStates(store, device)
+    kind = store.request["options"]["kind"]
+    if kind == "hidden_states":
+        return CachedHiddenStates(store, device)
+    return CachedTopK(store) if kind == "top_k" else CachedTextLogProbabilities(store)
 
 
 def attach(dataset: Any, folder: Path) -> Any:

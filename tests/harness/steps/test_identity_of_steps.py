@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from pydantic import BaseModel
 
+from dskd.teachers.options import ServedOptions
 from dskd.tokenization.prompt_templates import Template
 from dskd.training.options import TrainingOptions
 from harness.protocols import GREEDY, PROTOCOLS
@@ -125,6 +126,8 @@ OTHER: dict[tuple[type, str], Any] = {
     (Train, "method_options"): {"temperature": 3.0},
     (EvaluatedTask, "protocol"): PROTOCOLS["minillm-sampling"],
     (TokenizerChanges, "template"): Template(kind="chat"),
+    (TeacherCache, "engine"): "vllm",
+    (TeacherCache, "served"): ServedOptions(addresses=("http://a",)),
     (TeacherEndpoint, "api"): "completions",
     (TeacherEndpoint, "addresses"): ("http://a/v1", "http://b/v1"),
     (TeacherEndpoint, "template"): Template(kind="alpaca"),
