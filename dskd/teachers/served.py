@@ -1,18 +1,21 @@
-"""A teacher behind an address: a server that others run gives its outputs, and this process holds at most its head (docs/teachers.md)."""
+"""A teacher behind an address: a server that others run gives its outputs, and this process holds at most its head (docs/served-teachers.md)."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from concurrent.futures import Future
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from dskd.losses.tokens import SideTokens, TokenBatch
+from dskd.modeling.folders import ADAPTER_CONFIG, CONFIG
 from dskd.modeling.head_alone import read_head
 from dskd.modeling.lm_head import Head
+from dskd.modeling.loading import load_config
 from dskd.teachers.engines.base import Answers, TeacherEngine
 from dskd.teachers.engines.served import open_served_engine
 from dskd.teachers.options import TeacherSource
@@ -112,7 +115,9 @@ def open_served_teacher(
     if source.served.kind == "hidden_states":
         head, table = read_head(source.folder, vocabulary, dtype=dtype, device=device, embedding=embedding)
         vocabulary = vocabulary.truncate_to_head(head.size, str(source.folder))
-    engine = open_served_engine(source.served)
+    else:
+        vocabulary = _of_head(source.folder, vocabulary)
+    engine = open_served_engine(source.served, vocabulary.size)
     try:
         expected = ExpectedTeacher(str(source.folder), tokenizer, vocabulary, head, longest, tuple(examples))
         probe = Probe(engine, source.served, expected)
@@ -125,3 +130,10 @@ def open_served_teacher(
     return ServedTeacher(
         engine, vocabulary, head, table, probe=report.model_dump(mode="json"), ahead=source.served.ahead
     )
+
+
+def _of_head(folder: Path, vocabulary: Vocabulary) -> Vocabulary:
+    """The tokens that a head of which the configuration alone is here predicts; all where a folder is that of a tokenizer alone."""
+    if not any((folder / name).is_file() for name in (CONFIG, ADAPTER_CONFIG)):
+        return vocabulary
+    return vocabulary.truncate_to_head(load_config(folder).get_text_config().vocab_size, str(folder))

@@ -1,4 +1,4 @@
-"""What a teacher is for a training: something that knows its outputs at the labelled tokens of a batch (docs/teachers.md).
+"""What a teacher is for a training: something that knows its outputs at the labelled tokens of a batch (docs/served-teachers.md).
 
 A live teacher runs in the training, a cached one is read from a folder, a served one stands behind an address. Each gives one kind
 of outputs (`dskd.teachers.options.OUTPUTS`): hidden states, the most probable tokens, or the log-probability of the text.

@@ -70,6 +70,14 @@ class TrainingOptions(Options):
         return self
 
 
+class TeacherReport(BaseModel):
+    """One of several teachers. Its terms are among the `losses`, under NAME/term."""
+
+    examples: int = Field(description="that it teaches")
+    unmatched: int = Field(description="of its data, that not all teachers have, so that nobody teaches them")
+    seconds: float = Field(description="as `teacher_seconds`; those of a model that has two names count for both")
+
+
 class TrainingReport(BaseModel):
     """What a run cost and how it ended. Seconds are of the first process; a resumed run counts what came after it was resumed."""
 
@@ -94,3 +102,4 @@ class TrainingReport(BaseModel):
         None,
         description="what a served teacher cost: tokens that it was asked about, bytes, requests, seconds of waiting",
     )
+    teachers: dict[str, TeacherReport] | None = Field(None, description="of several teachers, by name; null with one")

@@ -14,6 +14,7 @@ from dskd.teachers.options import API_KEY, ServedOptions, TeacherOutputKind
 from dskd.teachers.serve_command import Served, serve_command
 from harness.cli.options import COUNT, DTYPE, MODEL, PATH, given, json_option
 from harness.cli.output import print_json, print_table
+from harness.cli.teacher_responses import command as responses
 
 if TYPE_CHECKING:
     from dskd.teachers.probe.report import ProbeReport
@@ -22,9 +23,10 @@ EPILOG = """\b
 Examples:
   harness teacher serve-command Qwen/Qwen2.5-7B --tensor-parallel 2
   harness teacher check http://teacher:8000 --head Qwen/Qwen2.5-7B
+  harness teacher responses --help
 
 \b
-docs/teachers.md has a training with a teacher on another machine."""
+docs/served-teachers.md has a training with a teacher on another machine."""
 SERVE_EPILOG = """\b
 Examples:
   harness teacher serve-command models/teacher --port 8001 --dtype bfloat16
@@ -55,7 +57,10 @@ AGAINST_HELP = (
 
 @click.group("teacher", epilog=EPILOG)
 def command() -> None:
-    """Serve a teacher with a stock vLLM server, and check one that is served."""
+    """Serve a teacher with a stock vLLM server, check one that is served, or ask one for responses."""
+
+
+command.add_command(responses)
 
 
 @command.command("serve-command", epilog=SERVE_EPILOG)
@@ -121,6 +126,7 @@ def _probe(
     from transformers.utils import logging
 
     from dskd.modeling.head_alone import read_head
+    from dskd.modeling.head_folder import head_folder
     from dskd.modeling.loading import load_tokenizer
     from dskd.teachers.engines.served import open_served_engine
     from dskd.teachers.probe.probe import ExpectedTeacher, Probe
@@ -132,7 +138,7 @@ def _probe(
     loaded = load_tokenizer(place)
     vocabulary, read = Vocabulary.from_tokenizer(loaded), None
     if served.kind == "hidden_states":
-        folder = hub.model_folder(head or "", where="--head")
+        folder = head_folder(head or "", where="--head")
         read, _ = read_head(folder, vocabulary, dtype="float32", device="cpu")
         vocabulary = vocabulary.truncate_to_head(read.size, str(folder))
     with tempfile.TemporaryDirectory() as scratch:
