@@ -146,6 +146,6 @@ def _probe(
             reference = Path(scratch) / "reference.safetensors"
             write_reference(hub.model_folder(against, where="--against"), reference)
             served = served.model_copy(update={"reference": reference})
-        with open_served_engine(served) as engine:
+        with open_served_engine(served, vocabulary.size) as engine:
             expected = ExpectedTeacher(str(head or tokenizer), loaded, vocabulary, read, longest)
             return Probe(engine, served, expected).run()
