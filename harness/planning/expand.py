@@ -11,7 +11,7 @@ from dskd.data.routes import Route
 from dskd.errors import InputError
 from dskd.training.options import TrainingOptions
 from harness import tasks as known_tasks
-from harness.config.matrix import Cell, TeacherOutputs
+from harness.config.matrix import Cell, TeacherCaches, TeacherOutputs
 from harness.config.served import ServedSource, TeachersSource
 from harness.planning.served import endpoint_responses, gives_text_alone
 from harness.planning.sources import Sources, once
@@ -95,7 +95,7 @@ class Expansion(Sources):
         """What a teacher gives for a training set or its rows of it, for all methods of a matrix with the same settings."""
         options, outputs = self.method(method)[1], self.matrix.outputs_of(method).options
         prepared = self.prepared(name, teacher, None, options.max_length, route=route)
-        return cache_step(self.model(teacher), prepared, outputs, options)
+        return cache_step(self.model(teacher), prepared, outputs, options, self.matrix.teacher_cache)
 
     def taught_by_several(self, cell: Cell, source: TeachersSource) -> TaughtBySeveral:
         """What each of several teachers teaches in a cell: its rows or all, in its tokens, with a cache of its own or asked live."""
@@ -234,8 +234,21 @@ def responses_step(
 
 
 def cache_step(
-    teacher: ModelInput, data: PreparedData, outputs: dict[str, Any], options: TrainingOptions
+    teacher: ModelInput,
+    data: PreparedData,
+    outputs: dict[str, Any],
+    options: TrainingOptions,
+    caches: TeacherCaches,
 ) -> TeacherCache:
-    """What a teacher gives for its own tokens of a training set."""
-    title = f"teacher cache of {teacher.name} on {data.set_name}"
-    return TeacherCache(title=title, teacher=teacher, data=data, options=outputs, dtype=options.dtype)
+    """What a teacher gives for its own tokens of a training set. outputs, caches: what is kept, and what computes it."""
+    rows = f", rows of {data.route.teacher}" if data.route is not None else ""
+    return TeacherCache(
+        title=f"teacher cache of {teacher.name} on {data.set_name}{rows}",
+        teacher=teacher,
+        data=data,
+        options=outputs,
+        dtype=options.dtype,
+        engine=None if caches.engine == "auto" else caches.engine,
+        tensor_parallel=caches.tensor_parallel,
+        served=teacher.served(outputs) if isinstance(teacher, ServedModel) else None,
+    )
