@@ -50,7 +50,7 @@ class Train(Step, ModelInput):
 
     cell: Annotated[RecordCell, NOT_IDENTITY]
     output_folder: Annotated[str, NOT_IDENTITY]
-    data: Of[PreparedData] | Of[TaughtBySeveral]
+    data: Of[PreparedData | TaughtBySeveral]
     student: Of[ModelInput]
     teacher: Of[ModelInput] | None
     cache: Annotated[Of[TeacherCache] | None, NOT_IDENTITY] = None  # its parts are in the identity each by itself
