@@ -6,8 +6,6 @@ this token and of the k most probable ones, by their ids. So the output at posit
 
 from __future__ import annotations
 
-import math
-import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -57,19 +55,16 @@ def read_choices(answer: Any, questions: Sequence[Question]) -> list[list[Any]]:
 
 def text_log_probabilities(entries: Sequence[list[Any]], questions: Sequence[Question]) -> Answers:
     """Of the labels, as `Answers` has them. Raises WrongAnswer for what is no log-probability."""
-    values = [
-        _number(_entry(of_prompt, position, label), label, position)
-        for of_prompt, question in zip(entries, questions, strict=True)
-        for position, label in zip(question.positions.tolist(), question.labels, strict=True)
-    ]
-    return {"log_probabilities": torch.tensor(values, dtype=torch.float32)}
+    places, labels, found = _asked_about(entries, questions)
+    values = _log_probabilities([entry[str(label)] for entry, label in zip(found, labels, strict=True)], labels, places)
+    return {"log_probabilities": torch.from_numpy(values.astype(np.float32))}
 
 
 def top_k(entries: Sequence[list[Any]], questions: Sequence[Question], k: int, size: int | None) -> Answers:
     """The k most probable tokens, as `Answers` has them.
 
-    Where the server's head has rows that are no tokens, and these are among its k, fewer remain; places beyond them have the id -1 and
-    minus infinity. The label that comes along is left out where it is not one of the k.
+    Where the server's head has rows that are no tokens, and these are among its k, fewer remain. The label, which comes along, is left
+    out where it is not one of the k.
 
     Args:
         entries, questions: Of each prompt.
@@ -79,55 +74,84 @@ def top_k(entries: Sequence[list[Any]], questions: Sequence[Question], k: int, s
     Raises:
         WrongAnswer: For what is no distribution over tokens.
     """
-    count = sum(len(question.positions) for question in questions)
-    ids = np.full((count, k), -1, dtype=np.int32)
-    log_p = np.full((count, k), -np.inf, dtype=np.float32)
-    row = 0
+    places, labels, found = _asked_about(entries, questions)
+    counts = np.array([len(entry) for entry in found], dtype=np.int64)
+    spelled = [token for entry in found for token in entry]
+    each_place = np.repeat(places, counts)
+    tokens = _ids(spelled, each_place)
+    values = _log_probabilities([said for entry in found for said in entry.values()], spelled, each_place)
+
+    row = np.repeat(np.arange(len(counts)), counts)
+    column = np.arange(len(row)) - np.repeat(np.cumsum(counts) - counts, counts)
+    shape = len(counts), max(k, int(counts.max(initial=0)))
+    ids, log_p = np.full(shape, -1, dtype=np.int64), np.full(shape, -np.inf)
+    ids[row, column], log_p[row, column] = tokens, values
+    # Of equal ones the label is the one too many.
+    best = np.lexsort((ids == np.array(labels, dtype=np.int64)[:, None], -log_p))[:, :k]
+    ids, log_p = np.take_along_axis(ids, best, 1), np.take_along_axis(log_p, best, 1)
+    _require_probabilities(log_p, places)
+    if size is not None:
+        absent = ids >= size
+        ids, log_p = np.where(absent, -1, ids), np.where(absent, -np.inf, log_p)
+        last = np.argsort(absent, axis=1, kind="stable")
+        ids, log_p = np.take_along_axis(ids, last, 1), np.take_along_axis(log_p, last, 1)
+    return {
+        "ids": torch.from_numpy(ids.astype(np.int32)),
+        "log_probabilities": torch.from_numpy(log_p.astype(np.float32)),
+    }
+
+
+def _asked_about(
+    entries: Sequence[list[Any]], questions: Sequence[Question]
+) -> tuple[np.ndarray, list[int], list[dict[str, Any]]]:
+    """(where in its prompt each label stands, the labels, what is said there), one question after the other."""
+    places, labels, found = [], [], []
     for of_prompt, question in zip(entries, questions, strict=True):
         for position, label in zip(question.positions.tolist(), question.labels, strict=True):
-            entry = _entry(of_prompt, position, label)
-            known = {_id(spelled, position): entry[spelled] for spelled in entry}
-            # The label last, so that of equal ones it is the one too many.
-            order = [token for token in known if token != label] + [label]
-            best = sorted(((_number(known, token, position), token) for token in order), key=lambda pair: -pair[0])[:k]
-            if (total := sum(math.exp(value) for value, _ in best)) > 1 + _ABOVE_ONE:
-                raise WrongAnswer(
-                    f"has probabilities that add up to {total:.4g} at token {position + 1}, so they are none "
-                    "(the server's --logprobs-mode)"
-                )
-            real = best if size is None else [(value, token) for value, token in best if token < size]
-            if real:
-                log_p[row, : len(real)], ids[row, : len(real)] = zip(*real, strict=True)
-            row += 1
-    return {"ids": torch.from_numpy(ids), "log_probabilities": torch.from_numpy(log_p)}
+            entry = of_prompt[position + 1]
+            if not isinstance(entry, dict) or not entry:
+                raise WrongAnswer(f"has nothing at token {position + 1}")
+            if str(label) not in entry:
+                raise WrongAnswer(f"does not have id {label} at token {position + 1}, so it is about another text")
+            places.append(position + 1)
+            labels.append(label)
+            found.append(entry)
+    return np.array(places, dtype=np.int64), labels, found
 
 
-def _entry(entries: list[Any], position: int, label: int) -> dict[Any, Any]:
-    """What stands at the token after a position, which has to be this label."""
-    entry = entries[position + 1]
-    if not isinstance(entry, dict) or not entry:
-        raise WrongAnswer(f"has nothing at token {position + 1}")
-    if str(label) not in entry:
-        raise WrongAnswer(f"does not have id {label} at token {position + 1}, so it is about another text")
-    return entry
+def _ids(spelled: list[str], places: np.ndarray) -> np.ndarray:
+    """Ids from the keys of JSON objects, which are strings."""
+    for number, token in enumerate(spelled):
+        if not (token.isascii() and token.isdecimal() and len(token) < 10 and (token[0] != "0" or token == "0")):
+            raise WrongAnswer(f"has {token!r} for an id at token {places[number]}")
+    return np.array(list(map(int, spelled)), dtype=np.int64)
 
 
-def _id(spelled: Any, position: int) -> int:
-    if re.fullmatch("0|[1-9][0-9]{0,8}", str(spelled)):
-        return int(spelled)
-    raise WrongAnswer(f"has {spelled!r} for an id at token {position + 1}")
+def _log_probabilities(said: list[Any], tokens: Sequence[Any], places: np.ndarray) -> np.ndarray:
+    """The numbers of these parts of an answer, each about one token, as float64."""
+    values = []
+    for number, part in enumerate(said):
+        value = part.get("logprob") if isinstance(part, dict) else None
+        if type(value) not in (float, int):
+            raise WrongAnswer(f"has no number for id {tokens[number]} at token {places[number]}")
+        values.append(value)
+    found = np.array(values, dtype=np.float64)
+    wrong = ~np.isfinite(found) | (found > _ABOVE_ONE)
+    if wrong.any():
+        first = int(wrong.argmax())
+        what = f"has {found[first]:.4g} for id {tokens[first]} at token {places[first]}"
+        if np.isfinite(found[first]):
+            what += ", which is no log-probability (the server's --logprobs-mode)"
+        raise WrongAnswer(what)
+    return found
 
 
-def _number(entry: dict[Any, Any], token: int, position: int) -> float:
-    """The log-probability of a token in an entry, whose keys are ids or their spellings."""
-    said = entry.get(token, entry.get(str(token)))
-    value = said.get("logprob") if isinstance(said, dict) else None
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise WrongAnswer(f"has no number for id {token} at token {position + 1}")
-    if not math.isfinite(value):
-        raise WrongAnswer(f"has {value} for id {token} at token {position + 1}")
-    if value > _ABOVE_ONE:
+def _require_probabilities(log_p: np.ndarray, places: np.ndarray) -> None:
+    """WrongAnswer where those of one place [places, k] add up to more than 1."""
+    totals = np.exp(log_p).sum(1)
+    if (wrong := totals > 1 + _ABOVE_ONE).any():
+        first = int(wrong.argmax())
         raise WrongAnswer(
-            f"has {value:.4g} for id {token} at token {position + 1}, which is no log-probability (the server's --logprobs-mode)"
+            f"has probabilities that add up to {totals[first]:.4g} at token {places[first]}, so they are none "
+            "(the server's --logprobs-mode)"
         )
-    return float(value)
