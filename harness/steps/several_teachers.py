@@ -194,7 +194,7 @@ class TaughtBySeveral(Input):
                 rollouts=training.rollouts,
                 packing=training.packing,
             )
-        return found
+        return list(dict.fromkeys(found))  # one is often said of all of them
 
     def preflight(self, method: Method, student: str, root: Path) -> Iterator[Problem]:
         """What vocabularies say, as far as they are here."""

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from pydantic import BaseModel
 
+from dskd.data import Route
 from dskd.teachers.options import ServedOptions
 from dskd.tokenization.prompt_templates import Template
 from dskd.training.options import TrainingOptions
@@ -22,6 +23,7 @@ from harness.steps.data import Examples, FileExamples, PreparedData, RowExamples
 from harness.steps.endpoint_responses import EndpointResponses, TeacherEndpoint
 from harness.steps.evaluation import Evaluate, EvaluatedTask
 from harness.steps.hub_data import HubExamples, HubRows
+from harness.steps.several_teachers import SeveralTeachers, TaughtBySeveral, TaughtData
 from harness.steps.teacher_cache import TeacherCache
 from harness.steps.teacher_responses import TeacherResponses
 from harness.steps.tokenizers import (
@@ -48,7 +50,14 @@ READ: dict[str, Any] = {
     **{"shape": "messages", "train_on": "last", "split_reasoning": True},
 }
 EXAMPLES = FileExamples(name="d", file=Path("d"), sha256="1", **READ)
-DATA = PreparedData(examples=EXAMPLES, student_tokenizer=TOKENIZER, teacher_tokenizer=TOKENIZER, limit=5, max_length=64)
+DATA = PreparedData(
+    examples=EXAMPLES,
+    student_tokenizer=TOKENIZER,
+    teacher_tokenizer=TOKENIZER,
+    limit=5,
+    max_length=64,
+    route=Route(column="teacher", teacher="a", teachers=("a", "b")),
+)
 STAGE = Stage(data=DATA, options=TrainingOptions(steps=1))
 CACHE = TeacherCache(
     teacher=FOLDER, data=DATA, options={"kind": "hidden_states", "stored_dtype": "same"}, dtype="float32"
@@ -68,6 +77,7 @@ TRAIN = Train(
     seed=1,
     accelerate_config=Path("a.yaml"),
 )
+TAUGHT = TaughtData(name="a", teacher=FOLDER, data=DATA, cache=CACHE, outputs=CACHE.options, weight=0.5)
 ENDPOINT = TeacherEndpoint(
     name="teacher", model="m", addresses=("http://a/v1",), tokenizer=TOKENIZER, template=Template(kind="chat")
 )
@@ -84,6 +94,7 @@ INSTANCES: list[Input] = [
     ),
     *(TOKENIZER, CHANGES, COPY, ChangedTokenizer(origin=TOKENIZER, changes=CHANGES, maker=COPY)),
     *(FOLDER, ModelCopy(origin=FOLDER, changes=CHANGES), EXAMPLES, DATA, STAGE, CACHE, TRAIN, TASK),
+    *(SeveralTeachers(members=[FOLDER], route="teacher", weights=[0.5]), TAUGHT, TaughtBySeveral(parts=[TAUGHT])),
     NewModel(config={"model_type": "llama"}, tokenizer=TOKENIZER, seed=1, training=[STAGE]),
     FirstLayers(layers_of=FOLDER, layers=1, seed=1, training=[STAGE]),
     TeacherResponses(
@@ -124,6 +135,7 @@ INSTANCES: list[Input] = [
 OTHER: dict[tuple[type, str], Any] = {
     (Train, "method"): "dskd-v2",
     (Train, "method_options"): {"temperature": 3.0},
+    (PreparedData, "route"): Route(column="teacher", teacher="b", teachers=("a", "b")),
     (EvaluatedTask, "protocol"): PROTOCOLS["minillm-sampling"],
     (TokenizerChanges, "template"): Template(kind="chat"),
     (TeacherCache, "engine"): "vllm",
