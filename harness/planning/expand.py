@@ -26,6 +26,7 @@ from harness.steps.evaluation import Evaluate, EvaluatedTask
 from harness.steps.served_model import ServedModel
 from harness.steps.several_teachers import TaughtBySeveral, TaughtData
 from harness.steps.teacher_cache import TeacherCache
+from harness.steps.teacher_reference import TeacherReference
 from harness.steps.teacher_responses import TeacherResponses
 
 
@@ -97,6 +98,11 @@ class Expansion(Sources):
         prepared = self.prepared(name, teacher, None, options.max_length, route=route)
         return cache_step(self.model(teacher), prepared, outputs, options, self.matrix.teacher_cache)
 
+    @once
+    def reference(self, teacher: str) -> TeacherReference | None:
+        """What the local copy of a served teacher answers to the probe's texts; None for a teacher that is not served."""
+        return reference_step(self.model(teacher))
+
     def taught_by_several(self, cell: Cell, source: TeachersSource) -> TaughtBySeveral:
         """What each of several teachers teaches in a cell: its rows or all, in its tokens, with a cache of its own or asked live."""
         assert cell.student is not None
@@ -117,6 +123,7 @@ class Expansion(Sources):
                     teacher=self.model(teacher) if method.requires.teacher else None,
                     data=self.prepared(name, cell.student, teacher, options.max_length, route=route or None),
                     cache=self.teacher_cache(teacher, name, cell.method, route or None) if cached else None,
+                    reference=self.reference(teacher) if method.requires.teacher and not cached else None,
                     outputs=outputs.options,
                     weight=source.weights.get(teacher),
                 )
@@ -151,6 +158,7 @@ class Expansion(Sources):
             student=self.model(cell.student),
             teacher=self.model(cell.teacher) if method.requires.teacher else None,
             cache=self.teacher_cache(cell.teacher, name, cell.method) if cached else None,
+            reference=self.reference(cell.teacher) if method.requires.teacher and not cached else None,
             method=self.matrix.method_of(cell.method),
             method_options=method.options.model_dump(mode="json"),
             method_code=methods.own_code(self.matrix.method_of(cell.method)),
@@ -231,6 +239,13 @@ def responses_step(
         temperature=options.answer_temperature,
         **answering,
     )
+
+
+def reference_step(teacher: ModelInput) -> TeacherReference | None:
+    """What the local copy of a served teacher answers to the probe's texts; None where there is nothing of it here."""
+    if not isinstance(teacher, ServedModel) or teacher.head is None or teacher.head.from_hub:
+        return None
+    return TeacherReference(title=f"reference of {teacher.name}", teacher=teacher)
 
 
 def cache_step(

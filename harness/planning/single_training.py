@@ -22,7 +22,7 @@ from harness.config.matrix import Evaluation, TeacherCaches, TeacherOutputs
 from harness.config.names import find_method, notice_former_names
 from harness.config.served import ServedSource
 from harness.planning.checks import check_chat, check_pair, check_templates
-from harness.planning.expand import cache_step, responses_step
+from harness.planning.expand import cache_step, reference_step, responses_step
 from harness.planning.plan import Plan, decide
 from harness.planning.served import served_model
 from harness.runs.hub_lock import HubLock
@@ -98,6 +98,7 @@ def single_plan(
         output_folder=_FOLDER,
         student=learner,
         teacher=author if chosen.requires.teacher else None,
+        reference=reference_step(author) if chosen.requires.teacher and outputs.is_live else None,
         **_inputs(author, learner, examples, limit, learning, TeacherCaches.model_validate(dict(teacher_cache))),
         method=method,
         method_options=chosen.options.model_dump(mode="json"),
