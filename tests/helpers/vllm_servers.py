@@ -26,7 +26,7 @@ POOLING = ("--runner", "pooling", "--convert", "embed", "--pooler-config")
 POOLER = {"task": "token_embed", "use_activation": False}
 _START = 300.0  # seconds; half a minute on an idle machine
 _END = 20.0
-_ENVIRONMENT = {
+ENVIRONMENT = {
     "OMP_NUM_THREADS": "1",
     "HF_HUB_OFFLINE": "1",
     "VLLM_NO_USAGE_STATS": "1",
@@ -72,7 +72,7 @@ class VllmServer:
         self.url = f"http://127.0.0.1:{self.port}"
         self.log = log
         self._process: subprocess.Popen[bytes] | None = None
-        self._environment = {**_ENVIRONMENT, **(environment or {})}
+        self._environment = {**ENVIRONMENT, **(environment or {})}
         own: dict[str, str] = {
             "--model": str(model),
             "--served-model-name": name,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -18,12 +19,13 @@ import httpx2
 import pytest
 from click.testing import CliRunner, Result
 
+from dskd.teachers.probe.texts import PLAIN
 from harness.cli import main
-from helpers.llama_folders import change_json, write_adapter, write_llama
+from helpers.llama_folders import change_json, change_weights, write_adapter, write_llama
 from helpers.pooling_server import PoolingServer
 from helpers.tiny_tokenizers import LINES, sentencepiece
 from helpers.trained_llama import write_trained_llama
-from helpers.vllm_servers import free_port
+from helpers.vllm_servers import ENVIRONMENT, free_port
 
 
 def harness(*arguments: str | Path) -> Result:
@@ -32,10 +34,15 @@ def harness(*arguments: str | Path) -> Result:
 
 @pytest.fixture(scope="module")
 def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """`the teacher`, of head sizes that vLLM runs on a CPU, in a folder that a shell has to be told with quotes; and `other`."""
+    """`the teacher`, of head sizes that vLLM runs on a CPU, in a folder that a shell has to be told with quotes; `other`; and
+    `permuted`, the teacher with the rows of its head in another order."""
     folder = tmp_path_factory.mktemp("models")
     for seed, name in enumerate(("the teacher", "other")):
-        write_trained_llama(folder / name, LINES[:5], seed=seed, hidden_size=64)
+        write_trained_llama(folder / name, [*LINES[:5], *PLAIN], seed=seed, hidden_size=64)
+    shutil.copytree(folder / "the teacher", folder / "permuted")
+    change_weights(
+        folder / "permuted", lambda tensors: {**tensors, "lm_head.weight": tensors["lm_head.weight"].flip(0)}
+    )
     return folder
 
 
@@ -160,17 +167,12 @@ def served(models: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[s
     line = harness("serve-command", models / "the teacher", "--cpu", "--dtype", "float32", "--port", port).stdout
     environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
     environment["PATH"] = f"{Path(sys.executable).parent}:{environment['PATH']}"
-    # Of this machine and not of the line: several servers share its cores.
-    environment |= {
-        "OMP_NUM_THREADS": "1",
-        "VLLM_CPU_OMP_THREADS_BIND": "nobind",
-        "VLLM_WORKER_MULTIPROC_METHOD": "fork",
-    }
+    environment |= ENVIRONMENT  # of this machine and not of the line: several servers share its cores
     with log.open("wb") as stream:
         process = subprocess.Popen(
             line, shell=True, stdout=stream, stderr=stream, env=environment, start_new_session=True, cwd=log.parent
         )
-    url, limit = f"http://127.0.0.1:{port}", time.monotonic() + 300
+    url, limit = f"http://127.0.0.1:{port}", time.monotonic() + 600
     try:
         while True:
             waits = process.poll() is None and time.monotonic() < limit
@@ -206,7 +208,7 @@ def test_a_server_that_was_started_by_the_printed_line_passes(served: str, model
     assert report["versions"][served]
 
 
-def test_a_real_server_of_another_checkpoint_is_refused(served: str, models: Path) -> None:
-    result = harness("check", served, "--head", models / "other", "--dtype", "float32")
+def test_a_head_that_is_not_the_servers_is_refused(served: str, models: Path) -> None:
+    result = harness("check", served, "--head", models / "permuted", "--dtype", "float32")
     assert result.exit_code == 1
     assert "head and states are not of one model" in result.stdout
