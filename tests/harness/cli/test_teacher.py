@@ -184,8 +184,8 @@ def served(models: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[s
                 time.sleep(0.5)
         yield url
     finally:
-        os.killpg(process.pid, signal.SIGTERM)
-        process.wait(timeout=60)
+        os.killpg(process.pid, signal.SIGKILL)  # the shell's children too, of which one that starts ignores SIGTERM
+        process.wait()
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
