@@ -221,7 +221,7 @@ def test_a_fault_that_stays_is_one_line_and_loses_nothing(
     fault, said = STAYS[name]
     assert respond("--limit", "2").exit_code == 0
     server.broken = fault
-    result = respond("--retries", "0", "--parallel", "2", "--timeout", "1")
+    result = respond("--retries", "0", "--parallel", "2", "--timeout", "1" if name == "slow" else "60")
     assert result.exit_code == 2
     assert result.stderr.count("\n") == 1
     assert result.stderr.startswith(f"error: teacher at {server.url}: ")
