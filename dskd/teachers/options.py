@@ -8,9 +8,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import ConfigDict, Field, field_validator, model_validator
 
 from dskd.options import NOT_IDENTITY, Options
+from dskd.teachers.addresses import checked_addresses
 
 # What a teacher can give at the labelled tokens: what enters its head, the k most probable tokens with their log-probabilities, or
 # the log-probability of the label alone.
@@ -48,6 +49,8 @@ class TeacherCacheOptions(Options):
 class ServedOptions(Options):
     """Where a served teacher is and what it is asked for. Addresses, limits and waiting are no part of an identity."""
 
+    model_config = ConfigDict(hide_input_in_errors=True)  # an address may hold a password
+
     addresses: Annotated[tuple[str, ...], NOT_IDENTITY] = Field(
         min_length=1, description="http://host:port of the server; several are replicas of one model"
     )
@@ -73,9 +76,19 @@ class ServedOptions(Options):
         4, gt=0, description="requests at a time at each address; more wait in the training"
     )
     request_tokens: Annotated[int, NOT_IDENTITY] = Field(8192, gt=0, description="tokens of one request, about")
+    ahead: Annotated[int, NOT_IDENTITY] = Field(
+        1,
+        ge=0,
+        description="optimizer steps that are asked about while one is computed; the student's own text is never known ahead",
+    )
     reference: Annotated[Path | None, NOT_IDENTITY] = Field(
         None, description="answers of a local copy to the probe's texts, which the served teacher must give too"
     )
+
+    @field_validator("addresses")
+    @classmethod
+    def _of_servers(cls, addresses: tuple[str, ...]) -> tuple[str, ...]:
+        return checked_addresses(addresses)
 
     def identity(self) -> dict[str, Any]:
         """What can change the outputs: their kind, and what of it is kept."""

@@ -27,16 +27,24 @@ class ServedTeacher(Teacher):
         engine: What answers.
         vocabulary: The teacher's tokens, as far as its head predicts them.
         head, embedding: Where it gives hidden states.
+        ahead: Optimizer steps that it is asked about before theirs comes.
     """
 
     def __init__(
-        self, engine: TeacherEngine, vocabulary: Vocabulary, head: Head | None = None, embedding: Tensor | None = None
+        self,
+        engine: TeacherEngine,
+        vocabulary: Vocabulary,
+        head: Head | None = None,
+        embedding: Tensor | None = None,
+        *,
+        ahead: int = 0,
     ) -> None:
         super().__init__()
         self.vocabulary = vocabulary
         self.head, self.embedding = head, embedding
+        self.ahead = ahead
         self._engine = engine
-        self._examples = 0
+        self._examples = self._tokens = 0
 
     @property
     def examples(self) -> int:
@@ -46,7 +54,12 @@ class ServedTeacher(Teacher):
         if batch.teacher.requested is None:
             questions = questions_of(batch.teacher)
             self._examples += len(batch.teacher.sizes)
+            self._tokens += sum(len(question.ids) - 1 for question in questions)
             batch.teacher.requested = self._engine.ask(questions)
+
+    def figures(self) -> dict[str, Any]:
+        """Of the engine, with the tokens that were asked about and the seconds in which a training did nothing but wait for it."""
+        return {"tokens": self._tokens, "wait_seconds": self.seconds, **self._engine.figures()}
 
     def close(self) -> None:
         self._engine.close()
@@ -83,4 +96,4 @@ def open_served_teacher(
     if source.served.kind == "hidden_states":
         head, table = read_head(source.folder, vocabulary, dtype=dtype, device=device, embedding=embedding)
         vocabulary = vocabulary.truncate_to_head(head.size, str(source.folder))
-    return ServedTeacher(open_served_engine(source.served), vocabulary, head, table)
+    return ServedTeacher(open_served_engine(source.served), vocabulary, head, table, ahead=source.served.ahead)

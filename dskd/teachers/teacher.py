@@ -59,10 +59,12 @@ class Teacher(ABC):
     Attributes:
         head: The teacher's output head without gradient; None where it gives log-probabilities and not hidden states.
         embedding: [vocabulary, hidden], its input embedding without gradient; None where it is not known.
+        ahead: Optimizer steps whose batches it is asked about before theirs comes; 0 for one that answers at once.
     """
 
     head: Head | None
     embedding: Tensor | None = None
+    ahead: int = 0
 
     def __init__(self) -> None:
         self._clock = Clock()

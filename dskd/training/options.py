@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import AliasChoices, BaseModel, Field, model_validator
 
@@ -87,3 +87,7 @@ class TrainingReport(BaseModel):
     gradient_norm: float | None = Field(None, description="of the last logged step, before it is clipped")
     resumed_from_step: int
     rollouts: RolloutReport | None = Field(None, description="the student's own text; null where it wrote none")
+    served: dict[str, Any] | None = Field(
+        None,
+        description="what a served teacher cost: tokens that it was asked about, bytes, requests, seconds of waiting",
+    )

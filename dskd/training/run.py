@@ -91,13 +91,14 @@ def train(
         source = None
     with _hints():
         run = load_run(data, student, source, chosen, options, seed=seed, device=arguments.device)
-    run.dataset, validation = _held_out(run.dataset, options, data)
-    if arguments.process_index == 0:
-        folder.begin(request)
-    trainer = _trainer(run, options, arguments, validation, progress)
-    resumed, seconds = _train(trainer, folder)
-    report = _report(trainer, seconds, resumed)
-    _finish(trainer, folder, report)
+    with nullcontext() if run.distiller.teacher is None else closing(run.distiller.teacher):
+        run.dataset, validation = _held_out(run.dataset, options, data)
+        if arguments.process_index == 0:
+            folder.begin(request)
+        trainer = _trainer(run, options, arguments, validation, progress)
+        resumed, seconds = _train(trainer, folder)
+        report = _report(trainer, seconds, resumed)
+        _finish(trainer, folder, report)
     return report
 
 
@@ -236,7 +237,20 @@ def _report(trainer: DistillationTrainer, seconds: float, resumed: int) -> Train
         gradient_norm=next(norms, None),
         resumed_from_step=resumed,
         rollouts=None if rollouts is None else _rollout_report(trainer, rollouts),
+        served=None if teacher is None else _served(gather_object([teacher.figures()])),
     )
+
+
+def _served(figures: list[dict[str, Any]]) -> dict[str, Any] | None:
+    """What a served teacher said of itself in each process, added up; seconds are those of the first. Of several teachers, by name."""
+    first = figures[0]
+    if "tokens" not in first:
+        return {name: _served([own[name] for own in figures]) for name in first} or None
+    total = {
+        name: value if name.endswith("_seconds") else sum(own[name] for own in figures) for name, value in first.items()
+    }
+    both_ways = total["bytes_sent"] + total["bytes_received"]
+    return {**total, "bytes_per_token": both_ways / total["tokens"] if total["tokens"] else None}
 
 
 def _over_processes(trainer: DistillationTrainer) -> tuple[int, int, int, int | None]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +17,13 @@ from transformers import Trainer
 
 from dskd.data.batch_sampler import EpochBatches
 from dskd.errors import TrainingFailed
+from dskd.methods.base import StepStatistics
 from dskd.modeling.eval_mode import evaluating
 from dskd.modeling.loading import load_model
 from dskd.modeling.lora import is_adapted, load_adapter, save_merged
 from dskd.rollouts.rollouts import Rollouts
 from dskd.training.distiller import Distiller
+from dskd.training.read_ahead import ReadAhead
 
 # In a folder of its own: vLLM takes every *.safetensors beside a model's weights for a part of them.
 PROJECTORS = Path("projectors") / "projectors.safetensors"
@@ -63,6 +66,7 @@ class DistillationTrainer(Trainer):
         self.validation = validation
         # The loss is normalised over the whole step; the trainer must not divide it again.
         self.model_accepts_loss_kwargs = True
+        self._read_ahead = ReadAhead()
         self._sums: dict[str, list[Tensor]] = {}
         self._metrics: dict[str, list[Tensor]] = {}
         self.tokens_seen = 0
@@ -86,32 +90,49 @@ class DistillationTrainer(Trainer):
     def get_batch_samples(
         self, epoch_iterator: Iterator[Any], num_batches: int, device: torch.device
     ) -> tuple[list[Any], Any]:
-        """All micro-batches of an optimizer step with the teacher's hidden states, and the counts of the whole step."""
-        collated = [batch for _, batch in zip(range(num_batches), epoch_iterator, strict=False)]
-        if self.rollouts is not None:
-            step = self.state.global_step + 1
-            self._validate(step)
-            rows = self.rollouts.take(collated, epoch=self.batches.epoch, step=step)
-            collated = [self.data_collator(batch) for batch in rows]
+        """All micro-batches of an optimizer step with the teacher's outputs, and the counts of the whole step."""
         distiller: Distiller = self.accelerator.unwrap_model(self.model)
-        for batch in collated:
-            distiller.request(batch)
-        batches = [self._prepare_inputs(batch) for batch in collated]
+        collated = self._read(epoch_iterator, num_batches, distiller)
         distiller.method.on_step_begin(distiller.whole_student_head())
-        batches = [distiller.fetch(batch) for batch in batches]
+        alone = len(collated) == 1 and self.accelerator.num_processes == 1  # the forward itself counts
+        at_once = not alone and not isinstance(distiller.method, StepStatistics)
+        batches: list[Any] = []
+        counts: list[dict[str, Tensor]] = []
+        for batch in collated:
+            batches.append(distiller.fetch(self._prepare_inputs(batch)))
+            if at_once:  # while a teacher elsewhere is still at the next
+                counts.append(self._counts(distiller, batches[-1]))
         with self.accelerator.autocast():
             distiller.precompute_step(batches, lambda sums: self.accelerator.reduce(sums, "sum"))
         self.tokens_seen += sum(batch.student.size for batch in batches)
         self.places_seen += sum(batch.student.input_ids.numel() for batch in batches)
-        if len(batches) == 1 and self.accelerator.num_processes == 1:
-            return batches, None  # the forward itself counts
-        with self.accelerator.autocast():  # as in the forward, so that both see the same predictions
-            counts = [distiller.counts(batch) for batch in batches]
+        if alone:
+            return batches, None
+        counts = counts or [self._counts(distiller, batch) for batch in batches]
         totals = {name: torch.stack([count[name] for count in counts]).sum() for name in counts[0]} if counts else {}
         if self.accelerator.num_processes > 1:
             reduced = self.accelerator.reduce(torch.stack(list(totals.values())), "sum")
             totals = dict(zip(totals, reduced.unbind(), strict=True))
         return batches, totals
+
+    def _read(self, epoch_iterator: Iterator[Any], number: int, distiller: Distiller) -> list[Any]:
+        """The micro-batches of a step on the CPU, for which the teacher is asked; and for those of later steps as far as their text is known."""
+        if self.rollouts is None:
+            teacher, accumulated = distiller.teacher, self.args.gradient_accumulation_steps
+            left = self.state.max_steps - self.state.global_step - 1
+            ahead = 0 if teacher is None else min(teacher.ahead, left) * accumulated
+            return self._read_ahead.take(epoch_iterator, number, ahead=ahead, begin=distiller.request)
+        step = self.state.global_step + 1
+        self._validate(step)
+        rows = self.rollouts.take(list(islice(epoch_iterator, number)), epoch=self.batches.epoch, step=step)
+        collated: list[Any] = [self.data_collator(batch) for batch in rows]
+        for batch in collated:
+            distiller.request(batch)
+        return collated
+
+    def _counts(self, distiller: Distiller, batch: Any) -> dict[str, Tensor]:
+        with self.accelerator.autocast():  # as in the forward, so that both see the same predictions
+            return distiller.counts(batch)
 
     def _validate(self, step: int) -> None:
         """Measure the student on the held-out examples where the schedule of its text asks for it."""

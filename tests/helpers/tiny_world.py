@@ -19,8 +19,11 @@ from dskd.training.run import TrainingOptions, train
 from helpers.tiny_tokenizers import LINES, byte_level, sentencepiece
 
 
-def make(folder: Path, *, dropout: float = 0.0, steps: int = 25) -> None:
-    """`teacher`, `same` (its vocabulary, GPT-2) and `cross` (another, Llama); `same-data`, `cross-data`, `teacher-data`."""
+def make(folder: Path, *, dropout: float = 0.0, steps: int = 25, teacher_heads: int = 2) -> None:
+    """`teacher`, `same` (its vocabulary, GPT-2) and `cross` (another, Llama); `same-data`, `cross-data`, `teacher-data`.
+
+    vLLM on a CPU runs the teacher with one head of size 32.
+    """
     first, second = byte_level(), sentencepiece()
     for name, tokenizer, hidden in (("teacher", first, 32), ("same", first, 24), ("cross", second, 24)):
         ends = {"eos_token_id": tokenizer.eos_token_id, "bos_token_id": tokenizer.bos_token_id}
@@ -34,7 +37,7 @@ def make(folder: Path, *, dropout: float = 0.0, steps: int = 25) -> None:
                 "hidden_size": hidden,
                 "intermediate_size": 48,
                 "num_hidden_layers": 2,
-                "num_attention_heads": 2,
+                "num_attention_heads": teacher_heads if name == "teacher" else 2,
                 "attention_dropout": dropout if name == "cross" else 0.0,
             }
             model = LlamaForCausalLM(

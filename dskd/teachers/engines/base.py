@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from concurrent.futures import Future
-from typing import Self
+from typing import Any, Self
 
 from torch import Tensor
 
@@ -34,6 +34,10 @@ class TeacherEngine(ABC):
 
         The future raises InputError for what the user has to change, TrainingFailed for what went wrong on the way.
         """
+
+    def figures(self) -> dict[str, Any]:
+        """What it cost besides time, such as bytes that came over a network; empty where there is nothing to say."""
+        return {}
 
     @abstractmethod
     def close(self) -> None:
