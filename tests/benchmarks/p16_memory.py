@@ -1,10 +1,10 @@
 """Bar P16: peak memory of a training whose teacher is cached or served, against supervised fine-tuning of the same student.
 
 Each training has a process of its own, the same student and the same batches. Its peak is the resident memory above what the process
-held before the training, libraries loaded; freed memory is given back to the system, so that it is memory in use. What is allowed above `sft` is the teacher's head, the projectors with their gradients and
-Adam's two moments, and 5 % of the peak of `sft`. The loss is taken in small chunks by all of them, so that a method's own logits,
-of which distillation has several, do not hide what the teacher costs. A live teacher stands beside for comparison; on a GPU, so does
-the device's peak.
+held before the training, libraries loaded; freed memory is given back to the system, so that it is memory in use. What is allowed
+above `sft` is the teacher's head, the projectors with their gradients and Adam's two moments, and 5 % of the peak of `sft`. The loss
+is taken in small chunks by all of them, so that a method's own logits, of which distillation has several, do not hide what the
+teacher costs. A live teacher stands beside for comparison; on a GPU, so does the device's peak.
 
 `--served` also starts a vLLM server of the teacher, in processes of its own.
 """
