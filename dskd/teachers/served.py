@@ -51,7 +51,7 @@ class ServedTeacher(Teacher):
         self.vocabulary = vocabulary
         self.head, self.embedding = head, embedding
         self.ahead = ahead
-        self._engine = engine
+        self._engine, self._before = engine, engine.figures()
         self._examples = self._tokens = 0
 
     @property
@@ -66,8 +66,12 @@ class ServedTeacher(Teacher):
             batch.teacher.requested = self._engine.ask(questions)
 
     def figures(self) -> dict[str, Any]:
-        """Of the engine, with the tokens that were asked about and the seconds in which a training did nothing but wait for it."""
-        return {"tokens": self._tokens, "wait_seconds": self.seconds, **self._engine.figures()}
+        """Of the engine, with the tokens that were asked about and the seconds in which a training did nothing but wait for it.
+
+        What was asked before it was made, by the probe, is left out.
+        """
+        own = {name: value - self._before[name] for name, value in self._engine.figures().items()}
+        return {"tokens": self._tokens, "wait_seconds": self.seconds, **own}
 
     def close(self) -> None:
         self._engine.close()

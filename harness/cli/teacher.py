@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
 import click
+from pydantic import ValidationError
 
 from dskd import hub
 from dskd.errors import InputError, TrainingFailed
@@ -105,7 +106,10 @@ def check(
     if head is None and (options["kind"] == "hidden_states" or tokenizer is None):
         needed = "--head" if options["kind"] == "hidden_states" else "--tokenizer"
         raise InputError(f"teacher check: {needed} is missing; fix: give the teacher's folder, or its name on the hub")
-    served = ServedOptions(addresses=urls, patience=0.0, **given(**options))
+    try:
+        served = ServedOptions(addresses=urls, patience=0.0, **given(**options))
+    except ValidationError as error:
+        raise InputError(f"teacher check: {error.errors()[0]['msg'].removeprefix('Value error, ')}") from None
     try:
         report = _probe(served, head, tokenizer, against, longest)
     except TrainingFailed as error:
@@ -146,6 +150,6 @@ def _probe(
             reference = Path(scratch) / "reference.safetensors"
             write_reference(hub.model_folder(against, where="--against"), reference)
             served = served.model_copy(update={"reference": reference})
-        with open_served_engine(served) as engine:
+        with open_served_engine(served, vocabulary.size) as engine:
             expected = ExpectedTeacher(str(head or tokenizer), loaded, vocabulary, read, longest)
             return Probe(engine, served, expected).run()

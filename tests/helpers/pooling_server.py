@@ -71,6 +71,11 @@ def described(change: Callable[[list[dict[str, Any]]], Any]) -> Fault:
     return lambda handler: handler.give(handler.states(), describe=change)
 
 
+def in_training(body: Mapping[str, Any]) -> bool:
+    """Whether a request is one of a training, which begins with a text of two tokens, and not one of its probe."""
+    return len(body["input"][0]) <= 2
+
+
 def with_nan(states: list[Tensor]) -> list[Tensor]:
     """States with one number that is none, in the last of them."""
     states[-1][-1, -1] = torch.nan
@@ -83,6 +88,7 @@ class PoolingServer:
     Args:
         folder: Of the model that answers.
         name: Of the model on the server.
+        counted: Which bodies of /pooling count as requests and may meet a fault; by default all.
 
     Attributes:
         url: Its address.
@@ -96,8 +102,11 @@ class PoolingServer:
         tokenizer: Of /tokenize; None for a server without it.
     """
 
-    def __init__(self, folder: Path, *, name: str = "teacher") -> None:
+    def __init__(
+        self, folder: Path, *, name: str = "teacher", counted: Callable[[Mapping[str, Any]], bool] = lambda body: True
+    ) -> None:
         self.name = name
+        self.counted = counted
         self.faults: dict[int, Fault] = {}
         self.down = False
         self.delay = 0.0
@@ -160,9 +169,11 @@ class Answers(BaseHTTPRequestHandler):
             self.send(json.dumps({"tokens": given["input_ids"], "count": len(given["input_ids"])}).encode())
             return
         with owner.lock:
-            fault = owner.faults.pop(len(owner.requests), None)
-            owner.requests.append(self.body)
-            owner.headers.append({name.lower(): value for name, value in self.headers.items()})
+            fault = None
+            if owner.counted(self.body):
+                fault = owner.faults.pop(len(owner.requests), None)
+                owner.requests.append(self.body)
+                owner.headers.append({name.lower(): value for name, value in self.headers.items()})
             owner.open += 1
             owner.most_at_once = max(owner.most_at_once, owner.open)
         try:

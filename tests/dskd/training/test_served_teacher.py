@@ -16,7 +16,7 @@ from dskd.io import read_object
 from dskd.teachers.options import ServedOptions
 from dskd.training.checkpoints import RunFolder
 from dskd.training.launch import launch_training
-from helpers.pooling_server import PoolingServer, changed, cut, gone, short, slow, status, with_nan
+from helpers.pooling_server import PoolingServer, changed, cut, gone, in_training, short, slow, status, with_nan
 from helpers.training_runs import OPTIONS, assert_same_weights, logged, saved_weights, train_tiny
 
 # 20 examples are five micro-batches an epoch; a checkpoint after every second step.
@@ -25,7 +25,7 @@ COMMON: dict[str, Any] = {"steps": 8, "checkpoint_steps": 2, "max_gradient_norm"
 
 @pytest.fixture
 def server(world: Path) -> Iterator[PoolingServer]:
-    with PoolingServer(world / "teacher") as server:
+    with PoolingServer(world / "teacher", counted=in_training) as server:
         yield server
 
 
@@ -42,7 +42,7 @@ def _train(world: Path, output: Path, served: ServedOptions | None, **changes: A
 def undisturbed(world: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, torch.Tensor]:
     """The weights of a training that nothing happened to."""
     folder = tmp_path_factory.mktemp("undisturbed")
-    with PoolingServer(world / "teacher") as server:
+    with PoolingServer(world / "teacher", counted=in_training) as server:
         _train(world, folder, _served(server))
     return saved_weights(folder)
 
@@ -84,8 +84,7 @@ def test_the_report_says_what_the_served_teacher_cost(world: Path, server: Pooli
     served = report.served
     sent = sum(len(text) for request in server.requests for text in request["input"][1:])
     assert served["tokens"] == sent
-    # One question is for the model's name.
-    assert (served["requests"], served["retries"]) == (COMMON["steps"] + 1, 0)
+    assert (served["requests"], served["retries"]) == (COMMON["steps"], 0)  # those of the probe do not count
     assert served["bytes_received"] > 2 * 32 * served["tokens"]
     assert served["bytes_per_token"] == pytest.approx((served["bytes_sent"] + served["bytes_received"]) / sent)
     assert 0 < served["wait_seconds"] == pytest.approx(report.teacher_seconds)
@@ -172,7 +171,7 @@ def test_a_server_that_is_away_for_a_while_is_waited_for(
 def test_a_replica_takes_over_from_one_that_is_gone_for_good(
     world: Path, server: PoolingServer, tmp_path: Path, undisturbed: dict[str, torch.Tensor]
 ) -> None:
-    with PoolingServer(world / "teacher") as second:
+    with PoolingServer(world / "teacher", counted=in_training) as second:
 
         def leave(event: dict[str, Any]) -> None:
             second.down = event["step"] >= 3
