@@ -11,7 +11,7 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, Literal
 
 from dskd.errors import InputError
-from dskd.methods import METHODS
+from dskd.methods import METHODS, StepStatistics
 from dskd.modeling.vllm_support import INSTALL
 from dskd.teachers.options import TeacherOutputKind
 
@@ -133,6 +133,18 @@ def check(
         problems.append(_of_vocabularies(method, pair, roles))
     if method.requires.teacher and shared_tokens == 0:
         problems.append(Problem("pair", f"{pair} share no token", "use a student whose tokenizer covers the same text"))
+    return problems
+
+
+def check_several(method: Method) -> list[Problem]:
+    """What stops a method from learning from several teachers, beside what stops it from learning from each."""
+    problems = []
+    if isinstance(method, StepStatistics) or method.requires.teacher_mix_in_alpha:
+        alone = f"{method.name} compares the texts of a step by what one teacher says of all of them"
+        problems.append(Problem("teachers", alone, "give one teacher, or use another method"))
+    if method.requires.padded_hidden:
+        alone = f"{method.name} reads the prompts and the padding of one teacher's batch"
+        problems.append(Problem("teachers", alone, "give one teacher, or set upstream_parity to false"))
     return problems
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import ConfigDict, Field, field_validator, model_validator
 
 from dskd.options import NOT_IDENTITY, Options
 from dskd.teachers.addresses import checked_addresses
@@ -48,6 +48,8 @@ class TeacherCacheOptions(Options):
 
 class ServedOptions(Options):
     """Where a served teacher is and what it is asked for. Addresses, limits and waiting are no part of an identity."""
+
+    model_config = ConfigDict(hide_input_in_errors=True)  # an address may hold a password
 
     addresses: Annotated[tuple[str, ...], NOT_IDENTITY] = Field(
         min_length=1, description="http://host:port of the server; several are replicas of one model"

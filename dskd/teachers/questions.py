@@ -43,6 +43,12 @@ def questions_of(side: SideTokens) -> list[Question]:
     return questions
 
 
+def question_of_row(ids: np.ndarray, spans: Sequence[tuple[int, int]]) -> Question:
+    """The question of an example: its ids [length], and the [first, last) of each turn's labels."""
+    positions = np.concatenate([np.arange(first - 1, last - 1) for first, last in spans])
+    return Question(ids[: spans[-1][1]].tolist(), positions)
+
+
 def answers_in_order(questions: Sequence[Question]) -> int:
     """How many positions these questions ask about together."""
     return sum(len(question.positions) for question in questions)

@@ -47,8 +47,8 @@ def check_vocabularies(expansion: Expansion, cells: Iterable[Cell]) -> None:
     """InputError for the first pair of these cells whose vocabularies do not suit its heads or its methods."""
     pairs: dict[tuple[str, str], dict[str, Cell]] = {}
     for cell in cells:
-        if cell.student is not None:
-            pairs.setdefault((cell.teacher, cell.student), {}).setdefault(cell.method, cell)
+        for teacher in expansion.matrix.members(cell.teacher) if cell.student is not None else ():
+            pairs.setdefault((teacher, str(cell.student)), {}).setdefault(cell.method, cell)
     for (teacher, student), by_method in pairs.items():
         if gives_text_alone(expansion.model(teacher)):
             continue
@@ -166,11 +166,12 @@ def check_prompts(expansion: Expansion, cells: Sequence[Cell], tasks: Sequence[s
     def where(name: str) -> str:
         return f"{expansion.source}: models.{name}.template"
 
-    for teacher, student in dict.fromkeys((cell.teacher, cell.student) for cell in cells):
+    asked = [(teacher, cell.student) for cell in cells for teacher in matrix.members(cell.teacher)]
+    for teacher, student in dict.fromkeys(asked):
         if student is not None and not gives_text_alone(expansion.model(teacher)):
             check_templates(expansion.model(teacher), expansion.model(student), where)
             _check_data(expansion, teacher, matrix.training.data)
-    for name in dict.fromkeys(model for cell in cells for model in (cell.teacher, cell.student) if model is not None):
+    for name in dict.fromkeys(model for names in asked for model in names if model is not None):
         check_chat(expansion.model(name), where(name))
     for name in dict.fromkeys(cell.student or cell.teacher for cell in cells):
         trained_on = [stage.data for stage in matrix.models[name].training]

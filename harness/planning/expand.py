@@ -7,11 +7,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from dskd import methods
+from dskd.data.routes import Route
 from dskd.errors import InputError
 from dskd.training.options import TrainingOptions
 from harness import tasks as known_tasks
 from harness.config.matrix import Cell, TeacherOutputs
-from harness.config.served import ServedSource
+from harness.config.served import ServedSource, TeachersSource
 from harness.planning.served import endpoint_responses, gives_text_alone
 from harness.planning.sources import Sources, once
 from harness.protocols import DecodingProtocol
@@ -23,6 +24,7 @@ from harness.steps.data import Examples, PreparedData
 from harness.steps.endpoint_responses import EndpointResponses
 from harness.steps.evaluation import Evaluate, EvaluatedTask
 from harness.steps.served_model import ServedModel
+from harness.steps.several_teachers import TaughtBySeveral, TaughtData
 from harness.steps.teacher_cache import TeacherCache
 from harness.steps.teacher_responses import TeacherResponses
 
@@ -89,17 +91,47 @@ class Expansion(Sources):
         return responses_step(self.examples(name), limit, self.model(teacher), options, self.answering)
 
     @once
-    def teacher_cache(self, teacher: str, name: str, method: str) -> TeacherCache:
-        """What a teacher gives for a training set, for all methods of a matrix with the same settings."""
+    def teacher_cache(self, teacher: str, name: str, method: str, route: Route | None = None) -> TeacherCache:
+        """What a teacher gives for a training set or its rows of it, for all methods of a matrix with the same settings."""
         options, outputs = self.method(method)[1], self.matrix.outputs_of(method).options
-        return cache_step(self.model(teacher), self.prepared(name, teacher, None, options.max_length), outputs, options)
+        prepared = self.prepared(name, teacher, None, options.max_length, route=route)
+        return cache_step(self.model(teacher), prepared, outputs, options)
+
+    def taught_by_several(self, cell: Cell, source: TeachersSource) -> TaughtBySeveral:
+        """What each of several teachers teaches in a cell: its rows or all, in its tokens, with a cache of its own or asked live."""
+        assert cell.student is not None
+        method, options = self.method(cell.method)
+        if method.requires.response_source == "teacher":
+            where = f"{self.source}: {self.place(cell, 'method')}"
+            raise InputError(
+                f"{where}: {method.name} learns from the responses of one teacher; fix: name one of {', '.join(source.names)}"
+            )
+        name, outputs = self.matrix.training.data, self.matrix.outputs_of(cell.method)
+        parts = []
+        for teacher in source.names:
+            route = source.route and Route(column=source.route, teacher=teacher, teachers=tuple(source.names))
+            cached = method.requires.teacher and not outputs.is_live
+            parts.append(
+                TaughtData(
+                    name=teacher,
+                    teacher=self.model(teacher) if method.requires.teacher else None,
+                    data=self.prepared(name, cell.student, teacher, options.max_length, route=route or None),
+                    cache=self.teacher_cache(teacher, name, cell.method, route or None) if cached else None,
+                    outputs=outputs.options,
+                    weight=source.weights.get(teacher),
+                )
+            )
+        return TaughtBySeveral(parts=parts)
 
     def train(self, cell: Cell) -> training.Train:
         """The training of a student."""
         assert cell.student is not None
         method, options = self.method(cell.method)
-        name = self.matrix.training.data
-        if method.requires.response_source == "teacher":
+        name, source = self.matrix.training.data, self.matrix.models[cell.teacher]
+        prepared: PreparedData | TaughtBySeveral
+        if isinstance(source, TeachersSource):
+            prepared = self.taught_by_several(cell, source)
+        elif method.requires.response_source == "teacher":
             responses = self.responses(name, cell.teacher, cell.method)
             prepared = self.prepared(name, cell.student, None, options.max_length, responses)
         else:
@@ -109,7 +141,7 @@ class Expansion(Sources):
             prepared = self.prepared(name, cell.student, read_by, options.max_length)
         settings = self.matrix.outputs_of(cell.method) if method.requires.teacher else None
         self._check_served(cell, settings)
-        cached = settings is not None and not settings.is_live
+        cached = settings is not None and not settings.is_live and not isinstance(source, TeachersSource)
         return training.Train(
             title=f"train {cell.folder}",
             name=cell.student,
@@ -131,13 +163,16 @@ class Expansion(Sources):
 
     def _check_served(self, cell: Cell, outputs: TeacherOutputs | None) -> None:
         """InputError where a teacher behind an address does not give what the method learns from."""
-        teacher = self.model(cell.teacher)
-        if outputs is None or not isinstance(teacher, ServedModel):
+        served = [
+            model for model in map(self.model, self.matrix.members(cell.teacher)) if isinstance(model, ServedModel)
+        ]
+        if outputs is None or not served:
             return
-        try:
-            teacher.served(outputs.options)
-        except InputError as error:
-            raise InputError(f"{self.source}: {error}") from None
+        for teacher in served:
+            try:
+                teacher.served(outputs.options)
+            except InputError as error:
+                raise InputError(f"{self.source}: {error}") from None
         if outputs.kind == "top_k" and not outputs.is_live and outputs.temperature != 1.0:
             key = self.place(cell, "teacher_outputs.temperature")
             raise InputError(

@@ -10,6 +10,7 @@ from harness.steps.data import FileExamples, WorldExamples
 from harness.steps.endpoint_responses import EndpointResponses
 from harness.steps.hub_data import HubExamples
 from harness.steps.served_model import ServedModel
+from harness.steps.several_teachers import SeveralTeachers
 from harness.steps.teacher_responses import TeacherResponses
 
 
@@ -27,6 +28,8 @@ def model_origin(model: ModelInput) -> Origin:
     if isinstance(model, NewModel):
         trained = f", trained on {', '.join(stage.data.set_name for stage in model.training)}" if model.training else ""
         return Origin(name=model.name, made=f"random weights ({model.config['model_type']}){trained}")
+    if isinstance(model, SeveralTeachers):
+        return Origin(name=model.name, made=f"several teachers: {', '.join(model.names)}")
     if isinstance(model, ServedModel):
         known = None if model.head is None else origin_of_path(model.head.folder, model.name)
         served = f"behind an address, as {model.model}" if model.model else "behind an address"

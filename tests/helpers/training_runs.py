@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import torch
 from safetensors.torch import load_file
 
+from dskd.teachers.options import ServedOptions, TeacherSource
 from dskd.training.run import TrainingOptions, train
 from dskd.training.trainer import PROJECTORS
 from helpers import tiny_world
@@ -22,20 +24,27 @@ def train_tiny(
     name: str = "kd",
     student: str | None = None,
     progress: Callable | None = None,
+    served: ServedOptions | None = None,
     **changes: Any,
 ) -> Any:
-    """Train by a method, on the student that suits it if none is named."""
+    """Train by a method, on the student that suits it if none is named; with a teacher behind an address if one is given."""
     student = student or tiny_world.student_of(name)
     return train(
         data=world / f"{student}-data",
         student=world / student,
         teacher=world / "teacher",
+        teacher_source=None if served is None else TeacherSource(folder=world / "teacher", served=served),
         method=name,
         options=TrainingOptions(**{**OPTIONS, **tiny_world.text_of(name), **changes}),
         seed=3,
         output=output,
         progress=progress,
     )
+
+
+def logged(folder: Path) -> list[dict[str, Any]]:
+    """What a training logged, step by step."""
+    return [json.loads(line) for line in (folder / "model" / "training_log.jsonl").read_text().splitlines()]
 
 
 def saved_weights(folder: Path) -> dict[str, torch.Tensor]:
