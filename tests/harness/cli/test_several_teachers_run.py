@@ -60,10 +60,11 @@ def test_a_plan_has_data_and_a_cache_for_each_teacher(planned: Path, harness: Ha
         [
             "small world",
             *(f"model {name}" for name in ("maths", "code", "cross")),
-            # Routed, and whole for the weighted pair.
-            *(["data student for cross and maths", "data student for cross and code"] * 2),
-            *("data student for maths", "data student for code"),
-            *("teacher cache of maths on student", "teacher cache of code on student"),
+            # The weighted pair has all rows for each, the routed one its own, which the caches are made of, too.
+            *("data student for cross and maths", "data student for cross and code"),
+            *(f"data student, rows of {name}, for cross and {name}" for name in ("maths", "code")),
+            *(f"data student, rows of {name}, for {name}" for name in ("maths", "code")),
+            *(f"teacher cache of {name} on student, rows of {name}" for name in ("maths", "code")),
             *("train experts__cross/sft/seed1", "train experts__cross/dskd-v2-eta/seed1"),
             "train mix__cross/live-uld/seed1",
         ]
