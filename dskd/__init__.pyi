@@ -7,6 +7,7 @@ from .from_python.models import Student
 from .losses.chunked import chunked_loss
 from .losses.divergences import DIVERGENCES
 from .methods import METHODS, Method
+from .modeling.head_folder import head_folder
 from .modeling.lm_head import Head, output_head
 from .modeling.lora import LoraOptions
 from .modeling.projectors import AffineProjectors, DualSpaceProjectors
@@ -59,6 +60,7 @@ __all__ = [
     "chunked_loss",
     "distill",
     "encode_prompt",
+    "head_folder",
     "load_examples",
     "open_teacher_cache",
     "output_head",

@@ -11,16 +11,23 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, Literal
 
 from dskd.errors import InputError
-from dskd.methods import METHODS
+from dskd.methods import METHODS, StepStatistics
 from dskd.modeling.vllm_support import INSTALL
+from dskd.teachers.options import TeacherOutputKind
 
 if TYPE_CHECKING:
-    from dskd.methods import Method
+    from dskd.methods import Method, Requirements
     from dskd.rollouts.options import RolloutOptions
 
 LIVE: Literal["live"] = "live"
 # Where a training has the teacher's outputs from: a model that runs in it, a cache, a server.
 OutputSource = Literal["live", "cache", "served"]
+# A teacher that runs in the training gives hidden states, from which all else follows.
+_SOURCES: dict[TeacherOutputKind, tuple[OutputSource, ...]] = {
+    "hidden_states": (LIVE, "cache", "served"),
+    "top_k": ("cache", "served"),
+    "text_log_probabilities": ("cache", "served"),
+}
 _SERVED_TEMPERATURE = 1.0  # of the log-probabilities that servers give
 
 
@@ -74,6 +81,23 @@ def rules_of(outputs: Mapping[str, Any], *, served: bool = False) -> dict[str, A
     }
 
 
+@dataclass(frozen=True)
+class Learning:
+    """A kind of teacher outputs that a method can learn from, where from, and the options that this takes; "" for none."""
+
+    kind: TeacherOutputKind
+    sources: tuple[OutputSource, ...]
+    options: str = ""
+
+
+def learning_of(requires: Requirements) -> list[Learning]:
+    """All that a method can learn from; the first is the default."""
+    if not requires.teacher:
+        return []
+    kinds = [*((kind, "") for kind in requires.teacher_outputs), *requires.outputs_with_options.items()]
+    return [Learning(kind, (LIVE,) if requires.padded_hidden else _SOURCES[kind], options) for kind, options in kinds]
+
+
 def require(problems: list[Problem]) -> None:
     """Raises InputError for the first problem."""
     for problem in problems:
@@ -109,6 +133,18 @@ def check(
         problems.append(_of_vocabularies(method, pair, roles))
     if method.requires.teacher and shared_tokens == 0:
         problems.append(Problem("pair", f"{pair} share no token", "use a student whose tokenizer covers the same text"))
+    return problems
+
+
+def check_several(method: Method) -> list[Problem]:
+    """What stops a method from learning from several teachers, beside what stops it from learning from each."""
+    problems = []
+    if isinstance(method, StepStatistics) or method.requires.teacher_mix_in_alpha:
+        alone = f"{method.name} compares the texts of a step by what one teacher says of all of them"
+        problems.append(Problem("teachers", alone, "give one teacher, or use another method"))
+    if method.requires.padded_hidden:
+        alone = f"{method.name} reads the prompts and the padding of one teacher's batch"
+        problems.append(Problem("teachers", alone, "give one teacher, or set upstream_parity to false"))
     return problems
 
 
@@ -166,9 +202,10 @@ def _of_teacher_outputs(
     if source == "served" and kind == "top_k":
         top_k_temperature = _SERVED_TEMPERATURE
     if kind not in method.requires.teacher_outputs:
-        able = _methods(lambda m: m.requires.teacher and kind in m.requires.teacher_outputs)
-        fix = f"kind: {method.requires.teacher_outputs[0]}, or only the methods that can ({able})"
-        yield Problem(key, f"{name} cannot learn from {kind}", fix)
+        options = next((able.options for able in learning_of(method.requires) if able.kind == kind), "")
+        able = _methods(lambda m: any(kind == found.kind for found in learning_of(m.requires)))
+        fix = f"set {options}" if options else f"only the methods that can ({able})"
+        yield Problem(key, f"{name} cannot learn from {kind}", f"kind: {method.requires.teacher_outputs[0]}, or {fix}")
     elif kind == "top_k" and top_k_temperature is not None and top_k_temperature != method.options.temperature:
         own = f"{method.options.temperature:g}"
         at = f"the distributions are at temperature {top_k_temperature:g}, but {name} compares them at {own}"

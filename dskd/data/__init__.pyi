@@ -3,6 +3,7 @@ from .collator import Collator
 from .examples import iter_examples, load_examples
 from .options import DataOptions
 from .preparation import PreparationReport, encode_prompt, prepare_dataset
+from .routes import Route, split_by_teacher
 from .shapes import Example
 
 __all__ = [
@@ -11,8 +12,10 @@ __all__ = [
     "EpochBatches",
     "Example",
     "PreparationReport",
+    "Route",
     "encode_prompt",
     "iter_examples",
     "load_examples",
     "prepare_dataset",
+    "split_by_teacher",
 ]

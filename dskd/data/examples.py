@@ -15,6 +15,7 @@ from dskd.data.formats import Row, format_of
 from dskd.data.messages import Lacking, Unusable
 from dskd.data.options import DEFAULT, DataOptions, Takes
 from dskd.data.reading import rows_of
+from dskd.data.routes import Route, no_row
 from dskd.data.shapes import Example, Item, read_row
 from dskd.errors import InputError
 from dskd.io import write_lines_atomic
@@ -75,6 +76,7 @@ def iter_examples(
     *,
     limit: int | None = None,
     left_out: Callable[[Unusable], None] | None = None,
+    route: Route | None = None,
 ) -> Iterator[Item]:
     """The examples of a training set, one after another.
 
@@ -84,11 +86,12 @@ def iter_examples(
         options: How its rows are read.
         limit: Read so many rows.
         left_out: Called for each row that cannot be used, which is then left out; without it such a row is an error.
+        route: Take the rows of one of several teachers alone, of so many that are read.
 
     Raises:
         InputError: For rows that cannot be read or are not what the models take, and where none can be used.
     """
-    yield from examples_in(islice(rows_of(path), limit), path, takes, options, left_out=left_out)
+    yield from examples_in(islice(rows_of(path), limit), path, takes, options, left_out=left_out, route=route)
 
 
 def examples_in(
@@ -98,11 +101,15 @@ def examples_in(
     options: DataOptions = DEFAULT,
     *,
     left_out: Callable[[Unusable], None] | None = None,
+    route: Route | None = None,
 ) -> Iterator[Item]:
     """As `iter_examples`, of rows with their places; source: what they are from, for errors."""
     last: Unusable | None = None
-    used = False
+    used = found = False
     for where, row in rows:
+        found = True
+        if route is not None and not route.takes(where, row):
+            continue
         try:
             item = read_row(row, where, takes, options)
         except Unusable as error:
@@ -113,6 +120,8 @@ def examples_in(
             continue
         used = True
         yield item
+    if not used and found and last is None and route is not None:
+        raise no_row(source, route.column, route.teacher)
     if not used:
         raise InputError(f"{source}: no row can be used; {last}" if last else f"{source}: has no rows; fix: give some")
 
@@ -125,20 +134,21 @@ def write_examples(
     *,
     limit: int | None = None,
     left_out: LeftOut | None = None,
+    route: Route | None = None,
 ) -> Path:
     """The examples of a source as a JSON-lines file that is read without options.
 
     Args:
         source: A file or a folder.
         folder: Where the file is written if the source is not such a file.
-        takes, options, limit: As of `iter_examples`.
+        takes, options, limit, route: As of `iter_examples`.
         left_out: Counts the rows that cannot be used; without it such a row is an error.
 
     Returns:
         The source itself where it is JSON lines, all of whose rows can be used as they are; else `examples.jsonl` in the folder.
     """
     counting = None if left_out is None else left_out.add
-    if options.are_default and source.is_file() and format_of(source).is_plain_lines:
+    if route is None and options.are_default and source.is_file() and format_of(source).is_plain_lines:
         for _ in iter_examples(source, takes, limit=limit, left_out=counting):
             pass
         if left_out is None or not left_out.total:
@@ -146,7 +156,7 @@ def write_examples(
         left_out.counts.clear()
         left_out.places.clear()
     made = folder / "examples.jsonl"
-    items = iter_examples(source, takes, options, limit=limit, left_out=counting)
+    items = iter_examples(source, takes, options, limit=limit, left_out=counting, route=route)
     write_lines_atomic(made, map(as_row, items))
     return made
 

@@ -1,6 +1,6 @@
 from .chunked import chunk_size, chunked_counts, chunked_loss, chunks
 from .cross_entropy import cross_entropy_and_hits, cross_entropy_sum
-from .divergences import DIVERGENCES, forward_kl, reverse_kl, sorted_l1, sorted_l1_of_logits
+from .divergences import DIVERGENCES, forward_kl, reverse_kl, sorted_l1, sorted_l1_of_logits, sorted_l1_of_top_k
 from .rest_bucket import with_rest_bucket, with_rest_bucket_of_top_k
 from .token_groups import (
     ByteGroups,
@@ -31,6 +31,7 @@ __all__ = [
     "reverse_kl",
     "sorted_l1",
     "sorted_l1_of_logits",
+    "sorted_l1_of_top_k",
     "with_rest_bucket",
     "with_rest_bucket_of_top_k",
 ]

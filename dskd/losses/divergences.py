@@ -249,3 +249,23 @@ def _sorted_l1_part(teacher_logits: Tensor, student_logits: Tensor, temperature:
     gap = ranked - p
     signs = torch.empty_like(q).scatter_(-1, order, gap[:, : q.shape[-1]].sign())
     return gap.abs().sum(-1), q * (signs - (q * signs).sum(-1, keepdim=True)) / temperature
+
+
+def sorted_l1_of_top_k(log_p: Tensor, student_logits: Tensor, temperature: float = 1.0) -> Tensor:
+    """Σ_(i ≤ k) |p↓_i − q↓_i| + |the rest of p − the rest of q| [tokens], from the teacher's k largest log-probabilities.
+
+    The rests are one outcome of each, compared with each other and sorted nowhere; |Σ (p − q)| ≤ Σ |p − q|, so this is never above
+    `sorted_l1_of_logits`.
+
+    Args:
+        log_p: [tokens, k], descending; minus infinity where the teacher gave fewer.
+        student_logits: [tokens, vocabulary]; a shorter vocabulary has probability 0 beyond its end.
+        temperature: Divides the student's logits.
+    """
+    given = log_p > -torch.inf
+    p = log_p.float().exp()
+    q = (student_logits.float() / temperature).softmax(-1)
+    known = min(p.shape[-1], q.shape[-1])
+    ranked = nn.functional.pad(q.topk(known, dim=-1).values, (0, p.shape[-1] - known)) * given
+    rest = (1.0 - p.sum(-1)).clamp_min(0.0) - (1.0 - ranked.sum(-1))
+    return (p - ranked).abs().sum(-1) + rest.abs()

@@ -21,16 +21,30 @@ def with_rest_bucket(logits: Tensor, ids: Tensor, temperature: float) -> Tensor:
 def with_rest_bucket_of_top_k(
     ids: Tensor, log_probabilities: Tensor, student_logits: Tensor, temperature: float
 ) -> tuple[Tensor, Tensor]:
-    """log p and log q [tokens, k + 1] over the teacher's k best tokens and, as one, all others.
+    """log p and log q [tokens, k + 1] over the tokens of which the teacher's probability is known and, as one outcome, all others.
 
-    Merging outcomes never raises an f-divergence (all but adaptive_kl), so this gives a lower bound.
+    That outcome has whatever the known ones leave of 1. Merging outcomes never raises an f-divergence (all but adaptive_kl), so this
+    gives a lower bound.
+
+    Args:
+        ids: [tokens, k], the student's ids of these tokens, no id twice in a row; -1 for a place without a token.
+        log_probabilities: [tokens, k], the teacher's; not looked at where the id is -1.
+        student_logits: [tokens, vocabulary].
+        temperature: Divides the student's logits.
     """
-    best = log_probabilities.float()
-    if ids.shape[-1] == student_logits.shape[-1]:  # nothing is left over
-        return best, (student_logits.float() / temperature).log_softmax(-1).gather(-1, ids)
-    tail = (1.0 - best.exp().sum(-1, keepdim=True)).clamp_min(torch.finfo(torch.float32).tiny).log()
+    absent = ids < 0
     scaled = student_logits.float() / temperature
-    log_q = scaled.gather(-1, ids)
-    rest = scaled.scatter(-1, ids, -torch.inf).logsumexp(-1, keepdim=True)
+    size = scaled.shape[-1]
+    known = torch.zeros(len(ids), size + 1, dtype=torch.bool, device=ids.device)
+    known = known.scatter_(-1, ids.masked_fill(absent, size), True)[:, :size]
+    best = log_probabilities.float().masked_fill(absent, -torch.inf)
+    log_q = scaled.gather(-1, ids.clamp_min(0)).masked_fill(absent, -torch.inf)
+    tail = 1.0 - best.exp().sum(-1, keepdim=True)
+    rest = scaled.masked_fill(known, -torch.inf).logsumexp(-1, keepdim=True)
+    if ids.shape[-1] >= size:
+        # Where every token is known, what the sum lacks is rounding, and there is no other outcome that could have it.
+        all_known = known.all(-1, keepdim=True)
+        tail = tail.masked_fill(all_known, 0.0)
+    log_p = torch.cat([best, tail.clamp_min(torch.finfo(torch.float32).tiny).log()], -1)
     whole = torch.cat([log_q, rest], -1)
-    return torch.cat([best, tail], -1), whole - whole.logsumexp(-1, keepdim=True)
+    return log_p, whole - whole.logsumexp(-1, keepdim=True)

@@ -52,7 +52,8 @@ class SideTokens:
         padded_hidden: [rows, width, hidden], of all positions, for methods that require it.
         embedding: [vocabulary, hidden], input embeddings without gradient, for methods that require them.
         predictions: [tokens], the most probable tokens where a cache knows them.
-        top_k_ids, top_k_log_probabilities: [tokens, k], in place of hidden states, at the method's temperature.
+        top_k_ids, top_k_log_probabilities: [tokens, k], descending, in place of hidden states, at the method's temperature; an id is
+            -1 and its log-probability minus infinity, after all others, where the teacher gave fewer tokens.
         label_log_probabilities: [tokens], of the labels, in place of hidden states.
         per_token_statistics: [tokens, statistics], what the method computed before the step.
     """

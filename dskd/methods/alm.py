@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field, model_validator
 
@@ -65,7 +65,11 @@ class ApproximateLikelihoodMatching(DistillationMethod):
     name = "alm"
     title = "approximate likelihood matching"
     paper = "arXiv 2503.20083"
-    requires = Requirements(on_policy="never", chunkable=False)
+    requires = Requirements(
+        on_policy="never",
+        chunkable=False,
+        outputs_with_options={"text_log_probabilities": "append_space: false, merge_by_space_prob: false"},
+    )
     not_reproduced = (
         "Matching of hidden states, weights from gradient norms, and chunks chosen by bias matrices or ended by spaces."
     )
@@ -73,8 +77,18 @@ class ApproximateLikelihoodMatching(DistillationMethod):
     student_space_ids: Tensor | None = None
     teacher_space_ids: Tensor | None = None
 
+    def __init__(self, options: dict[str, Any] | None = None) -> None:
+        super().__init__(options)
+        if not self._asks_for_space:
+            self.requires = self.requires.also_from("text_log_probabilities")
+
+    @property
+    def _asks_for_space(self) -> bool:
+        """Whether it reads what may follow a token, of which the log-probability of the text says nothing."""
+        return bool(self.options.append_space or self.options.merge_by_space_prob)
+
     def prepare(self, student_head: modeling.Head, teacher_head: modeling.Head, shared: SharedVocabulary) -> None:
-        if not (self.options.append_space or self.options.merge_by_space_prob):
+        if not self._asks_for_space:
             return
         if shared.teacher_tokens is None or shared.student_tokens is None:
             raise InputError(
@@ -143,8 +157,11 @@ class ApproximateLikelihoodMatching(DistillationMethod):
         return {"cross_entropy": labelled, "grouped_share": labelled, "likelihood_matching": chunks}
 
     def _teacher_log_probabilities(self, batch: TokenBatch) -> tuple[Tensor, Tensor | None]:
+        """Of the teacher's labels [tokens], and of white space in the place of each, where it is asked for."""
         import torch
 
+        if batch.teacher.label_log_probabilities is not None:
+            return batch.teacher.label_log_probabilities.float(), None
         hidden, labels = (values.split(_TEACHER_ROWS) for values in (batch.teacher.hidden, batch.teacher.labels))
         with torch.no_grad():
             parts = [

@@ -8,8 +8,8 @@ processes, before anything is divided, so the loss does not depend on how a batc
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar
 
@@ -19,6 +19,7 @@ from dskd import losses, modeling
 from dskd.errors import InputError
 from dskd.losses.tokens import LossTerm, TokenBatch
 from dskd.options import Options
+from dskd.teachers.options import TeacherOutputKind
 from dskd.tokenization.vocabulary import SharedVocabulary
 
 if TYPE_CHECKING:
@@ -76,7 +77,9 @@ class Requirements:
     Attributes:
         vocabulary: `same`: teacher and student must have one vocabulary.
         teacher: Whether there is a teacher.
-        teacher_outputs: The kinds of teacher cache that it can learn from, `hidden_states` and `top_k`; the first is the default.
+        teacher_outputs: The kinds of teacher outputs that it can learn from; the first is the default.
+        outputs_with_options: Kinds that it could learn from as well, and the options with which it can, such as
+            {"top_k": "outside: one_outcome"}.
         on_policy: Whether responses that the student samples may or must take the place of the data's.
         response_source: Who wrote the responses of the data; `teacher`: asked once for each prompt, before the training.
         pairing: Which tokens of the two models a batch pairs: those on the same `bytes`, those at the same `position` of an
@@ -92,7 +95,8 @@ class Requirements:
 
     vocabulary: Literal["any", "same"] = "any"
     teacher: bool = True
-    teacher_outputs: tuple[str, ...] = ("hidden_states",)
+    teacher_outputs: tuple[TeacherOutputKind, ...] = ("hidden_states",)
+    outputs_with_options: Mapping[TeacherOutputKind, str] = field(default_factory=dict)
     on_policy: Literal["never", "optional", "always"] = "optional"
     response_source: Literal["data", "teacher"] = "data"
     pairing: Literal["bytes", "position", "own"] = "bytes"
@@ -102,6 +106,11 @@ class Requirements:
     padded_hidden: bool = False
     teacher_mix_in_alpha: float = 0.0
     mix_in_offpolicy: bool = False
+
+    def also_from(self, kind: TeacherOutputKind) -> Requirements:
+        """The same, able to learn from a kind of `outputs_with_options`, too."""
+        others = {name: options for name, options in self.outputs_with_options.items() if name != kind}
+        return replace(self, teacher_outputs=(*self.teacher_outputs, kind), outputs_with_options=others)
 
 
 class Method(ABC):
@@ -139,7 +148,7 @@ class Method(ABC):
     ) -> nn.Module | None:
         """Make what is trained or kept beside the student (projectors).
 
-        `shared` is None without a teacher, `teacher_head` also with a `top_k` cache.
+        `shared` is None without a teacher, `teacher_head` also where it gives log-probabilities and not hidden states.
         """
         return None
 
@@ -222,11 +231,27 @@ def logits_of_teacher(batch: TokenBatch) -> Tensor:
         return batch.teacher.head.logits(batch.teacher.hidden[batch.teacher.pairs])
 
 
+def top_k_of_teacher(batch: TokenBatch) -> tuple[Tensor, Tensor]:
+    """(ids, log p) of the teacher's most probable tokens at the pairs, both [pairs, k].
+
+    As metrics how often the first is the teacher's label, and the mean probability of all tokens that are not among them.
+    """
+    teacher = batch.teacher
+    assert teacher.top_k_ids is not None
+    ids, log_p = teacher.top_k_ids[teacher.pairs], teacher.top_k_log_probabilities[teacher.pairs].float()
+    predictions_of_teacher(batch, None)
+    tail = (1.0 - log_p.exp().sum(-1)).clamp_min(0.0)
+    batch.metrics["teacher_tail_mass"] = LossTerm(tail.sum(), tail.new_full((), float(len(tail))))
+    return ids, log_p
+
+
 def predictions_of_teacher(batch: TokenBatch, teacher_logits: Tensor | None) -> Tensor:
     """argmax Z at the pairs [pairs], and as a metric how often it is the teacher's label; a cache knows it without the logits."""
     teacher = batch.teacher
     if teacher.predictions is not None:
         predictions = teacher.predictions[teacher.pairs]
+    elif teacher.top_k_ids is not None:
+        predictions = teacher.top_k_ids[teacher.pairs, 0]
     else:
         assert teacher_logits is not None
         predictions = teacher_logits.argmax(-1)

@@ -12,6 +12,7 @@ from dskd.methods.base import (
     logits_of_teacher,
     predictions_of_teacher,
     register,
+    top_k_of_teacher,
 )
 
 
@@ -30,10 +31,7 @@ class KnowledgeDistillation(DistillationMethod):
         logits = batch.student.head.logits(batch.student.hidden, padded=True)
         student_logits = batch.student.head.without_padding(batch.student.at_pairs(logits))
         if batch.teacher.top_k_ids is not None:
-            ids = batch.teacher.top_k_ids[batch.teacher.pairs]
-            log_p, log_q = losses.with_rest_bucket_of_top_k(
-                ids, batch.teacher.top_k_log_probabilities[batch.teacher.pairs], student_logits, temperature
-            )
+            log_p, log_q = losses.with_rest_bucket_of_top_k(*top_k_of_teacher(batch), student_logits, temperature)
             distance = self.options.distance(temperature=1.0)(log_p, log_q)
         else:
             teacher_logits = logits_of_teacher(batch)

@@ -6,7 +6,7 @@ for the end of sequence. The same idea, with averages over all labelled tokens, 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
 
@@ -16,9 +16,11 @@ from dskd.methods.base import (
     DistillationMethod,
     DistillationOptions,
     DivergenceName,
+    Requirements,
     cross_entropy,
     logits_of_teacher,
     register,
+    top_k_of_teacher,
 )
 from dskd.tokenization.vocabulary import SharedVocabulary
 
@@ -55,9 +57,16 @@ class StrictDistillation(DistillationMethod):
         "The paper's code is not public: which tokens it drops from O as ambiguous is not known, nor what it divides by; "
         "its penalty on tokens without a partner, which made every setting worse, is left out."
     )
+    requires = Requirements(outputs_with_options={"top_k": "outside: one_outcome, top_k: 0"})
     Options = StrictOptions
     teacher_ids: Tensor
     student_ids: Tensor
+    student_id_of: Tensor
+
+    def __init__(self, options: dict[str, Any] | None = None) -> None:
+        super().__init__(options)
+        if self.options.outside == "one_outcome" and not self.options.top_k:
+            self.requires = self.requires.also_from("top_k")
 
     def prepare(self, student_head: modeling.Head, teacher_head: modeling.Head, shared: SharedVocabulary) -> None:
         import torch
@@ -65,24 +74,42 @@ class StrictDistillation(DistillationMethod):
         device = student_head.weight.device
         self.teacher_ids = torch.from_numpy(shared.teacher_ids).to(device)
         self.student_ids = torch.from_numpy(shared.student_ids).to(device)
+        partners = torch.full((len(shared.student_id_of),), -1, device=device)
+        self.student_id_of = partners.index_copy(0, self.teacher_ids, self.student_ids)
 
     def terms(self, batch: TokenBatch) -> dict[str, LossTerm]:
         logits = batch.student.head.logits(batch.student.hidden, padded=True)
         student_logits = batch.student.head.without_padding(batch.student.at_pairs(logits))
-        teacher_logits = logits_of_teacher(batch)
-        ids = self._compared(student_logits)
-        if self.options.outside == "left_out":
-            distance = self.options.distance()(teacher_logits.gather(-1, ids[0]), student_logits.gather(-1, ids[1]))
+        if batch.teacher.top_k_ids is not None:
+            distance = self._distance_of_top_k(batch, student_logits)
         else:
-            log_p = losses.with_rest_bucket(teacher_logits, ids[0], self.options.temperature)
-            log_q = losses.with_rest_bucket(student_logits, ids[1], self.options.temperature)
-            distance = self.options.distance(temperature=1.0)(log_p, log_q)
+            distance = self._distance(logits_of_teacher(batch), student_logits)
         counts = self.counts(batch)
         return {
             "cross_entropy": cross_entropy(batch, logits),
             "distillation": LossTerm(distance.sum(), counts["distillation"]),
             "aligned_share": LossTerm(counts["distillation"], counts["aligned_share"]),
         }
+
+    def _distance(self, teacher_logits: Tensor, student_logits: Tensor) -> Tensor:
+        """Of whole distributions [pairs]."""
+        ids = self._compared(student_logits)
+        distance: Tensor
+        if self.options.outside == "left_out":
+            distance = self.options.distance()(teacher_logits.gather(-1, ids[0]), student_logits.gather(-1, ids[1]))
+        else:
+            log_p = losses.with_rest_bucket(teacher_logits, ids[0], self.options.temperature)
+            log_q = losses.with_rest_bucket(student_logits, ids[1], self.options.temperature)
+            distance = self.options.distance(temperature=1.0)(log_p, log_q)
+        return distance
+
+    def _distance_of_top_k(self, batch: TokenBatch, student_logits: Tensor) -> Tensor:
+        """Of the tokens of O among the teacher's most probable ones and, as one outcome, all others [pairs]."""
+        ids, log_p = top_k_of_teacher(batch)
+        partners = self.student_id_of[ids.clamp_min(0)].masked_fill(ids < 0, -1)
+        both = losses.with_rest_bucket_of_top_k(partners, log_p, student_logits, self.options.temperature)
+        distance: Tensor = self.options.distance(temperature=1.0)(*both)
+        return distance
 
     def _compared(self, student_logits: Tensor) -> tuple[Tensor, Tensor]:
         """The ids whose probabilities are compared, of the teacher and of the student, both [pairs, ids]."""

@@ -8,7 +8,15 @@ from pydantic import Field
 
 from dskd import losses
 from dskd.losses.tokens import LossTerm, TokenBatch
-from dskd.methods.base import DistillationMethod, Options, Requirements, cross_entropy, logits_of_teacher, register
+from dskd.methods.base import (
+    DistillationMethod,
+    Options,
+    Requirements,
+    cross_entropy,
+    logits_of_teacher,
+    register,
+    top_k_of_teacher,
+)
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -33,7 +41,7 @@ class UniversalLogitDistillation(DistillationMethod):
     name = "uld"
     title = "universal logit distillation"
     paper = "arXiv 2402.12030"
-    requires = Requirements(pairing="position")
+    requires = Requirements(pairing="position", teacher_outputs=("hidden_states", "top_k"))
     not_reproduced = (
         "The mean over each answer's tokens and then over the answers of a batch: here over all tokens of a step."
     )
@@ -42,7 +50,11 @@ class UniversalLogitDistillation(DistillationMethod):
     def terms(self, batch: TokenBatch) -> dict[str, LossTerm]:
         logits = batch.student.head.logits(batch.student.hidden, padded=True)
         student_logits = batch.student.head.without_padding(batch.student.at_pairs(logits))
-        distance = losses.sorted_l1_of_logits(logits_of_teacher(batch), student_logits, self.options.temperature)
+        temperature = self.options.temperature
+        if batch.teacher.top_k_ids is not None:
+            distance = losses.sorted_l1_of_top_k(top_k_of_teacher(batch)[1], student_logits, temperature)
+        else:
+            distance = losses.sorted_l1_of_logits(logits_of_teacher(batch), student_logits, temperature)
         return {
             "cross_entropy": cross_entropy(batch, logits),
             "distillation": LossTerm(distance.sum(), self.counts(batch)["distillation"]),

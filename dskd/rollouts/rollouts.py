@@ -158,15 +158,13 @@ class Rollouts:
         return "write" if number < self.options.share else "data", source
 
     def _has_prompt(self, row: dict[str, Any]) -> bool:
-        """Whether the tokens before the labels are a prompt; without one, the first of the response stands there."""
-        return all(
-            last_prompt_length(row, name) > 1 or row[f"{name}_ids"][0] in side.vocabulary.special_ids
-            for name, side in (("student", self._student), ("teacher", self._teacher))
-        )
+        return has_prompt(row, self._student, self._teacher)
+
+    def _prompt(self, row: dict[str, Any]) -> Prompt:
+        return Prompt(*(list(row[f"{side}_ids"][: last_prompt_length(row, side)]) for side in ("student", "teacher")))
 
     def _samples(self, rows: Sequence[dict[str, Any]], numbers: Sequence[np.ndarray]) -> list[Sample]:
-        sides = ("student", "teacher")
-        prompts = [Prompt(*(list(row[f"{s}_ids"][: last_prompt_length(row, s)]) for s in sides)) for row in rows]
+        prompts = [self._prompt(row) for row in rows]
         order = sorted(range(len(rows)), key=lambda k: -len(prompts[k].student))
         found: dict[int, Sample] = {}
         if rows:
@@ -179,43 +177,68 @@ class Rollouts:
 
     def _row(self, row: dict[str, Any], sample: Sample) -> tuple[str, dict[str, Any] | str]:
         """(the sample's text, the row with it as the response, or the reason why it cannot be one)."""
-        vocabulary = self._student.vocabulary
-        ids = sample.ids[: len(sample.ids) - sample.ended]
-        if not vocabulary.special_ids.isdisjoint(ids):
-            return _text(vocabulary, ids), "special token"
-        if not sample.ended and not self._same:
-            ids = _whole_characters(vocabulary, ids)
-        text = _text(vocabulary, ids)
-        prompt = list(row["student_ids"][: last_prompt_length(row, "student")])
-        student = self._student.encoded(prompt, ids, _spans(vocabulary, ids), sample.ended)
-        prompt = list(row["teacher_ids"][: last_prompt_length(row, "teacher")])
-        if self._same:
-            # The very tokens that the student wrote, which need not be those that its tokenizer makes of the text.
-            response, spans = ids, student.spans
-        else:
-            if text.encode() != b"".join(vocabulary.token_bytes[k] for k in ids):
-                return text, "not text"
-            reader = self._teacher.tokenizer, self._teacher.vocabulary
-            encoded = encode_response(*reader, prompt, text_of_prompt(*reader, prompt), text)
-            if encoded is None:
-                return text, "not encodable"
-            response, spans = encoded
-            if not self._teacher.vocabulary.special_ids.isdisjoint(response):
-                return text, "special token"
-        teacher = self._teacher.encoded(prompt, response, spans, sample.ended)
-        if not student.labels or not teacher.labels:
+        return row_of_sample(row, sample, self._student, self._teacher, same_vocabulary=self._same)
+
+
+def row_of_sample(
+    row: dict[str, Any], sample: Sample, student: ModelText, teacher: ModelText, *, same_vocabulary: bool
+) -> tuple[str, dict[str, Any] | str]:
+    """A row with a sample as its response.
+
+    Args:
+        row: Of a prepared dataset.
+        sample: What the student wrote after its prompt.
+        student, teacher: How the two models read text.
+        same_vocabulary: Whether their vocabularies are one.
+
+    Returns:
+        (the sample's text, the row, or the reason why the sample cannot be one).
+    """
+    vocabulary = student.vocabulary
+    ids = sample.ids[: len(sample.ids) - sample.ended]
+    if not vocabulary.special_ids.isdisjoint(ids):
+        return _text(vocabulary, ids), "special token"
+    if not sample.ended and not same_vocabulary:
+        ids = whole_characters(vocabulary, ids)
+    text = _text(vocabulary, ids)
+    prompt = list(row["student_ids"][: last_prompt_length(row, "student")])
+    own = student.encoded(prompt, ids, _spans(vocabulary, ids), sample.ended)
+    prompt = list(row["teacher_ids"][: last_prompt_length(row, "teacher")])
+    if same_vocabulary:
+        # The very tokens that the student wrote, which need not be those that its tokenizer makes of the text.
+        response, spans = ids, own.spans
+    else:
+        if text.encode() != b"".join(vocabulary.token_bytes[k] for k in ids):
             return text, "not text"
-        for encoded_side, side in ((student, self._student), (teacher, self._teacher)):
-            if side.positions is not None and len(encoded_side.ids) > side.positions:
-                return text, "too long"
-        return text, prepared_row(student, teacher, same_vocabulary=self._same)
+        reader = teacher.tokenizer, teacher.vocabulary
+        encoded = encode_response(*reader, prompt, text_of_prompt(*reader, prompt), text)
+        if encoded is None:
+            return text, "not encodable"
+        response, spans = encoded
+        if not teacher.vocabulary.special_ids.isdisjoint(response):
+            return text, "special token"
+    of_teacher = teacher.encoded(prompt, response, spans, sample.ended)
+    if not own.labels or not of_teacher.labels:
+        return text, "not text"
+    for encoded_side, side in ((own, student), (of_teacher, teacher)):
+        if side.positions is not None and len(encoded_side.ids) > side.positions:
+            return text, "too long"
+    return text, prepared_row(own, of_teacher, same_vocabulary=same_vocabulary)
+
+
+def has_prompt(row: dict[str, Any], student: ModelText, teacher: ModelText) -> bool:
+    """Whether the tokens before the labels are a prompt; without one, the first of the response stands there."""
+    return all(
+        last_prompt_length(row, name) > 1 or row[f"{name}_ids"][0] in side.vocabulary.special_ids
+        for name, side in (("student", student), ("teacher", teacher))
+    )
 
 
 def _text(vocabulary: Vocabulary, ids: Sequence[int]) -> str:
     return b"".join(vocabulary.token_bytes[k] for k in ids).decode(errors="replace")
 
 
-def _whole_characters(vocabulary: Vocabulary, ids: list[int]) -> list[int]:
+def whole_characters(vocabulary: Vocabulary, ids: list[int]) -> list[int]:
     """Without the last tokens where those, and only those, are the beginning of a character that was cut."""
     for dropped in range(min(4, len(ids))):  # a character has at most four bytes
         kept = ids[: len(ids) - dropped]

@@ -14,7 +14,6 @@ import weakref
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from multiprocessing.connection import Connection
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -22,17 +21,12 @@ import torch
 from torch import Tensor
 
 from dskd.errors import InputError, TrainingFailed
-from dskd.modeling.vllm_support import ENVIRONMENT
-from dskd.processes import process_environment, python_module
+from dskd.modeling.vllm_process import end_vllm_process, start_vllm_process
 from dskd.rollouts.sampler import PROMPTS_AT_ONCE, Prompt, Sample, possible_tokens, stop_tokens
 from dskd.rollouts.vllm_server import INSTEAD, Request, Weight, map_memory
 from dskd.tokenization.vocabulary import Vocabulary
 
 _ALIGNED = 64  # bytes
-_SECONDS_TO_END = 10
-# What torchrun and accelerate tell a process about the training's group: vLLM would take it for its own.
-_GROUP = ("MASTER_ADDR", "MASTER_PORT", "NODE_RANK", "RANK", "WORLD_SIZE", "ROLE_NAME")
-_GROUP_PREFIXES = ("TORCHELASTIC_", "LOCAL_", "GROUP_", "ROLE_RANK", "ROLE_WORLD")
 
 
 class VllmSampler:
@@ -187,42 +181,17 @@ def _layout(weights: Iterator[tuple[str, Tensor]], dtype: str) -> tuple[tuple[We
 
 def _start(memory: int, device: Any) -> tuple[subprocess.Popen[bytes], Connection]:
     ours, theirs = socket.socketpair()
-    with theirs:
-        process = subprocess.Popen(
-            python_module("dskd.rollouts.vllm_server", str(theirs.fileno()), str(memory), str(os.getpid())),
-            pass_fds=(theirs.fileno(), memory),
-            env=_environment(device),
-            stdin=subprocess.DEVNULL,
-            stdout=2,  # standard output is for data
-            start_new_session=True,  # an interrupt is for the training, with which this process ends
-        )
+    process = start_vllm_process(
+        "dskd.rollouts.vllm_server",
+        theirs,
+        device,
+        str(memory),
+        descriptors=[memory],
+        environment={"VLLM_USE_V2_MODEL_RUNNER": "0"},  # it has another interface for logits processors
+    )
     return process, Connection(ours.detach())
-
-
-def _environment(device: Any) -> dict[str, str]:
-    environment = {
-        k: v for k, v in process_environment().items() if k not in _GROUP and not k.startswith(_GROUP_PREFIXES)
-    }
-    root = str(Path(__file__).parents[2])
-    environment |= ENVIRONMENT | {
-        "PYTHONPATH": os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")])),
-        "VLLM_USE_V2_MODEL_RUNNER": "0",  # it has another interface for logits processors
-        "VLLM_CPU_OMP_THREADS_BIND": "nobind",  # every training's vLLM would take the same cores
-        "OMP_NUM_THREADS": str(torch.get_num_threads()),  # the training waits meanwhile
-        "TOKENIZERS_PARALLELISM": "false",
-        "HF_HUB_OFFLINE": "1",
-    }
-    if device.type == "cuda":
-        visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-        index = device.index or 0
-        environment["CUDA_VISIBLE_DEVICES"] = visible.split(",")[index] if visible else str(index)
-    return environment
 
 
 def _end(process: subprocess.Popen[bytes], connection: Connection) -> None:
     connection.close()  # at which vLLM's process ends
-    try:
-        process.wait(_SECONDS_TO_END)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.wait()
+    end_vllm_process(process)

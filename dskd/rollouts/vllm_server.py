@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 
 from dskd.errors import InputError
+from dskd.modeling.vllm_process import reason_of
 from dskd.modeling.vllm_support import INSTALL, cannot_run, on_cpu
 from dskd.processes import exit_with_parent
 from dskd.rollouts.sampler import only_drawn
@@ -75,7 +76,7 @@ def main(arguments: Sequence[str]) -> int:
     except Exception as error:
         if not isinstance(error, InputError):
             traceback.print_exc()
-        connection.send(("failed", _reason(error)))
+        connection.send(("failed", reason_of(error)))
         return 1
     connection.send(("ready", None))
     while True:
@@ -88,7 +89,7 @@ def main(arguments: Sequence[str]) -> int:
             connection.send(("done", engine.reload() if name == "reload" else engine.sample(*given)))
         except Exception as error:
             traceback.print_exc()
-            connection.send(("failed", _reason(error)))
+            connection.send(("failed", reason_of(error)))
             return 1
 
 
@@ -99,7 +100,7 @@ class _Engine:
             from vllm.platforms import current_platform
         except (ImportError, RuntimeError, OSError) as error:  # a torch or torchvision that it was not built for
             raise InputError(
-                f"vLLM is installed but cannot be imported ({_reason(error)}); "
+                f"vLLM is installed but cannot be imported ({reason_of(error)}); "
                 f"fix: {INSTEAD}, or {INSTALL} into a fresh environment"
             ) from error
         if reason := cannot_run(request.config, INSTEAD):
@@ -223,10 +224,6 @@ def _drawing(known: list[bool], temperature: float, top_p: float) -> type:
             return only_drawn(logits, self._known, numbers.to(logits.device), temperature, top_p)
 
     return Draw
-
-
-def _reason(error: BaseException) -> str:
-    return " ".join(str(error).split())[:500] or type(error).__name__
 
 
 if __name__ == "__main__":

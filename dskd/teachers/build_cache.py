@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +14,13 @@ from pydantic import BaseModel
 from torch import Tensor
 
 from dskd.errors import InputError, TrainingFailed
-from dskd.modeling.lm_head import Head
+from dskd.teachers.cache_engine import EngineName, OpenedEngine, choose_engine, open_engine
+from dskd.teachers.cache_shards import answered_shards, checked
 from dskd.teachers.cache_source import CacheSource
 from dskd.teachers.cache_store import HEAD, ROWS, CacheStore
-from dskd.teachers.options import TeacherCacheOptions
+from dskd.teachers.engine_comparison import EngineComparison, Reference, reference_answers, require_equal
+from dskd.teachers.engines.vllm import VllmCannotRun
+from dskd.teachers.options import ServedOptions, TeacherCacheOptions
 
 Progress = Callable[[dict[str, Any]], None]
 SHARD_BYTES, SHARD_ROWS = 256 * 2**20, 4096
@@ -25,7 +29,16 @@ TIED = "embedding_is_weight"  # a tensor of head.safetensors that says so
 
 
 class TeacherCacheReport(BaseModel):
-    """Distinct rows, labelled tokens and bytes of a teacher cache, and what this call did: rows that the teacher ran, and found whole."""
+    """What a teacher cache holds, and what this call did for it.
+
+    Attributes:
+        rows: That are distinct.
+        tokens: That are labelled.
+        bytes, seconds: Of the folder, of this call.
+        built_rows, reused_rows: That the teacher ran, and that were found whole.
+        engine: What the cache was begun with: `transformers`, `vllm` or `served`.
+        comparison: With transformers; None where it is the engine, and for caches from before there were others.
+    """
 
     rows: int
     tokens: int
@@ -33,11 +46,15 @@ class TeacherCacheReport(BaseModel):
     seconds: float
     built_rows: int
     reused_rows: int
+    engine: str = "transformers"
+    comparison: EngineComparison | None = None
 
 
-def estimate_bytes(teacher: Path, data: Path, options: TeacherCacheOptions, *, dtype: str) -> int:
+def estimate_bytes(
+    teacher: Path, data: Path, options: TeacherCacheOptions, *, dtype: str, served: ServedOptions | None = None
+) -> int:
     """The size that a cache will have on the disk, known without the teacher's weights."""
-    source = CacheSource(teacher, data, options, dtype)
+    source = CacheSource(teacher, data, options, dtype, served)
     return _estimate(source, source.shard_ranges(SHARD_BYTES, SHARD_ROWS))
 
 
@@ -49,6 +66,9 @@ def build_teacher_cache(
     options: TeacherCacheOptions,
     dtype: str = "float32",
     device: Any = "cpu",
+    engine: EngineName = "auto",
+    tensor_parallel: int = 1,
+    served: ServedOptions | None = None,
     progress: Progress | None = None,
     shard_bytes: int = SHARD_BYTES,
     shard_rows: int = SHARD_ROWS,
@@ -56,29 +76,36 @@ def build_teacher_cache(
 ) -> TeacherCacheReport:
     """Run the teacher once on every distinct example and store its outputs; resume where that was interrupted.
 
-    A folder with a part of this cache is checked byte by byte; only what is missing or damaged is computed.
+    A folder with a part of this cache is checked byte by byte; only what is missing or damaged is computed, by the engine that the
+    folder was begun with. Another engine than transformers is compared with it on a few rows before anything is written.
 
     Args:
-        teacher: A model folder.
+        teacher: A model folder. With `served`, its configuration, tokenizer and, for hidden states, the shard with its head suffice.
         data: A folder of `prepare_dataset(student=teacher)`, so that all students of this teacher share the cache.
         output: The folder of the cache.
         options: What to store.
-        dtype, device: Of the teacher.
-        progress: Called with {"estimate_bytes"} first, then with {"step", "steps"} in examples.
+        dtype, device: Of the teacher, or of a served one's head. dtype "auto" is what its configuration says.
+        engine: What runs the teacher. auto: vLLM on a GPU where it runs the model, else transformers.
+        tensor_parallel: Number of GPUs on which vLLM spreads each layer.
+        served: A server that runs the teacher in the place of `engine`.
+        progress: Called with {"estimate_bytes"} first, with {"engine"} and perhaps {"instead_of", "reason"} before the teacher is
+            loaded, with {"comparison"} after the comparison, then with {"step", "steps"} in examples.
         shard_bytes, shard_rows, batch_tokens: The largest shard, and batch with padding.
 
     Raises:
-        InputError: For unusable input, another cache in the folder, and a value that float16 cannot hold.
-        TrainingFailed: Where memory or the disk does not suffice.
+        InputError: For unusable input, another cache or engine in the folder, an engine that gives something else than transformers,
+            and a value that float16 cannot hold.
+        TrainingFailed: Where memory or the disk does not suffice, or the engine fails.
     """
     start = time.perf_counter()
-    source = CacheSource(teacher, data, options, dtype)
+    source = CacheSource(teacher, data, options, dtype, served)
     request = source.request()
     store = CacheStore(output)
     begun = store.exists()
     if begun:
         _require_same(store, request)
         store.clean()
+    name = choose_engine(engine, served is not None, store.engine if begun else None, output, device)
     ranges = store.ranges if begun else source.shard_ranges(shard_bytes, shard_rows)
     files = store.damaged_files() if begun else [ROWS]
     missing = store.damaged_shards() if begun else list(range(len(ranges)))
@@ -86,8 +113,9 @@ def build_teacher_cache(
     tell({"estimate_bytes": _estimate(source, ranges)})
     if files or missing:
         _require_space(output, _estimate(source, ranges, missing, bool(files)))
+        settings = _Settings(device, batch_tokens, tensor_parallel, tell, may_change=not begun and engine == "auto")
         try:
-            _write(source, store, missing, ranges if files else None, device, batch_tokens, tell)
+            _write(source, store, name, missing, ranges if files else None, settings)
         except torch.OutOfMemoryError as error:
             fix = f"batch_tokens below {batch_tokens}, or dtype bfloat16; what is written stays"
             raise TrainingFailed(f"{teacher}: out of memory; fix: {fix}") from error
@@ -99,46 +127,102 @@ def build_teacher_cache(
         seconds=time.perf_counter() - start,
         built_rows=built,
         reused_rows=len(source.index.digests) - built,
+        engine=store.engine,
+        comparison=None if store.comparison is None else EngineComparison(**store.comparison),
     )
 
 
 def _require_same(store: CacheStore, request: dict[str, Any]) -> None:
-    if changed := [key for key in request if store.request.get(key) != request[key]]:
+    keys = dict.fromkeys([*request, *store.request])
+    if changed := [key for key in keys if store.request.get(key) != request.get(key)]:
         raise InputError(
             f"{store.folder}: holds a teacher cache with another {', '.join(changed)}; fix: give another folder, or remove it"
         )
 
 
+@dataclass(frozen=True)
+class _Settings:
+    """How the teacher is run. may_change: whether transformers may take the place of vLLM where that does not run the teacher."""
+
+    device: Any
+    batch_tokens: int
+    tensor_parallel: int
+    tell: Progress
+    may_change: bool
+
+
 def _write(
     source: CacheSource,
     store: CacheStore,
+    name: str,
     missing: list[int],
     new_ranges: list[tuple[int, int]] | None,
-    device: Any,
-    batch_tokens: int,
-    tell: Progress,
+    settings: _Settings,
 ) -> None:
     """Run the teacher on the missing shards; with `new_ranges`, write what stands beside the shards first."""
-    model, head = source.load(device)
-    if new_ranges is not None:
-        embedding = model.get_input_embeddings().weight.detach()
-        store.begin(source.request(), _first_files(source, head, embedding), new_ranges)
-    rows = len(source.index.digests)
-    done = rows - sum(store.ranges[number][1] - store.ranges[number][0] for number in missing)
+    is_new = not store.exists()
+    settings.tell({"engine": name})
+    reference: Reference | str | None = None
+    if is_new and name != "transformers":
+        # First, so that its memory is free again when the engine takes what there is.
+        reference = reference_answers(source, device=settings.device, batch_tokens=settings.batch_tokens)
+    opened = _open(name, source, settings)
+    with opened.engine:
+        if new_ranges is not None:
+            if not is_new:
+                comparison = store.comparison
+            elif reference is None or opened.name == "transformers":
+                comparison = None
+            else:
+                comparison = _compare(source, opened, reference, settings).model_dump()
+            files = _first_files(source, opened)
+            store.begin(source.request(), files, new_ranges, engine=opened.name, comparison=comparison)
+        shards = answered_shards(source, opened, store.ranges, missing, settings.batch_tokens, settings.tell)
+        for number, tensors in shards:
+            store.write_shard(number, tensors)
 
-    def add(count: int) -> None:
-        nonlocal done
-        done += count
-        tell({"step": done, "steps": rows})
 
-    for number in missing:
-        store.write_shard(number, source.run(model, head, *store.ranges[number], batch_tokens, add))
+def _open(name: str, source: CacheSource, settings: _Settings) -> OpenedEngine:
+    """The engine, or transformers where vLLM does not run the teacher and nobody asked for it."""
+
+    def by(name: str) -> OpenedEngine:
+        return open_engine(
+            name,
+            source,
+            device=settings.device,
+            batch_tokens=settings.batch_tokens,
+            tensor_parallel=settings.tensor_parallel,
+        )
+
+    try:
+        return by(name)
+    except VllmCannotRun as error:
+        if not settings.may_change:
+            raise
+        settings.tell({"engine": "transformers", "instead_of": name, "reason": str(error)})
+    return by("transformers")
 
 
-def _first_files(source: CacheSource, head: Head, embedding: Tensor) -> dict[str, dict[str, Tensor]]:
+def _compare(
+    source: CacheSource, opened: OpenedEngine, reference: Reference | str, settings: _Settings
+) -> EngineComparison:
+    """The engine's answers to the sample beside transformers'. InputError where they are not the same."""
+    if isinstance(reference, str):
+        comparison = EngineComparison(not_compared=reference)
+    else:
+        answers = checked(source, reference.questions, opened.engine.ask(reference.questions).result())
+        comparison = require_equal(source, opened.name, reference, answers)
+    settings.tell({"comparison": str(comparison)})
+    return comparison
+
+
+def _first_files(source: CacheSource, opened: OpenedEngine) -> dict[str, dict[str, Tensor]]:
     """The index of rows and, with hidden states, the head and the input embedding where that is not the head's weight."""
     files = {ROWS: source.index.tensors()}
     if source.options.kind == "hidden_states":
+        head, embedding = opened.head, opened.embedding
+        assert head is not None
+        assert embedding is not None
         bias = {} if head.bias is None else {"bias": head.bias.cpu()}
         tied = embedding.data_ptr() == head.weight.data_ptr() and embedding.shape == head.weight.shape
         # A signal from before embeddings were kept has neither, so that its embedding is unknown and not taken for the head.

@@ -3,30 +3,28 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
-from dskd.data.collator import Collator
 from dskd.data.preparation import preparation_report
 from dskd.data.rows import label_spans
-from dskd.errors import InputError, TrainingFailed
-from dskd.modeling.causality import check_causal
+from dskd.errors import InputError
 from dskd.modeling.folders import parts_of, require_model_folder
 from dskd.modeling.language_part import language_model
-from dskd.modeling.lm_head import Head, labelled_hidden_states, output_head
-from dskd.modeling.loading import empty_model, load_model, load_tokenizer
+from dskd.modeling.lm_head import output_head
+from dskd.modeling.loading import empty_model, load_tokenizer
 from dskd.teachers.cache_store import RowIndex, row_digest
-from dskd.teachers.options import TeacherCacheOptions
+from dskd.teachers.options import ServedOptions, TeacherCacheOptions
+from dskd.teachers.questions import Question, in_batches
 from dskd.tokenization.vocabulary import Vocabulary
 
 FORMAT = 2
 _COLUMNS = ("ids", "prompt_length", "label_spans")
-LOGITS_AT_ONCE = 2**24  # float32 logits that are in memory at a time: 64 MiB
 
 
 def rows_of(dataset: Any, side: str) -> Iterator[tuple[np.ndarray, list[tuple[int, int]]]]:
@@ -42,64 +40,100 @@ def turn_digests(ids: np.ndarray, spans: list[tuple[int, int]]) -> list[bytes]:
     return [row_digest(ids[:last], first) for first, last in spans]
 
 
-class CacheSource:
-    """A teacher's folder, data prepared for it alone, and what is to be kept. The weights are not loaded until `load`.
+@dataclass(frozen=True)
+class HeadNumbers:
+    """What is known of a head without its weights: a factor and a soft-cap of its logits, and the number of real tokens."""
 
-    Raises InputError for data of another tokenizer, examples beyond the teacher's positions, and too many top-k tokens.
+    scale: float
+    softcap: float
+    size: int
+
+
+class CacheSource:
+    """A teacher's folder, data prepared for it alone, and what is to be kept. The weights are not loaded.
+
+    Args:
+        teacher: A model folder; of a served teacher, configuration and tokenizer suffice here.
+        data: Prepared for it alone.
+        options: What is kept.
+        dtype: Of the teacher's weights and products, or of a served one's head; "auto" for what its configuration says.
+        served: Where the teacher is, if it is served.
+
+    Raises:
+        InputError: For data of another tokenizer, examples beyond the teacher's positions, too many top-k tokens, and outputs that
+            a server does not give.
     """
 
-    def __init__(self, teacher: Path, data: Path, options: TeacherCacheOptions, dtype: str) -> None:
+    def __init__(
+        self, teacher: Path, data: Path, options: TeacherCacheOptions, dtype: str, served: ServedOptions | None = None
+    ) -> None:
         import datasets
 
-        self.teacher, self.options, self.dtype = teacher, options, dtype
+        self.teacher, self.options, self.served = teacher, options, served
         report = preparation_report(data)
-        whole = Vocabulary.from_tokenizer(load_tokenizer(teacher))
-        if report["student_vocabulary"] != whole.fingerprint:
+        self.vocabulary = Vocabulary.from_tokenizer(load_tokenizer(teacher))
+        if report["student_vocabulary"] != self.vocabulary.fingerprint:
             raise InputError(
                 f"{data}: prepared for another tokenizer; fix: prepare it with student {teacher}, no teacher"
             )
-        require_model_folder(teacher)
+        if served is None:
+            require_model_folder(teacher)
         empty = language_model(empty_model(teacher))
+        self.dtype = _dtype_of(empty.config) if dtype == "auto" else dtype
         positions = getattr(empty.config.get_text_config(), "max_position_embeddings", None)
         if positions is not None and report["longest_student"] > positions:
             raise InputError(
                 f"{teacher}: the model has {positions} positions, but the data examples of {report['longest_student']} tokens; "
                 f"fix: prepare it with max_length {positions}"
             )
+        self.numbers = sum(parameter.numel() for parameter in empty.parameters())
         self.head_shape: tuple[int, int] = tuple(empty.get_output_embeddings().weight.shape)
-        head = output_head(empty, whole.truncate_to_head(self.head_shape[0], str(teacher)).size)
+        head = output_head(empty, self.vocabulary.truncate_to_head(self.head_shape[0], str(teacher)).size)
         embedding = empty.get_input_embeddings().weight
         tied = embedding is empty.get_output_embeddings().weight
         numbers = sum(tensor.numel() for tensor in (head.weight, head.bias) if tensor is not None)
         numbers += 0 if tied else embedding.numel()
-        # Of head.safetensors; top-k tokens need no head.
-        self.head_bytes = 0 if options.kind == "top_k" else numbers * getattr(torch, dtype).itemsize
-        self.head_numbers = {"scale": head.scale, "softcap": head.softcap, "size": head.size}
-        self.vocabulary = whole.fingerprint
+        # Of head.safetensors; log-probabilities need no head.
+        self.head_bytes = numbers * getattr(torch, self.dtype).itemsize if options.kind == "hidden_states" else 0
+        self.head = HeadNumbers(head.scale, head.softcap, head.size)
         if options.kind == "top_k" and options.k > head.size:
             raise InputError(f"k: {options.k}, but {teacher} has {head.size} tokens; fix: a smaller k")
+        if served is not None:
+            _require_given(served, options)
         self._dataset = datasets.load_from_disk(str(data))
         self.index, self._places = _distinct(self._dataset)
-        self._lengths = np.array([last for _, _, last in self._places])
+        self.lengths = np.array([last for _, _, last in self._places])
 
     def request(self) -> dict[str, Any]:
         """What makes this cache this one and no other, by content."""
+        served = {} if self.served is None else {"served": self.served.identity()}
         return {
             "format": FORMAT,
             "teacher": _content_of(self.teacher),
-            "vocabulary": self.vocabulary,
+            "vocabulary": self.vocabulary.fingerprint,
             "data": self.index.content,
             "dtype": self.dtype,
             "options": self.options.asked(),
-            "head": self.head_numbers,
+            "head": vars(self.head),
+            **served,
         }
 
     @property
+    def kind(self) -> str:
+        """What the teacher gives, of which the kept outputs are made."""
+        return "hidden_states" if self.served is None else self.served.kind
+
+    @property
     def stored_dtype(self) -> torch.dtype:
-        return getattr(torch, self.dtype if self.options.stored_dtype == "same" else self.options.stored_dtype)
+        """Of hidden states."""
+        given = self.dtype if self.served is None else self.served.dtype
+        return getattr(torch, given if self.options.stored_dtype == "same" else self.options.stored_dtype)
 
     @property
     def bytes_per_token(self) -> int:
+        """What is stored for each labelled token."""
+        if self.options.kind == "text_log_probabilities":
+            return 4
         if self.options.kind == "top_k":
             return self.options.k * (4 + 4)  # an id and a log probability
         return self.head_shape[1] * self.stored_dtype.itemsize + 4  # a hidden state and a prediction
@@ -116,57 +150,44 @@ class CacheSource:
             first = last
         return ranges
 
-    def load(self, device: Any) -> tuple[Any, Head]:
-        """(frozen teacher, its head) on the device."""
-        model = load_model(self.teacher, self.dtype).to(device).requires_grad_(False).eval()
-        size = int(self.head_numbers["size"])
-        check_causal(model, size)
-        return model, output_head(model, size).detach()
+    def batches(self, first: int, last: int, batch_tokens: int) -> Iterator[list[int]]:
+        """The rows of a shard, from `first` to before `last`, as a teacher is asked about them together."""
+        for batch in in_batches(self.lengths[first:last].tolist(), batch_tokens):
+            yield [first + row for row in batch]
 
-    @torch.no_grad()
-    def run(
-        self, model: Any, head: Head, first: int, last: int, batch_tokens: int, done: Callable[[int], None]
-    ) -> dict[str, Tensor]:
-        """The tensors of a shard, rows `first` to before `last` one after the other. `done` gets the rows of each batch."""
-        offsets = self.index.offsets
-        kept: dict[str, Tensor] = {}
-        for rows in _batches(first, last, self._lengths, batch_tokens):
-            batch = Collator()([self._turn(row) for row in rows]).to(head.weight.device)
-            said = self._to_keep(head, labelled_hidden_states(model, batch.student))
-            sizes = [int(offsets[row + 1] - offsets[row]) for row in rows]
-            for name, value in said.items():
-                if name not in kept:
-                    shape = (int(offsets[last] - offsets[first]), *value.shape[1:])
-                    kept[name] = torch.empty(shape, dtype=value.dtype)
-                for row, part in zip(rows, value.cpu().split(sizes), strict=True):
-                    kept[name][offsets[row] - offsets[first] : offsets[row + 1] - offsets[first]] = part
-            done(len(rows))
-        return kept
+    def questions(self, rows: Sequence[int]) -> list[Question]:
+        """A turn with all that is before it, as a text of its own, for each row."""
+        questions = []
+        for number, first, last in (self._places[row] for row in rows):
+            ids = np.asarray(self._dataset[number]["student_ids"][:last]).tolist()
+            questions.append(Question(ids, np.arange(first - 1, last - 1)))
+        return questions
 
-    def _turn(self, row: int) -> dict[str, Any]:
-        """A turn with all that is before it, as a row of its own."""
-        number, first, last = self._places[row]
-        return {"student_ids": self._dataset[number]["student_ids"][:last], "student_prompt_length": first}
 
-    def _to_keep(self, head: Head, hidden: Tensor) -> dict[str, Tensor]:
-        """hidden [tokens, hidden] -> the stored tensors of these tokens. Logits are made of a few tokens at a time."""
-        if not bool(hidden.isfinite().all()):
-            raise TrainingFailed(
-                f"{self.teacher}: gives hidden states that are not finite in {self.dtype}; fix: use another dtype"
-            )
-        parts = hidden.split(max(1, LOGITS_AT_ONCE // len(head.weight)))
-        if self.options.kind == "top_k":
-            log_p = ((head.logits(part).float() / self.options.temperature).log_softmax(-1) for part in parts)
-            values, ids = zip(*(part.topk(self.options.k, dim=-1) for part in log_p), strict=True)
-            return {"ids": torch.cat(ids).int(), "log_probabilities": torch.cat(values)}
-        stored = hidden.to(self.stored_dtype)
-        if not bool(stored.isfinite().all()):
-            raise InputError(
-                f"stored_dtype: {self.teacher} gives hidden states up to {float(hidden.abs().max()):.3g}, beyond float16; "
-                "fix: stored_dtype bfloat16"
-            )
-        predictions = torch.cat([head.logits(part).argmax(-1) for part in parts])
-        return {"hidden": stored, "predictions": predictions.int()}
+def _require_given(served: ServedOptions, options: TeacherCacheOptions) -> None:
+    """InputError where what is to be kept cannot be made of what a server gives."""
+    if served.kind == "hidden_states":
+        return
+    if served.kind != options.kind:
+        raise InputError(
+            f"kind: the served teacher gives {served.kind}, of which no {options.kind} can be made; "
+            f"fix: set kind to {served.kind}, or served.kind to hidden_states"
+        )
+    if options.kind == "top_k" and options.k != served.k:
+        raise InputError(
+            f"k: {options.k}, but the served teacher gives {served.k}; fix: set k and served.k to one number"
+        )
+    if options.temperature != 1.0:
+        raise InputError(
+            f"temperature: {options.temperature}, but servers give log-probabilities at 1; "
+            "fix: set temperature to 1, or served.kind to hidden_states"
+        )
+
+
+def _dtype_of(config: Any) -> str:
+    """What a model's configuration says of its weights, or of what was quantised."""
+    found = getattr(config, "dtype", None) or getattr(config.get_text_config(), "dtype", None) or torch.float32
+    return str(found).removeprefix("torch.")
 
 
 def _distinct(dataset: Any) -> tuple[RowIndex, list[tuple[int, int, int]]]:
@@ -181,17 +202,6 @@ def _distinct(dataset: Any) -> tuple[RowIndex, list[tuple[int, int, int]]]:
                 places.append((number, first, last))
     offsets = np.concatenate(([0], np.cumsum([last - first for _, first, last in places]))).astype(np.int64)
     return RowIndex(digests, offsets), places
-
-
-def _batches(first: int, last: int, lengths: np.ndarray, batch_tokens: int) -> Iterator[list[int]]:
-    batch: list[int] = []
-    for row in sorted(range(first, last), key=lambda row: -lengths[row]):
-        if batch and lengths[batch[0]] * (len(batch) + 1) > batch_tokens:
-            yield batch
-            batch = []
-        batch.append(row)
-    if batch:
-        yield batch
 
 
 def _content_of(folder: Path) -> str:

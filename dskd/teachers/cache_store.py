@@ -1,6 +1,7 @@
 """The folder of a teacher cache: what is in it, what counts as whole, and how its rows are read.
 
-    signal.json               the request, sha256 of the next two files, the ranges of rows of the shards; written after those two
+    signal.json               the request, the engine that the cache was begun with and how it compares with transformers, sha256 of
+                              the next two files, the ranges of rows of the shards; written after those two
     rows.safetensors          digests [rows, 32] of the rows, offsets [rows + 1] of their labelled tokens; known from the data alone
     head.safetensors          weight and bias of the teacher's head, its input embedding where that is not the weight; only with
                               hidden states
@@ -95,6 +96,16 @@ class CacheStore:
         return self.description["request"]
 
     @property
+    def engine(self) -> str:
+        """What the cache was begun with; before this was recorded, that was transformers."""
+        return self.description.get("engine", "transformers")
+
+    @property
+    def comparison(self) -> dict[str, Any] | None:
+        """How the engine compares with transformers, None where it is that."""
+        return self.description.get("comparison")
+
+    @property
     def ranges(self) -> list[tuple[int, int]]:
         return [(first, last) for first, last in self.description["shards"]]
 
@@ -103,11 +114,17 @@ class CacheStore:
         tensors = self.file(ROWS)
         return RowIndex([row.tobytes() for row in tensors["digests"].numpy()], tensors["offsets"].numpy())
 
-    def file(self, name: str) -> dict[str, Tensor]:
-        """The tensors of rows.safetensors or head.safetensors, in memory. Raises TeacherCacheDamaged."""
+    def file(self, name: str, *keys: str) -> dict[str, Tensor]:
+        """Those of these tensors that rows.safetensors or head.safetensors has, by default all, in memory. Raises TeacherCacheDamaged."""
+        file = self.folder / name
         if not self._is_whole_file(name):
-            raise TeacherCacheDamaged(f"{self.folder / name}: is missing or damaged; fix: build the cache again")
-        return {key: value.clone() for key, value in read_mapped(self.folder / name).items()}
+            raise TeacherCacheDamaged(f"{file}: is missing or damaged; fix: build the cache again")
+        try:
+            # Not mapped: while it is copied, what is mapped would be held twice.
+            with safe_open(file, framework="pt", backend="pread") as opened:
+                return {key: opened.get_tensor(key) for key in opened.keys() if not keys or key in keys}  # noqa: SIM118
+        except (OSError, SafetensorError) as error:
+            raise _unreadable(file, error) from error
 
     def damaged_files(self) -> list[str]:
         return [name for name in self.description["files"] if not self._is_whole_file(name)]
@@ -133,7 +150,15 @@ class CacheStore:
         except (OSError, ValueError, KeyError, TypeError):
             return False
 
-    def begin(self, request: dict[str, Any], files: Mapping[str, dict[str, Tensor]], ranges: Iterable[Any]) -> None:
+    def begin(
+        self,
+        request: dict[str, Any],
+        files: Mapping[str, dict[str, Tensor]],
+        ranges: Iterable[Any],
+        *,
+        engine: str,
+        comparison: dict[str, Any] | None,
+    ) -> None:
         """Write what is known before the first shard, signal.json last. Raises InputError for a folder with other things."""
         if self.folder.is_dir():
             names = {path.name.removesuffix(UNFINISHED) for path in self.folder.iterdir()}
@@ -142,6 +167,8 @@ class CacheStore:
         self.folder.mkdir(parents=True, exist_ok=True)
         description = {
             "request": request,
+            "engine": engine,
+            "comparison": comparison,
             "files": {name: self.write_tensors(self.folder / name, tensors) for name, tensors in files.items()},
             "shards": [list(one) for one in ranges],
         }
@@ -206,7 +233,11 @@ def read_mapped(file: Path) -> dict[str, Tensor]:
         with safe_open(file, framework="pt") as opened:
             return {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118 - it is no dict
     except (OSError, SafetensorError) as error:
-        raise TeacherCacheDamaged(f"{file}: cannot be read ({error}); fix: build the cache again") from error
+        raise _unreadable(file, error) from error
+
+
+def _unreadable(file: Path, error: Exception) -> TeacherCacheDamaged:
+    return TeacherCacheDamaged(f"{file}: cannot be read ({error}); fix: build the cache again")
 
 
 def write_whole(file: Path, content: bytes) -> None:

@@ -56,16 +56,19 @@ class CachedHiddenStates(CachedTeacher):
     def __init__(self, store: CacheStore, device: Any) -> None:
         super().__init__(store)
         numbers = store.request["head"]
-        stored = store.file(HEAD)
+        stored = store.file(HEAD, "weight", "bias", TIED)
         weight, bias = (stored[name].to(device) if name in stored else None for name in ("weight", "bias"))
         assert weight is not None
         self.head = Head(weight, bias, numbers["scale"], numbers["softcap"], numbers["size"])
-        self._embedding = weight if TIED in stored else stored.get("embedding")
+        self._store, self._tied = store, TIED in stored
 
     @cached_property
     def embedding(self) -> Tensor | None:  # type: ignore[override]
-        """On the device of the head, from the first time on that it is asked for: most methods do not read it."""
-        return None if self._embedding is None else self._embedding.to(self.head.weight.device)
+        """On the device of the head, read when it is first asked for: most methods do not."""
+        if self._tied:
+            return self.head.weight
+        stored = self._store.file(HEAD, "embedding")
+        return stored["embedding"].to(self.head.weight.device) if stored else None
 
     def _fetch(self, side: SideTokens) -> SideTokens:
         with self._clock.running(torch.device("cpu")):  # the copy itself overlaps with what the device computes
@@ -85,7 +88,17 @@ class CachedTopK(CachedTeacher):
             return replace(side, top_k_ids=read["ids"].long(), top_k_log_probabilities=read["log_probabilities"])
 
 
-def open_teacher_cache(folder: Path, device: Any) -> CachedHiddenStates | CachedTopK:
+class CachedTextLogProbabilities(CachedTeacher):
+    """The log-probability of each label, at temperature 1."""
+
+    head = None
+
+    def _fetch(self, side: SideTokens) -> SideTokens:
+        with self._clock.running(torch.device("cpu")):
+            return replace(side, label_log_probabilities=self._read(side)["log_probabilities"])
+
+
+def open_teacher_cache(folder: Path, device: Any) -> CachedHiddenStates | CachedTopK | CachedTextLogProbabilities:
     """Open the teacher cache in a folder, with every byte checked.
 
     Args:
@@ -104,7 +117,10 @@ def open_teacher_cache(folder: Path, device: Any) -> CachedHiddenStates | Cached
             f"{store.shard_file(damaged_shards[0])}: is missing or damaged ({len(damaged_shards)} of {len(store.ranges)} shards); "
             "fix: build the cache again, which computes these alone"
         )
-    return CachedTopK(store) if store.request["options"]["kind"] == "top_k" else CachedHiddenStates(store, device)
+    kind = store.request["options"]["kind"]
+    if kind == "hidden_states":
+        return CachedHiddenStates(store, device)
+    return CachedTopK(store) if kind == "top_k" else CachedTextLogProbabilities(store)
 
 
 def attach(dataset: Any, folder: Path) -> Any:

@@ -19,6 +19,8 @@ _CONNECT = 10.0  # seconds for a connection, and for small questions
 _KEPT = 3.0
 _BUSY = {408, 425, 429}  # besides 5xx, what another address or a later try may answer
 _NEVER = {501, 505}  # of 5xx, what no later try will answer
+_MODELS = "/v1/models"
+_NO_SERVER = "fix: give the address of a vLLM server"
 _TOO_LONG = ("context", "too long", "maximum", "max_model_len", "exceed")
 
 
@@ -111,7 +113,8 @@ class Connections:
             problem = "refuses the API key" if self._key else "wants an API key"
             return InputError(f"{address}: {problem}, {said}; fix: put the right one into {self._key.variable}")
         if code in {404, 405} | _NEVER:
-            return InputError(f"{address}: answers {path} with {said}; {await self._models(address)}")
+            what = _NO_SERVER if path == _MODELS else await self._models(address)
+            return InputError(f"{address}: answers {path} with {said}; {what}")
         if response.is_redirect:
             place = self._key.line(response.headers.get("Location", ""))
             return InputError(f"{address}: sends {path} on to {place}; fix: give the address that is meant")
@@ -125,9 +128,9 @@ class Connections:
     async def _models(self, address: str) -> str:
         """Which models there are, and what to do where the one asked for is not, or does not do what it was asked for."""
         try:
-            names = model_names(await self.send(address, "GET", "/v1/models", None, quick=True))
+            names = model_names(await self.send(address, "GET", _MODELS, None, quick=True))
         except (Away, InputError):
-            return "fix: give the address of a vLLM server"
+            return _NO_SERVER
         listed = ", ".join(map(self._key.line, names)) or "none"
         return f"its models: {listed}; fix: give one of them as model, and start it as `harness teacher serve-command` says"
 

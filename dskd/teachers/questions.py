@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -43,6 +43,24 @@ def questions_of(side: SideTokens) -> list[Question]:
     return questions
 
 
+def question_of_row(ids: np.ndarray, spans: Sequence[tuple[int, int]]) -> Question:
+    """The question of an example: its ids [length], and the [first, last) of each turn's labels."""
+    positions = np.concatenate([np.arange(first - 1, last - 1) for first, last in spans])
+    return Question(ids[: spans[-1][1]].tolist(), positions)
+
+
 def answers_in_order(questions: Sequence[Question]) -> int:
     """How many positions these questions ask about together."""
     return sum(len(question.positions) for question in questions)
+
+
+def in_batches(lengths: Sequence[int], tokens: int) -> Iterator[list[int]]:
+    """The numbers of texts of these lengths, the longest first, in batches of at most so many tokens with padding, or of one text."""
+    batch: list[int] = []
+    for number in sorted(range(len(lengths)), key=lambda number: -lengths[number]):
+        if batch and lengths[batch[0]] * (len(batch) + 1) > tokens:
+            yield batch
+            batch = []
+        batch.append(number)
+    if batch:
+        yield batch

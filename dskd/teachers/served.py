@@ -1,21 +1,26 @@
-"""A teacher behind an address: a server that others run gives its outputs, and this process holds at most its head (docs/teachers.md)."""
+"""A teacher behind an address: a server that others run gives its outputs, and this process holds at most its head (docs/served-teachers.md)."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from concurrent.futures import Future
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from dskd.losses.tokens import SideTokens, TokenBatch
+from dskd.modeling.folders import ADAPTER_CONFIG, CONFIG
 from dskd.modeling.head_alone import read_head
 from dskd.modeling.lm_head import Head
+from dskd.modeling.loading import load_config
 from dskd.teachers.engines.base import Answers, TeacherEngine
 from dskd.teachers.engines.served import open_served_engine
 from dskd.teachers.options import TeacherSource
-from dskd.teachers.questions import questions_of
+from dskd.teachers.probe.probe import ExpectedTeacher, Probe
+from dskd.teachers.questions import Question, questions_of
 from dskd.teachers.teacher import Teacher
 from dskd.tokenization.vocabulary import Vocabulary
 
@@ -27,6 +32,7 @@ class ServedTeacher(Teacher):
         engine: What answers.
         vocabulary: The teacher's tokens, as far as its head predicts them.
         head, embedding: Where it gives hidden states.
+        probe: What was found out about it before.
         ahead: Optimizer steps that it is asked about before theirs comes.
     """
 
@@ -37,9 +43,11 @@ class ServedTeacher(Teacher):
         head: Head | None = None,
         embedding: Tensor | None = None,
         *,
+        probe: dict[str, Any] | None = None,
         ahead: int = 0,
     ) -> None:
         super().__init__()
+        self.probe = probe
         self.vocabulary = vocabulary
         self.head, self.embedding = head, embedding
         self.ahead = ahead
@@ -78,22 +86,54 @@ class ServedTeacher(Teacher):
 
 
 def open_served_teacher(
-    source: TeacherSource, vocabulary: Vocabulary, *, dtype: str, device: Any, embedding: bool
+    source: TeacherSource,
+    vocabulary: Vocabulary,
+    *,
+    tokenizer: Any,
+    dtype: str,
+    device: Any,
+    embedding: bool,
+    longest: int | None = None,
+    examples: Sequence[Question] = (),
 ) -> ServedTeacher:
-    """Reach a served teacher.
+    """Reach a served teacher and probe it, now and whenever an address was away.
 
     Args:
         source: Where it is, with `served`.
-        vocabulary: Of its whole tokenizer.
+        vocabulary, tokenizer: Its whole tokenizer.
         dtype, device: Of its head.
         embedding: Whether its input embedding is needed, too.
+        longest: Tokens of the longest example, where that is known.
+        examples: Some of the training, for the probe.
 
     Raises:
-        InputError: Where it cannot be reached, or is not the teacher that it should be.
+        InputError: Where it is not the teacher that it should be.
+        TrainingFailed: Where it cannot be reached.
     """
     assert source.served is not None
     head = table = None
     if source.served.kind == "hidden_states":
         head, table = read_head(source.folder, vocabulary, dtype=dtype, device=device, embedding=embedding)
         vocabulary = vocabulary.truncate_to_head(head.size, str(source.folder))
-    return ServedTeacher(open_served_engine(source.served), vocabulary, head, table, ahead=source.served.ahead)
+    else:
+        vocabulary = _of_head(source.folder, vocabulary)
+    engine = open_served_engine(source.served, vocabulary.size)
+    try:
+        expected = ExpectedTeacher(str(source.folder), tokenizer, vocabulary, head, longest, tuple(examples))
+        probe = Probe(engine, source.served, expected)
+        engine.servers.on_reconnect = probe.again
+        report = probe.run()
+        report.require(str(source.folder))
+    except BaseException:
+        engine.close()
+        raise
+    return ServedTeacher(
+        engine, vocabulary, head, table, probe=report.model_dump(mode="json"), ahead=source.served.ahead
+    )
+
+
+def _of_head(folder: Path, vocabulary: Vocabulary) -> Vocabulary:
+    """The tokens that a head of which the configuration alone is here predicts; all where a folder is that of a tokenizer alone."""
+    if not any((folder / name).is_file() for name in (CONFIG, ADAPTER_CONFIG)):
+        return vocabulary
+    return vocabulary.truncate_to_head(load_config(folder).get_text_config().vocab_size, str(folder))

@@ -1,4 +1,4 @@
-"""What a teacher is for a training: something that knows its outputs at the labelled tokens of a batch (docs/teachers.md).
+"""What a teacher is for a training: something that knows its outputs at the labelled tokens of a batch (docs/served-teachers.md).
 
 A live teacher runs in the training, a cached one is read from a folder, a served one stands behind an address. Each gives one kind
 of outputs (`dskd.teachers.options.OUTPUTS`): hidden states, the most probable tokens, or the log-probability of the text.
@@ -59,11 +59,13 @@ class Teacher(ABC):
     Attributes:
         head: The teacher's output head without gradient; None where it gives log-probabilities and not hidden states.
         embedding: [vocabulary, hidden], its input embedding without gradient; None where it is not known.
+        probe: What was found out about it before the first step (dskd.teachers.probe); None where that is not needed.
         ahead: Optimizer steps whose batches it is asked about before theirs comes; 0 for one that answers at once.
     """
 
     head: Head | None
     embedding: Tensor | None = None
+    probe: dict[str, Any] | None = None
     ahead: int = 0
 
     def __init__(self) -> None:

@@ -70,6 +70,14 @@ class TrainingOptions(Options):
         return self
 
 
+class TeacherReport(BaseModel):
+    """One of several teachers. Its terms are among the `losses`, under NAME/term."""
+
+    examples: int = Field(description="that it teaches")
+    unmatched: int = Field(description="of its data, that not all teachers have, so that nobody teaches them")
+    seconds: float = Field(description="as `teacher_seconds`; those of a model that has two names count for both")
+
+
 class TrainingReport(BaseModel):
     """What a run cost and how it ended. Seconds are of the first process; a resumed run counts what came after it was resumed."""
 
@@ -87,7 +95,11 @@ class TrainingReport(BaseModel):
     gradient_norm: float | None = Field(None, description="of the last logged step, before it is clipped")
     resumed_from_step: int
     rollouts: RolloutReport | None = Field(None, description="the student's own text; null where it wrote none")
+    probe: dict[str, Any] | None = Field(
+        None, description="what was found out about a served teacher before the first step; null without one"
+    )
     served: dict[str, Any] | None = Field(
         None,
         description="what a served teacher cost: tokens that it was asked about, bytes, requests, seconds of waiting",
     )
+    teachers: dict[str, TeacherReport] | None = Field(None, description="of several teachers, by name; null with one")

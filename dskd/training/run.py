@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager, nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import pyarrow.compute as compute
 import torch
 import transformers
 from accelerate.utils import gather_object
@@ -22,7 +21,6 @@ from dskd.compatibility import missing_engine, require
 from dskd.data.batch_sampler import EpochBatches
 from dskd.data.collator import Collator
 from dskd.data.preparation import preparation_report
-from dskd.data.rows import last_prompt_lengths
 from dskd.errors import InputError, TrainingFailed, is_disk_full, is_out_of_memory
 from dskd.options import MAX_SEED
 from dskd.rollouts.options import ReplayReport, RolloutReport
@@ -30,8 +28,11 @@ from dskd.rollouts.replay_buffer import held_out
 from dskd.rollouts.rollouts import PROGRESS, REASONS, REPLAY_PROGRESS, Rollouts
 from dskd.teachers.options import TeacherSource
 from dskd.training.checkpoints import RunFolder
-from dskd.training.options import TrainingOptions, TrainingReport
+from dskd.training.example_lengths import example_lengths
+from dskd.training.options import TeacherReport, TrainingOptions, TrainingReport
 from dskd.training.setup import RunSetup, load_run
+from dskd.training.setup_several import checked_teachers, load_run_of_several
+from dskd.training.several_examples import SeveralDatasets
 from dskd.training.trainer import DistillationTrainer, save_student
 
 Progress = Callable[[dict[str, Any]], None]
@@ -39,7 +40,7 @@ Progress = Callable[[dict[str, Any]], None]
 
 def train(
     *,
-    data: Path,
+    data: Path | None = None,
     student: Path,
     teacher: Path | None = None,
     method: str = "sft",
@@ -49,6 +50,7 @@ def train(
     output: Path,
     teacher_cache: Path | None = None,
     teacher_source: TeacherSource | None = None,
+    teachers: Sequence[TeacherSource] = (),
     progress: Progress | None = None,
 ) -> TrainingReport:
     """Train a student on a prepared dataset and write it to output/model.
@@ -57,7 +59,7 @@ def train(
     accelerate, all processes call this with the same arguments and train one student.
 
     Args:
-        data: A folder of `prepare_dataset`, made for this student and, where the method needs one, this teacher.
+        data: A folder of `prepare_dataset`, made for this student and, where the method needs one, this teacher. Not with `teachers`.
         student, teacher: Model folders with their tokenizers.
         method: A name of `dskd.methods.METHODS`, or a class from outside (`dskd.methods.get`).
         method_options: The method's options.
@@ -66,6 +68,8 @@ def train(
         output: A folder for this training alone: the same method, options, seed and data. The models are not compared.
         teacher_cache: A folder of `build_teacher_cache`, whose outputs take the place of a running teacher.
         teacher_source: Where the teacher is, in place of `teacher` and `teacher_cache`; for one that is served.
+        teachers: Several teachers in place of one, each with its own data (docs/several-teachers.md). With weights they all teach the
+            examples that all have; without, each teaches the examples of its data.
         progress: Called with {"step", "steps"} after every step, and with the means of the loss and its terms when they are logged.
 
     Returns:
@@ -75,12 +79,21 @@ def train(
         InputError: For unusable input and an output folder that holds another training, before anything is written.
         TrainingFailed: For a loss that is not finite, or too little memory or disk; the last checkpoint stays.
     """
-    chosen = methods.get(method)(method_options)
+    new_method = partial(methods.get(method), method_options)
+    chosen = new_method()
+    one = [data, teacher, teacher_cache, teacher_source]
+    if bool(teachers) == (data is not None) or (teachers and any(each is not None for each in one)):
+        raise InputError(
+            "teachers: each has its own data and source; fix: give either teachers, or data and one teacher"
+        )
+    teachers = checked_teachers(teachers)
     require(missing_engine(options.rollouts))
     if not 0 <= seed <= MAX_SEED:
         raise InputError(f"seed: {seed} is not between 0 and {MAX_SEED}; fix: give a seed that is")
     folder = RunFolder(output)
-    request = _request(chosen, options, seed, data)
+    request = _request(
+        chosen, options, seed, _content(teachers) if data is None else preparation_report(data)["content"]
+    )
     if finished := folder.finished(request):
         return TrainingReport.model_validate(finished)
     arguments = _arguments(options, folder, seed)
@@ -90,9 +103,13 @@ def train(
     if not chosen.requires.teacher:
         source = None
     with _hints():
-        run = load_run(data, student, source, chosen, options, seed=seed, device=arguments.device)
+        loading: Any = {"seed": seed, "device": arguments.device}
+        if data is None:
+            run = load_run_of_several(student, teachers, new_method, options, **loading)
+        else:
+            run = load_run(data, student, source, chosen, options, **loading)
     with nullcontext() if run.distiller.teacher is None else closing(run.distiller.teacher):
-        run.dataset, validation = _held_out(run.dataset, options, data)
+        run.dataset, validation = _held_out(run.dataset, options, data or teachers[0].data)
         if arguments.process_index == 0:
             folder.begin(request)
         trainer = _trainer(run, options, arguments, validation, progress)
@@ -102,13 +119,22 @@ def train(
     return report
 
 
-def _request(method: methods.Method, options: TrainingOptions, seed: int, data: Path) -> dict[str, Any]:
+def _content(teachers: Sequence[TeacherSource]) -> dict[str, Any]:
+    """What several teachers teach: the content of each one's data, and its weight."""
+    return {
+        teacher.name: [preparation_report(teacher.data)["content"], teacher.weight]
+        for teacher in teachers
+        if teacher.data is not None
+    }
+
+
+def _request(method: methods.Method, options: TrainingOptions, seed: int, content: Any) -> dict[str, Any]:
     return {
         "method": method.name,
         "method_options": method.options.identity(),
         "options": options.identity(),
         "seed": seed,
-        "data": preparation_report(data)["content"],
+        "data": content,
         "processes": int(os.environ.get("WORLD_SIZE", "1")),  # each adds its examples to a step
     }
 
@@ -162,13 +188,13 @@ def _trainer(
         model=run.distiller,
         args=arguments,
         train_dataset=run.dataset,
-        data_collator=Collator(packing=options.packing, by_position=requires.pairing == "position"),
+        data_collator=run.collator(Collator(packing=options.packing, by_position=requires.pairing == "position")),
         processing_class=run.tokenizer,
         projector_learning_rate=options.projector_learning_rate,
         rollouts=run.rollouts,
         validation=validation,
         batches=EpochBatches(
-            _lengths(run.dataset, options, requires.mix_in_offpolicy),
+            example_lengths(run.dataset, options, keeps_data=requires.mix_in_offpolicy),
             seed=arguments.seed,
             batch_size=None if options.batch_tokens else options.batch_size,
             batch_tokens=options.batch_tokens,
@@ -237,8 +263,20 @@ def _report(trainer: DistillationTrainer, seconds: float, resumed: int) -> Train
         gradient_norm=next(norms, None),
         resumed_from_step=resumed,
         rollouts=None if rollouts is None else _rollout_report(trainer, rollouts),
+        probe=None if teacher is None else teacher.probe,
         served=None if teacher is None else _served(gather_object([teacher.figures()])),
+        teachers=_teacher_reports(trainer.train_dataset, teacher),
     )
+
+
+def _teacher_reports(dataset: Any, teacher: Any) -> dict[str, TeacherReport] | None:
+    if not isinstance(dataset, SeveralDatasets):
+        return None
+    seconds = {} if teacher is None else {name: own.seconds for name, own in teacher.by_name.items()}
+    return {
+        name: TeacherReport(examples=count, unmatched=dataset.unmatched[name], seconds=seconds.get(name, 0.0))
+        for name, count in dataset.taught().items()
+    }
 
 
 def _served(figures: list[dict[str, Any]]) -> dict[str, Any] | None:
@@ -290,7 +328,7 @@ def _rollout_report(trainer: DistillationTrainer, rollouts: Rollouts) -> Rollout
     )
 
 
-def _held_out(dataset: Any, options: TrainingOptions, data: Path) -> tuple[Any, Any]:
+def _held_out(dataset: Any, options: TrainingOptions, data: Any) -> tuple[Any, Any]:
     """(examples to train on, examples to validate on or None) where the schedule of the student's text follows a loss."""
     replay = options.rollouts.replay if options.rollouts is not None else None
     if replay is None or replay.schedule != "adaptive":
@@ -341,19 +379,6 @@ def _hints() -> Iterator[None]:
                 "it goes on from the last good checkpoint"
             ) from error
         raise
-
-
-def _lengths(dataset: Any, options: TrainingOptions, keeps_data: bool) -> Any:
-    """Tokens of each example, of the longest of its sides and rollout [examples]; twice as many where both are in a batch."""
-    sides = [name for name in ("student_ids", "teacher_ids") if name in dataset.column_names]
-    columns = dataset.select_columns([*sides, "student_prompt_length"]).with_format("arrow")[:]
-    lengths = [compute.list_value_length(columns[name]).to_numpy() for name in sides]
-    if options.rollouts is not None and options.batch_tokens is not None:
-        prompts = last_prompt_lengths(dataset, "student")
-        if options.rollouts.replay is not None:  # a text of any example may stand in for it
-            prompts = np.full_like(prompts, prompts.max())
-        lengths.append(prompts + options.rollouts.max_new_tokens)
-    return np.max(lengths, axis=0) * (2 if options.rollouts is not None and keeps_data else 1)
 
 
 def _last_losses(trainer: DistillationTrainer) -> dict[str, float | None]:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate.utils import gather_object
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.distributed.checkpoint.state_dict import StateDictOptions, set_model_state_dict
@@ -22,7 +23,7 @@ from dskd.modeling.eval_mode import evaluating
 from dskd.modeling.loading import load_model
 from dskd.modeling.lora import is_adapted, load_adapter, save_merged
 from dskd.rollouts.rollouts import Rollouts
-from dskd.training.distiller import Distiller
+from dskd.training.distiller import StudentModule
 from dskd.training.read_ahead import ReadAhead
 
 # In a folder of its own: vLLM takes every *.safetensors beside a model's weights for a part of them.
@@ -36,7 +37,7 @@ class _Batches(DataLoader[Any]):
 
 
 class DistillationTrainer(Trainer):
-    """A transformers Trainer for a `Distiller`; saves the student as an ordinary model folder, projectors beside it.
+    """A transformers Trainer for a `StudentModule`; saves the student as an ordinary model folder, projectors beside it.
 
     Args:
         model: The student with what its method trains beside it.
@@ -47,11 +48,11 @@ class DistillationTrainer(Trainer):
         arguments, options: As for transformers.Trainer.
     """
 
-    model: Distiller
+    model: StudentModule
 
     def __init__(
         self,
-        model: Distiller,
+        model: StudentModule,
         *arguments: Any,
         batches: EpochBatches,
         projector_learning_rate: float,
@@ -91,9 +92,9 @@ class DistillationTrainer(Trainer):
         self, epoch_iterator: Iterator[Any], num_batches: int, device: torch.device
     ) -> tuple[list[Any], Any]:
         """All micro-batches of an optimizer step with the teacher's outputs, and the counts of the whole step."""
-        distiller: Distiller = self.accelerator.unwrap_model(self.model)
+        distiller: StudentModule = self.accelerator.unwrap_model(self.model)
         collated = self._read(epoch_iterator, num_batches, distiller)
-        distiller.method.on_step_begin(distiller.whole_student_head())
+        distiller.on_step_begin()
         alone = len(collated) == 1 and self.accelerator.num_processes == 1  # the forward itself counts
         at_once = not alone and not isinstance(distiller.method, StepStatistics)
         batches: list[Any] = []
@@ -115,7 +116,7 @@ class DistillationTrainer(Trainer):
             totals = dict(zip(totals, reduced.unbind(), strict=True))
         return batches, totals
 
-    def _read(self, epoch_iterator: Iterator[Any], number: int, distiller: Distiller) -> list[Any]:
+    def _read(self, epoch_iterator: Iterator[Any], number: int, distiller: StudentModule) -> list[Any]:
         """The micro-batches of a step on the CPU, for which the teacher is asked; and for those of later steps as far as their text is known."""
         if self.rollouts is None:
             teacher, accumulated = distiller.teacher, self.args.gradient_accumulation_steps
@@ -130,7 +131,7 @@ class DistillationTrainer(Trainer):
             distiller.request(batch)
         return collated
 
-    def _counts(self, distiller: Distiller, batch: Any) -> dict[str, Tensor]:
+    def _counts(self, distiller: StudentModule, batch: Any) -> dict[str, Tensor]:
         with self.accelerator.autocast():  # as in the forward, so that both see the same predictions
             return distiller.counts(batch)
 
@@ -145,7 +146,7 @@ class DistillationTrainer(Trainer):
 
     def validation_loss(self) -> float:
         """Cross entropy per token on all examples of `validation`, which the processes share; each gets the same number."""
-        distiller: Distiller = self.accelerator.unwrap_model(self.model)
+        distiller: StudentModule = self.accelerator.unwrap_model(self.model)
         sums = torch.zeros(2, dtype=torch.float64, device=self.args.device)  # of the cross entropy, and of labels
         own = range(self.args.process_index, len(self.validation), self.args.world_size)
         size = self.args.per_device_train_batch_size
@@ -193,15 +194,25 @@ class DistillationTrainer(Trainer):
 
     def pop_means(self) -> dict[str, float]:
         """The mean of each term, and of each metric beside them, since it was last asked for."""
-        means = {}
+        means, counts = {}, {}
         for name, (total, count) in self._sums.items():
             # Counts are of all processes already, sums of this one.
             means[name] = float(self.accelerator.reduce(total, "sum") / count.clamp_min(1.0))
-        for name, (total, count) in self._metrics.items():
-            both = self.accelerator.reduce(torch.stack([total, count]), "sum")
+            counts[name] = float(count)
+        zeros = [torch.zeros((), device=self.args.device)] * 2
+        for name in self._metrics_of_all_processes():
+            both = self.accelerator.reduce(torch.stack(self._metrics.get(name, zeros)), "sum")
             means[name] = float(both[0] / both[1].clamp_min(1.0))
+            counts[name] = float(both[1])
         self._sums, self._metrics = {}, {}
-        return means
+        distiller: StudentModule = self.accelerator.unwrap_model(self.model)
+        return distiller.logged(means, counts)
+
+    def _metrics_of_all_processes(self) -> list[str]:
+        """Names, in one order: a process that has seen no example of a teacher has no metrics of it."""
+        if self.accelerator.num_processes == 1:
+            return list(self._metrics)
+        return list(dict.fromkeys(gather_object(list(self._metrics))))
 
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
         """Trainer's groups for the student; the projectors' parameters in a group of their own, without weight decay."""
@@ -247,7 +258,12 @@ def _load_whole(module: nn.Module, state: dict[str, Tensor]) -> None:
 
 
 def save_student(
-    distiller: Distiller, tokenizer: Any, folder: Path, *, state: dict[str, Tensor] | None = None, merge: bool = False
+    distiller: StudentModule,
+    tokenizer: Any,
+    folder: Path,
+    *,
+    state: dict[str, Tensor] | None = None,
+    merge: bool = False,
 ) -> None:
     """Write the student as a model folder with its tokenizer, and its projectors in a folder of their own inside.
 

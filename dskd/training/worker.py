@@ -45,6 +45,7 @@ def _train(request: dict[str, Any]) -> None:
     arguments |= {key: Path(request[key]) for key in _FOLDERS if request.get(key) is not None}
     if request.get("teacher_source") is not None:
         arguments["teacher_source"] = TeacherSource.model_validate(request["teacher_source"])
+    arguments["teachers"] = [TeacherSource.model_validate(each) for each in request.get("teachers") or ()]
     training.train(
         **arguments,
         options=training.TrainingOptions.model_validate(request["options"]),

@@ -24,6 +24,7 @@ COMMANDS = {
     "evaluate": "Evaluate a model folder on tasks.",
     "generate": "Write a model's completions for a task or for your own prompts into a file.",
     "score": "Score a file of completions for a task.",
+    "teacher": "Serve a teacher with vLLM, check one that is served, or ask one for responses.",
     "data": "Show training data; verify and download data files of tasks; find test items in training data.",
     "parity": "Check that two engines give the same completions.",
     "align": "Count the aligned tokens of two tokenizers, before any training.",

@@ -17,7 +17,7 @@ from harness.cli.output import print_json, print_table, stages
 from harness.cli.show import find_cell
 from harness.evaluation.generate import prompts_of_file
 from harness.judge.asking import ask, missing
-from harness.judge.client import Endpoint
+from harness.judge.endpoint import JudgeEndpoint
 from harness.judge.folder import open_folder
 from harness.judge.pairs import Pair, questions
 from harness.judge.prompt import prompt_identity
@@ -152,7 +152,7 @@ def command(
     Each pair is asked in both orders; two different verdicts are a tie. The judge is any model behind an OpenAI-compatible API.
     Every request and reply is stored in --output-dir. No leaderboard reads it.
     """
-    endpoint = Endpoint(base_url, api_key_env, timeout, retries)
+    endpoint = JudgeEndpoint(base_url, api_key_env, timeout, retries)
     parameters = _parameters(temperature, max_tokens, seed, choices, more)
     task = tasks.load(task_name) if task_name is not None else None
     side_a, side_b, asked = _read(_Inputs(a, b, baseline, results, task, prompts))

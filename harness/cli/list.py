@@ -17,6 +17,7 @@ from harness.cli.show_method import describe
 from harness.config.matrix import Matrix
 from harness.config.matrix_file import find_matrix, read_matrix, shipped_matrices
 from harness.config.names import option_rows
+from harness.config.served import ServedSource, TeachersSource
 from harness.config.sources import FinishedModel, FirstLayersModel, StepModel
 from harness.protocols import PROTOCOLS, DecodingProtocol
 from harness.published import published_tables
@@ -32,7 +33,7 @@ Examples:
   harness list published
 
 \b
-`harness show-method NAME` has a method's paper, teacher outputs and options."""
+`harness show-method NAME` has a method's paper, what it can learn from, and its options."""
 
 Row = dict[str, Any]
 WHAT = ["tasks", "methods", "training-options", "models", "matrices", "protocols", "published"]
@@ -51,6 +52,19 @@ def command(what: str, matrix_name: str, variables: dict[str, str], as_json: boo
         return
     essentials = [_ESSENTIALS.get(what, dict)(row) for row in rows]
     print_table(list(essentials[0]), ([text(value) for value in row.values()] for row in essentials))
+    if what == "methods":
+        click.echo()
+        print_table(("learns from", "given by", "methods"), _learners(rows))
+
+
+def _learners(rows: list[Row]) -> list[tuple[str, str, str]]:
+    """Each kind of teacher outputs with its sources, and the methods that can learn from these, some with options alone."""
+    able: dict[tuple[str, str], list[str]] = {}
+    for row in rows:
+        for kind in row["learns_from"]:
+            name = f"{row['method']} (with {kind['with']})" if kind["with"] else row["method"]
+            able.setdefault((kind["outputs"], text(kind["from"])), []).append(name)
+    return [(*kind, ", ".join(names)) for kind, names in sorted(able.items())]
 
 
 def _tasks() -> list[Row]:
@@ -77,6 +91,11 @@ def _models(matrix: Matrix) -> list[Row]:
             what = f"first {model.layers} layers of {model.layers_of}"
         elif isinstance(model, StepModel):
             what = f"made by {model.step}"
+        elif isinstance(model, ServedSource):
+            what = f"behind {', '.join(dict.fromkeys((*model.served, *model.completions, *model.chat)))}"
+        elif isinstance(model, TeachersSource):
+            parts = [f"{each} {model.weights[each]:g}" if model.weights else each for each in model.names]
+            what = f"teachers {', '.join(parts)}" + (f" by column {model.route}" if model.route else "")
         else:
             what = f"new {model.config['model_type']}"
         stages = [stage.data for stage in model.training]

@@ -15,6 +15,7 @@ from harness.cli.options import PATH, json_option, variables_option
 from harness.cli.output import print_json, print_table
 from harness.config.matrix import Matrix
 from harness.config.matrix_file import find_matrix, read_matrix
+from harness.config.served import ServedSource
 from harness.config.sources import FinishedModel, HubDataset, NewModel
 from harness.planning.plan import run_folder
 from harness.runs.hub_lock import LOCK, HubLock
@@ -80,11 +81,14 @@ def command(
 def _names_in(matrix: Matrix) -> Iterator[tuple[Kind, HubName]]:
     """What a matrix names on the hub."""
     for model in matrix.models.values():
-        place: object = model.place if isinstance(model, FinishedModel) else None
+        places: list[object] = [model.place] if isinstance(model, FinishedModel) else []
         if isinstance(model, NewModel) and model.tokenizer.path is not None:
-            place = hub.parse(model.tokenizer.path)
-        if isinstance(place, HubName) and not is_commit(place.revision):
-            yield "model", place
+            places = [hub.parse(model.tokenizer.path)]
+        if isinstance(model, ServedSource):
+            places = list(dict.fromkeys((model.head_place, model.tokenizer_place)))
+        for place in places:
+            if isinstance(place, HubName) and not is_commit(place.revision):
+                yield "model", place
     for data in matrix.data.values():
         if isinstance(data, HubDataset) and not is_commit(data.named.name.revision):
             yield "dataset", data.named.name

@@ -94,6 +94,9 @@ def print_plan(plan: Plan) -> None:
     kinds = Counter(job.kind for job in plan.to_run)
     jobs = ", ".join(f"{number} {kind}" for kind, number in kinds.items()) or "nothing"
     click.echo(f"\nTrainings and evaluations: {counts}. To run: {jobs}. Results: {plan.root}")
+    for model, addresses in plan.reaches().items():
+        for address, number in addresses.items():
+            click.echo(f"Teacher {model} has to be reachable at {address} for {number} job{'s' * (number != 1)}.")
 
 
 def _print_unchecked(choice: Selection, estimated: Estimate, *, as_json: bool) -> None:
@@ -169,6 +172,7 @@ def _as_json(plan: Plan) -> dict[str, object]:
         "matrix": plan.name,
         "output_dir": str(plan.root),
         "counts": plan.counts(),
+        "reachable": plan.reaches(),
         "jobs": [
             {
                 "id": job.id,

@@ -1,4 +1,4 @@
-"""`harness show-method`: what a method needs, where it is from, and its options."""
+"""`harness show-method`: what a method needs and can learn from, where it is from, and its options."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from typing import Any
 
 import click
 
+from dskd.compatibility import learning_of
 from dskd.methods import Method
 from harness.cli.options import json_option
 from harness.cli.output import print_json, print_table, text
@@ -22,17 +23,23 @@ Examples:
 @click.argument("name", metavar="NAME|FILE.py:CLASS")
 @json_option
 def command(name: str, as_json: bool) -> None:
-    """Show a method: paper, vocabularies, teacher outputs, and each option with default, range and meaning."""
+    """Show a method: paper, vocabularies, what it can learn from, and each option with default, range and meaning."""
     described = describe(find_method(name, "NAME"))
     if as_json:
         print_json(described)
         return
-    options = described.pop("options")
+    options, learns_from = described.pop("options"), described.pop("learns_from")
     for key, value in described.items():
         click.echo(f"{key.replace('_', ' '):17}{text(value)}")
+    for number, row in enumerate(learns_from):
+        click.echo(f"{'' if number else 'learns from':17}{row['outputs']}: {text(row['from'])}{_if(row['with'])}")
     if options:
         click.echo()
         print_table(list(options[0]), ([text(value) for value in row.values()] for row in options))
+
+
+def _if(options: str) -> str:
+    return f", with {options}" if options else ""
 
 
 def describe(method: type[Method]) -> dict[str, Any]:
@@ -43,7 +50,10 @@ def describe(method: type[Method]) -> dict[str, Any]:
         "paper": method.paper,
         "vocabularies": {"same": "one", "any": "any two"}[method.requires.vocabulary],
         "on_policy": method.requires.on_policy,
-        "teacher_outputs": ["live", *method.requires.teacher_outputs] if method.requires.teacher else [],
+        "learns_from": [
+            {"outputs": learning.kind, "from": list(learning.sources), "with": learning.options}
+            for learning in learning_of(method.requires)
+        ],
         "response_source": method.requires.response_source,
         "status": f"not reproduced: {method.not_reproduced}" if method.not_reproduced else "as in the paper",
         "options": list(option_rows(method.Options)),

@@ -30,6 +30,7 @@ Examples:
   harness train ... --method dskd-v2-eta --option kd_rate=0.7 --option temperature=1.0
   harness train ... --method gkd --set rollouts.share=0.5 --set warmup_steps=10
   harness train ... --method kd --batch-tokens 8192 --packing --set lora.rank=16 --dtype bfloat16 --processes 8
+  harness train --teacher Qwen/Qwen2.5-72B --served http://gpu-box:8000 --student models/student --data train.jsonl --method dskd-v2 ...
   harness train ... --method my_method.py:MyMethod
   harness train ... --data openai/gsm8k:main:train --column "prompt={question}" --column "output={answer}"
   zcat big.jsonl.gz | head -n 1000 | harness train ... --data - --template chat --train-on last
@@ -72,6 +73,11 @@ TEACHER_OUTPUTS_HELP = (
 )
 CACHE_DTYPE = click.Choice(["same", "float16", "bfloat16"])
 DTYPE = click.Choice(["float32", "bfloat16"])
+WIRE_DTYPE = click.Choice(["float32", "float16", "bfloat16"])
+SERVED_HELP = (
+    "Address of a server that runs the teacher (`harness teacher serve-command`); repeat it for replicas. Of --teacher, the "
+    "head and the tokenizer alone are read then."
+)
 LAUNCH_HELP = "Accelerate configuration, shipped or a file, for FSDP and the like."
 LENGTH_HELP = "Maximum tokens of an example; longer ones are left out. [default: 512]"
 SET_HELP = "Any other training option, such as lora.rank=16; repeatable."
@@ -83,6 +89,9 @@ METHOD_HELP = "Method; `harness list methods` has the names."
 @click.option(
     "--teacher", type=PATH, metavar=MODEL, help="The teacher: a model folder, or a name on the hub; not for SFT."
 )
+@click.option("--served", multiple=True, metavar="URL", help=SERVED_HELP)
+@click.option("--served-model", metavar="NAME", help="Name of the teacher on its server, if the server has several.")
+@click.option("--served-dtype", type=WIRE_DTYPE, help="Dtype of hidden states on the wire. [default: bfloat16]")
 @click.option("--student", required=True, type=PATH, metavar=MODEL, help="The model that the student starts from.")
 @click.option("--data", required=True, type=PATH, metavar=SOURCE, help=DATA_HELP)
 @data_options
@@ -114,6 +123,9 @@ def command(context: click.Context, options: Sequence[str], settings: Sequence[s
     asked = {name: flags.pop(name) for name in own}
     asked["teacher_outputs"] = given(
         kind=flags.pop("teacher_outputs"), stored_dtype=flags.pop("cache_dtype"), k=flags.pop("top_k")
+    )
+    asked["served"] = given(
+        served=flags.pop("served") or None, model=flags.pop("served_model"), dtype=flags.pop("served_dtype")
     )
     reading = {name: flags.pop(name) for name in ("columns", "shape", "train_on")}
     asked["data_options"] = read_data_options(**reading)

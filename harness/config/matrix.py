@@ -18,16 +18,9 @@ from pydantic import (
     model_validator,
 )
 
-from harness.config.sources import (
-    DataSource,
-    FirstLayersModel,
-    ModelSource,
-    Name,
-    StepModel,
-    Strict,
-    Training,
-    only_known,
-)
+from harness.config.served import ServedSource, TeachersSource
+from harness.config.sources import DataSource, FirstLayersModel, ModelSource, StepModel, Training
+from harness.config.strict import Name, Strict, only_known
 from harness.protocols import GREEDY, PROTOCOLS, DecodingProtocol, Seed
 from harness.suggestions import did_you_mean
 
@@ -143,6 +136,18 @@ class TeacherOutputs(Strict):
         return {"kind": self.kind, **{key: getattr(self, key) for key in has}}
 
 
+class TeacherCaches(Strict):
+    """How teacher caches are computed.
+
+    Attributes:
+        engine: `auto` takes vLLM where there is a GPU and vLLM runs the model, else transformers.
+        tensor_parallel: GPUs that vLLM spreads a teacher over.
+    """
+
+    engine: Literal["auto", "vllm", "transformers"] = "auto"
+    tensor_parallel: int = Field(default=1, ge=1)
+
+
 class Launch(Strict):
     """The number of processes that train one student, and an `accelerate` configuration: a shipped name, or a file.
 
@@ -202,6 +207,7 @@ class Matrix(Strict):
     methods: dict[Name, MethodSettings] = Field(default_factory=dict)
     training: Training
     teacher_outputs: TeacherOutputs = TeacherOutputs()
+    teacher_cache: TeacherCaches = TeacherCaches()
     launch: Launch = Launch()
     seeds: list[Seed] = Field(min_length=1)
     tasks: dict[TaskName, TaskSettings]  # {} trains without evaluating
@@ -238,9 +244,22 @@ class Matrix(Strict):
         source = self.models[name]
         if isinstance(source, FirstLayersModel):
             return [source.layers_of]
+        if isinstance(source, TeachersSource):
+            return source.names
         given = source.options.values() if isinstance(source, StepModel) else ()
         named = [item for value in given for item in (value if isinstance(value, list) else [value])]
         return [item for item in named if isinstance(item, str) and item in self.models]
+
+    def members(self, teacher: str) -> list[str]:
+        """The models that a teacher of a pair stands for: itself, or several."""
+        source = self.models[teacher]
+        return source.names if isinstance(source, TeachersSource) else [teacher]
+
+    @property
+    def scored_teachers(self) -> list[str]:
+        """The teachers that are evaluated themselves: those that are models here, not behind an address."""
+        names = dict.fromkeys(member for pair in self.pairs for member in self.members(pair.teacher))
+        return [name for name in names if not isinstance(self.models[name], ServedSource)]
 
     def task_of(self, entry: str) -> str:
         """The task of an entry of `tasks`: its `task`, or its name."""
@@ -286,10 +305,10 @@ class Cell:
 
 
 def cells(matrix: Matrix) -> list[Cell]:
-    """Every cell of a matrix: the teachers once each, then pair by pair, method by method, seed by seed."""
+    """Every cell of a matrix: the teachers that can be scored once each, then pair by pair, method by method, seed by seed."""
     found: list[Cell] = []
     if matrix.evaluation.score_teachers:
-        found += [Cell(t, None, TEACHER_METHOD, None) for t in dict.fromkeys(pair.teacher for pair in matrix.pairs)]
+        found += [Cell(name, None, TEACHER_METHOD, None) for name in matrix.scored_teachers]
     for pair in matrix.pairs:
         found += [Cell(pair.teacher, pair.student, m, s) for m in pair.methods for s in matrix.seeds]
     return found

@@ -15,6 +15,7 @@ from dskd.training.options import TrainingOptions
 from harness.config.explain import explain
 from harness.config.matrix import Matrix
 from harness.config.names import find_method, notice_former_names
+from harness.config.served import ServedSource, TeachersSource
 from harness.config.sources import FirstLayersModel
 from harness.protocols import column_title
 from harness.suggestions import did_you_mean
@@ -44,7 +45,36 @@ def check_names(matrix: Matrix, where: Where) -> None:
         if isinstance(model, FirstLayersModel):
             require(model.layers_of, matrix.models, "model", "models", name, "layers_of")
             _check_no_cycle(matrix, name, where)
+        if isinstance(model, TeachersSource):
+            for index, member in enumerate(model.names):
+                require(member, matrix.models, "model", "models", name, "teachers", member if model.weights else index)
     require(matrix.training.data, matrix.data, "data set", "training", "data")
+    _check_places(matrix, where)
+
+
+def _check_places(matrix: Matrix, where: Where) -> None:
+    """InputError where a model that runs here is needed, and the one that is named is behind an address or several together."""
+    elsewhere = {
+        name: source for name, source in matrix.models.items() if isinstance(source, (ServedSource, TeachersSource))
+    }
+    needed: list[tuple[str, tuple[Any, ...]]] = [
+        (pair.student, ("pairs", index, "student")) for index, pair in enumerate(matrix.pairs)
+    ]
+    needed += [
+        (model.layers_of, ("models", name, "layers_of"))
+        for name, model in matrix.models.items()
+        if isinstance(model, FirstLayersModel)
+    ]
+    for name, key in needed:
+        if name in elsewhere:
+            raise InputError(
+                f"{where(key)}: '{name}' does not run here; fix: name a model with path, hub, config or layers_of"
+            )
+    for name, source in elsewhere.items():
+        several = [member for member in matrix.members(name) if isinstance(matrix.models[member], TeachersSource)]
+        if isinstance(source, TeachersSource) and several:
+            place = where(("models", name, "teachers"))
+            raise InputError(f"{place}: {several[0]} is several teachers itself; fix: name its teachers here")
 
 
 def _check_no_cycle(matrix: Matrix, name: str, where: Where) -> None:

@@ -109,7 +109,12 @@ def select(matrix: Matrix, only: Sequence[str], source: str) -> tuple[list[Cell]
         cell
         for cell in cells(matrix)
         if passes("method", cell.method)
-        and any(cell.teacher == teacher and cell.student in (None, student) for teacher, student in pairs)
+        and any(
+            cell.teacher in matrix.members(teacher)
+            if cell.student is None
+            else (cell.teacher, cell.student) == (teacher, student)
+            for teacher, student in pairs
+        )
         and (cell.student is None or passes("seed", cell.seed))
     ]
     if not chosen:

@@ -6,54 +6,15 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import (
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Discriminator,
-    Field,
-    StringConstraints,
-    Tag,
-    field_validator,
-    model_validator,
-)
-from pydantic_core import PydanticCustomError
+from pydantic import Discriminator, Field, Tag, field_validator, model_validator
 
 from dskd.data.hub_rows import HubData
 from dskd.data.options import DataOptions
 from dskd.hub.names import HubName, name_in, parse
-from dskd.tokenization.prompt_templates import Template
+from harness.config.served import ServedSource, TeachersSource
+from harness.config.strict import Name, PromptTemplate, Strict
 from harness.protocols import Seed
-from harness.suggestions import did_you_mean
 
-
-class Strict(BaseModel):
-    """A part of a matrix. An unknown key is an error that suggests a known one, or one of `options` where `known_keys` are set."""
-
-    model_config = ConfigDict(extra="forbid")
-    known_keys: ClassVar[tuple[str, ...]] = ()
-
-    @model_validator(mode="before")
-    @classmethod
-    def _sort_keys(cls, value: Any) -> Any:
-        if not isinstance(value, Mapping):
-            return value
-        if not cls.known_keys:
-            return only_known(value, cls)
-        given = {key: value[key] for key in cls.known_keys if key in value}
-        return {**given, "options": {str(key): item for key, item in value.items() if key not in cls.known_keys}}
-
-
-def only_known(value: Mapping[Any, Any], model: type[BaseModel]) -> Mapping[Any, Any]:
-    """Return the value. A pydantic error for a key that the model does not have, with the nearest that it has."""
-    for key in value:
-        if key not in model.model_fields:
-            hint = did_you_mean(str(key), model.model_fields)
-            raise PydanticCustomError("unknown_key", "unknown key{hint}", {"key": str(key), "hint": hint})
-    return value
-
-
-Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9]([._-]?[A-Za-z0-9]+)*$", max_length=80)]
 SmallTokenizer = Literal["bytelevel", "sentencepiece"]
 
 
@@ -137,13 +98,6 @@ class Training(Strict):
 
     data: Name
     options: dict[str, Any] = Field(default_factory=dict)
-
-
-def _named_template(value: Any) -> Any:
-    return {"kind": value} if isinstance(value, str) else value
-
-
-PromptTemplate = Annotated[Template, BeforeValidator(_named_template)]
 
 
 class FinishedModel(Strict):
@@ -250,8 +204,16 @@ class StepModel(Strict):
 
 
 MODEL_KINDS: dict[str, type[Strict]] = {
-    "path": PathModel, "hub": HubModel, "config": NewModel, "layers_of": FirstLayersModel, "step": StepModel,
-}  # fmt: skip
+    "path": PathModel,
+    "hub": HubModel,
+    "config": NewModel,
+    "layers_of": FirstLayersModel,
+    "step": StepModel,
+    "served": ServedSource,
+    "completions": ServedSource,
+    "chat": ServedSource,
+    "teachers": TeachersSource,
+}
 
 
 def _kind_by_key(kinds: Mapping[str, type[Strict]]) -> Discriminator:
@@ -280,6 +242,10 @@ ModelSource = Annotated[
     | Annotated[HubModel, Tag("hub")]
     | Annotated[NewModel, Tag("config")]
     | Annotated[FirstLayersModel, Tag("layers_of")]
-    | Annotated[StepModel, Tag("step")],
+    | Annotated[StepModel, Tag("step")]
+    | Annotated[ServedSource, Tag("served")]
+    | Annotated[ServedSource, Tag("completions")]
+    | Annotated[ServedSource, Tag("chat")]
+    | Annotated[TeachersSource, Tag("teachers")],
     _kind_by_key(MODEL_KINDS),
 ]

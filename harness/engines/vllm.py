@@ -7,16 +7,15 @@ from __future__ import annotations
 
 import gc
 import os
-import tempfile
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, ClassVar
 
 from dskd import hub
 from dskd.modeling.folders import parts_of
-from dskd.modeling.loading import load_config, load_model, load_tokenizer
+from dskd.modeling.loading import load_config
+from dskd.modeling.merged import whole_model
 from dskd.modeling.vllm_support import ENVIRONMENT, INSTALL, cannot_run, on_cpu
 from harness.engines._limits import CompletionEnd
 from harness.engines._no_repeat_ngram import ARGUMENT, processor
@@ -69,7 +68,7 @@ class VllmEngine(Engine):
         # vLLM collects garbage several times as it starts; what is loaded by now is not worth looking at again.
         gc.freeze()
         # LLMEngine rather than LLM, which wraps it and brings the web server's modules along.
-        with _whole_model(model, dtype) as folder:
+        with whole_model(model, dtype) as folder:
             self.engine = LLMEngine.from_engine_args(EngineArgs(model=str(folder), **options))
 
     @classmethod
@@ -194,18 +193,6 @@ class _Watched:
             self.ids.append(token)
             self.stopped = self.end.reached(self.ids[-self.end.window :], lambda: self.ids)
         return self.ids, self.stopped
-
-
-@contextmanager
-def _whole_model(model: Path, dtype: str) -> Iterator[Path]:
-    """The folder that vLLM loads: the model's own, or for an adapter a merged copy, which is gone once it is loaded."""
-    if not parts_of(model).is_adapter:
-        yield model
-        return
-    with tempfile.TemporaryDirectory(prefix="harness-merged-") as folder:
-        load_model(model, dtype).save_pretrained(folder)  # as the transformers engine merges it
-        load_tokenizer(model).save_pretrained(folder)
-        yield Path(folder)
 
 
 def _import_vllm() -> None:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from dskd.errors import InputError
-from harness.judge.client import Endpoint, JudgeClient
+from harness.endpoints.client import EndpointClient
+from harness.endpoints.endpoint import Endpoint
+from harness.endpoints.parallel import ask_each
 from harness.judge.folder import JudgeFolder
 from harness.judge.pairs import Question
 from harness.judge.prompt import messages, request_hash
@@ -47,40 +49,36 @@ def ask(
 
     InputError with the first request that gets no reply; those that were answered are stored, those under way are dropped.
     """
-    asyncio.run(_ask(folder, iter(questions), endpoint, model, parameters, min(parallel, len(questions)), advance))
+    asyncio.run(_ask(folder, questions, endpoint, model, parameters, min(parallel, len(questions)), advance))
 
 
 async def _ask(
     folder: JudgeFolder,
-    questions: Iterator[Question],
+    questions: Sequence[Question],
     endpoint: Endpoint,
     model: str,
     parameters: dict[str, Any],
     parallel: int,
     advance: Callable[[int], None],
 ) -> None:
-    client = JudgeClient(endpoint, model)
+    client = EndpointClient(endpoint, model)
 
-    async def work() -> None:
-        for question in questions:  # shared by all
-            folder.add(await _judgement(client, question, _parameters(parameters, question)))
-            advance(1)
+    async def one(question: Question) -> None:
+        folder.add(await _judgement(client, question, _parameters(parameters, question)))
+        advance(1)
 
-    workers = [asyncio.create_task(work()) for _ in range(parallel)]
     try:
-        await asyncio.gather(*workers)
+        await ask_each(questions, one, parallel)
     finally:
-        for worker in workers:
-            worker.cancel()
-        await asyncio.gather(*workers, return_exceptions=True)
         await client.close()
 
 
-async def _judgement(client: JudgeClient, question: Question, parameters: dict[str, Any]) -> dict[str, Any]:
+async def _judgement(client: EndpointClient, question: Question, parameters: dict[str, Any]) -> dict[str, Any]:
     asked, pair = messages(question), question.pair
     began, start = time.time(), time.perf_counter()
-    reply = await client.ask(asked, parameters, f"prompt {pair.id!r}")
-    verdict = read_verdict(reply.text, reply.finish_reason)
+    reply = await client.chat(asked, parameters, f"prompt {pair.id!r}")
+    said = reply.choices[0]
+    verdict = read_verdict(said.text, said.finish_reason)
     return {
         "id": pair.id,
         "index": pair.index,
@@ -91,9 +89,9 @@ async def _judgement(client: JudgeClient, question: Question, parameters: dict[s
         "request": request_hash(asked, parameters),
         "messages": asked,
         "parameters": parameters,
-        "reply": reply.text,
-        "reasoning": reply.reasoning,
-        "finish_reason": reply.finish_reason,
+        "reply": said.text,
+        "reasoning": said.reasoning,
+        "finish_reason": said.finish_reason,
         "model": reply.model,
         "prompt_tokens": reply.prompt_tokens,
         "completion_tokens": reply.completion_tokens,

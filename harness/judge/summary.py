@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from statistics import fmean
 from typing import Any
 
+from harness.endpoints.usage import usage_of
 from harness.judge.agreement import agreement
 from harness.judge.folder import Key
 from harness.judge.length_control import length_controlled
@@ -38,7 +39,7 @@ def summarise(pairs: Sequence[Pair], asked: Sequence[Question], judgements: Judg
         "position": position((each["verdict"] for each in first_time), verdicts),
         "orders": agreement((_both(pair, "winner", judgements) for pair in pairs), WINNERS),
         "repeats": _repeats(pairs, asked, judgements),
-        "cost": _cost(used),
+        "cost": usage_of(used),
     }
     return _rounded(summary)
 
@@ -106,31 +107,6 @@ def _repeats(pairs: Sequence[Pair], asked: Sequence[Question], judgements: Judge
         before, after = (combine(*_both(pair, "winner", judgements, repeat)).winner for repeat in (0, 1))
         outcomes.append((before, after))
     return {"pairs": len(chosen), "verdicts": agreement(verdicts, VERDICTS), "outcomes": agreement(outcomes, WINNERS)}
-
-
-def _cost(judgements: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    return {
-        "requests": len(judgements),
-        "prompt_tokens": _sum(judgements, "prompt_tokens"),
-        "completion_tokens": _sum(judgements, "completion_tokens"),
-        "wall_seconds": _open_time([(each["began"], each["began"] + each["seconds"]) for each in judgements]),
-        "request_seconds": sum(each["seconds"] for each in judgements),
-    }
-
-
-def _sum(judgements: Sequence[Mapping[str, Any]], name: str) -> int | None:
-    """The sum; None where the server did not say it of every request."""
-    values = [each[name] for each in judgements]
-    return None if None in values else sum(values)
-
-
-def _open_time(spans: Sequence[tuple[float, float]]) -> float:
-    """The time in which at least one request was open, so that pauses between commands do not count."""
-    total, until = 0.0, float("-inf")
-    for start, end in sorted(spans):
-        total += max(0.0, end - max(start, until))
-        until = max(until, end)
-    return total
 
 
 def _mean(values: Sequence[int]) -> float | None:

@@ -29,6 +29,7 @@ from harness import tasks as known_tasks
 from harness.config.matrix import Cell
 from harness.config.sources import FileData
 from harness.planning.expand import Expansion
+from harness.planning.served import gives_text_alone
 from harness.steps.base import ModelInput
 from harness.steps.tokenizers import TokenizerFiles
 
@@ -46,9 +47,11 @@ def check_vocabularies(expansion: Expansion, cells: Iterable[Cell]) -> None:
     """InputError for the first pair of these cells whose vocabularies do not suit its heads or its methods."""
     pairs: dict[tuple[str, str], dict[str, Cell]] = {}
     for cell in cells:
-        if cell.student is not None:
-            pairs.setdefault((cell.teacher, cell.student), {}).setdefault(cell.method, cell)
+        for teacher in expansion.matrix.members(cell.teacher) if cell.student is not None else ():
+            pairs.setdefault((teacher, str(cell.student)), {}).setdefault(cell.method, cell)
     for (teacher, student), by_method in pairs.items():
+        if gives_text_alone(expansion.model(teacher)):
+            continue
         first = next(iter(by_method.values()))
         check_pair(
             expansion.model(teacher),
@@ -163,11 +166,12 @@ def check_prompts(expansion: Expansion, cells: Sequence[Cell], tasks: Sequence[s
     def where(name: str) -> str:
         return f"{expansion.source}: models.{name}.template"
 
-    for teacher, student in dict.fromkeys((cell.teacher, cell.student) for cell in cells):
-        if student is not None:
+    asked = [(teacher, cell.student) for cell in cells for teacher in matrix.members(cell.teacher)]
+    for teacher, student in dict.fromkeys(asked):
+        if student is not None and not gives_text_alone(expansion.model(teacher)):
             check_templates(expansion.model(teacher), expansion.model(student), where)
             _check_data(expansion, teacher, matrix.training.data)
-    for name in dict.fromkeys(model for cell in cells for model in (cell.teacher, cell.student) if model is not None):
+    for name in dict.fromkeys(model for names in asked for model in names if model is not None):
         check_chat(expansion.model(name), where(name))
     for name in dict.fromkeys(cell.student or cell.teacher for cell in cells):
         trained_on = [stage.data for stage in matrix.models[name].training]
@@ -180,9 +184,10 @@ def check_prompts(expansion: Expansion, cells: Sequence[Cell], tasks: Sequence[s
 
 def check_chat(model: ModelInput, where: str) -> None:
     """InputError, which begins with `where`, for the template `chat` on a tokenizer that has none."""
-    template, tokenizer = model.prompt_template, model.tokenizer_input.vocabulary
+    template = model.prompt_template
     if template is None or template.kind != "chat":
         return
+    tokenizer = model.tokenizer_input.vocabulary
     if isinstance(tokenizer, TokenizerFiles):
         settings = tokenizer.folder / "tokenizer_config.json"
         if (tokenizer.folder / "chat_template.jinja").is_file():

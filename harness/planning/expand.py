@@ -7,10 +7,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from dskd import methods
+from dskd.data.routes import Route
 from dskd.errors import InputError
 from dskd.training.options import TrainingOptions
 from harness import tasks as known_tasks
-from harness.config.matrix import Cell
+from harness.config.matrix import Cell, TeacherOutputs
+from harness.config.served import ServedSource, TeachersSource
+from harness.planning.served import endpoint_responses, gives_text_alone
 from harness.planning.sources import Sources, once
 from harness.protocols import DecodingProtocol
 from harness.runs.records import RecordCell
@@ -18,7 +21,10 @@ from harness.runs.store import train_folder
 from harness.steps import training
 from harness.steps.base import ModelInput, Step
 from harness.steps.data import Examples, PreparedData
+from harness.steps.endpoint_responses import EndpointResponses
 from harness.steps.evaluation import Evaluate, EvaluatedTask
+from harness.steps.served_model import ServedModel
+from harness.steps.several_teachers import TaughtBySeveral, TaughtData
 from harness.steps.teacher_cache import TeacherCache
 from harness.steps.teacher_responses import TeacherResponses
 
@@ -75,30 +81,67 @@ class Expansion(Sources):
         return method, TrainingOptions.model_validate(self.matrix.training_of(name).options)
 
     @once
-    def responses(self, name: str, teacher: str, method: str) -> TeacherResponses:
-        """The teacher's responses to a training set; how it answers is said as for an evaluation."""
+    def responses(self, name: str, teacher: str, method: str) -> TeacherResponses | EndpointResponses:
+        """The teacher's responses to a training set; how it answers is said as for an evaluation, or by its address."""
         limit, options = self.matrix.data[name].limit, self.method(method)[0].options
+        source = self.matrix.models[teacher]
+        if isinstance(source, ServedSource):
+            seed, where = self.matrix.evaluation.seed, f"{self.source}: models.{teacher}"
+            return endpoint_responses(self.examples(name), limit, self.model(teacher), source, options, seed, where)
         return responses_step(self.examples(name), limit, self.model(teacher), options, self.answering)
 
     @once
-    def teacher_cache(self, teacher: str, name: str, method: str) -> TeacherCache:
-        """What a teacher gives for a training set, for all methods of a matrix with the same settings."""
+    def teacher_cache(self, teacher: str, name: str, method: str, route: Route | None = None) -> TeacherCache:
+        """What a teacher gives for a training set or its rows of it, for all methods of a matrix with the same settings."""
         options, outputs = self.method(method)[1], self.matrix.outputs_of(method).options
-        return cache_step(self.model(teacher), self.prepared(name, teacher, None, options.max_length), outputs, options)
+        prepared = self.prepared(name, teacher, None, options.max_length, route=route)
+        return cache_step(self.model(teacher), prepared, outputs, options)
+
+    def taught_by_several(self, cell: Cell, source: TeachersSource) -> TaughtBySeveral:
+        """What each of several teachers teaches in a cell: its rows or all, in its tokens, with a cache of its own or asked live."""
+        assert cell.student is not None
+        method, options = self.method(cell.method)
+        if method.requires.response_source == "teacher":
+            where = f"{self.source}: {self.place(cell, 'method')}"
+            raise InputError(
+                f"{where}: {method.name} learns from the responses of one teacher; fix: name one of {', '.join(source.names)}"
+            )
+        name, outputs = self.matrix.training.data, self.matrix.outputs_of(cell.method)
+        parts = []
+        for teacher in source.names:
+            route = source.route and Route(column=source.route, teacher=teacher, teachers=tuple(source.names))
+            cached = method.requires.teacher and not outputs.is_live
+            parts.append(
+                TaughtData(
+                    name=teacher,
+                    teacher=self.model(teacher) if method.requires.teacher else None,
+                    data=self.prepared(name, cell.student, teacher, options.max_length, route=route or None),
+                    cache=self.teacher_cache(teacher, name, cell.method, route or None) if cached else None,
+                    outputs=outputs.options,
+                    weight=source.weights.get(teacher),
+                )
+            )
+        return TaughtBySeveral(parts=parts)
 
     def train(self, cell: Cell) -> training.Train:
         """The training of a student."""
         assert cell.student is not None
         method, options = self.method(cell.method)
-        name = self.matrix.training.data
-        if method.requires.response_source == "teacher":
+        name, source = self.matrix.training.data, self.matrix.models[cell.teacher]
+        prepared: PreparedData | TaughtBySeveral
+        if isinstance(source, TeachersSource):
+            prepared = self.taught_by_several(cell, source)
+        elif method.requires.response_source == "teacher":
             responses = self.responses(name, cell.teacher, cell.method)
             prepared = self.prepared(name, cell.student, None, options.max_length, responses)
         else:
             # One data set for all methods of a pair, SFT too: none may see examples that another does not.
-            prepared = self.prepared(name, cell.student, cell.teacher, options.max_length)
+            text_alone = gives_text_alone(self.model(cell.teacher)) and not method.requires.teacher
+            read_by = None if text_alone else cell.teacher
+            prepared = self.prepared(name, cell.student, read_by, options.max_length)
         settings = self.matrix.outputs_of(cell.method) if method.requires.teacher else None
-        cached = settings is not None and not settings.is_live
+        self._check_served(cell, settings)
+        cached = settings is not None and not settings.is_live and not isinstance(source, TeachersSource)
         return training.Train(
             title=f"train {cell.folder}",
             name=cell.student,
@@ -117,6 +160,24 @@ class Expansion(Sources):
             processes=self.processes,
             accelerate_config=self.accelerate_config,
         )
+
+    def _check_served(self, cell: Cell, outputs: TeacherOutputs | None) -> None:
+        """InputError where a teacher behind an address does not give what the method learns from."""
+        served = [
+            model for model in map(self.model, self.matrix.members(cell.teacher)) if isinstance(model, ServedModel)
+        ]
+        if outputs is None or not served:
+            return
+        for teacher in served:
+            try:
+                teacher.served(outputs.options)
+            except InputError as error:
+                raise InputError(f"{self.source}: {error}") from None
+        if outputs.kind == "top_k" and not outputs.is_live and outputs.temperature != 1.0:
+            key = self.place(cell, "teacher_outputs.temperature")
+            raise InputError(
+                f"{self.source}: {key}: a server gives distributions at temperature 1 alone; fix: temperature: 1.0"
+            )
 
     @once
     def evaluated(self, entry: str) -> EvaluatedTask:

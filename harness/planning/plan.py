@@ -110,6 +110,14 @@ class Plan:
         """The jobs that would be needed but cannot be run."""
         return [job for job in self.jobs.values() if job.action == "blocked"]
 
+    def reaches(self) -> dict[str, dict[str, int]]:
+        """The addresses that have to be reachable for what would run, by model, each with the number of jobs that need it."""
+        needed: dict[str, Counter[str]] = {}
+        for job in self.to_run:
+            for model, addresses in job.step.reaches.items():
+                needed.setdefault(model, Counter()).update(addresses)
+        return {model: dict(counts) for model, counts in needed.items()}
+
     def counts(self) -> dict[str, int]:
         """How many outputs of the matrix's cells (trainings and evaluations) are in each state."""
         statuses = Counter(o.status for job in self.jobs.values() for o in job.outputs if o.output.cell is not None)

@@ -20,9 +20,11 @@ from dskd.training.options import TrainingOptions
 from harness.config.explain import dotted, explain
 from harness.config.matrix import Evaluation, TeacherOutputs
 from harness.config.names import find_method, notice_former_names
+from harness.config.served import ServedSource
 from harness.planning.checks import check_chat, check_pair, check_templates
 from harness.planning.expand import cache_step, responses_step
 from harness.planning.plan import Plan, decide
+from harness.planning.served import served_model
 from harness.runs.hub_lock import HubLock
 from harness.runs.identity import FileHashes
 from harness.runs.records import RecordCell
@@ -68,18 +70,23 @@ def single_plan(
     output: Path,
     overwrite: bool = False,
     data_options: DataOptions = DEFAULT,
+    served: Mapping[str, Any] = {},
 ) -> Plan:
     """The plan of one training into `output`; `teacher_outputs`, `launch` and `template` are as in a matrix, but live by default.
 
     `data` is a path, a pipe, or a name on the hub (`dskd.data.hub_rows.parse_hub_data`), `data_options` how its rows are read.
+    `served` are the keys of a teacher behind an address (`harness.config.served.ServedSource`); `teacher` is its head then.
     InputError for what is wrong with any option, and where `output` holds something else already, unless `overwrite`.
     """
-    learning = _learning(method, method_options, training, teacher_outputs, has_teacher=teacher is not None)
+    behind = _served(teacher, served)
+    learning = _learning(
+        method, method_options, training, teacher_outputs, has_teacher=teacher is not None, served=behind is not None
+    )
     chosen, options, outputs = learning
     processes, accelerate_config = _launch(launch)
     hashes, lock = FileHashes(), HubLock(output)
     examples = _examples(data, data_options, output, hashes, lock)
-    author, learner = _models(teacher, student, chosen, template, hashes, lock)
+    author, learner = _models(behind or teacher, student, chosen, template, hashes, lock)
     name, author_name = called(student), called(teacher) if teacher else "none"
     step = Train(
         title=f"train {name} by {method}",
@@ -102,6 +109,19 @@ def single_plan(
         _require_same(output, step)
     lock.write()
     return Plan("train", "harness train", output, decide([step], output, "stale"), lambda _, key: _flag(key), lock=lock)
+
+
+def _served(head: Path | None, given: Mapping[str, Any]) -> ServedSource | None:
+    """What the flags say of a teacher behind an address; None without one."""
+    if not given:
+        return None
+    if head is None:
+        raise InputError("--served: needs --teacher, the folder or hub name of the model that it serves; fix: give it")
+    try:
+        return ServedSource.model_validate({"head": str(head), **given})
+    except ValidationError as error:
+        reason = error.errors()[0]["msg"].removeprefix("Value error, ")
+        raise InputError(f"--served: {reason}") from None
 
 
 def called(model: Path) -> str:
@@ -144,7 +164,7 @@ def _flag(key: str) -> str:
 
 
 def _models(
-    teacher: Path | None,
+    teacher: Path | ServedSource | None,
     student: Path,
     method: methods.Method,
     template: Mapping[str, Any],
@@ -158,7 +178,12 @@ def _models(
 
     learner = find("student", student)
     # A training without teacher is prepared as if the student were its own: no example is left out for another's tokenizer.
-    author = find("teacher", teacher) if teacher else learner
+    author: ModelInput = learner
+    if isinstance(teacher, ServedSource):
+        source = teacher.model_copy(update={"template": asked})
+        author = served_model("teacher", source, hashes, lock, lambda _: "--teacher")
+    elif teacher is not None:
+        author = find("teacher", teacher)
     check_pair(author, learner, [method], _flag)
     check_templates(author, learner, lambda _: "--template")
     for model in (author, learner):
@@ -206,6 +231,7 @@ def _learning(
     teacher_outputs: Mapping[str, Any],
     *,
     has_teacher: bool,
+    served: bool,
 ) -> _Learning:
     """The method, how it is trained, and what the student learns from, which go together."""
     learned = find_method(name, "--method")
@@ -217,7 +243,7 @@ def _learning(
     if not has_teacher and (method.requires.teacher or method.requires.response_source == "teacher"):
         raise InputError(f"--method {name}: needs a teacher; fix: give --teacher DIR")
     outputs = _teacher_outputs(method, teacher_outputs)
-    known = rules_of({"kind": outputs.kind}) | {"rollouts": options.rollouts, "packing": options.packing}
+    known = rules_of(outputs.options, served=served) | {"rollouts": options.rollouts, "packing": options.packing}
     for problem in check(method, **known):
         raise InputError(problem.text(_flag(problem.key)))
     return method, options, outputs

@@ -13,16 +13,21 @@ from pydantic import ValidationError
 
 from dskd import hub
 from dskd.data.reading import source_digest
+from dskd.data.routes import Route
 from dskd.errors import InputError
 from dskd.plugins import class_at
 from dskd.training.options import TrainingOptions
 from harness.config.matrix import Matrix
+from harness.config.served import ServedSource, TeachersSource
 from harness.config.sources import FileData, FinishedModel, FirstLayersModel, HubDataset, NewModel, StepModel
 from harness.costs.model_shapes import published_data, published_model
+from harness.planning.served import changed_tokenizer, served_model
 from harness.runs.hub_lock import HubLock
 from harness.runs.identity import FileHashes
 from harness.steps import base_model, data, hub_data, tokenizers
 from harness.steps.base import ModelInput, Step, TokenizerInput
+from harness.steps.endpoint_responses import EndpointResponses
+from harness.steps.several_teachers import SeveralTeachers
 from harness.steps.teacher_responses import TeacherResponses
 from harness.steps.world import World
 from harness.suggestions import did_you_mean
@@ -91,21 +96,25 @@ class Sources:
         student: str,
         teacher: str | None,
         max_length: int,
-        responses: TeacherResponses | None = None,
+        responses: TeacherResponses | EndpointResponses | None = None,
         tokenizer: TokenizerInput | None = None,
+        route: Route | None = None,
     ) -> data.PreparedData:
         """A training set in the tokens of a student and, for distillation, its teacher; or a teacher's responses in its place.
 
         tokenizer: the student's, where the student is not made yet.
+        route: the rows of one of several teachers alone.
         """
         what = responses.title if responses else f"data {name}"
+        rows = f", rows of {route.teacher}," if route is not None else ""
         return data.PreparedData(
-            title=f"{what} for {student}" + (f" and {teacher}" if teacher else ""),
+            title=f"{what}{rows} for {student}" + (f" and {teacher}" if teacher else ""),
             examples=responses or self.examples(name),
             student_tokenizer=tokenizer or self.model(student).tokenizer_input,
             teacher_tokenizer=self.model(teacher).tokenizer_input if teacher else None,
             limit=None if responses else self.matrix.data[name].limit,
             max_length=max_length,
+            route=route,
         )
 
     def tokenizer(self, name: str, source: NewModel) -> TokenizerInput:
@@ -117,11 +126,7 @@ class Sources:
             place = hub.parse(source.tokenizer.path) or Path(source.tokenizer.path)
             with self._at(f"models.{name}.tokenizer.path"):
                 origin = tokenizers.tokenizer_in_folder(place, self.hashes, self.lock)
-        changes = tokenizers.TokenizerChanges(template=source.template)
-        if not changes:
-            return origin
-        maker = tokenizers.TokenizerCopy(title=f"tokenizer of {name}", origin=origin, changes=changes)
-        return tokenizers.ChangedTokenizer(origin=origin, changes=changes, maker=maker)
+        return changed_tokenizer(name, origin, source.template)
 
     # --- models ---
 
@@ -133,8 +138,14 @@ class Sources:
             raise InputError(f"{where}: is made from itself; fix: name another model there")
         self._making.append(name)
         try:
+            if isinstance(source, ServedSource):
+                return served_model(name, source, self.hashes, self.lock, lambda key: f"{where}.{key}")
             if isinstance(source, StepModel):
                 return step_model(name, source, where, self.matrix.models, self.model)
+            if isinstance(source, TeachersSource):
+                members = [self.model(member) for member in source.names]
+                weights = [*source.weights.values()] or None
+                return SeveralTeachers(name=name, members=members, route=source.route, weights=weights)
             if not isinstance(source, FinishedModel):
                 return self._new_model(name, source, where)
             if self.estimate_only and is_absent(source, self.lock, where):

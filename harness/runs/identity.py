@@ -21,6 +21,7 @@ from pydantic import BaseModel
 from dskd import hub
 from dskd.errors import InputError
 from dskd.modeling.folders import check_content, check_tokenizer_files, parts_of, tokenizer_files, tokenizer_folder
+from dskd.modeling.weight_files import require_content
 
 HASH_VERSION = 1
 # What stands for the files of a base model from the hub among the hashes of an adapter.
@@ -172,6 +173,17 @@ class FileHashes:
         if "config.json" not in hashes or not weights:
             lacks = "weights (*.safetensors)" if "config.json" in hashes else "config.json"
             raise InputError(f"{folder}: has no {lacks}; fix: give a folder that `save_pretrained` wrote")
+        return hashes
+
+    def head_folder(self, folder: Path) -> dict[str, str]:
+        """sha256 of each file of a model's folder that is there: of one whose head alone is read, shards may be missing.
+
+        InputError where there is no configuration, and for pointers of git-lfs.
+        """
+        _require_folder(folder)
+        hashes = self._matching(folder, _MODEL_FILES, "model (config.json and *.safetensors)")
+        for name in hashes:
+            require_content(folder / name)
         return hashes
 
     def _matching(self, folder: Path, patterns: tuple[str, ...], what: str) -> dict[str, str]:

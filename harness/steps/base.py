@@ -204,6 +204,11 @@ class Step(Input):
         """Whether it is wanted for itself, and not only where another step reads it."""
         return any(output.cell is not None for output in self.outputs)
 
+    @property
+    def reaches(self) -> dict[str, tuple[str, ...]]:
+        """The addresses that it needs while it runs, by the model that is behind them; none for most steps."""
+        return {}
+
     def problems(self) -> Sequence[Problem]:
         """What is wrong with it as far as settings say."""
         return ()

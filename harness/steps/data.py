@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from functools import lru_cache, partial
 from itertools import islice
 from pathlib import Path
@@ -16,6 +17,7 @@ from dskd.data.formats import Row
 from dskd.data.messages import TrainOn
 from dskd.data.options import DEFAULT, DataOptions, Shape, Takes, takes_of
 from dskd.data.reading import rows_of
+from dskd.data.routes import Route
 from dskd.errors import InputError
 from dskd.modeling.loading import load_tokenizer
 from dskd.tokenization.prompt_templates import template_of
@@ -149,7 +151,9 @@ def left_out_of(examples: Input) -> LeftOut:
     return LeftOut(strict=isinstance(examples, FileExamples))
 
 
-def read_examples(examples: Input, root: Path, folder: Path, takes: Takes, limit: int | None) -> tuple[Path, LeftOut]:
+def read_examples(
+    examples: Input, root: Path, folder: Path, takes: Takes, limit: int | None, route: Route | None = None
+) -> tuple[Path, LeftOut]:
     """A file of examples that `dskd.data.load_examples` reads, and what was left out of it.
 
     Args:
@@ -158,14 +162,19 @@ def read_examples(examples: Input, root: Path, folder: Path, takes: Takes, limit
         folder: Where a file is written where the rows are not such a file.
         takes: What the models take.
         limit: So many rows are read.
+        route: Of these the rows of one of several teachers are taken alone.
     """
     left_out = left_out_of(examples)
     options = examples.options if isinstance(examples, Examples) else DEFAULT
-    return write_examples(examples.path(root), folder, takes, options, limit=limit, left_out=left_out), left_out
+    place = examples.path(root)
+    return write_examples(place, folder, takes, options, limit=limit, left_out=left_out, route=route), left_out
 
 
 class PreparedData(Step):
-    """Examples as token ids of the student and, with one, of the teacher, their responses aligned."""
+    """Examples as token ids of the student and, with one, of the teacher, their responses aligned.
+
+    limit: so many rows are read. route: of these the rows of one of several teachers are taken alone.
+    """
 
     kind, version, place, product = "data", 2, "data", "dataset"
 
@@ -174,6 +183,7 @@ class PreparedData(Step):
     teacher_tokenizer: Of[TokenizerInput] | None = None
     limit: int | None = None
     max_length: int
+    route: Annotated[Route | None, OMIT_NONE] = None
 
     @property
     def set_name(self) -> str:
@@ -194,7 +204,10 @@ class PreparedData(Step):
     @property
     def lengths(self) -> Lengths:
         """How many examples it has and how long they are."""
-        return self.source.lengths(self.limit or getattr(self.examples, "limit", None))
+        lengths = self.source.lengths(self.limit or getattr(self.examples, "limit", None))
+        # Rows are not read for an estimate: teachers are taken to have as many each.
+        teachers = 1 if self.route is None else len(self.route.teachers)
+        return replace(lengths, examples=lengths.examples * getattr(self.examples, "samples", 1) // teachers)
 
     def preflight(self, root: Path) -> Sequence[Problem]:
         if isinstance(self.examples, RowExamples):
@@ -209,7 +222,7 @@ class PreparedData(Step):
         sides = filter(None, (self.student_tokenizer, self.teacher_tokenizer))
         takes = takes_of(*(side.prompt_template for side in sides))
         left_out, rows, source = left_out_of(examples), islice(examples.rows(root), self.limit), examples.path(root)
-        for _ in examples_in(rows, source, takes, examples.options, left_out=left_out.add):
+        for _ in examples_in(rows, source, takes, examples.options, left_out=left_out.add, route=self.route):
             pass
         if left_out.total:
             log.warning("%s: rows that cannot be used are left out: %s", examples.name, left_out)
@@ -227,7 +240,7 @@ class PreparedData(Step):
     def run(self, job: JobContext) -> None:
         folders = [side.path(job.root) for side in (self.student_tokenizer, self.teacher_tokenizer) if side is not None]
         takes = takes_of(*(template_of(load_tokenizer(folder)) for folder in folders))
-        path, left_out = read_examples(self.examples, job.root, job.folder, takes, self.limit)
+        path, left_out = read_examples(self.examples, job.root, job.folder, takes, self.limit, self.route)
         report = dskd.data.prepare_dataset(
             path,
             self.path(job.root),

@@ -7,7 +7,10 @@ from dskd.training.provenance import Origin, origin_of_path
 from harness.steps.base import Input, ModelInput
 from harness.steps.base_model import FirstLayers, ModelCopy, ModelFolder, NewModel
 from harness.steps.data import FileExamples, WorldExamples
+from harness.steps.endpoint_responses import EndpointResponses
 from harness.steps.hub_data import HubExamples
+from harness.steps.served_model import ServedModel
+from harness.steps.several_teachers import SeveralTeachers
 from harness.steps.teacher_responses import TeacherResponses
 
 
@@ -25,12 +28,18 @@ def model_origin(model: ModelInput) -> Origin:
     if isinstance(model, NewModel):
         trained = f", trained on {', '.join(stage.data.set_name for stage in model.training)}" if model.training else ""
         return Origin(name=model.name, made=f"random weights ({model.config['model_type']}){trained}")
+    if isinstance(model, SeveralTeachers):
+        return Origin(name=model.name, made=f"several teachers: {', '.join(model.names)}")
+    if isinstance(model, ServedModel):
+        known = None if model.head is None else origin_of_path(model.head.folder, model.name)
+        served = f"behind an address, as {model.model}" if model.model else "behind an address"
+        return (known or Origin(name=model.name)).model_copy(update={"made": served})
     return Origin(name=model.name, made=f"made by {type(model).__name__}")
 
 
 def data_origin(examples: Input) -> Origin:
     """Where a training set came from."""
-    if isinstance(examples, TeacherResponses):
+    if isinstance(examples, TeacherResponses | EndpointResponses):
         asked = data_origin(examples.examples)
         return asked.model_copy(update={"name": examples.name, "made": f"responses of {examples.teacher.name}"})
     if isinstance(examples, HubExamples):

@@ -3,25 +3,34 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import dskd
+from dskd.compatibility import Problem
 from dskd.errors import InputError
+from dskd.modeling.vllm_support import INSTALL
+from dskd.teachers.options import ServedOptions
 from harness.costs.formulas import bytes_per_number, teacher_work
 from harness.costs.work import Device, Work
 from harness.runs.job_context import JobContext
-from harness.steps.base import ModelInput, Of, Step
+from harness.steps.base import NOT_IDENTITY, OMIT_NONE, ModelInput, Of, Step
 from harness.steps.data import PreparedData
+from harness.steps.served_model import ServedModel
 
 if TYPE_CHECKING:
     from dskd.teachers.build_cache import TeacherCacheReport
 
 
 class TeacherCache(Step):
-    """Hidden states or top-k probabilities of a teacher on its own tokens, so students with any tokenizer share it.
+    """Hidden states or probabilities of a teacher on its own tokens, so students with any tokenizer share it.
 
     options: `kind` and, by kind, `stored_dtype` or `k` and `temperature`. dtype: of the teacher's weights and products.
+    engine: what runs the teacher; None for what is best on the machine. tensor_parallel: number of GPUs that vLLM spreads each layer
+    on. served: a server that runs it instead; of `teacher`, configuration, tokenizer and head are read then.
     """
 
     kind, version, place, product = "teacher-cache", 2, "signals", "signal"  # as in older runs
@@ -30,10 +39,26 @@ class TeacherCache(Step):
     data: Of[PreparedData]
     options: dict[str, Any]
     dtype: str
+    engine: Annotated[Literal["vllm", "transformers"] | None, OMIT_NONE] = None
+    tensor_parallel: Annotated[int, NOT_IDENTITY] = 1
+    served: Annotated[ServedOptions | None, OMIT_NONE] = None
+
+    def preflight(self, root: Path) -> Sequence[Problem]:
+        if self.engine != "vllm" or find_spec("vllm") is not None:
+            return ()
+        return [Problem("teacher_cache.engine", "vLLM is not installed", f"set it to transformers, or {INSTALL}")]
+
+    @property
+    def reaches(self) -> dict[str, tuple[str, ...]]:
+        return (
+            {self.teacher.name: self.teacher.served(self.options).addresses}
+            if isinstance(self.teacher, ServedModel)
+            else {}
+        )
 
     def estimate(self, device: Device) -> list[Work]:
         """One pass of the teacher over the training set."""
-        per_token = self.options.get("k", 0) * 8  # an id and a probability
+        per_token = self.options.get("k", 0) * 8 or 4  # an id and a probability, or the label's alone
         if self.options["kind"] == "hidden_states":
             numbers = bytes_per_number(self.dtype) if self.options["stored_dtype"] == "same" else 2
             per_token = self.teacher.shape.hidden * numbers
@@ -42,7 +67,8 @@ class TeacherCache(Step):
 
     def run(self, job: JobContext) -> None:
         report = self.build(job)
-        print(f"{report.rows:,} examples, {report.tokens:,} labelled tokens, {size_text(report.bytes)}", flush=True)
+        amount = f"{report.rows:,} examples, {report.tokens:,} labelled tokens, {size_text(report.bytes)}"
+        print(f"{amount}, by {report.engine}", flush=True)
         measured: dict[str, Any] = {"teacher_seconds": round(report.seconds, 3)}
         if report.reused_rows:
             reason = f"resumed: {report.reused_rows} of {report.rows} examples were computed before"
@@ -60,6 +86,11 @@ class TeacherCache(Step):
                 stage = f"teacher cache of about {size_text(event['estimate_bytes'])}"
                 print(stage, flush=True)
                 job.progress.send(event="progress", stage=stage, done=0, total=None)
+            elif "engine" in event:
+                reason = f", not by {event['instead_of']}: {event['reason']}" if "reason" in event else ""
+                print(f"by {event['engine']}{reason}", flush=True)
+            elif "comparison" in event:
+                print(event["comparison"], flush=True)
             else:
                 job.progress.advance(stage, event["step"], event["steps"])
 
@@ -71,6 +102,9 @@ class TeacherCache(Step):
             options=dskd.TeacherCacheOptions.model_validate(self.options),
             dtype=self.dtype,
             device=_device(),
+            engine=self.engine or "auto",
+            tensor_parallel=self.tensor_parallel,
+            served=self.served,
             progress=report,
         )
         try:

@@ -5,23 +5,21 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
 import dskd.data
-from dskd.data.examples import as_row
 from dskd.data.options import takes_of
-from dskd.data.shapes import Example, Item
 from dskd.errors import InputError
 from dskd.modeling.loading import load_tokenizer
-from dskd.tokenization.conversations import Conversation, Message
-from dskd.tokenization.prompt_templates import Instruction, is_rendered, prompt_text, template_of
+from dskd.tokenization.prompt_templates import prompt_text, template_of
 from harness.costs.formulas import teacher_work
 from harness.costs.work import Device, Work
 from harness.engines import create_engine
 from harness.engines._seeds import sample_seed
-from harness.engines._types import Completion, Sampling
+from harness.engines._types import Sampling
+from harness.responses.prompts import Asked, answered_row, asked_of
+from harness.responses.requests import askable
 from harness.runs.job_context import JobContext
 from harness.runs.store import write_jsonl_atomic
 from harness.steps.base import NOT_IDENTITY, ModelInput, Of, Step
@@ -30,7 +28,6 @@ from harness.steps.data import Examples, read_examples
 _BLOCK = 1024  # prompts that are answered before what there is goes to the disk
 _KEYS = ("prompt", "instruction", "input", "output")
 _CONVERSATION = ("messages", "tools", "split_reasoning")
-Asked = str | Instruction | Conversation
 
 
 class TeacherResponses(Step):
@@ -69,7 +66,7 @@ class TeacherResponses(Step):
         takes = takes_of(template_of(tokenizer))
         path, _ = read_examples(self.examples, job.root, job.folder, takes, self.limit)
         items = dskd.data.iter_examples(path, takes, limit=self.limit)
-        prompts, unasked = _askable([asked_of(item) for item in items], tokenizer)
+        prompts, unasked = askable([asked_of(item) for item in items], tokenizer)
         folder = job.folder / "blocks"
         folder.mkdir(exist_ok=True)
         blocks = {first: folder / f"{first:09}.jsonl" for first in range(0, len(prompts), _BLOCK)}
@@ -127,7 +124,7 @@ class TeacherResponses(Step):
                 completions = engine.complete(texts[block], sampling, seeds[block])
                 rows = [
                     {
-                        **_with_answer(prompt, completion),
+                        **answered_row(prompt, completion.text, completion.reasoning),
                         "output": completion.text,
                         "ended": completion.finish_reason == "stop" and completion.reasoning_ended,
                         **({} if completion.reasoning is None else {"reasoning": completion.reasoning}),
@@ -139,33 +136,6 @@ class TeacherResponses(Step):
                 write_jsonl_atomic(path, rows)
         finally:
             engine.close()
-
-
-def asked_of(item: Item) -> Asked:
-    """What a teacher is asked of an example: the prompt, or a conversation up to the last turn of the assistant."""
-    if isinstance(item, Example):
-        return item.prompt
-    last = max(k for k, message in enumerate(item.messages) if message.role == "assistant")
-    # Of what the teacher answers anew, its own answer alone is learned.
-    before = (replace(m, train=False) if m.role == "assistant" else m for m in item.messages[:last])
-    return Conversation(tuple(before), item.tools)
-
-
-def _askable(asked: Sequence[Asked], tokenizer: Any) -> tuple[list[Asked], int]:
-    """(what the teacher's template takes, how many it does not)."""
-    conversations = [prompt for prompt in asked if isinstance(prompt, Conversation)]
-    refused = {id(prompt) for prompt in conversations if not is_rendered(tokenizer, prompt)}
-    return [prompt for prompt in asked if id(prompt) not in refused], len(refused)
-
-
-def _with_answer(prompt: Asked, completion: Completion) -> dict[str, Any]:
-    """The keys of an example: what was asked, and of a conversation the answer as its last message."""
-    if isinstance(prompt, str):
-        return {"prompt": prompt}
-    if isinstance(prompt, Instruction):
-        return prompt._asdict()
-    answer = Message("assistant", completion.text, reasoning=completion.reasoning)
-    return as_row(Conversation((*prompt.messages, answer), prompt.tools))
 
 
 def _row(response: Mapping[str, Any]) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from dskd import methods
 from dskd.compatibility import Problem, check, missing_engine, rules_of
 from dskd.data.preparation import preparation_report
 from dskd.methods import Method
+from dskd.teachers.options import TeacherSource
 from dskd.training.launch import configuration_file, launch_training
 from dskd.training.options import TrainingOptions, TrainingReport
 from dskd.training.provenance import Provenance, checkout, package_versions
@@ -31,7 +32,11 @@ from harness.steps.base import BY_HAND, NOT_IDENTITY, OMIT_NONE, ModelInput, Of,
 from harness.steps.base_model import training_cost, training_progress
 from harness.steps.data import PreparedData
 from harness.steps.origins import data_origin, model_origin
+from harness.steps.served_model import ServedModel
+from harness.steps.several_teachers import TaughtBySeveral
 from harness.steps.teacher_cache import TeacherCache
+
+LIVE = {"kind": "live"}
 
 
 class Train(Step, ModelInput):
@@ -45,7 +50,7 @@ class Train(Step, ModelInput):
 
     cell: Annotated[RecordCell, NOT_IDENTITY]
     output_folder: Annotated[str, NOT_IDENTITY]
-    data: Of[PreparedData]
+    data: Of[PreparedData] | Of[TaughtBySeveral]
     student: Of[ModelInput]
     teacher: Of[ModelInput] | None
     cache: Annotated[Of[TeacherCache] | None, NOT_IDENTITY] = None  # its parts are in the identity each by itself
@@ -101,13 +106,20 @@ class Train(Step, ModelInput):
         if self.teacher is not None:
             return self.teacher.lineage
         author = getattr(self.data.examples, "teacher", None)
-        return [] if author is None else author.lineage
+        if author is None:
+            return []
+        unknown = [
+            TrainingSource(None, reason=f"{author.name} is behind an address: what it was trained on is not known")
+        ]
+        return getattr(author, "lineage", unknown)
 
     def problems(self) -> Sequence[Problem]:
-        outputs = self.teacher_outputs or {"kind": "live"}
+        if isinstance(self.data, TaughtBySeveral):
+            return self.data.problems(self.configured, self.training)
+        outputs = self.teacher_outputs or LIVE
         return check(
             self.configured,
-            **rules_of(outputs),
+            **rules_of(outputs, served=isinstance(self.teacher, ServedModel)),
             rollouts=self.training.rollouts,
             packing=self.training.packing,
             has_teacher=self.teacher is not None,
@@ -116,6 +128,8 @@ class Train(Step, ModelInput):
     def preflight(self, root: Path) -> Sequence[Problem]:
         if missing := missing_engine(self.training.rollouts):
             return missing
+        if isinstance(self.data, TaughtBySeveral):
+            return list(self.data.preflight(self.configured, self.student.name, root))
         counts = self.data.shared_tokens(root) if self.teacher is not None else None
         if self.teacher is None or counts is None:
             return ()
@@ -128,15 +142,19 @@ class Train(Step, ModelInput):
     def estimate(self, device: Device) -> list[Work]:
         what, options, needs = self.id.removeprefix("train:"), self.training.model_dump(), self.configured.requires
         launch = {"processes": self.processes, "sharded": launch_shape(self.accelerate_config)[1]}
-        method = {"live": self.cache is None, "dual": needs.projectors, "chunkable": needs.chunkable}
+        live = (
+            any(part.is_live for part in self.data.parts) if isinstance(self.data, TaughtBySeveral) else self._is_live
+        )
+        method = {"live": live, "dual": needs.projectors, "chunkable": needs.chunkable}
         teacher = self.teacher.shape if self.teacher is not None else None
         student, lengths = self.student.shape, self.data.lengths
         return [training_work(self.kind, what, device, student, options, lengths, launch, teacher, **method)]
 
     def run(self, job: JobContext) -> None:
         """Train into the job's folder: `model/` is the student; an interrupted training resumes from its last checkpoint."""
-        repaired = self.cache.repair(job) if self.cache is not None else 0
-        measured = self.cache.shared_cost(job) if self.cache is not None else {}
+        caches = self.data if isinstance(self.data, TaughtBySeveral) else self.cache
+        repaired = caches.repair(job) if caches is not None else 0
+        measured = caches.shared_cost(job) if caches is not None else {}
         report, measured["processes"] = self._train(job), self.processes
         if self._is_launched:  # the processes that trained are not this one
             measured["peak_memory"] = peak_memory_of_children()
@@ -154,7 +172,7 @@ class Train(Step, ModelInput):
             teacher=model_origin(author) if author is not None else None,
             student=model_origin(self.student),
             data=data_origin(self.data.examples),
-            examples=preparation_report(self.data.path(root))["kept"],
+            examples=self._examples(root),
             method=self.configured.name,
             method_options=self.configured.options.model_dump(mode="json"),
             training=self.training.model_dump(mode="json"),
@@ -164,19 +182,25 @@ class Train(Step, ModelInput):
             dirty=dirty,
         )
 
+    def _examples(self, root: Path) -> int:
+        if isinstance(self.data, TaughtBySeveral):
+            return self.data.kept(root)
+        return preparation_report(self.data.path(root))["kept"]
+
     def _train(self, job: JobContext) -> TrainingReport:
         """Train in this process, or in several where that is asked for."""
         request: dict[str, Any] = {
-            "data": self.data.path(job.root),
             "student": self.student.path(job.root),
-            "teacher": self.teacher.path(job.root) if self.teacher else None,
             "method": self.method,
             "method_options": self.method_options,
             "options": self.training,
             "seed": self.seed,
             "output": job.folder,
-            "teacher_cache": self.cache.path(job.root) if self.cache else None,
         }
+        if isinstance(self.data, TaughtBySeveral):
+            request["teachers"] = self.data.sources(job.root)
+        else:
+            request |= {"data": self.data.path(job.root), "teacher_source": self._source(job.root)}
         progress = training_progress(job, "training")
         if not self._is_launched:
             return dskd.train(**request, progress=progress)
@@ -190,6 +214,30 @@ class Train(Step, ModelInput):
             on_progress=progress,
             on_line=lambda line: print(line, flush=True),
         )
+
+    def _source(self, root: Path) -> TeacherSource | None:
+        """Where the teacher is: in the training, in a cache, or behind an address."""
+        if self.teacher is None:
+            return None
+        folder, cache = self.teacher.path(root), self.cache.path(root) if self.cache else None
+        if not isinstance(self.teacher, ServedModel):
+            return TeacherSource(folder=folder, cache=cache)
+        tokenizer = self.teacher.tokenizer_input.path(root)
+        served = None if cache else self.teacher.served(self.teacher_outputs or LIVE)
+        return TeacherSource(folder=folder, tokenizer=tokenizer, cache=cache, served=served)
+
+    @property
+    def reaches(self) -> dict[str, tuple[str, ...]]:
+        if isinstance(self.data, TaughtBySeveral):
+            return self.data.reaches
+        if self.cache is not None or not isinstance(self.teacher, ServedModel):
+            return {}
+        return {self.teacher.name: self.teacher.served(self.teacher_outputs or LIVE).addresses}
+
+    @property
+    def _is_live(self) -> bool:
+        """Whether the teacher runs in the training."""
+        return self.cache is None and not isinstance(self.teacher, ServedModel)
 
     @property
     def _is_launched(self) -> bool:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from dskd import methods
-from dskd.compatibility import RoleDifference, check, require
+from dskd.compatibility import RoleDifference, check, learning_of, require
 from dskd.errors import InputError
 from dskd.rollouts.rollouts import RolloutOptions
 
@@ -44,6 +44,36 @@ from dskd.rollouts.rollouts import RolloutOptions
             "teacher_outputs.temperature",
             "at temperature 1, but kd compares them at 2",
         ),
+        (
+            "kd",
+            {"teacher_outputs": "top_k", "source": "served"},
+            "teacher_outputs.temperature",
+            "at temperature 1, but kd compares them at 2",
+        ),
+        (
+            "gold",
+            {"teacher_outputs": "text_log_probabilities", "source": "served"},
+            "teacher_outputs.kind",
+            "gold cannot learn from text_log_probabilities",
+        ),
+        (
+            "gkd",
+            {"teacher_outputs": "top_k", "source": "live"},
+            "teacher_outputs.kind",
+            "a teacher that runs in the training gives hidden states, not top_k",
+        ),
+        (
+            "gkd",
+            {"rollouts": {}, "teacher_outputs": "top_k", "source": "cache"},
+            "training.rollouts",
+            "a cached teacher cannot judge",
+        ),
+        (
+            "minillm",
+            {"rollouts": {"share": 1.0}, "source": "served"},
+            "training.rollouts",
+            "minillm samples from the teacher too",
+        ),
         ("kd", {"same_vocabulary": False}, "method", "kd needs one vocabulary, but teacher and student have different"),
         (
             "kd",
@@ -63,6 +93,63 @@ def test_each_rule_names_the_setting_at_fault(name: str, settings: dict[str, Any
     assert problems[0].text("FILE") == f"FILE: {problems[0].message}; fix: {problems[0].fix}"
     with pytest.raises(InputError, match=message):
         require(problems)
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "fix"),
+    [
+        (
+            "alm",
+            "text_log_probabilities",
+            "kind: hidden_states, or set append_space: false, merge_by_space_prob: false",
+        ),
+        ("strict-kd", "top_k", "kind: hidden_states, or set outside: one_outcome, top_k: 0"),
+        (
+            "dskd-v2",
+            "top_k",
+            "kind: hidden_states, or only the methods that can (distillm, gkd, kd, strict-kd, uld)",
+        ),
+        ("uld", "text_log_probabilities", "kind: hidden_states, or only the methods that can (alm)"),
+    ],
+)
+def test_the_fix_names_the_options_with_which_a_method_can_learn_or_the_methods_that_can(
+    name: str, kind: str, fix: str
+) -> None:
+    (problem,) = check(methods.get(name)(), teacher_outputs=kind, source="served")
+    assert (problem.key, problem.fix) == ("teacher_outputs.kind", fix)
+
+
+@pytest.mark.parametrize("source", ["cache", "served"])
+@pytest.mark.parametrize(
+    ("name", "kind", "options"),
+    [
+        ("kd", "top_k", {"temperature": 1.0}),
+        ("gkd", "top_k", {}),
+        ("distillm", "top_k", {}),
+        ("uld", "top_k", {}),
+        ("strict-kd", "top_k", {"outside": "one_outcome"}),
+        ("alm", "text_log_probabilities", {"append_space": False, "merge_by_space_prob": False}),
+    ],
+)
+def test_a_method_learns_from_log_probabilities_of_a_cache_and_of_a_server(
+    name: str, kind: str, options: dict[str, Any], source: Any
+) -> None:
+    temperature = 1.0 if source == "cache" else None  # that of a server is known
+    method = methods.get(name)(options)
+    assert not check(method, teacher_outputs=kind, source=source, top_k_temperature=temperature)
+
+
+def test_what_the_student_writes_is_judged_by_the_top_k_of_a_server() -> None:
+    for name in ("gkd", "distillm"):
+        rollouts = RolloutOptions(share=0.5)
+        assert not check(methods.get(name)(), teacher_outputs="top_k", source="served", rollouts=rollouts)
+
+
+def test_a_method_that_reads_the_teachers_padding_learns_from_a_live_one_alone() -> None:
+    as_published = methods.get("dskd.upstream.methods:DualSpaceV1CrossModelAttention")({"upstream_parity": True})
+    assert [(learning.kind, learning.sources) for learning in learning_of(as_published.requires)] == [
+        ("hidden_states", ("live",))
+    ]
 
 
 @pytest.mark.parametrize("name", sorted(methods.METHODS))

@@ -1,4 +1,4 @@
-"""An imitated OpenAI endpoint on 127.0.0.1, for the real client: chat completions with scripted replies, and faults.
+"""An imitated OpenAI endpoint on 127.0.0.1, for the real client: (chat) completions with scripted replies, and faults.
 
 with OpenAIServer(lambda prompt: "Verdict: 1") as server:
     ...                                    # server.url is the base URL
@@ -18,8 +18,9 @@ from typing import Any
 
 # Answers a request in its own way, instead of the script.
 Fault = Callable[["Answers"], None]
-# The prompt to the reply: a text, or parts of the choice that differ from the usual ones.
-Script = Callable[[str], "str | Mapping[str, Any]"]
+Said = str | Mapping[str, Any]
+# The prompt to the reply: a text, or parts of the choice that differ from the usual ones; or a list of them, one a choice.
+Script = Callable[[Any], "Said | list[Said]"]
 
 
 def status(code: int, message: str = "scripted", headers: Mapping[str, str] | None = None) -> Fault:
@@ -31,9 +32,9 @@ def status(code: int, message: str = "scripted", headers: Mapping[str, str] | No
     return answer
 
 
-def text(body: str, content_type: str = "application/json") -> Fault:
+def text(body: str, content_type: str = "application/json", code: int = 200) -> Fault:
     """A body that may be no JSON, or none of a chat completion."""
-    return lambda handler: handler.send(body, 200, {"Content-Type": content_type})
+    return lambda handler: handler.send(body, code, {"Content-Type": content_type})
 
 
 def slow(seconds: float) -> Fault:
@@ -90,7 +91,12 @@ class OpenAIServer:
     @property
     def prompts(self) -> list[str]:
         """The prompts that were asked."""
-        return [request["messages"][-1]["content"] for request in self.requests]
+        return [prompt_of(request) for request in self.requests]
+
+
+def prompt_of(request: Mapping[str, Any]) -> Any:
+    """What a request asks: its last message, or what it wants to be continued."""
+    return request["messages"][-1]["content"] if "messages" in request else request["prompt"]
 
 
 class Answers(BaseHTTPRequestHandler):
@@ -121,18 +127,18 @@ class Answers(BaseHTTPRequestHandler):
 
     def complete(self) -> None:
         """Answer as the script says."""
-        prompt = self.body["messages"][-1]["content"]
+        prompt = prompt_of(self.body)
         said = self.owner.script(prompt)
-        reply = {"content": said} if isinstance(said, str) else dict(said)
-        finish = reply.pop("finish_reason", "stop")
-        message = {"role": "assistant", "content": "", **reply}
+        every = said if isinstance(said, list) else [said] * self.body.get("n", 1)
+        is_chat = self.path.endswith("/chat/completions")
+        counted = len(prompt) // 4, 7 * len(every)
         completion = {
-            "id": "chatcmpl-1",
-            "object": "chat.completion",
+            "id": "cmpl-1",
+            "object": "chat.completion" if is_chat else "text_completion",
             "created": 1,
             "model": self.body["model"],
-            "choices": [{"index": 0, "finish_reason": finish, "message": message}],
-            "usage": {"prompt_tokens": len(prompt) // 4, "completion_tokens": 7, "total_tokens": len(prompt) // 4 + 7},
+            "choices": [_choice(number, each, is_chat=is_chat) for number, each in enumerate(every)],
+            "usage": {"prompt_tokens": counted[0], "completion_tokens": counted[1], "total_tokens": sum(counted)},
         }
         self.send(json.dumps(completion))
 
@@ -148,3 +154,11 @@ class Answers(BaseHTTPRequestHandler):
 
     def log_message(self, *_: object) -> None:
         pass
+
+
+def _choice(number: int, said: Said, *, is_chat: bool) -> dict[str, Any]:
+    reply: dict[str, Any] = {"content": said} if isinstance(said, str) else dict(said)
+    shared = {"index": number, "finish_reason": reply.pop("finish_reason", "stop")}
+    if not is_chat:
+        return {**shared, "text": reply["content"], "logprobs": None}
+    return {**shared, "message": {"role": "assistant", "content": "", **reply}}

@@ -1,4 +1,5 @@
-"""An imitated vLLM pooling server on 127.0.0.1: what /pooling, /v1/models and /health answer, computed by transformers in float32, and faults.
+"""An imitated vLLM pooling server on 127.0.0.1: what /pooling, /tokenize, /v1/models, /version and /health answer, computed by
+transformers in float32, and faults.
 
 Every text is computed alone, so that answers do not depend on how texts are put into requests.
 
@@ -22,7 +23,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
 # Answers a request in its own way.
 Fault = Callable[["Answers"], None]
@@ -90,6 +91,9 @@ class PoolingServer:
         requests, headers: Of every request to /pooling; names of headers in small letters.
         most_at_once: The most requests to /pooling that were open at the same time.
         delay: Seconds before each answer of /pooling.
+        max_model_len: The most tokens of a text, as /v1/models lists it.
+        change: Made of the states of every answer without a fault.
+        tokenizer: Of /tokenize; None for a server without it.
     """
 
     def __init__(self, folder: Path, *, name: str = "teacher") -> None:
@@ -97,6 +101,8 @@ class PoolingServer:
         self.faults: dict[int, Fault] = {}
         self.down = False
         self.delay = 0.0
+        self.max_model_len = 256
+        self.change: Callable[[list[Tensor]], list[Tensor]] = list
         self.requests: list[dict[str, Any]] = []
         self.headers: list[dict[str, str]] = []
         self.most_at_once = self.open = 0
@@ -106,6 +112,8 @@ class PoolingServer:
     def serve(self, folder: Path) -> None:
         """Answer with this model from now on."""
         self.model = AutoModelForCausalLM.from_pretrained(folder, dtype="float32").eval()
+        has_tokenizer = (folder / "tokenizer.json").is_file()
+        self.tokenizer: Any = AutoTokenizer.from_pretrained(folder) if has_tokenizer else None
 
     def __enter__(self) -> PoolingServer:
         handler = type("Handler", (Answers,), {"owner": self})
@@ -132,7 +140,10 @@ class Answers(BaseHTTPRequestHandler):
         elif self.path == "/health":
             self.send(b"")
         elif self.path == "/v1/models":
-            self.send(json.dumps({"object": "list", "data": [{"id": self.owner.name}]}).encode())
+            listed = {"id": self.owner.name, "max_model_len": self.owner.max_model_len}
+            self.send(json.dumps({"object": "list", "data": [listed]}).encode())
+        elif self.path == "/version":
+            self.send(json.dumps({"version": "0.32.0"}).encode())
         else:
             status(404, "Not Found")(self)
 
@@ -143,6 +154,10 @@ class Answers(BaseHTTPRequestHandler):
             gone(self)
             return
         self.body = json.loads(body)
+        if self.path == "/tokenize" and owner.tokenizer is not None:
+            given = owner.tokenizer(self.body["prompt"], add_special_tokens=self.body["add_special_tokens"])
+            self.send(json.dumps({"tokens": given["input_ids"], "count": len(given["input_ids"])}).encode())
+            return
         with owner.lock:
             fault = owner.faults.pop(len(owner.requests), None)
             owner.requests.append(self.body)
@@ -159,7 +174,7 @@ class Answers(BaseHTTPRequestHandler):
                 elif self.body["model"] != owner.name:
                     status(404, f"The model `{self.body['model']}` does not exist.")(self)
                 else:
-                    self.give(self.states())
+                    self.give(owner.change(self.states()))
         finally:
             with owner.lock:
                 owner.open -= 1

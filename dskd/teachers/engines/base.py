@@ -14,7 +14,8 @@ from dskd.teachers.questions import Question
 
 # By kind of outputs, on the CPU, the positions of all questions one after the other:
 #   hidden_states           {"hidden": [positions, hidden]}
-#   top_k                   {"ids": [positions, k] int32, "log_probabilities": [positions, k] float32, descending}
+#   top_k                   {"ids": [positions, k] int32, "log_probabilities": [positions, k] float32, descending}; after them, where there
+#                           are fewer than k tokens, the id -1 and minus infinity
 #   text_log_probabilities  {"log_probabilities": [positions] float32, of the labels}
 Answers = dict[str, Tensor]
 

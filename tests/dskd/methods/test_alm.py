@@ -118,6 +118,35 @@ def test_loss_and_gradients_equal_a_reference_in_loops(options: dict[str, Any]) 
         torch.testing.assert_close(found, expected, rtol=2e-4, atol=2e-6)
 
 
+@pytest.mark.parametrize("options", [{}, {"strict_pairs": True}, {"binary_divergence": "abs_exp"}], ids=str)
+def test_log_probabilities_of_the_text_give_the_loss_of_hidden_states_and_are_all_that_is_read(options: Any) -> None:
+    batch, shared = case()
+    method = prepared(batch, shared, **PLAIN, **options)
+    expected = loss(method, batch)
+    of_labels = batch.teacher.head.logits(batch.teacher.hidden).log_softmax(-1)
+    of_labels = of_labels.gather(-1, batch.teacher.labels.unsqueeze(-1)).squeeze(-1)
+    text = changed(batch, teacher_head=None, teacher_hidden=None, teacher_label_log_probabilities=of_labels)
+    from_text = methods.get("alm")({**PLAIN, **options})
+    from_text.prepare(batch.student.head, None, shared)
+    found = loss(from_text, text)
+    torch.testing.assert_close(found, expected, rtol=1e-6, atol=1e-6)
+    for ours, theirs in zip(gradients(found, text), gradients(expected, batch), strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-7)
+    assert from_text.counts(text) == method.counts(batch)
+
+
+def test_it_learns_from_the_text_alone_only_where_no_option_asks_what_may_follow() -> None:
+    kinds = {
+        (append, merge): methods.get("alm")({"append_space": append, "merge_by_space_prob": merge}).requires
+        for append in (True, False)
+        for merge in (True, False)
+    }
+    for asked, requires in kinds.items():
+        assert ("text_log_probabilities" in requires.teacher_outputs) == (not any(asked))
+        assert ("text_log_probabilities" in requires.outputs_with_options) == any(asked)
+        assert requires.teacher_outputs[0] == "hidden_states"
+
+
 def test_chunks_are_merged_where_the_teacher_expects_no_space() -> None:
     batch, shared = case()
     counts = [

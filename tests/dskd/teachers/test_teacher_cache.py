@@ -140,8 +140,8 @@ def test_a_signal_from_before_embeddings_were_kept_does_not_know_its_own(
 ) -> None:
     old = signal_build._first_files
 
-    def without(source: Any, head: Any, embedding: torch.Tensor) -> dict[str, dict[str, torch.Tensor]]:
-        files = old(source, head, embedding)
+    def without(*given: Any) -> dict[str, dict[str, torch.Tensor]]:
+        files = old(*given)
         return files | {"head.safetensors": {"weight": files["head.safetensors"]["weight"]}}
 
     monkeypatch.setattr(signal_build, "_first_files", without)
@@ -271,7 +271,7 @@ def test_a_whole_signal_is_found_without_loading_the_teacher(
     world: Path, built: tuple[Path, Any], copied: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert built[1].built_rows == built[1].rows == 20
-    monkeypatch.setattr("dskd.teachers.cache_source.load_model", lambda *_: pytest.fail("the teacher was loaded"))
+    monkeypatch.setattr("dskd.teachers.cache_engine.load_model", lambda *_: pytest.fail("the teacher was loaded"))
     again = _build(world, copied, shard_rows=3)  # the ranges of the folder hold
     assert (again.built_rows, again.reused_rows, again.bytes) == (0, 20, built[1].bytes)
     assert open_teacher_cache(copied, "cpu").examples == 0
@@ -404,7 +404,8 @@ def test_the_size_is_known_before_and_told_first(world: Path, tmp_path: Path, op
     estimate = news[0]["estimate_bytes"]
     assert abs(report.bytes - estimate) < 400 * 7 + 2048  # headers and marks of the files
     assert news[-1] == {"step": 20, "steps": 20}
-    assert [one["step"] for one in news[1:]] == sorted(one["step"] for one in news[1:])
+    assert news[1] == {"engine": "transformers"}
+    assert [one["step"] for one in news[2:]] == sorted(one["step"] for one in news[2:])
     fewer_shards = estimate_bytes(
         world / "llama", world / "teacher-data", TeacherCacheOptions(**options), dtype="float32"
     )

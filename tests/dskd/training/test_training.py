@@ -19,8 +19,9 @@ from dskd.errors import InputError, TrainingFailed
 from dskd.modeling.loading import load_model
 from dskd.teachers.live import LiveTeacher
 from dskd.training.checkpoints import LOG, RunFolder
+from dskd.training.distiller import Distiller
 from dskd.training.run import TrainingOptions, train
-from dskd.training.trainer import PROJECTORS, Distiller
+from dskd.training.trainer import PROJECTORS
 from helpers import tiny_world
 from helpers.training_runs import OPTIONS, ROUNDING, assert_same_weights, saved_weights, train_tiny
 

@@ -27,12 +27,40 @@ def test_every_method_has_its_paper_vocabularies_and_text() -> None:
     kd = rows["kd"]
     assert (kd["paper"], kd["vocabularies"], kd["on_policy"]) == ("arXiv 1503.02531", "one", "optional")
     assert rows["dskd-v2-eta"]["vocabularies"] == "any two"
-    assert rows["sft"]["teacher_outputs"] == []
-    assert kd["teacher_outputs"] == ["live", "hidden_states", "top_k"]
+    assert rows["sft"]["learns_from"] == []
+    anywhere, elsewhere = ["live", "cache", "served"], ["cache", "served"]
+    states = {"outputs": "hidden_states", "from": anywhere, "with": ""}
+    assert kd["learns_from"] == [states, {"outputs": "top_k", "from": elsewhere, "with": ""}]
+    text = {
+        **{"outputs": "text_log_probabilities", "from": elsewhere},
+        "with": "append_space: false, merge_by_space_prob: false",
+    }
+    assert rows["alm"]["learns_from"] == [states, text]
+    assert rows["dskd-v2"]["learns_from"] == [states]
     for row in rows.values():
         assert row["paper"]
         assert row["on_policy"] in {"never", "optional", "always"}
         assert row == shown(row["method"])
+
+
+def test_below_the_methods_stands_who_learns_from_what_and_where_that_comes_from() -> None:
+    _, learners = run("list", "methods").stdout.split("\n\n")
+    rows = [[cell.strip() for cell in line.split("  ") if cell] for line in learners.splitlines()]
+    assert rows[0] == ["learns from", "given by", "methods"]
+    able = {row[0]: (row[1], row[2].split(", ")) for row in rows[1:]}
+    assert able["hidden_states"][0] == "live, cache, served"
+    assert able["hidden_states"][1] == [name for name, method in METHODS.items() if method.requires.teacher]
+    assert able["top_k"][0] == able["text_log_probabilities"][0] == "cache, served"
+    assert {"kd", "gkd", "distillm", "uld", "strict-kd (with outside: one_outcome"} <= set(able["top_k"][1])
+    assert rows[2][2] == "alm (with append_space: false, merge_by_space_prob: false)"
+
+
+def test_a_method_shows_each_kind_it_learns_from_on_a_line() -> None:
+    lines = run("show-method", "strict-kd").stdout.splitlines()
+    first = next(number for number, line in enumerate(lines) if line.startswith("learns from"))
+    assert lines[first].split(None, 2)[2] == "hidden_states: live, cache, served"
+    assert lines[first + 1].strip() == "top_k: cache, served, with outside: one_outcome, top_k: 0"
+    assert "learns from" not in run("show-method", "sft").stdout
 
 
 def test_a_method_says_what_of_its_paper_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -42,7 +70,8 @@ def test_a_method_says_what_of_its_paper_is_missing(monkeypatch: pytest.MonkeyPa
 
 
 def test_the_methods_fit_100_columns_a_line_each() -> None:
-    header, *lines = run("list", "methods").stdout.splitlines()
+    listed, _ = run("list", "methods").stdout.split("\n\n")
+    header, *lines = listed.splitlines()
     assert header.split() == ["method", "title", "vocabularies", "on_policy"]
     assert [line.split()[0] for line in lines] == list(METHODS)
     assert max(map(len, lines)) <= 100

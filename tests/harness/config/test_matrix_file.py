@@ -46,7 +46,7 @@ MISTAKES = [
     (put("models", "same", "tokeniser", value={}), "models.same.tokeniser: unknown key; did you mean 'tokenizer'?"),
     (
         put("models", "same", value={"hidden": 3}),
-        "models.same: is of no known kind; fix: give one of the keys path, hub, config, layers_of, step",
+        "models.same: is of no known kind; fix: give one of the keys path, hub, config, layers_of, step, served",
     ),
     (put("models", "same", "config", value={"hidden_size": 3}), "models.same.config: has no `model_type`; fix: add it"),
     (

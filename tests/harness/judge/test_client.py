@@ -9,7 +9,9 @@ from collections.abc import Iterator
 import pytest
 
 from dskd.errors import InputError
-from harness.judge.client import Endpoint, JudgeClient, Reply
+from harness.endpoints.client import EndpointClient
+from harness.endpoints.replies import Choice, Reply
+from harness.judge.endpoint import JudgeEndpoint
 from helpers.openai_server import Fault, OpenAIServer, slow, status, text
 
 pytest.importorskip("openai", reason="the extra judge is not installed")
@@ -34,9 +36,9 @@ def _no_settings_of_the_user(monkeypatch: pytest.MonkeyPatch, server: OpenAIServ
 
 def ask(server: OpenAIServer, *, timeout: float = 10, retries: int = 1) -> Reply:
     async def once() -> Reply:
-        client = JudgeClient(Endpoint(server.url, timeout=timeout, retries=retries), "judge")
+        client = EndpointClient(JudgeEndpoint(server.url, timeout=timeout, retries=retries), "judge")
         try:
-            return await client.ask(ASKED, {"temperature": 0.0}, "prompt '7'")
+            return await client.chat(ASKED, {"temperature": 0.0}, "prompt '7'")
         finally:
             await client.close()
 
@@ -44,7 +46,7 @@ def ask(server: OpenAIServer, *, timeout: float = 10, retries: int = 1) -> Reply
 
 
 def test_a_reply_has_its_text_and_what_it_cost(server: OpenAIServer) -> None:
-    assert ask(server) == Reply("Verdict: tie", None, "stop", "judge", 1, 7)
+    assert ask(server) == Reply((Choice("Verdict: tie", None, "stop"),), "judge", 1, 7)
 
 
 CHAT = '{"model": "m", "choices": [{"finish_reason": "stop", "message": {"content": "x"}}]}'
@@ -53,7 +55,7 @@ CHAT = '{"model": "m", "choices": [{"finish_reason": "stop", "message": {"conten
 def test_a_server_that_counts_no_tokens_is_taken_as_it_is(server: OpenAIServer) -> None:
     for usage in ("null", "{}", '{"prompt_tokens": "many"}', "5"):
         server.broken = text(CHAT.replace("{", f'{{"usage": {usage}, ', 1))
-        assert ask(server) == Reply("x", None, "stop", "m", None, None)
+        assert ask(server) == Reply((Choice("x", None, "stop"),), "m", None, None)
 
 
 NO_CHAT = "something else than a chat completion"
@@ -107,5 +109,5 @@ def test_a_server_that_is_too_slow_is_one_line(server: OpenAIServer) -> None:
 def test_a_server_that_asks_to_wait_is_waited_for(server: OpenAIServer) -> None:
     server.faults = [status(429, headers={"Retry-After": "0.7"})]
     start = time.monotonic()
-    assert ask(server).text == "Verdict: tie"
+    assert ask(server).choices[0].text == "Verdict: tie"
     assert time.monotonic() - start > 0.7

@@ -7,8 +7,8 @@ import json
 from dskd.data.shapes import read_row
 from dskd.tokenization.conversations import Conversation, Message
 from dskd.tokenization.prompt_templates import Template, is_rendered, prompt_text, set_template
-from harness.engines._types import Completion
-from harness.steps.teacher_responses import _row, _with_answer, asked_of
+from harness.responses.prompts import answered_row, asked_of
+from harness.steps.teacher_responses import _row
 from helpers.tiny_tokenizers import byte_level
 
 CHAT = (
@@ -35,7 +35,7 @@ def test_the_last_turn_is_asked_for_and_learned_alone() -> None:
     assert not is_rendered(tokenizer, Conversation((Message("system", "Be brief."), *asked.messages)))
     row = _row(
         {
-            **_with_answer(asked, Completion("Green.", "stop", [1], [2], reasoning="Grass.")),
+            **answered_row(asked, "Green.", "Grass."),
             "output": "Green.",
             "ended": True,
         }

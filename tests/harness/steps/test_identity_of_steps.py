@@ -10,13 +10,16 @@ from typing import Any
 import pytest
 from pydantic import BaseModel
 
+from dskd.teachers.options import ServedOptions
 from dskd.tokenization.prompt_templates import Template
 from dskd.training.options import TrainingOptions
 from harness.protocols import GREEDY, PROTOCOLS
+from harness.responses.report import Price
 from harness.runs.records import RecordCell
 from harness.steps.base import NOT_IDENTITY, Input, ModelInput, Step, TokenizerInput
 from harness.steps.base_model import FirstLayers, ModelCopy, ModelFolder, NewModel, Stage, TrainedModel, _MadeModel
 from harness.steps.data import Examples, FileExamples, PreparedData, RowExamples, WorldExamples
+from harness.steps.endpoint_responses import EndpointResponses, TeacherEndpoint
 from harness.steps.evaluation import Evaluate, EvaluatedTask
 from harness.steps.hub_data import HubExamples, HubRows
 from harness.steps.teacher_cache import TeacherCache
@@ -65,6 +68,9 @@ TRAIN = Train(
     seed=1,
     accelerate_config=Path("a.yaml"),
 )
+ENDPOINT = TeacherEndpoint(
+    name="teacher", model="m", addresses=("http://a/v1",), tokenizer=TOKENIZER, template=Template(kind="chat")
+)
 TASK = EvaluatedTask(
     entry="e", task="small_math", version="1", limit=5, max_new_tokens=9, protocol=GREEDY, extra={"dataset": "1"}
 )
@@ -91,6 +97,18 @@ INSTANCES: list[Input] = [
         seed=0,
         max_batch_size=2,
     ),
+    ENDPOINT,
+    EndpointResponses(
+        examples=EXAMPLES,
+        limit=5,
+        teacher=ENDPOINT,
+        samples=2,
+        max_new_tokens=9,
+        temperature=0.7,
+        parameters={"top_p": 0.9},
+        seed=0,
+        price=Price(prompt=1.0, completion=2.0),
+    ),
     Evaluate(
         cell=CELL,
         cell_folder="c",
@@ -108,6 +126,12 @@ OTHER: dict[tuple[type, str], Any] = {
     (Train, "method_options"): {"temperature": 3.0},
     (EvaluatedTask, "protocol"): PROTOCOLS["minillm-sampling"],
     (TokenizerChanges, "template"): Template(kind="chat"),
+    (TeacherCache, "engine"): "vllm",
+    (TeacherCache, "served"): ServedOptions(addresses=("http://a",)),
+    (TeacherEndpoint, "api"): "completions",
+    (TeacherEndpoint, "addresses"): ("http://a/v1", "http://b/v1"),
+    (TeacherEndpoint, "template"): Template(kind="alpaca"),
+    (EndpointResponses, "price"): Price(prompt=1.0, completion=3.0),
     (FileExamples, "shape"): "conversations",
     (FileExamples, "train_on"): "all",
     (HubExamples, "shape"): "conversations",

@@ -1,0 +1,143 @@
+"""Teachers of a matrix that do not run in a training: behind an address, or several together."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import BeforeValidator, Field, field_validator, model_validator
+
+from dskd.errors import InputError
+from dskd.hub.names import HubName, parse
+from dskd.teachers.addresses import checked_addresses
+from dskd.teachers.options import API_KEY
+from harness.config.strict import Name, PromptTemplate, Strict
+
+
+def _several(value: Any) -> Any:
+    return [value] if isinstance(value, str) else value
+
+
+# One address, or several that are replicas of one model.
+Addresses = Annotated[tuple[str, ...], BeforeValidator(_several)]
+
+
+class TokenPrice(Strict):
+    """What a million tokens cost, in any currency."""
+
+    prompt: float = Field(ge=0, allow_inf_nan=False)
+    completion: float = Field(ge=0, allow_inf_nan=False)
+
+
+class ServedSource(Strict):
+    """A teacher that a server runs. It has at least one of `served`, `completions` and `chat`.
+
+    Attributes:
+        served: Address of a server that gives hidden states, `vllm serve` with the options of `harness teacher serve-command`;
+            several are replicas.
+        completions: Of one with /v1/completions: top-k and text log-probabilities, and the responses that seqkd learns from.
+        chat: Of one with /v1/chat/completions: responses alone.
+        model: Its name on the server; by default the only one that the server lists.
+        head: Folder, or name on the hub, of which configuration, tokenizer and output head are read, and no layer.
+        tokenizer: Folder, or name on the hub, of the tokenizer; by default that of `head`.
+        dtype: Of the hidden states on the wire.
+        api_key_env: Environment variable with the API key; it may be unset.
+        timeout: Seconds for one request.
+        patience: Seconds to wait for a server that is away, before a training ends.
+        in_flight: Requests at a time at each address.
+        request_tokens: Tokens of one request, about.
+        price: What a million tokens of `prompt` and of `completion` cost, for the record of responses.
+        samples: Responses to each prompt.
+        parameters: Further parameters of requests for responses, such as top_p.
+        template, add_bos_token: As of a model in a folder.
+    """
+
+    training: ClassVar[Sequence[Any]] = ()
+
+    served: Addresses = ()
+    completions: Addresses = ()
+    chat: Addresses = ()
+    model: str | None = Field(default=None, min_length=1)
+    head: str | None = None
+    tokenizer: str | None = None
+    dtype: Literal["float32", "float16", "bfloat16"] = "bfloat16"
+    api_key_env: str = Field(default=API_KEY, pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")
+    timeout: float = Field(default=300.0, gt=0, allow_inf_nan=False)
+    patience: float = Field(default=600.0, ge=0, allow_inf_nan=False)
+    in_flight: int = Field(default=4, ge=1)
+    request_tokens: int = Field(default=8192, ge=1)
+    price: TokenPrice | None = None
+    samples: int = Field(default=1, ge=1)
+    parameters: dict[str, Any] = Field(default_factory=dict)
+    template: PromptTemplate | None = None
+    add_bos_token: bool = False
+
+    @field_validator("served", "completions", "chat")
+    @classmethod
+    def _are_addresses(cls, addresses: tuple[str, ...]) -> tuple[str, ...]:
+        try:  # what OpenAI's clients call a base URL ends with /v1
+            return checked_addresses(tuple(address.rstrip("/").removesuffix("/v1") for address in addresses))
+        except InputError as error:
+            raise ValueError(str(error).removeprefix("addresses:").strip()) from None
+
+    @model_validator(mode="after")
+    def _has_what_its_servers_need(self) -> ServedSource:
+        if not (self.served or self.completions or self.chat):
+            raise ValueError("has no address; fix: give one of served, completions, chat")
+        if self.served and self.head is None:
+            raise ValueError(
+                "`served` gives hidden states, which need the output head; fix: give `head`, the model's folder or name on the hub"
+            )
+        if self.completions and not self.served and self.head is None and self.tokenizer is None:
+            raise ValueError("`completions` is asked in tokens; fix: give `tokenizer`, a folder or a name on the hub")
+        return self
+
+    @property
+    def head_place(self) -> Path | HubName | None:
+        """Where configuration and head are read from."""
+        return None if self.head is None else parse(self.head) or Path(self.head)
+
+    @property
+    def tokenizer_place(self) -> Path | HubName | None:
+        """Where the tokenizer is read from; None for a teacher that gives text alone."""
+        return self.head_place if self.tokenizer is None else parse(self.tokenizer) or Path(self.tokenizer)
+
+
+class TeachersSource(Strict):
+    """Several models as one teacher.
+
+    Attributes:
+        teachers: Their names, each with its own examples; or with weights, `{big: 0.7, small: 0.3}`: all teach every example.
+        route: The column of the data that names an example's teacher.
+    """
+
+    training: ClassVar[Sequence[Any]] = ()
+
+    teachers: list[Name] | dict[Name, Annotated[float, Field(gt=0, le=1)]] = Field(min_length=2)
+    route: str | None = None
+
+    @model_validator(mode="after")
+    def _weights_or_a_route(self) -> TeachersSource:
+        weighted = isinstance(self.teachers, Mapping)
+        if weighted and self.route is not None:
+            raise ValueError("has weights and a route; fix: leave one out")
+        if not weighted and self.route is None:
+            raise ValueError(
+                "does not say which teacher teaches what; fix: give `route`, a column of the data, or weights as teachers: {a: 0.5, b: 0.5}"
+            )
+        if len(set(self.teachers)) != len(self.teachers):
+            raise ValueError("a teacher is given twice; fix: give each once")
+        if weighted and abs(sum(self.weights.values()) - 1) > 1e-6:
+            raise ValueError(f"the weights sum to {sum(self.weights.values()):g}; fix: make them sum to 1")
+        return self
+
+    @property
+    def names(self) -> list[str]:
+        """The names of the models."""
+        return list(self.teachers)
+
+    @property
+    def weights(self) -> dict[str, float]:
+        """By name; empty where each teacher has its own examples."""
+        return dict(self.teachers) if isinstance(self.teachers, Mapping) else {}

@@ -1,0 +1,134 @@
+"""Bar P14: hidden states of a teacher by vLLM against transformers, on the same rows in the same batches, as a teacher cache asks.
+
+Both engines are loaded at once and take turns. What vLLM needs to start is told beside the speed and is no part of it.
+"""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections import deque
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import report
+import torch
+import transformers
+from transformers import LlamaConfig, LlamaForCausalLM
+
+from dskd.modeling.loading import load_model
+from dskd.teachers.engines.base import TeacherEngine
+from dskd.teachers.engines.transformers import TransformersEngine
+from dskd.teachers.engines.vllm import VllmEngine
+from dskd.teachers.questions import Question, in_batches
+
+AHEAD = {"transformers": 1, "vllm": 4}  # batches that are asked at a time
+
+
+def run(engine: TeacherEngine, questions: list[Question], batch_tokens: int, ahead: int) -> torch.Tensor:
+    """The states of all questions [positions, hidden], the longest question first."""
+    found, waiting = [], deque[Any]()
+    for batch in in_batches([len(question.ids) for question in questions], batch_tokens):
+        waiting.append(engine.ask([questions[k] for k in batch]))
+        if len(waiting) >= ahead:
+            found.append(waiting.popleft().result()["hidden"])
+    found.extend(future.result()["hidden"] for future in waiting)
+    return torch.cat(found)
+
+
+def main() -> None:
+    options = report.parser(__doc__ or "", "python tests/benchmarks/p14_cache_engines.py --device cuda --rows 4096")
+    options.add_argument("--device", default="cpu")
+    options.add_argument("--dtypes", nargs="+", default=["float32", "bfloat16"])
+    options.add_argument("--teacher", type=int, nargs=2, default=[512, 8], metavar=("HIDDEN", "LAYERS"))
+    options.add_argument("--vocabulary", type=int, default=32_000)
+    options.add_argument("--rows", type=int, default=48)
+    options.add_argument("--lengths", type=int, nargs=2, default=[32, 384], metavar=("SHORTEST", "LONGEST"))
+    options.add_argument("--batch-tokens", type=int, default=8192)
+    options.add_argument(
+        "--gpu-memory", type=float, default=0.5, help="share of a GPU for vLLM; the rest is transformers'"
+    )
+    options.add_argument("--repeats", type=int, default=3)
+    chosen = options.parse_args()
+    torch.set_num_threads(1)
+    transformers.utils.logging.disable_progress_bar()
+    random = np.random.default_rng(0)
+    questions = []
+    for length in random.integers(*chosen.lengths, size=chosen.rows, endpoint=True):
+        ids = random.integers(0, chosen.vocabulary, size=length).tolist()
+        questions.append(Question(ids, np.arange(length // 4, length - 1)))  # a quarter is a prompt
+    tokens = sum(len(question.ids) for question in questions)
+    rows: list[dict[str, Any]] = []
+    value: dict[str, float] = {}
+    with tempfile.TemporaryDirectory() as folder:
+        size = write_teacher(Path(folder), *chosen.teacher, chosen.vocabulary)
+        for dtype in chosen.dtypes:
+            rows += compare(Path(folder), questions, dtype, chosen)
+            slow, fast = (row["tokens / s"] for row in rows[-2:])
+            value[f"ratio {dtype}"] = fast / slow
+    report.publish(
+        "P14",
+        rows,
+        value=value,
+        bar=dict.fromkeys(value, "at least 1"),
+        holds=all(ratio >= 1 for ratio in value.values()),
+        shapes=f"Llama of {size / 1e6:.0f} M, {chosen.rows} rows of {chosen.lengths[0]} to {chosen.lengths[1]} tokens ({tokens:,}), "
+        f"batches of {chosen.batch_tokens:,}",
+        dtype=f"on {chosen.device}",
+        file=chosen.json,
+    )
+
+
+def write_teacher(folder: Path, hidden: int, layers: int, vocabulary: int) -> int:
+    """A Llama with random weights; how many numbers it has."""
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=vocabulary,
+        hidden_size=hidden,
+        intermediate_size=3 * hidden,
+        num_hidden_layers=layers,
+        num_attention_heads=hidden // 64,
+        initializer_range=0.05,
+        tie_word_embeddings=True,
+    )
+    model = LlamaForCausalLM(config)
+    model.save_pretrained(folder)
+    return sum(parameter.numel() for parameter in model.parameters())
+
+
+def compare(folder: Path, questions: list[Question], dtype: str, chosen: Any) -> list[dict[str, Any]]:
+    """A row of the table for each engine."""
+    tokens = sum(len(question.ids) for question in questions)
+    settings = {"device": chosen.device, "batch_tokens": chosen.batch_tokens}
+    start = time.perf_counter()
+    slow = TransformersEngine(load_model(folder, dtype), chosen.vocabulary, **settings)
+    loaded = {"transformers": time.perf_counter() - start}
+    start = time.perf_counter()
+    memory = {"gpu_memory_utilization": chosen.gpu_memory}
+    with VllmEngine(folder, dtype=dtype, length=chosen.lengths[1], **settings, **memory) as fast:
+        loaded["vllm"] = time.perf_counter() - start
+        engines: dict[str, TeacherEngine] = {"transformers": slow, "vllm": fast}
+        states: dict[str, torch.Tensor] = {}
+
+        def side(name: str) -> None:
+            states[name] = run(engines[name], questions, chosen.batch_tokens, AHEAD[name]).float()
+
+        seconds = report.alternate({name: lambda name=name: side(name) for name in engines}, chosen.repeats)
+    one, other = states.values()
+    difference = float((one - other).abs().max() / one.abs().max())
+    return [
+        {
+            "dtype": dtype,
+            "engine": name,
+            "seconds": seconds[name],
+            "tokens / s": tokens / seconds[name],
+            "start s": loaded[name],
+            "largest difference": f"{difference:.1e}" if name == "vllm" else "-",
+        }
+        for name in engines
+    ]
+
+
+if __name__ == "__main__":
+    main()
