@@ -52,6 +52,7 @@ class ServedTeacher(Teacher):
         self.head, self.embedding = head, embedding
         self.ahead = ahead
         self._engine = engine
+        self._before = engine.figures()  # what the probe took
         self._examples = self._tokens = 0
 
     @property
@@ -67,7 +68,8 @@ class ServedTeacher(Teacher):
 
     def figures(self) -> dict[str, Any]:
         """Of the engine, with the tokens that were asked about and the seconds in which a training did nothing but wait for it."""
-        return {"tokens": self._tokens, "wait_seconds": self.seconds, **self._engine.figures()}
+        since = {name: value - self._before[name] for name, value in self._engine.figures().items()}
+        return {"tokens": self._tokens, "wait_seconds": self.seconds, **since}
 
     def close(self) -> None:
         self._engine.close()
