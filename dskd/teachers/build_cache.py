@@ -51,10 +51,16 @@ class TeacherCacheReport(BaseModel):
 
 
 def estimate_bytes(
-    teacher: Path, data: Path, options: TeacherCacheOptions, *, dtype: str, served: ServedOptions | None = None
+    teacher: Path,
+    data: Path,
+    options: TeacherCacheOptions,
+    *,
+    dtype: str,
+    served: ServedOptions | None = None,
+    tokenizer: Path | None = None,
 ) -> int:
     """The size that a cache will have on the disk, known without the teacher's weights."""
-    source = CacheSource(teacher, data, options, dtype, served)
+    source = CacheSource(teacher, data, options, dtype, served, tokenizer)
     return _estimate(source, source.shard_ranges(SHARD_BYTES, SHARD_ROWS))
 
 
@@ -69,6 +75,7 @@ def build_teacher_cache(
     engine: EngineName = "auto",
     tensor_parallel: int = 1,
     served: ServedOptions | None = None,
+    tokenizer: Path | None = None,
     progress: Progress | None = None,
     shard_bytes: int = SHARD_BYTES,
     shard_rows: int = SHARD_ROWS,
@@ -80,7 +87,8 @@ def build_teacher_cache(
     folder was begun with. Another engine than transformers is compared with it on a few rows before anything is written.
 
     Args:
-        teacher: A model folder. With `served`, its configuration, tokenizer and, for hidden states, the shard with its head suffice.
+        teacher: A model folder. With `served`, its configuration and the shards with its head and embedding suffice; where that gives
+            log-probabilities, the tokenizer.
         data: A folder of `prepare_dataset(student=teacher)`, so that all students of this teacher share the cache.
         output: The folder of the cache.
         options: What to store.
@@ -88,6 +96,7 @@ def build_teacher_cache(
         engine: What runs the teacher. auto: vLLM on a GPU where it runs the model, else transformers.
         tensor_parallel: Number of GPUs on which vLLM spreads each layer.
         served: A server that runs the teacher in the place of `engine`.
+        tokenizer: The folder of the teacher's tokenizer, by default `teacher`.
         progress: Called with {"estimate_bytes"} first, with {"engine"} and perhaps {"instead_of", "reason"} before the teacher is
             loaded, with {"comparison"} after the comparison, then with {"step", "steps"} in examples.
         shard_bytes, shard_rows, batch_tokens: The largest shard, and batch with padding.
@@ -98,7 +107,7 @@ def build_teacher_cache(
         TrainingFailed: Where memory or the disk does not suffice, or the engine fails.
     """
     start = time.perf_counter()
-    source = CacheSource(teacher, data, options, dtype, served)
+    source = CacheSource(teacher, data, options, dtype, served, tokenizer)
     request = source.request()
     store = CacheStore(output)
     begun = store.exists()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,8 @@ import torch
 from dskd.data.preparation import preparation_report
 from dskd.data.rows import label_spans
 from dskd.errors import InputError
-from dskd.modeling.folders import parts_of, require_model_folder
+from dskd.modeling.folders import CONFIG, parts_of, require_model_folder
+from dskd.modeling.head_alone import find_head
 from dskd.modeling.language_part import language_model
 from dskd.modeling.lm_head import output_head
 from dskd.modeling.loading import empty_model, load_tokenizer
@@ -53,11 +54,12 @@ class CacheSource:
     """A teacher's folder, data prepared for it alone, and what is to be kept. The weights are not loaded.
 
     Args:
-        teacher: A model folder; of a served teacher, configuration and tokenizer suffice here.
+        teacher: A model folder; of a served teacher the configuration suffices here, and where it gives log-probabilities, nothing.
         data: Prepared for it alone.
         options: What is kept.
         dtype: Of the teacher's weights and products, or of a served one's head; "auto" for what its configuration says.
         served: Where the teacher is, if it is served.
+        tokenizer: The folder of its tokenizer, by default `teacher`.
 
     Raises:
         InputError: For data of another tokenizer, examples beyond the teacher's positions, too many top-k tokens, and outputs that
@@ -65,51 +67,67 @@ class CacheSource:
     """
 
     def __init__(
-        self, teacher: Path, data: Path, options: TeacherCacheOptions, dtype: str, served: ServedOptions | None = None
+        self,
+        teacher: Path,
+        data: Path,
+        options: TeacherCacheOptions,
+        dtype: str,
+        served: ServedOptions | None = None,
+        tokenizer: Path | None = None,
     ) -> None:
         import datasets
 
         self.teacher, self.options, self.served = teacher, options, served
+        self.head_shape: tuple[int, int] = (0, 0)
         report = preparation_report(data)
-        self.vocabulary = Vocabulary.from_tokenizer(load_tokenizer(teacher))
+        self.vocabulary = Vocabulary.from_tokenizer(load_tokenizer(tokenizer or teacher))
         if report["student_vocabulary"] != self.vocabulary.fingerprint:
             raise InputError(
-                f"{data}: prepared for another tokenizer; fix: prepare it with student {teacher}, no teacher"
+                f"{data}: prepared for another tokenizer; fix: prepare it with student {tokenizer or teacher}, no teacher"
             )
         if served is None:
             require_model_folder(teacher)
-        empty = language_model(empty_model(teacher))
-        self.dtype = _dtype_of(empty.config) if dtype == "auto" else dtype
-        positions = getattr(empty.config.get_text_config(), "max_position_embeddings", None)
-        if positions is not None and report["longest_student"] > positions:
-            raise InputError(
-                f"{teacher}: the model has {positions} positions, but the data examples of {report['longest_student']} tokens; "
-                f"fix: prepare it with max_length {positions}"
-            )
-        self.numbers = sum(parameter.numel() for parameter in empty.parameters())
-        self.head_shape: tuple[int, int] = tuple(empty.get_output_embeddings().weight.shape)
-        head = output_head(empty, self.vocabulary.truncate_to_head(self.head_shape[0], str(teacher)).size)
-        embedding = empty.get_input_embeddings().weight
-        tied = embedding is empty.get_output_embeddings().weight
-        numbers = sum(tensor.numel() for tensor in (head.weight, head.bias) if tensor is not None)
-        numbers += 0 if tied else embedding.numel()
-        # Of head.safetensors; log-probabilities need no head.
-        self.head_bytes = numbers * getattr(torch, self.dtype).itemsize if options.kind == "hidden_states" else 0
-        self.head = HeadNumbers(head.scale, head.softcap, head.size)
-        if options.kind == "top_k" and options.k > head.size:
-            raise InputError(f"k: {options.k}, but {teacher} has {head.size} tokens; fix: a smaller k")
+        if self.kind == "hidden_states" or (teacher / CONFIG).is_file():
+            self._read_shapes(dtype, report["longest_student"])
+        else:
+            self.dtype = "float32" if dtype == "auto" else dtype
+            self.numbers, self.head_bytes = 0, 0
+            self.head = HeadNumbers(1.0, 0.0, self.vocabulary.size)
+        if options.kind == "top_k" and options.k > self.head.size:
+            raise InputError(f"k: {options.k}, but {teacher} has {self.head.size} tokens; fix: a smaller k")
         if served is not None:
             _require_given(served, options)
         self._dataset = datasets.load_from_disk(str(data))
         self.index, self._places = _distinct(self._dataset)
         self.lengths = np.array([last for _, _, last in self._places])
 
+    def _read_shapes(self, dtype: str, longest: int) -> None:
+        """What the configuration says of the model; the longest example has to fit into it."""
+        teacher, empty = self.teacher, language_model(empty_model(self.teacher))
+        self.dtype = _dtype_of(empty.config) if dtype == "auto" else dtype
+        positions = getattr(empty.config.get_text_config(), "max_position_embeddings", None)
+        if positions is not None and longest > positions:
+            raise InputError(
+                f"{teacher}: the model has {positions} positions, but the data examples of {longest} tokens; "
+                f"fix: prepare it with max_length {positions}"
+            )
+        self.numbers = sum(parameter.numel() for parameter in empty.parameters())
+        self.head_shape = tuple(empty.get_output_embeddings().weight.shape)
+        head = output_head(empty, self.vocabulary.truncate_to_head(self.head_shape[0], str(teacher)).size)
+        embedding = empty.get_input_embeddings().weight
+        tied = embedding is empty.get_output_embeddings().weight
+        numbers = sum(tensor.numel() for tensor in (head.weight, head.bias) if tensor is not None)
+        numbers += 0 if tied else embedding.numel()
+        # Of head.safetensors; log-probabilities need no head.
+        self.head_bytes = numbers * getattr(torch, self.dtype).itemsize if self.options.kind == "hidden_states" else 0
+        self.head = HeadNumbers(head.scale, head.softcap, head.size)
+
     def request(self) -> dict[str, Any]:
         """What makes this cache this one and no other, by content."""
         served = {} if self.served is None else {"served": self.served.identity()}
         return {
             "format": FORMAT,
-            "teacher": _content_of(self.teacher),
+            "teacher": self._content(),
             "vocabulary": self.vocabulary.fingerprint,
             "data": self.index.content,
             "dtype": self.dtype,
@@ -117,6 +135,13 @@ class CacheSource:
             "head": vars(self.head),
             **served,
         }
+
+    def _content(self) -> str:
+        """sha256 of what is read of the teacher here."""
+        if self.served is None:
+            return _content_of(self.teacher)
+        files = find_head(self.teacher, embedding=True).files if self.kind == "hidden_states" else []
+        return _digest_of([*filter(Path.is_file, [parts_of(self.teacher).config]), *files])
 
     @property
     def kind(self) -> str:
@@ -206,12 +231,16 @@ def _distinct(dataset: Any) -> tuple[RowIndex, list[tuple[int, int, int]]]:
 
 def _content_of(folder: Path) -> str:
     """sha256 of a model folder's configuration and weights, its base model's too, under whatever name the folder stands."""
-    digest = hashlib.sha256()
     patterns = ("config.json", "adapter_config.json", "*.safetensors", "*.bin")
-    for file in sorted(file for pattern in patterns for file in folder.glob(pattern) if file.is_file()):
+    files = sorted(file for pattern in patterns for file in folder.glob(pattern) if file.is_file())
+    parts = parts_of(folder)
+    return _digest_of(files, _content_of(parts.model) if parts.is_adapter else "")
+
+
+def _digest_of(files: Iterable[Path], more: str = "") -> str:
+    digest = hashlib.sha256()
+    for file in files:
         with file.open("rb") as stream:
             digest.update(f"{file.name}\n{hashlib.file_digest(stream, 'sha256').hexdigest()}\n".encode())
-    parts = parts_of(folder)
-    if parts.is_adapter:
-        digest.update(_content_of(parts.model).encode())
+    digest.update(more.encode())
     return digest.hexdigest()

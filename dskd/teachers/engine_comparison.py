@@ -78,7 +78,7 @@ def reference_answers(source: CacheSource, *, device: Any, batch_tokens: int) ->
     except InputError as error:
         if source.served is None and not is_quantised(parts_of(source.teacher).model):
             raise
-        return str(error)
+        return str(error).split("; fix: ")[0]
     except (RuntimeError, MemoryError) as error:
         if is_out_of_memory(error):
             return "memory ran out as it was loaded"

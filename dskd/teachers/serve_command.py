@@ -26,7 +26,8 @@ _POOLER = {"task": "token_embed", "use_activation": False}  # every token's stat
 _PROMPT_TOKENS_AT_ONCE = 2048
 # The CPU build has no distribution that is called vllm, without which the command `vllm` does not start.
 _CPU = ("python", "-m", "vllm.entrypoints.openai.api_server", "--model")
-_CPU_CACHE = "VLLM_CPU_KVCACHE_SPACE=4"  # GiB; without it half of the machine's memory is taken
+# GiB, taken at the start: enough, as no answer is written and a text's keys are needed once. Without it, half of the memory goes.
+_CPU_CACHE = "VLLM_CPU_KVCACHE_SPACE=1"
 # Models with layers between the last hidden state, which a server gives, and the head that a training has.
 _BETWEEN = {
     "modernbert-decoder": "a dense layer and a norm",

@@ -168,25 +168,29 @@ def _why(reason: str) -> str:
 
 def _as_json(plan: Plan) -> dict[str, object]:
     locked = [{"kind": kind, "name": str(name), "commit": commit} for kind, name, commit in plan.lock]
-    return ({"hub": locked} if locked else {}) | {
-        "matrix": plan.name,
-        "output_dir": str(plan.root),
-        "counts": plan.counts(),
-        "reachable": plan.reaches(),
-        "jobs": [
-            {
-                "id": job.id,
-                "kind": job.kind,
-                "title": job.title,
-                "action": job.action,
-                "reason": job.reason,
-                "needs": list(job.needs),
-                "outputs": [
-                    {"folder": each.output.folder, "identity": each.output.fingerprint.hash}
-                    | {"status": each.status, "reason": each.reason}
-                    for each in job.outputs
-                ],
-            }
-            for job in plan.jobs.values()
-        ],
-    }
+    reaches = plan.reaches()
+    return (
+        ({"hub": locked} if locked else {})
+        | ({"reachable": reaches} if reaches else {})
+        | {
+            "matrix": plan.name,
+            "output_dir": str(plan.root),
+            "counts": plan.counts(),
+            "jobs": [
+                {
+                    "id": job.id,
+                    "kind": job.kind,
+                    "title": job.title,
+                    "action": job.action,
+                    "reason": job.reason,
+                    "needs": list(job.needs),
+                    "outputs": [
+                        {"folder": each.output.folder, "identity": each.output.fingerprint.hash}
+                        | {"status": each.status, "reason": each.reason}
+                        for each in job.outputs
+                    ],
+                }
+                for job in plan.jobs.values()
+            ],
+        }
+    )

@@ -71,6 +71,7 @@ TEACHER_OUTPUTS = click.Choice(["live", "hidden_states", "top_k"])
 TEACHER_OUTPUTS_HELP = (
     "live (default) runs the teacher at every step; the others compute a cache once, for several epochs."
 )
+CACHE_ENGINE = click.Choice(["auto", "vllm", "transformers"])
 CACHE_DTYPE = click.Choice(["same", "float16", "bfloat16"])
 DTYPE = click.Choice(["float32", "bfloat16"])
 WIRE_DTYPE = click.Choice(["float32", "float16", "bfloat16"])
@@ -108,6 +109,8 @@ METHOD_HELP = "Method; `harness list methods` has the names."
 @click.option("--dtype", type=DTYPE, help="Compute dtype and teacher weights; the student's weights stay float32.")
 @click.option("--teacher-outputs", type=TEACHER_OUTPUTS, help=TEACHER_OUTPUTS_HELP)
 @click.option("--cache-dtype", type=CACHE_DTYPE, help="Dtype of cached hidden states on disk.")
+@click.option("--cache-engine", type=CACHE_ENGINE, help="What computes a teacher cache. [default: auto]")
+@click.option("--tensor-parallel", type=COUNT, metavar="N", help="Number of GPUs that vLLM spreads the teacher over.")
 @click.option("--top-k", type=COUNT, metavar="K", help="Number of tokens that a top_k cache keeps.")
 @click.option("--processes", type=COUNT, metavar="N", help="Number of training processes, one per GPU.")
 @click.option("--accelerate-config", metavar="NAME|FILE", help=LAUNCH_HELP)
@@ -124,6 +127,7 @@ def command(context: click.Context, options: Sequence[str], settings: Sequence[s
     asked["teacher_outputs"] = given(
         kind=flags.pop("teacher_outputs"), stored_dtype=flags.pop("cache_dtype"), k=flags.pop("top_k")
     )
+    asked["teacher_cache"] = given(engine=flags.pop("cache_engine"), tensor_parallel=flags.pop("tensor_parallel"))
     asked["served"] = given(
         served=flags.pop("served") or None, model=flags.pop("served_model"), dtype=flags.pop("served_dtype")
     )

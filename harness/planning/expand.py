@@ -11,7 +11,7 @@ from dskd.data.routes import Route
 from dskd.errors import InputError
 from dskd.training.options import TrainingOptions
 from harness import tasks as known_tasks
-from harness.config.matrix import Cell, TeacherOutputs
+from harness.config.matrix import Cell, TeacherCaches, TeacherOutputs
 from harness.config.served import ServedSource, TeachersSource
 from harness.planning.served import endpoint_responses, gives_text_alone
 from harness.planning.sources import Sources, once
@@ -26,6 +26,7 @@ from harness.steps.evaluation import Evaluate, EvaluatedTask
 from harness.steps.served_model import ServedModel
 from harness.steps.several_teachers import TaughtBySeveral, TaughtData
 from harness.steps.teacher_cache import TeacherCache
+from harness.steps.teacher_reference import TeacherReference
 from harness.steps.teacher_responses import TeacherResponses
 
 
@@ -95,7 +96,12 @@ class Expansion(Sources):
         """What a teacher gives for a training set or its rows of it, for all methods of a matrix with the same settings."""
         options, outputs = self.method(method)[1], self.matrix.outputs_of(method).options
         prepared = self.prepared(name, teacher, None, options.max_length, route=route)
-        return cache_step(self.model(teacher), prepared, outputs, options)
+        return cache_step(self.model(teacher), prepared, outputs, options, self.matrix.teacher_cache)
+
+    @once
+    def reference(self, teacher: str) -> TeacherReference | None:
+        """What the local copy of a served teacher answers to the probe's texts; None for a teacher that is not served."""
+        return reference_step(self.model(teacher))
 
     def taught_by_several(self, cell: Cell, source: TeachersSource) -> TaughtBySeveral:
         """What each of several teachers teaches in a cell: its rows or all, in its tokens, with a cache of its own or asked live."""
@@ -117,6 +123,7 @@ class Expansion(Sources):
                     teacher=self.model(teacher) if method.requires.teacher else None,
                     data=self.prepared(name, cell.student, teacher, options.max_length, route=route or None),
                     cache=self.teacher_cache(teacher, name, cell.method, route or None) if cached else None,
+                    reference=self.reference(teacher) if method.requires.teacher and not cached else None,
                     outputs=outputs.options,
                     weight=source.weights.get(teacher),
                 )
@@ -151,6 +158,7 @@ class Expansion(Sources):
             student=self.model(cell.student),
             teacher=self.model(cell.teacher) if method.requires.teacher else None,
             cache=self.teacher_cache(cell.teacher, name, cell.method) if cached else None,
+            reference=self.reference(cell.teacher) if method.requires.teacher and not cached else None,
             method=self.matrix.method_of(cell.method),
             method_options=method.options.model_dump(mode="json"),
             method_code=methods.own_code(self.matrix.method_of(cell.method)),
@@ -233,9 +241,29 @@ def responses_step(
     )
 
 
+def reference_step(teacher: ModelInput) -> TeacherReference | None:
+    """What the local copy of a served teacher answers to the probe's texts; None where there is nothing of it here."""
+    if not isinstance(teacher, ServedModel) or teacher.head is None or teacher.head.from_hub:
+        return None
+    return TeacherReference(title=f"reference of {teacher.name}", teacher=teacher)
+
+
 def cache_step(
-    teacher: ModelInput, data: PreparedData, outputs: dict[str, Any], options: TrainingOptions
+    teacher: ModelInput,
+    data: PreparedData,
+    outputs: dict[str, Any],
+    options: TrainingOptions,
+    caches: TeacherCaches,
 ) -> TeacherCache:
-    """What a teacher gives for its own tokens of a training set."""
-    title = f"teacher cache of {teacher.name} on {data.set_name}"
-    return TeacherCache(title=title, teacher=teacher, data=data, options=outputs, dtype=options.dtype)
+    """What a teacher gives for its own tokens of a training set. outputs, caches: what is kept, and what computes it."""
+    rows = f", rows of {data.route.teacher}" if data.route is not None else ""
+    return TeacherCache(
+        title=f"teacher cache of {teacher.name} on {data.set_name}{rows}",
+        teacher=teacher,
+        data=data,
+        options=outputs,
+        dtype=options.dtype,
+        engine=None if caches.engine == "auto" else caches.engine,
+        tensor_parallel=caches.tensor_parallel,
+        served=teacher.served(outputs) if isinstance(teacher, ServedModel) else None,
+    )

@@ -18,11 +18,11 @@ from dskd.errors import InputError
 from dskd.tokenization.prompt_templates import Template
 from dskd.training.options import TrainingOptions
 from harness.config.explain import dotted, explain
-from harness.config.matrix import Evaluation, TeacherOutputs
+from harness.config.matrix import Evaluation, TeacherCaches, TeacherOutputs
 from harness.config.names import find_method, notice_former_names
 from harness.config.served import ServedSource
 from harness.planning.checks import check_chat, check_pair, check_templates
-from harness.planning.expand import cache_step, responses_step
+from harness.planning.expand import cache_step, reference_step, responses_step
 from harness.planning.plan import Plan, decide
 from harness.planning.served import served_model
 from harness.runs.hub_lock import HubLock
@@ -33,6 +33,7 @@ from harness.steps.base import ModelInput
 from harness.steps.base_model import model_in_folder
 from harness.steps.data import FileExamples, PreparedData, RowExamples, said
 from harness.steps.hub_data import hub_examples
+from harness.steps.served_model import ServedModel
 from harness.steps.training import Train, find_launch
 
 _O = TypeVar("_O", bound=BaseModel)
@@ -71,11 +72,13 @@ def single_plan(
     overwrite: bool = False,
     data_options: DataOptions = DEFAULT,
     served: Mapping[str, Any] = {},
+    teacher_cache: Mapping[str, Any] = {},
 ) -> Plan:
     """The plan of one training into `output`; `teacher_outputs`, `launch` and `template` are as in a matrix, but live by default.
 
     `data` is a path, a pipe, or a name on the hub (`dskd.data.hub_rows.parse_hub_data`), `data_options` how its rows are read.
     `served` are the keys of a teacher behind an address (`harness.config.served.ServedSource`); `teacher` is its head then.
+    `teacher_cache` says what computes a cache, as in a matrix.
     InputError for what is wrong with any option, and where `output` holds something else already, unless `overwrite`.
     """
     behind = _served(teacher, served)
@@ -95,7 +98,8 @@ def single_plan(
         output_folder=_FOLDER,
         student=learner,
         teacher=author if chosen.requires.teacher else None,
-        **_inputs(author, learner, examples, limit, learning),
+        reference=reference_step(author) if chosen.requires.teacher and outputs.is_live else None,
+        **_inputs(author, learner, examples, limit, learning, TeacherCaches.model_validate(dict(teacher_cache))),
         method=method,
         method_options=chosen.options.model_dump(mode="json"),
         method_code=methods.own_code(method),
@@ -192,7 +196,12 @@ def _models(
 
 
 def _inputs(
-    teacher: ModelInput, student: ModelInput, examples: RowExamples, limit: int | None, learning: _Learning
+    teacher: ModelInput,
+    student: ModelInput,
+    examples: RowExamples,
+    limit: int | None,
+    learning: _Learning,
+    caches: TeacherCaches,
 ) -> dict[str, Any]:
     """The training set, in the tokens of both models or as the teacher's responses in the student's; and the teacher cache."""
     method, options, outputs = learning
@@ -200,6 +209,11 @@ def _inputs(
     whole = partial(prepared, examples=examples, limit=limit)
     own, others = student.tokenizer_input, teacher.tokenizer_input
     if method.requires.response_source == "teacher":
+        if isinstance(teacher, ServedModel):
+            raise InputError(
+                f"--served: gives hidden states, and {method.name} learns from responses; fix: `harness teacher responses` writes "
+                "them as a training set for --method sft"
+            )
         answering = Evaluation().model_dump(exclude={"score_teachers"})
         responses = responses_step(examples, limit, teacher, method.options, answering)
         data = prepared(title=f"{responses.title} for student", examples=responses, student_tokenizer=own)
@@ -208,7 +222,7 @@ def _inputs(
     if outputs.is_live:
         return {"data": data}
     read = whole(title="data for teacher", student_tokenizer=others)
-    return {"data": data, "cache": cache_step(teacher, read, outputs.options, options)}
+    return {"data": data, "cache": cache_step(teacher, read, outputs.options, options, caches)}
 
 
 def read_template(given: Mapping[str, Any]) -> Template | None:

@@ -76,7 +76,7 @@ class Request:
         samples: How many it asks for.
         content: Messages; or a text, or the ids of its tokens.
         parameters: Of its body, besides the model and the content.
-        opened: Whether the prompt ends inside open reasoning, as far as is known here.
+        opened: Whether the prompt of a completions API ends inside open reasoning.
     """
 
     asking: Asking
@@ -111,12 +111,13 @@ def requests_of(prompts: Sequence[Asked], asking: Asking, tokenizer: Any | None 
     """The requests for every sample of every prompt, in their order.
 
     Args:
-        tokenizer: Of a teacher with a completions API: it is given the ids that a local teacher would be given.
+        tokenizer: The teacher's. A completions API is given the ids that a local teacher would be given.
 
     Raises:
         InputError: For a prompt that such a teacher cannot be asked.
     """
-    markers = markers_of(tokenizer) if tokenizer is not None else None
+    # Behind a chat API the server decides what the prompt ends with, and may take reasoning out without a word.
+    markers = markers_of(tokenizer) if tokenizer is not None and asking.api == "completions" else None
     for number, prompt in enumerate(prompts):
         content = content_of(prompt, asking, tokenizer)
         opened = markers is not None and opens(prompt_text(tokenizer, prompt), markers)

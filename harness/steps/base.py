@@ -37,7 +37,7 @@ from harness.runs.job_spec import Output
 from harness.runs.store import artifact_folder
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)  # `Annotated` takes equal marks for one: NOT_IDENTITY and BY_HAND must differ
 class Key:
     """The key of a field in an identity; None for a field that is no part of it."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
@@ -10,6 +11,7 @@ from typing import Annotated, Any
 from pydantic import Field
 
 import dskd.data
+from dskd.compatibility import Problem
 from dskd.data.options import takes_of
 from dskd.modeling.loading import load_tokenizer
 from dskd.tokenization.prompt_templates import Template, template_of
@@ -37,7 +39,8 @@ class TeacherEndpoint(Input):
         model: What its server calls it.
         api: Whether it is asked by messages or given a text.
         addresses: Of replicas, each with its `/v1`.
-        tokenizer: With a completions API: prompts are the ids that a local teacher would get, in this tokenizer's template.
+        tokenizer: Where it is here, its template says how prompts are asked, and its markers what is reasoning; a completions API is
+            given the ids that a local teacher would get.
         template: Without a tokenizer: how it is asked (`Asking.template`).
         api_key_env: The environment variable with its API key.
         timeout: Of a request, in seconds.
@@ -48,7 +51,7 @@ class TeacherEndpoint(Input):
     name: Annotated[str, NOT_IDENTITY] = ""
     model: str
     api: Api = "chat"
-    addresses: Annotated[tuple[str, ...], NOT_IDENTITY]
+    addresses: Annotated[tuple[str, ...], NOT_IDENTITY, Field(min_length=1)]
     tokenizer: Of[TokenizerInput] | None = None
     template: Template | None = None
     api_key_env: Annotated[str, NOT_IDENTITY] = "OPENAI_API_KEY"
@@ -111,6 +114,13 @@ class EndpointResponses(Step):
     def estimate(self, device: Device) -> list[Work]:
         """Nothing is computed here."""
         return []
+
+    def preflight(self, root: Path) -> Sequence[Problem]:
+        """Check addresses, key and settings; nothing is asked."""
+        for endpoint in self.teacher.endpoints:
+            endpoint.key()
+        self.asking(self.teacher.template)
+        return ()
 
     def asking(self, template: Template | None) -> Asking:
         """How the teacher is asked. InputError for settings that do not go together."""

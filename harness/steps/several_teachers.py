@@ -20,6 +20,7 @@ from harness.steps.base import BY_HAND, NOT_IDENTITY, OMIT_NONE, Input, ModelInp
 from harness.steps.data import PreparedData
 from harness.steps.served_model import ServedModel
 from harness.steps.teacher_cache import TeacherCache
+from harness.steps.teacher_reference import TeacherReference
 
 LIVE = {"kind": "live"}
 
@@ -76,6 +77,7 @@ class TaughtData(Input):
         name: Of the teacher.
         teacher: None for a method without a teacher, which trains on the same examples.
         data: Its examples, in the tokens of the student and its own.
+        reference: Of a served teacher, what its local copy answers to the probe's texts.
         outputs: `{"kind": "live"}` or the options of `cache`.
         weight: Of its loss; None where rows are routed.
     """
@@ -84,6 +86,7 @@ class TaughtData(Input):
     teacher: Of[ModelInput] | None
     data: Of[PreparedData]
     cache: Annotated[Of[TeacherCache] | None, NOT_IDENTITY] = None  # its parts are in the identity each by itself
+    reference: Annotated[Of[TeacherReference] | None, NOT_IDENTITY] = None
     outputs: Annotated[dict[str, Any], BY_HAND] = LIVE
     weight: Annotated[float | None, OMIT_NONE] = None
 
@@ -107,6 +110,8 @@ class TaughtData(Input):
         served = tokenizer = None
         if isinstance(self.teacher, ServedModel) and self.cache is None:
             served, tokenizer = self.teacher.served(self.outputs), self.teacher.tokenizer_input.path(root)
+            if self.reference is not None:
+                served = served.model_copy(update={"reference": self.reference.path(root)})
         return dskd.TeacherSource(
             name=self.name,
             folder=folder,
@@ -194,7 +199,7 @@ class TaughtBySeveral(Input):
                 rollouts=training.rollouts,
                 packing=training.packing,
             )
-        return found
+        return list(dict.fromkeys(found))  # one is often said of all of them
 
     def preflight(self, method: Method, student: str, root: Path) -> Iterator[Problem]:
         """What vocabularies say, as far as they are here."""

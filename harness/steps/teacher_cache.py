@@ -105,6 +105,7 @@ class TeacherCache(Step):
             engine=self.engine or "auto",
             tensor_parallel=self.tensor_parallel,
             served=self.served,
+            tokenizer=self.teacher.tokenizer_input.path(job.root) if self.served else None,
             progress=report,
         )
         try:

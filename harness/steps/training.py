@@ -35,6 +35,7 @@ from harness.steps.origins import data_origin, model_origin
 from harness.steps.served_model import ServedModel
 from harness.steps.several_teachers import TaughtBySeveral
 from harness.steps.teacher_cache import TeacherCache
+from harness.steps.teacher_reference import TeacherReference
 
 LIVE = {"kind": "live"}
 
@@ -50,10 +51,12 @@ class Train(Step, ModelInput):
 
     cell: Annotated[RecordCell, NOT_IDENTITY]
     output_folder: Annotated[str, NOT_IDENTITY]
-    data: Of[PreparedData] | Of[TaughtBySeveral]
+    data: Of[PreparedData | TaughtBySeveral]
     student: Of[ModelInput]
     teacher: Of[ModelInput] | None
     cache: Annotated[Of[TeacherCache] | None, NOT_IDENTITY] = None  # its parts are in the identity each by itself
+    # What a local copy of a served teacher answers to the probe's texts: it can refuse a teacher and changes nothing else.
+    reference: Annotated[Of[TeacherReference] | None, NOT_IDENTITY] = None
     method: str
     method_options: Annotated[dict[str, Any], BY_HAND]
     method_code: Annotated[str | None, OMIT_NONE] = None
@@ -224,6 +227,8 @@ class Train(Step, ModelInput):
             return TeacherSource(folder=folder, cache=cache)
         tokenizer = self.teacher.tokenizer_input.path(root)
         served = None if cache else self.teacher.served(self.teacher_outputs or LIVE)
+        if served is not None and self.reference is not None:
+            served = served.model_copy(update={"reference": self.reference.path(root)})
         return TeacherSource(folder=folder, tokenizer=tokenizer, cache=cache, served=served)
 
     @property

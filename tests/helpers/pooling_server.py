@@ -133,6 +133,7 @@ class Answers(BaseHTTPRequestHandler):
 
     owner: PoolingServer
     protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True  # headers and body are sent one after the other
 
     def do_GET(self) -> None:
         if self.owner.down:

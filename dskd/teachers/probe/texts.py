@@ -32,7 +32,7 @@ TEXTS = (*PLAIN, *ODD)
 # Beside them, so that the texts of the probe stand in batches of other shapes.
 FILLING = tuple(f"{number}. " + text[:40] for number, text in enumerate(TEXTS))
 LENGTH = 192  # tokens of a text at most: a model of any length has room for it, and an answer is small
-_SAMPLE, _LINES = 480, 12  # tokens all over the vocabulary, and texts that they stand in
+_SAMPLE, _LINES = 480, 6  # tokens all over the vocabulary, and texts that they stand in
 
 
 def vocabulary_texts(vocabulary: Vocabulary) -> list[str]:

@@ -169,7 +169,7 @@ def test_a_server_of_a_model_that_is_here_is_compared_with_it(
     for options in ({"kind": "hidden_states"}, {"kind": "top_k", "k": 9}, {"kind": "text_log_probabilities"}):
         monkeypatch.setattr(cache_engine, "open_served_engine", lambda served, _: Imitated(other, served))
         with pytest.raises(
-            InputError, match="served gives something else than transformers: 8 rows, .* of the"
+            InputError, match=r"served gives something else than transformers: 8 rows, .* of the"
         ) as caught:
             _build(world, tmp_path / "wrong", served=_served(**options), options=TeacherCacheOptions(**options))
         assert "\n" not in str(caught.value)
@@ -188,6 +188,30 @@ def test_top_k_and_text_log_probabilities_of_a_server_are_kept_as_they_came(worl
         one, other = (_stored(tmp_path / each, "log_probabilities") for each in (name, f"{name}-own"))
         assert one.dtype == other.dtype == torch.float32
         torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.usefixtures("server")
+def test_of_a_server_of_log_probabilities_the_tokenizer_suffices(world: Path, tmp_path: Path) -> None:
+    byte_level().save_pretrained(world / "tokenizer")
+    options = {"kind": "top_k", "k": 9}
+    report = _build(
+        world, tmp_path / "a", "tokenizer", served=_served(**options), options=TeacherCacheOptions(**options)
+    )
+    assert "no config.json" in report.comparison.not_compared
+    cached = open_teacher_cache(tmp_path / "a", "cpu")
+    assert cached.size == SIZE
+
+
+@pytest.mark.usefixtures("server")
+def test_a_tokenizer_may_lie_elsewhere_and_further_shards_make_no_other_teacher(world: Path, tmp_path: Path) -> None:
+    head, tokenizer = tmp_path / "head", tmp_path / "tokenizer"
+    head.mkdir()
+    for name in ("config.json", "model.safetensors"):
+        shutil.copy(world / "head" / name, head)
+    byte_level().save_pretrained(tokenizer)
+    _build(world, tmp_path / "cache", head, served=_served(), tokenizer=tokenizer)
+    (head / "layers.safetensors").write_bytes((world / "teacher" / "model.safetensors").read_bytes())
+    assert _build(world, tmp_path / "cache", head, served=_served(), tokenizer=tokenizer).built_rows == 0
 
 
 def test_text_log_probabilities_are_those_of_the_live_teacher(world: Path, tmp_path: Path) -> None:

@@ -63,6 +63,9 @@ def test_a_live_served_teacher_is_asked_by_the_training_and_has_to_be_reachable(
     assert (asked.addresses, asked.model, asked.kind, asked.dtype) == ((URL,), "big", "hidden_states", "bfloat16")
     assert plan.reaches() == {"big": {URL: 1}}
     assert not any(job.kind == "model" for job in plan.jobs.values())
+    # The local copy is asked once, before the training compares the server with it.
+    assert step.reference is not None
+    assert [job.kind for job in plan.jobs.values()].count("teacher-reference") == 1
 
 
 def test_a_cache_of_a_served_teacher_asks_once_for_all_trainings(plan_of: Planned) -> None:

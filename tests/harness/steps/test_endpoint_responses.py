@@ -218,6 +218,37 @@ def test_a_completions_api_continues_the_ids_of_a_local_teacher(
     assert written(job) == [{"instruction": "Add.", "input": "", "output": "USER: ADD.<|END|>ASSISTANT: "}]
 
 
+def test_with_a_tokenizer_here_a_chat_api_is_asked_what_its_template_takes(
+    step_of: StepOf, server: OpenAIServer, tmp_path: Path
+) -> None:
+    tokenizer = byte_level()
+    tokenizer.chat_template = CHAT_TEMPLATE.replace(
+        "{{ m.role }}", "{% if m.role == 'tool' %}{{ raise_exception('no') }}{% endif %}{{ m.role }}"
+    )
+    set_template(tokenizer, Template(kind="chat", system="Be brief."))
+    tokenizer.save_pretrained(tmp_path / "tokenizer")
+    asked = {"role": "user", "content": "why?"}
+    answer = {"role": "assistant", "content": "theirs"}
+    talks = [[asked, answer], [asked, {"role": "tool", "content": "so"}, answer]]
+    teacher = {"tokenizer": TokenizerFiles(folder=tmp_path / "tokenizer", files={})}
+    job = run(step_of([{"messages": talk} for talk in talks], teacher), tmp_path)
+    assert (report_of(job)["prompts"], report_of(job)["not_asked"], report_of(job)["kept"]) == (1, 1, 1)
+    assert server.requests[0]["messages"] == [{"role": "system", "content": "Be brief."}, asked]
+
+
+def test_what_is_wrong_with_settings_is_told_before_a_run(
+    step_of: StepOf, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    assert step_of(["a"]).preflight(tmp_path) == ()
+    with pytest.raises(InputError, match=r"^address of models\.big: is no address; fix: "):
+        step_of(["a"], {"addresses": ("127.0.0.1:8000",)}).preflight(tmp_path)
+    with pytest.raises(InputError, match=r"^parameters n: is set by the harness itself"):
+        step_of(["a"], parameters={"n": 2}).preflight(tmp_path)
+    monkeypatch.setenv("OPENAI_API_KEY", "two words")
+    with pytest.raises(InputError, match=r"^OPENAI_API_KEY: is no API key"):
+        step_of(["a"]).preflight(tmp_path)
+
+
 def test_a_student_s_data_can_be_made_of_them(step_of: StepOf, tmp_path: Path) -> None:
     byte_level().save_pretrained(tmp_path / "student")
     responses = step_of(["the river", "the garden"])

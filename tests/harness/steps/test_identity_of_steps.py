@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from pydantic import BaseModel
 
+from dskd.data import Route
 from dskd.teachers.options import ServedOptions
 from dskd.tokenization.prompt_templates import Template
 from dskd.training.options import TrainingOptions
@@ -22,7 +23,10 @@ from harness.steps.data import Examples, FileExamples, PreparedData, RowExamples
 from harness.steps.endpoint_responses import EndpointResponses, TeacherEndpoint
 from harness.steps.evaluation import Evaluate, EvaluatedTask
 from harness.steps.hub_data import HubExamples, HubRows
+from harness.steps.served_model import HeadFolder, ServedModel
+from harness.steps.several_teachers import SeveralTeachers, TaughtBySeveral, TaughtData
 from harness.steps.teacher_cache import TeacherCache
+from harness.steps.teacher_reference import TeacherReference
 from harness.steps.teacher_responses import TeacherResponses
 from harness.steps.tokenizers import (
     ChangedTokenizer,
@@ -48,11 +52,29 @@ READ: dict[str, Any] = {
     **{"shape": "messages", "train_on": "last", "split_reasoning": True},
 }
 EXAMPLES = FileExamples(name="d", file=Path("d"), sha256="1", **READ)
-DATA = PreparedData(examples=EXAMPLES, student_tokenizer=TOKENIZER, teacher_tokenizer=TOKENIZER, limit=5, max_length=64)
+DATA = PreparedData(
+    examples=EXAMPLES,
+    student_tokenizer=TOKENIZER,
+    teacher_tokenizer=TOKENIZER,
+    limit=5,
+    max_length=64,
+    route=Route(column="teacher", teacher="a", teachers=("a", "b")),
+)
 STAGE = Stage(data=DATA, options=TrainingOptions(steps=1))
 CACHE = TeacherCache(
     teacher=FOLDER, data=DATA, options={"kind": "hidden_states", "stored_dtype": "same"}, dtype="float32"
 )
+HEAD = HeadFolder(folder=Path("h"), files={"config.json": "1"})
+SERVED = ServedModel(
+    name="far",
+    addresses={"served": ("http://a",)},
+    model="m",
+    head=HEAD,
+    tokenizer=TOKENIZER,
+    dtype="bfloat16",
+    reach={"timeout": 3.0},
+)
+REFERENCE = TeacherReference(teacher=SERVED)
 TRAIN = Train(
     cell=CELL,
     output_folder="train",
@@ -60,6 +82,7 @@ TRAIN = Train(
     student=FOLDER,
     teacher=FOLDER,
     cache=CACHE,
+    reference=REFERENCE,
     method="kd",
     method_options={"temperature": 2.0},
     method_code="1",
@@ -67,6 +90,9 @@ TRAIN = Train(
     training=TrainingOptions(steps=1),
     seed=1,
     accelerate_config=Path("a.yaml"),
+)
+TAUGHT = TaughtData(
+    name="a", teacher=FOLDER, data=DATA, cache=CACHE, reference=REFERENCE, outputs=CACHE.options, weight=0.5
 )
 ENDPOINT = TeacherEndpoint(
     name="teacher", model="m", addresses=("http://a/v1",), tokenizer=TOKENIZER, template=Template(kind="chat")
@@ -84,6 +110,8 @@ INSTANCES: list[Input] = [
     ),
     *(TOKENIZER, CHANGES, COPY, ChangedTokenizer(origin=TOKENIZER, changes=CHANGES, maker=COPY)),
     *(FOLDER, ModelCopy(origin=FOLDER, changes=CHANGES), EXAMPLES, DATA, STAGE, CACHE, TRAIN, TASK),
+    *(SeveralTeachers(members=[FOLDER], route="teacher", weights=[0.5]), TAUGHT, TaughtBySeveral(parts=[TAUGHT])),
+    *(HEAD, SERVED, REFERENCE),
     NewModel(config={"model_type": "llama"}, tokenizer=TOKENIZER, seed=1, training=[STAGE]),
     FirstLayers(layers_of=FOLDER, layers=1, seed=1, training=[STAGE]),
     TeacherResponses(
@@ -124,6 +152,7 @@ INSTANCES: list[Input] = [
 OTHER: dict[tuple[type, str], Any] = {
     (Train, "method"): "dskd-v2",
     (Train, "method_options"): {"temperature": 3.0},
+    (PreparedData, "route"): Route(column="teacher", teacher="b", teachers=("a", "b")),
     (EvaluatedTask, "protocol"): PROTOCOLS["minillm-sampling"],
     (TokenizerChanges, "template"): Template(kind="chat"),
     (TeacherCache, "engine"): "vllm",
@@ -131,6 +160,7 @@ OTHER: dict[tuple[type, str], Any] = {
     (TeacherEndpoint, "api"): "completions",
     (TeacherEndpoint, "addresses"): ("http://a/v1", "http://b/v1"),
     (TeacherEndpoint, "template"): Template(kind="alpaca"),
+    (ServedModel, "addresses"): {"served": ("http://b",)},
     (EndpointResponses, "price"): Price(prompt=1.0, completion=3.0),
     (FileExamples, "shape"): "conversations",
     (FileExamples, "train_on"): "all",
