@@ -97,6 +97,7 @@ def open_engine(
                 length=length,
                 batch_tokens=batch_tokens,
                 tensor_parallel=tensor_parallel,
+                name=str(source.teacher),
             )
         return OpenedEngine(name, vllm, head, embedding, _ASKED_AHEAD)
     assert source.served is not None
