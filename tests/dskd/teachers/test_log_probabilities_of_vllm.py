@@ -26,7 +26,7 @@ from dskd.teachers.engines.served_log_probabilities import ServedLogProbabilitie
 from dskd.teachers.live import LiveTeacher
 from dskd.teachers.options import ServedOptions, TeacherCacheOptions, TeacherSource
 from dskd.teachers.questions import Question
-from dskd.teachers.served import open_served_teacher
+from dskd.teachers.served import ServedTeacher, open_served_teacher
 from dskd.tokenization.vocabulary import Vocabulary, share_vocabulary
 from dskd.training.distiller import Distiller
 from dskd.training.run import TrainingOptions, train
@@ -106,13 +106,15 @@ def batch_of(world: Path, student: str, count: int = 6, **collator: Any) -> Toke
     return Collator(**collator)([rows[k] for k in range(count)])
 
 
+def opened(source: TeacherSource, tokenizer: Any) -> ServedTeacher:
+    """The served teacher, probed."""
+    whole = Vocabulary.from_tokenizer(tokenizer)
+    return open_served_teacher(source, whole, tokenizer=tokenizer, dtype="float32", device="cpu", embedding=False)
+
+
 def fetched(world: Path, server: VllmServer, batch: TokenBatch, **more: Any) -> TokenBatch:
     """The batch with what the served teacher gives."""
-    tokenizer = load_tokenizer(world / "teacher")
-    vocabulary, source = Vocabulary.from_tokenizer(tokenizer), source_of(world, server, **more)
-    teacher = open_served_teacher(
-        source, vocabulary, tokenizer=tokenizer, dtype="float32", device="cpu", embedding=False
-    )
+    teacher = opened(source_of(world, server, **more), load_tokenizer(world / "teacher"))
     try:
         teacher.request(batch)
         return teacher.fetch(batch)
@@ -294,7 +296,7 @@ def test_on_its_own_text_a_student_learns_from_top_k_as_from_the_teacher_itself(
     assert 0 < fewer[0] < live[0]  # the same student on the same text, so a lower bound
 
 
-def test_the_vocabulary_ends_with_the_teachers_head(world: Path, server: VllmServer, tmp_path: Path) -> None:
+def test_the_vocabulary_ends_with_the_teachers_head(world: Path, server: VllmServer) -> None:
     """A tokenizer with an added token beyond the head, as Gemma 3's has."""
     tokenizer = load_tokenizer(world / "teacher")
     tokenizer.add_tokens(["<image>"], special_tokens=True)
