@@ -296,7 +296,7 @@ def test_on_its_own_text_a_student_learns_from_top_k_as_from_the_teacher_itself(
     assert 0 < fewer[0] < live[0]  # the same student on the same text, so a lower bound
 
 
-def test_the_vocabulary_ends_with_the_teachers_head(world: Path, server: VllmServer) -> None:
+def test_the_vocabulary_ends_with_the_teachers_head(world: Path, server: VllmServer, tmp_path: Path) -> None:
     """A tokenizer with an added token beyond the head, as Gemma 3's has."""
     tokenizer = load_tokenizer(world / "teacher")
     tokenizer.add_tokens(["<image>"], special_tokens=True)
