@@ -55,14 +55,13 @@ def read_head(
     weight = found.read(found.weight, dtype).to(device)
     bias = None if found.bias is None else found.read(found.bias, dtype).to(device)
     table = None
-    if found.embedding is not None and found.embedding.name == found.weight.name:
+    if found.embedding is not None:
         table = weight
-    elif found.embedding is not None:
-        table = found.read(found.embedding, dtype).to(device)
-        if found.embedding.value is found.weight.value and torch.equal(
-            weight, table
-        ):  # transformers, too, compares them
-            table = weight
+        if found.embedding.name != found.weight.name:
+            stored = found.read(found.embedding, dtype).to(device)
+            # transformers, too, ties two that are stored only where they are equal
+            is_tied = found.embedding.value is found.weight.value and torch.equal(weight, stored)
+            table = weight if is_tied else stored
     size = vocabulary.truncate_to_head(len(weight), str(folder)).size
     return head_of(found.model, weight, bias, size), table
 

@@ -21,6 +21,7 @@ from dskd.teachers.cache_store import HEAD, ROWS, CacheStore
 from dskd.teachers.engine_comparison import EngineComparison, Reference, reference_answers, require_equal
 from dskd.teachers.engines.vllm import VllmCannotRun
 from dskd.teachers.options import ServedOptions, TeacherCacheOptions
+from dskd.teachers.probe.report import ProbeReport
 
 Progress = Callable[[dict[str, Any]], None]
 SHARD_BYTES, SHARD_ROWS = 256 * 2**20, 4096
@@ -38,6 +39,7 @@ class TeacherCacheReport(BaseModel):
         built_rows, reused_rows: That the teacher ran, and that were found whole.
         engine: What the cache was begun with: `transformers`, `vllm` or `served`.
         comparison: With transformers; None where it is the engine, and for caches from before there were others.
+        probe: Of a served teacher, what this call found out about its servers; None where it asked none.
     """
 
     rows: int
@@ -48,6 +50,7 @@ class TeacherCacheReport(BaseModel):
     reused_rows: int
     engine: str = "transformers"
     comparison: EngineComparison | None = None
+    probe: ProbeReport | None = None
 
 
 def estimate_bytes(
@@ -120,11 +123,12 @@ def build_teacher_cache(
     missing = store.damaged_shards() if begun else list(range(len(ranges)))
     tell = progress or (lambda _: None)
     tell({"estimate_bytes": _estimate(source, ranges)})
+    probe = None
     if files or missing:
         _require_space(output, _estimate(source, ranges, missing, bool(files)))
         settings = _Settings(device, batch_tokens, tensor_parallel, tell, may_change=not begun and engine == "auto")
         try:
-            _write(source, store, name, missing, ranges if files else None, settings)
+            probe = _write(source, store, name, missing, ranges if files else None, settings)
         except torch.OutOfMemoryError as error:
             fix = f"batch_tokens below {batch_tokens}, or dtype bfloat16; what is written stays"
             raise TrainingFailed(f"{teacher}: out of memory; fix: {fix}") from error
@@ -138,6 +142,7 @@ def build_teacher_cache(
         reused_rows=len(source.index.digests) - built,
         engine=store.engine,
         comparison=None if store.comparison is None else EngineComparison(**store.comparison),
+        probe=probe,
     )
 
 
@@ -167,8 +172,8 @@ def _write(
     missing: list[int],
     new_ranges: list[tuple[int, int]] | None,
     settings: _Settings,
-) -> None:
-    """Run the teacher on the missing shards; with `new_ranges`, write what stands beside the shards first."""
+) -> ProbeReport | None:
+    """Run the teacher on the missing shards; with `new_ranges`, write what stands beside the shards first. Returns the engine's probe."""
     is_new = not store.exists()
     settings.tell({"engine": name})
     reference: Reference | str | None = None
@@ -189,6 +194,7 @@ def _write(
         shards = answered_shards(source, opened, store.ranges, missing, settings.batch_tokens, settings.tell)
         for number, tensors in shards:
             store.write_shard(number, tensors)
+    return opened.probe
 
 
 def _open(name: str, source: CacheSource, settings: _Settings) -> OpenedEngine:

@@ -16,11 +16,14 @@ from dskd.modeling.loading import load_model
 from dskd.modeling.merged import whole_model
 from dskd.teachers.cache_source import CacheSource
 from dskd.teachers.engines.base import TeacherEngine
-from dskd.teachers.engines.served import open_served_engine
 from dskd.teachers.engines.transformers import TransformersEngine
 from dskd.teachers.engines.vllm import VllmEngine
+from dskd.teachers.probe.probe import ExpectedTeacher
+from dskd.teachers.probe.report import ProbeReport
+from dskd.teachers.served import open_probed_engine
 
 EngineName = Literal["auto", "vllm", "transformers"]
+_PROBED = 4  # rows that a served teacher is asked about before all others
 _ASKED_AHEAD = 4  # batches that vLLM has to do while a shard is written
 SERVED = "served"
 
@@ -35,6 +38,7 @@ class OpenedEngine:
         head: The teacher's output head; None where log-probabilities are given.
         embedding: [vocabulary, hidden], its input embedding, where it is kept; the head's weight itself where the two are tied.
         ahead: How many batches it is asked at a time.
+        probe: Of servers, what was found out about them.
     """
 
     name: str
@@ -42,6 +46,7 @@ class OpenedEngine:
     head: Head | None
     embedding: Tensor | None
     ahead: int
+    probe: ProbeReport | None = None
 
 
 def choose_engine(asked: EngineName, served: bool, begun: str | None, folder: Path, device: Any) -> str:
@@ -92,12 +97,22 @@ def open_engine(
                 length=length,
                 batch_tokens=batch_tokens,
                 tensor_parallel=tensor_parallel,
+                name=str(source.teacher),
             )
         return OpenedEngine(name, vllm, head, embedding, _ASKED_AHEAD)
     assert source.served is not None
     head, embedding = _head(source, source.teacher, device)
     ahead = source.served.in_flight * len(source.served.addresses) + 1
-    return OpenedEngine(name, open_served_engine(source.served, source.head.size), head, embedding, ahead)
+    expected = ExpectedTeacher(
+        name=str(source.teacher),
+        tokenizer=source.tokenizer,
+        vocabulary=source.vocabulary.truncate_to_head(source.head.size, str(source.teacher)),
+        head=head,
+        longest=int(source.lengths.max()),
+        examples=tuple(source.questions(range(min(_PROBED, len(source.lengths))))),
+    )
+    engine, probe = open_probed_engine(source.served, expected)
+    return OpenedEngine(name, engine, head, embedding, ahead, probe)
 
 
 def _head(source: CacheSource, folder: Path, device: Any) -> tuple[Head | None, Tensor | None]:

@@ -80,7 +80,8 @@ class CacheSource:
         self.teacher, self.options, self.served = teacher, options, served
         self.head_shape: tuple[int, int] = (0, 0)
         report = preparation_report(data)
-        self.vocabulary = Vocabulary.from_tokenizer(load_tokenizer(tokenizer or teacher))
+        self.tokenizer = load_tokenizer(tokenizer or teacher)
+        self.vocabulary = Vocabulary.from_tokenizer(self.tokenizer)  # all of it, also what the head does not predict
         if report["student_vocabulary"] != self.vocabulary.fingerprint:
             raise InputError(
                 f"{data}: prepared for another tokenizer; fix: prepare it with student {tokenizer or teacher}, no teacher"

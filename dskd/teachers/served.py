@@ -18,8 +18,10 @@ from dskd.modeling.lm_head import Head
 from dskd.modeling.loading import load_config
 from dskd.teachers.engines.base import Answers, TeacherEngine
 from dskd.teachers.engines.served import open_served_engine
-from dskd.teachers.options import TeacherSource
+from dskd.teachers.engines.served_engine import ServedEngine
+from dskd.teachers.options import ServedOptions, TeacherSource
 from dskd.teachers.probe.probe import ExpectedTeacher, Probe
+from dskd.teachers.probe.report import ProbeReport
 from dskd.teachers.questions import Question, questions_of
 from dskd.teachers.teacher import Teacher
 from dskd.tokenization.vocabulary import Vocabulary
@@ -121,19 +123,28 @@ def open_served_teacher(
         vocabulary = vocabulary.truncate_to_head(head.size, str(source.folder))
     else:
         vocabulary = _of_head(source.folder, vocabulary)
-    engine = open_served_engine(source.served, vocabulary.size)
-    try:
-        expected = ExpectedTeacher(str(source.folder), tokenizer, vocabulary, head, longest, tuple(examples))
-        probe = Probe(engine, source.served, expected)
-        engine.servers.on_reconnect = probe.again
-        report = probe.run()
-        report.require(str(source.folder))
-    except BaseException:
-        engine.close()
-        raise
+    expected = ExpectedTeacher(str(source.folder), tokenizer, vocabulary, head, longest, tuple(examples))
+    engine, report = open_probed_engine(source.served, expected)
     return ServedTeacher(
         engine, vocabulary, head, table, probe=report.model_dump(mode="json"), ahead=source.served.ahead
     )
+
+
+def open_probed_engine(served: ServedOptions, expected: ExpectedTeacher) -> tuple[ServedEngine, ProbeReport]:
+    """Reach servers and probe them, now and whenever an address was away.
+
+    Raises InputError where they are not the teacher that they are taken for, TrainingFailed where they cannot be reached.
+    """
+    engine = open_served_engine(served, expected.vocabulary.size)
+    try:
+        probe = Probe(engine, served, expected)
+        engine.servers.on_reconnect = probe.again
+        report = probe.run()
+        report.require(expected.name)
+    except BaseException:
+        engine.close()
+        raise
+    return engine, report
 
 
 def _of_head(folder: Path, vocabulary: Vocabulary) -> Vocabulary:

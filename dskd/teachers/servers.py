@@ -193,7 +193,7 @@ class TeacherServers:
         try:
             return await turn
         except asyncio.CancelledError:
-            if not turn.cancelled():  # just before, it was given a place
+            if not turn.cancelled() and turn.exception() is None:  # just before, it was given a place
                 turn.result().open -= 1
             raise
 
@@ -285,7 +285,7 @@ class TeacherServers:
     def _answered(self, place: _Place) -> None:
         """A request has its answer."""
         self._counts["requests"] += 1
-        place.pause = _PAUSES[0]
+        place.pause, place.last = _PAUSES[0], ""
         if self._outage is None:
             return
         seconds = self._loop.time() - self._outage

@@ -77,6 +77,11 @@ class SeveralTeachers:
         """Those of each that has some, by name."""
         return {name: figures for name, teacher in self.by_name.items() if (figures := teacher.figures())}
 
+    @property
+    def probe(self) -> dict[str, Any] | None:
+        """What was found out before the first step about those where that is needed, by name; None where it is for none."""
+        return {name: teacher.probe for name, teacher in self.by_name.items() if teacher.probe is not None} or None
+
     def close(self) -> None:
         for teacher in self._distinct:
             teacher.close()

@@ -67,7 +67,7 @@ def _renamed(argument: str) -> str:
 
 
 POSITIVE = click.FloatRange(min=0, min_open=True)
-TEACHER_OUTPUTS = click.Choice(["live", "hidden_states", "top_k"])
+TEACHER_OUTPUTS = click.Choice(["live", "hidden_states", "top_k", "text_log_probabilities"])
 TEACHER_OUTPUTS_HELP = (
     "live (default) runs the teacher at every step; the others compute a cache once, for several epochs."
 )

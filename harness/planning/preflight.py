@@ -40,7 +40,10 @@ def check(plan: Plan, *, allow_code_execution: bool) -> None:
         if not model.is_remote:
             check_files(model.folder)
     for step in (job.step for job in plan.to_run):
-        if isinstance(step, (Train, TeacherCache)):  # which load their models by transformers
+        # Which load their models by transformers; vLLM and servers have kernels of their own.
+        if isinstance(step, Train) or (
+            isinstance(step, TeacherCache) and step.engine != "vllm" and step.served is None
+        ):
             for model in _models_in(step):
                 require_quantisation(parts_of(model.settings).model)
     for job in plan.to_run:

@@ -39,15 +39,19 @@ from harness.runs.store import artifact_folder
 
 @dataclass(frozen=True, eq=False)  # `Annotated` takes equal marks for one: NOT_IDENTITY and BY_HAND must differ
 class Key:
-    """The key of a field in an identity; None for a field that is no part of it."""
+    """The key of a field in an identity; None for a field that is no part of it.
+
+    Marks of two meanings must differ in value too: `Annotated[T, a]` is `Annotated[T, b]` where a equals b.
+    """
 
     name: str | None
     omit_none: bool = False
     inline: bool = False
+    by_hand: bool = False
 
 
 NOT_IDENTITY = Key(None)
-BY_HAND = Key(None)
+BY_HAND = Key(None, by_hand=True)
 OMIT_NONE = Key("", omit_none=True)
 INLINE = Key("", inline=True)
 

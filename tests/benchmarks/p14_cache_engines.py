@@ -1,10 +1,12 @@
 """Bar P14: hidden states of a teacher by vLLM against transformers, on the same rows in the same batches, as a teacher cache asks.
 
-Both engines are loaded at once and take turns. What vLLM needs to start is told beside the speed and is no part of it.
+Both engines are loaded at once and take turns. What vLLM needs to start is told beside the speed and is no part of it. On a CPU the
+processor's seconds are compared, of all processes of a side: on a busy machine vLLM's process gets another share than this one.
 """
 
 from __future__ import annotations
 
+import statistics
 import tempfile
 import time
 from collections import deque
@@ -12,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 import report
 import torch
 import transformers
@@ -65,8 +68,8 @@ def main() -> None:
         size = write_teacher(Path(folder), *chosen.teacher, chosen.vocabulary)
         for dtype in chosen.dtypes:
             rows += compare(Path(folder), questions, dtype, chosen)
-            slow, fast = (row["tokens / s"] for row in rows[-2:])
-            value[f"ratio {dtype}"] = fast / slow
+            slow, fast = (row["seconds" if chosen.device != "cpu" else "CPU seconds"] for row in rows[-2:])
+            value[f"ratio {dtype}"] = slow / fast
     report.publish(
         "P14",
         rows,
@@ -97,6 +100,13 @@ def write_teacher(folder: Path, hidden: int, layers: int, vocabulary: int) -> in
     return sum(parameter.numel() for parameter in model.parameters())
 
 
+def cpu_seconds() -> float:
+    """Of this process and all that it started."""
+    own = psutil.Process()
+    times = [process.cpu_times() for process in (own, *own.children(recursive=True))]
+    return sum(each.user + each.system for each in times)
+
+
 def compare(folder: Path, questions: list[Question], dtype: str, chosen: Any) -> list[dict[str, Any]]:
     """A row of the table for each engine."""
     tokens = sum(len(question.ids) for question in questions)
@@ -111,8 +121,12 @@ def compare(folder: Path, questions: list[Question], dtype: str, chosen: Any) ->
         engines: dict[str, TeacherEngine] = {"transformers": slow, "vllm": fast}
         states: dict[str, torch.Tensor] = {}
 
+        used: dict[str, list[float]] = {name: [] for name in engines}
+
         def side(name: str) -> None:
+            before = cpu_seconds()
             states[name] = run(engines[name], questions, chosen.batch_tokens, AHEAD[name]).float()
+            used[name].append(cpu_seconds() - before)
 
         seconds = report.alternate({name: lambda name=name: side(name) for name in engines}, chosen.repeats)
     one, other = states.values()
@@ -123,6 +137,8 @@ def compare(folder: Path, questions: list[Question], dtype: str, chosen: Any) ->
             "engine": name,
             "seconds": seconds[name],
             "tokens / s": tokens / seconds[name],
+            "CPU seconds": (spent := statistics.median(used[name][1:])),
+            "tokens / CPU s": tokens / spent,
             "start s": loaded[name],
             "largest difference": f"{difference:.1e}" if name == "vllm" else "-",
         }

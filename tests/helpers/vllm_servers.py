@@ -9,6 +9,7 @@ with running(server):                # or several, which start at the same time
 
 from __future__ import annotations
 
+import ctypes
 import json
 import os
 import signal
@@ -41,6 +42,12 @@ def free_port() -> int:
     with socket.socket() as chosen:
         chosen.bind(("127.0.0.1", 0))
         return chosen.getsockname()[1]
+
+
+def _end_with_parent() -> None:
+    """Also where this process is killed, no server stays behind."""
+    if sys.platform.startswith("linux"):
+        ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG
 
 
 class VllmServer:
@@ -93,7 +100,13 @@ class VllmServer:
         environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"} | self._environment
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(
-                command, stdout=log, stderr=log, env=environment, start_new_session=True, stdin=subprocess.DEVNULL
+                command,
+                stdout=log,
+                stderr=log,
+                env=environment,
+                stdin=subprocess.DEVNULL,
+                start_new_session=True,
+                preexec_fn=_end_with_parent,
             )
 
     def wait(self) -> None:

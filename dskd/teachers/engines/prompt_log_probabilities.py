@@ -18,6 +18,10 @@ from dskd.teachers.questions import Question
 _ABOVE_ONE = 1e-3  # what rounding adds to a sum of probabilities
 
 
+class NothingOfPrompts(Exception):
+    """An answer of a server that does not know `prompt_logprobs`."""
+
+
 class WrongAnswer(Exception):
     """An answer that is not one to what was asked; its text says how."""
 
@@ -30,7 +34,7 @@ def read_choices(answer: Any, questions: Sequence[Question]) -> list[list[Any]]:
         questions: What was asked, one a prompt.
 
     Raises:
-        LookupError: Where the server does not know `prompt_logprobs`.
+        NothingOfPrompts: Where the server does not know `prompt_logprobs`.
         WrongAnswer: Where there are not as many as were asked for.
     """
     choices = answer.get("choices") if isinstance(answer, dict) else None
@@ -45,7 +49,7 @@ def read_choices(answer: Any, questions: Sequence[Question]) -> list[list[Any]]:
     for number, question in enumerate(questions):
         entries = by_index[number].get("prompt_logprobs")
         if entries is None:
-            raise LookupError
+            raise NothingOfPrompts
         if not isinstance(entries, list) or len(entries) != len(question.ids):
             count = len(entries) if isinstance(entries, list) else "no list of"
             raise WrongAnswer(f"has {count} entries for a prompt of {len(question.ids)} tokens")

@@ -21,6 +21,7 @@ from torch import Tensor
 from dskd.errors import InputError, TrainingFailed
 from dskd.teachers.engines.base import Answers
 from dskd.teachers.engines.prompt_log_probabilities import (
+    NothingOfPrompts,
     WrongAnswer,
     read_choices,
     text_log_probabilities,
@@ -35,6 +36,7 @@ from dskd.teachers.questions import Question
 # two models differ by more on any text that neither has learnt by heart.
 TOLERANCE = 0.15
 _CANARY_TOKENS = 33
+_PROMPTS = 1000  # vLLM takes 1,024 in a request
 _PATH = "/v1/completions"
 _LIMIT = re.compile(r"max allowed: (\d+)")
 
@@ -59,9 +61,8 @@ class ServedLogProbabilities(ServedEngine):
         self._k = served.k if self.kind == "top_k" else 0
         self._size, self._request_tokens = size, served.request_tokens
         self._canary: Question | None = None  # the first text of every request
-        self._first: tuple[str, Tensor] | None = (
-            None  # the address of the first answer, and what it had of the canary [labels]
-        )
+        # The address of the first answer, and what it had of the canary [labels].
+        self._first: tuple[str, Tensor] | None = None
         try:
             self._require_log_probabilities()
         except BaseException:
@@ -107,7 +108,7 @@ class ServedLogProbabilities(ServedEngine):
             if self.kind == "top_k":
                 return top_k(entries, questions, self._k, self._size), canary
             return text_log_probabilities(entries, questions), canary
-        except LookupError:
+        except NothingOfPrompts:
             raise InputError(
                 f"{reply.address}: says nothing of the tokens of a prompt (prompt_logprobs); fix: serve the teacher with vLLM"
             ) from None
@@ -158,7 +159,7 @@ def _requests(questions: Sequence[Question], most_tokens: int) -> Iterator[list[
     part: list[Question] = []
     tokens = 0
     for question in questions:
-        if part and tokens + len(question.ids) > most_tokens:
+        if part and (tokens + len(question.ids) > most_tokens or len(part) == _PROMPTS):
             yield part
             part, tokens = [], 0
         part.append(question)

@@ -44,6 +44,7 @@ class VllmEngine(TeacherEngine):
         batch_tokens: The largest batch.
         tensor_parallel: Number of GPUs that share each layer.
         gpu_memory_utilization: Share of each GPU's memory; the rest is for the head's products in this process.
+        name: Of the model in errors, by default the folder.
 
     Raises:
         VllmCannotRun: Where vLLM is not installed, does not know the model, or does not start with it.
@@ -59,10 +60,11 @@ class VllmEngine(TeacherEngine):
         batch_tokens: int,
         tensor_parallel: int = 1,
         gpu_memory_utilization: float = 0.85,
+        name: str | None = None,
     ) -> None:
         if find_spec("vllm") is None:
             raise VllmCannotRun(f"engine: vLLM is not installed; fix: {INSTALL}, or {INSTEAD}")
-        self._name = folder
+        self._name = name or str(folder)
         self._dtype = getattr(torch, dtype)
         self._socket, theirs = socket.socketpair()
         self._process = start_vllm_process(
@@ -86,7 +88,7 @@ class VllmEngine(TeacherEngine):
         if kind == "failed":
             self.close()
             fix = "" if "; fix: " in answer else f"; fix: {INSTEAD}"
-            raise VllmCannotRun(f"{folder}: vLLM does not run it: {answer}{fix}")
+            raise VllmCannotRun(f"{self._name}: vLLM does not run it: {answer}{fix}")
         self._reader = threading.Thread(target=self._read, daemon=True, name="vllm-answers")
         self._reader.start()
 

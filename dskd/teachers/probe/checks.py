@@ -79,9 +79,12 @@ def raw_states(address: str, answers: Sequence[Answers]) -> ProbeCheck:
 def probabilities(address: str, answers: Sequence[Answers], size: int) -> ProbeCheck:
     """Whether log-probabilities are some: of tokens that there are, and of no more than 1 together."""
     ids = [answer["ids"] for answer in answers if "ids" in answer]
-    if any(int(values.min()) < 0 or int(values.max()) >= size for values in ids):
-        largest = max(int(values.max()) for values in ids)
+    largest = max((int(values.max()) for values in ids), default=-1)
+    without = sum(int((values[:, 0] < 0).sum()) for values in ids)
+    if largest >= size or without:
         found = f"token {largest:,} is among the most probable, and the teacher has {size:,} tokens"
+        if without:
+            found = f"none of the most probable tokens is one of the teacher's {size:,}, at {without:,} positions"
         fix = "give the tokenizer of the model that is served"
         return ProbeCheck(name="probabilities", result="refused", found=found, fix=fix, address=address)
     scores = [answer["log_probabilities"].double() for answer in answers]

@@ -23,8 +23,9 @@ def split(answers: Answers, questions: Sequence[Question]) -> list[Answers]:
 
 
 def not_finite(answers: Answers) -> int:
-    """How many of the numbers are infinite or none. A log-probability of -inf counts, for no token has no probability at all."""
-    return sum(int((~value.isfinite()).sum()) for value in answers.values() if value.is_floating_point())
+    """How many of the numbers are infinite or none. A log-probability of -inf counts where there is a token: none has no probability."""
+    absent = answers["ids"] < 0 if "ids" in answers else torch.zeros(1, dtype=torch.bool)
+    return sum(int((~value.isfinite() & ~absent).sum()) for value in answers.values() if value.is_floating_point())
 
 
 def computed_in(hidden: Tensor) -> Dtype:

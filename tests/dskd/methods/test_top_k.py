@@ -182,7 +182,7 @@ def test_where_every_token_is_known_nothing_is_reported_as_left_out() -> None:
 
 
 @pytest.mark.parametrize("options", [{}, {"outside": "one_outcome", "top_k": 3}, {"top_k": 3}])
-def test_strict_distillation_learns_from_top_k_only_where_nothing_is_renormalised_or_chosen_by_the_student(
+def test_strict_distillation_learns_from_top_k_where_nothing_is_renormalised_and_all_of_o_is_compared(
     options: dict[str, Any],
 ) -> None:
     assert methods.get("strict-kd")(options).requires.teacher_outputs == ("hidden_states",)

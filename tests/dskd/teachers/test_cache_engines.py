@@ -91,7 +91,9 @@ def _build(world: Path, output: Path, teacher: str = "teacher", **changes: Any) 
 
 @pytest.fixture
 def server(world: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cache_engine, "open_served_engine", lambda served, _: Imitated(world / "teacher", served))
+    monkeypatch.setattr(
+        cache_engine, "open_probed_engine", lambda served, _: (Imitated(world / "teacher", served), None)
+    )
 
 
 def _stored(cache: Path, name: str) -> torch.Tensor:
@@ -167,7 +169,7 @@ def test_a_server_of_a_model_that_is_here_is_compared_with_it(
     assert (found.rows, found.largest_difference < 1e-6, found.equal_predictions) == (8, True, 1.0)
     other = write_llama(tmp_path / "other", seed=1, vocab_size=SIZE + 5, initializer_range=0.15)
     for options in ({"kind": "hidden_states"}, {"kind": "top_k", "k": 9}, {"kind": "text_log_probabilities"}):
-        monkeypatch.setattr(cache_engine, "open_served_engine", lambda served, _: Imitated(other, served))
+        monkeypatch.setattr(cache_engine, "open_probed_engine", lambda served, _: (Imitated(other, served), None))
         with pytest.raises(
             InputError, match=r"served gives something else than transformers: 8 rows, .* of the"
         ) as caught:
@@ -277,7 +279,7 @@ def test_a_wrong_answer_ends_the_build_in_one_line_and_what_is_written_stays(
         return wrong(states) if asked == 9 else states
 
     monkeypatch.setattr(
-        cache_engine, "open_served_engine", lambda served, _: Imitated(world / "teacher", served, change)
+        cache_engine, "open_probed_engine", lambda served, _: (Imitated(world / "teacher", served, change), None)
     )
     with pytest.raises(TrainingFailed, match=refused) as caught:
         _build(world, tmp_path / "cache", served=_served())
@@ -288,7 +290,9 @@ def test_a_wrong_answer_ends_the_build_in_one_line_and_what_is_written_stays(
 def test_a_machine_without_room_for_the_teacher_is_no_reason_not_to_write(
     world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(cache_engine, "open_served_engine", lambda served, _: Imitated(world / "teacher", served))
+    monkeypatch.setattr(
+        cache_engine, "open_probed_engine", lambda served, _: (Imitated(world / "teacher", served), None)
+    )
     room = SimpleNamespace(virtual_memory=lambda: SimpleNamespace(available=1000))
     monkeypatch.setattr(engine_comparison, "psutil", room)
     report = _build(world, tmp_path / "cache", served=_served())

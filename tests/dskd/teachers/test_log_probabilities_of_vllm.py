@@ -26,7 +26,7 @@ from dskd.teachers.engines.served_log_probabilities import ServedLogProbabilitie
 from dskd.teachers.live import LiveTeacher
 from dskd.teachers.options import ServedOptions, TeacherCacheOptions, TeacherSource
 from dskd.teachers.questions import Question
-from dskd.teachers.served import open_served_teacher
+from dskd.teachers.served import ServedTeacher, open_served_teacher
 from dskd.tokenization.vocabulary import Vocabulary, share_vocabulary
 from dskd.training.distiller import Distiller
 from dskd.training.run import TrainingOptions, train
@@ -106,13 +106,15 @@ def batch_of(world: Path, student: str, count: int = 6, **collator: Any) -> Toke
     return Collator(**collator)([rows[k] for k in range(count)])
 
 
+def opened(source: TeacherSource, tokenizer: Any) -> ServedTeacher:
+    """The served teacher, probed."""
+    whole = Vocabulary.from_tokenizer(tokenizer)
+    return open_served_teacher(source, whole, tokenizer=tokenizer, dtype="float32", device="cpu", embedding=False)
+
+
 def fetched(world: Path, server: VllmServer, batch: TokenBatch, **more: Any) -> TokenBatch:
     """The batch with what the served teacher gives."""
-    tokenizer = load_tokenizer(world / "teacher")
-    vocabulary, source = Vocabulary.from_tokenizer(tokenizer), source_of(world, server, **more)
-    teacher = open_served_teacher(
-        source, vocabulary, tokenizer=tokenizer, dtype="float32", device="cpu", embedding=False
-    )
+    teacher = opened(source_of(world, server, **more), load_tokenizer(world / "teacher"))
     try:
         teacher.request(batch)
         return teacher.fetch(batch)

@@ -76,6 +76,9 @@ def test_numbers_that_are_none_are_counted() -> None:
     hidden[3, 4], hidden[5, 6] = math.nan, math.inf
     assert not_finite({"hidden": hidden}) == 2
     assert not_finite({"ids": torch.tensor([[1]]), "log_probabilities": torch.tensor([[-math.inf]])}) == 1
+    no_token = {"ids": torch.tensor([[1, -1]]), "log_probabilities": torch.tensor([[-1.0, -math.inf]])}
+    assert not_finite(no_token) == 0
+    assert checks.probabilities("http://a", [no_token], 2).result == "passed"
     (check,) = [checks.finite("http://a", [{"hidden": hidden}], "float16")]
     assert check.result == "refused"
     assert check.found == "2 of 640 numbers are not finite in float16"
@@ -168,6 +171,10 @@ def test_probabilities_of_more_than_one_are_refused() -> None:
     check = checks.probabilities("http://a", [scaled], 30)
     assert check.result == "refused"
     assert "5.0000" in check.found
+    nowhere = {**answer, "ids": answer["ids"].clone()}
+    nowhere["ids"][1] = -1
+    refused = checks.probabilities("http://a", [nowhere], 100)
+    assert refused.found == "none of the most probable tokens is one of the teacher's 100, at 1 positions"
     beyond = checks.probabilities("http://a", [answer], int(answer["ids"].max()))
     assert beyond.result == "refused"
     assert "is among the most probable" in beyond.found

@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from dskd.teachers.engines.prompt_log_probabilities import (
+    NothingOfPrompts,
     WrongAnswer,
     read_choices,
     text_log_probabilities,
@@ -180,5 +181,5 @@ def test_a_server_that_says_nothing_of_its_prompts_is_told_from_one_that_says_so
     said = answer()
     for choice in said["choices"]:
         choice["prompt_logprobs"] = None
-    with pytest.raises(LookupError):
+    with pytest.raises(NothingOfPrompts):
         read_choices(said, QUESTIONS)

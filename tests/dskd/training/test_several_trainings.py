@@ -14,13 +14,14 @@ from safetensors.torch import load_file
 from dskd.data.preparation import prepare_dataset
 from dskd.errors import InputError
 from dskd.teachers.build_cache import build_teacher_cache
-from dskd.teachers.options import TeacherCacheOptions, TeacherSource
+from dskd.teachers.options import ServedOptions, TeacherCacheOptions, TeacherSource
 from dskd.training import setup_several
 from dskd.training.launch import launch_training
 from dskd.training.run import TrainingOptions, TrainingReport, train
 from dskd.training.trainer import PROJECTORS
 from dskd.training.worker import PROGRESS
 from helpers import tiny_world
+from helpers.pooling_server import PoolingServer
 from helpers.several_teachers import STUDENT, copies, logged, sources
 from helpers.training_runs import ROUNDING, assert_same_weights, saved_weights
 
@@ -273,3 +274,17 @@ def test_what_several_teachers_cannot_do_is_refused_in_one_line(world: Path, pai
             options=TrainingOptions(**OPTIONS),
             output=tmp_path,
         )
+
+
+def test_a_served_and_a_live_teacher_train_as_two_live_ones_do(world: Path, pair: Path, tmp_path: Path) -> None:
+    for weights in (None, WEIGHTS):
+        live, mixed = tmp_path / f"live-{weights}", tmp_path / f"mixed-{weights}"
+        _train(world, live, sources(world, pair, weights))
+        first, second = sources(world, pair, weights)
+        with PoolingServer(world / "teacher") as server:
+            served = ServedOptions(addresses=(server.url,), dtype="float32")
+            report = _train(world, mixed, [first.model_copy(update={"served": served}), second])
+        for ours, theirs in zip(logged(mixed), logged(live), strict=True):
+            assert ours == pytest.approx(theirs, rel=1e-4, abs=1e-5)
+        assert report.served.keys() == report.probe.keys() == {"teacher"}
+        assert report.served["teacher"]["tokens"] > 0

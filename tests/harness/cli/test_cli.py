@@ -182,6 +182,10 @@ TRAIN = ["train", "--student", "student", "--data", "data.jsonl", "--output", "o
             "--teacher-outputs: dskd-v2 cannot learn from top_k; fix: kind: hidden_states, or only the methods that can",
         ),
         (
+            ["--method", "alm", "--teacher", "t", "--steps", "1", "--teacher-outputs", "text_log_probabilities"],
+            "--teacher-outputs: alm cannot learn from text_log_probabilities; fix: kind: hidden_states, or set append_space: false",
+        ),
+        (
             ["--method", "kd", "--teacher", "t", "--steps", "1", "--top-k", "4"],
             "--cache-dtype and --top-k belong to a teacher cache; fix: add --teacher-outputs",
         ),

@@ -169,7 +169,7 @@ def test_replies_of_other_settings_are_never_mixed(respond: Respond, server: Ope
 def test_replies_to_other_data_are_never_used(respond: Respond, data: Path) -> None:
     assert respond().exit_code == 0
     data.write_text(data.read_text().replace("question 0", "question 9"))
-    assert f"{REPLIES}:1: its reply to prompt 1 is to another request" in respond("--parallel", "1").stderr
+    assert re.search(rf"{REPLIES}:\d: its reply to prompt 1 is to another request", respond().stderr)
 
 
 def test_a_folder_of_other_files_is_left_alone(respond: Respond, server: OpenAIServer, tmp_path: Path) -> None:
@@ -221,12 +221,12 @@ def test_a_fault_that_stays_is_one_line_and_loses_nothing(
     fault, said = STAYS[name]
     assert respond("--limit", "2").exit_code == 0
     server.broken = fault
-    result = respond("--retries", "0", "--parallel", "2", "--timeout", "1")
+    result = respond("--retries", "0", "--parallel", "2", "--timeout", "1" if name == "slow" else "60")
     assert result.exit_code == 2
     assert result.stderr.count("\n") == 1
     assert result.stderr.startswith(f"error: teacher at {server.url}: ")
     assert said in result.stderr
-    assert replies(tmp_path) == [(0, 0), (1, 0)]
+    assert sorted(replies(tmp_path)) == [(0, 0), (1, 0)]
     server.broken = None
     assert respond().exit_code == 0
     assert len(set(replies(tmp_path))) == len(replies(tmp_path)) == 6
