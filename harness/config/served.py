@@ -42,6 +42,8 @@ class ServedSource(Strict):
         head: Folder, or name on the hub, of which configuration, tokenizer and output head are read, and no layer.
         tokenizer: Folder, or name on the hub, of the tokenizer; by default that of `head`.
         dtype: Of the hidden states on the wire.
+        local_copy: Whether the states are compared with those of the model in `head`, where all its weights are there. Not for a
+            server that quantises it.
         api_key_env: Environment variable with the API key; it may be unset.
         timeout: Seconds for one request.
         patience: Seconds to wait for a server that is away, before a training ends.
@@ -62,6 +64,7 @@ class ServedSource(Strict):
     head: str | None = None
     tokenizer: str | None = None
     dtype: Literal["float32", "float16", "bfloat16"] = "bfloat16"
+    local_copy: bool = True
     api_key_env: str = Field(default=API_KEY, pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")
     timeout: float = Field(default=300.0, gt=0, allow_inf_nan=False)
     patience: float = Field(default=600.0, ge=0, allow_inf_nan=False)

@@ -243,7 +243,7 @@ def responses_step(
 
 def reference_step(teacher: ModelInput) -> TeacherReference | None:
     """What the local copy of a served teacher answers to the probe's texts; None where there is nothing of it here."""
-    if not isinstance(teacher, ServedModel) or teacher.head is None or teacher.head.from_hub:
+    if not isinstance(teacher, ServedModel) or not teacher.local_copy or teacher.head is None or teacher.head.from_hub:
         return None
     return TeacherReference(title=f"reference of {teacher.name}", teacher=teacher)
 

@@ -55,6 +55,7 @@ def served_model(
         if tokenizer is None
         else changed_tokenizer(name, tokenizer, source.template, add_bos_token=source.add_bos_token),
         dtype=source.dtype,
+        local_copy=source.local_copy,
         reach=source.model_dump(include=_REACH),
     )
 

@@ -41,6 +41,7 @@ class ServedModel(ModelInput):
         head: Of what its hidden states enter; None for one that gives none.
         tokenizer: None for one that gives text alone.
         dtype: Of hidden states on the wire.
+        local_copy: Whether it is compared with the model in the head's folder.
         reach: How it is reached: api_key_env, timeout, patience, in_flight, request_tokens.
     """
 
@@ -49,6 +50,7 @@ class ServedModel(ModelInput):
     head: Annotated[Of[HeadFolder] | None, OMIT_NONE] = None
     tokenizer: Annotated[Of[TokenizerInput] | None, OMIT_NONE] = None
     dtype: str
+    local_copy: Annotated[bool, NOT_IDENTITY] = True
     reach: Annotated[dict[str, Any], NOT_IDENTITY]
 
     def path(self, root: Path) -> Path:

@@ -68,6 +68,13 @@ def test_a_live_served_teacher_is_asked_by_the_training_and_has_to_be_reachable(
     assert [job.kind for job in plan.jobs.values()].count("teacher-reference") == 1
 
 
+def test_a_server_that_quantises_is_not_compared_with_the_local_copy(plan_of: Planned, folders: Path) -> None:
+    teacher = {"served": URL, "model": "big", "head": str(folders / "teacher")}
+    step = only_training(plan_of(teacher=teacher | {"local_copy": False}))
+    assert step.reference is None
+    assert step.fingerprint.hash == only_training(plan_of(teacher=teacher)).fingerprint.hash
+
+
 def test_a_cache_of_a_served_teacher_asks_once_for_all_trainings(plan_of: Planned) -> None:
     plan = plan_of(teacher_outputs={"kind": "hidden_states"}, seeds=[0, 1, 2])
     caches = [job.step for job in plan.jobs.values() if isinstance(job.step, TeacherCache)]
