@@ -38,8 +38,8 @@ def slow(seconds: float) -> Fault:
     """The usual answer, but late."""
 
     def answer(handler: Answers) -> None:
-        time.sleep(seconds)
-        handler.give(handler.states())
+        if not handler.owner.ended.wait(seconds):
+            handler.give(handler.states())
 
     return answer
 
@@ -116,6 +116,7 @@ class PoolingServer:
         self.headers: list[dict[str, str]] = []
         self.most_at_once = self.open = 0
         self.lock = threading.Lock()
+        self.ended = threading.Event()
         self.serve(folder)
 
     def serve(self, folder: Path) -> None:
@@ -133,8 +134,11 @@ class PoolingServer:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.ended.set()
         self._server.shutdown()
         self._server.server_close()
+        while self.open:  # a process that ends while a thread computes is aborted
+            time.sleep(0.01)
 
 
 class Answers(BaseHTTPRequestHandler):
@@ -178,8 +182,9 @@ class Answers(BaseHTTPRequestHandler):
             owner.most_at_once = max(owner.most_at_once, owner.open)
         try:
             with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # a client that is gone
-                time.sleep(owner.delay)
-                if fault is not None:
+                if owner.ended.wait(owner.delay):
+                    gone(self)
+                elif fault is not None:
                     fault(self)
                 elif self.path != "/pooling":
                     status(404, "Not Found")(self)
