@@ -148,7 +148,7 @@ def _probe(
     with tempfile.TemporaryDirectory() as scratch:
         if against is not None:
             reference = Path(scratch) / "reference.safetensors"
-            write_reference(hub.model_folder(against, where="--against"), reference)
+            write_reference(hub.model_folder(against, where="--against"), reference, tokenizer=place)
             served = served.model_copy(update={"reference": reference})
         with open_served_engine(served, vocabulary.size) as engine:
             expected = ExpectedTeacher(str(head or tokenizer), loaded, vocabulary, read, longest)

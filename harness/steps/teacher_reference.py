@@ -33,7 +33,7 @@ class TeacherReference(Step):
         reason = not_comparable(folder)
         if reason is None:
             try:
-                probe.write_reference(folder, file)
+                probe.write_reference(folder, file, tokenizer=self.teacher.tokenizer_input.path(job.root))
             except InputError as error:  # what its files did not show, such as weights of half of its layers
                 reason = str(error)
         if reason is not None:

@@ -57,23 +57,26 @@ class ReferenceAnswer:
 
 
 @torch.no_grad()
-def write_reference(folder: Path, file: Path, *, dtype: str = "float32", device: Any = "cpu") -> None:
+def write_reference(
+    folder: Path, file: Path, *, tokenizer: Path | None = None, dtype: str = "float32", device: Any = "cpu"
+) -> None:
     """Run the model in a folder on the probe's texts, and keep what it says.
 
     Args:
         folder: A model folder with all weights, which are loaded.
         file: The safetensors file to write, whole or not at all.
+        tokenizer: The folder of the tokenizer that the training uses, by default `folder`: it may begin texts in another way.
         dtype, device: What the model computes in, and where. A served teacher is compared with float32 best.
 
     Raises:
         InputError: For a folder that holds no causal model.
     """
-    tokenizer, model = load_tokenizer(folder), load_model(folder, dtype).to(device)
+    reader, model = load_tokenizer(tokenizer or folder), load_model(folder, dtype).to(device)
     rows = model.get_output_embeddings().weight.shape[0]
-    size = Vocabulary.from_tokenizer(tokenizer).truncate_to_head(rows, str(folder)).size
+    size = Vocabulary.from_tokenizer(reader).truncate_to_head(rows, str(folder)).size
     head = output_head(model, size)
     length = min(LENGTH, getattr(model.config.get_text_config(), "max_position_embeddings", None) or LENGTH)
-    asked = [question for text in TEXTS if (question := question_of(tokenizer, text, length, size)) is not None]
+    asked = [question for text in TEXTS if (question := question_of(reader, text, length, size)) is not None]
     kept: dict[str, list[Tensor]] = {"hidden": [], "log_probabilities": [], "top_ids": [], "top_log_probabilities": []}
     with evaluating(model):
         for question in asked:

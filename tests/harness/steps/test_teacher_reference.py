@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from dskd.errors import InputError
 from dskd.modeling.loading import load_tokenizer
-from dskd.teachers.probe.reference import read_reference
+from dskd.teachers.probe.reference import read_reference, write_reference
 from dskd.teachers.probe.texts import TEXTS, question_of
 from dskd.teachers.questions import Question
 from harness.runs.job_context import JobContext, ProgressChannel
 from harness.steps import teacher_reference
 from harness.steps.base_model import absent_model
+from harness.steps.create_model import add_bos_token
 from harness.steps.teacher_reference import TeacherReference, not_comparable
 from helpers.llama_folders import change_weights, write_llama
 
@@ -47,6 +50,19 @@ def test_the_answers_of_a_whole_model_are_kept(folder: Path, tmp_path: Path, mon
     assert [each.hidden.shape[1] for each in known] == [32] * len(TEXTS)
     for each in known:
         assert each.top_log_probabilities.exp().sum(-1).max() <= 1 + 1e-5
+
+
+def test_texts_begin_as_the_trainings_tokenizer_begins_them(folder: Path, tmp_path: Path) -> None:
+    """`add_bos_token: true` gives a training another tokenizer than that of the teacher's folder."""
+    own = shutil.copytree(folder, tmp_path / "tokenizer", ignore=shutil.ignore_patterns("*.safetensors*"))
+    add_bos_token(own)
+    questions = _questions(own)
+    assert questions[0].ids[1:] == _questions(folder)[0].ids[: len(questions[0].ids) - 1]
+    write_reference(folder, tmp_path / "with.safetensors", tokenizer=own)
+    assert len(read_reference(tmp_path / "with.safetensors", questions)) == len(questions)
+    write_reference(folder, tmp_path / "without.safetensors")
+    with pytest.raises(InputError, match="made of other texts than the probe asks"):
+        read_reference(tmp_path / "without.safetensors", questions)
 
 
 def test_a_folder_with_the_head_alone_is_no_copy(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
