@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 from types import SimpleNamespace
@@ -55,6 +56,8 @@ def test_the_answers_of_a_whole_model_are_kept(folder: Path, tmp_path: Path, mon
 def test_texts_begin_as_the_trainings_tokenizer_begins_them(folder: Path, tmp_path: Path) -> None:
     """`add_bos_token: true` gives a training another tokenizer than that of the teacher's folder."""
     own = shutil.copytree(folder, tmp_path / "tokenizer", ignore=shutil.ignore_patterns("*.safetensors*"))
+    settings = json.loads((own / "tokenizer_config.json").read_text())
+    (own / "tokenizer_config.json").write_text(json.dumps(settings | {"bos_token": settings["eos_token"]}))
     add_bos_token(own)
     questions = _questions(own)
     assert questions[0].ids[1:] == _questions(folder)[0].ids[: len(questions[0].ids) - 1]
