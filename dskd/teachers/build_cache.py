@@ -14,7 +14,8 @@ from pydantic import BaseModel
 from torch import Tensor
 
 from dskd.errors import InputError, TrainingFailed
-from dskd.teachers.cache_engine import EngineName, OpenedEngine, choose_engine, open_engine
+from dskd.modeling.lm_head import Head
+from dskd.teachers.cache_engine import EngineName, OpenedEngine, choose_engine, open_engine, read_outer_layers
 from dskd.teachers.cache_shards import answered_shards, checked
 from dskd.teachers.cache_source import CacheSource
 from dskd.teachers.cache_store import HEAD, ROWS, CacheStore
@@ -175,6 +176,11 @@ def _write(
 ) -> ProbeReport | None:
     """Run the teacher on the missing shards; with `new_ranges`, write what stands beside the shards first. Returns the engine's probe."""
     is_new = not store.exists()
+    if not is_new and not missing and name != "transformers":
+        # What stands beside the shards is in the teacher's folder: nobody has to be started or asked for it.
+        files = _first_files(source, *read_outer_layers(source, settings.device))
+        store.begin(source.request(), files, store.ranges, engine=name, comparison=store.comparison)
+        return None
     settings.tell({"engine": name})
     reference: Reference | str | None = None
     if is_new and name != "transformers":
@@ -189,7 +195,7 @@ def _write(
                 comparison = None
             else:
                 comparison = _compare(source, opened, reference, settings).model_dump()
-            files = _first_files(source, opened)
+            files = _first_files(source, opened.head, opened.embedding)
             store.begin(source.request(), files, new_ranges, engine=opened.name, comparison=comparison)
         shards = answered_shards(source, opened, store.ranges, missing, settings.batch_tokens, settings.tell)
         for number, tensors in shards:
@@ -231,11 +237,10 @@ def _compare(
     return comparison
 
 
-def _first_files(source: CacheSource, opened: OpenedEngine) -> dict[str, dict[str, Tensor]]:
+def _first_files(source: CacheSource, head: Head | None, embedding: Tensor | None) -> dict[str, dict[str, Tensor]]:
     """The index of rows and, with hidden states, the head and the input embedding where that is not the head's weight."""
     files = {ROWS: source.index.tensors()}
     if source.options.kind == "hidden_states":
-        head, embedding = opened.head, opened.embedding
         assert head is not None
         assert embedding is not None
         bias = {} if head.bias is None else {"bias": head.bias.cpu()}

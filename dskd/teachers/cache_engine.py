@@ -115,6 +115,14 @@ def open_engine(
     return OpenedEngine(name, engine, head, embedding, ahead, probe)
 
 
+def read_outer_layers(source: CacheSource, device: Any) -> tuple[Head | None, Tensor | None]:
+    """(head, embedding) of a teacher that vLLM or a server runs; neither is started or asked. InputError where it has none."""
+    if source.served is not None:
+        return _head(source, source.teacher, device)
+    with whole_model(source.teacher, source.dtype) as folder:
+        return _head(source, folder, device)
+
+
 def _head(source: CacheSource, folder: Path, device: Any) -> tuple[Head | None, Tensor | None]:
     if source.kind != "hidden_states":
         return None, None

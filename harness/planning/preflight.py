@@ -20,8 +20,6 @@ from harness.results.run_file import RunFile
 from harness.runs.store import RUN, eval_folder, now, require_writable, train_folder, write_text_atomic
 from harness.steps.base import Input, Step
 from harness.steps.base_model import ModelFolder
-from harness.steps.teacher_cache import TeacherCache
-from harness.steps.training import Train
 
 
 def check(plan: Plan, *, allow_code_execution: bool) -> None:
@@ -39,13 +37,9 @@ def check(plan: Plan, *, allow_code_execution: bool) -> None:
     for model in _models(plan):
         if not model.is_remote:
             check_files(model.folder)
-    for step in (job.step for job in plan.to_run):
-        # Which load their models by transformers; vLLM and servers have kernels of their own.
-        if isinstance(step, Train) or (
-            isinstance(step, TeacherCache) and step.engine != "vllm" and step.served is None
-        ):
-            for model in _models_in(step):
-                require_quantisation(parts_of(model.settings).model)
+    loaded = [read for job in plan.to_run for read in job.step.loads]
+    for model in dict.fromkeys(_models_in(loaded)):
+        require_quantisation(parts_of(model.settings).model)
     for job in plan.to_run:
         for problem in job.step.preflight(plan.root):
             raise InputError(problem.text(f"{plan.source}: {plan.place(job.step, problem.key)}"))
@@ -64,16 +58,16 @@ def fetch(plan: Plan) -> None:
 
 def _models(plan: Plan) -> Iterable[ModelFolder]:
     """The models, there before the run, that its jobs read."""
-    return dict.fromkeys(each for job in plan.to_run for each in _models_in(job.step))
+    return dict.fromkeys(each for job in plan.to_run for each in _models_in(job.step.inputs))
 
 
-def _models_in(read: Input) -> Iterator[ModelFolder]:
-    """The models that are there already among the inputs of a step, and among the parts of these."""
-    for each in read.inputs:
+def _models_in(inputs: Iterable[Input]) -> Iterator[ModelFolder]:
+    """The models that are there already among inputs of a step, and among the parts of these."""
+    for each in inputs:
         if isinstance(each, ModelFolder):
             yield each
         elif not isinstance(each, Step):
-            yield from _models_in(each)
+            yield from _models_in(each.inputs)
 
 
 def write_run_file(root: Path, matrix: Matrix) -> None:

@@ -213,6 +213,11 @@ class Step(Input):
         """The addresses that it needs while it runs, by the model that is behind them; none for most steps."""
         return {}
 
+    @property
+    def loads(self) -> Sequence[ModelInput]:
+        """The models that it loads by transformers, which has to know their quantisation; not those of which it reads less."""
+        return ()
+
     def problems(self) -> Sequence[Problem]:
         """What is wrong with it as far as settings say."""
         return ()

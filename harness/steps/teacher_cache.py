@@ -56,6 +56,11 @@ class TeacherCache(Step):
             else {}
         )
 
+    @property
+    def loads(self) -> Sequence[ModelInput]:
+        # vLLM and servers have kernels of their own.
+        return () if self.engine == "vllm" or self.served is not None else (self.teacher,)
+
     def estimate(self, device: Device) -> list[Work]:
         """One pass of the teacher over the training set."""
         per_token = self.options.get("k", 0) * 8 or 4  # an id and a probability, or the label's alone

@@ -240,6 +240,14 @@ class Train(Step, ModelInput):
         return {self.teacher.name: self.teacher.served(self.teacher_outputs or LIVE).addresses}
 
     @property
+    def loads(self) -> Sequence[ModelInput]:
+        if isinstance(self.data, TaughtBySeveral):
+            teachers = [part.teacher for part in self.data.parts if part.is_live]
+        else:
+            teachers = [self.teacher] if self._is_live else []
+        return [self.student, *(teacher for teacher in teachers if teacher is not None)]
+
+    @property
     def _is_live(self) -> bool:
         """Whether the teacher runs in the training."""
         return self.cache is None and not isinstance(self.teacher, ServedModel)

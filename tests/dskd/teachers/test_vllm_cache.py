@@ -43,12 +43,13 @@ OF_TEACHER = {
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A teacher with padded rows in its head, a student of its vocabulary and one of another, and data for them."""
+    """A teacher with padded rows in its head, one without, a student of its vocabulary and one of another, and data for them."""
     folder = tmp_path_factory.mktemp("vllm-cache")
     rows = [{"prompt": f"{k} {line[:8]}", "output": line[8 : 20 + 3 * k]} for k, line in enumerate(LINES)]
     (folder / "train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     texts = [f"{row['prompt']}{row['output']}" for row in rows]
     write_trained_llama(folder / "teacher", texts, vocab_size=len(byte_level()) + 5, **OF_TEACHER)
+    write_trained_llama(folder / "unpadded", texts, **OF_TEACHER)
     write_llama(folder / "same", seed=1)
     write_llama(folder / "cross", seed=2, tokenizer=sentencepiece())
     prepare_dataset(folder / "train.jsonl", folder / "teacher-data", student=folder / "teacher")
@@ -144,6 +145,18 @@ def test_a_cache_goes_on_with_its_engine_and_another_is_refused(world: Path, bui
     assert (again.engine, again.built_rows, again.comparison) == ("vllm", 0, report.comparison)
     with pytest.raises(InputError, match=r"begun with engine vllm, not transformers; fix: set engine to vllm, or"):
         _build(world, cache, engine="transformers")
+
+
+@pytest.mark.parametrize("name", ["head.safetensors", "rows.safetensors"])
+def test_what_stands_beside_the_shards_is_written_again_without_vllm(
+    world: Path, built: tuple[Path, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    shutil.copytree(built[0], tmp_path / "cache")
+    (tmp_path / "cache" / name).write_bytes(b"damaged")
+    monkeypatch.delattr(cache_engine, "VllmEngine")
+    assert _build(world, tmp_path / "cache").built_rows == 0
+    for each in (name, "signal.json"):
+        assert (tmp_path / "cache" / each).read_bytes() == (built[0] / each).read_bytes()
 
 
 def test_a_cache_without_an_engine_in_its_description_is_one_of_transformers(
@@ -258,18 +271,15 @@ def _processes_of_vllm() -> list[psutil.Process]:
     return [child for child in alive if "dskd.teachers.engines.vllm_server" in child.cmdline()]
 
 
+def _writing(teacher: Path, log: Path) -> VllmServer:
+    return VllmServer(teacher, log, pooling=False, arguments=("--max-logprobs", "9"))
+
+
 @pytest.mark.slow
 def test_servers_write_what_the_model_itself_writes(world: Path, by_transformers: Path, tmp_path: Path) -> None:
-    """Hidden states from a server that pools, the probability of the text from one that writes."""
-    pooling, writing = (
-        VllmServer(
-            world / "teacher",
-            tmp_path / f"{pools}.log",
-            pooling=pools,
-            arguments=() if pools else ("--max-logprobs", "9"),
-        )
-        for pools in (True, False)
-    )
+    """Hidden states from a server that pools, and log-probabilities of a teacher without padded rows from one that writes."""
+    pooling = VllmServer(world / "teacher", tmp_path / "pooling.log")
+    writing = _writing(world / "unpadded", tmp_path / "writing.log")
     with running(pooling, writing):
         report = _build(world, tmp_path / "cache", served=ServedOptions(addresses=(pooling.url,), dtype="float32"))
         assert (report.engine, report.comparison.rows, report.comparison.equal_predictions) == ("served", 8, 1.0)
@@ -279,12 +289,27 @@ def test_servers_write_what_the_model_itself_writes(world: Path, by_transformers
         for options in ({"kind": "text_log_probabilities"}, {"kind": "top_k", "k": 9}):
             name, kept = str(options["kind"]), TeacherCacheOptions(**options)
             served = ServedOptions(addresses=(writing.url,), **options)
-            report = _build(world, tmp_path / name, served=served, options=kept)
-            # The server's softmax is over the padded rows of the head, too, which a teacher hardly ever predicts.
-            assert report.comparison.largest_difference < 1e-3
-            _build(world, tmp_path / f"{name}-own", engine="transformers", options=kept)
+            report = _build(world, tmp_path / name, world / "unpadded", served=served, options=kept)
+            assert report.comparison.largest_difference < 1e-5
+            _build(world, tmp_path / f"{name}-own", world / "unpadded", engine="transformers", options=kept)
             found, own = (_stored(tmp_path / each, "log_probabilities") for each in (name, f"{name}-own"))
-            torch.testing.assert_close(found, own, rtol=1e-3, atol=1e-2)
+            torch.testing.assert_close(found, own, rtol=1e-5, atol=2e-5)
+
+
+@pytest.mark.slow
+def test_the_softmax_of_a_server_is_over_padded_rows_too(world: Path, by_transformers: Path, tmp_path: Path) -> None:
+    """So its log-probabilities are smaller by -log(1 - probability of the padded rows)."""
+    weight = load_file(by_transformers / "head.safetensors")["weight"]
+    padded = (_stored(by_transformers, "hidden") @ weight.T).softmax(-1)[:, len(byte_level()) :].sum(-1)
+    assert float(padded.max()) > 1e-3
+    kept = TeacherCacheOptions(kind="text_log_probabilities")
+    writing = _writing(world / "teacher", tmp_path / "writing.log")
+    with running(writing):
+        served = ServedOptions(addresses=(writing.url,), kind="text_log_probabilities")
+        _build(world, tmp_path / "cache", served=served, options=kept)
+    _build(world, tmp_path / "own", engine="transformers", options=kept)
+    found, own = (_stored(tmp_path / each, "log_probabilities") for each in ("cache", "own"))
+    torch.testing.assert_close(found, own + torch.log1p(-padded), rtol=1e-5, atol=2e-5)
 
 
 @pytest.mark.slow

@@ -14,6 +14,7 @@ from transformers import PreTrainedTokenizerFast
 from dskd.errors import InputError
 from harness.planning import preflight
 from harness.planning.plan import make_plan
+from helpers.llama_folders import change_json, write_llama
 
 
 def letters(folder: Path, alphabet: str) -> Path:
@@ -70,4 +71,72 @@ def test_rollouts_by_a_vllm_that_is_not_installed_are_refused_before_anything_is
     with pytest.raises(
         InputError, match=r"matrix.yaml: training.rollouts.engine: vLLM is not installed; fix: set it to"
     ):
+        preflight.check(plan, allow_code_execution=False)
+
+
+@pytest.fixture
+def with_quantised(tmp_path: Path) -> dict[str, Any]:
+    """A matrix of a teacher whose quantisation transformers does not know, and a student."""
+    rows = [{"prompt": "one", "output": "two"}]
+    (tmp_path / "train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    for name in ("teacher", "student"):
+        write_llama(tmp_path / name)
+    change_json(tmp_path / "teacher" / "config.json", quantization_config={"quant_method": "of-another-program"})
+    return {
+        "schema_version": 1,
+        "name": "quantised",
+        "data": {"train": {"file": str(tmp_path / "train.jsonl")}},
+        "models": {name: {"path": str(tmp_path / name)} for name in ("teacher", "student")},
+        "pairs": [{"teacher": "teacher", "student": "student", "methods": ["kd"]}],
+        "training": {"data": "train", "steps": 1},
+        "seeds": [0],
+        "tasks": {},
+    }
+
+
+def _several(content: dict[str, Any]) -> dict[str, Any]:
+    """The same teacher as one of several."""
+    content["models"]["both"] = {"teachers": {"teacher": 0.5, "student": 0.5}}
+    content["pairs"][0]["teacher"] = "both"
+    return content
+
+
+@pytest.mark.parametrize("several", [False, True])
+def test_a_quantised_teacher_that_transformers_does_not_load_may_be_in_a_cache_by_vllm(
+    with_quantised: dict[str, Any],
+    write_matrix: Callable[[Any], Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    several: bool,
+) -> None:
+    monkeypatch.setattr("harness.steps.teacher_cache.find_spec", lambda name: object())
+    content = _several(with_quantised) if several else with_quantised
+    content |= {"teacher_outputs": {"kind": "hidden_states"}, "teacher_cache": {"engine": "vllm"}}
+    preflight.check(make_plan(str(write_matrix(content)), output_dir=tmp_path / "run"), allow_code_execution=False)
+
+
+@pytest.mark.parametrize("several", [False, True])
+@pytest.mark.parametrize(
+    ("kind", "engine", "quantised"),
+    [("live", "vllm", "teacher"), ("hidden_states", "transformers", "teacher"), ("hidden_states", "vllm", "student")],
+)
+def test_a_quantised_model_that_transformers_has_to_load_and_cannot_is_refused(
+    with_quantised: dict[str, Any],
+    write_matrix: Callable[[Any], Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    kind: str,
+    engine: str,
+    quantised: str,
+    several: bool,
+) -> None:
+    monkeypatch.setattr("harness.steps.teacher_cache.find_spec", lambda name: object())
+    if quantised == "student":
+        (tmp_path / "teacher").rename(tmp_path / "was")
+        (tmp_path / "student").rename(tmp_path / "teacher")
+        (tmp_path / "was").rename(tmp_path / "student")
+    content = _several(with_quantised) if several else with_quantised
+    content |= {"teacher_outputs": {"kind": kind}, "teacher_cache": {"engine": engine}}
+    plan = make_plan(str(write_matrix(content)), output_dir=tmp_path / "run")
+    with pytest.raises(InputError, match=rf"/{quantised}: is quantised \(of-another-program\) and cannot be loaded"):
         preflight.check(plan, allow_code_execution=False)
