@@ -19,6 +19,8 @@ _CONNECT = 10.0  # seconds for a connection, and for small questions
 _KEPT = 3.0
 _BUSY = {408, 425, 429}  # besides 5xx, what another address or a later try may answer
 _NEVER = {501, 505}  # of 5xx, what no later try will answer
+# No proxy of the environment sees what stays on this machine: None is the usual connection.
+_NO_PROXY = dict.fromkeys(("all://127.0.0.1", "all://localhost", "all://[::1]"))
 _MODELS = "/v1/models"
 _NO_SERVER = "fix: give the address of a vLLM server"
 _TOO_LONG = ("context", "too long", "maximum", "max_model_len", "exceed")
@@ -49,7 +51,7 @@ class Reply:
         """The content as JSON. Raises Away where it is none, as half an answer is."""
         try:
             return json.loads(self.content)
-        except ValueError:
+        except (ValueError, RecursionError):
             raise Away("answers with something else than JSON") from None
 
 
@@ -62,16 +64,25 @@ class Connections:
 
     Attributes:
         bytes_sent, bytes_received: Of requests that were answered, their headers included.
+
+    Raises:
+        InputError: For a proxy in the environment that cannot be used.
     """
 
     def __init__(self, key: ApiKey, timeout: float) -> None:
         self.bytes_sent = self.bytes_received = 0
         self._key, self._timeout = key, timeout
-        self._client = httpx2.AsyncClient(
-            headers={"Accept-Encoding": "identity", **key.headers},
-            timeout=httpx2.Timeout(timeout, connect=min(timeout, _CONNECT), pool=None),
-            limits=httpx2.Limits(max_connections=None, max_keepalive_connections=None, keepalive_expiry=_KEPT),
-        )
+        try:
+            self._client = httpx2.AsyncClient(
+                headers={"Accept-Encoding": "identity", **key.headers},
+                timeout=httpx2.Timeout(timeout, connect=min(timeout, _CONNECT), pool=None),
+                limits=httpx2.Limits(max_connections=None, max_keepalive_connections=None, keepalive_expiry=_KEPT),
+                mounts=_NO_PROXY,
+            )
+        except (ImportError, ValueError, httpx2.InvalidURL):  # the library's own words may hold the proxy's password
+            raise InputError(
+                "HTTP_PROXY, HTTPS_PROXY or ALL_PROXY: a proxy that cannot be used; fix: give one as http://host:port, or unset it"
+            ) from None
 
     async def close(self) -> None:
         """Close them."""
@@ -94,7 +105,8 @@ class Connections:
             async with asyncio.timeout(limit):
                 response = await self._client.request(method, address + path, content=content, headers=headers)
         except (TimeoutError, httpx2.TimeoutException):
-            raise Away(f"no answer within {limit:g} s") from None
+            # Slow is not gone: other answers of this address, which are under way, are good.
+            raise Away(f"no answer within {limit:g} s", lost=False) from None
         except httpx2.RequestError as error:
             raise Away(self._key.line(_cause(error))) from None
         self.bytes_sent += _head(response.request.headers) + len(content or b"")
@@ -167,6 +179,6 @@ def _message(response: httpx2.Response) -> str:
         said = response.json()
         error = said.get("error", said)
         found = error if isinstance(error, str) else error.get("message") or error.get("detail")
-    except (ValueError, AttributeError):
+    except (ValueError, AttributeError, RecursionError):
         found = None
     return str(found or response.text)

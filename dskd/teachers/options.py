@@ -68,9 +68,14 @@ class ServedOptions(Options):
     api_key_env: Annotated[str, NOT_IDENTITY] = Field(
         API_KEY, description="environment variable with the API key; it may be unset"
     )
-    timeout: Annotated[float, NOT_IDENTITY] = Field(300.0, gt=0, description="seconds for one request")
+    timeout: Annotated[float, NOT_IDENTITY] = Field(
+        300.0, gt=0, allow_inf_nan=False, description="seconds for one request"
+    )
     patience: Annotated[float, NOT_IDENTITY] = Field(
-        600.0, ge=0, description="seconds to wait for a server that is away, before the training ends"
+        600.0,
+        ge=0,
+        allow_inf_nan=False,
+        description="seconds to wait for a server that is away, before the training ends",
     )
     in_flight: Annotated[int, NOT_IDENTITY] = Field(
         4, gt=0, description="requests at a time at each address; more wait in the training"

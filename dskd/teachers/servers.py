@@ -4,7 +4,8 @@ A request goes to the address with the fewest open ones; more than `in_flight` a
 cannot be reached, fails or gives half an answer is set aside, and its requests move to the others. It is asked for its /health with
 growing pauses, and used again once that and `on_reconnect` succeed. While all are away requests wait, at most `patience` seconds.
 
-All of it runs on one thread with an event loop of its own, so that closing ends what is under way at once.
+All of it runs on one thread with an event loop of its own, so that closing ends what is under way at once. Answers are read on a few
+others: a large one holds up no connection.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import json
 import logging
 import threading
 from collections.abc import Callable, Coroutine, Mapping
-from concurrent.futures import Future
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, TypeVar
 
 from dskd.errors import InputError, TrainingFailed
@@ -29,6 +30,7 @@ log = logging.getLogger(__name__)
 
 _T = TypeVar("_T")
 _PAUSES = 0.25, 30.0  # seconds, the first and the longest
+_READERS = 2  # threads; what they do is mostly copying
 
 
 class _Place:
@@ -57,7 +59,7 @@ class TeacherServers:
             requests; but Away, with which the address stays away. It asks with `ask`.
 
     Raises:
-        InputError: For what is no address, and no API key.
+        InputError: For what is no address, no API key and no usable proxy.
     """
 
     def __init__(
@@ -66,6 +68,7 @@ class TeacherServers:
         self.addresses = checked_addresses(addresses)
         self.on_reconnect: Callable[[str], None] | None = None
         self._key = ApiKey.from_environment(api_key_env)
+        self._connections = Connections(self._key, timeout)
         self._patience, self._in_flight = patience, in_flight
         self._places = {address: _Place(address) for address in self.addresses}
         self._numbers = itertools.count()
@@ -76,7 +79,11 @@ class TeacherServers:
         self._waited = 0.0
         self._counts = {"requests": 0, "retries": 0}
         self._tasks: set[asyncio.Task[None]] = set()
-        self._connections = Connections(self._key, timeout)
+        self._closing, self._closed = threading.Lock(), False
+        self._ending: Future[None] | None = None
+        # What is taken before `_closed` is dropped by `_end`, and nothing is taken after it, which no loop would ever run.
+        self._taking = threading.Lock()
+        self._readers = ThreadPoolExecutor(_READERS, thread_name_prefix="dskd-teacher-answers")
         self._loop = asyncio.new_event_loop()
         # Nothing joins a daemon at the end of the process, where an answer may be minutes away.
         self._thread = threading.Thread(target=self._loop.run_forever, name="dskd-teacher-servers", daemon=True)
@@ -99,8 +106,8 @@ class TeacherServers:
         Args:
             path: Such as /v1/completions.
             body: What is sent.
-            read: Makes the result of an answer, on the thread of the connections. Where it raises Away, because the answer is half of
-                one, the request is sent again; other errors are the request's.
+            read: Makes the result of an answer, on one of several threads. Where it raises Away, because the answer is half of one, the
+                request is sent again; other errors are the request's.
 
         Returns:
             The result. It raises TrainingFailed where all addresses were away for too long, InputError for what the user has to change.
@@ -138,18 +145,25 @@ class TeacherServers:
 
     def close(self) -> None:
         """Drop what is under way and close the connections."""
-        if self._loop.is_closed():
-            return
-        asyncio.run_coroutine_threadsafe(self._end(), self._loop).result()
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join()
-        self._loop.close()
+        with self._closing:
+            if self._loop.is_closed():
+                return
+            with self._taking:
+                self._closed = True
+            if self._ending is None:  # it may have been interrupted here
+                self._ending = asyncio.run_coroutine_threadsafe(self._end(), self._loop)
+            self._ending.result()
+            self._loop.call_soon_threadsafe(self._loop.stop)
+            self._thread.join()
+            self._readers.shutdown()
+            self._loop.close()
 
     def _run(self, work: Coroutine[Any, Any, _T]) -> Future[_T]:
-        if self._loop.is_closed():
-            work.close()
-            raise RuntimeError("these servers are closed")
-        return asyncio.run_coroutine_threadsafe(work, self._loop)
+        with self._taking:
+            if not self._closed:
+                return asyncio.run_coroutine_threadsafe(work, self._loop)
+        work.close()
+        raise RuntimeError("these servers are closed")
 
     # From here on everything runs on the thread of the loop.
 
@@ -170,7 +184,7 @@ class TeacherServers:
             try:
                 reply = await self._connections.send(place.address, method, path, content)
                 if place.losses == losses:  # otherwise a server answered that may not be there any more
-                    result = read(reply)
+                    result = await self._loop.run_in_executor(self._readers, read, reply)
                     self._answered(place)
                     return result
             except Away as error:
@@ -179,7 +193,7 @@ class TeacherServers:
                 failures, first_failure = failures + 1, first_failure or self._loop.time()
                 tried = self._loop.time() - first_failure
                 if failures > len(self.addresses) and tried > self._patience:
-                    raise self._gave_up(tried) from None
+                    raise self._gave_up(tried, f"{place.address}: {error}") from None
             finally:
                 place.open -= 1
                 self._hand_out()
@@ -195,6 +209,7 @@ class TeacherServers:
         except asyncio.CancelledError:
             if not turn.cancelled() and turn.exception() is None:  # just before, it was given a place
                 turn.result().open -= 1
+            self._hand_out()
             raise
 
     def _hand_out(self) -> None:
@@ -237,9 +252,9 @@ class TeacherServers:
                 turn.set_exception(self._gave_up(self._loop.time() - self._outage))
         self._waiting.clear()
 
-    def _gave_up(self, seconds: float) -> TrainingFailed:
+    def _gave_up(self, seconds: float, said: str = "") -> TrainingFailed:
         return TrainingFailed(
-            f"{self._last()}, no answer for {seconds:.0f} s; fix: start the server again; the last checkpoint stays, and the same "
+            f"{self._last() or said}, no answer for {seconds:.0f} s; fix: start the server again; the last checkpoint stays, and the same "
             "command goes on from it"
         )
 
@@ -285,7 +300,9 @@ class TeacherServers:
     def _answered(self, place: _Place) -> None:
         """A request has its answer."""
         self._counts["requests"] += 1
-        place.pause, place.last = _PAUSES[0], ""
+        place.pause = _PAUSES[0]
+        if not place.away:  # a late answer of one that was set aside does not explain why it was
+            place.last = ""
         if self._outage is None:
             return
         seconds = self._loop.time() - self._outage

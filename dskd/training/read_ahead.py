@@ -9,7 +9,11 @@ from typing import Any
 
 
 class ReadAhead:
-    """The batches of an iterator in its order; some of those that come later are begun already."""
+    """The batches of an iterator in its order; some of those that come later are begun already.
+
+    Nothing is read of an epoch before it begins: the order of its batches is drawn then. So the first step of each epoch waits for
+    its whole answer.
+    """
 
     def __init__(self) -> None:
         self._iterator: Iterator[Any] | None = None

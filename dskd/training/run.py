@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -36,6 +37,8 @@ from dskd.training.several_examples import SeveralDatasets
 from dskd.training.trainer import DistillationTrainer, save_student
 
 Progress = Callable[[dict[str, Any]], None]
+
+_PROCESS_GROUP = 1800  # seconds that processes wait for each other, as transformers has it
 
 
 def train(
@@ -96,7 +99,7 @@ def train(
     )
     if finished := folder.finished(request):
         return TrainingReport.model_validate(finished)
-    arguments = _arguments(options, folder, seed)
+    arguments = _arguments(options, folder, seed, patience=_patience([*teachers, *filter(None, [teacher_source])]))
     source = teacher_source
     if source is None and teacher is not None:
         source = TeacherSource(folder=teacher, cache=teacher_cache)
@@ -139,8 +142,17 @@ def _request(method: methods.Method, options: TrainingOptions, seed: int, conten
     }
 
 
-def _arguments(options: TrainingOptions, folder: RunFolder, seed: int) -> Any:
-    """transformers' arguments. From here on every random number follows from the seed."""
+def _patience(sources: Sequence[TeacherSource]) -> int:
+    """Seconds that a process may wait for an answer: of the first try, of `patience`, and of a last try that began within it."""
+    served = [source.served for source in sources if source.served is not None]
+    return max((math.ceil(each.patience + 2 * each.timeout) for each in served), default=0)
+
+
+def _arguments(options: TrainingOptions, folder: RunFolder, seed: int, *, patience: int = 0) -> Any:
+    """transformers' arguments. From here on every random number follows from the seed.
+
+    `patience`: seconds that one process may wait for a teacher, while the others wait for it.
+    """
     for name in options.trackers:
         if name not in get_available_reporting_integrations():
             raise InputError(f"trackers: {name} is not installed; fix: pip install {name}, or leave it out")
@@ -155,6 +167,7 @@ def _arguments(options: TrainingOptions, folder: RunFolder, seed: int) -> Any:
         gradient_accumulation_steps=options.gradient_accumulation_steps,
         use_cpu=on_cpu,
         ddp_backend="gloo" if "WORLD_SIZE" in os.environ and on_cpu else None,
+        ddp_timeout=_PROCESS_GROUP + patience,
         ddp_find_unused_parameters=False,  # every parameter is in the loss, also where its gradient is zero
         bf16=options.dtype == "bfloat16",
         gradient_checkpointing=options.gradient_checkpointing,

@@ -72,8 +72,8 @@ def described(change: Callable[[list[dict[str, Any]]], Any]) -> Fault:
 
 
 def in_training(body: Mapping[str, Any]) -> bool:
-    """Whether a request is one of a training, which begins with a text of two tokens, and not one of its probe."""
-    return len(body["input"][0]) <= 2
+    """Whether a request is one of a training, which begins with a text of four tokens, and not one of its probe."""
+    return len(body["input"][0]) <= 4
 
 
 def with_nan(states: list[Tensor]) -> list[Tensor]:

@@ -42,7 +42,8 @@ def read_choices(answer: Any, questions: Sequence[Question]) -> list[list[Any]]:
         raise WrongAnswer("has no list of choices")
     if len(choices) != len(questions):
         raise WrongAnswer(f"has {len(choices)} choices for {len(questions)} prompts")
-    by_index = {choice.get("index"): choice for choice in choices}
+    # Of another type, what stands there may not even be a key.
+    by_index = {choice["index"]: choice for choice in choices if type(choice.get("index")) is int}
     if sorted(by_index, key=str) != sorted(range(len(questions)), key=str):
         raise WrongAnswer(f"does not number its choices from 0 to {len(questions) - 1}")
     found = []
@@ -84,6 +85,11 @@ def top_k(entries: Sequence[list[Any]], questions: Sequence[Question], k: int, s
     each_place = np.repeat(places, counts)
     tokens = _ids(spelled, each_place)
     values = _log_probabilities([said for entry in found for said in entry.values()], spelled, each_place)
+    if (counts > k + 1).any():
+        first = int((counts > k + 1).argmax())
+        raise WrongAnswer(
+            f"has {counts[first]:,} tokens at token {places[first]}, where {k} and the label were asked for"
+        )
 
     row = np.repeat(np.arange(len(counts)), counts)
     column = np.arange(len(row)) - np.repeat(np.cumsum(counts) - counts, counts)
@@ -139,7 +145,10 @@ def _log_probabilities(said: list[Any], tokens: Sequence[Any], places: np.ndarra
         if type(value) not in (float, int):
             raise WrongAnswer(f"has no number for id {tokens[number]} at token {places[number]}")
         values.append(value)
-    found = np.array(values, dtype=np.float64)
+    try:
+        found = np.array(values, dtype=np.float64)
+    except OverflowError:
+        raise WrongAnswer("has a whole number beyond all log-probabilities") from None
     wrong = ~np.isfinite(found) | (found > _ABOVE_ONE)
     if wrong.any():
         first = int(wrong.argmax())

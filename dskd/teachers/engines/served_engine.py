@@ -66,6 +66,8 @@ class ServedEngine(TeacherEngine):
 
 def together(parts: Sequence[Future[_T]], combine: Callable[[list[_T]], _R]) -> Future[_R]:
     """One future for one or more: `combine` of their results, or the first error, with which the others are cancelled."""
+    if not parts:  # nothing would ever end it
+        raise ValueError("nothing was asked")
     whole: Future[_R] = Future()
     whole.set_running_or_notify_cancel()
     left, lock = len(parts), threading.Lock()

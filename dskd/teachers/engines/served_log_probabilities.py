@@ -10,6 +10,7 @@ stands behind an address, no answer of another model is learnt from.
 from __future__ import annotations
 
 import re
+import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
 from typing import Any
@@ -63,6 +64,7 @@ class ServedLogProbabilities(ServedEngine):
         self._canary: Question | None = None  # the first text of every request
         # The address of the first answer, and what it had of the canary [labels].
         self._first: tuple[str, Tensor] | None = None
+        self._reading = threading.Lock()  # answers are read on several threads
         try:
             self._require_log_probabilities()
         except BaseException:
@@ -134,12 +136,10 @@ class ServedLogProbabilities(ServedEngine):
 
     def _require_same(self, address: str, canary: Tensor) -> None:
         """TrainingFailed where another model answered than did first."""
-        if self._first is None:
-            self._first = address, canary
-            return
-        place, first = self._first
+        with self._reading:
+            place, first = self._first = self._first or (address, canary)
         apart = float((canary - first).abs().mean())
-        if apart > TOLERANCE:
+        if not apart <= TOLERANCE:
             whose = f"answers otherwise than {place} did" if place != address else "answers otherwise than before"
             raise TrainingFailed(
                 f"{address}: {whose}, log-probabilities of one text are {apart:.2f} apart on average ({TOLERANCE} at most); fix: give "

@@ -11,23 +11,18 @@ from typing import Any
 from dskd.modeling.lm_head import Head
 from dskd.teachers.engines.base import Answers
 from dskd.teachers.options import TeacherOutputKind
-from dskd.teachers.probe.figures import computed_in, difference, not_finite, perplexity, text_difference
+from dskd.teachers.probe.figures import difference, not_finite, perplexity, text_difference
 from dskd.teachers.probe.reference import ReferenceAnswer
 from dskd.teachers.probe.report import ProbeCheck
 from dskd.teachers.questions import Question
+from dskd.teachers.rounding import STATES, coarsest, computed_in
 
 Pair = tuple[str, Answers, Answers]  # a text as messages show it, and two answers to it
 
-# What two answers of one model to one text may differ by (`figures.difference`), by the coarsest dtype that takes part. About twice
-# what Gemma 3 270M computed in that dtype differs by from itself in float32, in the worst of the texts: 0.063 in bfloat16 (0.0018 of
-# that on the wire), 0.015 in float16; in float32, vLLM from transformers 1e-7 for small models. Noise of a thousandth on all weights
-# is 0.047, another checkpoint 1 and more.
-_STATES = {"float32": 1e-3, "float16": 3e-2, "bfloat16": 0.13}
 # What a server computes in stands in no log-probability, so that the coarsest is allowed: in bfloat16 Gemma's of a text differed by 0.17
 # nats a token.
 _LOG_PROBABILITIES = {"top_k": 0.3, "text_log_probabilities": 0.35}
 _MEASURES = {"hidden_states": "of the norm", "top_k": "of the probability", "text_log_probabilities": "nats a token"}
-_ORDER = tuple(_STATES)  # from fine to coarse
 # By chance a text has ln V nats a token (V tokens). Random weights give D / 5,000 more, for a head of D numbers a token that was
 # initialised at 0.02: its logits have a variance of D / 2,500. Measured on the plain texts, as distances from ln V: Gemma 3 270M -7.7, its
 # head with permuted rows +13, with permuted columns (which stand for another model's) +8.5; Llamas of 32 numbers a token that were trained
@@ -164,8 +159,8 @@ class Comparison:
         text = max(apart, key=apart.__getitem__)
         if self.kind == "hidden_states":
             states = (given["hidden"] for _, given, _ in compared)
-            dtype = max((self.dtype, *map(computed_in, states)), key=_ORDER.index)
-            limit, at = _STATES[dtype], f" in {dtype}"
+            dtype = coarsest((self.dtype, *map(computed_in, states)))
+            limit, at = STATES[dtype], f" in {dtype}"
         else:
             limit, at = _LOG_PROBABILITIES[self.kind], ""
         passed = apart[text] <= limit

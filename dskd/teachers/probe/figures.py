@@ -12,8 +12,6 @@ from dskd.modeling.lm_head import Head
 from dskd.teachers.engines.base import Answers
 from dskd.teachers.questions import Question
 
-Dtype = str  # the name of a torch dtype
-
 
 def split(answers: Answers, questions: Sequence[Question]) -> list[Answers]:
     """The answers to each of these questions."""
@@ -26,18 +24,6 @@ def not_finite(answers: Answers) -> int:
     """How many of the numbers are infinite or none. A log-probability of -inf counts where there is a token: none has no probability."""
     absent = answers["ids"] < 0 if "ids" in answers else torch.zeros(1, dtype=torch.bool)
     return sum(int((~value.isfinite() & ~absent).sum()) for value in answers.values() if value.is_floating_point())
-
-
-def computed_in(hidden: Tensor) -> Dtype:
-    """The coarsest dtype that holds all of these numbers exactly: a server that computes in it answers with nothing else.
-
-    What it computes in stands in none of its answers. `hidden`: finite, of any dtype.
-    """
-    wide = hidden.double()
-    for dtype in (torch.bfloat16, torch.float16):
-        if bool((hidden.to(dtype).double() == wide).all()):
-            return str(dtype).removeprefix("torch.")
-    return "float32"
 
 
 def states_difference(given: Tensor, expected: Tensor) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections.abc import Iterator, Sequence
@@ -23,6 +24,9 @@ from dskd.teachers.probe.texts import FILLING, LENGTH, PLAIN, TEXTS, question_of
 from dskd.teachers.questions import Question
 from dskd.tokenization.vocabulary import Vocabulary
 
+log = logging.getLogger(__name__)
+
+_PAUSES = (0.25, 0.5, 1.0, 2.0, 5.0)  # seconds before a probe that met a fault begins anew
 _AT_ONCE = 8  # requests at each address, so that a text stands beside others than the first time
 
 
@@ -70,10 +74,23 @@ class Probe:
             TrainingFailed: Where no address answers within the patience of the options.
             InputError: For a reference that cannot be read.
         """
-        if addresses is None:
-            self._engine.servers.get("/v1/models", model_names).result()  # waits for servers that are still starting
-        with self._running:
-            return self._run(addresses or self._engine.servers.addresses)
+        pauses, first_failure = iter(_PAUSES), 0.0
+        while True:
+            if addresses is None:
+                self._engine.servers.get(
+                    "/v1/models", model_names
+                ).result()  # waits for servers that are still starting
+            try:
+                with self._running:
+                    return self._run(addresses or self._engine.servers.addresses)
+            except Away as error:
+                now = time.monotonic()
+                first_failure = first_failure or now
+                left = first_failure + self._served.patience - now
+                if left <= 0:
+                    raise TrainingFailed(f"{error}; fix: start the server again") from None
+                log.warning("%s; the probe begins anew, for up to %.0f s", error, left)
+                time.sleep(min(next(pauses, _PAUSES[-1]), left))
 
     def again(self, address: str) -> None:
         """Probe an address that was away: it has to be what the training began with.
@@ -82,19 +99,17 @@ class Probe:
             TrainingFailed: Where it is something else.
             Away: Where it does not answer after all.
         """
-        try:
-            with self._running:
-                if self._first is None:  # nothing was asked yet, so that the first run asks this address too
-                    return
-                report = self._run([address])
-        except TrainingFailed as error:
-            raise Away(str(error)) from None
+        with self._running:
+            if self._first is None:  # nothing was asked yet, so that the first run asks this address too
+                return
+            report = self._run([address])
         try:
             report.require(self._expected.name)
         except InputError as error:
             raise TrainingFailed(f"{error}; the last checkpoint stays") from None
 
     def _run(self, addresses: Sequence[str]) -> ProbeReport:
+        """Away where none of them answers, or one does no longer."""
         start = time.perf_counter()
         found: list[ProbeCheck] = []
         facts: dict[str, server.ServerFacts] = {}
@@ -105,7 +120,7 @@ class Probe:
             except Away as error:
                 found.append(_not_checked("reachable", f"{error}; it is probed when it answers", address))
         if not facts:
-            raise TrainingFailed(f"{found[-1].address}: {found[-1].found}; fix: start the server again")
+            raise Away(f"{found[-1].address}: {found[-1].found.partition(';')[0]}")
         if not _refused(found):
             found += self._of_outputs(list(facts), [own.length for own in facts.values() if own.length is not None])
         return ProbeReport(
@@ -145,7 +160,7 @@ class Probe:
             what, _, fix = reason.partition("; fix: ")
             found.append(ProbeCheck(name="answers", result="refused", found=what, fix=fix, address=where))
         except Away as error:
-            raise TrainingFailed(f"{self._expected.name}: a server went away while it was probed: {error}") from None
+            raise Away(f"{self._expected.name}: a server went away while it was probed: {error}") from None
         if self._first is None and not _refused(found):
             self._first = here[0], alone[here[0]]
         return found

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,7 @@ from dskd.teachers.questions import Question
 from dskd.teachers.served import open_served_teacher
 from dskd.tokenization.vocabulary import Vocabulary
 from helpers.llama_folders import write_llama
-from helpers.pooling_server import PoolingServer, described
+from helpers.pooling_server import PoolingServer, described, gone, status
 from helpers.tiny_tokenizers import LINES, byte_level, sentencepiece
 from helpers.trained_llama import write_trained_llama
 
@@ -268,6 +269,27 @@ def test_no_server_at_all_ends_the_probe(server: PoolingServer, models: Path) ->
     server.down = True
     with pytest.raises(TrainingFailed, match=server.url):
         probe(server, folder=models / "teacher", model="teacher")
+
+
+@pytest.mark.parametrize("number", [0, 5, 13])
+@pytest.mark.parametrize("fault", [status(503), gone])
+def test_a_fault_that_passes_while_a_teacher_is_probed_is_waited_out(
+    server: PoolingServer, models: Path, fault: Any, number: int
+) -> None:
+    server.faults[number] = fault
+    report = probe(server, folder=models / "teacher", model="teacher", patience=20.0)
+    report.require("models/teacher")
+    assert list(report.versions) == [server.url]
+
+
+def test_a_server_that_is_healthy_and_never_answers_the_probe_is_given_up_after_patience(
+    server: PoolingServer, models: Path
+) -> None:
+    server.faults = {number: status(503) for number in range(1000)}
+    begin = time.monotonic()
+    with pytest.raises(TrainingFailed, match=r"a server went away while it was probed: status 503 .*; fix: start"):
+        probe(server, folder=models / "teacher", model="teacher", patience=1.0)
+    assert 0.9 < time.monotonic() - begin < 10
 
 
 def test_a_name_that_is_not_there_is_refused(server: PoolingServer, models: Path) -> None:

@@ -13,7 +13,6 @@ from transformers import PreTrainedTokenizerFast
 from dskd.modeling.lm_head import Head
 from dskd.teachers.probe import checks
 from dskd.teachers.probe.figures import (
-    computed_in,
     difference,
     mean_nats,
     not_finite,
@@ -25,6 +24,7 @@ from dskd.teachers.probe.figures import (
 )
 from dskd.teachers.probe.texts import TEXTS, question_of, vocabulary_texts
 from dskd.teachers.questions import Question
+from dskd.teachers.rounding import computed_in
 from dskd.tokenization.vocabulary import Vocabulary
 from helpers.tiny_tokenizers import byte_level, sentencepiece
 

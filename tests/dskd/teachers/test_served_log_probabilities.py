@@ -10,20 +10,22 @@ import numpy as np
 import pytest
 
 from dskd.errors import InputError, TrainingFailed
+from dskd.teachers.engines.served_engine import together
 from dskd.teachers.engines.served_log_probabilities import ServedLogProbabilities
 from dskd.teachers.options import ServedOptions
 from dskd.teachers.questions import Question
 from helpers.openai_server import Answers, OpenAIServer, cut, status, text
 
 
-def completions(shift: float = 0.0, **changes: Any) -> Any:
-    """An imitated answer: every token has the log-probability -1 − `shift`, and 0 to 2 are a little less probable."""
+def completions(shift: float = 0.0, said: Any = ..., **changes: Any) -> Any:
+    """An imitated answer: every token has the log-probability -1 − `shift`, or what is `said`, and 0 to 2 are a little less probable."""
 
     def answer(handler: Answers) -> None:
         choices = []
         for index, ids in enumerate(handler.body["prompt"]):
             best = {str(k): {"logprob": -2.0 - shift - k} for k in range(handler.body["prompt_logprobs"])}
-            entries = [None, *(best | {str(token): {"logprob": -1.5 - shift}} for token in ids[1:])]
+            own = {"logprob": -1.5 - shift if said is ... else said}
+            entries = [None, *(best | {str(token): own} for token in ids[1:])]
             choices.append({"index": index, "text": "", "prompt_logprobs": entries, **changes})
         handler.send(json.dumps({"model": "teacher", "choices": choices}))
 
@@ -91,6 +93,10 @@ def test_half_an_answer_and_a_busy_server_are_asked_again(imitated: OpenAIServer
     [
         (completions(prompt_logprobs=[None]), "has 1 entries for a prompt of 3 tokens"),
         (completions(index=0), "does not number its choices from 0 to 2"),
+        (completions(index=[0]), "does not number its choices from 0 to 2"),
+        (completions(index=10**400), "does not number its choices from 0 to 2"),
+        (completions(said=-(10**400)), "has a whole number beyond all log-probabilities"),
+        (completions(said=[-1.0]), "has no number for id 7 at token 1"),
         (completions(shift=float("nan")), "has nan for id 7 at token 1"),
         (completions(shift=-9.0), "has 7.5 for id 7 at token 1, which is no log-probability"),
         (text("{}"), "has no list of choices"),
@@ -108,6 +114,28 @@ def test_a_wrong_answer_ends_it_in_one_line_with_the_address(imitated: OpenAISer
     )
     assert "; fix: look at the server's log; nothing was learnt from this answer" in line
     assert "\n" not in line
+
+
+def test_more_tokens_than_were_asked_for_are_refused(imitated: OpenAIServer) -> None:
+    with ServedLogProbabilities(imitated_options(imitated, kind="top_k", k=3)) as engine:
+        imitated.broken = lambda handler: (
+            handler.body.update(prompt_logprobs=100),
+            completions()(handler),
+        )
+        with pytest.raises(TrainingFailed, match=r"has 100 tokens at token 2, where 3 and the label were asked for"):
+            engine.ask(ASKED).result()
+
+
+def test_json_that_no_parser_follows_is_half_an_answer(imitated: OpenAIServer) -> None:
+    with ServedLogProbabilities(imitated_options(imitated)) as engine:
+        imitated.faults = [text("[" * 100_000)]
+        engine.ask(ASKED).result()
+        assert engine.figures()["retries"] == 1
+
+
+def test_nothing_asked_is_an_error_and_not_a_wait_without_end() -> None:
+    with pytest.raises(ValueError, match="nothing was asked"):
+        together([], list)
 
 
 def test_a_server_that_says_nothing_of_its_prompts_is_refused_before_anything_is_asked(imitated: OpenAIServer) -> None:

@@ -78,7 +78,7 @@ def test_requests_hold_about_as_many_tokens_as_asked_and_never_the_last_label(se
         canary.append(request["input"][0])
         sent += request["input"][1:]
     assert len(server.requests) == 4
-    assert canary == [questions[0].ids[-3:-1]] * 4
+    assert canary == [questions[0].ids[-5:-1]] * 4
     assert sorted(sent) == sorted(question.ids[:-1] for question in questions)
 
 
@@ -131,7 +131,7 @@ WRONG: dict[str, tuple[Callable[..., None], str]] = {
     "a text less": (changed(lambda states: states[:-1]), r"answers 2 of 3 texts"),
     "a token less": (
         changed(lambda states: [each[1:] for each in states]),
-        r"a text of 2 tokens with numbers of shape \[1, 32\]",
+        r"a text of 4 tokens with numbers of shape \[3, 32\]",
     ),
     "one vector a text": (changed(lambda states: [each[0] for each in states]), r"with numbers of shape \[32\]"),
     "another dtype": (
@@ -143,9 +143,33 @@ WRONG: dict[str, tuple[Callable[..., None], str]] = {
         "endianness big in place of little",
     ),
     "no shapes": (described(lambda _: None), "answers /pooling without the shapes of what it gives"),
+    "an end of null": (
+        described(lambda items: [{**item, "end": None} for item in items]),
+        "without the shapes of what it gives",
+    ),
+    "an end beyond all numbers": (
+        described(lambda items: [{**item, "end": float("inf")} for item in items]),
+        "without the shapes of what it gives",
+    ),
+    "a shape of null": (
+        described(lambda items: [{**item, "shape": None} for item in items]),
+        "without the shapes of what it gives",
+    ),
+    "a shape of texts": (
+        described(lambda items: [{**item, "shape": ["4", "32"]} for item in items]),
+        r"with numbers of shape \['4', '32'\]",
+    ),
+    "states of no numbers": (
+        described(lambda items: [{**item, "start": 0, "end": 0, "shape": [item["shape"][0], 0]} for item in items]),
+        r"with numbers of shape \[4, 0\]",
+    ),
+    "lines and more lines": (
+        described(lambda items: [{**item, "embed_dtype": "float16\n" * 999} for item in items]),
+        "embed_dtype float16 float16",
+    ),
     "NaN": (
         changed(with_nan),
-        r"1 of 14 hidden states are not finite in float32; fix: start the server with --dtype bfloat16",
+        r"1 of 10 hidden states are not finite in float32; fix: start the server with --dtype bfloat16",
     ),
 }
 
@@ -167,6 +191,50 @@ def test_what_float16_cannot_hold_is_refused_with_bfloat16_as_the_fix(server: Po
         _ask(engine, _questions([9, 5]))
 
 
+def _sibling(model: Any, share: float) -> None:
+    """Another checkpoint: weights with noise of a share of their deviation."""
+    torch.manual_seed(7)
+    with torch.no_grad():
+        for weights in model.parameters():
+            if weights.ndim == 2:
+                weights += share * weights.std() * torch.randn_like(weights)
+
+
+def test_a_sibling_checkpoint_behind_the_same_address_is_refused_without_any_fault(server: PoolingServer) -> None:
+    """Such as by a load balancer: no connection is lost, so that nothing is probed again."""
+    questions = _questions([9, 5])
+    with _engine(server) as engine:
+        _ask(engine, questions)
+        _sibling(server.model, 0.03)
+        with pytest.raises(TrainingFailed, match=r"differ by 0\.0\d+ of their norm .* \(limit in float32 0\.01\)"):
+            _ask(engine, questions)
+        assert engine.figures()["retries"] == 0
+
+
+def _in_bfloat16(states: list[Tensor]) -> list[Tensor]:
+    return [each.bfloat16().float() for each in states]
+
+
+def test_a_server_that_computes_in_bfloat16_may_round_as_bfloat16_does_whatever_is_on_the_wire(
+    server: PoolingServer,
+) -> None:
+    questions = _questions([9, 5])
+    server.change = _in_bfloat16
+    with _engine(server) as engine:
+        _ask(engine, questions)
+        server.change = lambda states: _in_bfloat16([each * 1.06 for each in states])
+        _ask(engine, questions)
+        server.change = lambda states: _in_bfloat16([each * 1.2 for each in states])
+        with pytest.raises(TrainingFailed, match=r"limit in bfloat16 0\.13"):
+            _ask(engine, questions)
+    server.change = list
+    with _engine(server) as engine:
+        _ask(engine, questions)
+        server.change = lambda states: [each * 1.06 for each in states]
+        with pytest.raises(TrainingFailed, match=r"limit in float32 0\.01"):
+            _ask(engine, questions)
+
+
 @pytest.mark.parametrize("other", ["other", "wide"])
 def test_another_model_behind_the_same_name_is_refused(server: PoolingServer, folder: Path, other: str) -> None:
     questions = _questions([9, 5])
@@ -174,7 +242,9 @@ def test_another_model_behind_the_same_name_is_refused(server: PoolingServer, fo
         _ask(engine, questions)
         server.serve(folder / other)
         said = (
-            r"differ by 1\.\d+ of their norm .* \(limit 0\.01\)" if other == "other" else "hidden size of 48.* with 32"
+            r"differ by 1\.\d+ of their norm .* \(limit in float32 0\.01\)"
+            if other == "other"
+            else "hidden size of 48.* with 32"
         )
         with pytest.raises(TrainingFailed, match=f"{said}.*; fix: one model behind all addresses"):
             _ask(engine, questions)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import CancelledError
 from pathlib import Path
 from typing import Any
 
@@ -140,6 +142,120 @@ def test_an_answer_of_a_server_that_may_have_ended_is_not_used(servers: list[Poo
     late.result()
     assert [request["input"] for request in server.requests].count([[1]]) == 2
     client.close()
+
+
+def test_a_time_out_says_nothing_of_the_other_answers_of_its_address(servers: list[PoolingServer]) -> None:
+    """Both were sent before one of them took too long; the other answer comes after it."""
+    server = servers[0]
+    server.faults |= {0: slow(3.0), 1: slow(1.3)}
+    client = _client(server, timeout=1.5)
+    late = _ask(client, 1)
+    time.sleep(0.8)
+    other = _ask(client, 2)
+    other.result()
+    late.result()
+    assert [request["input"] for request in server.requests] == [[[1]], [[2]], [[1]]]
+    client.close()
+
+
+def test_a_late_answer_does_not_hide_why_its_address_was_set_aside(
+    servers: list[PoolingServer], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("dskd.teachers.servers._PAUSES", (30.0, 30.0))
+    server = servers[0]
+    server.faults |= {0: status(503), 1: slow(0.4)}
+    client = _client(server, patience=1.0)
+    lost, late = _ask(client, 1), _ask(client, 2)
+    late.result()
+    with pytest.raises(TrainingFailed, match=rf"^{server.url}: status 503 \(scripted\), no answer for 1 s"):
+        lost.result()
+    client.close()
+
+
+def test_a_request_that_is_cancelled_at_its_turn_hands_it_on(servers: list[PoolingServer]) -> None:
+    client = _client(servers[0], in_flight=1)
+
+    async def cancel_at_its_turn() -> None:
+        place = await client._free_place(0)
+        second, third = (asyncio.create_task(client._free_place(number)) for number in (1, 2))
+        await asyncio.sleep(0)
+        place.open -= 1
+        client._hand_out()
+        second.cancel()
+        assert (await asyncio.wait_for(third, 2)).open == 1
+
+    asyncio.run_coroutine_threadsafe(cancel_at_its_turn(), client._loop).result()
+    client.close()
+
+
+def test_an_answer_that_takes_long_to_read_holds_up_no_other(servers: list[PoolingServer]) -> None:
+    client, read = _client(servers[0]), threading.Event()
+    long = _ask(client, 1, read=lambda reply: read.wait(10))
+    _ask(client, 2).result(5)
+    read.set()
+    assert long.result()
+    client.close()
+
+
+def test_what_is_asked_while_it_closes_ends_too(servers: list[PoolingServer]) -> None:
+    """Such as by a probe, in a thread of its own: a request is either dropped or refused, and nothing waits for ever."""
+    for _ in range(20):
+        client, ended = _client(servers[0]), threading.Event()
+
+        def ask(client: TeacherServers = client, ended: threading.Event = ended) -> None:
+            try:
+                while True:
+                    client.ask(servers[0].url, "/version")
+            except (RuntimeError, CancelledError):
+                ended.set()
+
+        threading.Thread(target=ask, daemon=True).start()
+        closing = [threading.Thread(target=client.close, daemon=True) for _ in range(2)]
+        time.sleep(0.01)
+        for thread in closing:
+            thread.start()
+        for thread in closing:
+            thread.join(5)
+            assert not thread.is_alive()
+        assert ended.wait(5)
+        with pytest.raises(RuntimeError, match="closed"):
+            client.ask(servers[0].url, "/version")
+
+
+PROXIES = ("HTTP_PROXY", "ALL_PROXY")
+
+
+def test_no_proxy_sees_what_stays_on_this_machine_and_one_of_the_environment_what_does_not(
+    servers: list[PoolingServer], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("NO_PROXY", "no_proxy", "http_proxy", "all_proxy"):
+        monkeypatch.delenv(name, raising=False)
+    for name in PROXIES:
+        monkeypatch.setenv(name, servers[1].url)
+    for host in ("127.0.0.1", "localhost"):
+        client = _client(servers[0].url.replace("127.0.0.1", host))
+        assert _ask(client).result()
+        client.close()
+    assert len(servers[0].requests) == 2
+    assert not servers[1].requests
+    client = _client(
+        "http://teacher.invalid"
+    )  # the imitated server takes it for a request to a path that it does not have
+    with pytest.raises(InputError, match=r"^http://teacher\.invalid: answers /pooling with status 404"):
+        _ask(client).result()
+    assert [headers["host"] for headers in servers[1].headers] == ["teacher.invalid"]
+    client.close()
+
+
+@pytest.mark.parametrize(
+    "proxy", ["socks4://me:secret@proxy:1", "socks5://me:secret@proxy:1", "http://me:secret@proxy:port"]
+)
+def test_a_proxy_that_cannot_be_used_is_told_without_its_password(monkeypatch: pytest.MonkeyPatch, proxy: str) -> None:
+    monkeypatch.setenv("ALL_PROXY", proxy)
+    monkeypatch.delenv("all_proxy", raising=False)
+    with pytest.raises(InputError, match="a proxy that cannot be used; fix: ") as error:
+        _client("http://teacher.invalid")
+    assert "secret" not in str(error.value)
 
 
 def test_waiting_ends_with_a_line_that_says_what_happened_last(

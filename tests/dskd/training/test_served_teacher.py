@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+import transformers
 
 from dskd.errors import InputError, TrainingFailed
 from dskd.io import read_object
@@ -188,6 +189,16 @@ def test_a_server_that_is_away_for_a_while_is_waited_for(
     said = [message for message in caplog.messages if server.url in message]
     assert len(said) == 2, said
     _assert_equal(tmp_path, undisturbed)
+
+
+def test_processes_wait_for_each_other_for_longer_than_one_waits_for_a_teacher(
+    world: Path, server: PoolingServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen, plain = [], transformers.TrainingArguments
+    monkeypatch.setattr(transformers, "TrainingArguments", lambda **given: (seen.append(given), plain(**given))[1])
+    _train(world, tmp_path / "live", None, steps=1)
+    _train(world, tmp_path / "served", _served(server, patience=4000.0, timeout=30.0), steps=1)
+    assert [given["ddp_timeout"] for given in seen] == [1800, 1800 + 4000 + 2 * 30]
 
 
 def test_a_replica_takes_over_from_one_that_is_gone_for_good(
