@@ -33,6 +33,8 @@ from dskd.training.run import TrainingOptions, train
 from helpers.tiny_tokenizers import LINES, byte_level, sentencepiece
 from helpers.vllm_servers import VllmServer, running
 
+pytestmark = pytest.mark.slow  # a server takes a minute to start
+
 TOKENS = len(byte_level())
 MOST = TOKENS + 3  # log-probabilities a token that the server gives
 PLAIN = {"append_space": False, "merge_by_space_prob": False}

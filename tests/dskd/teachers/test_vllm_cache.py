@@ -323,6 +323,7 @@ def test_an_adapter_is_merged_for_vllm(world: Path, tmp_path: Path) -> None:
     assert float((_stored(tmp_path / "cache", "hidden") - _stored(tmp_path / "slow", "hidden")).abs().max()) < 1e-4
 
 
+@pytest.mark.slow
 def test_a_teacher_that_vllm_does_not_run_is_refused_in_one_line(world: Path, tmp_path: Path) -> None:
     write_llama(tmp_path / "teacher", vocab_size=len(byte_level()) + 5)
     refused = (
