@@ -238,6 +238,8 @@ class TeacherServers:
         self._waiting.clear()
 
     def _gave_up(self, seconds: float) -> TrainingFailed:
+        if not self._patience:
+            return TrainingFailed(f"{self._last()}; fix: start the server, or give the address of one that runs")
         return TrainingFailed(
             f"{self._last()}, no answer for {seconds:.0f} s; fix: start the server again; the last checkpoint stays, and the same "
             "command goes on from it"

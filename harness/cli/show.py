@@ -47,6 +47,8 @@ def command(cell: str, results: Path | None, as_json: bool) -> None:
             "tokens",
             "reasoning",
             "contamination",
+            "losses",
+            "teachers",
             "cost",
             "made_from",
             "identity",
@@ -97,7 +99,7 @@ def describe(folder: Path, cell: str) -> dict[str, Any]:
         state, manifest = output.state()
         if manifest is None:
             continue
-        record, error = None, manifest.error
+        record, error, said = None, manifest.error, manifest.report or {}
         if (path.parent / RESULT).is_file():
             try:
                 record = read_record(path.parent / RESULT)
@@ -114,6 +116,8 @@ def describe(folder: Path, cell: str) -> dict[str, Any]:
                 "reasoning": record.reasoning.model_dump(exclude_none=True) if record and record.reasoning else {},
                 "tokens": _tokens(record),
                 "contamination": [entry.model_dump(exclude_none=True) for entry in overlap],
+                "losses": {name: value for name, value in (said.get("losses") or {}).items() if value is not None},
+                "teachers": said.get("teachers") or {},
                 "cost": record.cost.model_dump(exclude_none=True) if record else {},
                 "made_from": {key: value for key, value in manifest.identity.parts.items() if key not in _INPUTS},
                 "identity": manifest.identity.hash,
