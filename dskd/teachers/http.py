@@ -156,7 +156,7 @@ def _cause(error: BaseException) -> str:
                 os.strerror(inner.errno) if inner.errno > 0 else str(inner.strerror)
             )  # below 0 are those of getaddrinfo
         inner = inner.exceptions[0] if isinstance(inner, BaseExceptionGroup) else inner.__cause__ or inner.__context__
-    return str(error) or type(error).__name__
+    return str(error).rstrip(".") or type(error).__name__
 
 
 def _head(headers: httpx2.Headers) -> int:

@@ -71,6 +71,12 @@ def test_a_plan_has_data_and_a_cache_for_each_teacher(planned: Path, harness: Ha
     )
 
 
+def test_a_list_says_which_students_each_of_several_teachers_teaches(planned: Path, harness: Harness) -> None:
+    listed = json.loads(harness("list", "models", "--matrix", "m.yaml", "--json", cwd=planned).stdout)
+    teaches = {row["model"]: row["teaches"] for row in listed}
+    assert (teaches["experts"], teaches["maths"], teaches["cross"]) == (["cross"], ["cross", "cross"], [])
+
+
 def _report(folder: Path, teacher: str, method: str) -> dict[str, Any]:
     path = folder / f"runs/tiny/cells/{teacher}__cross/{method}/seed1/train/manifest.json"
     return json.loads(path.read_text())["report"]

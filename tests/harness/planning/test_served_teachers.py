@@ -147,7 +147,7 @@ def test_what_does_not_go_together_is_one_line(
 def test_a_key_in_the_place_of_its_variable_is_refused_and_not_repeated(plan_of: Planned, folders: Path) -> None:
     teacher = {"served": URL, "head": str(folders / "teacher"), "api_key_env": "sk-secret-1"}
     with pytest.raises(
-        InputError, match="big.api_key_env: is no name of an environment variable; fix: give its name"
+        InputError, match=r"big\.api_key_env: is no name of an environment variable; fix: give its name"
     ) as error:
         plan_of(teacher=teacher)
     assert "secret" not in str(error.value)

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from dskd.modeling.loading import load_model, load_tokenizer
-from dskd.training.checkpoints import REPORT
 from dskd.tokenization.prompt_templates import Instruction, prompt_text, template_of
+from dskd.training.checkpoints import REPORT
 from harness.publish.card import card_text
 from harness.publish.files import stage
 from harness.publish.student import read_student
