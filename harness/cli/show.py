@@ -61,6 +61,8 @@ def command(cell: str, results: Path | None, as_json: bool) -> None:
 def _text(value: Any) -> str:
     if isinstance(value, dict):
         return ", ".join(f"{key} {_text(item)}" for key, item in value.items())
+    if isinstance(value, float):
+        return f"{value:.5g}"
     return ", ".join(map(_text, value)) if isinstance(value, (list, tuple)) else str(value)
 
 

@@ -166,7 +166,9 @@ def test_a_small_question_does_not_wait_as_long_as_a_large_one(monkeypatch: pyte
     monkeypatch.setattr("dskd.teachers.http._CONNECT", 0.3)
     with socket.create_server(("127.0.0.1", 0)) as silent:  # takes connections and says nothing
         client = _client(f"http://127.0.0.1:{silent.getsockname()[1]}", timeout=60, patience=0)
-        with pytest.raises(TrainingFailed, match=r"no answer within 0\.3 s; fix: start the server, or give the address"):
+        with pytest.raises(
+            TrainingFailed, match=r"no answer within 0\.3 s; fix: start the server, or give the address"
+        ):
             client.get("/v1/models", model_names).result(timeout=10)
         client.close()
 

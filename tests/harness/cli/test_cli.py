@@ -299,7 +299,7 @@ def test_show_has_the_figures_of_each_of_several_teachers(tmp_path: Path) -> Non
     report = {"losses": {"loss": 1.5, "maths/loss": 1.0, "code/loss": None}, "teachers": {"maths": {"examples": 8}}}
     folder.finish(1.0, report)
     result = CliRunner().invoke(main, ["show", cell, "--results", str(tmp_path)])
-    assert "\n  losses: loss 1.5, maths/loss 1.0\n  teachers: maths examples 8\n" in result.stdout
+    assert "\n  losses: loss 1.5, maths/loss 1\n  teachers: maths examples 8\n" in result.stdout
 
 
 def test_show_names_the_cell_and_a_damaged_record(tmp_path: Path) -> None:
