@@ -43,6 +43,13 @@ def checked_addresses(addresses: tuple[str, ...]) -> tuple[str, ...]:
     return checked
 
 
+def checked_variable(name: Any) -> str:
+    """The name of an environment variable. InputError, without what was given, if it is none: it may be the key itself."""
+    if not (isinstance(name, str) and name.isascii() and name.isidentifier()):
+        raise InputError("api_key_env: is no name of an environment variable; fix: give its name, and not the key")
+    return name
+
+
 @dataclass(frozen=True)
 class ApiKey:
     """A key from the environment, "" where none is set. It leaves this object in a header only.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -160,12 +161,14 @@ def _cause(error: BaseException) -> str:
     """What the system said, where a connection failed; the library's own words are "All connection attempts failed"."""
     inner: BaseException | None = error
     while inner is not None:
+        if isinstance(inner, ssl.SSLError):  # its number is none of the system's
+            return f"no secure connection ({(inner.reason or str(inner)).replace('_', ' ').lower()})"
         if isinstance(inner, OSError) and inner.errno:
             return (
                 os.strerror(inner.errno) if inner.errno > 0 else str(inner.strerror)
             )  # below 0 are those of getaddrinfo
         inner = inner.exceptions[0] if isinstance(inner, BaseExceptionGroup) else inner.__cause__ or inner.__context__
-    return str(error) or type(error).__name__
+    return str(error).rstrip(".") or type(error).__name__
 
 
 def _head(headers: httpx2.Headers) -> int:

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 from pydantic import ConfigDict, Field, field_validator, model_validator
 
 from dskd.options import NOT_IDENTITY, Options
-from dskd.teachers.addresses import checked_addresses
+from dskd.teachers.addresses import checked_addresses, checked_variable
 
 # What a teacher can give at the labelled tokens: what enters its head, the k most probable tokens with their log-probabilities, or
 # the log-probability of the label alone.
@@ -94,6 +94,11 @@ class ServedOptions(Options):
     @classmethod
     def _of_servers(cls, addresses: tuple[str, ...]) -> tuple[str, ...]:
         return checked_addresses(addresses)
+
+    @field_validator("api_key_env")
+    @classmethod
+    def _is_a_name(cls, variable: str) -> str:
+        return checked_variable(variable)
 
     def identity(self) -> dict[str, Any]:
         """What can change the outputs: their kind, and what of it is kept."""

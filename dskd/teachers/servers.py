@@ -116,7 +116,7 @@ class TeacherServers:
         return self._run(self._answer(next(self._numbers), "POST", path, content, read))
 
     def get(self, path: str, read: Callable[[Reply], _T]) -> Future[_T]:
-        """As `post`, without a body."""
+        """As `post`, without a body: a small question, which is answered within seconds."""
         return self._run(self._answer(next(self._numbers), "GET", path, None, read))
 
     def ask(self, address: str, path: str, body: Mapping[str, Any] | None = None) -> Reply:
@@ -182,7 +182,7 @@ class TeacherServers:
             place = await self._free_place(number)
             losses = place.losses
             try:
-                reply = await self._connections.send(place.address, method, path, content)
+                reply = await self._connections.send(place.address, method, path, content, quick=content is None)
                 if place.losses == losses:  # otherwise a server answered that may not be there any more
                     result = await self._loop.run_in_executor(self._readers, read, reply)
                     self._answered(place)
@@ -253,6 +253,10 @@ class TeacherServers:
         self._waiting.clear()
 
     def _gave_up(self, seconds: float, said: str = "") -> TrainingFailed:
+        if not self._patience:
+            return TrainingFailed(
+                f"{self._last() or said}; fix: start the server, or give the address of one that runs"
+            )
         return TrainingFailed(
             f"{self._last() or said}, no answer for {seconds:.0f} s; fix: start the server again; the last checkpoint stays, and the same "
             "command goes on from it"
@@ -316,7 +320,8 @@ class TeacherServers:
     async def _ask(self, place: _Place, path: str, content: bytes | None) -> Reply:
         losses = place.losses
         try:
-            reply = await self._connections.send(place.address, "GET" if content is None else "POST", path, content)
+            method, quick = ("GET", True) if content is None else ("POST", False)
+            reply = await self._connections.send(place.address, method, path, content, quick=quick)
         except Away as error:
             if place.losses == losses:
                 self._set_aside(place, error)

@@ -99,7 +99,7 @@ def _models(matrix: Matrix) -> list[Row]:
         else:
             what = f"new {model.config['model_type']}"
         stages = [stage.data for stage in model.training]
-        teaches = [pair.student for pair in matrix.pairs if pair.teacher == name]
+        teaches = [pair.student for pair in matrix.pairs if name in {pair.teacher, *matrix.members(pair.teacher)}]
         learns = [pair.teacher for pair in matrix.pairs if pair.student == name]
         rows.append({"model": name, "what": what, "trained_on": stages, "teaches": teaches, "learns_from": learns})
     return rows

@@ -47,6 +47,8 @@ def command(cell: str, results: Path | None, as_json: bool) -> None:
             "tokens",
             "reasoning",
             "contamination",
+            "losses",
+            "teachers",
             "cost",
             "made_from",
             "identity",
@@ -59,6 +61,8 @@ def command(cell: str, results: Path | None, as_json: bool) -> None:
 def _text(value: Any) -> str:
     if isinstance(value, dict):
         return ", ".join(f"{key} {_text(item)}" for key, item in value.items())
+    if isinstance(value, float):
+        return f"{value:.5g}"
     return ", ".join(map(_text, value)) if isinstance(value, (list, tuple)) else str(value)
 
 
@@ -97,7 +101,7 @@ def describe(folder: Path, cell: str) -> dict[str, Any]:
         state, manifest = output.state()
         if manifest is None:
             continue
-        record, error = None, manifest.error
+        record, error, said = None, manifest.error, manifest.report or {}
         if (path.parent / RESULT).is_file():
             try:
                 record = read_record(path.parent / RESULT)
@@ -114,6 +118,8 @@ def describe(folder: Path, cell: str) -> dict[str, Any]:
                 "reasoning": record.reasoning.model_dump(exclude_none=True) if record and record.reasoning else {},
                 "tokens": _tokens(record),
                 "contamination": [entry.model_dump(exclude_none=True) for entry in overlap],
+                "losses": {name: value for name, value in (said.get("losses") or {}).items() if value is not None},
+                "teachers": said.get("teachers") or {},
                 "cost": record.cost.model_dump(exclude_none=True) if record else {},
                 "made_from": {key: value for key, value in manifest.identity.parts.items() if key not in _INPUTS},
                 "identity": manifest.identity.hash,

@@ -141,14 +141,19 @@ def _probe(
     place = hub.tokenizer_folder(tokenizer or head or "", where="--tokenizer" if tokenizer else "--head")
     loaded = load_tokenizer(place)
     vocabulary, read = Vocabulary.from_tokenizer(loaded), None
+    fingerprint = vocabulary.fingerprint
     if served.kind == "hidden_states":
         folder = head_folder(head or "", where="--head")
         read, _ = read_head(folder, vocabulary, dtype="float32", device="cpu")
         vocabulary = vocabulary.truncate_to_head(read.size, str(folder))
     with tempfile.TemporaryDirectory() as scratch:
         if against is not None:
-            reference = Path(scratch) / "reference.safetensors"
-            write_reference(hub.model_folder(against, where="--against"), reference, tokenizer=place)
+            copy, reference = hub.model_folder(against, where="--against"), Path(scratch) / "reference.safetensors"
+            if Vocabulary.from_tokenizer(load_tokenizer(copy)).fingerprint != fingerprint:
+                raise InputError(
+                    f"--against: {against} has another tokenizer than {place}; fix: give a copy of that model"
+                )
+            write_reference(copy, reference, tokenizer=place)
             served = served.model_copy(update={"reference": reference})
         with open_served_engine(served, vocabulary.size) as engine:
             expected = ExpectedTeacher(str(head or tokenizer), loaded, vocabulary, read, longest)

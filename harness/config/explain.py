@@ -19,7 +19,8 @@ def dotted(location: Sequence[Any]) -> str:
 def explain(error: ValidationError, where: Callable[[Sequence[Any]], str], model: type[BaseModel] | None = None) -> str:
     """The first mistake that pydantic found. `where` names the place of a location; unknown keys get a suggestion from `model`."""
     details = error.errors()[0]
-    location = [part for part in details["loc"] if part != "[key]"]
+    # Parts in brackets are not in the file: pydantic's for a key, and tags of kinds that a value may have.
+    location = [part for part in details["loc"] if not str(part).startswith("[")]
     context, kind = details.get("ctx", {}), details["type"]
     if kind == "unknown_key":
         location.append(context["key"])

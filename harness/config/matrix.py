@@ -116,7 +116,8 @@ class TeacherOutputs(Strict):
     @model_validator(mode="after")
     def _only_what_the_kind_has(self) -> TeacherOutputs:
         for key in sorted(self.model_fields_set - {"kind", "live", *self.options}):
-            raise ValueError(f"`{key}` means nothing with kind: {self.kind}; fix: leave it out")
+            kind = f"{self.kind}, live: true" if self.live else self.kind
+            raise ValueError(f"`{key}` means nothing with kind: {kind}; fix: leave it out")
         return self
 
     @property

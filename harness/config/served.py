@@ -6,17 +6,20 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BeforeValidator, Field, field_validator, model_validator
+from pydantic import BeforeValidator, Discriminator, Field, Tag, field_validator, model_validator
 
 from dskd.errors import InputError
 from dskd.hub.names import HubName, parse
-from dskd.teachers.addresses import checked_addresses
+from dskd.teachers.addresses import checked_addresses, checked_variable
 from dskd.teachers.options import API_KEY
 from harness.config.strict import Name, PromptTemplate, Strict
 
 
 def _several(value: Any) -> Any:
-    return [value] if isinstance(value, str) else value
+    several = [value] if isinstance(value, str) else value
+    if not isinstance(several, list | tuple):
+        raise ValueError("is no address and no list of addresses; fix: give it as http://127.0.0.1:8000")
+    return several
 
 
 # One address, or several that are replicas of one model.
@@ -65,7 +68,7 @@ class ServedSource(Strict):
     tokenizer: str | None = None
     dtype: Literal["float32", "float16", "bfloat16"] = "bfloat16"
     local_copy: bool = True
-    api_key_env: str = Field(default=API_KEY, pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")
+    api_key_env: str = API_KEY
     timeout: float = Field(default=300.0, gt=0, allow_inf_nan=False)
     patience: float = Field(default=600.0, ge=0, allow_inf_nan=False)
     in_flight: int = Field(default=4, ge=1)
@@ -83,6 +86,14 @@ class ServedSource(Strict):
             return checked_addresses(tuple(address.rstrip("/").removesuffix("/v1") for address in addresses))
         except InputError as error:
             raise ValueError(str(error).removeprefix("addresses:").strip()) from None
+
+    @field_validator("api_key_env", mode="before")
+    @classmethod
+    def _is_a_name(cls, variable: Any) -> str:
+        try:
+            return checked_variable(variable)
+        except InputError as error:
+            raise ValueError(str(error).removeprefix("api_key_env:").strip()) from None
 
     @model_validator(mode="after")
     def _has_what_its_servers_need(self) -> ServedSource:
@@ -107,6 +118,10 @@ class ServedSource(Strict):
         return self.head_place if self.tokenizer is None else parse(self.tokenizer) or Path(self.tokenizer)
 
 
+# What a teacher's loss is multiplied by.
+Weight = Annotated[float, Field(gt=0, le=1)]
+
+
 class TeachersSource(Strict):
     """Several models as one teacher.
 
@@ -117,8 +132,21 @@ class TeachersSource(Strict):
 
     training: ClassVar[Sequence[Any]] = ()
 
-    teachers: list[Name] | dict[Name, Annotated[float, Field(gt=0, le=1)]] = Field(min_length=2)
-    route: str | None = None
+    teachers: Annotated[list[Name], Tag("[names]")] | Annotated[dict[Name, Weight], Tag("[weights]")] = Field(
+        discriminator=Discriminator(lambda given: "[weights]" if isinstance(given, Mapping) else "[names]")
+    )
+    route: str | None = Field(default=None, min_length=1)
+
+    @field_validator("teachers", mode="before")
+    @classmethod
+    def _are_several(cls, given: Any) -> Any:
+        if not isinstance(given, Mapping | list):
+            raise ValueError(
+                "is neither a list of models nor models with weights; fix: give [a, b], or {a: 0.7, b: 0.3}"
+            )
+        if len(given) < 2:
+            raise ValueError("has fewer than two teachers; fix: name one teacher in the pair itself")
+        return given
 
     @model_validator(mode="after")
     def _weights_or_a_route(self) -> TeachersSource:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
 from dskd.errors import InputError
+from dskd.teachers.addresses import checked_variable
 
 
 @dataclass(frozen=True)
@@ -44,6 +45,7 @@ class Endpoint:
     words: Words = field(kw_only=True)
 
     def __post_init__(self) -> None:
+        checked_variable(self.api_key_env)
         option = self.words.address
         try:
             parts = urlsplit(self.base_url)

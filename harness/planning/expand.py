@@ -135,6 +135,8 @@ class Expansion(Sources):
         assert cell.student is not None
         method, options = self.method(cell.method)
         name, source = self.matrix.training.data, self.matrix.models[cell.teacher]
+        settings = self.matrix.outputs_of(cell.method) if method.requires.teacher else None
+        self._check_served(cell, settings)
         prepared: PreparedData | TaughtBySeveral
         if isinstance(source, TeachersSource):
             prepared = self.taught_by_several(cell, source)
@@ -146,8 +148,6 @@ class Expansion(Sources):
             text_alone = gives_text_alone(self.model(cell.teacher)) and not method.requires.teacher
             read_by = None if text_alone else cell.teacher
             prepared = self.prepared(name, cell.student, read_by, options.max_length)
-        settings = self.matrix.outputs_of(cell.method) if method.requires.teacher else None
-        self._check_served(cell, settings)
         cached = settings is not None and not settings.is_live and not isinstance(source, TeachersSource)
         return training.Train(
             title=f"train {cell.folder}",

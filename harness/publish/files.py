@@ -87,6 +87,11 @@ def _plain(settings: dict[str, Any], _made: Provenance) -> dict[str, Any]:
     return {key: value for key, value in settings.items() if key not in _OF_THIS_MACHINE}
 
 
+def _report(report: dict[str, Any], _made: Provenance) -> dict[str, Any]:
+    """Without what was found out about a served teacher: addresses of the own network are in it."""
+    return {**report, "probe": None}
+
+
 def _adapter(settings: dict[str, Any], made: Provenance) -> dict[str, Any]:
     """The adapter's base by its name on the hub; a folder of this machine says nothing elsewhere."""
     base = made.student
@@ -96,5 +101,5 @@ def _adapter(settings: dict[str, Any], made: Provenance) -> dict[str, Any]:
 
 _SETTINGS: Mapping[str, Any] = {
     "config.json": _plain, "generation_config.json": _plain, "tokenizer_config.json": _plain,
-    "adapter_config.json": _adapter,
+    "adapter_config.json": _adapter, REPORT: _report,
 }  # fmt: skip

@@ -63,7 +63,8 @@ class ServedModel(ModelInput):
     def tokenizer_input(self) -> TokenizerInput:
         if self.tokenizer is None:
             raise InputError(
-                f"models.{self.name}: gives text alone, as its tokenizer is not known; fix: give `tokenizer`, or use seqkd alone"
+                f"models.{self.name}: gives text alone, as its tokenizer is not known; fix: give `served` and `head`, or "
+                "`completions` and `tokenizer`, or use sft and seqkd alone"
             )
         return self.tokenizer
 

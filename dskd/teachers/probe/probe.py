@@ -211,7 +211,7 @@ class Probe:
             fix = "serve one model in one dtype behind all addresses, or leave the others out"
             yield compare.same("replicas", checks.replica_pairs((alone, at_once), self._texts), fix)
         elif self._first is None:
-            yield _not_checked("replicas", "there is one address")
+            yield _not_checked("replicas", "one address answers")
 
     def _of_model(
         self, address: str, answers: list[Answers], known: list[ReferenceAnswer] | str

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import threading
 import time
 from collections.abc import Iterator
@@ -275,6 +276,17 @@ def test_waiting_ends_with_a_line_that_says_what_happened_last(
     )
     assert [message for message in caplog.messages if "the training waits up to" in message][1:] == []
     client.close()
+
+
+def test_a_small_question_does_not_wait_as_long_as_a_large_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("dskd.teachers.http._CONNECT", 0.3)
+    with socket.create_server(("127.0.0.1", 0)) as silent:  # takes connections and says nothing
+        client = _client(f"http://127.0.0.1:{silent.getsockname()[1]}", timeout=60, patience=0)
+        with pytest.raises(
+            TrainingFailed, match=r"no answer within 0\.3 s; fix: start the server, or give the address"
+        ):
+            client.get("/v1/models", model_names).result(timeout=10)
+        client.close()
 
 
 def test_a_server_that_is_healthy_and_answers_nothing_is_given_up(servers: list[PoolingServer]) -> None:

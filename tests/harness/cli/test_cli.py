@@ -292,6 +292,16 @@ def test_leaderboard_check_names_a_run_file_that_cannot_be_read(tmp_path: Path) 
     assert problems[1].startswith(f"problem: {tmp_path}/two/run.json: Invalid JSON")
 
 
+def test_show_has_the_figures_of_each_of_several_teachers(tmp_path: Path) -> None:
+    cell = "experts__student/uld/seed1"
+    folder = OutputFolder(tmp_path / "cells" / cell / "train")
+    folder.begin("train", "a title", Fingerprint.of({"seed": 1}))
+    report = {"losses": {"loss": 1.5, "maths/loss": 1.0, "code/loss": None}, "teachers": {"maths": {"examples": 8}}}
+    folder.finish(1.0, report)
+    result = CliRunner().invoke(main, ["show", cell, "--results", str(tmp_path)])
+    assert "\n  losses: loss 1.5, maths/loss 1\n  teachers: maths examples 8\n" in result.stdout
+
+
 def test_show_names_the_cell_and_a_damaged_record(tmp_path: Path) -> None:
     cell = "teacher__student/kd/seed1"
     folder = OutputFolder(tmp_path / "cells" / cell / "train")

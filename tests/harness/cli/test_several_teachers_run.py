@@ -71,6 +71,12 @@ def test_a_plan_has_data_and_a_cache_for_each_teacher(planned: Path, harness: Ha
     )
 
 
+def test_a_list_says_which_students_each_of_several_teachers_teaches(planned: Path, harness: Harness) -> None:
+    listed = json.loads(harness("list", "models", "--matrix", "m.yaml", "--json", cwd=planned).stdout)
+    teaches = {row["model"]: row["teaches"] for row in listed}
+    assert (teaches["experts"], teaches["maths"], teaches["cross"]) == (["cross"], ["cross", "cross"], [])
+
+
 def _report(folder: Path, teacher: str, method: str) -> dict[str, Any]:
     path = folder / f"runs/tiny/cells/{teacher}__cross/{method}/seed1/train/manifest.json"
     return json.loads(path.read_text())["report"]
@@ -96,6 +102,12 @@ def test_a_run_has_the_figures_of_each_teacher(folder: Path, harness: Harness) -
     assert sorted(cache["report"]["rows"] for cache in caches) == [4, 8]
     assert reports["experts", "dskd-v2-eta"]["teacher_examples"] == 0
     assert reports["mix", "live-uld"]["teacher_examples"] == 2 * 2 * EXAMPLES
+    cell = "experts__cross/dskd-v2-eta/seed1"
+    shown = harness("show", cell, "--results", folder / "runs/tiny").stdout
+    (figures,) = (line for line in shown.splitlines() if line.startswith("  losses: "))
+    assert "maths/loss " in figures
+    assert "code/aligned_share " in figures
+    assert "  teachers: maths examples 8, unmatched 0, seconds" in shown
     shown = harness("leaderboard", "--results", folder / "runs/tiny", "--costs", "--format", "json")
     costs = {(row["teacher"], row["method"]): row for row in json.loads(shown.stdout)["costs"]}
     assert costs.keys() == reports.keys()

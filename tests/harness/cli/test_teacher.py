@@ -155,7 +155,32 @@ def test_check_exits_with_2_for_bad_input_and_with_1_without_a_server(server: Po
     server.down = True
     result = harness("check", server.url, "--model", "teacher", "--head", models / "other")
     assert result.exit_code == 1
-    assert server.url in result.stderr
+    assert result.stderr.startswith(f"error: {server.url}: Server disconnected")
+    assert result.stderr.endswith("; fix: start the server, or give the address of one that runs\n")
+
+
+def test_check_says_of_a_copy_with_another_tokenizer_that_it_is_none(
+    server: PoolingServer, models: Path, tmp_path: Path
+) -> None:
+    write_llama(tmp_path / "copy", tokenizer=sentencepiece())
+    result = harness("check", server.url, "--head", models / "the teacher", "--against", tmp_path / "copy")
+    assert result.exit_code == 2
+    assert result.stderr.startswith(f"error: --against: {tmp_path / 'copy'} has another tokenizer than")
+
+
+def test_check_says_of_an_unencrypted_server_that_no_secure_connection_was_made(
+    server: PoolingServer, models: Path
+) -> None:
+    result = harness("check", server.url.replace("http:", "https:"), "--head", models / "the teacher")
+    assert result.exit_code == 1
+    assert ": no secure connection (" in result.stderr
+
+
+def test_a_key_in_the_place_of_its_variable_is_refused_and_not_repeated(server: PoolingServer, models: Path) -> None:
+    result = harness("check", server.url, "--head", models / "other", "--api-key-env", "sk-secret-1")
+    assert result.exit_code == 2
+    assert "is no name of an environment variable; fix: give its name, and not the key" in result.stderr
+    assert "secret" not in result.output
 
 
 @pytest.fixture(scope="module")

@@ -120,13 +120,15 @@ def test_top_k_and_the_text_come_from_completions(plan_of: Planned, folders: Pat
         ),
         ("kd", {"completions": URL, "tokenizer": "teacher"}, {"kind": "top_k"}, "distributions at temperature 1 alone"),
         ("dskd-v2", {"completions": URL, "tokenizer": "teacher"}, {"kind": "top_k", "live": True}, "dskd-v2 cannot learn from top_k"),
-        ("kd", {"chat": URL}, {"kind": "live"}, "big: gives text alone, as its tokenizer is not known"),
+        ("kd", {"chat": URL}, {"kind": "live"}, "matrix.yaml: models.big: has no address for hidden_states; fix: give `served`"),
         ("kd", {"served": URL}, {"kind": "live"}, "`served` gives hidden states, which need the output head; fix: give `head`"),
         ("kd", {"completions": URL}, {"kind": "live"}, "is asked in tokens; fix: give `tokenizer`"),
         ("kd", {"served": "host:8000", "head": "teacher"}, {"kind": "live"}, "is no address; fix: give it as http://127.0.0.1:8000"),
         ("kd", {"served": "http://me:word@host", "head": "teacher"}, {"kind": "live"}, "holds a password"),
         ("kd", {"served": [URL, URL], "head": "teacher"}, {"kind": "live"}, "is there twice"),
         ("kd", {"served": URL, "head": "nowhere"}, {"kind": "live"}, "models.big.head: no folder"),
+        ("kd", {"served": 5, "head": "teacher"}, {"kind": "live"}, "models.big.served: is no address and no list of addresses"),
+        ("kd", {"served": URL, "head": "teacher"}, {"kind": "top_k", "live": True, "temperature": 1.0}, "nothing with kind: top_k, live: true"),
         ("minillm", {"served": URL, "head": "teacher"}, {"kind": "live"}, "which a served one does not do token by token"),
     ],
 )  # fmt: skip
@@ -140,6 +142,15 @@ def test_what_does_not_go_together_is_one_line(
     assert message in str(error.value)
     assert "\n" not in str(error.value)
     assert "word@" not in str(error.value)
+
+
+def test_a_key_in_the_place_of_its_variable_is_refused_and_not_repeated(plan_of: Planned, folders: Path) -> None:
+    teacher = {"served": URL, "head": str(folders / "teacher"), "api_key_env": "sk-secret-1"}
+    with pytest.raises(
+        InputError, match=r"big\.api_key_env: is no name of an environment variable; fix: give its name"
+    ) as error:
+        plan_of(teacher=teacher)
+    assert "secret" not in str(error.value)
 
 
 def test_responses_come_from_the_address_that_writes_text(plan_of: Planned) -> None:

@@ -111,6 +111,31 @@ def test_each_teacher_is_scored_by_itself(plan_of: Planned) -> None:
         ({"teachers": {"first": 0.5, "second": 0.5}, "route": "expert"}, "uld", "has weights and a route"),
         ({"teachers": ["first", "third"], "route": "expert"}, "uld", "no model 'third'; known: both, first"),
         ({"teachers": ["first", "both"], "route": "expert"}, "uld", "both is several teachers itself"),
+        (
+            {"teachers": {"first": 1.2, "second": -0.2}},
+            "uld",
+            "models.both.teachers.first: input should be less than or equal to 1",
+        ),
+        (
+            {"teachers": {"first": "much", "second": 0.3}},
+            "uld",
+            "models.both.teachers.first: input should be a valid number",
+        ),
+        (
+            {"teachers": "first", "route": "expert"},
+            "uld",
+            "models.both.teachers: is neither a list of models nor models with",
+        ),
+        (
+            {"teachers": ["first"], "route": "expert"},
+            "uld",
+            "has fewer than two teachers; fix: name one teacher in the pair",
+        ),
+        (
+            {"teachers": ["first", "second"], "route": ""},
+            "uld",
+            "models.both.route: string should have at least 1 character",
+        ),
         (WEIGHTED, "kd", "kd needs one vocabulary, but teacher 'second'"),
         (ROUTED, "seqkd", "seqkd learns from the responses of one teacher; fix: name one of first, second"),
     ],

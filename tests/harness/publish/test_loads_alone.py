@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,11 +12,13 @@ import pytest
 
 from dskd.modeling.loading import load_model, load_tokenizer
 from dskd.tokenization.prompt_templates import Instruction, prompt_text, template_of
+from dskd.training.checkpoints import REPORT
 from harness.publish.card import card_text
 from harness.publish.files import stage
 from harness.publish.student import read_student
 from helpers.alone import run_alone
 from helpers.hub_server import HubServer
+from helpers.llama_folders import change_json
 
 
 @pytest.fixture
@@ -56,6 +59,19 @@ def test_the_code_of_the_card_gives_from_the_hub_what_the_student_says_here(
     code += "\nprint(output[0, inputs['input_ids'].shape[1]:].tolist())"
     printed = run_alone(code, tmp_path, hub.env)
     assert json.loads(printed.splitlines()[-1]) == answer_here(folder, 8)
+
+
+def test_the_addresses_of_a_served_teacher_are_not_published(student: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "student"
+    shutil.copytree(student, folder)
+    address = "http://gpu-7.internal:8000"
+    found = {"versions": {address: "0.32.0"}, "checks": [{"found": f"{address} and {address}", "address": address}]}
+    change_json(folder / REPORT, probe=found, served={"requests": 3})
+    published = staged(folder, tmp_path / "staged")
+    report = json.loads((published / REPORT).read_text())
+    assert (report["probe"], report["served"]) == (None, {"requests": 3})
+    files = [path for path in published.rglob("*") if path.is_file()]
+    assert not [path for path in files if b"gpu-7.internal" in path.read_bytes()]
 
 
 def test_folders_as_training_leaves_them_load_with_transformers(
