@@ -90,5 +90,7 @@ def test_a_matrix_of_live_cached_and_served_teachers_gives_one_table(
 
 def test_a_plan_says_which_teacher_has_to_be_reachable(folder: Path, harness: Harness) -> None:
     _matrix(folder, "http://127.0.0.1:9")
-    planned = harness("plan", "--matrix", "m.yaml", "--only", "teacher=far", "--json", cwd=folder)
+    planned = harness(
+        "plan", "--matrix", "m.yaml", "--output-dir", "new", "--only", "teacher=far", "--json", cwd=folder
+    )
     assert json.loads(planned.stdout)["reachable"] == {"far": {"http://127.0.0.1:9": 2}}
