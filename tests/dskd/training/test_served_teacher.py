@@ -280,6 +280,7 @@ def _request(world: Path, output: Path, served: ServedOptions, **options: Any) -
     }
 
 
+@pytest.mark.slow
 def test_several_processes_and_trainings_share_a_server(
     world: Path, server: PoolingServer, tmp_path: Path, undisturbed: dict[str, torch.Tensor]
 ) -> None:

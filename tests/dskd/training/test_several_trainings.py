@@ -102,6 +102,7 @@ def test_the_order_in_which_teachers_are_given_changes_nothing(
     assert logged(tmp_path / "one")[-1]["loss"] == logged(tmp_path / "other")[-1]["loss"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("weights", [None, WEIGHTS], ids=["routed", "weighted"])
 @pytest.mark.parametrize("method", ["kd", "gold"])
 def test_a_training_by_two_copies_of_a_teacher_is_the_training_by_that_teacher(
@@ -130,6 +131,7 @@ def test_a_cached_and_a_live_teacher_train_as_two_live_ones_do(world: Path, pair
         assert 0 < report.teacher_examples < 4 * 6 * 2  # of the live one alone
 
 
+@pytest.mark.slow
 def test_two_processes_train_as_one_does(world: Path, pair: Path, tmp_path: Path) -> None:
     # So few examples a process that one often has none of one of the teachers.
     options = {**OPTIONS, "steps": 5, "batch_size": 1, "logging_steps": 2}
@@ -145,6 +147,7 @@ def test_two_processes_train_as_one_does(world: Path, pair: Path, tmp_path: Path
         assert {name: two[name] for name in terms} == pytest.approx({name: one[name] for name in terms}, rel=1e-4)
 
 
+@pytest.mark.slow
 def test_a_training_that_was_killed_goes_on_to_the_weights_of_one_that_was_not(
     world: Path, pair: Path, tmp_path: Path
 ) -> None:
