@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterable
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 from safetensors.torch import load_file
 
@@ -61,3 +62,10 @@ def assert_same_weights(left: dict[str, torch.Tensor], right: dict[str, torch.Te
 
 # Adam divides by the gradient's size, so differences at the level of rounding grow where a gradient is nearly zero.
 ROUNDING = {"rtol": 1e-3, "atol": 1e-3}
+
+
+def a_few_at_once(
+    names: Iterable[str], quick: Collection[str] = ("sft", "kd", "dskd-v2-eta", "gold", "minillm")
+) -> list[Any]:
+    """Methods as parameters of a test that trains by each: one of each kind in every run, the others marked slow."""
+    return [name if name in quick else pytest.param(name, marks=pytest.mark.slow) for name in names]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +18,7 @@ from dskd.training.distiller import Distiller
 from dskd.training.several_examples import SeveralCollator, matched, routed
 from helpers import tiny_world
 from helpers.several_teachers import STUDENT, distiller_of, gradients_of, load, slow_loss, step, teacher_folder
+from helpers.training_runs import a_few_at_once
 
 DISTILLING = [
     name
@@ -29,14 +29,8 @@ ACROSS = ["dskd-v1-cma", "dskd-v2-eta", "uld", "alm", "gold", "mined"]
 SPLITS = {"one micro-batch": [[0, 1, 2, 3, 4, 5]], "three micro-batches": [[0, 5], [1, 2], [3, 4]]}
 
 
-def _quick_first(names: Iterable[str]) -> list[Any]:
-    """Methods as parameters; all but a few kinds are slow tests."""
-    kept = {"kd", "dskd-v2-eta", "gold"}
-    return [name if name in kept else pytest.param(name, marks=pytest.mark.slow) for name in names]
-
-
 @pytest.mark.parametrize("weights", [None, {"other": 0.25, "teacher": 0.75}], ids=["routed", "weighted"])
-@pytest.mark.parametrize("name", _quick_first(ACROSS))
+@pytest.mark.parametrize("name", a_few_at_once(ACROSS))
 def test_the_loss_is_that_of_the_slow_reference(world: Path, pair: Path, name: str, weights: Any) -> None:
     folders = {other: teacher_folder(world, pair, other) for other in ("other", "teacher")}
     part = "half" if weights is None else "whole"
@@ -82,7 +76,7 @@ def _alone(world: Path, name: str, rows: list[int]) -> tuple[float, dict[str, to
     return loss.item(), gradients_of(distiller), terms
 
 
-@pytest.mark.parametrize("name", _quick_first(DISTILLING))
+@pytest.mark.parametrize("name", a_few_at_once(DISTILLING))
 def test_copies_of_a_teacher_give_its_loss_its_terms_and_its_gradients(world: Path, name: str) -> None:
     student = tiny_world.student_of(name)
     expected, gradients, terms = _alone(world, name, [0, 1, 2, 10, 11, 12])

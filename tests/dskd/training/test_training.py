@@ -23,10 +23,10 @@ from dskd.training.distiller import Distiller
 from dskd.training.run import TrainingOptions, train
 from dskd.training.trainer import PROJECTORS
 from helpers import tiny_world
-from helpers.training_runs import OPTIONS, ROUNDING, assert_same_weights, saved_weights, train_tiny
+from helpers.training_runs import OPTIONS, ROUNDING, a_few_at_once, assert_same_weights, saved_weights, train_tiny
 
 
-@pytest.mark.parametrize("name", methods.METHODS)
+@pytest.mark.parametrize("name", a_few_at_once(methods.METHODS))
 def test_accumulation_changes_nothing(world: Path, tmp_path: Path, name: str) -> None:
     whole = train_tiny(world, tmp_path / "whole", name)
     for parts in (2, 4):
@@ -128,7 +128,7 @@ def test_padding_order_and_splitting_change_neither_loss_nor_gradients(world: Pa
             torch.testing.assert_close(other[key], value, rtol=1e-4, atol=1e-6, msg=lambda m, v=variant: f"{v}: {m}")
 
 
-@pytest.mark.parametrize("name", methods.METHODS)
+@pytest.mark.parametrize("name", a_few_at_once(methods.METHODS))
 def test_a_student_is_an_ordinary_model_folder_with_its_projectors_beside_it(
     world: Path, tmp_path: Path, name: str
 ) -> None:
