@@ -25,7 +25,7 @@ _POOLER = {"task": "token_embed", "use_activation": False}  # every token's stat
 # vocabulary of 150,000 are 1.2 GB.
 _PROMPT_TOKENS_AT_ONCE = 2048
 # The CPU build has no distribution that is called vllm, without which the command `vllm` does not start.
-_CPU = ("python", "-m", "vllm.entrypoints.openai.api_server", "--model")
+_CPU = ("python", "-P", "-m", "vllm.entrypoints.openai.api_server", "--model")
 # GiB, taken at the start: enough, as no answer is written and a text's keys are needed once. Without it, half of the memory goes.
 _CPU_CACHE = "VLLM_CPU_KVCACHE_SPACE=1"
 # Models with layers between the last hidden state, which a server gives, and the head that a training has.
