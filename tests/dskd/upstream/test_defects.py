@@ -15,7 +15,7 @@ from dskd.errors import InputError
 from dskd.losses.chunked import chunked_loss
 from dskd.modeling.lm_head import Head
 from dskd.tokenization.vocabulary import Vocabulary, share_vocabulary
-from dskd.training.setup import _with_own_pairs
+from dskd.training.own_pairs import with_own_pairs
 from dskd.upstream.defects import CODE_BASES, DEFECTS
 from dskd.upstream.methods import DualSpaceV2ExactTokenAlignment
 from helpers.tiny_tokenizers import LINES, byte_level, sentencepiece
@@ -38,7 +38,7 @@ def collated(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, torch.
     data = datasets.load_from_disk(str(folder / "data"))
     spelt = DualSpaceV2ExactTokenAlignment({"upstream_parity": "dskdv2"})
     spelt.use_tokenizers(tokenizers["student"], tokenizers["teacher"])
-    batches = {kind: Collator()(list(rows)) for kind, rows in (("bytes", data), ("own", _with_own_pairs(data, spelt)))}
+    batches = {kind: Collator()(list(rows)) for kind, rows in (("bytes", data), ("own", with_own_pairs(data, spelt)))}
     return batches, tokenizers
 
 
