@@ -28,7 +28,7 @@ _SOURCES: dict[TeacherOutputKind, tuple[OutputSource, ...]] = {
     "top_k": ("cache", "served"),
     "text_log_probabilities": ("cache", "served"),
 }
-_SERVED_TEMPERATURE = 1.0  # of the log-probabilities that servers give
+SERVED_TEMPERATURE = 1.0  # of the log-probabilities that servers give
 
 
 @dataclass(frozen=True)
@@ -200,7 +200,7 @@ def _of_teacher_outputs(
 ) -> Iterator[Problem]:
     key, name = "teacher_outputs.kind", method.name
     if source == "served" and kind == "top_k":
-        top_k_temperature = _SERVED_TEMPERATURE
+        top_k_temperature = SERVED_TEMPERATURE
     if kind not in method.requires.teacher_outputs:
         options = next((able.options for able in learning_of(method.requires) if able.kind == kind), "")
         able = _methods(lambda m: any(kind == found.kind for found in learning_of(m.requires)))

@@ -13,17 +13,27 @@ _DETAIL = 300  # characters of a server's message that are shown
 _EXAMPLE = "http://127.0.0.1:8000"
 
 
-def checked_address(address: str) -> str:
-    """The address of a server without a slash at its end, such as http://127.0.0.1:8000. InputError, without a password in it, if it is none."""
+def is_address(address: str) -> bool:
+    """Whether a text is an address of a server, with a scheme and a host."""
     try:
         parts = urlsplit(address)
-        usable = parts.scheme in {"http", "https"} and bool(parts.hostname) and parts.port != 0
+        return parts.scheme in {"http", "https"} and bool(parts.hostname) and parts.port != 0
     except ValueError:  # a port that is no number, a bracket that is not closed
-        usable = False
-    if not usable:
+        return False
+
+
+def without_password(address: str) -> str:
+    """An address as it may be shown: without user, password and what comes after its path."""
+    parts = urlsplit(address)
+    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
+
+
+def checked_address(address: str) -> str:
+    """The address of a server without a slash at its end, such as http://127.0.0.1:8000. InputError, without a password in it, if it is none."""
+    if not is_address(address):
         shown = "" if "@" in address else f" {address!r}"
         raise InputError(f"addresses:{shown} is no address; fix: give it as {_EXAMPLE}")
-    shown = f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}".rstrip("/")
+    parts, shown = urlsplit(address), without_password(address).rstrip("/")
     if "@" in parts.netloc:
         raise InputError(
             f"addresses: {shown} holds a password; fix: leave it out, and put the server's key into the environment"
@@ -52,7 +62,7 @@ def checked_variable(name: Any) -> str:
 
 @dataclass(frozen=True)
 class ApiKey:
-    """A key from the environment, "" where none is set. It leaves this object in a header only.
+    """A key from the environment, "" where none is set. It leaves the process in a header only.
 
     Attributes:
         variable: The name of the environment variable.
@@ -70,6 +80,11 @@ class ApiKey:
         return cls(variable, key)
 
     @property
+    def value(self) -> str:
+        """The key itself, for a client that puts it into a header."""
+        return self._value
+
+    @property
     def headers(self) -> dict[str, str]:
         """What a request says with it."""
         return {"Authorization": f"Bearer {self._value}"} if self._value else {}
@@ -77,8 +92,12 @@ class ApiKey:
     def __bool__(self) -> bool:
         return bool(self._value)
 
+    def hidden_in(self, text: str) -> str:
+        """A text with the key taken out."""
+        return text.replace(self._value, "[API key]") if self._value else text
+
     def line(self, said: Any) -> str:
         """What a server or a library said, in one line of printable characters without the key."""
-        text = str(said).replace(self._value, "[API key]") if self._value else str(said)
+        text = self.hidden_in(str(said))
         line = " ".join("".join(c if c.isprintable() else " " for c in text).split())
         return line if len(line) <= _DETAIL else f"{line[:_DETAIL]}…"

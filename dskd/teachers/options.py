@@ -5,6 +5,7 @@ Nothing here imports torch.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -23,6 +24,15 @@ _OPTIONS = {
     "text_log_probabilities": set[str](),
 }
 API_KEY = "DSKD_TEACHER_API_KEY"
+
+
+_ROUNDING = 1e-6  # of a sum of weights
+
+
+def wrong_weights(weights: Sequence[float]) -> str | None:
+    """What is wrong with the weights of several teachers, and its fix, in a line; None where nothing is."""
+    total = sum(weights)
+    return f"the weights sum to {total:g}; fix: make them sum to 1" if abs(total - 1) > _ROUNDING else None
 
 
 class TeacherCacheOptions(Options):

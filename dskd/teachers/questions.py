@@ -49,11 +49,6 @@ def question_of_row(ids: np.ndarray, spans: Sequence[tuple[int, int]]) -> Questi
     return Question(ids[: spans[-1][1]].tolist(), positions)
 
 
-def answers_in_order(questions: Sequence[Question]) -> int:
-    """How many positions these questions ask about together."""
-    return sum(len(question.positions) for question in questions)
-
-
 def in_batches(lengths: Sequence[int], tokens: int) -> Iterator[list[int]]:
     """The numbers of texts of these lengths, the longest first, in batches of at most so many tokens with padding, or of one text."""
     batch: list[int] = []

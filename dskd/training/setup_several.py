@@ -16,7 +16,7 @@ from dskd.errors import InputError
 from dskd.methods.base import Method
 from dskd.modeling.loading import load_model
 from dskd.rollouts.several import SeveralRollouts, TeacherText
-from dskd.teachers.options import TeacherSource
+from dskd.teachers.options import TeacherSource, wrong_weights
 from dskd.training.distiller import Distiller
 from dskd.training.example_lengths import prompt_lengths
 from dskd.training.options import TrainingOptions
@@ -24,9 +24,6 @@ from dskd.training.sampling import sampler_of
 from dskd.training.setup import RunSetup, load_student, load_taught, open_source, ready
 from dskd.training.several import SEPARATOR, SeveralDistiller, TaughtBy
 from dskd.training.several_examples import SeveralCollator, SeveralDatasets, StudentCollator, matched, routed
-
-_WEIGHTS_SUM_TO = 1.0
-_ROUNDING = 1e-6  # of the sum of the weights
 
 
 def checked_teachers(teachers: Sequence[TeacherSource]) -> list[TeacherSource]:
@@ -45,8 +42,8 @@ def checked_teachers(teachers: Sequence[TeacherSource]) -> list[TeacherSource]:
     if weights and len(weights) < len(teachers):
         missing = next(teacher.name for teacher in teachers if teacher.weight is None)
         raise InputError(f"teachers: {missing} has no weight and others have; fix: give all a weight, or none")
-    if weights and abs(sum(weights) - _WEIGHTS_SUM_TO) > _ROUNDING:
-        raise InputError(f"teachers: the weights sum to {sum(weights):g}; fix: give weights that sum to 1")
+    if weights and (problem := wrong_weights(weights)):
+        raise InputError(f"teachers: {problem}")
     return sorted(teachers, key=lambda teacher: teacher.name)
 
 

@@ -21,6 +21,7 @@ from dskd.tokenization.prompt_templates import Template, set_template, template_
 from harness.cli.data_options import SOURCE, read_data_options, row_options
 from harness.cli.options import COUNT, PATH, SEED, given, json_option, read_settings
 from harness.cli.output import print_json, stages
+from harness.costs.token_price import TokenPrice
 from harness.endpoints.endpoint import Endpoint, Words
 from harness.endpoints.folder import locked_folder, require_same
 from harness.endpoints.log import ReplyLog
@@ -28,7 +29,6 @@ from harness.endpoints.replies import Api
 from harness.planning.single_training import read_template
 from harness.responses.asking import respond
 from harness.responses.prompts import Asked, asked_of, with_place_for_answer
-from harness.responses.report import Price
 from harness.responses.requests import Asking
 from harness.runs.store import write_json_atomic, write_jsonl_atomic
 
@@ -199,11 +199,11 @@ def command(
         click.echo(f"warning: the server named several models: {', '.join(report['models'])}", err=True)
 
 
-def _price(prices: tuple[str, ...]) -> Price | None:
+def _price(prices: tuple[str, ...]) -> TokenPrice | None:
     if not prices:
         return None
     try:
-        return Price.model_validate(read_settings(prices, "--price"))
+        return TokenPrice.model_validate(read_settings(prices, "--price"))
     except ValidationError as error:
         problem = error.errors()[0]
         name = ".".join(map(str, problem["loc"]))

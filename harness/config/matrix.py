@@ -148,6 +148,14 @@ class TeacherCaches(Strict):
     engine: Literal["auto", "vllm", "transformers"] = "auto"
     tensor_parallel: int = Field(default=1, ge=1)
 
+    @model_validator(mode="after")
+    def _transformers_spreads_nothing(self) -> TeacherCaches:
+        if self.engine == "transformers" and self.tensor_parallel > 1:
+            raise ValueError(
+                "`tensor_parallel` means nothing with engine: transformers; fix: engine: vllm, or leave it out"
+            )
+        return self
+
 
 class Launch(Strict):
     """The number of processes that train one student, and an `accelerate` configuration: a shipped name, or a file.

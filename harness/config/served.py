@@ -11,8 +11,9 @@ from pydantic import BeforeValidator, Discriminator, Field, Tag, field_validator
 from dskd.errors import InputError
 from dskd.hub.names import HubName, parse
 from dskd.teachers.addresses import checked_addresses, checked_variable
-from dskd.teachers.options import API_KEY
+from dskd.teachers.options import API_KEY, wrong_weights
 from harness.config.strict import Name, PromptTemplate, Strict
+from harness.costs.token_price import TokenPrice
 
 
 def _several(value: Any) -> Any:
@@ -24,13 +25,6 @@ def _several(value: Any) -> Any:
 
 # One address, or several that are replicas of one model.
 Addresses = Annotated[tuple[str, ...], BeforeValidator(_several)]
-
-
-class TokenPrice(Strict):
-    """What a million tokens cost, in any currency."""
-
-    prompt: float = Field(ge=0, allow_inf_nan=False)
-    completion: float = Field(ge=0, allow_inf_nan=False)
 
 
 class ServedSource(Strict):
@@ -107,6 +101,18 @@ class ServedSource(Strict):
             raise ValueError("`completions` is asked in tokens; fix: give `tokenizer`, a folder or a name on the hub")
         return self
 
+    @model_validator(mode="after")
+    def _every_key_means_something(self) -> ServedSource:
+        writes, teaches = bool(self.chat or self.completions), bool(self.served or self.completions)
+        for keys, means, needs in (
+            ({"samples", "parameters", "price"}, writes, "`completions` or `chat`, which write responses"),
+            ({"dtype", "local_copy"}, bool(self.served), "`served`, which gives hidden states"),
+            ({"patience", "request_tokens"}, teaches, "`served` or `completions`"),
+        ):
+            if not means and (given := sorted(keys & self.model_fields_set)):
+                raise ValueError(f"`{given[0]}` means nothing without {needs}; fix: leave it out")
+        return self
+
     @property
     def head_place(self) -> Path | HubName | None:
         """Where configuration and head are read from."""
@@ -159,8 +165,8 @@ class TeachersSource(Strict):
             )
         if len(set(self.teachers)) != len(self.teachers):
             raise ValueError("a teacher is given twice; fix: give each once")
-        if weighted and abs(sum(self.weights.values()) - 1) > 1e-6:
-            raise ValueError(f"the weights sum to {sum(self.weights.values()):g}; fix: make them sum to 1")
+        if weighted and (problem := wrong_weights([*self.weights.values()])):
+            raise ValueError(problem)
         return self
 
     @property

@@ -13,7 +13,6 @@ from dskd.errors import InputError
 from harness.endpoints.endpoint import Endpoint
 from harness.endpoints.replies import Api, Reply, read_reply
 
-_DETAIL = 300  # characters of a server's message that are shown
 _SHORTEST_KEY = 8  # a shorter one is a placeholder, as "none" or "EMPTY", and a word of replies
 _TOO_LONG = ("context", "too long", "maximum", "max_model_len", "exceed")
 _FILTERED = ("content_filter", "content_policy_violation")  # how Azure and OpenAI call a prompt that their filter stops
@@ -43,7 +42,7 @@ class EndpointClient:
         self._openai, self._endpoint, self._model, self._key = openai, endpoint, model, endpoint.key()
         self._client = openai.AsyncOpenAI(
             base_url=endpoint.base_url,
-            api_key=self._key or "none",  # the package wants one, local servers do not
+            api_key=self._key.value or "none",  # the package wants one, local servers do not
             timeout=endpoint.timeout,
             max_retries=endpoint.retries,
         )
@@ -94,7 +93,7 @@ class EndpointClient:
         if reply is None:
             parsed = hasattr(completion, "model_dump_json")
             said = completion.model_dump_json(warnings=False) if parsed else str(completion)
-            raise self._no_completion(self._line(said), api)
+            raise self._no_completion(self._key.line(said), api)
         return reply
 
     def _no_completion(self, said: str, api: Api) -> InputError:
@@ -134,14 +133,8 @@ class EndpointClient:
         """What an error says, in a line of printable characters without the key."""
         body = getattr(error, "body", None)
         text = body.get("message") if isinstance(body, dict) else None
-        return self._line(str(text or error or type(error).__name__))
+        return self._key.line(text or error or type(error).__name__)
 
-    def _line(self, text: str) -> str:
-        text = self._without_key(text, always=True)
-        line = " ".join("".join(c if c.isprintable() else " " for c in text).split())
-        return line if len(line) <= _DETAIL else f"{line[:_DETAIL]}…"
-
-    def _without_key(self, text: str, *, always: bool = False) -> str:
-        if not self._key or (len(self._key) < _SHORTEST_KEY and not always):
-            return text
-        return text.replace(self._key, "[API key]")
+    def _without_key(self, text: str) -> str:
+        """A reply as it is stored."""
+        return text if len(self._key.value) < _SHORTEST_KEY else self._key.hidden_in(text)

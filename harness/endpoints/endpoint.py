@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
 from dskd.errors import InputError
-from dskd.teachers.addresses import checked_variable
+from dskd.teachers.addresses import ApiKey, checked_variable, is_address, without_password
 
 
 @dataclass(frozen=True)
@@ -47,25 +46,16 @@ class Endpoint:
     def __post_init__(self) -> None:
         checked_variable(self.api_key_env)
         option = self.words.address
-        try:
-            parts = urlsplit(self.base_url)
-            usable = parts.scheme in {"http", "https"} and bool(parts.hostname) and parts.port != 0
-        except ValueError:  # a port that is no number, a bracket that is not closed
-            usable = False
-        if not usable:
+        if not is_address(self.base_url):
             raise InputError(f"{option}: is no address; fix: as http://127.0.0.1:8000/v1")
-        if parts.username or parts.password:
+        if "@" in urlsplit(self.base_url).netloc:
             raise InputError(f"{option} {self.shown}: holds a password; fix: put it into {self.api_key_env}")
 
     @property
     def shown(self) -> str:
         """The address without what may be secret in it."""
-        parts = urlsplit(self.base_url)
-        return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
+        return without_password(self.base_url)
 
-    def key(self) -> str:
+    def key(self) -> ApiKey:
         """The API key, empty without one. InputError for one that no header can hold."""
-        key = os.environ.get(self.api_key_env, "").strip()
-        if not key.isascii() or not (key == "" or key.isprintable()) or " " in key:
-            raise InputError(f"{self.api_key_env}: is no API key (spaces or unusual characters); fix: set it anew")
-        return key
+        return ApiKey.from_environment(self.api_key_env)

@@ -178,14 +178,9 @@ class Expansion(Sources):
             return
         for teacher in served:
             try:
-                teacher.served(outputs.options)
+                (teacher.served if outputs.is_live else teacher.served_for_cache)(outputs.options)
             except InputError as error:
                 raise InputError(f"{self.source}: {error}") from None
-        if outputs.kind == "top_k" and not outputs.is_live and outputs.temperature != 1.0:
-            key = self.place(cell, "teacher_outputs.temperature")
-            raise InputError(
-                f"{self.source}: {key}: a server gives distributions at temperature 1 alone; fix: temperature: 1.0"
-            )
 
     @once
     def evaluated(self, entry: str) -> EvaluatedTask:
@@ -265,5 +260,5 @@ def cache_step(
         dtype=options.dtype,
         engine=None if caches.engine == "auto" else caches.engine,
         tensor_parallel=caches.tensor_parallel,
-        served=teacher.served(outputs) if isinstance(teacher, ServedModel) else None,
+        served=teacher.served_for_cache(outputs) if isinstance(teacher, ServedModel) else None,
     )

@@ -6,16 +6,14 @@ from collections.abc import Callable
 from typing import Any, Literal
 
 from dskd.errors import InputError
-from dskd.tokenization.prompt_templates import Template
 from harness.config.served import ServedSource
-from harness.responses.report import Price
 from harness.runs.hub_lock import HubLock
 from harness.runs.identity import FileHashes
-from harness.steps.base import ModelInput, TokenizerInput
+from harness.steps.base import ModelInput
 from harness.steps.data import Examples
 from harness.steps.endpoint_responses import EndpointResponses, TeacherEndpoint
 from harness.steps.served_model import ServedModel, head_folder
-from harness.steps.tokenizers import ChangedTokenizer, TokenizerChanges, TokenizerCopy, tokenizer_in_folder
+from harness.steps.tokenizers import changed_tokenizer, tokenizer_in_folder
 
 _REACH = {"api_key_env", "timeout", "patience", "in_flight", "request_tokens"}
 
@@ -97,7 +95,7 @@ def endpoint_responses(
         model=source.model,
         api=api,
         addresses=tuple(f"{address}/v1" for address in addresses),
-        tokenizer=getattr(teacher, "tokenizer", None) if api == "completions" else None,
+        tokenizer=getattr(teacher, "tokenizer", None),
         template=source.template,
         api_key_env=source.api_key_env,
         timeout=source.timeout,
@@ -113,21 +111,10 @@ def endpoint_responses(
         temperature=options.answer_temperature,
         parameters=source.parameters,
         seed=seed,
-        price=None if source.price is None else Price.model_validate(source.price.model_dump()),
+        price=source.price,
     )
 
 
 def gives_text_alone(model: ModelInput) -> bool:
     """Whether a teacher is behind an address and nothing is known of its tokens."""
     return isinstance(model, ServedModel) and model.tokenizer is None
-
-
-def changed_tokenizer(
-    name: str, origin: TokenizerInput, template: Template | None, *, add_bos_token: bool = False
-) -> TokenizerInput:
-    """The tokenizer of a model as a matrix changes it, made by a step of its own; or as it is, where nothing is changed."""
-    changes = TokenizerChanges(template=template, add_bos_token=add_bos_token or None)
-    if not changes:
-        return origin
-    maker = TokenizerCopy(title=f"tokenizer of {name}", origin=origin, changes=changes)
-    return ChangedTokenizer(origin=origin, changes=changes, maker=maker)

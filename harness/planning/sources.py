@@ -21,7 +21,7 @@ from harness.config.matrix import Matrix
 from harness.config.served import ServedSource, TeachersSource
 from harness.config.sources import FileData, FinishedModel, FirstLayersModel, HubDataset, NewModel, StepModel
 from harness.costs.model_shapes import published_data, published_model
-from harness.planning.served import changed_tokenizer, served_model
+from harness.planning.served import served_model
 from harness.runs.hub_lock import HubLock
 from harness.runs.identity import FileHashes
 from harness.steps import base_model, data, hub_data, tokenizers
@@ -126,7 +126,7 @@ class Sources:
             place = hub.parse(source.tokenizer.path) or Path(source.tokenizer.path)
             with self._at(f"models.{name}.tokenizer.path"):
                 origin = tokenizers.tokenizer_in_folder(place, self.hashes, self.lock)
-        return changed_tokenizer(name, origin, source.template)
+        return tokenizers.changed_tokenizer(name, origin, source.template)
 
     # --- models ---
 

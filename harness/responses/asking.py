@@ -11,6 +11,7 @@ from typing import Any
 
 from dskd.errors import InputError
 from dskd.tokenization.reasoning import markers_of
+from harness.costs.token_price import TokenPrice
 from harness.endpoints.client import EndpointClient, PromptRefused
 from harness.endpoints.endpoint import Endpoint
 from harness.endpoints.log import ReplyLog
@@ -18,7 +19,7 @@ from harness.endpoints.parallel import ask_each
 from harness.endpoints.replies import Reply
 from harness.responses.prompts import Asked
 from harness.responses.reading import Outcome, read_response
-from harness.responses.report import Price, cost_of, counts_of, named_of
+from harness.responses.report import cost_of, counts_of, named_of
 from harness.responses.requests import Asking, Request, askable, requests_of
 
 Advance = Callable[[int, int], None]
@@ -33,7 +34,7 @@ def respond(
     *,
     tokenizer: Any | None = None,
     parallel: int = 8,
-    price: Price | None = None,
+    price: TokenPrice | None = None,
     advance: Advance = lambda *_: None,
 ) -> tuple[list[dict[str, Any]], dict[str, Any]]:
     """Ask for the responses that the log does not hold, and return all as rows of a training set, with a report.

@@ -6,21 +6,11 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any, get_args
 
-from pydantic import BaseModel, ConfigDict, Field
-
+from harness.costs.token_price import TokenPrice
 from harness.endpoints.usage import usage_of
 from harness.responses.reading import Outcome
 
 _MILLION = 1_000_000
-
-
-class Price(BaseModel):
-    """What a million tokens cost, in any currency; as the user says it."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    prompt: float = Field(ge=0, allow_inf_nan=False)
-    completion: float = Field(ge=0, allow_inf_nan=False)
 
 
 def counts_of(outcomes: Sequence[Outcome], refused: Mapping[str, int]) -> dict[str, int]:
@@ -31,7 +21,7 @@ def counts_of(outcomes: Sequence[Outcome], refused: Mapping[str, int]) -> dict[s
     return {**found, "prompt_too_long": refused.get("too_long", 0)}
 
 
-def cost_of(replies: Sequence[Mapping[str, Any]], price: Price | None) -> dict[str, Any]:
+def cost_of(replies: Sequence[Mapping[str, Any]], price: TokenPrice | None) -> dict[str, Any]:
     """Requests, retries, tokens and seconds of stored replies, and what they cost at a price; None where tokens are not known.
 
     Without a price nothing is said of money.

@@ -15,13 +15,13 @@ from dskd.compatibility import Problem
 from dskd.data.options import takes_of
 from dskd.modeling.loading import load_tokenizer
 from dskd.tokenization.prompt_templates import Template, template_of
+from harness.costs.token_price import TokenPrice
 from harness.costs.work import Device, Work
 from harness.endpoints.endpoint import Endpoint, Words
 from harness.endpoints.log import ReplyLog
 from harness.endpoints.replies import Api
 from harness.responses.asking import respond
 from harness.responses.prompts import asked_of
-from harness.responses.report import Price
 from harness.responses.requests import Asking
 from harness.runs.job_context import JobContext
 from harness.runs.store import write_jsonl_atomic
@@ -100,7 +100,7 @@ class EndpointResponses(Step):
     temperature: float
     parameters: dict[str, Any] = Field(default_factory=dict)
     seed: int
-    price: Annotated[Price | None, NOT_IDENTITY] = None
+    price: Annotated[TokenPrice | None, NOT_IDENTITY] = None
 
     @property
     def name(self) -> str:

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 
 import dskd
 from dskd import hub
+from dskd.compatibility import LIVE, SERVED_TEMPERATURE
 from dskd.errors import InputError
 from dskd.hub.names import HubName
 from dskd.io import read_object
@@ -17,7 +18,7 @@ from dskd.teachers.options import ServedOptions
 from harness.costs.model_shapes import Shape, shape_of
 from harness.runs.hub_lock import HubLock
 from harness.runs.identity import FileHashes
-from harness.steps.base import NOT_IDENTITY, OMIT_NONE, Input, ModelInput, Of, TokenizerInput, TrainingSource
+from harness.steps.base import NOT_IDENTITY, OMIT_NONE, ModelInput, Of, TokenizerInput, TrainingSource
 from harness.steps.tokenizers import FolderInput
 
 # The addresses that give each kind of outputs.
@@ -87,15 +88,30 @@ class ServedModel(ModelInput):
         ]
 
     def served(self, outputs: Mapping[str, Any]) -> ServedOptions:
-        """How it is asked for teacher outputs, `{kind: live}` and the like. InputError where no address gives them."""
-        kind = "hidden_states" if outputs["kind"] == "live" else outputs["kind"]
+        """How it is asked for teacher outputs, `{kind: live}` and the like, at every step. InputError where no address gives them."""
+        kind = "hidden_states" if outputs["kind"] == LIVE else outputs["kind"]
         key = ADDRESS_OF[kind]
         if not (addresses := self.addresses.get(key)):
             raise InputError(
                 f"models.{self.name}: has no address for {kind}; fix: give `{key}`, or other teacher_outputs"
             )
         more = {"k": outputs["k"]} if "k" in outputs else {}
-        return ServedOptions(addresses=addresses, model=self.model, kind=kind, dtype=self.dtype, **more, **self.reach)  # type: ignore[arg-type]
+        asked = {"addresses": addresses, "model": self.model, "kind": kind, "dtype": self.dtype}
+        return ServedOptions.model_validate(asked | more | self.reach)
+
+    def served_for_cache(self, outputs: Mapping[str, Any]) -> ServedOptions:
+        """How it is asked once, for a cache of teacher outputs: for hidden states where it gives them, as all outputs are made of these.
+
+        InputError where no address gives them, or not at the temperature that is asked for.
+        """
+        if ADDRESS_OF["hidden_states"] in self.addresses:
+            return self.served({"kind": LIVE})
+        if outputs.get("temperature", SERVED_TEMPERATURE) != SERVED_TEMPERATURE:
+            raise InputError(
+                f"models.{self.name}: `completions` gives distributions at temperature {SERVED_TEMPERATURE:g} alone; fix: "
+                f"teacher_outputs: {{kind: top_k, temperature: {SERVED_TEMPERATURE:g}}}, or give `served` and `head`"
+            )
+        return self.served(outputs)
 
 
 def head_folder(place: Path | HubName, hashes: FileHashes, lock: HubLock) -> HeadFolder:
@@ -110,8 +126,3 @@ def head_folder(place: Path | HubName, hashes: FileHashes, lock: HubLock) -> Hea
             f"{place}: has no config.json; fix: give the folder of the teacher, at least its settings and head"
         )
     return HeadFolder(folder=folder, files=files)
-
-
-def reached(model: Input | None) -> dict[str, tuple[str, ...]]:
-    """The addresses of a served model, by what they give; empty for another."""
-    return dict(model.addresses) if isinstance(model, ServedModel) else {}

@@ -21,8 +21,7 @@ from harness.steps.data import PreparedData
 from harness.steps.served_model import ServedModel
 from harness.steps.teacher_cache import TeacherCache
 from harness.steps.teacher_reference import TeacherReference
-
-LIVE = {"kind": "live"}
+from harness.steps.teacher_source import ASKED_LIVE, addresses_of, teacher_source
 
 
 class SeveralTeachers(ModelInput):
@@ -87,17 +86,12 @@ class TaughtData(Input):
     data: Of[PreparedData]
     cache: Annotated[Of[TeacherCache] | None, NOT_IDENTITY] = None  # its parts are in the identity each by itself
     reference: Annotated[Of[TeacherReference] | None, NOT_IDENTITY] = None
-    outputs: Annotated[dict[str, Any], BY_HAND] = LIVE
+    outputs: Annotated[dict[str, Any], BY_HAND] = ASKED_LIVE
     weight: Annotated[float | None, OMIT_NONE] = None
 
     def identity_parts(self) -> dict[str, Any]:
         version = {} if self.cache is None else {"version": TeacherCache.version}
         return {**super().identity_parts(), "signal": {**self.outputs, **version} if self.teacher is not None else None}
-
-    @property
-    def is_live(self) -> bool:
-        """Whether the teacher runs in the training."""
-        return self.teacher is not None and self.cache is None and not self.served
 
     @property
     def served(self) -> bool:
@@ -106,21 +100,10 @@ class TaughtData(Input):
 
     def source(self, root: Path) -> dskd.TeacherSource:
         """What `dskd.train` is told of it."""
-        folder = self.data.student_tokenizer.path(root) if self.teacher is None else self.teacher.path(root)
-        served = tokenizer = None
-        if isinstance(self.teacher, ServedModel) and self.cache is None:
-            served, tokenizer = self.teacher.served(self.outputs), self.teacher.tokenizer_input.path(root)
-            if self.reference is not None:
-                served = served.model_copy(update={"reference": self.reference.path(root)})
-        return dskd.TeacherSource(
-            name=self.name,
-            folder=folder,
-            tokenizer=tokenizer,
-            cache=None if self.cache is None else self.cache.path(root),
-            served=served,
-            data=self.data.path(root),
-            weight=self.weight,
-        )
+        own: dict[str, Any] = {"name": self.name, "data": self.data.path(root), "weight": self.weight}
+        if self.teacher is None:
+            return dskd.TeacherSource(folder=self.data.student_tokenizer.path(root), **own)
+        return teacher_source(self.teacher, self.cache, self.reference, self.outputs, root, **own)
 
 
 class TaughtBySeveral(Input):
@@ -182,9 +165,9 @@ class TaughtBySeveral(Input):
     def reaches(self) -> dict[str, tuple[str, ...]]:
         """Addresses that have to answer during the training, by teacher."""
         return {
-            part.name: part.teacher.served(part.outputs).addresses
+            part.name: addresses
             for part in self.parts
-            if isinstance(part.teacher, ServedModel) and part.cache is None
+            for addresses in addresses_of(part.teacher, part.cache, part.outputs).values()
         }
 
     def problems(self, method: Method, training: TrainingOptions) -> list[Problem]:

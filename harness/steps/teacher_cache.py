@@ -19,7 +19,6 @@ from harness.costs.work import Device, Work
 from harness.runs.job_context import JobContext
 from harness.steps.base import NOT_IDENTITY, OMIT_NONE, ModelInput, Of, Step
 from harness.steps.data import PreparedData
-from harness.steps.served_model import ServedModel
 
 if TYPE_CHECKING:
     from dskd.teachers.build_cache import TeacherCacheReport
@@ -50,11 +49,7 @@ class TeacherCache(Step):
 
     @property
     def reaches(self) -> dict[str, tuple[str, ...]]:
-        return (
-            {self.teacher.name: self.teacher.served(self.options).addresses}
-            if isinstance(self.teacher, ServedModel)
-            else {}
-        )
+        return {} if self.served is None else {self.teacher.name: self.served.addresses}
 
     @property
     def loads(self) -> Sequence[ModelInput]:

@@ -139,6 +139,17 @@ class TokenizerCopy(Step):
         job.finish(job.output, report={"stages": []})
 
 
+def changed_tokenizer(
+    name: str, origin: TokenizerInput, template: Template | None, *, add_bos_token: bool = False
+) -> TokenizerInput:
+    """The tokenizer of a model as a matrix changes it, made by a step of its own; or as it is, where nothing is changed."""
+    changes = TokenizerChanges(template=template, add_bos_token=add_bos_token or None)
+    if not changes:
+        return origin
+    maker = TokenizerCopy(title=f"tokenizer of {name}", origin=origin, changes=changes)
+    return ChangedTokenizer(origin=origin, changes=changes, maker=maker)
+
+
 def tokenizer_in_folder(folder: Path | HubName, hashes: FileHashes, lock: HubLock) -> TokenizerFiles:
     """The tokenizer in a folder of the user's, or of a name on the hub.
 

@@ -17,7 +17,6 @@ from dskd import methods
 from dskd.compatibility import Problem, check, missing_engine, rules_of
 from dskd.data.preparation import preparation_report
 from dskd.methods import Method
-from dskd.teachers.options import TeacherSource
 from dskd.training.launch import configuration_file, launch_training
 from dskd.training.options import TrainingOptions, TrainingReport
 from dskd.training.provenance import Provenance, checkout, package_versions
@@ -36,8 +35,7 @@ from harness.steps.served_model import ServedModel
 from harness.steps.several_teachers import TaughtBySeveral
 from harness.steps.teacher_cache import TeacherCache
 from harness.steps.teacher_reference import TeacherReference
-
-LIVE = {"kind": "live"}
+from harness.steps.teacher_source import ASKED_LIVE, addresses_of, runs_here, teacher_source
 
 
 class Train(Step, ModelInput):
@@ -119,7 +117,7 @@ class Train(Step, ModelInput):
     def problems(self) -> Sequence[Problem]:
         if isinstance(self.data, TaughtBySeveral):
             return self.data.problems(self.configured, self.training)
-        outputs = self.teacher_outputs or LIVE
+        outputs = self.teacher_outputs or ASKED_LIVE
         return check(
             self.configured,
             **rules_of(outputs, served=isinstance(self.teacher, ServedModel)),
@@ -145,10 +143,7 @@ class Train(Step, ModelInput):
     def estimate(self, device: Device) -> list[Work]:
         what, options, needs = self.id.removeprefix("train:"), self.training.model_dump(), self.configured.requires
         launch = {"processes": self.processes, "sharded": launch_shape(self.accelerate_config)[1]}
-        live = (
-            any(part.is_live for part in self.data.parts) if isinstance(self.data, TaughtBySeveral) else self._is_live
-        )
-        method = {"live": live, "dual": needs.projectors, "chunkable": needs.chunkable}
+        method = {"live": bool(self._loaded_teachers), "dual": needs.projectors, "chunkable": needs.chunkable}
         teacher = self.teacher.shape if self.teacher is not None else None
         student, lengths = self.student.shape, self.data.lengths
         return [training_work(self.kind, what, device, student, options, lengths, launch, teacher, **method)]
@@ -203,7 +198,10 @@ class Train(Step, ModelInput):
         if isinstance(self.data, TaughtBySeveral):
             request["teachers"] = self.data.sources(job.root)
         else:
-            request |= {"data": self.data.path(job.root), "teacher_source": self._source(job.root)}
+            request["data"] = self.data.path(job.root)
+        if self.teacher is not None and not isinstance(self.data, TaughtBySeveral):
+            outputs = self.teacher_outputs or ASKED_LIVE
+            request["teacher_source"] = teacher_source(self.teacher, self.cache, self.reference, outputs, job.root)
         progress = training_progress(job, "training")
         if not self._is_launched:
             return dskd.train(**request, progress=progress)
@@ -218,39 +216,21 @@ class Train(Step, ModelInput):
             on_line=lambda line: print(line, flush=True),
         )
 
-    def _source(self, root: Path) -> TeacherSource | None:
-        """Where the teacher is: in the training, in a cache, or behind an address."""
-        if self.teacher is None:
-            return None
-        folder, cache = self.teacher.path(root), self.cache.path(root) if self.cache else None
-        if not isinstance(self.teacher, ServedModel):
-            return TeacherSource(folder=folder, cache=cache)
-        tokenizer = self.teacher.tokenizer_input.path(root)
-        served = None if cache else self.teacher.served(self.teacher_outputs or LIVE)
-        if served is not None and self.reference is not None:
-            served = served.model_copy(update={"reference": self.reference.path(root)})
-        return TeacherSource(folder=folder, tokenizer=tokenizer, cache=cache, served=served)
-
     @property
     def reaches(self) -> dict[str, tuple[str, ...]]:
         if isinstance(self.data, TaughtBySeveral):
             return self.data.reaches
-        if self.cache is not None or not isinstance(self.teacher, ServedModel):
-            return {}
-        return {self.teacher.name: self.teacher.served(self.teacher_outputs or LIVE).addresses}
+        return addresses_of(self.teacher, self.cache, self.teacher_outputs or ASKED_LIVE)
 
     @property
     def loads(self) -> Sequence[ModelInput]:
-        if isinstance(self.data, TaughtBySeveral):
-            teachers = [part.teacher for part in self.data.parts if part.is_live]
-        else:
-            teachers = [self.teacher] if self._is_live else []
-        return [self.student, *(teacher for teacher in teachers if teacher is not None)]
+        return [self.student, *self._loaded_teachers]
 
     @property
-    def _is_live(self) -> bool:
-        """Whether the teacher runs in the training."""
-        return self.cache is None and not isinstance(self.teacher, ServedModel)
+    def _loaded_teachers(self) -> list[ModelInput]:
+        """The teachers that run in the training."""
+        taught = self.data.parts if isinstance(self.data, TaughtBySeveral) else [self]
+        return [each.teacher for each in taught if each.teacher is not None and runs_here(each.teacher, each.cache)]
 
     @property
     def _is_launched(self) -> bool:

@@ -64,10 +64,11 @@ def main() -> None:
     tokens = sum(len(question.ids) for question in questions)
     rows: list[dict[str, Any]] = []
     value: dict[str, float] = {}
+    exact: dict[str, Any] = {}  # of transformers in the first dtype
     with tempfile.TemporaryDirectory() as folder:
         size = write_teacher(Path(folder), *chosen.teacher, chosen.vocabulary)
         for dtype in chosen.dtypes:
-            rows += compare(Path(folder), questions, dtype, chosen)
+            rows += compare(Path(folder), questions, dtype, chosen, exact)
             slow, fast = (row["seconds" if chosen.device != "cpu" else "CPU seconds"] for row in rows[-2:])
             value[f"ratio {dtype}"] = slow / fast
     report.publish(
@@ -107,8 +108,17 @@ def cpu_seconds() -> float:
     return sum(each.user + each.system for each in times)
 
 
-def compare(folder: Path, questions: list[Question], dtype: str, chosen: Any) -> list[dict[str, Any]]:
-    """A row of the table for each engine."""
+def beside(answers: tuple[torch.Tensor, torch.Tensor], others: tuple[torch.Tensor, torch.Tensor]) -> str:
+    """The largest difference of states, as a share of the largest value, and how many predictions are equal."""
+    (states, predictions), (other, of_other) = answers, others
+    difference = float((states - other).abs().max() / other.abs().max())
+    return f"{difference:.1e}, {100 * float((predictions == of_other).float().mean()):.0f} %"
+
+
+def compare(
+    folder: Path, questions: list[Question], dtype: str, chosen: Any, exact: dict[str, Any]
+) -> list[dict[str, Any]]:
+    """A row of the table for each engine; `exact` keeps what transformers says in the first dtype."""
     tokens = sum(len(question.ids) for question in questions)
     settings = {"device": chosen.device, "batch_tokens": chosen.batch_tokens}
     start = time.perf_counter()
@@ -129,8 +139,13 @@ def compare(folder: Path, questions: list[Question], dtype: str, chosen: Any) ->
             used[name].append(cpu_seconds() - before)
 
         seconds = report.alternate({name: lambda name=name: side(name) for name in engines}, chosen.repeats)
-    one, other = states.values()
-    difference = float((one - other).abs().max() / one.abs().max())
+    head = slow.head
+    parts = {name: own.to(head.weight.device).split(1024) for name, own in states.items()}
+    found = {
+        name: (states[name], torch.cat([head.logits(part).argmax(-1).cpu() for part in of_engine]))
+        for name, of_engine in parts.items()
+    }
+    exact.setdefault("transformers", found["transformers"])
     return [
         {
             "dtype": dtype,
@@ -140,7 +155,8 @@ def compare(folder: Path, questions: list[Question], dtype: str, chosen: Any) ->
             "CPU seconds": (spent := statistics.median(used[name][1:])),
             "tokens / CPU s": tokens / spent,
             "start s": loaded[name],
-            "largest difference": f"{difference:.1e}" if name == "vllm" else "-",
+            "from transformers": beside(found[name], found["transformers"]) if name == "vllm" else "-",
+            f"from {chosen.dtypes[0]}": beside(found[name], exact["transformers"]),
         }
         for name in engines
     ]

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import threading
 from abc import abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import CancelledError, Future
 from typing import Any, TypeVar
+
+from torch import Tensor
 
 from dskd.errors import InputError
 from dskd.teachers.engines.base import Answers, TeacherEngine
@@ -37,6 +39,8 @@ class ServedEngine(TeacherEngine):
     def __init__(self, served: ServedOptions) -> None:
         self.kind = served.kind
         self.servers = TeacherServers.of(served)
+        self._first: tuple[str, Tensor] | None = None  # the address of the first answer, and what it said of the canary
+        self._reading = threading.Lock()  # answers are read on several threads
         try:
             self.model = served.model or self._only_model()
         except BaseException:
@@ -54,6 +58,17 @@ class ServedEngine(TeacherEngine):
     def close(self) -> None:
         self.servers.close()
 
+    def first_answer(self, address: str, canary: Tensor) -> tuple[str, Tensor]:
+        """(whose the first answer was, in words; what it said of the canary), by which an answer of this address is judged.
+
+        The canary is a text that begins every request: whatever stands behind an address, no answer of another model is learnt from.
+        """
+        with self._reading:
+            if self._first is None:
+                self._first = address, canary.clone()  # and not a part of a whole answer
+            place, first = self._first
+        return f"answered as {place} did" if place != address else "answered before", first
+
     def _only_model(self) -> str:
         names = self.servers.get("/v1/models", model_names).result()
         if len(names) != 1:
@@ -62,6 +77,20 @@ class ServedEngine(TeacherEngine):
                 "fix: give one of them as model"
             )
         return names[0]
+
+
+def in_requests(questions: Sequence[Question], tokens: int, texts: int) -> Iterator[list[Question]]:
+    """The questions in their order in parts of at most so many tokens and texts; a longer one is a part of its own."""
+    part: list[Question] = []
+    size = 0
+    for question in questions:
+        if part and (size + len(question.ids) > tokens or len(part) == texts):
+            yield part
+            part, size = [], 0
+        part.append(question)
+        size += len(question.ids)
+    if part:
+        yield part
 
 
 def together(parts: Sequence[Future[_T]], combine: Callable[[list[_T]], _R]) -> Future[_R]:

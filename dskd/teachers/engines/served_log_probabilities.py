@@ -10,8 +10,7 @@ stands behind an address, no answer of another model is learnt from.
 from __future__ import annotations
 
 import re
-import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import Future
 from typing import Any
 
@@ -28,7 +27,7 @@ from dskd.teachers.engines.prompt_log_probabilities import (
     text_log_probabilities,
     top_k,
 )
-from dskd.teachers.engines.served_engine import ServedEngine, together
+from dskd.teachers.engines.served_engine import ServedEngine, in_requests, together
 from dskd.teachers.http import Reply
 from dskd.teachers.options import ServedOptions
 from dskd.teachers.questions import Question
@@ -62,9 +61,6 @@ class ServedLogProbabilities(ServedEngine):
         self._k = served.k if self.kind == "top_k" else 0
         self._size, self._request_tokens = size, served.request_tokens
         self._canary: Question | None = None  # the first text of every request
-        # The address of the first answer, and what it had of the canary [labels].
-        self._first: tuple[str, Tensor] | None = None
-        self._reading = threading.Lock()  # answers are read on several threads
         try:
             self._require_log_probabilities()
         except BaseException:
@@ -74,10 +70,10 @@ class ServedLogProbabilities(ServedEngine):
     def ask(self, questions: Sequence[Question]) -> Future[Answers]:
         if self._canary is None:
             self._canary = _canary(questions[0])
-        return together([self._post(part) for part in _requests(questions, self._request_tokens)], _joined)
+        return together([self._post(part) for part in in_requests(questions, self._request_tokens, _PROMPTS)], _joined)
 
     def ask_at(self, address: str, questions: Sequence[Question]) -> Answers:
-        parts = _requests(questions, self._request_tokens)
+        parts = in_requests(questions, self._request_tokens, _PROMPTS)
         return _joined([self._answers(self.servers.ask(address, _PATH, self._body(part)), part)[0] for part in parts])
 
     def _post(self, questions: list[Question]) -> Future[Answers]:
@@ -136,13 +132,12 @@ class ServedLogProbabilities(ServedEngine):
 
     def _require_same(self, address: str, canary: Tensor) -> None:
         """TrainingFailed where another model answered than did first."""
-        with self._reading:
-            place, first = self._first = self._first or (address, canary)
+        whose, first = self.first_answer(address, canary)
         apart = float((canary - first).abs().mean())
         if not apart <= TOLERANCE:
-            whose = f"answers otherwise than {place} did" if place != address else "answers otherwise than before"
             raise TrainingFailed(
-                f"{address}: {whose}, log-probabilities of one text are {apart:.2f} apart on average ({TOLERANCE} at most); fix: give "
+                f"{address}: its log-probabilities of one text are {apart:.2f} apart on average from those that were {whose} (limit "
+                f"{TOLERANCE}), so this is another model; fix: give "
                 "the address of the teacher that the training began with, and one model behind all addresses; the last checkpoint stays"
             )
 
@@ -152,20 +147,6 @@ def _canary(question: Question) -> Question:
     first = int(question.positions[0])
     ids = question.ids[first : first + _CANARY_TOKENS]
     return Question(ids, np.arange(len(ids) - 1))
-
-
-def _requests(questions: Sequence[Question], most_tokens: int) -> Iterator[list[Question]]:
-    """The questions in order, as many a request as have about so many tokens, and at least one."""
-    part: list[Question] = []
-    tokens = 0
-    for question in questions:
-        if part and (tokens + len(question.ids) > most_tokens or len(part) == _PROMPTS):
-            yield part
-            part, tokens = [], 0
-        part.append(question)
-        tokens += len(question.ids)
-    if part:
-        yield part
 
 
 def _joined(parts: Sequence[Answers]) -> Answers:

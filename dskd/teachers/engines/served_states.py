@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import json
 import sys
-import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import Future
 from typing import Any
 
@@ -19,7 +18,7 @@ from torch import Tensor
 
 from dskd.errors import TrainingFailed
 from dskd.teachers.engines.base import Answers
-from dskd.teachers.engines.served_engine import ServedEngine, together
+from dskd.teachers.engines.served_engine import ServedEngine, in_requests, together
 from dskd.teachers.http import Away, Reply
 from dskd.teachers.options import ServedOptions
 from dskd.teachers.questions import Question
@@ -30,9 +29,8 @@ TEXTS = 32
 # What the states of one model may differ by. In float32 more than a probe allows: a kernel for batches of another shape may round to
 # TF32, and that is no reason to end a training of days.
 TOLERANCE = {**STATES, "float32": 1e-2}
-_CANARY_TOKENS = (
-    4  # each 2·D bytes of every request, and 16 bytes for all tokens of a request is what may be spent beside states
-)
+# Each is 2·D bytes of every request; 16 bytes a token of the request are what may be spent beside its states.
+_CANARY_TOKENS = 4
 _FIELDS = ("index", "embed_dtype", "endianness", "start", "end", "shape")
 _PATH = "/pooling"
 _STAYS = "the last checkpoint stays, and the same command goes on from it"
@@ -47,20 +45,17 @@ class ServedHiddenStates(ServedEngine):
         super().__init__(served)
         self._dtype, self._request_tokens = served.dtype, served.request_tokens
         self._canary: Question | None = None  # the first text of every request
-        # The address of the first answer, and the canary's states [tokens, hidden].
-        self._first: tuple[str, Tensor] | None = None
-        self._reading = threading.Lock()  # answers are read on several threads
 
     def ask(self, questions: Sequence[Question]) -> Future[Answers]:
         if self._canary is None:
             ids = questions[0].ids[-_CANARY_TOKENS - 1 :]
             self._canary = Question(ids, np.arange(len(ids) - 1))
-        parts = [self._post(part) for part in _requests(questions, self._request_tokens)]
+        parts = [self._post(part) for part in in_requests(questions, self._request_tokens, TEXTS)]
         return together(parts, lambda hidden: {"hidden": torch.cat(hidden)})
 
     def ask_at(self, address: str, questions: Sequence[Question]) -> Answers:
         hidden = []
-        for part in _requests(questions, self._request_tokens):
+        for part in in_requests(questions, self._request_tokens, TEXTS):
             hidden.append(self._states(self.servers.ask(address, _PATH, self._body(part)), part))
         return {"hidden": torch.cat(hidden)}
 
@@ -111,11 +106,7 @@ class ServedHiddenStates(ServedEngine):
 
     def _require_same(self, address: str, canary: Tensor) -> None:
         """TrainingFailed where another model answered than did first."""
-        with self._reading:
-            if self._first is None:
-                self._first = address, canary.clone()  # and not a part of a whole answer
-            place, first = self._first
-        whose = f"answered as {place} did" if place != address else "answered before"
+        whose, first = self.first_answer(address, canary)
         if canary.shape != first.shape:
             raise TrainingFailed(
                 f"{address}: has a hidden size of {canary.shape[1]}, and {whose} with {first.shape[1]}; {_OTHER}"
@@ -128,21 +119,6 @@ class ServedHiddenStates(ServedEngine):
                 f"{address}: its states differ by {distance:.3g} of their norm from those that were {whose} (limit in {dtype} "
                 f"{limit:g}), so this is another model; {_OTHER}"
             )
-
-
-def _requests(questions: Sequence[Question], tokens: int) -> Iterator[list[Question]]:
-    """The questions in their order in parts of at most so many tokens, and TEXTS; a longer one is a part of its own."""
-    part: list[Question] = []
-    size = 0
-    for question in questions:
-        length = len(question.ids) - 1
-        if part and (size + length > tokens or len(part) == TEXTS):
-            yield part
-            part, size = [], 0
-        part.append(question)
-        size += length
-    if part:
-        yield part
 
 
 def _places(questions: Sequence[Question]) -> np.ndarray:

@@ -236,7 +236,7 @@ def test_the_text_of_the_student_goes_to_each_teacher_in_its_own_tokens(
         (lambda a, b: [a, b.model_copy(update={"weight": 0.5})], "teacher has no weight and others have"),
         (
             lambda a, b: [each.model_copy(update={"weight": 0.4}) for each in (a, b)],
-            "the weights sum to 0.8; fix: give weights that sum to 1",
+            "the weights sum to 0.8; fix: make them sum to 1",
         ),
         (lambda a, b: [a, b.model_copy(update={"data": a.data})], "teachers.other: .*another teacher tokenizer"),
         (

@@ -82,6 +82,17 @@ def test_a_cache_of_a_served_teacher_asks_once_for_all_trainings(plan_of: Planne
     assert plan.reaches() == {"big": {URL: 1}}
 
 
+def test_a_cache_of_any_kind_is_made_of_hidden_states_where_the_teacher_gives_them(
+    plan_of: Planned, folders: Path
+) -> None:
+    teacher = {"served": URL, "completions": "http://127.0.0.1:9", "model": "big", "head": str(folders / "teacher")}
+    plan = plan_of(teacher=teacher, teacher_outputs={"kind": "top_k", "k": 4, "temperature": 2.0})
+    (cache,) = (job.step for job in plan.jobs.values() if isinstance(job.step, TeacherCache))
+    assert cache.served is not None
+    assert (cache.served.kind, cache.served.addresses) == ("hidden_states", (URL,))
+    assert plan.reaches() == {"big": {URL: 1}}
+
+
 def test_where_the_server_is_and_how_it_is_reached_is_no_part_of_an_identity(plan_of: Planned, folders: Path) -> None:
     teacher = {"served": URL, "model": "big", "head": str(folders / "teacher")}
     first = only_training(plan_of(teacher=teacher))
@@ -118,7 +129,7 @@ def test_top_k_and_the_text_come_from_completions(plan_of: Planned, folders: Pat
             {"kind": "top_k", "live": True, "k": 8},
             "temperature of kd to 1: a server gives the distributions at no other",
         ),
-        ("kd", {"completions": URL, "tokenizer": "teacher"}, {"kind": "top_k"}, "distributions at temperature 1 alone"),
+        ("kd", {"completions": URL, "tokenizer": "teacher"}, {"kind": "top_k"}, "gives distributions at temperature 1 alone; fix: teacher_outputs"),
         ("dskd-v2", {"completions": URL, "tokenizer": "teacher"}, {"kind": "top_k", "live": True}, "dskd-v2 cannot learn from top_k"),
         ("kd", {"chat": URL}, {"kind": "live"}, "matrix.yaml: models.big: has no address for hidden_states; fix: give `served`"),
         ("kd", {"served": URL}, {"kind": "live"}, "`served` gives hidden states, which need the output head; fix: give `head`"),
@@ -126,6 +137,8 @@ def test_top_k_and_the_text_come_from_completions(plan_of: Planned, folders: Pat
         ("kd", {"served": "host:8000", "head": "teacher"}, {"kind": "live"}, "is no address; fix: give it as http://127.0.0.1:8000"),
         ("kd", {"served": "http://me:word@host", "head": "teacher"}, {"kind": "live"}, "holds a password"),
         ("kd", {"served": [URL, URL], "head": "teacher"}, {"kind": "live"}, "is there twice"),
+        ("kd", {"served": URL, "head": "teacher", "samples": 2}, {"kind": "live"}, "`samples` means nothing without `completions` or `chat`"),
+        ("kd", {"chat": URL, "dtype": "float16"}, {"kind": "live"}, "`dtype` means nothing without `served`"),
         ("kd", {"served": URL, "head": "nowhere"}, {"kind": "live"}, "models.big.head: no folder"),
         ("kd", {"served": 5, "head": "teacher"}, {"kind": "live"}, "models.big.served: is no address and no list of addresses"),
         ("kd", {"served": URL, "head": "teacher"}, {"kind": "top_k", "live": True, "temperature": 1.0}, "nothing with kind: top_k, live: true"),

@@ -10,8 +10,9 @@ from dskd.data.shapes import read_row
 from dskd.tokenization.conversations import Conversation, Message
 from dskd.tokenization.prompt_templates import Instruction
 from dskd.tokenization.reasoning import KNOWN, ReasoningMarkers
+from harness.costs.token_price import TokenPrice
 from harness.responses.reading import read_response
-from harness.responses.report import Price, cost_of, counts_of
+from harness.responses.report import cost_of, counts_of
 
 TALK = Conversation((Message("user", "Why?"),))
 TOOL = {"type": "function", "function": {"name": "add", "parameters": {}}}
@@ -99,7 +100,7 @@ def reply(prompt: int | None = 1_000_000, completion: int | None = 500_000) -> d
 
 
 def test_the_cost_is_that_of_the_price_given_and_never_guessed() -> None:
-    price = Price(prompt=0.5, completion=2.0)
+    price = TokenPrice(prompt=0.5, completion=2.0)
     cost = cost_of([reply(), reply()], price)
     assert (cost["cost"], cost["requests"], cost["retries"], cost["wall_seconds"]) == (3.0, 2, 4, 1.0)
     assert "cost" not in cost_of([reply()], None)

@@ -13,7 +13,7 @@ import pytest
 from dskd.data.examples import load_examples
 from dskd.errors import InputError
 from dskd.tokenization.prompt_templates import Template, set_template
-from harness.responses.report import Price
+from harness.costs.token_price import TokenPrice
 from harness.runs.job_context import JobContext, ProgressChannel
 from harness.steps.data import FileExamples, PreparedData
 from harness.steps.endpoint_responses import REPLIES, EndpointResponses, TeacherEndpoint
@@ -105,7 +105,7 @@ def test_answers_take_the_place_of_the_data_s_and_what_was_left_out_is_counted(s
 def test_samples_are_examples_and_the_price_is_in_the_report(
     step_of: StepOf, server: OpenAIServer, tmp_path: Path
 ) -> None:
-    price = Price(prompt=1.0, completion=10.0)
+    price = TokenPrice(prompt=1.0, completion=10.0)
     job = run(step_of(["abcdefgh"], samples=3, temperature=0.7, price=price), tmp_path)
     assert written(job) == [{"prompt": "abcdefgh", "output": "ABCDEFGH"}] * 3
     assert len({request["seed"] for request in server.requests}) == 3

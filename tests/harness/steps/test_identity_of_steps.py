@@ -14,8 +14,8 @@ from dskd.data import Route
 from dskd.teachers.options import ServedOptions
 from dskd.tokenization.prompt_templates import Template
 from dskd.training.options import TrainingOptions
+from harness.costs.token_price import TokenPrice
 from harness.protocols import GREEDY, PROTOCOLS
-from harness.responses.report import Price
 from harness.runs.records import RecordCell
 from harness.steps.base import NOT_IDENTITY, Input, ModelInput, Step, TokenizerInput
 from harness.steps.base_model import FirstLayers, ModelCopy, ModelFolder, NewModel, Stage, TrainedModel, _MadeModel
@@ -135,7 +135,7 @@ INSTANCES: list[Input] = [
         temperature=0.7,
         parameters={"top_p": 0.9},
         seed=0,
-        price=Price(prompt=1.0, completion=2.0),
+        price=TokenPrice(prompt=1.0, completion=2.0),
     ),
     Evaluate(
         cell=CELL,
@@ -161,7 +161,7 @@ OTHER: dict[tuple[type, str], Any] = {
     (TeacherEndpoint, "addresses"): ("http://a/v1", "http://b/v1"),
     (TeacherEndpoint, "template"): Template(kind="alpaca"),
     (ServedModel, "addresses"): {"served": ("http://b",)},
-    (EndpointResponses, "price"): Price(prompt=1.0, completion=3.0),
+    (EndpointResponses, "price"): TokenPrice(prompt=1.0, completion=3.0),
     (FileExamples, "shape"): "conversations",
     (FileExamples, "train_on"): "all",
     (HubExamples, "shape"): "conversations",
