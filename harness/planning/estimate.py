@@ -38,7 +38,7 @@ def not_here(matrix: Matrix, cells: Sequence[Cell], source: str, lock: HubLock) 
     """
     missing = []
     models = list(dict.fromkeys(n for cell in cells for n in (cell.teacher, cell.student) if n is not None))
-    trained_on = {matrix.training.data: None} if any(cell.student for cell in cells) else {}
+    trained_on = {matrix.data_of(cell): None for cell in cells if cell.student}
     for name in models:  # which grows
         models += [base for base in matrix.bases_of(name) if base not in models]
         model = matrix.models[name]

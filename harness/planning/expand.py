@@ -11,8 +11,10 @@ from dskd.data.routes import Route
 from dskd.errors import InputError
 from dskd.training.options import TrainingOptions
 from harness import tasks as known_tasks
-from harness.config.matrix import Cell, TeacherCaches, TeacherOutputs
+from harness.config.matrix import Cell
+from harness.config.selection import cells_with_tasks
 from harness.config.served import ServedSource, TeachersSource
+from harness.config.settings import TeacherCaches, TeacherOutputs
 from harness.planning.served import endpoint_responses, gives_text_alone
 from harness.planning.sources import Sources, once
 from harness.protocols import DecodingProtocol
@@ -53,6 +55,7 @@ class Expansion(Sources):
         """The training and the evaluation of each cell. InputError for what the matrix names and is not there."""
         steps: list[Step] = []
         checked: set[str] = set()
+        wanted, of_cells = set(tasks), cells_with_tasks(self.matrix)
         for cell in cells:
             model = self.model(cell.teacher) if cell.student is None else self.train(cell)
             if isinstance(model, training.Train):
@@ -61,8 +64,8 @@ class Expansion(Sources):
                 for problem in () if cell.method in checked else model.problems():
                     raise InputError(problem.text(f"{self.source}: {self.place(cell, problem.key)}"))
                 checked.add(cell.method)
-            if tasks:
-                steps.append(self.evaluate(cell, model, tasks))
+            if own := [task for task in of_cells.get(cell, ()) if task in wanted]:
+                steps.append(self.evaluate(cell, model, own))
         return steps
 
     def place(self, cell: Cell | RecordCell, key: str) -> str:
@@ -71,9 +74,10 @@ class Expansion(Sources):
         if head in {"teacher_outputs", "training"}:
             own = 1 if head == "training" else 0
             return ".".join([self.matrix.place(cell.method, head, *rest[:own]), *rest[own:]])
-        pairs = [(pair.teacher, pair.student) for pair in self.matrix.pairs]
-        pair = f"pairs.{pairs.index((cell.teacher, str(cell.student)))}"
-        return f"{pair}.methods" if head == "method" else pair
+        trained = cell.trained if isinstance(cell, Cell) else cell.student
+        place = self.matrix.pair_place(cell.teacher, str(trained), cell.method)
+        pair = place[: 3 if head == "method" else 2]
+        return self.matrix.written(place if head == "method" and place[0] == "include" else pair)
 
     @once
     def method(self, name: str) -> tuple[methods.Method, TrainingOptions]:
@@ -112,7 +116,7 @@ class Expansion(Sources):
             raise InputError(
                 f"{where}: {method.name} learns from the responses of one teacher; fix: name one of {', '.join(source.names)}"
             )
-        name, outputs = self.matrix.training.data, self.matrix.outputs_of(cell.method)
+        name, outputs = self.matrix.data_of(cell), self.matrix.outputs_of(cell.method)
         parts = []
         for teacher in source.names:
             route = source.route and Route(column=source.route, teacher=teacher, teachers=tuple(source.names))
@@ -134,7 +138,7 @@ class Expansion(Sources):
         """The training of a student."""
         assert cell.student is not None
         method, options = self.method(cell.method)
-        name, source = self.matrix.training.data, self.matrix.models[cell.teacher]
+        name, source = self.matrix.data_of(cell), self.matrix.models[cell.teacher]
         settings = self.matrix.outputs_of(cell.method) if method.requires.teacher else None
         self._check_served(cell, settings)
         prepared: PreparedData | TaughtBySeveral
@@ -152,7 +156,7 @@ class Expansion(Sources):
         return training.Train(
             title=f"train {cell.folder}",
             name=cell.student,
-            cell=RecordCell(**vars(cell)),
+            cell=RecordCell(**cell.recorded),
             output_folder=train_folder(cell.folder),
             data=prepared,
             student=self.model(cell.student),
@@ -194,7 +198,7 @@ class Expansion(Sources):
         """The evaluation of a student or a teacher."""
         return Evaluate(
             title=f"evaluate {cell.folder}",
-            cell=RecordCell(**vars(cell)),
+            cell=RecordCell(**cell.recorded),
             cell_folder=cell.folder,
             model=model,
             tasks=[self.evaluated(entry) for entry in tasks],

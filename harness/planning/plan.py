@@ -145,6 +145,7 @@ def choose(
     only: Sequence[str] = (),
     add_methods: Sequence[str] = (),
     output_dir: Path | None = None,
+    skip: Sequence[str] = (),
 ) -> Selection:
     """Read a matrix on any machine: published models and data may be missing, and the variables that say where they are.
 
@@ -165,7 +166,7 @@ def choose(
             matrix = read_matrix(source, {**given, **unset}, add_methods)
         except InputError:
             raise error from None
-    cells, tasks = select(matrix, only, source.name)
+    cells, tasks = select(matrix, only, source.name, skip)
     lock = HubLock(run_folder(matrix, output_dir))
     try:
         return Selection(matrix, source, cells, tasks, not_here(matrix, cells, str(source), lock), lock)
@@ -184,6 +185,7 @@ def make_plan(
     output_dir: Path | None = None,
     variables: Mapping[str, str] | None = None,
     only: Sequence[str] = (),
+    skip: Sequence[str] = (),
     add_methods: Sequence[str] = (),
     limit: int | None = None,
     engine: str | None = None,
@@ -199,7 +201,7 @@ def make_plan(
     """
     source = find_matrix(matrix_name)
     matrix = read_matrix(source, variables, add_methods)
-    cells, tasks = select(matrix, only, source.name)
+    cells, tasks = select(matrix, only, source.name, skip)
     root = run_folder(matrix, output_dir)
     lock = HubLock(root)
     expansion = Expansion(

@@ -14,7 +14,9 @@ from dskd.errors import InputError
 from dskd.modeling.folders import check_files, parts_of
 from dskd.modeling.quantised import require_quantisation
 from harness import tasks
-from harness.config.matrix import Matrix, cells
+from harness.config.matrix import Matrix
+from harness.config.resolved import write_resolved
+from harness.config.selection import cells_with_tasks
 from harness.planning.plan import Plan
 from harness.results.run_file import RunFile
 from harness.runs.store import RUN, eval_folder, now, require_writable, train_folder, write_text_atomic
@@ -71,14 +73,17 @@ def _models_in(inputs: Iterable[Input]) -> Iterator[ModelFolder]:
 
 
 def write_run_file(root: Path, matrix: Matrix) -> None:
-    """Write `run.json` for the whole matrix, whatever part of it is run, unless it says the same already."""
+    """Write `matrix.yaml` and `run.json` for the whole matrix, whatever part of it is run, unless they say the same already."""
+    write_resolved(root, matrix)
     folders = []
-    for cell in cells(matrix):
+    for cell, entries in cells_with_tasks(matrix).items():
         if cell.student is not None:
             folders.append(train_folder(cell.folder))
         folders += [
-            eval_folder(cell.folder, entry, tasks.load(matrix.task_of(entry)).version, settings.protocol.name)
-            for entry, settings in matrix.tasks.items()
+            eval_folder(
+                cell.folder, entry, tasks.load(matrix.task_of(entry)).version, matrix.tasks[entry].protocol.name
+            )
+            for entry in entries
         ]
     content = RunFile(matrix=matrix.name, written=now(), records=folders)
     path = root / RUN

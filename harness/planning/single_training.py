@@ -18,9 +18,9 @@ from dskd.errors import InputError
 from dskd.tokenization.prompt_templates import Template
 from dskd.training.options import TrainingOptions
 from harness.config.explain import dotted, explain
-from harness.config.matrix import Evaluation, TeacherCaches, TeacherOutputs
 from harness.config.names import find_method, notice_former_names
 from harness.config.served import ServedSource
+from harness.config.settings import Evaluation, TeacherCaches, TeacherOutputs
 from harness.planning.checks import check_chat, check_pair, check_templates
 from harness.planning.expand import cache_step, reference_step, responses_step
 from harness.planning.plan import Plan, decide

@@ -86,7 +86,7 @@ def test_entries_of_groups_are_joined_and_all_else_is_replaced(write: Callable[.
         ({}, {"models": {"own": {"path": "${NOT_SET}"}}}, "own.yaml: models.own.path: the variable NOT_SET"),
         ({"description": 3}, {"name": "a/b"}, "own.yaml: name: 'a/b' is not a name"),
         ({}, {"extends": "bose.yaml"}, "own.yaml: extends: bose.yaml: no such matrix file"),
-        ({}, {"extends": ["base.yaml"]}, "own.yaml: extends: ['base.yaml'] is no name or file of a matrix; fix: "),
+        ({}, {"extends": [3]}, "own.yaml: extends: [3] is no name or file of a matrix; fix: "),
         ({"extends": "own.yaml"}, {}, "base.yaml: extends: goes round in a circle (own.yaml -> base.yaml -> own.yaml)"),
         ({}, {"extends": "own.yaml"}, "own.yaml: extends: goes round in a circle"),
     ],
