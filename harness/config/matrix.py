@@ -15,6 +15,7 @@ from harness.config.cells import TEACHER_METHOD, Cell, trained_name
 from harness.config.explain import dotted
 from harness.config.partial import IncludedCell, PartialCell
 from harness.config.places import Places
+from harness.config.resources import ResourceRequest
 from harness.config.served import ServedSource, TeachersSource
 from harness.config.settings import (
     Evaluation,
@@ -67,6 +68,7 @@ class Matrix(Strict):
     teacher_outputs: TeacherOutputs = TeacherOutputs()
     teacher_cache: TeacherCaches = TeacherCaches()
     launch: Launch = Launch()
+    resources: dict[str, ResourceRequest] = Field(default_factory=dict)
     seeds: list[Seed] = Field(min_length=1)
     tasks: dict[TaskName, TaskSettings]  # {} trains without evaluating
     evaluation: Evaluation = Evaluation()
