@@ -17,7 +17,7 @@ from harness.config.matrix_source import MatrixSource, find_matrix, read_source,
 from harness.config.names import find_method
 from harness.config.places import Location, Places
 from harness.config.resolved import resolved_content
-from harness.config.selection import cells, check_rules, select
+from harness.config.selection import cells, select, with_rules
 from harness.config.settings import MethodSettings
 from harness.config.sources import DATA_KINDS, MODEL_KINDS
 from harness.config.variants import Variants
@@ -48,7 +48,7 @@ def read_matrix(path: Path, variables: Mapping[str, str] | None = None, add_meth
     except ValidationError as error:
         raise InputError(explain(error, lambda location: where(_without_tag(location)))) from None
     check_names(matrix, where)
-    check_rules(matrix, where)
+    matrix = with_rules(matrix, where)
     for name in add_methods:
         matrix = _with_method(matrix, name, path)
     resolved = resolved_content(matrix, content, source, variables or {})

@@ -14,7 +14,7 @@ _SECRET = re.compile(r"(?i)(api_?key|(^|_)auth(_|$)|token(?!iz|s)|passw|secret|c
 _SECRET_KEY = re.compile(
     r"(?i)^((.*[_-])?(api[_-]?key|passwo?r?d|secret|(access|auth|hf)[_-]?token|authorization)|token)$"
 )
-_LOGIN = re.compile(r"(?<=://)[^/@\s]+(?=@)")
+_LOGIN = re.compile(r"(?<=://)[^/\s]+(?=@)")
 
 
 def without_secrets(content: Any, variables: Mapping[str, str]) -> Any:

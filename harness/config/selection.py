@@ -96,7 +96,7 @@ def cells_with_tasks(matrix: Matrix) -> dict[Cell, list[str]]:
     """Every cell of a matrix and the tasks that it is evaluated on.
 
     First the teachers that can be scored, once each, while one of their students is left; then pair by pair, method by method,
-    seed by seed; then what `include` adds. What `exclude` names is left out.
+    seed by seed; then what `include` adds. What `exclude` names is left out; it holds names, as `with_rules` leaves it.
     """
     trained: dict[Cell, list[str]] = {}
     every = list(matrix.tasks)
@@ -109,9 +109,8 @@ def cells_with_tasks(matrix: Matrix) -> dict[Cell, list[str]]:
         trained.setdefault(cell, tasks)
     if not matrix.exclude:
         return {**dict.fromkeys(_teachers(matrix, trained), every), **trained}
-    rules = [_compiled(matrix, entry) for entry in matrix.exclude]
-    kept = _without(matrix, trained, rules)
-    teachers = _without(matrix, dict.fromkeys(_teachers(matrix, kept), every), rules)
+    kept = _without(matrix, trained, matrix.exclude)
+    teachers = _without(matrix, dict.fromkeys(_teachers(matrix, kept), every), matrix.exclude)
     return {**teachers, **kept}
 
 
@@ -151,49 +150,47 @@ def _without(matrix: Matrix, found: dict[Cell, list[str]], rules: Sequence[Chose
     return kept
 
 
-def _compiled(matrix: Matrix, entry: Mapping[str, Sequence[str]]) -> dict[str, set[str]]:
-    names = names_of(matrix)
-    return {
-        key: set().union(*(chosen_names(key, text, names[key], matrix.groups) for text in texts))
-        for key, texts in entry.items()
-    }
+def with_rules(matrix: Matrix, where: Callable[[Sequence[object]], str]) -> Matrix:
+    """The matrix with names in place of the groups and patterns of `exclude`.
 
-
-def check_rules(matrix: Matrix, where: Callable[[Sequence[object]], str]) -> None:
-    """InputError for an entry of `include` that adds nothing, one of `exclude` that fits nothing, and where nothing is left."""
-    if not (matrix.include or matrix.exclude):
-        return
-    names = names_of(matrix)
-    everything = cells_with_tasks(matrix.model_copy(update={"exclude": [], "include": []}))
-    for index, added in enumerate(matrix.include):
-        if added.task is not None and added.task not in matrix.tasks:
-            raise InputError(
-                f"{where(('include', index, 'task'))}: no such task{did_you_mean(added.task, matrix.tasks)}"
-            )
-        alone = _included(matrix.model_copy(update={"include": [added]}))
-        if all(cell in everything for cell in alone):
-            raise InputError(
-                f"{where(('include', index))}: adds nothing that `pairs` and `seeds` do not have; fix: leave it out"
-            )
-    everything = cells_with_tasks(matrix.model_copy(update={"exclude": []}))
-    labels = Labels(matrix)
+    Raises:
+        InputError: for an entry of `include` that adds nothing, one of `exclude` that fits nothing, and where nothing is left.
+    """
+    plain = matrix.model_copy(update={"exclude": []})
+    _check_included(matrix, where)
+    if not matrix.exclude:
+        return matrix
+    names, labels = names_of(matrix), Labels(matrix)
+    everything = cells_with_tasks(plain)
+    rules: list[dict[str, tuple[str, ...]]] = []
     for index, entry in enumerate(matrix.exclude):
+        rule: dict[str, tuple[str, ...]] = {}
         for key, texts in entry.items():
             if key not in names:
                 raise InputError(f"{where(('exclude', index, key))}: unknown key{did_you_mean(key, names)}")
-            for text in texts:
-                try:
-                    chosen_names(key, text, names[key], matrix.groups)
-                except InputError as error:
-                    raise InputError(f"{where(('exclude', index, key))}: {error}") from None
-        rule = _compiled(matrix, entry)
+            try:
+                found = [name for text in texts for name in chosen_names(key, text, names[key], matrix.groups)]
+            except InputError as error:
+                raise InputError(f"{where(('exclude', index, key))}: {error}") from None
+            rule[key] = tuple(sorted(found))
         fitting = [tasks for cell, tasks in everything.items() if _fits(rule, labels(cell))]
         if not (any(set(rule["task"]) & set(tasks) for tasks in fitting) if "task" in rule else fitting):
-            raise InputError(
-                f"{where(('exclude', index))}: no cell has all of these; fix: leave out a key, or the entry"
-            )
-    if matrix.exclude and not any(cell.student is not None for cell in cells_with_tasks(matrix)):
-        raise InputError(f"{where(('exclude',))}: leaves no cell; fix: leave out an entry")
+            raise InputError(f"{where(('exclude', index))}: no cell has all of these; fix: leave out a key, or the entry")
+        rules.append(rule)
+    exact = matrix.model_copy(update={"exclude": rules})
+    if not any(cell.student is not None for cell in cells_with_tasks(exact)):
+        raise InputError(f"{where(('exclude',))}: leaves no student to train; fix: leave out an entry")
+    return exact
+
+
+def _check_included(matrix: Matrix, where: Callable[[Sequence[object]], str]) -> None:
+    plain = cells_with_tasks(matrix.model_copy(update={"exclude": [], "include": []})) if matrix.include else {}
+    for index, added in enumerate(matrix.include):
+        if added.task is not None and added.task not in matrix.tasks:
+            raise InputError(f"{where(('include', index, 'task'))}: no such task{did_you_mean(added.task, matrix.tasks)}")
+        alone = _included(matrix.model_copy(update={"include": [added]}))
+        if all(cell in plain for cell in alone):
+            raise InputError(f"{where(('include', index))}: adds nothing to `pairs` and `seeds`; fix: leave it out")
 
 
 def select(matrix: Matrix, only: Sequence[str], source: str, skip: Sequence[str] = ()) -> tuple[list[Cell], list[str]]:
