@@ -190,10 +190,11 @@ def _methods(definitions: dict[str, Schema], properties: Schema) -> None:
     named = {method: {"anyOf": [reference, {"$ref": "#/$defs/Variant"}]} for method, reference in references.items()}
     properties["methods"] |= {"properties": named, "additionalProperties": {"$ref": "#/$defs/Variant"}}
     settings_of_value = {"training": {"$ref": "#/$defs/OwnTraining"}, "teacher_outputs": own["teacher_outputs"]}
-    value = {
-        "type": ["object", "null"], "properties": settings_of_value,
+    settings_of_none = {
+        "type": "object", "properties": settings_of_value,
         "not": {"anyOf": [{"required": [key]} for key in ("method", "data", "axes")]},
     }  # fmt: skip
+    value = {"anyOf": [{"type": "null"}, settings_of_none]}
     scalars = {"type": "array", "minItems": 1, "uniqueItems": True, "items": {"type": ["string", "number", "boolean"]}}
     properties["axes"] = {
         "description": "Sets of settings that every method is combined with; `data` lists data sets (docs/sweeps.md).",

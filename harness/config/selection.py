@@ -51,11 +51,11 @@ def chosen_names(key: str, text: str, names: Collection[str], groups: Mapping[st
     if text in groups:
         if found := set(groups[text]) & set(names):
             return found
-        raise InputError(f"the group '{text}' has no {key} of this matrix; known: {', '.join(sorted(names))}")
+        raise InputError(f"no {key} in the group '{text}'; known: {', '.join(sorted(names))}")
     if any(sign in text for sign in "*?["):
         if found := {name for name in names if fnmatchcase(name, text)}:
             return found
-        raise InputError(f"no {key} fits '{text}'; known: {', '.join(sorted(names))}")
+        raise InputError(f"no {key} that fits '{text}'; known: {', '.join(sorted(names))}")
     raise InputError(f"no such {key}{did_you_mean(text, [*names, *groups])}")
 
 
