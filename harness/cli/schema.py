@@ -14,7 +14,7 @@ from harness.cli.options import FILE
 from harness.cli.output import print_json
 from harness.config.json_schema import matrix_schema
 from harness.planning import expand  # noqa: F401 - imports every kind of step
-from harness.steps.base import Step
+from harness.steps.base import kinds_of_steps
 
 EPILOG = """\b
 Examples:
@@ -30,7 +30,7 @@ It has the methods and tasks of this installation, those of plugins included."""
 @click.option("--output", type=FILE, metavar="FILE", help="Write it into this file. [default: standard output]")
 def command(output: Path | None) -> None:
     """Print the JSON Schema (draft 2020-12) of a matrix file, with which editors complete and check it."""
-    schema = matrix_schema(tasks.names(), _kinds(Step))
+    schema = matrix_schema(tasks.names(), sorted(kinds_of_steps()))
     if output is None:
         print_json(schema)
         return
@@ -39,9 +39,3 @@ def command(output: Path | None) -> None:
     except OSError as error:
         raise InputError(f"--output {output}: cannot be written ({error.strerror}); fix: name another file") from None
     click.echo(f"Wrote {output}. First line of a matrix: # yaml-language-server: $schema={output}")
-
-
-def _kinds(step: type[Step]) -> list[str]:
-    """The kinds of all steps that planning makes."""
-    own = [step.kind] if "kind" in vars(step) else []
-    return sorted({*own, *(kind for each in step.__subclasses__() for kind in _kinds(each))})

@@ -43,7 +43,7 @@ def matrix_schema(tasks: Iterable[str] = (), kinds: Iterable[str] = ()) -> Schem
     request = {"$ref": "#/$defs/ResourceRequest"}
     properties["resources"] = {
         "type": "object", "description": "What the jobs of a kind need, in place of what is estimated.",
-        "properties": {kind: request for kind in kinds}, "additionalProperties": request,
+        "properties": dict.fromkeys(kinds, request), "additionalProperties": request,
     }  # fmt: skip
     text = {"type": "string", "minLength": 1}
     properties["extends"] = {
@@ -168,7 +168,10 @@ def _methods(definitions: dict[str, Schema], properties: Schema) -> None:
     name = {"type": "string", "pattern": "^[^ ]+$"}
     axes = {
         "description": "The axes that this method is combined with; by default all of `axes`.",
-        "anyOf": [{"type": "array", "items": name}, {"type": "object", "additionalProperties": {"type": ["string", "number"]}}],
+        "anyOf": [
+            {"type": "array", "items": name},
+            {"type": "object", "additionalProperties": {"type": ["string", "number"]}},
+        ],
     }
     settings = {"axes": axes, "training": {"$ref": "#/$defs/OwnTraining"}, "teacher_outputs": own["teacher_outputs"]}
     settings |= {former: {**settings[key], "deprecated": True} for former, key in RENAMED.items() if key in settings}
@@ -201,7 +204,9 @@ def _methods(definitions: dict[str, Schema], properties: Schema) -> None:
         "type": "object",
         "properties": {"data": {"$ref": "#/$defs/names"}},
         "propertyNames": {"not": {"enum": [key for key in KEYS if key != "data"]}},
-        "additionalProperties": {"anyOf": [scalars, {"type": "object", "minProperties": 1, "additionalProperties": value}]},
+        "additionalProperties": {
+            "anyOf": [scalars, {"type": "object", "minProperties": 1, "additionalProperties": value}]
+        },
     }
     text = {"type": "string", "minLength": 1}
     definitions["names"] = {
@@ -252,7 +257,7 @@ def _tasks(definitions: dict[str, Schema], properties: Schema, tasks: Iterable[s
     named = {**settings, "required": ["task"]}
     reference = {"$ref": "#/$defs/TaskSettings"}
     properties["tasks"] |= {
-        "properties": {task: reference for task in sorted(tasks)},
+        "properties": dict.fromkeys(sorted(tasks), reference),
         "patternProperties": {r"^lm_eval/|\.py:|:validation$": reference},
         "additionalProperties": {"$ref": "#/$defs/NamedTask"},
     }
@@ -269,7 +274,11 @@ def _cells(definitions: dict[str, Schema], properties: Schema) -> None:
     values = {"anyOf": [scalar, {"type": "array", "items": scalar, "minItems": 1}]}
     keys = {key: {**values, "description": text} for key, text in _CELL.items()}
     entry = {"type": "object", "properties": keys, "minProperties": 1, "additionalProperties": values}
-    properties["exclude"] = {"type": "array", "items": entry, "description": "Cells that are left out: those that have all keys of an entry."}
+    properties["exclude"] = {
+        "type": "array",
+        "items": entry,
+        "description": "Cells that are left out: those that have all keys of an entry.",
+    }
     included = {**entry, "required": ["teacher", "student", "method"]}
     properties["include"] = {"type": "array", "items": included, "description": "Cells beside those of `pairs`."}
     definitions.pop("IncludedCell")

@@ -6,7 +6,7 @@ tasks they are evaluated. `harness.config.matrix_file` reads a file, makes of it
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
 from pydantic import Field, PrivateAttr, field_validator
@@ -14,7 +14,6 @@ from pydantic import Field, PrivateAttr, field_validator
 from harness.config.cells import TEACHER_METHOD, Cell, trained_name
 from harness.config.explain import dotted
 from harness.config.partial import IncludedCell, PartialCell
-from harness.config.places import Places
 from harness.config.resources import ResourceRequest
 from harness.config.served import ServedSource, TeachersSource
 from harness.config.settings import (
@@ -73,21 +72,24 @@ class Matrix(Strict):
     tasks: dict[TaskName, TaskSettings]  # {} trains without evaluating
     evaluation: Evaluation = Evaluation()
 
-    _places: Places = PrivateAttr(default_factory=Places)
+    _where: Callable[[Sequence[Any]], str] | None = PrivateAttr(default=None)
     _resolved: dict[str, Any] = PrivateAttr(default_factory=dict)
 
-    def read_from(self, places: Places, resolved: dict[str, Any]) -> None:
-        """Remember where in its file everything stands, and its content as a file of its own would have it."""
-        self._places, self._resolved = places, resolved
+    def read_from(self, where: Callable[[Sequence[Any]], str], resolved: dict[str, Any]) -> None:
+        """Remember which file and key everything comes from, and its content as a file of its own would have it."""
+        self._where, self._resolved = where, resolved
+
+    def where(self, location: Sequence[Any], source: str) -> str:
+        """`FILE: axes.rate.low.training.learning_rate`: what something in this matrix comes from.
+
+        source: the file, for a matrix that was not read from one.
+        """
+        return self._where(location) if self._where is not None else f"{source}: {dotted(location)}"
 
     @property
     def resolved(self) -> dict[str, Any]:
         """Its content as a file of its own: with what it extends, its groups, axes and variables, and without secrets."""
         return self._resolved
-
-    def written(self, location: Sequence[Any]) -> str:
-        """The key in the file that something in this matrix comes from: `axes.rate.low.training.learning_rate`."""
-        return dotted(self._places(location))
 
     def method_of(self, name: str) -> str:
         """The method of a name in a pair: the name itself, or `methods.NAME.method` of a variant."""
@@ -107,13 +109,17 @@ class Matrix(Strict):
         return self._settings(name).teacher_outputs or self.teacher_outputs
 
     def place(self, name: str, *keys: str) -> str:
-        """The key that holds a setting of a name in a pair, or can: `methods.NAME.training.rollouts`, `training.rollouts`."""
+        """The key of this matrix that holds a setting of a name in a pair, or can, as `location` has it."""
+        return dotted(self.location(name, *keys))
+
+    def location(self, name: str, *keys: str) -> tuple[str, ...]:
+        """The keys that lead to a setting of a name in a pair: `methods.NAME.training.rollouts`, `training.rollouts`."""
         settings = self._settings(name)
         if keys[0] == "teacher_outputs":
             own = settings.teacher_outputs is not None or settings.method is not None
         else:
             own = keys[-1] in settings.training or keys[-1] not in self.training.options
-        return self.written(("methods", name, *keys) if own else keys)
+        return ("methods", name, *keys) if own else keys
 
     def pair_place(self, teacher: str, trained: str, method: str) -> tuple[Any, ...]:
         """Where a pair and a method of it stand: `pairs.0.methods.1`, `include.2.method`. trained: as `Cell.trained`."""

@@ -54,7 +54,7 @@ def read_matrix(path: Path, variables: Mapping[str, str] | None = None, add_meth
     resolved = resolved_content(matrix, content, source, variables or {})
     matrix, moved = _without_unused(matrix)
     places = places.then(moved)
-    matrix.read_from(places, resolved)
+    matrix.read_from(where, resolved)
     check_options(matrix, where)
     return matrix
 

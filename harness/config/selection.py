@@ -175,7 +175,9 @@ def with_rules(matrix: Matrix, where: Callable[[Sequence[object]], str]) -> Matr
             rule[key] = tuple(sorted(found))
         fitting = [tasks for cell, tasks in everything.items() if _fits(rule, labels(cell))]
         if not (any(set(rule["task"]) & set(tasks) for tasks in fitting) if "task" in rule else fitting):
-            raise InputError(f"{where(('exclude', index))}: no cell has all of these; fix: leave out a key, or the entry")
+            raise InputError(
+                f"{where(('exclude', index))}: no cell has all of these; fix: leave out a key, or the entry"
+            )
         rules.append(rule)
     exact = matrix.model_copy(update={"exclude": rules})
     if not any(cell.student is not None for cell in cells_with_tasks(exact)):
@@ -187,7 +189,9 @@ def _check_included(matrix: Matrix, where: Callable[[Sequence[object]], str]) ->
     plain = cells_with_tasks(matrix.model_copy(update={"exclude": [], "include": []})) if matrix.include else {}
     for index, added in enumerate(matrix.include):
         if added.task is not None and added.task not in matrix.tasks:
-            raise InputError(f"{where(('include', index, 'task'))}: no such task{did_you_mean(added.task, matrix.tasks)}")
+            raise InputError(
+                f"{where(('include', index, 'task'))}: no such task{did_you_mean(added.task, matrix.tasks)}"
+            )
         alone = _included(matrix.model_copy(update={"include": [added]}))
         if all(cell in plain for cell in alone):
             raise InputError(f"{where(('include', index))}: adds nothing to `pairs` and `seeds`; fix: leave it out")

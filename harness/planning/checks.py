@@ -58,7 +58,7 @@ def check_vocabularies(expansion: Expansion, cells: Iterable[Cell]) -> None:
             expansion.model(teacher),
             expansion.model(student),
             [expansion.method(name)[0] for name in by_method],
-            lambda key, cell=first: f"{expansion.source}: {expansion.place(cell, key)}",  # type: ignore[misc]
+            lambda key, cell=first: expansion.where_of(cell, key),  # type: ignore[misc]
         )
 
 
@@ -166,7 +166,7 @@ def check_prompts(expansion: Expansion, cells: Sequence[Cell], tasks: Sequence[s
     wanted = set(tasks)
 
     def where(name: str) -> str:
-        return f"{expansion.source}: models.{name}.template"
+        return expansion.where("models", name, "template")
 
     asked = [
         (teacher, cell.student, matrix.data_of(cell)) for cell in cells for teacher in matrix.members(cell.teacher)
@@ -229,7 +229,7 @@ def _check_data(expansion: Expansion, model: str, data: str) -> None:
     if not isinstance(source, DataOptions):
         return  # both forms
     columns = source.columns or {}
-    where = f"{expansion.source}: data.{data}"
+    where = expansion.where("data", data)
     if template is not None and "prompt" in columns:
         raise InputError(
             f"{where}.prompt: makes whole prompts, but models.{model} has a template ({template.kind}), "
@@ -252,7 +252,7 @@ def _check_task(expansion: Expansion, model: str, data: str | None, name: str) -
     task = known_tasks.load(expansion.matrix.task_of(name))
     if isinstance(task, known_tasks.LogLikelihoodTask):
         return  # it asks nothing: its texts are scored as they are, whatever a model was trained to answer
-    where = f"{expansion.source}: tasks.{name}"
+    where = expansion.where("tasks", name)
     if expansion.model(model).prompt_template is not None:
         if not task.supports_chat:
             raise InputError(

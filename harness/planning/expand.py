@@ -62,22 +62,23 @@ class Expansion(Sources):
                 steps.append(model)
                 # All trainings by a method have the same settings.
                 for problem in () if cell.method in checked else model.problems():
-                    raise InputError(problem.text(f"{self.source}: {self.place(cell, problem.key)}"))
+                    raise InputError(problem.text(self.where_of(cell, problem.key)))
                 checked.add(cell.method)
             if own := [task for task in of_cells.get(cell, ()) if task in wanted]:
                 steps.append(self.evaluate(cell, model, own))
         return steps
 
-    def place(self, cell: Cell | RecordCell, key: str) -> str:
-        """Where the matrix says what a problem of a training is about."""
+    def where_of(self, cell: Cell | RecordCell, key: str) -> str:
+        """The file and the key that say what a problem of a training is about."""
         head, *rest = key.split(".")
         if head in {"teacher_outputs", "training"}:
             own = 1 if head == "training" else 0
-            return ".".join([self.matrix.place(cell.method, head, *rest[:own]), *rest[own:]])
+            return self.where(*self.matrix.location(cell.method, head, *rest[:own]), *rest[own:])
         trained = cell.trained if isinstance(cell, Cell) else cell.student
         place = self.matrix.pair_place(cell.teacher, str(trained), cell.method)
-        pair = place[: 3 if head == "method" else 2]
-        return self.matrix.written(place if head == "method" and place[0] == "include" else pair)
+        if head != "method":
+            return self.where(*place[:2])
+        return self.where(*(place[:3] if place[0] == "pairs" else place))
 
     @once
     def method(self, name: str) -> tuple[methods.Method, TrainingOptions]:
@@ -91,7 +92,7 @@ class Expansion(Sources):
         limit, options = self.matrix.data[name].limit, self.method(method)[0].options
         source = self.matrix.models[teacher]
         if isinstance(source, ServedSource):
-            seed, where = self.matrix.evaluation.seed, f"{self.source}: models.{teacher}"
+            seed, where = self.matrix.evaluation.seed, self.where("models", teacher)
             return endpoint_responses(self.examples(name), limit, self.model(teacher), source, options, seed, where)
         return responses_step(self.examples(name), limit, self.model(teacher), options, self.answering)
 
@@ -112,7 +113,7 @@ class Expansion(Sources):
         assert cell.student is not None
         method, options = self.method(cell.method)
         if method.requires.response_source == "teacher":
-            where = f"{self.source}: {self.place(cell, 'method')}"
+            where = self.where_of(cell, "method")
             raise InputError(
                 f"{where}: {method.name} learns from the responses of one teacher; fix: name one of {', '.join(source.names)}"
             )

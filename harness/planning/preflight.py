@@ -29,8 +29,10 @@ def check(plan: Plan, *, allow_code_execution: bool) -> None:
     evaluated = {output.cell.task for job in plan.to_run for output in job.wanted if output.cell and output.cell.task}
     running = sorted(task for task in evaluated if tasks.load(task).runs_code)
     if running and not allow_code_execution:
+        place = ("tasks", running[0])
+        where = f"{plan.source}: tasks.{running[0]}" if plan.matrix is None else plan.matrix.where(place, plan.source)
         raise InputError(
-            f"{plan.source}: tasks.{running[0]}: executes model-generated code ({', '.join(running)}); "
+            f"{where}: executes model-generated code ({', '.join(running)}); "
             "fix: pass --allow-code-execution, or exclude it with --only task=NAME"
         )
     for name in running:
@@ -44,7 +46,7 @@ def check(plan: Plan, *, allow_code_execution: bool) -> None:
         require_quantisation(parts_of(model.settings).model)
     for job in plan.to_run:
         for problem in job.step.preflight(plan.root):
-            raise InputError(problem.text(f"{plan.source}: {plan.place(job.step, problem.key)}"))
+            raise InputError(problem.text(plan.place(job.step, problem.key)))
 
 
 def fetch(plan: Plan) -> None:

@@ -85,7 +85,7 @@ def evaluation_plan(
         _require_same(output, step)
     lock.write()
     jobs = decide([step], output, "stale")
-    return Plan(known_as, "harness evaluate", output, jobs, lambda _, key: f"--{key}", lock=lock)
+    return Plan(known_as, "harness evaluate", output, jobs, lambda _, key: f"harness evaluate: --{key}", lock=lock)
 
 
 def _require_same(output: Path, step: Evaluate) -> None:

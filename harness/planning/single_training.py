@@ -112,7 +112,14 @@ def single_plan(
     if not overwrite:
         _require_same(output, step)
     lock.write()
-    return Plan("train", "harness train", output, decide([step], output, "stale"), lambda _, key: _flag(key), lock=lock)
+    return Plan(
+        "train",
+        "harness train",
+        output,
+        decide([step], output, "stale"),
+        lambda _, key: f"harness train: {_flag(key)}",
+        lock=lock,
+    )
 
 
 def _served(head: Path | None, given: Mapping[str, Any]) -> ServedSource | None:

@@ -163,8 +163,12 @@ def test_a_mistake_is_found_at_its_place(schema: Draft202012Validator, tiny: Con
 
 def test_editors_are_told_what_keys_mean(schema: Draft202012Validator) -> None:
     definitions = schema.schema["$defs"]
-    assert definitions["TrainingOptions"]["properties"]["packing"]["description"].startswith("several examples in a row")
-    assert definitions["TaskSettings"]["properties"]["task"]["description"].startswith("The task, if the entry has another name")
+    assert definitions["TrainingOptions"]["properties"]["packing"]["description"].startswith(
+        "several examples in a row"
+    )
+    assert definitions["TaskSettings"]["properties"]["task"]["description"].startswith(
+        "The task, if the entry has another name"
+    )
     assert definitions["ServedSource"]["properties"]["timeout"]["description"] == "Seconds for one request."
     assert "gsm8k" in schema.schema["properties"]["tasks"]["properties"]
     assert "train" in schema.schema["properties"]["resources"]["properties"]

@@ -15,6 +15,7 @@ from dskd.errors import InputError
 from harness.cli import main
 from harness.config.matrix import Matrix
 from harness.config.matrix_file import read_matrix, select
+from harness.planning.plan import make_plan
 
 Content = dict[str, Any]
 
@@ -91,7 +92,11 @@ def test_tasks_are_skipped_by_name_and_pattern(matrix: Matrix) -> None:
         ("skip", "method=softt", "--skip method=softt: matrix.yaml has no such method; did you mean 'soft'?"),
         ("skip", "student=soft", "--skip student=soft: matrix.yaml has no student in the group 'soft'"),
         ("skip", "learning_rate=1", "no such learning_rate; known: 0.0001, 0.001"),
-        ("skip", "rate=1", "is no key=value; fix: use one of the keys teacher, student, method, seed, task, data, learning_rate"),
+        (
+            "skip",
+            "rate=1",
+            "is no key=value; fix: use one of the keys teacher, student, method, seed, task, data, learning_rate",
+        ),
     ],
 )
 def test_what_fits_nothing_is_named_with_what_there_is(matrix: Matrix, option: str, text: str, message: str) -> None:
@@ -108,3 +113,12 @@ def test_plan_takes_skip(content: Content, write_matrix: Callable[[Any], Path], 
     trained = [[job["id"] for job in plan["jobs"] if job["kind"] == "train"] for plan in (whole, part)]
     assert trained[1] == [name for name in trained[0] if "/sft/" in name]
     assert len(trained[0]) == 12
+
+
+def test_resources_of_jobs_that_are_not_asked_for_are_no_mistake(
+    content: Content, write_matrix: Callable[[Any], Path], tmp_path: Path
+) -> None:
+    content["resources"] = {"teacher-cache": {"minutes": 3}, "train": {"minutes": 4}}
+    plan = make_plan(str(write_matrix(content)), output_dir=tmp_path / "run", only=["method=sft"])
+    assert "teacher-cache" not in {job.kind for job in plan.jobs.values()}
+    assert {job.resources.minutes for job in plan.jobs.values() if job.kind == "train"} == {4}

@@ -106,7 +106,13 @@ def test_a_value_that_changes_nothing_leaves_the_cell_that_was_there(read: Read)
 
 def test_a_list_is_an_axis_of_one_option(read: Read) -> None:
     matrix = read(
-        training={"data": "student", "epochs": 1, "batch_size": 2, "max_length": 200, "rollouts": {"share": 0.5, "max_new_tokens": 9}},
+        training={
+            "data": "student",
+            "epochs": 1,
+            "batch_size": 2,
+            "max_length": 200,
+            "rollouts": {"share": 0.5, "max_new_tokens": 9},
+        },
         teacher_outputs={"kind": "live"},
         axes={"training.steps": [2, 4], "training.rollouts.share": [0.25], "temperature": [1.0, 2.5]},
     )
@@ -143,7 +149,9 @@ def test_other_data_makes_pairs_of_their_own(read: Read) -> None:
     assert matrix.trained_pairs == [("teacher", "same"), ("teacher", "same+other"), ("teacher", "cross+other")]
 
 
-def test_the_first_data_set_of_the_axis_is_the_matrix_s_own_where_training_names_none(read: Read, tiny: Content) -> None:
+def test_the_first_data_set_of_the_axis_is_the_matrix_s_own_where_training_names_none(
+    read: Read, tiny: Content
+) -> None:
     training = {key: value for key, value in tiny["training"].items() if key != "data"}
     matrix = read(training=training, axes={"data": ["other", "student"]})
     assert folders(matrix) == ["same/kd/seed1", "same+student/kd/seed1"]
@@ -168,7 +176,11 @@ def test_exclude_leaves_out_the_cells_that_have_all_keys_of_an_entry(read: Read)
         groups={"soft": ["kd", "gkd"]},
         seeds=[1, 2],
         axes={"rate": RATE},
-        exclude=[{"method": "soft", "rate": "low"}, {"method": "s*", "seed": 2}, {"method": "gkd+high", "seed": [1, 2]}],
+        exclude=[
+            {"method": "soft", "rate": "low"},
+            {"method": "s*", "seed": 2},
+            {"method": "gkd+high", "seed": [1, 2]},
+        ],
     )
     assert folders(matrix) == ["same/sft+low/seed1", "same/sft+high/seed1", "same/kd+high/seed1", "same/kd+high/seed2"]
     # What is left out altogether need not go together, and is no method of the matrix any more.
@@ -189,7 +201,10 @@ def test_exclude_of_a_task_leaves_out_the_evaluation_alone(read: Read) -> None:
         pairs=[PAIR],
         tasks={"small_math": None, "small_instruct": None},
         evaluation={"score_teachers": True},
-        exclude=[{"method": ["sft", "teacher"], "task": "small_instruct"}, {"student": "same", "method": "kd", "task": "small_*"}],
+        exclude=[
+            {"method": ["sft", "teacher"], "task": "small_instruct"},
+            {"student": "same", "method": "kd", "task": "small_*"},
+        ],
     )
     assert {cell.method: tasks for cell, tasks in cells_with_tasks(matrix).items()} == {
         "teacher": ["small_math"],

@@ -18,6 +18,7 @@ from harness.steps.base import Step
 from helpers.golden_matrices import NAMES, PLANS, located
 from helpers.plan_world import write_folders
 
+
 def plan(*arguments: str) -> dict[str, Any]:
     """What `harness plan --json` prints."""
     from harness.cli import main

@@ -61,7 +61,10 @@ def sweep(tiny: Content) -> Content:
         "kd_rate": [0.25, 0.5],
         "data": ["student", "other"],
     }
-    tiny["exclude"] = [{"method": "hot", "rate": "low"}, {"method": "kd+high+kd_rate-0.5", "data": "other", "task": "small_math"}]
+    tiny["exclude"] = [
+        {"method": "hot", "rate": "low"},
+        {"method": "kd+high+kd_rate-0.5", "data": "other", "task": "small_math"},
+    ]
     tiny["include"] = [{"teacher": "teacher", "student": "cross", "method": "dskd-v2-eta", "seed": [5, 6]}]
     tiny["seeds"] = [1, 2]
     return tiny
@@ -83,7 +86,10 @@ def test_a_sweep_is_kept_as_plain_pairs_and_methods(
         "kd_rate": 0.25,
         "axes": {"rate": "low", "kd_rate": "0.25"},
     }
-    assert [(pair["student"], pair.get("data")) for pair in content["pairs"]] == [("same", "student"), ("same", "other")]
+    assert [(pair["student"], pair.get("data")) for pair in content["pairs"]] == [
+        ("same", "student"),
+        ("same", "other"),
+    ]
     again = jobs_of(str(kept), tmp_path / "run")
     assert again == jobs_of(str(path), tmp_path / "run", add_methods=["gkd"])
     assert any(title.startswith("train teacher__same+other/gkd/") for title, _, _ in again.values())
