@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -18,6 +19,7 @@ def compare(tmp_path: Path) -> Callable[..., Result]:
     """Compares two methods of a run with three students, one of them trained on other data."""
     for student in ("small", "small+alpaca", "tiny"):
         write_run(tmp_path, student=student, methods=("sft", "kd+low"), logged=False)
+        shutil.rmtree(tmp_path / "cells" / "teacher")
 
     def comparing(*options: str) -> Result:
         return CliRunner().invoke(main, ["compare", "sft", "kd+low", "--results", str(tmp_path), *options, "--json"])
