@@ -14,6 +14,18 @@ class TrainingFailed(RuntimeError):
     """A training that could not go on, with its reason and a hint in one line; its last good checkpoint stays."""
 
 
+class Stopped(Exception):  # noqa: N818 - nothing went wrong
+    """A training that was asked to stop, and did so after it had written a checkpoint, from which the same call goes on.
+
+    step: The optimizer step after which it stopped; 0 where none was made.
+    """
+
+    def __init__(self, step: int) -> None:
+        where = f"at step {step} after its checkpoint" if step else "before its first step"
+        super().__init__(f"stopped {where}, because it was asked to")
+        self.step = step
+
+
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _TORN_WRITE = ("file write failed", "unexpected pos")  # torch.save hides the system's reason
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
@@ -23,12 +24,13 @@ from dskd.modeling.eval_mode import evaluating
 from dskd.modeling.loading import load_model
 from dskd.modeling.lora import is_adapted, load_adapter, save_merged
 from dskd.rollouts.rollouts import Rollouts
+from dskd.training.checkpoints import REPLAY, complete, unfinished
 from dskd.training.distiller import StudentModule
+from dskd.training.loop_state import LoopState
 from dskd.training.read_ahead import ReadAhead
 
 # In a folder of its own: vLLM takes every *.safetensors beside a model's weights for a part of them.
 PROJECTORS = Path("projectors") / "projectors.safetensors"
-REPLAY = "replay.json"  # in a checkpoint: the student's texts that may be drawn again, and how often they are
 
 
 class _Batches(DataLoader[Any]):
@@ -68,10 +70,14 @@ class DistillationTrainer(Trainer):
         # The loss is normalised over the whole step; the trainer must not divide it again.
         self.model_accepts_loss_kwargs = True
         self._read_ahead = ReadAhead()
-        self._sums: dict[str, list[Tensor]] = {}
-        self._metrics: dict[str, list[Tensor]] = {}
+        # Sums with their normalizers since the last logged step: of the loss's terms, and of metrics of this process.
+        self.terms_seen: dict[str, list[Tensor]] = {}
+        self.metrics_seen: dict[str, list[Tensor]] = {}
         self.tokens_seen = 0
         self.places_seen = 0  # tokens and padding
+        self.loop = LoopState(self)
+        self.checkpoint_seconds = 0.0  # that the last checkpoint took
+        self._gradient_norm: Any = None
 
     def get_train_dataloader(self) -> DataLoader[Any]:
         """Batches of this process. The sampler divides them among processes, so accelerate must not do it again."""
@@ -166,7 +172,7 @@ class DistillationTrainer(Trainer):
         # The step's normalizer comes with each of its micro-batches; each adds its share, so that the sum is the normalizer.
         batches = self.current_gradient_accumulation_steps if num_items_in_batch else 1
         metrics = self.accelerator.unwrap_model(model).metrics
-        for sums, added, parts in ((self._metrics, metrics, 1), (self._sums, terms, batches)):
+        for sums, added, parts in ((self.metrics_seen, metrics, 1), (self.terms_seen, terms, batches)):
             for name, term in added.items():
                 total = sums.setdefault(name, [torch.zeros_like(term.total), torch.zeros_like(term.normalizer)])
                 total[0] += term.total
@@ -181,38 +187,41 @@ class DistillationTrainer(Trainer):
         return super().training_step(model, inputs, num_items_in_batch)
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        if "loss" in logs and not math.isfinite(logs["loss"]):
-            raise TrainingFailed(
-                f"the loss is {logs['loss']} at step {self.state.global_step}; fix: lower learning_rate or "
-                "projector_learning_rate, raise warmup_steps, or clip with a smaller max_gradient_norm"
-            )
         if "loss" in logs:
+            self._require_finite("loss", logs["loss"])
             logs = {**logs, **self.pop_means()}
             if self.rollouts is not None:
                 logs |= self.rollouts.progress()
         super().log(logs, start_time)
 
+    def _require_finite(self, what: str, value: float) -> None:
+        if not math.isfinite(value):
+            raise TrainingFailed(
+                f"the {what} is {value} at step {self.state.global_step}; fix: lower learning_rate or "
+                "projector_learning_rate, raise warmup_steps, or clip with a smaller max_gradient_norm"
+            )
+
     def pop_means(self) -> dict[str, float]:
         """The mean of each term, and of each metric beside them, since it was last asked for."""
         means, counts = {}, {}
-        for name, (total, count) in self._sums.items():
+        for name, (total, count) in self.terms_seen.items():
             # Counts are of all processes already, sums of this one.
             means[name] = float(self.accelerator.reduce(total, "sum") / count.clamp_min(1.0))
             counts[name] = float(count)
         zeros = [torch.zeros((), device=self.args.device)] * 2
         for name in self._metrics_of_all_processes():
-            both = self.accelerator.reduce(torch.stack(self._metrics.get(name, zeros)), "sum")
+            both = self.accelerator.reduce(torch.stack(self.metrics_seen.get(name, zeros)), "sum")
             means[name] = float(both[0] / both[1].clamp_min(1.0))
             counts[name] = float(both[1])
-        self._sums, self._metrics = {}, {}
+        self.terms_seen, self.metrics_seen = {}, {}
         distiller: StudentModule = self.accelerator.unwrap_model(self.model)
         return distiller.logged(means, counts)
 
     def _metrics_of_all_processes(self) -> list[str]:
         """Names, in one order: a process that has seen no example of a teacher has no metrics of it."""
         if self.accelerator.num_processes == 1:
-            return list(self._metrics)
-        return list(dict.fromkeys(gather_object(list(self._metrics))))
+            return list(self.metrics_seen)
+        return list(dict.fromkeys(gather_object(list(self.metrics_seen))))
 
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
         """Trainer's groups for the student; the projectors' parameters in a group of their own, without weight decay."""
@@ -232,11 +241,36 @@ class DistillationTrainer(Trainer):
             return self.accelerator.get_state_dict(self.model_wrapped)
         return None
 
+    def _maybe_log_save_evaluate(self, tr_loss: Any, grad_norm: Any, *arguments: Any, **more: Any) -> None:
+        self._gradient_norm = grad_norm
+        super()._maybe_log_save_evaluate(tr_loss, grad_norm, *arguments, **more)
+
+    def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
+        """Write a checkpoint beside the others, and move it among them once all processes have written theirs."""
+        start = time.perf_counter()
+        # No step may have been logged since the loss went wrong; a gradient that did has spoilt the weights.
+        loss = self.accelerator.reduce(self._tr_loss.detach().clone(), "sum")
+        self._require_finite("loss", float(loss))
+        if self._gradient_norm is not None:
+            self._require_finite("norm of the gradient", float(self._gradient_norm))
+        super()._save_checkpoint(model, trial)
+        self.accelerator.wait_for_everyone()
+        if self.args.process_index == 0:
+            complete(Path(str(self.args.output_dir)), self.state.global_step)
+        self.checkpoint_seconds = time.perf_counter() - start
+
+    def _get_output_dir(self, trial: Any) -> str:
+        return str(unfinished(Path(str(self.args.output_dir))))
+
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Tensor] | None = None) -> None:
         folder = Path(output_dir or str(self.args.output_dir))
-        save_student(self.accelerator.unwrap_model(self.model), self.processing_class, folder, state=state_dict)
+        save_student(self.accelerator.unwrap_model(self.model), None, folder, state=state_dict)
         if self.rollouts is not None and self.rollouts.replay is not None:
             self.rollouts.replay.save(folder / REPLAY)
+
+    def _save_rng_state(self, output_dir: str) -> None:  # each process calls it
+        super()._save_rng_state(output_dir)
+        self.loop.save(Path(output_dir))
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
         folder = Path(resume_from_checkpoint)
@@ -265,7 +299,7 @@ def save_student(
     state: dict[str, Tensor] | None = None,
     merge: bool = False,
 ) -> None:
-    """Write the student as a model folder with its tokenizer, and its projectors in a folder of their own inside.
+    """Write the student as a model folder with its tokenizer, if any, and its projectors in a folder of their own inside.
 
     `state`: the gathered state where weights are spread over processes. `merge`: an adapter (LoRA) is merged, not written alone.
     """
@@ -274,7 +308,8 @@ def save_student(
         save_merged(distiller.student, tokenizer, folder)
     else:
         distiller.student.save_pretrained(folder, state_dict=_below(state, "student."))
-        tokenizer.save_pretrained(folder)
+        if tokenizer is not None:
+            tokenizer.save_pretrained(folder)
     if distiller.projectors is not None:
         own = _below(state, "projectors.") or distiller.projectors.state_dict()
         (folder / PROJECTORS).parent.mkdir(exist_ok=True)
