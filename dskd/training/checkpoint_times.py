@@ -55,10 +55,8 @@ class CheckpointTimes:
     def interval(self) -> float:
         """Seconds from one checkpoint to the next; infinite where steps alone count."""
         by_cost = max(_SHORTEST, _APART * self._takes)
-        if self._seconds is not None:
-            chosen = self._seconds
-        else:
-            chosen = by_cost if self._steps is None else math.inf
+        without_seconds = by_cost if self._steps is None else math.inf
+        chosen = without_seconds if self._seconds is None else self._seconds
         return min(chosen, by_cost) / self._faster if self._stalled else chosen
 
     def due_by_steps(self, step: int) -> bool:

@@ -55,6 +55,11 @@ class TrainingOptions(Options):
         None, description="examples whose response the student writes itself; by default all text is the data's"
     )
     torch_compile: bool = Field(False, description="compile the student's layers; pays off in long runs on a GPU")
+    split_batches: Annotated[int, NOT_IDENTITY] = Field(
+        1,
+        gt=0,
+        description="parts in which each micro-batch is computed, one after the other: the same step in less memory",
+    )
     checkpoint_steps: Annotated[int | None, NOT_IDENTITY] = Field(
         None, gt=0, description="a checkpoint after every so many steps"
     )
@@ -105,6 +110,7 @@ class TrainingReport(BaseModel):
     )
     gradient_norm: float | None = Field(None, description="of the last logged step, before it is clipped")
     resumed_from_step: int
+    split_batches: int = Field(1, description="parts in which each micro-batch was computed, by the last start")
     rollouts: RolloutReport | None = Field(None, description="the student's own text; null where it wrote none")
     probe: dict[str, Any] | None = Field(
         None, description="what was found out about a served teacher before the first step; null without one"

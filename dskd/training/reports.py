@@ -33,6 +33,7 @@ def report_of(trainer: DistillationTrainer, resumed: int) -> TrainingReport:
         losses=_last_losses(trainer),
         gradient_norm=next(norms, None),
         resumed_from_step=resumed,
+        split_batches=trainer.split_batches,
         rollouts=None if rollouts is None else _rollout_report(trainer, rollouts),
         probe=None if teacher is None else teacher.probe,
         served=None if teacher is None else _served(gather_object([cost.figures])),

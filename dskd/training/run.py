@@ -21,7 +21,7 @@ from dskd.compatibility import missing_engine, require
 from dskd.data.batch_sampler import EpochBatches
 from dskd.data.collator import Collator
 from dskd.data.preparation import preparation_report
-from dskd.errors import InputError, Stopped, TrainingFailed, is_disk_full, is_out_of_memory
+from dskd.errors import InputError, OutOfMemory, Stopped, TrainingFailed, is_disk_full, is_out_of_memory
 from dskd.options import MAX_SEED
 from dskd.rollouts.replay_buffer import held_out
 from dskd.teachers.options import TeacherSource
@@ -205,6 +205,7 @@ def _trainer(run: RunSetup, options: TrainingOptions, arguments: Any, validation
         projector_learning_rate=options.projector_learning_rate,
         rollouts=run.rollouts,
         validation=validation,
+        split_batches=options.split_batches,
         batches=EpochBatches(
             example_lengths(run.dataset, options, keeps_data=requires.mix_in_offpolicy),
             seed=arguments.seed,
@@ -305,6 +306,9 @@ def _check_processes(trainer: DistillationTrainer, options: TrainingOptions) -> 
             "accelerate_config: DeepSpeed ZeRO-3 releases the output head before the loss needs it; "
             "fix: use fsdp2 (dskd/accelerate_configs/fsdp2-1x8.yaml), which spreads the weights as well, or ZeRO-2"
         )
+    if options.split_batches > 1 and (plugin is not None or trainer.model.method.requires.padded_hidden):
+        why = "DeepSpeed counts micro-batches itself" if plugin is not None else "the method reads padding"
+        raise InputError(f"split_batches: {why}; fix: lower batch_size and raise gradient_accumulation_steps")
     if options.rollouts is not None and trainer.is_fsdp_enabled:
         raise InputError(
             "rollouts: processes that write texts of different lengths cannot share weights spread by FSDP; "
@@ -326,7 +330,7 @@ def _hints() -> Iterator[None]:
         yield
     except Exception as error:
         if is_out_of_memory(error):
-            raise TrainingFailed(
+            raise OutOfMemory(
                 "out of memory; fix: lower batch_size (raise gradient_accumulation_steps by as much) or batch_tokens, "
                 "turn gradient_checkpointing on, or lower chunk_tokens of the fused loss"
             ) from error

@@ -28,6 +28,7 @@ from dskd.training.checkpoints import REPLAY, complete, unfinished
 from dskd.training.distiller import StudentModule
 from dskd.training.loop_state import LoopState
 from dskd.training.read_ahead import ReadAhead
+from dskd.training.split_batches import SplitCollator, parts_of, regrouped
 
 # In a folder of its own: vLLM takes every *.safetensors beside a model's weights for a part of them.
 PROJECTORS = Path("projectors") / "projectors.safetensors"
@@ -47,6 +48,7 @@ class DistillationTrainer(Trainer):
         projector_learning_rate: Of the projectors.
         rollouts: Replace examples of each step by on-policy samples.
         validation: The examples on which the schedule of rollouts measures the student.
+        split_batches: Parts in which each micro-batch is computed.
         arguments, options: As for transformers.Trainer.
     """
 
@@ -60,6 +62,7 @@ class DistillationTrainer(Trainer):
         projector_learning_rate: float,
         rollouts: Rollouts | None = None,
         validation: Any = None,
+        split_batches: int = 1,
         **options: Any,
     ) -> None:
         super().__init__(model, *arguments, **options)
@@ -67,6 +70,9 @@ class DistillationTrainer(Trainer):
         self.projector_learning_rate = projector_learning_rate
         self.rollouts = rollouts
         self.validation = validation
+        self.split_batches = split_batches
+        self._collate = self.data_collator if split_batches == 1 else SplitCollator(self.data_collator, split_batches)
+        self._parts = 1  # of all micro-batches of the step
         # The loss is normalised over the whole step; the trainer must not divide it again.
         self.model_accepts_loss_kwargs = True
         self._read_ahead = ReadAhead()
@@ -84,11 +90,11 @@ class DistillationTrainer(Trainer):
         return _Batches(
             self.train_dataset,  # type: ignore[arg-type]
             batch_sampler=self.batches,
-            collate_fn=self.data_collator if self.rollouts is None else list,  # put together when the samples are there
+            collate_fn=self._collate if self.rollouts is None else list,  # put together when the samples are there
             pin_memory=self.args.dataloader_pin_memory,
         )
 
-    def _prepare_inputs(self, inputs: Any) -> Any:  # a TokenBatch
+    def _prepare_inputs(self, inputs: Any) -> Any:  # a TokenBatch, or one of several teachers
         return inputs.to(self.args.device)
 
     def floating_point_ops(self, inputs: Any) -> int:
@@ -99,7 +105,9 @@ class DistillationTrainer(Trainer):
     ) -> tuple[list[Any], Any]:
         """All micro-batches of an optimizer step with the teacher's outputs, and the counts of the whole step."""
         distiller: StudentModule = self.accelerator.unwrap_model(self.model)
-        collated = self._read(epoch_iterator, num_batches, distiller)
+        read = self._read(epoch_iterator, num_batches, distiller)
+        collated = [part for batch in read for part in parts_of(batch)]
+        self._parts = len(collated)
         distiller.on_step_begin()
         alone = len(collated) == 1 and self.accelerator.num_processes == 1  # the forward itself counts
         at_once = not alone and not isinstance(distiller.method, StepStatistics)
@@ -114,13 +122,13 @@ class DistillationTrainer(Trainer):
         self.tokens_seen += sum(batch.student.size for batch in batches)
         self.places_seen += sum(batch.student.input_ids.numel() for batch in batches)
         if alone:
-            return batches, None
+            return regrouped(read, batches), None
         counts = counts or [self._counts(distiller, batch) for batch in batches]
         totals = {name: torch.stack([count[name] for count in counts]).sum() for name in counts[0]} if counts else {}
         if self.accelerator.num_processes > 1:
             reduced = self.accelerator.reduce(torch.stack(list(totals.values())), "sum")
             totals = dict(zip(totals, reduced.unbind(), strict=True))
-        return batches, totals
+        return regrouped(read, batches), totals
 
     def _read(self, epoch_iterator: Iterator[Any], number: int, distiller: StudentModule) -> list[Any]:
         """The micro-batches of a step on the CPU, for which the teacher is asked; and for those of later steps as far as their text is known."""
@@ -128,13 +136,15 @@ class DistillationTrainer(Trainer):
             teacher, accumulated = distiller.teacher, self.args.gradient_accumulation_steps
             left = self.state.max_steps - self.state.global_step - 1
             ahead = 0 if teacher is None else min(teacher.ahead, left) * accumulated
-            return self._read_ahead.take(epoch_iterator, number, ahead=ahead, begin=distiller.request)
+            return self._read_ahead.take(
+                epoch_iterator, number, ahead=ahead, begin=lambda batch: _request(distiller, batch)
+            )
         step = self.state.global_step + 1
         self._validate(step)
         rows = self.rollouts.take(list(islice(epoch_iterator, number)), epoch=self.batches.epoch, step=step)
-        collated: list[Any] = [self.data_collator(batch) for batch in rows]
+        collated: list[Any] = [self._collate(batch) for batch in rows]
         for batch in collated:
-            distiller.request(batch)
+            _request(distiller, batch)
         return collated
 
     def _counts(self, distiller: StudentModule, batch: Any) -> dict[str, Tensor]:
@@ -169,8 +179,8 @@ class DistillationTrainer(Trainer):
         self, model: nn.Module, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Any:
         loss, terms = model(inputs, num_items_in_batch)
-        # The step's normalizer comes with each of its micro-batches; each adds its share, so that the sum is the normalizer.
-        batches = self.current_gradient_accumulation_steps if num_items_in_batch else 1
+        # The step's normalizer comes with each part of it; each adds its share, so that the sum is the normalizer.
+        batches = self._parts if num_items_in_batch else 1
         metrics = self.accelerator.unwrap_model(model).metrics
         for sums, added, parts in ((self.metrics_seen, metrics, 1), (self.terms_seen, terms, batches)):
             for name, term in added.items():
@@ -184,7 +194,12 @@ class DistillationTrainer(Trainer):
         # transformers divides by the accumulation steps unless it is handed a count; a step of one batch has none to hand on.
         if num_items_in_batch is None:
             assert self.current_gradient_accumulation_steps == 1
-        return super().training_step(model, inputs, num_items_in_batch)
+        *first, last = parts_of(inputs)
+        loss: Any = 0.0
+        for part in first:
+            with self.accelerator.no_sync(model):  # the last part's gradients are synchronised, with all before them
+                loss = loss + super().training_step(model, part, num_items_in_batch)
+        return loss + super().training_step(model, last, num_items_in_batch)
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         if "loss" in logs:
@@ -284,6 +299,11 @@ class DistillationTrainer(Trainer):
             _load_whole(self.model.projectors, load_file(folder / PROJECTORS))
         if self.rollouts is not None and self.rollouts.replay is not None:
             self.rollouts.replay.load(folder / REPLAY)
+
+
+def _request(distiller: StudentModule, batch: Any) -> None:
+    for part in parts_of(batch):
+        distiller.request(part)
 
 
 def _load_whole(module: nn.Module, state: dict[str, Tensor]) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -104,6 +104,7 @@ class Evaluate(Step):
         caches = {name: CompletionCache(job.root / output.folder / "answers.jsonl") for name, output in outputs.items()}
         evaluated = {name: (task.task, task.limit) for name, task in wanted.items()}
         contamination = count_contamination(job, self.training_sources, evaluated)
+        job.stop_here("before its first completion")
 
         def report(progress: Any) -> None:
             stage = f"{progress.task} ({progress.tasks_done + 1} of {progress.tasks_total})"
@@ -128,6 +129,7 @@ class Evaluate(Step):
             max_batch_size=self.max_batch_size,
             dtype=self.dtype,
             cache=lambda name: caches[name],
+            before_block=partial(job.stop_here, "after the completions that it had finished"),
         )
         for done in runs:
             task = tasks.load(wanted[done.name].task)
@@ -152,3 +154,5 @@ class Evaluate(Step):
                 overlap=contamination[done.name],
             )
             caches[done.name].remove()
+            if job.pending:
+                job.stop_here(f"after task {done.name}")
