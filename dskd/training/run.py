@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
@@ -33,6 +33,7 @@ from dskd.training.options import TrainingOptions, TrainingReport
 from dskd.training.reports import report_of
 from dskd.training.setup import RunSetup, load_run
 from dskd.training.setup_several import checked_teachers, load_run_of_several
+from dskd.training.trackers import PROJECT, Trackers
 from dskd.training.trainer import DistillationTrainer, save_student
 
 _PROCESS_GROUP = 1800  # seconds that processes wait for each other, as transformers has it
@@ -53,6 +54,7 @@ def train(
     teachers: Sequence[TeacherSource] = (),
     progress: Progress | None = None,
     stop: Callable[[], bool] | None = None,
+    tags: Mapping[str, str] | None = None,
 ) -> TrainingReport:
     """Train a student on a prepared dataset and write it to output/model.
 
@@ -73,6 +75,7 @@ def train(
             examples that all have; without, each teaches the examples of its data.
         progress: Called with {"step", "steps"} after every step, and with the means of the loss and its terms when they are logged.
         stop: Asked after every step whether the training is to stop there, so it has to be quick. Of several processes any may ask.
+        tags: What the run is known by in `options.trackers` (`dskd.training.trackers.open_run`); no part of what is trained.
 
     Returns:
         What the run cost and how it ended.
@@ -99,7 +102,9 @@ def train(
     )
     if finished := folder.finished(request):
         return TrainingReport.model_validate(finished)
-    arguments = _arguments(options, folder, seed, patience=_patience([*teachers, *filter(None, [teacher_source])]))
+    tags = dict(tags or {})
+    patience = _patience([*teachers, *filter(None, [teacher_source])])
+    arguments = _arguments(options, folder, seed, tags, patience=patience)
     source = teacher_source
     if source is None and teacher is not None:
         source = TeacherSource(folder=teacher, cache=teacher_cache)
@@ -118,7 +123,8 @@ def train(
             folder.begin(request)
         _unless_stopped(stop, arguments)
         trainer = _trainer(run, options, arguments, validation)
-        resumed = _train(trainer, folder, options, progress, stop)
+        trackers = Trackers(options.trackers, output, tags)
+        resumed = _train(trainer, folder, options, trackers, progress, stop)
         report = report_of(trainer, resumed)
         _finish(trainer, folder, report)
     return report
@@ -150,7 +156,9 @@ def _patience(sources: Sequence[TeacherSource]) -> int:
     return max((math.ceil(each.patience + 2 * each.timeout) for each in served), default=0)
 
 
-def _arguments(options: TrainingOptions, folder: RunFolder, seed: int, *, patience: int = 0) -> Any:
+def _arguments(
+    options: TrainingOptions, folder: RunFolder, seed: int, tags: Mapping[str, str], *, patience: int = 0
+) -> Any:
     """transformers' arguments. From here on every random number follows from the seed.
 
     `patience`: seconds that one process may wait for a teacher, while the others wait for it.
@@ -184,6 +192,8 @@ def _arguments(options: TrainingOptions, folder: RunFolder, seed: int, *, patien
         seed=seed,
         data_seed=seed,
         report_to=list(options.trackers) or "none",
+        run_name=tags.get("name"),
+        project=tags.get("run", PROJECT),
         disable_tqdm=True,
         remove_unused_columns=False,
         dataloader_pin_memory=False,
@@ -226,6 +236,7 @@ def _train(
     trainer: DistillationTrainer,
     folder: RunFolder,
     options: TrainingOptions,
+    trackers: Trackers,
     progress: Progress | None,
     stop: Callable[[], bool] | None,
 ) -> int:
@@ -255,7 +266,8 @@ def _train(
             trainer.loop.begin()
             trainer.state = state
         else:
-            trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+            with trackers.open(trainer, after_step=resumed):
+                trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     if loop.stopped:
         raise Stopped(trainer.state.global_step)
     trainer.model.student.config.use_cache = True

@@ -203,6 +203,7 @@ class Train(Step, ModelInput):
             "options": split_options(self.training, job),
             "seed": self.seed,
             "output": job.folder,
+            "tags": self.tags(job.root),
         }
         if isinstance(self.data, TaughtBySeveral):
             request["teachers"] = self.data.sources(job.root)
@@ -225,6 +226,18 @@ class Train(Step, ModelInput):
             on_line=lambda line: print(line, flush=True),
             stop=job.stop_requested,
         )
+
+    def tags(self, root: Path) -> dict[str, str]:
+        """What its run is known by in trackers."""
+        tags = {
+            "name": self.id.removeprefix("train:"),
+            "run": root.name,
+            "method": self.configured.name,
+            "seed": str(self.seed),
+            "student": self.student.name,
+            "hash": self.fingerprint.short,
+        }
+        return tags if self.teacher is None else {**tags, "teacher": self.teacher.name}
 
     @property
     def reaches(self) -> dict[str, tuple[str, ...]]:
