@@ -176,7 +176,7 @@ class Step(Input):
     version: ClassVar[int]
     place: ClassVar[str]
     product: ClassVar[str | None] = None
-    splits_batches: ClassVar[bool] = False
+    splits_batches: ClassVar[bool] = False  # of a training, by its settings
 
     title: Annotated[str, NOT_IDENTITY] = ""
 
