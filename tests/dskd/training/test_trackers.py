@@ -23,7 +23,8 @@ TAGS = {"name": "kd-seed3", "run": "quick", "method": "kd", "seed": "3", "teache
 def offline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WANDB_MODE", "offline")
     monkeypatch.setenv("WANDB_SILENT", "true")
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"file://{tmp_path}/mlflow")
+    monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")  # the store that needs no further package
     monkeypatch.setenv("TRACKIO_DIR", str(tmp_path / "trackio"))
 
 
