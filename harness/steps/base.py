@@ -252,6 +252,12 @@ class Step(Input):
         raise NotImplementedError
 
 
+def kinds_of_steps(step: type[Step] = Step) -> set[str]:
+    """The kinds of all steps that were imported."""
+    own = {step.kind} if "kind" in vars(step) else set()
+    return own.union(*(kinds_of_steps(each) for each in step.__subclasses__()))
+
+
 def closure(steps: Iterable[Step]) -> dict[str, Step]:
     """These steps and all that they need, by id, each after what it needs."""
     found: dict[str, Step] = {}
