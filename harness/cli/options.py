@@ -92,6 +92,10 @@ _SANDBOX_HELP = (
     "What isolates that code. auto: the first of namespaces and bubblewrap that passes its self-test; none: where neither "
     "does, limits alone, with network and files within the code's reach."
 )
+_VERIFY_HELP = (
+    "Read every model and data file again, and compare it with the hash that is remembered: exit code 2 where a file's bytes "
+    "changed though its size and time did not (docs/run-folders.md)."
+)
 _OVERWRITE = click.Choice(["never", "failed", "stale", "always"])
 _SANDBOX = click.Choice(["auto", "namespaces", "bubblewrap", "docker", "podman", "none"])
 
@@ -111,6 +115,7 @@ matrix_options = _group(
     click.option("--engine", **_ENGINE),
     click.option("--output-dir", type=PATH, metavar="DIR", help="Output directory. [default: runs/NAME of the matrix]"),
     click.option("--overwrite", type=_OVERWRITE, default="stale", show_default=True, help=_OVERWRITE_HELP),
+    click.option("--verify", is_flag=True, help=_VERIFY_HELP),
 )
 MODEL = "DIR|ORG/NAME[@REVISION]"
 model_option = click.option(

@@ -111,7 +111,9 @@ def main() -> None:
         finish(plan)
         asked = ("--matrix", str(path), "--output-dir", str(root), "--allow-code-execution")
         command = python_module("harness.cli", "run", *asked)
-        measure([sys.executable, "-c", "import harness.cli.run"])  # so that no file is read from the disk for the first time
+        measure(
+            [sys.executable, "-c", "import harness.cli.run"]
+        )  # so that no file is read from the disk for the first time
         first = measure(command)
         again = [measure(command) for _ in range(arguments.repeats)]
     found = {
