@@ -9,7 +9,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import random
 import resource
 import subprocess
 import sys
@@ -18,76 +17,12 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 from statistics import median
-from typing import Any
-
-import yaml
 
 from dskd.processes import python_module
-from harness import tasks
-from harness.config.matrix_file import shipped_matrices
-from harness.evaluation.summary import summarise
-from harness.planning.plan import Plan, make_plan
-from harness.runs.job_context import JobContext, ProgressChannel
-from harness.runs.job_spec import Output
+from harness.planning.plan import make_plan
+from helpers.finished_runs import finish, write_small_matrix
 
 SEEDS = 10
-METHODS = {
-    "small-student": ["sft", "kd", "dskd-v1", "dskd-v2", "gkd"],
-    "small-student-sentencepiece": ["sft", "dskd-v2-eta", "uld", "mined", "strict-kd"],
-}
-
-
-def write_matrix(folder: Path, seeds: int) -> Path:
-    """`quick` with ten methods and some seeds."""
-    content = yaml.safe_load(shipped_matrices()["quick"].read_text(encoding="utf-8"))
-    pairs = [{"teacher": "small-teacher", "student": name, "methods": methods} for name, methods in METHODS.items()]
-    path = folder / "finished.yaml"
-    path.write_text(yaml.safe_dump(content | {"name": "finished", "pairs": pairs, "seeds": list(range(seeds))}))
-    return path
-
-
-def finish(plan: Plan) -> None:
-    """Write what the jobs of a plan would leave behind, weights aside."""
-    for job in plan.jobs.values():
-        outputs = [each.output for each in job.outputs]
-        context = JobContext(plan.root, job.step.folder, outputs, ProgressChannel())
-        for output in outputs:
-            context.store.output(output.folder).begin(job.kind, job.title, output.fingerprint)
-            if output.product:
-                (plan.root / output.folder / output.product).mkdir(parents=True)
-            context.finish(output, **_result(output))
-
-
-def _result(output: Output) -> dict[str, Any]:
-    cell = output.cell
-    if cell is None or cell.task is None:
-        return {}
-    task, chance = tasks.load(cell.task), random.Random(output.folder)
-    right = 0.3 + 0.1 * len(cell.method) / 10
-    names = [metric.name for metric in task.metrics]
-    samples = [
-        {
-            "id": doc["id"],
-            "index": 0,
-            "prompt": task.prompt(doc),
-            "output": task.reference(doc),
-            "scores": dict.fromkeys(names, 100.0 * (chance.random() < right)),
-            "extracted": {},
-            "outcome": "wrong",
-            "finish_reason": "stop",
-            "generated_tokens": 12,
-            "prompt_truncated": False,
-        }
-        for doc in task.docs()
-    ]
-    summary = summarise(task, samples)
-    return {
-        "samples": samples,
-        "engine": "transformers",
-        "n": summary["n"],
-        "headline": names[0],
-        "metrics": summary["metrics"],
-    }
 
 
 def measure(command: Sequence[str]) -> dict[str, float]:
@@ -106,9 +41,11 @@ def main() -> None:
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
-        path, root = write_matrix(Path(name), arguments.seeds), Path(name) / "run"
+        path, root = write_small_matrix(Path(name) / "finished.yaml", arguments.seeds), Path(name) / "run"
         plan = make_plan(str(path), output_dir=root, allow_code_execution=True)
         finish(plan)
+        if make_plan(str(path), output_dir=root).to_run:
+            raise SystemExit("the run is not finished: what is measured would be another thing")
         asked = ("--matrix", str(path), "--output-dir", str(root), "--allow-code-execution")
         command = python_module("harness.cli", "run", *asked)
         measure(
