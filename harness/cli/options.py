@@ -103,6 +103,7 @@ json_option = click.option("--json", "as_json", is_flag=True, help="Print one JS
 variables_option = click.option(
     "--set", "variables", multiple=True, metavar="NAME=VALUE", callback=_variables, help=_SET_HELP
 )
+engine_option = click.option("--engine", **_ENGINE)
 # The keyword arguments of `harness.planning.plan.make_plan`.
 matrix_options = _group(
     click.option(
@@ -112,7 +113,7 @@ matrix_options = _group(
     click.option("--add-method", "add_methods", multiple=True, metavar="NAME", help=_ADD_HELP),
     click.option("--only", multiple=True, metavar="KEY=VALUE", help=_ONLY_HELP),
     click.option("--limit", type=COUNT, metavar="N", help="Evaluate on the first N items of each task."),
-    click.option("--engine", **_ENGINE),
+    engine_option,
     click.option("--output-dir", type=PATH, metavar="DIR", help="Output directory. [default: runs/NAME of the matrix]"),
     click.option("--overwrite", type=_OVERWRITE, default="stale", show_default=True, help=_OVERWRITE_HELP),
     click.option("--verify", is_flag=True, help=_VERIFY_HELP),
