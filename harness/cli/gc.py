@@ -13,6 +13,7 @@ from rich.filesize import decimal
 from dskd.errors import InputError
 from harness.cli.options import PATH, engine_option, json_option, variables_option
 from harness.cli.output import print_json, print_table
+from harness.config.resolved import RESOLVED
 from harness.planning.plan import Plan, make_plan
 from harness.planning.references import expected_outputs, references
 from harness.runs import garbage
@@ -29,8 +30,6 @@ Examples:
 Nothing is removed without --remove. Never removed: records and students of the matrix's cells, baselines, what lies behind
 links, what a running job uses. What refers to what: docs/run-folders.md."""
 
-# The matrix that a run was started with, whole and resolved.
-_OWN_MATRIX = "matrix.yaml"
 # Of these there may be thousands, each small: a line for all.
 _TOGETHER = ("temporary", "spec", "job state", "lock")
 
@@ -70,7 +69,7 @@ def command(
 ) -> None:
     """List what of the run in DIR nothing refers to, and how large it is; remove it with --remove."""
     _require_run(folder)
-    own = [str(folder / _OWN_MATRIX)] if (folder / _OWN_MATRIX).is_file() else []
+    own = [str(folder / RESOLVED)] if (folder / RESOLVED).is_file() else []
     asked = [*dict.fromkeys((*own, *matrices))]
     if not asked and ((folder / RUN).is_file() or cells):
         raise InputError(f"{folder}: does not hold its matrix; fix: give --matrix NAME|FILE, as it was run")
