@@ -62,7 +62,7 @@ _TYPE = "type"  # in JSON: the class of an input
 class Input(BaseModel):
     """Something that a step reads: files of the user's, or what another step makes."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
     _keys: ClassVar[dict[str, Key]] = {}
 
     @classmethod

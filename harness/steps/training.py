@@ -13,9 +13,9 @@ import yaml
 from pydantic_core import to_jsonable_python
 
 import dskd
+import dskd.data
 from dskd import methods
 from dskd.compatibility import Problem, check, missing_engine, rules_of
-from dskd.data.preparation import preparation_report
 from dskd.methods import Method
 from dskd.training.launch import configuration_file, launch_training
 from dskd.training.options import TrainingOptions, TrainingReport
@@ -192,7 +192,7 @@ class Train(Step, ModelInput):
     def _examples(self, root: Path) -> int:
         if isinstance(self.data, TaughtBySeveral):
             return self.data.kept(root)
-        return preparation_report(self.data.path(root))["kept"]
+        return dskd.data.preparation_report(self.data.path(root))["kept"]
 
     def _train(self, job: JobContext) -> TrainingReport:
         """Train in this process, or in several where that is asked for."""
