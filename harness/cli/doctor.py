@@ -16,7 +16,8 @@ import click
 
 from dskd.errors import InputError
 from harness import tasks
-from harness.runs.environment import cores, package_version
+from harness.runs.environment import package_version
+from harness.runs.machine import cores
 from harness.sandbox.probes import HELD
 from harness.sandbox.select import sandbox
 

@@ -10,6 +10,7 @@ from functools import cache
 from pathlib import Path
 
 from dskd.training.provenance import checkout, package_version
+from harness.runs.machine import cores
 from harness.runs.records import Environment, SandboxUsed
 
 _PACKAGES = ("dskd-harness", "torch", "transformers", "vllm", "lm_eval", "tokenizers", "datasets", "accelerate", "peft")
@@ -44,11 +45,6 @@ def _processor() -> str:
             if key.strip() == "model name":
                 return " ".join(value.split())
     return platform.processor()
-
-
-def cores() -> int:
-    """The number of processor cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def peak_memory() -> int:
