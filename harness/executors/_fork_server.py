@@ -181,9 +181,7 @@ def _run_job(message: Mapping[str, Any], descriptors: Sequence[int]) -> int:
 def _become_job(message: Mapping[str, Any], descriptors: Sequence[int]) -> None:
     os.setsid()
     log, progress, parent = descriptors
-    with open(os.devnull, "rb") as nothing:
-        os.dup2(nothing.fileno(), 0)
-    os.dup2(log, 1)
+    os.dup2(log, 1)  # standard input is the null device already
     os.dup2(log, 2)
     os.close(log)
     for name, value in message["environment"].items():

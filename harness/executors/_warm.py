@@ -8,7 +8,6 @@ import os
 import signal
 import socket
 import subprocess
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -53,7 +52,9 @@ class WarmServer:
         alive: Whether it still serves.
     """
 
-    def __init__(self, channel: socket.socket, environment: Mapping[str, str], process: subprocess.Popen[bytes] | None) -> None:
+    def __init__(
+        self, channel: socket.socket, environment: Mapping[str, str], process: subprocess.Popen[bytes] | None
+    ) -> None:
         self.environment, self.unfit, self.alive = dict(environment), "", True
         self._channel, self._process = channel, process
         self._jobs: dict[str, WarmProcess] = {}

@@ -41,9 +41,9 @@ class WarmServers:
         self._threads, self._environment, self._log, self._always = threads, environment, log, always
         heavy = [job for job in jobs if job.step.libraries]
         self._jobs = Counter(map(threads, heavy))
-        self._with_vllm = Counter(threads(job) for job in heavy if _has_vllm(job))
-        self._modules = sorted({name for job in heavy for name in job.step.libraries if not _is_vllm(name)})
-        self._vllm_modules = sorted({name for job in heavy for name in job.step.libraries if _is_vllm(name)})
+        libraries = {name for job in heavy for name in job.step.libraries}
+        self._modules = ["harness.jobs.__main__", *sorted(name for name in libraries if not _is_vllm(name))]
+        self._vllm_modules = sorted(filter(_is_vllm, libraries))
         self._servers: dict[tuple[int, bool], WarmServer] = {}
         self._starts: Counter[tuple[int, bool]] = Counter()
         self._told: set[str] = set()

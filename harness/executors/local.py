@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from dskd.errors import InputError
 from dskd.processes import process_environment
@@ -128,12 +129,18 @@ class Executor(BaseExecutor):
             ours.callback(os.close, progress_read)
             ours.callback(os.close, parent_write)
             started = spec, environment, stream.fileno(), progress_write, parent_read
-            server = self._servers.server_for(job) if warm else None
-            process = ColdProcess(*started) if server is None else ForkedProcess(server, *started)
+            process = (self._forked(job, *started) if warm else None) or ColdProcess(*started)
             ours.pop_all()  # kept open as long as the job runs
         os.set_blocking(progress_read, False)
         self._running[job.id] = _Running(attempt, process, progress_read, parent_write)
         self._selector.register(progress_read, selectors.EVENT_READ, job.id)
+
+    def _forked(self, job: PlannedJob, *started: Any) -> JobProcess | None:
+        """A process from a warm server; None where there is none, or it has just died."""
+        server = self._servers.server_for(job)
+        with contextlib.suppress(OSError):
+            return None if server is None else ForkedProcess(server, *started)
+        return None
 
     def _threads(self, job: PlannedJob) -> int:
         # Too many threads slow a small model thirty-fold; who has set the number has a reason.
@@ -171,10 +178,16 @@ class Executor(BaseExecutor):
                 yield from self._hear(running)  # its last words
                 del self._running[job]
                 self._close(running)
-                if running.process.lost and not running.process.began:
-                    self._start(running.attempt, warm=False)
-                else:
+                if not (running.process.lost and not running.process.began and self._started_again(running)):
                     yield self._end(running, code)
+
+    def _started_again(self, running: _Running) -> bool:
+        """Start a job by itself whose server could not fork it; False where that is impossible too."""
+        try:
+            self._start(running.attempt, warm=False)
+        except OSError:
+            return False
+        return True
 
     def _hear_server(self, key: selectors.SelectorKey) -> None:
         key.data.receive()
