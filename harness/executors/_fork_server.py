@@ -19,7 +19,6 @@ import atexit
 import contextlib
 import ctypes
 import gc
-import importlib
 import json
 import os
 import selectors
@@ -31,6 +30,8 @@ import traceback
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+from harness.jobs.preload import preload
 
 MESSAGE = 2**16  # bytes of a message at most
 _PR_SET_PDEATHSIG = 1  # of linux/prctl.h; not inherited by what is forked
@@ -47,8 +48,7 @@ def main(descriptor: int, modules: Sequence[str]) -> None:
 def serve(channel: socket.socket, modules: Sequence[str]) -> None:
     """Load modules, then do what messages say."""
     try:
-        for module in modules:
-            importlib.import_module(module)
+        preload(modules)
     except Exception as error:  # whatever a library raises as it is imported: jobs find out by themselves
         traceback.print_exc()
         reason = f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}"

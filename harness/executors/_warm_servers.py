@@ -41,9 +41,14 @@ class WarmServers:
         self._threads, self._environment, self._log, self._always = threads, environment, log, always
         heavy = [job for job in jobs if job.step.libraries]
         self._jobs = Counter(map(threads, heavy))
-        libraries = {name for job in heavy for name in job.step.libraries}
-        self._modules = ["harness.jobs.__main__", *sorted(name for name in libraries if not _is_vllm(name))]
-        self._vllm_modules = sorted(filter(_is_vllm, libraries))
+        libraries = dict.fromkeys(name for job in heavy for name in job.step.libraries)  # in order
+        steps = dict.fromkeys(type(job.step).__module__ for job in jobs)
+        self._modules = [
+            "harness.jobs.__main__",
+            *(name for name in libraries if not _is_vllm(name)),
+            *(name for name in steps if name.startswith("harness.")),  # others are files that may change
+        ]
+        self._vllm_modules = [name for name in libraries if _is_vllm(name)]
         self._servers: dict[tuple[int, bool], WarmServer] = {}
         self._starts: Counter[tuple[int, bool]] = Counter()
         self._told: set[str] = set()

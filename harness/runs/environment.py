@@ -23,7 +23,7 @@ def environment(engine: str | None = None, sandbox: SandboxUsed | None = None) -
     # The vector instructions that torch uses: others round sums differently.
     vectors = torch.backends.cpu.get_cpu_capability() if torch is not None else ""
     return Environment(
-        versions={name: package_version(name) for name in _PACKAGES},
+        versions=versions(),
         python=platform.python_version(),
         platform=f"{platform.system()} {platform.machine()}",
         device=torch.cuda.get_device_name(0) if torch is not None and torch.cuda.is_available() else "cpu",
@@ -34,6 +34,11 @@ def environment(engine: str | None = None, sandbox: SandboxUsed | None = None) -
         engine=engine,
         sandbox=sandbox,
     )
+
+
+def versions() -> dict[str, str | None]:
+    """The versions of what results may depend on; None for what is not installed."""
+    return {name: package_version(name) for name in _PACKAGES}
 
 
 @cache

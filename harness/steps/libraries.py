@@ -16,7 +16,8 @@ TOKENIZERS = (
 )
 MODELS = (*TOKENIZERS, "transformers.modeling_utils", "transformers.models.auto.modeling_auto")
 TRAINING = (*MODELS, "accelerate", "transformers.trainer", "dskd.training.run")
-EVALUATION = (*MODELS, "harness.evaluation.evaluate")
+_METRICS = ("nltk.stem.porter", "rapidfuzz.distance", "rouge_score.scoring", "rouge_score.tokenize")
+EVALUATION = (*MODELS, "harness.evaluation.evaluate", "harness.metrics.rouge", *_METRICS)
 VLLM = ("vllm", "vllm.v1.engine.llm_engine")
 
 
