@@ -14,13 +14,14 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from dskd.errors import InputError
+from dskd.modeling.gpu_share import GPU_SHARE
 from dskd.processes import process_environment
 from harness.costs.resources import BASE_MEMORY, GIGABYTE
 from harness.executors._gpus import Gpus, gpus_of
 from harness.executors._process import ColdProcess, ForkedProcess, JobProcess
 from harness.executors._warm_servers import WarmServers
 from harness.planning.plan import PlannedJob
-from harness.runs.job_spec import DONE, GPU_SHARE, MAY_PASS
+from harness.runs.job_spec import DONE, MAY_PASS
 from harness.runs.machine import available_memory, cores, total_memory
 from harness.runs.store import LOG, Store
 from harness.scheduling.executor import Attempt, BaseExecutor, Ended, ExecutorOptions, Place, Said, Settings

@@ -16,6 +16,7 @@ from filelock import Timeout
 from pydantic import ValidationError
 
 from dskd.errors import InputError
+from dskd.modeling.gpu_share import keep_to_gpu_share
 from dskd.processes import exit_with_parent
 from harness.runs.failures import reason_of
 from harness.runs.job_context import JobContext, ProgressChannel
@@ -64,6 +65,7 @@ def _run(spec: JobSpec, step: Step, progress: ProgressChannel) -> int:
         progress.send(event="started")
         job = JobContext(store.root, step.folder, pending, progress)
         try:
+            keep_to_gpu_share()
             step.run(job)
             if job.pending:
                 raise RuntimeError(f"{step.id} ended without finishing {', '.join(o.folder for o in job.pending)}")

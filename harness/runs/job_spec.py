@@ -13,8 +13,6 @@ from harness.runs.records import RecordCell
 # Environment variables with the descriptors of two pipes: the job writes its progress into one, and ends when the other closes.
 PROGRESS_DESCRIPTOR = "HARNESS_PROGRESS_FD"
 PARENT_DESCRIPTOR = "HARNESS_PARENT_FD"
-# The share of a GPU that a job has where it has no whole one: an environment variable.
-GPU_SHARE = "HARNESS_GPU_SHARE"
 # Exit codes of a job: done; failed, and another try is useless; the user's mistake; failed, and another try may pass; ended at a
 # checkpoint because it was asked to (EX_TEMPFAIL of sysexits.h).
 DONE, FAILED, MISTAKE, MAY_PASS, STOPPED = 0, 1, 2, 3, 75
