@@ -146,7 +146,8 @@ class Executor(BaseExecutor):
     def _threads(self, job: PlannedJob) -> int:
         # Too many threads slow a small model thirty-fold; who has set the number has a reason.
         given = os.environ.get("OMP_NUM_THREADS", "")
-        return int(given) if given.isdigit() else job.resources.threads(self.usual_cpus)
+        needs = job.resources if self._gpus.names else job.resources.replaced(gpus=0.0)
+        return int(given) if given.isdigit() else needs.threads(self.usual_cpus)
 
     def _environment(self, threads: int) -> dict[str, str]:
         environment = {"OMP_NUM_THREADS": str(threads), "TOKENIZERS_PARALLELISM": "false", "PYTHONUNBUFFERED": "1"}
