@@ -243,6 +243,11 @@ class Step(Input):
         """Its cost from shapes alone, nothing where it is small."""
         return []
 
+    @property
+    def libraries(self) -> tuple[str, ...]:
+        """Modules that take seconds to import and that it uses, so that one process can load them for many jobs; none where it is light."""
+        return ()
+
     def resources(self) -> Resources:
         """What it needs while it runs, estimated."""
         return Resources()

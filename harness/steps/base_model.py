@@ -39,6 +39,7 @@ from harness.steps.base import (
 from harness.steps.create_model import check_copy, copy_model, new_model
 from harness.steps.data import PreparedData
 from harness.steps.first_layers import first_layers
+from harness.steps.libraries import TRAINING
 from harness.steps.tokenizers import ChangedTokenizer, FolderInput, TokenizerChanges, TokenizerFiles
 
 
@@ -133,6 +134,10 @@ class TrainedModel(_MadeModel):
     def stage_sources(self) -> list[TrainingSource]:
         """The training sets of its stages."""
         return [stage.data.training_source for stage in self.training]
+
+    @property
+    def libraries(self) -> tuple[str, ...]:
+        return TRAINING
 
     def estimate(self, device: Device) -> list[Work]:
         return [

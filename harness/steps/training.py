@@ -30,6 +30,7 @@ from harness.runs.records import RecordCell
 from harness.steps.base import BY_HAND, NOT_IDENTITY, OMIT_NONE, ModelInput, Of, Step, TrainingSource, same_as
 from harness.steps.base_model import split_options, training_cost, training_progress
 from harness.steps.data import PreparedData
+from harness.steps.libraries import TRAINING
 from harness.steps.origins import data_origin, model_origin
 from harness.steps.served_model import ServedModel
 from harness.steps.several_teachers import TaughtBySeveral
@@ -134,6 +135,10 @@ class Train(Step, ModelInput):
             packing=self.training.packing,
             has_teacher=self.teacher is not None,
         )
+
+    @property
+    def libraries(self) -> tuple[str, ...]:
+        return TRAINING
 
     def preflight(self, root: Path) -> Sequence[Problem]:
         if missing := missing_engine(self.training.rollouts):
