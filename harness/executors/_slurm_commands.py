@@ -26,7 +26,19 @@ _PASSING = re.compile(
 )
 _QUEUE_FULL = re.compile(r"job limit|MaxSubmit|MaxJobCount|accounting/QOS policy|SubmitJobsLimit", re.IGNORECASE)
 ENDED = frozenset(
-    "BOOT_FAIL CANCELLED COMPLETED DEADLINE FAILED NODE_FAIL OUT_OF_MEMORY PREEMPTED REVOKED TIMEOUT LAUNCH_FAILED".split()
+    [
+        "BOOT_FAIL",
+        "CANCELLED",
+        "COMPLETED",
+        "DEADLINE",
+        "FAILED",
+        "NODE_FAIL",
+        "OUT_OF_MEMORY",
+        "PREEMPTED",
+        "REVOKED",
+        "TIMEOUT",
+        "LAUNCH_FAILED",
+    ]
 )
 NEVER_STARTS = re.compile(r"^(DependencyNeverSatisfied|BadConstraints|InvalidAccount|InvalidQOS|PartitionTimeLimit)$")
 

@@ -1,12 +1,12 @@
 """A submission: one call of sbatch, for one job or for an array of equal ones, and its folder.
 
-    DIR/.harness/slurm/jobs.json                 which submission each job is in, and its id in Slurm
-    DIR/.harness/slurm/<token>/run.sh            the script; its first lines have the command that submits it
-    DIR/.harness/slurm/<token>/tasks.json        the jobs, and how often each is tried
-    DIR/.harness/slurm/<token>/<k>.spec.json     what job k is told
-    DIR/.harness/slurm/<token>/<k>.state.json    how it stands, written where it runs (_slurm_task)
-    DIR/.harness/slurm/<token>/<k>.out           what the script printed, and Slurm itself
-    DIR/.harness/slurm/<token>/<k>.stop          it is to end at its next checkpoint and not to be put back
+DIR/.harness/slurm/jobs.json                 which submission each job is in, and its id in Slurm
+DIR/.harness/slurm/<token>/run.sh            the script; its first lines have the command that submits it
+DIR/.harness/slurm/<token>/tasks.json        the jobs, and how often each is tried
+DIR/.harness/slurm/<token>/<k>.spec.json     what job k is told
+DIR/.harness/slurm/<token>/<k>.state.json    how it stands, written where it runs (_slurm_task)
+DIR/.harness/slurm/<token>/<k>.out           what the script printed, and Slurm itself
+DIR/.harness/slurm/<token>/<k>.stop          it is to end at its next checkpoint and not to be put back
 """
 
 from __future__ import annotations

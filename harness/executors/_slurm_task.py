@@ -183,8 +183,11 @@ def _listen(descriptor: int, process: subprocess.Popen[bytes]) -> dict[str, Any]
         is_open = True
         while is_open or process.poll() is None:
             has_ended = process.poll() is not None
-            ready = selector.select(timeout=0.0 if has_ended else 0.5) if is_open else time.sleep(0.2)
-            chunk = channel.read(65536) if ready else None
+            if is_open:
+                chunk = channel.read(65536) if selector.select(timeout=0.0 if has_ended else 0.5) else None
+            else:
+                time.sleep(0.2)
+                continue
             if chunk == b"":
                 selector.unregister(channel)
                 is_open = False

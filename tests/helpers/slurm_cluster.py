@@ -167,7 +167,7 @@ class SlurmCluster:
     def queue(self, form: str = "%i|%T|%r|%j") -> list[list[str]]:
         """The jobs that wait, run or have just ended, in order of their numbers, with these fields of squeue."""
         lines = self.run("squeue", "--noheader", "--array", "--states=all", "--sort=i", f"--format={form}").splitlines()
-        return [line.split("|") for line in lines]
+        return [line.split("|") for line in lines if line.strip()]
 
     def nodes_in_state(self, *states: str) -> list[str]:
         """The nodes whose state is one of these, in order."""
