@@ -40,7 +40,10 @@ ENDED = frozenset(
         "LAUNCH_FAILED",
     ]
 )
-NEVER_STARTS = re.compile(r"^(DependencyNeverSatisfied|BadConstraints|InvalidAccount|InvalidQOS|PartitionTimeLimit)$")
+HELD = re.compile(r"launch.failed.requeued.held", re.IGNORECASE)  # Slurm could not start it, and tries no more
+NEVER_STARTS = re.compile(
+    r"^(launch.failed.requeued.held|DependencyNeverSatisfied|BadConstraints|InvalidAccount|InvalidQOS|PartitionTimeLimit)$"
+)
 
 
 class Unanswered(Exception):

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from harness.executors._slurm_commands import Queued
+from harness.executors._slurm_commands import HELD, Queued
 from harness.executors._slurm_submission import TaskState, read_state
 from harness.planning.plan import PlannedJob
 from harness.runs.job_spec import DONE, FAILED, MAY_PASS, STOPPED
@@ -66,20 +66,17 @@ class Watched:
         """How it stands, as its node has written it."""
         return read_state(self.folder, self.index)
 
-    def news(self) -> Iterator[Said]:
-        """What has changed since the last call."""
+    def news(self, state: TaskState | None) -> Iterator[Said]:
+        """What has changed since the last call; `state`: how it stands now."""
         if self.queued is not None and self.queued.state == "PENDING":
             if self._is_new("queued", self.queued.reason):
                 yield Said(self.job.id, {"event": "queued", "reason": self.queued.reason, "slurm": self.slurm})
-            if (state := self.state()) is not None and state.state == "again" and self._is_new("again", state):
+            if state is not None and state.state == "again" and self._is_new("again", state):
                 yield Said(self.job.id, {"event": "again", "reason": state.reason})
-            return
-        state = self.state()
-        if state is None or state.state != "running":
-            return
-        if self._is_new("started", (state.restart, state.failures)):
-            yield Said(self.job.id, {"event": "started", "host": state.host, "slurm": self.slurm})
-        yield from self._progress()
+        elif state is not None and state.state == "running":
+            if self._is_new("started", (state.restart, state.failures)):
+                yield Said(self.job.id, {"event": "started", "host": state.host, "slurm": self.slurm})
+            yield from self._progress()
 
     def _progress(self) -> Iterator[Said]:
         """How far it is, by the file that its process writes."""
@@ -100,24 +97,22 @@ class Watched:
         before, self._told[what] = self._told.get(what), value
         return before != value
 
-    def end(self, *, answered: bool, now: float, settle: float, late: float) -> Ended | None:
+    def end(self, state: TaskState | None, *, answered: bool, now: float, settle: float, late: float) -> Ended | None:
         """Its end, where that is certain.
 
         Args:
+            state: How it stands, as its node has written it.
             answered: Whether Slurm said how its queue is; what is only not there is no end otherwise.
             now: By the monotonic clock.
             settle: Seconds for which the queue has to say that it ended, since what is put back may look so for a moment.
             late: Seconds for which a file of another machine may be missing here.
         """
-        if self.queued is not None and self.queued.state == "PENDING" and answered:
-            self.gone = None
-            return None
-        state = self.state()
         if state is not None and state.state == "ended" and state.final:
             return self._by_code(state)
         if not answered:
             return None
-        if self.queued is not None and not self.queued.has_ended:
+        is_held = self.queued is not None and self.queued.state == "PENDING" and HELD.search(self.queued.reason)
+        if self.queued is not None and not self.queued.has_ended and not is_held:
             self.gone = None
             return None
         self.gone = now if self.gone is None else self.gone
@@ -160,6 +155,11 @@ class Watched:
         last = f"; last line of {self.folder / f'{self.index}.out'}: {said}" if said else ""
         if name == "FAILED" and state is None:  # before our part of the script
             return Ended(self.job.id, FAILED, f"its script in Slurm failed before the job began{last}", seconds=seconds)
+        if name == "PENDING":
+            assert self.queued is not None
+            return Ended(
+                self.job.id, MAY_PASS, f"Slurm holds it back: {self.queued.reason}", retry=True, seconds=seconds
+            )
         what = f"Slurm says {name}" if name else "Slurm does not know it any more"
         return Ended(self.job.id, MAY_PASS, f"{what}, and it left no result{last}", retry=True, seconds=seconds)
 

@@ -104,7 +104,7 @@ def test_a_job_gets_the_cores_gpus_and_memory_that_it_needs(cluster: SlurmCluste
     assert re.search(r"TresPerNode=gres:gpu:2", shown["large"])
     assert "TimeLimit=00:40:00" in shown["large"]
     assert re.search(r"TresPerNode=gres:gpu:1", shown["shared"])
-    assert "gpu" not in shown["plain"]
+    assert "gres" not in shown["plain"]
     assert "Nice=7" in shown["plain"]
     logs = {name: (tmp_path / "cells" / name / "log.txt").read_text() for name in needs}
     assert "devices 0,1, threads 2" in logs["large"]
@@ -182,4 +182,3 @@ def test_the_process_on_the_node_knows_the_codes_and_names_of_a_job() -> None:
 
     for name in ("DONE", "MAY_PASS", "STOPPED", "PROGRESS_DESCRIPTOR", "PARENT_DESCRIPTOR"):
         assert getattr(_slurm_task, name) == getattr(job_spec, name)
-

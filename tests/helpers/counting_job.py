@@ -40,7 +40,10 @@ class CountingStep(Step):
         for number in (signal.SIGTERM, signal.SIGUSR1):
             signal.signal(number, lambda number, _frame: asked.append(number))
         node, devices = os.environ.get("SLURMD_NODENAME"), os.environ.get("CUDA_VISIBLE_DEVICES")
-        print(f"on {node} of {socket.gethostname()}, devices {devices}, threads {os.environ['OMP_NUM_THREADS']}", flush=True)
+        print(
+            f"on {node} of {socket.gethostname()}, devices {devices}, threads {os.environ['OMP_NUM_THREADS']}",
+            flush=True,
+        )
         checkpoint = job.folder / "checkpoint"
         done = int(checkpoint.read_text()) if checkpoint.exists() else 0
         for number in range(done + 1, self.numbers + 1):

@@ -109,7 +109,7 @@ class SlurmCluster:
         for name in ("state", "munge", *(f"spool-{node}" for node in NODES)):
             (self.folder / name).mkdir(parents=True)
         for number in range(2):
-            (self.folder / f"gpu{number}").touch()
+            (self.folder / f"gpu{number}").symlink_to("/dev/null")  # a device, as Slurm wants it
         (self.folder / "slurm.conf").write_text(self._conf)
         (self.folder / "gres.conf").write_text(f"NodeName=n[1-2] Name=gpu File={self.folder}/gpu[0-1]\n")
         key = self.folder / "munge" / "key"
@@ -190,6 +190,12 @@ class SlurmCluster:
         with contextlib.suppress(subprocess.SubprocessError):
             return "is UP" in self.run("scontrol", "ping")
         return False
+
+    def stop_controller(self) -> None:
+        """End slurmctld as for a restart. (By -9 it loses what happened in its last seconds, its jobs too.)"""
+        daemon = self._daemons.pop("slurmctld")
+        daemon.terminate()
+        daemon.wait(30)
 
     def kill(self, name: str) -> None:
         """End a daemon with -9: `munged`, `slurmctld`, or a node and all that runs on it, as if it had lost its power."""

@@ -23,7 +23,9 @@ from helpers.executor_runs import Recorder, planned
 QUICK: dict[str, Any] = {"poll": 0.3, "late": 2.0}
 
 
-def counting(root: Path, name: str, numbers: int = 3, seconds: float = 0.5, after: tuple[Step, ...] = ()) -> CountingStep:
+def counting(
+    root: Path, name: str, numbers: int = 3, seconds: float = 0.5, after: tuple[Step, ...] = ()
+) -> CountingStep:
     return CountingStep(
         name=name, title=f"job {name}", numbers=numbers, seconds=seconds, journal=root / "journal", after=after
     )
