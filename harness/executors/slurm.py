@@ -22,7 +22,7 @@ from harness.executors._slurm_submitter import Submitter, answer
 from harness.executors._slurm_watch import Watched
 from harness.planning.plan import PlannedJob
 from harness.runs.job_spec import DONE
-from harness.scheduling.executor import Attempt, BaseExecutor, Ended, ExecutorOptions, Said, Settings
+from harness.scheduling.executor import Attempt, BaseExecutor, Detached, Ended, ExecutorOptions, Said, Settings
 
 _log = logging.getLogger(__name__)
 _PATIENCE = 60.0  # seconds for which Slurm may be silent when the run is to end
@@ -59,6 +59,12 @@ class Executor(BaseExecutor):
     def poll(self, seconds: float) -> Iterator[Said | Ended]:
         yield from self._pass_on_stops()
         yield from self._jobs.hand_over()
+        if self._options.detach and not self._jobs.waiting and not self._jobs.unsure and not self._stops:
+            print(
+                f"{len(self._jobs.watched)} jobs are in Slurm's queue; the same command without detach watches them",
+                file=sys.stderr,
+            )
+            raise Detached
         wait = self._next_look - time.monotonic()
         if wait > 0:
             time.sleep(min(seconds, wait))

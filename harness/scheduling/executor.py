@@ -110,6 +110,10 @@ class Settings:
     options: BaseModel | None = field(default=None)
 
 
+class Detached(Exception):
+    """Raised by `poll`: all is handed over to a queue that goes on without this process, and the user wants to leave."""
+
+
 class ExecutorOptions(BaseModel):
     """Options of a kind of executor, given by `--executor-option KEY=VALUE`."""
 

@@ -142,6 +142,18 @@ def test_lines_of_setup_run_before_the_job_and_fail_it_where_one_fails(cluster: 
     assert outcome.reason.endswith("no such module: cuda")
 
 
+def test_detached_it_hands_all_over_and_leaves(
+    cluster: SlurmCluster, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first = fake(tmp_path, "first")
+    last = fake(tmp_path, "last", after=(first,))
+    assert execute(tmp_path, last, detach=True) == {}
+    assert "2 jobs are in Slurm's queue" in capsys.readouterr().err
+    assert {outcome.status for outcome in execute(tmp_path, last).values()} == {"done"}
+    assert (tmp_path / "journal").read_text().split() == ["first", "last"]
+    assert len(cluster.queue()) == 2
+
+
 @pytest.mark.parametrize(
     ("options", "needs", "said"),
     [
