@@ -14,51 +14,55 @@ _MEBIBYTE = 2**20
 
 
 class Options(ExecutorOptions):
-    """Options of the `slurm` executor, each given by `--executor-option KEY=VALUE`.
+    """Options of the `slurm` executor, each given by `--executor-option KEY=VALUE`."""
 
-    Attributes:
-        partition, account, qos, constraint, nodelist: As sbatch has them.
-        time: Minutes of a job, for all alike. Otherwise its estimate times `time_margin`, 15 at least, and no more than the partition
-            allows; the partition's default where there is no estimate.
-        signal_seconds: So long before the end of its time a job is told to write a checkpoint; it goes on after it is put back.
-        gpus_as: `gres` asks by `--gres=gpu:N`, `gpus` by `--gpus=N`.
-        gpu_type: The type of GPU to ask for, as sinfo names it.
-        shards: Shards of each GPU where the cluster shares GPUs (gres `shard`); without, a share of a GPU takes a whole one.
-        memory: `job` asks for the memory of a job, `cpu` for that of each of its cores, `none` asks for none.
-        memory_margin: How much more than estimated.
-        sbatch: Further options of sbatch, `["--exclusive"]`.
-        setup: Lines of shell before the job, as `module load cuda` or `source venv/bin/activate`; a job fails where one fails.
-        python: The Python of the nodes; the one that runs this otherwise.
-        array: Whether equal jobs are submitted as one array.
-        max_submitted: The most jobs in the queue; what is above waits here, so that this process has to live.
-        restarts: How often a job that ends at a checkpoint before its time is over is put back.
-        poll: Seconds between two looks at the queue.
-        late: Seconds for which a file that another machine has written may be missing here.
-        detach: Submit all and leave.
-    """
-
-    partition: str | None = None
-    account: str | None = None
-    qos: str | None = None
-    constraint: str | None = None
-    nodelist: str | None = None
-    time: int | None = Field(default=None, ge=1)
-    time_margin: float = Field(default=2.0, ge=1, allow_inf_nan=False)
-    signal_seconds: int = Field(default=120, ge=1, le=65535)
-    gpus_as: Literal["gres", "gpus"] = "gres"
-    gpu_type: str | None = None
-    shards: int | None = Field(default=None, ge=1)
-    memory: Literal["job", "cpu", "none"] = "job"
-    memory_margin: float = Field(default=1.25, ge=1, allow_inf_nan=False)
-    sbatch: tuple[str, ...] = ()
-    setup: tuple[str, ...] = ()
-    python: str | None = None
-    array: bool = True
-    max_submitted: int | None = Field(default=None, ge=1)
-    restarts: int = Field(default=100, ge=0)
-    poll: float = Field(default=5.0, gt=0, allow_inf_nan=False)
-    late: float = Field(default=60.0, ge=0, allow_inf_nan=False)
-    detach: bool = False
+    partition: str | None = Field(default=None, description="as sbatch has it; several with commas")
+    account: str | None = Field(default=None, description="as sbatch has it")
+    qos: str | None = Field(default=None, description="as sbatch has it")
+    constraint: str | None = Field(default=None, description="as sbatch has it")
+    nodelist: str | None = Field(default=None, description="as sbatch has it")
+    time: int | None = Field(
+        default=None,
+        ge=1,
+        description="minutes of each job; otherwise its estimate times time_margin, 15 at least, and no more than the partition allows",
+    )
+    time_margin: float = Field(default=2.0, ge=1, allow_inf_nan=False, description="how much more time than estimated")
+    signal_seconds: int = Field(
+        default=120,
+        ge=1,
+        le=65535,
+        description="so long before the end of its time a job is told to write a checkpoint",
+    )
+    gpus_as: Literal["gres", "gpus"] = Field(default="gres", description="ask by --gres=gpu:N or by --gpus=N")
+    gpu_type: str | None = Field(default=None, description="the type of GPU, as sinfo has it")
+    shards: int | None = Field(
+        default=None,
+        ge=1,
+        description="shards of a GPU where the cluster has the gres shard; otherwise a share of a GPU takes a whole one",
+    )
+    memory: Literal["job", "cpu", "none"] = Field(
+        default="job", description="ask for memory by job (--mem), by core (--mem-per-cpu), or not at all"
+    )
+    memory_margin: float = Field(
+        default=1.25, ge=1, allow_inf_nan=False, description="how much more memory than estimated"
+    )
+    sbatch: tuple[str, ...] = Field(default=(), description='further options of sbatch, ["--exclusive"]')
+    setup: tuple[str, ...] = Field(
+        default=(), description='lines of shell before each job, ["module load cuda"]; it fails where one fails'
+    )
+    python: str | None = Field(default=None, description="the Python of the nodes; otherwise the one of the command")
+    array: bool = Field(default=True, description="submit equal jobs as one array")
+    max_submitted: int | None = Field(
+        default=None, ge=1, description="the most jobs in the queue; the rest waits in the command, which has to stay"
+    )
+    restarts: int = Field(
+        default=100, ge=0, description="how often a job is put back that ended at a checkpoint before its time was over"
+    )
+    poll: float = Field(default=5.0, gt=0, allow_inf_nan=False, description="seconds between two looks at the queue")
+    late: float = Field(
+        default=60.0, ge=0, allow_inf_nan=False, description="seconds by which files of other machines may be late"
+    )
+    detach: bool = Field(default=False, description="hand all over and leave; the same command without it watches")
 
     def general(self) -> list[str]:
         """Arguments of sbatch that are the same for all jobs."""

@@ -16,7 +16,6 @@ import json
 import re
 import secrets
 import shlex
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +23,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from dskd.processes import python_module
 from harness.executors import _slurm_task
 from harness.planning.plan import PlannedJob
 from harness.runs.store import LOG, write_json_atomic, write_text_atomic
@@ -113,7 +113,8 @@ def write_submission(
         restarts: How often a job is put back that ended at a checkpoint.
     """
     folder = slurm_folder(root) / secrets.token_hex(8)
-    python = python or sys.executable
+    command = python_module("harness.jobs")
+    command[0] = python or command[0]
     array = [f"--array=0-{len(attempts) - 1}"] if len(attempts) > 1 else []
     output = str(folder).replace("%", "%%") + ("/%a.out" if array else "/0.out")
     whole = (
@@ -136,7 +137,7 @@ def write_submission(
         }
         for attempt in attempts
     ]
-    tasks = {"command": [python, "-P", "-m", "harness.jobs"], "tries": tries, "restarts": restarts, "jobs": jobs}
+    tasks = {"command": command, "tries": tries, "restarts": restarts, "jobs": jobs}
     write_json_atomic(folder / "tasks.json", tasks)
     submission = Submission(folder, tuple(attempts), whole)
     script = [
@@ -147,7 +148,7 @@ def write_submission(
         *(f"export {name}={shlex.quote(value)}" for name, value in environment.items()),
         *setup,
         # In place of the shell, so that the signals for the script reach it.
-        f"exec {shlex.join([python, '-P', _slurm_task.__file__, str(folder)])} ${{SLURM_ARRAY_TASK_ID:-0}}",
+        f"exec {shlex.join([command[0], '-P', _slurm_task.__file__, str(folder)])} ${{SLURM_ARRAY_TASK_ID:-0}}",
     ]
     write_text_atomic(folder / "run.sh", "\n".join(script) + "\n")
     return submission

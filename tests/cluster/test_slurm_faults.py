@@ -136,7 +136,8 @@ def test_ctrl_c_ends_running_jobs_at_a_checkpoint_and_empties_the_queue(cluster:
 def test_ctrl_c_twice_ends_all_now(cluster: SlurmCluster, tmp_path: Path) -> None:
     first = counting(tmp_path, "first", 2, 60.0)  # its next checkpoint is a minute away
     run = Run(tmp_path, fake(tmp_path, "last", after=(first,)))
-    wait_until(lambda: "RUNNING" in states(cluster) and (tmp_path / "cells/first/log.txt").exists())
+    log = tmp_path / "cells/first/log.txt"
+    wait_until(lambda: log.exists() and "on n" in log.read_text())
     run.interrupt()
     time.sleep(3)
     assert run.process.poll() is None
