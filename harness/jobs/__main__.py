@@ -20,6 +20,7 @@ from dskd.processes import exit_with_parent
 from harness.runs.failures import reason_of
 from harness.runs.job_context import JobContext, ProgressChannel
 from harness.runs.job_spec import FAILED, MISTAKE, PARENT_DESCRIPTOR, JobSpec
+from harness.runs.job_state import StateWriter
 from harness.runs.store import Store
 from harness.steps.base import Step
 
@@ -35,7 +36,9 @@ def main(spec_path: str) -> int:
     spec = JobSpec.model_validate_json(Path(spec_path).read_text(encoding="utf-8"))
     progress = ProgressChannel()
     try:
-        return _run(spec, Step.model_validate(spec.step), progress)
+        step = Step.model_validate(spec.step)
+        progress.state = StateWriter(Path(spec.root), step.id, spec.attempt)
+        return _run(spec, step, progress)
     except ValidationError as error:  # the class of the step is gone or has other fields by now
         return _fail(InputError(error.errors()[0]["msg"].removeprefix("Value error, ")), progress, None)
     except (OSError, InputError) as error:
@@ -50,7 +53,7 @@ def _run(spec: JobSpec, step: Step, progress: ProgressChannel) -> int:
         lock.acquire(timeout=0)
     except Timeout:
         print("waiting: another run is doing this job", flush=True)
-        progress.send(event="waiting")
+        progress.waiting()
         lock.acquire()
         fresh = False  # the other run has just made it
     with lock:
@@ -58,10 +61,11 @@ def _run(spec: JobSpec, step: Step, progress: ProgressChannel) -> int:
         pending = [output for output in wanted if fresh or not store.output(output.folder).holds(output)]
         if not pending:
             print("nothing to do: another run has done it", flush=True)
+            progress.ended("done")
             return 0
         for output in pending:
             store.output(output.folder).begin(step.kind, step.title, output.fingerprint, fresh=fresh)
-        progress.send(event="started")
+        progress.started()
         job = JobContext(store.root, step.folder, pending, progress)
         try:
             step.run(job)
@@ -69,6 +73,7 @@ def _run(spec: JobSpec, step: Step, progress: ProgressChannel) -> int:
                 raise RuntimeError(f"{step.id} ended without finishing {', '.join(o.folder for o in job.pending)}")
         except Exception as error:
             return _fail(error, progress, job)
+        progress.ended("done")
     return 0
 
 
@@ -78,7 +83,7 @@ def _fail(error: Exception, progress: ProgressChannel, job: JobContext | None) -
     The reason goes to whoever started the job first, and then into log, record and manifest: a full disk may have no room for them.
     """
     reason = reason_of(error)
-    progress.send(event="failed", reason=reason)
+    progress.failed(reason)
     mistake = isinstance(error, InputError)
     with contextlib.suppress(OSError):
         if not mistake:

@@ -51,6 +51,24 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+def memory() -> int | None:
+    """The resident memory of this process in bytes, or None where the system does not say."""
+    try:
+        pages = int(Path("/proc/self/statm").read_text().split()[1])
+    except (OSError, IndexError):
+        return None
+    return pages * os.sysconf("SC_PAGE_SIZE")
+
+
+def device_memory() -> int | None:
+    """The GPU memory that torch holds in this process, in bytes on all its devices; None where it holds none."""
+    torch = sys.modules.get("torch")
+    cuda = getattr(torch, "cuda", None)  # torch may be half imported
+    if cuda is None or not cuda.is_initialized():
+        return None
+    return sum(int(cuda.memory_reserved(index)) for index in range(cuda.device_count()))
+
+
 def peak_memory() -> int:
     """The peak resident memory of this process in bytes."""
     status = Path("/proc/self/status")
