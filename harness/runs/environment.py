@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import platform
 import resource
@@ -67,6 +68,19 @@ def device_memory() -> int | None:
     if cuda is None or not cuda.is_initialized():
         return None
     return sum(int(cuda.memory_reserved(index)) for index in range(cuda.device_count()))
+
+
+def device_use() -> float | None:
+    """How busy the GPUs of this process are, in percent, the mean of them; None where that is not known."""
+    torch = sys.modules.get("torch")
+    cuda = getattr(torch, "cuda", None)
+    if cuda is None or not cuda.is_initialized() or importlib.util.find_spec("pynvml") is None:
+        return None
+    count = cuda.device_count()
+    try:
+        return sum(cuda.utilization(index) for index in range(count)) / count
+    except RuntimeError:  # a device that does not tell, as a part of one (MIG)
+        return None
 
 
 def peak_memory() -> int:

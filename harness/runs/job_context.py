@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from harness.runs.environment import device_memory, environment, memory, peak_device_memory, peak_memory
+from harness.runs.environment import device_memory, device_use, environment, memory, peak_device_memory, peak_memory
 from harness.runs.job_spec import PROGRESS_DESCRIPTOR, Output
 from harness.runs.job_state import StateWriter
 from harness.runs.records import Cost, Record, SandboxUsed
@@ -91,7 +91,7 @@ class ProgressChannel:
         moment = time.monotonic()
         if numbers and moment - self._measured >= 1.0:
             self._measured = moment
-            self.send(event="metrics", metrics=self._metrics, memory=memory(), device_memory=device_memory())
+            self.send(event="metrics", metrics=self._metrics, memory=memory(), device_memory=device_memory(), device_use=device_use())
 
 
 class JobContext:

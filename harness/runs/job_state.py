@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import socket
 import threading
 import time
 from collections.abc import Mapping
@@ -19,7 +18,8 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
-from harness.runs.environment import device_memory, memory
+from harness.runs.environment import device_memory, device_use, memory
+from harness.runs.machine import own
 from harness.runs.store import Store, now
 
 STATE = "state.json"
@@ -38,7 +38,7 @@ class JobState(BaseModel):
         state: `starting` until it has its lock, `waiting` for another run that does the same job, `running`; then `done`, `failed`, or
             `stopped` at a checkpoint.
         attempt: Which try, from 1.
-        host, pid: The process.
+        host, machine, pid, born: The process (harness.runs.machine).
         devices: CUDA_VISIBLE_DEVICES of the process; None where it is not set.
         started: When the try began, UTC by the clock of `host`.
         seconds: Since then, when this was written.
@@ -47,6 +47,7 @@ class JobState(BaseModel):
         metrics: The last of each number that a training or an evaluation gives: `loss`, `learning_rate`, `tokens_per_second`.
         memory: Bytes of main memory of the process.
         device_memory: Bytes of GPU memory that torch holds in the process; None without a GPU.
+        device_use: How busy its GPUs are, in percent; None where NVIDIA's library is not there to say (`pip install nvidia-ml-py`).
         reason: Why it failed or stopped, one line.
         retry: Whether another try may pass; None where it did not say.
         kind: `out_of_memory` where that was the reason.
@@ -58,7 +59,9 @@ class JobState(BaseModel):
     state: JobStateName
     attempt: int = 1
     host: str = ""
+    machine: str = ""
     pid: int = 0
+    born: float | None = None
     devices: str | None = None
     started: str = ""
     seconds: float = 0.0
@@ -69,6 +72,7 @@ class JobState(BaseModel):
     metrics: dict[str, float] = {}
     memory: int | None = None
     device_memory: int | None = None
+    device_use: float | None = None
     reason: str = ""
     retry: bool | None = None
     kind: str = ""
@@ -113,8 +117,7 @@ class StateWriter:
             "job": job_id,
             "state": "starting",
             "attempt": attempt,
-            "host": socket.gethostname(),
-            "pid": os.getpid(),
+            **own(),
             "devices": os.environ.get("CUDA_VISIBLE_DEVICES"),
             "started": now(),
             "beat": 0,
@@ -185,6 +188,7 @@ class StateWriter:
                 seconds=round(time.monotonic() - self._begun, 3),
                 memory=memory(),
                 device_memory=device_memory(),
+                device_use=device_use(),
             )
             temporary = self._path.with_name(f".{STATE}.{state.host}.{state.pid}")
             try:
