@@ -15,8 +15,10 @@ from harness.cli.progress import make_reporter
 from harness.planning import preflight
 from harness.planning.plan import Plan, make_plan
 from harness.runs.environment import cores
+from harness.scheduling.observer import Observers
 from harness.scheduling.outcome import Outcome
 from harness.scheduling.runner import Runner
+from harness.watching.observers import observe
 
 EPILOG = """\b
 Examples:
@@ -80,8 +82,10 @@ def run_plan(
         preflight.write_run_file(plan.root, plan.matrix)
     if not plan.to_run:
         return {}
-    with make_reporter(plan.to_run, execution.jobs or cores()) as reporter:
-        runner = Runner(executor, reporter, jobs=execution.jobs, fail_fast=execution.fail_fast, tries=execution.tries)
+    watch, observers = observe(plan, execution.executor, execution.jobs)
+    with make_reporter(watch) as reporter:
+        everybody = Observers([*observers, reporter])
+        runner = Runner(executor, everybody, jobs=execution.jobs, fail_fast=execution.fail_fast, tries=execution.tries)
         return runner.run(plan.to_run)
 
 

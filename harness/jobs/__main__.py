@@ -37,7 +37,9 @@ def main(spec_path: str) -> int:
     progress = ProgressChannel()
     try:
         step = Step.model_validate(spec.step)
-        progress.state = StateWriter(Path(spec.root), step.id, spec.attempt)
+        progress.state = StateWriter(
+            Path(spec.root), step.id, spec.attempt, title=step.title, folder=step.folder, outputs=spec.outputs
+        )
         return _run(spec, step, progress)
     except ValidationError as error:  # the class of the step is gone or has other fields by now
         return _fail(InputError(error.errors()[0]["msg"].removeprefix("Value error, ")), progress, None)

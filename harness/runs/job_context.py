@@ -6,6 +6,7 @@ import json
 import math
 import os
 import shutil
+import socket
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -42,7 +43,7 @@ class ProgressChannel:
 
     def started(self) -> None:
         """Say that the job has its lock and begins."""
-        self.send(event="started")
+        self.send(event="started", host=socket.gethostname(), devices=os.environ.get("CUDA_VISIBLE_DEVICES"))
         if self.state is not None:
             self.state.running()
 
@@ -91,7 +92,13 @@ class ProgressChannel:
         moment = time.monotonic()
         if numbers and moment - self._measured >= 1.0:
             self._measured = moment
-            self.send(event="metrics", metrics=self._metrics, memory=memory(), device_memory=device_memory(), device_use=device_use())
+            self.send(
+                event="metrics",
+                metrics=self._metrics,
+                memory=memory(),
+                device_memory=device_memory(),
+                device_use=device_use(),
+            )
 
 
 class JobContext:

@@ -34,7 +34,8 @@ class JobState(BaseModel):
     """How far a job is.
 
     Attributes:
-        job: Its id.
+        job, title: Its id, and its name for people.
+        folder, outputs: Under the root of the run, where its log is and what it makes.
         state: `starting` until it has its lock, `waiting` for another run that does the same job, `running`; then `done`, `failed`, or
             `stopped` at a checkpoint.
         attempt: Which try, from 1.
@@ -56,6 +57,9 @@ class JobState(BaseModel):
     model_config = ConfigDict(frozen=True)
 
     job: str
+    title: str = ""
+    folder: str = ""
+    outputs: list[str] = []
     state: JobStateName
     attempt: int = 1
     host: str = ""
@@ -105,9 +109,10 @@ class StateWriter:
         root: The folder of the run.
         job_id: Whose state it is.
         attempt: Which try, from 1.
+        about: More fields that stay: `title`, `folder`, `outputs`.
     """
 
-    def __init__(self, root: Path, job_id: str, attempt: int = 1) -> None:
+    def __init__(self, root: Path, job_id: str, attempt: int = 1, **about: Any) -> None:
         self._path = JobState.path(root, job_id)
         self._lock = threading.Lock()  # of the fields
         self._writing = threading.Lock()  # of the file
@@ -122,6 +127,7 @@ class StateWriter:
             "started": now(),
             "beat": 0,
             "metrics": {},
+            **about,
         }
         self._new = False
         before = JobState.read_file(self._path)

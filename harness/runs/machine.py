@@ -6,6 +6,7 @@ import os
 import socket
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 
 @cache
@@ -30,7 +31,7 @@ def born(pid: int) -> float | None:
         return None
 
 
-def own() -> dict[str, str | int | float | None]:
+def own() -> dict[str, Any]:
     """What tells others which process this is: host, machine, pid, born."""
     return {"host": socket.gethostname(), "machine": machine(), "pid": os.getpid(), "born": born(os.getpid())}
 

@@ -5,10 +5,11 @@ Each line has `time` (UTC, milliseconds), `run` (the id of the harness process t
 | event | fields |
 |---|---|
 | `opened` | `jobs`: how many it will run, `executor`, `command`, `host`, `pid` |
-| `started` | `job`, `kind`, `title`, `attempt`, `place`, `gpus`: null where the executor places jobs itself |
+| `started` | `job`, `kind`, `title`, `folder`, `attempt`, `place`, `gpus`: null where it was handed to a queue |
+| `running` | `job`, `host`, `devices`: its process has begun to work; `devices` is its CUDA_VISIBLE_DEVICES |
 | `progress` | `job`, `stage`, `done`, `total`, `metrics`: at most one line a job every 30 s, and one a second in all |
 | `again` | `job`, `reason`, `attempt`: the next one, `seconds` until then |
-| `ended` | `job`, `status`: `done`, `failed`, `stopped` or `not_run`, `reason`, `seconds` |
+| `ended` | `job`, `kind`, `title`, `folder`, `status`: `done`, `failed`, `stopped` or `not_run`, `reason`, `seconds` |
 | `stopping` | `now`: whether running jobs are ended at once |
 | `closed` | how many jobs there are of each status |
 
@@ -48,20 +49,62 @@ def events_file(root: Path) -> Path:
     return root / ".harness" / EVENTS
 
 
-def read_events(root: Path) -> Iterator[dict[str, Any]]:
-    """The events of a run, oldest first, without lines that were torn."""
-    for name in (OLDER_EVENTS, EVENTS):
+class EventReader:
+    """Reads the events of a run, oldest first, and later what has come since; lines that were torn are left out.
+
+    Args:
+        root: The folder of the run.
+        without: Kinds of events to leave out.
+    """
+
+    def __init__(self, root: Path, *, without: Sequence[str] = ()) -> None:
+        self._path = events_file(root)
+        # Found without reading the line, for most lines are these.
+        self._unwanted = tuple(f'"event": "{name}"'.encode() for name in without)
+        self._inode: int | None = None
+        self._position = 0
+
+    def new(self) -> Iterator[dict[str, Any]]:
+        """What has come since the last call; all of it the first time."""
+        older = self._path.with_name(OLDER_EVENTS)
+        if self._inode is None:
+            yield from self._events(self._read(older, 0)[0])
+        content, inode = self._read(self._path, self._position)
+        if inode is not None and self._inode not in (None, inode):
+            # What was read last has been put aside, perhaps with more at its end.
+            rest, moved = self._read(older, self._position)
+            if moved == self._inode:
+                yield from self._events(rest)
+            self._position = 0
+            content, inode = self._read(self._path, 0)
+        self._inode = inode if inode is not None else self._inode
+        whole = content.rfind(b"\n") + 1  # the last line may be in the middle of its writing
+        self._position += whole
+        yield from self._events(content[:whole])
+
+    @staticmethod
+    def _read(path: Path, position: int) -> tuple[bytes, int | None]:
         try:
-            content = (root / ".harness" / name).read_bytes()
+            with path.open("rb") as stream:
+                stream.seek(position)
+                return stream.read(), os.fstat(stream.fileno()).st_ino
         except OSError:
-            continue
-        for line in content.splitlines():
+            return b"", None
+
+    def _events(self, content: bytes) -> Iterator[dict[str, Any]]:
+        for line in content.split(b"\n"):
+            if any(name in line[:160] for name in self._unwanted):
+                continue
             try:
                 event = json.loads(line)
             except ValueError:
                 continue
             if isinstance(event, dict) and "event" in event:
                 yield event
+
+
+def _about(job: PlannedJob) -> dict[str, str]:
+    return {"job": job.id, "kind": job.kind, "title": job.title, "folder": job.step.folder}
 
 
 class EventLog(Observer):
@@ -107,9 +150,7 @@ class EventLog(Observer):
         self._told[job.id] = self._clock() - _EVERY
         self._write(
             "started",
-            job=job.id,
-            kind=job.kind,
-            title=job.title,
+            **_about(job),
             attempt=attempt.number,
             place=where and where.place,
             gpus=where and list(where.gpus),
@@ -119,6 +160,8 @@ class EventLog(Observer):
         """A job advanced: a line now and then, fewer of each job where many run."""
         if event.get("event") == "metrics":
             self._metrics[job.id] = event.get("metrics")
+        if event.get("event") == "started":
+            self._write("running", job=job.id, host=event.get("host"), devices=event.get("devices"))
         if event.get("event") != "progress" or job.id not in self._told:
             return
         moment = self._clock()
@@ -136,7 +179,7 @@ class EventLog(Observer):
         """A job ended for good."""
         self._forget(job)
         self._write(
-            "ended", job=job.id, status=outcome.status, reason=outcome.reason, seconds=round(outcome.seconds, 3)
+            "ended", **_about(job), status=outcome.status, reason=outcome.reason, seconds=round(outcome.seconds, 3)
         )
 
     def stopping(self, *, now: bool) -> None:
@@ -163,7 +206,9 @@ class EventLog(Observer):
 
     def _write(self, event: str, **fields: Any) -> None:
         moment = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-        line = json.dumps({"time": moment, "run": self._run, "event": event, **fields})  # ASCII: any text can be written
+        line = json.dumps(
+            {"time": moment, "run": self._run, "event": event, **fields}
+        )  # ASCII: any text can be written
         content = ("\n" * self._is_torn + line + "\n").encode()
         try:
             self._path.parent.mkdir(parents=True, exist_ok=True)
@@ -179,7 +224,9 @@ class EventLog(Observer):
         except OSError as error:
             if not self._has_warned:
                 self._has_warned = True
-                _logger.warning("%s: some events could not be written (%s); the run goes on", self._path, error.strerror)
+                _logger.warning(
+                    "%s: some events could not be written (%s); the run goes on", self._path, error.strerror
+                )
 
     def _put_aside(self) -> None:
         """Begin a new file, unless another process is doing so or has just done it."""

@@ -242,7 +242,7 @@ def training_progress(job: JobContext, stage: str) -> Callable[[dict[str, Any]],
 
     def report(event: dict[str, Any]) -> None:
         job.progress.advance(stage, event["step"], event["steps"])
-        numbers = {name: value for name, value in event.items() if isinstance(value, float)}
+        numbers: dict[str, float | None] = {name: value for name, value in event.items() if isinstance(value, float)}
         numbers["steps_per_second"] = steps.at(event["step"])
         if "tokens" in event:
             numbers["tokens_per_second"] = tokens.at(event["tokens"])
