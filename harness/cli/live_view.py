@@ -103,6 +103,8 @@ def _counts(told: Snapshot, width: int) -> RenderableType:
     for index, (text, style) in enumerate(states):
         words.append(", " if index else "")
         words.append(text, style=style)
+    if told.total and told.jobs:
+        words.append(f"  {told.jobs_done}/{told.jobs} jobs", style="dim")
     row.add_column(width=bar)
     row.add_column(no_wrap=True)
     row.add_column(no_wrap=True, overflow="ellipsis")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import codecs
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -34,51 +34,63 @@ def find(status: Status, asked: str) -> Wanted:
     """
     root, asked = status.snapshot.root, asked.strip("/")
     known = _known(status)
-    tests = (
-        lambda name: name == asked,
-        lambda name: f"/{name}/".find(f"/{asked}/") >= 0,
-        lambda name: asked in name,
+    tests: tuple[Callable[[_Named], bool], ...] = (
+        lambda each: asked in {each.name, *each.also},
+        lambda each: not each.is_part and f"/{asked}/" in f"/{each.name}/",
+        lambda each: not each.is_part and asked in each.name,
     )
     for test in tests:
-        found = {wanted: None for names, wanted in known.items() if any(map(test, names))}
+        found = list(dict.fromkeys(each.wanted for each in known if test(each)))
         if len(found) == 1:
-            return next(iter(found))
+            return found[0]
         if found:
             names = sorted(wanted.name for wanted in found)
             more = ", …" if len(names) > 5 else ""
             raise InputError(
                 f"{asked}: {len(names)} have this in their name ({', '.join(names[:5])}{more}); fix: say more"
             )
-    names = sorted({wanted.name for wanted in known.values()})
+    names = sorted({each.name for each in known if not each.is_part})
     near = did_you_mean(asked, names)
     if len(names) > _MOST_NAMES:  # the list of all would fill the screen
         near = near.partition(" (known: ")[0] if "did you mean" in near else "; fix: harness status lists them"
     raise InputError(f"{root}: no cell or job '{asked}'{near}")
 
 
-def _known(status: Status) -> dict[frozenset[str], Wanted]:
-    """Cells and jobs, by the names that each answers to."""
-    known: dict[frozenset[str], Wanted] = {}
+@dataclass(frozen=True)
+class _Named:
+    """What can be meant. also: other whole names of it; is_part: a job of a cell, which is only meant by a whole name."""
+
+    name: str
+    wanted: Wanted
+    also: tuple[str, ...] = ()
+    is_part: bool = False
+
+
+def _known(status: Status) -> list[_Named]:
+    """Cells, shared artifacts and jobs."""
     cells: dict[str, list[str]] = {}
+    ids: dict[str, list[str]] = {}
     for output in status.outputs:
         if (cell := cell_of(output.folder)) is not None:
             cells.setdefault(cell, []).append(output.folder)
-    jobs = {job.id: job for job in status.jobs}
+    for job in status.jobs:
+        if (cell := cell_of(job.folder)) is not None:
+            ids.setdefault(cell, []).append(job.id)
+    known = []
     for cell, folders in cells.items():
-        work = [f"cells/{cell}/train", f"cells/{cell}/eval", *sorted(folders), f"cells/{cell}"]
-        ids = [job.id for job in status.jobs if cell_of(job.folder) == cell] if len(cells) < 200 else []
-        ids = ids or [f"train:{cell}", f"evaluate:{cell}"]
-        known[frozenset({cell})] = Wanted(cell, tuple(dict.fromkeys(work)), tuple(ids))
-    for output in status.outputs:
-        if cell_of(output.folder) is None and not any(output.folder in job.outputs for job in status.jobs):
-            known[frozenset({output.folder, output.title})] = Wanted(
-                output.title or output.folder, (output.folder,), ()
-            )
-    for job in jobs.values():
-        if cell_of(job.folder) is None:
-            known[frozenset({job.id, job.title, job.folder})] = Wanted(job.title, (job.folder,), (job.id,))
-        else:
-            known[frozenset({job.id})] = Wanted(job.id, (job.folder, *job.outputs), (job.id,))
+        work = [f"cells/{cell}/train", f"cells/{cell}/eval", *sorted(folders)]
+        jobs = ids.get(cell) or [f"train:{cell}", f"evaluate:{cell}"]
+        known.append(_Named(cell, Wanted(cell, tuple(dict.fromkeys(work)), tuple(jobs))))
+    made = set()
+    for job in status.jobs:
+        made.update(job.outputs)
+        is_part, folders = cell_of(job.folder) is not None, tuple(dict.fromkeys((job.folder, *job.outputs)))
+        name, also = (job.id, job.title) if is_part else (job.title, job.id)
+        known.append(_Named(name, Wanted(name, folders, (job.id,)), (also, job.folder), is_part))
+    for output in status.outputs:  # of runs that nothing else is known of
+        if cell_of(output.folder) is None and output.folder not in made:
+            name = output.title or output.folder
+            known.append(_Named(name, Wanted(name, (output.folder,), ()), (output.folder,)))
     return known
 
 

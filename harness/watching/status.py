@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel
+from pydantic import BaseModel, ValidationError
 
 from dskd.errors import InputError
 from harness.results.run_file import RunFile
@@ -103,6 +103,8 @@ def read_status(root: Path) -> Status:
         if lives(job.machine, job.pid, job.born) or (_age(root, job, time.time()) or 0.0) < max(since, _SILENT)
     ]
     at_work = {folder for job in running for folder in job.outputs}
+    if processes:
+        at_work |= events.starting
     to_do = {folder for process in processes for job in process.jobs for folder in job.outputs}
     known = [folder for process in (processes or events.last) for job in process.jobs for folder in job.outputs]
     outputs = [_output(root, each, at_work, to_do, events) for each in dict.fromkeys([*folders, *known])]
@@ -111,6 +113,11 @@ def read_status(root: Path) -> Status:
         cells.set(output.folder, output.state)
     clock = _clock([folder for folder, _ in found])
     shown = [_running(root, job, clock) for job in running]
+    if processes:
+        heard = {job.id for job in shown}
+        shown += [
+            _starting(root, event) for job, event in events.started.items() if job not in heard and event.get("place")
+        ]
     planned = {job.id: job for process in processes for job in process.jobs}
     ended = {key for key in planned if key in events.ended}
     snapshot = Snapshot(
@@ -143,7 +150,9 @@ def _what_it_is(root: Path) -> tuple[str, list[str]]:
         return told.matrix, told.records
     except FileNotFoundError:
         pass
-    except (OSError, ValueError) as error:
+    except ValidationError as error:
+        raise InputError(f"{root / RUN}: {error.errors()[0]['msg']}; fix: run the matrix again") from None
+    except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"{root / RUN}: cannot be read ({error}); fix: run the matrix again") from None
     # A single training or evaluation has no matrix.
     newest = next(filter(None, map(read_run_process, run_folders(root))), None)
@@ -159,6 +168,7 @@ class _Events:
         self.last = [] if processes else [*filter(None, map(read_run_process, run_folders(root)[:1]))]
         runs = {process.run for process in processes or self.last}
         self.ended: dict[str, dict[str, Any]] = {}
+        self.started: dict[str, dict[str, Any]] = {}  # what was started and has not ended
         self.taken: list[dict[str, Any]] = []
         self.stopping = False
         for event in EventReader(root, without=("progress", "running")).new():
@@ -166,12 +176,20 @@ class _Events:
                 self.taken.append(event)
             if event.get("run") not in runs:
                 continue
+            job = str(event.get("job"))
+            if event["event"] in {"ended", "again"}:
+                self.started.pop(job, None)
             if event["event"] == "ended":
-                self.ended[str(event.get("job"))] = event
+                self.ended[job] = event
             elif event["event"] == "started":
-                self.ended.pop(str(event.get("job")), None)
+                self.ended.pop(job, None)
+                self.started[job] = event
             elif event["event"] == "stopping":
                 self.stopping = True
+        outputs = {job.id: job.outputs for process in processes or self.last for job in process.jobs}
+        self.starting = {
+            folder for job, event in self.started.items() if event.get("place") for folder in outputs.get(job, ())
+        }
         # Of each folder how its job ended: those that were left out have no manifest to say it.
         self.by_folder = {str(event.get("folder")): event for event in self.ended.values()}
         if not processes:
@@ -234,6 +252,22 @@ def _running(root: Path, job: JobState, clock: float) -> RunningJob:
         device_use=job.device_use,
         beat_seconds=None if age is None else round(age, 1),
         log=str(root / job.folder / LOG),
+    )
+
+
+def _starting(root: Path, event: dict[str, Any]) -> RunningJob:
+    """A job whose process was started and has not written its state yet."""
+    folder = str(event.get("folder"))
+    return RunningJob(
+        id=str(event["job"]),
+        title=line(event.get("title", "")),
+        kind=str(event.get("kind")),
+        cell=cell_of(folder),
+        place=line(event["place"]),
+        devices=",".join(map(str, event.get("gpus") or ())),
+        attempt=int(event.get("attempt") or 1),
+        seconds=_since(str(event.get("time"))),
+        log=str(root / folder / LOG),
     )
 
 
