@@ -21,6 +21,8 @@ COMMANDS = {
     "schema": "Print the JSON Schema of a matrix file, for editors.",
     "lock": "Show the commits of what a run takes from the hub, or move them.",
     "run": "Train and evaluate everything in a matrix, and print the table.",
+    "status": "Show where a run is: cells, running jobs, failures, the time left.",
+    "logs": "Print the log of a cell, also while it is written.",
     "train": "Train one student on your own models and data.",
     "evaluate": "Evaluate a model folder on tasks.",
     "generate": "Write a model's completions for a task or for your own prompts into a file.",

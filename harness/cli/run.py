@@ -16,10 +16,12 @@ from harness.cli.plan import print_plan
 from harness.cli.progress import make_reporter
 from harness.planning import preflight
 from harness.planning.plan import Plan, make_plan
-from harness.runs.environment import cores
+from harness.runs.machine import cores
+from harness.scheduling.observer import Observers
 from harness.scheduling.outcome import Outcome
 from harness.scheduling.runner import Runner
 from harness.tables.remembered import remembered
+from harness.watching.observers import observe
 
 EPILOG = """\b
 Examples:
@@ -83,8 +85,10 @@ def run_plan(
         preflight.write_run_file(plan.root, plan.matrix)
     if not plan.to_run:
         return {}
-    with make_reporter(plan.to_run, execution.jobs or cores()) as reporter:
-        runner = Runner(executor, reporter, jobs=execution.jobs, fail_fast=execution.fail_fast, tries=execution.tries)
+    watch, observers = observe(plan, execution.executor, execution.jobs)
+    with make_reporter(watch) as reporter:
+        everybody = Observers([*observers, reporter])
+        runner = Runner(executor, everybody, jobs=execution.jobs, fail_fast=execution.fail_fast, tries=execution.tries)
         return runner.run(plan.to_run)
 
 

@@ -25,6 +25,7 @@ from dskd.processes import StopRequest, exit_with_parent
 from harness.runs.failures import exit_code_of, kind_of, reason_of
 from harness.runs.job_context import JobContext, ProgressChannel
 from harness.runs.job_spec import DONE, MAY_PASS, MISTAKE, PARENT_DESCRIPTOR, STOPPED, JobSpec
+from harness.runs.job_state import StateWriter
 from harness.runs.store import Store
 from harness.steps.base import Step
 
@@ -43,7 +44,10 @@ def main(spec_path: str) -> int:
     spec = JobSpec.model_validate_json(Path(spec_path).read_text(encoding="utf-8"))
     progress = ProgressChannel()
     try:
-        return _run(spec, Step.model_validate(spec.step), progress, stop)
+        step = Step.model_validate(spec.step)
+        about = {"title": step.title, "folder": step.folder, "outputs": spec.outputs}
+        progress.state = StateWriter(Path(spec.root), step.id, spec.attempt, **about)
+        return _run(spec, step, progress, stop)
     except ValidationError as error:  # the class of the step is gone or has other fields by now
         return _fail(InputError(error.errors()[0]["msg"].removeprefix("Value error, ")), progress, None)
     except (OSError, InputError) as error:
@@ -59,19 +63,20 @@ def _run(spec: JobSpec, step: Step, progress: ProgressChannel, stop: StopRequest
         lock.acquire(timeout=0)
     except Timeout:
         print("waiting: another run is doing this job", flush=True)
-        progress.send(event="waiting")
+        progress.waiting()
         if not _wait_for(lock, stop):
-            return _stop(Stopped(where="while another run was doing this job"))
+            return _stop(Stopped(where="while another run was doing this job"), None)
         fresh = False  # the other run has just made it
     with lock:
         wanted = [output for output in step.outputs if output.folder in spec.outputs]
         pending = [output for output in wanted if fresh or not store.output(output.folder).holds(output)]
         if not pending:
             print("nothing to do: another run has done it", flush=True)
+            progress.ended("done")
             return DONE
         for output in pending:
             store.output(output.folder).begin(step.kind, step.title, output.fingerprint, fresh=fresh)
-        progress.send(event="started")
+        progress.started()
         told: dict[str, Any] = {"stop": stop, "attempt": spec.attempt, "split_batches": spec.split_batches}
         job = JobContext(store.root, step.folder, pending, progress, **told)
         try:
@@ -81,13 +86,14 @@ def _run(spec: JobSpec, step: Step, progress: ProgressChannel, stop: StopRequest
             if job.pending:
                 raise RuntimeError(f"{step.id} ended without finishing {', '.join(o.folder for o in job.pending)}")
         except Stopped as stopped:
-            return _stop(stopped)
+            return _stop(stopped, progress)
         except Exception as error:
             # What it started was asked to stop, too, and what failed then may have failed for that.
             if stop() and not isinstance(error, InputError):
                 traceback.print_exc()
-                return _stop(Stopped(where="before it was done"))
+                return _stop(Stopped(where="before it was done"), progress)
             return _fail(error, progress, job)
+        progress.ended("done")
     return DONE
 
 
@@ -100,9 +106,14 @@ def _wait_for(lock: Any, stop: StopRequest) -> bool:
     return False
 
 
-def _stop(stopped: Stopped) -> int:
-    """The exit code of a job that was asked to stop; its outputs stay as they are, to go on from."""
+def _stop(stopped: Stopped, progress: ProgressChannel | None) -> int:
+    """The exit code of a job that was asked to stop; its outputs stay as they are, to go on from.
+
+    Without `progress` it did not have the lock, and its state is the business of the one that has it.
+    """
     print(str(stopped), flush=True)
+    if progress is not None:
+        progress.ended("stopped", str(stopped))
     return STOPPED
 
 
@@ -113,7 +124,7 @@ def _fail(error: Exception, progress: ProgressChannel, job: JobContext | None) -
     """
     reason = reason_of(error)
     code = exit_code_of(error)
-    progress.send(event="failed", reason=reason, kind=kind_of(error), retry=code == MAY_PASS)
+    progress.failed(reason, retry=code == MAY_PASS, kind=kind_of(error))
     mistake = code == MISTAKE
     with contextlib.suppress(OSError):
         if not mistake:

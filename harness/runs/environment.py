@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import platform
 import resource
@@ -50,6 +51,37 @@ def _processor() -> str:
             if key.strip() == "model name":
                 return " ".join(value.split())
     return platform.processor()
+
+
+def memory() -> int | None:
+    """The resident memory of this process in bytes, or None where the system does not say."""
+    try:
+        pages = int(Path("/proc/self/statm").read_text().split()[1])
+    except (OSError, IndexError):
+        return None
+    return pages * os.sysconf("SC_PAGE_SIZE")
+
+
+def device_memory() -> int | None:
+    """The GPU memory that torch holds in this process, in bytes on all its devices; None where it holds none."""
+    torch = sys.modules.get("torch")
+    cuda = getattr(torch, "cuda", None)  # torch may be half imported
+    if cuda is None or not cuda.is_initialized():
+        return None
+    return sum(int(cuda.memory_reserved(index)) for index in range(cuda.device_count()))
+
+
+def device_use() -> float | None:
+    """How busy the GPUs of this process are, in percent, the mean of them; None where that is not known."""
+    torch = sys.modules.get("torch")
+    cuda = getattr(torch, "cuda", None)
+    if cuda is None or not cuda.is_initialized() or importlib.util.find_spec("pynvml") is None:
+        return None
+    count = cuda.device_count()
+    try:
+        return sum(cuda.utilization(index) for index in range(count)) / count
+    except RuntimeError:  # a device that does not tell, as a part of one (MIG)
+        return None
 
 
 def peak_memory() -> int:

@@ -24,6 +24,7 @@ from harness.costs.work import Device, Work
 from harness.runs.hub_lock import HubLock
 from harness.runs.identity import BASE, BASE_COMMIT, FileHashes, require_tokenizer
 from harness.runs.job_context import JobContext
+from harness.runs.rate import Rate
 from harness.runs.records import Cost
 from harness.runs.store import write_json_atomic
 from harness.steps.base import (
@@ -249,10 +250,16 @@ def split_options(options: TrainingOptions, job: JobContext) -> TrainingOptions:
 
 
 def training_progress(job: JobContext, stage: str) -> Callable[[dict[str, Any]], None]:
-    """A callback for `dskd.train`: steps go to who watches, losses to the log."""
+    """A callback for `dskd.train`: steps and numbers go to who watches, losses to the log."""
+    tokens, steps = Rate(), Rate()
 
     def report(event: dict[str, Any]) -> None:
         job.progress.advance(stage, event["step"], event["steps"])
+        numbers: dict[str, float | None] = {name: value for name, value in event.items() if isinstance(value, float)}
+        numbers["steps_per_second"] = steps.at(event["step"])
+        if "tokens" in event:
+            numbers["tokens_per_second"] = tokens.at(event["tokens"])
+        job.progress.measure(**numbers)
         if "loss" in event:
             terms = [f"{name} {value:.4g}" for name, value in event.items() if isinstance(value, float)]
             print(f"{stage}: step {event['step']} of {event['steps']}: {', '.join(terms)}", flush=True)

@@ -17,6 +17,7 @@ from harness.runs.failures import reason_of
 from harness.runs.identity import Fingerprint, canonical_json
 from harness.runs.job_context import JobContext
 from harness.runs.job_spec import Output
+from harness.runs.rate import Rate
 from harness.runs.records import RecordCell
 from harness.runs.store import eval_folder
 from harness.sandbox.select import sandbox_used
@@ -114,7 +115,10 @@ class Evaluate(Step):
         contamination = count_contamination(job, self.training_sources, evaluated)
         job.stop_here("before its first completion")
 
+        items = Rate()
+
         def report(progress: Any) -> None:
+            job.progress.measure(items_per_second=items.at(progress.samples_done))
             stage = f"{progress.task} ({progress.tasks_done + 1} of {progress.tasks_total})"
             if progress.tasks_done < progress.tasks_total:
                 job.progress.advance(stage, progress.samples_done, progress.samples_total)
@@ -142,6 +146,8 @@ class Evaluate(Step):
         for done in runs:
             task = tasks.load(wanted[done.name].task)
             summary = evaluation.summarise(task, done.samples)
+            if done.generated_tokens and done.seconds:
+                job.progress.measure(tokens_per_second=done.generated_tokens / done.seconds)
             print(f"{done.name}: {summary['n']} in {done.seconds:.1f} s with {done.engine}", flush=True)
             job.finish(
                 outputs[done.name],

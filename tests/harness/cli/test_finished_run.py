@@ -10,7 +10,18 @@ from pathlib import Path
 from harness.planning.plan import make_plan
 from helpers.finished_runs import finish, write_small_matrix
 
-HEAVY = {"numpy", "scipy", "statsmodels", "pandas", "pyarrow", "torch", "transformers", "datasets", "lm_eval", "asyncio"}
+HEAVY = {
+    "numpy",
+    "scipy",
+    "statsmodels",
+    "pandas",
+    "pyarrow",
+    "torch",
+    "transformers",
+    "datasets",
+    "lm_eval",
+    "asyncio",
+}
 PROGRAM = """
 import json, sys
 from harness.cli import main
