@@ -131,7 +131,9 @@ def _print(items: Sequence[Item], total: int, *, removed: bool) -> None:
     if not items:
         click.echo("Nothing: all that is there is needed.")
         return
-    rows = [(item.kind, item.path, decimal(item.size), item.why) for item in items if item.kind not in _TOGETHER]
+    rows: list[tuple[str, str, str, str]] = [
+        (item.kind, item.path, decimal(item.size), item.why) for item in items if item.kind not in _TOGETHER
+    ]
     for kind in _TOGETHER:
         those = [item for item in items if item.kind == kind]
         if len(those) > 1:
