@@ -75,6 +75,7 @@ class FakeStep(Step):
         if self.do == "wait" and self.until is not None:
             part.write_text(str(os.getpid()))
             while not self.until.exists():
+                job.stop_here()
                 time.sleep(0.02)
         for step in range(3):
             job.progress.advance("steps", step + 1, 3)
