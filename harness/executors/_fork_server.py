@@ -19,6 +19,7 @@ import atexit
 import contextlib
 import ctypes
 import gc
+import importlib
 import json
 import os
 import selectors
@@ -170,7 +171,7 @@ class _Server:
 
 
 def _run_job(message: Mapping[str, Any], descriptors: Sequence[int]) -> int:
-    from harness.jobs import __main__ as jobs
+    jobs = importlib.import_module("harness.jobs.__main__")  # in the process of the job, with what that job needs
 
     _become_job(message, descriptors)
     sys.argv = [str(jobs.__file__), message["spec"]]

@@ -7,6 +7,7 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import Annotated, Any
 
+from dskd import training
 from dskd.compatibility import Problem
 from dskd.io import read_object
 from harness import evaluation, tasks
@@ -177,14 +178,12 @@ class Evaluate(Step):
         model = self.model
         if not isinstance(model, Train) or not model.training.trackers:
             return
-        from dskd.training.trackers import log_scores
-
         step = read_object(model.path(job.root) / "training_report.json")["steps"]
         scores = {
             f"{column}/{name}": float(found["value"]) for name, found in metrics.items() if found["value"] is not None
         }
         for tracker in model.training.trackers:
             try:
-                log_scores(tracker, job.root / model.folder, model.tags(job.root), scores, step=step)
+                training.log_scores(tracker, job.root / model.folder, model.tags(job.root), scores, step=step)
             except Exception as error:
                 print(f"scores were not sent to {tracker}: {reason_of(error)}", flush=True)
