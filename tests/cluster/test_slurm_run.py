@@ -60,7 +60,7 @@ def harness(folder: Path, *arguments: str) -> subprocess.Popen[str]:
 
 def ended(run: subprocess.Popen[str]) -> str:
     """What a run printed that ended well."""
-    output, errors = run.communicate(timeout=400)
+    output, errors = run.communicate(timeout=900)
     assert run.returncode == 0, errors
     return output
 
