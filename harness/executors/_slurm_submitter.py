@@ -9,6 +9,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from typing import TypeVar
 
 from dskd.errors import InputError
@@ -87,7 +88,7 @@ class Submitter:
         """Submit what waits, some of it at a time."""
         if not self.waiting or time.monotonic() < self._next:
             return
-        with Store(self._root).lock("slurm"):
+        with self._lock():
             self._adopt_others()
             submissions = [self._prepared(*group) for group in self._groups()[:_CHUNK]]
             self._book.add(_entries(submissions, {}))
@@ -113,6 +114,10 @@ class Submitter:
                     self._watch(submission, ids[submission.token])
             self._book.add(_entries(submissions, ids))
         yield from refused
+
+    def _lock(self) -> AbstractContextManager[object]:
+        """Two harnesses at once hand over one after the other."""
+        return Store(self._root).lock("slurm")
 
     def _take_from_waiting(self, submission: Submission) -> None:
         for attempt in submission.attempts:
@@ -214,7 +219,7 @@ class Submitter:
                 taken_back = [each.job.id for each in submission.attempts if each.job.id in self.waiting]
                 self._watch(submission, ids[submission.token])
                 self.cancel += [self.watched.pop(job).slurm for job in taken_back]
-                with Store(self._root).lock("slurm"):
+                with self._lock():
                     self._book.add(_entries([submission], ids))
             else:
                 self.waiting |= {each.job.id: each for each in submission.attempts}
