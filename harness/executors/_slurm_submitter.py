@@ -42,7 +42,6 @@ class Submitter:
 
     Args:
         settings, options: Of the run.
-        usual_cpus: The cores of a job that does not say.
 
     Attributes:
         waiting: Jobs that are to be handed over, each after what it needs.
@@ -50,8 +49,8 @@ class Submitter:
         cancel: Ids of what Slurm has and nobody wants any more.
     """
 
-    def __init__(self, settings: Settings, options: Options, usual_cpus: int) -> None:
-        self._settings, self._options, self._usual_cpus = settings, options, usual_cpus
+    def __init__(self, settings: Settings, options: Options) -> None:
+        self._settings, self._options = settings, options
         self._root = settings.root.resolve()
         self._book = Book(self._root)
         self.waiting: dict[str, Attempt] = {}
@@ -62,9 +61,15 @@ class Submitter:
         self._tokens: set[str] = set()  # of submissions that we know of
         self._lanes: Counter[str] = Counter()  # with a limit of jobs at once: seconds in each
         self._next = 0.0
-        self._rows = rows_of(options)
-        with_arrays = options.array and settings.jobs is None
-        self._array_size = answer(slurm.max_array_size) if with_arrays else 1
+        self._rows: list[Most] = []
+        self._usual_cpus = self._array_size = 1
+
+    def open(self, usual_cpus: int) -> None:
+        """Ask Slurm what it has; `usual_cpus`: the cores of a job that does not say. InputError where it does not answer."""
+        self._usual_cpus = usual_cpus
+        self._rows = rows_of(self._options)
+        if self._options.array and self._settings.jobs is None:
+            self._array_size = answer(slurm.max_array_size)
 
     @property
     def unsure(self) -> set[str]:
