@@ -31,6 +31,7 @@ COMMANDS = {
     "data": "Show training data; verify and download data files of tasks; find test items in training data.",
     "parity": "Check that two engines give the same completions.",
     "align": "Count the aligned tokens of two tokenizers, before any training.",
+    "gc": "List what of a run nothing refers to, and how large it is; remove it on request.",
     "leaderboard": "Print the table of a run; export, write or check it.",
     "compare": "Compare two methods or two runs with paired tests.",
     "judge": "Let a judge model compare two sets of answers, over an OpenAI-compatible API.",

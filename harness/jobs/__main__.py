@@ -20,6 +20,7 @@ from filelock import Timeout
 from pydantic import ValidationError
 
 from dskd.errors import InputError, Stopped
+from dskd.modeling.gpu_share import keep_to_gpu_share
 from dskd.processes import StopRequest, exit_with_parent
 from harness.runs.failures import exit_code_of, kind_of, reason_of
 from harness.runs.job_context import JobContext, ProgressChannel
@@ -80,6 +81,7 @@ def _run(spec: JobSpec, step: Step, progress: ProgressChannel, stop: StopRequest
         job = JobContext(store.root, step.folder, pending, progress, **told)
         try:
             job.stop_here("before it began")
+            keep_to_gpu_share()
             step.run(job)
             if job.pending:
                 raise RuntimeError(f"{step.id} ended without finishing {', '.join(o.folder for o in job.pending)}")

@@ -11,6 +11,7 @@ from functools import cache
 from pathlib import Path
 
 from dskd.training.provenance import checkout, package_version
+from harness.runs.machine import cores
 from harness.runs.records import Environment, SandboxUsed
 
 _PACKAGES = ("dskd-harness", "torch", "transformers", "vllm", "lm_eval", "tokenizers", "datasets", "accelerate", "peft")
@@ -23,7 +24,7 @@ def environment(engine: str | None = None, sandbox: SandboxUsed | None = None) -
     # The vector instructions that torch uses: others round sums differently.
     vectors = torch.backends.cpu.get_cpu_capability() if torch is not None else ""
     return Environment(
-        versions={name: package_version(name) for name in _PACKAGES},
+        versions=versions(),
         python=platform.python_version(),
         platform=f"{platform.system()} {platform.machine()}",
         device=torch.cuda.get_device_name(0) if torch is not None and torch.cuda.is_available() else "cpu",
@@ -36,6 +37,11 @@ def environment(engine: str | None = None, sandbox: SandboxUsed | None = None) -
     )
 
 
+def versions() -> dict[str, str | None]:
+    """The versions of what results may depend on; None for what is not installed."""
+    return {name: package_version(name) for name in _PACKAGES}
+
+
 @cache
 def _processor() -> str:
     information = Path("/proc/cpuinfo")
@@ -45,11 +51,6 @@ def _processor() -> str:
             if key.strip() == "model name":
                 return " ".join(value.split())
     return platform.processor()
-
-
-def cores() -> int:
-    """The number of processor cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def memory() -> int | None:

@@ -19,8 +19,8 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict
 
 from harness.runs.environment import device_memory, device_use, memory
-from harness.runs.machine import own
 from harness.runs.store import Store, now
+from harness.runs.which_process import own
 
 STATE = "state.json"
 # Seconds between two writes: where something is new, and where nothing is.
@@ -39,7 +39,7 @@ class JobState(BaseModel):
         state: `starting` until it has its lock, `waiting` for another run that does the same job, `running`; then `done`, `failed`, or
             `stopped` at a checkpoint.
         attempt: Which try, from 1.
-        host, machine, pid, born: The process (harness.runs.machine).
+        host, machine, pid, born: The process (harness.runs.which_process).
         devices: CUDA_VISIBLE_DEVICES of the process; None where it is not set.
         started: When the try began, UTC by the clock of `host`.
         seconds: Since then, when this was written.

@@ -33,7 +33,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from harness.planning.plan import PlannedJob
-from harness.runs.machine import own
+from harness.runs.which_process import own
 from harness.scheduling.executor import Attempt
 from harness.scheduling.observer import Observer
 from harness.scheduling.outcome import Outcome

@@ -19,8 +19,8 @@ from pathlib import Path
 from pydantic import BaseModel
 
 from harness.planning.plan import PlannedJob
-from harness.runs.machine import lives, own
 from harness.runs.store import now
+from harness.runs.which_process import lives, own
 from harness.scheduling.observer import Observer
 from harness.scheduling.outcome import Outcome
 
@@ -40,7 +40,7 @@ class JobOfRun(BaseModel):
 
 
 class RunProcess(BaseModel):
-    """`run.json` of a harness process. host, machine, pid, born: harness.runs.machine; started: UTC by the clock of the host."""
+    """`run.json` of a harness process. host, machine, pid, born: harness.runs.which_process; started: UTC by the clock of the host."""
 
     run: str
     host: str

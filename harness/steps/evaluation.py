@@ -23,6 +23,7 @@ from harness.runs.store import eval_folder
 from harness.sandbox.select import sandbox_used
 from harness.steps.base import BY_HAND, NOT_IDENTITY, Input, ModelInput, Of, Step, TrainingSource
 from harness.steps.contamination import count_contamination
+from harness.steps.libraries import evaluation_libraries
 from harness.steps.training import Train
 
 
@@ -93,6 +94,10 @@ class Evaluate(Step):
         role = "teacher" if self.cell.student is None else "student"
         sources = [(role, source) for source in self.model.lineage]
         return sources + [("teacher", source) for source in self.model.teacher_lineage]
+
+    @property
+    def libraries(self) -> tuple[str, ...]:
+        return evaluation_libraries(self.engine)
 
     def preflight(self, root: Path) -> Sequence[Problem]:
         for task in self.tasks:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from harness.runs.job_state import JobState
-from harness.runs.machine import lives
+from harness.runs.which_process import lives
 from harness.scheduling.event_log import EventReader
 from harness.watching.liveness import living
 

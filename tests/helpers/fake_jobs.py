@@ -67,6 +67,8 @@ class FakeStep(Step):
             with (job.folder / "filling").open("wb") as filling:
                 while True:
                     filling.write(b"x" * 4096)
+        if self.do == "kill itself always":
+            os.kill(os.getpid(), signal.SIGKILL)
         if self.do == "kill itself once" and not part.exists():
             part.write_text("kept")
             os.kill(os.getpid(), signal.SIGKILL)

@@ -14,7 +14,7 @@ from click.testing import CliRunner, Result
 
 from harness.cli import main
 from harness.runs.job_state import JobState
-from harness.runs.machine import machine
+from harness.runs.which_process import machine
 from harness.scheduling import run_process
 from harness.scheduling.event_log import events_file
 from harness.watching import liveness
