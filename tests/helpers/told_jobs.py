@@ -67,7 +67,7 @@ def told(root: Path, number: int, needs: Resources | None = None, **fields: Any)
 
 def said(jobs: list[PlannedJob]) -> list[dict[str, Any]]:
     """What they wrote."""
-    return [json.loads(job.step.path(job.root).read_text()) for job in jobs]  # type: ignore[attr-defined]
+    return [json.loads(job.step.path(job.root).read_text()) for job in jobs]
 
 
 def most_at_once(answers: list[dict[str, Any]]) -> int:

@@ -30,10 +30,12 @@ def environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
 
 
-def execute(root: Path, jobs: list[PlannedJob], warm: bool | None = None, **more: int) -> dict[str, Outcome]:
+def execute(
+    root: Path, planned: list[PlannedJob], warm: bool | None = None, *, at_once: int | None = None, tries: int = 3
+) -> dict[str, Outcome]:
     executor = Executor(Settings(root, options=Options(warm=warm)))
-    executor.check(jobs)
-    return Runner(executor, Recorder(), delay=0.05, **more).run(jobs)
+    executor.check(planned)
+    return Runner(executor, Recorder(), jobs=at_once, tries=tries, delay=0.05).run(planned)
 
 
 def done(outcomes: dict[str, Outcome]) -> bool:
@@ -80,7 +82,7 @@ def test_a_forked_job_has_the_environment_of_one_that_was_started_and_nothing_of
         root = tmp_path / str(warm)
         root.mkdir()
         jobs = told(root, 3, uses=("sqlite3",), do=leave)
-        assert done(execute(root, jobs, warm, jobs=1))
+        assert done(execute(root, jobs, warm, at_once=1))
         answers[warm] = said(jobs)
     for cold, forked in zip(answers[False], answers[True], strict=True):
         assert forked["said"] is None
@@ -103,7 +105,7 @@ def test_the_peak_memory_of_a_forked_job_is_its_own(tmp_path: Path) -> None:
         '    block = b"x" * 300_000_000\nreturn peak_memory()',
     )
     jobs = told(tmp_path, 3, uses=("sqlite3",), do=take)
-    assert done(execute(tmp_path, jobs, jobs=1))
+    assert done(execute(tmp_path, jobs, at_once=1))
     large, *small = [answer["said"] for answer in said(jobs)]
     assert large > 300_000_000
     assert all(10_000_000 < peak < large - 250_000_000 for peak in small)
@@ -117,7 +119,7 @@ def test_a_file_that_changed_is_read_anew_by_the_next_job(tmp_path: Path) -> Non
         "    return NUMBER\n"
     )
     jobs = told(tmp_path, 3, uses=("sqlite3",), do=f"{path}:do")
-    assert done(execute(tmp_path, jobs, jobs=1))
+    assert done(execute(tmp_path, jobs, at_once=1))
     assert sorted(answer["said"] for answer in said(jobs)) == [0, 1, 2]
 
 
@@ -211,7 +213,7 @@ def test_after_the_death_of_the_server_its_jobs_are_tried_again_by_a_new_one(tmp
 
     thread = threading.Thread(target=kill)
     thread.start()
-    outcomes = execute(tmp_path, jobs, jobs=1)
+    outcomes = execute(tmp_path, jobs, at_once=1)
     thread.join()
     assert done(outcomes)
     parents = {answer["parent"] for answer in said(jobs)}
@@ -221,7 +223,7 @@ def test_after_the_death_of_the_server_its_jobs_are_tried_again_by_a_new_one(tmp
 
 def test_servers_and_jobs_killed_at_random_moments_harm_nothing(tmp_path: Path) -> None:
     jobs = told(tmp_path, 8, uses=("sqlite3",), do=function(tmp_path, "time.sleep(0.3)\nreturn os.getpid()"))
-    over, draws, killed = threading.Event(), random.Random(7), []
+    over, draws, killed = threading.Event(), random.Random(7), list[int]()
 
     def children(pid: int) -> list[int]:
         try:
