@@ -12,14 +12,16 @@ import sys
 import traceback
 from pathlib import Path
 
-from filelock import Timeout
 from pydantic import ValidationError
 
 from dskd.errors import InputError
 from dskd.processes import exit_with_parent
+from harness.jobs.inputs import InputMissing, wait_for_inputs
+from harness.runs.ending import end_at_once
 from harness.runs.failures import reason_of
 from harness.runs.job_context import JobContext, ProgressChannel
-from harness.runs.job_spec import FAILED, MISTAKE, PARENT_DESCRIPTOR, JobSpec
+from harness.runs.job_spec import FAILED, MAY_PASS, MISTAKE, PARENT_DESCRIPTOR, JobSpec
+from harness.runs.late_files import look_again_below
 from harness.runs.store import Store
 from harness.steps.base import Step
 
@@ -38,37 +40,48 @@ def main(spec_path: str) -> int:
         return _run(spec, Step.model_validate(spec.step), progress)
     except ValidationError as error:  # the class of the step is gone or has other fields by now
         return _fail(InputError(error.errors()[0]["msg"].removeprefix("Value error, ")), progress, None)
-    except (OSError, InputError) as error:
+    except (OSError, InputError, InputMissing) as error:
         return _fail(error, progress, None)
 
 
 def _run(spec: JobSpec, step: Step, progress: ProgressChannel) -> int:
     """Run a step once no other run is doing it."""
-    store, fresh = Store(Path(spec.root)), spec.fresh
-    lock = store.lock(step.folder)
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        print("waiting: another run is doing this job", flush=True)
+
+    def waiting(holder: str) -> None:
+        print(f"waiting: another run is doing this job ({holder})", flush=True)
         progress.send(event="waiting")
-        lock.acquire()
-        fresh = False  # the other run has just made it
-    with lock:
+
+    def lost(reason: str) -> None:
+        progress.send(event="failed", reason=reason)
+        end_at_once()
+
+    store = Store(Path(spec.root), shared_disk=spec.shared_disk, on_loss=lost)
+    lock = store.lock(step.folder)
+    # Where it had to wait, the other run has just made it.
+    fresh = not lock.acquire(waiting) and spec.fresh
+    try:
+        if spec.shared_disk:
+            for output in step.outputs:
+                look_again_below(store.output(output.folder).path)
         wanted = [output for output in step.outputs if output.folder in spec.outputs]
         pending = [output for output in wanted if fresh or not store.output(output.folder).holds(output)]
         if not pending:
             print("nothing to do: another run has done it", flush=True)
             return 0
+        if spec.shared_disk:
+            wait_for_inputs(store, step)
         for output in pending:
             store.output(output.folder).begin(step.kind, step.title, output.fingerprint, fresh=fresh)
         progress.send(event="started")
-        job = JobContext(store.root, step.folder, pending, progress)
+        job = JobContext(store.root, step.folder, pending, progress, store=store)
         try:
             step.run(job)
             if job.pending:
                 raise RuntimeError(f"{step.id} ended without finishing {', '.join(o.folder for o in job.pending)}")
         except Exception as error:
             return _fail(error, progress, job)
+    finally:
+        lock.release()
     return 0
 
 
@@ -77,7 +90,7 @@ def _fail(error: Exception, progress: ProgressChannel, job: JobContext | None) -
 
     The reason goes to whoever started the job first, and then into log, record and manifest: a full disk may have no room for them.
     """
-    reason = reason_of(error)
+    reason = str(error) if isinstance(error, InputMissing) else reason_of(error)
     progress.send(event="failed", reason=reason)
     mistake = isinstance(error, InputError)
     with contextlib.suppress(OSError):
@@ -87,6 +100,8 @@ def _fail(error: Exception, progress: ProgressChannel, job: JobContext | None) -
     if job is not None:
         with contextlib.suppress(OSError):
             job.fail(reason)
+    if isinstance(error, InputMissing):
+        return MAY_PASS
     return MISTAKE if mistake else FAILED
 
 

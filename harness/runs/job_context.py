@@ -49,11 +49,20 @@ class JobContext:
         root: the folder of the run, from which every input of a step knows its path.
         folder: the job's own folder, which holds its log.
         pending: the outputs that are not made yet.
+        store: the folder of the run as this job has opened it.
     """
 
-    def __init__(self, root: Path, folder: str, pending: Sequence[Output], progress: ProgressChannel) -> None:
+    def __init__(
+        self,
+        root: Path,
+        folder: str,
+        pending: Sequence[Output],
+        progress: ProgressChannel,
+        *,
+        store: Store | None = None,
+    ) -> None:
         self.root = root
-        self.store = Store(root)
+        self.store = store or Store(root)
         self.folder = root / folder
         self.pending = list(pending)
         self.progress = progress
