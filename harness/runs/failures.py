@@ -19,6 +19,10 @@ KNOBS = (
 )
 
 
+class ExecutorLost(RuntimeError):
+    """What a run's jobs run on is gone, and so the run ends. One line: what, and how to go on. Exit code 1."""
+
+
 def reason_of(error: BaseException) -> str:
     """One line for an error that a job raised."""
     if isinstance(error, (InputError, TrainingFailed)):

@@ -32,7 +32,7 @@ def start(tmp_path: Path) -> Iterator[Start]:
 
     def start(step: FakeStep, **changes: Any) -> subprocess.Popen[bytes]:
         job = planned(tmp_path / "run", step)[-1]
-        spec = job.spec(**{"shared_disk": True, **changes})
+        spec = job.spec(shared_disk=True).model_copy(update=changes)
         path = tmp_path / f"{len(started)}.json"
         path.write_text(spec.model_dump_json())
         with (tmp_path / f"{len(started)}.log").open("wb") as log:
