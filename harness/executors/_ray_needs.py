@@ -10,22 +10,6 @@ from harness.costs.resources import Resources
 Node = Mapping[str, float]
 
 
-def resources_of(text: str) -> dict[str, float]:
-    """A cluster's own resources from `NAME:NUMBER,NAME:NUMBER`. ValueError for anything else."""
-    found: dict[str, float] = {}
-    for entry in filter(None, (each.strip() for each in text.split(","))):
-        name, _, number = entry.rpartition(":")
-        try:
-            found[name] = float(number)
-        except ValueError:
-            found[name] = 0.0
-        if not name or not found[name] > 0:
-            raise ValueError(f"{entry} is no resource; fix: write NAME:NUMBER, a100:1 for one")
-        if name in ("CPU", "GPU", "memory"):
-            raise ValueError(f"{name} is a job's own; fix: set `resources` in the matrix")
-    return found
-
-
 def missing(resources: Resources, own: Mapping[str, float], nodes: Sequence[Node]) -> str:
     """What no node has; empty where one has all that has to be there."""
     gpus = resources.gpus if resources.gpus_required else 0.0

@@ -16,7 +16,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Annotated, Any
 
 from pydantic import Field, field_validator
 
@@ -24,7 +24,7 @@ import harness
 from dskd.errors import InputError
 from dskd.processes import process_environment, python_module
 from harness.costs.resources import Resources
-from harness.executors._ray_needs import fitted, missing, resources_of
+from harness.executors._ray_needs import fitted, missing
 from harness.planning.plan import PlannedJob
 from harness.runs.environment import cores
 from harness.runs.failures import ExecutorLost
@@ -42,20 +42,23 @@ class Options(ExecutorOptions):
     """Options of the executor `ray`.
 
     address: of a running cluster: `auto` for the one of this machine, IP:PORT or ray://IP:PORT; without it one is started here.
-    timeout: seconds to reach it. resources: what each job takes of a cluster's own resources, `NAME:NUMBER,NAME:NUMBER`.
+    timeout: seconds to reach it.
+    resources: what each job takes of the cluster's own resources, `resources.a100=1` for one.
     wait_for_nodes: let jobs wait for nodes that are not there yet, in a cluster that grows.
     """
 
     address: str = ""
     timeout: float = Field(60.0, gt=0)
-    resources: str = ""
+    resources: dict[str, Annotated[float, Field(gt=0)]] = Field(default_factory=dict)
     wait_for_nodes: bool = False
 
     @field_validator("resources")
     @classmethod
-    def _are_resources(cls, text: str) -> str:
-        resources_of(text)
-        return text
+    def _are_the_clusters_own(cls, resources: dict[str, float]) -> dict[str, float]:
+        for name in ("CPU", "GPU", "memory"):
+            if name in resources:
+                raise ValueError(f"{name} is what a matrix gives by its key `resources`")
+        return resources
 
 
 class Executor(BaseExecutor):
@@ -82,7 +85,7 @@ class Executor(BaseExecutor):
         if self._options.wait_for_nodes:
             return
         for job in jobs:
-            if problem := missing(job.resources, resources_of(self._options.resources), self._nodes):
+            if problem := missing(job.resources, self._options.resources, self._nodes):
                 raise InputError(
                     f"{self._where}: {problem}, which '{job.title}' needs; fix: add such a node, or ask for less"
                 )
@@ -152,9 +155,8 @@ class Executor(BaseExecutor):
 
     def _needs(self, resources: Resources) -> dict[str, Any]:
         """What a task asks Ray for."""
-        own = resources_of(self._options.resources)
         nodes = [] if self._options.wait_for_nodes else self._nodes
-        return fitted(resources, own, nodes, self.usual_cpus)
+        return fitted(resources, self._options.resources, nodes, self.usual_cpus)
 
     def _environment(self, resources: Resources, has_gpus: bool) -> dict[str, str]:
         """What of this process's environment a job gets on another machine, and what every job gets."""

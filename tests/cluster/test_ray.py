@@ -21,13 +21,13 @@ from dskd.errors import InputError
 from harness.costs.resources import Resources
 from harness.executors import local
 from harness.executors.ray import Executor, Options
-from harness.planning.plan import make_plan
+from harness.planning.plan import PlannedJob, make_plan
 from harness.scheduling.executor import BaseExecutor, Settings
 from harness.scheduling.outcome import Outcome
 from harness.scheduling.runner import Runner
 from helpers.executor_runs import Recorder, fake, planned
+from helpers.killed_runs import outcome_of
 from helpers.paths import PYTHONPATH
-from helpers.tiny_matrix import TINY
 
 pytest.importorskip("ray")
 pytestmark = pytest.mark.cluster
@@ -90,6 +90,21 @@ def fake_jobs(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OMP_NUM_THREADS", "")
 
 
+class Watcher(Recorder):
+    """Remembers why jobs were tried again, and tells of those that are done."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.reasons: list[str] = []
+        self.on_done: Callable[[str], None] = lambda _key: None
+
+    def again(self, job: PlannedJob, reason: str, number: int, seconds: float) -> None:
+        self.reasons.append(reason)
+
+    def ended(self, job: PlannedJob, outcome: Outcome) -> None:
+        self.on_done(job.id)
+
+
 def on_ray(root: Path, nodes: Nodes, **options: Any) -> Executor:
     return Executor(Settings(root, options=Options(address=nodes.address, **options)))
 
@@ -136,7 +151,9 @@ def visible(root: Path, name: str) -> str:
     return line.rpartition("CUDA_VISIBLE_DEVICES=")[2]
 
 
-def test_jobs_get_their_gpus_on_one_node_and_those_without_see_none(nodes: Nodes, gpu_node: Any, tmp_path: Path) -> None:
+def test_jobs_get_their_gpus_on_one_node_and_those_without_see_none(
+    nodes: Nodes, gpu_node: Any, tmp_path: Path
+) -> None:
     names = {"two": 2.0, "half": 0.5, "none": 0.0}
     jobs = planned(tmp_path, *(fake(tmp_path, name, "tell GPUs") for name in names))
     for job in jobs:
@@ -154,11 +171,11 @@ def test_jobs_get_their_gpus_on_one_node_and_those_without_see_none(nodes: Nodes
     ("gpus", "options", "problem"),
     [
         (3.0, {}, r"no node has 3 GPU \(the most is 2\), which 'job big' needs; fix: add such a node"),
-        (0.0, {"resources": "tpu:1"}, r"no node has 1 tpu \(the most is 0\)"),
+        (0.0, {"resources": {"tpu": 1}}, r"no node has 1 tpu \(the most is 0\)"),
     ],
 )
 def test_what_no_node_has_is_refused_before_anything_is_written(
-    nodes: Nodes, gpu_node: Any, tmp_path: Path, gpus: float, options: dict[str, str], problem: str
+    nodes: Nodes, gpu_node: Any, tmp_path: Path, gpus: float, options: dict[str, Any], problem: str
 ) -> None:
     jobs = planned(tmp_path, fake(tmp_path, "big"))
     jobs[0].resources = Resources(gpus=gpus, gpus_required=gpus > 0)
@@ -190,11 +207,11 @@ def test_a_job_whose_node_is_lost_goes_on_on_another_and_that_is_no_failed_try(n
     lost = nodes.add(num_cpus=1, resources={"here": 1})
     step = fake(tmp_path, "long", "wait", until=tmp_path / "go")
     part = tmp_path / "cells/long/part"
-    recorder = Recorder()
+    recorder = Watcher()
 
-    def remove(_event: object = None) -> None:
-        if not (tmp_path / "go").exists():
-            first = int(wait_for(part))
+    def remove() -> None:
+        if not (tmp_path / "go").exists() and part.exists() and part.read_text():
+            first = int(part.read_text())
             assert nodes.of(first) == raylet(lost)
             other = nodes.add(num_cpus=1, resources={"here": 1})
             nodes.remove(lost)
@@ -202,11 +219,13 @@ def test_a_job_whose_node_is_lost_goes_on_on_another_and_that_is_no_failed_try(n
             (tmp_path / "go").touch()
             assert raylet(other)
 
-    recorder.on_started = remove
-    runner = Runner(on_ray(tmp_path, nodes, resources="here:1"), recorder, tries=1)
+    recorder.tick = remove
+    runner = Runner(on_ray(tmp_path, nodes, resources={"here": 1}), recorder, tries=1)
     outcomes = runner.run(planned(tmp_path, step))
     assert outcomes["long"].status == "done", outcomes
-    assert recorder.again_for == ["the node"]
+    assert [reason.partition(" that it ran on is gone")[1] for reason in recorder.reasons] == [
+        " that it ran on is gone"
+    ]
     assert (tmp_path / "journal").read_text().split() == ["long", "long"]
 
 
@@ -271,17 +290,30 @@ def test_a_cluster_of_its_own_ends_with_the_run(tmp_path: Path) -> None:
     assert after <= before
 
 
-def results(root: Path) -> dict[str, Any]:
-    """What a run has made, without times and machines."""
-    found: dict[str, Any] = {}
-    for path in sorted(root.rglob("*")):
-        name = str(path.relative_to(root))
-        if path.name == "result.json":
-            record = json.loads(path.read_text())
-            found[name] = {key: record.get(key) for key in ("status", "cell", "identity", "metrics", "n")}
-        elif path.suffix in (".safetensors", ".arrow", ".jsonl") and "log" not in path.name:
-            found[name] = path.read_bytes()
-    return found
+MODEL = {
+    "config": {
+        "model_type": "llama",
+        "hidden_size": 32,
+        "intermediate_size": 32,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 2,
+        "max_position_embeddings": 256,
+    },
+    "tokenizer": {"small_world": "bytelevel"},
+    "seed": 1,
+}
+TRAINING = {"data": "student", "steps": 2, "batch_size": 2, "max_length": 200}
+TINY = {
+    "schema_version": 1,
+    "name": "tiny",
+    "data": {"student": {"small_world": "student", "limit": 24}},
+    "models": {"teacher": {**MODEL, "training": [TRAINING]}, "same": MODEL},
+    "pairs": [{"teacher": "teacher", "student": "same", "methods": ["sft", "kd"]}],
+    "training": TRAINING,
+    "seeds": [1],
+    "tasks": {"small_math": {"limit": 2, "max_new_tokens": 4}},
+    "evaluation": {"engine": "transformers"},
+}
 
 
 @pytest.mark.slow
@@ -292,7 +324,7 @@ def test_a_matrix_gives_the_same_bytes_as_on_this_machine_although_a_node_is_los
         plans = {name: make_plan("tiny.yaml", output_dir=root) for name, root in roots.items()}
         here = Runner(local.Executor(Settings(roots["local"])), Recorder(), jobs=2).run(plans["local"].to_run)
         assert {each.status for each in here.values()} == {"done"}
-        lost, recorder = nodes.add(num_cpus=1), Recorder()
+        lost, recorder = nodes.add(num_cpus=1), Watcher()
         ended: list[str] = []
 
         def lose(key: str) -> None:
@@ -300,9 +332,9 @@ def test_a_matrix_gives_the_same_bytes_as_on_this_machine_although_a_node_is_los
             if len(ended) == len(plans["ray"].to_run) // 2:
                 nodes.remove(lost)
 
-        recorder.on_ended = lose
+        recorder.on_done = lose
         there = Runner(on_ray(roots["ray"], nodes), recorder).run(plans["ray"].to_run)
         assert {each.status for each in there.values()} == {"done"}
-        first, second = results(roots["local"]), results(roots["ray"])
+        first, second = outcome_of(roots["local"]), outcome_of(roots["ray"])
     assert any(name.endswith("model.safetensors") for name in first)
     assert first == second
