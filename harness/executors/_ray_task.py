@@ -65,16 +65,17 @@ def run_job(request: dict[str, Any], board: Any) -> dict[str, Any]:
     process, progress, parent = _start(request)
     failed: dict[str, Any] = {}
     try:
-        events, buffer, told, asked, open_ = [], b"", started, False, True
-        while process.poll() is None or open_:
-            if open_ and select.select([progress], [], [], 0.2)[0]:
+        events: list[dict[str, Any]] = []
+        buffer, told, asked, is_open = b"", started, False, True
+        while process.poll() is None or is_open:
+            if is_open and select.select([progress], [], [], 0.2)[0]:
                 chunk = os.read(progress, 65536)
-                open_ = bool(chunk)
+                is_open = bool(chunk)
                 *lines, buffer = (buffer + chunk).split(b"\n")
                 events += map(json.loads, lines)
             elif process.poll() is not None:
                 break  # a child that is still alive holds the pipe
-            elif not open_:
+            elif not is_open:
                 time.sleep(0.1)
             if time.monotonic() - told >= _TELL:
                 failed = next((event for event in events if event["event"] == "failed"), failed)
@@ -91,7 +92,8 @@ def run_job(request: dict[str, Any], board: Any) -> dict[str, Any]:
             process.wait(_GRACE)
         raise
     finally:
-        _signal(process, signal.SIGKILL)
+        if process.poll() is None:
+            _signal(process, signal.SIGKILL)
         process.wait()
         os.close(progress)
         os.close(parent)
