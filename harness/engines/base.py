@@ -62,6 +62,7 @@ class Engine(ABC):
 
     Attributes:
         on_finished: Called with the number of prompts, or continuations, that have just been finished, where it is set.
+        before_block: Called before each block that is computed, where it is set; what was finished before is in the cache.
         cache: Keeps the blocks that are finished, where it is set (`harness.engines._completion_cache`).
     """
 
@@ -82,6 +83,7 @@ class Engine(ABC):
         self.max_batch_size = max_batch_size
         self.on_finished: Callable[[int], None] | None = None
         self.cache: CompletionCache | None = None
+        self.before_block: Callable[[], None] | None = None
 
     @classmethod
     @abstractmethod
@@ -188,6 +190,8 @@ class Engine(ABC):
         found = self.cache.get(key, kind) if self.cache is not None else None
         if found is not None:
             self._report(size)
+        elif self.before_block is not None:
+            self.before_block()
         return found
 
     def _store(self, key: str, results: Sequence[Stored], size: int) -> None:

@@ -126,6 +126,7 @@ def evaluate(
     max_batch_size: int | None = None,
     dtype: str = "float32",
     cache: Callable[[str], CompletionCache] | None = None,
+    before_block: Callable[[], None] | None = None,
 ) -> Iterator[TaskRun]:
     """Complete and score the tasks one after another, and give each as it is done.
 
@@ -136,6 +137,7 @@ def evaluate(
         model: A model folder.
         tasks: By name: of the task itself, unless its options say which. So one task may be there under several protocols.
         cache: Gives the cache of a task's completions, so that a killed evaluation resumes.
+        before_block: Called before each block of completions that is computed; it may raise, and what was finished is in the cache.
 
     Raises:
         InputError: Before the model is loaded: an unknown task or engine, a task that runs code when that was not allowed,
@@ -161,6 +163,7 @@ def evaluate(
             dtype=dtype,
             no_repeat_ngram=any(protocol.no_repeat_ngram for protocol in protocols),
         )
+    lm.before_block = before_block
     return _run(lm, describe(tokenizer), work, seed, allow_code_execution, progress or (lambda _: None), cache)
 
 

@@ -1,6 +1,9 @@
 """One job in its own process: `python -m harness.jobs SPEC.json`.
 
-Exit codes: 0 done (or found done), 1 failed, 2 failed because of what the user gave.
+Exit codes: 0 done (or found done), 1 failed, 2 failed because of what the user gave, 3 failed and another try may pass, 75 stopped.
+
+SIGTERM and SIGUSR1 ask the job to stop: it does so once what it has finished is on the disk, and can go on from there. A second
+SIGTERM ends it at once.
 """
 
 from __future__ import annotations
@@ -11,23 +14,25 @@ import os
 import sys
 import traceback
 from pathlib import Path
+from typing import Any
 
 from pydantic import ValidationError
 
-from dskd.errors import InputError
-from dskd.processes import exit_with_parent
-from harness.jobs.inputs import InputMissing, wait_for_inputs
+from dskd.errors import InputError, Stopped
+from dskd.processes import StopRequest, exit_with_parent
+from harness.jobs.inputs import wait_for_inputs
 from harness.runs.ending import end_at_once
-from harness.runs.failures import reason_of
+from harness.runs.failures import exit_code_of, kind_of, reason_of
 from harness.runs.job_context import JobContext, ProgressChannel
-from harness.runs.job_spec import FAILED, MAY_PASS, MISTAKE, PARENT_DESCRIPTOR, JobSpec
+from harness.runs.job_spec import DONE, MAY_PASS, MISTAKE, PARENT_DESCRIPTOR, STOPPED, JobSpec
 from harness.runs.late_files import look_again_below
 from harness.runs.store import Store
 from harness.steps.base import Step
 
 
 def main(spec_path: str) -> int:
-    """Run the job of a specification file."""
+    """Run the job of a specification file. Its exit code."""
+    stop = StopRequest()
     if text := os.environ.pop(PARENT_DESCRIPTOR, None):
         # This process and its children end when the run that started it dies.
         os.set_inheritable(int(text), False)
@@ -37,29 +42,39 @@ def main(spec_path: str) -> int:
     spec = JobSpec.model_validate_json(Path(spec_path).read_text(encoding="utf-8"))
     progress = ProgressChannel()
     try:
-        return _run(spec, Step.model_validate(spec.step), progress)
+        return _run(spec, Step.model_validate(spec.step), progress, stop)
     except ValidationError as error:  # the class of the step is gone or has other fields by now
         return _fail(InputError(error.errors()[0]["msg"].removeprefix("Value error, ")), progress, None)
-    except (OSError, InputError, InputMissing) as error:
+    except (OSError, InputError) as error:
         return _fail(error, progress, None)
 
 
-def _run(spec: JobSpec, step: Step, progress: ProgressChannel) -> int:
+def _run(spec: JobSpec, step: Step, progress: ProgressChannel, stop: StopRequest) -> int:
     """Run a step once no other run is doing it."""
+    waited = False
 
     def waiting(holder: str) -> None:
-        print(f"waiting: another run is doing this job ({holder})", flush=True)
-        progress.send(event="waiting")
+        nonlocal waited
+        if not waited:
+            waited = True
+            print(f"waiting: another run is doing this job ({holder})", flush=True)
+            progress.send(event="waiting")
+        if stop():
+            raise Stopped(where="while another run was doing this job")
 
     def lost(reason: str) -> None:
-        progress.send(event="failed", reason=reason)
+        progress.send(event="failed", reason=reason, kind="", retry=True)
         end_at_once()
 
     store = Store(Path(spec.root), shared_disk=spec.shared_disk, on_loss=lost)
     lock = store.lock(step.folder)
-    # Where it had to wait, the other run has just made it.
-    fresh = not lock.acquire(waiting) and spec.fresh
     try:
+        lock.acquire(waiting)
+    except Stopped as stopped:
+        return _stop(stopped)
+    # A later try goes on from what the one before it has made, and one that had to wait finds what the other run has made.
+    fresh = spec.fresh and spec.attempt == 1 and not waited
+    with lock.held():
         if spec.shared_disk:
             for output in step.outputs:
                 look_again_below(store.output(output.folder).path)
@@ -67,22 +82,39 @@ def _run(spec: JobSpec, step: Step, progress: ProgressChannel) -> int:
         pending = [output for output in wanted if fresh or not store.output(output.folder).holds(output)]
         if not pending:
             print("nothing to do: another run has done it", flush=True)
-            return 0
+            return DONE
         if spec.shared_disk:
             wait_for_inputs(store, step)
         for output in pending:
             store.output(output.folder).begin(step.kind, step.title, output.fingerprint, fresh=fresh)
         progress.send(event="started")
-        job = JobContext(store.root, step.folder, pending, progress, store=store)
+        told: dict[str, Any] = {
+            "stop": stop,
+            "attempt": spec.attempt,
+            "split_batches": spec.split_batches,
+            "store": store,
+        }
+        job = JobContext(store.root, step.folder, pending, progress, **told)
         try:
+            job.stop_here("before it began")
             step.run(job)
             if job.pending:
                 raise RuntimeError(f"{step.id} ended without finishing {', '.join(o.folder for o in job.pending)}")
+        except Stopped as stopped:
+            return _stop(stopped)
         except Exception as error:
+            # What it started was asked to stop, too, and what failed then may have failed for that.
+            if stop() and not isinstance(error, InputError):
+                traceback.print_exc()
+                return _stop(Stopped(where="before it was done"))
             return _fail(error, progress, job)
-    finally:
-        lock.release()
-    return 0
+    return DONE
+
+
+def _stop(stopped: Stopped) -> int:
+    """The exit code of a job that was asked to stop; its outputs stay as they are, to go on from."""
+    print(str(stopped), flush=True)
+    return STOPPED
 
 
 def _fail(error: Exception, progress: ProgressChannel, job: JobContext | None) -> int:
@@ -90,9 +122,10 @@ def _fail(error: Exception, progress: ProgressChannel, job: JobContext | None) -
 
     The reason goes to whoever started the job first, and then into log, record and manifest: a full disk may have no room for them.
     """
-    reason = str(error) if isinstance(error, InputMissing) else reason_of(error)
-    progress.send(event="failed", reason=reason)
-    mistake = isinstance(error, InputError)
+    reason = reason_of(error)
+    code = exit_code_of(error)
+    progress.send(event="failed", reason=reason, kind=kind_of(error), retry=code == MAY_PASS)
+    mistake = code == MISTAKE
     with contextlib.suppress(OSError):
         if not mistake:
             traceback.print_exc()
@@ -100,9 +133,7 @@ def _fail(error: Exception, progress: ProgressChannel, job: JobContext | None) -
     if job is not None:
         with contextlib.suppress(OSError):
             job.fail(reason)
-    if isinstance(error, InputMissing):
-        return MAY_PASS
-    return MISTAKE if mistake else FAILED
+    return code
 
 
 if __name__ == "__main__":

@@ -6,9 +6,9 @@ import errno
 import fcntl
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from types import TracebackType
 from typing import Self
 
 from filelock import FileLock, Timeout
@@ -17,7 +17,7 @@ from dskd.io import WRITE_CHECKS
 from harness.runs.leases import Lease
 
 _NOT_SUPPORTED = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP, errno.EINVAL)
-_PAUSE = 0.1
+_ASK = 0.5  # seconds between two looks at a lock that another has
 
 
 class JobLock:
@@ -40,34 +40,22 @@ class JobLock:
         self._path, self._name, self._shared_disk, self._on_loss = locks / f"{name}.lock", name, shared_disk, on_loss
         self._lease: Lease | None = None
 
-    def acquire(self, waiting: Callable[[str], None] = lambda _holder: None) -> bool:
-        """Wait until the job is ours; `waiting` is called with who has it. Returns whether it had to wait."""
-        waited = False
-
-        def wait(holder: str) -> None:
-            nonlocal waited
-            if not waited:
-                waited = True
-                waiting(holder)
-
+    def acquire(self, waiting: Callable[[str], None] = lambda _holder: None) -> Self:
+        """Wait until the job is ours. `waiting` is called with who has it, about once a second; what it raises ends the waiting."""
         if self._shared_disk:
-            self._descriptor = _share(self._path, wait)
+            self._descriptor = _share(self._path, waiting)
         else:
             self._lock = FileLock(self._path)
-            try:
-                self._lock.acquire(timeout=0)
-            except Timeout:
-                wait("another run")
-                self._lock.acquire()
+            _lock(self._lock, waiting)
         if self._shared_disk or self._leases.is_dir():
             self._lease = Lease(self._leases / self._name, self._on_loss)
             try:
-                self._lease.acquire(wait)
+                self._lease.acquire(waiting)
             except BaseException:
                 self._unlock()
                 raise
             WRITE_CHECKS.append(self._lease.check)
-        return waited
+        return self
 
     def release(self) -> None:
         """Let others have it."""
@@ -83,17 +71,34 @@ class JobLock:
         else:
             self._lock.release()
 
-    def __enter__(self) -> Self:
-        self.acquire()
-        return self
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """It is ours already; let others have it at the end."""
+        try:
+            yield
+        finally:
+            self.release()
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __enter__(self) -> Self:
+        return self.acquire()
+
+    def __exit__(self, *_: object) -> None:
         self.release()
 
 
-def _share(path: Path, wait: Callable[[str], None]) -> int:
+def _lock(lock: FileLock, waiting: Callable[[str], None]) -> None:
+    pause = 0.0
+    while True:
+        try:
+            lock.acquire(timeout=pause)
+        except Timeout:
+            waiting("another run")
+            pause = _ASK
+        else:
+            return
+
+
+def _share(path: Path, waiting: Callable[[str], None]) -> int:
     """Open a lock file and lock it together with others who share it. Where the file system has no such locks, it is only opened."""
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
     try:
@@ -101,8 +106,8 @@ def _share(path: Path, wait: Callable[[str], None]) -> int:
             try:
                 fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
             except BlockingIOError:
-                wait("a local run")
-                time.sleep(_PAUSE)
+                waiting("a local run")
+                time.sleep(_ASK)
             except OSError as error:
                 if error.errno not in _NOT_SUPPORTED:
                     raise

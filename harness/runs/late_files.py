@@ -8,6 +8,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 
+class NotSeen(OSError):
+    """What another machine has made is not seen on this one; it may be later. One line, with a fix."""
+
+
 def look_again(folder: Path) -> None:
     """Ask the server what a folder holds: opening it makes the system drop what it remembers of it. Nothing where it is missing."""
     try:

@@ -67,16 +67,14 @@ class Lease:
         self._looked, self._quiet = 0.0, 0.0
 
     def acquire(self, waiting: Callable[[str], None] = lambda _holder: None) -> int:
-        """Wait until the lease is ours; `waiting` is called once, with who holds it, if it is not at once.
+        """Wait until the lease is ours. `waiting` is called with who holds it at each look in vain; what it raises ends the waiting.
 
         Returns:
             How many have held it before.
         """
         self._folder.mkdir(parents=True, exist_ok=True)
-        told = False
         while not self._try():
-            if not told and self._seen is not None:
-                told = True
+            if self._seen is not None:
                 waiting(_holder_in(self._seen[1]))
             time.sleep(self._pause)
         return self._number - 1

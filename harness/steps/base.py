@@ -176,7 +176,7 @@ class Step(Input):
     version: ClassVar[int]
     place: ClassVar[str]
     product: ClassVar[str | None] = None
-    splits_batches: ClassVar[bool] = False
+    splits_batches: ClassVar[bool] = False  # of a training, by its settings
 
     title: Annotated[str, NOT_IDENTITY] = ""
 
@@ -250,6 +250,12 @@ class Step(Input):
     def run(self, job: JobContext) -> None:
         """Make the outputs in `job.pending`, and declare each finished with `job.finish`."""
         raise NotImplementedError
+
+
+def kinds_of_steps(step: type[Step] = Step) -> set[str]:
+    """The kinds of all steps that were imported."""
+    own = {step.kind} if "kind" in vars(step) else set()
+    return own.union(*(kinds_of_steps(each) for each in step.__subclasses__()))
 
 
 def closure(steps: Iterable[Step]) -> dict[str, Step]:

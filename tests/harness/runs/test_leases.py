@@ -135,7 +135,7 @@ def test_a_silent_holder_on_another_machine_is_dead_after_its_seconds_by_our_clo
     mine = lease(tmp_path, 600)  # what the other has promised counts
     assert mine.acquire(told.append) == 1
     assert time.monotonic() - begun >= 1
-    assert told == ["process 1 on far"]
+    assert set(told) == {"process 1 on far"}
     mine.release()
 
 
