@@ -48,7 +48,7 @@ class Options(ExecutorOptions):
     """
 
     address: str = ""
-    timeout: float = Field(60.0, gt=0)
+    timeout: float = Field(default=60.0, gt=0)
     resources: dict[str, Annotated[float, Field(gt=0)]] = Field(default_factory=dict)
     wait_for_nodes: bool = False
 

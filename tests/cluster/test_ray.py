@@ -229,20 +229,24 @@ def test_a_job_whose_node_is_lost_goes_on_on_another_and_that_is_no_failed_try(n
     assert (tmp_path / "journal").read_text().split() == ["long", "long"]
 
 
-@pytest.mark.parametrize("times", [1, 2])
-def test_ctrl_c_ends_running_jobs_and_the_cluster_stays(nodes: Nodes, tmp_path: Path, times: int) -> None:
-    run = start_run(tmp_path, nodes, "first", "second")
+@pytest.mark.parametrize(("times", "do", "product"), [(1, "stop at a checkpoint", "kept"), (2, "wait", "")])
+def test_ctrl_c_ends_running_jobs_at_a_checkpoint_or_now_and_the_cluster_stays(
+    nodes: Nodes, tmp_path: Path, times: int, do: str, product: str
+) -> None:
+    run = start_run(tmp_path, nodes, f"first={do}", "second")
     job = int(wait_for(tmp_path / "cells/first/part"))
-    for _ in range(times):
+    for request in range(times):
         run.send_signal(signal.SIGINT)
-        time.sleep(0.3)
+        time.sleep(3)
+        assert gone(job) or request < times - 1
     assert run.wait(60) == 130
     assert gone(job)
     assert not (tmp_path / "cells/second").exists()
     for name in ("first", "second"):
         (tmp_path / f"go-{name}").touch()
-    stdout, stderr = start_run(tmp_path, nodes, "first", "second").communicate(timeout=120)
+    stdout, stderr = start_run(tmp_path, nodes, f"first={do}", "second").communicate(timeout=120)
     assert json.loads(stdout) == {"first": "done", "second": "done"}, stderr
+    assert product in (tmp_path / "cells/first/product").read_text()
 
 
 def test_a_harness_that_is_killed_takes_its_jobs_with_it(nodes: Nodes, tmp_path: Path) -> None:

@@ -1,6 +1,6 @@
 """A run on a Ray cluster in a process of its own: `python -m helpers.ray_run ROOT ADDRESS NAME...`, one job a name, after one another.
 
-A job waits for the file ROOT/go-NAME. The outcomes are printed as JSON.
+A job waits for the file ROOT/go-NAME, or does what is said in NAME=DO (helpers.fake_jobs). The outcomes are printed as JSON.
 """
 
 from __future__ import annotations
@@ -19,8 +19,9 @@ from helpers.fake_jobs import FakeStep
 
 def main(root: Path, address: str, names: list[str]) -> None:
     steps: list[FakeStep] = []
-    for name in names:
-        steps.append(fake(root, name, "wait", until=root / f"go-{name}", after=tuple(steps[-1:])))
+    for entry in names:
+        name, _, do = entry.partition("=")
+        steps.append(fake(root, name, do or "wait", until=root / f"go-{name}", after=tuple(steps[-1:])))
     runner = Runner(Executor(Settings(root, options=Options(address=address))), Recorder(), delay=0.1)
     try:
         print(json.dumps({key: outcome.status for key, outcome in runner.run(planned(root, *steps)).items()}))
