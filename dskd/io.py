@@ -12,6 +12,10 @@ from typing import Any, BinaryIO
 
 from dskd.errors import InputError
 
+# Asked before each file gets its name, and each folder that a whole result moves to: a process that must not write any more, because
+# another one does by now, ends here.
+WRITE_CHECKS: list[Callable[[], None]] = []
+
 HALF_A_PAIR = "half of a surrogate pair (\\ud800 to \\udfff) is no text; fix: write the whole character"
 
 
@@ -113,11 +117,18 @@ def write_parts_atomic(path: Path, parts: Iterable[bytes]) -> None:
             stream.flush()
             os.fsync(stream.fileno())
         Path(temporary).chmod(0o644)
+        check_writing()
         Path(temporary).replace(path)
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
         raise
     sync_folder(path.parent)
+
+
+def check_writing() -> None:
+    """Ask `WRITE_CHECKS` whether this process may still write."""
+    for check in list(WRITE_CHECKS):
+        check()
 
 
 def sync_folder(folder: Path) -> None:

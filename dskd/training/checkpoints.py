@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from dskd.errors import InputError
-from dskd.io import write_atomic
+from dskd.io import check_writing, write_atomic
 
 # Inside the model's folder, so that all arrive by one rename.
 REPORT = "training_report.json"
@@ -95,6 +95,7 @@ class RunFolder:
         save(unfinished)
         (unfinished / LOG).write_text("".join(json.dumps(entry) + "\n" for entry in log), encoding="utf-8")
         (unfinished / REPORT).write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+        check_writing()
         unfinished.rename(self.model)
         if self.checkpoints.is_dir():
             dropped = self.path / "checkpoints.dropped"

@@ -12,7 +12,7 @@ from typing import Any
 import click
 
 from dskd.errors import InputError, is_disk_full
-from harness.runs.failures import reason_of
+from harness.runs.failures import ExecutorLost, reason_of
 
 # Command -> its line in `harness --help`, so that help imports no command. The module has the name with _ for -.
 COMMANDS = {
@@ -82,6 +82,9 @@ class LazyGroup(click.Group):
             if not is_disk_full(error):
                 raise
             click.echo(f"error: {reason_of(error)}", err=True)
+            ctx.exit(1)
+        except ExecutorLost as error:
+            click.echo(f"error: {error}", err=True)
             ctx.exit(1)
         except (KeyboardInterrupt, click.Abort):
             click.echo("interrupted; finished work is kept, run the same command to resume", err=True)

@@ -16,20 +16,20 @@ import traceback
 from pathlib import Path
 from typing import Any
 
-from filelock import Timeout
 from pydantic import ValidationError
 
 from dskd.errors import InputError, Stopped
 from dskd.modeling.gpu_share import keep_to_gpu_share
 from dskd.processes import StopRequest, exit_with_parent
+from harness.jobs.inputs import wait_for_inputs
+from harness.runs.ending import end_at_once
 from harness.runs.failures import exit_code_of, kind_of, reason_of
 from harness.runs.job_context import JobContext, ProgressChannel
 from harness.runs.job_spec import DONE, MAY_PASS, MISTAKE, PARENT_DESCRIPTOR, STOPPED, JobSpec
 from harness.runs.job_state import StateWriter
+from harness.runs.late_files import look_again_below
 from harness.runs.store import Store
 from harness.steps.base import Step
-
-_ASK_SECONDS = 0.5  # between two looks at whether a job that waits is to stop
 
 
 def main(spec_path: str) -> int:
@@ -56,28 +56,50 @@ def main(spec_path: str) -> int:
 
 def _run(spec: JobSpec, step: Step, progress: ProgressChannel, stop: StopRequest) -> int:
     """Run a step once no other run is doing it."""
-    # A later try goes on from what the one before it has made.
-    store, fresh = Store(Path(spec.root)), spec.fresh and spec.attempt == 1
+    waited = False
+
+    def waiting(holder: str) -> None:
+        nonlocal waited
+        if not waited:
+            waited = True
+            print(f"waiting: another run is doing this job ({holder})", flush=True)
+            progress.waiting()
+        if stop():
+            raise Stopped(where="while another run was doing this job")
+
+    def lost(reason: str) -> None:
+        progress.send(event="failed", reason=reason, kind="", retry=True)
+        end_at_once()
+
+    store = Store(Path(spec.root), shared_disk=spec.shared_disk, on_loss=lost)
     lock = store.lock(step.folder)
     try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        print("waiting: another run is doing this job", flush=True)
-        progress.waiting()
-        if not _wait_for(lock, stop):
-            return _stop(Stopped(where="while another run was doing this job"), None)
-        fresh = False  # the other run has just made it
-    with lock:
+        lock.acquire(waiting)
+    except Stopped as stopped:
+        return _stop(stopped, None)
+    # A later try goes on from what the one before it has made, and one that had to wait finds what the other run has made.
+    fresh = spec.fresh and spec.attempt == 1 and not waited
+    with lock.held():
+        if spec.shared_disk:
+            for output in step.outputs:
+                look_again_below(store.output(output.folder).path)
         wanted = [output for output in step.outputs if output.folder in spec.outputs]
         pending = [output for output in wanted if fresh or not store.output(output.folder).holds(output)]
         if not pending:
             print("nothing to do: another run has done it", flush=True)
             progress.ended("done")
             return DONE
+        if spec.shared_disk:
+            wait_for_inputs(store, step)
         for output in pending:
             store.output(output.folder).begin(step.kind, step.title, output.fingerprint, fresh=fresh)
         progress.started()
-        told: dict[str, Any] = {"stop": stop, "attempt": spec.attempt, "split_batches": spec.split_batches}
+        told: dict[str, Any] = {
+            "stop": stop,
+            "attempt": spec.attempt,
+            "split_batches": spec.split_batches,
+            "store": store,
+        }
         job = JobContext(store.root, step.folder, pending, progress, **told)
         try:
             job.stop_here("before it began")
@@ -95,15 +117,6 @@ def _run(spec: JobSpec, step: Step, progress: ProgressChannel, stop: StopRequest
             return _fail(error, progress, job)
         progress.ended("done")
     return DONE
-
-
-def _wait_for(lock: Any, stop: StopRequest) -> bool:
-    """Wait until the lock is ours; False where the job is asked to stop before that."""
-    while not stop():
-        with contextlib.suppress(Timeout):
-            lock.acquire(timeout=_ASK_SECONDS)
-            return True
-    return False
 
 
 def _stop(stopped: Stopped, progress: ProgressChannel | None) -> int:

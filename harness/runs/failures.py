@@ -10,6 +10,7 @@ import textwrap
 
 from dskd.errors import InputError, TrainingFailed, is_disk_full, is_out_of_memory, may_pass
 from harness.runs.job_spec import FAILED, MAY_PASS, MISTAKE, STOPPED
+from harness.runs.late_files import NotSeen
 
 DISK_FULL = "the disk is full{where}; fix: free some space, or give --output-dir on another disk, and run the same command again"
 OUT_OF_MEMORY = "out of memory; fix: {knobs}"
@@ -20,9 +21,13 @@ KNOBS = (
 )
 
 
+class ExecutorLost(RuntimeError):
+    """What a run's jobs run on is gone, and so the run ends. One line: what, and how to go on. Exit code 1."""
+
+
 def reason_of(error: BaseException) -> str:
     """One line for an error that a job raised."""
-    if isinstance(error, (InputError, TrainingFailed)):
+    if isinstance(error, (InputError, TrainingFailed, NotSeen)):
         return _one_line(error)
     if is_disk_full(error):
         path = getattr(error, "filename", None)

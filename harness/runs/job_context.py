@@ -111,6 +111,7 @@ class JobContext:
         pending: the outputs that are not made yet.
         attempt: which try this is, from 1.
         split_batches: the parts in which a training computes each micro-batch.
+        store: the folder of the run as this job has opened it.
     """
 
     def __init__(
@@ -123,11 +124,12 @@ class JobContext:
         stop: Callable[[], bool] = lambda: False,
         attempt: int = 1,
         split_batches: int = 1,
+        store: Store | None = None,
     ) -> None:
         self._stop = stop
         self.attempt, self.split_batches = attempt, split_batches
         self.root = root
-        self.store = Store(root)
+        self.store = store or Store(root)
         self.folder = root / folder
         self.pending = list(pending)
         self.progress = progress

@@ -6,7 +6,7 @@
     DIR/cells/<teacher>__<student>/<method>/seed<k>/eval/<task>@v<version>+<protocol>/  any other protocol
     DIR/cells/<teacher>/teacher/eval/<task>@v<version>/     the teacher's own scores
     DIR/artifacts/<kind>/<hash>/                            shared: worlds, tokenized data, models before distillation
-    DIR/.harness/                                           locks, and the specifications of jobs
+    DIR/.harness/                                           locks, leases, and the specifications of jobs
     DIR/.harness/jobs/<id>/state.json                       how far a job is (job_state.py)
 
 Each output folder has `manifest.json` (identity, state, times), `log.txt` and, while it is being made, the marker `INCOMPLETE`.
@@ -20,18 +20,18 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
-from filelock import FileLock
 from pydantic import BaseModel
 
 from dskd.errors import InputError
 from dskd.io import sync_folder, write_atomic
 from harness.protocols import GREEDY
 from harness.runs.identity import Fingerprint, Identity
+from harness.runs.job_lock import JobLock
 from harness.runs.job_spec import Output
 
 MANIFEST = "manifest.json"
@@ -212,21 +212,30 @@ def _is_there(product: Path) -> bool:
         return all(Path(entry).exists() for entry in entries if entry.is_symlink())
 
 
-class Store:
-    """The folder of one run."""
+def _raise(reason: str) -> None:
+    raise RuntimeError(reason)
 
-    def __init__(self, root: Path) -> None:
-        self.root = root
+
+class Store:
+    """The folder of one run.
+
+    Args:
+        root: The folder.
+        shared_disk: Whether several machines work in it, so that locks are leases.
+        on_loss: What a process does that has lost a lease, given the reason.
+    """
+
+    def __init__(self, root: Path, *, shared_disk: bool = False, on_loss: Callable[[str], None] = _raise) -> None:
+        self.root, self._shared_disk, self._on_loss = root, shared_disk, on_loss
 
     def output(self, relative: str) -> OutputFolder:
         """An output folder by its path under the root."""
         return OutputFolder(self.root / relative)
 
-    def lock(self, relative: str) -> FileLock:
-        """The lock of the job with this folder. The system releases it when its holder dies."""
-        folder = self.root / ".harness" / "locks"
-        folder.mkdir(parents=True, exist_ok=True)
-        return FileLock(folder / f"{relative.replace('/', '+')}.lock")
+    def lock(self, relative: str) -> JobLock:
+        """The lock of the job with this folder, which is free again when its holder dies."""
+        name = relative.replace("/", "+")
+        return JobLock(self.root, name, shared_disk=self._shared_disk, on_loss=self._on_loss)
 
     def job_folder(self, job_id: str) -> Path:
         """Where a job keeps what it says of itself."""

@@ -36,6 +36,8 @@ class FakeStep(Step):
             journal.write(f"{self.id}\n")
         part = job.folder / "part"
         print(f"doing {self.do}, OMP_NUM_THREADS={os.environ['OMP_NUM_THREADS']}")
+        if self.do == "tell GPUs":
+            print(f"CUDA_VISIBLE_DEVICES={os.environ.get('CUDA_VISIBLE_DEVICES')}")
         if self.do == "fail":
             raise RuntimeError("the reason\nand more about it")
         if self.do == "input error":
