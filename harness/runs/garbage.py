@@ -263,10 +263,10 @@ def remove(root: Path, items: Iterable[Item]) -> list[str]:
     """
     store, kept = Store(root), []
     with ExitStack() as alone:
-        try:
-            alone.enter_context(store.lock(_OWN_LOCK).acquire(timeout=0))
-        except Timeout:
-            raise InputError(f"{root}: another `harness gc` removes there; fix: wait until it is done") from None
+        own = store.lock(_OWN_LOCK)
+        if not own.try_acquire():
+            raise InputError(f"{root}: another `harness gc` removes there; fix: wait until it is done")
+        alone.enter_context(own.held())
         if jobs := running(root):
             more = f" (and {len(jobs) - 1} more)" if len(jobs) > 1 else ""
             raise InputError(
@@ -277,15 +277,13 @@ def remove(root: Path, items: Iterable[Item]) -> list[str]:
                 _discard(root, item.path)
                 continue
             lock = store.lock(item.job)
-            try:
-                with lock.acquire(timeout=0):
-                    _discard(root, item.path)
-                    if item.kind in {"artifact", "cell"}:
-                        Path(lock.lock_file).unlink(
-                            missing_ok=True
-                        )  # while it is held: who waits for it makes a new one
-            except Timeout:
+            if not lock.try_acquire():
                 kept.append(f"{item.path}: stays, a job has just begun there")
+                continue
+            with lock.held():
+                _discard(root, item.path)
+                if item.kind in {"artifact", "cell"}:
+                    lock.path.unlink(missing_ok=True)  # while it is held: who waits for it makes a new one
     return kept
 
 

@@ -20,6 +20,14 @@ _NOT_SUPPORTED = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP, errno.EINVAL)
 _ASK = 0.5  # seconds between two looks at a lock that another has
 
 
+class _Held(Exception):
+    """Another process has the job."""
+
+
+def _do_not_wait(_holder: str) -> None:
+    raise _Held
+
+
 class JobLock:
     """Keeps a job to one process.
 
@@ -56,6 +64,19 @@ class JobLock:
                 raise
             WRITE_CHECKS.append(self._lease.check)
         return self
+
+    def try_acquire(self) -> bool:
+        """Whether the job is ours now; one that another process has, or had and did not release, is not waited for."""
+        try:
+            self.acquire(_do_not_wait)
+        except _Held:
+            return False
+        return True
+
+    @property
+    def path(self) -> Path:
+        """The file that the system locks."""
+        return self._path
 
     def release(self) -> None:
         """Let others have it."""

@@ -41,7 +41,6 @@ from harness.scheduling.outcome import Outcome
 EVENTS, OLDER_EVENTS = "events.jsonl", "events.1.jsonl"
 _MOST_BYTES = 64 * 10**6
 _EVERY = 30.0  # seconds between two lines of progress of one job
-_WRITING = 0.1  # seconds in which another process has ended a line that it is writing
 _logger = logging.getLogger(__name__)
 
 
@@ -197,22 +196,13 @@ class EventLog(Observer):
         self._metrics.pop(job.id, None)
 
     def _ends_torn(self) -> bool:
-        """Whether the last line has no end and gets none: somebody was killed while writing it."""
-        before = self._open_end()
-        if before is None:
-            return False
-        time.sleep(_WRITING)
-        return self._open_end() == before
-
-    def _open_end(self) -> int | None:
-        """The size of a file whose last line has no end; None where it has one."""
+        """Whether the last line has no end: somebody was killed while writing it."""
         try:
             with self._path.open("rb") as stream:
-                size = stream.seek(0, os.SEEK_END)
-                stream.seek(max(0, size - 1))
-                return size if stream.read(1) not in {b"", b"\n"} else None
-        except OSError:  # not there; or it cannot be written either, which is told there
-            return None
+                stream.seek(-1, os.SEEK_END)
+                return stream.read(1) != b"\n"
+        except OSError:  # not there, or empty
+            return False
 
     def _write(self, event: str, **fields: Any) -> None:
         moment = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

@@ -84,9 +84,9 @@ def _known(status: Status) -> list[_Named]:
     made = set()
     for job in status.jobs:
         made.update(job.outputs)
-        is_part, places = cell_of(job.folder) is not None, tuple(dict.fromkeys((job.folder, *job.outputs)))
+        is_part, all_folders = cell_of(job.folder) is not None, tuple(dict.fromkeys((job.folder, *job.outputs)))
         name, also = (job.id, job.title) if is_part else (job.title, job.id)
-        known.append(_Named(name, Wanted(name, places, (job.id,)), (also, job.folder), is_part))
+        known.append(_Named(name, Wanted(name, all_folders, (job.id,)), (also, job.folder), is_part))
     for output in status.outputs:  # of runs that nothing else is known of
         if cell_of(output.folder) is None and output.folder not in made:
             name = output.title or output.folder
