@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from harness.runs.job_state import STATE, JobState
-from harness.runs.machine import lives
 from harness.runs.store import LOG
+from harness.runs.which_process import lives
 from harness.watching.liveness import beat_age
 from harness.watching.snapshot import RunningJob, cell_of
 from harness.watching.text import line

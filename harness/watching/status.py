@@ -18,7 +18,9 @@ from dskd.errors import InputError
 from harness.results.run_file import RunFile
 from harness.runs.store import INCOMPLETE, LOG, MANIFEST, RUN
 from harness.scheduling.run_process import JobOfRun, RunProcess, read_run_process, run_folders
+from harness.watching.history import History
 from harness.watching.liveness import living
+from harness.watching.running_jobs import disk_clock, jobs_at_work, running_job, seconds_since, starting_job
 from harness.watching.snapshot import Cells, Failure, PartState, RunningJob, Snapshot, cell_of, group_of
 from harness.watching.text import line
 from harness.watching.time_left import Alike, Guess, TimeLeft
