@@ -19,7 +19,6 @@ import atexit
 import contextlib
 import ctypes
 import gc
-import importlib
 import json
 import os
 import selectors
@@ -32,6 +31,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from harness.jobs import __main__ as jobs
 from harness.jobs.preload import preload
 
 MESSAGE = 2**16  # bytes of a message at most
@@ -171,8 +171,6 @@ class _Server:
 
 
 def _run_job(message: Mapping[str, Any], descriptors: Sequence[int]) -> int:
-    jobs = importlib.import_module("harness.jobs.__main__")  # in the process of the job, with what that job needs
-
     _become_job(message, descriptors)
     sys.argv = [str(jobs.__file__), message["spec"]]
     sys.modules["__main__"] = jobs  # what a process that the job spawns reads again

@@ -16,6 +16,7 @@ import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import report
 
@@ -87,7 +88,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     for _ in range(chosen.rounds):
         for name, (tree, asked) in sides.items():
             measured.setdefault(name, []).append(one_run(tree, asked))
-    rows = [
+    rows: list[dict[str, Any]] = [
         {"what": f"{chosen.matrix}, {name}", "seconds": min(all_)[0], "processor seconds": min(cpu for _, cpu in all_)}
         for name, all_ in measured.items()
     ]
