@@ -39,7 +39,7 @@ MATRIX = {
         "teacher": {**_MODEL, "training": [_TRAINING]},
         "student": {**_MODEL, "tokenizer": {"small_world": "sentencepiece"}},
     },
-    "pairs": [{"teacher": "teacher", "student": "student", "methods": ["sft", "dskd-v2-eta"]}],
+    "pairs": [{"teacher": "teacher", "student": "student", "methods": ["dskd-v2-eta"]}],
     "training": _TRAINING,
     "seeds": [1],
     "tasks": {"small_math": {"limit": 2, "max_new_tokens": 4}},
@@ -73,11 +73,12 @@ def test_a_matrix_on_slurm_gives_the_same_bytes_as_on_this_machine(cluster: Slur
     here = ended(harness(tmp_path / "here", "--jobs", "2"))
     ended(harness(tmp_path / "slurm", *SLURM, "--executor-option", "detach=true"))
     run = harness(tmp_path / "slurm", *SLURM)
-    wait_until(lambda: "RUNNING" in [state for (state,) in cluster.queue("%T")])
-    cluster.run("sbatch", "--partition=urgent", "--exclusive", "--output=/dev/null", "--wrap=sleep 1")  # preempts
     root = tmp_path / "slurm/runs/tiny"
     training = root / "cells/teacher__student/dskd-v2-eta/seed1/train"
-    wait_until(lambda: (training / "log.txt").exists(), 300)
+    wait_until(lambda: (training / "log.txt").exists(), 600)
+    everywhere = ["--partition=urgent", "--nodes=2", "--exclusive"]
+    cluster.run("sbatch", *everywhere, "--output=/dev/null", "--wrap=sleep 1")  # takes the place of all that runs
+    wait_until(lambda: "again" in _restarts(root), 120)
     finished = done(root)
     run.send_signal(signal.SIGKILL)  # in mid-run; the jobs stay
     run.communicate(timeout=30)
@@ -87,5 +88,9 @@ def test_a_matrix_on_slurm_gives_the_same_bytes_as_on_this_machine(cluster: Slur
     assert found.keys() == expected.keys()
     assert {key for key in found if found[key] != expected[key]} == set()
     assert finished.items() <= done(root).items(), "what was finished is not made again"
+
+
+def _restarts(root: Path) -> list[str]:
+    """How the jobs stand: `again` for one that Slurm has started once more."""
     states = [json.loads(path.read_text()) for path in (root / ".harness/slurm").glob("*/*.state.json")]
-    assert any(state["restart"] for state in states), "a job was preempted"
+    return ["again" if state["restart"] else state["state"] for state in states]
