@@ -6,11 +6,12 @@ GPU := $(shell nvidia-smi --query-gpu=name --format=csv,noheader >/dev/null 2>&1
 # Several processes on few cores: one thread each, or tiny models spend their time waiting for threads.
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: help quick test regression nightly bench lint format lock clean
+.PHONY: help quick test test-cluster regression nightly bench lint format lock clean
 
 help:
 	@echo "make quick  train and compare every method on the small world, and print the table"
 	@echo "make test   the tests, without network and without real data (those skip)"
+	@echo "make test-cluster  the tests of executors on a real Slurm, started by the tests"
 	@echo "make regression  train and score a small matrix, and compare it with results/regression/baseline.json"
 	@echo "make bench  the benchmarks of speed and memory, into results/benchmarks (about twenty minutes)"
 	@echo "make nightly  the regression check, slow tests and the check of the committed leaderboard"
@@ -36,7 +37,11 @@ quick: .venv/.installed
 	env -u OMP_NUM_THREADS $(BIN)/harness run --matrix quick --allow-code-execution
 
 test: .venv/.installed
-	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not gpu and not slow and not nightly"
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not gpu and not slow and not nightly and not cluster"
+
+# On a real Slurm (as root, `apt-get install slurm-wlm munge`) and a real Ray of two nodes, started by the tests; they skip without.
+test-cluster: .venv/.installed
+	$(BIN)/python -m pytest -m cluster
 
 # From nothing each time: what is there already says nothing of the code as it is now. One thread, as the baseline has.
 regression: .venv/.installed
@@ -46,7 +51,7 @@ regression: .venv/.installed
 
 # Twenty kills of a training and what else takes minutes, and whether every method has its committed records.
 nightly: regression
-	$(BIN)/python -m pytest -m "(slow or nightly) and not gpu"
+	$(BIN)/python -m pytest -m "(slow or nightly) and not gpu and not cluster"
 
 # One after the other, with nothing else running: both sides of each are timed in one process.
 BENCHMARKS := P1:p1_fused_loss P2:p2_projectors P3:p3_alignment P5:p5_teacher_signal P6:p6_padding P8:p8_rollouts P11:p11_invariance P13:p13_step P14:p14_cache_engines P15:p15_served P16:p16_memory P17:p17_preparation P18:p18_scoring

@@ -18,7 +18,7 @@ MAX_SEED = 2**32 - 1  # numpy and vLLM take no larger one
 class Options(BaseModel):
     """Options that a user gives; unknown names are errors. retired: {name: (its old default, what to do instead of other values)}."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, defer_build=True)
     retired: ClassVar[Mapping[str, tuple[Any, str]]] = {}
 
     @model_validator(mode="before")

@@ -18,7 +18,7 @@ Seed = Annotated[int, Field(ge=0, le=MAX_SEED)]
 class DecodingProtocol(BaseModel):
     """How each prompt is answered. The defaults are greedy decoding within the task's own limits."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, defer_build=True)
 
     name: str = Field(pattern=r"^[A-Za-z0-9@._-]{1,40}$")
     temperature: float = Field(default=0.0, ge=0.0, description="0 takes the most probable token")

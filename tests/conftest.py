@@ -33,6 +33,14 @@ def real_data() -> Path:
     return folder
 
 
+@pytest.fixture(autouse=True, scope="session")
+def _no_cache_of_the_users(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Nothing that a user's runs remember is read or written by a test."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("HARNESS_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
 @pytest.fixture(autouse=True)
 def _the_environment_is_restored() -> Iterator[None]:
     """The command line puts some of its options where jobs find them; the next test is to find nothing there."""

@@ -2,7 +2,7 @@ from .batch_sampler import EpochBatches
 from .collator import Collator
 from .examples import iter_examples, load_examples
 from .options import DataOptions
-from .preparation import PreparationReport, encode_prompt, prepare_dataset
+from .preparation import PreparationReport, encode_prompt, preparation_report, prepare_dataset
 from .routes import Route, split_by_teacher
 from .shapes import Example
 
@@ -16,6 +16,7 @@ __all__ = [
     "encode_prompt",
     "iter_examples",
     "load_examples",
+    "preparation_report",
     "prepare_dataset",
     "split_by_teacher",
 ]

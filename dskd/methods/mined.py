@@ -9,17 +9,16 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Literal
 
-import numpy as np
 from pydantic import Field
 
-from dskd import losses, modeling
+from dskd import losses, modeling, tokenization
 from dskd.errors import InputError
 from dskd.losses.tokens import LossTerm, TokenBatch
 from dskd.methods.base import DistillationMethod, Options, cross_entropy, labelled_count, logits_of_teacher, register
-from dskd.tokenization.edit_distance import nearest
 from dskd.tokenization.vocabulary import SharedVocabulary
 
 if TYPE_CHECKING:
+    import numpy as np
     from torch import Tensor
 
 
@@ -95,13 +94,15 @@ def stand_ins(shared: SharedVocabulary, student_size: int, most_edits: int) -> n
     A teacher's token without a twin goes to the nearest of the student's tokens, at most `most_edits` edits of a byte and half of its
     bytes away. Of several that go to one student's token the nearest stands for it, and none where that has a twin.
     """
+    import numpy as np  # not at the top: planning imports every method, and needs no arrays
+
     teacher_id_of = np.full(student_size, -1, dtype=np.int64)
     teacher_id_of[shared.student_ids] = shared.teacher_ids
     if shared.same or shared.teacher_tokens is None or shared.student_tokens is None or not most_edits:
         return teacher_id_of
     left = [k for k, token in enumerate(shared.teacher_tokens) if token and shared.student_id_of[k] < 0]
     right = [k for k, token in enumerate(shared.student_tokens) if token]
-    found, edits = nearest(
+    found, edits = tokenization.nearest(
         [shared.teacher_tokens[k] or b"" for k in left], [shared.student_tokens[k] or b"" for k in right], most_edits
     )
     near = (found >= 0).nonzero()[0]

@@ -11,12 +11,13 @@ import json
 import re
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any
-
-import numpy as np
+from typing import TYPE_CHECKING, Any
 
 from dskd.errors import InputError
 from dskd.tokenization.reasoning import markers_of
+
+if TYPE_CHECKING:
+    import numpy as np
 
 _BYTE_PIECE = re.compile(r"<0x([0-9A-Fa-f]{2})>\Z")
 _SPACE_MARKER = "▁"
@@ -90,6 +91,8 @@ class Vocabulary:
     @cached_property
     def token_sizes(self) -> np.ndarray:
         """The number of bytes that each id adds to a text, int64 [size]."""
+        import numpy as np  # not at the top: planning imports this module, and needs no arrays
+
         return np.fromiter(map(len, self.token_bytes), dtype=np.int64, count=self.size)
 
     @cached_property
@@ -197,6 +200,8 @@ def share_vocabulary(teacher: Vocabulary, student: Vocabulary) -> SharedVocabula
     Returns:
         Pairs of ids. The end of sequence is last, so that a token with two roles (GPT-2's begin and end) is paired as the end.
     """
+    import numpy as np
+
     student_id_of = np.full(teacher.size, -1, dtype=np.int64)
     same_tokens = teacher.tokens == student.tokens and teacher.special_token_text == student.special_token_text
     if same_tokens and teacher.special_roles == student.special_roles:  # logits can be compared id by id

@@ -10,12 +10,9 @@ import time
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
-
-if TYPE_CHECKING:
-    from dskd.training.trainer import DistillationTrainer
 
 
 @dataclass
@@ -39,9 +36,9 @@ class Earlier:
 
 
 class LoopState:
-    """The state of a trainer's loop, to and from the files of a checkpoint."""
+    """The state of the loop of a `DistillationTrainer`, to and from the files of a checkpoint."""
 
-    def __init__(self, trainer: DistillationTrainer) -> None:
+    def __init__(self, trainer: Any) -> None:
         self._trainer = trainer
         self.earlier = Earlier()
         self._started = time.perf_counter()

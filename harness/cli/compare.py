@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path
 
@@ -36,25 +37,21 @@ HEADER = ("teacher", "student", "method", "task", *SCORES, "seeds", "items", "ve
     "--only",
     multiple=True,
     metavar="KEY=VALUE",
-    help="Only rows with this teacher, student, method or task. Repeatable.",
+    help="Only rows with this teacher, student, method or task, by name or pattern. Repeatable.",
 )
+@click.option("--skip", multiple=True, metavar="KEY=VALUE", help="All rows but those with this key; repeatable.")
 @json_option
-def command(a: str, b: str, results: Path | None, only: tuple[str, ...], as_json: bool) -> None:
+def command(a: str, b: str, results: Path | None, only: tuple[str, ...], skip: tuple[str, ...], as_json: bool) -> None:
     """Compare two methods of a run, or two runs method by method, with paired tests on their shared items.
 
     With several seeds, the test is about the methods. With one seed each, it is about these two models. The exit code is 0 for any
     verdict.
     """
-    wanted: dict[str, set[str]] = {}
-    for text in only:
-        key, value = split_assignment(text, "--only")
-        if key not in KEYS:
-            raise InputError(f"--only {text}: no key {key!r}; fix: use one of {', '.join(KEYS)}")
-        wanted.setdefault(key, set()).add(value)
+    wanted, unwanted = _patterns("--only", only), _patterns("--skip", skip)
     if results is not None:
-        lines, notes = compare_methods(_load(results, "--results"), a, b, wanted)
+        lines, notes = compare_methods(_load(results, "--results"), a, b, wanted, unwanted)
     else:
-        lines, notes = compare_runs(_load(Path(a), "A"), _load(Path(b), "B"), wanted)
+        lines, notes = compare_runs(_load(Path(a), "A"), _load(Path(b), "B"), wanted, unwanted)
     if as_json:
         rows = [asdict(line) for line in lines]
         print_json({"schema_version": 1, "a": a, "b": b, "comparisons": rows, "notes": notes})
@@ -62,6 +59,17 @@ def command(a: str, b: str, results: Path | None, only: tuple[str, ...], as_json
     print_table(HEADER, map(_row, lines))
     for note in notes:
         click.echo(f"note: {note}", err=True)
+
+
+def _patterns(option: str, texts: Iterable[str]) -> dict[str, set[str]]:
+    """{key: names and patterns} of an option. InputError for a key that rows do not have."""
+    patterns: dict[str, set[str]] = {}
+    for text in texts:
+        key, value = split_assignment(text, option)
+        if key not in KEYS:
+            raise InputError(f"{option} {text}: no key {key!r}; fix: use one of {', '.join(KEYS)}")
+        patterns.setdefault(key, set()).add(value)
+    return patterns
 
 
 def _row(line: ComparisonRow) -> list[str]:

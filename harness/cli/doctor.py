@@ -16,7 +16,10 @@ import click
 
 from dskd.errors import InputError
 from harness import tasks
-from harness.runs.environment import cores, package_version
+from harness.executors._gpus import gpus_of
+from harness.executors.local import default_jobs
+from harness.runs.environment import package_version
+from harness.runs.machine import available_memory, cores
 from harness.sandbox.probes import HELD
 from harness.sandbox.select import sandbox
 
@@ -108,10 +111,14 @@ def _threads() -> Iterator[Finding]:
         yield Finding("ok", "threads", f"{number} cores{shown}")
 
 
-def _memory() -> Iterator[Finding]:
-    import psutil
+def _slots() -> Iterator[Finding]:
+    gpus = gpus_of(os.environ)
+    names = f" ({gpus.variable}={','.join(gpus.names)})" if gpus.variable else ""
+    yield Finding("ok", "slots", f"{cores()} cores, {len(gpus.names)} GPUs{names}: {default_jobs()} small jobs at once")
 
-    available = psutil.virtual_memory().available / 2**30
+
+def _memory() -> Iterator[Finding]:
+    available = available_memory() / 2**30
     fix = "" if available >= 4 else "close other programs, or use --jobs 1 (quick needs up to 4 GiB)"
     yield Finding("ok" if available >= 4 else "warn", "memory", f"{available:.1f} GiB free", fix)
 
@@ -148,4 +155,4 @@ def _data() -> Iterator[Finding]:
             yield Finding("warn", f"task {name}"[:14], str(error))
 
 
-CHECKS = (_python, _packages, _torch, _threads, _memory, _disk, _sandbox, _data)
+CHECKS = (_python, _packages, _torch, _threads, _slots, _memory, _disk, _sandbox, _data)

@@ -48,7 +48,8 @@ class Execution:
         kind: type[BaseExecutor] = EXECUTORS.load(self.executor)
         uses_hub = os.environ.get("HARNESS_HUB") == "1"
         options = _options(kind.Options, self.options)
-        made = kind(Settings(root, self.jobs, offline=not uses_hub, gpus=self.gpus, options=options))
+        settings = Settings(root, self.jobs, offline=not uses_hub, gpus=self.gpus, tries=self.tries, options=options)
+        made = kind(settings)
         if self.cpus is not None:
             made.usual_cpus = self.cpus
         return made

@@ -16,7 +16,6 @@ from harness.cli.data_options import data_options, read_data_options
 from harness.cli.options import PATH
 from harness.cli.output import stages
 from harness.cli.plan import print_estimate
-from harness.cli.progress import duration
 from harness.draft.machine import look_at_machine
 from harness.draft.matrix_text import Draft, assumed, disk_needed, matrix_text
 from harness.draft.pair import fitting_methods, look_at_pair, with_template
@@ -26,6 +25,7 @@ from harness.draft.training import choose_training
 from harness.planning.estimate import estimate
 from harness.planning.plan import choose, make_plan
 from harness.runs.store import require_writable, write_text_atomic
+from harness.watching.text import duration
 
 EPILOG = """\b
 Examples:

@@ -94,6 +94,10 @@ _SANDBOX_HELP = (
     "What isolates that code. auto: the first of namespaces and bubblewrap that passes its self-test; none: where neither "
     "does, limits alone, with network and files within the code's reach."
 )
+_VERIFY_HELP = (
+    "Read every model and data file again, and compare it with the hash that is remembered: exit code 2 where a file's bytes "
+    "changed though its size and time did not (docs/run-folders.md)."
+)
 _OVERWRITE = click.Choice(["never", "failed", "stale", "always"])
 _SANDBOX = click.Choice(["auto", "namespaces", "bubblewrap", "docker", "podman", "none"])
 
@@ -101,6 +105,7 @@ json_option = click.option("--json", "as_json", is_flag=True, help="Print one JS
 variables_option = click.option(
     "--set", "variables", multiple=True, metavar="NAME=VALUE", callback=_variables, help=_SET_HELP
 )
+engine_option = click.option("--engine", **_ENGINE)
 # The keyword arguments of `harness.planning.plan.make_plan`.
 matrix_options = _group(
     click.option(
@@ -111,9 +116,10 @@ matrix_options = _group(
     click.option("--only", multiple=True, metavar="KEY=VALUE", help=_ONLY_HELP),
     click.option("--skip", multiple=True, metavar="KEY=VALUE", help=_SKIP_HELP),
     click.option("--limit", type=COUNT, metavar="N", help="Evaluate on the first N items of each task."),
-    click.option("--engine", **_ENGINE),
+    engine_option,
     click.option("--output-dir", type=PATH, metavar="DIR", help="Output directory. [default: runs/NAME of the matrix]"),
     click.option("--overwrite", type=_OVERWRITE, default="stale", show_default=True, help=_OVERWRITE_HELP),
+    click.option("--verify", is_flag=True, help=_VERIFY_HELP),
 )
 MODEL = "DIR|ORG/NAME[@REVISION]"
 model_option = click.option(

@@ -1,222 +1,180 @@
-"""The progress of a run on stderr: bars with the time left on a terminal, a line per job elsewhere."""
+"""The progress of a run on stderr: a view that is drawn again on a terminal, lines elsewhere."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Self
+from collections.abc import Callable, Mapping
+from typing import Any, Self
 
 from rich.console import Console
-from rich.markup import escape
-from rich.progress import (
-    BarColumn,
-    Progress,
-    SpinnerColumn,
-    Task,
-    TaskID,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
-from rich.text import Text
+from rich.live import Live
 
+from harness.cli.live_view import LiveView, summary
 from harness.planning.plan import PlannedJob
 from harness.scheduling.executor import Attempt
 from harness.scheduling.observer import Observer
 from harness.scheduling.outcome import Outcome
+from harness.watching.text import duration, left, on_one_line
+from harness.watching.watch import Watch
 
-
-def duration(seconds: float) -> str:
-    """`4.2 s`, `3 min 05 s`, `2 h 10 min`."""
-    if seconds < 60:
-        return f"{seconds:.1f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    if minutes < 60:
-        return f"{minutes} min {rest:02d} s"
-    return f"{minutes // 60} h {minutes % 60:02d} min"
-
-
-@dataclass
-class TimeLeft:
-    """Estimates when a run will end, from the time that its jobs of each kind have taken.
-
-    A running job counts with its own progress, a waiting one with the mean of its kind. Without any finished or advanced job of a
-    kind there is no estimate.
-    """
-
-    waiting: dict[str, str]  # id -> kind
-    parallel: int
-    _taken: dict[str, list[float]] = field(default_factory=dict)
-    _running: dict[str, tuple[str, float, float]] = field(default_factory=dict)  # id -> kind, start, share done
-
-    def started(self, key: str, moment: float) -> None:
-        """A job began."""
-        self._running[key] = (self.waiting.pop(key), moment, 0.0)
-
-    def advanced(self, key: str, share: float) -> None:
-        """A job has done this share of its current stage."""
-        kind, start, _ = self._running[key]
-        self._running[key] = (kind, start, share)
-
-    def again(self, key: str) -> None:
-        """A job will be started once more."""
-        self.waiting[key] = self._running.pop(key)[0]
-
-    def ended(self, key: str, moment: float, counts: bool) -> None:
-        """A job ended; `counts` if its time tells something about others."""
-        self.waiting.pop(key, None)
-        if key in self._running:
-            kind, start, _ = self._running.pop(key)
-            if counts:
-                self._taken.setdefault(kind, []).append(moment - start)
-
-    def seconds(self, moment: float) -> float | None:
-        """The time left; None if it cannot be estimated."""
-        lengths = {kind: sum(taken) / len(taken) for kind, taken in self._taken.items()}
-        for kind, start, share in self._running.values():
-            if kind not in lengths and share > 0.05:
-                lengths[kind] = (moment - start) / share
-        kinds = [*self.waiting.values(), *(kind for kind, _, _ in self._running.values())]
-        if any(kind not in lengths for kind in kinds):
-            return None
-        left = [max(0.0, lengths[kind] - (moment - start)) for kind, start, _ in self._running.values()]
-        work = sum(left) + sum(lengths[kind] for kind in self.waiting.values())
-        return max(work / self.parallel, max(left, default=0.0))
+FEW = 50  # jobs of which each has a line when it starts
+_SUMMARY_SECONDS = 60.0
+_DRAWN_SECONDS = 0.25
 
 
 class PlainReporter(Observer):
-    """One line when a job starts and one when it ends."""
+    """Lines: one when a job ends, in small runs also when it starts, and every minute where the run is.
 
-    def __init__(self, console: Console, planned: Sequence[PlannedJob], parallel: int) -> None:
-        self._console = console
-        self._total = len(planned)
-        self._ended = 0
-        self._begun = time.monotonic()
-        self._left = TimeLeft({job.id: job.kind for job in planned}, parallel)
+    Args:
+        console: Where they go.
+        watch: Counts; it has to hear of everything first.
+        clock: Seconds that go on steadily.
+    """
+
+    def __init__(self, console: Console, watch: Watch, clock: Callable[[], float] = time.monotonic) -> None:
+        self._console, self._watch, self._clock = console, watch, clock
+        self._is_small = watch.jobs <= FEW
+        self._queued: set[str] = set()
+        self._skipped: list[PlannedJob] = []  # one after the other, for the same reason
+        self._reason = ""
+        self._spoke = clock()
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_exception: object) -> None:
-        return None
+        self._tell_skipped()
 
     def started(self, attempt: Attempt) -> None:
-        """A job began."""
-        self._left.started(attempt.job.id, time.monotonic())
-        self._line("start", attempt.job, f"  try {attempt.number}" if attempt.number > 1 else "")
+        """A job began, or went into a queue."""
+        if attempt.allocation is None:
+            self._queued.add(attempt.job.id)
+        if self._is_small:
+            self._start("queue" if attempt.allocation is None else "start", attempt.job, attempt.number)
+
+    def said(self, job: PlannedJob, event: Mapping[str, Any]) -> None:
+        """A job advanced; printed is that it waits, or that a queue has started it."""
+        if event.get("event") == "waiting":
+            self._line("wait ", job, "  another run is doing it")
+        if event.get("event") == "again":
+            self._queued.add(job.id)
+            self._line("again", job, f"  {event.get('reason')}; back in the queue")
+        if event.get("event") == "started" and job.id in self._queued:
+            self._queued.discard(job.id)
+            if self._is_small:
+                self._line("start", job, f"  on {event['host']}" if event.get("host") else "")
 
     def again(self, job: PlannedJob, reason: str, number: int, seconds: float) -> None:
         """A try failed."""
-        self._left.again(job.id)
         self._line("again", job, f"  {reason}; try {number} in {duration(seconds)}")
-
-    def said(self, job: PlannedJob, event: Mapping[str, object]) -> None:
-        """A job advanced; only waiting is printed."""
-        done, total = event.get("done"), event.get("total")
-        if isinstance(done, (int, float)) and isinstance(total, (int, float)) and total:
-            self._left.advanced(job.id, min(1.0, done / total))
-        if event.get("event") == "waiting":
-            self._line("wait ", job, "  another run is doing it")
 
     def ended(self, job: PlannedJob, outcome: Outcome) -> None:
         """A job ended."""
-        self._ended += 1
-        self._left.ended(job.id, time.monotonic(), outcome.status == "done")
+        self._queued.discard(job.id)
         if outcome.status == "done":
             self._line("done ", job, f"  {duration(outcome.seconds)}{self._guess()}")
         elif outcome.status == "failed":
             self._line("FAIL ", job, f"  {duration(outcome.seconds)}: {outcome.reason}")
+        elif outcome.status == "stopped":
+            self._line("stop ", job, f"  {outcome.reason}")
         else:
-            self._line("skip ", job, f"  {outcome.reason}")
+            if self._reason != outcome.reason:
+                self._tell_skipped()
+            self._reason = outcome.reason
+            self._skipped.append(job)
+
+    def stopping(self, *, now: bool) -> None:
+        """The run was asked to stop."""
+        words = "ending running jobs now" if now else "stopping: running jobs end at their next checkpoint"
+        self._print(words + ("" if now else "; Ctrl-C again ends them at once"))
+
+    def tick(self) -> None:
+        """Say once a minute where the run is."""
+        self._tell_skipped()
+        if self._clock() - self._spoke >= _SUMMARY_SECONDS:
+            self._spoke = self._clock()
+            self._print(summary(self._watch.snapshot()))
+
+    def _start(self, word: str, job: PlannedJob, number: int) -> None:
+        self._line(word, job, f"  try {number}" if number > 1 else "")
 
     def _guess(self) -> str:
-        left = self._left.seconds(time.monotonic()) if self._ended < self._total else None
-        return f"; about {duration(left)} left" if left is not None else ""
+        guess = self._watch.left() if self._watch.jobs_done < self._watch.jobs else None
+        return f"; {left(guess)}" if guess is not None else ""
+
+    def _tell_skipped(self) -> None:
+        """One line for all that was left out for one reason."""
+        jobs, self._skipped = self._skipped, []
+        if len(jobs) == 1:
+            self._line("skip ", jobs[0], f"  {self._reason}")
+        elif jobs:
+            self._print(f"{self._counted()} skip  {len(jobs)} jobs  {self._reason}")
 
     def _line(self, word: str, job: PlannedJob, rest: str) -> None:
-        text = f"[{self._ended}/{self._total}] {word} {job.title}{rest}"
-        self._console.print(text, markup=False, highlight=False, soft_wrap=True)
+        self._tell_skipped()
+        self._print(f"{self._counted()} {word} {job.title}{rest}")
+
+    def _counted(self) -> str:
+        return f"[{self._watch.jobs_done}/{self._watch.jobs}]"
+
+    def _print(self, text: str) -> None:
+        self._console.print(on_one_line(text), markup=False, highlight=False, soft_wrap=True)
 
 
-class _Left(TimeRemainingColumn):
-    """The time left: our estimate for the run, whose jobs differ, and Rich's for a job, whose steps are alike."""
+class LiveReporter(PlainReporter):
+    """A view of the whole run at the bottom of a terminal; above it the lines of jobs that ended, in large runs of failed ones only."""
 
-    def render(self, task: Task) -> Text:
-        left = task.fields.get("left")
-        return super().render(task) if left is None else Text(left, style="progress.remaining")
+    def __init__(self, console: Console, watch: Watch, clock: Callable[[], float] = time.monotonic) -> None:
+        super().__init__(console, watch, clock)
+        self._drawn = float("-inf")
+        self._size = console.size
+        self._live = self._new_live()
 
-
-class BarReporter(PlainReporter):
-    """A bar per running job and one for the run, each with the time left, below the lines of ended jobs."""
-
-    def __init__(self, console: Console, planned: Sequence[PlannedJob], parallel: int) -> None:
-        super().__init__(console, planned, parallel)
-        self._bars = Progress(
-            SpinnerColumn(),
-            TextColumn("{task.description}"),
-            BarColumn(bar_width=24),
-            TextColumn("{task.fields[note]}"),
-            TimeElapsedColumn(),
-            _Left(),
-            console=console,
-        )
-        self._whole = self._bars.add_task("whole run", total=self._total, note=f"0/{self._total} jobs", left="")
-        self._tasks: dict[str, TaskID] = {}
-        self._stages: dict[str, object] = {}
+    def _new_live(self) -> Live:
+        # Drawn by `tick`, in the thread that changes what is drawn.
+        return Live(console=self._console, auto_refresh=False, transient=True, vertical_overflow="crop")
 
     def __enter__(self) -> Self:
-        self._bars.start()
+        self._live.start()
         return self
 
-    def __exit__(self, *_exception: object) -> None:
-        self._bars.stop()
+    def __exit__(self, *exception: object) -> None:
+        super().__exit__(*exception)
+        self._live.stop()
+        self._console.print(LiveView(self._watch.snapshot(), height=12))
 
     def started(self, attempt: Attempt) -> None:
-        """Show a bar, which pulses until the job reports its progress."""
-        job = attempt.job
-        self._left.started(job.id, time.monotonic())
-        self._tasks[job.id] = self._bars.add_task(escape(job.title), total=None, note="starting")
+        """A job began: the view shows it."""
+        if attempt.allocation is None:
+            self._queued.add(attempt.job.id)
 
-    def again(self, job: PlannedJob, reason: str, number: int, seconds: float) -> None:
-        """Replace the bar by a line."""
-        super().again(job, reason, number, seconds)
-        self._bars.remove_task(self._tasks.pop(job.id))
-
-    def said(self, job: PlannedJob, event: Mapping[str, object]) -> None:
-        """Move the bar of the job; a new stage restarts its clock."""
-        super().said(job, event)
-        if event.get("event") != "progress":
-            return
-        task, stage = self._tasks[job.id], event.get("stage")
-        done, total = event.get("done"), event.get("total")
-        if self._stages.get(job.id) != stage:
-            self._stages[job.id] = stage
-            self._bars.reset(task)
-        self._bars.update(
-            task,
-            completed=float(done) if isinstance(done, (int, float)) else 0.0,
-            total=float(total) if isinstance(total, (int, float)) else None,
-            note=escape(str(stage)),
-        )
-        self._show_left()
+    def said(self, job: PlannedJob, event: Mapping[str, Any]) -> None:
+        """A job advanced: the view shows it."""
+        if event.get("event") in {"waiting", "again"}:
+            super().said(job, event)
 
     def ended(self, job: PlannedJob, outcome: Outcome) -> None:
-        """Replace the bar by a line."""
-        super().ended(job, outcome)
-        task = self._tasks.pop(job.id, None)
-        if task is not None:
-            self._bars.remove_task(task)
-        self._bars.update(self._whole, completed=self._ended)
-        self._show_left()
+        """A job ended."""
+        if self._is_small or outcome.status != "done":
+            super().ended(job, outcome)
 
-    def _show_left(self) -> None:
-        left = self._left.seconds(time.monotonic())
-        text = f"about {duration(left)} left" if left is not None else ""
-        self._bars.update(self._whole, note=f"{self._ended}/{self._total} jobs", left=text)
+    def tick(self) -> None:
+        """Draw, four times a second; anew where the terminal has another size, for it has broken old lines in other places."""
+        self._tell_skipped()
+        moment = self._clock()
+        if moment - self._drawn < _DRAWN_SECONDS:
+            return
+        self._drawn = moment
+        if self._console.size != self._size:
+            self._size = self._console.size
+            self._live.stop()
+            self._console.clear()
+            self._live = self._new_live()
+            self._live.start()
+        self._live.update(LiveView(self._watch.snapshot(), height=max(3, self._size.height - 2)), refresh=True)
 
 
-def make_reporter(planned: Sequence[PlannedJob], parallel: int) -> PlainReporter:
-    """Bars on a terminal, lines elsewhere. Rich honours NO_COLOR."""
+def make_reporter(watch: Watch) -> PlainReporter:
+    """A view on a terminal, lines elsewhere. Rich honours NO_COLOR."""
     console = Console(stderr=True)
-    return (BarReporter if console.is_terminal else PlainReporter)(console, planned, parallel)
+    return (LiveReporter if console.is_terminal else PlainReporter)(console, watch)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import click
@@ -14,9 +16,12 @@ from harness.cli.plan import print_plan
 from harness.cli.progress import make_reporter
 from harness.planning import preflight
 from harness.planning.plan import Plan, make_plan
-from harness.runs.environment import cores
+from harness.runs.machine import cores
+from harness.scheduling.observer import Observers
 from harness.scheduling.outcome import Outcome
 from harness.scheduling.runner import Runner
+from harness.tables.remembered import remembered
+from harness.watching.observers import observe
 
 EPILOG = """\b
 Examples:
@@ -80,26 +85,34 @@ def run_plan(
         preflight.write_run_file(plan.root, plan.matrix)
     if not plan.to_run:
         return {}
-    with make_reporter(plan.to_run, execution.jobs or cores()) as reporter:
-        runner = Runner(executor, reporter, jobs=execution.jobs, fail_fast=execution.fail_fast, tries=execution.tries)
+    watch, observers = observe(plan, execution.executor, execution.jobs)
+    with make_reporter(watch) as reporter:
+        everybody = Observers([*observers, reporter])
+        runner = Runner(executor, everybody, jobs=execution.jobs, fail_fast=execution.fail_fast, tries=execution.tries)
         return runner.run(plan.to_run)
 
 
 def _print_results(plan: Plan) -> None:
-    from harness.results.load import load_results  # this and the tables import scipy, which takes a second
-    from harness.tables.leaderboard import make_leaderboard
-    from harness.tables.render import markdown
-
-    results = load_results(plan.root)
     pairs = plan.matrix.trained_pairs if plan.matrix is not None else []
     names = {(teacher, student) for teacher, trained in pairs for student in (trained, None)}
-    records = [record for record in results.records if (record.cell.teacher, record.cell.student) in names]
-    if records:
-        click.echo(markdown(make_leaderboard(records, results.items)))
+    table = remembered(plan.root, str(sorted(names, key=str)), partial(_table, plan.root, names))
+    if table:
+        click.echo(table)
     click.echo(f"Records:  {plan.root}/cells/<cell>/eval/<task>@v<version>/result.json, samples.jsonl beside it")
     click.echo(f"Logs:     {plan.root}/cells/<cell>/{{train,eval/<task>@v<version>}}/log.txt")
     click.echo(f"Students: {plan.root}/cells/<teacher>__<student>/<method>/seed<k>/train/model")
     click.echo(f"Costs:    harness leaderboard --results {plan.root} --costs")
+
+
+def _table(root: Path, names: Collection[tuple[str, str | None]]) -> str:
+    """The table of the records of these pairs of teacher and student; empty without any."""
+    from harness.results.load import load_results  # this and the tables import scipy, which takes a second
+    from harness.tables.leaderboard import make_leaderboard
+    from harness.tables.render import markdown
+
+    results = load_results(root)
+    records = [record for record in results.records if (record.cell.teacher, record.cell.student) in names]
+    return markdown(make_leaderboard(records, results.items)) if records else ""
 
 
 _LEFT_OUT = {

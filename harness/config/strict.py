@@ -15,7 +15,7 @@ from harness.suggestions import did_you_mean
 class Strict(BaseModel):
     """A part of a matrix. An unknown key is an error that suggests a known one, or one of `options` where `known_keys` are set."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", defer_build=True)
     known_keys: ClassVar[tuple[str, ...]] = ()
     file_keys: ClassVar[tuple[str, ...]] = ()  # which a file may have here, and which are gone when it is validated
 

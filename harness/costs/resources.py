@@ -33,3 +33,13 @@ class Resources:
     def replaced(self, **changes: Any) -> Resources:
         """The same with other numbers."""
         return replace(self, **changes)
+
+    def threads(self, usual: int) -> int:
+        """Cores of the job, and so its threads.
+
+        Args:
+            usual: Cores of a job that does not say, for each of its GPUs; a share of a GPU has a share of them.
+        """
+        if self.cpus is not None:
+            return self.cpus
+        return max(1, int(usual * self.gpus)) if self.gpus else usual

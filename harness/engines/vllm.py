@@ -14,6 +14,7 @@ from typing import Any, ClassVar
 
 from dskd import hub
 from dskd.modeling.folders import parts_of
+from dskd.modeling.gpu_share import gpu_share
 from dskd.modeling.loading import load_config
 from dskd.modeling.merged import whole_model
 from dskd.modeling.vllm_support import ENVIRONMENT, INSTALL, cannot_run, on_cpu
@@ -56,7 +57,7 @@ class VllmEngine(Engine):
             "disable_log_stats": True,
             "enable_prefix_caching": False,
             "use_tqdm_on_load": False,
-            "gpu_memory_utilization": gpu_memory_utilization,
+            "gpu_memory_utilization": gpu_memory_utilization * gpu_share(),
             **hub.code_arguments(parts_of(model).model),
         }
         if max_batch_size is not None:

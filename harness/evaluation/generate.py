@@ -11,10 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from dskd import hub
 from dskd.data.preparation import encode_prompt
 from dskd.data.sources import rows_named
 from dskd.errors import InputError
-from dskd.modeling.folders import require_model_folder
+from dskd.modeling.folders import parts_of, require_model_folder
 from dskd.modeling.loading import load_tokenizer
 from dskd.tokenization.prompt_templates import template_of
 from dskd.tokenization.reasoning import markers_of
@@ -211,7 +212,16 @@ def generation_fields(completion: Completion) -> dict[str, Any]:
 
 def cache_beside(output: Path, model: Path, engine: str, dtype: str) -> Path:
     """Return the file that keeps completions until all are there: beside the output, by the model's weights, engine and dtype."""
-    hashes = FileHashes()
-    parts: dict[str, Any] = {"model": hashes.model_folder(model), "tokenizer": hashes.tokenizer_folder(model)}
-    parts |= {"engine": engine, "dtype": dtype}
+    parts: dict[str, Any] = {**_known_by(model), "engine": engine, "dtype": dtype}
     return output.with_name(f".{output.name}.{Identity.of(parts).hash[:12]}.answers")
+
+
+def _known_by(model: Path) -> dict[str, Any]:
+    """What tells a model from others: the commit of a folder of the hub's cache, and of an adapter's base there; else hashes of its files."""
+    hashes, snapshot, base = FileHashes(), hub.snapshot_of(model), hub.base_on_hub(model)
+    if snapshot is None:
+        return {"model": hashes.model_folder(model), "tokenizer": hashes.tokenizer_folder(model)}
+    return {
+        "model": str(snapshot),
+        "base": None if base is None else f"{base.repo}@{parts_of(model).model.name}",
+    }

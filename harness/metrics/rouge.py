@@ -13,7 +13,7 @@ from functools import cache, lru_cache
 
 from harness.metrics.sample import INVALID, Advance, SampleScore, before_stop
 from harness.metrics.scoring_processes import Failed, run_in_processes
-from harness.runs.environment import cores
+from harness.runs.machine import cores
 
 _PUNCTUATION = str.maketrans("", "", string.punctuation)
 _WORD = re.compile("[a-z0-9]+")

@@ -24,7 +24,7 @@ from typing import Any
 from dskd.processes import process_environment, python_module
 from harness.metrics.sample import HARNESS_ERROR, Advance, SampleScore
 from harness.metrics.scoring_worker import HEADER, Setup
-from harness.runs.environment import cores
+from harness.runs.machine import cores
 
 GIB = 2**30
 # An answer has so many seconds for one of the processor: other processes may have it, and what only waits ends as well.

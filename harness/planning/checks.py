@@ -262,6 +262,8 @@ def _check_task(expansion: Expansion, model: str, data: str | None, name: str) -
     if data is None or expansion.matrix.tasks[name].other_prompts:
         return
     trained = _data_ending(expansion, data)
+    if not has_frame(trained) and not task.data_files:
+        return  # nothing to compare, and making documents takes a while
     asked = shared_ending(map(task.prompt, task.docs(COMPARED))) if task.data_is_here else ""  # planning asks no hub
     if endings_agree(trained, asked) is False:
         raise InputError(
@@ -284,9 +286,14 @@ def _data_ending(expansion: Expansion, name: str) -> str:
     return shared_ending(prompts)
 
 
+def has_frame(ending: str) -> bool:
+    """Whether what prompts end with is more than an accident."""
+    return sum(map(str.isalpha, ending)) >= _LETTERS
+
+
 def endings_agree(trained: str, asked: str) -> bool | None:
     """Whether prompts end as those of the training do; None where one of the two has no frame that could be compared."""
-    if any(sum(map(str.isalpha, ending)) < _LETTERS for ending in (trained, asked)):
+    if not has_frame(trained) or not has_frame(asked):
         return None
     return trained.endswith(asked) or asked.endswith(trained)
 

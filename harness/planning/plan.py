@@ -17,7 +17,7 @@ from harness.planning.checks import check_prompts, check_vocabularies
 from harness.planning.estimate import not_here
 from harness.planning.expand import Expansion
 from harness.runs.hub_lock import HubLock
-from harness.runs.identity import differences
+from harness.runs.identity import FileHashes, differences
 from harness.runs.job_spec import JobSpec, Output
 from harness.runs.store import Store
 from harness.steps.base import Step, closure, kinds_of_steps, same_as
@@ -198,8 +198,11 @@ def make_plan(
     engine: str | None = None,
     overwrite: Overwrite = "stale",
     allow_code_execution: bool = False,
+    verify: bool = False,
 ) -> Plan:
     """Read a matrix, look at the run's folder, and decide.
+
+    verify: hash every file again, and compare it with the hash that is remembered.
 
     What is written is the lock alone: the commits of models and data from the hub, where they are resolved for the first time.
 
@@ -214,6 +217,7 @@ def make_plan(
     expansion = Expansion(
         matrix,
         str(source),
+        hashes=FileHashes(verify=verify),
         lock=lock,
         engine=engine or matrix.evaluation.engine,
         limit=limit,

@@ -27,11 +27,11 @@ _UNSAFE = re.compile("[<>&\u2028\u2029\ud800-\udfff]")
 
 def render(document: dict[str, Any], samples: dict[str, Any]) -> str:
     """The whole page. Equal documents give equal text."""
-    script = "(() => {\n'use strict';\n" + "\n".join(map(_asset, SCRIPTS)) + "\n})();\n"
-    style = "\n".join(map(_asset, STYLES))
-    return Template(_asset("page.html")).substitute(
+    script = "(() => {\n'use strict';\n" + "\n".join(map(asset, SCRIPTS)) + "\n})();\n"
+    style = "\n".join(map(asset, STYLES))
+    return Template(asset("page.html")).substitute(
         title=html.escape(f"{document['title']} – distillation report"),
-        policy=f"{_POLICY}; script-src {_hash(script)}; style-src {_hash(style)}",
+        policy=f"{_POLICY}; script-src {policy_hash(script)}; style-src {policy_hash(style)}",
         style=style,
         script=script,
         document=embedded_json(document),
@@ -45,9 +45,11 @@ def embedded_json(value: Any) -> str:
     return _UNSAFE.sub(lambda match: f"\\u{ord(match[0]):04x}", text)
 
 
-def _asset(name: str) -> str:
+def asset(name: str) -> str:
+    """A script, a style or the frame of the page, by its file name."""
     return files("harness.report").joinpath("assets", name).read_text(encoding="utf-8")
 
 
-def _hash(text: str) -> str:
+def policy_hash(text: str) -> str:
+    """What a content security policy names an inline script or style by."""
     return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"

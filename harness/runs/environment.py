@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import platform
 import resource
@@ -10,6 +11,7 @@ from functools import cache
 from pathlib import Path
 
 from dskd.training.provenance import checkout, package_version
+from harness.runs.machine import cores
 from harness.runs.records import Environment, SandboxUsed
 
 _PACKAGES = ("dskd-harness", "torch", "transformers", "vllm", "lm_eval", "tokenizers", "datasets", "accelerate", "peft")
@@ -22,7 +24,7 @@ def environment(engine: str | None = None, sandbox: SandboxUsed | None = None) -
     # The vector instructions that torch uses: others round sums differently.
     vectors = torch.backends.cpu.get_cpu_capability() if torch is not None else ""
     return Environment(
-        versions={name: package_version(name) for name in _PACKAGES},
+        versions=versions(),
         python=platform.python_version(),
         platform=f"{platform.system()} {platform.machine()}",
         device=torch.cuda.get_device_name(0) if torch is not None and torch.cuda.is_available() else "cpu",
@@ -33,6 +35,11 @@ def environment(engine: str | None = None, sandbox: SandboxUsed | None = None) -
         engine=engine,
         sandbox=sandbox,
     )
+
+
+def versions() -> dict[str, str | None]:
+    """The versions of what results may depend on; None for what is not installed."""
+    return {name: package_version(name) for name in _PACKAGES}
 
 
 @cache
@@ -46,9 +53,35 @@ def _processor() -> str:
     return platform.processor()
 
 
-def cores() -> int:
-    """The number of processor cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+def memory() -> int | None:
+    """The resident memory of this process in bytes, or None where the system does not say."""
+    try:
+        pages = int(Path("/proc/self/statm").read_text().split()[1])
+    except (OSError, IndexError):
+        return None
+    return pages * os.sysconf("SC_PAGE_SIZE")
+
+
+def device_memory() -> int | None:
+    """The GPU memory that torch holds in this process, in bytes on all its devices; None where it holds none."""
+    torch = sys.modules.get("torch")
+    cuda = getattr(torch, "cuda", None)  # torch may be half imported
+    if cuda is None or not cuda.is_initialized():
+        return None
+    return sum(int(cuda.memory_reserved(index)) for index in range(cuda.device_count()))
+
+
+def device_use() -> float | None:
+    """How busy the GPUs of this process are, in percent, the mean of them; None where that is not known."""
+    torch = sys.modules.get("torch")
+    cuda = getattr(torch, "cuda", None)
+    if cuda is None or not cuda.is_initialized() or importlib.util.find_spec("pynvml") is None:
+        return None
+    count = cuda.device_count()
+    try:
+        return sum(cuda.utilization(index) for index in range(count)) / count
+    except RuntimeError:  # a device that does not tell, as a part of one (MIG)
+        return None
 
 
 def peak_memory() -> int:

@@ -10,7 +10,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Mapping
+import os
+import time
+from collections.abc import Iterator, Mapping
 from functools import cached_property
 from json.encoder import encode_basestring
 from pathlib import Path
@@ -22,10 +24,14 @@ from dskd import hub
 from dskd.errors import InputError
 from dskd.modeling.folders import check_content, check_tokenizer_files, parts_of, tokenizer_files, tokenizer_folder
 from dskd.modeling.weight_files import require_content
+from harness.runs.hash_cache import FileKey, HashCache
+from harness.runs.hashing import hash_of
 
 HASH_VERSION = 1
 # What stands for the files of a base model from the hub among the hashes of an adapter.
 BASE, BASE_COMMIT = "base/hub", "base/commit"
+
+_ATTEMPTS = 3  # at a file that changes while it is read
 
 _MODEL_FILES = ("config.json", "generation_config.json", "*.safetensors", "*.safetensors.index.json", "pytorch_model*")
 
@@ -127,32 +133,53 @@ def _shown(value: Any) -> str:
 
 
 class FileHashes:
-    """sha256 of files, each read once as long as its size and time of change stay the same."""
+    """sha256 of files. Each is read once as long as it stays the same; large ones are remembered between runs (`HashCache`)."""
 
-    def __init__(self) -> None:
-        self._known: dict[tuple[str, int, int], str] = {}
+    def __init__(self, *, verify: bool = False, cache: HashCache | None = None) -> None:
+        """verify: read every file, and compare it with what is remembered. cache: the user's unless given."""
+        self._known: dict[FileKey, str] = {}
+        self._verify = verify
+        self._cache = cache or HashCache()
 
     def file(self, path: Path) -> str:
-        """sha256 of a file's bytes, in hexadecimal; InputError where it cannot be read."""
+        """sha256 of a file's bytes, in hexadecimal.
+
+        Raises:
+            InputError: where it cannot be read, where it changes all the time, and where it is not what is remembered of it although
+                its size and time did not change.
+        """
         try:
-            status = path.stat()
-            key = (str(path.resolve()), status.st_size, status.st_mtime_ns)
+            place = Path(os.path.realpath(path))
+            key = FileKey.of(place, place.stat())
             if key not in self._known:
-                with path.open("rb") as stream:
-                    self._known[key] = hashlib.file_digest(stream, "sha256").hexdigest()
+                remembered = None if self._verify or not os.access(place, os.R_OK) else self._cache.get(key)
+                key, self._known[key] = (key, remembered) if remembered else self._read(place)
         except OSError as error:
             raise InputError(f"{path}: cannot be read ({error.strerror}); fix: put a readable file there") from None
         return self._known[key]
+
+    def _read(self, place: Path) -> tuple[FileKey, str]:
+        """Hash a file as it is from the first byte to the last: one that is written or replaced meanwhile is read again."""
+        for _ in range(_ATTEMPTS):
+            moment = time.time()
+            with place.open("rb", buffering=0) as stream:
+                key = FileKey.of(place, os.fstat(stream.fileno()))
+                digest = hash_of(stream, key.size)
+                unchanged = key == FileKey.of(place, os.fstat(stream.fileno())) == FileKey.of(place, place.stat())
+            if unchanged:
+                if self._verify:
+                    self._cache.verify(key, digest)
+                self._cache.put(key, digest, moment)
+                return key, digest
+        raise InputError(f"{place}: changes while it is read; fix: wait until it is written")
 
     def tokenizer_folder(self, folder: Path) -> dict[str, str]:
         """sha256 of each file that makes a tokenizer, an adapter's base model's where it has none of its own.
 
         InputError where the folder holds none, or pointers of git-lfs.
         """
-        _require_folder(folder)
-        place = tokenizer_folder(folder)
-        check_tokenizer_files(place)
-        return self._of(place, tokenizer_files(place), "tokenizer files (tokenizer.json or vocab.json)")
+        place = require_tokenizer(folder)
+        return {path.relative_to(place).as_posix(): self.file(path) for path in tokenizer_files(place)}
 
     def model_folder(self, folder: Path) -> dict[str, str]:
         """sha256 of each file that makes a model (configuration and weights), its base model's too where it is an adapter.
@@ -187,13 +214,24 @@ class FileHashes:
         return hashes
 
     def _matching(self, folder: Path, patterns: tuple[str, ...], what: str) -> dict[str, str]:
-        return self._of(folder, {path for pattern in patterns for path in folder.glob(pattern)}, what)
+        paths = sorted({path for pattern in patterns for path in folder.glob(pattern)})
+        if not paths:
+            raise _holds_no(folder, what)
+        return {path.relative_to(folder).as_posix(): self.file(path) for path in paths}
 
-    def _of(self, folder: Path, paths: Iterable[Path], what: str) -> dict[str, str]:
-        found = {path.relative_to(folder).as_posix(): self.file(path) for path in sorted(paths)}
-        if not found:
-            raise InputError(f"{folder}: holds no {what}; fix: give a folder that `save_pretrained` wrote")
-        return found
+
+def require_tokenizer(folder: Path) -> Path:
+    """The folder of a model's tokenizer; InputError where there is none, or pointers of git-lfs. Nothing is hashed."""
+    _require_folder(folder)
+    place = tokenizer_folder(folder)
+    check_tokenizer_files(place)
+    if not tokenizer_files(place):
+        raise _holds_no(place, "tokenizer files (tokenizer.json or vocab.json)")
+    return place
+
+
+def _holds_no(folder: Path, what: str) -> InputError:
+    return InputError(f"{folder}: holds no {what}; fix: give a folder that `save_pretrained` wrote")
 
 
 def _require_folder(folder: Path) -> None:

@@ -3,31 +3,64 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import shutil
+import socket
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from dskd.errors import Stopped
-from harness.runs.environment import environment, peak_device_memory, peak_memory
+from harness.runs.environment import device_memory, device_use, environment, memory, peak_device_memory, peak_memory
 from harness.runs.job_spec import PROGRESS_DESCRIPTOR, Output
+from harness.runs.job_state import StateWriter
 from harness.runs.records import Cost, Record, SandboxUsed
 from harness.runs.store import LOG, RESULT, SAMPLES, Store, write_jsonl_atomic, write_text_atomic
 
 
 class ProgressChannel:
-    """JSON lines to whoever started the job; silence where nobody listens."""
+    """What a job says while it runs: JSON lines to whoever started it, where somebody listens, and its state on the disk.
 
-    def __init__(self) -> None:
+    Args:
+        state: Writes the state; None for a step that is run without being a job.
+    """
+
+    def __init__(self, state: StateWriter | None = None) -> None:
         descriptor = os.environ.pop(PROGRESS_DESCRIPTOR, None)
         self._descriptor = int(descriptor) if descriptor else None
+        self.state = state
         self._last = 0.0
+        self._measured = 0.0
+        self._metrics: dict[str, float] = {}
+
+    def waiting(self) -> None:
+        """Say that another process does the job."""
+        self.send(event="waiting")
+        if self.state is not None:
+            self.state.waiting()
+
+    def started(self) -> None:
+        """Say that the job has its lock and begins."""
+        self.send(event="started", host=socket.gethostname(), devices=os.environ.get("CUDA_VISIBLE_DEVICES"))
+        if self.state is not None:
+            self.state.running()
+
+    def failed(self, reason: str, *, retry: bool | None = None, kind: str = "") -> None:
+        """Say why the job failed; `retry`: whether another try may pass; `kind`: `out_of_memory` where that was it."""
+        self.send(event="failed", reason=reason, retry=retry, kind=kind)
+        if self.state is not None:
+            self.state.ended("failed", reason=reason, retry=retry, kind=kind)
+
+    def ended(self, state: Literal["done", "stopped"], reason: str = "") -> None:
+        """Say that the job is done, or stopped at a checkpoint; the exit code tells that to who started it."""
+        if self.state is not None:
+            self.state.ended(state, reason=reason)
 
     def send(self, **event: Any) -> None:
-        """Send one event."""
+        """Send one event to who started the job."""
         if self._descriptor is None:
             return
         try:
@@ -37,10 +70,36 @@ class ProgressChannel:
 
     def advance(self, stage: str, done: float, total: float | None) -> None:
         """Say how far a stage is; at most ten times a second, and always at its end."""
+        if self.state is not None:
+            self.state.progress(stage, done, total)
         moment = time.monotonic()
         if moment - self._last >= 0.1 or (total is not None and done >= total):
             self._last = moment
             self.send(event="progress", stage=stage, done=done, total=total)
+
+    def measure(self, **metrics: Any) -> None:
+        """Say numbers of a training or an evaluation: `loss`, `learning_rate`, `tokens_per_second`; at most once a second.
+
+        What is no finite number is left out.
+        """
+        numbers = {
+            name: float(value)
+            for name, value in metrics.items()
+            if isinstance(value, (int, float)) and math.isfinite(value)
+        }
+        self._metrics |= numbers
+        if self.state is not None:
+            self.state.metrics(numbers)
+        moment = time.monotonic()
+        if numbers and moment - self._measured >= 1.0:
+            self._measured = moment
+            self.send(
+                event="metrics",
+                metrics=self._metrics,
+                memory=memory(),
+                device_memory=device_memory(),
+                device_use=device_use(),
+            )
 
 
 class JobContext:

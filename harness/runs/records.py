@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError,
 from harness.protocols import GREEDY, DecodingProtocol, column_title
 from harness.runs.identity import Identity
 
-_STRICT = ConfigDict(extra="forbid")
+_STRICT = ConfigDict(extra="forbid", defer_build=True)
 
 
 # Records may come from other people, and names go into tables, terminals and LaTeX: no control characters, no line ends.

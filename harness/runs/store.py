@@ -7,6 +7,7 @@
     DIR/cells/<teacher>/teacher/eval/<task>@v<version>/     the teacher's own scores
     DIR/artifacts/<kind>/<hash>/                            shared: worlds, tokenized data, models before distillation
     DIR/.harness/                                           locks, leases, and the specifications of jobs
+    DIR/.harness/jobs/<id>/state.json                       how far a job is (job_state.py)
 
 Each output folder has `manifest.json` (identity, state, times), `log.txt` and, while it is being made, the marker `INCOMPLETE`.
 Trainings and evaluations have their record `result.json`, evaluations also `samples.jsonl`. Files are written atomically. Each job has
@@ -236,11 +237,20 @@ class Store:
         name = relative.replace("/", "+")
         return JobLock(self.root, name, shared_disk=self._shared_disk, on_loss=self._on_loss)
 
+    def job_folder(self, job_id: str) -> Path:
+        """Where a job keeps what it says of itself."""
+        return self.root / ".harness" / "jobs" / file_name_of(job_id)
+
     def write_spec(self, job_id: str, text: str) -> Path:
         """Write the specification of a job for its process."""
-        path = self.root / ".harness" / "specs" / f"{job_id.replace('/', '+').replace(':', '+')}.json"
+        path = self.root / ".harness" / "specs" / f"{file_name_of(job_id)}.json"
         write_text_atomic(path, text)
         return path
+
+
+def file_name_of(job_id: str) -> str:
+    """A job's id as the name of a file or folder."""
+    return job_id.replace("/", "+").replace(":", "+")
 
 
 def result_files(root: Path) -> list[Path]:

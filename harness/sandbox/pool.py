@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 
-from harness.runs.environment import cores
+from harness.runs.machine import cores
 from harness.sandbox.execution import run
 from harness.sandbox.isolation import Isolation
 from harness.sandbox.program import HARNESS_ERROR, Execution, Limits, Program

@@ -99,13 +99,19 @@ class Settings:
         offline: Whether jobs may not use the hub.
         options: Of this kind of executor, `Executor.Options`.
         gpus: The number of GPUs to count with, in place of those that are found.
+        tries: How often a job is tried whose failure may pass, for an executor that tries again without us.
     """
 
     root: Path
     jobs: int | None = None
     offline: bool = True
     gpus: int | None = None
+    tries: int = 3
     options: BaseModel | None = field(default=None)
+
+
+class Detached(Exception):
+    """Raised by `poll`: all is handed over to a queue that goes on without this process, and the user wants to leave."""
 
 
 class ExecutorOptions(BaseModel):

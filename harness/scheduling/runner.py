@@ -12,7 +12,7 @@ from types import FrameType
 from harness.planning.plan import PlannedJob
 from harness.runs.failures import reason_of
 from harness.runs.job_spec import DONE, STOPPED
-from harness.scheduling.executor import Attempt, BaseExecutor, Ended, Said
+from harness.scheduling.executor import Attempt, BaseExecutor, Detached, Ended, Said
 from harness.scheduling.hand_over import HandOver
 from harness.scheduling.observer import Observer
 from harness.scheduling.outcome import Outcome
@@ -57,7 +57,8 @@ class Runner:
         self._told = 0
 
     def run(self, planned: Sequence[PlannedJob]) -> dict[str, Outcome]:
-        """Run the jobs, given in an order in which each comes after what it needs; the outcome of each by its id.
+        """Run the jobs, given in an order in which each comes after what it needs; the outcome of each by its id,
+        except those of an executor that left them to its queue.
 
         Raises:
             KeyboardInterrupt: After SIGINT or SIGTERM, once all running jobs have ended at their next checkpoint; after a second one,
@@ -75,6 +76,8 @@ class Runner:
                     self._step()
                 if self._requests:
                     self._give_up("the run was ended before its turn")
+            except Detached:
+                pass  # what has no outcome goes on without us
             finally:
                 self._executor.close()
                 self._observer.closed(self._outcomes)

@@ -127,7 +127,7 @@ class Scheduler:
     def _need(self, key: str) -> _Need:
         """What a task needs, at most as much as the largest place has: what asks for more runs alone there."""
         wanted = self._tasks[key].resources
-        cpus = wanted.cpus or self._usual_cpus
+        cpus = wanted.threads(self._usual_cpus)
         gpus = round(wanted.gpus * _WHOLE)
         memory = -(-wanted.memory // _MEMORY_STEP) * _MEMORY_STEP
         if not self._largest:

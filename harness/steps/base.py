@@ -62,7 +62,7 @@ _TYPE = "type"  # in JSON: the class of an input
 class Input(BaseModel):
     """Something that a step reads: files of the user's, or what another step makes."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
     _keys: ClassVar[dict[str, Key]] = {}
 
     @classmethod
@@ -242,6 +242,11 @@ class Step(Input):
     def estimate(self, device: Device) -> list[Work]:
         """Its cost from shapes alone, nothing where it is small."""
         return []
+
+    @property
+    def libraries(self) -> tuple[str, ...]:
+        """Modules that take seconds to import and that it uses, so that one process can load them for many jobs; none where it is light."""
+        return ()
 
     def resources(self) -> Resources:
         """What it needs while it runs, estimated."""

@@ -22,8 +22,9 @@ from harness.costs.formulas import training_work
 from harness.costs.model_shapes import Shape, published_model, shape_of
 from harness.costs.work import Device, Work
 from harness.runs.hub_lock import HubLock
-from harness.runs.identity import BASE, BASE_COMMIT, FileHashes
+from harness.runs.identity import BASE, BASE_COMMIT, FileHashes, require_tokenizer
 from harness.runs.job_context import JobContext
+from harness.runs.rate import Rate
 from harness.runs.records import Cost
 from harness.runs.store import write_json_atomic
 from harness.steps.base import (
@@ -39,6 +40,7 @@ from harness.steps.base import (
 from harness.steps.create_model import check_copy, copy_model, new_model
 from harness.steps.data import PreparedData
 from harness.steps.first_layers import first_layers
+from harness.steps.libraries import TRAINING
 from harness.steps.tokenizers import ChangedTokenizer, FolderInput, TokenizerChanges, TokenizerFiles
 
 
@@ -133,6 +135,10 @@ class TrainedModel(_MadeModel):
     def stage_sources(self) -> list[TrainingSource]:
         """The training sets of its stages."""
         return [stage.data.training_source for stage in self.training]
+
+    @property
+    def libraries(self) -> tuple[str, ...]:
+        return TRAINING
 
     def estimate(self, device: Device) -> list[Work]:
         return [
@@ -244,10 +250,16 @@ def split_options(options: TrainingOptions, job: JobContext) -> TrainingOptions:
 
 
 def training_progress(job: JobContext, stage: str) -> Callable[[dict[str, Any]], None]:
-    """A callback for `dskd.train`: steps go to who watches, losses to the log."""
+    """A callback for `dskd.train`: steps and numbers go to who watches, losses to the log."""
+    tokens, steps = Rate(), Rate()
 
     def report(event: dict[str, Any]) -> None:
         job.progress.advance(stage, event["step"], event["steps"])
+        numbers: dict[str, float | None] = {name: value for name, value in event.items() if isinstance(value, float)}
+        numbers["steps_per_second"] = steps.at(event["step"])
+        if "tokens" in event:
+            numbers["tokens_per_second"] = tokens.at(event["tokens"])
+        job.progress.measure(**numbers)
         if "loss" in event:
             terms = [f"{name} {value:.4g}" for name, value in event.items() if isinstance(value, float)]
             print(f"{stage}: step {event['step']} of {event['steps']}: {', '.join(terms)}", flush=True)
@@ -306,10 +318,11 @@ def _contents(folder: Path | HubName, hashes: FileHashes, lock: HubLock) -> tupl
         if base:
             lock.resolve(base)
         whole = files = hashes.model_folder(folder)
-    own = hashes.tokenizer_folder(place)  # refused where there is none
-    if base is not None and tokenizer_folder(place) != place:  # the base's
+    tokenizer = require_tokenizer(place)
+    if base is not None and tokenizer != place:  # the base's
         return place, whole, {"hub": base.repo, "commit": lock.resolve(base)}
-    return place, whole, files if isinstance(folder, HubName) else own
+    # The commit says it of a folder from the hub: nothing there is hashed.
+    return place, whole, files if isinstance(folder, HubName) else hashes.tokenizer_folder(place)
 
 
 def absent_model(name: str, folder: Path) -> ModelFolder:

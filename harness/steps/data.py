@@ -26,6 +26,7 @@ from harness.costs.formulas import Lengths
 from harness.costs.model_shapes import DataSize, published_data
 from harness.runs.job_context import JobContext
 from harness.steps.base import NOT_IDENTITY, OMIT_NONE, Input, Of, Step, TokenizerInput, TrainingSource
+from harness.steps.libraries import TOKENIZERS
 from harness.steps.world import World
 
 log = logging.getLogger(__name__)
@@ -208,6 +209,10 @@ class PreparedData(Step):
         # Rows are not read for an estimate: teachers are taken to have as many each.
         teachers = 1 if self.route is None else len(self.route.teachers)
         return replace(lengths, examples=lengths.examples * getattr(self.examples, "samples", 1) // teachers)
+
+    @property
+    def libraries(self) -> tuple[str, ...]:
+        return TOKENIZERS
 
     def preflight(self, root: Path) -> Sequence[Problem]:
         if isinstance(self.examples, RowExamples):

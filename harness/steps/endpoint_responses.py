@@ -15,12 +15,12 @@ from dskd.compatibility import Problem
 from dskd.data.options import takes_of
 from dskd.modeling.loading import load_tokenizer
 from dskd.tokenization.prompt_templates import Template, template_of
+from harness import responses
 from harness.costs.token_price import TokenPrice
 from harness.costs.work import Device, Work
 from harness.endpoints.endpoint import Endpoint, Words
 from harness.endpoints.log import ReplyLog
 from harness.endpoints.replies import Api
-from harness.responses.asking import respond
 from harness.responses.prompts import asked_of
 from harness.responses.requests import Asking
 from harness.runs.job_context import JobContext
@@ -137,7 +137,7 @@ class EndpointResponses(Step):
         takes = takes_of(template)
         path, _ = read_examples(self.examples, job.root, job.folder, takes, self.limit)
         items = dskd.data.iter_examples(path, takes, limit=self.limit)
-        rows, report = respond(
+        rows, report = responses.respond(
             [asked_of(item) for item in items],
             self.asking(template),
             self.teacher.endpoints,

@@ -7,6 +7,7 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import Annotated, Any
 
+from dskd import training
 from dskd.compatibility import Problem
 from dskd.io import read_object
 from harness import evaluation, tasks
@@ -17,11 +18,13 @@ from harness.runs.failures import reason_of
 from harness.runs.identity import Fingerprint, canonical_json
 from harness.runs.job_context import JobContext
 from harness.runs.job_spec import Output
+from harness.runs.rate import Rate
 from harness.runs.records import RecordCell
 from harness.runs.store import eval_folder
 from harness.sandbox.select import sandbox_used
 from harness.steps.base import BY_HAND, NOT_IDENTITY, Input, ModelInput, Of, Step, TrainingSource
 from harness.steps.contamination import count_contamination
+from harness.steps.libraries import evaluation_libraries
 from harness.steps.training import Train
 
 
@@ -93,6 +96,10 @@ class Evaluate(Step):
         sources = [(role, source) for source in self.model.lineage]
         return sources + [("teacher", source) for source in self.model.teacher_lineage]
 
+    @property
+    def libraries(self) -> tuple[str, ...]:
+        return evaluation_libraries(self.engine)
+
     def preflight(self, root: Path) -> Sequence[Problem]:
         for task in self.tasks:
             tasks.load(task.task).docs()
@@ -109,7 +116,10 @@ class Evaluate(Step):
         contamination = count_contamination(job, self.training_sources, evaluated)
         job.stop_here("before its first completion")
 
+        items = Rate()
+
         def report(progress: Any) -> None:
+            job.progress.measure(items_per_second=items.at(progress.samples_done))
             stage = f"{progress.task} ({progress.tasks_done + 1} of {progress.tasks_total})"
             if progress.tasks_done < progress.tasks_total:
                 job.progress.advance(stage, progress.samples_done, progress.samples_total)
@@ -137,6 +147,8 @@ class Evaluate(Step):
         for done in runs:
             task = tasks.load(wanted[done.name].task)
             summary = evaluation.summarise(task, done.samples)
+            if done.generated_tokens and done.seconds:
+                job.progress.measure(tokens_per_second=done.generated_tokens / done.seconds)
             print(f"{done.name}: {summary['n']} in {done.seconds:.1f} s with {done.engine}", flush=True)
             job.finish(
                 outputs[done.name],
@@ -166,14 +178,12 @@ class Evaluate(Step):
         model = self.model
         if not isinstance(model, Train) or not model.training.trackers:
             return
-        from dskd.training.trackers import log_scores
-
         step = read_object(model.path(job.root) / "training_report.json")["steps"]
         scores = {
             f"{column}/{name}": float(found["value"]) for name, found in metrics.items() if found["value"] is not None
         }
         for tracker in model.training.trackers:
             try:
-                log_scores(tracker, job.root / model.folder, model.tags(job.root), scores, step=step)
+                training.log_scores(tracker, job.root / model.folder, model.tags(job.root), scores, step=step)
             except Exception as error:
                 print(f"scores were not sent to {tracker}: {reason_of(error)}", flush=True)

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import dskd
+import dskd.data
 from dskd.compatibility import Problem, check, check_several, rules_of
-from dskd.data.preparation import preparation_report
 from dskd.errors import InputError
 from dskd.methods import Method
 from dskd.training.options import TrainingOptions
@@ -141,7 +141,7 @@ class TaughtBySeveral(Input):
 
     def kept(self, root: Path) -> int:
         """How many examples are trained on; of weighted teachers at most, as those count that all have."""
-        counts = [preparation_report(part.data.path(root))["kept"] for part in self.parts]
+        counts = [dskd.data.preparation_report(part.data.path(root))["kept"] for part in self.parts]
         return min(counts) if self.parts[0].weight is not None else sum(counts)
 
     def sources(self, root: Path) -> list[dskd.TeacherSource]:

@@ -19,6 +19,7 @@ from harness.costs.work import Device, Work
 from harness.runs.job_context import JobContext
 from harness.steps.base import NOT_IDENTITY, OMIT_NONE, ModelInput, Of, Step
 from harness.steps.data import PreparedData
+from harness.steps.libraries import MODELS
 
 if TYPE_CHECKING:
     from dskd.teachers.build_cache import TeacherCacheReport
@@ -64,6 +65,10 @@ class TeacherCache(Step):
             per_token = self.teacher.shape.hidden * numbers
         what = f"{self.teacher.name} on {self.data.set_name}"
         return [teacher_work(self.kind, what, device, self.teacher.shape, self.dtype, self.data.lengths, per_token)]
+
+    @property
+    def libraries(self) -> tuple[str, ...]:
+        return MODELS
 
     def run(self, job: JobContext) -> None:
         report = self.build(job)

@@ -12,6 +12,7 @@ from dskd.modeling.weight_files import read_header, weight_files
 from dskd.teachers import probe
 from harness.runs.job_context import JobContext
 from harness.steps.base import ModelInput, Of, Step
+from harness.steps.libraries import MODELS
 
 _FILE = "reference.safetensors"
 _SHARE = 0.8  # of the free memory that the copy may take
@@ -27,6 +28,10 @@ class TeacherReference(Step):
     kind, version, place, product = "teacher-reference", 1, "references", _FILE
 
     teacher: Of[ModelInput]
+
+    @property
+    def libraries(self) -> tuple[str, ...]:
+        return MODELS
 
     def run(self, job: JobContext) -> None:
         folder, file = self.teacher.path(job.root), self.path(job.root)

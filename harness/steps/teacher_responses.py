@@ -26,6 +26,7 @@ from harness.runs.job_context import JobContext
 from harness.runs.store import write_jsonl_atomic
 from harness.steps.base import NOT_IDENTITY, ModelInput, Of, Step
 from harness.steps.data import Examples, read_examples
+from harness.steps.libraries import MODELS
 
 _BLOCK = 1024  # prompts that are answered before what there is goes to the disk
 _KEYS = ("prompt", "instruction", "input", "output")
@@ -61,6 +62,10 @@ class TeacherResponses(Step):
         """Responses are taken to be as long as the data's."""
         what, data = f"{self.teacher.name} to {self.examples.name}", self.examples.lengths(self.limit)
         return [teacher_work(self.kind, what, device, self.teacher.shape, self.dtype, data)]
+
+    @property
+    def libraries(self) -> tuple[str, ...]:
+        return MODELS
 
     def run(self, job: JobContext) -> None:
         """Make the responses; prompts that were answered before a kill are not asked again. InputError where nothing is left."""

@@ -14,7 +14,7 @@ from dskd.modeling.loading import load_tokenizer
 from dskd.tokenization.prompt_templates import KEY, Template
 from dskd.tokenization.tokenizer_files import vocabulary
 from harness.runs.hub_lock import HubLock
-from harness.runs.identity import BASE_COMMIT, FileHashes
+from harness.runs.identity import BASE_COMMIT, FileHashes, require_tokenizer
 from harness.runs.job_context import JobContext
 from harness.smallworld.tokenizers import BYTE_LEVEL_SIZE, SENTENCEPIECE_SIZE
 from harness.steps.base import INLINE, NOT_IDENTITY, OMIT_NONE, Input, Of, Step, TokenizerInput, same_as
@@ -167,7 +167,7 @@ def tokenizer_in_folder(folder: Path | HubName, hashes: FileHashes, lock: HubLoc
     if isinstance(folder, HubName):
         commit = lock.resolve(folder)
         place, files = hub.settings(folder.repo, commit, weights=False), {"hub": folder.repo, "commit": commit}
-        hashes.tokenizer_folder(place)  # so that what holds none is refused
+        require_tokenizer(place)
     else:
         place, files = folder.resolve(), hashes.tokenizer_folder(folder)
     return TokenizerFiles(folder=place, files=files)

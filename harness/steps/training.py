@@ -13,9 +13,9 @@ import yaml
 from pydantic_core import to_jsonable_python
 
 import dskd
+import dskd.data
 from dskd import methods
 from dskd.compatibility import Problem, check, missing_engine, rules_of
-from dskd.data.preparation import preparation_report
 from dskd.methods import Method
 from dskd.training.launch import configuration_file, launch_training
 from dskd.training.options import TrainingOptions, TrainingReport
@@ -30,6 +30,7 @@ from harness.runs.records import RecordCell
 from harness.steps.base import BY_HAND, NOT_IDENTITY, OMIT_NONE, ModelInput, Of, Step, TrainingSource, same_as
 from harness.steps.base_model import split_options, training_cost, training_progress
 from harness.steps.data import PreparedData
+from harness.steps.libraries import TRAINING
 from harness.steps.origins import data_origin, model_origin
 from harness.steps.served_model import ServedModel
 from harness.steps.several_teachers import TaughtBySeveral
@@ -135,6 +136,10 @@ class Train(Step, ModelInput):
             has_teacher=self.teacher is not None,
         )
 
+    @property
+    def libraries(self) -> tuple[str, ...]:
+        return TRAINING
+
     def preflight(self, root: Path) -> Sequence[Problem]:
         if missing := missing_engine(self.training.rollouts):
             return missing
@@ -192,7 +197,7 @@ class Train(Step, ModelInput):
     def _examples(self, root: Path) -> int:
         if isinstance(self.data, TaughtBySeveral):
             return self.data.kept(root)
-        return preparation_report(self.data.path(root))["kept"]
+        return dskd.data.preparation_report(self.data.path(root))["kept"]
 
     def _train(self, job: JobContext) -> TrainingReport:
         """Train in this process, or in several where that is asked for."""

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
+from fnmatch import fnmatchcase
 
 from dskd.errors import InputError
 from harness.protocols import column_title
@@ -46,12 +47,17 @@ class ComparisonRow(ComparedCell):
     verdict: str
 
 
+Chosen = Mapping[str, Collection[str]]
+_NONE: Chosen = {}
+
+
 def compare_methods(
-    results: Results, a: str, b: str, only: Mapping[str, set[str]]
+    results: Results, a: str, b: str, only: Chosen, skip: Chosen = _NONE
 ) -> tuple[list[ComparisonRow], list[str]]:
     """Compare two methods on every pair and task that has both. Returns the rows, and notes on what was left out.
 
-    `only` has for a key (`KEYS`) the values to which rows are limited. InputError for an unknown method, or nothing to compare.
+    `only` has for a key (`KEYS`) the names or shell patterns to which rows are limited, `skip` those of rows that are left out.
+    InputError for an unknown method, or nothing to compare.
     """
     cells, notes = _cells(results)
     for name in (a, b):
@@ -68,10 +74,10 @@ def compare_methods(
             if other.method == b and alike and (other.student == cell.student or None in (other.student, cell.student)):
                 both = replace(cell, method=f"{a} / {b}", student=cell.student or other.student)
                 pairs.append((both, scores, other_scores))
-    return _compared(pairs, only, notes, {a, b})
+    return _compared(pairs, (only, skip), notes, {a, b})
 
 
-def compare_runs(a: Results, b: Results, only: Mapping[str, set[str]]) -> tuple[list[ComparisonRow], list[str]]:
+def compare_runs(a: Results, b: Results, only: Chosen, skip: Chosen = _NONE) -> tuple[list[ComparisonRow], list[str]]:
     """Compare the cells that both runs have, as `compare_methods` does. Cells of one run only get a note."""
     left, notes = _cells(a)
     right, more = _cells(b)
@@ -79,7 +85,7 @@ def compare_runs(a: Results, b: Results, only: Mapping[str, set[str]]) -> tuple[
     for name, these, those in (("A", left, right), ("B", right, left)):
         if number := sum(cell not in those for cell in these):
             notes.append(f"{number} evaluations are in {name} only")
-    return _compared([(cell, left[cell], right[cell]) for cell in left if cell in right], only, notes, set())
+    return _compared([(cell, left[cell], right[cell]) for cell in left if cell in right], (only, skip), notes, set())
 
 
 def _cells(results: Results) -> tuple[dict[ComparedCell, ItemScores], list[str]]:
@@ -100,7 +106,7 @@ def _cells(results: Results) -> tuple[dict[ComparedCell, ItemScores], list[str]]
 
 def _compared(
     pairs: list[tuple[ComparedCell, ItemScores, ItemScores]],
-    only: Mapping[str, set[str]],
+    chosen: tuple[Chosen, Chosen],
     notes: list[str],
     methods: set[str],
 ) -> tuple[list[ComparisonRow], list[str]]:
@@ -108,7 +114,10 @@ def _compared(
     for cell, a, b in pairs:
         names = {"teacher": {cell.teacher}, "student": {str(cell.student)}, "task": {cell.task}}
         values = {**names, "method": {cell.method, *methods}}
-        if any(not wanted & values[key] for key, wanted in only.items()):
+        only, skip = chosen
+        if not all(_fits(wanted, values[key]) for key, wanted in only.items()):
+            continue
+        if any(_fits(unwanted, values[key]) for key, unwanted in skip.items()):
             continue
         where = f"{cell.teacher} -> {cell.student}, {cell.method}, {cell.task}"
         try:
@@ -139,12 +148,19 @@ def _compared(
             notes.append(f"{where}: {left_out} items left out")
     if not lines:
         reason = f" ({notes[0]})" if notes else ""
-        raise InputError(f"compare: nothing in common{reason}; fix: use other methods, other folders or another --only")
+        raise InputError(
+            f"compare: nothing in common{reason}; fix: use other methods, other folders or another --only or --skip"
+        )
     adjusted = holm([line.p_value for line in lines])
     done = [replace(line, p_holm=p, verdict=_verdict(line, p)) for line, p in zip(lines, adjusted, strict=True)]
     if any(line.n_seeds == 1 for line in done):
         notes.append("one seed: this compares two models; to compare methods, use several seeds")
     return done, notes
+
+
+def _fits(patterns: Collection[str], names: Collection[str]) -> bool:
+    """Whether one of some names is one of the patterns, or fits it."""
+    return any(name == pattern or fnmatchcase(name, pattern) for name in names for pattern in patterns)
 
 
 def _verdict(line: ComparisonRow, p: float) -> str:

@@ -21,7 +21,7 @@ from harness import tasks
 from harness.metrics.code import program
 from harness.metrics.math_equivalence import score_final_answers
 from harness.metrics.rouge import score_responses
-from harness.runs.environment import cores
+from harness.runs.machine import cores
 from harness.sandbox import sandbox
 from harness.sandbox.pool import run_all
 from harness.sandbox.program import Limits

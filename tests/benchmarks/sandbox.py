@@ -11,7 +11,7 @@ from collections import Counter
 import report
 
 from harness import tasks
-from harness.runs.environment import cores
+from harness.runs.machine import cores
 from harness.sandbox import sandbox
 
 BAR_SECONDS = 60.0

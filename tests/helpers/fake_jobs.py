@@ -69,12 +69,15 @@ class FakeStep(Step):
             with (job.folder / "filling").open("wb") as filling:
                 while True:
                     filling.write(b"x" * 4096)
+        if self.do == "kill itself always":
+            os.kill(os.getpid(), signal.SIGKILL)
         if self.do == "kill itself once" and not part.exists():
             part.write_text("kept")
             os.kill(os.getpid(), signal.SIGKILL)
         if self.do == "wait" and self.until is not None:
             part.write_text(str(os.getpid()))
             while not self.until.exists():
+                job.stop_here()
                 time.sleep(0.02)
         for step in range(3):
             job.progress.advance("steps", step + 1, 3)

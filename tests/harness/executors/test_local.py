@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.executors.local import Executor
+from harness.executors.local import Executor, Options
 from harness.runs.store import Store
 from harness.scheduling.executor import Settings
 from harness.scheduling.outcome import Outcome
@@ -24,17 +24,23 @@ from helpers.paths import PYTHONPATH
 from helpers.shadows import write_shadows
 
 
-@pytest.fixture(autouse=True)
-def fake_jobs(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture(autouse=True, params=[False, True], ids=["cold", "warm"])
+def fake_jobs(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> None:
+    """Jobs in processes of their own, and forked from a server."""
     monkeypatch.setenv("PYTHONPATH", PYTHONPATH)
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    monkeypatch.setenv("WARM", str(request.param))
+
+
+def executor_in(root: Path) -> Executor:
+    return Executor(Settings(root, options=Options(warm=os.environ["WARM"] == "True")))
 
 
 def execute(
     root: Path, *steps: Step, jobs: int = 2, fail_fast: bool = False, tries: int = 1
 ) -> tuple[dict[str, Outcome], Recorder]:
     recorder = Recorder()
-    runner = Runner(Executor(Settings(root)), recorder, jobs=jobs, fail_fast=fail_fast, tries=tries, delay=0.1)
+    runner = Runner(executor_in(root), recorder, jobs=jobs, fail_fast=fail_fast, tries=tries, delay=0.1)
     return runner.run(planned(root, *steps)), recorder
 
 
@@ -211,16 +217,18 @@ def test_a_job_has_the_threads_that_it_asks_for_however_many_run_unless_the_user
 
 
 RUN = """
+import os
 from pathlib import Path
 from helpers.executor_runs import Recorder, fake, planned
-from harness.executors.local import Executor
+from harness.executors.local import Executor, Options
 from harness.scheduling.executor import Settings
 from harness.scheduling.runner import Runner
 root = Path({root!r})
 long = fake(root, "long", "wait", until=root / "go")
 jobs = planned(root, fake(root, "after", after=(long,)))
 recorder = Recorder()
-outcomes = Runner(Executor(Settings(root)), recorder, jobs=2).run(jobs)
+executor = Executor(Settings(root, options=Options(warm=os.environ["WARM"] == "True")))
+outcomes = Runner(executor, recorder, jobs=2).run(jobs)
 print([outcome.status for outcome in outcomes.values()], ("waiting", "long") in recorder.events)
 """
 

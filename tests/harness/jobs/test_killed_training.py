@@ -44,7 +44,7 @@ def _steps(small_world: Path, steps: int, batch_size: int) -> tuple[PreparedData
     tokenizer = TokenizerFiles(folder=small_world / "tokenizers" / "bytelevel", files={})
     examples = FileExamples(file=small_world / "train" / "student.jsonl", sha256="")
     data = PreparedData(title="data", examples=examples, student_tokenizer=tokenizer, max_length=128)
-    options = TrainingOptions(steps=steps, batch_size=batch_size, learning_rate=2e-3)
+    options = TrainingOptions.model_validate({"steps": steps, "batch_size": batch_size, "learning_rate": 2e-3})
     return data, NewModel(
         title="model", seed=1, training=[Stage(data=data, options=options)], config=CONFIG, tokenizer=tokenizer
     )

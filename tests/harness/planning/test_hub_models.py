@@ -14,8 +14,10 @@ from click.testing import CliRunner, Result
 from dskd import hub
 from dskd.errors import InputError
 from harness.cli import main
+from harness.evaluation.generate import cache_beside
 from harness.planning import preflight
 from harness.planning.plan import Plan, make_plan
+from harness.runs import identity
 from harness.runs.job_spec import JobSpec
 from harness.steps.base import Step
 from harness.steps.training import Train
@@ -99,6 +101,27 @@ def test_commits_stand_in_identities_and_no_weights_are_downloaded(
     assert json.loads(Path("runs/by-name/harness.lock.json").read_text()) == {
         "models": {"org/student@v1": student, "org/teacher@main": teacher}, "datasets": {},
     }  # fmt: skip
+
+
+def test_the_commit_says_what_a_model_is_and_nothing_is_hashed(
+    server: HubServer,
+    folders: Path,
+    matrix: dict[str, Any],
+    write_matrix: WriteMatrix,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    commit = server.add_model("org/teacher", folders / "teacher")
+    server.add_model("org/student", folders / "student", revision="v1")
+    preflight.fetch(make_plan(str(write_matrix(matrix))))  # the weights are here from now on
+    read: list[Path] = []
+    real = identity.hash_of
+    monkeypatch.setattr(identity, "hash_of", lambda file, size: read.append(Path(file.name)) or real(file, size))
+    make_plan(str(write_matrix(matrix)), verify=True)
+    assert [path.name for path in read] == ["train.jsonl"]
+    beside = cache_beside(Path("answers.jsonl"), hub.snapshot_folder("org/teacher", commit), "transformers", "float32")
+    assert len(read) == 1
+    other = hub.snapshot_folder("org/teacher", "0" * 40)
+    assert beside != cache_beside(Path("answers.jsonl"), other, "transformers", "float32")
 
 
 def test_a_job_finds_its_folder_by_name_and_commit_wherever_it_runs(

@@ -2,34 +2,22 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page
 
 from harness.report.document import make_document
 from harness.report.page import render
-
-BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+from helpers.browsers import chromium
 
 
 @pytest.fixture(scope="session")
 def browser() -> Iterator[Browser]:
-    found = os.environ.get("HARNESS_BROWSER") or next(filter(None, map(shutil.which, BROWSERS)), None)
-    with sync_playwright() as playwright:
-        path = found or (
-            playwright.chromium.executable_path if Path(playwright.chromium.executable_path).exists() else None
-        )
-        if path is None:
-            pytest.skip("no Chromium here: install one (apt install chromium), or name one in HARNESS_BROWSER")
-        # Chromium's own sandbox cannot start for root, as in most containers; the page is ours.
-        started = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
+    with chromium() as started:
         yield started
-        started.close()
 
 
 class Opened:

@@ -1,0 +1,3 @@
+from .edit_distance import nearest
+
+__all__ = ["nearest"]

@@ -1,0 +1,3 @@
+from .asking import respond
+
+__all__ = ["respond"]
