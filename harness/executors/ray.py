@@ -41,7 +41,7 @@ _CLOSE_SECONDS = 30.0
 class Options(ExecutorOptions):
     """Options of the executor `ray`.
 
-    address: of a running cluster: `auto` for the one of this machine, IP:PORT or ray://IP:PORT; without it one is started here.
+    address: of a running cluster: `auto` for the one of this machine, or IP:PORT; without it one is started here. ray://IP:PORT is untested.
     timeout: seconds to reach it.
     resources: what each job takes of the cluster's own resources, `resources.a100=1` for one.
     wait_for_nodes: let jobs wait for nodes that are not there yet, in a cluster that grows.

@@ -68,7 +68,7 @@ def _run(spec: JobSpec, step: Step, progress: ProgressChannel, stop: StopRequest
             raise Stopped(where="while another run was doing this job")
 
     def lost(reason: str) -> None:
-        progress.send(event="failed", reason=reason, kind="", retry=True)
+        progress.send(event="failed", reason=reason, kind="", retry=True)  # and nothing on the disk
         end_at_once()
 
     store = Store(Path(spec.root), shared_disk=spec.shared_disk, on_loss=lost)
