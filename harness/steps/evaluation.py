@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cached_property
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any
 
 from dskd.compatibility import Problem
+from dskd.modeling.vllm_support import INSTALL
 from harness import evaluation, tasks
 from harness.engines._completion_cache import CompletionCache
 from harness.evaluation.reasoning import tokens_per_solved
@@ -46,7 +48,10 @@ class EvaluatedTask(Input):
 
 
 class Evaluate(Step):
-    """Completions and scores of one model, an output for each task."""
+    """Completions and scores of one model, an output for each task.
+
+    parts: processes that generate, each with the whole model. tensor_parallel: GPUs that vLLM spreads the model over, in each.
+    """
 
     kind, version = "evaluate", 2
 
@@ -59,6 +64,8 @@ class Evaluate(Step):
     seed: int
     max_batch_size: Annotated[int | None, NOT_IDENTITY] = None
     allow_code_execution: Annotated[bool, NOT_IDENTITY] = False
+    parts: Annotated[int, NOT_IDENTITY] = 1
+    tensor_parallel: Annotated[int, NOT_IDENTITY] = 1
 
     @property
     def id(self) -> str:
@@ -93,7 +100,9 @@ class Evaluate(Step):
     def preflight(self, root: Path) -> Sequence[Problem]:
         for task in self.tasks:
             tasks.load(task.task).docs()
-        return ()
+        if self.tensor_parallel == 1 or find_spec("vllm") is not None:
+            return ()
+        return [Problem("evaluation.tensor_parallel", "vLLM is not installed", f"leave it out, or {INSTALL}")]
 
     def run(self, job: JobContext) -> None:
         """Evaluate the tasks whose results are wanted; each is on the disk as soon as it is done."""
@@ -128,17 +137,22 @@ class Evaluate(Step):
             max_batch_size=self.max_batch_size,
             dtype=self.dtype,
             cache=lambda name: caches[name],
+            parts=self.parts,
+            tensor_parallel=self.tensor_parallel,
         )
         for done in runs:
             task = tasks.load(wanted[done.name].task)
             summary = evaluation.summarise(task, done.samples)
-            print(f"{done.name}: {summary['n']} in {done.seconds:.1f} s with {done.engine}", flush=True)
+            by = done.engine if self.parts == 1 else f"{done.engine} in {self.parts} processes"
+            print(f"{done.name}: {summary['n']} in {done.seconds:.1f} s with {by}", flush=True)
+            memory = dict(zip(("peak_memory", "peak_device_memory"), done.peak_memory or (), strict=False))
             job.finish(
                 outputs[done.name],
                 cost=job.cost(
                     wall_seconds=round(done.seconds, 3),
                     tokens=done.generated_tokens,
                     tokens_per_solved=tokens_per_solved(task.metrics[0], done.samples),
+                    **memory,
                 ),
                 samples=done.samples,
                 engine=done.engine,

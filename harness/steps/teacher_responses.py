@@ -49,6 +49,8 @@ class TeacherResponses(Step):
     dtype: str
     seed: int
     max_batch_size: Annotated[int | None, NOT_IDENTITY] = None
+    parts: Annotated[int, NOT_IDENTITY] = 1
+    tensor_parallel: Annotated[int, NOT_IDENTITY] = 1
 
     @property
     def name(self) -> str:
@@ -109,6 +111,8 @@ class TeacherResponses(Step):
             max_batch_size=self.max_batch_size,
             max_length=longest + self.max_new_tokens,
             dtype=self.dtype,
+            parts=self.parts,
+            tensor_parallel=self.tensor_parallel,
         )
         done = len(texts) - sum(len(texts[first : first + _BLOCK]) for first in missing)
 
