@@ -9,7 +9,7 @@ import torch
 
 from dskd.errors import InputError
 
-VISIBLE = "CUDA_VISIBLE_DEVICES"
+VISIBLE, THREADS = "CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS"
 
 
 def environments(parts: int, gpus_each: int) -> list[dict[str, str]]:
@@ -22,7 +22,7 @@ def environments(parts: int, gpus_each: int) -> list[dict[str, str]]:
     there = gpus(os.environ, torch.cuda.device_count())
     needed = parts * gpus_each
     if not there:
-        return [{"OMP_NUM_THREADS": str(max(1, torch.get_num_threads() // needed))} for _ in range(parts)]
+        return [{THREADS: str(max(1, torch.get_num_threads() // needed))} for _ in range(parts)]
     if len(there) < needed:
         raise InputError(
             f"evaluation: parts: {parts} and tensor_parallel: {gpus_each} need {needed} GPUs, and {len(there)} can be seen here; "

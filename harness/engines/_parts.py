@@ -16,9 +16,11 @@ from multiprocessing.connection import wait
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from harness.engines._blocks import AnyBlock
 from harness.engines._completion_cache import CompletionCache
-from harness.engines._devices import environments
+from harness.engines._devices import THREADS, environments
 from harness.engines._part import Part
 from harness.engines._part_process import PartRequest
 from harness.engines._types import GeneratedTokens, Sampling
@@ -83,6 +85,9 @@ class PartsEngine(Engine):
         except BaseException:
             self._end()
             raise
+        self._threads_before = torch.get_num_threads()
+        # This process waits meanwhile, and its records tell how many threads each of the others has.
+        torch.set_num_threads(int(own[0].get(THREADS, self._threads_before)))
         about = self._parts[0].about
         self.name = about.name  # type: ignore[misc]
         self.context, self._about = about.context, about
@@ -121,6 +126,7 @@ class PartsEngine(Engine):
             thread.join()
         for part in self._parts:
             part.release()
+        torch.set_num_threads(self._threads_before)
 
     def begin(self, blocks: Sequence[AnyBlock], cache: CompletionCache | None) -> None:
         """Have blocks completed that will be asked for later, once nothing else is to do, and kept in the cache of theirs."""
