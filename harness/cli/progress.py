@@ -21,8 +21,10 @@ from rich.progress import (
 )
 from rich.text import Text
 
-from harness.executors import Outcome
 from harness.planning.plan import PlannedJob
+from harness.scheduling.executor import Attempt
+from harness.scheduling.observer import Observer
+from harness.scheduling.outcome import Outcome
 
 
 def duration(seconds: float) -> str:
@@ -57,6 +59,10 @@ class TimeLeft:
         kind, start, _ = self._running[key]
         self._running[key] = (kind, start, share)
 
+    def again(self, key: str) -> None:
+        """A job will be started once more."""
+        self.waiting[key] = self._running.pop(key)[0]
+
     def ended(self, key: str, moment: float, counts: bool) -> None:
         """A job ended; `counts` if its time tells something about others."""
         self.waiting.pop(key, None)
@@ -79,7 +85,7 @@ class TimeLeft:
         return max(work / self.parallel, max(left, default=0.0))
 
 
-class PlainReporter:
+class PlainReporter(Observer):
     """One line when a job starts and one when it ends."""
 
     def __init__(self, console: Console, planned: Sequence[PlannedJob], parallel: int) -> None:
@@ -95,12 +101,17 @@ class PlainReporter:
     def __exit__(self, *_exception: object) -> None:
         return None
 
-    def started(self, job: PlannedJob) -> None:
+    def started(self, attempt: Attempt) -> None:
         """A job began."""
-        self._left.started(job.id, time.monotonic())
-        self._line("start", job, "")
+        self._left.started(attempt.job.id, time.monotonic())
+        self._line("start", attempt.job, f"  try {attempt.number}" if attempt.number > 1 else "")
 
-    def progress(self, job: PlannedJob, event: Mapping[str, object]) -> None:
+    def again(self, job: PlannedJob, reason: str, number: int, seconds: float) -> None:
+        """A try failed."""
+        self._left.again(job.id)
+        self._line("again", job, f"  {reason}; try {number} in {duration(seconds)}")
+
+    def said(self, job: PlannedJob, event: Mapping[str, object]) -> None:
         """A job advanced; only waiting is printed."""
         done, total = event.get("done"), event.get("total")
         if isinstance(done, (int, float)) and isinstance(total, (int, float)) and total:
@@ -161,14 +172,20 @@ class BarReporter(PlainReporter):
     def __exit__(self, *_exception: object) -> None:
         self._bars.stop()
 
-    def started(self, job: PlannedJob) -> None:
+    def started(self, attempt: Attempt) -> None:
         """Show a bar, which pulses until the job reports its progress."""
+        job = attempt.job
         self._left.started(job.id, time.monotonic())
         self._tasks[job.id] = self._bars.add_task(escape(job.title), total=None, note="starting")
 
-    def progress(self, job: PlannedJob, event: Mapping[str, object]) -> None:
+    def again(self, job: PlannedJob, reason: str, number: int, seconds: float) -> None:
+        """Replace the bar by a line."""
+        super().again(job, reason, number, seconds)
+        self._bars.remove_task(self._tasks.pop(job.id))
+
+    def said(self, job: PlannedJob, event: Mapping[str, object]) -> None:
         """Move the bar of the job; a new stage restarts its clock."""
-        super().progress(job, event)
+        super().said(job, event)
         if event.get("event") != "progress":
             return
         task, stage = self._tasks[job.id], event.get("stage")

@@ -12,10 +12,13 @@ import click
 from harness.cli.options import COUNT, matrix_options, sandbox_options
 from harness.cli.plan import print_plan
 from harness.cli.progress import make_reporter
-from harness.executors import EXECUTORS, Outcome
+from harness.executors import EXECUTORS
 from harness.executors.local import default_jobs
 from harness.planning import preflight
 from harness.planning.plan import Plan, make_plan
+from harness.scheduling.executor import Settings
+from harness.scheduling.outcome import Outcome
+from harness.scheduling.runner import Runner
 
 EPILOG = """\b
 Examples:
@@ -94,8 +97,8 @@ def run_plan(
         return {}
     parallel, uses_hub = jobs or default_jobs(), os.environ.get("HARNESS_HUB") == "1"
     with make_reporter(plan.to_run, parallel) as reporter:
-        run = EXECUTORS.load(executor)(jobs=parallel, fail_fast=fail_fast, reporter=reporter, offline=not uses_hub)
-        return run.run(plan.to_run)
+        place = EXECUTORS.load(executor)(Settings(plan.root, parallel, offline=not uses_hub))
+        return Runner(place, reporter, jobs=parallel, fail_fast=fail_fast).run(plan.to_run)
 
 
 def _print_results(plan: Plan) -> None:

@@ -18,6 +18,7 @@ from pydantic import (
     model_validator,
 )
 
+from harness.config.resources import ResourceRequest
 from harness.config.served import ServedSource, TeachersSource
 from harness.config.sources import DataSource, FirstLayersModel, ModelSource, StepModel, Training
 from harness.config.strict import Name, Strict, only_known
@@ -236,6 +237,7 @@ class Matrix(Strict):
     teacher_outputs: TeacherOutputs = TeacherOutputs()
     teacher_cache: TeacherCaches = TeacherCaches()
     launch: Launch = Launch()
+    resources: dict[str, ResourceRequest] = Field(default_factory=dict)
     seeds: list[Seed] = Field(min_length=1)
     tasks: dict[TaskName, TaskSettings]  # {} trains without evaluating
     evaluation: Evaluation = Evaluation()

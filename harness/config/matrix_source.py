@@ -23,7 +23,7 @@ log = logging.getLogger(__name__)
 _VARIABLE = re.compile(r"\$\{([^}]*)\}")
 # Keys whose entries are joined with those of the matrix that is extended. All others are replaced, but for what is each one's own.
 _JOINED: dict[str, Callable[[dict[str, Any], dict[str, Any]], dict[str, Any]]] = {
-    **dict.fromkeys(("data", "models", "methods", "launch", "tasks", "evaluation"), operator.or_),
+    **dict.fromkeys(("data", "models", "methods", "launch", "resources", "tasks", "evaluation"), operator.or_),
     "training": merge_training,
 }
 _NOT_INHERITED = {"name", "description"}

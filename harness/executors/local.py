@@ -9,18 +9,16 @@ import selectors
 import signal
 import subprocess
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import FrameType
 
 from dskd.processes import process_environment, python_module
-from harness.executors import Outcome, Reporter
-from harness.planning.plan import PlannedJob
 from harness.runs.environment import cores
-from harness.runs.failures import reason_of, reason_of_exit
-from harness.runs.job_spec import PARENT_DESCRIPTOR, PROGRESS_DESCRIPTOR
+from harness.runs.job_spec import DONE, MAY_PASS, PARENT_DESCRIPTOR, PROGRESS_DESCRIPTOR
 from harness.runs.store import LOG, Store
+from harness.scheduling.executor import Attempt, BaseExecutor, Ended, Place, Said
+from harness.scheduling.reasons import failure_reason
 
 _GRACE_SECONDS = 10.0
 
@@ -33,78 +31,40 @@ def default_jobs() -> int:
 
 @dataclass
 class _Running:
-    job: PlannedJob
+    attempt: Attempt
     process: subprocess.Popen[bytes]
     progress: int  # we read
     parent: int  # we keep it open: the job ends when it closes
-    log: Path
-    reason: str = ""  # what the job said through its channel, for when it cannot write it down
+    failed: dict[str, object] = field(
+        default_factory=dict
+    )  # what the job said of its failure, for when it cannot write it down
     started: float = field(default_factory=time.monotonic)
     buffer: bytes = b""
 
 
-class Executor:
-    """Runs jobs in processes, each after what it needs, at most `jobs` at once.
+class Executor(BaseExecutor):
+    """Runs jobs in processes of this machine.
 
-    A job gets its share of the cores, writes to its own log, and ends with us: it is in a process group that is ended on Ctrl-C,
-    and it watches a pipe that closes even when we are killed.
+    A job gets its cores and GPUs, writes to its own log, and ends with us: it is in a process group that is ended with the run, and it
+    watches a pipe that closes even when we are killed.
     """
 
-    def __init__(self, *, jobs: int, fail_fast: bool, reporter: Reporter, offline: bool) -> None:
-        self._jobs = jobs
-        self._fail_fast = fail_fast
-        self._reporter = reporter
-        self._environment = _job_environment(jobs, offline)
+    def open(self) -> None:
         self._running: dict[str, _Running] = {}
-        self._outcomes: dict[str, Outcome] = {}
-        self._titles: dict[str, str] = {}
         self._selector = selectors.DefaultSelector()
 
-    def run(self, planned: Sequence[PlannedJob]) -> dict[str, Outcome]:
-        """Run the jobs, given in an order in which each comes after what it needs; the outcome of each by its id.
+    def places(self) -> list[Place] | None:
+        import psutil
 
-        KeyboardInterrupt (also for SIGTERM) ends the running jobs and passes on; what they did stays.
-        """
-        waiting = {job.id: job for job in planned}
-        self._titles = {job.id: job.title for job in planned}
-        previous = signal.signal(signal.SIGTERM, _as_interrupt)
-        try:
-            while waiting or self._running:
-                self._start_ready(waiting)
-                if self._running:
-                    self._listen()
-                    self._reap()
-        finally:
-            signal.signal(signal.SIGTERM, previous)
-            self._stop_all()
-            self._selector.close()
-        return self._outcomes
+        gpus = self.settings.gpus if self.settings.gpus is not None else len([*Path("/dev").glob("nvidia[0-9]*")])
+        return [Place("here", cores(), gpus, psutil.virtual_memory().total)]
 
-    def _start_ready(self, waiting: dict[str, PlannedJob]) -> None:
-        stopping = self._fail_fast and any(o.status == "failed" for o in self._outcomes.values())
-        for key, job in list(waiting.items()):
-            ended = [need for need in job.needs if need in self._outcomes]
-            bad = next((need for need in ended if self._outcomes[need].status != "done"), None)
-            if bad is not None:
-                # The first failure is the reason; what lies between needs no telling.
-                first, failed = self._outcomes[bad], f"needs '{self._titles[bad]}', which failed"
-                self._end(job, Outcome("not_run", first.reason if first.status == "not_run" else failed))
-                del waiting[key]
-            elif stopping:
-                self._end(job, Outcome("not_run", "--fail-fast: another job failed"))
-                del waiting[key]
-            elif len(self._running) < self._jobs and not any(n in waiting or n in self._running for n in job.needs):
-                del waiting[key]
-                try:
-                    self._start(job)
-                except OSError as error:
-                    self._end(job, Outcome("failed", f"could not be started: {reason_of(error)}"))
-
-    def _start(self, job: PlannedJob) -> None:
+    def start(self, attempt: Attempt) -> None:
+        job = attempt.job
         job.folder.mkdir(parents=True, exist_ok=True)
-        spec = Store(job.root).write_spec(job.id, job.spec().model_dump_json(indent=2))
-        log = job.folder / LOG
-        with log.open("ab") as stream, contextlib.ExitStack() as theirs, contextlib.ExitStack() as ours:
+        told = job.spec(attempt=attempt.number, split_batches=attempt.split_batches)
+        spec = Store(job.root).write_spec(job.id, told.model_dump_json(indent=2))
+        with (job.folder / LOG).open("ab") as stream, contextlib.ExitStack() as theirs, contextlib.ExitStack() as ours:
             progress_read, progress_write = os.pipe()
             parent_read, parent_write = os.pipe()
             theirs.callback(os.close, progress_write)
@@ -117,53 +77,62 @@ class Executor:
                 stdin=subprocess.DEVNULL,
                 stdout=stream,
                 stderr=subprocess.STDOUT,
-                env={**self._environment, **environment},
+                env={**self._environment(attempt), **environment},
                 pass_fds=(progress_write, parent_read),
                 start_new_session=True,
             )
             ours.pop_all()  # kept open as long as the job runs
         os.set_blocking(progress_read, False)
-        self._running[job.id] = _Running(job, process, progress_read, parent_write, log)
+        self._running[job.id] = _Running(attempt, process, progress_read, parent_write)
         self._selector.register(progress_read, selectors.EVENT_READ, job.id)
-        self._reporter.started(job)
 
-    def _listen(self) -> None:
-        """Wait a moment for news, and pass it on."""
-        for key, _ in self._selector.select(timeout=0.1):
-            if not self._hear(self._running[key.data]):
-                self._selector.unregister(key.fd)
+    def _environment(self, attempt: Attempt) -> dict[str, str]:
+        # Too many threads slow a small model thirty-fold; who has set the number has a reason.
+        cpus = attempt.allocation.cpus if attempt.allocation is not None else self.usual_cpus
+        threads = os.environ.get("OMP_NUM_THREADS") or str(cpus)
+        environment = {"OMP_NUM_THREADS": threads, "TOKENIZERS_PARALLELISM": "false", "PYTHONUNBUFFERED": "1"}
+        if self.settings.offline:
+            environment |= {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}
+        return process_environment(environment)
+
+    def poll(self, seconds: float) -> Iterator[Said | Ended]:
         if not self._selector.get_map():
-            time.sleep(0.05)  # every channel is closed: the jobs are about to end
+            time.sleep(min(seconds, 0.05))  # every channel is closed: the jobs are about to end
+        else:
+            for key, _ in self._selector.select(timeout=seconds):
+                running = self._running[key.data]
+                yield from self._hear(running)
+        for job, running in list(self._running.items()):
+            if (code := running.process.poll()) is not None:
+                yield from self._hear(running)  # its last words
+                del self._running[job]
+                self._close(running)
+                yield self._end(running, code)
 
-    def _hear(self, running: _Running) -> bool:
-        """Pass on what a job says now; False where it has closed its channel."""
+    def _hear(self, running: _Running) -> Iterator[Said]:
+        """What a job says now; its channel is listened to no more where it has closed it."""
         try:
             chunk = os.read(running.progress, 65536)
         except BlockingIOError:
-            return True
+            return
+        if not chunk:
+            with contextlib.suppress(KeyError):
+                self._selector.unregister(running.progress)
         *lines, running.buffer = (running.buffer + chunk).split(b"\n")
         for line in lines:
             event = json.loads(line)
             if event["event"] == "failed":
-                running.reason = event["reason"]
+                running.failed = event
             else:
-                self._reporter.progress(running.job, event)
-        return bool(chunk)
+                yield Said(running.attempt.job.id, event)
 
-    def _reap(self) -> None:
-        for key, running in list(self._running.items()):
-            if (code := running.process.poll()) is None:
-                continue
-            self._hear(running)  # its last words
-            del self._running[key]
-            self._close(running)
-            seconds = time.monotonic() - running.started
-            done = Outcome("done", seconds=seconds)
-            self._end(running.job, done if code == 0 else Outcome("failed", _failure(running, code), seconds))
-
-    def _end(self, job: PlannedJob, outcome: Outcome) -> None:
-        self._outcomes[job.id] = outcome
-        self._reporter.ended(job, outcome)
+    def _end(self, running: _Running, code: int) -> Ended:
+        job, seconds = running.attempt.job, time.monotonic() - running.started
+        if code == DONE:
+            return Ended(job.id, code, seconds=seconds)
+        reason = failure_reason(job, code, str(running.failed.get("reason", "")))
+        retry = code == MAY_PASS or code < 0
+        return Ended(job.id, code, reason, str(running.failed.get("kind", "")), retry, seconds)
 
     def _close(self, running: _Running) -> None:
         with contextlib.suppress(KeyError):  # not registered any more where the job closed its channel first
@@ -171,7 +140,11 @@ class Executor:
         os.close(running.progress)
         os.close(running.parent)
 
-    def _stop_all(self) -> None:
+    def stop(self, job: str, *, now: bool) -> None:
+        if job in self._running:
+            _signal_group(self._running[job].process, signal.SIGKILL if now else signal.SIGTERM)
+
+    def close(self) -> None:
         """End what still runs: politely first, then for good."""
         for running in self._running.values():
             _signal_group(running.process, signal.SIGTERM)
@@ -184,35 +157,9 @@ class Executor:
                 running.process.wait()
             self._close(running)
         self._running.clear()
-
-
-def _as_interrupt(_number: int, _frame: FrameType | None) -> None:
-    raise KeyboardInterrupt
+        self._selector.close()
 
 
 def _signal_group(process: subprocess.Popen[bytes], number: signal.Signals) -> None:
     with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, number)
-
-
-def _job_environment(jobs: int, offline: bool) -> dict[str, str]:
-    # Too many threads slow a small model thirty-fold; who has set the number has a reason.
-    threads = os.environ.get("OMP_NUM_THREADS") or str(max(1, cores() // jobs))
-    environment = {"OMP_NUM_THREADS": threads, "TOKENIZERS_PARALLELISM": "false", "PYTHONUNBUFFERED": "1"}
-    if offline:
-        environment |= {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}
-    return process_environment(environment)
-
-
-def _failure(running: _Running, code: int) -> str:
-    """Why a job failed, in one line: what it said itself, or how it was ended."""
-    if running.reason:
-        return running.reason
-    store = Store(running.job.root)
-    for output in running.job.wanted:
-        state, manifest = store.output(output.folder).state()
-        if state == "failed" and manifest is not None and manifest.error and code > 0:
-            return manifest.error
-    lines = [line for line in running.log.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
-    last = f"; last line of its log: {lines[-1].strip()}" if lines else ""
-    return f"{reason_of_exit(code)}{last}"

@@ -19,7 +19,7 @@ from dskd.errors import InputError
 from dskd.processes import exit_with_parent
 from harness.runs.failures import reason_of
 from harness.runs.job_context import JobContext, ProgressChannel
-from harness.runs.job_spec import PARENT_DESCRIPTOR, JobSpec
+from harness.runs.job_spec import FAILED, MISTAKE, PARENT_DESCRIPTOR, JobSpec
 from harness.runs.store import Store
 from harness.steps.base import Step
 
@@ -87,7 +87,7 @@ def _fail(error: Exception, progress: ProgressChannel, job: JobContext | None) -
     if job is not None:
         with contextlib.suppress(OSError):
             job.fail(reason)
-    return 2 if mistake else 1
+    return MISTAKE if mistake else FAILED
 
 
 if __name__ == "__main__":

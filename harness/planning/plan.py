@@ -12,6 +12,7 @@ from typing import Literal
 from dskd.errors import InputError
 from harness.config.matrix import Cell, Matrix
 from harness.config.matrix_file import find_matrix, read_matrix, read_source, select
+from harness.costs.resources import Resources
 from harness.planning.checks import check_prompts, check_vocabularies
 from harness.planning.estimate import not_here
 from harness.planning.expand import Expansion
@@ -20,6 +21,7 @@ from harness.runs.identity import differences
 from harness.runs.job_spec import JobSpec, Output
 from harness.runs.store import Store
 from harness.steps.base import Step, closure, same_as
+from harness.suggestions import did_you_mean
 
 Status = Literal["done", "missing", "stale", "failed"]
 Action = Literal["run", "keep", "blocked", "unneeded"]
@@ -52,6 +54,7 @@ class PlannedJob:
         needs: the ids of the jobs whose outputs it reads.
         wanted: the outputs that a run would make.
         fresh: whether they are made again although they are there.
+        resources: what it needs while it runs.
     """
 
     step: Step
@@ -60,6 +63,7 @@ class PlannedJob:
     outputs: list[OutputStatus]
     wanted: list[Output] = field(default_factory=list)
     fresh: bool = False
+    resources: Resources = field(default_factory=Resources)
     action: Action = "unneeded"
     reason: str = ""
 
@@ -78,13 +82,16 @@ class PlannedJob:
         order: list[Status] = ["failed", "stale", "missing", "done"]
         return min((o.status for o in self.outputs), key=order.index)
 
-    def spec(self) -> JobSpec:
+    def spec(self, *, attempt: int = 1, split_batches: int = 1, shared_disk: bool = False) -> JobSpec:
         """What its process is told."""
         return JobSpec(
             root=str(self.root.resolve()),
             step=self.step.model_dump(mode="json"),
             outputs=[output.folder for output in self.wanted],
             fresh=self.fresh,
+            attempt=attempt,
+            split_batches=split_batches,
+            shared_disk=shared_disk,
         )
 
 
@@ -219,7 +226,23 @@ def make_plan(
         cell = getattr(step, "cell", None)
         return key if cell is None or cell.student is None else expansion.place(cell, key)
 
-    return Plan(matrix.name, str(source), root, decide(steps, root, overwrite), place, matrix, lock)
+    jobs = decide(steps, root, overwrite)
+    _need(jobs.values(), matrix, str(source))
+    return Plan(matrix.name, str(source), root, jobs, place, matrix, lock)
+
+
+def _need(jobs: Iterable[PlannedJob], matrix: Matrix, source: str) -> None:
+    """What the jobs that run need: estimated, unless the matrix says it. InputError for a kind of job that the matrix does not have."""
+    jobs = list(jobs)
+    kinds = {job.kind for job in jobs}
+    for kind in matrix.resources:
+        if kind not in kinds:
+            raise InputError(f"{source}: resources.{kind}: the matrix has no such job{did_you_mean(kind, kinds)}")
+    for job in jobs:
+        if job.action == "run":
+            estimated = job.step.resources()
+            asked = matrix.resources.get(job.kind)
+            job.resources = estimated if asked is None else asked.applied_to(estimated)
 
 
 def decide(steps: Iterable[Step], root: Path, overwrite: Overwrite) -> dict[str, PlannedJob]:

@@ -13,6 +13,9 @@ from harness.runs.records import RecordCell
 # Environment variables with the descriptors of two pipes: the job writes its progress into one, and ends when the other closes.
 PROGRESS_DESCRIPTOR = "HARNESS_PROGRESS_FD"
 PARENT_DESCRIPTOR = "HARNESS_PARENT_FD"
+# Exit codes of a job: done; failed, and another try is useless; the user's mistake; failed, and another try may pass; ended at a
+# checkpoint because it was asked to (EX_TEMPFAIL of sysexits.h).
+DONE, FAILED, MISTAKE, MAY_PASS, STOPPED = 0, 1, 2, 3, 75
 
 
 @dataclass(frozen=True)
@@ -35,7 +38,9 @@ class Output:
 class JobSpec(BaseModel):
     """A job: a step as its own JSON, the folder of the run, and which of the step's outputs are wanted.
 
-    `fresh` asks for the outputs to be made again although they are there.
+    `fresh` asks for the outputs to be made again although they are there. `attempt` counts tries from 1. `split_batches`: the parts in
+    which a training computes each micro-batch, after it ran out of memory. `shared_disk`: several machines work in the folder, so that
+    locks are leases.
     """
 
     model_config = ConfigDict(extra="forbid")
@@ -43,3 +48,6 @@ class JobSpec(BaseModel):
     step: dict[str, Any]
     outputs: list[str]
     fresh: bool = False
+    attempt: int = 1
+    split_batches: int = 1
+    shared_disk: bool = False

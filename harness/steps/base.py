@@ -30,6 +30,7 @@ from dskd.options import Options
 from dskd.plugins import class_at, code_hash, is_from_file, reference_to
 from dskd.tokenization.prompt_templates import Template
 from harness.costs.model_shapes import Shape
+from harness.costs.resources import Resources
 from harness.costs.work import Device, Work
 from harness.runs.identity import Fingerprint
 from harness.runs.job_context import JobContext
@@ -167,13 +168,15 @@ class Step(Input):
     """A unit of work that makes one folder, or several.
 
     Class attributes: `kind` as plans and records name it; `version`, raised when outputs change although inputs do not; `place`,
-    the folder under `artifacts/`; `product`, the file or folder in an output without which no other step can use it.
+    the folder under `artifacts/`; `product`, the file or folder in an output without which no other step can use it; `splits_batches`,
+    whether it can compute in less memory with the same result, by `JobSpec.split_batches`.
     """
 
     kind: ClassVar[str]
     version: ClassVar[int]
     place: ClassVar[str]
     product: ClassVar[str | None] = None
+    splits_batches: ClassVar[bool] = False
 
     title: Annotated[str, NOT_IDENTITY] = ""
 
@@ -239,6 +242,10 @@ class Step(Input):
     def estimate(self, device: Device) -> list[Work]:
         """Its cost from shapes alone, nothing where it is small."""
         return []
+
+    def resources(self) -> Resources:
+        """What it needs while it runs, estimated."""
+        return Resources()
 
     def run(self, job: JobContext) -> None:
         """Make the outputs in `job.pending`, and declare each finished with `job.finish`."""

@@ -6,23 +6,25 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from harness.executors import Outcome
 from harness.planning.plan import PlannedJob, decide
+from harness.scheduling.executor import Attempt
+from harness.scheduling.observer import Observer
+from harness.scheduling.outcome import Outcome
 from harness.steps.base import Step
 from helpers.fake_jobs import FakeStep
 
 
-class Recorder:
+class Recorder(Observer):
     """A reporter that remembers."""
 
     def __init__(self) -> None:
         self.events: list[tuple[str, str]] = []
         self.on_progress: Callable[[Mapping[str, object]], None] = lambda event: None
 
-    def started(self, job: PlannedJob) -> None:
-        self.events.append(("start", job.id))
+    def started(self, attempt: Attempt) -> None:
+        self.events.append(("start", attempt.job.id))
 
-    def progress(self, job: PlannedJob, event: Mapping[str, object]) -> None:
+    def said(self, job: PlannedJob, event: Mapping[str, object]) -> None:
         self.events.append((str(event["event"]), job.id))
         self.on_progress(event)
 

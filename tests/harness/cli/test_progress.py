@@ -9,8 +9,9 @@ import pytest
 from rich.console import Console
 
 from harness.cli.progress import BarReporter, PlainReporter, TimeLeft, duration
-from harness.executors import Outcome
 from harness.planning.plan import PlannedJob
+from harness.scheduling.executor import Attempt
+from harness.scheduling.outcome import Outcome
 from helpers.executor_runs import fake, planned
 
 
@@ -51,10 +52,10 @@ def test_a_job_that_failed_says_nothing_about_the_length_of_others() -> None:
 def play(reporter: PlainReporter) -> None:
     first, second, third = job("first [a]"), job("second"), job("third")
     with reporter:
-        reporter.started(first)
-        reporter.progress(first, {"event": "progress", "stage": "training", "done": 1, "total": 4})
-        reporter.started(second)
-        reporter.progress(second, {"event": "waiting"})
+        reporter.started(Attempt(first))
+        reporter.said(first, {"event": "progress", "stage": "training", "done": 1, "total": 4})
+        reporter.started(Attempt(second))
+        reporter.said(second, {"event": "waiting"})
         reporter.ended(first, Outcome("done", seconds=3.0))
         reporter.ended(second, Outcome("failed", "RuntimeError: [x]", seconds=1.0))
         reporter.ended(third, Outcome("not_run", "needs 'second', which failed"))

@@ -13,9 +13,11 @@ from pathlib import Path
 
 import pytest
 
-from harness.executors import Outcome
 from harness.executors.local import Executor
 from harness.runs.store import Store
+from harness.scheduling.executor import Settings
+from harness.scheduling.outcome import Outcome
+from harness.scheduling.runner import Runner
 from harness.steps.base import Step
 from helpers.executor_runs import Recorder, fake, planned
 from helpers.paths import PYTHONPATH
@@ -28,10 +30,12 @@ def fake_jobs(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
 
 
-def execute(root: Path, *steps: Step, jobs: int = 2, fail_fast: bool = False) -> tuple[dict[str, Outcome], Recorder]:
+def execute(
+    root: Path, *steps: Step, jobs: int = 2, fail_fast: bool = False, tries: int = 1
+) -> tuple[dict[str, Outcome], Recorder]:
     recorder = Recorder()
-    executor = Executor(jobs=jobs, fail_fast=fail_fast, reporter=recorder, offline=True)
-    return executor.run(planned(root, *steps)), recorder
+    runner = Runner(Executor(Settings(root)), recorder, jobs=jobs, fail_fast=fail_fast, tries=tries, delay=0.1)
+    return runner.run(planned(root, *steps)), recorder
 
 
 def journal(root: Path) -> list[str]:
@@ -193,15 +197,14 @@ def test_files_that_no_job_made_are_never_removed(tmp_path: Path) -> None:
     assert mine.read_text() == "mine"
 
 
-def test_the_cores_are_shared_among_the_jobs_unless_the_user_has_set_threads(
+def test_a_job_has_the_threads_that_it_asks_for_however_many_run_unless_the_user_has_set_threads(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("harness.executors.local.cores", lambda: 8)
-    execute(tmp_path, fake(tmp_path, "quarter"), jobs=4)
-    assert "OMP_NUM_THREADS=2" in (tmp_path / "cells/quarter/log.txt").read_text()
+    execute(tmp_path, fake(tmp_path, "usual"), jobs=4)
+    assert "OMP_NUM_THREADS=1" in (tmp_path / "cells/usual/log.txt").read_text()
     monkeypatch.setenv("OMP_NUM_THREADS", "")
-    execute(tmp_path, fake(tmp_path, "empty"), jobs=4)
-    assert "OMP_NUM_THREADS=2" in (tmp_path / "cells/empty/log.txt").read_text()
+    execute(tmp_path, fake(tmp_path, "empty"), jobs=1)
+    assert "OMP_NUM_THREADS=1" in (tmp_path / "cells/empty/log.txt").read_text()
     monkeypatch.setenv("OMP_NUM_THREADS", "5")
     execute(tmp_path, fake(tmp_path, "own"), jobs=4)
     assert "OMP_NUM_THREADS=5" in (tmp_path / "cells/own/log.txt").read_text()
@@ -211,11 +214,13 @@ RUN = """
 from pathlib import Path
 from helpers.executor_runs import Recorder, fake, planned
 from harness.executors.local import Executor
+from harness.scheduling.executor import Settings
+from harness.scheduling.runner import Runner
 root = Path({root!r})
 long = fake(root, "long", "wait", until=root / "go")
 jobs = planned(root, fake(root, "after", after=(long,)))
 recorder = Recorder()
-outcomes = Executor(jobs=2, fail_fast=False, reporter=recorder, offline=True).run(jobs)
+outcomes = Runner(Executor(Settings(root)), recorder, jobs=2).run(jobs)
 print([outcome.status for outcome in outcomes.values()], ("waiting", "long") in recorder.events)
 """
 

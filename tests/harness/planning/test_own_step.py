@@ -12,6 +12,8 @@ from dskd.errors import InputError
 from dskd.plugins import class_at, reference_to
 from harness.executors.local import Executor
 from harness.planning.plan import Plan, PlannedJob, decide, make_plan
+from harness.scheduling.executor import Settings
+from harness.scheduling.runner import Runner
 from harness.steps.base import Step
 from helpers.executor_runs import Recorder
 from helpers.plan_world import write_folders
@@ -55,7 +57,7 @@ def own(tmp_path: Path) -> Path:
 
 
 def execute(jobs: list[PlannedJob]) -> list[str]:
-    outcomes = Executor(jobs=1, fail_fast=True, reporter=Recorder(), offline=True).run(jobs)
+    outcomes = Runner(Executor(Settings(jobs[0].root)), Recorder(), jobs=1, fail_fast=True).run(jobs)
     return [f"{outcome.status} {outcome.reason}".strip() for outcome in outcomes.values()]
 
 

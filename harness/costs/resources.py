@@ -1,0 +1,35 @@
+"""What a job needs while it runs: cores, GPUs, memory, time. From shapes, or from `resources` of a matrix."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+GIGABYTE = 10**9
+# Of a process that has torch and transformers loaded and a small model: what a job takes where nothing is known of it.
+BASE_MEMORY = int(1.5 * GIGABYTE)
+
+
+@dataclass(frozen=True, slots=True)
+class Resources:
+    """What one job needs on one machine.
+
+    Attributes:
+        cpus: Cores, and so threads; None for an executor's usual number, which does not depend on how many jobs it runs at once.
+        gpus: GPUs; below 1 a share of one GPU with other jobs. Estimated ones are left out on a machine without any.
+        gpus_required: Whether the user asked for GPUs, so that a machine without them is refused.
+        memory: Bytes of main memory.
+        device_memory: Bytes of each GPU; None where that is not known.
+        minutes: Estimated wall time; None where that is not known.
+    """
+
+    cpus: int | None = None
+    gpus: float = 0.0
+    gpus_required: bool = False
+    memory: int = BASE_MEMORY
+    device_memory: int | None = None
+    minutes: float | None = None
+
+    def replaced(self, **changes: Any) -> Resources:
+        """The same with other numbers."""
+        return replace(self, **changes)
