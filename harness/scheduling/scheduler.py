@@ -120,6 +120,8 @@ class Scheduler:
     def _need(self, key: str) -> _Need:
         """What a task needs, at most as much as the largest place has: what asks for more runs alone there."""
         wanted = self._tasks[key].resources
+        if self._free is not None and not any(each.place.gpus for each in self._free):
+            wanted = wanted.on_cpus()
         cpus = wanted.cpus or self._usual_cpus
         gpus = round(wanted.gpus * _WHOLE)
         memory = -(-wanted.memory // _MEMORY_STEP) * _MEMORY_STEP

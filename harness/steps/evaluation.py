@@ -11,6 +11,8 @@ from typing import Annotated, Any
 from dskd.compatibility import Problem
 from dskd.modeling.vllm_support import INSTALL
 from harness import evaluation, tasks
+from harness.costs.needs import Generation, generation_needs, unknown_needs
+from harness.costs.resources import Resources
 from harness.engines._completion_cache import CompletionCache
 from harness.evaluation.reasoning import tokens_per_solved
 from harness.protocols import DecodingProtocol
@@ -20,7 +22,7 @@ from harness.runs.job_spec import Output
 from harness.runs.records import RecordCell
 from harness.runs.store import eval_folder
 from harness.sandbox.select import sandbox_used
-from harness.steps.base import BY_HAND, NOT_IDENTITY, Input, ModelInput, Of, Step, TrainingSource
+from harness.steps.base import BY_HAND, NOT_IDENTITY, Input, ModelInput, Of, Step, TrainingSource, if_known
 from harness.steps.contamination import count_contamination
 
 
@@ -103,6 +105,17 @@ class Evaluate(Step):
         if self.tensor_parallel == 1 or find_spec("vllm") is not None:
             return ()
         return [Problem("evaluation.tensor_parallel", "vLLM is not installed", f"leave it out, or {INSTALL}")]
+
+    def resources(self) -> Resources:
+        shape, gpus = if_known(lambda: self.model.shape), self.parts * self.tensor_parallel
+        if shape is None:
+            return unknown_needs(gpus, processes=self.parts)
+        asked = [
+            Generation(None if task.limit is None else task.limit * task.protocol.num_samples, task.max_new_tokens)
+            for task in self.tasks
+        ]
+        spread = {"parts": self.parts, "tensor_parallel": self.tensor_parallel}
+        return generation_needs(shape, self.dtype, asked, batch=self.max_batch_size, **spread)
 
     def run(self, job: JobContext) -> None:
         """Evaluate the tasks whose results are wanted; each is on the disk as soon as it is done."""

@@ -14,6 +14,8 @@ from dskd.errors import InputError
 from dskd.modeling.loading import load_tokenizer
 from dskd.tokenization.prompt_templates import prompt_text, template_of
 from harness.costs.formulas import teacher_work
+from harness.costs.needs import Generation, generation_needs, unknown_needs
+from harness.costs.resources import Resources
 from harness.costs.work import Device, Work
 from harness.engines import create_engine
 from harness.engines._seeds import sample_seed
@@ -22,7 +24,7 @@ from harness.responses.prompts import Asked, answered_row, asked_of
 from harness.responses.requests import askable
 from harness.runs.job_context import JobContext
 from harness.runs.store import write_jsonl_atomic
-from harness.steps.base import NOT_IDENTITY, ModelInput, Of, Step
+from harness.steps.base import NOT_IDENTITY, ModelInput, Of, Step, if_known
 from harness.steps.data import Examples, read_examples
 
 _BLOCK = 1024  # prompts that are answered before what there is goes to the disk
@@ -61,6 +63,15 @@ class TeacherResponses(Step):
         """Responses are taken to be as long as the data's."""
         what, data = f"{self.teacher.name} to {self.examples.name}", self.examples.lengths(self.limit)
         return [teacher_work(self.kind, what, device, self.teacher.shape, self.dtype, data)]
+
+    def resources(self) -> Resources:
+        shape, gpus = if_known(lambda: self.teacher.shape), self.parts * self.tensor_parallel
+        if shape is None:
+            return unknown_needs(gpus, processes=self.parts)
+        data = if_known(lambda: self.examples.lengths(self.limit))
+        asked = [Generation(None if data is None else data.examples, self.max_new_tokens)]
+        spread = {"parts": self.parts, "tensor_parallel": self.tensor_parallel}
+        return generation_needs(shape, self.dtype, asked, batch=self.max_batch_size, **spread)
 
     def run(self, job: JobContext) -> None:
         """Make the responses; prompts that were answered before a kill are not asked again. InputError where nothing is left."""
