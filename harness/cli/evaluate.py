@@ -84,7 +84,7 @@ def command(
         output=output,
         **asked,
     )
-    outcomes = run_plan(plan, jobs=1, allow_code_execution=allow_code_execution)
+    outcomes = run_plan(plan, allow_code_execution=allow_code_execution)
     if print_failures(plan, outcomes):
         context.exit(1)
     folders = record_folders(plan)

@@ -19,6 +19,7 @@ from harness.config.matrix_file import find_matrix, read_matrix, shipped_matrice
 from harness.config.names import option_rows
 from harness.config.served import ServedSource, TeachersSource
 from harness.config.sources import FinishedModel, FirstLayersModel, StepModel
+from harness.executors import EXECUTORS
 from harness.protocols import PROTOCOLS, DecodingProtocol
 from harness.published import published_tables
 
@@ -31,12 +32,13 @@ Examples:
   harness list matrices
   harness list protocols --json
   harness list published
+  harness list executors
 
 \b
 `harness show-method NAME` has a method's paper, what it can learn from, and its options."""
 
 Row = dict[str, Any]
-WHAT = ["tasks", "methods", "training-options", "models", "matrices", "protocols", "published"]
+WHAT = ["tasks", "methods", "training-options", "models", "matrices", "protocols", "published", "executors"]
 
 
 @click.command("list", epilog=EPILOG)
@@ -45,7 +47,7 @@ WHAT = ["tasks", "methods", "training-options", "models", "matrices", "protocols
 @variables_option
 @json_option
 def command(what: str, matrix_name: str, variables: dict[str, str], as_json: bool) -> None:
-    """List tasks, methods, training options, models of a matrix, shipped matrices, protocols or published scores."""
+    """List tasks, methods, training options, models of a matrix, shipped matrices, protocols, published scores or executors."""
     rows = _models(read_matrix(find_matrix(matrix_name), variables)) if what == "models" else _ROWS[what]()
     if as_json:
         print_json(rows)
@@ -141,6 +143,16 @@ def _published() -> list[Row]:
     ]
 
 
+def _executors() -> list[Row]:
+    """Each executor with its options; one without options has a row all the same."""
+    rows = []
+    for name in EXECUTORS.names():
+        kind = EXECUTORS.load(name)
+        own = list(option_rows(kind.Options)) or [{"option": "", "default": "", "range": "", "meaning": ""}]
+        rows += [{"executor": name} | row for row in own]
+    return rows
+
+
 def _columns(*names: str) -> Callable[[Row], Row]:
     return lambda row: {name: row[name] for name in names}
 
@@ -152,6 +164,7 @@ _ROWS: dict[str, Callable[[], list[Row]]] = {
     "matrices": _matrices,
     "protocols": _protocols,
     "published": _published,
+    "executors": _executors,
 }
 # What of a row fits a terminal of 100 columns.
 _ESSENTIALS: dict[str, Callable[[Row], Row]] = {

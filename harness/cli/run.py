@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from typing import Any
 
 import click
 
-from harness.cli.options import COUNT, matrix_options, sandbox_options
+from harness.cli.execution import Execution, execution_of, execution_options
+from harness.cli.options import matrix_options, sandbox_options
 from harness.cli.plan import print_plan
 from harness.cli.progress import make_reporter
-from harness.executors import EXECUTORS
-from harness.executors.local import default_jobs
 from harness.planning import preflight
 from harness.planning.plan import Plan, make_plan
-from harness.scheduling.executor import Settings
+from harness.runs.environment import cores
 from harness.scheduling.outcome import Outcome
 from harness.scheduling.runner import Runner
 
@@ -25,50 +23,35 @@ Examples:
   harness run --matrix quick --allow-code-execution
   harness run --matrix quick --allow-code-execution --only student=small-student --jobs 1
   harness run --matrix my.yaml --set TEACHER=models/teacher --output-dir runs/mine --limit 20
+  harness run --matrix my.yaml --executor slurm --executor-option partition=gpu --executor-option account=lab
+  harness run --matrix my.yaml --executor ray --executor-option address=auto
 
 \b
 The same command again runs what is missing; an interrupted training resumes from its last checkpoint.
+Ctrl-C once: running jobs end at their next checkpoint. Twice: now.
 Exit codes: 0 all done, 1 some cells failed, 2 wrong input, 130 interrupted with everything kept."""
-
-
-def _known_executor(_context: click.Context, _parameter: click.Parameter, value: str) -> str:
-    EXECUTORS.check(value, "--executor")
-    return value
 
 
 @click.command("run", epilog=EPILOG)
 @matrix_options
-@click.option(
-    "--executor",
-    default="local",
-    show_default=True,
-    metavar="NAME",
-    callback=_known_executor,
-    help="Executor that runs the jobs: its name, or file.py:Class.",
-)
-@click.option("--jobs", type=COUNT, metavar="J", help="Number of parallel jobs. [default: 2; 1 on one core or a GPU]")
-@click.option("--fail-fast", is_flag=True, help="Start no more jobs after the first failure.")
+@execution_options
 @sandbox_options
 @click.option("--offline", is_flag=True, hidden=True, expose_value=False)  # the default, unless HARNESS_HUB=1 is set
 @click.option("--dry-run", is_flag=True, help="Print the plan and stop.")
 @click.pass_context
 def command(
     context: click.Context,
-    executor: str,
-    jobs: int | None,
-    fail_fast: bool,
     allow_code_execution: bool,
     dry_run: bool,
     **asked: Any,
 ) -> None:
     """Train and evaluate what a matrix asks for, except what is done already, and print the table."""
+    execution = execution_of(asked)
     plan = make_plan(**asked, allow_code_execution=allow_code_execution)
     if dry_run:
         print_plan(plan)
         return
-    outcomes = run_plan(
-        plan, executor=executor, jobs=jobs, fail_fast=fail_fast, allow_code_execution=allow_code_execution
-    )
+    outcomes = run_plan(plan, execution, allow_code_execution=allow_code_execution)
     print_left_out(plan)
     _print_results(plan)
     if print_failures(plan, outcomes):
@@ -76,29 +59,30 @@ def command(
 
 
 def run_plan(
-    plan: Plan,
-    *,
-    executor: str = "local",
-    jobs: int | None = None,
-    fail_fast: bool = False,
-    allow_code_execution: bool = False,
+    plan: Plan, execution: Execution | None = None, *, allow_code_execution: bool = False
 ) -> Mapping[str, Outcome]:
     """Run the jobs of a plan and return their outcomes. InputError before anything is written.
+
+    Without `execution` they run one after the other on this machine, with all of its cores.
 
     What they read from the hub is downloaded first.
 
     The folder of a matrix gets `run.json`, which lists the records that it is to have.
     """
+    if execution is None:
+        execution = Execution(jobs=1, cpus=cores())
+    executor = execution.make(plan.root)
+    if plan.to_run:
+        executor.check(plan.to_run)
     preflight.check(plan, allow_code_execution=allow_code_execution)
     preflight.fetch(plan)
     if plan.matrix is not None:
         preflight.write_run_file(plan.root, plan.matrix)
     if not plan.to_run:
         return {}
-    parallel, uses_hub = jobs or default_jobs(), os.environ.get("HARNESS_HUB") == "1"
-    with make_reporter(plan.to_run, parallel) as reporter:
-        place = EXECUTORS.load(executor)(Settings(plan.root, parallel, offline=not uses_hub))
-        return Runner(place, reporter, jobs=parallel, fail_fast=fail_fast).run(plan.to_run)
+    with make_reporter(plan.to_run, execution.jobs or cores()) as reporter:
+        runner = Runner(executor, reporter, jobs=execution.jobs, fail_fast=execution.fail_fast, tries=execution.tries)
+        return runner.run(plan.to_run)
 
 
 def _print_results(plan: Plan) -> None:

@@ -137,7 +137,7 @@ def command(context: click.Context, options: Sequence[str], settings: Sequence[s
     asked["launch"] = given(processes=flags.pop("processes"), accelerate_config=flags.pop("accelerate_config"))
     training = read_settings(settings, "--set", given(**flags))
     plan = single_plan(**asked, method_options=read_settings(options, "--option"), training=training)
-    outcomes = run_plan(plan, jobs=1)
+    outcomes = run_plan(plan)
     print_left_out(plan)
     if print_failures(plan, outcomes):
         context.exit(1)

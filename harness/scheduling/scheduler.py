@@ -15,6 +15,7 @@ from harness.costs.resources import Resources
 from harness.scheduling.executor import Allocation, Place
 
 _WHOLE = 1000  # a GPU in the units of its shares
+_SEARCHED = 64  # places that are looked at for one to hold
 _MEMORY_STEP = 10**8  # memory is counted in steps of this, so that few classes of jobs differ
 
 
@@ -87,6 +88,12 @@ class Scheduler:
         self._order = {key: index for index, key in enumerate(self._tasks)}
         self._jobs, self._usual_cpus = jobs, usual_cpus
         self._free = None if places is None else [_Free(p, p.cpus, p.memory, [_WHOLE] * p.gpus) for p in places]
+        self._largest: dict[
+            int, tuple[int, int]
+        ] = {}  # of the places with so many GPUs: the most cores, and the most memory
+        for place in places or ():
+            cpus, memory = self._largest.get(place.gpus, (0, 0))
+            self._largest[place.gpus] = max(cpus, place.cpus), max(memory, place.memory)
         self._after: dict[str, list[str]] = {}
         self._missing: dict[str, int] = {}
         for task in self._tasks.values():
@@ -125,13 +132,15 @@ class Scheduler:
         cpus = wanted.cpus or self._usual_cpus
         gpus = round(wanted.gpus * _WHOLE)
         memory = -(-wanted.memory // _MEMORY_STEP) * _MEMORY_STEP
-        if self._free is not None:
-            most = [each.place for each in self._free]
-            gpus = min(gpus, max((place.gpus for place in most), default=0) * _WHOLE)
-            fitting = [place for place in most if place.gpus * _WHOLE >= gpus]
-            cpus = min(cpus, max((place.cpus for place in fitting), default=cpus))
-            memory = min(memory, max((place.memory for place in fitting), default=memory))
-        return _Need(cpus, gpus, memory)
+        if not self._largest:
+            return _Need(cpus, gpus, memory)
+        gpus = min(gpus, max(self._largest) * _WHOLE)
+        fitting = [most for count, most in self._largest.items() if count * _WHOLE >= gpus]
+        return _Need(
+            min(cpus, max(most_cpus for most_cpus, _ in fitting)),
+            gpus,
+            min(memory, max(most_memory for _, most_memory in fitting)),
+        )
 
     def _make_ready(self, key: str) -> None:
         need = self._need(key)
@@ -211,7 +220,7 @@ class Scheduler:
         """Hold the place in which this task will fit first, as far as estimates say."""
         assert self._free is not None
         best: tuple[float, int] | None = None
-        for index, free in enumerate(self._free):
+        for index, free in enumerate(self._free[:_SEARCHED]):
             copy = _Free(free.place, free.cpus, free.memory, list(free.gpus))
             for end, freed, devices in sorted(free.ends.values(), key=lambda each: each[0]):
                 copy.change(freed, devices, 1)

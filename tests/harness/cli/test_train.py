@@ -84,7 +84,7 @@ def test_on_policy_training_and_every_option_without_a_flag_are_set_by_key(
 ) -> None:
     planned: list[Plan] = []
     monkeypatch.chdir(folder)
-    monkeypatch.setattr("harness.cli.train.run_plan", lambda plan, jobs: planned.append(plan) or {})
+    monkeypatch.setattr("harness.cli.train.run_plan", lambda plan: planned.append(plan) or {})
     monkeypatch.setattr("harness.cli.train.print_failures", lambda plan, outcomes: True)
     settings = ["rollouts.share=1", "rollouts.max_new_tokens=4", "warmup_steps=1", "schedule=linear", "weight_decay=0"]
     models = ["--teacher", "teacher", "--student", "student", "--data", "data.jsonl", "--output", "planned"]

@@ -1,0 +1,49 @@
+"""A run that is killed again and again, harness or worker, ends with the same bytes, and nothing that is finished is computed twice."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from helpers.killed_runs import outcome_of, run_and_kill, start
+
+
+def moments(number: int, longest: float, seed: int) -> Iterator[tuple[float, str]]:
+    draw = random.Random(seed)
+    for _ in range(number):
+        yield draw.uniform(1.0, longest), draw.choice(["harness", "worker", "both"])
+
+
+def test_a_small_run_killed_at_a_few_moments_ends_the_same(tiny_pair: dict[str, Any], tmp_path: Path) -> None:
+    (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(tiny_pair))
+    command = ["run", "--matrix", "tiny.yaml", "--tries", "9", "--output-dir"]
+    assert start([*command, "whole"], tmp_path).wait(300) == 0
+    killed = run_and_kill([*command, "killed"], tmp_path, tmp_path / "killed", moments(4, 12.0, 0), limit=500)
+    assert len(killed.kills) == 4
+    assert killed.twice == []
+    assert outcome_of(tmp_path / "whole") == outcome_of(tmp_path / "killed")
+
+
+@pytest.mark.slow
+def test_the_quick_matrix_killed_fifty_times_ends_the_same(tmp_path: Path) -> None:
+    command = ["run", "--matrix", "quick", "--allow-code-execution", "--tries", "99", "--output-dir"]
+    assert start([*command, "whole"], tmp_path).wait(3600) == 0
+    killed = run_and_kill([*command, "killed"], tmp_path, tmp_path / "killed", moments(50, 40.0, 1), limit=7200)
+    assert killed.twice == []
+    whole, after = outcome_of(tmp_path / "whole"), outcome_of(tmp_path / "killed")
+    assert whole.keys() == after.keys()
+    assert [name for name in whole if whole[name] != after[name]] == []
+
+
+@pytest.mark.slow
+def test_the_number_of_jobs_at_once_changes_nothing(tmp_path: Path) -> None:
+    command = ["run", "--matrix", "quick", "--allow-code-execution", "--output-dir"]
+    for jobs in ("1", "2"):
+        assert start([*command, jobs, "--jobs", jobs], tmp_path).wait(3600) == 0
+    one, two = outcome_of(tmp_path / "1"), outcome_of(tmp_path / "2")
+    assert [name for name in one if one[name] != two.get(name)] == []
