@@ -44,8 +44,16 @@ The data of the real tasks is looked for in the folder that HARNESS_DATA names."
 @click.option("--task", "tasks", multiple=True, required=True, metavar="TASK", help="Task; repeatable.")
 @click.option("--limit", type=COUNT, metavar="N", help="The first N items of each task.")
 @generation_options
-@click.option("--parts", type=COUNT, default=1, metavar="N", help="Number of processes that share the items, each with its own GPUs.")
-@click.option("--tensor-parallel", type=COUNT, default=1, metavar="N", help="Number of GPUs that vLLM spreads the model over.")
+@click.option(
+    "--parts",
+    type=COUNT,
+    default=1,
+    metavar="N",
+    help="Number of processes that share the items, each with its own GPUs.",
+)
+@click.option(
+    "--tensor-parallel", type=COUNT, default=1, metavar="N", help="Number of GPUs that vLLM spreads the model over."
+)
 @click.option("--add-bos-token", is_flag=True, help="Use a copy of the model whose tokenizer adds the begin token.")
 @template_options
 @click.option("--output-dir", "output", required=True, type=PATH, metavar="DIR", help="Output directory.")

@@ -22,7 +22,10 @@ _PROMPT_TOKENS = 512  # of an item of a task, which is not read to find out
 _ITEMS = 1000  # of a task without a limit
 _BATCH = 64  # sequences at once, by default
 _BYTES_PER_SECOND = 1.5e12  # at which an A100 reads weights: each new token of a batch reads all of them
-_LEAST_STEP, _LEAST_TOKEN = 0.02, 0.01  # seconds of an optimizer step and of a batch's next token, however small the model is
+_LEAST_STEP, _LEAST_TOKEN = (
+    0.02,
+    0.01,
+)  # seconds of an optimizer step and of a batch's next token, however small the model is
 _ONE_PASS_TOKENS = 4096  # of a batch of a teacher that reads a training set
 
 
@@ -44,7 +47,9 @@ def unknown_needs(gpus: float, processes: int = 1) -> Resources:
     return Resources(gpus=gpus, memory=BASE_MEMORY * processes)
 
 
-def training_needs(work: Sequence[Work], loaded: Iterable[float], processes: int = 1, *, timed: bool = True) -> Resources:
+def training_needs(
+    work: Sequence[Work], loaded: Iterable[float], processes: int = 1, *, timed: bool = True
+) -> Resources:
     """What a training needs, or several one after the other.
 
     Args:

@@ -144,9 +144,7 @@ class CutBlock:
 
     def _begun(self) -> list[list[int]]:
         """What stands before each answer that is asked for: reasoning, and what closes it."""
-        return [
-            [*self._limited[index].ids, *closing] for index, closing in zip(self._cut, self._closings, strict=True)
-        ]
+        return [[*self._limited[index].ids, *closing] for index, closing in zip(self._cut, self._closings, strict=True)]
 
     def limited(self, answers: Sequence[Sequence[GeneratedTokens]]) -> list[LimitedTokens]:
         """The completions of the block, given the results of `unanswered`."""

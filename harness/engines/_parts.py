@@ -98,7 +98,7 @@ class PartsEngine(Engine):
             thread.start()
 
     @classmethod
-    def unavailable(cls, model: Path) -> str | None:
+    def unavailable(cls, model: Path) -> str | None:  # noqa: ARG003
         """None: it is made by `create_engine`, and its processes say what is wrong."""
         return None
 

@@ -121,8 +121,8 @@ class _Work:
     def asked(self, engine: Any) -> AskedPrompts:
         return engine.asked(*self._request)
 
-    def completions(self, engine: Any) -> list[Completion]:
-        return engine.complete(*self._request)
+    def samples(self, engine: Any, allow_code_execution: bool) -> list[dict[str, Any]]:
+        return _scored(self, engine.complete(*self._request), allow_code_execution)
 
     @property
     def _request(self) -> tuple[list[str], Sampling, list[int]]:
@@ -230,10 +230,7 @@ def _run(
                 random.seed(seed)
                 numpy.random.seed(seed)  # noqa: NPY002 - the global state is meant
                 torch.manual_seed(seed)
-                if isinstance(each, LogLikelihoodWork):
-                    samples = each.samples(lm)
-                else:
-                    samples = _scored(each, each.completions(lm), allow_code_execution)
+                samples = each.samples(lm, allow_code_execution)
             seconds, tokens = time.perf_counter() - start, sum(sample["generated_tokens"] for sample in samples)
             used = None if isinstance(each, LogLikelihoodWork) else template
             own = (lm.peak_memory, lm.peak_device_memory) if isinstance(lm, PartsEngine) else None

@@ -44,8 +44,8 @@ class LogLikelihoodWork:
         """What the engine is asked."""
         return engine.asked_pairs(self._all)
 
-    def samples(self, engine: Engine) -> list[dict[str, Any]]:
-        """Score the documents: a sample each, in order."""
+    def samples(self, engine: Engine, allow_code_execution: bool = False) -> list[dict[str, Any]]:
+        """Score the documents: a sample each, in order. Nothing is generated, so no code is run."""
         found = iter(engine.loglikelihoods(self._all))
         own = [[next(found) for _ in pairs] for pairs in self.pairs]
         scores = self.task.score_loglikelihoods(self.docs, own, lambda: None)

@@ -20,7 +20,7 @@ TOLERANCE = 1e-3
 
 def loss(world: Path, output: Path, method: str, device: str, steps: int) -> float:
     """The mean loss of the last steps of a training on this device."""
-    with mock.patch.object(torch.accelerator, "is_available", lambda: device != "cpu"):
+    with mock.patch.object(torch.accelerator, "is_available", return_value=device != "cpu"):
         return float(train_tiny(world, output, method, steps=steps).losses["loss"])
 
 
@@ -33,7 +33,10 @@ def main() -> None:
     datasets.disable_progress_bars()
     logging.disable(logging.WARNING)
     rows: list[dict[str, Any]] = []
-    with tempfile.TemporaryDirectory() as folder, mock.patch.object(torch.accelerator, "is_available", lambda: False):
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        mock.patch.object(torch.accelerator, "is_available", return_value=False),
+    ):
         world = Path(folder) / "world"
         tiny_world.make(world)
         for method in chosen.methods:
@@ -42,7 +45,14 @@ def main() -> None:
                 for name, device in (("here", chosen.device), ("cpu", "cpu"))
             }
             difference = abs(found["here"] - found["cpu"]) / abs(found["cpu"])
-            rows.append({"method": method, chosen.device: found["here"], "on the processor": found["cpu"], "difference": difference})
+            rows.append(
+                {
+                    "method": method,
+                    chosen.device: found["here"],
+                    "on the processor": found["cpu"],
+                    "difference": difference,
+                }
+            )
     worst = max(row["difference"] for row in rows)
     report.publish(
         "equal losses",

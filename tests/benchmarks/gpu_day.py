@@ -67,7 +67,19 @@ def parts(device: str, *, tiny: bool) -> list[Part]:
     on = ["--device", device]
     half = [*on, "--dtype", "bfloat16"]
     if tiny:
-        small = ["--student", "tiny", "--teacher-hidden", "96", "--vocabulary", "997", "--batch", "2", "32", "--product", "128"]
+        small = [
+            "--student",
+            "tiny",
+            "--teacher-hidden",
+            "96",
+            "--vocabulary",
+            "997",
+            "--batch",
+            "2",
+            "32",
+            "--product",
+            "128",
+        ]
         return [
             Part("equal losses", ["equal_losses.py", *on, "--methods", "kd", "--steps", "4"], 300),
             Part("steps", ["steps_at_size.py", *half, *small, "--repeats", "1"], 300),
@@ -102,7 +114,12 @@ def run(part: Part, seconds: float) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder, tempfile.TemporaryFile() as log:
         result = Path(folder) / "result"
         process = subprocess.Popen(
-            part.command(result), cwd=ROOT, env=_environment(), stdout=log, stderr=subprocess.STDOUT, start_new_session=True
+            part.command(result),
+            cwd=ROOT,
+            env=_environment(),
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
         )
         try:
             code: int | None = process.wait(limit)
@@ -132,7 +149,9 @@ def machine(device: str) -> dict[str, Any]:
         "print(json.dumps({'gpu': p and p.name, 'gpu_memory': p and p.total_memory, 'gpus': torch.cuda.device_count(), "
         "'cuda': torch.version.cuda}))"
     )
-    answer = subprocess.run([sys.executable, "-c", asked], capture_output=True, text=True, check=False, env=_environment())
+    answer = subprocess.run(
+        [sys.executable, "-c", asked], capture_output=True, text=True, check=False, env=_environment()
+    )
     versions = {package: _version(package) for package in NEEDED.values()}
     return {
         "device": device,
@@ -173,7 +192,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the parts; 1 where one has failed."""
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     options.add_argument("--minutes", type=float, default=8.0, help="for all parts together")
-    options.add_argument("--output", type=Path, default=Path("gpu_day.json"), metavar="FILE", help="where the results go")
+    options.add_argument(
+        "--output", type=Path, default=Path("gpu_day.json"), metavar="FILE", help="where the results go"
+    )
     options.add_argument("--device", default="cuda", choices=["cuda", "cpu"])
     options.add_argument("--tiny", action="store_true", help="small sizes, to try it out")
     options.add_argument("--parts", nargs="+", metavar="NAME", help="only these")

@@ -92,12 +92,16 @@ def main() -> None:
     live = LiveTeacher(teacher, size)
     assert live.head is not None
     with torch.no_grad():
-        hidden = final_hidden_states(teacher, side.input_ids, side.attention_mask, side.position_ids).flatten(0, 1)[side.labelled]
+        hidden = final_hidden_states(teacher, side.input_ids, side.attention_mask, side.position_ids).flatten(0, 1)[
+            side.labelled
+        ]
         predictions = torch.cat([live.head.logits(part).argmax(-1) for part in hidden.split(128)])
     cached = Kept(live.head, hidden, predictions)
 
     def step(name: str, outputs: Teacher | None) -> Callable[[], None]:
-        distiller = Distiller(student, methods.get(name)(), student_size=size, teacher=outputs, shared=shared).to(device)
+        distiller = Distiller(student, methods.get(name)(), student_size=size, teacher=outputs, shared=shared).to(
+            device
+        )
         optimizer = torch.optim.AdamW(distiller.parameters(), lr=0.0)
 
         def run() -> None:

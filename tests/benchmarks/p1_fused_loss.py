@@ -59,7 +59,14 @@ def forward(side: str, method: Any, batch: TokenBatch, totals: dict[str, torch.T
 
 
 def forward_and_backward(
-    side: str, *, chosen: Any, method: Any, batch: TokenBatch, totals: dict[str, torch.Tensor], parameters: Any, leaves: Any
+    side: str,
+    *,
+    chosen: Any,
+    method: Any,
+    batch: TokenBatch,
+    totals: dict[str, torch.Tensor],
+    parameters: Any,
+    leaves: Any,
 ) -> None:
     with report.autocast(chosen):
         loss = forward(side, method, batch, totals, parameters)
@@ -119,7 +126,13 @@ def main() -> None:
         del results
 
         step = partial(
-            forward_and_backward, chosen=chosen, method=method, batch=batch, totals=totals, parameters=parameters, leaves=leaves
+            forward_and_backward,
+            chosen=chosen,
+            method=method,
+            batch=batch,
+            totals=totals,
+            parameters=parameters,
+            leaves=leaves,
         )
         sides = ("unfused", "fused", "fused, counts unknown")
         seconds = report.alternate({side: partial(step, side) for side in sides}, chosen.repeats, chosen.device)

@@ -34,7 +34,10 @@ def with_device(options: argparse.ArgumentParser) -> argparse.ArgumentParser:
     """Adds `--device` and `--dtype` to the options of a benchmark that runs on a GPU too."""
     options.add_argument("--device", default="cpu", help="cpu, or cuda")
     options.add_argument(
-        "--dtype", default="float32", choices=["float32", "bfloat16"], help="of products; weights of what is trained stay float32"
+        "--dtype",
+        default="float32",
+        choices=["float32", "bfloat16"],
+        help="of products; weights of what is trained stay float32",
     )
     return options
 

@@ -135,15 +135,21 @@ def product_rate(chosen: Any) -> float:
 
 
 def main() -> None:
-    options = report.with_device(report.parser(__doc__ or "", "python tests/benchmarks/steps_at_size.py --device cuda --dtype bfloat16"))
+    options = report.with_device(
+        report.parser(__doc__ or "", "python tests/benchmarks/steps_at_size.py --device cuda --dtype bfloat16")
+    )
     options.add_argument("--student", choices=list(STUDENTS), default="qwen2.5-0.5b")
     options.add_argument("--teacher-hidden", type=int, default=3584, help="hidden size of the teacher")
     options.add_argument("--vocabulary", type=int, default=151_936)
     options.add_argument("--batch", type=int, nargs=2, default=[8, 512], metavar=("EXAMPLES", "LENGTH"))
     options.add_argument("--labelled", type=float, default=0.5, help="share of positions with a label")
     options.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS))
-    options.add_argument("--compiled", nargs="*", choices=METHODS, default=[], help="methods that are also measured with torch_compile")
-    options.add_argument("--product", type=int, default=8192, help="rows of the product that the device is measured with")
+    options.add_argument(
+        "--compiled", nargs="*", choices=METHODS, default=[], help="methods that are also measured with torch_compile"
+    )
+    options.add_argument(
+        "--product", type=int, default=8192, help="rows of the product that the device is measured with"
+    )
     options.add_argument("--repeats", type=int, default=5)
     chosen = options.parse_args()
     name = torch.cuda.get_device_name() if chosen.device != "cpu" else "cpu"
@@ -162,7 +168,9 @@ def main() -> None:
         "steps",
         rows,
         value={"product TFLOP/s": possible, "peak TFLOP/s": peak or 0.0},
-        bar=dict.fromkeys(("product TFLOP/s", "peak TFLOP/s"), "none: measured, and from the data sheet (0: not known)"),
+        bar=dict.fromkeys(
+            ("product TFLOP/s", "peak TFLOP/s"), "none: measured, and from the data sheet (0: not known)"
+        ),
         holds=True,
         shapes=f"{chosen.student}, teacher {chosen.teacher_hidden}, vocabulary {chosen.vocabulary:,}; "
         f"{chosen.batch[0]} × {chosen.batch[1]} positions, {len(batch.student.labels)} labelled; {name}",

@@ -29,7 +29,9 @@ def gpu_day() -> ModuleType:
 
 def script(folder: Path, name: str, text: str) -> str:
     """A part's script, which is told `--json FILE`."""
-    (folder / name).write_text(f"import sys, json, time\nfrom pathlib import Path\nresult = Path(sys.argv[-1])\n{text}\n")
+    (folder / name).write_text(
+        f"import sys, json, time\nfrom pathlib import Path\nresult = Path(sys.argv[-1])\n{text}\n"
+    )
     return name
 
 
@@ -65,7 +67,9 @@ def test_tests_that_failed_are_named(gpu_day: Any, tmp_path: Path) -> None:
         "import pytest\n\ndef test_good() -> None:\n    pass\n\ndef test_bad() -> None:\n    assert 1 == 2, 'not so'\n\n"
         "def test_left_out() -> None:\n    pytest.skip('none here')\n"
     )
-    done = gpu_day.run(gpu_day.Part("tests", [str(tmp_path / "test_it.py"), "--rootdir", str(tmp_path)], 60, pytest=True), 60)
+    done = gpu_day.run(
+        gpu_day.Part("tests", [str(tmp_path / "test_it.py"), "--rootdir", str(tmp_path)], 60, pytest=True), 60
+    )
     assert not done["ok"]
     found = done["result"]
     assert (found["tests"], found["failures"], found["skipped"]) == (3, 1, 1)

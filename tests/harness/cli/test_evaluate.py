@@ -105,7 +105,10 @@ def test_another_evaluation_of_that_name_is_refused_and_nothing_is_lost(
         (["--task", "small_math", "--system", "Be brief."], "--system goes with --template chat"),
         (["--task", "small_math", "--template", "chat"], "no chat template"),
         (["--task", "small_code"], "pass --allow-code-execution"),
-        (["--task", "small_math", "--tensor-parallel", "2"], "`tensor_parallel` means nothing with engine: transformers; fix: "),
+        (
+            ["--task", "small_math", "--tensor-parallel", "2"],
+            "`tensor_parallel` means nothing with engine: transformers; fix: ",
+        ),
         (["--task", "small_math", "--parts", "0"], "--parts"),
     ],
 )

@@ -97,7 +97,9 @@ def test_without_gpus_main_memory_holds_what_would_be_in_theirs() -> None:
 
 
 @pytest.fixture
-def needs(tiny: dict[str, Any], write_matrix: Callable[[Any], Path], tmp_path: Path) -> Callable[..., dict[str, Resources]]:
+def needs(
+    tiny: dict[str, Any], write_matrix: Callable[[Any], Path], tmp_path: Path
+) -> Callable[..., dict[str, Resources]]:
     """What the jobs of the tiny matrix need, with changed parts of it."""
 
     def of(**changes: Any) -> dict[str, Resources]:
@@ -119,7 +121,10 @@ def test_every_step_of_a_matrix_says_what_it_needs(needs: Callable[..., dict[str
     cache, logits = 64 * (512 + 4) * 2 * 2 * 16 * 4, 64 * 896 * 8
     for name, each in found.items():
         kind = name.split(":")[0]
-        assert (kind, each.gpus) == (kind, float(kind in {"train", "evaluate", "teacher-cache"} or name == "model:model teacher"))
+        assert (kind, each.gpus) == (
+            kind,
+            float(kind in {"train", "evaluate", "teacher-cache"} or name == "model:model teacher"),
+        )
         if kind in {"world", "data"}:
             assert each == Resources()
     evaluated = found["evaluate:evaluate teacher/teacher"]
