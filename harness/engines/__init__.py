@@ -7,7 +7,6 @@ cheap: an engine's libraries are imported when it is made.
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -44,44 +43,32 @@ def create_engine(
     max_length: int | None = None,
     dtype: str = "float32",
     no_repeat_ngram: bool = False,
-    parts: int = 1,
     tensor_parallel: int = 1,
 ) -> Engine:
-    """Load a model folder into an engine.
+    """Load a model folder into an engine of this process.
 
     Args:
         name: An engine's name, or "auto" for the fastest one that runs the model here.
         max_length: Tokens of prompt and completion that are needed; the model's context length where it is None or larger.
         dtype: A torch dtype's name.
         no_repeat_ngram: Whether requests will ask that no n-gram be repeated.
-        parts: Processes that the work is divided among, each with the whole model (`harness.engines._parts`).
-        tensor_parallel: GPUs that share the model, in each process.
+        tensor_parallel: GPUs that share the model.
 
     Raises:
-        InputError: An unknown name, an engine that cannot run the model here, too few GPUs, or a folder that is no model.
+        InputError: An unknown name, an engine that cannot run the model here, or a folder that is no model.
     """
     check(name)
     require_model_folder(model)
     options: dict[str, Any] = {"seed": seed, "max_batch_size": max_batch_size, "max_length": max_length, "dtype": dtype}
-    options["no_repeat_ngram"] = no_repeat_ngram
-    if parts == 1 and tensor_parallel == 1:
-        return engine_here(name, model, options)
-    from harness.engines._parts import PartsEngine
-
-    return PartsEngine(name, model, options, parts=parts, tensor_parallel=tensor_parallel)
-
-
-def engine_here(name: str, model: Path, options: Mapping[str, Any], tensor_parallel: int = 1) -> Engine:
-    """Load a model folder into an engine of this process, with the options of `create_engine`."""
+    spread = {"tensor_parallel": tensor_parallel} if tensor_parallel > 1 else {}
     reason = None
     candidates = [ENGINES.load(each) for each in ([name] if name != AUTO else names())]
     for engine in sorted(candidates, key=lambda engine: -engine.preference):
         reason = engine.unavailable(model)
-        if reason is None and tensor_parallel > 1 and not engine.spreads:
+        if reason is None and spread and not engine.spreads:
             reason = f"engine {engine.name}: it spreads no model over several GPUs; fix: use vllm, or leave out tensor_parallel"
         if reason is None:
-            spread = {"tensor_parallel": tensor_parallel} if tensor_parallel > 1 else {}
-            return engine(model, **options, **spread)
+            return engine(model, no_repeat_ngram=no_repeat_ngram, **options, **spread)
         if name == AUTO:
             log.info("engine %s is not used: %s", engine.name, reason)
     raise InputError(str(reason))

@@ -20,7 +20,7 @@ import torch
 
 from dskd.errors import InputError
 from dskd.processes import exit_with_parent
-from harness.engines import engine_here
+from harness.engines import create_engine
 
 
 @dataclass(frozen=True)
@@ -58,8 +58,8 @@ def main(arguments: Sequence[str]) -> int:
 
 def _serve(connection: Connection[Any, Any]) -> int:
     request: PartRequest = connection.recv()
-    seed = request.options["seed"]
-    engine = engine_here(request.engine, request.model, request.options, request.tensor_parallel)
+    seed = request.options.get("seed", 0)
+    engine = create_engine(request.engine, request.model, **request.options, tensor_parallel=request.tensor_parallel)
     engine.on_finished = lambda count: connection.send(("finished", count))
     about = About(engine.name, engine.block_size, engine.context, engine.scored_length, engine.scores_texts)
     connection.send(("ready", about))

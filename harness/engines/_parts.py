@@ -18,6 +18,8 @@ from typing import Any
 
 import torch
 
+from dskd.modeling.folders import require_model_folder
+from harness.engines import check, create_engine
 from harness.engines._blocks import AnyBlock
 from harness.engines._completion_cache import CompletionCache
 from harness.engines._devices import THREADS, environments
@@ -27,6 +29,24 @@ from harness.engines._types import GeneratedTokens, Sampling
 from harness.engines.base import Engine
 
 _NOW, _LATER, _END = 1, 2, 0
+
+
+def open_engine(name: str, model: Path, *, parts: int = 1, tensor_parallel: int = 1, **options: Any) -> Engine:
+    """An engine of this process, or several processes where work or model are divided.
+
+    Args:
+        parts: Processes that the work is divided among, each with the whole model.
+        tensor_parallel: GPUs that share the model, in each of them.
+        options: As of `harness.engines.create_engine`.
+
+    Raises:
+        InputError: As of `create_engine`, and for too few GPUs.
+    """
+    if parts == tensor_parallel == 1:
+        return create_engine(name, model, **options)
+    check(name)
+    require_model_folder(model)
+    return PartsEngine(name, model, options, parts=parts, tensor_parallel=tensor_parallel)
 
 
 @dataclass(order=True)
@@ -63,7 +83,10 @@ class PartsEngine(Engine):
         self, engine: str, model: Path, options: Mapping[str, Any], *, parts: int, tensor_parallel: int = 1
     ) -> None:
         super().__init__(
-            model, seed=options["seed"], max_batch_size=options["max_batch_size"], max_length=options["max_length"]
+            model,
+            seed=options.get("seed", 0),
+            max_batch_size=options.get("max_batch_size"),
+            max_length=options.get("max_length"),
         )
         self.peak_memory = 0
         self.peak_device_memory: int | None = None

@@ -25,10 +25,9 @@ from dskd.modeling.folders import require_model_folder
 from dskd.modeling.loading import load_tokenizer
 from dskd.tokenization.prompt_templates import describe
 from harness import tasks as known_tasks
-from harness.engines import create_engine
 from harness.engines._blocks import AskedPrompts
 from harness.engines._completion_cache import CompletionCache
-from harness.engines._parts import PartsEngine
+from harness.engines._parts import PartsEngine, open_engine
 from harness.engines._types import Completion, Sampling
 from harness.evaluation.generate import (
     Prompts,
@@ -171,7 +170,7 @@ def evaluate(
     work = {name: _work(task, docs[name], tokenizer, tasks[name], seed) for name, task in chosen.items()}
     protocols = [each.protocol for each in work.values() if isinstance(each, _Work)]
     with contextlib.redirect_stdout(sys.stderr):  # standard output is for data
-        lm = create_engine(
+        lm = open_engine(
             engine,
             model,
             seed=seed,

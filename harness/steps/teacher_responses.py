@@ -13,11 +13,11 @@ from dskd.data.options import takes_of
 from dskd.errors import InputError
 from dskd.modeling.loading import load_tokenizer
 from dskd.tokenization.prompt_templates import prompt_text, template_of
+from harness import evaluation
 from harness.costs.formulas import teacher_work
 from harness.costs.needs import Generation, generation_needs, unknown_needs
 from harness.costs.resources import Resources
 from harness.costs.work import Device, Work
-from harness.engines import create_engine
 from harness.engines._seeds import sample_seed
 from harness.engines._types import Sampling
 from harness.responses.prompts import Asked, answered_row, asked_of
@@ -115,7 +115,7 @@ class TeacherResponses(Step):
         sampling = Sampling(self.max_new_tokens, temperature=self.temperature)
         # "None" is part of every draw: with another name the same teacher would give other responses.
         seeds = [sample_seed(self.seed, f"None/{number}", 0) for number in range(len(texts))]
-        engine = create_engine(
+        engine = evaluation.open_engine(
             self.engine,
             self.teacher.path(job.root),
             seed=self.seed,

@@ -51,7 +51,17 @@ class Part:
     def command(self, result: Path) -> list[str]:
         """What runs it, its result written to a file."""
         if self.pytest:
-            return [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", f"--junitxml={result}", *self.words]
+            return [
+                sys.executable,
+                "-P",
+                "-m",
+                "pytest",
+                "-q",
+                "-p",
+                "no:cacheprovider",
+                f"--junitxml={result}",
+                *self.words,
+            ]
         script, *rest = self.words
         return [sys.executable, str(HERE / script), *rest, "--json", str(result)]
 
@@ -89,7 +99,7 @@ def parts(device: str, *, tiny: bool) -> list[Part]:
                         "--hidden", "32", "48", "--repeats", "1"], 300),
             Part("P5", ["p5_teacher_signal.py", *on, "--examples", "8", "--batch-size", "4", "--teacher-hidden", "64",
                         "--student-hidden", "32"], 300),
-            Part("tests", ["-m", "gpu", str(ROOT / "tests/dskd/modeling/test_projectors.py")], 300, pytest=True),
+            Part("tests", ["-mgpu", str(ROOT / "tests/dskd/modeling/test_projectors.py")], 300, pytest=True),
         ]  # fmt: skip
     sizes = ["steps_at_size.py", *half]
     return [
@@ -99,7 +109,7 @@ def parts(device: str, *, tiny: bool) -> list[Part]:
                      "--batch", "8", "512"], 60),
         Part("P1", ["p1_fused_loss.py", *half, "--vocabulary", "151936", "--hidden", "896", "3584"], 60),
         Part("P5", ["p5_teacher_signal.py", *on, "--examples", "256", "--teacher-hidden", "1024", "--student-hidden", "512"], 60),
-        Part("tests", ["-m", "gpu", str(ROOT / "tests/dskd"), str(ROOT / "tests/harness")], 200, pytest=True),
+        Part("tests", ["-mgpu", str(ROOT / "tests/dskd"), str(ROOT / "tests/harness")], 200, pytest=True),
         Part("steps 0.6B, 8B", [*sizes, "--student", "qwen3-0.6b", "--teacher-hidden", "4096", "--methods", "dskd-v2-eta"], 60),
         Part("steps 0.6B, 4B", [*sizes, "--student", "qwen3-0.6b", "--teacher-hidden", "2560", "--methods", "dskd-v2-eta"], 60),
     ]  # fmt: skip

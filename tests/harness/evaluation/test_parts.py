@@ -16,10 +16,9 @@ import torch
 
 from dskd.errors import InputError
 from harness import tasks
-from harness.engines import create_engine
 from harness.engines._completion_cache import CompletionCache
 from harness.engines._devices import environments, gpus
-from harness.engines._parts import PartsEngine
+from harness.engines._parts import PartsEngine, open_engine
 from harness.engines._types import Sampling
 from harness.evaluation.evaluate import EvaluationOptions, EvaluationProgress, evaluate
 from harness.protocols import DecodingProtocol
@@ -153,7 +152,7 @@ def test_a_killed_evaluation_goes_on_with_another_number_of_processes(
 
 
 def test_a_process_that_dies_ends_the_others_and_says_so_in_a_line(model: Path, asked: Any, capfd: Any) -> None:
-    engine = create_engine("transformers", model, max_batch_size=2, parts=2)
+    engine = open_engine("transformers", model, max_batch_size=2, parts=2)
     assert isinstance(engine, PartsEngine)
     first, *others = (part._process.pid for part in engine._parts)
     engine.on_finished = lambda _: os.kill(first, signal.SIGKILL)
@@ -182,7 +181,7 @@ class Broken(TransformersEngine):
 
 def test_a_process_that_fails_gives_its_reason_and_prints_where(model: Path, tmp_path: Path, capfd: Any) -> None:
     (tmp_path / "broken.py").write_text(OWN_ENGINE)
-    engine = create_engine(f"{tmp_path / 'broken.py'}:Broken", model, parts=2)
+    engine = open_engine(f"{tmp_path / 'broken.py'}:Broken", model, parts=2)
     assert engine.name == "broken"
     with pytest.raises(RuntimeError, match=r"part [12] of 2 .* was ended with code 1: KeyError: 'nothing comes of it'"):
         engine.complete(["the fox"] * 3, Sampling(2))
@@ -192,16 +191,16 @@ def test_a_process_that_fails_gives_its_reason_and_prints_where(model: Path, tmp
 
 def test_what_an_engine_refuses_is_told_as_by_one_process(model: Path) -> None:
     with pytest.raises(InputError, match="engine none: no such engine"):
-        create_engine("none", model, parts=2)
+        open_engine("none", model, parts=2)
     with pytest.raises(InputError, match="transformers: it spreads no model over several GPUs; fix: use vllm, or"):
-        create_engine("transformers", model, tensor_parallel=2)
+        open_engine("transformers", model, tensor_parallel=2)
 
 
 def test_limits_of_reasoning_are_kept_to_and_what_was_closed_is_answered(tmp_path: Path) -> None:
     folder = write_reasoning_model(tmp_path / "thinker", "special")
     found: list[dict[str, Any]] = []
     for parts in (1, 2):
-        engine = create_engine("transformers", folder, seed=3, max_batch_size=2, parts=parts)
+        engine = open_engine("transformers", folder, seed=3, max_batch_size=2, parts=parts)
         found.append({})
         for name in ("cut, stopped", "close", "close, sampled"):
             finished: list[int] = []
@@ -226,7 +225,7 @@ def test_vllm_in_several_processes_gives_what_one_gives(
         """Also where it is one, because vLLM changes the process that it runs in."""
         return PartsEngine(name, model, options, parts=parts, tensor_parallel=tensor_parallel)
 
-    monkeypatch.setattr(sys.modules["harness.evaluation.evaluate"], "create_engine", in_processes)
+    monkeypatch.setattr(sys.modules["harness.evaluation.evaluate"], "open_engine", in_processes)
     alone = run(folder, asked, engine="vllm")
     several = run(folder, asked, engine="vllm", **shared)
     if "parts" in shared:
