@@ -1,7 +1,7 @@
 from .data.batch_sampler import EpochBatches
 from .data.collator import Collator
 from .data.preparation import Example, encode_prompt, load_examples, prepare_dataset
-from .errors import InputError, TrainingFailed
+from .errors import InputError, Stopped, TrainingFailed
 from .from_python.distill import DistillationReport, Distilled, distill
 from .from_python.models import Student
 from .losses.chunked import chunked_loss
@@ -44,6 +44,7 @@ __all__ = [
     "Method",
     "ServedOptions",
     "SharedVocabulary",
+    "Stopped",
     "Student",
     "Teacher",
     "TeacherCacheDamaged",

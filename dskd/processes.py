@@ -9,6 +9,8 @@ import sys
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
 
 # Python puts the working directory before everything else that it imports from, so that a user's `datasets.py` or `random.py`
 # there would take the place of ours. With this it does not; folders of PYTHONPATH and installed packages are found as ever.
@@ -40,6 +42,30 @@ def safe_children() -> Iterator[None]:
                 del os.environ[name]
             else:
                 os.environ[name] = value
+
+
+class StopRequest:
+    """Whether this process was asked to stop: by SIGTERM, by SIGUSR1, as before a time limit of Slurm, or by a file that appears.
+
+    A second SIGTERM ends it at once. Make it in the main thread.
+
+    Args:
+        file: The file, where there may be one.
+    """
+
+    def __init__(self, file: Path | None = None) -> None:
+        self._asked = False
+        self._file = file
+        for number in (signal.SIGTERM, signal.SIGUSR1):
+            signal.signal(number, self._ask)
+
+    def __call__(self) -> bool:
+        return self._asked or (self._file is not None and self._file.exists())
+
+    def _ask(self, number: int, _frame: FrameType | None) -> None:
+        self._asked = True
+        if number == signal.SIGTERM:
+            signal.signal(number, signal.SIG_DFL)
 
 
 def exit_with_parent(*, parent: int | None = None, descriptor: int | None = None, kill_group: bool = False) -> None:

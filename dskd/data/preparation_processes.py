@@ -17,7 +17,7 @@ from pathlib import Path
 
 from dskd.data.blocks import Block
 from dskd.data.prepared_part import Recipe, make_part
-from dskd.errors import TrainingFailed
+from dskd.errors import PartnerLost
 from dskd.processes import process_environment, python_module
 
 # A process takes two seconds to start and 150 MB; this many bytes take one process about four.
@@ -117,7 +117,7 @@ class _Worker:
             code = self._process.wait()
             how = f"by {signal.Signals(-code).name}" if code < 0 else f"with exit code {code}"
             hint = ", probably because memory ran out" if code == -signal.SIGKILL else ""
-            raise TrainingFailed(
+            raise PartnerLost(
                 f"a process that prepared line {block.line} and what follows was ended {how}{hint}; fix: prepare with fewer "
                 "workers, which goes on with what is finished"
             ) from None

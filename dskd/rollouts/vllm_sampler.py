@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dskd.errors import InputError, TrainingFailed
+from dskd.errors import InputError, PartnerLost, TrainingFailed
 from dskd.modeling.vllm_process import end_vllm_process, start_vllm_process
 from dskd.rollouts.sampler import PROMPTS_AT_ONCE, Prompt, Sample, possible_tokens, stop_tokens
 from dskd.rollouts.vllm_server import INSTEAD, Request, Weight, map_memory
@@ -105,7 +105,7 @@ class VllmSampler:
             kind, answer = self._connection.recv()
         except (EOFError, OSError):
             code = self._process.wait()
-            raise TrainingFailed(
+            raise PartnerLost(
                 f"vLLM, which writes the student's text, ended with exit code {code}; fix: what it printed says more; "
                 f"where memory ran out, lower rollouts.gpu_memory_utilization or {INSTEAD}"
             ) from None

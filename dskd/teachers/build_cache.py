@@ -13,7 +13,7 @@ import torch
 from pydantic import BaseModel
 from torch import Tensor
 
-from dskd.errors import InputError, TrainingFailed
+from dskd.errors import InputError, OutOfMemory, TrainingFailed
 from dskd.modeling.lm_head import Head
 from dskd.teachers.cache_engine import EngineName, OpenedEngine, choose_engine, open_engine, read_outer_layers
 from dskd.teachers.cache_shards import answered_shards, checked
@@ -102,7 +102,8 @@ def build_teacher_cache(
         served: A server that runs the teacher in the place of `engine`.
         tokenizer: The folder of the teacher's tokenizer, by default `teacher`.
         progress: Called with {"estimate_bytes"} first, with {"engine"} and perhaps {"instead_of", "reason"} before the teacher is
-            loaded, with {"comparison"} after the comparison, then with {"step", "steps"} in examples.
+            loaded, with {"comparison"} after the comparison, then with {"step", "steps"} in examples and with
+            {"written"} after each shard that is on the disk, where it may raise.
         shard_bytes, shard_rows, batch_tokens: The largest shard, and batch with padding.
 
     Raises:
@@ -132,7 +133,7 @@ def build_teacher_cache(
             probe = _write(source, store, name, missing, ranges if files else None, settings)
         except torch.OutOfMemoryError as error:
             fix = f"batch_tokens below {batch_tokens}, or dtype bfloat16; what is written stays"
-            raise TrainingFailed(f"{teacher}: out of memory; fix: {fix}") from error
+            raise OutOfMemory(f"{teacher}: out of memory; fix: {fix}") from error
     built = sum(ranges[number][1] - ranges[number][0] for number in missing)
     return TeacherCacheReport(
         rows=len(source.index.digests),
@@ -200,6 +201,7 @@ def _write(
         shards = answered_shards(source, opened, store.ranges, missing, settings.batch_tokens, settings.tell)
         for number, tensors in shards:
             store.write_shard(number, tensors)
+            settings.tell({"written": number})
     return opened.probe
 
 

@@ -21,7 +21,7 @@ from collections.abc import Callable, Coroutine, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, TypeVar
 
-from dskd.errors import InputError, TrainingFailed
+from dskd.errors import InputError, PartnerLost
 from dskd.teachers.addresses import ApiKey, checked_addresses
 from dskd.teachers.http import Away, Connections, Reply
 from dskd.teachers.options import ServedOptions
@@ -252,12 +252,10 @@ class TeacherServers:
                 turn.set_exception(self._gave_up(self._loop.time() - self._outage))
         self._waiting.clear()
 
-    def _gave_up(self, seconds: float, said: str = "") -> TrainingFailed:
+    def _gave_up(self, seconds: float, said: str = "") -> PartnerLost:
         if not self._patience:
-            return TrainingFailed(
-                f"{self._last() or said}; fix: start the server, or give the address of one that runs"
-            )
-        return TrainingFailed(
+            return PartnerLost(f"{self._last() or said}; fix: start the server, or give the address of one that runs")
+        return PartnerLost(
             f"{self._last() or said}, no answer for {seconds:.0f} s; fix: start the server again; the last checkpoint stays, and the same "
             "command goes on from it"
         )

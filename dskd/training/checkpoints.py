@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import zipfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,12 @@ from dskd.io import write_atomic
 REPORT = "training_report.json"
 LOG = "training_log.jsonl"  # a line a logged step
 _REQUEST = "training_request.json"
+_STARTS = "training_starts.json"
+
+# In a checkpoint: the student's texts that may be drawn again, and how often they are; names and sizes of all files.
+REPLAY = "replay.json"
+_FILES = "complete.json"
+_KEPT = 2  # checkpoints: what the system had not written when the power went is missing in the last
 
 
 class RunFolder:
@@ -54,14 +59,25 @@ class RunFolder:
         write_atomic(self.path / _REQUEST, json.dumps(request, indent=2) + "\n")
 
     def last_good_checkpoint(self, processes: int | None = None) -> Path | None:
-        """The newest checkpoint that was written to its end, by all `processes` where it says how many; torn ones are removed."""
+        """The newest checkpoint that is whole, of all `processes` where it says how many; damaged ones are removed."""
         if not self.checkpoints.is_dir():
             return None
-        found = sorted(self.checkpoints.glob("checkpoint-*"), key=lambda path: int(path.name.rpartition("-")[2]))
+        shutil.rmtree(unfinished(self.checkpoints), ignore_errors=True)
+        found = _by_step(self.checkpoints)
         while found and not _is_whole(found[-1], processes):
             # Another process may have removed it, or part of it, in between.
             shutil.rmtree(found.pop(), ignore_errors=True)
         return found[-1] if found else None
+
+    def started(self, step: int) -> int:
+        """Write down that a start goes on from `step`; how many starts in a row got no further than the one before them."""
+        path = self.path / _STARTS
+        before = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+        stalled = 0
+        if before is not None:
+            stalled = before["stalled"] + 1 if before["step"] == step else max(before["stalled"] - 1, 0)
+        write_atomic(path, json.dumps({"step": step, "stalled": stalled}) + "\n")
+        return stalled
 
     def rollouts(self, process: int, step: int) -> Path:
         """The file of the texts that a process's student writes, without what was written after `step`, which a run writes again."""
@@ -85,21 +101,36 @@ class RunFolder:
             shutil.rmtree(dropped, ignore_errors=True)
             self.checkpoints.rename(dropped)  # a half-removed checkpoint must not look like a good one
             shutil.rmtree(dropped)
+        (self.path / _STARTS).unlink(missing_ok=True)
 
 
-# One of these, by what spreads the optimizer: nothing or DDP, FSDP2, DeepSpeed (which writes `latest` after its shards).
-_OPTIMIZERS = ("optimizer.pt", "optimizer.bin", "latest")
+def unfinished(checkpoints: Path) -> Path:
+    """Where the next checkpoint is written, until all processes have written theirs."""
+    return checkpoints / "unfinished"
+
+
+def complete(checkpoints: Path, step: int) -> None:
+    """Move the checkpoint of a step among the others, whole, and remove the oldest."""
+    name = f"checkpoint-{step}"
+    folder = unfinished(checkpoints) / name
+    files = {str(path.relative_to(folder)): path.stat().st_size for path in sorted(folder.rglob("*")) if path.is_file()}
+    # Nothing is waited for until it is on the disk. After a power failure a file may be shorter than it was.
+    (folder / _FILES).write_text(json.dumps(files), encoding="utf-8")
+    folder.replace(checkpoints / name)
+    for old in _by_step(checkpoints)[:-_KEPT]:
+        shutil.rmtree(old, ignore_errors=True)
+
+
+def _by_step(checkpoints: Path) -> list[Path]:
+    return sorted(checkpoints.glob("checkpoint-*"), key=lambda path: int(path.name.rpartition("-")[2]))
 
 
 def _is_whole(checkpoint: Path, processes: int | None) -> bool:
-    """The trainer's state is the last file that the first process writes; the others' random states may come after it."""
+    """Whether every file has the size that it was written with, and each of the processes has one."""
     try:
-        json.loads((checkpoint / "trainer_state.json").read_text(encoding="utf-8"))
+        files = json.loads((checkpoint / _FILES).read_text(encoding="utf-8"))
+        whole = all((checkpoint / name).stat().st_size == size for name, size in files.items())
     except (OSError, ValueError):
         return False
-    weights = [*checkpoint.glob("model*.safetensors"), *checkpoint.glob("adapter_model*.safetensors")]
-    optimizer = any((checkpoint / name).is_file() for name in _OPTIMIZERS)
-    states = [*checkpoint.glob("rng_state*.pth")]
-    enough = len(states) == processes if processes else bool(states)
-    # torch.save writes a zip file, whose directory comes last: one that was cut off has none.
-    return bool(weights) and optimizer and enough and all(map(zipfile.is_zipfile, states))
+    loops = [name for name in files if name.startswith("loop_state")]
+    return whole and bool(loops) and processes in (None, len(loops))

@@ -5,18 +5,23 @@ from __future__ import annotations
 import json
 import subprocess
 import tempfile
-from collections.abc import Callable, Mapping
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from dskd.errors import InputError, TrainingFailed
+from dskd.errors import InputError, OutOfMemory, PartnerLost, Stopped, TrainingFailed
 from dskd.processes import process_environment, python_module
 from dskd.training.checkpoints import REPORT, RunFolder
 from dskd.training.options import TrainingReport
-from dskd.training.worker import ERROR, PROGRESS
+from dskd.training.worker import ERROR, PROGRESS, stop_file
 
 CONFIGURATIONS = Path(__file__).parents[1] / "accelerate_configs"
 _SECONDS_TO_END = 15  # torchrun ends its workers when it is asked to end
+# Where a cluster signals every process, torchrun hands this on to its workers, which stop after a checkpoint. It waits so long for that.
+_TORCHRUN = {"PET_SIGNALS_TO_HANDLE": "SIGTERM,SIGINT,SIGHUP,SIGQUIT,SIGUSR1", "PET_SHUTDOWN_TIMEOUT": "600"}
+_ASK_SECONDS = 0.2
 
 
 def launch_training(
@@ -26,17 +31,19 @@ def launch_training(
     accelerate_config: str | None = None,
     on_progress: Callable[[dict[str, Any]], None] | None = None,
     on_line: Callable[[str], None] | None = None,
+    stop: Callable[[], bool] | None = None,
 ) -> TrainingReport:
     """Run `dskd.training.train` in several processes of this machine and return its report; raises as it does.
 
     `request`: train's arguments as JSON values. `accelerate_config`: a name that ships or a file; without it `processes` are started
-    by torchrun (DDP). `on_line` gets every line that they print which is no progress.
+    by torchrun (DDP). `on_line` gets every line that they print which is no progress. `stop` is asked a few times a second.
     """
     with tempfile.TemporaryDirectory() as scratch:
         path = Path(scratch) / "request.json"
         path.write_text(json.dumps(dict(request)), encoding="utf-8")
         command = [*_launcher(processes, accelerate_config), "--module", "dskd.training.worker", str(path)]
-        errors, code = _run(command, on_progress, on_line)
+        with _handing_on(stop, stop_file(str(path))):
+            errors, code = _run(command, on_progress, on_line)
     if code != 0:
         _raise(errors, code)
     report = RunFolder(Path(request["output"])).model / REPORT
@@ -100,16 +107,17 @@ def _require_devices(count: int, what: str, *, gpu: bool = False) -> None:
 
 def _run(
     command: list[str], on_progress: Callable[[dict[str, Any]], None] | None, on_line: Callable[[str], None] | None
-) -> tuple[list[dict[str, str]], int]:
+) -> tuple[list[dict[str, Any]], int]:
     """(what the workers' error lines hold, exit code); leaves no process behind, whatever happens here."""
-    errors: list[dict[str, str]] = []
+    errors: list[dict[str, Any]] = []
     process = subprocess.Popen(
         command,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         encoding="utf-8",
         errors="replace",
-        env=process_environment(),  # the launchers start the workers by themselves
+        env=process_environment(_TORCHRUN),  # the launchers start the workers by themselves
+        start_new_session=True,  # a signal to the caller's process group would end the workers before their checkpoint
     )
     assert process.stdout is not None
     try:
@@ -134,11 +142,42 @@ def _run(
                 process.wait()
 
 
-def _raise(errors: list[dict[str, str]], code: int) -> None:
+@contextmanager
+def _handing_on(stop: Callable[[], bool] | None, file: Path) -> Iterator[None]:
+    """Make the file that asks the processes to stop as soon as the caller is asked to."""
+    done = threading.Event()
+
+    def watch() -> None:
+        while stop is not None and not done.wait(_ASK_SECONDS):
+            if stop():
+                file.touch()
+                return
+
+    thread = threading.Thread(target=watch, daemon=True, name="stop-request")
+    thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join()
+
+
+def _raise(errors: list[dict[str, Any]], code: int) -> None:
     """When one process fails, the others fail because it is gone: what train itself says comes first."""
-    for kind, error in (("input", InputError), ("training", TrainingFailed)):
+    known: tuple[tuple[str, type[Exception]], ...] = (
+        ("input", InputError),
+        ("memory", OutOfMemory),
+        ("lost", PartnerLost),
+        ("training", TrainingFailed),
+    )
+    for kind, error in known:
         for found in errors:
             if found["kind"] == kind:
                 raise error(found["message"])
+    for found in errors:
+        if found["kind"] == "stopped":
+            raise Stopped(found["step"])
     reason = errors[0]["message"] if errors else f"the processes ended with exit code {code}"
-    raise TrainingFailed(f"{reason}; fix: the lines that they printed say more")
+    # One that said nothing was ended from outside, and the others may have failed because it was gone.
+    failed = PartnerLost if all(found.get("may_pass", False) for found in errors) else TrainingFailed
+    raise failed(f"{reason}; fix: the lines that they printed say more")

@@ -55,7 +55,20 @@ class TrainingOptions(Options):
         None, description="examples whose response the student writes itself; by default all text is the data's"
     )
     torch_compile: bool = Field(False, description="compile the student's layers; pays off in long runs on a GPU")
-    checkpoint_steps: Annotated[int, NOT_IDENTITY] = Field(200, gt=0)
+    split_batches: Annotated[int, NOT_IDENTITY] = Field(
+        1,
+        gt=0,
+        description="parts in which each micro-batch is computed, one after the other: the same step in less memory",
+    )
+    checkpoint_steps: Annotated[int | None, NOT_IDENTITY] = Field(
+        None, gt=0, description="a checkpoint after every so many steps"
+    )
+    checkpoint_seconds: Annotated[float | None, NOT_IDENTITY] = Field(
+        None,
+        gt=0,
+        description="a checkpoint after so many seconds, at the end of a step; where neither this nor checkpoint_steps is given, such "
+        "that checkpoints take 5 % of the time at most",
+    )
     logging_steps: Annotated[int, NOT_IDENTITY] = Field(10, gt=0)
     trackers: Annotated[tuple[Literal["tensorboard", "wandb", "mlflow", "trackio"], ...], NOT_IDENTITY] = Field(
         (), description="where logged steps go besides the model's training_log.jsonl; each needs its package"
@@ -79,7 +92,10 @@ class TeacherReport(BaseModel):
 
 
 class TrainingReport(BaseModel):
-    """What a run cost and how it ended. Seconds are of the first process; a resumed run counts what came after it was resumed."""
+    """What a run cost and how it ended. Seconds are of the first process.
+
+    A resumed run counts all its starts, each up to the checkpoint that the next went on from.
+    """
 
     steps: int
     train_seconds: float
@@ -94,6 +110,7 @@ class TrainingReport(BaseModel):
     )
     gradient_norm: float | None = Field(None, description="of the last logged step, before it is clipped")
     resumed_from_step: int
+    split_batches: int = Field(1, description="parts in which each micro-batch was computed, by the last start")
     rollouts: RolloutReport | None = Field(None, description="the student's own text; null where it wrote none")
     probe: dict[str, Any] | None = Field(
         None, description="what was found out about a served teacher before the first step; null without one"

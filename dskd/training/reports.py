@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -9,39 +10,40 @@ from accelerate.utils import gather_object
 
 from dskd.rollouts.options import ReplayReport, RolloutReport
 from dskd.rollouts.rollouts import PROGRESS, REASONS, REPLAY_PROGRESS, Rollouts
+from dskd.training.loop_state import Earlier
 from dskd.training.options import TeacherReport, TrainingReport
 from dskd.training.several_examples import SeveralDatasets
 from dskd.training.trainer import DistillationTrainer
 
 
-def report_of(trainer: DistillationTrainer, seconds: float, resumed: int) -> TrainingReport:
-    """The report of a run that took so many seconds from the step at which it was resumed; all processes call this."""
-    teacher, rollouts = trainer.model.teacher, trainer.rollouts
-    tokens, places, examples, device_memory = _over_processes(trainer)
+def report_of(trainer: DistillationTrainer, resumed: int) -> TrainingReport:
+    """The report of a run that went on from step `resumed`; all processes call this."""
+    teacher, rollouts, cost = trainer.model.teacher, trainer.rollouts, trainer.loop.total()
+    tokens, places, examples, device_memory = _over_processes(trainer, cost)
     norms = (entry["grad_norm"] for entry in reversed(trainer.state.log_history) if "grad_norm" in entry)
     return TrainingReport(
         steps=trainer.state.global_step,
-        train_seconds=seconds,
-        teacher_seconds=teacher.seconds if teacher else 0.0,
+        train_seconds=cost.seconds,
+        teacher_seconds=cost.teacher_seconds,
         teacher_examples=examples,
         tokens=tokens,
-        tokens_per_second=tokens / seconds,
+        tokens_per_second=tokens / cost.seconds,
         padding_share=1 - tokens / places if places else None,
         peak_device_memory=device_memory,
         losses=_last_losses(trainer),
         gradient_norm=next(norms, None),
         resumed_from_step=resumed,
+        split_batches=trainer.split_batches,
         rollouts=None if rollouts is None else _rollout_report(trainer, rollouts),
         probe=None if teacher is None else teacher.probe,
-        served=None if teacher is None else _served(gather_object([teacher.figures()])),
-        teachers=_teacher_reports(trainer.train_dataset, teacher),
+        served=None if teacher is None else _served(gather_object([cost.figures])),
+        teachers=_teacher_reports(trainer.train_dataset, cost.seconds_by_teacher),
     )
 
 
-def _teacher_reports(dataset: Any, teacher: Any) -> dict[str, TeacherReport] | None:
+def _teacher_reports(dataset: Any, seconds: Mapping[str, float]) -> dict[str, TeacherReport] | None:
     if not isinstance(dataset, SeveralDatasets):
         return None
-    seconds = {} if teacher is None else {name: own.seconds for name, own in teacher.by_name.items()}
     return {
         name: TeacherReport(examples=count, unmatched=dataset.unmatched[name], seconds=seconds.get(name, 0.0))
         for name, count in dataset.taught().items()
@@ -60,11 +62,9 @@ def _served(figures: list[dict[str, Any]]) -> dict[str, Any] | None:
     return {**total, "bytes_per_token": both_ways / total["tokens"] if total["tokens"] else None}
 
 
-def _over_processes(trainer: DistillationTrainer) -> tuple[int, int, int, int | None]:
+def _over_processes(trainer: DistillationTrainer, cost: Earlier) -> tuple[int, int, int, int | None]:
     """(tokens, places, examples that the teacher ran on) of all processes, and the largest peak of a GPU's memory."""
-    held = torch.cuda.max_memory_allocated() if torch.cuda.is_available() else 0
-    teacher = trainer.model.teacher
-    own = [trainer.tokens_seen, trainer.places_seen, teacher.examples if teacher else 0, held]
+    own = [trainer.tokens_seen, trainer.places_seen, cost.teacher_examples, cost.device_memory]
     every = trainer.accelerator.gather(torch.tensor([own], device=trainer.args.device)).cpu()
     tokens, places, taught = every[:, :3].sum(0).tolist()
     return tokens, places, taught, int(every[:, 3].max()) or None

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
@@ -14,7 +13,7 @@ from typing import Any
 import torch
 import transformers
 from accelerate.utils import gather_object
-from transformers import TrainerCallback, TrainerState
+from transformers import TrainerState
 from transformers.integrations import get_available_reporting_integrations
 
 from dskd import methods
@@ -22,19 +21,20 @@ from dskd.compatibility import missing_engine, require
 from dskd.data.batch_sampler import EpochBatches
 from dskd.data.collator import Collator
 from dskd.data.preparation import preparation_report
-from dskd.errors import InputError, TrainingFailed, is_disk_full, is_out_of_memory
+from dskd.errors import InputError, OutOfMemory, Stopped, TrainingFailed, is_disk_full, is_out_of_memory
 from dskd.options import MAX_SEED
 from dskd.rollouts.replay_buffer import held_out
 from dskd.teachers.options import TeacherSource
+from dskd.training.checkpoint_times import CheckpointTimes, expected_seconds
 from dskd.training.checkpoints import RunFolder
 from dskd.training.example_lengths import example_lengths
+from dskd.training.loop_callback import LoopCallback, Progress
 from dskd.training.options import TrainingOptions, TrainingReport
 from dskd.training.reports import report_of
 from dskd.training.setup import RunSetup, load_run
 from dskd.training.setup_several import checked_teachers, load_run_of_several
+from dskd.training.trackers import PROJECT, Trackers
 from dskd.training.trainer import DistillationTrainer, save_student
-
-Progress = Callable[[dict[str, Any]], None]
 
 _PROCESS_GROUP = 1800  # seconds that processes wait for each other, as transformers has it
 
@@ -53,6 +53,8 @@ def train(
     teacher_source: TeacherSource | None = None,
     teachers: Sequence[TeacherSource] = (),
     progress: Progress | None = None,
+    stop: Callable[[], bool] | None = None,
+    tags: Mapping[str, str] | None = None,
 ) -> TrainingReport:
     """Train a student on a prepared dataset and write it to output/model.
 
@@ -72,6 +74,8 @@ def train(
         teachers: Several teachers in place of one, each with its own data (docs/several-teachers.md). With weights they all teach the
             examples that all have; without, each teaches the examples of its data.
         progress: Called with {"step", "steps"} after every step, and with the means of the loss and its terms when they are logged.
+        stop: Asked after every step whether the training is to stop there, so it has to be quick. Of several processes any may ask.
+        tags: What the run is known by in `options.trackers` (`dskd.training.trackers.open_run`); no part of what is trained.
 
     Returns:
         What the run cost and how it ended.
@@ -79,6 +83,7 @@ def train(
     Raises:
         InputError: For unusable input and an output folder that holds another training, before anything is written.
         TrainingFailed: For a loss that is not finite, or too little memory or disk; the last checkpoint stays.
+        Stopped: Where it was asked to stop, once a checkpoint is written; the same call goes on from there.
     """
     new_method = partial(methods.get(method), method_options)
     chosen = new_method()
@@ -97,12 +102,15 @@ def train(
     )
     if finished := folder.finished(request):
         return TrainingReport.model_validate(finished)
-    arguments = _arguments(options, folder, seed, patience=_patience([*teachers, *filter(None, [teacher_source])]))
+    tags = dict(tags or {})
+    patience = _patience([*teachers, *filter(None, [teacher_source])])
+    arguments = _arguments(options, folder, seed, tags, patience=patience)
     source = teacher_source
     if source is None and teacher is not None:
         source = TeacherSource(folder=teacher, cache=teacher_cache)
     if not chosen.requires.teacher:
         source = None
+    _unless_stopped(stop, arguments)
     with _hints():
         loading: Any = {"seed": seed, "device": arguments.device}
         if data is None:
@@ -113,9 +121,11 @@ def train(
         run.dataset, validation = _held_out(run.dataset, options, data or teachers[0].data)
         if arguments.process_index == 0:
             folder.begin(request)
-        trainer = _trainer(run, options, arguments, validation, progress)
-        resumed, seconds = _train(trainer, folder)
-        report = report_of(trainer, seconds, resumed)
+        _unless_stopped(stop, arguments)
+        trainer = _trainer(run, options, arguments, validation)
+        trackers = Trackers(options.trackers, output, tags)
+        resumed = _train(trainer, folder, options, trackers, progress, stop)
+        report = report_of(trainer, resumed)
         _finish(trainer, folder, report)
     return report
 
@@ -146,7 +156,9 @@ def _patience(sources: Sequence[TeacherSource]) -> int:
     return max((math.ceil(each.patience + 2 * each.timeout) for each in served), default=0)
 
 
-def _arguments(options: TrainingOptions, folder: RunFolder, seed: int, *, patience: int = 0) -> Any:
+def _arguments(
+    options: TrainingOptions, folder: RunFolder, seed: int, tags: Mapping[str, str], *, patience: int = 0
+) -> Any:
     """transformers' arguments. From here on every random number follows from the seed.
 
     `patience`: seconds that one process may wait for a teacher, while the others wait for it.
@@ -176,11 +188,12 @@ def _arguments(options: TrainingOptions, folder: RunFolder, seed: int, *, patien
         max_grad_norm=options.max_gradient_norm,
         logging_steps=options.logging_steps,
         logging_nan_inf_filter=False,  # a loss that is not finite is an error, not a line to smooth over
-        save_steps=options.checkpoint_steps,
-        save_total_limit=2,
+        save_strategy="no",  # LoopCallback decides
         seed=seed,
         data_seed=seed,
         report_to=list(options.trackers) or "none",
+        run_name=tags.get("name"),
+        project=tags.get("run", PROJECT),
         disable_tqdm=True,
         remove_unused_columns=False,
         dataloader_pin_memory=False,
@@ -190,9 +203,7 @@ def _arguments(options: TrainingOptions, folder: RunFolder, seed: int, *, patien
     return arguments
 
 
-def _trainer(
-    run: RunSetup, options: TrainingOptions, arguments: Any, validation: Any, progress: Progress | None
-) -> DistillationTrainer:
+def _trainer(run: RunSetup, options: TrainingOptions, arguments: Any, validation: Any) -> DistillationTrainer:
     requires = run.distiller.method.requires
     run.distiller.student.config.use_cache = False
     trainer = DistillationTrainer(
@@ -204,6 +215,7 @@ def _trainer(
         projector_learning_rate=options.projector_learning_rate,
         rollouts=run.rollouts,
         validation=validation,
+        split_batches=options.split_batches,
         batches=EpochBatches(
             example_lengths(run.dataset, options, keeps_data=requires.mix_in_offpolicy),
             seed=arguments.seed,
@@ -217,31 +229,60 @@ def _trainer(
     )
     _check_processes(trainer, options)
     trainer.remove_callback(transformers.PrinterCallback)
-    trainer.add_callback(_Callback(progress if arguments.process_index == 0 else None))
     return trainer
 
 
-def _train(trainer: DistillationTrainer, folder: RunFolder) -> tuple[int, float]:
-    """Train to the end from the last good checkpoint, if there is one; returns its step, or 0, and the seconds that it took."""
+def _train(
+    trainer: DistillationTrainer,
+    folder: RunFolder,
+    options: TrainingOptions,
+    trackers: Trackers,
+    progress: Progress | None,
+    stop: Callable[[], bool] | None,
+) -> int:
+    """Train to the end from the last good checkpoint, if there is one; returns its step, or 0. Raises Stopped."""
     arguments, rollouts = trainer.args, trainer.rollouts
-    with arguments.main_process_first(local=False):  # the first removes what is torn
+    with arguments.main_process_first(local=False):  # the first removes what is damaged
         checkpoint = folder.last_good_checkpoint(arguments.world_size)
     state = TrainerState.load_from_json(str(checkpoint / "trainer_state.json")) if checkpoint else TrainerState()
-    resumed = state.global_step
+    resumed, first = state.global_step, arguments.process_index == 0
     if rollouts is not None:
         rollouts.path = folder.rollouts(arguments.process_index, resumed)
         rollouts.sampler.precision = trainer.accelerator.autocast
         rollouts.gather = gather_object
-    start = time.perf_counter()
+    times = CheckpointTimes(
+        options.checkpoint_steps,
+        options.checkpoint_seconds,
+        expected=expected_seconds(_checkpoint_bytes(trainer)),
+        stalled=folder.started(resumed) if first else 0,
+    )
+    loop = LoopCallback(trainer, times, progress=progress if first else None, stop=stop, checkpoint=checkpoint)
+    trainer.add_callback(loop)
     with _hints(), nullcontext() if rollouts is None else closing(rollouts.sampler):
         if checkpoint and state.global_step >= state.max_steps:
             # Killed after the last step; another call would train one more.
             trainer._load_from_checkpoint(str(checkpoint))
+            trainer.loop.load(checkpoint)
+            trainer.loop.begin()
             trainer.state = state
         else:
-            trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+            with trackers.open(trainer, after_step=resumed):
+                trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    if loop.stopped:
+        raise Stopped(trainer.state.global_step)
     trainer.model.student.config.use_cache = True
-    return resumed, time.perf_counter() - start
+    return resumed
+
+
+def _unless_stopped(stop: Callable[[], bool] | None, arguments: Any) -> None:
+    """Raise Stopped where one was asked for before the first step; several processes agree after a step alone."""
+    if stop is not None and arguments.world_size == 1 and stop():
+        raise Stopped(0)
+
+
+def _checkpoint_bytes(trainer: DistillationTrainer) -> int:
+    """Of a checkpoint: what is trained, with Adam's two moments."""
+    return 3 * sum(each.numel() * each.element_size() for each in trainer.model.parameters() if each.requires_grad)
 
 
 def _finish(trainer: DistillationTrainer, folder: RunFolder, report: TrainingReport) -> None:
@@ -277,6 +318,9 @@ def _check_processes(trainer: DistillationTrainer, options: TrainingOptions) -> 
             "accelerate_config: DeepSpeed ZeRO-3 releases the output head before the loss needs it; "
             "fix: use fsdp2 (dskd/accelerate_configs/fsdp2-1x8.yaml), which spreads the weights as well, or ZeRO-2"
         )
+    if options.split_batches > 1 and (plugin is not None or trainer.model.method.requires.padded_hidden):
+        why = "DeepSpeed counts micro-batches itself" if plugin is not None else "the method reads padding"
+        raise InputError(f"split_batches: {why}; fix: lower batch_size and raise gradient_accumulation_steps")
     if options.rollouts is not None and trainer.is_fsdp_enabled:
         raise InputError(
             "rollouts: processes that write texts of different lengths cannot share weights spread by FSDP; "
@@ -298,7 +342,7 @@ def _hints() -> Iterator[None]:
         yield
     except Exception as error:
         if is_out_of_memory(error):
-            raise TrainingFailed(
+            raise OutOfMemory(
                 "out of memory; fix: lower batch_size (raise gradient_accumulation_steps by as much) or batch_tokens, "
                 "turn gradient_checkpointing on, or lower chunk_tokens of the fused loss"
             ) from error
@@ -308,19 +352,3 @@ def _hints() -> Iterator[None]:
                 "it goes on from the last good checkpoint"
             ) from error
         raise
-
-
-class _Callback(TrainerCallback):
-    """Logs whenever a step will be saved and at the last, for logging finds a loss that is not finite; reports progress."""
-
-    def __init__(self, progress: Progress | None) -> None:
-        self._progress = progress or (lambda _: None)
-
-    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        if state.global_step % args.save_steps == 0 or state.global_step >= state.max_steps:
-            control.should_log = True
-        self._progress({"step": state.global_step, "steps": state.max_steps})
-
-    def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> None:
-        if logs and "loss" in logs:
-            self._progress({"step": state.global_step, "steps": state.max_steps, **logs})

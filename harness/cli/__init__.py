@@ -18,6 +18,7 @@ from harness.runs.failures import reason_of
 COMMANDS = {
     "init": "Write a matrix for two models and a training set, with what fits.",
     "plan": "Show what a run would do, and which results are done or stale.",
+    "schema": "Print the JSON Schema of a matrix file, for editors.",
     "lock": "Show the commits of what a run takes from the hub, or move them.",
     "run": "Train and evaluate everything in a matrix, and print the table.",
     "train": "Train one student on your own models and data.",

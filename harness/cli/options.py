@@ -82,8 +82,10 @@ _REASONING_HELP = (
 )
 _ADD_HELP = "Additional method for every pair that it suits: a name or file.py:Class; repeatable (docs/own-method.md)."
 _ONLY_HELP = (
-    "Only cells with this teacher, student, method, seed or task; repeatable. Values of one key are alternatives."
+    "Only cells with this teacher, student, method, seed, task, data or value of an axis; a group or a pattern, too. "
+    "Repeatable: values of one key are alternatives."
 )
+_SKIP_HELP = "All cells but those with this key; repeatable. The keys and values of --only."
 _OVERWRITE_HELP = (
     "What to run again: nothing; what failed; also what has other settings now; everything. Missing and interrupted jobs run "
     "in any case."
@@ -107,6 +109,7 @@ matrix_options = _group(
     variables_option,
     click.option("--add-method", "add_methods", multiple=True, metavar="NAME", help=_ADD_HELP),
     click.option("--only", multiple=True, metavar="KEY=VALUE", help=_ONLY_HELP),
+    click.option("--skip", multiple=True, metavar="KEY=VALUE", help=_SKIP_HELP),
     click.option("--limit", type=COUNT, metavar="N", help="Evaluate on the first N items of each task."),
     click.option("--engine", **_ENGINE),
     click.option("--output-dir", type=PATH, metavar="DIR", help="Output directory. [default: runs/NAME of the matrix]"),

@@ -53,7 +53,9 @@ def command(with_estimate: bool, peak_tflops: float, utilization: float, as_json
 
     Nothing is written, except that the commits of models and data from the hub are locked (docs/hub.md).
     """
-    choice = choose(*(asked[name] for name in ("matrix_name", "variables", "only", "add_methods", "output_dir")))
+    choice = choose(
+        *(asked[name] for name in ("matrix_name", "variables", "only", "add_methods", "output_dir", "skip"))
+    )
     estimated = None
     if with_estimate or choice.missing:
         estimated = estimate(

@@ -91,8 +91,8 @@ def _print_results(plan: Plan) -> None:
     from harness.tables.render import markdown
 
     results = load_results(plan.root)
-    pairs = plan.matrix.pairs if plan.matrix is not None else []
-    names = {(pair.teacher, student) for pair in pairs for student in (pair.student, None)}
+    pairs = plan.matrix.trained_pairs if plan.matrix is not None else []
+    names = {(teacher, student) for teacher, trained in pairs for student in (trained, None)}
     records = [record for record in results.records if (record.cell.teacher, record.cell.student) in names]
     if records:
         click.echo(markdown(make_leaderboard(records, results.items)))

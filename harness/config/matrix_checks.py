@@ -15,6 +15,7 @@ from dskd.training.options import TrainingOptions
 from harness.config.explain import explain
 from harness.config.matrix import Matrix
 from harness.config.names import find_method, notice_former_names
+from harness.config.places import Location
 from harness.config.served import ServedSource, TeachersSource
 from harness.config.sources import FirstLayersModel
 from harness.protocols import column_title
@@ -30,15 +31,25 @@ def check_names(matrix: Matrix, where: Where) -> None:
         if name not in known:
             raise InputError(f"{where(location)}: no {what} '{name}'{did_you_mean(name, known)}")
 
+    seen: set[tuple[str, str]] = set()
     for index, pair in enumerate(matrix.pairs):
         require(pair.teacher, matrix.models, "model", "pairs", index, "teacher")
         require(pair.student, matrix.models, "model", "pairs", index, "student")
-        if (pair.teacher, pair.student) in {(p.teacher, p.student) for p in matrix.pairs[:index]}:
+        if pair.data is not None:
+            require(pair.data, matrix.data, "data set", "pairs", index, "data")
+        named = (pair.teacher, matrix.trained_name(pair.student, pair.data))
+        if named in seen:
             raise InputError(
                 f"{where(('pairs', index))}: the same teacher and student are given twice; fix: join their methods"
             )
+        seen.add(named)
         if len(set(pair.methods)) != len(pair.methods):
             raise InputError(f"{where(('pairs', index, 'methods'))}: a method is given twice; fix: give each once")
+    for index, cell in enumerate(matrix.include):
+        require(cell.teacher, matrix.models, "model", "include", index, "teacher")
+        require(cell.student, matrix.models, "model", "include", index, "student")
+        if cell.data is not None:
+            require(cell.data, matrix.data, "data set", "include", index, "data")
     for name, model in matrix.models.items():
         for index, stage in enumerate(model.training):
             require(stage.data, matrix.data, "data set", "models", name, "training", index, "data")
@@ -60,6 +71,7 @@ def _check_places(matrix: Matrix, where: Where) -> None:
     needed: list[tuple[str, tuple[Any, ...]]] = [
         (pair.student, ("pairs", index, "student")) for index, pair in enumerate(matrix.pairs)
     ]
+    needed += [(cell.student, ("include", index, "student")) for index, cell in enumerate(matrix.include)]
     needed += [
         (model.layers_of, ("models", name, "layers_of"))
         for name, model in matrix.models.items()
@@ -92,9 +104,15 @@ def _check_no_cycle(matrix: Matrix, name: str, where: Where) -> None:
 
 def check_options(matrix: Matrix, where: Where) -> None:
     """InputError for an unknown method, task or engine, and for options that they or the training do not have."""
-    for index, pair in enumerate(matrix.pairs):
-        for position, method in enumerate(pair.methods):
-            find_method(matrix.method_of(method), where(("pairs", index, "methods", position)))
+    named: list[tuple[str, Location]] = [
+        (method, ("pairs", index, "methods", position))
+        for index, pair in enumerate(matrix.pairs)
+        for position, method in enumerate(pair.methods)
+    ]
+    named += [(cell.method, ("include", index, "method")) for index, cell in enumerate(matrix.include)]
+    for name in dict.fromkeys(name for name, _ in named):
+        place = next(place for each, place in named if each == name)
+        find_method(matrix.method_of(name), where(place), [*matrix.methods, *matrix.groups])
     for name in matrix.methods:
         options, place = matrix.method_options(name), ("methods", name)
         options_class = find_method(matrix.method_of(name), where(place)).Options

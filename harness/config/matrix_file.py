@@ -1,4 +1,4 @@
-"""From a matrix file to a checked matrix, and to the part of it that is asked for."""
+"""From a matrix file to a checked matrix."""
 
 from __future__ import annotations
 
@@ -10,12 +10,17 @@ from pydantic import ValidationError
 
 from dskd.errors import InputError
 from harness.config.explain import explain
-from harness.config.matrix import Cell, Matrix, MethodSettings, Pair, cells
+from harness.config.groups import Groups, expand_pairs
+from harness.config.matrix import Matrix, Pair
 from harness.config.matrix_checks import check_names, check_options
-from harness.config.matrix_source import find_matrix, read_source, shipped_matrices
+from harness.config.matrix_source import MatrixSource, find_matrix, read_source, shipped_matrices
 from harness.config.names import find_method
+from harness.config.places import Location, Places
+from harness.config.resolved import resolved_content
+from harness.config.selection import cells, select, with_rules
+from harness.config.settings import MethodSettings
 from harness.config.sources import DATA_KINDS, MODEL_KINDS
-from harness.suggestions import did_you_mean
+from harness.config.variants import Variants
 
 __all__ = ["find_matrix", "read_matrix", "read_source", "select", "shipped_matrices"]
 
@@ -33,15 +38,68 @@ def read_matrix(path: Path, variables: Mapping[str, str] | None = None, add_meth
     for name in variables or {}:
         if name not in known:
             raise InputError(f"--set {name}: {path} has no ${{{name}}}; fix: use one of {', '.join(sorted(known))}")
+    content, places = expand(source, source.with_variables(variables or {}))
+
+    def where(location: Sequence[Any]) -> str:
+        return source.where(places(location))
+
     try:
-        matrix = Matrix.model_validate(source.with_variables(variables or {}))
+        matrix = Matrix.model_validate(content)
     except ValidationError as error:
-        raise InputError(explain(error, lambda location: source.where(_without_tag(location)))) from None
-    check_names(matrix, source.where)
+        raise InputError(explain(error, lambda location: where(_without_tag(location)))) from None
+    check_names(matrix, where)
+    matrix = with_rules(matrix, where)
     for name in add_methods:
         matrix = _with_method(matrix, name, path)
-    check_options(matrix, source.where)
+    resolved = resolved_content(matrix, content, source, variables or {})
+    matrix, moved = _without_unused(matrix)
+    places = places.then(moved)
+    matrix.read_from(where, resolved)
+    check_options(matrix, where)
     return matrix
+
+
+def expand(source: MatrixSource, content: Mapping[str, Any]) -> tuple[dict[str, Any], Places]:
+    """The content of a file with names in place of groups, and variants of methods in place of axes.
+
+    Returns:
+        The content as `Matrix` takes it, and where in the file everything in it stands.
+
+    Raises:
+        InputError: for what is wrong with groups, axes and entries of `include`.
+    """
+    groups = Groups(content, source.where)
+    with_pairs, of_pairs = expand_pairs(content, groups)
+    first = Places(of_pairs)
+    variants = Variants(with_pairs, groups, lambda location: source.where(first(location)))
+    if groups.members:
+        variants.content["groups"] = groups.members
+    return variants.content, Places(of_pairs, variants.places)
+
+
+def _without_unused(matrix: Matrix) -> tuple[Matrix, dict[Location, Location]]:
+    """The matrix without the methods and pairs that `exclude` leaves no cell of, and where the others were before.
+
+    What is excluded need not go together, and is not checked.
+    """
+    if not matrix.exclude:
+        return matrix, {}
+    left = {(cell.teacher, cell.student, cell.data, cell.method) for cell in cells(matrix)}
+    pairs: list[Pair] = []
+    moved: dict[Location, Location] = {}
+    for index, pair in enumerate(matrix.pairs):
+        data = matrix.other_data(pair.data)
+        methods = [name for name in pair.methods if (pair.teacher, pair.student, data, name) in left]
+        if not methods:
+            continue
+        new = ("pairs", len(pairs))
+        moved[new] = ("pairs", index)
+        for position, name in enumerate(methods):
+            moved[*new, "methods", position] = ("pairs", index, "methods", pair.methods.index(name))
+        pairs.append(pair.model_copy(update={"methods": methods}))
+    used = {name for pair in pairs for name in pair.methods} | {cell.method for cell in matrix.include}
+    methods_left = {name: entry for name, entry in matrix.methods.items() if name in used or not entry.axes}
+    return matrix.model_copy(update={"pairs": pairs, "methods": methods_left}), moved
 
 
 def _without_tag(location: Sequence[Any]) -> Sequence[Any]:
@@ -75,48 +133,3 @@ def _with_method(matrix: Matrix, name: str, path: Path) -> Matrix:
     if name != method.name:
         methods.setdefault(method.name, MethodSettings(method=name))
     return matrix.model_copy(update={"pairs": pairs, "methods": methods})
-
-
-def select(matrix: Matrix, only: Sequence[str], source: str) -> tuple[list[Cell], list[str]]:
-    """The cells and tasks that `--only key=value` leaves; several values of one key are alternatives.
-
-    A teacher's own cell stays while one of its pairs does, unless methods are chosen: then it stays where `teacher` is among them.
-    """
-    wanted: dict[str, set[str]] = {}
-    possible = {
-        "teacher": {pair.teacher for pair in matrix.pairs},
-        "student": {pair.student for pair in matrix.pairs},
-        "method": {cell.method for cell in cells(matrix)},
-        "seed": {str(seed) for seed in matrix.seeds},
-        "task": set(matrix.tasks),
-    }
-    for text in only:
-        key, separator, value = text.partition("=")
-        if not separator or key not in possible:
-            raise InputError(f"--only {text}: is no key=value; fix: use one of the keys {', '.join(possible)}")
-        if value not in possible[key]:
-            raise InputError(f"--only {text}: {source} has no such {key}{did_you_mean(value, possible[key])}")
-        wanted.setdefault(key, set()).add(value)
-
-    def passes(key: str, value: object) -> bool:
-        return key not in wanted or str(value) in wanted[key]
-
-    pairs = {
-        (p.teacher, p.student) for p in matrix.pairs if passes("teacher", p.teacher) and passes("student", p.student)
-    }
-    # A teacher's own cell has neither student nor seed.
-    chosen = [
-        cell
-        for cell in cells(matrix)
-        if passes("method", cell.method)
-        and any(
-            cell.teacher in matrix.members(teacher)
-            if cell.student is None
-            else (cell.teacher, cell.student) == (teacher, student)
-            for teacher, student in pairs
-        )
-        and (cell.student is None or passes("seed", cell.seed))
-    ]
-    if not chosen:
-        raise InputError(f"--only {' --only '.join(only)}: no cell of {source} has all of these; fix: leave one out")
-    return chosen, [task for task in matrix.tasks if passes("task", task)]

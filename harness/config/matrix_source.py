@@ -1,4 +1,4 @@
-"""The text of a matrix: its file with the matrix that it extends, keys under their present names, and `${VARIABLES}`."""
+"""The text of a matrix: its file with those that it extends, keys under their present names, and `${VARIABLES}`."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import Any
 
 from dskd.errors import InputError
 from harness.config.explain import dotted, shortened
-from harness.config.matrix import RENAMED, merge_training
+from harness.config.settings import RENAMED, merge_training
 from harness.config.strict_yaml import read_mapping
 from harness.suggestions import did_you_mean
 
@@ -23,7 +23,9 @@ log = logging.getLogger(__name__)
 _VARIABLE = re.compile(r"\$\{([^}]*)\}")
 # Keys whose entries are joined with those of the matrix that is extended. All others are replaced, but for what is each one's own.
 _JOINED: dict[str, Callable[[dict[str, Any], dict[str, Any]], dict[str, Any]]] = {
-    **dict.fromkeys(("data", "models", "methods", "launch", "resources", "tasks", "evaluation"), operator.or_),
+    **dict.fromkeys(
+        ("data", "models", "groups", "axes", "methods", "launch", "resources", "tasks", "evaluation"), operator.or_
+    ),
     "training": merge_training,
 }
 _NOT_INHERITED = {"name", "description"}
@@ -55,7 +57,7 @@ class MatrixSource:
 
     Attributes:
         path: its file.
-        content: its keys, with those of the matrix that it extends.
+        content: its keys, with those of the matrices that it extends.
         files: the file of each key that is from another one, one or two keys deep.
         variables: the names of all `${VARIABLES}`.
     """
@@ -98,43 +100,70 @@ class MatrixSource:
 
 
 def read_source(path: Path, extended_by: Sequence[Path] = ()) -> MatrixSource:
-    """Read a matrix file and the one that it extends. InputError for what is no matrix, and where they extend each other."""
+    """Read a matrix file and those that it extends. InputError for what is no matrix, and where they extend each other."""
     content = _renamed(read_mapping(path), path)
     variables = frozenset(_VARIABLE.findall(path.read_text(encoding="utf-8")))
-    name = content.pop("extends", None)
-    if name is None:
-        return MatrixSource(path, content, {}, variables)
-    if not isinstance(name, str):
-        raise InputError(f"{path}: extends: {shortened(name)} is no name or file of a matrix; fix: give one")
+    own = MatrixSource(path, {key: value for key, value in content.items() if key != "extends"}, {}, variables)
+    if "extends" not in content:
+        return own
+    base: MatrixSource | None = None
+    for place, name in _extended(content["extends"], path):
+        found = read_source(_base_file(name, path, place, extended_by), [*extended_by, path])
+        base = found if base is None else _joined(base, found)
+    return own if base is None else _joined(base, own)
+
+
+def _extended(given: Any, path: Path) -> list[tuple[str, str]]:
+    """The names or files that a matrix extends, each with its key."""
+    if given is None:
+        return []
+    several = [given] if isinstance(given, str) else given
+    if not isinstance(several, list) or not several or not all(isinstance(name, str) for name in several):
+        raise InputError(
+            f"{path}: extends: {shortened(given)} is no name or file of a matrix; fix: give one, or a list"
+        )
+    if twice := next((name for index, name in enumerate(several) if name in several[:index]), None):
+        raise InputError(f"{path}: extends: {twice} is given twice; fix: give each once")
+    places = ["extends"] if isinstance(given, str) else [f"extends.{index}" for index in range(len(several))]
+    return list(zip(places, several, strict=True))
+
+
+def _base_file(name: str, path: Path, place: str, extended_by: Sequence[Path]) -> Path:
+    """The file of a matrix that another one extends. InputError where there is none, or where they go round in a circle."""
     try:
         base = find_matrix(name, path.parent)
     except InputError as error:
-        raise InputError(f"{path}: extends: {error}") from None
+        raise InputError(f"{path}: {place}: {error}") from None
     chain = [*extended_by, path]
     if base.resolve() in [each.resolve() for each in chain]:
         raise InputError(
-            f"{path}: extends: goes round in a circle ({' -> '.join(each.name for each in (*chain, base))}); "
+            f"{path}: {place}: goes round in a circle ({' -> '.join(each.name for each in (*chain, base))}); "
             "fix: remove one of these keys"
         )
-    return _extend(read_source(base, chain), path, content, variables)
+    return base
 
 
-def _extend(base: MatrixSource, path: Path, content: dict[str, Any], variables: frozenset[str]) -> MatrixSource:
-    joined = dict(content)
+def _joined(base: MatrixSource, own: MatrixSource) -> MatrixSource:
+    """A matrix with what it has from the one that it extends; each key remembers its file."""
+    content = dict(own.content)
     files: dict[tuple[str, ...], Path] = {}
+
+    def remember(source: MatrixSource, key: str, entries: Any) -> None:
+        files[key,] = source.file_of(key)
+        if isinstance(entries, dict):
+            files.update({(key, entry): source.file_of(key, entry) for entry in entries})
+
+    for key, value in own.content.items():
+        inherited = base.content.get(key)
+        if key in _JOINED and isinstance(inherited, dict) and isinstance(value, dict):
+            content[key] = _JOINED[key](inherited, value)
+            remember(base, key, inherited)
+        remember(own, key, value)
     for key, inherited in base.content.items():
-        if key in _NOT_INHERITED:
-            continue
-        if key not in content:
-            joined[key], files[key,] = inherited, base.file_of(key)
-        elif key in _JOINED and isinstance(inherited, dict) and isinstance(content[key], dict):
-            joined[key] = _JOINED[key](inherited, content[key])
-        else:
-            continue
-        if isinstance(inherited, dict):
-            own = content.get(key, {})
-            files |= {(key, entry): base.file_of(key, entry) for entry in inherited if entry not in own}
-    return MatrixSource(path, joined, files, variables | base.variables)
+        if key not in own.content and key not in _NOT_INHERITED:
+            content[key] = inherited
+            remember(base, key, inherited)
+    return MatrixSource(own.path, content, files, own.variables | base.variables)
 
 
 def _renamed(content: dict[str, Any], path: Path) -> dict[str, Any]:

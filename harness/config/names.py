@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from types import NoneType
 from typing import Any, Literal, get_args, get_origin
 
@@ -20,10 +20,10 @@ log = logging.getLogger(__name__)
 _SIGNS = {"gt": ">", "ge": "≥", "lt": "<", "le": "≤"}
 
 
-def find_method(name: str, where: str) -> type[methods.Method]:
-    """The method of this name, or of `file.py:Class`. InputError that begins with `where`."""
+def find_method(name: str, where: str, others: Iterable[str] = ()) -> type[methods.Method]:
+    """The method of this name, or of `file.py:Class`. InputError that begins with `where`; others: more names that may be meant."""
     if ":" not in name and name not in methods.METHODS:
-        raise InputError(f"{where}: no method '{name}'{did_you_mean(name, methods.METHODS)}")
+        raise InputError(f"{where}: no method '{name}'{did_you_mean(name, {*methods.METHODS, *others} - {name})}")
     try:
         return methods.get(name)
     except InputError as error:

@@ -17,6 +17,7 @@ class Strict(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
     known_keys: ClassVar[tuple[str, ...]] = ()
+    file_keys: ClassVar[tuple[str, ...]] = ()  # which a file may have here, and which are gone when it is validated
 
     @model_validator(mode="before")
     @classmethod
@@ -33,12 +34,15 @@ def only_known(value: Mapping[Any, Any], model: type[BaseModel]) -> Mapping[Any,
     """Return the value. A pydantic error for a key that the model does not have, with the nearest that it has."""
     for key in value:
         if key not in model.model_fields:
-            hint = did_you_mean(str(key), model.model_fields)
+            hint = did_you_mean(str(key), [*model.model_fields, *getattr(model, "file_keys", ())])
             raise PydanticCustomError("unknown_key", "unknown key{hint}", {"key": str(key), "hint": hint})
     return value
 
 
-Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9]([._-]?[A-Za-z0-9]+)*$", max_length=80)]
+_NAME = "[A-Za-z0-9]([._-]?[A-Za-z0-9]+)*"
+Name = Annotated[str, StringConstraints(pattern=rf"^{_NAME}$", max_length=80)]
+# Of a method and the values of axes that it is combined with: `kd+low+own`.
+VariantName = Annotated[str, StringConstraints(pattern=rf"^{_NAME}(\+{_NAME})*$", max_length=200)]
 
 
 def _named_template(value: Any) -> Any:

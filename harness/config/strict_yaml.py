@@ -68,7 +68,12 @@ def _read(path: Path) -> Any:
         raise InputError(f"{path}: is not UTF-8 text; fix: save it as UTF-8") from None
     except yaml.MarkedYAMLError as error:
         line = f":{error.problem_mark.line + 1}" if error.problem_mark else ""
-        raise InputError(f"{path}{line}: is not valid YAML: {' '.join(str(error.problem).split())}") from None
+        problem = " ".join(str(error.problem).split())
+        if "fix:" not in problem:
+            problem += (
+                "; fix: indent with spaces" if "'\\t'" in problem else "; fix: correct that line or the one before"
+            )
+        raise InputError(f"{path}{line}: is not valid YAML: {problem}") from None
     except yaml.YAMLError as error:
         raise InputError(f"{path}: is not valid YAML: {' '.join(str(error).split())}") from None
 

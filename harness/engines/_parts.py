@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 import queue
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from multiprocessing.connection import wait
@@ -92,6 +92,7 @@ class PartsEngine(Engine):
         self.peak_device_memory: int | None = None
         self._lock = threading.Lock()
         self._error: BaseException | None = None
+        self._finishes = False  # no new block is begun, and those that were are finished
         self._waiting: queue.PriorityQueue[_Queued] = queue.PriorityQueue()
         self._numbers = itertools.count()
         self._early: dict[str, _Queued] = {}
@@ -144,6 +145,9 @@ class PartsEngine(Engine):
         """End the processes: those that wait let go of the model, one that still works is ended."""
         for _ in self._threads:
             self._waiting.put(_Queued((_END, next(self._numbers))))
+        if self._finishes:
+            for thread in self._threads:
+                thread.join()
         self._end()
         for thread in self._threads:
             thread.join()
@@ -175,6 +179,8 @@ class PartsEngine(Engine):
         """Give one process block after block, until the engine is closed."""
         while (queued := self._waiting.get()).block is not None:
             try:
+                if self._error is None and self.before_block is not None:
+                    self._ask_whether_to_go_on(self.before_block)
                 if self._error is not None:
                     raise self._error
                 queued.future.set_result(self._ask(part, queued.block, queued.cache))
@@ -186,6 +192,15 @@ class PartsEngine(Engine):
                 if first:
                     self._end(at_once=True)
                 queued.future.set_exception(self._error)
+
+    def _ask_whether_to_go_on(self, before_block: Callable[[], None]) -> None:
+        """Let the processes finish their blocks, and no more, where a new one is not to be begun."""
+        with self._lock:
+            if self._error is None:
+                try:
+                    before_block()
+                except BaseException as error:
+                    self._error, self._finishes = error, True
 
     def _ask(self, part: Part, block: AnyBlock, cache: CompletionCache | None) -> list[Any]:
         for finished in part.ask(block):

@@ -63,6 +63,7 @@ class Engine(ABC):
 
     Attributes:
         on_finished: Called with the number of prompts, or continuations, that have just been finished, where it is set.
+        before_block: Called before each block that is computed, where it is set; what was finished before is in the cache.
         cache: Keeps the blocks that are finished, where it is set (`harness.engines._completion_cache`).
     """
 
@@ -84,6 +85,7 @@ class Engine(ABC):
         self.max_batch_size = max_batch_size
         self.on_finished: Callable[[int], None] | None = None
         self.cache: CompletionCache | None = None
+        self.before_block: Callable[[], None] | None = None
 
     @classmethod
     @abstractmethod
@@ -152,7 +154,11 @@ class Engine(ABC):
         """The results of blocks in order; what an earlier attempt has finished is read. Here one after the other."""
         for block in blocks:
             found = self._found(block, self.cache)
-            yield found if found is not None else self._finished(block, self._counted(block), self.cache)
+            if found is None:
+                if self.before_block is not None:
+                    self.before_block()
+                found = self._finished(block, self._counted(block), self.cache)
+            yield found
 
     def _counted(self, block: AnyBlock) -> list[Any]:
         if block.counted:

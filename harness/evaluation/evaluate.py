@@ -142,6 +142,7 @@ def evaluate(
     cache: Callable[[str], CompletionCache] | None = None,
     parts: int = 1,
     tensor_parallel: int = 1,
+    before_block: Callable[[], None] | None = None,
 ) -> Iterator[TaskRun]:
     """Complete and score the tasks one after another, and give each as it is done.
 
@@ -154,6 +155,7 @@ def evaluate(
         cache: Gives the cache of a task's completions, so that a killed evaluation resumes.
         parts: Processes that generate, each with the whole model. The samples do not depend on it.
         tensor_parallel: GPUs that share the model, in each of them.
+        before_block: Called before each block of completions that is computed; it may raise, and what was finished is in the cache.
 
     Raises:
         InputError: Before the model is loaded: an unknown task or engine, a task that runs code when that was not allowed,
@@ -181,6 +183,7 @@ def evaluate(
             parts=parts,
             tensor_parallel=tensor_parallel,
         )
+    lm.before_block = before_block
     return _run(lm, describe(tokenizer), work, seed, allow_code_execution, progress or (lambda _: None), cache)
 
 

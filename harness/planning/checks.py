@@ -27,6 +27,7 @@ from dskd.methods import Method
 from dskd.tokenization.tokenizer_files import FileVocabulary, role_tokens, same_vocabulary, vocabulary
 from harness import tasks as known_tasks
 from harness.config.matrix import Cell
+from harness.config.selection import cells_with_tasks
 from harness.config.sources import FileData
 from harness.planning.expand import Expansion
 from harness.planning.served import gives_text_alone
@@ -57,7 +58,7 @@ def check_vocabularies(expansion: Expansion, cells: Iterable[Cell]) -> None:
             expansion.model(teacher),
             expansion.model(student),
             [expansion.method(name)[0] for name in by_method],
-            lambda key, cell=first: f"{expansion.source}: {expansion.place(cell, key)}",  # type: ignore[misc]
+            lambda key, cell=first: expansion.where_of(cell, key),  # type: ignore[misc]
         )
 
 
@@ -161,24 +162,35 @@ def _first_difference(teacher: FileVocabulary | None, student: FileVocabulary | 
 
 def check_prompts(expansion: Expansion, cells: Sequence[Cell], tasks: Sequence[str]) -> None:
     """InputError, with the matrix and its key, for the first model, data set or task of these cells that do not go together."""
-    matrix, students = expansion.matrix, {cell.student for cell in cells}
+    matrix, of_cells = expansion.matrix, cells_with_tasks(expansion.matrix)
+    wanted = set(tasks)
 
     def where(name: str) -> str:
-        return f"{expansion.source}: models.{name}.template"
+        return expansion.where("models", name, "template")
 
-    asked = [(teacher, cell.student) for cell in cells for teacher in matrix.members(cell.teacher)]
-    for teacher, student in dict.fromkeys(asked):
+    asked = [
+        (teacher, cell.student, matrix.data_of(cell)) for cell in cells for teacher in matrix.members(cell.teacher)
+    ]
+    for teacher, student, data in dict.fromkeys(asked):
         if student is not None and not gives_text_alone(expansion.model(teacher)):
             check_templates(expansion.model(teacher), expansion.model(student), where)
-            _check_data(expansion, teacher, matrix.training.data)
-    for name in dict.fromkeys(model for names in asked for model in names if model is not None):
+            _check_data(expansion, teacher, data)
+    for name in dict.fromkeys(model for names in asked for model in names[:2] if model is not None):
         check_chat(expansion.model(name), where(name))
-    for name in dict.fromkeys(cell.student or cell.teacher for cell in cells):
+    # The tasks of each model, by the data that it is distilled on: a teacher itself is not.
+    asked_of: dict[tuple[str, str | None], dict[str, None]] = {}
+    for cell in cells:
+        own = asked_of.setdefault((cell.student or cell.teacher, matrix.data_of(cell) if cell.student else None), {})
+        own.update(dict.fromkeys(task for task in of_cells.get(cell, ()) if task in wanted))
+    students = {name for name, data in asked_of if data is not None}
+    for (name, distilled_on), own in asked_of.items():
+        if distilled_on is None and name in students:
+            continue
         trained_on = [stage.data for stage in matrix.models[name].training]
-        trained_on += [matrix.training.data] if name in students else []
+        trained_on += [distilled_on] if distilled_on is not None else []
         for data in trained_on:
             _check_data(expansion, name, data)
-        for task in tasks:
+        for task in own:
             _check_task(expansion, name, trained_on[-1] if trained_on else None, task)
 
 
@@ -217,7 +229,7 @@ def _check_data(expansion: Expansion, model: str, data: str) -> None:
     if not isinstance(source, DataOptions):
         return  # both forms
     columns = source.columns or {}
-    where = f"{expansion.source}: data.{data}"
+    where = expansion.where("data", data)
     if template is not None and "prompt" in columns:
         raise InputError(
             f"{where}.prompt: makes whole prompts, but models.{model} has a template ({template.kind}), "
@@ -240,7 +252,7 @@ def _check_task(expansion: Expansion, model: str, data: str | None, name: str) -
     task = known_tasks.load(expansion.matrix.task_of(name))
     if isinstance(task, known_tasks.LogLikelihoodTask):
         return  # it asks nothing: its texts are scored as they are, whatever a model was trained to answer
-    where = f"{expansion.source}: tasks.{name}"
+    where = expansion.where("tasks", name)
     if expansion.model(model).prompt_template is not None:
         if not task.supports_chat:
             raise InputError(

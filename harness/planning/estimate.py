@@ -38,12 +38,12 @@ def not_here(matrix: Matrix, cells: Sequence[Cell], source: str, lock: HubLock) 
     """
     missing = []
     models = list(dict.fromkeys(n for cell in cells for n in (cell.teacher, cell.student) if n is not None))
-    trained_on = {matrix.training.data: None} if any(cell.student for cell in cells) else {}
+    trained_on = {matrix.data_of(cell): None for cell in cells if cell.student}
     for name in models:  # which grows
         models += [base for base in matrix.bases_of(name) if base not in models]
         model = matrix.models[name]
         trained_on |= {stage.data: None for stage in model.training}
-        if isinstance(model, FinishedModel) and is_absent(model, lock, f"{source}: models.{name}"):
+        if isinstance(model, FinishedModel) and is_absent(model, lock, matrix.where(("models", name), source)):
             where = (
                 "no folder" if isinstance(model.place, Path) else "not in the hub's cache, and no network leads to it:"
             )
@@ -52,7 +52,9 @@ def not_here(matrix: Matrix, cells: Sequence[Cell], source: str, lock: HubLock) 
         data = matrix.data[name]
         if isinstance(data, FileData) and not Path(data.file).exists():
             if published_data(data.file) is None:
-                raise InputError(f"{source}: data.{name}.file: no file '{data.file}'; fix: correct the path")
+                raise InputError(
+                    f"{matrix.where(('data', name, 'file'), source)}: no file '{data.file}'; fix: correct the path"
+                )
             missing.append(f"data.{name}: no file '{data.file}'")
     return missing
 

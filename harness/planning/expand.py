@@ -11,8 +11,10 @@ from dskd.data.routes import Route
 from dskd.errors import InputError
 from dskd.training.options import TrainingOptions
 from harness import tasks as known_tasks
-from harness.config.matrix import Cell, TeacherCaches, TeacherOutputs
+from harness.config.matrix import Cell
+from harness.config.selection import cells_with_tasks
 from harness.config.served import ServedSource, TeachersSource
+from harness.config.settings import TeacherCaches, TeacherOutputs
 from harness.planning.served import endpoint_responses, gives_text_alone
 from harness.planning.sources import Sources, once
 from harness.protocols import DecodingProtocol
@@ -53,27 +55,30 @@ class Expansion(Sources):
         """The training and the evaluation of each cell. InputError for what the matrix names and is not there."""
         steps: list[Step] = []
         checked: set[str] = set()
+        wanted, of_cells = set(tasks), cells_with_tasks(self.matrix)
         for cell in cells:
             model = self.model(cell.teacher) if cell.student is None else self.train(cell)
             if isinstance(model, training.Train):
                 steps.append(model)
                 # All trainings by a method have the same settings.
                 for problem in () if cell.method in checked else model.problems():
-                    raise InputError(problem.text(f"{self.source}: {self.place(cell, problem.key)}"))
+                    raise InputError(problem.text(self.where_of(cell, problem.key)))
                 checked.add(cell.method)
-            if tasks:
-                steps.append(self.evaluate(cell, model, tasks))
+            if own := [task for task in of_cells.get(cell, ()) if task in wanted]:
+                steps.append(self.evaluate(cell, model, own))
         return steps
 
-    def place(self, cell: Cell | RecordCell, key: str) -> str:
-        """Where the matrix says what a problem of a training is about."""
+    def where_of(self, cell: Cell | RecordCell, key: str) -> str:
+        """The file and the key that say what a problem of a training is about."""
         head, *rest = key.split(".")
         if head in {"teacher_outputs", "training"}:
             own = 1 if head == "training" else 0
-            return ".".join([self.matrix.place(cell.method, head, *rest[:own]), *rest[own:]])
-        pairs = [(pair.teacher, pair.student) for pair in self.matrix.pairs]
-        pair = f"pairs.{pairs.index((cell.teacher, str(cell.student)))}"
-        return f"{pair}.methods" if head == "method" else pair
+            return self.where(*self.matrix.location(cell.method, head, *rest[:own]), *rest[own:])
+        trained = cell.trained if isinstance(cell, Cell) else cell.student
+        place = self.matrix.pair_place(cell.teacher, str(trained), cell.method)
+        if head != "method":
+            return self.where(*place[:2])
+        return self.where(*(place[:3] if place[0] == "pairs" else place))
 
     @once
     def method(self, name: str) -> tuple[methods.Method, TrainingOptions]:
@@ -87,7 +92,7 @@ class Expansion(Sources):
         limit, options = self.matrix.data[name].limit, self.method(method)[0].options
         source = self.matrix.models[teacher]
         if isinstance(source, ServedSource):
-            seed, where = self.matrix.evaluation.seed, f"{self.source}: models.{teacher}"
+            seed, where = self.matrix.evaluation.seed, self.where("models", teacher)
             return endpoint_responses(self.examples(name), limit, self.model(teacher), source, options, seed, where)
         return responses_step(self.examples(name), limit, self.model(teacher), options, self.answering)
 
@@ -108,11 +113,11 @@ class Expansion(Sources):
         assert cell.student is not None
         method, options = self.method(cell.method)
         if method.requires.response_source == "teacher":
-            where = f"{self.source}: {self.place(cell, 'method')}"
+            where = self.where_of(cell, "method")
             raise InputError(
                 f"{where}: {method.name} learns from the responses of one teacher; fix: name one of {', '.join(source.names)}"
             )
-        name, outputs = self.matrix.training.data, self.matrix.outputs_of(cell.method)
+        name, outputs = self.matrix.data_of(cell), self.matrix.outputs_of(cell.method)
         parts = []
         for teacher in source.names:
             route = source.route and Route(column=source.route, teacher=teacher, teachers=tuple(source.names))
@@ -134,7 +139,7 @@ class Expansion(Sources):
         """The training of a student."""
         assert cell.student is not None
         method, options = self.method(cell.method)
-        name, source = self.matrix.training.data, self.matrix.models[cell.teacher]
+        name, source = self.matrix.data_of(cell), self.matrix.models[cell.teacher]
         settings = self.matrix.outputs_of(cell.method) if method.requires.teacher else None
         self._check_served(cell, settings)
         prepared: PreparedData | TaughtBySeveral
@@ -152,7 +157,7 @@ class Expansion(Sources):
         return training.Train(
             title=f"train {cell.folder}",
             name=cell.student,
-            cell=RecordCell(**vars(cell)),
+            cell=RecordCell(**cell.recorded),
             output_folder=train_folder(cell.folder),
             data=prepared,
             student=self.model(cell.student),
@@ -194,7 +199,7 @@ class Expansion(Sources):
         """The evaluation of a student or a teacher."""
         return Evaluate(
             title=f"evaluate {cell.folder}",
-            cell=RecordCell(**vars(cell)),
+            cell=RecordCell(**cell.recorded),
             cell_folder=cell.folder,
             model=model,
             tasks=[self.evaluated(entry) for entry in tasks],

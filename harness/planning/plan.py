@@ -20,7 +20,7 @@ from harness.runs.hub_lock import HubLock
 from harness.runs.identity import differences
 from harness.runs.job_spec import JobSpec, Output
 from harness.runs.store import Store
-from harness.steps.base import Step, closure, same_as
+from harness.steps.base import Step, closure, kinds_of_steps, same_as
 from harness.suggestions import did_you_mean
 
 Status = Literal["done", "missing", "stale", "failed"]
@@ -97,7 +97,7 @@ class PlannedJob:
 
 @dataclass
 class Plan:
-    """All jobs in order. source: the matrix file, or the command, for errors. place: where it says what a problem is about."""
+    """All jobs in order. source: the matrix file, or the command, for errors. place: what a problem is about, with the file that says it."""
 
     name: str
     source: str
@@ -152,6 +152,7 @@ def choose(
     only: Sequence[str] = (),
     add_methods: Sequence[str] = (),
     output_dir: Path | None = None,
+    skip: Sequence[str] = (),
 ) -> Selection:
     """Read a matrix on any machine: published models and data may be missing, and the variables that say where they are.
 
@@ -172,7 +173,7 @@ def choose(
             matrix = read_matrix(source, {**given, **unset}, add_methods)
         except InputError:
             raise error from None
-    cells, tasks = select(matrix, only, source.name)
+    cells, tasks = select(matrix, only, source.name, skip)
     lock = HubLock(run_folder(matrix, output_dir))
     try:
         return Selection(matrix, source, cells, tasks, not_here(matrix, cells, str(source), lock), lock)
@@ -191,6 +192,7 @@ def make_plan(
     output_dir: Path | None = None,
     variables: Mapping[str, str] | None = None,
     only: Sequence[str] = (),
+    skip: Sequence[str] = (),
     add_methods: Sequence[str] = (),
     limit: int | None = None,
     engine: str | None = None,
@@ -206,7 +208,7 @@ def make_plan(
     """
     source = find_matrix(matrix_name)
     matrix = read_matrix(source, variables, add_methods)
-    cells, tasks = select(matrix, only, source.name)
+    cells, tasks = select(matrix, only, source.name, skip)
     root = run_folder(matrix, output_dir)
     lock = HubLock(root)
     expansion = Expansion(
@@ -224,7 +226,7 @@ def make_plan(
 
     def place(step: Step, key: str) -> str:
         cell = getattr(step, "cell", None)
-        return key if cell is None or cell.student is None else expansion.place(cell, key)
+        return f"{source}: {key}" if cell is None or cell.student is None else expansion.where_of(cell, key)
 
     jobs = decide(steps, root, overwrite)
     _need(jobs.values(), matrix, str(source))
@@ -234,10 +236,13 @@ def make_plan(
 def _need(jobs: Iterable[PlannedJob], matrix: Matrix, source: str) -> None:
     """What the matrix says that jobs need, in place of estimates. InputError for a kind of job that the matrix does not have."""
     jobs = list(jobs)
-    kinds = {job.kind for job in jobs}
+    # Of a part of the matrix, not every kind has a job.
+    kinds = {job.kind for job in jobs} | kinds_of_steps()
     for kind in matrix.resources:
         if kind not in kinds:
-            raise InputError(f"{source}: resources.{kind}: the matrix has no such job{did_you_mean(kind, kinds)}")
+            raise InputError(
+                f"{matrix.where(('resources', kind), source)}: the matrix has no such job{did_you_mean(kind, kinds)}"
+            )
     for job in jobs:
         asked = matrix.resources.get(job.kind)
         if job.action == "run" and asked is not None:

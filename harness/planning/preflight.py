@@ -14,7 +14,9 @@ from dskd.errors import InputError
 from dskd.modeling.folders import check_files, parts_of
 from dskd.modeling.quantised import require_quantisation
 from harness import tasks
-from harness.config.matrix import Matrix, cells
+from harness.config.matrix import Matrix
+from harness.config.resolved import write_resolved
+from harness.config.selection import cells_with_tasks
 from harness.planning.plan import Plan
 from harness.results.run_file import RunFile
 from harness.runs.store import RUN, eval_folder, now, require_writable, train_folder, write_text_atomic
@@ -27,8 +29,10 @@ def check(plan: Plan, *, allow_code_execution: bool) -> None:
     evaluated = {output.cell.task for job in plan.to_run for output in job.wanted if output.cell and output.cell.task}
     running = sorted(task for task in evaluated if tasks.load(task).runs_code)
     if running and not allow_code_execution:
+        place = ("tasks", running[0])
+        where = f"{plan.source}: tasks.{running[0]}" if plan.matrix is None else plan.matrix.where(place, plan.source)
         raise InputError(
-            f"{plan.source}: tasks.{running[0]}: executes model-generated code ({', '.join(running)}); "
+            f"{where}: executes model-generated code ({', '.join(running)}); "
             "fix: pass --allow-code-execution, or exclude it with --only task=NAME"
         )
     for name in running:
@@ -42,7 +46,7 @@ def check(plan: Plan, *, allow_code_execution: bool) -> None:
         require_quantisation(parts_of(model.settings).model)
     for job in plan.to_run:
         for problem in job.step.preflight(plan.root):
-            raise InputError(problem.text(f"{plan.source}: {plan.place(job.step, problem.key)}"))
+            raise InputError(problem.text(plan.place(job.step, problem.key)))
 
 
 def fetch(plan: Plan) -> None:
@@ -71,14 +75,17 @@ def _models_in(inputs: Iterable[Input]) -> Iterator[ModelFolder]:
 
 
 def write_run_file(root: Path, matrix: Matrix) -> None:
-    """Write `run.json` for the whole matrix, whatever part of it is run, unless it says the same already."""
+    """Write `matrix.yaml` and `run.json` for the whole matrix, whatever part of it is run, unless they say the same already."""
+    write_resolved(root, matrix)
     folders = []
-    for cell in cells(matrix):
+    for cell, entries in cells_with_tasks(matrix).items():
         if cell.student is not None:
             folders.append(train_folder(cell.folder))
         folders += [
-            eval_folder(cell.folder, entry, tasks.load(matrix.task_of(entry)).version, settings.protocol.name)
-            for entry, settings in matrix.tasks.items()
+            eval_folder(
+                cell.folder, entry, tasks.load(matrix.task_of(entry)).version, matrix.tasks[entry].protocol.name
+            )
+            for entry in entries
         ]
     content = RunFile(matrix=matrix.name, written=now(), records=folders)
     path = root / RUN

@@ -11,7 +11,8 @@ from pydantic import TypeAdapter, ValidationError
 
 from dskd import hub
 from dskd.errors import InputError
-from harness.config.matrix import TEACHER_METHOD, Cell, Evaluation
+from harness.config.cells import TEACHER_METHOD, Cell
+from harness.config.settings import Evaluation
 from harness.config.sources import Name
 from harness.planning.checks import check_chat
 from harness.planning.expand import evaluated_task
@@ -73,7 +74,7 @@ def evaluation_plan(
     cell = Cell(known_as, None, TEACHER_METHOD, None)
     step = Evaluate(
         title=f"evaluate {cell.folder}",
-        cell=RecordCell(**vars(cell)),
+        cell=RecordCell(**cell.recorded),
         cell_folder=cell.folder,
         model=source,
         tasks=evaluated,
@@ -84,7 +85,7 @@ def evaluation_plan(
         _require_same(output, step)
     lock.write()
     jobs = decide([step], output, "stale")
-    return Plan(known_as, "harness evaluate", output, jobs, lambda _, key: _flag(key), lock=lock)
+    return Plan(known_as, "harness evaluate", output, jobs, lambda _, key: f"harness evaluate: {_flag(key)}", lock=lock)
 
 
 def _settings(evaluation: Mapping[str, Any]) -> Evaluation:

@@ -18,9 +18,9 @@ from dskd.errors import InputError
 from dskd.tokenization.prompt_templates import Template
 from dskd.training.options import TrainingOptions
 from harness.config.explain import dotted, explain
-from harness.config.matrix import Evaluation, TeacherCaches, TeacherOutputs
 from harness.config.names import find_method, notice_former_names
 from harness.config.served import ServedSource
+from harness.config.settings import Evaluation, TeacherCaches, TeacherOutputs
 from harness.planning.checks import check_chat, check_pair, check_templates
 from harness.planning.expand import cache_step, reference_step, responses_step
 from harness.planning.plan import Plan, decide
@@ -112,7 +112,14 @@ def single_plan(
     if not overwrite:
         _require_same(output, step)
     lock.write()
-    return Plan("train", "harness train", output, decide([step], output, "stale"), lambda _, key: _flag(key), lock=lock)
+    return Plan(
+        "train",
+        "harness train",
+        output,
+        decide([step], output, "stale"),
+        lambda _, key: f"harness train: {_flag(key)}",
+        lock=lock,
+    )
 
 
 def _served(head: Path | None, given: Mapping[str, Any]) -> ServedSource | None:

@@ -68,6 +68,10 @@ class Sources:
     _made: dict[tuple[Any, ...], Any] = field(default_factory=dict)
     _making: list[str] = field(default_factory=list)  # models, each made from the next
 
+    def where(self, *keys: Any) -> str:
+        """A place in the matrix, with the file that has it."""
+        return self.matrix.where(keys, self.source)
+
     # --- data and tokenizers ---
 
     @once
@@ -75,7 +79,7 @@ class Sources:
         """A training set of the matrix."""
         source = self.matrix.data[name]
         if isinstance(source, HubDataset):
-            with self._at(f"data.{name}.hub"):
+            with self._at("data", name, "hub"):
                 commit = self.lock.resolve(source.named.name, "dataset")
             return hub_data.hub_examples(name, source.named, commit, source.options)
         if not isinstance(source, FileData):
@@ -83,7 +87,7 @@ class Sources:
         path, said = Path(source.file), data.said(source.options)
         if self.estimate_only and not path.exists() and published_data(source.file) is not None:
             return data.FileExamples(name=name, file=path, sha256=source.file, **said)
-        with self._at(f"data.{name}.file"):
+        with self._at("data", name, "file"):
             if not path.exists():
                 raise InputError(f"no file '{path}'; fix: correct the path")
             digest = source_digest(path, self.hashes.file)
@@ -124,7 +128,7 @@ class Sources:
             origin = tokenizers.WorldTokenizer(small_world=World(), name=str(source.tokenizer.small_world))
         else:
             place = hub.parse(source.tokenizer.path) or Path(source.tokenizer.path)
-            with self._at(f"models.{name}.tokenizer.path"):
+            with self._at("models", name, "tokenizer", "path"):
                 origin = tokenizers.tokenizer_in_folder(place, self.hashes, self.lock)
         return tokenizers.changed_tokenizer(name, origin, source.template)
 
@@ -133,7 +137,7 @@ class Sources:
     @once
     def model(self, name: str) -> ModelInput:
         """A model of the matrix before distillation."""
-        source, where = self.matrix.models[name], f"{self.source}: models.{name}"
+        source, where = self.matrix.models[name], self.where("models", name)
         if name in self._making:
             raise InputError(f"{where}: is made from itself; fix: name another model there")
         self._making.append(name)
@@ -184,12 +188,12 @@ class Sources:
         return base_model.FirstLayers(layers_of=origin, layers=source.layers, training=training, **about)
 
     @contextmanager
-    def _at(self, where: str) -> Iterator[None]:
+    def _at(self, *keys: str) -> Iterator[None]:
         """Put file and key before an error about what they name."""
         try:
             yield
         except InputError as error:
-            raise InputError(f"{self.source}: {where}: {error}") from None
+            raise InputError(f"{self.where(*keys)}: {error}") from None
 
 
 def is_absent(source: FinishedModel, lock: HubLock, where: str) -> bool:

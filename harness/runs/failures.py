@@ -1,4 +1,4 @@
-"""The one-line message of a failure, with a fix if there is one.
+"""The one-line message of a failure, with a fix if there is one, and whether another try may do better.
 
 `dskd.training.run` has its own messages. These are for everything else in a job, and for the run itself.
 """
@@ -8,7 +8,8 @@ from __future__ import annotations
 import signal
 import textwrap
 
-from dskd.errors import InputError, TrainingFailed, is_disk_full, is_out_of_memory
+from dskd.errors import InputError, TrainingFailed, is_disk_full, is_out_of_memory, may_pass
+from harness.runs.job_spec import FAILED, MAY_PASS, MISTAKE, STOPPED
 
 DISK_FULL = "the disk is full{where}; fix: free some space, or give --output-dir on another disk, and run the same command again"
 OUT_OF_MEMORY = "out of memory; fix: {knobs}"
@@ -31,8 +32,24 @@ def reason_of(error: BaseException) -> str:
     return f"{type(error).__name__}: {textwrap.shorten(_one_line(error), 300, placeholder=' …')}"
 
 
+def exit_code_of(error: BaseException) -> int:
+    """The exit code of a job that raised this."""
+    if isinstance(error, InputError):
+        return MISTAKE
+    return MAY_PASS if may_pass(error) else FAILED
+
+
+def kind_of(error: BaseException) -> str:
+    """A name for what failed, where a run can do something about it: `out_of_memory`, `disk_full`; else empty."""
+    if is_out_of_memory(error):
+        return "out_of_memory"
+    return "disk_full" if is_disk_full(error) else ""
+
+
 def reason_of_exit(code: int) -> str:
     """One line for a process that ended without a message."""
+    if code == STOPPED:
+        return "stopped where it can go on, because it was asked to"
     if code >= 0:
         return f"exit code {code}"
     if code == -signal.SIGKILL:

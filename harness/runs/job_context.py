@@ -7,10 +7,11 @@ import os
 import shutil
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from dskd.errors import Stopped
 from harness.runs.environment import environment, peak_device_memory, peak_memory
 from harness.runs.job_spec import PROGRESS_DESCRIPTOR, Output
 from harness.runs.records import Cost, Record, SandboxUsed
@@ -49,15 +50,43 @@ class JobContext:
         root: the folder of the run, from which every input of a step knows its path.
         folder: the job's own folder, which holds its log.
         pending: the outputs that are not made yet.
+        attempt: which try this is, from 1.
+        split_batches: the parts in which a training computes each micro-batch.
     """
 
-    def __init__(self, root: Path, folder: str, pending: Sequence[Output], progress: ProgressChannel) -> None:
+    def __init__(
+        self,
+        root: Path,
+        folder: str,
+        pending: Sequence[Output],
+        progress: ProgressChannel,
+        *,
+        stop: Callable[[], bool] = lambda: False,
+        attempt: int = 1,
+        split_batches: int = 1,
+    ) -> None:
+        self._stop = stop
+        self.attempt, self.split_batches = attempt, split_batches
         self.root = root
         self.store = Store(root)
         self.folder = root / folder
         self.pending = list(pending)
         self.progress = progress
         self._started = time.monotonic()
+
+    def stop_requested(self) -> bool:
+        """Whether the job has been asked to stop as soon as what it has finished is on the disk."""
+        return self._stop()
+
+    def stop_here(self, where: str = "after what it had finished") -> None:
+        """Raise `Stopped` where that was asked for. Call it when everything that is finished is on the disk."""
+        if self.stop_requested():
+            raise Stopped(where=where)
+
+    def advance(self, stage: str, done: float, total: float | None) -> None:
+        """Say how far a stage is, and stop here where that was asked for."""
+        self.progress.advance(stage, done, total)
+        self.stop_here()
 
     @property
     def output(self) -> Output:

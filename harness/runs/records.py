@@ -124,7 +124,8 @@ class CategoryValue(BaseModel):
 class Cost(BaseModel):
     """The cost of a job, as it measured it. Times in seconds; memory in bytes, at the peak of its largest process.
 
-    A training that was resumed measured its last part only. Its times and counts are null, and `reason` says so. The teacher cache is
+    The times and counts of a training that was resumed are those of all its starts, each up to the checkpoint that the next went on from;
+    its `wall_seconds` are null, and `reason` says why. The teacher cache is
     computed once: trainings that read the same cache have the same `signal_seconds`, so do not add them up.
     """
 

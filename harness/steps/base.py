@@ -177,7 +177,7 @@ class Step(Input):
     version: ClassVar[int]
     place: ClassVar[str]
     product: ClassVar[str | None] = None
-    splits_batches: ClassVar[bool] = False
+    splits_batches: ClassVar[bool] = False  # of a training, by its settings
 
     title: Annotated[str, NOT_IDENTITY] = ""
 
@@ -259,6 +259,12 @@ def if_known(find: Callable[[], _V]) -> _V | None:
         return find()
     except InputError:
         return None
+
+
+def kinds_of_steps(step: type[Step] = Step) -> set[str]:
+    """The kinds of all steps that were imported."""
+    own = {step.kind} if "kind" in vars(step) else set()
+    return own.union(*(kinds_of_steps(each) for each in step.__subclasses__()))
 
 
 def closure(steps: Iterable[Step]) -> dict[str, Step]:

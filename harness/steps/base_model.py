@@ -124,6 +124,8 @@ class Stage(Input):
 class TrainedModel(_MadeModel):
     """A model made here and then trained in stages. What was trained before a kill is not trained again."""
 
+    splits_batches = True
+
     seed: int
     training: list[Stage]
 
@@ -189,9 +191,10 @@ class TrainedModel(_MadeModel):
             report = dskd.train(
                 data=stage.data.path(job.root),
                 student=model,
-                options=stage.options,
+                options=split_options(stage.options, job),
                 seed=self.seed,
                 output=folder,
+                stop=job.stop_requested,
                 progress=training_progress(job, f"stage {index + 1} of {len(self.training)}"),
             )
             write_json_atomic(done, json.loads(report.model_dump_json()))
@@ -252,15 +255,20 @@ def layer_count(model: ModelInput) -> int | None:
 def training_cost(job: JobContext, reports: Sequence[Mapping[str, Any]], **measured: Any) -> Cost:
     """The cost of trainings from their reports, and what else was measured.
 
-    Null, with the reason, where one was resumed and so measured in part only.
+    Where one was resumed its reports count all starts, and the wall time is null, with the reason: nobody measured it.
     """
     if resumed := [report["resumed_from_step"] for report in reports if report["resumed_from_step"]]:
-        reason = f"resumed at step {resumed[0]}: only the rest was measured"
-        return job.cost(**{**measured, "teacher_examples": None}, wall_seconds=None, reason=reason)
+        reason = f"resumed, the last time at step {resumed[-1]}: the time of starts and of what was done twice was not measured"
+        measured = {**measured, "wall_seconds": None, "reason": reason}
     keys = ("train_seconds", "teacher_seconds", "teacher_examples", "tokens")
     sums = {key: sum(report[key] for report in reports) for key in keys}
     speed = sums["tokens"] / sums["train_seconds"] if sums["train_seconds"] else None
     return job.cost(**{**sums, "tokens_per_second": speed, **measured})
+
+
+def split_options(options: TrainingOptions, job: JobContext) -> TrainingOptions:
+    """Options of a training, with micro-batches in at least as many parts as the job is told."""
+    return options.model_copy(update={"split_batches": max(options.split_batches, job.split_batches)})
 
 
 def training_progress(job: JobContext, stage: str) -> Callable[[dict[str, Any]], None]:

@@ -248,7 +248,7 @@ class PreparedData(Step):
             teacher=folders[1] if self.teacher_tokenizer else None,
             max_length=self.max_length,
             limit=self.limit,
-            progress=partial(job.progress.advance, "preparing examples"),
+            progress=partial(job.advance, "preparing examples"),  # the parts of the examples are on the disk
         )
         print(report.model_dump_json(indent=2))
         if left_out.total:

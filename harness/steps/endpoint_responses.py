@@ -145,7 +145,7 @@ class EndpointResponses(Step):
             tokenizer=tokenizer,
             parallel=self.teacher.parallel,
             price=self.price,
-            advance=partial(job.progress.advance, f"responses by {self.teacher.model}"),
+            advance=partial(job.advance, f"responses by {self.teacher.model}"),
         )
         print(json.dumps(report, indent=2), flush=True)
         write_jsonl_atomic(self.path(job.root), rows)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from functools import cached_property
+from collections.abc import Mapping, Sequence
+from functools import cached_property, partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any
 
 from dskd.compatibility import Problem
+from dskd.io import read_object
 from dskd.modeling.vllm_support import INSTALL
 from harness import evaluation, tasks
 from harness.costs.needs import Generation, generation_needs, unknown_needs
@@ -16,6 +17,7 @@ from harness.costs.resources import Resources
 from harness.engines._completion_cache import CompletionCache
 from harness.evaluation.reasoning import tokens_per_solved
 from harness.protocols import DecodingProtocol
+from harness.runs.failures import reason_of
 from harness.runs.identity import Fingerprint, canonical_json
 from harness.runs.job_context import JobContext
 from harness.runs.job_spec import Output
@@ -24,6 +26,7 @@ from harness.runs.store import eval_folder
 from harness.sandbox.select import sandbox_used
 from harness.steps.base import BY_HAND, NOT_IDENTITY, Input, ModelInput, Of, Step, TrainingSource, if_known
 from harness.steps.contamination import count_contamination
+from harness.steps.training import Train
 
 
 class EvaluatedTask(Input):
@@ -126,6 +129,7 @@ class Evaluate(Step):
         caches = {name: CompletionCache(job.root / output.folder / "answers.jsonl") for name, output in outputs.items()}
         evaluated = {name: (task.task, task.limit) for name, task in wanted.items()}
         contamination = count_contamination(job, self.training_sources, evaluated)
+        job.stop_here("before its first completion")
 
         def report(progress: Any) -> None:
             stage = f"{progress.task} ({progress.tasks_done + 1} of {progress.tasks_total})"
@@ -152,6 +156,7 @@ class Evaluate(Step):
             cache=lambda name: caches[name],
             parts=self.parts,
             tensor_parallel=self.tensor_parallel,
+            before_block=partial(job.stop_here, "after the completions that it had finished"),
         )
         for done in runs:
             task = tasks.load(wanted[done.name].task)
@@ -178,4 +183,24 @@ class Evaluate(Step):
                 template=done.template or None,
                 overlap=contamination[done.name],
             )
+            self._track(job, done.name, summary["metrics"])
             caches[done.name].remove()
+            if job.pending:
+                job.stop_here(f"after task {done.name}")
+
+    def _track(self, job: JobContext, column: str, metrics: Mapping[str, Any]) -> None:
+        """Send scores to the runs of the training in its trackers. They are in the record already, so an outage is told and no failure."""
+        model = self.model
+        if not isinstance(model, Train) or not model.training.trackers:
+            return
+        from dskd.training.trackers import log_scores
+
+        step = read_object(model.path(job.root) / "training_report.json")["steps"]
+        scores = {
+            f"{column}/{name}": float(found["value"]) for name, found in metrics.items() if found["value"] is not None
+        }
+        for tracker in model.training.trackers:
+            try:
+                log_scores(tracker, job.root / model.folder, model.tags(job.root), scores, step=step)
+            except Exception as error:
+                print(f"scores were not sent to {tracker}: {reason_of(error)}", flush=True)

@@ -101,6 +101,8 @@ class TeacherCache(Step):
             elif "engine" in event:
                 reason = f", not by {event['instead_of']}: {event['reason']}" if "reason" in event else ""
                 print(f"by {event['engine']}{reason}", flush=True)
+            elif "written" in event:
+                job.stop_here("after the shards that it had finished")
             elif "comparison" in event:
                 print(event["comparison"], flush=True)
             else:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -18,6 +19,7 @@ from harness.costs.formulas import teacher_work
 from harness.costs.needs import Generation, generation_needs, unknown_needs
 from harness.costs.resources import Resources
 from harness.costs.work import Device, Work
+from harness.engines._completion_cache import CompletionCache
 from harness.engines._seeds import sample_seed
 from harness.engines._types import Sampling
 from harness.responses.prompts import Asked, answered_row, asked_of
@@ -133,6 +135,9 @@ class TeacherResponses(Step):
             job.progress.advance(f"responses by {engine.name}", done, len(texts))
 
         engine.on_finished = finished
+        engine.before_block = partial(job.stop_here, "after the responses that it had finished")
+        # A block takes long where the teacher is slow: what the engine finishes of it stays as well.
+        engine.cache = CompletionCache(job.folder / "blocks" / "answers.cache")
         try:
             for first, path in missing.items():
                 block = slice(first, first + _BLOCK)
@@ -149,6 +154,7 @@ class TeacherResponses(Step):
                     for prompt, completion in zip(prompts[block], completions, strict=True)
                 ]
                 write_jsonl_atomic(path, rows)
+                engine.cache.remove()
         finally:
             engine.close()
 

@@ -32,7 +32,7 @@ from harness.runs.job_context import JobContext
 from harness.runs.job_spec import Output
 from harness.runs.records import RecordCell
 from harness.steps.base import BY_HAND, NOT_IDENTITY, OMIT_NONE, ModelInput, Of, Step, TrainingSource, if_known, same_as
-from harness.steps.base_model import training_cost, training_progress
+from harness.steps.base_model import split_options, training_cost, training_progress
 from harness.steps.data import PreparedData
 from harness.steps.origins import data_origin, model_origin
 from harness.steps.served_model import ServedModel
@@ -40,6 +40,8 @@ from harness.steps.several_teachers import TaughtBySeveral
 from harness.steps.teacher_cache import TeacherCache
 from harness.steps.teacher_reference import TeacherReference
 from harness.steps.teacher_source import ASKED_LIVE, addresses_of, runs_here, teacher_source
+
+_COUNTS_MICRO_BATCHES = "DEEPSPEED"
 
 
 class Train(Step, ModelInput):
@@ -96,6 +98,13 @@ class Train(Step, ModelInput):
     @cached_property
     def outputs(self) -> tuple[Output, ...]:
         return (Output(self.folder, self.fingerprint, self.cell, self.product),)
+
+    @property
+    def splits_batches(self) -> bool:  # type: ignore[override]
+        return (
+            not self.configured.requires.padded_hidden
+            and launch_shape(self.accelerate_config)[1] != _COUNTS_MICRO_BATCHES
+        )
 
     tokenizer_input = same_as("student.tokenizer_input")
     text_config = same_as("student.text_config")
@@ -211,9 +220,10 @@ class Train(Step, ModelInput):
             "student": self.student.path(job.root),
             "method": self.method,
             "method_options": self.method_options,
-            "options": self.training,
+            "options": split_options(self.training, job),
             "seed": self.seed,
             "output": job.folder,
+            "tags": self.tags(job.root),
         }
         if isinstance(self.data, TaughtBySeveral):
             request["teachers"] = self.data.sources(job.root)
@@ -224,7 +234,7 @@ class Train(Step, ModelInput):
             request["teacher_source"] = teacher_source(self.teacher, self.cache, self.reference, outputs, job.root)
         progress = training_progress(job, "training")
         if not self._is_launched:
-            return dskd.train(**request, progress=progress)
+            return dskd.train(**request, progress=progress, stop=job.stop_requested)
         # The processes share the cores of this job.
         threads = int(os.environ.get("OMP_NUM_THREADS") or 1)
         os.environ["OMP_NUM_THREADS"] = str(max(1, threads // self.processes))
@@ -234,7 +244,20 @@ class Train(Step, ModelInput):
             accelerate_config=str(self.accelerate_config) if self.accelerate_config else None,
             on_progress=progress,
             on_line=lambda line: print(line, flush=True),
+            stop=job.stop_requested,
         )
+
+    def tags(self, root: Path) -> dict[str, str]:
+        """What its run is known by in trackers."""
+        tags = {
+            "name": self.id.removeprefix("train:"),
+            "run": root.name,
+            "method": self.configured.name,
+            "seed": str(self.seed),
+            "student": self.student.name,
+            "hash": self.fingerprint.short,
+        }
+        return tags if self.teacher is None else {**tags, "teacher": self.teacher.name}
 
     @property
     def reaches(self) -> dict[str, tuple[str, ...]]:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from dskd.errors import InputError
-from harness.config.matrix import TEACHER_METHOD
+from harness.config.cells import TEACHER_METHOD
 from harness.protocols import column_title
 from harness.results.item_scores import Items, ItemScores, stack
 from harness.runs.identity import differences

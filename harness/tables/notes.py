@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from harness.config.matrix import TEACHER_METHOD
+from harness.config.cells import TEACHER_METHOD
 from harness.runs.identity import differences
 from harness.runs.records import Record
 from harness.tables.rows import Leaderboard, ScoreRow

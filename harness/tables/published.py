@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from harness.config.matrix import TEACHER_METHOD
+from harness.config.cells import TEACHER_METHOD
 from harness.published import PublishedTable
 from harness.tables.grid import DASH, Grid
 from harness.tables.rows import Leaderboard, ScoreRow

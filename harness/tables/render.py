@@ -9,7 +9,7 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, fields
 
-from harness.config.matrix import TEACHER_METHOD
+from harness.config.cells import TEACHER_METHOD
 from harness.tables.grid import DASH, Bold, Grid
 from harness.tables.published import published_grid
 from harness.tables.reasoning import HEADER as REASONING_HEADER

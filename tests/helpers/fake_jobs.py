@@ -42,6 +42,24 @@ class FakeStep(Step):
             raise InputError("data.jsonl:3: is broken; mend it")
         if self.do == "training failed":
             raise TrainingFailed("the loss is nan at step 3; fix: lower learning_rate")
+        if self.do == "lose a server once" and not part.exists():
+            part.write_text("kept")
+            raise ConnectionResetError("the server went away")
+        if self.do == "stop at a checkpoint" and not part.exists():
+            part.write_text(str(os.getpid()))
+            while not job.stop_requested():
+                time.sleep(0.02)
+            part.write_text("kept")
+            job.stop_here("at step 3 after its checkpoint")
+        if self.do == "fail once it is asked to stop":
+            part.write_text(str(os.getpid()))
+            while not job.stop_requested():
+                time.sleep(0.02)
+            raise RuntimeError("a process of it was ended")
+        if self.do == "never stop":
+            part.write_text(str(os.getpid()))
+            while True:
+                time.sleep(0.02)
         if self.do == "take all memory":
             resource.setrlimit(resource.RLIMIT_AS, (2**31, 2**31))
             bytearray(2**32)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,8 @@ def train_tiny(
     student: str | None = None,
     progress: Callable | None = None,
     served: ServedOptions | None = None,
+    stop: Callable[[], bool] | None = None,
+    tags: Mapping[str, str] | None = None,
     **changes: Any,
 ) -> Any:
     """Train by a method, on the student that suits it if none is named; with a teacher behind an address if one is given."""
@@ -40,6 +42,8 @@ def train_tiny(
         seed=3,
         output=output,
         progress=progress,
+        stop=stop,
+        tags=tags,
     )
 
 

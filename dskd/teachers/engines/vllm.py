@@ -21,7 +21,7 @@ from typing import Any
 
 import torch
 
-from dskd.errors import InputError, TrainingFailed
+from dskd.errors import InputError, PartnerLost, TrainingFailed
 from dskd.modeling.vllm_process import end_vllm_process, start_vllm_process
 from dskd.modeling.vllm_support import INSTALL
 from dskd.teachers.engines.base import Answers, TeacherEngine
@@ -129,7 +129,7 @@ class VllmEngine(TeacherEngine):
 
     def _ended(self) -> TrainingFailed:
         code = self._process.wait()
-        return TrainingFailed(
+        return PartnerLost(
             f"{self._name}: vLLM ended with exit code {code}; fix: what it printed says more; where memory ran out, give a smaller "
             f"batch_tokens or a larger tensor_parallel, or {INSTEAD}; what is written stays"
         )

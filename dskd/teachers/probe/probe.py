@@ -10,7 +10,7 @@ from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from typing import Any
 
-from dskd.errors import InputError, TrainingFailed
+from dskd.errors import InputError, PartnerLost, TrainingFailed
 from dskd.modeling.lm_head import Head
 from dskd.teachers.engines.base import Answers
 from dskd.teachers.engines.served_engine import ServedEngine
@@ -88,7 +88,7 @@ class Probe:
                 first_failure = first_failure or now
                 left = first_failure + self._served.patience - now
                 if left <= 0:
-                    raise TrainingFailed(f"{error}; fix: start the server again") from None
+                    raise PartnerLost(f"{error}; fix: start the server again") from None
                 log.warning("%s; the probe begins anew, for up to %.0f s", error, left)
                 time.sleep(min(next(pauses, _PAUSES[-1]), left))
 

@@ -1,4 +1,4 @@
-"""Killed at any moment, as often as may be, a training goes on to the same weights, bit for bit."""
+"""Killed at any moment, as often as may be, a training goes on to the same weights and logged steps, bit for bit."""
 
 from __future__ import annotations
 
@@ -13,15 +13,21 @@ from typing import Any
 import pytest
 import torch
 
+from dskd.training.checkpoints import unfinished
 from dskd.training.run import TrainingOptions, train
-from helpers.training_runs import saved_weights
+from helpers.training_runs import logged, saved_weights
 
-COMMON = {"learning_rate": 1e-2, "checkpoint_steps": 2, "logging_steps": 3}
+COMMON = {"learning_rate": 1e-2, "logging_steps": 3}
 CASES = {
     # 20 examples are seven micro-batches an epoch, so that optimizer steps and epochs end at different places.
-    "accumulated": ("same", {"batch_size": 3, "gradient_accumulation_steps": 2}),
-    "packed": ("cross", {"packing": True, "batch_tokens": 120}),
-    "adapter": ("same", {"batch_size": 4, "lora": {"rank": 4, "dropout": 0.2}, "gradient_checkpointing": True}),
+    "accumulated": ("same", {"batch_size": 3, "gradient_accumulation_steps": 2, "checkpoint_steps": 2}),
+    "packed": ("cross", {"packing": True, "batch_tokens": 120, "checkpoint_steps": 2}),
+    "adapter": (
+        "same",
+        {"batch_size": 4, "lora": {"rank": 4, "dropout": 0.2}, "gradient_checkpointing": True, "checkpoint_steps": 2},
+    ),
+    # As the clock says: after any step.
+    "by time": ("cross", {"batch_size": 3, "gradient_accumulation_steps": 2, "checkpoint_seconds": 0.03}),
 }
 
 
@@ -53,10 +59,13 @@ def starter() -> Any:
     return context
 
 
+def _report(output: Path) -> Any:
+    return json.loads((output / "model" / "training_report.json").read_text())
+
+
 def _half_written(output: Path) -> bool:
     """Whether a checkpoint is being written, or an old one removed, at this moment."""
-    folders = (output / "checkpoints").glob("checkpoint-*")
-    return any(not (folder / "trainer_state.json").exists() for folder in folders)
+    return any(unfinished(output / "checkpoints").glob("checkpoint-*"))
 
 
 def _kill_somewhere(process: Any, pipe: Any, output: Path, chance: Any, torn: bool) -> bool:
@@ -98,8 +107,11 @@ def test_a_training_killed_again_and_again_ends_with_the_weights_of_one_that_was
     assert torn, "no kill came while a checkpoint was written"
     assert places[-1] != places[0], "the killed trainings got no further"
     _train(dropping, case, steps, output)
-    report = json.loads((output / "model" / "training_report.json").read_text())
-    assert 0 < report["resumed_from_step"] < steps
+    reports = {name: _report(tmp_path / name) for name in ("whole", "killed")}
+    assert 0 < reports["killed"]["resumed_from_step"] < steps
+    for fact in ("losses", "gradient_norm", "tokens", "padding_share", "teacher_examples"):
+        assert reports["killed"][fact] == reports["whole"][fact]
+    assert logged(output) == logged(tmp_path / "whole")
     whole, killed = (saved_weights(tmp_path / name) for name in ("whole", "killed"))
     assert whole.keys() == killed.keys()
     assert [name for name, value in whole.items() if not torch.equal(killed[name], value)] == []

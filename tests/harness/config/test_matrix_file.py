@@ -12,8 +12,9 @@ import pytest
 import yaml
 
 from dskd.errors import InputError
-from harness.config.matrix import Cell, cells
+from harness.config.matrix import Cell
 from harness.config.matrix_file import find_matrix, read_matrix, select, shipped_matrices
+from harness.config.selection import cells
 
 Content = dict[str, Any]
 

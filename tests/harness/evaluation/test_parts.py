@@ -151,6 +151,25 @@ def test_a_killed_evaluation_goes_on_with_another_number_of_processes(
     assert steps[-1].samples_done == steps[-1].samples_total
 
 
+def test_an_evaluation_that_is_asked_to_stop_finishes_the_blocks_that_it_began(
+    model: Path, asked: dict[str, EvaluationOptions], tmp_path: Path
+) -> None:
+    class Stopped(Exception):
+        pass
+
+    begun = 0
+
+    def stop_at_the_sixth() -> None:
+        nonlocal begun
+        begun += 1
+        if begun == 6:
+            raise Stopped
+
+    with pytest.raises(Stopped):
+        run(model, asked, cache=caches_in(tmp_path), parts=2, before_block=stop_at_the_sixth)
+    assert sum(map(len, kept(tmp_path).values())) == 5  # and none is begun after it
+
+
 def test_a_process_that_dies_ends_the_others_and_says_so_in_a_line(model: Path, asked: Any, capfd: Any) -> None:
     engine = open_engine("transformers", model, max_batch_size=2, parts=2)
     assert isinstance(engine, PartsEngine)

@@ -11,22 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 from click.testing import CliRunner
 
-from harness.config.matrix_file import shipped_matrices
 from harness.planning.plan import make_plan
 from harness.steps.base import Step
-from helpers.paths import GOLDEN
+from helpers.golden_matrices import NAMES, PLANS, located
 from helpers.plan_world import write_folders
-
-PLANS = GOLDEN / "plans"
-ODD: dict[str, Any] = yaml.safe_load((PLANS / "odd.yaml").read_text())
-SHIPPED = [
-    *("quick", "methods", "regression", "alignment"),
-    # Published models and data are not here: stand-ins of the same layout take their place.
-    *("paper-code", "paper-dolly-gpt2", "paper-dolly-tinyllama", "paper-math", "real-cpu"),
-]
 
 
 def plan(*arguments: str) -> dict[str, Any]:
@@ -36,26 +26,6 @@ def plan(*arguments: str) -> dict[str, Any]:
     result = CliRunner().invoke(main, ["plan", "--json", *arguments], catch_exceptions=False)
     assert result.exit_code == 0, result.output
     return json.loads(result.stdout)
-
-
-def odd_matrix(name: str, folders: Path) -> str:
-    """The path of an odd matrix, written beside the folders that it names."""
-    own = ODD["matrices"][name]
-    content = {"name": name, **ODD["base"]}
-    for key, value in own.items():
-        merge = isinstance(value, dict) and key in {"models", "training"}
-        content[key] = {k: v for k, v in {**content[key], **value}.items() if v is not None} if merge else value
-    path = folders / f"{name}.yaml"
-    path.write_text(yaml.safe_dump(content, sort_keys=False).replace("FOLDERS", str(folders)))
-    return str(path)
-
-
-def located(name: str, folders: Path) -> tuple[str, dict[str, str]]:
-    """A matrix, and the variables that say where its models and data are."""
-    matrix = name if name in SHIPPED else odd_matrix(name, folders)
-    text = shipped_matrices()[name].read_text() if name in SHIPPED else Path(matrix).read_text()
-    variables = {"HARNESS_DATA": folders / "data", "HARNESS_MODELS": folders / "models", "GEMMA": folders / "teacher"}
-    return matrix, {key: str(value) for key, value in variables.items() if f"${{{key}}}" in text}
 
 
 def described(name: str, folders: Path) -> dict[str, Any]:
@@ -87,7 +57,7 @@ def changed_identities(before: dict[str, Any], now: dict[str, Any]) -> list[str]
     return begins + [f"{folder}: {identity} -> absent" for folder, identity in old.items() if not changed]
 
 
-@pytest.mark.parametrize("name", [*SHIPPED, *ODD["matrices"]])
+@pytest.mark.parametrize("name", NAMES)
 def test_a_plan_is_what_it_was(name: str, folders: Path, write_golden: bool) -> None:
     path, plan_now = PLANS / f"{name}.json", described(name, folders)
     if write_golden:
@@ -110,7 +80,7 @@ def test_a_changed_identity_is_named_where_the_change_begins() -> None:
     assert line.endswith(f" -> {'0' * 64}")
 
 
-@pytest.mark.parametrize("name", [*SHIPPED, *ODD["matrices"]])
+@pytest.mark.parametrize("name", NAMES)
 def test_every_step_of_a_plan_is_the_same_after_json(name: str, folders: Path) -> None:
     matrix, variables = located(name, folders)
     for job in make_plan(matrix, output_dir=folders / "runs" / name, variables=variables).jobs.values():

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from dskd.errors import InputError
-from harness.config.matrix import cells
+from harness.config.selection import cells
 from harness.planning.plan import Plan, make_plan
 from harness.steps.endpoint_responses import EndpointResponses
 from harness.steps.served_model import ServedModel

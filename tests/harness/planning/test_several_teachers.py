@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from dskd.errors import InputError
-from harness.config.matrix import cells
+from harness.config.selection import cells
 from harness.planning.plan import Plan, make_plan
 from harness.steps.several_teachers import TaughtBySeveral
 from harness.steps.teacher_cache import TeacherCache

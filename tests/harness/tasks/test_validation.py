@@ -9,7 +9,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from dskd.errors import InputError
 from harness import tasks
-from harness.config.matrix import TaskName
+from harness.config.settings import TaskName
 
 OWN = """
 from harness.metrics.sample import SampleScore, score_each
