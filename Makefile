@@ -6,7 +6,7 @@ GPU := $(shell nvidia-smi --query-gpu=name --format=csv,noheader >/dev/null 2>&1
 # Several processes on few cores: one thread each, or tiny models spend their time waiting for threads.
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: help quick test test-cluster regression nightly bench lint format lock clean
+.PHONY: help quick test test-cluster regression nightly bench gpu lint format lock clean
 
 help:
 	@echo "make quick  train and compare every method on the small world, and print the table"
@@ -14,6 +14,7 @@ help:
 	@echo "make test-cluster  the tests of executors on a real Slurm, started by the tests"
 	@echo "make regression  train and score a small matrix, and compare it with results/regression/baseline.json"
 	@echo "make bench  the benchmarks of speed and memory, into results/benchmarks (about twenty minutes)"
+	@echo "make gpu    what only a GPU can show, in eight minutes, into gpu_day.json"
 	@echo "make nightly  the regression check, slow tests and the check of the committed leaderboard"
 	@echo "make lint   ruff, mypy and codespell"
 
@@ -57,7 +58,11 @@ nightly: regression
 BENCHMARKS := P1:p1_fused_loss P2:p2_projectors P3:p3_alignment P5:p5_teacher_signal P6:p6_padding P8:p8_rollouts P11:p11_invariance P13:p13_step P14:p14_cache_engines P15:p15_served P16:p16_memory P17:p17_preparation P18:p18_scoring
 bench: .venv/.installed
 	set -e; for entry in $(BENCHMARKS); do \
-	  $(BIN)/python tests/benchmarks/$${entry#*:}.py --json results/benchmarks/$${entry%%:*}.json; done
+	  PYTHONPATH=tests $(BIN)/python tests/benchmarks/$${entry#*:}.py --json results/benchmarks/$${entry%%:*}.json; done
+
+# What no CPU can show, in eight minutes on a bare machine with a GPU; no .venv, for the machine has its own packages (docs/gpu.md).
+gpu:
+	$(PYTHON) tests/benchmarks/gpu_day.py --minutes 8 --output gpu_day.json
 
 lint: .venv/.installed
 	$(BIN)/ruff check .

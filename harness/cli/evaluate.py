@@ -27,6 +27,7 @@ EPILOG = """\b
 Examples:
   harness evaluate --model models/student --task gsm8k --task dolly --output-dir runs/student
   harness evaluate --model models/gemma --add-bos-token --task gsm8k --limit 200 --engine vllm --output-dir runs/gemma
+  harness evaluate --model models/student --task gsm8k --parts 4 --output-dir runs/student
   harness evaluate --model models/student --task dolly --protocol minillm-sampling --output-dir runs/student
   harness evaluate --model models/thinker --template chat --task gsm8k --max-reasoning-tokens 4096 --output-dir runs/thinker
   harness evaluate --model models/student --task humaneval --allow-code-execution --json --output-dir runs/student > scores.json
@@ -43,6 +44,16 @@ The data of the real tasks is looked for in the folder that HARNESS_DATA names."
 @click.option("--task", "tasks", multiple=True, required=True, metavar="TASK", help="Task; repeatable.")
 @click.option("--limit", type=COUNT, metavar="N", help="The first N items of each task.")
 @generation_options
+@click.option(
+    "--parts",
+    type=COUNT,
+    default=1,
+    metavar="N",
+    help="Number of processes that share the items, each with its own GPUs.",
+)
+@click.option(
+    "--tensor-parallel", type=COUNT, default=1, metavar="N", help="Number of GPUs that vLLM spreads the model over."
+)
 @click.option("--add-bos-token", is_flag=True, help="Use a copy of the model whose tokenizer adds the begin token.")
 @template_options
 @click.option("--output-dir", "output", required=True, type=PATH, metavar="DIR", help="Output directory.")
@@ -57,6 +68,8 @@ def command(
     dtype: str,
     max_batch_size: int | None,
     seed: int,
+    parts: int,
+    tensor_parallel: int,
     as_json: bool,
     allow_code_execution: bool,
     **asked: Any,
@@ -66,7 +79,14 @@ def command(
     Exits with 1 if the evaluation failed, or if the harness itself could not score some samples.
     """
     plan = evaluation_plan(
-        evaluation={"engine": engine, "dtype": dtype, "max_batch_size": max_batch_size, "seed": seed},
+        evaluation={
+            "engine": engine,
+            "dtype": dtype,
+            "max_batch_size": max_batch_size,
+            "seed": seed,
+            "parts": parts,
+            "tensor_parallel": tensor_parallel,
+        },
         template=template_settings(asked),
         allow_code_execution=allow_code_execution,
         output=output,

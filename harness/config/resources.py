@@ -57,4 +57,6 @@ class ResourceRequest(Strict):
         given = {key: value for key in ("cpus", "memory", "minutes") if (value := getattr(self, key)) is not None}
         if self.gpus is not None:
             given |= {"gpus": self.gpus, "gpus_required": self.gpus > 0}
+        if self.memory is not None:
+            given["device_memory"] = None  # it is what the job needs here, on GPUs or without
         return estimated.replaced(**given)

@@ -63,12 +63,33 @@ class TaskSettings(Strict):
         return self.protocol.with_reasoning(self.max_reasoning_tokens, self.reasoning_end)
 
 
+def _transformers_spreads_nothing(engine: str, tensor_parallel: int) -> None:
+    if engine == "transformers" and tensor_parallel > 1:
+        raise ValueError(
+            "`tensor_parallel` means nothing with engine: transformers; fix: engine: vllm, or leave it out"
+        )
+
+
 class Evaluation(Strict):
+    """How models are evaluated.
+
+    Attributes:
+        parts: Processes that share the items of an evaluation, each with the whole model and GPUs of its own.
+        tensor_parallel: GPUs that vLLM spreads a model over, in each of them.
+    """
+
     engine: str = "auto"
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
     max_batch_size: int | None = Field(default=None, ge=1)
     seed: Seed = 0
     score_teachers: bool = True
+    parts: int = Field(default=1, ge=1)
+    tensor_parallel: int = Field(default=1, ge=1)
+
+    @model_validator(mode="after")
+    def _spread_by_vllm(self) -> Evaluation:
+        _transformers_spreads_nothing(self.engine, self.tensor_parallel)
+        return self
 
 
 class TeacherOutputs(Strict):
@@ -125,11 +146,8 @@ class TeacherCaches(Strict):
     tensor_parallel: int = Field(default=1, ge=1)
 
     @model_validator(mode="after")
-    def _transformers_spreads_nothing(self) -> TeacherCaches:
-        if self.engine == "transformers" and self.tensor_parallel > 1:
-            raise ValueError(
-                "`tensor_parallel` means nothing with engine: transformers; fix: engine: vllm, or leave it out"
-            )
+    def _spread_by_vllm(self) -> TeacherCaches:
+        _transformers_spreads_nothing(self.engine, self.tensor_parallel)
         return self
 
 

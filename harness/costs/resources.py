@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -29,6 +30,11 @@ class Resources:
     memory: int = BASE_MEMORY
     device_memory: int | None = None
     minutes: float | None = None
+
+    def on_cpus(self) -> Resources:
+        """The same on a machine without GPUs, where what would be in their memory is in main memory."""
+        elsewhere = (self.device_memory or 0) * math.ceil(self.gpus)
+        return replace(self, gpus=0.0, memory=self.memory + elsewhere, device_memory=None)
 
     def replaced(self, **changes: Any) -> Resources:
         """The same with other numbers."""

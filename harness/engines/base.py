@@ -8,7 +8,7 @@ limit ends reasoning and answer. So are the ids of the continuations that a mode
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -18,10 +18,11 @@ from dskd.errors import InputError
 from dskd.io import read_object
 from dskd.modeling.folders import parts_of, require_model_folder
 from dskd.modeling.loading import load_config, load_tokenizer
-from harness.engines._completion_cache import CompletionCache, Stored, block_key, pairs_key
+from harness.engines._blocks import AnyBlock, AskedPairs, AskedPrompts, CutBlock, PairBlock
+from harness.engines._completion_cache import CompletionCache
 from harness.engines._decoding import cut_at_stop as cut_at_stop  # engines of others import both from here
 from harness.engines._decoding import decode_completion as decode_completion
-from harness.engines._limits import CompletionEnd, LimitedTokens, TokenLimits, answer_sampling, answer_seed
+from harness.engines._limits import CompletionEnd, LimitedTokens, TokenLimits, answer_sampling
 from harness.engines._pairs import EncodedPair, encode_pairs, fit_pair
 from harness.engines._reasoning import AnswerEnd, CompletionReader
 from harness.engines._types import Completion, GeneratedTokens, LogLikelihood, Sampling
@@ -58,7 +59,7 @@ class Engine(ABC):
     """A model that completes prompts.
 
     A subclass implements `unavailable`, `block_size`, `_generate` and `close`, and `_loglikelihoods` where it can.
-    `preference` orders the engines for "auto".
+    `preference` orders the engines for "auto". `spreads`: its constructor takes `tensor_parallel`, the GPUs that share a model.
 
     Attributes:
         on_finished: Called with the number of prompts, or continuations, that have just been finished, where it is set.
@@ -68,6 +69,7 @@ class Engine(ABC):
 
     name: ClassVar[str]
     preference: ClassVar[int]
+    spreads: ClassVar[bool] = False
 
     def __init__(self, model: Path, *, seed: int, max_batch_size: int | None, max_length: int | None) -> None:
         require_model_folder(model)
@@ -122,83 +124,70 @@ class Engine(ABC):
         Raises:
             InputError: The model's context has no room for a prompt and its completion.
         """
+        asked = self.asked(prompts, sampling, seeds)
+        limited = self._limited(asked)
+        return [
+            self._finish(ids, truncated, tokens, asked.sampling)
+            for ids, truncated, tokens in zip(asked.ids, asked.truncated, limited, strict=True)
+        ]
+
+    def asked(self, prompts: Sequence[str], sampling: Sampling, seeds: Sequence[int] | None = None) -> AskedPrompts:
+        """What `complete` asks of the model: the ids of the prompts, and their blocks."""
         if self.reader.markers is None:  # nothing is reasoning
             sampling = replace(answer_sampling(sampling), after_reasoning=False)
         encoded = [self._encode(text, sampling) for text in prompts]
         if seeds is None:
             seeds = range(self.seed, self.seed + len(prompts))
-        limited = self._in_blocks([ids for ids, _ in encoded], sampling, seeds)
-        return [
-            self._finish(ids, truncated, tokens, sampling)
-            for (ids, truncated), tokens in zip(encoded, limited, strict=True)
-        ]
+        ids, truncated = [ids for ids, _ in encoded], [dropped for _, dropped in encoded]
+        return AskedPrompts(ids, truncated, sampling, list(seeds), self.block_size)
 
-    def _in_blocks(self, prompts: list[list[int]], sampling: Sampling, seeds: Sequence[int]) -> list[LimitedTokens]:
-        """Generate block by block, or read the blocks that an earlier attempt has finished."""
-        # Longest first: the block that needs the most memory fails at once or not at all.
-        order = sorted(range(len(prompts)), key=lambda index: -len(prompts[index]))
-        results: dict[int, LimitedTokens] = {}
-        for start in range(0, len(order), self.block_size):
-            block = order[start : start + self.block_size]
-            block_prompts, block_seeds = [prompts[index] for index in block], [seeds[index] for index in block]
-            generated = self._block(block_prompts, sampling, block_seeds)
-            results.update(zip(block, self._limited(block_prompts, generated, sampling, block_seeds), strict=True))
-        return [results[index] for index in range(len(prompts))]
-
-    def _block(self, prompts: list[list[int]], sampling: Sampling, seeds: Sequence[int]) -> list[GeneratedTokens]:
-        key = block_key(prompts, sampling, seeds)
-        generated = self._stored(key, GeneratedTokens, len(prompts))
-        if generated is None:
-            generated = self._generate(prompts, sampling, seeds)
-            self._store(key, generated, len(prompts))
-        return generated
-
-    def _limited(
-        self, prompts: list[list[int]], generated: Sequence[GeneratedTokens], sampling: Sampling, seeds: Sequence[int]
-    ) -> list[LimitedTokens]:
+    def _limited(self, asked: AskedPrompts) -> list[LimitedTokens]:
         """Completions within the limits of reasoning and answer; reasoning that was cut is closed where the protocol says so."""
-        if sampling.max_reasoning_tokens is None:
-            return [LimitedTokens(tokens.ids, tokens.ended) for tokens in generated]
-        limited = [
-            TokenLimits(self.reader, prompt, sampling).apply(tokens, self.eos_token_ids)
-            for prompt, tokens in zip(prompts, generated, strict=True)
-        ]
-        cut = [index for index, tokens in enumerate(limited) if tokens.reasoning_cut]
-        if not cut or sampling.reasoning_end == "cut":
-            return limited
-        closings = [self.reader.closing(limited[index].ids) for index in cut]
-        begun = [[*limited[index].ids, *closing] for index, closing in zip(cut, closings, strict=True)]
-        answers = self._answers(
-            [[*prompts[index], *ids] for index, ids in zip(cut, begun, strict=True)],
-            answer_sampling(sampling),
-            [answer_seed(seeds[index]) for index in cut],
-        )
-        for index, ids, closing, answer in zip(cut, begun, closings, answers, strict=True):
-            limited[index] = LimitedTokens([*ids, *answer.ids], answer.ended, reasoning_cut=True, closing=len(closing))
-        return limited
+        generated = self._in_blocks(asked.blocks)
+        if asked.sampling.max_reasoning_tokens is None:
+            return asked.in_order([[LimitedTokens(tokens.ids, tokens.ended) for tokens in each] for each in generated])
+        cut = [CutBlock(self.reader, self.eos_token_ids, *each) for each in zip(asked.blocks, generated, strict=True)]
+        answers = iter(self._in_blocks([block for each in cut for block in each.unanswered]))
+        return asked.in_order([each.limited([next(answers) for _ in each.unanswered]) for each in cut])
 
-    def _answers(self, prompts: list[list[int]], sampling: Sampling, seeds: Sequence[int]) -> list[GeneratedTokens]:
-        """Answers after reasoning that was closed. Their prompts were reported when the reasoning was there."""
+    def _in_blocks(self, blocks: Sequence[AnyBlock]) -> Iterator[list[Any]]:
+        """The results of blocks in order; what an earlier attempt has finished is read. Here one after the other."""
+        for block in blocks:
+            found = self._found(block, self.cache)
+            if found is None:
+                if self.before_block is not None:
+                    self.before_block()
+                found = self._finished(block, self._counted(block), self.cache)
+            yield found
+
+    def _counted(self, block: AnyBlock) -> list[Any]:
+        if block.counted:
+            return self.answer(block)
         report, self.on_finished = self.on_finished, None
         try:
-            return self._block(prompts, sampling, seeds)
+            return self.answer(block)
         finally:
             self.on_finished = report
 
-    def _stored(self, key: str, kind: type[Stored], size: int) -> list[Stored] | None:
+    def answer(self, block: AnyBlock) -> list[Any]:
+        """What the model makes of one block."""
+        if isinstance(block, PairBlock):
+            return self._score(block.pairs)
+        return self._generate(block.prompts, block.sampling, block.seeds)
+
+    def _found(self, block: AnyBlock, cache: CompletionCache | None) -> list[Any] | None:
         """What an earlier attempt has left of a block, or None."""
-        found = self.cache.get(key, kind) if self.cache is not None else None
-        if found is not None:
-            self._report(size)
-        elif self.before_block is not None:
-            self.before_block()
+        found = cache.get(block.key, block.result) if cache is not None else None
+        if found is not None and block.counted:
+            self._report(len(found))
         return found
 
-    def _store(self, key: str, results: Sequence[Stored], size: int) -> None:
-        if len(results) != size:
-            raise RuntimeError(f"engine {self.name}: {len(results)} results for a block of {size}")
-        if self.cache is not None:
-            self.cache.put(key, results)
+    def _finished(self, block: AnyBlock, results: list[Any], cache: CompletionCache | None) -> list[Any]:
+        if len(results) != len(block):
+            raise RuntimeError(f"engine {self.name}: {len(results)} results for a block of {len(block)}")
+        if cache is not None:
+            cache.put(block.key, results)
+        return results
 
     def loglikelihoods(self, pairs: Sequence[tuple[str, str]]) -> list[LogLikelihood]:
         """How likely the model finds continuations after their contexts.
@@ -212,24 +201,23 @@ class Engine(ABC):
         Raises:
             InputError: The engine computes none, a continuation has no token of its own, or the model's context no room for it.
         """
-        if type(self)._loglikelihoods is Engine._loglikelihoods:
+        asked = self.asked_pairs(pairs)
+        return asked.in_order(self._in_blocks(asked.blocks))
+
+    def asked_pairs(self, pairs: Sequence[tuple[str, str]]) -> AskedPairs:
+        """What `loglikelihoods` asks of the model."""
+        if not self.scores_texts:
             raise InputError(
                 f"engine {self.name}: it computes no log-likelihoods; fix: use vllm or transformers, or give it the method "
                 "`_loglikelihoods` (docs/engines.md)"
             )
         encoded = [fit_pair(pair, self.scored_length) for pair in encode_pairs(self.tokenizer, pairs)]
-        # Longest first, as for prompts; and what begins alike together, so that an engine can read it once.
-        order = sorted(range(len(pairs)), key=lambda n: (-len(encoded[n]), encoded[n].context, encoded[n].continuation))
-        results: dict[int, LogLikelihood] = {}
-        for start in range(0, len(order), self.block_size):
-            block = order[start : start + self.block_size]
-            key = pairs_key([encoded[index] for index in block])
-            found = self._stored(key, LogLikelihood, len(block))
-            if found is None:
-                found = self._score([encoded[index] for index in block])
-                self._store(key, found, len(block))
-            results.update(zip(block, found, strict=True))
-        return [results[index] for index in range(len(pairs))]
+        return AskedPairs(encoded, self.block_size)
+
+    @property
+    def scores_texts(self) -> bool:
+        """Whether it computes log-likelihoods."""
+        return type(self)._loglikelihoods is not Engine._loglikelihoods
 
     @property
     def scored_length(self) -> int | None:

@@ -26,10 +26,14 @@ CPU_BATCH_SIZE = 64
 
 
 class VllmEngine(Engine):
-    """All requests of a call at once; vLLM forms the batches. `gpu_memory_utilization` counts on a GPU alone."""
+    """All requests of a call at once; vLLM forms the batches. `gpu_memory_utilization` counts on a GPU alone.
+
+    With `tensor_parallel` GPUs, vLLM starts a process for each.
+    """
 
     name: ClassVar[str] = "vllm"
     preference: ClassVar[int] = 1
+    spreads: ClassVar[bool] = True
 
     def __init__(
         self,
@@ -41,6 +45,7 @@ class VllmEngine(Engine):
         dtype: str = "float32",
         no_repeat_ngram: bool = False,
         gpu_memory_utilization: float = 0.9,
+        tensor_parallel: int = 1,
     ) -> None:
         super().__init__(model, seed=seed, max_batch_size=max_batch_size, max_length=max_length)
         self.can_mask_ngrams = no_repeat_ngram
@@ -58,6 +63,7 @@ class VllmEngine(Engine):
             "enable_prefix_caching": False,
             "use_tqdm_on_load": False,
             "gpu_memory_utilization": gpu_memory_utilization * gpu_share(),
+            "tensor_parallel_size": tensor_parallel,
             **hub.code_arguments(parts_of(model).model),
         }
         if max_batch_size is not None:

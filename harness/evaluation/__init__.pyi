@@ -1,4 +1,4 @@
-from .evaluate import EvaluationOptions, evaluate
+from .evaluate import EvaluationOptions, evaluate, open_engine
 from .summary import summarise
 
-__all__ = ["EvaluationOptions", "evaluate", "summarise"]
+__all__ = ["EvaluationOptions", "evaluate", "open_engine", "summarise"]

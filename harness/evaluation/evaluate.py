@@ -25,9 +25,10 @@ from dskd.modeling.folders import require_model_folder
 from dskd.modeling.loading import load_tokenizer
 from dskd.tokenization.prompt_templates import describe
 from harness import tasks as known_tasks
-from harness.engines import create_engine
+from harness.engines._blocks import AskedPrompts
 from harness.engines._completion_cache import CompletionCache
-from harness.engines._types import Completion
+from harness.engines._parts import PartsEngine, open_engine
+from harness.engines._types import Completion, Sampling
 from harness.evaluation.generate import (
     Prompts,
     SampleRequest,
@@ -85,6 +86,7 @@ class TaskRun:
     "loglikelihoods" has for each continuation {"text", "value", "is_greedy", "tokens"}; there is no "finish_reason".
     `seconds` is the time of generation and scoring without that of loading the model. `template` is the model's
     (`dskd.tokenization.prompt_templates.describe`), None where it was not used. `name` is what the task was asked for by.
+    `peak_memory`: bytes of memory and of a GPU's, of the process that used most; None where this process did the work.
     """
 
     name: str
@@ -95,6 +97,7 @@ class TaskRun:
     seconds: float
     generated_tokens: int
     template: dict[str, Any] | None = None
+    peak_memory: tuple[int, int | None] | None = None
 
 
 @dataclass(frozen=True)
@@ -114,6 +117,17 @@ class _Work:
     def length(self, tokenizer: Any) -> int:
         return longest(tokenizer, self.prompts, self.protocol)
 
+    def asked(self, engine: Any) -> AskedPrompts:
+        return engine.asked(*self._request)
+
+    def samples(self, engine: Any, allow_code_execution: bool) -> list[dict[str, Any]]:
+        return _scored(self, engine.complete(*self._request), allow_code_execution)
+
+    @property
+    def _request(self) -> tuple[list[str], Sampling, list[int]]:
+        prompts, seeds = [each.prompt for each in self.requests], [each.seed for each in self.requests]
+        return prompts, sampling_of(self.prompts, self.protocol), seeds
+
 
 def evaluate(
     model: Path,
@@ -126,6 +140,8 @@ def evaluate(
     max_batch_size: int | None = None,
     dtype: str = "float32",
     cache: Callable[[str], CompletionCache] | None = None,
+    parts: int = 1,
+    tensor_parallel: int = 1,
     before_block: Callable[[], None] | None = None,
 ) -> Iterator[TaskRun]:
     """Complete and score the tasks one after another, and give each as it is done.
@@ -137,11 +153,13 @@ def evaluate(
         model: A model folder.
         tasks: By name: of the task itself, unless its options say which. So one task may be there under several protocols.
         cache: Gives the cache of a task's completions, so that a killed evaluation resumes.
+        parts: Processes that generate, each with the whole model. The samples do not depend on it.
+        tensor_parallel: GPUs that share the model, in each of them.
         before_block: Called before each block of completions that is computed; it may raise, and what was finished is in the cache.
 
     Raises:
         InputError: Before the model is loaded: an unknown task or engine, a task that runs code when that was not allowed,
-            absent data, and a folder that is no model.
+            absent data, too few GPUs, and a folder that is no model.
     """
     require_model_folder(model)
     if not tasks:
@@ -154,7 +172,7 @@ def evaluate(
     work = {name: _work(task, docs[name], tokenizer, tasks[name], seed) for name, task in chosen.items()}
     protocols = [each.protocol for each in work.values() if isinstance(each, _Work)]
     with contextlib.redirect_stdout(sys.stderr):  # standard output is for data
-        lm = create_engine(
+        lm = open_engine(
             engine,
             model,
             seed=seed,
@@ -162,6 +180,8 @@ def evaluate(
             max_length=max(each.length(tokenizer) for each in work.values()),
             dtype=dtype,
             no_repeat_ngram=any(protocol.no_repeat_ngram for protocol in protocols),
+            parts=parts,
+            tensor_parallel=tensor_parallel,
         )
     lm.before_block = before_block
     return _run(lm, describe(tokenizer), work, seed, allow_code_execution, progress or (lambda _: None), cache)
@@ -190,6 +210,7 @@ def _run(
     cache: Callable[[str], CompletionCache] | None,
 ) -> Iterator[TaskRun]:
     done, total = 0, sum(each.size for each in work.values())
+    caches = {name: cache(name) for name in work} if cache is not None else {}
     try:
         for number, (name, each) in enumerate(work.items()):
 
@@ -199,26 +220,23 @@ def _run(
                 progress(EvaluationProgress(name, number, len(work), done, total))
 
             lm.on_finished = finished
-            lm.cache = cache(name) if cache is not None else None
-            finished(0)
+            lm.cache = caches.get(name)
+            progress(EvaluationProgress(name, number, len(work), done, total))
+            if number == 0 and isinstance(lm, PartsEngine):
+                # So that no process waits for the end of a task.
+                for other, later in work.items():
+                    lm.begin(later.asked(lm).blocks, caches.get(other))
             start = time.perf_counter()
             with contextlib.redirect_stdout(sys.stderr):
                 # The global seeds, which an engine of one's own or a filter of lm-eval may use.
                 random.seed(seed)
                 numpy.random.seed(seed)  # noqa: NPY002 - the global state is meant
                 torch.manual_seed(seed)
-                if isinstance(each, LogLikelihoodWork):
-                    samples = each.samples(lm)
-                else:
-                    completions = lm.complete(
-                        [request.prompt for request in each.requests],
-                        sampling_of(each.prompts, each.protocol),
-                        [request.seed for request in each.requests],
-                    )
-                    samples = _scored(each, completions, allow_code_execution)
+                samples = each.samples(lm, allow_code_execution)
             seconds, tokens = time.perf_counter() - start, sum(sample["generated_tokens"] for sample in samples)
             used = None if isinstance(each, LogLikelihoodWork) else template
-            yield TaskRun(name, each.task.name, each.task.version, lm.name, samples, seconds, tokens, used)
+            own = (lm.peak_memory, lm.peak_device_memory) if isinstance(lm, PartsEngine) else None
+            yield TaskRun(name, each.task.name, each.task.version, lm.name, samples, seconds, tokens, used, own)
             progress(EvaluationProgress(name, number + 1, len(work), done, total))
     finally:
         lm.close()

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from dskd.errors import InputError
+from harness.engines._blocks import AskedPairs
 from harness.engines._pairs import encode_pairs
 from harness.engines._types import LogLikelihood
 from harness.engines.base import Engine
@@ -39,8 +40,12 @@ class LogLikelihoodWork:
         """The tokens of the longest context with its continuation, and of one more, which some engines generate."""
         return max(map(len, encode_pairs(tokenizer, self._all))) + 1
 
-    def samples(self, engine: Engine) -> list[dict[str, Any]]:
-        """Score the documents: a sample each, in order."""
+    def asked(self, engine: Engine) -> AskedPairs:
+        """What the engine is asked."""
+        return engine.asked_pairs(self._all)
+
+    def samples(self, engine: Engine, allow_code_execution: bool = False) -> list[dict[str, Any]]:
+        """Score the documents: a sample each, in order. Nothing is generated, so no code is run."""
         found = iter(engine.loglikelihoods(self._all))
         own = [[next(found) for _ in pairs] for pairs in self.pairs]
         scores = self.task.score_loglikelihoods(self.docs, own, lambda: None)

@@ -238,7 +238,7 @@ def make_plan(
 
 
 def _need(jobs: Iterable[PlannedJob], matrix: Matrix, source: str) -> None:
-    """What the jobs that run need: estimated, unless the matrix says it. InputError for a kind of job that the matrix does not have."""
+    """What the matrix says that jobs need, in place of estimates. InputError for a kind of job that the matrix does not have."""
     jobs = list(jobs)
     # Of a part of the matrix, not every kind has a job.
     kinds = {job.kind for job in jobs} | kinds_of_steps()
@@ -248,10 +248,9 @@ def _need(jobs: Iterable[PlannedJob], matrix: Matrix, source: str) -> None:
                 f"{matrix.where(('resources', kind), source)}: the matrix has no such job{did_you_mean(kind, kinds)}"
             )
     for job in jobs:
-        if job.action == "run":
-            estimated = job.step.resources()
-            asked = matrix.resources.get(job.kind)
-            job.resources = estimated if asked is None else asked.applied_to(estimated)
+        asked = matrix.resources.get(job.kind)
+        if job.action == "run" and asked is not None:
+            job.resources = asked.applied_to(job.resources)
 
 
 def decide(steps: Iterable[Step], root: Path, overwrite: Overwrite) -> dict[str, PlannedJob]:
@@ -289,6 +288,8 @@ def decide(steps: Iterable[Step], root: Path, overwrite: Overwrite) -> dict[str,
         blocked = next((jobs[key] for key in job.needs if jobs[key].action == "blocked"), None)
         if job.action == "run" and blocked is not None:
             job.action, job.reason = "blocked", f"needs '{blocked.title}', which is {blocked.reason}"
+        if job.action == "run":
+            job.resources = job.step.resources()
     return jobs
 
 

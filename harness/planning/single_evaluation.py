@@ -79,13 +79,26 @@ def evaluation_plan(
         model=source,
         tasks=evaluated,
         allow_code_execution=allow_code_execution,
-        **Evaluation.model_validate(dict(evaluation)).model_dump(exclude={"score_teachers"}),
+        **_settings(evaluation).model_dump(exclude={"score_teachers"}),
     )
     if not overwrite:
         _require_same(output, step)
     lock.write()
     jobs = decide([step], output, "stale")
-    return Plan(known_as, "harness evaluate", output, jobs, lambda _, key: f"harness evaluate: --{key}", lock=lock)
+    return Plan(known_as, "harness evaluate", output, jobs, lambda _, key: f"harness evaluate: {_flag(key)}", lock=lock)
+
+
+def _settings(evaluation: Mapping[str, Any]) -> Evaluation:
+    """InputError for settings that do not go together."""
+    try:
+        return Evaluation.model_validate(dict(evaluation))
+    except ValidationError as error:
+        reason = error.errors()[0]["msg"].removeprefix("Value error, ")
+        raise InputError(f"--tensor-parallel: {reason}") from None
+
+
+def _flag(key: str) -> str:
+    return "--" + key.removeprefix("evaluation.").replace("_", "-")
 
 
 def _require_same(output: Path, step: Evaluate) -> None:

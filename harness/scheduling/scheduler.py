@@ -127,6 +127,8 @@ class Scheduler:
     def _need(self, key: str) -> _Need:
         """What a task needs, at most as much as the largest place has: what asks for more runs alone there."""
         wanted = self._tasks[key].resources
+        if self._largest and not any(self._largest):
+            wanted = wanted.on_cpus()
         cpus = wanted.threads(self._usual_cpus)
         gpus = round(wanted.gpus * _WHOLE)
         memory = -(-wanted.memory // _MEMORY_STEP) * _MEMORY_STEP

@@ -14,7 +14,7 @@ A job is told nothing but its step as JSON, so any job can run anywhere, be kill
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from operator import attrgetter
@@ -155,6 +155,7 @@ def _inputs_in(values: Iterable[Any]) -> Iterator[Input]:
 
 
 _I = TypeVar("_I", bound=Input)
+_V = TypeVar("_V")
 # A field of a step that holds an input of this class or of a subclass.
 Of = SerializeAsAny[_I]
 
@@ -249,12 +250,20 @@ class Step(Input):
         return ()
 
     def resources(self) -> Resources:
-        """What it needs while it runs, estimated."""
+        """What it needs while it runs, estimated: by default what is taken where nothing is known, and no GPU."""
         return Resources()
 
     def run(self, job: JobContext) -> None:
         """Make the outputs in `job.pending`, and declare each finished with `job.finish`."""
         raise NotImplementedError
+
+
+def if_known(find: Callable[[], _V]) -> _V | None:
+    """A shape or a size of data, or None where it cannot be known before a run: resources are a guess then, and not an error."""
+    try:
+        return find()
+    except InputError:
+        return None
 
 
 def kinds_of_steps(step: type[Step] = Step) -> set[str]:

@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
+from itertools import repeat
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -20,6 +21,8 @@ from dskd.tokenization.prompt_templates import Template
 from dskd.training.options import TrainingOptions
 from harness.costs.formulas import training_work
 from harness.costs.model_shapes import Shape, published_model, shape_of
+from harness.costs.needs import START_MINUTES, UNKNOWN_LENGTHS, training_needs, unknown_needs, weight_bytes
+from harness.costs.resources import BASE_MEMORY, Resources
 from harness.costs.work import Device, Work
 from harness.runs.hub_lock import HubLock
 from harness.runs.identity import BASE, BASE_COMMIT, FileHashes, require_tokenizer
@@ -35,6 +38,7 @@ from harness.steps.base import (
     Step,
     TokenizerInput,
     TrainingSource,
+    if_known,
     same_as,
 )
 from harness.steps.create_model import check_copy, copy_model, new_model
@@ -146,6 +150,26 @@ class TrainedModel(_MadeModel):
             for data, options in ((stage.data, stage.options.model_dump()) for stage in self.training)
         ]
 
+    def resources(self) -> Resources:
+        shape, gpus = if_known(lambda: self.shape), 1 if self.training else 0
+        if shape is None:
+            return unknown_needs(gpus)
+        start = if_known(lambda: self.start_shape) or shape
+        loaded = [weight_bytes(start, "float32")]
+        if not self.training:
+            return Resources(memory=BASE_MEMORY + loaded[0], minutes=START_MINUTES)
+        lengths = if_known(lambda: [stage.data.lengths for stage in self.training])
+        work = [
+            training_work(self.kind, "", Device(), shape, stage.options.model_dump(), data)
+            for stage, data in zip(self.training, lengths or repeat(UNKNOWN_LENGTHS), strict=False)
+        ]
+        return training_needs(work, loaded, timed=lengths is not None)
+
+    @property
+    def start_shape(self) -> Shape:
+        """Of the model that is loaded to make it. InputError where that is not known."""
+        return self.shape
+
     def run(self, job: JobContext) -> None:
         stages, joined = job.folder / "stages", job.folder / "stages.json"
         # Where the model is in place already, the job was killed before it could say so.
@@ -213,6 +237,10 @@ class FirstLayers(TrainedModel):
     @cached_property
     def shape(self) -> Shape:
         return replace(self.layers_of.shape, layers=self.layers)
+
+    @property
+    def start_shape(self) -> Shape:
+        return self.layers_of.shape
 
     @property
     def lineage(self) -> list[TrainingSource]:

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import cached_property, partial
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any
 
 from dskd import training
 from dskd.compatibility import Problem
 from dskd.io import read_object
+from dskd.modeling.vllm_support import INSTALL
 from harness import evaluation, tasks
+from harness.costs.needs import Generation, generation_needs, unknown_needs
+from harness.costs.resources import Resources
 from harness.engines._completion_cache import CompletionCache
 from harness.evaluation.reasoning import tokens_per_solved
 from harness.protocols import DecodingProtocol
@@ -22,7 +26,7 @@ from harness.runs.rate import Rate
 from harness.runs.records import RecordCell
 from harness.runs.store import eval_folder
 from harness.sandbox.select import sandbox_used
-from harness.steps.base import BY_HAND, NOT_IDENTITY, Input, ModelInput, Of, Step, TrainingSource
+from harness.steps.base import BY_HAND, NOT_IDENTITY, Input, ModelInput, Of, Step, TrainingSource, if_known
 from harness.steps.contamination import count_contamination
 from harness.steps.libraries import evaluation_libraries
 from harness.steps.training import Train
@@ -52,7 +56,10 @@ class EvaluatedTask(Input):
 
 
 class Evaluate(Step):
-    """Completions and scores of one model, an output for each task."""
+    """Completions and scores of one model, an output for each task.
+
+    parts: processes that generate, each with the whole model. tensor_parallel: GPUs that vLLM spreads the model over, in each.
+    """
 
     kind, version = "evaluate", 2
 
@@ -65,6 +72,8 @@ class Evaluate(Step):
     seed: int
     max_batch_size: Annotated[int | None, NOT_IDENTITY] = None
     allow_code_execution: Annotated[bool, NOT_IDENTITY] = False
+    parts: Annotated[int, NOT_IDENTITY] = 1
+    tensor_parallel: Annotated[int, NOT_IDENTITY] = 1
 
     @property
     def id(self) -> str:
@@ -103,7 +112,20 @@ class Evaluate(Step):
     def preflight(self, root: Path) -> Sequence[Problem]:
         for task in self.tasks:
             tasks.load(task.task).docs()
-        return ()
+        if self.tensor_parallel == 1 or find_spec("vllm") is not None:
+            return ()
+        return [Problem("evaluation.tensor_parallel", "vLLM is not installed", f"leave it out, or {INSTALL}")]
+
+    def resources(self) -> Resources:
+        shape, gpus = if_known(lambda: self.model.shape), self.parts * self.tensor_parallel
+        if shape is None:
+            return unknown_needs(gpus, processes=self.parts)
+        asked = [
+            Generation(None if task.limit is None else task.limit * task.protocol.num_samples, task.max_new_tokens)
+            for task in self.tasks
+        ]
+        spread = {"parts": self.parts, "tensor_parallel": self.tensor_parallel}
+        return generation_needs(shape, self.dtype, asked, batch=self.max_batch_size, **spread)
 
     def run(self, job: JobContext) -> None:
         """Evaluate the tasks whose results are wanted; each is on the disk as soon as it is done."""
@@ -142,6 +164,8 @@ class Evaluate(Step):
             max_batch_size=self.max_batch_size,
             dtype=self.dtype,
             cache=lambda name: caches[name],
+            parts=self.parts,
+            tensor_parallel=self.tensor_parallel,
             before_block=partial(job.stop_here, "after the completions that it had finished"),
         )
         for done in runs:
@@ -149,13 +173,16 @@ class Evaluate(Step):
             summary = evaluation.summarise(task, done.samples)
             if done.generated_tokens and done.seconds:
                 job.progress.measure(tokens_per_second=done.generated_tokens / done.seconds)
-            print(f"{done.name}: {summary['n']} in {done.seconds:.1f} s with {done.engine}", flush=True)
+            by = done.engine if self.parts == 1 else f"{done.engine} in {self.parts} processes"
+            print(f"{done.name}: {summary['n']} in {done.seconds:.1f} s with {by}", flush=True)
+            memory = dict(zip(("peak_memory", "peak_device_memory"), done.peak_memory or (), strict=False))
             job.finish(
                 outputs[done.name],
                 cost=job.cost(
                     wall_seconds=round(done.seconds, 3),
                     tokens=done.generated_tokens,
                     tokens_per_solved=tokens_per_solved(task.metrics[0], done.samples),
+                    **memory,
                 ),
                 samples=done.samples,
                 engine=done.engine,

@@ -15,9 +15,11 @@ from dskd.errors import InputError
 from dskd.modeling.vllm_support import INSTALL
 from dskd.teachers.options import ServedOptions
 from harness.costs.formulas import bytes_per_number, teacher_work
+from harness.costs.needs import UNKNOWN_LENGTHS, pass_needs, unknown_needs
+from harness.costs.resources import Resources
 from harness.costs.work import Device, Work
 from harness.runs.job_context import JobContext
-from harness.steps.base import NOT_IDENTITY, OMIT_NONE, ModelInput, Of, Step
+from harness.steps.base import NOT_IDENTITY, OMIT_NONE, ModelInput, Of, Step, if_known
 from harness.steps.data import PreparedData
 from harness.steps.libraries import MODELS
 
@@ -69,6 +71,16 @@ class TeacherCache(Step):
     @property
     def libraries(self) -> tuple[str, ...]:
         return MODELS
+
+    def resources(self) -> Resources:
+        if self.served is not None:  # its head alone is here
+            return Resources()
+        shape = if_known(lambda: self.teacher.shape)
+        if shape is None:
+            return unknown_needs(self.tensor_parallel)
+        data = if_known(lambda: self.data.lengths)
+        work = teacher_work(self.kind, "", Device(), shape, self.dtype, data or UNKNOWN_LENGTHS)
+        return pass_needs(work, shape, self.dtype, self.tensor_parallel, timed=data is not None)
 
     def run(self, job: JobContext) -> None:
         report = self.build(job)

@@ -10,8 +10,10 @@ import psutil
 from dskd.errors import InputError
 from dskd.modeling.weight_files import read_header, weight_files
 from dskd.teachers import probe
+from harness.costs.needs import weight_bytes
+from harness.costs.resources import BASE_MEMORY, Resources
 from harness.runs.job_context import JobContext
-from harness.steps.base import ModelInput, Of, Step
+from harness.steps.base import ModelInput, Of, Step, if_known
 from harness.steps.libraries import MODELS
 
 _FILE = "reference.safetensors"
@@ -32,6 +34,10 @@ class TeacherReference(Step):
     @property
     def libraries(self) -> tuple[str, ...]:
         return MODELS
+
+    def resources(self) -> Resources:
+        shape = if_known(lambda: self.teacher.shape)  # it runs on the processor
+        return Resources(memory=BASE_MEMORY + (0 if shape is None else weight_bytes(shape, "float32")))
 
     def run(self, job: JobContext) -> None:
         folder, file = self.teacher.path(job.root), self.path(job.root)

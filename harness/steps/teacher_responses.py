@@ -14,9 +14,11 @@ from dskd.data.options import takes_of
 from dskd.errors import InputError
 from dskd.modeling.loading import load_tokenizer
 from dskd.tokenization.prompt_templates import prompt_text, template_of
+from harness import evaluation
 from harness.costs.formulas import teacher_work
+from harness.costs.needs import Generation, generation_needs, unknown_needs
+from harness.costs.resources import Resources
 from harness.costs.work import Device, Work
-from harness.engines import create_engine
 from harness.engines._completion_cache import CompletionCache
 from harness.engines._seeds import sample_seed
 from harness.engines._types import Sampling
@@ -24,7 +26,7 @@ from harness.responses.prompts import Asked, answered_row, asked_of
 from harness.responses.requests import askable
 from harness.runs.job_context import JobContext
 from harness.runs.store import write_jsonl_atomic
-from harness.steps.base import NOT_IDENTITY, ModelInput, Of, Step
+from harness.steps.base import NOT_IDENTITY, ModelInput, Of, Step, if_known
 from harness.steps.data import Examples, read_examples
 from harness.steps.libraries import MODELS
 
@@ -52,6 +54,8 @@ class TeacherResponses(Step):
     dtype: str
     seed: int
     max_batch_size: Annotated[int | None, NOT_IDENTITY] = None
+    parts: Annotated[int, NOT_IDENTITY] = 1
+    tensor_parallel: Annotated[int, NOT_IDENTITY] = 1
 
     @property
     def name(self) -> str:
@@ -66,6 +70,15 @@ class TeacherResponses(Step):
     @property
     def libraries(self) -> tuple[str, ...]:
         return MODELS
+
+    def resources(self) -> Resources:
+        shape, gpus = if_known(lambda: self.teacher.shape), self.parts * self.tensor_parallel
+        if shape is None:
+            return unknown_needs(gpus, processes=self.parts)
+        data = if_known(lambda: self.examples.lengths(self.limit))
+        asked = [Generation(None if data is None else data.examples, self.max_new_tokens)]
+        spread = {"parts": self.parts, "tensor_parallel": self.tensor_parallel}
+        return generation_needs(shape, self.dtype, asked, batch=self.max_batch_size, **spread)
 
     def run(self, job: JobContext) -> None:
         """Make the responses; prompts that were answered before a kill are not asked again. InputError where nothing is left."""
@@ -109,13 +122,15 @@ class TeacherResponses(Step):
         sampling = Sampling(self.max_new_tokens, temperature=self.temperature)
         # "None" is part of every draw: with another name the same teacher would give other responses.
         seeds = [sample_seed(self.seed, f"None/{number}", 0) for number in range(len(texts))]
-        engine = create_engine(
+        engine = evaluation.open_engine(
             self.engine,
             self.teacher.path(job.root),
             seed=self.seed,
             max_batch_size=self.max_batch_size,
             max_length=longest + self.max_new_tokens,
             dtype=self.dtype,
+            parts=self.parts,
+            tensor_parallel=self.tensor_parallel,
         )
         done = len(texts) - sum(len(texts[first : first + _BLOCK]) for first in missing)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Annotated, Any
@@ -20,14 +21,17 @@ from dskd.methods import Method
 from dskd.training.launch import configuration_file, launch_training
 from dskd.training.options import TrainingOptions, TrainingReport
 from dskd.training.provenance import Provenance, checkout, package_versions
-from harness.costs.formulas import training_work
+from harness.costs.formulas import Lengths, training_work
+from harness.costs.model_shapes import Shape
+from harness.costs.needs import UNKNOWN_LENGTHS, training_needs, unknown_needs, weight_bytes
+from harness.costs.resources import Resources
 from harness.costs.work import Device, Work
 from harness.runs.environment import peak_memory_of_children
 from harness.runs.identity import Fingerprint
 from harness.runs.job_context import JobContext
 from harness.runs.job_spec import Output
 from harness.runs.records import RecordCell
-from harness.steps.base import BY_HAND, NOT_IDENTITY, OMIT_NONE, ModelInput, Of, Step, TrainingSource, same_as
+from harness.steps.base import BY_HAND, NOT_IDENTITY, OMIT_NONE, ModelInput, Of, Step, TrainingSource, if_known, same_as
 from harness.steps.base_model import split_options, training_cost, training_progress
 from harness.steps.data import PreparedData
 from harness.steps.libraries import TRAINING
@@ -155,12 +159,28 @@ class Train(Step, ModelInput):
         return [problem for problem in problems if problem.key in {"pair", "method"}]
 
     def estimate(self, device: Device) -> list[Work]:
+        teacher = self.teacher.shape if self.teacher is not None else None
+        return [self._work(device, self.student.shape, teacher, self.data.lengths)]
+
+    def resources(self) -> Resources:
+        loaded = if_known(lambda: [each.shape for each in self.loads])
+        if loaded is None:
+            return unknown_needs(self.processes, processes=self.processes)
+        # A teacher of unknown shape that is not loaded is behind an address or in a cache: its head is left out.
+        teacher = if_known(lambda: self.teacher.shape if self.teacher is not None else None)
+        data = if_known(lambda: self.data.lengths)
+        work = self._work(Device(), loaded[0], teacher, data or UNKNOWN_LENGTHS)
+        weights = [weight_bytes(loaded[0], "float32")]
+        weights += [weight_bytes(shape, self.training.dtype) for shape in loaded[1:]]
+        if len(loaded) > 2:  # the largest of several teachers is in the estimate
+            work = replace(work, bytes=work.bytes + sum(sorted(weights[1:])[:-1]))
+        return training_needs([work], weights, self.processes, timed=data is not None)
+
+    def _work(self, device: Device, student: Shape, teacher: Shape | None, lengths: Lengths) -> Work:
         what, options, needs = self.id.removeprefix("train:"), self.training.model_dump(), self.configured.requires
         launch = {"processes": self.processes, "sharded": launch_shape(self.accelerate_config)[1]}
         method = {"live": bool(self._loaded_teachers), "dual": needs.projectors, "chunkable": needs.chunkable}
-        teacher = self.teacher.shape if self.teacher is not None else None
-        student, lengths = self.student.shape, self.data.lengths
-        return [training_work(self.kind, what, device, student, options, lengths, launch, teacher, **method)]
+        return training_work(self.kind, what, device, student, options, lengths, launch, teacher, **method)
 
     def run(self, job: JobContext) -> None:
         """Train into the job's folder: `model/` is the student; an interrupted training resumes from its last checkpoint."""

@@ -67,10 +67,12 @@ def main() -> None:
     options.add_argument("--batch", type=int, nargs=2, default=[8, 128], metavar=("EXAMPLES", "LENGTH"))
     options.add_argument("--labelled", type=float, default=0.5, help="share of positions with a label")
     options.add_argument("--repeats", type=int, default=3)
-    chosen = options.parse_args()
+    chosen = report.with_device(options).parse_args()
+    device, own = chosen.device, getattr(torch, chosen.dtype)
     count, length = chosen.batch
     places, size = count * length, chosen.vocabulary
-    student, teacher = model(*chosen.student, size), model(*chosen.teacher, size)
+    student = model(*chosen.student, size).to(device)
+    teacher = model(*chosen.teacher, size).to(device, own)  # as a training has them
     generator = torch.Generator().manual_seed(0)
     ids = torch.randint(0, size, (count, length), generator=generator)
     labelled = torch.arange(places).view(count, length)[:, int(length * (1 - chosen.labelled)) :].flatten()
@@ -83,24 +85,31 @@ def main() -> None:
         labels=ids.flatten()[labelled],
         pairs=pairs,
         pairs_on_host=pairs,
-    )
+    ).to(device)
     batch = TokenBatch(side, side)
     every = np.arange(size)
     shared = SharedVocabulary(every, every, every, same=True)
     live = LiveTeacher(teacher, size)
     assert live.head is not None
     with torch.no_grad():
-        hidden = final_hidden_states(teacher, ids, side.attention_mask, side.position_ids).flatten(0, 1)[labelled]
+        hidden = final_hidden_states(teacher, side.input_ids, side.attention_mask, side.position_ids).flatten(0, 1)[
+            side.labelled
+        ]
         predictions = torch.cat([live.head.logits(part).argmax(-1) for part in hidden.split(128)])
     cached = Kept(live.head, hidden, predictions)
 
     def step(name: str, outputs: Teacher | None) -> Callable[[], None]:
-        distiller = Distiller(student, methods.get(name)(), student_size=size, teacher=outputs, shared=shared)
+        distiller = Distiller(student, methods.get(name)(), student_size=size, teacher=outputs, shared=shared).to(
+            device
+        )
         optimizer = torch.optim.AdamW(distiller.parameters(), lr=0.0)
 
         def run() -> None:
             distiller.method.on_step_begin(distiller.whole_student_head())
-            distiller(distiller.fetch(batch))[0].backward()
+            fetched = distiller.fetch(batch)
+            with report.autocast(chosen):
+                loss = distiller(fetched)[0]
+            loss.backward()
             optimizer.step()
             optimizer.zero_grad()
 
@@ -109,6 +118,7 @@ def main() -> None:
     seconds = report.alternate(
         {"sft": step("sft", None), "dskd-v2 live": step("dskd-v2", live), "dskd-v2 cached": step("dskd-v2", cached)},
         chosen.repeats,
+        device,
     )
     d, wide, tokens = chosen.student[0], chosen.teacher[0], len(labelled)
     sft = 3 * layer_products(student, places, length) + 6.0 * tokens * size * d
@@ -138,7 +148,7 @@ def main() -> None:
         holds=all(ratio <= 1.1 for ratio in value.values()),
         shapes=f"vocabulary {size:,}; student {d} × {chosen.student[1]} layers, teacher {wide} × {chosen.teacher[1]}; "
         f"{count} × {length} positions, {tokens} labelled",
-        dtype="float32",
+        dtype=chosen.dtype if device == "cpu" else f"{chosen.dtype} on {device}",
         file=chosen.json,
     )
 

@@ -18,12 +18,17 @@ from dskd.tokenization.vocabulary import SharedVocabulary
 from helpers.token_batches import token_batch
 
 
-def make(vocabulary: int, tokens: int, hidden: int, teacher_hidden: int) -> tuple[Any, TokenBatch, list[Any]]:
+def make(
+    vocabulary: int, tokens: int, hidden: int, teacher_hidden: int, device: str = "cpu"
+) -> tuple[Any, TokenBatch, list[Any]]:
     """dskd-v2 between two random heads whose logits are as large as a trained model's."""
-    generator = torch.Generator().manual_seed(0)
+    generator = torch.Generator(device).manual_seed(0)
 
     def random(*shape: int) -> torch.Tensor:
-        return torch.randn(*shape, generator=generator)
+        return torch.randn(*shape, generator=generator, device=device)
+
+    def labels() -> torch.Tensor:
+        return torch.randint(0, vocabulary, (tokens,), generator=generator, device=device)
 
     student = Head((random(vocabulary, hidden) / hidden**0.5 * 3).requires_grad_(), None, 1.0, 0.0, vocabulary)
     teacher = Head(random(vocabulary, teacher_hidden) / teacher_hidden**0.5 * 3, None, 1.0, 0.0, vocabulary)
@@ -36,12 +41,12 @@ def make(vocabulary: int, tokens: int, hidden: int, teacher_hidden: int) -> tupl
     batch = token_batch(
         student,
         states.requires_grad_(),
-        torch.randint(0, vocabulary, (tokens,), generator=generator),
+        labels(),
         teacher,
         seen,
-        torch.randint(0, vocabulary, (tokens,), generator=generator),
-        torch.arange(tokens),
-        torch.arange(tokens),
+        labels(),
+        torch.arange(tokens, device=device),
+        torch.arange(tokens, device=device),
     )
     return method, batch, [projectors.teacher_to_student]
 
@@ -54,28 +59,41 @@ def forward(side: str, method: Any, batch: TokenBatch, totals: dict[str, torch.T
 
 
 def forward_and_backward(
-    side: str, *, method: Any, batch: TokenBatch, totals: dict[str, torch.Tensor], parameters: Any, leaves: Any
+    side: str,
+    *,
+    chosen: Any,
+    method: Any,
+    batch: TokenBatch,
+    totals: dict[str, torch.Tensor],
+    parameters: Any,
+    leaves: Any,
 ) -> None:
-    torch.autograd.grad(forward(side, method, batch, totals, parameters), leaves)
+    with report.autocast(chosen):
+        loss = forward(side, method, batch, totals, parameters)
+    torch.autograd.grad(loss, leaves)
 
 
-def memory(side: str, vocabulary: int, tokens: int, hidden: int, teacher_hidden: int) -> tuple[float, float]:
+def memory(
+    side: str, vocabulary: int, tokens: int, hidden: int, teacher_hidden: int, chosen: Any
+) -> tuple[float, float]:
     """(bytes kept per token from the forward to the backward, peak bytes), both above the gradients of the head."""
-    method, batch, parameters = make(vocabulary, tokens, hidden, teacher_hidden)
-    totals = chunked_counts(method, batch)
+    method, batch, parameters = make(vocabulary, tokens, hidden, teacher_hidden, chosen.device)
+    with report.autocast(chosen):
+        totals = chunked_counts(method, batch)
     head = 4 * vocabulary * hidden
     gc.collect()
-    with report.PeakMemory() as whole:
-        with report.PeakMemory() as first:
-            loss = forward(side, method, batch, totals, parameters)
+    with report.peak_memory(chosen.device) as first, report.autocast(chosen):
+        loss = forward(side, method, batch, totals, parameters)
+    with report.peak_memory(chosen.device) as backward:
         loss.backward()
+    peak = max(first.peak, first.kept + backward.peak)
     # The fused forward already holds the head's gradient, the unfused makes it in the backward.
     kept = first.kept - (head if side == "fused" else 0)
-    return max(kept, 0) / tokens, float(whole.peak - head)
+    return max(kept, 0) / tokens, float(peak - head)
 
 
 def main() -> None:
-    options = report.parser(__doc__, "python tests/benchmarks/p1_fused_loss.py --vocabulary 50257 --json P1.json")
+    options = report.parser(__doc__ or "", "python tests/benchmarks/p1_fused_loss.py --vocabulary 50257 --json P1.json")
     options.add_argument("--vocabulary", type=int, nargs="+", default=[50_257, 151_936])
     options.add_argument("--tokens", type=int, nargs="+", default=[512, 1024, 2048, 4096], help="for the fused peak")
     options.add_argument("--compared-tokens", type=int, default=1_024, help="for what both sides run")
@@ -83,17 +101,22 @@ def main() -> None:
         "--hidden", type=int, nargs=2, default=[512, 1024], help="student's and teacher's, for the times"
     )
     options.add_argument("--repeats", type=int, default=3)
-    chosen = options.parse_args()
+    chosen = report.with_device(options).parse_args()
+    half = chosen.dtype == "bfloat16"
+    # Of bfloat16 the sums differ by rounding: a loss is a mean of numbers with eight bits.
+    loss_bar, cosine_bar = (2e-2, 0.999) if half else (1e-5, 0.9999)
     rows: list[dict[str, Any]] = []
     value = dict.fromkeys(("kept_share", "peak_growth", "time_ratio", "time_ratio_counts_unknown", "loss_error"), 0.0)
     value["gradient_cosine"] = 1.0
     for vocabulary in chosen.vocabulary:
-        method, batch, parameters = make(vocabulary, chosen.compared_tokens, *chosen.hidden)
-        totals = chunked_counts(method, batch)
+        method, batch, parameters = make(vocabulary, chosen.compared_tokens, *chosen.hidden, chosen.device)
+        with report.autocast(chosen):
+            totals = chunked_counts(method, batch)
         leaves = [batch.student.hidden, batch.student.head.weight, *parameters]
         results = {}
         for side in ("unfused", "fused"):
-            loss = forward(side, method, batch, totals, parameters)
+            with report.autocast(chosen):
+                loss = forward(side, method, batch, totals, parameters)
             results[side] = loss.item(), torch.autograd.grad(loss, leaves)
         error = abs(results["fused"][0] - results["unfused"][0]) / abs(results["unfused"][0])
         cosine = min(
@@ -103,15 +126,21 @@ def main() -> None:
         del results
 
         step = partial(
-            forward_and_backward, method=method, batch=batch, totals=totals, parameters=parameters, leaves=leaves
+            forward_and_backward,
+            chosen=chosen,
+            method=method,
+            batch=batch,
+            totals=totals,
+            parameters=parameters,
+            leaves=leaves,
         )
         sides = ("unfused", "fused", "fused, counts unknown")
-        seconds = report.alternate({side: partial(step, side) for side in sides}, chosen.repeats)
+        seconds = report.alternate({side: partial(step, side) for side in sides}, chosen.repeats, chosen.device)
         chunk = chunk_size(batch, None)
         del batch, leaves, parameters, method, step
         # Memory does not depend on the hidden sizes; small ones make many tokens affordable.
-        kept, peak = memory("unfused", vocabulary, chosen.compared_tokens, 32, 48)
-        fused = {tokens: memory("fused", vocabulary, tokens, 32, 48) for tokens in chosen.tokens}
+        kept, peak = memory("unfused", vocabulary, chosen.compared_tokens, 32, 48, chosen)
+        fused = {tokens: memory("fused", vocabulary, tokens, 32, 48, chosen) for tokens in chosen.tokens}
         peaks = [figures[1] for figures in fused.values()]
         rows.append(_row(vocabulary, "unfused", chosen.compared_tokens, 0, seconds["unfused"], kept, peak))
         for tokens, figures in fused.items():
@@ -130,8 +159,8 @@ def main() -> None:
         value["kept_share"] <= 0.05
         and value["peak_growth"] <= 0.10
         and value["time_ratio"] <= 1.0
-        and value["loss_error"] <= 1e-5
-        and value["gradient_cosine"] >= 0.9999
+        and value["loss_error"] <= loss_bar
+        and value["gradient_cosine"] >= cosine_bar
     )
     student, teacher = chosen.hidden
     report.publish(
@@ -143,12 +172,12 @@ def main() -> None:
             "peak_growth": f"≤ 0.10 from {chosen.tokens[0]} to {chosen.tokens[-1]} tokens, above the head's gradient",
             "time_ratio": "≤ 1.0, forward and backward, the step's counts given to both",
             "time_ratio_counts_unknown": "none: the fused loss finds them itself, as in a step of one micro-batch",
-            "loss_error": "≤ 1e-5, relative",
-            "gradient_cosine": "≥ 0.9999, the least of hidden states, head and projector",
+            "loss_error": f"≤ {loss_bar:g}, relative",
+            "gradient_cosine": f"≥ {cosine_bar:g}, the least of hidden states, head and projector",
         },
         holds=holds,
         shapes=f"dskd-v2, one vocabulary, hidden {student} and teacher's {teacher} for the times, 32 and 48 for the memory",
-        dtype="float32",
+        dtype=f"{chosen.dtype} on {chosen.device}" if chosen.device != "cpu" or half else "float32",
         file=chosen.json,
     )
 

@@ -63,18 +63,20 @@ def distillation(student: Any, size: int, signal: Teacher, batch: dict[str, torc
 
 
 @torch.no_grad()
-def losses(student: Any, size: int, signal: Teacher, batches: list[dict[str, torch.Tensor]]) -> torch.Tensor:
+def losses(student: Any, size: int, signal: Teacher, batches: list[Any]) -> torch.Tensor:
     return torch.stack([distillation(student, size, signal, batch) for batch in batches]).double()
 
 
-def epoch_seconds(folder: Path, size: int, signal: Teacher, batches: list[dict[str, torch.Tensor]]) -> float:
-    student = load_model(folder)
+def epoch_seconds(folder: Path, size: int, signal: Teacher, batches: list[Any], device: str) -> float:
+    student = load_model(folder).to(device)
     optimizer = torch.optim.AdamW(student.parameters(), lr=1e-4)
+    report.wait_for(device)
     start = time.perf_counter()
     for batch in batches:
         distillation(student, size, signal, batch).backward()
         optimizer.step()
         optimizer.zero_grad()
+    report.wait_for(device)
     return time.perf_counter() - start
 
 
@@ -84,6 +86,7 @@ def main() -> None:
     options.add_argument("--batch-size", type=int, default=8)
     options.add_argument("--teacher-hidden", type=int, default=384)
     options.add_argument("--student-hidden", type=int, default=192)
+    options.add_argument("--device", default="cpu", help="cpu, or cuda")
     options.add_argument("--folder", type=Path, help="for models and signals, by default a temporary one")
     chosen = options.parse_args()
     torch.set_num_threads(1)
@@ -106,35 +109,37 @@ def run(folder: Path, chosen: Any) -> None:
     prepare_dataset(folder / "train.jsonl", folder / "data", student=student, teacher=teacher)
     data = datasets.load_from_disk(str(folder / "data"))
 
-    def batches(dataset: Any) -> list[dict[str, torch.Tensor]]:
+    device = chosen.device
+
+    def batches(dataset: Any) -> list[Any]:
         rows = list(dataset)
-        return [Collator()(rows[k : k + chosen.batch_size]) for k in range(0, len(rows), chosen.batch_size)]
+        return [Collator()(rows[k : k + chosen.batch_size]).to(device) for k in range(0, len(rows), chosen.batch_size)]
 
     table: list[dict[str, Any]] = []
     differences: dict[str, float] = {}
     shares, calls = [], 0
     plain = batches(data)
     for dtype, kinds in (("float32", ("same", "float16", "bfloat16")), ("bfloat16", ("same", "float16"))):
-        live = LiveTeacher(load_model(teacher, dtype), size)
-        expected = losses(load_model(student), size, live, plain)
+        live = LiveTeacher(load_model(teacher, dtype).to(device), size)
+        expected = losses(load_model(student).to(device), size, live, plain)
         asked, spent = live.examples, live.seconds
-        seconds = epoch_seconds(student, size, live, plain)
+        seconds = epoch_seconds(student, size, live, plain, device)
         share = (live.seconds - spent) / seconds
         table.append(_row(f"{dtype} live", live.examples - asked, seconds, live.seconds - spent, share, None, None))
         for stored in kinds:
             kept = folder / f"{dtype}-{stored}"
-            arguments = {"options": TeacherCacheOptions(stored_dtype=stored), "dtype": dtype}
+            arguments = {"options": TeacherCacheOptions(stored_dtype=stored), "dtype": dtype, "device": device}
             first = build_teacher_cache(teacher, folder / "teacher-data", kept, **arguments)
             again = build_teacher_cache(teacher, folder / "teacher-data", kept, **arguments)  # a second method or seed
             start = time.perf_counter()
-            cached = open_teacher_cache(kept, "cpu")
+            cached = open_teacher_cache(kept, device)
             opening = time.perf_counter() - start
             attached = batches(attach(data, kept))
-            found = losses(load_model(student), size, cached, attached)
+            found = losses(load_model(student).to(device), size, cached, attached)
             difference = float(((found - expected) / expected).abs().max())
             differences[f"{dtype} {stored}"] = difference
             before = cached.seconds
-            seconds = epoch_seconds(student, size, cached, attached)
+            seconds = epoch_seconds(student, size, cached, attached, device)
             spent = cached.seconds - before + opening
             shares.append(spent / seconds)
             asked = again.built_rows + cached.examples
@@ -159,7 +164,7 @@ def run(folder: Path, chosen: Any) -> None:
         holds=calls == 0 and value["loss_difference"] <= 1e-3 and value["teacher_share"] <= 0.02,
         shapes=f"{len(data)} examples of {sum(lengths) / len(data):.0f} tokens in batches of {chosen.batch_size}, {size} tokens; "
         f"teacher {chosen.teacher_hidden} × 8 layers, student {chosen.student_hidden} × 4 layers",
-        dtype="teacher as in the rows, student float32",
+        dtype="teacher as in the rows, student float32" + ("" if device == "cpu" else f", on {device}"),
         file=chosen.json,
     )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import ctypes
 import gc
 import json
@@ -27,6 +28,29 @@ def parser(description: str, example: str) -> argparse.ArgumentParser:
     )
     made.add_argument("--json", type=Path, metavar="FILE", help="also write the result to FILE")
     return made
+
+
+def with_device(options: argparse.ArgumentParser) -> argparse.ArgumentParser:
+    """Adds `--device` and `--dtype` to the options of a benchmark that runs on a GPU too."""
+    options.add_argument("--device", default="cpu", help="cpu, or cuda")
+    options.add_argument(
+        "--dtype",
+        default="float32",
+        choices=["float32", "bfloat16"],
+        help="of products; weights of what is trained stay float32",
+    )
+    return options
+
+
+def autocast(chosen: argparse.Namespace) -> contextlib.AbstractContextManager[Any]:
+    """What a training in this dtype is in."""
+    return torch.autocast(chosen.device, torch.bfloat16, enabled=chosen.dtype == "bfloat16")
+
+
+def wait_for(device: str) -> None:
+    """Wait until a GPU has done what it was given; a processor has."""
+    if device != "cpu":
+        torch.cuda.synchronize()
 
 
 def publish(
@@ -62,13 +86,15 @@ def _shown(cell: Any) -> str:
     return f"{cell:,.4g}" if isinstance(cell, float) else f"{cell:,}" if isinstance(cell, int) else str(cell)
 
 
-def alternate(sides: dict[str, Callable[[], Any]], repeats: int) -> dict[str, float]:
+def alternate(sides: dict[str, Callable[[], Any]], repeats: int, device: str = "cpu") -> dict[str, float]:
     """The median seconds of each side, taken in turns after one run to warm up, so that a busy moment meets all of them."""
     seconds: dict[str, list[float]] = {name: [] for name in sides}
     for round_ in range(repeats + 1):
         for name, run in sides.items():
+            wait_for(device)
             start = time.perf_counter()
             run()
+            wait_for(device)
             if round_:
                 seconds[name].append(time.perf_counter() - start)
     return {name: statistics.median(values) for name, values in seconds.items()}
@@ -79,6 +105,27 @@ def _return_freed_memory() -> None:
     gc.collect()
     if platform.libc_ver()[0] == "glibc":
         ctypes.CDLL(None).malloc_trim(0)
+
+
+def peak_memory(device: str) -> PeakMemory | PeakDeviceMemory:
+    """Measures the memory that a block needs, of this process or of the GPU."""
+    return PeakMemory() if device == "cpu" else PeakDeviceMemory()
+
+
+class PeakDeviceMemory:
+    """Memory of the GPU that torch has given out above what it had at the start, in bytes, as `PeakMemory`."""
+
+    def __enter__(self) -> PeakDeviceMemory:
+        gc.collect()
+        self._start = torch.cuda.memory_allocated()
+        torch.cuda.reset_peak_memory_stats()
+        self.peak = self.kept = 0
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        torch.cuda.synchronize()
+        self.kept = torch.cuda.memory_allocated() - self._start
+        self.peak = max(self.peak, torch.cuda.max_memory_allocated() - self._start)
 
 
 class PeakMemory:

@@ -188,6 +188,16 @@ def test_a_gpu_gives_the_loss_of_the_cpu(
     assert train_tiny(world, tmp_path / "cpu", name).losses["loss"] == pytest.approx(on_gpu.losses["loss"], rel=1e-3)
 
 
+@pytest.mark.gpu
+@pytest.mark.parametrize("name", ["sft", "dskd-v2-eta"])
+def test_a_gpu_trains_in_bfloat16_with_the_student_in_float32(world: Path, tmp_path: Path, name: str) -> None:
+    whole = train_tiny(world, tmp_path / "float32", name)
+    half = train_tiny(world, tmp_path / "bfloat16", name, dtype="bfloat16")
+    assert half.losses["loss"] == pytest.approx(whole.losses["loss"], rel=5e-2)
+    assert {value.dtype for value in saved_weights(tmp_path / "bfloat16").values()} == {torch.float32}
+    assert (half.peak_device_memory or 0) > 0
+
+
 def test_projectors_are_trained_at_their_own_rate(world: Path, tmp_path: Path) -> None:
     for rate in (1e-2, 1e-9):
         train_tiny(world, tmp_path / str(rate), "dskd-v2-eta", projector_learning_rate=rate, learning_rate=1e-9)

@@ -68,6 +68,20 @@ def test_the_same_again_finds_it_done_and_another_task_joins(model: Path, evalua
     assert "tiny-model" in board.stdout
 
 
+def test_parts_are_no_other_evaluation_and_give_the_same(
+    model: Path, evaluated: tuple[Path, Any], tmp_path: Path
+) -> None:
+    output, first = evaluated
+    several = ("--task", "small_math", "--task", "small_instruct", "--limit", 5, "--parts", 2)
+    found = evaluate(model, tmp_path, *several, "--max-batch-size", 2)
+    assert found.exit_code == 0, found.output
+    for file in sorted(output.rglob("samples.jsonl")):
+        assert (tmp_path / file.relative_to(output)).read_bytes() == file.read_bytes()
+    log = (tmp_path / "cells" / "tiny-model" / "teacher" / "eval" / "log.txt").read_text()
+    assert "with transformers in 2 processes" in log
+    assert evaluate(model, output, *several, "--json").stdout == first.stdout  # done already
+
+
 def test_another_evaluation_of_that_name_is_refused_and_nothing_is_lost(
     model: Path, evaluated: tuple[Path, Any]
 ) -> None:
@@ -91,6 +105,11 @@ def test_another_evaluation_of_that_name_is_refused_and_nothing_is_lost(
         (["--task", "small_math", "--system", "Be brief."], "--system goes with --template chat"),
         (["--task", "small_math", "--template", "chat"], "no chat template"),
         (["--task", "small_code"], "pass --allow-code-execution"),
+        (
+            ["--task", "small_math", "--tensor-parallel", "2"],
+            "`tensor_parallel` means nothing with engine: transformers; fix: ",
+        ),
+        (["--task", "small_math", "--parts", "0"], "--parts"),
     ],
 )
 def test_what_is_wrong_is_one_line_and_nothing_is_written(

@@ -93,7 +93,7 @@ def test_the_samples_of_an_evaluation_score_as_in_its_record(
     if not name.startswith("small_"):
         monkeypatch.setenv("HARNESS_DATA", str(request.getfixturevalue("real_data")))
     monkeypatch.setattr(
-        sys.modules["harness.evaluation.evaluate"], "create_engine", lambda *_, **__: Speaker(tasks.load(name))
+        sys.modules["harness.evaluation.evaluate"], "open_engine", lambda *_, **__: Speaker(tasks.load(name))
     )
     (done,) = evaluate(models[asked], {name: EvaluationOptions()}, allow_code_execution=True)
     record = summarise(tasks.load(name), done.samples)

@@ -110,7 +110,7 @@ class Oracle:
 def oracle(monkeypatch: pytest.MonkeyPatch) -> Callable:
     def make(task: Any, **more: Any) -> Any:
         engine = Oracle(tasks.load(task), **more)
-        monkeypatch.setattr(sys.modules["harness.evaluation.evaluate"], "create_engine", lambda *_, **__: engine)
+        monkeypatch.setattr(sys.modules["harness.evaluation.evaluate"], "open_engine", lambda *_, **__: engine)
         return engine
 
     return make

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from dskd.errors import InputError
+from harness import evaluation
 from harness.engines._seeds import sample_seed
 from harness.engines._types import Completion, Sampling
 from harness.planning.plan import Plan, make_plan
@@ -56,7 +57,7 @@ class Teacher:
 @pytest.fixture
 def teacher(monkeypatch: pytest.MonkeyPatch) -> Teacher:
     made = Teacher(0)
-    monkeypatch.setattr(teacher_responses, "create_engine", lambda *_, **__: made)
+    monkeypatch.setattr(evaluation, "open_engine", lambda *_, **__: made)
     tokenizer = SimpleNamespace(init_kwargs={}, name_or_path="teacher")
     monkeypatch.setattr(teacher_responses, "load_tokenizer", lambda _: tokenizer)
     monkeypatch.setattr("dskd.data.encode_prompt", lambda _, text: list(text))
