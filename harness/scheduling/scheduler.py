@@ -106,7 +106,9 @@ class Scheduler:
         self._ready: dict[_Need, list[tuple[float, int, str]]] = {}
         # For each kind of need, the places that may have room: a place comes back here when something in it ends.
         self._rooms: dict[_Need, list[tuple[int, int]]] = {}
-        self._held: tuple[str, int, float] | None = None  # a task that waits, the place held for it, and until when
+        # What tasks that wait need, the place held for the first of them, and until when: not for one task alone, since another one
+        # with the same need may come before it by then.
+        self._held: tuple[_Need, int, float] | None = None
         self.waiting = set(self._tasks)
         for key, missing in self._missing.items():
             if not missing:
@@ -157,13 +159,13 @@ class Scheduler:
         heapq.heapify(heads)
         while heads and (self._jobs is None or len(self._running) < self._jobs):
             (_, _, key), need = heapq.heappop(heads)
-            room = self._room(key, need, now)
+            room = self._room(need, now, self._tasks[key].seconds)
             if room is None:
                 continue  # none of its kind fits
             heapq.heappop(self._ready[need])
             if self._ready[need]:
                 heapq.heappush(heads, (self._ready[need][0], need))
-            if self._held is not None and self._held[0] == key:
+            if self._held is not None and self._held[0] == need:
                 self._held = None
             started.append((key, self._place(key, need, room, now)))
         return started
@@ -180,8 +182,8 @@ class Scheduler:
         heapq.heappush(self._rooms[need], (free.whole, index))
         return Allocation(free.place.name, need.cpus, devices)
 
-    def _room(self, key: str, need: _Need, now: float) -> tuple[int, tuple[int, ...]] | None:
-        """A place and GPUs in it that are free for this task."""
+    def _room(self, need: _Need, now: float, seconds: float) -> tuple[int, tuple[int, ...]] | None:
+        """A place and GPUs in it that are free for a task with this need that takes so many seconds."""
         if self._free is None:
             return -1, ()
         rooms, passed = self._rooms[need], []
@@ -191,7 +193,7 @@ class Scheduler:
             devices = self._free[index].devices(need)
             if devices is None:
                 heapq.heappop(rooms)  # comes back when something ends there
-            elif self._is_held(index, key, now):
+            elif self._is_held(index, need, now + seconds):
                 passed.append(heapq.heappop(rooms))
             else:
                 heapq.heappop(rooms)
@@ -199,14 +201,14 @@ class Scheduler:
         for entry in passed:
             heapq.heappush(rooms, entry)
         if found is None and not passed and self._held is None and self._is_large(need):
-            self._hold(key, need)
+            self._hold(need)
         return found
 
-    def _is_held(self, index: int, key: str, now: float) -> bool:
-        """Whether a place is kept for another task that this one would delay."""
-        if self._held is None or self._held[0] == key or self._held[1] != index:
+    def _is_held(self, index: int, need: _Need, end: float) -> bool:
+        """Whether a place is kept for another task, which one that ends then would delay."""
+        if self._held is None or self._held[0] == need or self._held[1] != index:
             return False
-        return now + self._tasks[key].seconds > self._held[2]
+        return end > self._held[2]
 
     def _is_large(self, need: _Need) -> bool:
         """Whether smaller tasks could keep a task with this need waiting for ever."""
@@ -216,8 +218,8 @@ class Scheduler:
             if queue and other != need
         )
 
-    def _hold(self, key: str, need: _Need) -> None:
-        """Hold the place in which this task will fit first, as far as estimates say."""
+    def _hold(self, need: _Need) -> None:
+        """Hold the place in which a task with this need will fit first, as far as estimates say."""
         assert self._free is not None
         best: tuple[float, int] | None = None
         for index, free in enumerate(self._free[:_SEARCHED]):
@@ -228,7 +230,7 @@ class Scheduler:
                     best = min(best or (end, index), (end, index))
                     break
         if best is not None:
-            self._held = key, best[1], best[0]
+            self._held = need, best[1], best[0]
 
     def _release(self, key: str) -> None:
         index = self._running.pop(key)

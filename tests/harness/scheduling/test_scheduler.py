@@ -72,7 +72,7 @@ NEEDS = st.builds(
 )
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(
     st.lists(st.tuples(NEEDS, st.integers(1, 50), st.lists(st.integers(0, 40), max_size=3)), min_size=1, max_size=40),
     st.lists(st.sampled_from([0, 1, 2, 4]), min_size=1, max_size=3),
