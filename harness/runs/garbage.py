@@ -22,6 +22,7 @@ from typing import Literal
 from filelock import FileLock, Timeout
 
 from dskd.errors import InputError
+from harness.runs.job_lock import Busy
 from harness.runs.store import INCOMPLETE, LOG, MANIFEST, OutputFolder, Store
 
 Kind = Literal["artifact", "cell", "checkpoints", "answers", "rollouts", "temporary", "spec", "job state", "lock"]
@@ -264,8 +265,8 @@ def remove(root: Path, items: Iterable[Item]) -> list[str]:
     store, kept = Store(root), []
     with ExitStack() as alone:
         try:
-            alone.enter_context(store.lock(_OWN_LOCK).acquire(timeout=0))
-        except Timeout:
+            alone.enter_context(store.lock(_OWN_LOCK).acquire_at_once().held())
+        except Busy:
             raise InputError(f"{root}: another `harness gc` removes there; fix: wait until it is done") from None
         if jobs := running(root):
             more = f" (and {len(jobs) - 1} more)" if len(jobs) > 1 else ""
@@ -278,13 +279,11 @@ def remove(root: Path, items: Iterable[Item]) -> list[str]:
                 continue
             lock = store.lock(item.job)
             try:
-                with lock.acquire(timeout=0):
+                with lock.acquire_at_once().held():
                     _discard(root, item.path)
                     if item.kind in {"artifact", "cell"}:
-                        Path(lock.lock_file).unlink(
-                            missing_ok=True
-                        )  # while it is held: who waits for it makes a new one
-            except Timeout:
+                        lock.remove_file()
+            except Busy:
                 kept.append(f"{item.path}: stays, a job has just begun there")
     return kept
 

@@ -14,10 +14,14 @@ from typing import Self
 from filelock import FileLock, Timeout
 
 from dskd.io import WRITE_CHECKS
-from harness.runs.leases import Lease
+from harness.runs.leases import Lease, lease_seconds
 
 _NOT_SUPPORTED = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP, errno.EINVAL)
 _ASK = 0.5  # seconds between two looks at a lock that another has
+
+
+class Busy(Exception):
+    """Another process has the job; who."""
 
 
 class JobLock:
@@ -52,10 +56,25 @@ class JobLock:
             try:
                 self._lease.acquire(waiting)
             except BaseException:
+                self._lease = None
                 self._unlock()
                 raise
             WRITE_CHECKS.append(self._lease.check)
         return self
+
+    def acquire_at_once(self) -> Self:
+        """The same for who does not wait for a living process; whether one is dead shows only after some time. Busy where it is not."""
+        deadline = time.monotonic() + lease_seconds() + 5
+
+        def refuse(holder: str) -> None:
+            if self._lease is None or time.monotonic() > deadline:
+                raise Busy(holder)
+
+        return self.acquire(refuse)
+
+    def remove_file(self) -> None:
+        """Remove the system's lock's file, while it is held: who waits for it makes a new one."""
+        self._path.unlink(missing_ok=True)
 
     def release(self) -> None:
         """Let others have it."""
@@ -100,20 +119,25 @@ def _lock(lock: FileLock, waiting: Callable[[str], None]) -> None:
 
 def _share(path: Path, waiting: Callable[[str], None]) -> int:
     """Open a lock file and lock it together with others who share it. Where the file system has no such locks, it is only opened."""
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+    while True:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+        try:
+            if _shared(descriptor) and path.exists() and os.path.samestat(path.stat(), os.fstat(descriptor)):
+                return descriptor
+        except BaseException:
+            os.close(descriptor)
+            raise
+        os.close(descriptor)  # another has it, or has removed it
+        waiting("a local run")
+        time.sleep(_ASK)
+
+
+def _shared(descriptor: int) -> bool:
     try:
-        while True:
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
-            except BlockingIOError:
-                waiting("a local run")
-                time.sleep(_ASK)
-            except OSError as error:
-                if error.errno not in _NOT_SUPPORTED:
-                    raise
-                return descriptor
-            else:
-                return descriptor
-    except BaseException:
-        os.close(descriptor)
-        raise
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError as error:
+        if error.errno not in _NOT_SUPPORTED:
+            raise
+    return True
