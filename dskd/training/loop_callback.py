@@ -68,7 +68,9 @@ class LoopCallback(TrainerCallback):
             control.should_save = True
         if self.stopped:
             control.should_training_stop = True
-        self._progress({"step": step, "steps": state.max_steps})
+        # Of the other processes it is not asked: they have about as many.
+        tokens = self._trainer.tokens_seen * self._trainer.accelerator.num_processes
+        self._progress({"step": step, "steps": state.max_steps, "tokens": tokens})
 
     def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> None:
         if logs and "loss" in logs:

@@ -73,7 +73,8 @@ def train(
         teacher_source: Where the teacher is, in place of `teacher` and `teacher_cache`; for one that is served.
         teachers: Several teachers in place of one, each with its own data (docs/several-teachers.md). With weights they all teach the
             examples that all have; without, each teaches the examples of its data.
-        progress: Called with {"step", "steps"} after every step, and with the means of the loss and its terms when they are logged.
+        progress: Called with {"step", "steps", "tokens"} after every step (the student's tokens so far), and with {"step", "steps"}
+            and the means of the loss and its terms when they are logged.
         stop: Asked after every step whether the training is to stop there, so it has to be quick. Of several processes any may ask.
         tags: What the run is known by in `options.trackers` (`dskd.training.trackers.open_run`); no part of what is trained.
 

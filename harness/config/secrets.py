@@ -6,7 +6,7 @@ A file that is read again asks for the variable, so a secret that is left out ca
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 _SECRET = re.compile(r"(?i)(api_?key|(^|_)auth(_|$)|token(?!iz|s)|passw|secret|credential)")
@@ -26,6 +26,20 @@ def without_secrets(content: Any, variables: Mapping[str, str]) -> Any:
     """
     secret = {value: name for name, value in variables.items() if value and _SECRET.search(name)}
     return _cleaned(content, secret, "")
+
+
+def command_without_secrets(arguments: Sequence[str]) -> list[str]:
+    """A command line with `${NAME}` in place of each value of `NAME=VALUE` that is secret by its name, and without logins in addresses."""
+    return [_argument(argument) for argument in arguments]
+
+
+def _argument(argument: str) -> str:
+    start = "--set=" if argument.startswith("--set=") else ""
+    before, equals, value = argument.removeprefix(start).partition("=")
+    name = before.rpartition(".")[2]
+    if equals and value and (_SECRET.search(name) or _SECRET_KEY.match(name)):
+        return f"{start}{before}=${{{re.sub('[^A-Z0-9]+', '_', name.upper())}}}"
+    return _LOGIN.sub("${LOGIN}", argument)
 
 
 def _cleaned(value: Any, secret: Mapping[str, str], key: str) -> Any:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from harness.costs.work import UTILIZATION, Device
 from harness.executors.local import default_jobs
+from harness.runs.machine import available_memory
 
 _SECONDS = 0.3  # that the speed is measured for
 _PROCESS = 2**30  # bytes of a process before it holds a model
@@ -45,7 +46,6 @@ class Machine:
 
 def look_at_machine(folder: Path = Path()) -> Machine:
     """This machine, with the disk that a folder is on."""
-    import psutil
     import torch
 
     place = next(path for path in (folder.resolve(), *folder.resolve().parents) if path.is_dir())
@@ -53,7 +53,7 @@ def look_at_machine(folder: Path = Path()) -> Machine:
     if torch.cuda.is_available():
         about = torch.cuda.get_device_properties(0)
         return Machine(about.name, about.total_memory, jobs, disk, _measured("cuda", 4096))
-    memory = max(2**28, psutil.virtual_memory().available // jobs - _PROCESS)
+    memory = max(2**28, available_memory() // jobs - _PROCESS)
     return Machine("cpu", memory, jobs, disk, _measured("cpu", 768))
 
 

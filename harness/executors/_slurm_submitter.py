@@ -9,6 +9,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from typing import TypeVar
 
 from dskd.errors import InputError
@@ -41,7 +42,6 @@ class Submitter:
 
     Args:
         settings, options: Of the run.
-        usual_cpus: The cores of a job that does not say.
 
     Attributes:
         waiting: Jobs that are to be handed over, each after what it needs.
@@ -49,8 +49,8 @@ class Submitter:
         cancel: Ids of what Slurm has and nobody wants any more.
     """
 
-    def __init__(self, settings: Settings, options: Options, usual_cpus: int) -> None:
-        self._settings, self._options, self._usual_cpus = settings, options, usual_cpus
+    def __init__(self, settings: Settings, options: Options) -> None:
+        self._settings, self._options = settings, options
         self._root = settings.root.resolve()
         self._book = Book(self._root)
         self.waiting: dict[str, Attempt] = {}
@@ -61,9 +61,15 @@ class Submitter:
         self._tokens: set[str] = set()  # of submissions that we know of
         self._lanes: Counter[str] = Counter()  # with a limit of jobs at once: seconds in each
         self._next = 0.0
-        self._rows = rows_of(options)
-        with_arrays = options.array and settings.jobs is None
-        self._array_size = answer(slurm.max_array_size) if with_arrays else 1
+        self._rows: list[Most] = []
+        self._usual_cpus = self._array_size = 1
+
+    def open(self, usual_cpus: int) -> None:
+        """Ask Slurm what it has; `usual_cpus`: the cores of a job that does not say. InputError where it does not answer."""
+        self._usual_cpus = usual_cpus
+        self._rows = rows_of(self._options)
+        if self._options.array and self._settings.jobs is None:
+            self._array_size = answer(slurm.max_array_size)
 
     @property
     def unsure(self) -> set[str]:
@@ -87,7 +93,7 @@ class Submitter:
         """Submit what waits, some of it at a time."""
         if not self.waiting or time.monotonic() < self._next:
             return
-        with Store(self._root).lock("slurm"):
+        with self._lock():
             self._adopt_others()
             submissions = [self._prepared(*group) for group in self._groups()[:_CHUNK]]
             self._book.add(_entries(submissions, {}))
@@ -113,6 +119,10 @@ class Submitter:
                     self._watch(submission, ids[submission.token])
             self._book.add(_entries(submissions, ids))
         yield from refused
+
+    def _lock(self) -> AbstractContextManager[object]:
+        """Two harnesses at once hand over one after the other."""
+        return Store(self._root).lock("slurm")
 
     def _take_from_waiting(self, submission: Submission) -> None:
         for attempt in submission.attempts:
@@ -214,7 +224,7 @@ class Submitter:
                 taken_back = [each.job.id for each in submission.attempts if each.job.id in self.waiting]
                 self._watch(submission, ids[submission.token])
                 self.cancel += [self.watched.pop(job).slurm for job in taken_back]
-                with Store(self._root).lock("slurm"):
+                with self._lock():
                     self._book.add(_entries([submission], ids))
             else:
                 self.waiting |= {each.job.id: each for each in submission.attempts}

@@ -46,10 +46,12 @@ class Task:
         self._tries: int = submission["tries"]
         self._restarts: int = submission["restarts"]
         self._job: dict[str, Any] = submission["jobs"][index]
+        self._has_begun = False
         # Of earlier runs of this job in Slurm, before it was put back into the queue.
         self._counts = {"failures": 0, "stops": 0, "split_batches": int(self._job["split_batches"]), "seconds": 0.0}
         with contextlib.suppress(OSError, ValueError):
             before = json.loads(self._path("state.json").read_text(encoding="utf-8"))
+            self._has_begun = True
             self._counts |= {name: before[name] for name in self._counts}
         self._restart = int(os.environ.get("SLURM_RESTART_COUNT") or 0)
         self._begun = time.monotonic()
@@ -73,9 +75,11 @@ class Task:
                 return self._end(code, str(said.get("reason", "")), what)
 
     def _pass_on(self, number: int, _frame: FrameType | None) -> None:
+        """Ask the job to stop, once: Slurm itself sends SIGTERM to it as well, and a second one would end it before its checkpoint."""
+        is_first = self._asked is None
         self._asked = number if self._asked != signal.SIGTERM else self._asked
-        if self._process is not None and self._process.poll() is None:
-            self._process.send_signal(number)
+        if is_first and self._process is not None and self._process.poll() is None:
+            self._process.send_signal(signal.SIGUSR1)
 
     def _run_once(self) -> tuple[int, dict[str, Any]]:
         """Run the job's process: its exit code, and what it said of its failure."""
@@ -97,7 +101,7 @@ class Task:
         os.close(progress_write)
         os.close(parent_read)
         if self._asked is not None:  # a signal came while the process was being started
-            self._process.send_signal(self._asked)
+            self._process.send_signal(signal.SIGUSR1)
         said = _listen(progress_read, self._process)
         os.close(parent_write)
         return self._process.wait(), said
@@ -107,9 +111,13 @@ class Task:
         path = self._path("spec.json")
         spec = json.loads(path.read_text(encoding="utf-8"))
         attempt = int(self._job["attempt"]) + int(self._counts["failures"])
-        if (spec["attempt"], spec["split_batches"]) == (attempt, self._counts["split_batches"]):
+        # What was to be made again is resumed, once that was begun.
+        fresh = spec["fresh"] and not self._has_begun
+        self._has_begun = True
+        changes = {"attempt": attempt, "split_batches": self._counts["split_batches"], "fresh": fresh}
+        if all(spec[key] == value for key, value in changes.items()):
             return path
-        spec |= {"attempt": attempt, "split_batches": self._counts["split_batches"]}
+        spec |= changes
         again = self._path("again.spec.json")
         _write(again, spec)
         return again

@@ -91,7 +91,8 @@ class Watched:
         if done["done"] is not None and self._is_new("progress", done):
             yield Said(self.job.id, {"event": "progress", **done})
         if said.get("metrics") and self._is_new("metrics", said["metrics"]):
-            yield Said(self.job.id, {"event": "metrics", **said["metrics"]})
+            used = {key: said.get(key) for key in ("memory", "device_memory", "device_use")}
+            yield Said(self.job.id, {"event": "metrics", "metrics": said["metrics"], **used})
 
     def _is_new(self, what: str, value: Any) -> bool:
         before, self._told[what] = self._told.get(what), value

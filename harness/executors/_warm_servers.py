@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
+from dskd.plugins import is_from_file
 from harness.executors._warm import WarmServer
 from harness.planning.plan import PlannedJob
 
@@ -42,11 +43,12 @@ class WarmServers:
         heavy = [job for job in jobs if job.step.libraries]
         self._jobs = Counter(map(threads, heavy))
         libraries = dict.fromkeys(name for job in heavy for name in job.step.libraries)  # in order
-        steps = dict.fromkeys(type(job.step).__module__ for job in jobs)
+        # Of files outside of any package every job reads its own.
+        steps = dict.fromkeys(type(job.step).__module__ for job in jobs if not is_from_file(type(job.step)))
         self._modules = [
             "harness.jobs.__main__",
             *(name for name in libraries if not _is_vllm(name)),
-            *(name for name in steps if name.startswith("harness.")),  # others are files that may change
+            *steps,
         ]
         self._vllm_modules = [name for name in libraries if _is_vllm(name)]
         self._servers: dict[tuple[int, bool], WarmServer] = {}

@@ -39,6 +39,7 @@ class Executor(BaseExecutor):
         super().__init__(settings)
         given = settings.options
         self._options = given if isinstance(given, Options) else Options()
+        self._jobs = Submitter(settings, self._options)
         self._stops: dict[str, bool] = {}  # requests that Slurm has to be told: job -> now
         self._next_look = 0.0
         self._silent = False
@@ -47,7 +48,7 @@ class Executor(BaseExecutor):
         check_jobs(self._options, jobs, self.usual_cpus)
 
     def open(self) -> None:
-        self._jobs = Submitter(self.settings, self._options, self.usual_cpus)
+        self._jobs.open(self.usual_cpus)
 
     def adopt(self, jobs: Sequence[PlannedJob]) -> set[str]:
         return self._jobs.adopt(jobs)

@@ -22,7 +22,6 @@ from typing import Literal
 from filelock import FileLock, Timeout
 
 from dskd.errors import InputError
-from harness.runs.job_lock import Busy
 from harness.runs.store import INCOMPLETE, LOG, MANIFEST, OutputFolder, Store
 
 Kind = Literal["artifact", "cell", "checkpoints", "answers", "rollouts", "temporary", "spec", "job state", "lock"]
@@ -264,10 +263,10 @@ def remove(root: Path, items: Iterable[Item]) -> list[str]:
     """
     store, kept = Store(root), []
     with ExitStack() as alone:
-        try:
-            alone.enter_context(store.lock(_OWN_LOCK).acquire_at_once().held())
-        except Busy:
-            raise InputError(f"{root}: another `harness gc` removes there; fix: wait until it is done") from None
+        own = store.lock(_OWN_LOCK)
+        if not own.try_acquire():
+            raise InputError(f"{root}: another `harness gc` removes there; fix: wait until it is done")
+        alone.enter_context(own.held())
         if jobs := running(root):
             more = f" (and {len(jobs) - 1} more)" if len(jobs) > 1 else ""
             raise InputError(
@@ -278,13 +277,13 @@ def remove(root: Path, items: Iterable[Item]) -> list[str]:
                 _discard(root, item.path)
                 continue
             lock = store.lock(item.job)
-            try:
-                with lock.acquire_at_once().held():
-                    _discard(root, item.path)
-                    if item.kind in {"artifact", "cell"}:
-                        lock.remove_file()
-            except Busy:
+            if not lock.try_acquire():
                 kept.append(f"{item.path}: stays, a job has just begun there")
+                continue
+            with lock.held():
+                _discard(root, item.path)
+                if item.kind in {"artifact", "cell"}:
+                    lock.path.unlink(missing_ok=True)  # while it is held: who waits for it makes a new one
     return kept
 
 

@@ -14,14 +14,18 @@ from typing import Self
 from filelock import FileLock, Timeout
 
 from dskd.io import WRITE_CHECKS
-from harness.runs.leases import Lease, lease_seconds
+from harness.runs.leases import Lease
 
 _NOT_SUPPORTED = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP, errno.EINVAL)
 _ASK = 0.5  # seconds between two looks at a lock that another has
 
 
-class Busy(Exception):
-    """Another process has the job; who."""
+class _Held(Exception):
+    """Another process has the job."""
+
+
+def _do_not_wait(_holder: str) -> None:
+    raise _Held
 
 
 class JobLock:
@@ -62,19 +66,18 @@ class JobLock:
             WRITE_CHECKS.append(self._lease.check)
         return self
 
-    def acquire_at_once(self) -> Self:
-        """The same for who does not wait for a living process; whether one is dead shows only after some time. Busy where it is not."""
-        deadline = time.monotonic() + lease_seconds() + 5
+    def try_acquire(self) -> bool:
+        """Whether the job is ours now; one that another process has, or had and did not release, is not waited for."""
+        try:
+            self.acquire(_do_not_wait)
+        except _Held:
+            return False
+        return True
 
-        def refuse(holder: str) -> None:
-            if self._lease is None or time.monotonic() > deadline:
-                raise Busy(holder)
-
-        return self.acquire(refuse)
-
-    def remove_file(self) -> None:
-        """Remove the system's lock's file, while it is held: who waits for it makes a new one."""
-        self._path.unlink(missing_ok=True)
+    @property
+    def path(self) -> Path:
+        """The file that the system locks."""
+        return self._path
 
     def release(self) -> None:
         """Let others have it."""

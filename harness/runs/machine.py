@@ -63,8 +63,8 @@ def _folders(line: str, root: Path) -> Iterator[Path]:
 def _quota(folder: Path) -> float | None:
     """Cores that a group may use; None without a limit."""
     if (text := _read(folder / "cpu.max")) is not None:
-        most, per = text.split()
-        return None if most == "max" else int(most) / int(per)
+        most, each = text.split()
+        return None if most == "max" else int(most) / int(each)
     quota, period = _number(folder / "cpu.cfs_quota_us"), _number(folder / "cpu.cfs_period_us")
     return quota / period if quota is not None and period and quota > 0 else None
 

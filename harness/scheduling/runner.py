@@ -176,6 +176,7 @@ class Runner:
         for key in self._schedule.ended(job.id):  # handed over already, to run after it
             self._running.discard(key)
             self._executor.stop(key, now=True)
+        job.fresh = False  # what this run has made of it is not made again
         heapq.heappush(self._later, (time.monotonic() + seconds, job.id))
         self._observer.again(job, reason, number, seconds)
 

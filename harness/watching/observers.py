@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 
+from harness.config.secrets import command_without_secrets
 from harness.planning.plan import Plan
 from harness.scheduling.event_log import EventLog
 from harness.scheduling.observer import Observer
@@ -20,7 +21,7 @@ def observe(plan: Plan, executor: str, parallel: int | None) -> tuple[Watch, lis
         executor: The name of the executor.
         parallel: The most jobs at once, where that was given.
     """
-    run, command = new_run_id(), ["harness", *sys.argv[1:]]
+    run, command = new_run_id(), ["harness", *command_without_secrets(sys.argv[1:])]
     watch = Watch(plan.root, plan.jobs.values(), name=plan.name, executor=executor, parallel=parallel)
     observers = [
         watch,

@@ -7,10 +7,8 @@ from the folders of the harness processes, what failed or was left out by the li
 from __future__ import annotations
 
 import os
-import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -18,18 +16,14 @@ from pydantic import BaseModel, ValidationError
 
 from dskd.errors import InputError
 from harness.results.run_file import RunFile
-from harness.runs.job_state import STATE, JobState
 from harness.runs.store import INCOMPLETE, LOG, MANIFEST, RUN
-from harness.runs.which_process import lives
-from harness.scheduling.event_log import EventReader
 from harness.scheduling.run_process import JobOfRun, RunProcess, read_run_process, run_folders
-from harness.watching.liveness import beat_age, living
+from harness.watching.history import History
+from harness.watching.liveness import living
+from harness.watching.running_jobs import disk_clock, jobs_at_work, running_job, seconds_since, starting_job
 from harness.watching.snapshot import Cells, Failure, PartState, RunningJob, Snapshot, cell_of, group_of
 from harness.watching.text import line
 from harness.watching.time_left import Alike, Guess, TimeLeft
-
-_SILENT = 60.0  # seconds without a beat after which a job of another machine counts as silent
-_AT_WORK = {"starting", "running"}
 
 
 class _Manifest(BaseModel):
@@ -92,16 +86,8 @@ def read_status(root: Path) -> Status:
     name, folders = _what_it_is(root)
     found = living(root)
     processes = [process for _, process in found]
-    events = _Events(root, processes)
-    states = list(_states(root))
-    running = [job for job in states if job.state in _AT_WORK and lives(job.machine, job.pid, job.born) is not False]
-    # What was killed on another machine has left its state: it is as old as before the harnesses that live.
-    since = max((_age_of(folder / "run.json") for folder, _ in found), default=0.0)
-    running = [
-        job
-        for job in running
-        if lives(job.machine, job.pid, job.born) or (_age(root, job, time.time()) or 0.0) < max(since, _SILENT)
-    ]
+    events = History(root, processes)
+    running = jobs_at_work(root, [folder for folder, _ in found])
     at_work = {folder for job in running for folder in job.outputs}
     if processes:
         at_work |= events.starting
@@ -111,12 +97,14 @@ def read_status(root: Path) -> Status:
     cells = Cells()
     for output in outputs:
         cells.set(output.folder, output.state)
-    clock = _clock([folder for folder, _ in found])
-    shown = [_running(root, job, clock) for job in running]
+    clock = disk_clock([folder for folder, _ in found])
+    shown = [running_job(root, job, clock) for job in running]
     if processes:
         heard = {job.id for job in shown}
         shown += [
-            _starting(root, event) for job, event in events.started.items() if job not in heard and event.get("place")
+            starting_job(root, event)
+            for job, event in events.started.items()
+            if job not in heard and event.get("place")
         ]
     planned = {job.id: job for process in processes for job in process.jobs}
     ended = {key for key in planned if key in events.ended}
@@ -125,7 +113,7 @@ def read_status(root: Path) -> Status:
         root=str(root),
         executor=", ".join(dict.fromkeys(process.executor for process in processes)),
         lives=bool(processes),
-        seconds=max((_since(process.started) for process in processes), default=0.0),
+        seconds=max((seconds_since(process.started) for process in processes), default=0.0),
         left=None,
         cells=cells.by_state,
         groups=cells.by_group,
@@ -161,117 +149,7 @@ def _what_it_is(root: Path) -> tuple[str, list[str]]:
     return newest.name or root.resolve().name, [folder for job in newest.jobs for folder in job.outputs]
 
 
-class _Events:
-    """What the event log says of the living harnesses, or of the last one: how jobs ended, and how long they took."""
-
-    def __init__(self, root: Path, processes: list[RunProcess]) -> None:
-        self.last = [] if processes else [*filter(None, map(read_run_process, run_folders(root)[:1]))]
-        runs = {process.run for process in processes or self.last}
-        self.ended: dict[str, dict[str, Any]] = {}
-        self.started: dict[str, dict[str, Any]] = {}  # what was started and has not ended
-        self.taken: list[dict[str, Any]] = []
-        self.stopping = False
-        for event in EventReader(root, without=("progress", "running")).new():
-            if event["event"] == "ended" and event.get("status") == "done":
-                self.taken.append(event)
-            if event.get("run") not in runs:
-                continue
-            job = str(event.get("job"))
-            if event["event"] in {"ended", "again"}:
-                self.started.pop(job, None)
-            if event["event"] == "ended":
-                self.ended[job] = event
-            elif event["event"] == "started":
-                self.ended.pop(job, None)
-                self.started[job] = event
-            elif event["event"] == "stopping":
-                self.stopping = True
-        outputs = {job.id: job.outputs for process in processes or self.last for job in process.jobs}
-        self.starting = {
-            folder for job, event in self.started.items() if event.get("place") for folder in outputs.get(job, ())
-        }
-        # Of each folder how its job ended: those that were left out have no manifest to say it.
-        self.by_folder = {str(event.get("folder")): event for event in self.ended.values()}
-        if not processes:
-            self.stopping = False
-
-
-def _states(root: Path) -> Iterator[JobState]:
-    try:
-        with os.scandir(root / ".harness" / "jobs") as entries:
-            names = sorted(entry.path for entry in entries)
-    except OSError:
-        return
-    for name in names:
-        if (state := JobState.read_file(Path(name, STATE))) is not None:
-            yield state
-
-
-def _age_of(path: Path) -> float:
-    try:
-        return time.time() - path.stat().st_mtime
-    except OSError:
-        return 0.0
-
-
-def _age(root: Path, job: JobState, clock: float) -> float | None:
-    """The seconds since a job wrote its state."""
-    try:
-        return max(0.0, clock - JobState.path(root, job.job).stat().st_mtime)
-    except OSError:
-        return None
-
-
-def _clock(folders: list[Path]) -> float:
-    """The time by which ages count: ours, unless that of the disk differs, as the beat of a living harness shows."""
-    ages = [age for age in map(beat_age, folders) if age is not None]
-    youngest = min(ages, key=abs, default=0.0)
-    return time.time() - youngest if abs(youngest) > _SILENT else time.time()
-
-
-def _running(root: Path, job: JobState, clock: float) -> RunningJob:
-    age = _age(root, job, clock)
-    known = lives(job.machine, job.pid, job.born)
-    is_silent = known is None and age is not None and age > _SILENT
-    return RunningJob(
-        id=job.job,
-        title=line(job.title or job.job),
-        kind=job.job.partition(":")[0],
-        cell=cell_of(job.folder),
-        place=line(job.host),
-        devices=line(job.devices or ""),
-        attempt=job.attempt,
-        state="silent" if is_silent else job.state,
-        seconds=job.seconds + (age or 0.0),
-        stage=line(job.stage),
-        done=job.done,
-        total=job.total,
-        metrics=job.metrics,
-        memory=job.memory,
-        device_memory=job.device_memory,
-        device_use=job.device_use,
-        beat_seconds=None if age is None else round(age, 1),
-        log=str(root / job.folder / LOG),
-    )
-
-
-def _starting(root: Path, event: dict[str, Any]) -> RunningJob:
-    """A job whose process was started and has not written its state yet."""
-    folder = str(event.get("folder"))
-    return RunningJob(
-        id=str(event["job"]),
-        title=line(event.get("title", "")),
-        kind=str(event.get("kind")),
-        cell=cell_of(folder),
-        place=line(event["place"]),
-        devices=",".join(map(str, event.get("gpus") or ())),
-        attempt=int(event.get("attempt") or 1),
-        seconds=_since(str(event.get("time"))),
-        log=str(root / folder / LOG),
-    )
-
-
-def _output(root: Path, folder: str, at_work: set[str], to_do: set[str], events: _Events) -> OutputState:
+def _output(root: Path, folder: str, at_work: set[str], to_do: set[str], events: History) -> OutputState:
     path = os.path.join(root, folder)  # noqa: PTH118 - ten thousand of them
     try:
         with open(os.path.join(path, MANIFEST), "rb") as stream:  # noqa: PTH118, PTH123
@@ -299,7 +177,7 @@ def _output(root: Path, folder: str, at_work: set[str], to_do: set[str], events:
     return output
 
 
-def _failures(root: Path, outputs: list[OutputState], events: _Events) -> list[Failure]:
+def _failures(root: Path, outputs: list[OutputState], events: History) -> list[Failure]:
     """What failed, the last first; a job whose outputs are all known by their manifests has one line an output."""
     found = {
         each.folder: Failure(
@@ -318,20 +196,13 @@ def _failures(root: Path, outputs: list[OutputState], events: _Events) -> list[F
     return list(reversed(list({(each.title, each.reason): each for each in found.values()}.values())))
 
 
-def _since(started: str) -> float:
-    try:
-        return max(0.0, (datetime.now(UTC) - datetime.fromisoformat(started)).total_seconds())
-    except ValueError:
-        return 0.0
-
-
 def _alike(kind: str, folder: str) -> Alike:
     cell = cell_of(folder)
     pair, method = group_of(cell) if cell is not None else ("", "")
     return Alike(kind, pair, method)
 
 
-def _time_left(events: _Events, jobs: Iterable[JobOfRun], running: list[RunningJob], ended: set[str]) -> Guess | None:
+def _time_left(events: History, jobs: Iterable[JobOfRun], running: list[RunningJob], ended: set[str]) -> Guess | None:
     """From how long jobs took, by the event log, and how far the running ones are."""
     left = [job for job in jobs if job.id not in ended]
     guess = TimeLeft({job.id: _alike(job.kind, job.folder) for job in left}, {job.id: job.needs for job in left})

@@ -194,3 +194,12 @@ def test_the_process_on_the_node_knows_the_codes_and_names_of_a_job() -> None:
 
     for name in ("DONE", "MAY_PASS", "STOPPED", "PROGRESS_DESCRIPTOR", "PARENT_DESCRIPTOR"):
         assert getattr(_slurm_task, name) == getattr(job_spec, name)
+
+
+def test_a_slurm_that_is_not_there_when_the_run_begins_is_told_in_one_line(
+    cluster: SlurmCluster, tmp_path: Path
+) -> None:
+    cluster.stop_controller()
+    with pytest.raises(InputError, match="--executor slurm: Slurm does not answer"):
+        execute(tmp_path, fake(tmp_path, "one"))
+    assert list(tmp_path.iterdir()) == []

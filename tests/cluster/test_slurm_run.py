@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -60,7 +61,7 @@ def harness(folder: Path, *arguments: str) -> subprocess.Popen[str]:
 
 def ended(run: subprocess.Popen[str]) -> str:
     """What a run printed that ended well."""
-    output, errors = run.communicate(timeout=400)
+    output, errors = run.communicate(timeout=900)
     assert run.returncode == 0, errors
     return output
 
@@ -86,3 +87,5 @@ def test_a_matrix_on_slurm_gives_the_same_bytes_as_on_this_machine(cluster: Slur
     assert found.keys() == expected.keys()
     assert {key for key in found if found[key] != expected[key]} == set()
     assert finished.items() <= done(root).items(), "what was finished is not made again"
+    states = [json.loads(path.read_text()) for path in (root / ".harness/slurm").glob("*/*.state.json")]
+    assert any(state["restart"] for state in states), "a job was preempted"

@@ -14,7 +14,9 @@ from typing import Any
 import pytest
 import yaml
 
+from harness.runs.job_state import JobState
 from harness.runs.records import read_record
+from harness.scheduling.event_log import EventReader
 
 Harness = Callable[..., subprocess.CompletedProcess[str]]
 Finished = tuple[Path, subprocess.CompletedProcess[str]]
@@ -74,6 +76,27 @@ def test_the_records_say_what_was_measured_and_where(finished: Finished) -> None
     assert (teacher.cell.student, teacher.cell.method, teacher.cell.seed) == (None, "teacher", None)
     for path in root.rglob("eval/*/"):
         assert {entry.name for entry in path.iterdir()} == {"manifest.json", "result.json", "samples.jsonl", "log.txt"}
+
+
+def test_a_run_leaves_what_it_was_watched_by(finished: Finished, harness: Harness) -> None:
+    folder, root = finished[0], finished[0] / "runs" / "tiny"
+    told = harness("status", "--json", cwd=folder)
+    assert told.returncode == 0, told.stderr
+    status = json.loads(told.stdout)
+    assert status["cells"] == {"done": 2, "running": 0, "waiting": 0, "failed": 0, "skipped": 0}
+    assert (status["name"], status["lives"], status["closed"]) == ("tiny", False, True)
+    state = JobState.read(root, f"train:{CELL}")
+    assert state is not None
+    assert (state.state, state.stage, state.done, state.total) == ("done", "training", 2, 2)
+    assert state.metrics["loss"] > 0
+    assert state.metrics["learning_rate"] > 0
+    events = list(EventReader(root).new())
+    assert [event["event"] for event in events if event["event"] in {"opened", "closed"}] == ["opened", "closed"]
+    assert sum(event["event"] == "ended" for event in events) == 9
+    assert "2 of 2 done" in (root / "status.html").read_text()
+    log = harness("logs", CELL.rpartition("teacher__")[2], "--lines", "1000", cwd=folder)
+    assert log.returncode == 0, log.stderr
+    assert "small_math" in log.stdout
 
 
 def test_the_same_run_again_trains_nothing_and_imports_no_torch(finished: Finished) -> None:

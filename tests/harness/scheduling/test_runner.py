@@ -83,6 +83,19 @@ def test_a_job_that_something_else_stopped_at_a_checkpoint_goes_on_and_no_try_is
     assert len(executor.started) == 8
 
 
+def test_a_job_that_is_made_anew_resumes_in_later_tries(tmp_path: Path) -> None:
+    jobs = planned(tmp_path, fake(tmp_path, "anew"))
+    jobs[0].fresh = True
+    seen: list[bool] = []
+
+    def ends(attempt: Attempt) -> Ended:
+        seen.append(attempt.job.fresh)
+        return well(attempt) if len(seen) == 3 else Ended("anew", STOPPED)
+
+    Runner(make(tmp_path, ends), Recorder(), delay=0.0).run(jobs)
+    assert seen == [True, False, False]
+
+
 @pytest.mark.parametrize("handed_over", [False, True])
 def test_what_needs_a_job_that_failed_is_not_run(tmp_path: Path, handed_over: bool) -> None:
     bad = fake(tmp_path, "bad")
