@@ -31,9 +31,11 @@ def fitted(resources: Resources, own: Mapping[str, float], nodes: Sequence[Node]
 
     Estimated GPUs are left out where there are none. Without nodes, they are as asked for.
     """
-    cpus, gpus, memory = float(resources.cpus or usual_cpus), resources.gpus, float(resources.memory)
+    gpus, memory = resources.gpus, float(resources.memory)
     if nodes:
         gpus = min(gpus, max(node.get("GPU", 0.0) for node in nodes))
+    cpus = float(resources.replaced(gpus=gpus).threads(usual_cpus))
+    if nodes:
         fitting = [node for node in nodes if _fits(node, {"GPU": gpus, **own})] or nodes
         cpus = min(cpus, max(node.get("CPU", 0.0) for node in fitting))
         fitting = [node for node in fitting if _fits(node, {"CPU": cpus})]

@@ -22,6 +22,7 @@ from pydantic import Field, field_validator
 
 import harness
 from dskd.errors import InputError
+from dskd.modeling.gpu_share import GPU_SHARE
 from dskd.processes import process_environment, python_module
 from harness.costs.resources import Resources
 from harness.executors._ray_needs import fitted, missing
@@ -144,7 +145,7 @@ class Executor(BaseExecutor):
         request = {
             "job": job.id,
             "command": python_module("harness.jobs", str(spec.resolve())),
-            "environment": self._environment(job.resources, needs["num_gpus"] > 0),
+            "environment": self._environment(job.resources.replaced(gpus=needs["num_gpus"])),
             "working_folder": str(Path.cwd()),
             "root": str(job.root.resolve()),
             "log": str(job.folder.resolve() / LOG),
@@ -158,13 +159,15 @@ class Executor(BaseExecutor):
         nodes = [] if self._options.wait_for_nodes else self._nodes
         return fitted(resources, self._options.resources, nodes, self.usual_cpus)
 
-    def _environment(self, resources: Resources, has_gpus: bool) -> dict[str, str]:
+    def _environment(self, resources: Resources) -> dict[str, str]:
         """What of this process's environment a job gets on another machine, and what every job gets."""
-        threads = os.environ.get("OMP_NUM_THREADS") or str(resources.cpus or self.usual_cpus)
+        threads = os.environ.get("OMP_NUM_THREADS") or str(resources.threads(self.usual_cpus))
         more = {"OMP_NUM_THREADS": threads, "TOKENIZERS_PARALLELISM": "false", "PYTHONUNBUFFERED": "1"}
         if self.settings.offline:
             more |= {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}
-        if not has_gpus:
+        if 0 < resources.gpus < 1:
+            more[GPU_SHARE] = f"{resources.gpus:g}"
+        if not resources.gpus:
             more["CUDA_VISIBLE_DEVICES"] = ""  # Ray sets it for a job that has some
         code = Path(harness.__file__).resolve().parents[1]
         if "site-packages" not in code.parts:  # a checkout; an installed package is found on every node by itself

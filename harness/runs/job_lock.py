@@ -60,6 +60,7 @@ class JobLock:
             try:
                 self._lease.acquire(waiting)
             except BaseException:
+                self._lease = None
                 self._unlock()
                 raise
             WRITE_CHECKS.append(self._lease.check)
@@ -121,20 +122,25 @@ def _lock(lock: FileLock, waiting: Callable[[str], None]) -> None:
 
 def _share(path: Path, waiting: Callable[[str], None]) -> int:
     """Open a lock file and lock it together with others who share it. Where the file system has no such locks, it is only opened."""
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+    while True:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+        try:
+            if _shared(descriptor) and path.exists() and os.path.samestat(path.stat(), os.fstat(descriptor)):
+                return descriptor
+        except BaseException:
+            os.close(descriptor)
+            raise
+        os.close(descriptor)  # another has it, or has removed it
+        waiting("a local run")
+        time.sleep(_ASK)
+
+
+def _shared(descriptor: int) -> bool:
     try:
-        while True:
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
-            except BlockingIOError:
-                waiting("a local run")
-                time.sleep(_ASK)
-            except OSError as error:
-                if error.errno not in _NOT_SUPPORTED:
-                    raise
-                return descriptor
-            else:
-                return descriptor
-    except BaseException:
-        os.close(descriptor)
-        raise
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError as error:
+        if error.errno not in _NOT_SUPPORTED:
+            raise
+    return True

@@ -18,7 +18,7 @@ WORKER = {"CPU": 32.0, "GPU": 8.0, "memory": 256.0 * GIGABYTE, "a100": 8.0}
 
 
 def test_a_job_asks_for_what_its_step_needs_and_for_the_usual_cores() -> None:
-    needs = fitted(Resources(gpus=0.25, memory=2 * GIGABYTE), {"a100": 1}, [HEAD, WORKER], 2)
+    needs = fitted(Resources(gpus=0.25, memory=2 * GIGABYTE), {"a100": 1}, [HEAD, WORKER], 8)
     assert needs == {"num_cpus": 2.0, "num_gpus": 0.25, "memory": 2 * GIGABYTE, "resources": {"a100": 1}}
 
 
