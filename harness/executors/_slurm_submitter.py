@@ -122,7 +122,7 @@ class Submitter:
 
     def _lock(self) -> AbstractContextManager[object]:
         """Two harnesses at once hand over one after the other."""
-        return Store(self._root).lock("slurm")
+        return Store(self._root, shared_disk=True, on_loss=_leave).lock("slurm")
 
     def _take_from_waiting(self, submission: Submission) -> None:
         for attempt in submission.attempts:
@@ -277,6 +277,12 @@ class Submitter:
             if (watched := self._found(self.waiting[job].job, entry, queue)) is not None:
                 self.watched[job] = watched
                 del self.waiting[job]
+
+
+def _leave(reason: str) -> None:
+    """End this process at once: another one hands over now. What Slurm has goes on."""
+    print(f"handing jobs over: {reason}; fix: the same command again", file=sys.stderr, flush=True)
+    os._exit(1)
 
 
 def answer(ask: Callable[[], T]) -> T:

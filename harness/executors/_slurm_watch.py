@@ -5,7 +5,6 @@ The queue alone decides nothing. It forgets jobs after minutes, and says COMPLET
 
 from __future__ import annotations
 
-import json
 import signal
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -16,6 +15,7 @@ from harness.executors._slurm_commands import HELD, Queued
 from harness.executors._slurm_submission import TaskState, read_state
 from harness.planning.plan import PlannedJob
 from harness.runs.job_spec import DONE, FAILED, MAY_PASS, STOPPED
+from harness.runs.job_state import JobState
 from harness.runs.store import Store
 from harness.scheduling.executor import Ended, Said
 from harness.scheduling.reasons import failure_reason, last_lines
@@ -80,19 +80,16 @@ class Watched:
 
     def _progress(self) -> Iterator[Said]:
         """How far it is, by the file that its process writes."""
-        name = self.job.id.replace("/", "+").replace(":", "+")
-        try:
-            said = json.loads((self.job.root / ".harness" / "jobs" / name / "state.json").read_bytes())
-        except (OSError, ValueError):
+        said = JobState.read(self.job.root, self.job.id)
+        if said is None:
             return
-        if said.get("state") == "waiting" and self._is_new("waiting", said.get("started")):
+        if said.state == "waiting" and self._is_new("waiting", said.started):
             yield Said(self.job.id, {"event": "waiting"})
-        done = {key: said.get(key) for key in ("stage", "done", "total")}
-        if done["done"] is not None and self._is_new("progress", done):
+        done = {"stage": said.stage, "done": said.done, "total": said.total}
+        if said.done is not None and self._is_new("progress", done):
             yield Said(self.job.id, {"event": "progress", **done})
-        if said.get("metrics") and self._is_new("metrics", said["metrics"]):
-            used = {key: said.get(key) for key in ("memory", "device_memory", "device_use")}
-            yield Said(self.job.id, {"event": "metrics", "metrics": said["metrics"], **used})
+        if said.metrics and self._is_new("metrics", said.metrics):
+            yield Said(self.job.id, {"event": "metrics", "metrics": said.metrics})
 
     def _is_new(self, what: str, value: Any) -> bool:
         before, self._told[what] = self._told.get(what), value

@@ -151,13 +151,15 @@ def test_what_a_job_says_of_itself_is_passed_on_once(tmp_path: Path) -> None:
     said = tmp_path / ".harness/jobs/job/state.json"
     said.parent.mkdir(parents=True)
     said.write_text(
-        json.dumps({"state": "running", "stage": "training", "done": 3, "total": 9, "metrics": {"loss": 2.5}})
+        json.dumps(
+            {"job": "job", "state": "running", "stage": "training", "done": 3, "total": 9, "metrics": {"loss": 2.5}}
+        )
     )
     events = [message.event for message in job.news(job.state())]
     assert events == [
         {"event": "started", "host": "node7", "slurm": "7"},
         {"event": "progress", "stage": "training", "done": 3, "total": 9},
-        {"event": "metrics", "loss": 2.5},
+        {"event": "metrics", "metrics": {"loss": 2.5}},
     ]
     assert list(job.news(job.state())) == []
     job.queued = Queued("7", "PENDING", "Priority", "", "token")
