@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import ClassVar, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 from harness.engines._completion_cache import block_key, pairs_key
 from harness.engines._limits import LimitedTokens, TokenLimits, answer_sampling, answer_seed
@@ -29,7 +29,7 @@ class PromptBlock:
     seeds: list[int]
     counted: bool = True
 
-    result: ClassVar[type[GeneratedTokens]] = GeneratedTokens
+    result: ClassVar[type[Any]] = GeneratedTokens
 
     def __len__(self) -> int:
         return len(self.prompts)
@@ -46,7 +46,7 @@ class PairBlock:
 
     pairs: list[EncodedPair]
 
-    result: ClassVar[type[LogLikelihood]] = LogLikelihood
+    result: ClassVar[type[Any]] = LogLikelihood
     counted: ClassVar[bool] = True
 
     def __len__(self) -> int:
