@@ -76,6 +76,7 @@ STARTS_PYTHON = {
     "dskd/processes.py": "python_module, with -P",
     "harness/sandbox/isolation/base.py": "the sandbox's interpreter, with PYTHON_OPTIONS",
     "harness/sandbox/probes.py": "a program that runs in the sandbox",
+    "harness/executors/_ray_task.py": "the interpreter of another node, for a command of python_module",
 }
 PROCESSES = [
     path for package in ("dskd", "harness", "tests/benchmarks") for path in sorted((ROOT / package).rglob("*.py"))

@@ -21,6 +21,7 @@ from harness.scheduling.scheduler import Scheduler, Task
 TRIES = 3
 _DELAY = 2.0  # seconds before the second try; five times as many before each later one
 _WAIT = 0.1  # seconds that an executor waits for news at most
+_FAIL_FAST = "--fail-fast: another job failed"
 _MINUTES = 1.0  # of a job of which nothing is known
 
 
@@ -55,6 +56,7 @@ class Runner:
         self._running: set[str] = set()
         self._requests = 0  # to stop: 1 at the next checkpoint, 2 now
         self._told = 0
+        self._taken_back = False
 
     def run(self, planned: Sequence[PlannedJob]) -> dict[str, Outcome]:
         """Run the jobs, given in an order in which each comes after what it needs; the outcome of each by its id,
@@ -118,7 +120,11 @@ class Runner:
 
     def _start_ready(self) -> None:
         if self._fail_fast and any(outcome.status == "failed" for outcome in self._outcomes.values()):
-            self._give_up("--fail-fast: another job failed")
+            self._give_up(_FAIL_FAST)
+            if self._executor.takes_dependencies and not self._taken_back:
+                self._taken_back = True  # what waits in the queue does not begin; what runs ends at its next checkpoint
+                for key in sorted(self._running):
+                    self._executor.stop(key, now=False)
             return
         for key, allocation in self._schedule.take(time.monotonic()):
             last, job = self._attempts.get(key), self._planned[key]
@@ -152,6 +158,13 @@ class Runner:
         if end.code == DONE:
             self._finish(job, Outcome("done", seconds=end.seconds))
             self._schedule.done(end.job)
+            return
+        if self._taken_back and (end.code == STOPPED or end.code < 0):
+            taken = (
+                Outcome("stopped", end.reason, end.seconds) if end.code == STOPPED else Outcome("not_run", _FAIL_FAST)
+            )
+            self._finish(job, taken)
+            self._not_run(self._schedule.drop(end.job), _FAIL_FAST)
             return
         if end.code == STOPPED and not self._requests:
             # Somebody else asked it to stop, a time limit for one: it resumes, and that is no failed try.

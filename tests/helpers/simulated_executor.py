@@ -62,8 +62,9 @@ class SimulatedExecutor(BaseExecutor):
 
     def poll(self, seconds: float) -> Iterator[Said | Ended]:
         self.on_poll()
-        for key in [key for key in self._asked if key in self._running]:
-            del self._running[key]
+        for key in list(self._asked):
+            if self._running.pop(key, None) is None:
+                continue
             yield Ended(key, STOPPED, "stopped at step 3")
         ready = [
             (end, key)

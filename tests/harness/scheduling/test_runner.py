@@ -144,6 +144,20 @@ def test_fail_fast_starts_nothing_more_and_lets_what_runs_end(tmp_path: Path) ->
     assert outcomes["later"].reason == "--fail-fast: another job failed"
 
 
+def test_fail_fast_takes_back_what_waits_in_a_queue_of_the_executor(tmp_path: Path) -> None:
+    first, bad = fake(tmp_path, "first"), fake(tmp_path, "bad")
+    jobs = planned(tmp_path, bad, first, fake(tmp_path, "later", after=(first,)))
+    executor = make(tmp_path, ending(bad=[FAILED]), seconds=lambda job: 1.0 if job.id == "bad" else 50.0)
+    executor.takes_dependencies = True  # type: ignore[misc]
+    outcomes = Runner(executor, Recorder(), fail_fast=True).run(jobs)
+    assert {key: outcome.status for key, outcome in outcomes.items()} == {
+        "bad": "failed",
+        "first": "stopped",
+        "later": "not_run",
+    }
+    assert executor.stopped[:2] == [("first", False), ("later", False)]
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_request_to_stop_lets_running_jobs_reach_a_checkpoint_and_starts_nothing(
     tmp_path: Path, number: signal.Signals
