@@ -76,7 +76,7 @@ def send(process: subprocess.Popen[bytes], number: signal.Signals) -> None:
         os.kill(process.pid, number)
 
 
-def test_of_eight_that_are_killed_and_suspended_one_at_a_time_holds_it_and_none_writes_after_another_has_begun(
+def test_of_eight_that_are_killed_and_suspended_one_holds_it_and_none_writes_after_it_was_taken_over(
     tmp_path: Path,
 ) -> None:
     chance = random.Random(18)
