@@ -93,7 +93,9 @@ class RunFolder:
         unfinished = self.path / "model.unfinished"
         shutil.rmtree(unfinished, ignore_errors=True)
         save(unfinished)
-        (unfinished / LOG).write_text("".join(json.dumps(entry) + "\n" for entry in log), encoding="utf-8")
+        # With sorted keys: what a checkpoint has kept comes back in that order.
+        lines = [json.dumps(entry, sort_keys=True) + "\n" for entry in log]
+        (unfinished / LOG).write_text("".join(lines), encoding="utf-8")
         (unfinished / REPORT).write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
         check_writing()
         unfinished.rename(self.model)

@@ -73,7 +73,7 @@ def training_work(
     labelled_positions = _positions(options) * data.response_tokens / data.tokens
     loss = labelled_positions * rows * 4 * _UNCHUNKED_ROWS
     if chunkable and options["chunked_loss"]:
-        chunk = options["chunk_tokens"] or max(_LEAST_CHUNK, _CHUNK_BYTES // (4 * rows))
+        chunk = options["chunk_tokens"] or max(_LEAST_CHUNK, _CHUNK_BYTES // (4 * max(1, rows)))
         loss = min(chunk, labelled_positions) * rows * 4 * _CHUNK_TENSORS
     memory = training_memory(student, options, launch) + loss
     if teacher is not None:

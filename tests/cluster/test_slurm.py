@@ -52,12 +52,12 @@ def test_what_fails_for_good_is_told_with_its_reason_and_what_needs_it_never_run
     child = fake(tmp_path, "child", after=(bad,))
     outcomes = execute(tmp_path, fake(tmp_path, "grandchild", after=(child,)), mistake, fake(tmp_path, "other"))
     assert outcomes["bad"].status == "failed"
-    assert outcomes["bad"].reason == "RuntimeError: the reason"
+    assert outcomes["bad"].reason == "RuntimeError: the reason (3 tries)"
     assert outcomes["mistake"].reason == "data.jsonl:3: is broken; mend it"
     assert outcomes["other"].status == "done"
     for name in ("child", "grandchild"):
         assert outcomes[name] == Outcome("not_run", "needs 'job bad', which failed")
-    assert sorted((tmp_path / "journal").read_text().split()) == ["bad", "mistake", "other"]
+    assert sorted((tmp_path / "journal").read_text().split()) == ["bad", "bad", "bad", "mistake", "other"]
 
 
 def test_a_job_that_dies_goes_back_into_the_queue_and_goes_on_from_what_it_left(

@@ -6,12 +6,15 @@ import copy
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from playwright.sync_api import Browser
+
+from helpers.browsers import chromium
 
 _NEW_MODEL = {
     "config": {
@@ -87,3 +90,10 @@ def _harness(*arguments: str | Path, cwd: Path | None = None) -> subprocess.Comp
         timeout=300,
         env={**os.environ, "NO_COLOR": "1"},
     )
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Browser]:
+    """One Chromium for all tests: Playwright runs once in a process."""
+    with chromium() as started:
+        yield started

@@ -101,7 +101,7 @@ def test_a_task_in_a_file_is_evaluated_with_its_code_in_the_identity(package: An
 
 
 def test_an_executor_of_an_installed_package_and_of_a_file_is_found(package: Any) -> None:
-    assert EXECUTORS.names() == ["local", "queue"]
+    assert EXECUTORS.names() == ["local", "queue", "ray", "slurm"]
     assert EXECUTORS.load("queue").__name__ == "Queue"
     assert EXECUTORS.load(f"{package}/queue_of_test.py:Queue").__name__ == "Queue"
 

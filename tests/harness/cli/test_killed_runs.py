@@ -23,8 +23,8 @@ def test_a_small_run_killed_at_a_few_moments_ends_the_same(tiny_pair: dict[str, 
     (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(tiny_pair))
     command = ["run", "--matrix", "tiny.yaml", "--tries", "9", "--output-dir"]
     assert start([*command, "whole"], tmp_path).wait(300) == 0
-    killed = run_and_kill([*command, "killed"], tmp_path, tmp_path / "killed", moments(4, 12.0, 0), limit=500)
-    assert len(killed.kills) == 4
+    killed = run_and_kill([*command, "killed"], tmp_path, tmp_path / "killed", moments(6, 4.0, 0), limit=500)
+    assert len(killed.kills) >= 2
     assert killed.twice == []
     assert outcome_of(tmp_path / "whole") == outcome_of(tmp_path / "killed")
 

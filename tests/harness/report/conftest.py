@@ -11,13 +11,6 @@ from playwright.sync_api import Browser, Page
 
 from harness.report.document import make_document
 from harness.report.page import render
-from helpers.browsers import chromium
-
-
-@pytest.fixture(scope="session")
-def browser() -> Iterator[Browser]:
-    with chromium() as started:
-        yield started
 
 
 class Opened:

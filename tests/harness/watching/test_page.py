@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.sync_api import Page
+from playwright.sync_api import Browser, Page
 
 from harness.planning.plan import PlannedJob
 from harness.scheduling.executor import Allocation, Attempt
@@ -19,7 +19,6 @@ from harness.watching.page import EVERY, PageWriter, render_page, write_page
 from harness.watching.snapshot import Failure, RunningJob, Snapshot
 from harness.watching.time_left import Guess
 from harness.watching.watch import Watch
-from helpers.browsers import chromium
 from helpers.executor_runs import fake, planned
 
 HOSTILE = '\x1b[31m</title></style><script>window.hacked = 1</script><img src=x onerror="window.hacked = 1">${x} \u202eb \ud800'
@@ -135,9 +134,10 @@ def test_a_page_that_cannot_be_written_stops_no_run_and_leaves_nothing(tmp_path:
 
 
 @pytest.fixture
-def page() -> Iterator[Page]:
-    with chromium() as browser:
-        yield browser.new_page()
+def page(browser: Browser) -> Iterator[Page]:
+    opened = browser.new_page()
+    yield opened
+    opened.close()
 
 
 def watched(page: Page) -> list[str]:

@@ -54,8 +54,8 @@ def test_the_time_left_is_guessed_from_jobs_of_the_same_kind() -> None:
     left.advanced("d", "items", 0.5, 13.0)
     left.started("b", 12.0)
     # The evaluation has done half of its items in 2 s: 1 s after that it has 1 s left. Two trainings of 10 s, one of which runs for
-    # 2 s: two jobs at once.
-    assert rest(left, 14.0) == pytest.approx((1 + 8 + 10) / 2)
+    # 2 s: two jobs at once would take 9.5 s, and the training that waits takes 10.
+    assert rest(left, 14.0) == pytest.approx(10.0)
     left.ended("d", 14.0, counts=True)
     left.started("c", 14.0)
     assert rest(left, 20.0) == pytest.approx(4.0)
