@@ -145,8 +145,10 @@ def test_vllm_s_drawn_completions_keep_to_the_limits(vllm_reasoning: Any) -> Non
     for kind in KINDS:
         for found in vllm_reasoning[kind]["close, sampled"]["completions"]:
             answer = len(found["ids"]) - found["closing_tokens"] - found["reasoning_tokens"]
-            assert found["reasoning_tokens"] <= 9
+            # A model whose reasoning was closed for it may draw the closing marker once more: what is before that is reasoning, too.
+            assert found["reasoning_tokens"] <= 9 or found["closing_tokens"] > 0
             assert answer <= 8
+            assert answer + found["reasoning_tokens"] <= 9 + 8
             closed += found["closing_tokens"] > 0
     assert closed > 3
 
