@@ -55,7 +55,7 @@ nightly: regression
 	$(BIN)/python -m pytest -m "(slow or nightly) and not gpu and not cluster"
 
 # One after the other, with nothing else running: both sides of each are timed in one process.
-BENCHMARKS := P1:p1_fused_loss P2:p2_projectors P3:p3_alignment P5:p5_teacher_signal P6:p6_padding P8:p8_rollouts P11:p11_invariance P13:p13_step P14:p14_cache_engines P15:p15_served P16:p16_memory P17:p17_preparation P18:p18_scoring
+BENCHMARKS := P1:p1_fused_loss P2:p2_projectors P3:p3_alignment P5:p5_teacher_signal P6:p6_padding P8:p8_rollouts P11:p11_invariance P13:p13_step P14:p14_cache_engines P15:p15_served P16:p16_memory P17:p17_preparation P18:p18_scoring P19:p19_engine P20:p20_killed
 bench: .venv/.installed
 	set -e; for entry in $(BENCHMARKS); do \
 	  PYTHONPATH=tests $(BIN)/python tests/benchmarks/$${entry#*:}.py --json results/benchmarks/$${entry%%:*}.json; done

@@ -1,6 +1,6 @@
 """A run that is killed every 15 seconds against the same run undisturbed: the ratio of their times, and whether the same came out.
 
-    python tests/benchmarks/p20_killed.py [--every 15] [--matrix quick] [--json FILE]
+    PYTHONPATH=tests python tests/benchmarks/p20_killed.py [--every 15] [--matrix quick] [--only method=kd] [--json FILE]
 
 Every kill ends harness and jobs at once with SIGKILL, and the same command is run again.
 """
@@ -22,11 +22,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--every", type=float, default=15.0)
     parser.add_argument("--matrix", default="quick")
-    parser.add_argument("--only", action="append", default=[])
+    parser.add_argument("--only", action="append", help="cells; by default one student of quick")
     parser.add_argument("--engine", default="transformers")
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
-    only = [part for each in arguments.only for part in ("--only", each)]
+    cells = arguments.only or ["method=sft", "method=teacher", "student=small-student"]
+    only = [part for each in cells for part in ("--only", each)]
     matrix = str(Path(arguments.matrix).resolve()) if Path(arguments.matrix).exists() else arguments.matrix
     command = ["run", "--matrix", matrix, "--engine", arguments.engine, "--allow-code-execution", *only]
     with tempfile.TemporaryDirectory() as scratch:
