@@ -17,11 +17,17 @@ from harness.cli.progress import make_reporter
 from harness.planning import preflight
 from harness.planning.plan import Plan, make_plan
 from harness.runs.machine import cores
+from harness.runs.store import LOG
 from harness.scheduling.observer import Observers
 from harness.scheduling.outcome import Outcome
+from harness.scheduling.reasons import last_lines
 from harness.scheduling.runner import Runner
 from harness.tables.remembered import remembered
 from harness.watching.observers import observe
+from harness.watching.text import line
+
+# Of the log of a job that failed: the last lines, and characters of each.
+_LOG_LINES, _LOG_WIDTH = 4, 160
 
 EPILOG = """\b
 Examples:
@@ -146,10 +152,13 @@ def print_failures(plan: Plan, outcomes: Mapping[str, Outcome]) -> bool:
     """Print on standard error what failed or could not run. Returns whether there was anything."""
     bad = [(plan.jobs[key], outcome) for key, outcome in outcomes.items() if outcome.status != "done"]
     for job, outcome in bad:
-        word = "failed" if outcome.status == "failed" else "not run"
-        click.echo(f"{word}: {job.title}: {outcome.reason}", err=True)
+        word = {"failed": "failed", "stopped": "stopped"}.get(outcome.status, "not run")
+        click.echo(f"{word}: {line(job.title)}: {line(outcome.reason)}", err=True)
         if outcome.status == "failed":
-            click.echo(f"        log: {job.folder / 'log.txt'}", err=True)
+            log = job.folder / LOG
+            for text in last_lines(log, _LOG_LINES):
+                click.echo(f"        | {line(text, _LOG_WIDTH)}", err=True)
+            click.echo(f"        log: {log}", err=True)
     for job in plan.blocked:
         click.echo(f"not run: {job.title}: {job.reason}", err=True)
     return bool(bad or plan.blocked)

@@ -215,6 +215,7 @@ def test_a_failed_cell_is_listed_with_its_reason_and_log_and_the_table_is_printe
     assert "failed: train teacher__cross/dskd-v2-eta/seed2: " in run.stderr
     assert "notes.txt" in run.stderr
     assert f"log: {Path('runs/tiny/cells/teacher__cross/dskd-v2-eta/seed2/train/log.txt')}" in run.stderr
+    assert "\n        | error: " in run.stderr  # the last lines of its log
     assert "not run: evaluate teacher__cross/dskd-v2-eta/seed2: needs 'train teacher__cross" in run.stderr
     assert "| dskd-v2-eta | 1 " in run.stdout
     assert taken.read_text() == "mine"
