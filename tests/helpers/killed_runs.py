@@ -102,7 +102,7 @@ def run_and_kill(
                 code = process.wait(left)
             except subprocess.TimeoutExpired:
                 assert moment is not None
-                alive = _kill(process, moment[1])
+                alive = _kill(process, moment[1], root)
                 killed.kills.append(moment[1])
                 say(f"{time.monotonic() - begun:.0f} s: killed {moment[1]}; {len(known)} outputs done")
                 moment = next(moments, None)
@@ -122,14 +122,16 @@ def _made_again(root: Path, known: dict[str, int], killed: Killed) -> dict[str, 
     return now
 
 
-def _kill(process: subprocess.Popen[bytes], who: str) -> bool:
+def _kill(process: subprocess.Popen[bytes], who: str, root: Path) -> bool:
     """Kill; returns whether the harness itself still lives."""
     workers = []
     with contextlib.suppress(psutil.NoSuchProcess):
         workers = psutil.Process(process.pid).children(recursive=True)
-    if who in {"worker", "both"} and workers:
+    # The processes of jobs, and not one that runs a generated program: that would be the program's own end.
+    jobs = [each for each in workers if each.pid in _jobs(root)]
+    if who in {"worker", "both"} and jobs:
         with contextlib.suppress(psutil.NoSuchProcess):
-            random.choice(workers).kill()
+            random.choice(jobs).kill()
     if who in {"harness", "both"}:
         with contextlib.suppress(ProcessLookupError):
             process.kill()
@@ -139,3 +141,14 @@ def _kill(process: subprocess.Popen[bytes], who: str) -> bool:
         assert not alive, f"processes outlive the harness: {[each.cmdline() for each in alive]}"
         return False
     return True
+
+
+def _jobs(root: Path) -> set[int]:
+    """The process ids of the jobs that run, by their states."""
+    found = set()
+    for path in root.glob(".harness/jobs/*/state.json"):
+        with contextlib.suppress(ValueError, FileNotFoundError):
+            state = json.loads(path.read_text(encoding="utf-8"))
+            if state["state"] in {"starting", "running"}:
+                found.add(state["pid"])
+    return found
