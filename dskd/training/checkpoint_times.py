@@ -1,7 +1,7 @@
 """When the next checkpoint of a training is due. Nothing here imports torch.
 
 A checkpoint that takes C seconds is written 20 C seconds after the one before, so that checkpoints take at most 1/21 of the time.
-Young's formula (Commun. ACM 17, 530, 1974) has √(2 C M) for a mean time M between kills, which nobody knows: 20 C is its choice for
+Young's formula (Communications of the ACM 17, 530, 1974) has √(2 C M) for a mean time M between kills, which nobody knows: 20 C is its choice for
 M = 200 C. Where kills come so often that a start gets no further than the one before it, checkpoints come four times as often with
 each such start, if need be after every step.
 """
