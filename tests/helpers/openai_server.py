@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import sys
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -57,6 +58,14 @@ def cut(handler: Answers) -> None:
     handler.close_connection = True
 
 
+class _QuietServer(ThreadingHTTPServer):
+    """Says nothing of a client that has gone away."""
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        if not isinstance(sys.exc_info()[1], ConnectionError):
+            super().handle_error(request, client_address)
+
+
 class OpenAIServer:
     """The endpoint. It serves while it is entered.
 
@@ -78,7 +87,7 @@ class OpenAIServer:
 
     def __enter__(self) -> OpenAIServer:
         handler = type("Handler", (Answers,), {"owner": self})
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+        self._server = _QuietServer(("127.0.0.1", 0), handler)
         self._server.daemon_threads = True
         self.url = f"http://127.0.0.1:{self._server.server_address[1]}/v1"
         threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
