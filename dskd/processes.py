@@ -17,6 +17,8 @@ from types import FrameType
 _SAFE_PATH = "PYTHONSAFEPATH"
 # What a process prints may be any text, whatever the language of the machine is set to.
 _UTF8 = "PYTHONUTF8"
+# Both, for a process that is started on another machine.
+SAFE_ENVIRONMENT = {_SAFE_PATH: "1", _UTF8: "1"}
 
 
 def python_module(module: str, *arguments: str) -> list[str]:
@@ -26,7 +28,7 @@ def python_module(module: str, *arguments: str) -> list[str]:
 
 def process_environment(more: Mapping[str, str] | None = None) -> dict[str, str]:
     """The environment of a process: ours, `more`, and what keeps it and all that it starts from importing out of its working folder."""
-    return {**os.environ, _SAFE_PATH: "1", _UTF8: "1", **(more or {})}
+    return {**os.environ, **SAFE_ENVIRONMENT, **(more or {})}
 
 
 @contextmanager

@@ -14,8 +14,7 @@ from pydantic import ValidationError
 from dskd.errors import InputError
 from harness.cli.options import COUNT, read_settings
 from harness.executors import EXECUTORS
-from harness.scheduling.executor import BaseExecutor, ExecutorOptions, Settings
-from harness.scheduling.runner import TRIES
+from harness.scheduling.executor import TRIES, BaseExecutor, ExecutorOptions, Settings
 from harness.suggestions import did_you_mean
 
 F = TypeVar("F", bound=Callable[..., Any])

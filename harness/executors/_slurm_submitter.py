@@ -13,6 +13,7 @@ from contextlib import AbstractContextManager
 from typing import TypeVar
 
 from dskd.errors import InputError
+from dskd.processes import SAFE_ENVIRONMENT
 from harness.executors import _slurm_commands as slurm
 from harness.executors._slurm_options import Most, Options
 from harness.executors._slurm_partition import row_for, rows_of
@@ -30,6 +31,7 @@ from harness.planning.plan import PlannedJob
 from harness.runs.job_spec import DONE, FAILED
 from harness.runs.store import Store
 from harness.scheduling.executor import Attempt, Ended, Settings
+from harness.scheduling.job_environment import job_environment, threads_of
 
 T = TypeVar("T")
 _log = logging.getLogger(__name__)
@@ -203,13 +205,7 @@ class Submitter:
         return lane
 
     def _environment(self, cpus: int) -> dict[str, str]:
-        # Too many threads slow a small model thirty-fold; who has set the number has a reason.
-        environment = {"OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS") or str(cpus)}
-        environment |= {"TOKENIZERS_PARALLELISM": "false", "PYTHONUNBUFFERED": "1"}
-        environment |= {"PYTHONSAFEPATH": "1", "PYTHONUTF8": "1"}
-        if self._settings.offline:
-            environment |= {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}
-        return environment
+        return {**SAFE_ENVIRONMENT, **job_environment(threads_of(cpus), offline=self._settings.offline)}
 
     def _watch(self, submission: Submission, job: str) -> None:
         for index, attempt in enumerate(submission.attempts):

@@ -25,6 +25,7 @@ from harness.runs.job_spec import DONE, MAY_PASS
 from harness.runs.machine import available_memory, cores, total_memory
 from harness.runs.store import LOG, Store
 from harness.scheduling.executor import Attempt, BaseExecutor, Ended, ExecutorOptions, Place, Said, Settings
+from harness.scheduling.job_environment import job_environment, threads_of
 from harness.scheduling.reasons import failure_reason
 
 _GRACE_SECONDS = 10.0
@@ -104,10 +105,10 @@ class Executor(BaseExecutor):
         self._running: dict[str, _Running] = {}
         self._selector = selectors.DefaultSelector()
         log = self.settings.root / _WARM_LOG
-        log.parent.mkdir(parents=True, exist_ok=True)
         self._servers = WarmServers(
             self._jobs, threads=self._threads, environment=self._environment, log=log, always=self._warm
         )
+        log.parent.mkdir(parents=True, exist_ok=True)
         self._servers.open()
 
     def places(self) -> list[Place] | None:
@@ -144,16 +145,11 @@ class Executor(BaseExecutor):
         return None
 
     def _threads(self, job: PlannedJob) -> int:
-        # Too many threads slow a small model thirty-fold; who has set the number has a reason.
-        given = os.environ.get("OMP_NUM_THREADS", "")
         needs = job.resources if self._gpus.names else job.resources.replaced(gpus=0.0)
-        return int(given) if given.isdigit() else needs.threads(self.usual_cpus)
+        return threads_of(needs.threads(self.usual_cpus))
 
     def _environment(self, threads: int) -> dict[str, str]:
-        environment = {"OMP_NUM_THREADS": str(threads), "TOKENIZERS_PARALLELISM": "false", "PYTHONUNBUFFERED": "1"}
-        if self.settings.offline:
-            environment |= {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}
-        return process_environment(environment)
+        return process_environment(job_environment(threads, offline=self.settings.offline))
 
     def _given_gpus(self, attempt: Attempt) -> dict[str, str]:
         """What says which GPUs a job has, and how much of one that it shares."""

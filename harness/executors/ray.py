@@ -33,6 +33,7 @@ from harness.runs.job_spec import DONE, MAY_PASS, STOPPED
 from harness.runs.late_files import look_again_below
 from harness.runs.store import LOG, Store
 from harness.scheduling.executor import Attempt, BaseExecutor, Ended, ExecutorOptions, Said, Settings
+from harness.scheduling.job_environment import job_environment, threads_of
 from harness.scheduling.reasons import failure_reason
 
 _LOST_NODES = 3  # so often a job loses its node and that is no failed try: longer than that, and it is the job that ends its nodes
@@ -161,10 +162,7 @@ class Executor(BaseExecutor):
 
     def _environment(self, resources: Resources) -> dict[str, str]:
         """What of this process's environment a job gets on another machine, and what every job gets."""
-        threads = os.environ.get("OMP_NUM_THREADS") or str(resources.threads(self.usual_cpus))
-        more = {"OMP_NUM_THREADS": threads, "TOKENIZERS_PARALLELISM": "false", "PYTHONUNBUFFERED": "1"}
-        if self.settings.offline:
-            more |= {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}
+        more = job_environment(threads_of(resources.threads(self.usual_cpus)), offline=self.settings.offline)
         if 0 < resources.gpus < 1:
             more[GPU_SHARE] = f"{resources.gpus:g}"
         if not resources.gpus:

@@ -15,6 +15,8 @@ from pydantic import BaseModel, ConfigDict
 
 from harness.planning.plan import PlannedJob
 
+TRIES = 3  # of a job whose failure may pass
+
 
 @dataclass(frozen=True)
 class Place:
@@ -106,7 +108,7 @@ class Settings:
     jobs: int | None = None
     offline: bool = True
     gpus: int | None = None
-    tries: int = 3
+    tries: int = TRIES
     options: BaseModel | None = field(default=None)
 
 

@@ -12,13 +12,12 @@ from types import FrameType
 from harness.planning.plan import PlannedJob
 from harness.runs.failures import reason_of
 from harness.runs.job_spec import DONE, STOPPED
-from harness.scheduling.executor import Attempt, BaseExecutor, Detached, Ended, Said
+from harness.scheduling.executor import TRIES, Attempt, BaseExecutor, Detached, Ended, Said
 from harness.scheduling.hand_over import HandOver
 from harness.scheduling.observer import Observer
 from harness.scheduling.outcome import Outcome
 from harness.scheduling.scheduler import Scheduler, Task
 
-TRIES = 3
 _DELAY = 2.0  # seconds before the second try; five times as many before each later one
 _WAIT = 0.1  # seconds that an executor waits for news at most
 _FAIL_FAST = "--fail-fast: another job failed"

@@ -28,6 +28,7 @@ from harness.scheduling.runner import Runner
 from helpers.executor_runs import Recorder, fake, planned
 from helpers.killed_runs import outcome_of
 from helpers.paths import PYTHONPATH
+from helpers.tiny_matrix import NEW_MODEL, training
 
 pytest.importorskip("ray")
 pytestmark = pytest.mark.cluster
@@ -295,24 +296,12 @@ def test_a_cluster_of_its_own_ends_with_the_run(tmp_path: Path) -> None:
     assert after <= before
 
 
-MODEL = {
-    "config": {
-        "model_type": "llama",
-        "hidden_size": 32,
-        "intermediate_size": 32,
-        "num_hidden_layers": 1,
-        "num_attention_heads": 2,
-        "max_position_embeddings": 256,
-    },
-    "tokenizer": {"small_world": "bytelevel"},
-    "seed": 1,
-}
-TRAINING = {"data": "student", "steps": 2, "batch_size": 2, "max_length": 200}
+TRAINING = training(2)
 TINY = {
     "schema_version": 1,
     "name": "tiny",
     "data": {"student": {"small_world": "student", "limit": 24}},
-    "models": {"teacher": {**MODEL, "training": [TRAINING]}, "same": MODEL},
+    "models": {"teacher": {**NEW_MODEL, "training": [TRAINING]}, "same": NEW_MODEL},
     "pairs": [{"teacher": "teacher", "student": "same", "methods": ["sft", "kd"]}],
     "training": TRAINING,
     "seeds": [1],

@@ -15,29 +15,18 @@ import yaml
 from helpers.killed_runs import done, outcome_of
 from helpers.slurm_cluster import SlurmCluster
 from helpers.slurm_runs import wait_until
+from helpers.tiny_matrix import NEW_MODEL, training
 
 pytestmark = pytest.mark.cluster
 
-_MODEL = {
-    "config": {
-        "model_type": "llama",
-        "hidden_size": 32,
-        "intermediate_size": 32,
-        "num_hidden_layers": 1,
-        "num_attention_heads": 2,
-        "max_position_embeddings": 256,
-    },
-    "tokenizer": {"small_world": "bytelevel"},
-    "seed": 1,
-}
-_TRAINING = {"data": "student", "steps": 4, "batch_size": 2, "max_length": 200}
+_TRAINING = training(4)
 MATRIX = {
     "schema_version": 1,
     "name": "tiny",
     "data": {"student": {"small_world": "student", "limit": 24}},
     "models": {
-        "teacher": {**_MODEL, "training": [_TRAINING]},
-        "student": {**_MODEL, "tokenizer": {"small_world": "sentencepiece"}},
+        "teacher": {**NEW_MODEL, "training": [_TRAINING]},
+        "student": {**NEW_MODEL, "tokenizer": {"small_world": "sentencepiece"}},
     },
     "pairs": [{"teacher": "teacher", "student": "student", "methods": ["dskd-v2-eta"]}],
     "training": _TRAINING,

@@ -15,33 +15,22 @@ import yaml
 from playwright.sync_api import Browser
 
 from helpers.browsers import chromium
+from helpers.tiny_matrix import NEW_MODEL, training
 
-_NEW_MODEL = {
-    "config": {
-        "model_type": "llama",
-        "hidden_size": 32,
-        "intermediate_size": 32,
-        "num_hidden_layers": 1,
-        "num_attention_heads": 2,
-        "max_position_embeddings": 256,
-    },
-    "tokenizer": {"small_world": "bytelevel"},
-    "seed": 1,
-}
 _TINY = {
     "schema_version": 1,
     "name": "tiny",
     "data": {"student": {"small_world": "student", "limit": 24}},
     "models": {
-        "teacher": {**_NEW_MODEL, "training": [{"data": "student", "steps": 2, "batch_size": 2, "max_length": 200}]},
-        "same": _NEW_MODEL,
-        "cross": {**_NEW_MODEL, "tokenizer": {"small_world": "sentencepiece"}},
+        "teacher": {**NEW_MODEL, "training": [training(2)]},
+        "same": NEW_MODEL,
+        "cross": {**NEW_MODEL, "tokenizer": {"small_world": "sentencepiece"}},
     },
     "pairs": [
         {"teacher": "teacher", "student": "same", "methods": ["sft", "kd"]},
         {"teacher": "teacher", "student": "cross", "methods": ["sft", "dskd-v2-eta"]},
     ],
-    "training": {"data": "student", "steps": 2, "batch_size": 2, "max_length": 200},
+    "training": training(2),
     "seeds": [1],
     "tasks": {"small_math": {"limit": 2, "max_new_tokens": 4}},
     "evaluation": {"engine": "transformers"},
