@@ -56,6 +56,9 @@ class SideTokens:
             -1 and its log-probability minus infinity, after all others, where the teacher gave fewer tokens.
         label_log_probabilities: [tokens], of the labels, in place of hidden states.
         per_token_statistics: [tokens, statistics], what the method computed before the step.
+        written_log_probabilities: [tokens], log q of the labels by the weights that wrote the text, at temperature 1; 0 for text of the
+            data. None where those are the weights as they are.
+        written_top_k_ids, written_top_k_log_probabilities: [tokens, k], descending, by the same weights, for methods that require it.
     """
 
     input_ids: Tensor = _ABSENT
@@ -81,6 +84,9 @@ class SideTokens:
     top_k_log_probabilities: Tensor = _ABSENT
     label_log_probabilities: Tensor | None = None
     per_token_statistics: Tensor = _ABSENT
+    written_log_probabilities: Tensor | None = None
+    written_top_k_ids: Tensor | None = None
+    written_top_k_log_probabilities: Tensor = _ABSENT
 
     def to(self, device: Any) -> SideTokens:
         """A copy on a device, but for what a step reads on the CPU."""
@@ -107,6 +113,10 @@ class SideTokens:
             inputs=cut(self.inputs),
             sampled=cut(self.sampled),
             per_token_statistics=cut(self.per_token_statistics),
+            written_log_probabilities=cut(self.written_log_probabilities),
+            written_top_k_ids=cut(self.written_top_k_ids),
+            written_top_k_log_probabilities=cut(self.written_top_k_log_probabilities),
+            label_log_probabilities=cut(self.label_log_probabilities),
             sizes=_ABSENT,
             groups=_ABSENT,
         )
@@ -119,6 +129,8 @@ class TokenBatch:
     Attributes:
         student: The student's tokens.
         teacher: The teacher's; None where the data was prepared without one.
+        reference: A third, frozen model on the student's own tokens, for methods that require it: `label_log_probabilities` [tokens]
+            and nothing else. None without one.
         metrics: Reported beside the terms and no part of the loss: sums with normalizers of their own.
         saved: What the first of a method's two passes leaves for the second.
         recomputable: The large part of that, which may be gone when the second pass comes.
@@ -126,25 +138,31 @@ class TokenBatch:
 
     student: SideTokens
     teacher: SideTokens = _ABSENT
+    reference: SideTokens | None = None
     metrics: dict[str, LossTerm] = field(default_factory=dict)
     saved: dict[str, Tensor] = field(default_factory=dict)
     recomputable: dict[str, Tensor] = field(default_factory=dict)
 
     def to(self, device: Any) -> TokenBatch:
         """A copy on a device."""
-        return TokenBatch(self.student.to(device), self.teacher and self.teacher.to(device))
+        student, teacher, reference = (
+            side and side.to(device) for side in (self.student, self.teacher, self.reference)
+        )
+        return TokenBatch(student, teacher, reference)
 
     def part(self, first: int, last: int) -> TokenBatch:
         """The student's tokens from `first` to before `last` and their pairs, nothing saved or reported yet."""
         import torch
 
         student, teacher = self.student.part(first, last), self.teacher
+        reference = self.reference and self.reference.part(first, last)
         if student.pairs is None:
-            return TokenBatch(student, teacher)
+            return TokenBatch(student, teacher, reference)
         host = student.pairs.cpu() if student.pairs_on_host is None else student.pairs_on_host
         begin, end = torch.searchsorted(host, torch.tensor([first, last])).tolist()
         student.pairs, student.pairs_on_host = student.pairs[begin:end] - first, host[begin:end] - first
-        return TokenBatch(student, replace(teacher, pairs=teacher.pairs[begin:end], sizes=_ABSENT, groups=_ABSENT))
+        teacher = replace(teacher, pairs=teacher.pairs[begin:end], sizes=_ABSENT, groups=_ABSENT)
+        return TokenBatch(student, teacher, reference)
 
 
 class Loss(Protocol):

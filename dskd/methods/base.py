@@ -89,6 +89,11 @@ class Requirements:
         embeddings: Whether terms read the models' input embeddings.
         padded_hidden: Whether terms read the teacher's hidden states at all positions, prompt and padding included, which a live
             teacher and rows without packing alone can give.
+        reference: Whether terms read the log-probabilities of a third, frozen model with the student's vocabulary
+            (`TokenBatch.reference`).
+        written_statistics: What of the weights that wrote a text terms read where those are older than the step
+            (`SideTokens.written_*`): nothing, the log-probabilities of the labels, or besides the most probable tokens, so many as the
+            option `top_k`.
         teacher_mix_in_alpha: The teacher's share in the distribution that the student's responses are sampled from.
         mix_in_offpolicy: Whether an example whose response is sampled is trained on as the data has it, too.
     """
@@ -104,6 +109,8 @@ class Requirements:
     projectors: bool = False
     embeddings: bool = False
     padded_hidden: bool = False
+    reference: bool = False
+    written_statistics: Literal["none", "log_probabilities", "top_k"] = "none"
     teacher_mix_in_alpha: float = 0.0
     mix_in_offpolicy: bool = False
 

@@ -55,7 +55,7 @@ class Lesson:
             embedding: Any = self.teacher.embedding if self.method.requires.embeddings else None
             head_of_teacher: Any = self.teacher.head
             teacher = replace(teacher, head=head_of_teacher, embedding=embedding)
-        return TokenBatch(own, teacher)
+        return TokenBatch(own, teacher, batch.reference)
 
     def counts(self, batch: TokenBatch, head: Head, student: Any) -> dict[str, Tensor]:
         """The normalizers of the terms. They depend on the teacher, the projectors and the student's head alone."""
