@@ -12,7 +12,7 @@ from pydantic import Field
 
 import dskd.data
 from dskd.compatibility import Problem
-from dskd.data.options import takes_of
+from dskd.data.options import Takes, takes_of
 from dskd.modeling.loading import load_tokenizer
 from dskd.tokenization.prompt_templates import Template, template_of
 from harness import responses
@@ -110,6 +110,11 @@ class EndpointResponses(Step):
     @property
     def reaches(self) -> dict[str, tuple[str, ...]]:
         return {self.teacher.name: self.teacher.addresses}
+
+    def takes(self, root: Path) -> Takes:
+        """What the teacher is asked by, and its responses are written as."""
+        tokenizer = self._tokenizer(root)
+        return takes_of(template_of(tokenizer) if tokenizer is not None else self.teacher.template)
 
     def estimate(self, device: Device) -> list[Work]:
         """Nothing is computed here."""
