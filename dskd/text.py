@@ -10,7 +10,9 @@ The prompts are always those of the data. `docs/text.md` says what becomes of ea
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BeforeValidator, Field, model_validator
@@ -39,7 +41,7 @@ class TeacherText(Options):
         description="all responses with an end; those that a task's scorer finds right; of these the shortest alone",
     )
     task: str | None = Field(
-        None, description="whose scorer says what is right; by default the task that a row names in its column `task`"
+        None, description="whose scorer says what is right; the small world's rows name theirs in the column `task`"
     )
 
     @property
@@ -74,6 +76,10 @@ class StudentText(RolloutOptions):
 
 
 def _as_part(value: Any) -> Any:
+    """`0.5` is `{share: 0.5}`; a variable of a matrix gives it as text."""
+    if isinstance(value, str):
+        with suppress(ValueError):
+            value = float(value)
     number = isinstance(value, int | float) and not isinstance(value, bool)
     return {"share": value} if number else value
 
@@ -115,9 +121,10 @@ class Text(Options):
     @property
     def _parts(self) -> dict[Author, float | None]:
         parts: dict[Author, float | None] = {"data": self.data} if self.data else {}
-        for name, part in (("teacher", self.teacher), ("student", self.student)):
-            if part is not None:
-                parts[name] = part.share
+        if self.teacher is not None:
+            parts["teacher"] = self.teacher.share
+        if self.student is not None:
+            parts["student"] = self.student.share
         return parts
 
     @property
@@ -152,6 +159,7 @@ class Text(Options):
             if name == "teacher" and self.teacher is not None:
                 words += [str(self.teacher.samples)] if self.teacher.samples > 1 else []
                 words += [self.teacher.keep] if self.teacher.keep != "all" else []
+            words += _other_settings(getattr(self, name))
         return "-".join(words)
 
     def rollouts(self, given: Mapping[str, Any] | None) -> dict[str, Any] | None:
@@ -168,13 +176,22 @@ class Text(Options):
         """
         own = dict(given or {})
         share = self.share("student")
-        if "share" in own and own["share"] != share:
+        if "share" in own and float(own["share"]) != share:
             raise InputError(
                 f"rollouts.share: is {own['share']}, but `text` gives the student {share:g}; fix: leave one of the two out"
             )
         if self.student is None:
             return None
         return {**own, **self.student.given, "share": share}
+
+
+def _other_settings(part: Any) -> list[str]:
+    """What else is said of how somebody writes, as words of a name."""
+    given = {} if not isinstance(part, Options) else part.model_dump(exclude_unset=True)
+    told = {key: value for key, value in given.items() if key not in {"share", "samples", "keep"}}
+    return [
+        word for key, value in told.items() for word in (key, re.sub("[^A-Za-z0-9.]+", "_", f"{value}").strip("._"))
+    ]
 
 
 def names_of(authors: Sequence[Author]) -> str:

@@ -169,7 +169,7 @@ _ROWS: dict[str, Callable[[], list[Row]]] = {
 # What of a row fits a terminal of 100 columns.
 _ESSENTIALS: dict[str, Callable[[Row], Row]] = {
     "tasks": _columns("task", "version", "metrics", "max_new_tokens", "licence"),
-    "methods": _columns("method", "title", "vocabularies", "on_policy"),
+    "methods": _columns("method", "title", "vocabularies", "text"),
     "matrices": lambda row: {"matrix": row["matrix"], "description": row["description"].partition(". ")[0]},
     "protocols": _changed_settings,
     "published": _columns("teacher", "student", "columns", "source"),

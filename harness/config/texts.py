@@ -35,7 +35,7 @@ def taught_text(text: Text | None, options: Mapping[str, Any]) -> Text:
             raise InputError(
                 f"{key}: is {options[key]}, but `text` says {name}: {said[name]}; fix: leave one of the two out"
             )
-    return Text(teacher=TeacherText.model_validate({**given, **said, "share": 1.0}))
+    return Text.model_validate({"teacher": TeacherText.model_validate({**given, **said, "share": 1.0})})
 
 
 def options_of_taught(text: Text, options: Mapping[str, Any]) -> dict[str, Any]:

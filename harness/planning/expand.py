@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import logging
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,21 +20,22 @@ from harness.config.served import ServedSource, TeachersSource
 from harness.config.settings import TeacherCaches, TeacherOutputs
 from harness.planning.served import endpoint_responses, gives_text_alone
 from harness.planning.sources import Sources, once
+from harness.planning.written import responses_step, written_by
 from harness.protocols import DecodingProtocol
 from harness.runs.records import RecordCell
 from harness.runs.store import train_folder
-from harness.smallworld.world import FAMILIES
 from harness.steps import training
 from harness.steps.base import ModelInput, Step
-from harness.steps.data import Examples, PreparedData, WorldExamples
+from harness.steps.data import PreparedData
 from harness.steps.evaluation import Evaluate, EvaluatedTask
-from harness.steps.kept_responses import KeptResponses, Responses, scorers_of
+from harness.steps.kept_responses import Responses
 from harness.steps.served_model import ServedModel
 from harness.steps.several_teachers import TaughtBySeveral, TaughtData
 from harness.steps.teacher_cache import TeacherCache
 from harness.steps.teacher_reference import TeacherReference
-from harness.steps.teacher_responses import TeacherResponses
-from harness.steps.text_mixture import TextMixture, Written, mixed
+from harness.steps.text_mixture import TextMixture, Written
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(eq=False)
@@ -59,11 +61,15 @@ class Expansion(Sources):
         """The training and the evaluation of each cell. InputError for what the matrix names and is not there."""
         steps: list[Step] = []
         checked: set[str] = set()
+        trained: dict[str, Cell] = {}
         wanted, of_cells = set(tasks), cells_with_tasks(self.matrix)
         for cell in cells:
             model = self.model(cell.teacher) if cell.student is None else self.train(cell)
             if isinstance(model, training.Train):
                 steps.append(model)
+                same = trained.setdefault(model.fingerprint.hash, cell)
+                if same != cell:
+                    log.warning("%s: is the same training as %s; leave one of the two out", cell.folder, same.folder)
                 # All trainings by a method have the same settings.
                 for problem in () if cell.method in checked else model.problems():
                     raise InputError(problem.text(self.where_of(cell, problem.key)))
@@ -110,11 +116,10 @@ class Expansion(Sources):
             return None
         responses = self.responses(name, teacher, text.teacher)
         try:
-            kept = kept_step(responses, text.teacher, allow_code_execution=self.allow_code_execution)
+            return written_by(responses, text, allow_code_execution=self.allow_code_execution)
         except InputError as error:
             place = self.matrix.location(method, "text")
             raise InputError(f"{self.where(*place)}.teacher.{error}") from None
-        return mixed(kept, text.teacher_part)
 
     @once
     def teacher_cache(self, teacher: str, name: str, method: str, route: Route | None = None) -> TeacherCache:
@@ -246,45 +251,6 @@ def evaluated_task(
         max_new_tokens=protocol.max_new_tokens or task.max_new_tokens,
         protocol=protocol,
         extra=task.identity(),
-    )
-
-
-def responses_step(
-    examples: Examples, limit: int | None, teacher: ModelInput, asked: TeacherText, answering: Mapping[str, Any]
-) -> TeacherResponses:
-    """A teacher's responses to examples. asked: how it is asked; answering: of `evaluation` in a matrix."""
-    return TeacherResponses(
-        title=f"responses of {teacher.name} to {examples.name}",
-        examples=examples,
-        limit=limit,
-        teacher=teacher,
-        max_new_tokens=asked.max_new_tokens,
-        temperature=asked.sampled_at,
-        samples=asked.samples if asked.samples > 1 else None,
-        **answering,
-    )
-
-
-def kept_step(responses: Responses, asked: TeacherText, *, allow_code_execution: bool) -> Responses | KeptResponses:
-    """The responses that are kept of all.
-
-    Raises:
-        InputError: `task: …`, where a task has to say what is right and none can.
-    """
-    if asked.keep == "all":
-        return responses
-    if asked.task is None and not isinstance(responses.examples, WorldExamples):
-        raise InputError(f"task: is missing, and keep: {asked.keep} asks what is right; fix: task: NAME, such as gsm8k")
-    try:
-        scorers = scorers_of([asked.task] if asked.task is not None else sorted(FAMILIES))
-    except InputError as error:
-        raise InputError(f"task: {error}") from None
-    return KeptResponses(
-        title=f"{asked.keep.replace('_', ' ')} {responses.title}",
-        responses=responses,
-        keep=asked.keep,
-        scorers=scorers,
-        allow_code_execution=allow_code_execution,
     )
 
 

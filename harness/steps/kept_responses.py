@@ -20,9 +20,9 @@ from harness import tasks
 from harness.responses.prompts import answered_row, asked_of
 from harness.runs.job_context import JobContext
 from harness.runs.store import write_jsonl_atomic
-from harness.steps.base import NOT_IDENTITY, Input, Of, Step
+from harness.steps.base import NOT_IDENTITY, ModelInput, Of, Step
 from harness.steps.data import Examples, RowExamples
-from harness.steps.endpoint_responses import EndpointResponses
+from harness.steps.endpoint_responses import EndpointResponses, TeacherEndpoint
 from harness.steps.teacher_responses import TeacherResponses
 
 Responses = TeacherResponses | EndpointResponses
@@ -68,7 +68,7 @@ class KeptResponses(Step):
         return (self.responses.samples or 1) if self.keep == "right" else 1
 
     @property
-    def teacher(self) -> Input:
+    def teacher(self) -> ModelInput | TeacherEndpoint:
         """Who wrote them."""
         return self.responses.teacher
 

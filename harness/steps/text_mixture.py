@@ -10,9 +10,9 @@ from dskd.rollouts.options import RolloutOptions
 from harness.runs.job_context import JobContext
 from harness.runs.records import TextUsed
 from harness.runs.store import write_jsonl_atomic
-from harness.steps.base import Input, Of, Step
+from harness.steps.base import Input, ModelInput, Of, Step
 from harness.steps.data import Examples
-from harness.steps.endpoint_responses import EndpointResponses
+from harness.steps.endpoint_responses import EndpointResponses, TeacherEndpoint
 from harness.steps.kept_responses import KeptResponses, Responses, prompt_key, read_rows, rows_by_prompt
 from harness.steps.teacher_responses import TeacherResponses
 
@@ -49,7 +49,7 @@ class TextMixture(Step):
         return self.responses.limit
 
     @property
-    def teacher(self) -> Input:
+    def teacher(self) -> ModelInput | TeacherEndpoint:
         """Who wrote the responses."""
         return self.responses.teacher
 
@@ -106,4 +106,5 @@ def text_used(examples: Input, rollouts: RolloutOptions | None, job: JobContext)
         manifest = job.store.output(examples.folder).manifest
         report = {} if manifest is None else manifest.report
         used |= {key: report[key] for key in ("prompts", "without_text") if key in report}
-    return TextUsed(**{key: round(value, 9) if isinstance(value, float) else value for key, value in used.items()})
+    rounded = {key: round(value, 9) if isinstance(value, float) else value for key, value in used.items()}
+    return TextUsed.model_validate(rounded)
