@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from itertools import product
 from typing import Any
 
@@ -99,7 +100,16 @@ class Variants:
             return []
         if TEXT in self._axes:
             raise InputError(f"{self._where(place)}: and `axes` has text too; fix: leave one of the two out")
-        return [text_value(pair[TEXT], place, self._where, self.content.get(TEXT))]
+        value = text_value(pair[TEXT], place, self._where, self.content.get(TEXT))
+        training = self.content.get("training")
+        if (
+            not value.suffix
+            and self.content.get(TEXT) is None
+            and isinstance(training, Mapping)
+            and training.get("rollouts")
+        ):
+            value = replace(value, suffix=value.label)  # where no pair says it, the student writes too
+        return [value] if value.suffix else []
 
     def _axes_of(self, name: str) -> list[str]:
         """The axes that a method is combined with: all, or those that its entry in `methods` lists."""
