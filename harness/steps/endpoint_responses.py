@@ -21,7 +21,7 @@ from harness.costs.work import Device, Work
 from harness.endpoints.endpoint import Endpoint, Words
 from harness.endpoints.log import ReplyLog
 from harness.endpoints.replies import Api
-from harness.responses.prompts import asked_of
+from harness.responses.prompts import asked_of, prompt_key, rows_by_prompt
 from harness.responses.requests import Asking
 from harness.runs.job_context import JobContext
 from harness.runs.store import write_jsonl_atomic
@@ -142,8 +142,9 @@ class EndpointResponses(Step):
         takes = takes_of(template)
         path, _ = read_examples(self.examples, job.root, job.folder, takes, self.limit)
         items = dskd.data.iter_examples(path, takes, limit=self.limit)
+        prompts = [asked_of(item) for item in items]
         rows, report = responses.respond(
-            [asked_of(item) for item in items],
+            prompts,
             self.asking(template),
             self.teacher.endpoints,
             ReplyLog(job.folder / REPLIES),
@@ -152,8 +153,10 @@ class EndpointResponses(Step):
             price=self.price,
             advance=partial(job.advance, f"responses by {self.teacher.model}"),
         )
-        print(json.dumps(report, indent=2), flush=True)
         write_jsonl_atomic(self.path(job.root), rows)
+        answered = rows_by_prompt(self.path(job.root), takes)
+        report["without_text"] = sum(prompt_key(prompt) not in answered for prompt in prompts)
+        print(json.dumps(report, indent=2), flush=True)
         cost = job.cost(tokens=report["generated_tokens"], teacher_examples=report["prompts"])
         job.finish(job.output, report=report, cost=cost)
 

@@ -9,15 +9,14 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from dskd.compatibility import Problem
-from dskd.data.examples import as_row, iter_examples
 from dskd.data.formats import Row
 from dskd.data.messages import Unusable
-from dskd.data.options import DEFAULT, Takes
+from dskd.data.options import Takes
 from dskd.data.reading import rows_of
 from dskd.data.shapes import Item, read_row
 from dskd.errors import InputError
 from harness import tasks
-from harness.responses.prompts import answered_row, asked_of
+from harness.responses.prompts import asked_of, prompt_key, rows_by_prompt
 from harness.runs.job_context import JobContext
 from harness.runs.store import write_jsonl_atomic
 from harness.steps.base import NOT_IDENTITY, ModelInput, Of, Step
@@ -120,7 +119,7 @@ class KeptResponses(Step):
     def _documents(self, root: Path, takes: Takes) -> Iterator[tuple[str, tuple[str, Any] | None]]:
         """Of each example the key of its prompt, and its task with the document that it is scored by, if it says an answer."""
         for row, item in read_rows(self.examples, root, takes, self.limit):
-            yield prompt_key(item), self._document(row)
+            yield prompt_key(asked_of(item)), self._document(row)
 
     def _document(self, row: Row) -> tuple[str, Any] | None:
         names = [*self.scorers]
@@ -182,19 +181,6 @@ def read_rows(examples: Examples, root: Path, takes: Takes, limit: int | None) -
             yield row, read_row(row, where, takes, examples.options)
         except Unusable:  # counted where the data is prepared
             continue
-
-
-def rows_by_prompt(path: Path, takes: Takes) -> dict[str, list[Row]]:
-    """The rows of a file of responses, by the key of their prompt."""
-    found: dict[str, list[Row]] = {}
-    for item in iter_examples(path, takes, DEFAULT):
-        found.setdefault(prompt_key(item), []).append(as_row(item))
-    return found
-
-
-def prompt_key(item: Item) -> str:
-    """What is asked, as one text: the same of an example and of its answers."""
-    return json.dumps(answered_row(asked_of(item), ""), sort_keys=True)
 
 
 def _text(row: Row) -> str:

@@ -7,13 +7,14 @@ from typing import Any
 
 from dskd.data.examples import as_row
 from dskd.rollouts.options import RolloutOptions
+from harness.responses.prompts import asked_of, prompt_key, rows_by_prompt
 from harness.runs.job_context import JobContext
 from harness.runs.records import TextUsed
 from harness.runs.store import write_jsonl_atomic
 from harness.steps.base import Input, ModelInput, Of, Step
 from harness.steps.data import Examples
 from harness.steps.endpoint_responses import EndpointResponses, TeacherEndpoint
-from harness.steps.kept_responses import KeptResponses, Responses, prompt_key, read_rows, rows_by_prompt
+from harness.steps.kept_responses import KeptResponses, Responses, read_rows
 from harness.steps.teacher_responses import TeacherResponses
 
 Written = TeacherResponses | EndpointResponses | KeptResponses
@@ -61,7 +62,7 @@ class TextMixture(Step):
         drawn = missing = 0
         for number, (_, item) in enumerate(read_rows(self.examples, job.root, takes, self.limit)):
             first, second = _numbers(number)
-            own = answered.get(prompt_key(item), ())
+            own = answered.get(prompt_key(asked_of(item)), ())
             drawn += first < self.share
             missing += first < self.share and not own
             rows.append(own[int(second * len(own))] if first < self.share and own else as_row(item))
