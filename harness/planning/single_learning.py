@@ -80,7 +80,10 @@ def read_learning(
     outputs = _teacher_outputs(method, teacher_outputs)
     for problem in check_text(method, text) if text is not None else ():
         raise InputError(problem.text(flag_of(problem.key)))
-    known = rules_of(outputs.options, served=served) | {"rollouts": options.rollouts, "packing": options.packing}
+    known = rules_of(outputs.options, served=served) | {
+        "rollouts": options.rollouts,
+        "packing": options.packing is True,
+    }
     for problem in check(method, **known):
         raise InputError(problem.text(flag_of(problem.key)))
     return Learning(name, method, options, outputs, text)
