@@ -175,7 +175,7 @@ def _methods(definitions: dict[str, Schema], properties: Schema) -> None:
             {"type": "object", "additionalProperties": {"type": ["string", "number"]}},
         ],
     }
-    settings = {"axes": axes, "training": {"$ref": "#/$defs/OwnTraining"}}
+    settings: Schema = {"axes": axes, "training": {"$ref": "#/$defs/OwnTraining"}}
     settings |= {key: own[key] for key in ("teacher_outputs", "text")}
     settings |= {former: {**settings[key], "deprecated": True} for former, key in RENAMED.items() if key in settings}
     for method, each in sorted(METHODS.items()):
