@@ -17,12 +17,12 @@ from harness.cli.progress import make_reporter
 from harness.planning import preflight
 from harness.planning.plan import Plan, PlannedJob, make_plan
 from harness.runs.machine import cores
-from harness.runs.store import LOG, Store
+from harness.runs.store import LOG, OutputFolder
 from harness.scheduling.observer import Observers
 from harness.scheduling.outcome import Outcome
 from harness.scheduling.reasons import last_lines
 from harness.scheduling.runner import Runner
-from harness.steps.text_mixture import TextMixture, Written
+from harness.steps.text_mixture import KINDS
 from harness.tables.remembered import remembered
 from harness.watching.observers import observe
 from harness.watching.text import line
@@ -123,8 +123,7 @@ def _table(root: Path, names: Collection[tuple[str, str | None]]) -> str:
 
 
 def _print_without_text(job: PlannedJob) -> None:
-    is_text = isinstance(job.step, Written | TextMixture)
-    manifest = Store(job.root).output(job.step.folder).manifest if is_text else None
+    manifest = OutputFolder(job.folder).manifest if job.kind in KINDS else None
     report = {} if manifest is None else manifest.report
     if without := report.get("without_text"):
         click.echo(f"{job.title}: {without:,} of {report['prompts']:,} prompts have no text of the teacher's", err=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+from typing import Any, get_args
 
 from dskd.data.examples import as_row
 from dskd.rollouts.options import RolloutOptions
@@ -78,6 +78,10 @@ def _numbers(example: int) -> tuple[float, float]:
 
     first, second = np.random.default_rng(np.random.SeedSequence([_STREAM, example])).random(2)
     return float(first), float(second)
+
+
+# Of the jobs whose reports say how many prompts have no text.
+KINDS = frozenset(each.kind for each in (TextMixture, *get_args(Written)))
 
 
 def mixed(responses: Responses | KeptResponses, share: float) -> Written | TextMixture:

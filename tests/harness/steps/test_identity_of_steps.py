@@ -159,6 +159,7 @@ INSTANCES: list[Input] = [
 OTHER: dict[tuple[type, str], Any] = {
     (Train, "method"): "dskd-v2",
     (KeptResponses, "keep"): "shortest_right",
+    (KeptResponses, "scorers"): {"gsm8k": {"version": "2"}},
     (Train, "method_options"): {"temperature": 3.0},
     (PreparedData, "route"): Route(column="teacher", teacher="b", teachers=("a", "b")),
     (EvaluatedTask, "protocol"): PROTOCOLS["minillm-sampling"],
