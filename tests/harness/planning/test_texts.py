@@ -103,6 +103,19 @@ def test_what_is_kept_is_chosen_from_the_same_responses(plan_of: Callable[..., P
     assert lengths == [96, 96, 24]
 
 
+def test_programs_are_scored_only_where_that_is_allowed(plan_of: Callable[..., Plan]) -> None:
+    def kept(**teacher: Any) -> KeptResponses:
+        plan = plan_of(pairs=[{**SAME, "methods": ["kd"]}], text={"teacher": {"keep": "right", **teacher}})
+        (step,) = steps_of(plan, KeptResponses)
+        return step
+
+    with pytest.raises(InputError, match=r"task small_code: it runs the code .*; fix: pass --allow-code-execution"):
+        kept().preflight(Path("run"))
+    assert kept(task="small_math").preflight(Path("run")) == ()
+    allowed = kept().model_copy(update={"allow_code_execution": True})
+    assert allowed.fingerprint.hash == kept().fingerprint.hash
+
+
 def test_a_mixture_is_made_of_what_the_teacher_and_the_data_have(plan_of: Callable[..., Plan]) -> None:
     text = {"teacher": 0.5, "data": 0.3, "student": 0.2}
     plan = plan_of(pairs=[{**SAME, "methods": ["kd"]}, {**CROSS, "methods": ["uld"]}], text=text)
