@@ -300,7 +300,8 @@ def _cells(definitions: dict[str, Schema], properties: Schema) -> None:
         "items": entry,
         "description": "Cells that are left out: those that have all keys of an entry.",
     }
-    included = {**entry, "required": ["teacher", "student", "method"]}
+    text = {"anyOf": [{"$ref": "#/$defs/Text"}, values]}  # a text, or values of an axis of that name
+    included = {**entry, "properties": {**keys, "text": text}, "required": ["teacher", "student", "method"]}
     properties["include"] = {"type": "array", "items": included, "description": "Cells beside those of `pairs`."}
     definitions.pop("IncludedCell")
 

@@ -180,25 +180,29 @@ class Variants:
                 continue
             choices: list[list[tuple[Any, Location]]] = []
             for key, value in entry.items():
-                if key not in {*KEYS, *self._axes}:
+                if key not in {*KEYS, TEXT, *self._axes}:
                     raise InputError(
                         f"{self._where((*own, key))}: unknown key{did_you_mean(str(key), [*KEYS, *self._axes])}"
                     )
-                if key in self._axes:
+                if key == TEXT and key not in self._axes:
+                    choices.append([(text_value(value, (*own, key), self._where, self.content.get(TEXT)), (*own, key))])
+                elif key in self._axes:
                     choices.append([(self._value(key, each, (*own, key)), (*own, key)) for each in _several(value)])
                 elif isinstance(value, str) or key != "seed":
                     choices.append(self._groups.names(value, (*own, key)) or [(value, (*own, key))])
                 else:
                     choices.append([(each, (*own, key)) for each in _several(value)])
             for choice in product(*choices):
-                new = {key: value for key, (value, _) in zip(entry, choice, strict=True) if key not in self._axes}
+                chosen = [(key, value) for key, (value, _) in zip(entry, choice, strict=True)]
+                new = {key: value for key, value in chosen if not isinstance(value, AxisValue)}
                 values = [value for value, _ in choice if isinstance(value, AxisValue)]
                 self.places["include", len(made)] = own
                 self.places |= {
                     ("include", len(made), key): place for key, (_, place) in zip(entry, choice, strict=True)
                 }
                 if isinstance(new.get("method"), str):
-                    ordered = sorted(values, key=lambda value: list(self._axes).index(value.axis))
+                    order = [TEXT, *self._axes] if TEXT not in self._axes else [*self._axes]
+                    ordered = sorted(values, key=lambda value: order.index(value.axis))
                     new["method"] = self._variant(new["method"], ordered, (*own, "method"))
                 made.append(new)
         return made

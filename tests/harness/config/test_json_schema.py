@@ -79,7 +79,10 @@ SHORT = {
         "kd+low": {"method": "kd", "axes": {"rate": "low"}, "training": {"learning_rate": "1e-4"}},
         "dskd-v2": {"method": "kd", "temperature": 1},
     },
-    "include": [{"teacher": "teacher", "student": "same", "method": "gkd", "seed": [7], "text": "own"}],
+    "include": [
+        {"teacher": "teacher", "student": "same", "method": "gkd", "seed": [7], "text": "own"},
+        {"teacher": "teacher", "student": "same", "method": "gkd", "text": {"data": 0.5, "student": 0.5}},
+    ],
     "exclude": [{"method": ["kd", "s*"], "training.steps": 1}, {"seed": 3}],
     "resources": {"train": {"gpus": 0.5, "memory": "40 GB"}, "mine": {"cpus": 2, "minutes": 1.5}},
     "tasks": {

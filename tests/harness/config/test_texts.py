@@ -103,6 +103,14 @@ def test_texts_are_combined_with_other_axes_and_saved_with_the_run(
     assert again.training_of("kd+low+own") == matrix.training_of("kd+low+own")
 
 
+def test_a_cell_may_be_added_with_a_text_of_its_own(read: Read) -> None:
+    added = {"teacher": "teacher", "student": "same", "method": "kd"}
+    matrix = read(include=[{**added, "text": "student"}, {**added, "text": {"data": 0.5, "student": 0.5}}])
+    assert [cell.method for cell in matrix.include] == ["kd+student", "kd+data-0.5-student-0.5"]
+    assert matrix.training_of("kd+student").options["rollouts"] == {"share": 1.0}
+    assert matrix.text_of("kd") is None
+
+
 def test_fine_tuning_on_the_teacher_s_text_by_either_name_has_the_same_options(read: Read) -> None:
     matrix = read(
         pairs=[{**PAIR, "methods": ["sft", "seqkd", "plain"]}],
