@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -13,10 +12,11 @@ import torch
 from torch import Tensor
 
 from dskd.data.collator import Collator
-from dskd.distances.models import OpenedTeacher, open_model, open_teacher, outputs_of, reader_of
+from dskd.distances.log import Log
+from dskd.distances.models import Models, OpenedTeacher, open_teacher, outputs_of, reader_of
+from dskd.distances.sums import Numbers, Sums
 from dskd.distances.texts import Row, Text, digest_of, encode_all
 from dskd.distances.tokens import Comparison, own_numbers
-from dskd.io import write_atomic
 from dskd.losses.tokens import SideTokens, TokenBatch
 from dskd.teachers.live import LiveTeacher
 from dskd.teachers.options import TeacherOutputKind, TeacherSource
@@ -24,7 +24,6 @@ from dskd.teachers.questions import in_batches
 from dskd.tokenization.vocabulary import SharedVocabulary, share_vocabulary
 
 BATCH_TOKENS = 4096  # of a batch, with padding
-Numbers = dict[str, tuple[float, float]]
 _PAIRS = ("kl_teacher_student", "kl_student_teacher", "top_k_overlap", "overlap_advantage")
 
 
@@ -54,12 +53,11 @@ def measure(
     student: Path,
     teacher: TeacherSource | None,
     *,
-    dtype: str = "float32",
-    device: Any = "cpu",
+    models: Models | None = None,
     k: int = 10,
     batch_tokens: int = BATCH_TOKENS,
     log: Path | None = None,
-    progress: Callable[[int, int], None] = lambda done, total: None,
+    progress: Callable[[int, int], None] = lambda *_: None,
 ) -> Measured:
     """Measure how far a student is from a teacher on texts.
 
@@ -69,7 +67,7 @@ def measure(
         texts: On which, each with the prompt of either model.
         student: A model folder with its tokenizer.
         teacher: Where the teacher is: a model folder, a cache that has these texts, or a server; None for the student's numbers alone.
-        dtype, device: Of the models, or of the head of a teacher that does not run here.
+        models: What loads the models, for several measurements; by default in float32 on the CPU.
         k: Of how many of the most probable tokens of each the overlap is taken.
         batch_tokens: Tokens of a batch, with padding.
         log: A file to keep finished batches in.
@@ -78,18 +76,19 @@ def measure(
     Raises:
         InputError: For a teacher that is not what it is taken for, or a cache without these texts.
     """
+    models = models or Models()
     own = reader_of(student, student)
     other = None if teacher is None else reader_of(teacher.tokenizer_folder, teacher.folder)
     kind, known = (None, None) if teacher is None else outputs_of(teacher)
     whole = None if other is None else share_vocabulary(other.vocabulary, own.vocabulary)
     rows, left_out = encode_all(texts, own, other, same_vocabulary=whole is not None and whole.same)
     unknown = _unknown(kind, k, known)
-    found = _Log(log, digest_of(texts, k, kind, known, dtype, batch_tokens))
+    found = Log(log, digest_of(texts, k, kind, known, models.dtype, batch_tokens))
     batches = [[rows[number] for number in batch] for batch in in_batches([row.length for row in rows], batch_tokens)]
     missing = [batch for batch in batches if any(row.number not in found.items for row in batch)]
     if missing:
         with ExitStack() as stack:
-            runner = _open(student, own, teacher, other, rows, dtype, device, k, stack)
+            runner = _open(student, own, teacher, other, rows, models, k, stack)
             found.say(runner.about)
             done = len(rows) - sum(map(len, missing))
             for batch in missing:
@@ -102,7 +101,7 @@ def measure(
     return Measured(items, left_out, unknown, kind, **found.about)
 
 
-def _unknown_overlap(found: _Log, k: int) -> str | None:
+def _unknown_overlap(found: Log, k: int) -> str | None:
     """Why the teacher's most probable tokens do not say how many of them are the student's; None where they do."""
     if found.about.get("space") == "shared_vocabulary":
         return "of two vocabularies, the teacher's most probable tokens do not say which of the shared ones are the most probable"
@@ -128,71 +127,22 @@ def _unknown(kind: TeacherOutputKind | None, k: int, known: int | None) -> dict[
     return {}
 
 
-class _Log:
-    """Finished batches in a file of JSON lines; a line that was cut off by a kill is written again."""
-
-    def __init__(self, path: Path | None, digest: str) -> None:
-        self._path = path
-        self.items: dict[int, Numbers] = {}
-        self.about: dict[str, Any] = {}
-        lines = [] if path is None or not path.is_file() else _whole_lines(path)
-        if not lines or lines[0] != {"texts": digest}:
-            lines = [{"texts": digest}]
-        for line in lines[1:]:
-            if "about" in line:
-                self.about = line["about"]
-            else:
-                self.items |= {int(number): _pairs(values) for number, values in line["items"].items()}
-        if path is not None:
-            write_atomic(path, "".join(json.dumps(line) + "\n" for line in lines))
-
-    def say(self, about: dict[str, Any]) -> None:
-        """Keep what the models have in common."""
-        if about != self.about:
-            self.about = about
-            self._append({"about": about})
-
-    def add(self, items: dict[int, Numbers]) -> None:
-        """Keep a batch."""
-        self.items |= items
-        self._append({"items": items})
-
-    def _append(self, line: dict[str, Any]) -> None:
-        if self._path is not None:
-            with self._path.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(line) + "\n")
-
-
-def _pairs(values: dict[str, list[float]]) -> Numbers:
-    return {name: (total, count) for name, (total, count) in values.items()}
-
-
-def _whole_lines(path: Path) -> list[dict[str, Any]]:
-    found = []
-    for line in path.read_text(encoding="utf-8").splitlines(keepends=True):
-        if not line.endswith("\n"):
-            break
-        found.append(json.loads(line))
-    return found
-
-
 def _open(
     student: Path,
     own: Any,
     teacher: TeacherSource | None,
     other: Any,
     rows: Sequence[Row],
-    dtype: str,
-    device: Any,
+    models: Models,
     k: int,
     stack: ExitStack,
 ) -> _Runner:
-    learner, vocabulary = open_model(student, own, dtype, device)
+    learner, vocabulary = models.open(student, own)
     if teacher is None:
-        return _Runner(learner, None, None, rows, k, torch.device(device))
-    opened = open_teacher(teacher, other, rows, dtype, device)
+        return _Runner(learner, None, None, rows, k, models.device)
+    opened = open_teacher(teacher, other, rows, models)
     stack.callback(opened.outputs.close)
-    return _Runner(learner, opened, share_vocabulary(opened.vocabulary, vocabulary), rows, k, torch.device(device))
+    return _Runner(learner, opened, share_vocabulary(opened.vocabulary, vocabulary), rows, k, models.device)
 
 
 class _Runner:
@@ -231,8 +181,9 @@ class _Runner:
             batch = self._teacher.outputs.fetch(batch.to(self._device))
             batch.teacher.head = self._teacher.outputs.head  # type: ignore[assignment]
         ran = self._student.fetch(TokenBatch(batch.student, batch.student)).teacher
+        assert self._student.head is not None
         student = replace(ran, head=self._student.head)
-        sums = _Sums(len(rows))
+        sums = Sums(len(rows))
         text = [row.student_tokens for row in rows]
         entropy, likelihood = own_numbers(student.head, student.hidden, student.labels)
         sums.add("student_entropy", student, entropy)
@@ -242,7 +193,7 @@ class _Runner:
 
     def _of_both(
         self,
-        sums: _Sums,
+        sums: Sums,
         student: SideTokens,
         teacher: SideTokens,
         rows: Sequence[Row],
@@ -272,48 +223,9 @@ class _Runner:
         if "overlapping" in found or not parts:
             self._of_overlap(sums, student, found, likelihood.new_zeros(0))
 
-    def _of_overlap(self, sums: _Sums, student: SideTokens, found: dict[str, Tensor], nothing: Tensor) -> None:
+    def _of_overlap(self, sums: Sums, student: SideTokens, found: dict[str, Tensor], nothing: Tensor) -> None:
         assert self._comparison is not None
         common = found.get("overlapping", nothing)
         sums.add("top_k_overlap", student, common / self._comparison.most, student.pairs)
         overlapping = sums.total(student, common, student.pairs)
-        sums.put(
-            "overlap_advantage", sums.total(student, found.get("advantage", nothing), student.pairs), overlapping
-        )
-
-
-class _Sums:
-    """Sums over the tokens of each text of a batch, in float64."""
-
-    def __init__(self, texts: int) -> None:
-        self._items: list[Numbers] = [{} for _ in range(texts)]
-
-    def of_items(self) -> list[Numbers]:
-        return self._items
-
-    def put(self, name: str, totals: Sequence[float], counts: Sequence[float]) -> None:
-        """A sum and a count of each text."""
-        for item, total, count in zip(self._items, totals, counts, strict=True):
-            item[name] = (float(total), float(count))
-
-    def add(self, name: str, side: SideTokens, values: Tensor, places: Tensor | None = None) -> None:
-        """The sum of values [tokens], or [pairs] with the tokens that these are, and their number."""
-        ones = torch.ones_like(values)
-        self.put(name, self.total(side, values, places), self.total(side, ones, places))
-
-    def counted(self, side: SideTokens, places: Tensor) -> list[float]:
-        """How many of these tokens each text has."""
-        return self.total(side, torch.ones(len(places), device=places.device), places)
-
-    def total(self, side: SideTokens, values: Tensor, places: Tensor | None = None) -> list[float]:
-        """The sum of each text."""
-        owner = torch.arange(len(self._items)).repeat_interleave(side.sizes.cpu())
-        if places is not None:
-            owner = owner[places.cpu()]
-        sums = torch.zeros(len(self._items), dtype=torch.float64)
-        return [float(value) for value in sums.index_add(0, owner, values.double().cpu()).tolist()]
-
-    def first_of(self, side: SideTokens, values: Tensor, counts: Sequence[int]) -> list[float]:
-        """The sum of the first so many tokens of each text."""
-        parts = values.double().cpu().split(side.sizes.cpu().tolist())
-        return [float(part[:count].sum()) for part, count in zip(parts, counts, strict=True)]
+        sums.put("overlap_advantage", sums.total(student, found.get("advantage", nothing), student.pairs), overlapping)

@@ -9,6 +9,7 @@ from typing import Any
 
 import datasets
 import numpy as np
+import torch
 
 from dskd.distances.texts import Reader, Row
 from dskd.errors import InputError
@@ -35,12 +36,26 @@ def reader_of(tokenizer: Path, model: Path) -> Reader:
     return Reader(loaded, Vocabulary.from_tokenizer(loaded), positions)
 
 
-def open_model(folder: Path, reader: Reader, dtype: str, device: Any) -> tuple[LiveTeacher, Vocabulary]:
-    """(a model that runs here, its tokens as far as its head predicts them)."""
-    model = load_model(folder, dtype).to(device)
-    vocabulary = reader.vocabulary.truncate_to_head(model.get_output_embeddings().weight.shape[0], str(folder))
-    check_head(model, vocabulary.size)
-    return LiveTeacher(model, vocabulary.size), vocabulary
+class Models:
+    """Models that run here, each loaded once for all texts on which it is asked.
+
+    Args:
+        dtype: Of their weights and products, and of the head of one that runs elsewhere.
+        device: Where they are.
+    """
+
+    def __init__(self, dtype: str = "float32", device: Any = "cpu") -> None:
+        self.dtype, self.device = dtype, torch.device(device)
+        self._loaded: dict[Path, tuple[LiveTeacher, Vocabulary]] = {}
+
+    def open(self, folder: Path, reader: Reader) -> tuple[LiveTeacher, Vocabulary]:
+        """(a model, its tokens as far as its head predicts them)."""
+        if folder not in self._loaded:
+            model = load_model(folder, self.dtype).to(self.device)
+            vocabulary = reader.vocabulary.truncate_to_head(model.get_output_embeddings().weight.shape[0], str(folder))
+            check_head(model, vocabulary.size)
+            self._loaded[folder] = LiveTeacher(model, vocabulary.size), vocabulary
+        return self._loaded[folder]
 
 
 def outputs_of(source: TeacherSource) -> tuple[TeacherOutputKind, int | None]:
@@ -67,10 +82,10 @@ class OpenedTeacher:
     places: list[int] | None = None
 
 
-def open_teacher(source: TeacherSource, reader: Reader, rows: Sequence[Row], dtype: str, device: Any) -> OpenedTeacher:
+def open_teacher(source: TeacherSource, reader: Reader, rows: Sequence[Row], models: Models) -> OpenedTeacher:
     """Open a teacher for these rows. Raises InputError where it is not that of their tokens, or its cache does not have them all."""
     if source.cache is not None:
-        cached = open_teacher_cache(source.cache, device)
+        cached = open_teacher_cache(source.cache, models.device)
         if cached.vocabulary != reader.vocabulary.fingerprint:
             raise InputError(
                 f"{source.cache}: of a teacher with another tokenizer; fix: build the cache of {source.folder}"
@@ -84,14 +99,14 @@ def open_teacher(source: TeacherSource, reader: Reader, rows: Sequence[Row], dty
             source,
             reader.vocabulary,
             tokenizer=reader.tokenizer,
-            dtype=dtype,
-            device=device,
+            dtype=models.dtype,
+            device=models.device,
             embedding=False,
             longest=max(len(row.columns["teacher_ids"]) for row in rows),
             examples=[_question(row) for row in rows[:_PROBED]],
         )
         return OpenedTeacher(served, served.vocabulary)
-    return OpenedTeacher(*open_model(source.folder, reader, dtype, device))
+    return OpenedTeacher(*models.open(source.folder, reader))
 
 
 def _question(row: Row) -> Question:
