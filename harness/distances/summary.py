@@ -13,6 +13,7 @@ from harness.statistics.intervals import bootstrap_ratio_interval
 DECIMALS = 6
 LENGTHS: tuple[DistanceName, ...] = ("length_ratio", "cut_off_share")
 MEASURED: tuple[DistanceName, ...] = tuple(name for name in get_args(DistanceName) if name not in LENGTHS)
+_FORMS: dict[str, Literal["exact", "lower_bound"]] = {"hidden_states": "exact", "top_k": "lower_bound"}
 Source = Literal["live", "cache", "served"]
 
 
@@ -33,7 +34,7 @@ def summarise(texts: Texts, measured: Measured, source: Source | None, without: 
     return TextDistances(
         source=source,
         outputs=measured.outputs,
-        form=None if source is None else "lower_bound" if measured.outputs == "top_k" else "exact",
+        form=_FORMS.get(measured.outputs or ""),
         space=measured.space,
         space_size=measured.space_size,
         texts=len(texts.texts) + sum(texts.left_out.values()),

@@ -52,7 +52,8 @@ class TextDistances(BaseModel):
     """The numbers on one kind of text.
 
     `source` and `outputs` say where the teacher's distributions are from and what of them is known; both are null without a teacher.
-    `form`: `exact`, or `lower_bound` where the teacher's most probable tokens are compared and, as one outcome, the rest.
+    `form`: of the divergences, `exact`, or `lower_bound` where the teacher's most probable tokens are compared and, as one outcome, the
+    rest; null where there are none.
     `left_out`: texts that could not be compared, by reason.
     """
 
