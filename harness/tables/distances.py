@@ -87,7 +87,8 @@ def distance_rows(records: Iterable[DistanceRecord]) -> list[DistanceRow]:
         )
         groups.setdefault(key, []).append(record)
     found = [_row(groups[key], text) for key in sorted(groups) for text in TEXTS if _has(groups[key], text)]
-    own = {(row.teacher, row.column, row.task_version): row for row in found if row.student is None}
+    teachers = (row for row in found if row.student is None and row.text == "own_answers")
+    own = {(row.teacher, row.column, row.task_version): row for row in teachers}
     return [_beside_teacher(row, own.get((row.compared, row.column, row.task_version))) for row in found]
 
 
