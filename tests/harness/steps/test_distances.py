@@ -105,7 +105,9 @@ def test_records_have_what_the_models_give_on_these_texts(run: Path, cell: str, 
         "reference_answers": ("cache", space, "exact"),
     }
     student, cache = run / "cells" / cell / "train/model", next((run / "artifacts/teacher-cache").glob("*"), None)
-    teacher = next(job.step for job in plan_of(run).jobs.values() if isinstance(job.step, Distances) and job.step.teacher)
+    teacher = next(
+        job.step for job in plan_of(run).jobs.values() if isinstance(job.step, Distances) and job.step.teacher
+    )
     folder = teacher.teacher.path(run)  # type: ignore[union-attr]
     readers, docs = [load_tokenizer(each) for each in (student, folder)], tasks.load("small_math").docs(3)
     asked = {doc["id"]: [tasks.load("small_math").render_prompt(doc, reader) for reader in readers] for doc in docs}
@@ -231,14 +233,18 @@ def test_a_damaged_cache_of_references_is_computed_again(run: Path, tmp_path: Pa
     )
     (cache,) = step.caches
     assert isinstance(cache, TeacherCache)
-    (shard,) = [file for file in cache.path(copy).rglob("*.safetensors") if "shard" in str(file) or "0" in file.name][:1]
+    (shard,) = [file for file in cache.path(copy).rglob("*.safetensors") if "shard" in str(file) or "0" in file.name][
+        :1
+    ]
     shard.write_bytes(shard.read_bytes()[:-4])
     shutil.rmtree(copy / step.folder)
     step.run(begun(copy, step, lambda: False))
     assert record_of(copy, SAME).texts == record_of(run, SAME).texts
 
 
-def test_a_served_teacher_gives_what_it_can_and_the_rest_has_its_reason(run: Path, harness: Harness, tmp_path: Path) -> None:
+def test_a_served_teacher_gives_what_it_can_and_the_rest_has_its_reason(
+    run: Path, harness: Harness, tmp_path: Path
+) -> None:
     step = next(job.step for job in plan_of(run).jobs.values() if isinstance(job.step, Distances) and job.step.teacher)
     teacher = step.teacher.path(run)  # type: ignore[union-attr]
     with CompletionsServer(teacher) as server:
