@@ -74,8 +74,8 @@ def _distances(sources: DistanceSources, name: str, member: bool, cell: Cell, sh
         title=title,
         teacher=teacher,
         asked=asked,
-        caches=tuple(sources.reference_cache(name, task, task.entry) for task in cached),
-        cached=tuple(task.entry for task in cached),
+        caches=[sources.reference_cache(name, task, task.entry) for task in cached],
+        cached=[task.entry for task in cached],
         **shared,
     )
 

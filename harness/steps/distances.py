@@ -7,6 +7,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any
 
+from pydantic import Field
+
 import dskd.distances
 from dskd.modeling.loading import load_tokenizer
 from dskd.teachers.options import TeacherSource
@@ -23,7 +25,7 @@ from harness.runs.job_context import JobContext
 from harness.runs.job_spec import Output
 from harness.runs.records import RecordCell
 from harness.runs.store import write_text_atomic
-from harness.steps.base import NOT_IDENTITY, ModelInput, Of, Step, if_known
+from harness.steps.base import BY_HAND, NOT_IDENTITY, ModelInput, Of, Step, if_known
 from harness.steps.evaluation import Evaluate, EvaluatedTask
 from harness.steps.libraries import MODELS
 from harness.steps.teacher_cache import TeacherCache, computing_device
@@ -50,14 +52,19 @@ class Distances(Step):
 
     cell: Annotated[RecordCell, NOT_IDENTITY]
     cell_folder: Annotated[str, NOT_IDENTITY]
-    evaluation: Annotated[Of[Evaluate], NOT_IDENTITY]
+    evaluation: Annotated[Of[Evaluate], BY_HAND]
     compared: Annotated[str, NOT_IDENTITY]
     teacher: Of[ModelInput] | None
     reason: str | None = None
     asked: dict[str, Any] | None
-    caches: Annotated[tuple[Of[TeacherCache], ...], NOT_IDENTITY] = ()
-    cached: Annotated[tuple[str, ...], NOT_IDENTITY] = ()
+    caches: Annotated[list[Of[TeacherCache]], BY_HAND] = Field(default_factory=list)
+    cached: Annotated[list[str], BY_HAND] = Field(default_factory=list)
     member: Annotated[bool, NOT_IDENTITY] = False
+
+    def identity_parts(self) -> dict[str, Any]:
+        caches = [cache.fingerprint for cache in self.caches]
+        by_hand = {"evaluation": self.evaluation.fingerprint, "caches": caches, "cached": self.cached}
+        return {**super().identity_parts(), **by_hand}
 
     @property
     def id(self) -> str:
@@ -83,6 +90,7 @@ class Distances(Step):
             "code": self.version,
             "evaluation": evaluated.fingerprint,
             "teacher": None if self.teacher is None else self.teacher.fingerprint,
+            "reason": self.reason,
             "asked": self.asked,
             "cache": None if cache is None else cache.fingerprint,
             "dtype": self.evaluation.dtype,
