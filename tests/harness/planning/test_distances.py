@@ -108,12 +108,14 @@ def test_of_several_teachers_a_student_is_compared_with_each(plan_of: Callable[.
     models = {
         "first": {"path": str(folders / "teacher")},
         "second": {"path": str(folders / "other")},
-        "both": {"teachers": ["first", "second"]},
+        "both": {"teachers": {"first": 0.5, "second": 0.5}},
     }
     plan = plan_of("both", models, seeds=[0])
     assert list(steps_of(plan)) == [f"distances:both__student/sft/seed0/{name}" for name in ("first", "second")]
     folders_of = [step.outputs[0].folder for step in steps_of(plan).values()]
-    assert folders_of == [f"cells/both__student/sft/seed0/distances/{name}/small_math@v2" for name in ("first", "second")]
+    assert folders_of == [
+        f"cells/both__student/sft/seed0/distances/{name}/small_math@v2" for name in ("first", "second")
+    ]
     assert len(caches_of(plan)) == 2
 
 
