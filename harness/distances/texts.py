@@ -52,10 +52,10 @@ def own_answers(
         for sample in rows:
             if sample.get("reasoning") is not None:
                 return Texts(reason=REASONS)
-            if sample["prompt_truncated"]:
+            if sample.get("prompt_truncated"):
                 found.left_out[PROMPT_CUT] += 1
                 continue
-            ended = sample["finish_reason"] != "length"
+            ended = sample.get("finish_reason") != "length"
             asked = sample["prompt"], prompts.get(identifier, "")
             found.ids.append(identifier)
             found.texts.append(Text(*asked, sample["output"], ended))
@@ -82,7 +82,7 @@ def lengths(
         return []
     references = {doc["id"]: _bytes(task.reference(doc)) for doc in task.docs(limit)}
     return [
-        (identifier, _bytes(sample["output"]), references[identifier], float(sample["finish_reason"] == "length"))
+        (identifier, _bytes(sample["output"]), references[identifier], float(sample.get("finish_reason") == "length"))
         for identifier, rows in samples.items()
         for sample in rows
     ]

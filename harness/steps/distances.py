@@ -14,9 +14,9 @@ from dskd.modeling.loading import load_tokenizer
 from dskd.teachers.options import TeacherSource
 from harness import distances, tasks
 from harness.costs.formulas import Lengths, teacher_work
-from harness.costs.needs import START_MINUTES, pass_needs, unknown_needs, weight_bytes
+from harness.costs.needs import pass_needs, unknown_needs, weight_bytes
 from harness.costs.resources import Resources
-from harness.costs.work import Device
+from harness.costs.work import Device, Work
 from harness.results.distances import DISTANCES, DistanceRecord, TextDistances, TextName
 from harness.results.item_scores import read_samples
 from harness.runs.environment import environment
@@ -80,6 +80,12 @@ class Distances(Step):
         return True
 
     @cached_property
+    def needs(self) -> tuple[Step, ...]:
+        # The model itself, too: an evaluation that is done does not say that its model is still there.
+        steps = (*self.evaluation.model.made_by, *super().needs)
+        return tuple({step.id: step for step in steps}.values())
+
+    @cached_property
     def outputs(self) -> tuple[Output, ...]:
         pairs = zip(self.evaluation.tasks, self.evaluation.outputs, strict=True)
         return tuple(self._output(task, evaluated) for task, evaluated in pairs)
@@ -119,22 +125,32 @@ class Distances(Step):
     def libraries(self) -> tuple[str, ...]:
         return MODELS
 
+    def estimate(self, device: Device) -> list[Work]:
+        """A pass of each model that runs here over both kinds of texts, taken to be as long as they can be."""
+        return [self._work(device, each) for each in self.loads]
+
+    def _work(self, device: Device, model: ModelInput) -> Work:
+        sizes = [_size_of(task) for task in self.evaluation.tasks]
+        texts = 2 * sum(count for count, _ in sizes)
+        answers = 2 * sum(count * tokens for count, tokens in sizes) / texts
+        what = f"{model.name} on the texts of {self.cell_folder}"
+        lengths = Lengths(texts, _PROMPT_TOKENS, answers)
+        return teacher_work(self.kind, what, device, model.shape, self.evaluation.dtype, lengths)
+
     def resources(self) -> Resources:
-        """Both models at once, and two passes of each over the texts."""
-        shapes = if_known(lambda: [each.shape for each in self.loads])
-        if shapes is None:
+        """Both models at once, and a pass of each over the texts."""
+        loaded = if_known(lambda: [(each.shape, self._work(Device(), each)) for each in self.loads])
+        if loaded is None:
             return unknown_needs(1)
-        dtype, items = self.evaluation.dtype, [_size_of(task) for task in self.evaluation.tasks]
-        weights = sorted(weight_bytes(shape, dtype) for shape in shapes)
-        beside, minutes, largest = sum(weights[:-1]), START_MINUTES, Resources()
-        for shape in shapes:
-            for texts, tokens in items:
-                work = teacher_work(self.kind, "", Device(), shape, dtype, Lengths(2 * texts, _PROMPT_TOKENS, tokens))
-                needs = pass_needs(work, shape, dtype)
-                minutes += (needs.minutes or 0.0) - START_MINUTES
-                largest = max(largest, needs, key=lambda each: each.memory + (each.device_memory or 0))
-        device_memory = None if largest.device_memory is None else largest.device_memory + beside
-        return largest.replaced(memory=largest.memory + beside, device_memory=device_memory, minutes=minutes)
+        dtype = self.evaluation.dtype
+        passes = [pass_needs(work, shape, dtype) for shape, work in loaded]
+        beside = sum(sorted(weight_bytes(shape, dtype) for shape, _ in loaded)[:-1])
+        largest = max(passes, key=lambda each: each.memory + (each.device_memory or 0))
+        return largest.replaced(
+            memory=largest.memory + beside,
+            device_memory=None if largest.device_memory is None else largest.device_memory + beside,
+            minutes=sum(each.minutes or 0.0 for each in passes),
+        )
 
     def run(self, job: JobContext) -> None:
         """Measure the tasks whose distances are wanted; each is on the disk as soon as it is done."""

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import shutil
 import subprocess
+import sys
+import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -104,7 +106,7 @@ def test_records_have_what_the_models_give_on_these_texts(run: Path, cell: str, 
         "own_answers": ("live", space, "exact"),
         "reference_answers": ("cache", space, "exact"),
     }
-    student, cache = run / "cells" / cell / "train/model", next((run / "artifacts/teacher-cache").glob("*"), None)
+    student = run / "cells" / cell / "train/model"
     teacher = next(
         job.step for job in plan_of(run).jobs.values() if isinstance(job.step, Distances) and job.step.teacher
     )
@@ -121,7 +123,6 @@ def test_records_have_what_the_models_give_on_these_texts(run: Path, cell: str, 
             dskd.distances.Text(*asked[doc["id"]], tasks.load("small_math").reference(doc)) for doc in docs
         ],
     }
-    assert cache is None or cache.is_dir()
     for name, given in texts.items():
         found = record.texts[name]  # type: ignore[index]
         items = [each for each in dskd.distances.measure(given, student, TeacherSource(folder=folder)).items if each]
@@ -187,19 +188,48 @@ def begun(run: Path, step: Distances, stop: Callable[[], bool]) -> JobContext:
     return JobContext(run, step.folder, outputs, ProgressChannel(), stop=stop)
 
 
-def test_one_that_was_stopped_goes_on_and_gives_the_same(
-    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    copy = tmp_path / "run"
-    shutil.copytree(run, copy)
+def step_of(run: Path, cell: str) -> Distances:
+    steps = [job.step for job in plan_of(run).jobs.values() if isinstance(job.step, Distances)]
+    (step,) = (each for each in steps if each.cell_folder == cell)
+    return step
+
+
+def copy_without(run: Path, place: Path, step: Distances) -> Path:
+    """A copy of a run in which a step has not run."""
+    shutil.copytree(run, place)
+    shutil.rmtree(place / step.folder)
+    return place
+
+
+@pytest.fixture(scope="module")
+def text_by_text(run: Path, tmp_path_factory: pytest.TempPathFactory) -> DistanceRecord:
+    """What an undisturbed measurement of the student with another vocabulary gives, a text at a time."""
+    step = step_of(run, CROSS)
+    copy = copy_without(run, tmp_path_factory.mktemp("undisturbed") / "run", step)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(dskd.distances, "measure", partial(dskd.distances.measure, batch_tokens=1))
+        step.run(begun(copy, step, lambda: False))
+    return record_of(copy, CROSS)
+
+
+def assert_same_numbers(found: DistanceRecord, expected: DistanceRecord) -> None:
+    assert (found.texts, found.identity, found.cell) == (expected.texts, expected.identity, expected.cell)
+
+
+def test_batches_hardly_change_it(run: Path, text_by_text: DistanceRecord) -> None:
     whole = record_of(run, CROSS)
+    for name, found in text_by_text.texts.items():
+        for number, value in found.values.items():
+            assert value.value == pytest.approx(whole.texts[name].values[number].value, abs=2e-6), number
+            assert value.n == whole.texts[name].values[number].n
+
+
+def test_one_that_was_stopped_goes_on_and_gives_the_same(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text_by_text: DistanceRecord
+) -> None:
     monkeypatch.setattr(dskd.distances, "measure", partial(dskd.distances.measure, batch_tokens=1))
-    (step,) = (
-        job.step
-        for job in plan_of(run).jobs.values()
-        if isinstance(job.step, Distances) and job.step.cell_folder == CROSS
-    )
-    shutil.rmtree(copy / step.folder)
+    step = step_of(run, CROSS)
+    copy = copy_without(run, tmp_path / "run", step)
     asked: list[bool] = []
 
     def second() -> bool:
@@ -210,34 +240,63 @@ def test_one_that_was_stopped_goes_on_and_gives_the_same(
         step.run(begun(copy, step, second))
     (log,) = (copy / step.folder).rglob("own.jsonl")
     assert len(log.read_text().splitlines()) == 4  # what it is about, and two of three texts
-    before = log.stat().st_mtime_ns
     step.run(begun(copy, step, lambda: False))
-    again = record_of(copy, CROSS)
-    assert before
     assert not list((copy / step.folder).rglob("*.jsonl"))
-    for name, found in again.texts.items():
-        assert found.left_out == whole.texts[name].left_out
-        for number, value in found.values.items():
-            expected = whole.texts[name].values[number]
-            assert value.value == pytest.approx(expected.value, abs=2e-6), number  # batches are others than there
-            assert value.n == expected.n
+    assert_same_numbers(record_of(copy, CROSS), text_by_text)
+
+
+SLOW = """
+import json, sys, time
+from pathlib import Path
+import dskd.distances
+from harness.runs.job_context import JobContext, ProgressChannel
+from harness.runs.store import Store
+from harness.steps.base import Step
+
+measure = dskd.distances.measure
+
+def slow(*texts, progress, **settings):
+    def told(done, total):
+        progress(done, total)
+        time.sleep(0.5)
+    return measure(*texts, progress=told, batch_tokens=1, **settings)
+
+dskd.distances.measure = slow
+root, step = Path(sys.argv[1]), Step.model_validate(json.loads(Path(sys.argv[2]).read_text()))
+for output in step.outputs:
+    Store(root).output(output.folder).begin(step.kind, step.title, output.fingerprint)
+step.run(JobContext(root, step.folder, list(step.outputs), ProgressChannel()))
+"""
+
+
+def test_one_that_was_killed_goes_on_and_gives_the_same(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text_by_text: DistanceRecord
+) -> None:
+    step = step_of(run, CROSS)
+    copy = copy_without(run, tmp_path / "run", step)
+    (tmp_path / "step.json").write_text(step.model_dump_json())
+    log = copy / step.folder / TASK / "references.jsonl"
+    process = subprocess.Popen([sys.executable, "-c", SLOW, str(copy), str(tmp_path / "step.json")])
+    while process.poll() is None and not (log.is_file() and len(log.read_text().splitlines()) >= 3):
+        time.sleep(0.01)
+    assert process.poll() is None, "it was done before it was killed"
+    process.kill()
+    process.wait()
+    assert not (log.parent / DISTANCES).exists()
+    monkeypatch.setattr(dskd.distances, "measure", partial(dskd.distances.measure, batch_tokens=1))
+    step.run(begun(copy, step, lambda: False))
+    assert_same_numbers(record_of(copy, CROSS), text_by_text)
 
 
 def test_a_damaged_cache_of_references_is_computed_again(run: Path, tmp_path: Path) -> None:
-    copy = tmp_path / "run"
-    shutil.copytree(run, copy)
-    (step,) = (
-        job.step
-        for job in plan_of(run).jobs.values()
-        if isinstance(job.step, Distances) and job.step.cell_folder == SAME
-    )
+    step = step_of(run, SAME)
+    copy = copy_without(run, tmp_path / "run", step)
     (cache,) = step.caches
     assert isinstance(cache, TeacherCache)
-    (shard,) = [file for file in cache.path(copy).rglob("*.safetensors") if "shard" in str(file) or "0" in file.name][
         :1
     ]
+    shard = cache.path(copy) / "shards" / "00000.safetensors"
     shard.write_bytes(shard.read_bytes()[:-4])
-    shutil.rmtree(copy / step.folder)
     step.run(begun(copy, step, lambda: False))
     assert record_of(copy, SAME).texts == record_of(run, SAME).texts
 
