@@ -76,8 +76,12 @@ def ratio(ids: Sequence[str], pairs: Sequence[tuple[float, float]], n: int | Non
         return DistanceValue(value=None, items=len(items), reason="there is no token or text to take it from")
     interval = bootstrap_ratio_interval(sums, counts) if len(items) > 1 else None
     return DistanceValue(
-        value=round(sum(sums) / counted, DECIMALS),
-        ci95=None if interval is None else (round(interval[0], DECIMALS), round(interval[1], DECIMALS)),
+        value=_rounded(sum(sums) / counted),
+        ci95=None if interval is None else (_rounded(interval[0]), _rounded(interval[1])),
         n=int(counted) if n is None else n,
         items=len(items),
     )
+
+
+def _rounded(value: float) -> float:
+    return round(value, DECIMALS) + 0.0  # no negative zero

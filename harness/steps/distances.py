@@ -125,21 +125,17 @@ class Distances(Step):
     def libraries(self) -> tuple[str, ...]:
         return MODELS
 
-    def estimate(self, device: Device) -> list[Work]:
-        """A pass of each model that runs here over both kinds of texts, taken to be as long as they can be."""
-        return [self._work(device, each) for each in self.loads]
-
-    def _work(self, device: Device, model: ModelInput) -> Work:
+    def _work(self, model: ModelInput) -> Work:
+        """A pass of a model over both kinds of texts, taken to be as long as they can be."""
         sizes = [_size_of(task) for task in self.evaluation.tasks]
         texts = 2 * sum(count for count, _ in sizes)
         answers = 2 * sum(count * tokens for count, tokens in sizes) / texts
-        what = f"{model.name} on the texts of {self.cell_folder}"
         lengths = Lengths(texts, _PROMPT_TOKENS, answers)
-        return teacher_work(self.kind, what, device, model.shape, self.evaluation.dtype, lengths)
+        return teacher_work(self.kind, "", Device(), model.shape, self.evaluation.dtype, lengths)
 
     def resources(self) -> Resources:
         """Both models at once, and a pass of each over the texts."""
-        loaded = if_known(lambda: [(each.shape, self._work(Device(), each)) for each in self.loads])
+        loaded = if_known(lambda: [(each.shape, self._work(each)) for each in self.loads])
         if loaded is None:
             return unknown_needs(1)
         dtype = self.evaluation.dtype
