@@ -30,7 +30,7 @@ def summarise(texts: Texts, measured: Measured, source: Source | None, without: 
         left_out[reason] = left_out.get(reason, 0) + 1
     unknown: Mapping[str, str] = measured.unknown
     if without is not None:
-        unknown = {name: without if reason else reason for name, reason in measured.unknown.items()}
+        unknown = dict.fromkeys(measured.unknown, without)
     return TextDistances(
         source=source,
         outputs=measured.outputs,
