@@ -235,7 +235,7 @@ def _written(
             f"--served: gives hidden states, and {learning.method.name} learns from responses; fix: `harness teacher responses` "
             "writes them as a training set for --method sft"
         )
-    answering = Evaluation().model_dump(exclude={"score_teachers"})
+    answering = Evaluation().answering
     responses = responses_step(examples, limit, teacher, learning.text.teacher, answering)
     try:
         return written_by(responses, learning.text, allow_code_execution=allow_code_execution)
