@@ -195,11 +195,24 @@ class DistillationMethod(Method):
 
 
 class StepStatistics(ABC):
-    """Mixed into a method whose terms read statistics of each token that depend on the whole optimizer step."""
+    """Mixed into a method whose terms read statistics of each token that depend on the whole optimizer step.
+
+    Attributes:
+        needed: Whether they do with the options that the method has.
+        instead: What to do where there can be no statistics of a step.
+    """
+
+    needed: bool = True
+    instead: ClassVar[str] = "use another method"
 
     @abstractmethod
     def precompute_step(self, batches: Sequence[TokenBatch], total: Callable[[Tensor], Tensor]) -> list[Tensor]:
         """`per_token_statistics` of each micro-batch of a step; `total` adds up over all processes. Hidden states without dropout."""
+
+
+def reads_step_statistics(method: Method) -> bool:
+    """Whether `precompute_step` is to be called before each step."""
+    return isinstance(method, StepStatistics) and method.needed
 
 
 class UsesTokenizers(ABC):
