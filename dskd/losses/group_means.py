@@ -25,9 +25,7 @@ def mean_probabilities(logits: Tensor, groups: ByteGroups, temperature: float) -
 
 class _MeanProbabilities(torch.autograd.Function):
     @staticmethod
-    def forward(
-        ctx: Any, logits: Tensor, place: Tensor, share: Tensor, places: int, temperature: float
-    ) -> Tensor:
+    def forward(ctx: Any, logits: Tensor, place: Tensor, share: Tensor, places: int, temperature: float) -> Tensor:
         means = torch.zeros(places, logits.shape[-1], dtype=torch.float32, device=logits.device)
         for rows in row_blocks(logits):
             probabilities = at_temperature(logits[rows], temperature).softmax(-1)

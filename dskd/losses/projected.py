@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+
 @dataclass(frozen=True)
 class SparseMap:
     """W [student tokens, teacher tokens] by its entries: student_ids, teacher_ids and weights, all [entries]."""
@@ -37,7 +38,7 @@ def projected_divergence(
         log_p: [groups, teacher tokens], minus infinity outside K.
         probabilities: q [groups, student tokens].
         projection: W.
-        floor: Added to m inside the logarithm, because m is zero for a token that no student token stands for.
+        floor: Added to m inside the logarithm, because m is zero for a token that no student token stands for; and to the sum over K.
         reverse: Which of the two divergences.
     """
     inside = log_p > -torch.inf

@@ -134,9 +134,7 @@ class SimCt(DistillationMethod):
             return logits.new_zeros(left_out.shape, dtype=torch.float32)
         first = groups.first()
         own, normaliser = losses.own_log_probabilities(logits, side.labels)
-        if self.options.span_score == "log_probabilities":
-            span = groups.means(own) + normaliser[first]
-        else:
-            span = groups.means(own + normaliser)
+        as_logits = self.options.span_score == "logits"
+        span = groups.means(own + normaliser) if as_logits else groups.means(own) + normaliser[first]
         shared = logits.index_select(0, first).gather(-1, ids.expand(len(first), -1)).float()
         return torch.cat([shared, span.unsqueeze(-1)], -1).masked_fill(left_out, -torch.inf)

@@ -40,7 +40,9 @@ class XTokenOptions(Options):
         description="p_kl: the student's distribution is carried into the teacher's vocabulary; gold: tokens that both have are compared, "
         "the others by rank; h_kl: the same, with tokens that nearly stand for each other among the first",
     )
-    temperature: float = Field(1.0, gt=0.0, description="τ; divides both models' logits, and τ² multiplies the distance")
+    temperature: float = Field(
+        1.0, gt=0.0, description="τ; divides both models' logits, and τ² multiplies the distance"
+    )
     divergence: Literal["forward_kl", "reverse_kl"] = Field(
         "forward_kl", description="of the teacher's and the student's means, with the terms for sums that are not one"
     )
@@ -67,7 +69,7 @@ class XTokenOptions(Options):
         1e-10,
         gt=0.0,
         lt=1.0,
-        description="of p_kl: added to projected probabilities inside the logarithm; none is zero, and this not used, with one vocabulary",
+        description="of p_kl: added to projected probabilities inside the logarithm and to their sum; with one vocabulary it is not used",
     )
     reverse_pass: bool = Field(
         False, description="in W also what the student's tokenizer splits the teacher's tokens into, as released"
