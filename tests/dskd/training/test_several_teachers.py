@@ -23,7 +23,7 @@ from helpers.training_runs import a_few_at_once
 DISTILLING = [
     name for name, method in methods.METHODS.items() if method.requires.teacher and not reads_step_statistics(method())
 ]
-ACROSS = ["dskd-v1-cma", "dskd-v2-eta", "uld", "alm", "gold", "mined"]
+ACROSS = ["dskd-v1-cma", "dskd-v2-eta", "uld", "alm", "gold", "mined", "x-token", "simct"]
 SPLITS = {"one micro-batch": [[0, 1, 2, 3, 4, 5]], "three micro-batches": [[0, 5], [1, 2], [3, 4]]}
 
 

@@ -71,10 +71,11 @@ def test_a_routed_training_logs_the_figures_of_each_teacher_and_of_both(
         own = [name for name in ("teacher", "other") if f"{name}/loss" in entry]
         assert own, entry  # one alone may have taught a step
         for name in own:
-            assert {f"{name}/{term}" for term in ("cross_entropy", "student_accuracy", *share)} <= entry.keys()
+            assert {f"{name}/{term}" for term in ("cross_entropy", "student_accuracy", "distilled_share", *share)} <= entry.keys()
         assert min(entry[f"{name}/cross_entropy"] for name in own) - 1e-6 <= entry["cross_entropy"]
         assert entry["cross_entropy"] <= max(entry[f"{name}/cross_entropy"] for name in own) + 1e-6
     assert {"teacher/loss", "other/loss", "cross_entropy"} <= report.losses.keys()
+    assert 0 < report.distilled_share <= 1
     if method == "dskd-v2-eta":
         trained = load_file(tmp_path / "model" / PROJECTORS)
         assert {name.split(".")[0] for name in trained} == {"of_teacher", "of_other"}
