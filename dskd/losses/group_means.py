@@ -16,41 +16,49 @@ from dskd.losses.token_groups import ByteGroups, at_temperature
 
 def mean_probabilities(logits: Tensor, groups: ByteGroups, temperature: float) -> Tensor:
     """(1 / k) Σ_i softmax(logits_i / τ) over the k tokens of each group: [tokens, vocabulary] -> [limit, vocabulary]."""
-    sizes = torch.cat([torch.ones_like(groups.place[:1]), groups.sizes().clamp_min(1)])
-    means: Tensor = _MeanProbabilities.apply(
-        logits, groups.place, 1.0 / sizes[groups.place].float(), groups.places, temperature
-    )
-    return means[1:]
+    means: Tensor = _GroupMeans.apply(logits, groups, temperature, False)
+    return means
 
 
-class _MeanProbabilities(torch.autograd.Function):
+def mean_log_probabilities(logits: Tensor, groups: ByteGroups, temperature: float) -> Tensor:
+    """(1 / k) Σ_i log softmax(logits_i / τ) over the k tokens of each group: [tokens, vocabulary] -> [limit, vocabulary]."""
+    means: Tensor = _GroupMeans.apply(logits, groups, temperature, True)
+    return means
+
+
+class _GroupMeans(torch.autograd.Function):
+    """The mean of probabilities or of their logarithms; the gradient a few rows at a time, from the logits."""
+
     @staticmethod
-    def forward(ctx: Any, logits: Tensor, place: Tensor, share: Tensor, places: int, temperature: float) -> Tensor:
-        means = torch.zeros(places, logits.shape[-1], dtype=torch.float32, device=logits.device)
+    def forward(ctx: Any, logits: Tensor, groups: ByteGroups, temperature: float, logarithms: bool) -> Tensor:
+        sizes = torch.cat([torch.ones_like(groups.place[:1]), groups.sizes().clamp_min(1)])
+        share = 1.0 / sizes[groups.place].float()
+        means = torch.zeros(groups.places, logits.shape[-1], dtype=torch.float32, device=logits.device)
         for rows in row_blocks(logits):
-            probabilities = at_temperature(logits[rows], temperature).softmax(-1)
-            means.index_add_(0, place[rows], probabilities.mul_(share[rows].unsqueeze(-1)))
-        ctx.save_for_backward(logits, place, share)
-        ctx.temperature = temperature
-        return means
+            scaled = at_temperature(logits[rows], temperature)
+            values = scaled.log_softmax(-1) if logarithms else scaled.softmax(-1)
+            means.index_add_(0, groups.place[rows], values.mul_(share[rows].unsqueeze(-1)))
+        ctx.save_for_backward(logits, groups.place, share)
+        ctx.temperature, ctx.logarithms = temperature, logarithms
+        return means[1:]
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor | None, ...]:
         logits, place, share = ctx.saved_tensors
-        gradient = torch.empty_like(logits)
+        gradient = torch.zeros_like(logits)
+        if not len(upstream[0]):
+            return gradient, None, None, None
+        weight = torch.where(place > 0, share / ctx.temperature, 0.0)
         for rows in row_blocks(logits):
             probabilities = at_temperature(logits[rows], ctx.temperature).softmax(-1)
-            own = upstream[0][place[rows]].mul_((share[rows] / ctx.temperature).unsqueeze(-1))
-            own.sub_((probabilities * own).sum(-1, keepdim=True))
-            gradient[rows] = own.mul_(probabilities)
-        return gradient, None, None, None, None
-
-
-def mean_log_probabilities(logits: Tensor, groups: ByteGroups, temperature: float) -> Tensor:
-    """(1 / k) Σ_i log softmax(logits_i / τ) over the k tokens of each group: [tokens, vocabulary] -> [limit, vocabulary]."""
-    scaled = at_temperature(logits, temperature)
-    return groups.means(scaled) - groups.means(scaled.logsumexp(-1)).unsqueeze(-1)
+            own = upstream[0][(place[rows] - 1).clamp_min(0)].mul_(weight[rows].unsqueeze(-1))
+            if ctx.logarithms:
+                gradient[rows] = own.sub_(probabilities.mul_(own.sum(-1, keepdim=True)))
+            else:
+                own.sub_((probabilities * own).sum(-1, keepdim=True))
+                gradient[rows] = own.mul_(probabilities)
+        return gradient, None, None, None
 
 
 def mean_log_probabilities_of_largest(

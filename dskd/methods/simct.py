@@ -137,4 +137,4 @@ class SimCt(DistillationMethod):
         as_logits = self.options.span_score == "logits"
         span = groups.means(own + normaliser) if as_logits else groups.means(own) + normaliser[first]
         shared = logits.index_select(0, first).gather(-1, ids.expand(len(first), -1)).float()
-        return torch.cat([shared, span.unsqueeze(-1)], -1).masked_fill(left_out, -torch.inf)
+        return torch.cat([shared, span.unsqueeze(-1)], -1).masked_fill_(left_out, -torch.inf)
