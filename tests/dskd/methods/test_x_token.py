@@ -11,8 +11,12 @@ import torch
 from dskd import methods
 from dskd.errors import InputError
 from dskd.losses.divergences import DIVERGENCES
-from dskd.tokenization.vocabulary import SharedVocabulary
+from dskd.modeling.lm_head import Head
+from dskd.tokenization.pieces import TokenizerPieces
+from dskd.tokenization.vocabulary import SharedVocabulary, Vocabulary, share_vocabulary
+from dskd.tokenization.vocabulary_projection import project_vocabulary
 from helpers.grouped_tokens import STUDENT, TEACHER, case, double, gradients, loss
+from helpers.tiny_tokenizers import byte_level, sentencepiece
 from helpers.token_batches import changed
 
 
@@ -251,3 +255,25 @@ def test_tokens_whose_bytes_are_not_known_are_an_error() -> None:
 def test_no_step_is_read_ahead_with_static_weights() -> None:
     assert not methods.get("x-token")().needed
     assert methods.get("x-token")({"dynamic_scaling": True}).needed
+
+
+@pytest.mark.parametrize("reverse_pass", [False, True])
+def test_tokens_are_split_as_the_tokenizers_do(reverse_pass: bool) -> None:
+    tokenizers = {"student": sentencepiece(450), "teacher": byte_level(400)}
+    student, teacher = (Vocabulary.from_tokenizer(tokenizers[side]) for side in ("student", "teacher"))
+    shared = share_vocabulary(teacher, student)
+    heads = [Head(torch.zeros(side.size + 2, 3), None, 1.0, 0.0, side.size) for side in (student, teacher)]
+    method = methods.get("x-token")({"reverse_pass": reverse_pass})
+    method.use_tokenizers(tokenizers["student"], tokenizers["teacher"])
+    method.prepare(*heads, shared)
+    pieces = [
+        TokenizerPieces(tokenizers[name], side.tokens) for name, side in (("teacher", teacher), ("student", student))
+    ]
+    expected = project_vocabulary(shared, *(pieces if reverse_pass else pieces[:1]))
+    for found, wanted in (
+        (method.projection.student_ids, expected.student_ids),
+        (method.projection.teacher_ids, expected.teacher_ids),
+    ):
+        assert found.tolist() == wanted.tolist()
+    assert method.projection.weights.tolist() == expected.weights.tolist()
+    assert len(expected.weights) > student.size - 10  # some have several
