@@ -2,6 +2,7 @@ from .chunked import chunk_size, chunked_counts, chunked_loss, chunks
 from .cross_entropy import cross_entropy_and_hits, cross_entropy_sum
 from .divergences import DIVERGENCES, forward_kl, reverse_kl, sorted_l1, sorted_l1_of_logits, sorted_l1_of_top_k
 from .rest_bucket import with_rest_bucket, with_rest_bucket_of_top_k
+from .sorting import argmax_of_rows, sort, sorted_values
 from .token_groups import (
     ByteGroups,
     at_temperature,
@@ -15,6 +16,7 @@ from .token_groups import (
 __all__ = [
     "DIVERGENCES",
     "ByteGroups",
+    "argmax_of_rows",
     "at_temperature",
     "chunk_size",
     "chunked_counts",
@@ -29,9 +31,11 @@ __all__ = [
     "matched_groups",
     "own_log_probabilities",
     "reverse_kl",
+    "sort",
     "sorted_l1",
     "sorted_l1_of_logits",
     "sorted_l1_of_top_k",
+    "sorted_values",
     "with_rest_bucket",
     "with_rest_bucket_of_top_k",
 ]

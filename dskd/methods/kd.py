@@ -8,7 +8,6 @@ from dskd.methods.base import (
     DistillationMethod,
     DistillationOptions,
     Requirements,
-    cross_entropy,
     logits_of_teacher,
     predictions_of_teacher,
     register,
@@ -38,6 +37,6 @@ class KnowledgeDistillation(DistillationMethod):
             predictions_of_teacher(batch, teacher_logits)
             distance = self.options.distance()(teacher_logits, student_logits)
         return {
-            "cross_entropy": cross_entropy(batch, logits),
+            "cross_entropy": self.cross_entropy(batch, logits),
             "distillation": LossTerm(distance.sum(), self.counts(batch)["distillation"]),
         }
