@@ -36,6 +36,7 @@ class KnowledgeDistillation(DistillationMethod):
             teacher_logits = logits_of_teacher(batch)
             predictions_of_teacher(batch, teacher_logits)
             distance = self.options.distance()(teacher_logits, student_logits)
+            del teacher_logits  # before the cross entropy makes its own tensor of that size
         return {
             "cross_entropy": self.cross_entropy(batch, logits),
             "distillation": LossTerm(distance.sum(), self.counts(batch)["distillation"]),

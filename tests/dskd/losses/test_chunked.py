@@ -155,7 +155,8 @@ def test_the_chunk_suits_the_larger_vocabulary() -> None:
     batch, *_ = case(methods.get("dskd-v2-eta")())
     assert chunk_size(batch, None) == default_chunk_tokens(batch.teacher.head.weight.shape[0])
     assert chunk_size(batch, 3) == 3
-    assert default_chunk_tokens(1_000) > default_chunk_tokens(50_257) == default_chunk_tokens(151_936) == 512
+    assert default_chunk_tokens(1_000) > default_chunk_tokens(50_257) > default_chunk_tokens(151_936) == 128
+    assert default_chunk_tokens(50_257, "cuda") == default_chunk_tokens(151_936, "cuda") == 512
     assert chunk_size(changed(batch, teacher_head=None), None) == default_chunk_tokens(56)
 
 
