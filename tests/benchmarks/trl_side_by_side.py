@@ -31,16 +31,18 @@ from dskd.teachers.live import LiveTeacher
 VERSION = "1.16.0"
 
 
+# How many times as many tokens a second as the trainer beside it.
+AIMS = {"gkd": 8.0, "dskd-v2-eta": 4.0, "gold": 3.0, "gkd, on policy": 3.0}
+
+
 @dataclass(frozen=True)
 class Comparison:
-    """`tokens`: with a label, a step."""
+    """A trainer of TRL's and our methods beside it; `tokens` have a label, in a step of either."""
 
-    name: str
     trainer: str
     tokens: int
-    ours: Callable[[], Any]
     theirs: Callable[[], Any]
-    aim: float | None = None
+    ours: dict[str, Callable[[], Any]]
 
 
 def trl_step(trainer: Any, inputs: Any) -> Callable[[], None]:
@@ -103,10 +105,17 @@ def one_vocabulary(chosen: Any, folder: str) -> list[Comparison]:
     gkd = trl_step(GKDTrainer(student, teacher, args=config, **data), lambda: dict(collated))
     live: Callable[[Any], Any] = lambda model: LiveTeacher(model, size)  # noqa: E731
     return [
-        Comparison("sft", "SFT", count, ours("sft", lambda _: None), sft),
-        Comparison("gkd", "GKD", count, ours("gkd", live), gkd, 8.0),
-        Comparison("gkd, cached teacher", "GKD", count, ours("gkd", lambda model: cached(model, size, batch)), gkd),
-        Comparison("dskd-v2-eta", "GKD", count, ours("dskd-v2-eta", live), gkd, 4.0),
+        Comparison("SFT", count, sft, {"sft": ours("sft", lambda _: None)}),
+        Comparison(
+            "GKD",
+            count,
+            gkd,
+            {
+                "gkd": ours("gkd", live),
+                "gkd, cached teacher": ours("gkd", lambda model: cached(model, size, batch)),
+                "dskd-v2-eta": ours("dskd-v2-eta", live),
+            },
+        ),
     ]
 
 
@@ -139,9 +148,7 @@ def two_vocabularies(chosen: Any, folder: str) -> list[Comparison]:
     student, teacher = world.models(chosen, sizes)
     step = world.our_step("gold", student, sizes[0], LiveTeacher(teacher, sizes[1]), world.shared(own, other))
     count = len(batch.student.labels)
-    return [
-        Comparison("gold", "GOLD", count, lambda: step(batch), trl_step(trainer, lambda: dict(collated)), 3.0),
-    ]
+    return [Comparison("GOLD", count, trl_step(trainer, lambda: dict(collated)), {"gold": lambda: step(batch)})]
 
 
 def on_policy(chosen: Any, folder: str) -> list[Comparison]:
@@ -162,19 +169,15 @@ def on_policy(chosen: Any, folder: str) -> list[Comparison]:
     sampled = world.our_rollout(student, tokenizer, texts, chosen.new)
     step = world.our_step("gkd", student, size, LiveTeacher(teacher, size), world.shared(tokenizer, tokenizer))
     count = chosen.examples * chosen.new
-    return [
-        Comparison(
-            "gkd, on policy", "Distillation", count, lambda: step(sampled()), trl_step(trainer, lambda: prompts), 3.0
-        )
-    ]
+    ours = {"gkd, on policy": lambda: step(sampled())}
+    return [Comparison("Distillation", count, trl_step(trainer, lambda: prompts), ours)]
 
 
-def in_turns(compared: Comparison, repeats: int) -> dict[str, Any]:
-    """CPU seconds of both sides' steps, taken in turns after one of each, and what a step takes in memory above what is there."""
-    sides = {"ours": compared.ours, "theirs": compared.theirs}
+def in_turns(compared: Comparison, repeats: int) -> list[dict[str, Any]]:
+    """CPU seconds of every side's steps, taken in turns after one of each, and what a step takes in memory above what is there."""
+    sides = {compared.trainer: compared.theirs, **compared.ours}
     memory, seconds = dict.fromkeys(sides, 0), {side: list[float]() for side in sides}
     for side, run in sides.items():
-        run()
         with report.peak_memory("cpu") as measured:
             run()
         memory[side] = measured.peak
@@ -183,20 +186,25 @@ def in_turns(compared: Comparison, repeats: int) -> dict[str, Any]:
             start = time.process_time()
             run()
             seconds[side].append(time.process_time() - start)
-    ours, theirs = (statistics.median(seconds[side]) for side in sides)
-    ratios = sorted(b / a for a, b in zip(seconds["ours"], seconds["theirs"], strict=True))
-    return {
-        "ours": compared.name,
-        "TRL's": compared.trainer,
-        "our tokens / s": compared.tokens / ours,
-        "TRL's tokens / s": compared.tokens / theirs,
-        "ratio": theirs / ours,
-        "least": ratios[0],
-        "most": ratios[-1],
-        "our MiB": memory["ours"] / 2**20,
-        "TRL's MiB": memory["theirs"] / 2**20,
-        "aim": compared.aim or "–",
-    }
+    taken = {side: statistics.median(values) for side, values in seconds.items()}
+    rows = []
+    for name in compared.ours:
+        ratios = sorted(b / a for a, b in zip(seconds[name], seconds[compared.trainer], strict=True))
+        rows.append(
+            {
+                "ours": name,
+                "TRL's": compared.trainer,
+                "our tokens / s": compared.tokens / taken[name],
+                "TRL's tokens / s": compared.tokens / taken[compared.trainer],
+                "ratio": taken[compared.trainer] / taken[name],
+                "least": ratios[0],
+                "most": ratios[-1],
+                "our MiB": memory[name] / 2**20,
+                "TRL's MiB": memory[compared.trainer] / 2**20,
+                "aim": AIMS.get(name, "–"),
+            }
+        )
+    return rows
 
 
 def main() -> None:
@@ -207,12 +215,17 @@ def main() -> None:
     options.add_argument("--student", type=int, nargs=2, default=[256, 4], metavar=("HIDDEN", "LAYERS"))
     options.add_argument("--teacher", type=int, nargs=2, default=[512, 6], metavar=("HIDDEN", "LAYERS"))
     options.add_argument("--examples", type=int, default=8, help="a batch")
-    options.add_argument("--words", type=int, nargs=2, default=[24, 24], metavar=("PROMPT", "ANSWER"))
+    options.add_argument("--words", type=int, nargs=2, default=[32, 32], metavar=("PROMPT", "ANSWER"))
     options.add_argument("--new", type=int, default=64, help="tokens that the student writes after each prompt")
     options.add_argument("--repeats", type=int, default=5)
     options.add_argument("--threads", type=int, default=1)
-    parts = {"one-vocabulary": one_vocabulary, "gold": two_vocabularies, "on-policy": on_policy}
-    options.add_argument("--only", nargs="+", choices=list(parts), default=list(parts))
+    parts = {
+        "SFT": one_vocabulary,
+        "GKD": one_vocabulary,
+        "GOLD": two_vocabularies,
+        "Distillation": on_policy,
+    }
+    options.add_argument("--only", nargs="+", choices=list(parts), default=list(parts), help="of TRL's trainers")
     chosen = options.parse_args()
     if importlib.util.find_spec("trl") is None:
         print(f"skipped: TRL is not installed; fix: pip install --no-deps --target .trl trl=={VERSION}")
@@ -222,10 +235,11 @@ def main() -> None:
     torch.set_num_threads(chosen.threads)
     rows: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory() as folder:
-        for part in chosen.only:
-            rows += [in_turns(compared, chosen.repeats) for compared in parts[part](chosen, folder)]
-    aimed = {row["ours"]: row["aim"] for row in rows if isinstance(row["aim"], float)}
+        for part in dict.fromkeys(parts[name] for name in chosen.only):
+            for compared in part(chosen, folder):
+                rows += in_turns(compared, chosen.repeats) if compared.trainer in chosen.only else []
     value = {row["ours"]: row["ratio"] for row in rows}
+    aimed = {name: AIMS[name] for name in value if name in AIMS}
     report.publish(
         "TRL",
         rows,
