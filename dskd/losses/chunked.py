@@ -6,6 +6,7 @@ vocabulary. This needs terms that are sums over tokens, and the counts of the wh
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
@@ -42,9 +43,10 @@ def chunk_size(batch: TokenBatch, chunk_tokens: int | None) -> int:
 
 
 def chunks(batch: TokenBatch, tokens: int) -> list[TokenBatch]:
-    """The batch in parts of at most so many of the student's labelled tokens; one empty part for an empty batch."""
+    """The batch in parts of at most so many of the student's labelled tokens, of nearly one size; one empty part for an empty batch."""
     total = len(batch.student.labels)
-    return [batch.part(first, min(first + tokens, total)) for first in range(0, max(total, 1), tokens)]
+    size = math.ceil(total / max(1, math.ceil(total / tokens))) or 1
+    return [batch.part(first, min(first + size, total)) for first in range(0, max(total, 1), size)]
 
 
 @torch.no_grad()

@@ -117,6 +117,7 @@ def test_parts_of_a_batch_hold_every_token_and_pair_once() -> None:
     batch, *_ = case(method)
     parts = chunks(batch, 10)
     assert [len(part.student.labels) for part in parts] == [10, 10, 10, 7]
+    assert [len(part.student.labels) for part in chunks(batch, 36)] == [19, 18]  # not 36 and 1
     assert torch.equal(torch.cat([part.teacher.pairs for part in parts]), batch.teacher.pairs)
     first = 0
     for part in parts:
