@@ -238,12 +238,23 @@ def adaptive_kl(
     return weight * _kl(log_p, log_q) + (1 - weight) * _kl(log_q, log_p)
 
 
-def sorted_l1(log_p: Tensor, log_q: Tensor) -> Tensor:
+def sorted_l1(log_p: Tensor, log_q: Tensor, largest: int | None = None) -> Tensor:
     """Σ_k |sort p − sort q|_k [groups], the shorter padded with zeros; log p [groups, teacher tokens], log q [groups, tokens].
 
-    The gradient is the student's.
+    `largest`: of each side so many are compared, and no others. The gradient is the student's.
     """
-    return _SortedL1.apply(log_p, log_q)
+    if largest is None or largest >= max(log_p.shape[-1], log_q.shape[-1]):
+        return _SortedL1.apply(log_p, log_q)
+    p, q = (_descending(side.exp(), largest) for side in (log_p.detach(), log_q))
+    common = min(p.shape[-1], q.shape[-1])
+    beyond = p[:, common:].sum(-1) + q[:, common:].sum(-1)
+    return (p[:, :common] - q[:, :common]).abs().sum(-1) + beyond
+
+
+def _descending(values: Tensor, largest: int) -> Tensor:
+    if largest >= values.shape[-1]:
+        return sort(values, descending=True)[0]
+    return values.topk(largest, dim=-1).values
 
 
 def sorted_l1_of_logits(teacher_logits: Tensor, student_logits: Tensor, temperature: float = 1.0) -> Tensor:
