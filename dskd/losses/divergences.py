@@ -14,11 +14,11 @@ from functools import partial, wraps
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from dskd.losses.buffer_pool import empty_from_pool
 from dskd.losses.row_blocks import row_blocks
-from dskd.losses.sorting import sort, sorted_values
+from dskd.losses.sorting import sort
 from dskd.losses.token_groups import at_temperature
 
 Divergence = Callable[..., Tensor]
@@ -51,7 +51,7 @@ def _log_mixture(log_p: Tensor, log_q: Tensor, weight_of_p: float) -> Tensor:
 Part = Callable[..., tuple[Tensor, Tensor]]
 
 
-class _ByRows(torch.autograd.Function):
+class ByRows(torch.autograd.Function):
     """A divergence a few rows at a time, its gradient to the student's logits made in the forward (dskd/losses/row_blocks.py).
 
     `part`: (teacher_logits, student_logits, temperature) of some rows -> (values, gradients of their sum).
@@ -98,7 +98,7 @@ def _forward_kl_part(teacher_logits: Tensor, student_logits: Tensor, temperature
     return log_ratio.mul_(p).sum(-1), log_q.exp_().sub_(p).div_(temperature)
 
 
-def _mean_and_gradient(q: Tensor, derivative: Tensor, temperature: float, weight: float = 1.0) -> tuple[Tensor, Tensor]:
+def mean_and_gradient(q: Tensor, derivative: Tensor, temperature: float, weight: float = 1.0) -> tuple[Tensor, Tensor]:
     """Σ q d and w q (d − Σ q d) / τ, the derivative to the logits where w d is that to q [tokens, vocabulary]. Overwrites d."""
     mean = (q * derivative).sum(-1)
     gradient = derivative.sub_(mean.unsqueeze(-1)).mul_(q)
@@ -107,7 +107,7 @@ def _mean_and_gradient(q: Tensor, derivative: Tensor, temperature: float, weight
 
 def _reverse_kl_part(teacher_logits: Tensor, student_logits: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
     log_p, log_q = _log_probabilities(teacher_logits, student_logits, temperature)
-    return _mean_and_gradient(log_q.exp(), log_q - log_p, temperature)
+    return mean_and_gradient(log_q.exp(), log_q - log_p, temperature)
 
 
 def _js_divergence_part(
@@ -124,7 +124,7 @@ def _js_divergence_part(
     mixture = torch.lerp(q, p, beta).clamp_min_(_TINY)
     ratio = torch.div(p, mixture).clamp_min_(_TINY).log_()
     of_teacher = ratio.mul_(p).sum(-1)
-    of_student, gradient = _mean_and_gradient(
+    of_student, gradient = mean_and_gradient(
         q, torch.div(q, mixture, out=mixture).clamp_min_(_TINY).log_(), temperature, 1 - beta
     )
     return beta * of_teacher + (1 - beta) * of_student, gradient
@@ -138,7 +138,7 @@ def _skewed_forward_kl_part(
     log_p, log_q = _log_probabilities(teacher_logits, student_logits, temperature)
     log_ratio = log_p - _log_mixture(log_p, log_q, skew)
     values = (log_p.exp_() * log_ratio).sum(-1)
-    return values, _mean_and_gradient(log_q.exp_(), log_ratio.exp_().mul_(skew - 1), temperature)[1]
+    return values, mean_and_gradient(log_q.exp_(), log_ratio.exp_().mul_(skew - 1), temperature)[1]
 
 
 def _skewed_reverse_kl_part(
@@ -151,7 +151,7 @@ def _skewed_reverse_kl_part(
     of_mixture = log_ratio.exp().mul_(skew)
     q = log_q.exp_()
     values = (q * log_ratio).sum(-1)
-    return values, _mean_and_gradient(q, log_ratio.sub_(of_mixture), temperature)[1]
+    return values, mean_and_gradient(q, log_ratio.sub_(of_mixture), temperature)[1]
 
 
 def _register(function: Divergence, part: Part | None = None) -> Divergence:
@@ -160,7 +160,7 @@ def _register(function: Divergence, part: Part | None = None) -> Divergence:
     @wraps(function)
     def divergence(teacher_logits: Tensor, student_logits: Tensor, temperature: float = 1.0, **knobs: float) -> Tensor:
         if student_logits.requires_grad and not teacher_logits.requires_grad:
-            return _ByRows.apply(partial(by_rows, **knobs), teacher_logits, student_logits, temperature)
+            return ByRows.apply(partial(by_rows, **knobs), teacher_logits, student_logits, temperature)
         return function(teacher_logits, student_logits, temperature, **knobs)
 
     DIVERGENCES[function.__name__] = divergence
@@ -236,78 +236,3 @@ def adaptive_kl(
         total = head_gap + tail_gap
         weight = torch.where(total > 0, head_gap / total.clamp_min(torch.finfo(total.dtype).tiny), 0.5)
     return weight * _kl(log_p, log_q) + (1 - weight) * _kl(log_q, log_p)
-
-
-def sorted_l1(log_p: Tensor, log_q: Tensor, largest: int | None = None) -> Tensor:
-    """Σ_k |sort p − sort q|_k [groups], the shorter padded with zeros; log p [groups, teacher tokens], log q [groups, tokens].
-
-    `largest`: of each side so many are compared, and no others. The gradient is the student's.
-    """
-    if largest is None or largest >= max(log_p.shape[-1], log_q.shape[-1]):
-        return _SortedL1.apply(log_p, log_q)
-    p, q = (_descending(side.exp(), largest) for side in (log_p.detach(), log_q))
-    common = min(p.shape[-1], q.shape[-1])
-    beyond = p[:, common:].sum(-1) + q[:, common:].sum(-1)
-    return (p[:, :common] - q[:, :common]).abs().sum(-1) + beyond
-
-
-def _descending(values: Tensor, largest: int) -> Tensor:
-    if largest >= values.shape[-1]:
-        return sort(values, descending=True)[0]
-    return values.topk(largest, dim=-1).values
-
-
-def sorted_l1_of_logits(teacher_logits: Tensor, student_logits: Tensor, temperature: float = 1.0) -> Tensor:
-    """The same of logits [tokens, teacher vocabulary] and [tokens, vocabulary], in float32; the gradient is the student's."""
-    return _ByRows.apply(_sorted_l1_part, teacher_logits, student_logits, temperature)
-
-
-class _SortedL1(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, log_p: Tensor, log_q: Tensor) -> Tensor:
-        q = log_q.exp()
-        values, signs = _ranked_gaps(log_p.exp(), q)
-        ctx.gradient = signs.mul_(q)
-        return values
-
-    @staticmethod
-    @torch.autograd.function.once_differentiable
-    def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor | None, ...]:
-        gradient, ctx.gradient = ctx.gradient, None
-        return None, gradient.mul_(upstream[0].unsqueeze(-1))
-
-
-def _sorted_l1_part(teacher_logits: Tensor, student_logits: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
-    p, q = (at_temperature(logits, temperature).softmax(-1) for logits in (teacher_logits, student_logits))
-    values, signs = _ranked_gaps(p, q)
-    return values, _mean_and_gradient(q, signs, temperature)[1]
-
-
-def _ranked_gaps(p: Tensor, q: Tensor) -> tuple[Tensor, Tensor]:
-    """Σ_k |sort p − sort q|_k [rows], the shorter padded with zeros, and its derivative to q: for each the sign at its rank."""
-    gaps, order = sort(q, descending=True)
-    ranked = sorted_values(p, descending=True)
-    common = min(p.shape[-1], q.shape[-1])
-    gaps[:, :common] -= ranked[:, :common]
-    values = gaps.abs().sum(-1) + ranked[:, common:].sum(-1)
-    return values, torch.empty_like(q).scatter_(-1, order, gaps.sign_())
-
-
-def sorted_l1_of_top_k(log_p: Tensor, student_logits: Tensor, temperature: float = 1.0) -> Tensor:
-    """Σ_(i ≤ k) |p↓_i − q↓_i| + |the rest of p − the rest of q| [tokens], from the teacher's k largest log-probabilities.
-
-    The rests are one outcome of each, compared with each other and sorted nowhere; |Σ (p − q)| ≤ Σ |p − q|, so this is never above
-    `sorted_l1_of_logits`.
-
-    Args:
-        log_p: [tokens, k], descending; minus infinity where the teacher gave fewer.
-        student_logits: [tokens, vocabulary]; a shorter vocabulary has probability 0 beyond its end.
-        temperature: Divides the student's logits.
-    """
-    given = log_p > -torch.inf
-    p = log_p.float().exp()
-    q = (student_logits.float() / temperature).softmax(-1)
-    known = min(p.shape[-1], q.shape[-1])
-    ranked = nn.functional.pad(q.topk(known, dim=-1).values, (0, p.shape[-1] - known)) * given
-    rest = (1.0 - p.sum(-1)).clamp_min(0.0) - (1.0 - ranked.sum(-1))
-    return (p - ranked).abs().sum(-1) + rest.abs()

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from dskd.losses import sorting
-from dskd.losses.divergences import sorted_l1, sorted_l1_of_logits
+from dskd.losses.by_rank import sorted_l1, sorted_l1_of_logits
 from dskd.losses.sorting import argmax_of_rows, sort, sorted_values
 
 WIDE = 1500  # beyond _LEAST_WIDTH, so that numpy has it
