@@ -26,7 +26,7 @@ from harness.scheduling.executor import BaseExecutor, Settings
 from harness.scheduling.outcome import Outcome
 from harness.scheduling.runner import Runner
 from helpers.executor_runs import Recorder, fake, planned
-from helpers.killed_runs import outcome_of
+from helpers.killed_runs import outcome_of, start
 from helpers.paths import PYTHONPATH
 from helpers.tiny_matrix import NEW_MODEL, training
 
@@ -332,3 +332,14 @@ def test_a_matrix_gives_the_same_bytes_as_on_this_machine_although_a_node_is_los
         first, second = outcome_of(roots["local"]), outcome_of(roots["ray"])
     assert any(name.endswith("model.safetensors") for name in first)
     assert first == second
+
+
+def test_the_command_of_the_docs_gives_what_it_gives_without_ray(tmp_path: Path) -> None:
+    (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(TINY | {"pairs": [TINY["pairs"][0] | {"methods": ["sft"]}]}))
+    for name, options in (("local", []), ("ray", ["--executor", "ray"])):
+        run = start(["run", "--matrix", "tiny.yaml", "--output-dir", name, *options], tmp_path)
+        assert run.wait(500) == 0, (tmp_path / "printed.txt").read_text()[-3000:]
+    assert outcome_of(tmp_path / "local") == outcome_of(tmp_path / "ray")
+    jobs = [json.loads(path.read_text()) for path in tmp_path.glob("ray/.harness/jobs/*/state.json")]
+    assert jobs
+    assert {job["state"] for job in jobs} == {"done"}
