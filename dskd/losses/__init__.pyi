@@ -1,7 +1,12 @@
 from .chunked import chunk_size, chunked_counts, chunked_loss, chunks
 from .cross_entropy import cross_entropy_and_hits, cross_entropy_sum
 from .divergences import DIVERGENCES, forward_kl, reverse_kl, sorted_l1, sorted_l1_of_logits, sorted_l1_of_top_k
+from .estimators import estimate
+from .importance import importance_weights
+from .policy_gradient import clipped_surrogate, discounted_sums, log_likelihood_surrogate
+from .responses import first_tokens, lowest, over_responses, responses_of, sums_before
 from .rest_bucket import with_rest_bucket, with_rest_bucket_of_top_k
+from .supports import Distribution, KnownTokens, among, restricted, union, without
 from .token_groups import (
     ByteGroups,
     at_temperature,
@@ -15,23 +20,39 @@ from .token_groups import (
 __all__ = [
     "DIVERGENCES",
     "ByteGroups",
+    "Distribution",
+    "KnownTokens",
+    "among",
     "at_temperature",
     "chunk_size",
     "chunked_counts",
     "chunked_loss",
     "chunks",
+    "clipped_surrogate",
     "cross_entropy_and_hits",
     "cross_entropy_sum",
+    "discounted_sums",
     "distances_over_groups",
+    "estimate",
+    "first_tokens",
     "forward_kl",
     "groups_of",
+    "importance_weights",
     "last_tokens",
+    "log_likelihood_surrogate",
+    "lowest",
     "matched_groups",
+    "over_responses",
     "own_log_probabilities",
+    "responses_of",
+    "restricted",
     "reverse_kl",
     "sorted_l1",
     "sorted_l1_of_logits",
     "sorted_l1_of_top_k",
+    "sums_before",
+    "union",
     "with_rest_bucket",
     "with_rest_bucket_of_top_k",
+    "without",
 ]
