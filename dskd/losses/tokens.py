@@ -145,10 +145,8 @@ class TokenBatch:
 
     def to(self, device: Any) -> TokenBatch:
         """A copy on a device."""
-        student, teacher, reference = (
-            side and side.to(device) for side in (self.student, self.teacher, self.reference)
-        )
-        return TokenBatch(student, teacher, reference)
+        sides: list[Any] = [side and side.to(device) for side in (self.student, self.teacher, self.reference)]
+        return TokenBatch(*sides)
 
     def part(self, first: int, last: int) -> TokenBatch:
         """The student's tokens from `first` to before `last` and their pairs, nothing saved or reported yet."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Callable
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import Field
 
@@ -16,11 +16,12 @@ from dskd import losses
 from dskd.errors import InputError
 from dskd.losses.tokens import LossTerm, TokenBatch
 from dskd.methods.base import Method, Options, Requirements, logits_of_teacher
+from dskd.teachers.options import TeacherOutputKind
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-TEXT = "text_log_probabilities"
+TEXT: TeacherOutputKind = "text_log_probabilities"
 
 
 class OnPolicyOptions(Options):
@@ -53,7 +54,7 @@ class PolicyGradient(Method):
         on_policy="always",
         written_statistics="log_probabilities",
     )
-    Options = PolicyGradientOptions
+    Options: ClassVar[type[Options]] = PolicyGradientOptions
 
     def __init__(self, options: dict[str, Any] | None = None) -> None:
         super().__init__(options)

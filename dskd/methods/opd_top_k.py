@@ -110,8 +110,11 @@ class TopKOpd(ResponseStatistics, UsesTokenizers, Method):
         if chosen.remainder in _TAILS:
             self.requires = replace(self.requires, exact_sampling=True, written_statistics="log_probabilities")
         if chosen.remainder in _TAILS or chosen.support != "teacher":
-            able = {"top_k": "support: teacher, and a remainder without a tail"}
-            self.requires = replace(self.requires, teacher_outputs=("hidden_states",), outputs_with_options=able)
+            self.requires = replace(
+                self.requires,
+                teacher_outputs=("hidden_states",),
+                outputs_with_options={"top_k": "support: teacher, and a remainder without a tail"},
+            )
 
     def use_tokenizers(self, student: Any, teacher: Any) -> None:
         encoded = [student.encode(text, add_special_tokens=False) for text in self.options.masked_texts]

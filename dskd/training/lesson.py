@@ -75,7 +75,8 @@ class Lesson:
         """
         if isinstance(self.method, ResponseStatistics):
             with torch.no_grad():
-                tokens.student.per_token_statistics = self.method.response_statistics(_without_gradient(tokens))
+                statistics: Any = self.method.response_statistics(_without_gradient(tokens))
+            tokens.student.per_token_statistics = statistics
             totals = self.method.counts(tokens) if totals is None else totals
         if self.chunked and len(tokens.student.labels) > chunk_size(tokens, self.chunk_tokens):
             parameters = [] if self.projectors is None else list(self.projectors.parameters())

@@ -35,6 +35,8 @@ from dskd.training.distiller import Distiller, StudentModule
 from dskd.training.loaded_model import LoadedModel
 from dskd.training.options import TrainingOptions
 from dskd.training.own_pairs import with_own_pairs
+from dskd.training.own_teacher import as_its_own_teacher
+from dskd.training.reference import ReferenceModel
 from dskd.training.sampling import sampler_of
 
 _PROBED = 4  # examples that a served teacher is asked about before the first step
@@ -61,10 +63,12 @@ def load_run(
     *,
     seed: int,
     device: Any,
+    reference: Path | None = None,
 ) -> RunSetup:
     """Load a prepared dataset, the student and what is known of the teacher. Raises InputError for whatever does not go together.
 
-    The student keeps float32 weights whatever options.dtype, because Adam's small steps are lost in bfloat16 ones.
+    The student keeps float32 weights whatever options.dtype, because Adam's small steps are lost in bfloat16 ones. `reference`: the
+    folder of the reference model of a method that requires one; by default the student's, which is as it was before any training.
     """
     opened, rules = open_source(teacher, method, options, device)
     report = preparation_report(data)
@@ -74,7 +78,13 @@ def load_run(
     if teacher is not None:
         taught = load_taught(teacher, opened, rules, data, learner, method, options, device)
         dataset = taught.dataset
-    ready(learner, [] if taught is None else [taught.model], options, seed)
+    elif method.requires.on_policy == "always":
+        dataset = as_its_own_teacher(dataset)
+    frozen = None
+    if method.requires.reference:
+        frozen = _load_model(reference or student, report, "student", options.dtype, device)
+    others = [loaded for loaded in (taught and taught.model, frozen) if loaded is not None]
+    ready(learner, others, options, seed)
     distiller = Distiller(
         learner.model,
         method,
@@ -83,20 +93,27 @@ def load_run(
         shared=None if taught is None else taught.shared,
         chunked=options.chunked_loss,
         chunk_tokens=options.chunk_tokens,
+        reference=None if frozen is None else _reference(frozen, method, options),
     )
-    if options.rollouts is None or taught is None:
+    if options.rollouts is None:
         return RunSetup(dataset, learner.tokenizer, distiller)
+    mentor = learner if taught is None else taught.model
     prompts = last_prompt_lengths(dataset, "student")
     rollouts = Rollouts(
         options.rollouts,
-        sampler_of(options.rollouts, method, learner, taught.model, prompts, options.dtype),
+        sampler_of(options.rollouts, method, learner, mentor, prompts, options.dtype),
         learner.text,
-        taught.model.text,
-        same_vocabulary=taught.shared.same,
+        mentor.text,
+        same_vocabulary=taught is None or taught.shared.same,
         seed=seed,
         mix_in_offpolicy=method.requires.mix_in_offpolicy,
     )
     return RunSetup(dataset.add_column("example", range(len(dataset))), learner.tokenizer, distiller, rollouts)
+
+
+def _reference(frozen: LoadedModel, method: Method, options: TrainingOptions) -> ReferenceModel:
+    settings = {"temperature": getattr(method.options, "temperature", 1.0), "chunk_tokens": options.chunk_tokens}
+    return ReferenceModel(frozen.model, frozen.vocabulary.size, **settings)
 
 
 @dataclass
