@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
-from dskd import methods
+from dskd import hub, methods
 from dskd.data.routes import Route
 from dskd.errors import InputError
 from dskd.training.options import TrainingOptions
@@ -22,11 +23,12 @@ from harness.runs.records import RecordCell
 from harness.runs.store import train_folder
 from harness.steps import training
 from harness.steps.base import ModelInput, Step
+from harness.steps.base_model import model_in_folder
 from harness.steps.data import Examples, PreparedData
 from harness.steps.endpoint_responses import EndpointResponses
 from harness.steps.evaluation import Evaluate, EvaluatedTask
 from harness.steps.served_model import ServedModel
-from harness.steps.several_teachers import TaughtBySeveral, TaughtData
+from harness.steps.several_teachers import SeveralTeachers, TaughtBySeveral, TaughtData
 from harness.steps.teacher_cache import TeacherCache
 from harness.steps.teacher_reference import TeacherReference
 from harness.steps.teacher_responses import TeacherResponses
@@ -108,6 +110,24 @@ class Expansion(Sources):
         """What the local copy of a served teacher answers to the probe's texts; None for a teacher that is not served."""
         return reference_step(self.model(teacher))
 
+    def where_of_reference(self, cell: Cell) -> str:
+        """The key that names the reference model of a method."""
+        return self.where("methods", cell.method, "options", "reference")
+
+    def frozen(self, cell: Cell) -> ModelInput | None:
+        """The model that a method's option `reference` names, of the matrix or a folder; None for the student as it starts, or none."""
+        method = self.method(cell.method)[0]
+        named = getattr(method.options, "reference", None) if method.requires.reference else None
+        if named is None:
+            return None
+        where = self.where_of_reference(cell)
+        if named not in self.matrix.models:
+            return model_in_folder("reference", hub.parse(named) or Path(named), self.hashes, where, lock=self.lock)
+        model = self.model(named)
+        if isinstance(model, (ServedModel, SeveralTeachers)):
+            raise InputError(f"{where}: {named} is no model that runs here; fix: name one in a folder or made by the matrix")
+        return model
+
     def taught_by_several(self, cell: Cell, source: TeachersSource) -> TaughtBySeveral:
         """What each of several teachers teaches in a cell: its rows or all, in its tokens, with a cache of its own or asked live."""
         assert cell.student is not None
@@ -164,6 +184,7 @@ class Expansion(Sources):
             teacher=self.model(cell.teacher) if method.requires.teacher else None,
             cache=self.teacher_cache(cell.teacher, name, cell.method) if cached else None,
             reference=self.reference(cell.teacher) if method.requires.teacher and not cached else None,
+            frozen=self.frozen(cell),
             method=self.matrix.method_of(cell.method),
             method_options=method.options.model_dump(mode="json"),
             method_code=methods.own_code(self.matrix.method_of(cell.method)),
