@@ -83,8 +83,8 @@ def load_run(
     frozen = None
     if method.requires.reference:
         frozen = _load_model(reference or student, report, "student", options.dtype, device)
-    others = [loaded for loaded in (taught and taught.model, frozen) if loaded is not None]
-    ready(learner, others, options, seed)
+    others = [None if taught is None else taught.model, frozen]
+    ready(learner, [loaded for loaded in others if loaded is not None], options, seed)
     distiller = Distiller(
         learner.model,
         method,
@@ -112,8 +112,10 @@ def load_run(
 
 
 def _reference(frozen: LoadedModel, method: Method, options: TrainingOptions) -> ReferenceModel:
-    settings = {"temperature": getattr(method.options, "temperature", 1.0), "chunk_tokens": options.chunk_tokens}
-    return ReferenceModel(frozen.model, frozen.vocabulary.size, **settings)
+    temperature = getattr(method.options, "temperature", 1.0)
+    return ReferenceModel(
+        frozen.model, frozen.vocabulary.size, temperature=temperature, chunk_tokens=options.chunk_tokens
+    )
 
 
 @dataclass

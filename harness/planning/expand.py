@@ -112,7 +112,7 @@ class Expansion(Sources):
 
     def where_of_reference(self, cell: Cell) -> str:
         """The key that names the reference model of a method."""
-        return self.where("methods", cell.method, "options", "reference")
+        return self.where("methods", cell.method, "reference")
 
     def frozen(self, cell: Cell) -> ModelInput | None:
         """The model that a method's option `reference` names, of the matrix or a folder; None for the student as it starts, or none."""
@@ -125,7 +125,9 @@ class Expansion(Sources):
             return model_in_folder("reference", hub.parse(named) or Path(named), self.hashes, where, lock=self.lock)
         model = self.model(named)
         if isinstance(model, (ServedModel, SeveralTeachers)):
-            raise InputError(f"{where}: {named} is no model that runs here; fix: name one in a folder or made by the matrix")
+            raise InputError(
+                f"{where}: {named} is no model that runs here; fix: name one in a folder or made by the matrix"
+            )
         return model
 
     def taught_by_several(self, cell: Cell, source: TeachersSource) -> TaughtBySeveral:

@@ -181,7 +181,12 @@ class Train(Step, ModelInput):
     def _work(self, device: Device, student: Shape, teacher: Shape | None, lengths: Lengths) -> Work:
         what, options, needs = self.id.removeprefix("train:"), self.training.model_dump(), self.configured.requires
         launch = {"processes": self.processes, "sharded": launch_shape(self.accelerate_config)[1]}
-        method = {"live": bool(self._loaded_teachers), "reference": needs.reference, "dual": needs.projectors, "chunkable": needs.chunkable}
+        method = {
+            "live": bool(self._loaded_teachers),
+            "reference": needs.reference,
+            "dual": needs.projectors,
+            "chunkable": needs.chunkable,
+        }
         return training_work(self.kind, what, device, student, options, lengths, launch, teacher, **method)
 
     def run(self, job: JobContext) -> None:
