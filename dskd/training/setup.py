@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -39,6 +40,8 @@ from dskd.training.own_teacher import as_its_own_teacher
 from dskd.training.reference import ReferenceModel
 from dskd.training.sampling import sampler_of
 
+log = logging.getLogger(__name__)
+
 _PROBED = 4  # examples that a served teacher is asked about before the first step
 
 
@@ -49,6 +52,7 @@ class RunSetup:
     dataset: Any  # with rollouts, each example has its number as `example`
     tokenizer: Any  # the student's
     distiller: StudentModule
+    packed: bool = False  # several examples in a row
     rollouts: Rollouts | None = None  # None where all text is the data's
     # What makes batches of examples, from what makes them of rows.
     collator: Callable[[Collator], Any] = lambda rows: rows
@@ -84,7 +88,7 @@ def load_run(
     if method.requires.reference:
         frozen = _load_model(reference or student, report, "student", options.dtype, device)
     others = [None if taught is None else taught.model, frozen]
-    ready(learner, [loaded for loaded in others if loaded is not None], options, seed)
+    packed = ready(learner, [loaded for loaded in others if loaded is not None], method, options, seed)
     distiller = Distiller(
         learner.model,
         method,
@@ -96,7 +100,7 @@ def load_run(
         reference=None if frozen is None else _reference(frozen, method, options),
     )
     if options.rollouts is None:
-        return RunSetup(dataset, learner.tokenizer, distiller)
+        return RunSetup(dataset, learner.tokenizer, distiller, packed)
     mentor = learner if taught is None else taught.model
     prompts = last_prompt_lengths(dataset, "student")
     rollouts = Rollouts(
@@ -108,7 +112,7 @@ def load_run(
         seed=seed,
         mix_in_offpolicy=method.requires.mix_in_offpolicy,
     )
-    return RunSetup(dataset.add_column("example", range(len(dataset))), learner.tokenizer, distiller, rollouts)
+    return RunSetup(dataset.add_column("example", range(len(dataset))), learner.tokenizer, distiller, packed, rollouts)
 
 
 def _reference(frozen: LoadedModel, method: Method, options: TrainingOptions) -> ReferenceModel:
@@ -144,7 +148,7 @@ def open_source(
         source=_source(teacher),
         top_k_temperature=cached.options.temperature if isinstance(cached, CachedTopK) else None,
         rollouts=options.rollouts,
-        packing=options.packing,
+        packing=options.packing is True,
         has_teacher=teacher is not None,
     )
     require(rules())
@@ -239,18 +243,28 @@ def _load_teacher(
     return mentor, LiveTeacher(mentor.model, mentor.vocabulary.size, padded_hidden=method.requires.padded_hidden)
 
 
-def ready(student: LoadedModel, teachers: Sequence[LoadedModel], options: TrainingOptions, seed: int) -> None:
-    """Check that the models can read packed rows, and give the student its adapter and compiled layers."""
+def ready(
+    student: LoadedModel, teachers: Sequence[LoadedModel], method: Method, options: TrainingOptions, seed: int
+) -> bool:
+    """Give the student its adapter and compiled layers, and return whether examples are packed.
+
+    Raises InputError where that was asked for and a model cannot read packed rows.
+    """
+    packed = bool(options.packing) and not method.requires.padded_hidden
     for loaded in (student, *teachers):
-        if options.packing and loaded.model is not None and not supports_packing(loaded.model):
-            raise InputError(
-                f"{loaded.folder}: this model sees from one packed example into another; fix: train with packing: false, or on "
-                "attention that is told where examples begin (sdpa)"
-            )
+        if packed and loaded.model is not None and not supports_packing(loaded.model):
+            sees = f"{loaded.folder}: this model sees from one packed example into another"
+            if options.packing is True:
+                raise InputError(
+                    f"{sees}; fix: train with packing: auto or false, or on attention that is told where examples begin (sdpa)"
+                )
+            log.info("%s, so each example has a row of its own", sees)
+            packed = False
     if options.lora is not None:
         student.model = add_adapter(student.model, options.lora, seed)
     if options.torch_compile:
         student.model.base_model.compile(dynamic=True)
+    return packed
 
 
 def _share(teacher: LoadedModel, student: LoadedModel, rules: Callable[..., list[Problem]]) -> SharedVocabulary:
