@@ -11,7 +11,7 @@ from typing import Any
 
 import datasets
 
-from dskd.compatibility import OutputSource, Problem, RoleDifference, check, require
+from dskd.compatibility import OutputSource, check, require
 from dskd.data.batch_sampler import supports_packing
 from dskd.data.collator import Collator
 from dskd.data.preparation import preparation_report
@@ -31,7 +31,7 @@ from dskd.teachers.options import TeacherSource
 from dskd.teachers.questions import question_of_row
 from dskd.teachers.served import open_served_teacher
 from dskd.teachers.teacher import Teacher
-from dskd.tokenization.vocabulary import SharedVocabulary, Vocabulary, share_vocabulary
+from dskd.tokenization.vocabulary import SharedVocabulary, Vocabulary
 from dskd.training.distiller import Distiller, StudentModule
 from dskd.training.loaded_model import LoadedModel
 from dskd.training.options import TrainingOptions
@@ -39,6 +39,7 @@ from dskd.training.own_pairs import with_own_pairs
 from dskd.training.own_teacher import as_its_own_teacher
 from dskd.training.reference import ReferenceModel
 from dskd.training.sampling import sampler_of
+from dskd.training.shared_vocabulary import Rules, shared_vocabulary
 
 log = logging.getLogger(__name__)
 
@@ -132,7 +133,6 @@ class Taught:
     dataset: Any
 
 
-Rules = Callable[..., list[Problem]]
 Load = Callable[[Path, str], Any]  # (folder, dtype) -> a model
 
 
@@ -188,7 +188,7 @@ def load_taught(
     mentor, outputs = _load_teacher(source, cached, report, dataset, method, options, device, load)
     if source.cache is not None:
         dataset = attach(dataset, source.cache)
-    shared = _share(mentor, learner, rules)
+    shared = shared_vocabulary(mentor, learner, rules)
     if isinstance(method, UsesTokenizers):
         method.use_tokenizers(learner.tokenizer, mentor.tokenizer)
         dataset = with_own_pairs(dataset, method) if method.requires.pairing == "own" else dataset
@@ -265,28 +265,6 @@ def ready(
     if options.torch_compile:
         student.model.base_model.compile(dynamic=True)
     return packed
-
-
-def _share(teacher: LoadedModel, student: LoadedModel, rules: Callable[..., list[Problem]]) -> SharedVocabulary:
-    """What the vocabularies have in common. Raises InputError where that does not suit the method."""
-    shared = share_vocabulary(teacher.vocabulary, student.vocabulary)
-    both = sum(teacher.vocabulary.tokens[k] is not None for k in shared.teacher_ids.tolist())
-    roles = _role_difference(teacher, student)
-    require(rules(same_vocabulary=shared.same, shared_tokens=both, roles=roles, pair=f"{teacher} and {student}"))
-    return shared
-
-
-def _role_difference(teacher: LoadedModel, student: LoadedModel) -> RoleDifference | None:
-    """The tokens by which two models with one vocabulary end or begin a text, where they differ."""
-    first, second = teacher.vocabulary, student.vocabulary
-    if first.tokens != second.tokens or first.special_token_text != second.special_token_text:
-        return None
-    return RoleDifference.between(
-        *(
-            {role: (tokenizer.convert_ids_to_tokens(k), k) for role, k in vocabulary.special_roles.items()}
-            for tokenizer, vocabulary in ((teacher.tokenizer, first), (student.tokenizer, second))
-        )
-    )
 
 
 def _load_model(
