@@ -267,7 +267,7 @@ def _learning(
 ) -> _Learning:
     """The method, how it is trained, and what the student learns from, which go together."""
     learned = find_method(name, "--method")
-    _checked(learned.Options, method_options, lambda key: f"--option {key}", "--option ")
+    _checked(learned.Options, method_options, lambda key: f"--option {key}".rstrip(), "--option ")
     method = learned(dict(method_options))
     options = _checked(
         TrainingOptions, training, lambda key: _flag(f"training.{key}") if key else "training options", "--set "
