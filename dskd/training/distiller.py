@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -118,10 +119,7 @@ class Distiller(StudentModule):
         self.method = method
         self.reference = reference
         if method.requires.reference and reference is None:
-            temperature = getattr(method.options, "temperature", 1.0)
-            self.reference = ReferenceModel.copy_of(
-                student, student_size, temperature=temperature, chunk_tokens=chunk_tokens
-            )
+            self.reference = ReferenceModel.of(method, copy.deepcopy(student), student_size, chunk_tokens)
         self.teacher = teacher
         settings: Any = {"chunked": chunked, "chunk_tokens": chunk_tokens}
         self.lesson = Lesson(method, teacher, shared, self.whole_student_head(), **settings)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from dataclasses import replace
 from typing import Any
 
@@ -11,6 +10,7 @@ import torch
 from dskd.losses.chunked import chunk_size, chunks
 from dskd.losses.token_groups import own_log_probabilities
 from dskd.losses.tokens import SideTokens, TokenBatch
+from dskd.methods.base import Method
 from dskd.modeling.lm_head import labelled_hidden_states, output_head
 
 
@@ -24,9 +24,10 @@ class ReferenceModel:
         self._chunk_tokens = chunk_tokens
 
     @classmethod
-    def copy_of(cls, model: Any, size: int, **settings: Any) -> ReferenceModel:
-        """A model as it is now, whatever becomes of it."""
-        return cls(copy.deepcopy(model), size, **settings)
+    def of(cls, method: Method, model: Any, size: int, chunk_tokens: int | None) -> ReferenceModel:
+        """What a method requires, at its temperature."""
+        temperature = getattr(method.options, "temperature", 1.0)
+        return cls(model, size, temperature=temperature, chunk_tokens=chunk_tokens)
 
     @torch.no_grad()
     def fetch(self, batch: TokenBatch) -> TokenBatch:

@@ -85,9 +85,10 @@ def load_run(
         dataset = taught.dataset
     elif method.requires.on_policy == "always":
         dataset = as_its_own_teacher(dataset)
-    frozen = None
+    frozen = read = None
     if method.requires.reference:
         frozen = _load_model(reference or student, report, "student", options.dtype, device)
+        read = ReferenceModel.of(method, frozen.model, frozen.vocabulary.size, options.chunk_tokens)
     others = [None if taught is None else taught.model, frozen]
     packed = ready(learner, [loaded for loaded in others if loaded is not None], method, options, seed)
     distiller = Distiller(
@@ -98,7 +99,7 @@ def load_run(
         shared=None if taught is None else taught.shared,
         chunked=options.chunked_loss,
         chunk_tokens=options.chunk_tokens,
-        reference=None if frozen is None else _reference(frozen, method, options),
+        reference=read,
     )
     if options.rollouts is None:
         return RunSetup(dataset, learner.tokenizer, distiller, packed)
@@ -114,13 +115,6 @@ def load_run(
         mix_in_offpolicy=method.requires.mix_in_offpolicy,
     )
     return RunSetup(dataset.add_column("example", range(len(dataset))), learner.tokenizer, distiller, packed, rollouts)
-
-
-def _reference(frozen: LoadedModel, method: Method, options: TrainingOptions) -> ReferenceModel:
-    temperature = getattr(method.options, "temperature", 1.0)
-    return ReferenceModel(
-        frozen.model, frozen.vocabulary.size, temperature=temperature, chunk_tokens=options.chunk_tokens
-    )
 
 
 @dataclass
