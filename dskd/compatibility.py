@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from dskd.errors import InputError
 from dskd.methods import METHODS, StepStatistics
+from dskd.methods.base import reads_step_statistics
 from dskd.modeling.vllm_support import INSTALL
 from dskd.teachers.options import TeacherOutputKind
 
@@ -139,9 +140,10 @@ def check(
 def check_several(method: Method) -> list[Problem]:
     """What stops a method from learning from several teachers, beside what stops it from learning from each."""
     problems = []
-    if isinstance(method, StepStatistics) or method.requires.teacher_mix_in_alpha:
+    if reads_step_statistics(method) or method.requires.teacher_mix_in_alpha:
         alone = f"{method.name} compares the texts of a step by what one teacher says of all of them"
-        problems.append(Problem("teachers", alone, "give one teacher, or use another method"))
+        instead = method.instead if isinstance(method, StepStatistics) else StepStatistics.instead
+        problems.append(Problem("teachers", alone, f"give one teacher, or {instead}"))
     if method.requires.reference:
         alone = f"{method.name} reads a reference model, which is there once"
         problems.append(Problem("teachers", alone, "give one teacher, or use another method"))

@@ -2,8 +2,10 @@ from .chunked import chunk_size, chunked_counts, chunked_loss, chunks
 from .cross_entropy import cross_entropy_and_hits, cross_entropy_sum
 from .divergences import DIVERGENCES, forward_kl, reverse_kl, sorted_l1, sorted_l1_of_logits, sorted_l1_of_top_k
 from .estimators import estimate
+from .group_means import mean_log_probabilities, mean_log_probabilities_of_largest, mean_probabilities
 from .importance import importance_weights
 from .policy_gradient import clipped_surrogate, discounted_sums, log_likelihood_surrogate
+from .projected import SparseMap, generalised_kl, projected_divergence
 from .responses import first_tokens, lowest, over_responses, responses_of, sums_before
 from .rest_bucket import with_rest_bucket, with_rest_bucket_of_top_k
 from .supports import Distribution, KnownTokens, among, restricted, union, without
@@ -22,6 +24,7 @@ __all__ = [
     "ByteGroups",
     "Distribution",
     "KnownTokens",
+    "SparseMap",
     "among",
     "at_temperature",
     "chunk_size",
@@ -36,14 +39,19 @@ __all__ = [
     "estimate",
     "first_tokens",
     "forward_kl",
+    "generalised_kl",
     "groups_of",
     "importance_weights",
     "last_tokens",
     "log_likelihood_surrogate",
     "lowest",
     "matched_groups",
+    "mean_log_probabilities",
+    "mean_log_probabilities_of_largest",
+    "mean_probabilities",
     "over_responses",
     "own_log_probabilities",
+    "projected_divergence",
     "responses_of",
     "restricted",
     "reverse_kl",

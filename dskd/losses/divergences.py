@@ -227,12 +227,21 @@ def adaptive_kl(
     return weight * _kl(log_p, log_q) + (1 - weight) * _kl(log_q, log_p)
 
 
-def sorted_l1(log_p: Tensor, log_q: Tensor) -> Tensor:
-    """Σ_k |sort p − sort q|_k [groups], the shorter padded with zeros; log p [groups, teacher tokens], log q [groups, tokens]."""
-    p, q = (side.exp().sort(-1, descending=True).values for side in (log_p, log_q))
+def sorted_l1(log_p: Tensor, log_q: Tensor, largest: int | None = None) -> Tensor:
+    """Σ_k |sort p − sort q|_k [groups], the shorter padded with zeros; log p [groups, teacher tokens], log q [groups, tokens].
+
+    `largest`: of each side so many are compared, and no others.
+    """
+    p, q = (_descending(side.exp(), largest) for side in (log_p, log_q))
     common = min(p.shape[-1], q.shape[-1])
     beyond = p[:, common:].sum(-1) + q[:, common:].sum(-1)
     return (p[:, :common] - q[:, :common]).abs().sum(-1) + beyond
+
+
+def _descending(values: Tensor, largest: int | None) -> Tensor:
+    if largest is None or largest >= values.shape[-1]:
+        return values.sort(-1, descending=True).values
+    return values.topk(largest, dim=-1).values
 
 
 def sorted_l1_of_logits(teacher_logits: Tensor, student_logits: Tensor, temperature: float = 1.0) -> Tensor:

@@ -176,6 +176,21 @@ class Method(ABC):
         with torch.no_grad():
             return {name: term.normalizer for name, term in self.terms(batch).items()}
 
+    def covered(self, batch: TokenBatch, terms: Mapping[str, LossTerm]) -> Tensor | None:
+        """How many of the student's labelled tokens the teacher's terms teach, a float scalar; None without a teacher.
+
+        What `grouped_share` adds up where the method has that, else the pairs. A method that teaches others says which.
+
+        Args:
+            batch: A micro-batch.
+            terms: Its own; the totals are of this batch.
+        """
+        if not self.requires.teacher:
+            return None
+        if "grouped_share" in terms:
+            return terms["grouped_share"].total
+        return labelled_count(batch).new_full((), float(len(batch.student.pairs)))
+
     @abstractmethod
     def objective(self, means: dict[str, Tensor]) -> Tensor:
         """The loss: a linear combination, without a constant, of the terms divided by their normalizers."""
@@ -198,11 +213,24 @@ class DistillationMethod(Method):
 
 
 class StepStatistics(ABC):
-    """Mixed into a method whose terms read statistics of each token that depend on the whole optimizer step."""
+    """Mixed into a method whose terms read statistics of each token that depend on the whole optimizer step.
+
+    Attributes:
+        needed: Whether they do with the options that the method has.
+        instead: What to do where there can be no statistics of a step.
+    """
+
+    needed: bool = True
+    instead: ClassVar[str] = "use another method"
 
     @abstractmethod
     def precompute_step(self, batches: Sequence[TokenBatch], total: Callable[[Tensor], Tensor]) -> list[Tensor]:
         """`per_token_statistics` of each micro-batch of a step; `total` adds up over all processes. Hidden states without dropout."""
+
+
+def reads_step_statistics(method: Method) -> bool:
+    """Whether `precompute_step` is to be called before each step."""
+    return isinstance(method, StepStatistics) and method.needed
 
 
 class ResponseStatistics(ABC):

@@ -7,6 +7,7 @@ every labelled token and φ the identity, so one piece of code serves both.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import AliasChoices, Field
@@ -178,6 +179,10 @@ class DualSpaceDistillation(TwoPassLoss, DistillationMethod):
             distance = self.options.distance()(projected_logits, student_logits)
             sums["student_space"] = _sum_where(batch.saved["chosen"], distance)
         return sums
+
+    def covered(self, batch: TokenBatch, terms: Mapping[str, LossTerm]) -> Tensor:
+        """The pairs for which the teacher's prediction has a token of the student; `agreement` is a further share of these."""
+        return terms["mapped_share"].total
 
     def distillation(self, means: dict[str, Tensor]) -> Tensor:
         return sum_of(means, terms_of(self.options.distill_in))

@@ -6,7 +6,7 @@ y_t is a token that the student sampled, q and p the two models' next-token dist
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -83,6 +83,9 @@ class PolicyGradient(Method):
     def counted(self, batch: TokenBatch) -> Tensor:
         """The N tokens, bool [tokens]."""
         return sampled_pairs(batch)
+
+    def covered(self, batch: TokenBatch, terms: Mapping[str, LossTerm]) -> Tensor | None:
+        return self.counted(batch).sum().float() if self.requires.teacher else None
 
     def counts(self, batch: TokenBatch) -> dict[str, Tensor]:
         return {"policy_gradient": self.counted(batch).sum().float()}

@@ -6,13 +6,14 @@ Where on-policy distillation gains no more than this on the same text, its gain 
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
 
 from dskd import losses
-from dskd.losses.tokens import TokenBatch
+from dskd.losses.tokens import LossTerm, TokenBatch
 from dskd.methods.base import ResponseStatistics, register
 from dskd.methods.on_policy import (
     PolicyGradient,
@@ -71,6 +72,11 @@ class TeacherFreeControl(ResponseStatistics, PolicyGradient):
 
     def counted(self, batch: TokenBatch) -> Tensor:
         return sampled_pairs(batch) if self.options.advantage == "teacher" else sampled(batch)
+
+    def covered(self, batch: TokenBatch, terms: Mapping[str, LossTerm]) -> Tensor | None:
+        if not self.requires.teacher:
+            return None
+        return (self.counted(batch) & (batch.student.per_token_statistics[:, 0] != 0)).sum().float()
 
     def response_statistics(self, batch: TokenBatch) -> Tensor:
         """[tokens, 1]: A_t."""

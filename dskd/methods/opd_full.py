@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from pydantic import Field
@@ -42,6 +43,9 @@ class FullOpd(Method):
 
     def counts(self, batch: TokenBatch) -> dict[str, Tensor]:
         return {"distillation": sampled_pairs(batch).sum().float()}
+
+    def covered(self, batch: TokenBatch, terms: Mapping[str, LossTerm]) -> Tensor:
+        return sampled_pairs(batch).sum().float()
 
     def objective(self, means: dict[str, Tensor]) -> Tensor:
         return means["distillation"]

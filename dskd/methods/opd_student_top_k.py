@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -144,6 +145,9 @@ class StudentTopKOpd(Method):
 
     def counts(self, batch: TokenBatch) -> dict[str, Tensor]:
         return {"policy_gradient": sampled_pairs(batch).sum().float()}
+
+    def covered(self, batch: TokenBatch, terms: Mapping[str, LossTerm]) -> Tensor:
+        return sampled_pairs(batch).sum().float()
 
     def objective(self, means: dict[str, Tensor]) -> Tensor:
         return means["policy_gradient"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -267,6 +268,9 @@ class TopKOpd(ResponseStatistics, UsesTokenizers, Method):
 
         responses = losses.responses_of(batch.student.sizes, able.device)
         return losses.lowest(-by_chunks(batch, entropy), responses, able, self._number).float().unsqueeze(-1)
+
+    def covered(self, batch: TokenBatch, terms: Mapping[str, LossTerm]) -> Tensor:
+        return self._kept(batch).sum().float()
 
     def objective(self, means: dict[str, Tensor]) -> Tensor:
         return means["distillation"]

@@ -10,10 +10,12 @@ from torch import Tensor
 
 from dskd.losses.chunked import chunk_size, chunked_counts, chunked_loss
 from dskd.losses.tokens import LossTerm, TokenBatch
-from dskd.methods.base import Method, ResponseStatistics
+from dskd.methods.base import Method, ResponseStatistics, labelled_count
 from dskd.modeling.lm_head import Head
 from dskd.teachers.teacher import Teacher
 from dskd.tokenization.vocabulary import SharedVocabulary
+
+DISTILLED_SHARE = "distilled_share"  # the metric of `Method.covered`, of all methods
 
 
 class Lesson:
@@ -70,7 +72,8 @@ class Lesson:
         """(loss, {term: its sum over these tokens, and the normalizer that divides it}).
 
         Args:
-            tokens: With what `with_models` adds; metrics go into `tokens.metrics`.
+            tokens: With what `with_models` adds; metrics go into `tokens.metrics`, and with them the share of labelled tokens that the
+                teacher's terms teach.
             totals: The normalizers of the step; by default those of these tokens.
         """
         if isinstance(self.method, ResponseStatistics):
@@ -78,6 +81,13 @@ class Lesson:
                 statistics: Any = self.method.response_statistics(_without_gradient(tokens))
             tokens.student.per_token_statistics = statistics
             totals = self.method.counts(tokens) if totals is None else totals
+        loss, terms = self._loss(tokens, totals)
+        covered = self.method.covered(tokens, terms)
+        if covered is not None:
+            tokens.metrics[DISTILLED_SHARE] = LossTerm(covered.detach(), labelled_count(tokens))
+        return loss, terms
+
+    def _loss(self, tokens: TokenBatch, totals: dict[str, Tensor] | None) -> tuple[Tensor, dict[str, LossTerm]]:
         if self.chunked and len(tokens.student.labels) > chunk_size(tokens, self.chunk_tokens):
             parameters = [] if self.projectors is None else list(self.projectors.parameters())
             return chunked_loss(self.method, tokens, totals, parameters, self.chunk_tokens)

@@ -139,6 +139,7 @@ class Cost(BaseModel):
     tokens: int | None = None  # trained on (as often as seen), or generated
     tokens_per_second: FiniteFloat | None = None
     tokens_per_solved: Annotated[FiniteFloat | None, _LATER] = None  # generated, for each sample that is right
+    distilled_share: Annotated[FiniteFloat | None, _LATER] = None  # of labels, that a teacher's terms taught
     processes: int | None = None  # that trained together; counts are of all of them, times of the first
     peak_memory: int | None = None  # resident
     peak_device_memory: int | None = None  # of a GPU

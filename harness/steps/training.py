@@ -198,6 +198,7 @@ class Train(Step, ModelInput):
         if self._is_launched:  # the processes that trained are not this one
             measured["peak_memory"] = peak_memory_of_children()
             measured["peak_device_memory"] = report.peak_device_memory
+        measured["distilled_share"] = report.distilled_share
         self._provenance(job.root).write(self.path(job.root))
         result = json.loads(report.model_dump_json())
         cost = training_cost(job, [result], teacher_examples=report.teacher_examples + repaired, **measured)

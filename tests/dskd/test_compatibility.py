@@ -56,6 +56,7 @@ from dskd.rollouts.rollouts import RolloutOptions
             "teacher_outputs.kind",
             "gold cannot learn from text_log_probabilities",
         ),
+        ("x-token", {"rollouts": {}, "source": "cache"}, "training.rollouts", "a cached teacher cannot judge"),
         (
             "gkd",
             {"teacher_outputs": "top_k", "source": "live"},
@@ -111,6 +112,11 @@ def test_each_rule_names_the_setting_at_fault(name: str, settings: dict[str, Any
         ),
         (
             "uld",
+            "text_log_probabilities",
+            "kind: hidden_states, or only the methods that can (alm, g-opd, iw-opd, opd, opd-chunks)",
+        ),
+        (
+            "simct",
             "text_log_probabilities",
             "kind: hidden_states, or only the methods that can (alm, g-opd, iw-opd, opd, opd-chunks)",
         ),

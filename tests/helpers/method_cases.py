@@ -10,7 +10,7 @@ import torch
 
 from dskd.data.collator import pairs_by_position
 from dskd.losses.tokens import SideTokens
-from dskd.methods.base import ResponseStatistics, StepStatistics
+from dskd.methods.base import ResponseStatistics, reads_step_statistics
 from dskd.modeling.lm_head import Head
 from dskd.tokenization.vocabulary import SharedVocabulary
 from helpers.token_batches import changed, token_batch
@@ -106,7 +106,7 @@ def with_statistics(method: Any, batch: Any) -> Any:
     """The batch with what a training computes of the whole step, or of whole responses, before the loss."""
     scores = None
     with torch.no_grad():
-        if isinstance(method, StepStatistics):
+        if reads_step_statistics(method):
             (scores,) = method.precompute_step([batch], lambda sums: sums)
         elif isinstance(method, ResponseStatistics):
             scores = method.response_statistics(batch)

@@ -36,7 +36,10 @@ def test_every_method_has_its_paper_vocabularies_and_text() -> None:
         "with": "append_space: false, merge_by_space_prob: false",
     }
     assert rows["alm"]["learns_from"] == [states, text]
-    assert rows["dskd-v2"]["learns_from"] == [states]
+    for name in ("dskd-v2", "x-token", "simct"):
+        assert rows[name]["learns_from"] == [states]
+        assert (rows[name]["on_policy"], rows[name]["also_reads"]) == ("optional", [])
+    assert rows["x-token"]["vocabularies"] == rows["simct"]["vocabularies"] == "any two"
     for row in rows.values():
         assert row["paper"]
         assert row["on_policy"] in {"never", "optional", "always"}

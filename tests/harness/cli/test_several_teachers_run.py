@@ -112,6 +112,8 @@ def test_a_run_has_the_figures_of_each_teacher(folder: Path, harness: Harness) -
     costs = {(row["teacher"], row["method"]): row for row in json.loads(shown.stdout)["costs"]}
     assert costs.keys() == reports.keys()
     assert costs["experts", "dskd-v2-eta"]["signal_seconds"] > 0
+    assert 0 < costs["experts", "dskd-v2-eta"]["distilled_share"] <= 1
+    assert costs["experts", "sft"]["distilled_share"] is None
     made = json.loads(
         (folder / "runs/tiny/cells/experts__cross/dskd-v2-eta/seed1/train/model/provenance.json").read_text()
     )
