@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from dskd.compatibility import learning_of
+from dskd.compatibility import learning_of, texts_of
 from dskd.methods import Method, Requirements
 from harness.cli.options import json_option
 from harness.cli.output import print_json, print_table, text
@@ -59,6 +59,7 @@ def describe(method: type[Method]) -> dict[str, Any]:
         "paper": method.paper,
         "vocabularies": {"same": "one", "any": "any two"}[method.requires.vocabulary],
         "on_policy": method.requires.on_policy,
+        "text": texts_of(method),
         "learns_from": [
             {"outputs": learning.kind, "from": list(learning.sources), "with": learning.options}
             for learning in learning_of(method.requires)

@@ -210,6 +210,21 @@ class DataOverlap(BaseModel):
         return self
 
 
+class TextUsed(BaseModel):
+    """Who wrote the text that a student was trained on, as shares of its examples (docs/text.md).
+
+    `student` is null where a schedule decides. `prompts` are those that the teacher was to answer, or of a mixture all; `without_text` are
+    those of them that it gave no response for that is kept. Both are absent where the teacher wrote nothing.
+    """
+
+    model_config = _STRICT
+    data: FiniteFloat
+    teacher: FiniteFloat
+    student: FiniteFloat | None
+    prompts: Annotated[int | None, _LATER] = None
+    without_text: Annotated[int | None, _LATER] = None
+
+
 class Record(BaseModel):
     """`result.json` of one training or of one model on one task."""
 
@@ -233,6 +248,12 @@ class Record(BaseModel):
     reasoning: Annotated[
         ReasoningUse | None,
         Field(description="absent: no sample has reasoning", exclude_if=lambda value: value is None),
+    ] = None
+    text: Annotated[
+        TextUsed | None,
+        Field(
+            description="absent: the data wrote all of it, or an older record", exclude_if=lambda value: value is None
+        ),
     ] = None
 
     categories: Annotated[
