@@ -144,7 +144,8 @@ def texts_of(method: Method | type[Method]) -> list[Author]:
     if requires.response_source == "teacher":
         return ["teacher"]
     prepared = requires.on_policy != "always"
-    sampled = requires.teacher and requires.on_policy != "never" and requires.pairing != "own"
+    optional = requires.teacher and requires.on_policy == "optional" and requires.pairing != "own"
+    sampled = optional or requires.on_policy == "always"
     able = {"data": prepared, "teacher": prepared, "student": sampled}
     return [author for author in AUTHORS if able[author]]
 

@@ -1,6 +1,7 @@
+from .by_rank import sorted_l1, sorted_l1_of_logits, sorted_l1_of_top_k
 from .chunked import chunk_size, chunked_counts, chunked_loss, chunks
 from .cross_entropy import cross_entropy_and_hits, cross_entropy_sum
-from .divergences import DIVERGENCES, forward_kl, reverse_kl, sorted_l1, sorted_l1_of_logits, sorted_l1_of_top_k
+from .divergences import DIVERGENCES, forward_kl, reverse_kl
 from .estimators import estimate
 from .group_means import mean_log_probabilities, mean_log_probabilities_of_largest, mean_probabilities
 from .importance import importance_weights
@@ -8,6 +9,7 @@ from .policy_gradient import clipped_surrogate, discounted_sums, log_likelihood_
 from .projected import SparseMap, generalised_kl, projected_divergence
 from .responses import first_tokens, lowest, over_responses, responses_of, sums_before
 from .rest_bucket import with_rest_bucket, with_rest_bucket_of_top_k
+from .sorting import argmax_of_rows, sort, sorted_values
 from .supports import Distribution, KnownTokens, among, restricted, union, without
 from .token_groups import (
     ByteGroups,
@@ -26,6 +28,7 @@ __all__ = [
     "KnownTokens",
     "SparseMap",
     "among",
+    "argmax_of_rows",
     "at_temperature",
     "chunk_size",
     "chunked_counts",
@@ -55,9 +58,11 @@ __all__ = [
     "responses_of",
     "restricted",
     "reverse_kl",
+    "sort",
     "sorted_l1",
     "sorted_l1_of_logits",
     "sorted_l1_of_top_k",
+    "sorted_values",
     "sums_before",
     "union",
     "with_rest_bucket",

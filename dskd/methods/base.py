@@ -203,6 +203,10 @@ class DistillationMethod(Method):
         labelled = labelled_count(batch)
         return {"cross_entropy": labelled, "distillation": labelled.new_full((), float(len(batch.student.pairs)))}
 
+    def cross_entropy(self, batch: TokenBatch, padded_logits: Tensor) -> LossTerm:
+        """The term L_CE of the logits that L_KD is of, too. Where α = 1 leaves it no weight it takes no gradient, which is as large as they."""
+        return cross_entropy(batch, padded_logits if self.options.kd_rate < 1.0 else padded_logits.detach())
+
     def distillation(self, means: dict[str, Tensor]) -> Tensor:
         """L_KD of the terms divided by their normalizers."""
         return means["distillation"]
@@ -303,7 +307,7 @@ def predictions_of_teacher(batch: TokenBatch, teacher_logits: Tensor | None) -> 
         predictions = teacher.top_k_ids[teacher.pairs, 0]
     else:
         assert teacher_logits is not None
-        predictions = teacher_logits.argmax(-1)
+        predictions = losses.argmax_of_rows(teacher_logits)
     if teacher.labels is not None:
         hits = (predictions == teacher.labels[teacher.pairs]).sum().float()
         batch.metrics["teacher_accuracy"] = LossTerm(hits, hits.new_full((), float(len(predictions))))

@@ -131,7 +131,7 @@ class DualSpaceV1CrossModelAttention(DualSpaceV1Distillation):
         projected_logits = batch.student.head.detach().logits(projected)
         projector_loss = losses.cross_entropy_sum(projected_logits, labels)
         projected_logits = projected_logits.detach()
-        right = projected_logits.argmax(-1) == labels
+        right = losses.argmax_of_rows(projected_logits) == labels
         if self.options.teacher_temperature != 1.0:
             projected_logits = projected_logits / self.options.teacher_temperature
         distance = self.options.distance()(projected_logits, batch.student.head.without_padding(logits))

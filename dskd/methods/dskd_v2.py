@@ -103,7 +103,7 @@ class DualSpaceDistillation(TwoPassLoss, DistillationMethod):
             hidden = batch.teacher.hidden[batch.teacher.pairs]
             targets = self._targets(batch, None if known else batch.teacher.head.logits(hidden))
             masked = self._in_student and self.options.agreement_mask
-            agree = self._projected(batch).argmax(-1) == targets if masked else None
+            agree = losses.argmax_of_rows(self._projected(batch)) == targets if masked else None
             return self._counts(batch, targets, agree)
 
     def _counts(self, batch: TokenBatch, targets: Tensor, agree: Tensor | None) -> dict[str, Tensor]:
@@ -161,7 +161,7 @@ class DualSpaceDistillation(TwoPassLoss, DistillationMethod):
             projected_logits = self._projected(batch)
             sums["teacher_to_student_cross_entropy"] = losses.cross_entropy_sum(projected_logits, targets)
             projected_logits = projected_logits.detach()
-            agree = projected_logits.argmax(-1) == targets
+            agree = losses.argmax_of_rows(projected_logits) == targets
             sums["agreement"] = agree.sum().float()
             batch.saved["chosen"] = agree if self.options.agreement_mask else known
 
