@@ -144,7 +144,8 @@ def texts_of(method: Method | type[Method]) -> list[Author]:
     if requires.response_source == "teacher":
         return ["teacher"]
     prepared = requires.on_policy != "always"
-    sampled = requires.teacher and requires.on_policy != "never" and requires.pairing != "own"
+    optional = requires.teacher and requires.on_policy == "optional" and requires.pairing != "own"
+    sampled = optional or requires.on_policy == "always"
     able = {"data": prepared, "teacher": prepared, "student": sampled}
     return [author for author in AUTHORS if able[author]]
 
@@ -168,6 +169,12 @@ def check_several(method: Method) -> list[Problem]:
         alone = f"{method.name} compares the texts of a step by what one teacher says of all of them"
         instead = method.instead if isinstance(method, StepStatistics) else StepStatistics.instead
         problems.append(Problem("teachers", alone, f"give one teacher, or {instead}"))
+    if method.requires.reference:
+        alone = f"{method.name} reads a reference model, which is there once"
+        problems.append(Problem("teachers", alone, "give one teacher, or use another method"))
+    if method.requires.on_policy == "always" and not method.requires.teacher:
+        alone = f"{method.name} writes text that no teacher is asked about"
+        problems.append(Problem("teachers", alone, "give one teacher, whose data is taken"))
     if method.requires.padded_hidden:
         alone = f"{method.name} reads the prompts and the padding of one teacher's batch"
         problems.append(Problem("teachers", alone, "give one teacher, or set upstream_parity to false"))
@@ -193,16 +200,20 @@ def _of_rollouts(method: Method, rollouts: RolloutOptions | None, source: Output
     if method.requires.on_policy == "never":
         able = _methods(lambda m: m.requires.on_policy != "never")
         yield Problem(key, f"{name} learns from the data's text alone", f"remove rollouts, or use {able}")
-    elif not method.requires.teacher:
+    elif not method.requires.teacher and not always:
         yield Problem(key, f"{name} has no teacher to judge rollouts", "remove rollouts, or distil")
     if always and (rollouts.share < 1 or rollouts.start_epoch > 0):
         yield Problem(key, alone, "set share to 1 and start_epoch to 0")
     if always and rollouts.replay is not None:
         yield Problem(f"{key}.replay", f"{name} learns from what the student writes as it is now", "remove replay")
-    if always and (rollouts.temperature != 1.0 or rollouts.top_p != 1.0):
-        yield Problem(
-            key, f"{name} needs text that has the probability it is sampled with", "set temperature and top_p to 1"
+    own = getattr(method.options, "temperature", 1.0)
+    if always and method.requires.exact_sampling and (rollouts.temperature != own or rollouts.top_p != 1.0):
+        fix = (
+            "set temperature and top_p to 1"
+            if own == 1.0
+            else f"set temperature to {own:g}, the method's, and top_p to 1"
         )
+        yield Problem(key, f"{name} needs text that has the probability it is sampled with", fix)
     if source == "cache":
         yield Problem(
             key, "a cached teacher cannot judge text that is not written yet", "teacher_outputs: {kind: live}"

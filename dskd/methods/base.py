@@ -94,6 +94,8 @@ class Requirements:
         written_statistics: What of the weights that wrote a text terms read where those are older than the step
             (`SideTokens.written_*`): nothing, the log-probabilities of the labels, or besides the most probable tokens, so many as the
             option `top_k`.
+        exact_sampling: Of a method that learns from the student's own text alone, whether it reads how probable that text was to be
+            sampled, so that the rollouts must be drawn at its temperature and from the whole distribution.
         teacher_mix_in_alpha: The teacher's share in the distribution that the student's responses are sampled from.
         mix_in_offpolicy: Whether an example whose response is sampled is trained on as the data has it, too.
     """
@@ -111,6 +113,7 @@ class Requirements:
     padded_hidden: bool = False
     reference: bool = False
     written_statistics: Literal["none", "log_probabilities", "top_k"] = "none"
+    exact_sampling: bool = True
     teacher_mix_in_alpha: float = 0.0
     mix_in_offpolicy: bool = False
 
@@ -232,6 +235,17 @@ class StepStatistics(ABC):
 def reads_step_statistics(method: Method) -> bool:
     """Whether `precompute_step` is to be called before each step."""
     return isinstance(method, StepStatistics) and method.needed
+
+
+class ResponseStatistics(ABC):
+    """Mixed into a method whose terms read statistics of each token that depend on the whole response, of one micro-batch alone.
+
+    They are computed from the hidden states of the very forward that they belong to, before the loss is taken in chunks.
+    """
+
+    @abstractmethod
+    def response_statistics(self, batch: TokenBatch) -> Tensor | None:
+        """`per_token_statistics` [tokens, statistics] of a micro-batch, without gradient; None where the options need none."""
 
 
 class UsesTokenizers(ABC):

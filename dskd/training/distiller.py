@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -18,6 +19,7 @@ from dskd.modeling.lm_head import Head, labelled_hidden_states, output_head, who
 from dskd.teachers.teacher import Teacher
 from dskd.tokenization.vocabulary import SharedVocabulary
 from dskd.training.lesson import Lesson
+from dskd.training.reference import ReferenceModel
 
 
 class StudentModule(nn.Module, ABC):
@@ -97,7 +99,8 @@ class StudentModule(nn.Module, ABC):
 class Distiller(StudentModule):
     """A student that learns by a method from one teacher, or from none. `student_size`: the real tokens of its vocabulary.
 
-    `chunked`: take the loss in chunks of tokens, where the method can.
+    `chunked`: take the loss in chunks of tokens, where the method can. `reference`: for methods that require one; by default a copy of
+    the student as it is now.
     """
 
     def __init__(
@@ -110,9 +113,13 @@ class Distiller(StudentModule):
         shared: SharedVocabulary | None = None,
         chunked: bool = True,
         chunk_tokens: int | None = None,
+        reference: ReferenceModel | None = None,
     ) -> None:
         super().__init__(student, student_size, chunk_tokens)
         self.method = method
+        self.reference = reference
+        if method.requires.reference and reference is None:
+            self.reference = ReferenceModel.of(method, copy.deepcopy(student), student_size, chunk_tokens)
         self.teacher = teacher
         settings: Any = {"chunked": chunked, "chunk_tokens": chunk_tokens}
         self.lesson = Lesson(method, teacher, shared, self.whole_student_head(), **settings)
@@ -125,6 +132,10 @@ class Distiller(StudentModule):
 
     def on_step_begin(self) -> None:
         self.method.on_step_begin(self.whole_student_head())
+
+    def fetch(self, batch: TokenBatch) -> TokenBatch:
+        batch = super().fetch(batch)
+        return batch if self.reference is None else self.reference.fetch(batch)
 
     @torch.no_grad()
     def precompute_step(

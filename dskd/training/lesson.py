@@ -5,11 +5,12 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from dskd.losses.chunked import chunk_size, chunked_counts, chunked_loss
 from dskd.losses.tokens import LossTerm, TokenBatch
-from dskd.methods.base import Method, labelled_count
+from dskd.methods.base import Method, ResponseStatistics, labelled_count
 from dskd.modeling.lm_head import Head
 from dskd.teachers.teacher import Teacher
 from dskd.tokenization.vocabulary import SharedVocabulary
@@ -63,7 +64,7 @@ class Lesson:
         """The normalizers of the terms. They depend on the teacher, the projectors and the student's head alone."""
         hidden = head.weight.new_zeros(1, 1).expand(len(batch.student.labels), head.weight.shape[1])
         whole = self.with_models(batch, head, hidden, student)
-        if self.method.requires.chunkable:
+        if self.method.requires.chunkable and not isinstance(self.method, ResponseStatistics):
             return chunked_counts(self.method, whole, self.chunk_tokens)
         return self.method.counts(whole)
 
@@ -75,6 +76,11 @@ class Lesson:
                 teacher's terms teach.
             totals: The normalizers of the step; by default those of these tokens.
         """
+        if isinstance(self.method, ResponseStatistics):
+            with torch.no_grad():
+                statistics: Any = self.method.response_statistics(_without_gradient(tokens))
+            tokens.student.per_token_statistics = statistics
+            totals = self.method.counts(tokens) if totals is None else totals
         loss, terms = self._loss(tokens, totals)
         covered = self.method.covered(tokens, terms)
         if covered is not None:
@@ -92,3 +98,10 @@ class Lesson:
         means = {name: term.total / totals[name].clamp_min(1.0) for name, term in terms.items()}
         loss = self.method.objective(means)
         return loss, {name: LossTerm(term.total.detach(), totals[name]) for name, term in terms.items()}
+
+
+def _without_gradient(tokens: TokenBatch) -> TokenBatch:
+    """The same tokens, with nothing reported of them yet."""
+    student = tokens.student
+    detached = replace(student, head=student.head.detach(), hidden=student.hidden.detach())
+    return TokenBatch(detached, tokens.teacher, tokens.reference)

@@ -54,6 +54,7 @@ def train(
     teachers: Sequence[TeacherSource] = (),
     progress: Progress | None = None,
     stop: Callable[[], bool] | None = None,
+    reference: Path | None = None,
     tags: Mapping[str, str] | None = None,
 ) -> TrainingReport:
     """Train a student on a prepared dataset and write it to output/model.
@@ -76,6 +77,8 @@ def train(
         progress: Called with {"step", "steps", "tokens"} after every step (the student's tokens so far), and with {"step", "steps"}
             and the means of the loss and its terms when they are logged.
         stop: Asked after every step whether the training is to stop there, so it has to be quick. Of several processes any may ask.
+        reference: The folder of the frozen model of a method that requires one, with the student's vocabulary; by default the method's
+            option `reference`, or else the student as it is before the training.
         tags: What the run is known by in `options.trackers` (`dskd.training.trackers.open_run`); no part of what is trained.
 
     Returns:
@@ -117,7 +120,7 @@ def train(
         if data is None:
             run = load_run_of_several(student, teachers, new_method, options, **loading)
         else:
-            run = load_run(data, student, source, chosen, options, **loading)
+            run = load_run(data, student, source, chosen, options, reference=_reference(reference, chosen), **loading)
     with nullcontext() if run.distiller.teacher is None else closing(run.distiller.teacher):
         run.dataset, validation = _held_out(run.dataset, options, data or teachers[0].data)
         if arguments.process_index == 0:
@@ -129,6 +132,17 @@ def train(
         report = report_of(trainer, resumed)
         _finish(trainer, folder, report)
     return report
+
+
+def _reference(folder: Path | None, method: methods.Method) -> Path | None:
+    """The folder of the reference model; None for that of the student. InputError where there is none."""
+    named = getattr(method.options, "reference", None)
+    found = folder or (Path(named) if named is not None else None)
+    if found is not None and method.requires.reference and not found.is_dir():
+        raise InputError(
+            f"methods.{method.name}.reference: no folder '{found}'; fix: correct the path, or leave it out"
+        )
+    return found
 
 
 def _content(teachers: Sequence[TeacherSource]) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from typing import Any
 
 import datasets
 
-from dskd.compatibility import OutputSource, Problem, RoleDifference, check, require
+from dskd.compatibility import OutputSource, check, require
 from dskd.data.batch_sampler import supports_packing
 from dskd.data.collator import Collator
 from dskd.data.preparation import preparation_report
@@ -31,12 +31,15 @@ from dskd.teachers.options import TeacherSource
 from dskd.teachers.questions import question_of_row
 from dskd.teachers.served import open_served_teacher
 from dskd.teachers.teacher import Teacher
-from dskd.tokenization.vocabulary import SharedVocabulary, Vocabulary, share_vocabulary
+from dskd.tokenization.vocabulary import SharedVocabulary, Vocabulary
 from dskd.training.distiller import Distiller, StudentModule
 from dskd.training.loaded_model import LoadedModel
 from dskd.training.options import TrainingOptions
 from dskd.training.own_pairs import with_own_pairs
+from dskd.training.own_teacher import as_its_own_teacher
+from dskd.training.reference import ReferenceModel
 from dskd.training.sampling import sampler_of
+from dskd.training.shared_vocabulary import Rules, shared_vocabulary
 
 log = logging.getLogger(__name__)
 
@@ -65,10 +68,12 @@ def load_run(
     *,
     seed: int,
     device: Any,
+    reference: Path | None = None,
 ) -> RunSetup:
     """Load a prepared dataset, the student and what is known of the teacher. Raises InputError for whatever does not go together.
 
-    The student keeps float32 weights whatever options.dtype, because Adam's small steps are lost in bfloat16 ones.
+    The student keeps float32 weights whatever options.dtype, because Adam's small steps are lost in bfloat16 ones. `reference`: the
+    folder of the reference model of a method that requires one; by default the student's, which is as it was before any training.
     """
     opened, rules = open_source(teacher, method, options, device)
     report = preparation_report(data)
@@ -78,7 +83,14 @@ def load_run(
     if teacher is not None:
         taught = load_taught(teacher, opened, rules, data, learner, method, options, device)
         dataset = taught.dataset
-    packed = ready(learner, [] if taught is None else [taught.model], method, options, seed)
+    elif method.requires.on_policy == "always":
+        dataset = as_its_own_teacher(dataset)
+    frozen = read = None
+    if method.requires.reference:
+        frozen = _load_model(reference or student, report, "student", options.dtype, device)
+        read = ReferenceModel.of(method, frozen.model, frozen.vocabulary.size, options.chunk_tokens)
+    others = [None if taught is None else taught.model, frozen]
+    packed = ready(learner, [loaded for loaded in others if loaded is not None], method, options, seed)
     distiller = Distiller(
         learner.model,
         method,
@@ -87,16 +99,18 @@ def load_run(
         shared=None if taught is None else taught.shared,
         chunked=options.chunked_loss,
         chunk_tokens=options.chunk_tokens,
+        reference=read,
     )
-    if options.rollouts is None or taught is None:
+    if options.rollouts is None:
         return RunSetup(dataset, learner.tokenizer, distiller, packed)
+    mentor = learner if taught is None else taught.model
     prompts = last_prompt_lengths(dataset, "student")
     rollouts = Rollouts(
         options.rollouts,
-        sampler_of(options.rollouts, method, learner, taught.model, prompts, options.dtype),
+        sampler_of(options.rollouts, method, learner, mentor, prompts, options.dtype),
         learner.text,
-        taught.model.text,
-        same_vocabulary=taught.shared.same,
+        mentor.text,
+        same_vocabulary=taught is None or taught.shared.same,
         seed=seed,
         mix_in_offpolicy=method.requires.mix_in_offpolicy,
     )
@@ -113,7 +127,6 @@ class Taught:
     dataset: Any
 
 
-Rules = Callable[..., list[Problem]]
 Load = Callable[[Path, str], Any]  # (folder, dtype) -> a model
 
 
@@ -169,7 +182,7 @@ def load_taught(
     mentor, outputs = _load_teacher(source, cached, report, dataset, method, options, device, load)
     if source.cache is not None:
         dataset = attach(dataset, source.cache)
-    shared = _share(mentor, learner, rules)
+    shared = shared_vocabulary(mentor, learner, rules)
     if isinstance(method, UsesTokenizers):
         method.use_tokenizers(learner.tokenizer, mentor.tokenizer)
         dataset = with_own_pairs(dataset, method) if method.requires.pairing == "own" else dataset
@@ -246,28 +259,6 @@ def ready(
     if options.torch_compile:
         student.model.base_model.compile(dynamic=True)
     return packed
-
-
-def _share(teacher: LoadedModel, student: LoadedModel, rules: Callable[..., list[Problem]]) -> SharedVocabulary:
-    """What the vocabularies have in common. Raises InputError where that does not suit the method."""
-    shared = share_vocabulary(teacher.vocabulary, student.vocabulary)
-    both = sum(teacher.vocabulary.tokens[k] is not None for k in shared.teacher_ids.tolist())
-    roles = _role_difference(teacher, student)
-    require(rules(same_vocabulary=shared.same, shared_tokens=both, roles=roles, pair=f"{teacher} and {student}"))
-    return shared
-
-
-def _role_difference(teacher: LoadedModel, student: LoadedModel) -> RoleDifference | None:
-    """The tokens by which two models with one vocabulary end or begin a text, where they differ."""
-    first, second = teacher.vocabulary, student.vocabulary
-    if first.tokens != second.tokens or first.special_token_text != second.special_token_text:
-        return None
-    return RoleDifference.between(
-        *(
-            {role: (tokenizer.convert_ids_to_tokens(k), k) for role, k in vocabulary.special_roles.items()}
-            for tokenizer, vocabulary in ((teacher.tokenizer, first), (student.tokenizer, second))
-        )
-    )
 
 
 def _load_model(

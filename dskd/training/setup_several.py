@@ -68,9 +68,9 @@ def load_run_of_several(
         InputError: For whatever does not go together.
     """
     method = new_method()
+    require(check_several(method))
     if not method.requires.teacher:
         return _without_teachers(student, teachers, method, options, seed=seed, device=device)
-    require(check_several(method))
     opened = {}
     for teacher in teachers:
         with _named(teacher):

@@ -55,6 +55,7 @@ def training_work(
     teacher: Shape | None = None,
     *,
     live: bool = False,
+    reference: bool = False,
     dual: bool = False,
     chunkable: bool = True,
 ) -> Work:
@@ -63,6 +64,7 @@ def training_work(
     Args:
         launch: `processes`, and `sharded`: "FSDP" or "DEEPSPEED" where they share the student's state, else "".
         live: whether the teacher runs in the training; of a cached one, only the head is there.
+        reference: whether a frozen model of the student's size runs in the training besides.
         dual: whether the method has projectors in both directions, and logits of projected hidden states.
         chunkable: whether the options decide if the loss is chunked; otherwise it is not.
     """
@@ -76,6 +78,9 @@ def training_work(
         chunk = options["chunk_tokens"] or max(_LEAST_CHUNK, _CHUNK_BYTES // (4 * max(1, rows)))
         loss = min(chunk, labelled_positions) * rows * 4 * _CHUNK_TENSORS
     memory = training_memory(student, options, launch) + loss
+    if reference:
+        operations += 2.0 * student.layer_parameters * tokens + 2.0 * student.head_parameters * labelled
+        memory += student.parameters * bytes_per_number(options["dtype"])
     if teacher is not None:
         operations += 2.0 * teacher.layer_parameters * tokens if live else 0.0
         operations += 2.0 * teacher.head_parameters * labelled

@@ -60,6 +60,15 @@ def check_vocabularies(expansion: Expansion, cells: Iterable[Cell]) -> None:
             [expansion.method(name)[0] for name in by_method],
             lambda key, cell=first: expansion.where_of(cell, key),  # type: ignore[misc]
         )
+        for cell in by_method.values():
+            check_frozen(expansion.frozen(cell), expansion.model(student), expansion.where_of_reference(cell))
+
+
+def check_frozen(frozen: ModelInput | None, student: ModelInput, where: str) -> None:
+    """InputError, which begins with `where`, where a method's reference model has not the student's vocabulary."""
+    if frozen is not None and not _same(frozen, student):
+        named = _described({"reference": frozen, "student": student})
+        raise InputError(f"{where}: {named} have two vocabularies; fix: name a model with the student's tokenizer")
 
 
 def check_pair(

@@ -5,9 +5,10 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
-from dskd import methods
+from dskd import hub, methods
 from dskd.compatibility import check_text
 from dskd.data.routes import Route
 from dskd.errors import InputError
@@ -27,11 +28,12 @@ from harness.runs.records import RecordCell
 from harness.runs.store import train_folder
 from harness.steps import training
 from harness.steps.base import ModelInput, Step
+from harness.steps.base_model import model_in_folder
 from harness.steps.data import PreparedData
 from harness.steps.evaluation import Evaluate, EvaluatedTask
 from harness.steps.kept_responses import Responses
 from harness.steps.served_model import ServedModel
-from harness.steps.several_teachers import TaughtBySeveral, TaughtData
+from harness.steps.several_teachers import SeveralTeachers, TaughtBySeveral, TaughtData
 from harness.steps.teacher_cache import TeacherCache
 from harness.steps.teacher_reference import TeacherReference
 from harness.steps.text_mixture import TextMixture, Written
@@ -138,6 +140,26 @@ class Expansion(DistanceSources):
         """What the local copy of a served teacher answers to the probe's texts; None for a teacher that is not served."""
         return reference_step(self.model(teacher))
 
+    def where_of_reference(self, cell: Cell) -> str:
+        """The key that names the reference model of a method."""
+        return self.where("methods", cell.method, "reference")
+
+    def frozen(self, cell: Cell) -> ModelInput | None:
+        """The model that a method's option `reference` names, of the matrix or a folder; None for the student as it starts, or none."""
+        method = self.method(cell.method)[0]
+        named = getattr(method.options, "reference", None) if method.requires.reference else None
+        if named is None:
+            return None
+        where = self.where_of_reference(cell)
+        if named not in self.matrix.models:
+            return model_in_folder("reference", hub.parse(named) or Path(named), self.hashes, where, lock=self.lock)
+        model = self.model(named)
+        if isinstance(model, (ServedModel, SeveralTeachers)):
+            raise InputError(
+                f"{where}: {named} is no model that runs here; fix: name one in a folder or made by the matrix"
+            )
+        return model
+
     def taught_by_several(self, cell: Cell, source: TeachersSource) -> TaughtBySeveral:
         """What each of several teachers teaches in a cell: its rows or all, in its tokens, with a cache of its own or asked live."""
         assert cell.student is not None
@@ -196,6 +218,7 @@ class Expansion(DistanceSources):
             teacher=self.model(cell.teacher) if method.requires.teacher else None,
             cache=self.teacher_cache(cell.teacher, name, cell.method) if cached else None,
             reference=self.reference(cell.teacher) if method.requires.teacher and not cached else None,
+            frozen=self.frozen(cell),
             method=self.matrix.method_of(cell.method),
             method_options=method.options.model_dump(mode="json"),
             method_code=methods.own_code(self.matrix.method_of(cell.method)),

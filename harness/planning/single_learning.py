@@ -68,7 +68,7 @@ def read_learning(
             method_options = options_of_taught(text, method_options)
     except InputError as error:
         raise InputError(f"--text: {error}") from None
-    _checked(learned.Options, method_options, lambda key: f"--option {key}", "--option ")
+    _checked(learned.Options, method_options, lambda key: f"--option {key}".rstrip(), "--option ")
     method = learned(dict(method_options))
     options = _checked(
         TrainingOptions, training, lambda key: flag_of(f"training.{key}") if key else "training options", "--set "

@@ -17,7 +17,7 @@ from dskd.errors import InputError
 from dskd.tokenization.prompt_templates import Template
 from harness.config.served import ServedSource
 from harness.config.settings import Evaluation, TeacherCaches
-from harness.planning.checks import check_chat, check_pair, check_templates
+from harness.planning.checks import check_chat, check_frozen, check_pair, check_templates
 from harness.planning.expand import cache_step, reference_step
 from harness.planning.plan import Plan, decide
 from harness.planning.served import served_model
@@ -82,6 +82,8 @@ def single_plan(
     hashes, lock = FileHashes(), HubLock(output)
     examples = _examples(data, data_options, output, hashes, lock)
     author, learner = _models(behind or teacher, student, chosen, template, hashes, lock)
+    frozen = _frozen(chosen, hashes, lock)
+    check_frozen(frozen, learner, "--option reference")
     name, author_name = called(student), called(teacher) if teacher else "none"
     step = Train(
         title=f"train {name} by {method}",
@@ -91,6 +93,7 @@ def single_plan(
         student=learner,
         teacher=author if chosen.requires.teacher else None,
         reference=reference_step(author) if chosen.requires.teacher and outputs.is_live else None,
+        frozen=frozen,
         **_inputs(
             author,
             learner,
@@ -196,6 +199,14 @@ def _models(
     for model in (author, learner):
         check_chat(model, "--template")
     return author, learner
+
+
+def _frozen(method: methods.Method, hashes: FileHashes, lock: HubLock) -> ModelInput | None:
+    """The model that the option `reference` names; None for the student as it starts, and for a method without one."""
+    named = getattr(method.options, "reference", None) if method.requires.reference else None
+    if named is None:
+        return None
+    return model_in_folder("reference", hub.parse(named) or Path(named), hashes, "--option reference", lock=lock)
 
 
 def _inputs(

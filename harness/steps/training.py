@@ -63,6 +63,8 @@ class Train(Step, ModelInput):
     cache: Annotated[Of[TeacherCache] | None, NOT_IDENTITY] = None  # its parts are in the identity each by itself
     # What a local copy of a served teacher answers to the probe's texts: it can refuse a teacher and changes nothing else.
     reference: Annotated[Of[TeacherReference] | None, NOT_IDENTITY] = None
+    # The frozen model that a method compares with; None for one without, and where it is the student as it starts.
+    frozen: Annotated[Of[ModelInput] | None, OMIT_NONE] = None
     method: str
     method_options: Annotated[dict[str, Any], BY_HAND]
     method_code: Annotated[str | None, OMIT_NONE] = None
@@ -180,7 +182,12 @@ class Train(Step, ModelInput):
     def _work(self, device: Device, student: Shape, teacher: Shape | None, lengths: Lengths) -> Work:
         what, options, needs = self.id.removeprefix("train:"), self.training.model_dump(), self.configured.requires
         launch = {"processes": self.processes, "sharded": launch_shape(self.accelerate_config)[1]}
-        method = {"live": bool(self._loaded_teachers), "dual": needs.projectors, "chunkable": needs.chunkable}
+        method = {
+            "live": bool(self._loaded_teachers),
+            "reference": needs.reference,
+            "dual": needs.projectors,
+            "chunkable": needs.chunkable,
+        }
         return training_work(self.kind, what, device, student, options, lengths, launch, teacher, **method)
 
     def run(self, job: JobContext) -> None:
@@ -239,6 +246,8 @@ class Train(Step, ModelInput):
             request["teachers"] = self.data.sources(job.root)
         else:
             request["data"] = self.data.path(job.root)
+        if self.frozen is not None:
+            request["reference"] = self.frozen.path(job.root)
         if self.teacher is not None and not isinstance(self.data, TaughtBySeveral):
             outputs = self.teacher_outputs or ASKED_LIVE
             request["teacher_source"] = teacher_source(self.teacher, self.cache, self.reference, outputs, job.root)
@@ -277,7 +286,8 @@ class Train(Step, ModelInput):
 
     @property
     def loads(self) -> Sequence[ModelInput]:
-        return [self.student, *self._loaded_teachers]
+        frozen = [self.frozen or self.student] if self.configured.requires.reference else []
+        return [self.student, *self._loaded_teachers, *frozen]
 
     @property
     def _loaded_teachers(self) -> list[ModelInput]:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from dskd import methods
-from dskd.compatibility import RoleDifference, check, learning_of, require
+from dskd.compatibility import RoleDifference, check, check_several, learning_of, require
 from dskd.errors import InputError
 from dskd.rollouts.rollouts import RolloutOptions
 
@@ -108,10 +108,18 @@ def test_each_rule_names_the_setting_at_fault(name: str, settings: dict[str, Any
         (
             "dskd-v2",
             "top_k",
-            "kind: hidden_states, or only the methods that can (distillm, gkd, kd, strict-kd, uld)",
+            "kind: hidden_states, or only the methods that can (distillm, gkd, kd, opd-student-top-k, opd-top-k, strict-kd, uld)",
         ),
-        ("uld", "text_log_probabilities", "kind: hidden_states, or only the methods that can (alm)"),
-        ("simct", "text_log_probabilities", "kind: hidden_states, or only the methods that can (alm)"),
+        (
+            "uld",
+            "text_log_probabilities",
+            "kind: hidden_states, or only the methods that can (alm, g-opd, iw-opd, opd, opd-chunks)",
+        ),
+        (
+            "simct",
+            "text_log_probabilities",
+            "kind: hidden_states, or only the methods that can (alm, g-opd, iw-opd, opd, opd-chunks)",
+        ),
     ],
 )
 def test_the_fix_names_the_options_with_which_a_method_can_learn_or_the_methods_that_can(
@@ -145,6 +153,32 @@ def test_what_the_student_writes_is_judged_by_the_top_k_of_a_server() -> None:
     for name in ("gkd", "distillm"):
         rollouts = RolloutOptions(share=0.5)
         assert not check(methods.get(name)(), teacher_outputs="top_k", source="served", rollouts=rollouts)
+
+
+def test_what_the_student_writes_is_judged_by_a_server_that_says_how_probable_it_is() -> None:
+    for name in ("opd", "iw-opd", "g-opd", "opd-chunks"):
+        settings = {"teacher_outputs": "text_log_probabilities", "rollouts": RolloutOptions(share=1.0)}
+        assert not check(methods.get(name)(), source="served", **settings)
+        (problem,) = check(methods.get(name)(), source="cache", **settings)
+        assert problem.key == "training.rollouts"
+        warmer = {**settings, "rollouts": RolloutOptions(share=1.0, temperature=1.5)}
+        (problem,) = check(methods.get(name)({"temperature": 1.5}), source="served", **warmer)
+        assert problem.fix == "kind: hidden_states, or set temperature: 1"
+
+
+def test_a_control_without_a_teacher_writes_its_text_all_the_same() -> None:
+    assert not check(methods.get("opd-control")(), rollouts=RolloutOptions(share=1.0), has_teacher=False)
+    (problem,) = check(
+        methods.get("opd-control")({"advantage": "teacher"}), rollouts=RolloutOptions(share=1.0), has_teacher=False
+    )
+    assert problem.message == "opd-control needs a teacher"
+
+
+@pytest.mark.parametrize("name", ["g-opd", "opd-control"])
+def test_what_reads_one_reference_or_no_teacher_has_no_several_teachers(name: str) -> None:
+    (problem,) = check_several(methods.get(name)())
+    assert problem.key == "teachers"
+    assert problem.fix.startswith("give one teacher")
 
 
 def test_a_method_that_reads_the_teachers_padding_learns_from_a_live_one_alone() -> None:

@@ -9,7 +9,8 @@ import numpy as np
 import torch
 
 from dskd.data.collator import pairs_by_position
-from dskd.methods.base import reads_step_statistics
+from dskd.losses.tokens import SideTokens
+from dskd.methods.base import ResponseStatistics, reads_step_statistics
 from dskd.modeling.lm_head import Head
 from dskd.tokenization.vocabulary import SharedVocabulary
 from helpers.token_batches import changed, token_batch
@@ -91,14 +92,25 @@ def case(
     torch.manual_seed(seed)
     projectors = method.prepare(student_head, teacher_head, shared)
     method.on_step_begin(student_head)
-    if reads_step_statistics(method):
+    if method.requires.on_policy == "always":
         batch = changed(batch, student_sampled=torch.arange(tokens) % 3 > 0)
-        with torch.no_grad():
-            (scores,) = method.precompute_step([batch], lambda sums: sums)
-        batch = changed(batch, student_per_token_statistics=scores)
+    if method.requires.reference:
+        batch.reference = SideTokens(label_log_probabilities=random(tokens).abs() * -3)
+    batch = with_statistics(method, batch)
     parameters = [p for p in projectors.parameters() if p.requires_grad] if projectors is not None else []
     leaves = [batch.student.hidden, student_head.weight, student_head.bias, *parameters]
     return batch, parameters, [leaf for leaf in leaves if leaf is not None and leaf.requires_grad]
+
+
+def with_statistics(method: Any, batch: Any) -> Any:
+    """The batch with what a training computes of the whole step, or of whole responses, before the loss."""
+    scores = None
+    with torch.no_grad():
+        if reads_step_statistics(method):
+            (scores,) = method.precompute_step([batch], lambda sums: sums)
+        elif isinstance(method, ResponseStatistics):
+            scores = method.response_statistics(batch)
+    return changed(batch, student_per_token_statistics=scores)
 
 
 def _two_examples(tokens: int) -> torch.Tensor:

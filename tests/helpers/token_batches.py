@@ -38,7 +38,7 @@ def changed(batch: TokenBatch, **fields: Any) -> TokenBatch:
         side, _, field = name.partition("_")
         sides[side][field] = value
     teacher = replace(batch.teacher, **sides["teacher"]) if batch.teacher is not None else None
-    return TokenBatch(replace(batch.student, **sides["student"]), teacher)
+    return TokenBatch(replace(batch.student, **sides["student"]), teacher, batch.reference)
 
 
 def assert_learns_nothing_from_itself_unless_shifted(method: Any, shared: SharedVocabulary) -> None:

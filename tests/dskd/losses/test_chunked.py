@@ -128,7 +128,8 @@ def test_parts_of_a_batch_hold_every_token_and_pair_once() -> None:
 
 @pytest.mark.parametrize("name", PER_TOKEN)
 def test_bfloat16_products_add_up_in_float32(name: str) -> None:
-    method = methods.get(name)()
+    # With fewer, rounding decides which tokens are among the most probable.
+    method = methods.get(name)({"top_k": 53} if name == "opd-top-k" else {})
     batch, parameters, leaves = case(method, tokens=64)
     totals = method.counts(batch)
     exact, _ = unfused(method, batch, totals)

@@ -35,7 +35,20 @@ def _mapped(batch: Any) -> int:
     return sum(5 <= k < 45 for k in logits.argmax(-1).tolist())
 
 
+def _sampled(batch: Any) -> int:
+    """Those that the student wrote."""
+    return int(batch.student.sampled.sum())
+
+
+def _sampled_in_groups(batch: Any) -> int:
+    others = set(batch.teacher.groups.tolist()) - {-1}
+    pairs = zip(batch.student.groups.tolist(), batch.student.sampled.tolist(), strict=True)
+    return sum(number in others and sampled for number, sampled in pairs)
+
+
 COUNTED = {
+    **dict.fromkeys(["opd", "iw-opd", "g-opd", "opd-top-k", "opd-student-top-k", "opd-full"], _sampled),
+    "opd-chunks": _sampled_in_groups,
     **dict.fromkeys(["kd", "gkd", "distillm", "dskd-v1", "dskd-v2", "minillm"], _pairs),
     **dict.fromkeys(["mined", "strict-kd", "uld", "multilevel-ot"], _pairs),
     **dict.fromkeys(["alm", "simct", "x-token"], _grouped),

@@ -55,7 +55,8 @@ def test_below_the_methods_stands_who_learns_from_what_and_where_that_comes_from
     assert able["hidden_states"][1] == [name for name, method in METHODS.items() if method.requires.teacher]
     assert able["top_k"][0] == able["text_log_probabilities"][0] == "cache, served"
     assert {"kd", "gkd", "distillm", "uld", "strict-kd (with outside: one_outcome"} <= set(able["top_k"][1])
-    assert rows[2][2] == "alm (with append_space: false, merge_by_space_prob: false)"
+    text_alone = ["g-opd", "iw-opd", "opd", "opd-chunks"]
+    assert rows[2][2] == ", ".join(["alm (with append_space: false, merge_by_space_prob: false)", *text_alone])
 
 
 def test_a_method_shows_each_kind_it_learns_from_on_a_line() -> None:
@@ -71,7 +72,8 @@ def test_a_method_says_whose_text_it_can_be_trained_on() -> None:
     able = {
         row[: row.rindex("  ")].strip(): row[row.rindex("  ") :].strip().split(", ") for row in texts.splitlines()[1:]
     }
-    assert able["student"] == ["minillm"]
+    assert able["student"] == [name for name, method in METHODS.items() if method.requires.on_policy == "always"]
+    assert {"minillm", "opd", "opd-control"} <= set(able["student"])
     assert "sft" in able["data, teacher"]
     assert "kd" in able["data, teacher, student"]
     assert able["teacher"] == ["seqkd"]

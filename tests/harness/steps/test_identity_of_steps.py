@@ -87,6 +87,7 @@ TRAIN = Train(
     teacher=FOLDER,
     cache=CACHE,
     reference=REFERENCE,
+    frozen=FOLDER,
     method="kd",
     method_options={"temperature": 2.0},
     method_code="1",
