@@ -11,7 +11,8 @@ import numpy as np
 
 from dskd.modeling.loading import load_tokenizer
 from dskd.rollouts.options import RolloutOptions
-from dskd.rollouts.rollouts import ModelText, Rollouts
+from dskd.rollouts.rollouts import Rollouts
+from dskd.rollouts.sample_rows import ModelText
 from dskd.tokenization.vocabulary import Vocabulary
 
 
