@@ -119,6 +119,7 @@ class RolloutReport(BaseModel):
     ended_share: float | None = Field(description="of the samples, those that ended before max_new_tokens")
     left_out: dict[str, int] = Field(description="samples not used, by reason; the data's example stood in for each")
     seconds: float = Field(description="spent sampling, a part of train_seconds")
+    warnings: list[str] = Field(default_factory=list, description="signs that something went wrong, with their numbers")
     mean_age: float | None = Field(
         None, description="steps from the weights that wrote a sample to its step, a mean; null without staleness"
     )

@@ -9,6 +9,7 @@ sampled, and draws the one number that each token takes. So samples depend on th
 from __future__ import annotations
 
 import json
+import math
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -18,8 +19,9 @@ from typing import Any
 
 import numpy as np
 
-from dskd.data.collator import SAMPLED
+from dskd.data.collator import SAMPLED, WRITTEN
 from dskd.data.rows import last_prompt_length
+from dskd.rollouts.guards import PARTS_OF_NAT, Guards, repetitions
 from dskd.rollouts.options import RolloutOptions
 from dskd.rollouts.replay_buffer import Choice, Replay
 from dskd.rollouts.sample_rows import ModelText, has_prompt, row_of_sample
@@ -85,12 +87,13 @@ class Rollouts:
         self.seconds = 0.0
         # samples, tokens, ended, and the reasons of those left out; with replay: written, replayed, data
         self.counts: Counter[str] = Counter()
+        self.guards = Guards()
         self.sampler = sampler
         self.replay = None if options.replay is None else Replay(options.replay, options.share)
         # The rows of all processes from those of this one; every process calls it at every step.
         self.gather: Callable[[list[dict[str, Any]]], list[dict[str, Any]]] = list
         # Adds to rows what the weights think of their text now, where they may be others when the rows are trained on.
-        self.note_weights: Callable[[list[dict[str, Any]]], None] = lambda rows: None
+        self.note_weights: Callable[[list[dict[str, Any]]], Any] = len
         self._student = student
         self._teacher = teacher
         self._same = same_vocabulary
@@ -116,6 +119,8 @@ class Rollouts:
             own = [self._put(draft, k, next(samples), epoch, step, version) for k in draft.chosen]
             if self.options.may_be_stale:
                 self.note_weights(draft.rows)
+                known = [value for row in draft.rows for value in row.get(WRITTEN, ())]
+                draft.counts.update(known=len(known), log_q=round(math.fsum(known) * PARTS_OF_NAT))
             if self.replay is not None:
                 self._take_again(self.replay, draft)
             texts[step] = StepText(version, self._batches(draft), own, dict(draft.counts))
@@ -150,7 +155,9 @@ class Rollouts:
         """Put a sample in the place of row k; the line that is logged of it."""
         row = draft.rows[k]
         text, replaced = self._row(row, sample)
+        ngrams, repeated = repetitions(sample.ids)
         draft.counts.update(samples=1, tokens=len(sample.ids), ended=sample.ended, age=step - version)
+        draft.counts.update(ngrams=ngrams, repeated=repeated)
         left_out = replaced if isinstance(replaced, str) else None
         if isinstance(replaced, str):
             draft.counts[replaced] += 1

@@ -78,6 +78,7 @@ class LoopState:
             "places": trainer.places_seen,
             "rollouts": None if rollouts is None else [dict(rollouts.counts), rollouts.seconds],
             "text_ahead": None if rollouts is None else trainer.text_ahead.state(),
+            "guards": None if rollouts is None else rollouts.guards.state(),
             "cost": vars(self.total()),
         }
         torch.save(state, folder / loop_file(trainer.args.process_index, trainer.args.world_size))
@@ -95,6 +96,7 @@ class LoopState:
         if rollouts is not None:
             rollouts.counts, rollouts.seconds = Counter(state["rollouts"][0]), state["rollouts"][1]
             trainer.text_ahead.load(state["text_ahead"])
+            rollouts.guards.load(state["guards"])
         self.earlier = Earlier(**state["cost"])
 
 

@@ -94,6 +94,7 @@ def _rollout_report(trainer: DistillationTrainer, rollouts: Rollouts) -> Rollout
         ended_share=total["ended"] / samples if samples else None,
         left_out={name: total[name] for name in REASONS if total[name]},
         seconds=rollouts.seconds,
+        warnings=list(rollouts.guards.told.values()),
         mean_age=total["age"] / samples if samples and rollouts.options.writes_ahead else None,
         replay=replayed,
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -22,6 +23,7 @@ from dskd.modeling.lm_head import check_head
 from dskd.modeling.loading import load_model, load_tokenizer
 from dskd.modeling.lora import add_adapter
 from dskd.modeling.saved_settings import name_end
+from dskd.rollouts.ends import other_end
 from dskd.rollouts.rollouts import Rollouts
 from dskd.teachers.cache_source import rows_of
 from dskd.teachers.cached import CachedTeacher, CachedTopK, attach, open_teacher_cache
@@ -36,6 +38,8 @@ from dskd.training.loaded_model import LoadedModel
 from dskd.training.options import TrainingOptions
 from dskd.training.own_pairs import with_own_pairs
 from dskd.training.sampling import sampler_of
+
+log = logging.getLogger(__name__)
 
 _PROBED = 4  # examples that a served teacher is asked about before the first step
 
@@ -96,7 +100,16 @@ def load_run(
         seed=seed,
         mix_in_offpolicy=method.requires.mix_in_offpolicy,
     )
+    warn_of_ends(rollouts, learner, {"teacher": taught.model})
     return RunSetup(dataset.add_column("example", range(len(dataset))), learner.tokenizer, distiller, rollouts)
+
+
+def warn_of_ends(rollouts: Rollouts, student: LoadedModel, teachers: dict[str, LoadedModel]) -> None:
+    """Warn of models that end a turn by another token than texts end with in this training."""
+    for name, model in {"student": student, **teachers}.items():
+        if message := other_end(model.folder, model.tokenizer, name):
+            for told in rollouts.guards.tell(f"end of {name}", message):
+                log.warning(told)
 
 
 @dataclass

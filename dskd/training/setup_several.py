@@ -21,7 +21,7 @@ from dskd.training.distiller import Distiller
 from dskd.training.example_lengths import prompt_lengths
 from dskd.training.options import TrainingOptions
 from dskd.training.sampling import sampler_of
-from dskd.training.setup import RunSetup, load_student, load_taught, open_source, ready
+from dskd.training.setup import RunSetup, load_student, load_taught, open_source, ready, warn_of_ends
 from dskd.training.several import SEPARATOR, SeveralDistiller, TaughtBy
 from dskd.training.several_examples import SeveralCollator, SeveralDatasets, StudentCollator, matched, routed
 
@@ -108,6 +108,7 @@ def load_run_of_several(
             seed=seed,
             mix_in_offpolicy=method.requires.mix_in_offpolicy,
         )
+        warn_of_ends(setup.rollouts, learner, {f"teacher {name}": own.model for name, own in taught.items()})
     return setup
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import time
 from collections.abc import Iterator
@@ -22,6 +23,7 @@ from dskd.methods.base import StepStatistics
 from dskd.modeling.eval_mode import evaluating
 from dskd.modeling.loading import load_model
 from dskd.modeling.lora import is_adapted, load_adapter, save_merged
+from dskd.rollouts.guards import COUNTED
 from dskd.rollouts.rollouts import Rollouts
 from dskd.rollouts.text_ahead import TextAhead
 from dskd.training.checkpoints import REPLAY, complete, unfinished
@@ -30,6 +32,8 @@ from dskd.training.loop_state import LoopState
 from dskd.training.read_ahead import ReadAhead
 from dskd.training.split_batches import SplitCollator, parts_of, regrouped
 from dskd.training.written_statistics import note_written
+
+log = logging.getLogger(__name__)
 
 # In a folder of its own: vLLM takes every *.safetensors beside a model's weights for a part of them.
 PROJECTORS = Path("projectors") / "projectors.safetensors"
@@ -156,11 +160,12 @@ class DistillationTrainer(Trainer):
     def _note_written(self, rows: list[dict[str, Any]]) -> None:
         """Add to rows what the method will want to know of the weights as they are."""
         distiller: StudentModule = self.accelerator.unwrap_model(self.model)
+        collate: Any = self.data_collator
         with self.accelerator.autocast():
             note_written(
                 distiller,
                 rows,
-                lambda part: self.data_collator(part).student.to(self.args.device),
+                lambda part: self._prepare_inputs(collate(part).student),
                 rows_at_once=self.args.per_device_train_batch_size,
             )
 
@@ -224,7 +229,16 @@ class DistillationTrainer(Trainer):
             logs = {**logs, **self.pop_means()}
             if self.rollouts is not None:
                 logs |= self.rollouts.progress()
+                self._look_at(self.rollouts)
         super().log(logs, start_time)
+
+    def _look_at(self, rollouts: Rollouts) -> None:
+        """Warn where the samples of all processes show that something goes wrong."""
+        own = torch.tensor([float(rollouts.counts[name]) for name in COUNTED], dtype=torch.float64)
+        total = self.accelerator.reduce(own.to(self.args.device), "sum").tolist()
+        for message in rollouts.guards.look(dict(zip(COUNTED, total, strict=True)), self.state.global_step):
+            if self.args.process_index == 0:
+                log.warning(message)
 
     def _require_finite(self, what: str, value: float) -> None:
         if not math.isfinite(value):

@@ -57,7 +57,9 @@ def note_written(
 def _statistics(distiller: StudentModule, side: SideTokens, k: int) -> tuple[Tensor, Tensor, Tensor]:
     """(log q of the labels [tokens], ids and log q of the most probable tokens, both [tokens, k]), float32, a chunk at a time."""
     head = output_head(distiller.student, distiller.student_size)
-    whole = TokenBatch(SideTokens(head=head, hidden=labelled_hidden_states(distiller.student, side), labels=side.labels))
+    whole = TokenBatch(
+        SideTokens(head=head, hidden=labelled_hidden_states(distiller.student, side), labels=side.labels)
+    )
     found = []
     for part in chunks(whole, chunk_size(whole, distiller.chunk_tokens)):
         log_q = head.logits(part.student.hidden).float().log_softmax(-1)
