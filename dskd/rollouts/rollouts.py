@@ -25,7 +25,7 @@ from dskd.rollouts.guards import PARTS_OF_NAT, Guards, repetitions
 from dskd.rollouts.options import RolloutOptions
 from dskd.rollouts.replay_buffer import Choice, Replay
 from dskd.rollouts.sample_rows import ModelText, has_prompt, row_of_sample
-from dskd.rollouts.sampler import PROMPTS_AT_ONCE, Prompt, Sample, Sampler
+from dskd.rollouts.sampler import Prompt, Sample, Sampler
 
 Batches = Sequence[Sequence[dict[str, Any]]]
 
@@ -220,8 +220,9 @@ class Rollouts:
         found: dict[int, Sample] = {}
         if rows:
             self.sampler.update()
-        for first in range(0, len(order), PROMPTS_AT_ONCE):
-            part = order[first : first + PROMPTS_AT_ONCE]
+        size = self.sampler.prompts_at_once or max(len(order), 1)
+        for first in range(0, len(order), size):
+            part = order[first : first + size]
             samples = self.sampler.sample([prompts[k] for k in part], np.stack([numbers[k] for k in part]))
             found.update(zip(part, samples, strict=True))
         return [found[k] for k in range(len(rows))]

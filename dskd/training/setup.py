@@ -93,7 +93,7 @@ def load_run(
     prompts = last_prompt_lengths(dataset, "student")
     rollouts = Rollouts(
         options.rollouts,
-        sampler_of(options.rollouts, method, learner, taught.model, prompts, options.dtype),
+        sampler_of(options.rollouts, method, learner, taught.model, prompts, options),
         learner.text,
         taught.model.text,
         same_vocabulary=taught.shared.same,

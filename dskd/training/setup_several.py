@@ -102,7 +102,7 @@ def load_run_of_several(
         prompts = examples.largest(prompt_lengths)
         setup.rollouts = SeveralRollouts(
             options.rollouts,
-            sampler_of(options.rollouts, method, learner, None, prompts, options.dtype),
+            sampler_of(options.rollouts, method, learner, None, prompts, options),
             learner.text,
             {name: TeacherText(own.model.text, own.shared.same) for name, own in taught.items()},
             seed=seed,

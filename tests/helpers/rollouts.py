@@ -19,6 +19,8 @@ from dskd.tokenization.vocabulary import Vocabulary
 class Written:
     """A sampler that writes what it is told, whatever the prompt."""
 
+    prompts_at_once = 64
+
     def __init__(self, *samples: Any) -> None:
         self.samples = samples
         self.asked = []

@@ -29,7 +29,13 @@ class Watched:
         self.step = 0
 
     def add(
-        self, samples: int = WINDOW, *, length: float = 20, ended: float = 1.0, repeated: float = 0.0, entropy: float = 2.0
+        self,
+        samples: int = WINDOW,
+        *,
+        length: float = 20,
+        ended: float = 1.0,
+        repeated: float = 0.0,
+        entropy: float = 2.0,
     ) -> list[str]:
         tokens = samples * length
         added = (samples, tokens, samples * ended, tokens, tokens * repeated, tokens, -tokens * entropy * PARTS_OF_NAT)
