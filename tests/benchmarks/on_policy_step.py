@@ -110,7 +110,7 @@ def main() -> None:
         sampler.close()
     tokens = there.student.size
     rows, value = [], {}
-    for name, sampler in samplers.items():
+    for name in samplers:
         for staleness in chosen.staleness:
             key = f"{name}, staleness {staleness}"
             each = seconds[key] / (staleness + 1)

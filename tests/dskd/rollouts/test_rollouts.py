@@ -24,8 +24,8 @@ from dskd.data.preparation import Encoded, prepared_row
 from dskd.errors import InputError
 from dskd.methods.base import cross_entropy
 from dskd.modeling.loading import load_model, load_tokenizer
-from dskd.rollouts.options import RolloutOptions
 from dskd.rollouts.drawing import draw
+from dskd.rollouts.options import RolloutOptions
 from dskd.rollouts.sampler import Prompt, Sample, TransformersSampler
 from dskd.tokenization.vocabulary import Vocabulary
 from dskd.training.checkpoints import RunFolder
