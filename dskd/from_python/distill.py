@@ -205,7 +205,7 @@ def _check(method: methods.Method, training: TrainingOptions, *, has_teacher: bo
             f"method: {method.name} learns from responses that the teacher writes first; fix: harness train "
             f"--method {method.name}, or give a dataset of such responses with method='sft'"
         )
-    require(check(method, rollouts=training.rollouts, packing=training.packing, has_teacher=has_teacher))
+    require(check(method, rollouts=training.rollouts, packing=training.packing is True, has_teacher=has_teacher))
     require(missing_engine(training.rollouts))
 
 

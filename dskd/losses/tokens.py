@@ -145,10 +145,8 @@ class TokenBatch:
 
     def to(self, device: Any) -> TokenBatch:
         """A copy on a device."""
-        student, teacher, reference = (
-            side and side.to(device) for side in (self.student, self.teacher, self.reference)
-        )
-        return TokenBatch(student, teacher, reference)
+        teacher, reference = self.teacher and self.teacher.to(device), self.reference and self.reference.to(device)
+        return TokenBatch(self.student.to(device), teacher, reference)
 
     def part(self, first: int, last: int) -> TokenBatch:
         """The student's tokens from `first` to before `last` and their pairs, nothing saved or reported yet."""

@@ -26,7 +26,10 @@ class TrainingOptions(Options):
     batching: Literal["random", "length_grouped"] = Field(
         "random", description="length_grouped: examples of like length together, for less padding"
     )
-    packing: bool = Field(False, description="several examples in a row, attention kept within each")
+    packing: bool | Literal["auto"] = Field(
+        "auto",
+        description="several examples in a row, attention kept within each; auto: where method and models allow it",
+    )
     gradient_accumulation_steps: int = Field(1, gt=0)
     learning_rate: float = Field(5e-4, gt=0)
     projector_learning_rate: float = Field(1e-3, gt=0)

@@ -211,7 +211,7 @@ def _trainer(run: RunSetup, options: TrainingOptions, arguments: Any, validation
         model=run.distiller,
         args=arguments,
         train_dataset=run.dataset,
-        data_collator=run.collator(Collator(packing=options.packing, by_position=requires.pairing == "position")),
+        data_collator=run.collator(Collator(packing=run.packed, by_position=requires.pairing == "position")),
         processing_class=run.tokenizer,
         projector_learning_rate=options.projector_learning_rate,
         rollouts=run.rollouts,
@@ -225,7 +225,7 @@ def _trainer(run: RunSetup, options: TrainingOptions, arguments: Any, validation
             grouping=options.batching,
             rank=arguments.process_index,
             world=arguments.world_size,
-            padded=not options.packing,
+            padded=options.packing is not True,
         ),
     )
     _check_processes(trainer, options)

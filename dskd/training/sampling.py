@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
 import numpy as np
@@ -9,12 +10,16 @@ import numpy as np
 from dskd.errors import InputError
 from dskd.methods.base import Method
 from dskd.modeling.gpu_share import gpu_share
+from dskd.rollouts.ends import other_end
 from dskd.rollouts.options import RolloutOptions
+from dskd.rollouts.rollouts import Rollouts
 from dskd.rollouts.sampler import Sampler, TransformersSampler
 from dskd.rollouts.teacher_mixed_sampler import TeacherMixedSampler
 from dskd.rollouts.vllm_sampler import VllmSampler
 from dskd.training.loaded_model import LoadedModel
 from dskd.training.options import TrainingOptions
+
+log = logging.getLogger(__name__)
 
 
 def sampler_of(
@@ -61,3 +66,11 @@ def sampler_of(
             **draws,
         )
     return TransformersSampler(*sampled, **draws)
+
+
+def warn_of_ends(rollouts: Rollouts, student: LoadedModel, teachers: dict[str, LoadedModel]) -> None:
+    """Warn of models that end a turn by another token than texts end with in this training."""
+    for name, model in {"student": student, **teachers}.items():
+        if message := other_end(model.folder, model.tokenizer, name):
+            for told in rollouts.guards.tell(f"end of {name}", message):
+                log.warning(told)

@@ -23,7 +23,6 @@ from dskd.modeling.lm_head import check_head
 from dskd.modeling.loading import load_model, load_tokenizer
 from dskd.modeling.lora import add_adapter
 from dskd.modeling.saved_settings import name_end
-from dskd.rollouts.ends import other_end
 from dskd.rollouts.rollouts import Rollouts
 from dskd.teachers.cache_source import rows_of
 from dskd.teachers.cached import CachedTeacher, CachedTopK, attach, open_teacher_cache
@@ -37,7 +36,7 @@ from dskd.training.distiller import Distiller, StudentModule
 from dskd.training.loaded_model import LoadedModel
 from dskd.training.options import TrainingOptions
 from dskd.training.own_pairs import with_own_pairs
-from dskd.training.sampling import sampler_of
+from dskd.training.sampling import sampler_of, warn_of_ends
 
 log = logging.getLogger(__name__)
 
@@ -51,6 +50,7 @@ class RunSetup:
     dataset: Any  # with rollouts, each example has its number as `example`
     tokenizer: Any  # the student's
     distiller: StudentModule
+    packed: bool = False  # several examples in a row
     rollouts: Rollouts | None = None  # None where all text is the data's
     # What makes batches of examples, from what makes them of rows.
     collator: Callable[[Collator], Any] = lambda rows: rows
@@ -78,7 +78,7 @@ def load_run(
     if teacher is not None:
         taught = load_taught(teacher, opened, rules, data, learner, method, options, device)
         dataset = taught.dataset
-    ready(learner, [] if taught is None else [taught.model], options, seed)
+    packed = ready(learner, [] if taught is None else [taught.model], method, options, seed)
     distiller = Distiller(
         learner.model,
         method,
@@ -89,7 +89,7 @@ def load_run(
         chunk_tokens=options.chunk_tokens,
     )
     if options.rollouts is None or taught is None:
-        return RunSetup(dataset, learner.tokenizer, distiller)
+        return RunSetup(dataset, learner.tokenizer, distiller, packed)
     prompts = last_prompt_lengths(dataset, "student")
     rollouts = Rollouts(
         options.rollouts,
@@ -101,15 +101,7 @@ def load_run(
         mix_in_offpolicy=method.requires.mix_in_offpolicy,
     )
     warn_of_ends(rollouts, learner, {"teacher": taught.model})
-    return RunSetup(dataset.add_column("example", range(len(dataset))), learner.tokenizer, distiller, rollouts)
-
-
-def warn_of_ends(rollouts: Rollouts, student: LoadedModel, teachers: dict[str, LoadedModel]) -> None:
-    """Warn of models that end a turn by another token than texts end with in this training."""
-    for name, model in {"student": student, **teachers}.items():
-        if message := other_end(model.folder, model.tokenizer, name):
-            for told in rollouts.guards.tell(f"end of {name}", message):
-                log.warning(told)
+    return RunSetup(dataset.add_column("example", range(len(dataset))), learner.tokenizer, distiller, packed, rollouts)
 
 
 @dataclass
@@ -138,7 +130,7 @@ def open_source(
         source=_source(teacher),
         top_k_temperature=cached.options.temperature if isinstance(cached, CachedTopK) else None,
         rollouts=options.rollouts,
-        packing=options.packing,
+        packing=options.packing is True,
         has_teacher=teacher is not None,
     )
     require(rules())
@@ -233,18 +225,28 @@ def _load_teacher(
     return mentor, LiveTeacher(mentor.model, mentor.vocabulary.size, padded_hidden=method.requires.padded_hidden)
 
 
-def ready(student: LoadedModel, teachers: Sequence[LoadedModel], options: TrainingOptions, seed: int) -> None:
-    """Check that the models can read packed rows, and give the student its adapter and compiled layers."""
+def ready(
+    student: LoadedModel, teachers: Sequence[LoadedModel], method: Method, options: TrainingOptions, seed: int
+) -> bool:
+    """Give the student its adapter and compiled layers, and return whether examples are packed.
+
+    Raises InputError where that was asked for and a model cannot read packed rows.
+    """
+    packed = bool(options.packing) and not method.requires.padded_hidden
     for loaded in (student, *teachers):
-        if options.packing and loaded.model is not None and not supports_packing(loaded.model):
-            raise InputError(
-                f"{loaded.folder}: this model sees from one packed example into another; fix: train with packing: false, or on "
-                "attention that is told where examples begin (sdpa)"
-            )
+        if packed and loaded.model is not None and not supports_packing(loaded.model):
+            sees = f"{loaded.folder}: this model sees from one packed example into another"
+            if options.packing is True:
+                raise InputError(
+                    f"{sees}; fix: train with packing: auto or false, or on attention that is told where examples begin (sdpa)"
+                )
+            log.info("%s, so each example has a row of its own", sees)
+            packed = False
     if options.lora is not None:
         student.model = add_adapter(student.model, options.lora, seed)
     if options.torch_compile:
         student.model.base_model.compile(dynamic=True)
+    return packed
 
 
 def _share(teacher: LoadedModel, student: LoadedModel, rules: Callable[..., list[Problem]]) -> SharedVocabulary:

@@ -20,8 +20,8 @@ from dskd.teachers.options import TeacherSource, wrong_weights
 from dskd.training.distiller import Distiller
 from dskd.training.example_lengths import prompt_lengths
 from dskd.training.options import TrainingOptions
-from dskd.training.sampling import sampler_of
-from dskd.training.setup import RunSetup, load_student, load_taught, open_source, ready, warn_of_ends
+from dskd.training.sampling import sampler_of, warn_of_ends
+from dskd.training.setup import RunSetup, load_student, load_taught, open_source, ready
 from dskd.training.several import SEPARATOR, SeveralDistiller, TaughtBy
 from dskd.training.several_examples import SeveralCollator, SeveralDatasets, StudentCollator, matched, routed
 
@@ -84,7 +84,7 @@ def load_run_of_several(
                 teacher, *opened[teacher.name], _data(teacher), learner, own, options, device, load
             )
     examples = _joined({name: own.dataset for name, own in taught.items()}, teachers)
-    ready(learner, [own.model for own in taught.values()], options, seed)
+    packed = ready(learner, [own.model for own in taught.values()], method, options, seed)
     distiller = SeveralDistiller(
         learner.model,
         {
@@ -97,7 +97,7 @@ def load_run_of_several(
         chunked=options.chunked_loss,
         chunk_tokens=options.chunk_tokens,
     )
-    setup = RunSetup(examples, learner.tokenizer, distiller, collator=SeveralCollator)
+    setup = RunSetup(examples, learner.tokenizer, distiller, packed, collator=SeveralCollator)
     if options.rollouts is not None:
         prompts = examples.largest(prompt_lengths)
         setup.rollouts = SeveralRollouts(
@@ -125,7 +125,7 @@ def _without_teachers(
     open_source(None, method, options, device)
     learner = load_student(student, _joint_report(teachers), device)
     examples = _joined({teacher.name: datasets.load_from_disk(str(_data(teacher))) for teacher in teachers}, teachers)
-    ready(learner, [], options, seed)
+    packed = ready(learner, [], method, options, seed)
     distiller = Distiller(
         learner.model,
         method,
@@ -133,7 +133,7 @@ def _without_teachers(
         chunked=options.chunked_loss,
         chunk_tokens=options.chunk_tokens,
     )
-    return RunSetup(examples, learner.tokenizer, distiller, collator=StudentCollator)
+    return RunSetup(examples, learner.tokenizer, distiller, packed, collator=StudentCollator)
 
 
 def _joined(own: dict[str, Any], teachers: Sequence[TeacherSource]) -> SeveralDatasets:

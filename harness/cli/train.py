@@ -103,7 +103,11 @@ METHOD_HELP = "Method; `harness list methods` has the names."
 @click.option("--epochs", type=POSITIVE, metavar="X", help="Passes over the data, instead of --steps.")
 @click.option("--batch-size", type=COUNT, metavar="N", help="Examples per batch and process. [default: 16]")
 @click.option("--batch-tokens", type=COUNT, metavar="N", help="Token budget of a batch, instead of --batch-size.")
-@click.option("--packing", is_flag=True, default=None, help="Put several examples into one row, without padding.")
+@click.option(
+    "--packing/--no-packing",
+    default=None,
+    help="Put several examples into one row. [default: where the models allow it]",
+)
 @click.option("--learning-rate", type=POSITIVE, metavar="X", help="Student learning rate. [default: 5e-4]")
 @click.option("--max-length", type=click.IntRange(min=2), metavar="N", help=LENGTH_HELP)
 @click.option("--dtype", type=DTYPE, help="Compute dtype and teacher weights; the student's weights stay float32.")

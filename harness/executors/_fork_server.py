@@ -41,13 +41,23 @@ _HARMLESS_THREADS = {"jemalloc_bg_thd"}
 
 
 def main(descriptor: int, modules: Sequence[str]) -> None:
-    """Load modules and serve until the other end is closed, or its process dies while modules are loaded."""
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    """Load modules and serve until the other end is closed."""
     serve(socket.socket(fileno=descriptor), modules)
 
 
+def _is_gone(channel: socket.socket) -> bool:
+    """Whether the other end of a socket is closed."""
+    try:
+        return not channel.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
+    except BlockingIOError:
+        return False
+
+
 def serve(channel: socket.socket, modules: Sequence[str]) -> None:
-    """Load modules, then do what messages say."""
+    """Load modules, then do what messages say; end with the process that started this one also while modules are loaded."""
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if _is_gone(channel):  # it died before that was said
+        return
     try:
         preload(modules)
     except Exception as error:  # whatever a library raises as it is imported: jobs find out by themselves

@@ -264,7 +264,10 @@ def _learning(
     if not has_teacher and (method.requires.teacher or method.requires.response_source == "teacher"):
         raise InputError(f"--method {name}: needs a teacher; fix: give --teacher DIR")
     outputs = _teacher_outputs(method, teacher_outputs)
-    known = rules_of(outputs.options, served=served) | {"rollouts": options.rollouts, "packing": options.packing}
+    known = rules_of(outputs.options, served=served) | {
+        "rollouts": options.rollouts,
+        "packing": options.packing is True,
+    }
     for problem in check(method, **known):
         raise InputError(problem.text(_flag(problem.key)))
     return method, options, outputs

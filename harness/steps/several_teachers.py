@@ -180,7 +180,7 @@ class TaughtBySeveral(Input):
                 method,
                 **rules_of(part.outputs, served=part.served),
                 rollouts=training.rollouts,
-                packing=training.packing,
+                packing=training.packing is True,
             )
         return list(dict.fromkeys(found))  # one is often said of all of them
 

@@ -136,7 +136,7 @@ class Train(Step, ModelInput):
             self.configured,
             **rules_of(outputs, served=isinstance(self.teacher, ServedModel)),
             rollouts=self.training.rollouts,
-            packing=self.training.packing,
+            packing=self.training.packing is True,
             has_teacher=self.teacher is not None,
         )
 

@@ -96,7 +96,7 @@ def test_an_option_has_its_default_range_and_meaning() -> None:
     training = {row["option"]: row for row in json.loads(run("list", "training-options", "--json").stdout)}
     assert (training["rollouts.share"]["default"], training["rollouts.share"]["range"]) == (0.5, "≥ 0, ≤ 1")
     assert training["rollouts.replay.capacity"]["range"] == "> 0"
-    assert training["packing"]["range"] == "true | false"
+    assert training["packing"]["range"] == "true | false | auto"
 
 
 def test_an_unknown_method_is_one_line() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import random
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -219,6 +220,18 @@ def test_after_the_death_of_the_server_its_jobs_are_tried_again_by_a_new_one(tmp
     parents = {answer["parent"] for answer in said(jobs)}
     assert len(parents) == 1
     assert not parents & {killed[1], os.getpid()}
+
+
+def test_a_server_whose_run_ended_before_it_began_loads_nothing(tmp_path: Path) -> None:
+    (tmp_path / "slow_library.py").write_text("open('loaded', 'w').close()\n")
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    ours.close()
+    with theirs:
+        command = [sys.executable, "-m", "harness.executors._fork_server", str(theirs.fileno()), "slow_library"]
+        environment = {**os.environ, "PYTHONPATH": f"{PYTHONPATH}{os.pathsep}{tmp_path}"}
+        server = subprocess.run(command, pass_fds=[theirs.fileno()], cwd=tmp_path, env=environment, timeout=60)
+    assert server.returncode == 0
+    assert not (tmp_path / "loaded").exists()
 
 
 def test_servers_and_jobs_killed_at_random_moments_harm_nothing(tmp_path: Path) -> None:

@@ -1,4 +1,7 @@
-"""The identities of `harness train` and `harness evaluate`, as they were when these were planned as the smallest matrix there is."""
+"""The identities of `harness train` and `harness evaluate`, kept in tests/golden/single_plans.json.
+
+Where a change is meant, as for golden plans: `python -m pytest tests/harness/planning/test_single_plans.py --write-golden`.
+"""
 
 from __future__ import annotations
 
@@ -35,9 +38,15 @@ def identities(plan: Plan) -> dict[str, str]:
 
 
 @pytest.mark.parametrize("name", KNOWN["train"]["cases"])
-def test_a_training_outside_a_matrix_keeps_its_identities(name: str, folders: Path, tmp_path: Path) -> None:
+def test_a_training_outside_a_matrix_keeps_its_identities(
+    name: str, folders: Path, tmp_path: Path, write_golden: bool
+) -> None:
     arguments, known = case("train", name, folders)
-    assert identities(single_plan(**arguments, output=tmp_path)) == known
+    found = identities(single_plan(**arguments, output=tmp_path))
+    if write_golden:
+        KNOWN["train"]["cases"][name]["identities"] = known = found
+        (GOLDEN / "single_plans.json").write_text(json.dumps(KNOWN, indent=1) + "\n")
+    assert found == known
 
 
 @pytest.mark.parametrize("name", KNOWN["evaluate"]["cases"])
