@@ -95,8 +95,9 @@ class LoopState:
         trainer.tokens_seen, trainer.places_seen = state["tokens"], state["places"]
         if rollouts is not None:
             rollouts.counts, rollouts.seconds = Counter(state["rollouts"][0]), state["rollouts"][1]
-            trainer.text_ahead.load(state["text_ahead"])
-            rollouts.guards.load(state["guards"])
+            if "guards" in state:  # not in checkpoints that are older than both
+                trainer.text_ahead.load(state["text_ahead"])
+                rollouts.guards.load(state["guards"])
         self.earlier = Earlier(**state["cost"])
 
 
