@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import report
 import torch
-from p8_rollouts import Tokens
+from p8_rollouts import Tokens, continued
 from p13_step import model
 
 from dskd import methods
@@ -89,16 +89,11 @@ def main() -> None:
     def writing(sampler: Sampler, staleness: int) -> Callable[[], int]:
         count = chosen.batch * (staleness + 1)
         order = sorted(range(count), key=lambda k: -len(prompts[k].student))
-        at_once = sampler.prompts_at_once or count
 
         def write() -> int:
             sampler.update()
-            written = 0
-            for first in range(0, count, at_once):
-                part = order[first : first + at_once]
-                samples = sampler.sample([prompts[k] for k in part], numbers[part])
-                written += sum(len(sample.ids) for sample in samples)
-            return written
+            samples = continued(sampler, [prompts[k] for k in order], numbers[order])
+            return sum(len(sample.ids) for sample in samples)
 
         return write
 
