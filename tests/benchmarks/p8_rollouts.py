@@ -37,7 +37,9 @@ def continued(sampler: Sampler, prompts: list[Prompt], numbers: np.ndarray) -> l
 
 def main() -> None:
     options = report.parser(__doc__ or "", "python tests/benchmarks/p8_rollouts.py --batch 64 --json P8.json")
-    options.add_argument("--batch", type=int, default=64, help="prompts of a step, or of the steps that are written at once")
+    options.add_argument(
+        "--batch", type=int, default=64, help="prompts of a step, or of the steps that are written at once"
+    )
     options.add_argument("--ends", type=int, metavar="N", help="end samples after N tokens on average")
     options.add_argument("--prompt", type=int, nargs=2, default=[32, 96], metavar=("SHORTEST", "LONGEST"))
     options.add_argument("--new", type=int, default=128, help="tokens to write after each")
@@ -58,7 +60,9 @@ def main() -> None:
     )
     student = LlamaForCausalLM(config).eval()
     end = chosen.vocabulary - 1
-    stops = frozenset(range(chosen.vocabulary // chosen.ends) if chosen.ends else ())  # each is about as likely as any token
+    stops = frozenset(
+        range(chosen.vocabulary // chosen.ends) if chosen.ends else ()
+    )  # each is about as likely as any token
     tokens = Tokens(chosen.vocabulary, special_ids=stops, token_bytes=[b"x"] * chosen.vocabulary)
     random = np.random.default_rng(0)
     lengths = sorted(random.integers(*chosen.prompt, size=chosen.batch, endpoint=True), reverse=True)
@@ -98,7 +102,8 @@ def main() -> None:
         bar={"ratio": "at least 2"},
         holds=value["ratio"] >= 2,
         shapes=f"Llama of {size / 1e6:.0f} M, vocabulary {chosen.vocabulary:,}, {chosen.batch} prompts of {chosen.prompt[0]} to "
-        f"{chosen.prompt[1]} tokens, {chosen.new} new ones" + (f" at most, {chosen.ends} on average" if chosen.ends else ""),
+        f"{chosen.prompt[1]} tokens, {chosen.new} new ones"
+        + (f" at most, {chosen.ends} on average" if chosen.ends else ""),
         dtype="float32",
         file=chosen.json,
     )
