@@ -5,14 +5,19 @@ library, rebuilt here. So an object that claims to be equal to everything never 
 nor the verdict in its own process, whatever it searches or replaces there.
 """
 
+from __future__ import annotations
+
 import builtins
 import io
 import json
 import pickle
-from collections.abc import Callable, Sequence
-from typing import Any
 
 from channel import Closed, receive, send
+
+TYPE_CHECKING = False  # as mypy knows it: `typing` is slow to import
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from typing import Any
 
 # What a value may be made of besides numbers, text, lists, tuples, dictionaries, sets and None. Data only: building one of these
 # calls no code of the program. The plain types are there as what a defaultdict makes.

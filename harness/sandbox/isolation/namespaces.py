@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import marshal
 import platform
 import re
 import sys
@@ -39,7 +39,7 @@ class Namespaces(Isolation):
             "scratch_bytes": limits.scratch,
             "scratch_files": limits.scratch_files,
         }
-        argv = [*python, str(INSIDE / "enter.py"), json.dumps(plan)]
+        argv = [*python, str(INSIDE / "enter.py"), marshal.dumps(plan).hex()]
         yield Launch(argv, environment, processes=allowed_processes(limits))
 
 
