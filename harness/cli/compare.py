@@ -11,9 +11,19 @@ import click
 from dskd.errors import InputError
 from harness.cli.options import PATH, json_option, split_assignment
 from harness.cli.output import interval, print_json, print_table
+from harness.results.distances import read_distances
 from harness.results.item_scores import Results
 from harness.results.load import load_results
-from harness.tables.comparison import KEYS, ComparisonRow, compare_methods, compare_runs
+from harness.tables.comparison import KEYS, ComparisonRow, compare_methods, compare_runs, is_chosen
+from harness.tables.distances import (
+    TEXTS,
+    TITLES,
+    ComparedDistance,
+    DistanceRow,
+    compared_methods,
+    compared_runs,
+    distance_rows,
+)
 
 EPILOG = """\b
 Examples:
@@ -23,10 +33,12 @@ Examples:
   harness compare results/before results/after --json > changes.json
 
 \b
-A - B is in points. p is Holm-corrected over all rows. MDE: minimum detectable effect, at 80 % power (docs/statistics.md)."""
+A - B is in points, of distances in nats or shares (docs/distances.md).
+p is Holm-corrected over all rows. MDE: minimum detectable effect, at 80 % power (docs/statistics.md)."""
 
 SCORES = ("A", "B", "A - B", "95 % interval", "p (Holm)", "MDE")
 HEADER = ("teacher", "student", "method", "task", *SCORES, "seeds", "items", "verdict")
+DISTANCE_HEADER = ("teacher", "student", "method", "task", "text", "number", "A", "B", "A - B")
 
 
 @click.command("compare", epilog=EPILOG)
@@ -50,13 +62,20 @@ def command(a: str, b: str, results: Path | None, only: tuple[str, ...], skip: t
     wanted, unwanted = _patterns("--only", only), _patterns("--skip", skip)
     if results is not None:
         lines, notes = compare_methods(_load(results, "--results"), a, b, wanted, unwanted)
+        distances, methods = compared_methods(_distances(results), a, b), {a, b}
     else:
         lines, notes = compare_runs(_load(Path(a), "A"), _load(Path(b), "B"), wanted, unwanted)
+        distances, methods = compared_runs(_distances(Path(a)), _distances(Path(b))), set()
+    distances = [line for line in distances if is_chosen(_names(line, methods), wanted, unwanted)]
     if as_json:
         rows = [asdict(line) for line in lines]
-        print_json({"schema_version": 1, "a": a, "b": b, "comparisons": rows, "notes": notes})
+        more = {"distances": [asdict(line) for line in distances]} if distances else {}
+        print_json({"schema_version": 1, "a": a, "b": b, "comparisons": rows, **more, "notes": notes})
         return
     print_table(HEADER, map(_row, lines))
+    if distances:
+        click.echo("\nDistances from the teacher")
+        print_table(DISTANCE_HEADER, map(_distance_row, distances))
     for note in notes:
         click.echo(f"note: {note}", err=True)
 
@@ -76,6 +95,30 @@ def _row(line: ComparisonRow) -> list[str]:
     scores = [f"{line.value_a:.1f}", f"{line.value_b:.1f}", f"{line.difference:+.1f}", interval(line.ci95, "+.1f")]
     rest = [f"{line.p_holm:.3g}", f"{line.min_detectable_effect:.1f}", str(line.n_seeds), str(line.n_items)]
     return [line.teacher, line.student or "–", line.method, line.task, *scores, *rest, line.verdict]
+
+
+def _distances(root: Path) -> list[DistanceRow]:
+    """The distances of a run, where it has some."""
+    records, problems = read_distances(root)
+    for problem in problems:
+        click.echo(f"problem: {problem}", err=True)
+    return distance_rows(records)
+
+
+def _names(line: ComparedDistance, methods: set[str]) -> dict[str, set[str]]:
+    task = line.task.partition(" [")[0]
+    return {
+        "teacher": {line.teacher},
+        "student": {str(line.student)},
+        "task": {line.task, task},
+        "method": {line.method, *methods},
+    }
+
+
+def _distance_row(line: ComparedDistance) -> list[str]:
+    numbers = [f"{value:.4f}" for value in (line.value_a, line.value_b)]
+    names = [line.teacher, line.student or "–", line.method, line.task, TEXTS[line.text], TITLES[line.number]]
+    return [*names, *numbers, f"{line.difference:+.4f}"]
 
 
 def _load(root: Path, named: str) -> Results:

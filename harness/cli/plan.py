@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 import click
@@ -89,8 +90,9 @@ def print_plan(plan: Plan) -> None:
             continue
         rows.append((job.title, "", job.action, _why(job.reason) if job.action == "blocked" else ""))
         for output in job.outputs:
-            assert output.output.cell is not None
-            rows.append((f"  {output.output.cell.column}", output.status, "", _why(output.reason)))
+            cell = output.output.cell
+            named = Path(output.output.folder).name if cell is None else cell.column
+            rows.append((f"  {named}", output.status, "", _why(output.reason)))
     print_table(("job", "state", "action", "why"), rows)
     counts = ", ".join(f"{number} {status}" for status, number in plan.counts().items() if number)
     kinds = Counter(job.kind for job in plan.to_run)

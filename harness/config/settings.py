@@ -76,6 +76,7 @@ class Evaluation(Strict):
     Attributes:
         parts: Processes that share the items of an evaluation, each with the whole model and GPUs of its own.
         tensor_parallel: GPUs that vLLM spreads a model over, in each of them.
+        distances: Whether each student is compared with its teacher on the texts of the evaluation, too.
     """
 
     engine: str = "auto"
@@ -85,6 +86,12 @@ class Evaluation(Strict):
     score_teachers: bool = True
     parts: int = Field(default=1, ge=1)
     tensor_parallel: int = Field(default=1, ge=1)
+    distances: bool = False
+
+    @property
+    def answering(self) -> dict[str, Any]:
+        """The settings of what answers, in evaluations and for a teacher's responses."""
+        return self.model_dump(exclude={"score_teachers", "distances"})
 
     @model_validator(mode="after")
     def _spread_by_vllm(self) -> Evaluation:

@@ -15,8 +15,9 @@ from harness.config.matrix import Cell
 from harness.config.selection import cells_with_tasks
 from harness.config.served import ServedSource, TeachersSource
 from harness.config.settings import TeacherCaches, TeacherOutputs
+from harness.planning.distances import DistanceSources, distance_steps
 from harness.planning.served import endpoint_responses, gives_text_alone
-from harness.planning.sources import Sources, once
+from harness.planning.sources import once
 from harness.protocols import DecodingProtocol
 from harness.runs.records import RecordCell
 from harness.runs.store import train_folder
@@ -33,7 +34,7 @@ from harness.steps.teacher_responses import TeacherResponses
 
 
 @dataclass(eq=False)
-class Expansion(Sources):
+class Expansion(DistanceSources):
     """The steps of a matrix's cells, each made once.
 
     Attributes:
@@ -48,8 +49,8 @@ class Expansion(Sources):
 
     def __post_init__(self) -> None:
         self.processes, self.accelerate_config = training.find_launch(**self.matrix.launch.model_dump())
-        answering = self.matrix.evaluation.model_dump(exclude={"score_teachers"})
-        self.answering = {**answering, "engine": self.engine}  # of evaluations and a teacher's responses
+        # Of evaluations and a teacher's responses.
+        self.answering = {**self.matrix.evaluation.answering, "engine": self.engine}
 
     def expand(self, cells: Sequence[Cell], tasks: Sequence[str]) -> list[Step]:
         """The training and the evaluation of each cell. InputError for what the matrix names and is not there."""
@@ -65,7 +66,10 @@ class Expansion(Sources):
                     raise InputError(problem.text(self.where_of(cell, problem.key)))
                 checked.add(cell.method)
             if own := [task for task in of_cells.get(cell, ()) if task in wanted]:
-                steps.append(self.evaluate(cell, model, own))
+                evaluation = self.evaluate(cell, model, own)
+                steps.append(evaluation)
+                if self.matrix.evaluation.distances:
+                    steps += distance_steps(self, cell, evaluation)
         return steps
 
     def where_of(self, cell: Cell | RecordCell, key: str) -> str:

@@ -79,7 +79,7 @@ def evaluation_plan(
         model=source,
         tasks=evaluated,
         allow_code_execution=allow_code_execution,
-        **_settings(evaluation).model_dump(exclude={"score_teachers"}),
+        **_settings(evaluation).answering,
     )
     if not overwrite:
         _require_same(output, step)

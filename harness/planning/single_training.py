@@ -221,7 +221,7 @@ def _inputs(
                 f"--served: gives hidden states, and {method.name} learns from responses; fix: `harness teacher responses` writes "
                 "them as a training set for --method sft"
             )
-        answering = Evaluation().model_dump(exclude={"score_teachers"})
+        answering = Evaluation().answering
         responses = responses_step(examples, limit, teacher, method.options, answering)
         data = prepared(title=f"{responses.title} for student", examples=responses, student_tokenizer=own)
     else:

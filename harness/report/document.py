@@ -13,6 +13,7 @@ from dskd.errors import InputError
 from harness.report.alignment import alignments
 from harness.report.curves import learning_curves
 from harness.report.differences import differences
+from harness.report.distances import distances_of
 from harness.report.results import Result, read_results
 from harness.report.samples import MOST_COMPLETIONS, browsable
 from harness.report.scores import environments, score_rows
@@ -48,6 +49,7 @@ def make_document(
     without_items = [message.replace(str(folder), names[folder]) for folder, message in damaged.items()]
     without_items = [problem for problem in without_items if problem.split(": ")[0] not in reported]
     failed = [f"{result.name}: failed: {result.record.error}" for result in results if result.record.status == "failed"]
+    distances, unread = distances_of(roots, board)
     missing = [text.replace(str(root), root.resolve().name, 1) for root in roots for text in missing_records(root)]
     document = {
         "title": ", ".join(dict.fromkeys(_matrix(root) for root in roots)),
@@ -58,7 +60,7 @@ def make_document(
         "scores": score_rows(board, results),
         "costs": [asdict(row) for row in board.costs],  # means over the seeds, null if not measured
         "notes": board.notes,
-        "problems": [*problems, *failed, *without_curve, *unreadable, *without_items],
+        "problems": [*problems, *failed, *without_curve, *unreadable, *without_items, *unread],
         "missing": missing,
         "records": len(results),
         "seeds": sorted({r.record.cell.seed for r in results if r.record.cell.seed is not None}),
@@ -66,6 +68,7 @@ def make_document(
         "differences": compared,
         "curves": curves,
         "alignment": alignments(results),
+        "distances": distances,
     }
     return document, samples
 

@@ -85,9 +85,11 @@ def file_name(job_id: str) -> str:
 
 
 def job_folder(output: str) -> str:
-    """The folder of the job that makes an output: evaluations of one cell are one job."""
+    """The folder of the job that makes an output: evaluations of one cell are one job, and so are its distances from one teacher."""
     parts = output.split("/")
-    return "/".join(parts[: parts.index("eval") + 1]) if parts[0] == "cells" and "eval" in parts else output
+    if parts[0] != "cells":
+        return output
+    return "/".join(parts[:-1]) if "eval" in parts or "distances" in parts else output
 
 
 def outputs_under(root: Path, top: str) -> Iterator[str]:

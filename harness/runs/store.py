@@ -5,6 +5,7 @@
     DIR/cells/<teacher>__<student>/<method>/seed<k>/eval/<task>@v<version>/             greedy
     DIR/cells/<teacher>__<student>/<method>/seed<k>/eval/<task>@v<version>+<protocol>/  any other protocol
     DIR/cells/<teacher>/teacher/eval/<task>@v<version>/     the teacher's own scores
+    DIR/cells/<cell>/distances/<task>@v<version>/           distances.json, where a matrix asks for distances
     DIR/artifacts/<kind>/<hash>/                            shared: worlds, tokenized data, models before distillation
     DIR/.harness/                                           locks, leases, and the specifications of jobs
     DIR/.harness/jobs/<id>/state.json                       how far a job is (job_state.py)

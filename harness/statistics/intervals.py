@@ -95,6 +95,31 @@ def bootstrap_interval(values: ArrayLike, *, seed: int = 0, resamples: int = RES
     return float(low), float(high)
 
 
+def bootstrap_ratio_interval(
+    sums: ArrayLike, counts: ArrayLike, *, seed: int = 0, resamples: int = RESAMPLES
+) -> tuple[float, float]:
+    """The percentile bootstrap interval of Σ sums / Σ counts over independent items, both `[n]`: of a mean over their tokens.
+
+    Items are drawn, not tokens, as the tokens of one item depend on each other. Draws without anything counted are left out.
+    ValueError for fewer than two items.
+    """
+    total, count = _array(sums), _array(counts)
+    if total.size == 1:
+        raise ValueError("one value has no spread")
+    random = np.random.default_rng(seed)
+    ratios = np.empty(resamples)
+    block = max(1, _BLOCK // total.size)
+    for start in range(0, resamples, block):
+        size = min(block, resamples - start)
+        drawn = random.integers(0, total.size, (size, total.size))
+        counted = count[drawn].sum(axis=1)
+        ratios[start : start + size] = np.where(
+            counted > 0, total[drawn].sum(axis=1) / np.maximum(counted, 1e-300), np.nan
+        )
+    low, high = np.nanquantile(ratios, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
+    return float(low), float(high)
+
+
 def pass_at_k(n: int, correct: int, k: int) -> float | None:
     """The probability, from 0 to 1, that one of k samples is correct, estimated from n samples.
 

@@ -22,6 +22,7 @@ from harness.runs.job_context import JobContext
 from harness.steps.base import NOT_IDENTITY, OMIT_NONE, ModelInput, Of, Step, if_known
 from harness.steps.data import PreparedData
 from harness.steps.libraries import MODELS
+from harness.steps.reference_texts import ReferenceTexts
 
 if TYPE_CHECKING:
     from dskd.teachers.build_cache import TeacherCacheReport
@@ -38,7 +39,7 @@ class TeacherCache(Step):
     kind, version, place, product = "teacher-cache", 2, "signals", "signal"  # as in older runs
 
     teacher: Of[ModelInput]
-    data: Of[PreparedData]
+    data: Of[PreparedData | ReferenceTexts]
     options: dict[str, Any]
     dtype: str
     engine: Annotated[Literal["vllm", "transformers"] | None, OMIT_NONE] = None
@@ -120,7 +121,7 @@ class TeacherCache(Step):
             folder,
             options=dskd.TeacherCacheOptions.model_validate(self.options),
             dtype=self.dtype,
-            device=_device(),
+            device=computing_device(),
             engine=self.engine or "auto",
             tensor_parallel=self.tensor_parallel,
             served=self.served,
@@ -159,7 +160,8 @@ def size_text(number: int) -> str:
     return f"{number / 1e9:,.1f} GB" if number >= 1e9 else f"{number / 1e6:,.1f} MB"
 
 
-def _device() -> Any:
+def computing_device() -> Any:
+    """Where models run on this machine: an accelerator, or else the CPU."""
     import torch
 
     return torch.accelerator.current_accelerator() if torch.accelerator.is_available() else torch.device("cpu")

@@ -113,11 +113,7 @@ def _compared(
     lines = []
     for cell, a, b in pairs:
         names = {"teacher": {cell.teacher}, "student": {str(cell.student)}, "task": {cell.task}}
-        values = {**names, "method": {cell.method, *methods}}
-        only, skip = chosen
-        if not all(_fits(wanted, values[key]) for key, wanted in only.items()):
-            continue
-        if any(_fits(unwanted, values[key]) for key, unwanted in skip.items()):
+        if not is_chosen({**names, "method": {cell.method, *methods}}, *chosen):
             continue
         where = f"{cell.teacher} -> {cell.student}, {cell.method}, {cell.task}"
         try:
@@ -156,6 +152,13 @@ def _compared(
     if any(line.n_seeds == 1 for line in done):
         notes.append("one seed: this compares two models; to compare methods, use several seeds")
     return done, notes
+
+
+def is_chosen(names: Mapping[str, Collection[str]], only: Chosen, skip: Chosen = _NONE) -> bool:
+    """Whether a row with these names of each key is asked for."""
+    if not all(_fits(wanted, names[key]) for key, wanted in only.items()):
+        return False
+    return not any(_fits(unwanted, names[key]) for key, unwanted in skip.items())
 
 
 def _fits(patterns: Collection[str], names: Collection[str]) -> bool:

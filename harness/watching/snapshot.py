@@ -18,7 +18,9 @@ def cell_of(folder: str) -> str | None:
     if not folder.startswith("cells/"):
         return None
     name = folder.removeprefix("cells/")
-    return name.partition("/eval/")[0].removesuffix("/train").removesuffix("/eval")
+    for kind in ("/eval", "/distances"):
+        name = name.partition(f"{kind}/")[0].removesuffix(kind)
+    return name.removesuffix("/train")
 
 
 def group_of(cell: str) -> tuple[str, str]:

@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from harness.results.distances import DISTANCES, DistanceRecord, DistanceValue, TextDistances
 from harness.runs.identity import Identity
 from harness.runs.records import Cost, Counts, Environment, MetricValue, Record, RecordCell
 
@@ -81,3 +82,23 @@ def write_run(
 def _write(folder: Path, record: Record) -> None:
     folder.mkdir(parents=True)
     (folder / "result.json").write_text(record.model_dump_json())
+
+
+def write_distances(folder: Path, method: str, value: float, *, task: str = "small_math") -> None:
+    """Beside `write_run`: how far a student is from its teacher on its own answers."""
+    values = {
+        "kl_teacher_student": DistanceValue(value=value, ci95=(value - 0.05, value + 0.05), n=12, items=4),
+        "teacher_entropy": DistanceValue(value=None, reason="not given"),
+    }
+    about = {"source": "live", "outputs": "hidden_states", "form": "exact", "space": "vocabulary", "space_size": 9}
+    record = DistanceRecord(
+        cell=RecordCell(teacher="teacher", student="student", method=method, seed=1, task=task, task_version="1"),
+        teacher="teacher",
+        identity=Identity.of({"method": method}),
+        top_k=10,
+        texts={"own_answers": TextDistances.model_validate({"values": values, "texts": 4, **about})},
+        environment=ENVIRONMENT,
+    )
+    place = folder / "cells/teacher__student" / method / f"seed1/distances/{task}@v1/{DISTANCES}"
+    place.parent.mkdir(parents=True)
+    place.write_text(record.model_dump_json())

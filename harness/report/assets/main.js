@@ -9,6 +9,7 @@ function start() {
     ['costs', 'Quality and cost', 'Cost', (pair) => costs(report, pair)],
     ['curves', 'Learning curves', 'Curves', (pair) => learningCurves(report, pair)],
     ['alignment', 'Alignment of the tokenizers', 'Alignment', (pair) => alignment(report, pair)],
+    ...(report.distances.length ? [['distances', 'Distances from the teacher', 'Distances', (pair) => distancesOf(report, pair)]] : []),
     ['completions', 'Completions side by side', 'Completions', (pair) => sampleBrowser(report, samplesOnce(), pair)],
   ];
   let samples = null;

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from playwright.sync_api import Locator, Page
 
-from helpers.written_runs import write_run
+from helpers.written_runs import write_distances, write_run
 
 PHONE = {"viewport": {"width": 390, "height": 844}, "is_mobile": True, "has_touch": True}
 HOSTILE = {
@@ -203,3 +203,16 @@ def test_thousands_of_completions_open_and_turn_pages(tmp_path: Path, open_repor
     opened.page.get_by_role("button", name="Last page").click()
     assert opened.page.locator(".detail h3").inner_text() == "small_math 950"
     assert opened.page.locator(".prompt").count() == 50
+
+
+def test_distances_have_a_section_where_a_run_has_some(tmp_path: Path, open_report: Callable) -> None:
+    run = write_run(tmp_path / "run")
+    assert open_report(run).page.locator("#distances").count() == 0
+    for method, value in (("sft", 0.5), ("kd", 0.25)):
+        write_distances(run, method, value)
+    opened = open_report(run)
+    assert rows(opened.page, "distances") == ["sft anchor", "kd"]
+    cells = words(opened.page.locator("#distances tbody td"))
+    assert "0.250 0.200 to 0.300" in cells
+    assert opened.page.locator("#distances [title='not given']").count() == 2
+    assert (opened.complaints, opened.asked_elsewhere()) == ([], [])

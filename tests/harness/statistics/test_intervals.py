@@ -11,7 +11,13 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from harness.statistics.intervals import bootstrap_interval, mean_and_error, pass_at_k, wilson_interval
+from harness.statistics.intervals import (
+    bootstrap_interval,
+    bootstrap_ratio_interval,
+    mean_and_error,
+    pass_at_k,
+    wilson_interval,
+)
 
 
 def test_the_mean_and_its_error_are_those_of_a_sample() -> None:
@@ -87,3 +93,26 @@ def test_pass_at_k_is_unknown_with_fewer_than_k_samples() -> None:
     assert pass_at_k(9, 9, 10) is None
     with pytest.raises(ValueError, match="correct of"):
         pass_at_k(1, 2, 1)
+
+
+def test_the_interval_of_a_ratio_draws_items_with_all_their_tokens() -> None:
+    random = np.random.default_rng(3)
+    counts = random.integers(1, 40, 60).astype(float)
+    sums = counts * (0.5 + 0.1 * random.standard_normal(60))
+    low, high = bootstrap_ratio_interval(sums, counts)
+    draws = np.random.default_rng(0)
+    slow = []
+    for _ in range(4000):
+        chosen = [int(draws.integers(60)) for _ in range(60)]
+        slow.append(sum(sums[k] for k in chosen) / sum(counts[k] for k in chosen))
+    assert (low, high) == pytest.approx(tuple(np.quantile(slow, [0.025, 0.975])), abs=0.002)
+    assert low < sums.sum() / counts.sum() < high
+
+
+def test_of_one_token_an_item_a_ratio_is_a_mean_and_items_without_any_are_no_harm() -> None:
+    values = [0.1, 0.4, 0.2, 0.9, 0.3]
+    assert bootstrap_ratio_interval(values, [1.0] * 5) == pytest.approx(bootstrap_interval(values))
+    low, high = bootstrap_ratio_interval([1.0, 0.0], [2.0, 0.0])
+    assert (low, high) == (0.5, 0.5)
+    with pytest.raises(ValueError, match="no spread"):
+        bootstrap_ratio_interval([1.0], [1.0])

@@ -20,9 +20,11 @@ from harness.runs.records import RecordCell
 from harness.steps.base import NOT_IDENTITY, Input, ModelInput, Step, TokenizerInput
 from harness.steps.base_model import FirstLayers, ModelCopy, ModelFolder, NewModel, Stage, TrainedModel, _MadeModel
 from harness.steps.data import Examples, FileExamples, PreparedData, RowExamples, WorldExamples
+from harness.steps.distances import Distances
 from harness.steps.endpoint_responses import EndpointResponses, TeacherEndpoint
 from harness.steps.evaluation import Evaluate, EvaluatedTask
 from harness.steps.hub_data import HubExamples, HubRows
+from harness.steps.reference_texts import ReferenceTexts
 from harness.steps.served_model import HeadFolder, ServedModel
 from harness.steps.several_teachers import SeveralTeachers, TaughtBySeveral, TaughtData
 from harness.steps.teacher_cache import TeacherCache
@@ -100,6 +102,16 @@ ENDPOINT = TeacherEndpoint(
 TASK = EvaluatedTask(
     entry="e", task="small_math", version="1", limit=5, max_new_tokens=9, protocol=GREEDY, extra={"dataset": "1"}
 )
+EVALUATION = Evaluate(
+    cell=CELL,
+    cell_folder="c",
+    model=TRAIN,
+    tasks=[TASK],
+    engine="auto",
+    dtype="float32",
+    seed=0,
+    max_batch_size=2,
+)
 HUB_ROWS = HubRows(repository="org/rows", commit="0" * 40, configuration="c", split="train")
 INSTANCES: list[Input] = [
     *(HUB_ROWS, HubExamples(source=HUB_ROWS, **READ)),
@@ -137,15 +149,18 @@ INSTANCES: list[Input] = [
         seed=0,
         price=TokenPrice(prompt=1.0, completion=2.0),
     ),
-    Evaluate(
+    EVALUATION,
+    ReferenceTexts(task="small_math", task_version="1", limit=5, extra={"dataset": "1"}, teacher=FOLDER),
+    Distances(
         cell=CELL,
         cell_folder="c",
-        model=TRAIN,
-        tasks=[TASK],
-        engine="auto",
-        dtype="float32",
-        seed=0,
-        max_batch_size=2,
+        evaluation=EVALUATION,
+        compared="m",
+        teacher=FOLDER,
+        reason="none",
+        asked={"kind": "live"},
+        caches=[CACHE],
+        cached=["e"],
     ),
 ]
 # Fields that do not take any value of their type.
