@@ -6,7 +6,7 @@ GPU := $(shell nvidia-smi --query-gpu=name --format=csv,noheader >/dev/null 2>&1
 # Several processes on few cores: one thread each, or tiny models spend their time waiting for threads.
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: help quick test test-cluster regression nightly bench gpu lint format lock clean
+.PHONY: help quick test test-cluster regression nightly bench bench-trl gpu lint format lock clean
 
 help:
 	@echo "make quick  train and compare every method on the small world, and print the table"
@@ -14,6 +14,7 @@ help:
 	@echo "make test-cluster  the tests of executors on a real Slurm, started by the tests"
 	@echo "make regression  train and score a small matrix, and compare it with results/regression/baseline.json"
 	@echo "make bench  the benchmarks of speed and memory, into results/benchmarks (about twenty minutes)"
+	@echo "make bench-trl  training steps beside those of TRL's trainers, into results/benchmarks/TRL.json"
 	@echo "make gpu    what only a GPU can show, in eight minutes, into gpu_day.json"
 	@echo "make nightly  the regression check, slow tests and the check of the committed leaderboard"
 	@echo "make lint   ruff, mypy and codespell"
@@ -59,6 +60,13 @@ BENCHMARKS := P1:p1_fused_loss P2:p2_projectors P3:p3_alignment P5:p5_teacher_si
 bench: .venv/.installed
 	set -e; for entry in $(BENCHMARKS); do \
 	  PYTHONPATH=tests $(BIN)/python tests/benchmarks/$${entry#*:}.py --json results/benchmarks/$${entry%%:*}.json; done
+
+# TRL is no dependency: it goes into a folder of its own, without its dependencies, which are ours. Without it the script says so and ends.
+TRL ?= .trl
+bench-trl: .venv/.installed
+	test -d $(TRL)/trl || $(BIN)/pip install --quiet --no-deps --target $(TRL) "trl==1.16.0" || true
+	PYTHONPATH=tests:$(TRL) TRL_EXPERIMENTAL_SILENCE=1 HF_HUB_OFFLINE=1 $(BIN)/python tests/benchmarks/trl_side_by_side.py \
+	  --json results/benchmarks/TRL.json
 
 # What no CPU can show, in eight minutes on a bare machine with a GPU; no .venv, for the machine has its own packages (docs/gpu.md).
 gpu:

@@ -12,8 +12,10 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from dskd.errors import InputError
 from dskd.methods import METHODS, StepStatistics
+from dskd.methods.base import reads_step_statistics
 from dskd.modeling.vllm_support import INSTALL
 from dskd.teachers.options import TeacherOutputKind
+from dskd.text import AUTHORS, Author, Text, names_of
 
 if TYPE_CHECKING:
     from dskd.methods import Method, Requirements
@@ -136,12 +138,36 @@ def check(
     return problems
 
 
+def texts_of(method: Method | type[Method]) -> list[Author]:
+    """Who may write the text that a method learns from, in the order of `AUTHORS`."""
+    requires = method.requires
+    if requires.response_source == "teacher":
+        return ["teacher"]
+    prepared = requires.on_policy != "always"
+    sampled = requires.teacher and requires.on_policy != "never" and requires.pairing != "own"
+    able = {"data": prepared, "teacher": prepared, "student": sampled}
+    return [author for author in AUTHORS if able[author]]
+
+
+def check_text(method: Method, text: Text) -> list[Problem]:
+    """What stops a method from learning from such text."""
+    able = texts_of(method)
+    wrong = [author for author in text.shares if author not in able]
+    if not wrong:
+        return []
+    can = _methods(lambda m: all(author in texts_of(m) for author in text.shares))
+    fix = f"text: {able[0]}" if len(able) == 1 else f"give it {names_of(able)}"
+    fix += f", or use what can learn from this: {can}" if can != "none" else ""
+    return [Problem("text", f"{method.name} cannot learn from {names_of(wrong)} text", fix)]
+
+
 def check_several(method: Method) -> list[Problem]:
     """What stops a method from learning from several teachers, beside what stops it from learning from each."""
     problems = []
-    if isinstance(method, StepStatistics) or method.requires.teacher_mix_in_alpha:
+    if reads_step_statistics(method) or method.requires.teacher_mix_in_alpha:
         alone = f"{method.name} compares the texts of a step by what one teacher says of all of them"
-        problems.append(Problem("teachers", alone, "give one teacher, or use another method"))
+        instead = method.instead if isinstance(method, StepStatistics) else StepStatistics.instead
+        problems.append(Problem("teachers", alone, f"give one teacher, or {instead}"))
     if method.requires.padded_hidden:
         alone = f"{method.name} reads the prompts and the padding of one teacher's batch"
         problems.append(Problem("teachers", alone, "give one teacher, or set upstream_parity to false"))

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 from pydantic import BaseModel, ValidationError
 
 from dskd import methods
-from dskd.compatibility import check, missing_engine, require
+from dskd.compatibility import check, check_text, missing_engine, require
 from dskd.data.examples import LeftOut, write_examples
 from dskd.data.options import DataOptions
 from dskd.data.preparation import PreparationReport, prepare_dataset, what_is_taken
@@ -24,6 +24,7 @@ from dskd.from_python.models import Student, as_folder
 from dskd.from_python.progress import Shown
 from dskd.from_python.rows import as_source
 from dskd.from_python.rows import data_options as as_options
+from dskd.from_python.text import as_text, with_rollouts
 from dskd.modeling.loading import load_model, load_tokenizer
 from dskd.tokenization.prompt_templates import Template
 from dskd.training.options import TrainingOptions, TrainingReport
@@ -60,6 +61,7 @@ def distill(
     data_options: Mapping[str, Any] | DataOptions | None = None,
     limit: int | None = None,
     seed: int = 0,
+    text: Any = None,
     method_options: Mapping[str, Any] | None = None,
     progress: bool | Progress = True,
     **options: Any,
@@ -82,6 +84,8 @@ def distill(
         data_options: How its rows are read, as beside `file` in a matrix: `{"prompt": "Question: {question}", "output": "{answer}"}`.
         limit: Train on the first examples alone.
         seed: Of everything random.
+        text: Who writes what the student is trained on: "data", "student", or a mixture as `{"data": 0.5, "student": 0.5}`
+            (docs/text.md). By default the data, and the student as `rollouts` has it.
         method_options: Options of the method; they may also be given by name.
         progress: Whether to show it, or a function that gets the events of `dskd.train`.
         options: Training options by name (`TrainingOptions`), such as `epochs`, `batch_size`, `max_length`, `lora={"rank": 16}`, and
@@ -94,7 +98,10 @@ def distill(
         InputError: For what cannot be used, before anything is trained.
         TrainingFailed: For a loss that is not finite, or too little memory or disk; the last checkpoint stays in `output`.
     """
-    chosen, training = _options(method, method_options, options)
+    written = as_text(text, method)
+    chosen, training = _options(method, method_options, with_rollouts(options, written))
+    if written is not None:
+        require(check_text(chosen, written))
     _check(chosen, training, has_teacher=teacher is not None)
     asked = _Asked(teacher, student, dataset, as_options(data_options), _templates(template), limit)
     with _work(output) as (folder, work), _named(work), Shown() if progress is True else nullcontext() as shown:

@@ -6,6 +6,7 @@ vocabulary. This needs terms that are sums over tokens, and the counts of the wh
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
@@ -17,30 +18,35 @@ from dskd.losses.buffer_pool import BufferPool, empty_from_pool
 from dskd.losses.tokens import Loss, LossTerm, TokenBatch, TwoPassLoss
 from dskd.modeling.lm_head import Head
 
-# A float32 [chunk, vocabulary] tensor of this size: large enough for efficient products and for the sum of the head's gradients to
-# be no burden, small enough that the dozen of them that a loss needs stay far below what a model takes.
+# A float32 [chunk, vocabulary] tensor of this size: large enough for efficient products, small enough that the three or four of them
+# that a loss needs stay below what a model takes.
 _CHUNK_BYTES = 64 * 2**20
-_LEAST_CHUNK = 512  # fewer, and adding up the gradient of a large head costs more than the products
+# With fewer tokens, adding up the gradient of a large head costs more than the products: on a CPU 64 take half as long again as 128, and
+# 128 as long as 512 (docs/performance.md). A GPU multiplies faster than it reads and writes a head.
+_LEAST_CHUNK = {"cpu": 128}
+_LEAST_CHUNK_ELSEWHERE = 512
 # What the first of two passes may leave for the second (TokenBatch.recomputable); the rest is computed again.
 _RECOMPUTABLE_BYTES = 256 * 2**20
 
 
-def default_chunk_tokens(vocabulary_size: int) -> int:
-    """Tokens a chunk for heads of at most so many rows."""
-    return max(_LEAST_CHUNK, _CHUNK_BYTES // (4 * vocabulary_size))
+def default_chunk_tokens(vocabulary_size: int, device: str = "cpu") -> int:
+    """Tokens a chunk for heads of at most so many rows, on a device of this type."""
+    return max(_LEAST_CHUNK.get(device, _LEAST_CHUNK_ELSEWHERE), _CHUNK_BYTES // (4 * vocabulary_size))
 
 
 def chunk_size(batch: TokenBatch, chunk_tokens: int | None) -> int:
     """`chunk_tokens`, or what suits the larger of the batch's heads."""
     sides = batch.student, batch.teacher
     heads = [side.head for side in sides if side is not None and side.head is not None]
-    return chunk_tokens or default_chunk_tokens(max(head.weight.shape[0] for head in heads))
+    rows, device = max(head.weight.shape[0] for head in heads), batch.student.head.weight.device.type
+    return chunk_tokens or default_chunk_tokens(rows, device)
 
 
 def chunks(batch: TokenBatch, tokens: int) -> list[TokenBatch]:
-    """The batch in parts of at most so many of the student's labelled tokens; one empty part for an empty batch."""
+    """The batch in parts of at most so many of the student's labelled tokens, of nearly one size; one empty part for an empty batch."""
     total = len(batch.student.labels)
-    return [batch.part(first, min(first + tokens, total)) for first in range(0, max(total, 1), tokens)]
+    size = math.ceil(total / max(1, math.ceil(total / tokens))) or 1
+    return [batch.part(first, min(first + size, total)) for first in range(0, max(total, 1), size)]
 
 
 @torch.no_grad()
@@ -251,8 +257,7 @@ def _take(
         large += sum(value.nbytes for value in part.recomputable.values())
         if large > _RECOMPUTABLE_BYTES:
             part.recomputable.clear()
-        del terms, share
-        pool.give_back([*part.saved.values(), *part.recomputable.values()])
+        del terms, means, share  # the memory that they share with the chunk's tensors
     return sums, counts
 
 

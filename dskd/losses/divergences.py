@@ -14,23 +14,26 @@ from functools import partial, wraps
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from dskd.losses.buffer_pool import empty_from_pool
 from dskd.losses.row_blocks import row_blocks
+from dskd.losses.sorting import sort
+from dskd.losses.token_groups import at_temperature
 
 Divergence = Callable[..., Tensor]
 DIVERGENCES: dict[str, Divergence] = {}
 
 
 _LEAST_LOG_PROBABILITY = -1e3  # its exponential is zero in float32, yet it has differences and a gradient
+_TINY = torch.finfo(torch.float32).tiny
 
 
 def _log_probabilities(teacher_logits: Tensor, student_logits: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
     """log p and log q [tokens, vocabulary], finite."""
     return (
-        (teacher_logits.float() / temperature).log_softmax(-1).clamp_min(_LEAST_LOG_PROBABILITY),
-        (student_logits.float() / temperature).log_softmax(-1).clamp_min(_LEAST_LOG_PROBABILITY),
+        at_temperature(teacher_logits, temperature).log_softmax(-1).clamp_min(_LEAST_LOG_PROBABILITY),
+        at_temperature(student_logits, temperature).log_softmax(-1).clamp_min(_LEAST_LOG_PROBABILITY),
     )
 
 
@@ -48,7 +51,7 @@ def _log_mixture(log_p: Tensor, log_q: Tensor, weight_of_p: float) -> Tensor:
 Part = Callable[..., tuple[Tensor, Tensor]]
 
 
-class _ByRows(torch.autograd.Function):
+class ByRows(torch.autograd.Function):
     """A divergence a few rows at a time, its gradient to the student's logits made in the forward (dskd/losses/row_blocks.py).
 
     `part`: (teacher_logits, student_logits, temperature) of some rows -> (values, gradients of their sum).
@@ -95,29 +98,36 @@ def _forward_kl_part(teacher_logits: Tensor, student_logits: Tensor, temperature
     return log_ratio.mul_(p).sum(-1), log_q.exp_().sub_(p).div_(temperature)
 
 
-def _mean_and_gradient(log_q: Tensor, derivative: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
-    """Σ q d and q (d − Σ q d) / τ, the derivative to the logits where d is that to q [tokens, vocabulary]. Overwrites both."""
-    q = log_q.exp_()
+def mean_and_gradient(q: Tensor, derivative: Tensor, temperature: float, weight: float = 1.0) -> tuple[Tensor, Tensor]:
+    """Σ q d and w q (d − Σ q d) / τ, the derivative to the logits where w d is that to q [tokens, vocabulary]. Overwrites d."""
     mean = (q * derivative).sum(-1)
-    return mean, derivative.sub_(mean.unsqueeze(-1)).mul_(q).div_(temperature)
+    gradient = derivative.sub_(mean.unsqueeze(-1)).mul_(q)
+    return mean, gradient if weight == temperature else gradient.mul_(weight / temperature)
 
 
 def _reverse_kl_part(teacher_logits: Tensor, student_logits: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
     log_p, log_q = _log_probabilities(teacher_logits, student_logits, temperature)
-    return _mean_and_gradient(log_q, log_q - log_p, temperature)
+    return mean_and_gradient(log_q.exp(), log_q - log_p, temperature)
 
 
 def _js_divergence_part(
     teacher_logits: Tensor, student_logits: Tensor, temperature: float, beta: float = 0.5
 ) -> tuple[Tensor, Tensor]:
+    """From probabilities: both log p / m and log q / m have an upper bound, so nothing is lost where p or q is zero in float32.
+
+    Logarithms of the ratios are exact to rounding where p and q are near each other, differences of logarithms are not.
+    """
     if beta in (0.0, 1.0):
         part = _forward_kl_part if beta == 0.0 else _reverse_kl_part
         return part(teacher_logits, student_logits, temperature)
-    log_p, log_q = _log_probabilities(teacher_logits, student_logits, temperature)
-    log_m = _log_mixture(log_p, log_q, beta)
-    of_teacher = _kl(log_p, log_m)
-    of_student, gradient = _mean_and_gradient(log_q, log_q - log_m, temperature)
-    return beta * of_teacher + (1 - beta) * of_student, gradient.mul_(1 - beta)
+    p, q = (at_temperature(logits, temperature).softmax(-1) for logits in (teacher_logits, student_logits))
+    mixture = torch.lerp(q, p, beta).clamp_min_(_TINY)
+    ratio = torch.div(p, mixture).clamp_min_(_TINY).log_()
+    of_teacher = ratio.mul_(p).sum(-1)
+    of_student, gradient = mean_and_gradient(
+        q, torch.div(q, mixture, out=mixture).clamp_min_(_TINY).log_(), temperature, 1 - beta
+    )
+    return beta * of_teacher + (1 - beta) * of_student, gradient
 
 
 def _skewed_forward_kl_part(
@@ -128,7 +138,7 @@ def _skewed_forward_kl_part(
     log_p, log_q = _log_probabilities(teacher_logits, student_logits, temperature)
     log_ratio = log_p - _log_mixture(log_p, log_q, skew)
     values = (log_p.exp_() * log_ratio).sum(-1)
-    return values, _mean_and_gradient(log_q, log_ratio.exp_().mul_(skew - 1), temperature)[1]
+    return values, mean_and_gradient(log_q.exp_(), log_ratio.exp_().mul_(skew - 1), temperature)[1]
 
 
 def _skewed_reverse_kl_part(
@@ -139,8 +149,9 @@ def _skewed_reverse_kl_part(
     log_p, log_q = _log_probabilities(teacher_logits, student_logits, temperature)
     log_ratio = log_q - _log_mixture(log_q, log_p, skew)
     of_mixture = log_ratio.exp().mul_(skew)
-    values = (log_q.exp() * log_ratio).sum(-1)
-    return values, _mean_and_gradient(log_q, log_ratio.sub_(of_mixture), temperature)[1]
+    q = log_q.exp_()
+    values = (q * log_ratio).sum(-1)
+    return values, mean_and_gradient(q, log_ratio.sub_(of_mixture), temperature)[1]
 
 
 def _register(function: Divergence, part: Part | None = None) -> Divergence:
@@ -149,7 +160,7 @@ def _register(function: Divergence, part: Part | None = None) -> Divergence:
     @wraps(function)
     def divergence(teacher_logits: Tensor, student_logits: Tensor, temperature: float = 1.0, **knobs: float) -> Tensor:
         if student_logits.requires_grad and not teacher_logits.requires_grad:
-            return _ByRows.apply(partial(by_rows, **knobs), teacher_logits, student_logits, temperature)
+            return ByRows.apply(partial(by_rows, **knobs), teacher_logits, student_logits, temperature)
         return function(teacher_logits, student_logits, temperature, **knobs)
 
     DIVERGENCES[function.__name__] = divergence
@@ -217,7 +228,7 @@ def adaptive_kl(
     """
     log_p, log_q = _log_probabilities(teacher_logits, student_logits, temperature)
     with torch.no_grad():
-        p, order = log_p.exp().sort(-1)
+        p, order = sort(log_p.exp())
         gap = (p - log_q.exp().gather(-1, order)).abs()
         tail = p.cumsum(-1) <= 1 - head_share
         head_gap = gap.masked_fill(tail, 0.0).sum(-1)
@@ -225,47 +236,3 @@ def adaptive_kl(
         total = head_gap + tail_gap
         weight = torch.where(total > 0, head_gap / total.clamp_min(torch.finfo(total.dtype).tiny), 0.5)
     return weight * _kl(log_p, log_q) + (1 - weight) * _kl(log_q, log_p)
-
-
-def sorted_l1(log_p: Tensor, log_q: Tensor) -> Tensor:
-    """Σ_k |sort p − sort q|_k [groups], the shorter padded with zeros; log p [groups, teacher tokens], log q [groups, tokens]."""
-    p, q = (side.exp().sort(-1, descending=True).values for side in (log_p, log_q))
-    common = min(p.shape[-1], q.shape[-1])
-    beyond = p[:, common:].sum(-1) + q[:, common:].sum(-1)
-    return (p[:, :common] - q[:, :common]).abs().sum(-1) + beyond
-
-
-def sorted_l1_of_logits(teacher_logits: Tensor, student_logits: Tensor, temperature: float = 1.0) -> Tensor:
-    """The same of logits [tokens, teacher vocabulary] and [tokens, vocabulary], in float32; the gradient is the student's."""
-    return _ByRows.apply(_sorted_l1_part, teacher_logits, student_logits, temperature)
-
-
-def _sorted_l1_part(teacher_logits: Tensor, student_logits: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
-    p = (teacher_logits.float() / temperature).softmax(-1).sort(-1, descending=True).values
-    q = (student_logits.float() / temperature).softmax(-1)
-    ranked, order = q.sort(-1, descending=True)
-    longer = max(p.shape[-1], q.shape[-1])
-    p, ranked = (nn.functional.pad(side, (0, longer - side.shape[-1])) for side in (p, ranked))
-    gap = ranked - p
-    signs = torch.empty_like(q).scatter_(-1, order, gap[:, : q.shape[-1]].sign())
-    return gap.abs().sum(-1), q * (signs - (q * signs).sum(-1, keepdim=True)) / temperature
-
-
-def sorted_l1_of_top_k(log_p: Tensor, student_logits: Tensor, temperature: float = 1.0) -> Tensor:
-    """Σ_(i ≤ k) |p↓_i − q↓_i| + |the rest of p − the rest of q| [tokens], from the teacher's k largest log-probabilities.
-
-    The rests are one outcome of each, compared with each other and sorted nowhere; |Σ (p − q)| ≤ Σ |p − q|, so this is never above
-    `sorted_l1_of_logits`.
-
-    Args:
-        log_p: [tokens, k], descending; minus infinity where the teacher gave fewer.
-        student_logits: [tokens, vocabulary]; a shorter vocabulary has probability 0 beyond its end.
-        temperature: Divides the student's logits.
-    """
-    given = log_p > -torch.inf
-    p = log_p.float().exp()
-    q = (student_logits.float() / temperature).softmax(-1)
-    known = min(p.shape[-1], q.shape[-1])
-    ranked = nn.functional.pad(q.topk(known, dim=-1).values, (0, p.shape[-1] - known)) * given
-    rest = (1.0 - p.sum(-1)).clamp_min(0.0) - (1.0 - ranked.sum(-1))
-    return (p - ranked).abs().sum(-1) + rest.abs()

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from torch import Tensor
 
-_ELEMENTS = {"cpu": 2**18}
+_ELEMENTS = {"cpu": 2**16}
 _ELEMENTS_ELSEWHERE = 2**26
 
 

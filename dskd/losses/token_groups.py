@@ -17,37 +17,45 @@ class ByteGroups:
 
     `numbers` [tokens]: each token's group, ascending from 0, -1 for none. How many there are is known on the device alone, so
     everything has `limit` places; those of no group have size 0.
+
+    Attributes:
+        place: [tokens], one more than each token's group; 0 for none, and for a group beyond the limit, which the other side cannot have.
+        places: limit + 1.
     """
 
     def __init__(self, numbers: Tensor, limit: int) -> None:
-        # What is in no group goes to place 0, which is dropped; so does a group beyond the limit, which the other side cannot have.
-        self._place = torch.where(numbers < limit, numbers + 1, 0)
-        self._places = limit + 1
+        self.place = torch.where(numbers < limit, numbers + 1, 0)
+        self.places = limit + 1
 
     def sums(self, values: Tensor) -> Tensor:
-        """values [tokens] -> [limit]; 0 where there is no group."""
-        return values.new_zeros(self._places).index_add(0, self._place, values)[1:]
+        """values [tokens, …] -> [limit, …]; 0 where there is no group."""
+        return values.new_zeros(self.places, *values.shape[1:]).index_add(0, self.place, values)[1:]
+
+    def means(self, values: Tensor) -> Tensor:
+        """values [tokens, …] -> [limit, …], floats; 0 where there is no group."""
+        sizes = self.sizes().clamp_min(1).to(values.dtype)
+        return self.sums(values) / sizes.view(-1, *[1] * (values.dim() - 1))
 
     def sizes(self) -> Tensor:
         """Tokens of each group, int64 [limit]."""
-        return self.sums(torch.ones_like(self._place))
+        return self.sums(torch.ones_like(self.place))
 
     def with_any(self, tokens: Tensor) -> Tensor:
         """Whether a group has one of the tokens, of which indices are given: bool [limit]."""
-        marked = torch.zeros(self._places, dtype=torch.bool, device=self._place.device)
-        return marked.index_fill(0, self._place[tokens], True)[1:]
+        marked = torch.zeros(self.places, dtype=torch.bool, device=self.place.device)
+        return marked.index_fill(0, self.place[tokens], True)[1:]
 
     def first(self) -> Tensor:
         """Index of each group's first token, int64 [limit]; some token's where there is no group."""
-        return self._extreme("amin", max(0, len(self._place) - 1))
+        return self._extreme("amin", max(0, len(self.place) - 1))
 
     def last(self) -> Tensor:
         """Index of each group's last token, int64 [limit]; some token's where there is no group."""
         return self._extreme("amax", 0)
 
     def _extreme(self, which: str, start: int) -> Tensor:
-        indices = torch.arange(len(self._place), device=self._place.device)
-        return indices.new_full((self._places,), start).scatter_reduce(0, self._place, indices, which)[1:]
+        indices = torch.arange(len(self.place), device=self.place.device)
+        return indices.new_full((self.places,), start).scatter_reduce(0, self.place, indices, which)[1:]
 
 
 def groups_of(batch: TokenBatch) -> tuple[ByteGroups, ByteGroups]:

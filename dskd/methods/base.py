@@ -173,6 +173,21 @@ class Method(ABC):
         with torch.no_grad():
             return {name: term.normalizer for name, term in self.terms(batch).items()}
 
+    def covered(self, batch: TokenBatch, terms: Mapping[str, LossTerm]) -> Tensor | None:
+        """How many of the student's labelled tokens the teacher's terms teach, a float scalar; None without a teacher.
+
+        What `grouped_share` adds up where the method has that, else the pairs. A method that teaches others says which.
+
+        Args:
+            batch: A micro-batch.
+            terms: Its own; the totals are of this batch.
+        """
+        if not self.requires.teacher:
+            return None
+        if "grouped_share" in terms:
+            return terms["grouped_share"].total
+        return labelled_count(batch).new_full((), float(len(batch.student.pairs)))
+
     @abstractmethod
     def objective(self, means: dict[str, Tensor]) -> Tensor:
         """The loss: a linear combination, without a constant, of the terms divided by their normalizers."""
@@ -185,6 +200,10 @@ class DistillationMethod(Method):
         labelled = labelled_count(batch)
         return {"cross_entropy": labelled, "distillation": labelled.new_full((), float(len(batch.student.pairs)))}
 
+    def cross_entropy(self, batch: TokenBatch, padded_logits: Tensor) -> LossTerm:
+        """The term L_CE of the logits that L_KD is of, too. Where α = 1 leaves it no weight it takes no gradient, which is as large as they."""
+        return cross_entropy(batch, padded_logits if self.options.kd_rate < 1.0 else padded_logits.detach())
+
     def distillation(self, means: dict[str, Tensor]) -> Tensor:
         """L_KD of the terms divided by their normalizers."""
         return means["distillation"]
@@ -195,11 +214,24 @@ class DistillationMethod(Method):
 
 
 class StepStatistics(ABC):
-    """Mixed into a method whose terms read statistics of each token that depend on the whole optimizer step."""
+    """Mixed into a method whose terms read statistics of each token that depend on the whole optimizer step.
+
+    Attributes:
+        needed: Whether they do with the options that the method has.
+        instead: What to do where there can be no statistics of a step.
+    """
+
+    needed: bool = True
+    instead: ClassVar[str] = "use another method"
 
     @abstractmethod
     def precompute_step(self, batches: Sequence[TokenBatch], total: Callable[[Tensor], Tensor]) -> list[Tensor]:
         """`per_token_statistics` of each micro-batch of a step; `total` adds up over all processes. Hidden states without dropout."""
+
+
+def reads_step_statistics(method: Method) -> bool:
+    """Whether `precompute_step` is to be called before each step."""
+    return isinstance(method, StepStatistics) and method.needed
 
 
 class UsesTokenizers(ABC):
@@ -261,7 +293,7 @@ def predictions_of_teacher(batch: TokenBatch, teacher_logits: Tensor | None) -> 
         predictions = teacher.top_k_ids[teacher.pairs, 0]
     else:
         assert teacher_logits is not None
-        predictions = teacher_logits.argmax(-1)
+        predictions = losses.argmax_of_rows(teacher_logits)
     if teacher.labels is not None:
         hits = (predictions == teacher.labels[teacher.pairs]).sum().float()
         batch.metrics["teacher_accuracy"] = LossTerm(hits, hits.new_full((), float(len(predictions))))

@@ -131,5 +131,5 @@ class DualSpaceV1(DualSpaceV1Distillation):
         return {
             "teacher_to_student_cross_entropy": projector_loss,
             "student_space": self.options.distance()(projected_logits, student_logits).sum(),
-            "teacher_to_student_accuracy": (projected_logits.argmax(-1) == labels).sum().float(),
+            "teacher_to_student_accuracy": (losses.argmax_of_rows(projected_logits) == labels).sum().float(),
         }

@@ -7,6 +7,7 @@ predict the labels y_i, Y_j.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, ClassVar
 
 from pydantic import Field
@@ -82,6 +83,11 @@ class DualSpaceV1CrossModelAttention(DualSpaceV1Distillation):
         distilled = {name: LossTerm(sums[name], count) for name in sums}
         return {"cross_entropy": cross_entropy(batch, logits)} | distilled | matching
 
+    def covered(self, batch: TokenBatch, terms: Mapping[str, LossTerm]) -> Tensor:
+        """Every token of an example in which the teacher has some: there is no need of pairs."""
+        taught = batch.student.sizes[batch.teacher.sizes > 0].sum()
+        return labelled_count(batch).new_full((), float(taught))
+
     def _matching(self, batch: TokenBatch, queries: Tensor, keys: Tensor) -> dict[str, LossTerm]:
         """Terms of the queries and keys themselves, in float32; here there are none."""
         return {}
@@ -125,7 +131,7 @@ class DualSpaceV1CrossModelAttention(DualSpaceV1Distillation):
         projected_logits = batch.student.head.detach().logits(projected)
         projector_loss = losses.cross_entropy_sum(projected_logits, labels)
         projected_logits = projected_logits.detach()
-        right = projected_logits.argmax(-1) == labels
+        right = losses.argmax_of_rows(projected_logits) == labels
         if self.options.teacher_temperature != 1.0:
             projected_logits = projected_logits / self.options.teacher_temperature
         distance = self.options.distance()(projected_logits, batch.student.head.without_padding(logits))

@@ -7,6 +7,7 @@ every labelled token and φ the identity, so one piece of code serves both.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import AliasChoices, Field
@@ -102,7 +103,7 @@ class DualSpaceDistillation(TwoPassLoss, DistillationMethod):
             hidden = batch.teacher.hidden[batch.teacher.pairs]
             targets = self._targets(batch, None if known else batch.teacher.head.logits(hidden))
             masked = self._in_student and self.options.agreement_mask
-            agree = self._projected(batch).argmax(-1) == targets if masked else None
+            agree = losses.argmax_of_rows(self._projected(batch)) == targets if masked else None
             return self._counts(batch, targets, agree)
 
     def _counts(self, batch: TokenBatch, targets: Tensor, agree: Tensor | None) -> dict[str, Tensor]:
@@ -160,7 +161,7 @@ class DualSpaceDistillation(TwoPassLoss, DistillationMethod):
             projected_logits = self._projected(batch)
             sums["teacher_to_student_cross_entropy"] = losses.cross_entropy_sum(projected_logits, targets)
             projected_logits = projected_logits.detach()
-            agree = projected_logits.argmax(-1) == targets
+            agree = losses.argmax_of_rows(projected_logits) == targets
             sums["agreement"] = agree.sum().float()
             batch.saved["chosen"] = agree if self.options.agreement_mask else known
 
@@ -178,6 +179,10 @@ class DualSpaceDistillation(TwoPassLoss, DistillationMethod):
             distance = self.options.distance()(projected_logits, student_logits)
             sums["student_space"] = _sum_where(batch.saved["chosen"], distance)
         return sums
+
+    def covered(self, batch: TokenBatch, terms: Mapping[str, LossTerm]) -> Tensor:
+        """The pairs for which the teacher's prediction has a token of the student; `agreement` is a further share of these."""
+        return terms["mapped_share"].total
 
     def distillation(self, means: dict[str, Tensor]) -> Tensor:
         return sum_of(means, terms_of(self.options.distill_in))

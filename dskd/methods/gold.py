@@ -13,7 +13,7 @@ from pydantic import Field, model_validator
 
 from dskd import losses, modeling
 from dskd.losses.tokens import LossTerm, TokenBatch
-from dskd.methods.base import DistillationMethod, Options, Requirements, cross_entropy, labelled_count, register
+from dskd.methods.base import DistillationMethod, Options, Requirements, labelled_count, register
 from dskd.tokenization.vocabulary import SharedVocabulary
 
 if TYPE_CHECKING:
@@ -123,7 +123,7 @@ class GeneralOnlineLogitDistillation(DistillationMethod):
         matched, unmatched = losses.distances_over_groups(self._distances, log_p, log_q, kept, self.student_id_matched)
         del log_p, log_q  # before the cross entropy makes its own tensor of that size
         sums = {
-            "cross_entropy": cross_entropy(batch, logits).total,
+            "cross_entropy": self.cross_entropy(batch, logits).total,
             "matched": matched,
             "unmatched": unmatched,
             "grouped_share": (student.sizes() * kept).sum().float(),

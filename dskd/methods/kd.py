@@ -8,7 +8,6 @@ from dskd.methods.base import (
     DistillationMethod,
     DistillationOptions,
     Requirements,
-    cross_entropy,
     logits_of_teacher,
     predictions_of_teacher,
     register,
@@ -37,7 +36,8 @@ class KnowledgeDistillation(DistillationMethod):
             teacher_logits = logits_of_teacher(batch)
             predictions_of_teacher(batch, teacher_logits)
             distance = self.options.distance()(teacher_logits, student_logits)
+            del teacher_logits  # before the cross entropy makes its own tensor of that size
         return {
-            "cross_entropy": cross_entropy(batch, logits),
+            "cross_entropy": self.cross_entropy(batch, logits),
             "distillation": LossTerm(distance.sum(), self.counts(batch)["distillation"]),
         }

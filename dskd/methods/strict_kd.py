@@ -17,7 +17,6 @@ from dskd.methods.base import (
     DistillationOptions,
     DivergenceName,
     Requirements,
-    cross_entropy,
     logits_of_teacher,
     register,
     top_k_of_teacher,
@@ -86,7 +85,7 @@ class StrictDistillation(DistillationMethod):
             distance = self._distance(logits_of_teacher(batch), student_logits)
         counts = self.counts(batch)
         return {
-            "cross_entropy": cross_entropy(batch, logits),
+            "cross_entropy": self.cross_entropy(batch, logits),
             "distillation": LossTerm(distance.sum(), counts["distillation"]),
             "aligned_share": LossTerm(counts["distillation"], counts["aligned_share"]),
         }

@@ -55,8 +55,9 @@ class UniversalLogitDistillation(DistillationMethod):
             distance = losses.sorted_l1_of_top_k(top_k_of_teacher(batch)[1], student_logits, temperature)
         else:
             distance = losses.sorted_l1_of_logits(logits_of_teacher(batch), student_logits, temperature)
+        weighed_by_alpha = self.options.distillation_weight is None
         return {
-            "cross_entropy": cross_entropy(batch, logits),
+            "cross_entropy": self.cross_entropy(batch, logits) if weighed_by_alpha else cross_entropy(batch, logits),
             "distillation": LossTerm(distance.sum(), self.counts(batch)["distillation"]),
         }
 

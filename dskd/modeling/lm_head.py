@@ -166,7 +166,8 @@ def final_hidden_states(model: Any, input_ids: Tensor, attention_mask: Tensor | 
 
     def keep(_module: nn.Module, arguments: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         kept.append(arguments[0])
-        return (arguments[0][:, :1], *arguments[1:])
+        # Contiguous: torch would copy the weight for each row of a slice.
+        return (arguments[0][:, :1].contiguous(), *arguments[1:])
 
     handle = model.get_output_embeddings().register_forward_pre_hook(keep)
     try:

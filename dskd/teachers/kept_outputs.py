@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from dskd.errors import InputError
+from dskd.losses.sorting import argmax_of_rows
 from dskd.modeling.lm_head import Head
 from dskd.teachers.options import TeacherCacheOptions
 
@@ -48,7 +49,7 @@ def kept(
 
 def predictions(head: Head, hidden: Tensor) -> Tensor:
     """The most probable token after each state: hidden [tokens, hidden] -> [tokens]."""
-    (found,) = _by_part(head, hidden, lambda part, _: (head.logits(part).argmax(-1),))
+    (found,) = _by_part(head, hidden, lambda part, _: (argmax_of_rows(head.logits(part)),))
     return found
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -31,6 +32,7 @@ def _byte_alphabet() -> dict[str, int]:
 
 
 _BYTE_OF = _byte_alphabet()
+_SPELLING_OF = {byte: character for character, byte in _BYTE_OF.items()}
 
 
 def _decoder_steps(tokenizer: Any) -> list[dict[str, Any]]:
@@ -39,6 +41,20 @@ def _decoder_steps(tokenizer: Any) -> list[dict[str, Any]]:
         return []
     state = json.loads(decoder.__getstate__())
     return state["decoders"] if state["type"] == "Sequence" else [state]
+
+
+def speller(tokenizer: Any) -> Callable[[bytes], str | None]:
+    """How a fast tokenizer's model writes bytes; None for bytes that are no whole characters, where it is not byte-level."""
+    if any(step["type"] == "ByteLevel" for step in _decoder_steps(tokenizer)):
+        return lambda data: "".join(_SPELLING_OF[byte] for byte in data)
+
+    def marked(data: bytes) -> str | None:
+        try:
+            return data.decode().replace(" ", _SPACE_MARKER)
+        except UnicodeDecodeError:
+            return None
+
+    return marked
 
 
 def _name(tokenizer: Any) -> str:

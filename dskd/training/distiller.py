@@ -130,7 +130,7 @@ class Distiller(StudentModule):
     def precompute_step(
         self, batches: Sequence[TokenBatch], total: Callable[[Tensor], Tensor] = lambda sums: sums
     ) -> None:
-        if not isinstance(self.method, StepStatistics) or not batches:
+        if not isinstance(self.method, StepStatistics) or not self.method.needed or not batches:
             return
         head = self.whole_student_head()
         with evaluating(self.student):

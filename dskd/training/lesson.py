@@ -9,10 +9,12 @@ from torch import Tensor
 
 from dskd.losses.chunked import chunk_size, chunked_counts, chunked_loss
 from dskd.losses.tokens import LossTerm, TokenBatch
-from dskd.methods.base import Method
+from dskd.methods.base import Method, labelled_count
 from dskd.modeling.lm_head import Head
 from dskd.teachers.teacher import Teacher
 from dskd.tokenization.vocabulary import SharedVocabulary
+
+DISTILLED_SHARE = "distilled_share"  # the metric of `Method.covered`, of all methods
 
 
 class Lesson:
@@ -69,9 +71,17 @@ class Lesson:
         """(loss, {term: its sum over these tokens, and the normalizer that divides it}).
 
         Args:
-            tokens: With what `with_models` adds; metrics go into `tokens.metrics`.
+            tokens: With what `with_models` adds; metrics go into `tokens.metrics`, and with them the share of labelled tokens that the
+                teacher's terms teach.
             totals: The normalizers of the step; by default those of these tokens.
         """
+        loss, terms = self._loss(tokens, totals)
+        covered = self.method.covered(tokens, terms)
+        if covered is not None:
+            tokens.metrics[DISTILLED_SHARE] = LossTerm(covered.detach(), labelled_count(tokens))
+        return loss, terms
+
+    def _loss(self, tokens: TokenBatch, totals: dict[str, Tensor] | None) -> tuple[Tensor, dict[str, LossTerm]]:
         if self.chunked and len(tokens.student.labels) > chunk_size(tokens, self.chunk_tokens):
             parameters = [] if self.projectors is None else list(self.projectors.parameters())
             return chunked_loss(self.method, tokens, totals, parameters, self.chunk_tokens)

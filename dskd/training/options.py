@@ -111,6 +111,10 @@ class TrainingReport(BaseModel):
     losses: dict[str, float | None] = Field(
         description="mean of each term over the last logged steps, and how often the models predict their labels"
     )
+    distilled_share: float | None = Field(
+        None,
+        description="of the student's labelled tokens that the teacher's terms teach, the mean of the logged steps; null without one",
+    )
     gradient_norm: float | None = Field(None, description="of the last logged step, before it is clipped")
     resumed_from_step: int
     split_batches: int = Field(1, description="parts in which each micro-batch was computed, by the last start")

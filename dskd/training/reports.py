@@ -11,6 +11,7 @@ from accelerate.utils import gather_object
 from dskd.rollouts.options import ReplayReport, RolloutReport
 from dskd.rollouts.rollouts import PROGRESS, REPLAY_PROGRESS, Rollouts
 from dskd.rollouts.sample_rows import REASONS
+from dskd.training.lesson import DISTILLED_SHARE
 from dskd.training.loop_state import Earlier
 from dskd.training.options import TeacherReport, TrainingReport
 from dskd.training.several_examples import SeveralDatasets
@@ -32,6 +33,7 @@ def report_of(trainer: DistillationTrainer, resumed: int) -> TrainingReport:
         padding_share=1 - tokens / places if places else None,
         peak_device_memory=device_memory,
         losses=_last_losses(trainer),
+        distilled_share=_mean_logged(trainer, DISTILLED_SHARE),
         gradient_norm=next(norms, None),
         resumed_from_step=resumed,
         split_batches=trainer.split_batches,
@@ -98,6 +100,12 @@ def _rollout_report(trainer: DistillationTrainer, rollouts: Rollouts) -> Rollout
         mean_age=total["age"] / samples if samples and rollouts.options.writes_ahead else None,
         replay=replayed,
     )
+
+
+def _mean_logged(trainer: DistillationTrainer, name: str) -> float | None:
+    """The mean of a metric over the log; each line of it is of as many steps, but for the last."""
+    values = [entry[name] for entry in trainer.state.log_history if name in entry]
+    return sum(values) / len(values) if values else None
 
 
 def _last_losses(trainer: DistillationTrainer) -> dict[str, float | None]:

@@ -19,7 +19,7 @@ from transformers import Trainer
 
 from dskd.data.batch_sampler import EpochBatches
 from dskd.errors import TrainingFailed
-from dskd.methods.base import StepStatistics
+from dskd.methods.base import reads_step_statistics
 from dskd.modeling.eval_mode import evaluating
 from dskd.modeling.loading import load_model
 from dskd.modeling.lora import is_adapted, load_adapter, save_merged
@@ -118,7 +118,7 @@ class DistillationTrainer(Trainer):
         self._parts = len(collated)
         distiller.on_step_begin()
         alone = len(collated) == 1 and self.accelerator.num_processes == 1  # the forward itself counts
-        at_once = not alone and not isinstance(distiller.method, StepStatistics)
+        at_once = not alone and not reads_step_statistics(distiller.method)
         batches: list[Any] = []
         counts: list[dict[str, Tensor]] = []
         for batch in collated:

@@ -57,6 +57,8 @@ def command(what: str, matrix_name: str, variables: dict[str, str], as_json: boo
     if what == "methods":
         click.echo()
         print_table(("learns from", "given by", "methods"), _learners(rows))
+        click.echo()
+        print_table(("text of", "methods"), _by_text(rows))
 
 
 def _learners(rows: list[Row]) -> list[tuple[str, str, str]]:
@@ -67,6 +69,14 @@ def _learners(rows: list[Row]) -> list[tuple[str, str, str]]:
             name = f"{row['method']} (with {kind['with']})" if kind["with"] else row["method"]
             able.setdefault((kind["outputs"], text(kind["from"])), []).append(name)
     return [(*kind, ", ".join(names)) for kind, names in sorted(able.items())]
+
+
+def _by_text(rows: list[Row]) -> list[tuple[str, str]]:
+    """Those who may write the text, and the methods that can be trained on it (`text` of a matrix)."""
+    able: dict[str, list[str]] = {}
+    for row in rows:
+        able.setdefault(text(row["text"]), []).append(row["method"])
+    return [(authors, ", ".join(names)) for authors, names in able.items()]
 
 
 def _tasks() -> list[Row]:

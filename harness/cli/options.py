@@ -205,11 +205,16 @@ def read_settings(assignments: Sequence[str], option: str, flags: Mapping[str, A
                 raise InputError(f"{option} {key}: {group} has a value of its own; fix: leave out one of the two")
         if name in place:
             raise InputError(f"{option} {key}: is given twice; fix: leave out one of the two")
-        try:
-            place[name] = yaml.safe_load(value)
-        except yaml.YAMLError:
-            place[name] = value
+        place[name] = read_yaml(value)
     return settings
+
+
+def read_yaml(value: str | None) -> Any:
+    """A value as YAML reads it; as text where it is none."""
+    try:
+        return None if value is None else yaml.safe_load(value)
+    except yaml.YAMLError:
+        return value
 
 
 def split_assignment(text: str, option: str) -> tuple[str, str]:

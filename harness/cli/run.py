@@ -15,13 +15,14 @@ from harness.cli.options import matrix_options, sandbox_options
 from harness.cli.plan import print_plan
 from harness.cli.progress import make_reporter
 from harness.planning import preflight
-from harness.planning.plan import Plan, make_plan
+from harness.planning.plan import Plan, PlannedJob, make_plan
 from harness.runs.machine import cores
-from harness.runs.store import LOG
+from harness.runs.store import LOG, OutputFolder
 from harness.scheduling.observer import Observers
 from harness.scheduling.outcome import Outcome
 from harness.scheduling.reasons import last_lines
 from harness.scheduling.runner import Runner
+from harness.steps.text_mixture import KINDS
 from harness.tables.remembered import remembered
 from harness.watching.observers import observe
 from harness.watching.text import line
@@ -121,6 +122,13 @@ def _table(root: Path, names: Collection[tuple[str, str | None]]) -> str:
     return markdown(make_leaderboard(records, results.items)) if records else ""
 
 
+def _print_without_text(job: PlannedJob) -> None:
+    manifest = OutputFolder(job.folder).manifest if job.kind in KINDS else None
+    report = {} if manifest is None else manifest.report
+    if without := report.get("without_text"):
+        click.echo(f"{job.title}: {without:,} of {report['prompts']:,} prompts have no text of the teacher's", err=True)
+
+
 _LEFT_OUT = {
     "too_long_student": "longer than max_length for the student",
     "too_long_teacher": "longer than max_length for the teacher",
@@ -130,8 +138,12 @@ _LEFT_OUT = {
 
 
 def print_left_out(plan: Plan) -> None:
-    """Print on standard error how many examples each training set lost, why, and the first of each kind: none is ever cut."""
+    """Print on standard error how many examples each training set lost, why, and the first of each kind: none is ever cut.
+
+    And how many prompts a teacher has written no text for that could be used.
+    """
     for job in plan.jobs.values():
+        _print_without_text(job)
         report = job.folder / "dataset" / "report.json"
         if job.kind != "data" or not report.is_file():
             continue

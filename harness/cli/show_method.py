@@ -6,8 +6,8 @@ from typing import Any
 
 import click
 
-from dskd.compatibility import learning_of
-from dskd.methods import Method
+from dskd.compatibility import learning_of, texts_of
+from dskd.methods import Method, Requirements
 from harness.cli.options import json_option
 from harness.cli.output import print_json, print_table, text
 from harness.config.names import find_method, option_rows
@@ -42,6 +42,15 @@ def _if(options: str) -> str:
     return f", with {options}" if options else ""
 
 
+def _also_read(requires: Requirements) -> list[str]:
+    """What a method reads beside the text, the teacher and the student as it is."""
+    written = requires.written_statistics != "none"
+    return [
+        *(["a reference model"] if requires.reference else []),
+        *(["log-probabilities by the weights that wrote a text"] if written else []),
+    ]
+
+
 def describe(method: type[Method]) -> dict[str, Any]:
     """All that there is to know of a method before it runs."""
     return {
@@ -50,10 +59,12 @@ def describe(method: type[Method]) -> dict[str, Any]:
         "paper": method.paper,
         "vocabularies": {"same": "one", "any": "any two"}[method.requires.vocabulary],
         "on_policy": method.requires.on_policy,
+        "text": texts_of(method),
         "learns_from": [
             {"outputs": learning.kind, "from": list(learning.sources), "with": learning.options}
             for learning in learning_of(method.requires)
         ],
+        "also_reads": _also_read(method.requires),
         "response_source": method.requires.response_source,
         "status": f"not reproduced: {method.not_reproduced}" if method.not_reproduced else "as in the paper",
         "options": list(option_rows(method.Options)),

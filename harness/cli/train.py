@@ -14,7 +14,18 @@ import click
 from dskd.errors import InputError
 from dskd.training.options import TrainingOptions
 from harness.cli.data_options import SOURCE, data_options, read_data_options
-from harness.cli.options import COUNT, MODEL, PATH, SEED, given, read_settings, template_options, template_settings
+from harness.cli.options import (
+    COUNT,
+    MODEL,
+    PATH,
+    SEED,
+    given,
+    read_settings,
+    read_yaml,
+    sandbox_options,
+    template_options,
+    template_settings,
+)
 from harness.cli.run import print_failures, print_left_out, run_plan
 from harness.config.names import option_rows
 from harness.planning.single_training import single_plan
@@ -31,6 +42,7 @@ Examples:
   harness train ... --method gkd --set rollouts.share=0.5 --set warmup_steps=10
   harness train ... --method kd --batch-tokens 8192 --packing --set lora.rank=16 --dtype bfloat16 --processes 8
   harness train --teacher Qwen/Qwen2.5-72B --served http://gpu-box:8000 --student models/student --data train.jsonl --method dskd-v2 ...
+  harness train ... --method kd --text teacher
   harness train ... --method my_method.py:MyMethod
   harness train ... --data openai/gsm8k:main:train --column "prompt={question}" --column "output={answer}"
   zcat big.jsonl.gz | head -n 1000 | harness train ... --data - --template chat --train-on last
@@ -83,6 +95,10 @@ LAUNCH_HELP = "Accelerate configuration, shipped or a file, for FSDP and the lik
 LENGTH_HELP = "Maximum tokens of an example; longer ones are left out. [default: 512]"
 SET_HELP = "Any other training option, such as lora.rank=16; repeatable."
 DATA_HELP = "Training set: a file or folder, a pipe, or a data set on the hub (docs/data-sources.md)."
+TEXT_HELP = (
+    "Who writes what the student is trained on: data (the default), teacher, student, or a mixture, such as "
+    "'{data: 0.5, student: 0.5}' (docs/text.md)."
+)
 METHOD_HELP = "Method; `harness list methods` has the names."
 
 
@@ -99,6 +115,7 @@ METHOD_HELP = "Method; `harness list methods` has the names."
 @click.option("--method", required=True, metavar="NAME|FILE.py:CLASS", help=METHOD_HELP)
 @click.option("--option", "options", multiple=True, metavar="KEY=VALUE", help="Option of the method; repeatable.")
 @click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help=SET_HELP)
+@click.option("--text", metavar="TEXT", help=TEXT_HELP)
 @click.option("--steps", type=COUNT, metavar="N", help="Number of optimizer steps.")
 @click.option("--epochs", type=POSITIVE, metavar="X", help="Passes over the data, instead of --steps.")
 @click.option("--batch-size", type=COUNT, metavar="N", help="Examples per batch and process. [default: 16]")
@@ -119,6 +136,7 @@ METHOD_HELP = "Method; `harness list methods` has the names."
 @click.option("--processes", type=COUNT, metavar="N", help="Number of training processes, one per GPU.")
 @click.option("--accelerate-config", metavar="NAME|FILE", help=LAUNCH_HELP)
 @template_options
+@sandbox_options
 @click.option("--seed", default=0, show_default=True, type=SEED, help="Random seed.")
 @click.option("--limit", type=COUNT, metavar="N", help="Train on the first N examples.")
 @click.option("--output", required=True, type=PATH, metavar="DIR", help="Output directory.")
@@ -126,7 +144,7 @@ METHOD_HELP = "Method; `harness list methods` has the names."
 @click.pass_context
 def command(context: click.Context, options: Sequence[str], settings: Sequence[str], **flags: Any) -> None:
     """Train one student on models and data of your own."""
-    own = ("teacher", "student", "data", "method", "seed", "limit", "output", "overwrite")
+    own = ("teacher", "student", "data", "method", "seed", "limit", "output", "overwrite", "allow_code_execution")
     asked = {name: flags.pop(name) for name in own}
     asked["teacher_outputs"] = given(
         kind=flags.pop("teacher_outputs"), stored_dtype=flags.pop("cache_dtype"), k=flags.pop("top_k")
@@ -138,6 +156,7 @@ def command(context: click.Context, options: Sequence[str], settings: Sequence[s
     reading = {name: flags.pop(name) for name in ("columns", "shape", "train_on")}
     asked["data_options"] = read_data_options(**reading)
     asked["template"] = template_settings(flags)
+    asked["text"] = read_yaml(flags.pop("text"))
     asked["launch"] = given(processes=flags.pop("processes"), accelerate_config=flags.pop("accelerate_config"))
     training = read_settings(settings, "--set", given(**flags))
     plan = single_plan(**asked, method_options=read_settings(options, "--option"), training=training)

@@ -6,7 +6,8 @@
       data: [dolly, alpaca]
 
 `kd` on these is kd+learning_rate-0.0001, kd+own+learning_rate-0.0001 and so on. A value that changes nothing, `{}`, adds nothing to
-names. `data` alone makes no variants of methods: it makes pairs with other training data, which have tables of their own.
+names. `data` alone makes no variants of methods: it makes pairs with other training data, which have tables of their own. `text` may be a list
+of who writes the text, `text: [data, teacher, student]`, each value called by its own name: `kd+teacher`.
 """
 
 from __future__ import annotations
@@ -18,8 +19,9 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from dskd.errors import InputError
+from dskd.text import Text
 from dskd.training.options import TrainingOptions
-from harness.config.explain import shortened
+from harness.config.explain import explain, shortened
 from harness.config.partial import KEYS, as_text
 from harness.config.places import Location
 from harness.config.settings import ALTERNATIVES
@@ -29,6 +31,7 @@ Where = Callable[[Sequence[Any]], str]
 Path = tuple[str, ...]
 
 DATA = "data"  # the axis of training sets
+TEXT = "text"  # the axis, and the key, of who writes what is trained on
 _NAME: TypeAdapter[str] = TypeAdapter(Name)
 _SHARED = ("data", "max_length")  # options of a training that all methods of a table have alike
 
@@ -50,8 +53,8 @@ class AxisValue:
     sets: Mapping[Path, tuple[Any, Location]]
 
 
-def read_axes(given: Any, where: Where) -> dict[str, list[AxisValue]]:
-    """The axes of methods, by name, from `axes` of a file without `data`. InputError for what is none."""
+def read_axes(given: Any, where: Where, text: Any = None) -> dict[str, list[AxisValue]]:
+    """The axes of methods, by name, from `axes` of a file without `data`. InputError for what is none; text: the file's own `text`."""
     if not isinstance(given, Mapping):
         raise InputError(
             f"{where(('axes',))}: is no mapping of axes, but {shortened(given)}; fix: write NAME: {{VALUE: {{…}}}}"
@@ -68,9 +71,12 @@ def read_axes(given: Any, where: Where) -> dict[str, list[AxisValue]]:
             raise InputError(
                 f"{place}: has no values; fix: give a list of values of one option, or {{NAME: {{settings}}}}"
             )
-        axes[name] = [
-            *(_named(key, values, where) if isinstance(values, Mapping) else _listed(key, name, values, where))
-        ]
+        if isinstance(values, Mapping):
+            axes[name] = [*_named(key, values, where)]
+        elif key == TEXT:
+            axes[name] = [text_value(each, ("axes", key, index), where, text) for index, each in enumerate(values)]
+        else:
+            axes[name] = [*_listed(key, name, values, where)]
         if len({value.label for value in axes[name]}) < len(axes[name]):
             raise InputError(f"{place}: a value is given twice; fix: give each once")
     _check_suffixes(axes, where)
@@ -116,6 +122,30 @@ def _named(axis: str, values: Mapping[Any, Any], where: Where) -> Iterator[AxisV
         for path, (_, place) in sets.items():
             _check_path(path, where(place))
         yield AxisValue(axis, label, label if sets else "", sets)
+
+
+def text_value(given: Any, location: Location, where: Where, inherited: Any = None) -> AxisValue:
+    """The value of the axis `text` that this text is.
+
+    Args:
+        given: As a file has it.
+        location: Where.
+        where: Names places.
+        inherited: The text of the whole matrix, which adds nothing to the names of methods; None is the data's.
+
+    Raises:
+        InputError: For what is no text.
+    """
+    label = _text(given, location, where).label
+    same = label == ("data" if inherited is None else _text(inherited, (TEXT,), where).label)
+    return AxisValue(TEXT, label, "" if same else label, {(TEXT,): (given, location)})
+
+
+def _text(given: Any, location: Location, where: Where) -> Text:
+    try:
+        return Text.model_validate(given)
+    except ValidationError as error:
+        raise InputError(explain(error, lambda inner: where((*location, *inner)), Text)) from None
 
 
 def _listed(key: str, name: str, values: Sequence[Any], where: Where) -> Iterator[AxisValue]:

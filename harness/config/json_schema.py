@@ -12,6 +12,7 @@ from typing import Any, get_args
 from pydantic import AliasChoices, BaseModel
 
 from dskd.methods import METHODS
+from dskd.text import AUTHORS
 from dskd.training.options import TrainingOptions
 from harness.config.matrix import Matrix
 from harness.config.partial import KEYS
@@ -34,6 +35,7 @@ def matrix_schema(tasks: Iterable[str] = (), kinds: Iterable[str] = ()) -> Schem
     schema = _schema_of(Matrix, definitions)
     properties: Schema = schema["properties"]
     _training(definitions)
+    _texts(definitions)
     _methods(definitions, properties)
     _sources(definitions, properties)
     _tasks(definitions, properties, tasks)
@@ -173,7 +175,8 @@ def _methods(definitions: dict[str, Schema], properties: Schema) -> None:
             {"type": "object", "additionalProperties": {"type": ["string", "number"]}},
         ],
     }
-    settings = {"axes": axes, "training": {"$ref": "#/$defs/OwnTraining"}, "teacher_outputs": own["teacher_outputs"]}
+    settings: Schema = {"axes": axes, "training": {"$ref": "#/$defs/OwnTraining"}}
+    settings |= {key: own[key] for key in ("teacher_outputs", "text")}
     settings |= {former: {**settings[key], "deprecated": True} for former, key in RENAMED.items() if key in settings}
     for method, each in sorted(METHODS.items()):
         options = _schema_of(each.Options, definitions)
@@ -192,17 +195,23 @@ def _methods(definitions: dict[str, Schema], properties: Schema) -> None:
     # A shipped method's name may also stand for a variant of another method.
     named = {method: {"anyOf": [reference, {"$ref": "#/$defs/Variant"}]} for method, reference in references.items()}
     properties["methods"] |= {"properties": named, "additionalProperties": {"$ref": "#/$defs/Variant"}}
-    settings_of_value = {"training": {"$ref": "#/$defs/OwnTraining"}, "teacher_outputs": own["teacher_outputs"]}
+    settings_of_value = {key: settings[key] for key in ("training", "teacher_outputs", "text")}
     settings_of_none = {
         "type": "object", "properties": settings_of_value,
         "not": {"anyOf": [{"required": [key]} for key in ("method", "data", "axes")]},
     }  # fmt: skip
     value = {"anyOf": [{"type": "null"}, settings_of_none]}
     scalars = {"type": "array", "minItems": 1, "uniqueItems": True, "items": {"type": ["string", "number", "boolean"]}}
+    text_axis = {
+        "anyOf": [
+            {"type": "array", "minItems": 1, "uniqueItems": True, "items": {"$ref": "#/$defs/Text"}},
+            {"type": "object", "minProperties": 1, "additionalProperties": value},
+        ]
+    }
     properties["axes"] = {
         "description": "Sets of settings that every method is combined with; `data` lists data sets (docs/sweeps.md).",
         "type": "object",
-        "properties": {"data": {"$ref": "#/$defs/names"}},
+        "properties": {"data": {"$ref": "#/$defs/names"}, "text": text_axis},
         "propertyNames": {"not": {"enum": [key for key in KEYS if key != "data"]}},
         "additionalProperties": {
             "anyOf": [scalars, {"type": "object", "minProperties": 1, "additionalProperties": value}]
@@ -217,6 +226,15 @@ def _methods(definitions: dict[str, Schema], properties: Schema) -> None:
         "description": "Names for lists of names, which stand where lists of names do.",
         "additionalProperties": {"type": "array", "items": text, "minItems": 1},
     }
+
+
+def _texts(definitions: dict[str, Schema]) -> None:
+    """`text`: a name, or a mixture whose parts may be shares alone."""
+    parts = definitions["Text"]["properties"]
+    share = definitions["TeacherText"]["properties"]["share"]["anyOf"][0]
+    for name in ("teacher", "student"):
+        parts[name] = {"anyOf": [share, {"$ref": f"#/$defs/{name.title()}Text"}, {"type": "null"}]}
+    _shortened(definitions, "Text", AUTHORS)
 
 
 def _sources(definitions: dict[str, Schema], properties: Schema) -> None:
@@ -269,6 +287,9 @@ def _cells(definitions: dict[str, Schema], properties: Schema) -> None:
     names = {"$ref": "#/$defs/names"}
     pair = definitions["Pair"]
     pair["properties"] = {key: {**names, "description": text} for key, text in _PAIR.items()}
+    pair["properties"]["text"] = {
+        "anyOf": [{"$ref": "#/$defs/Text"}], "description": "Who writes what its methods are trained on, where they do not say it.",
+    }  # fmt: skip
     pair["required"] = ["teacher", "student", "methods"]
     scalar = {"type": ["string", "number", "boolean"]}
     values = {"anyOf": [scalar, {"type": "array", "items": scalar, "minItems": 1}]}
@@ -279,7 +300,8 @@ def _cells(definitions: dict[str, Schema], properties: Schema) -> None:
         "items": entry,
         "description": "Cells that are left out: those that have all keys of an entry.",
     }
-    included = {**entry, "required": ["teacher", "student", "method"]}
+    text = {"anyOf": [{"$ref": "#/$defs/Text"}, values]}  # a text, or values of an axis of that name
+    included = {**entry, "properties": {**keys, "text": text}, "required": ["teacher", "student", "method"]}
     properties["include"] = {"type": "array", "items": included, "description": "Cells beside those of `pairs`."}
     definitions.pop("IncludedCell")
 

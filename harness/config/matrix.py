@@ -11,6 +11,8 @@ from typing import Any, Literal
 
 from pydantic import Field, PrivateAttr, field_validator
 
+from dskd.errors import InputError
+from dskd.text import Text
 from harness.config.cells import TEACHER_METHOD, Cell, trained_name
 from harness.config.explain import dotted
 from harness.config.partial import IncludedCell, PartialCell
@@ -28,6 +30,7 @@ from harness.config.settings import (
 )
 from harness.config.sources import DataSource, FirstLayersModel, ModelSource, StepModel, Training
 from harness.config.strict import Name, Strict, VariantName
+from harness.config.texts import TAUGHT, named_method, options_of_taught, taught_text
 from harness.protocols import DecodingProtocol, Seed
 
 __all__ = ["SCHEMA_VERSION", "TEACHER_METHOD", "Cell", "Matrix", "Pair"]
@@ -41,6 +44,8 @@ class Pair(Strict):
     Attributes:
         data: The training set, where it is another than that of `training`.
     """
+
+    file_keys = ("text",)
 
     teacher: Name
     student: Name
@@ -66,6 +71,7 @@ class Matrix(Strict):
     training: Training
     teacher_outputs: TeacherOutputs = TeacherOutputs()
     teacher_cache: TeacherCaches = TeacherCaches()
+    text: Text | None = None
     launch: Launch = Launch()
     resources: dict[str, ResourceRequest] = Field(default_factory=dict)
     seeds: list[Seed] = Field(min_length=1)
@@ -92,21 +98,62 @@ class Matrix(Strict):
         return self._resolved
 
     def method_of(self, name: str) -> str:
-        """The method of a name in a pair: the name itself, or `methods.NAME.method` of a variant."""
-        return self._settings(name).method or name
+        """The method of a name in a pair: the name itself, or `methods.NAME.method` of a variant; `seqkd` for `sft` on the teacher's text."""
+        return named_method(self._settings(name).method or name, self._given_text(name))
 
     def method_options(self, name: str) -> dict[str, Any]:
-        """The options that `methods` gives to a name in a pair."""
-        return self._settings(name).options
+        """The options that `methods` gives to a name in a pair; of `seqkd` also what its `text` says of the teacher's responses."""
+        own, text = self._settings(name).options, self._given_text(name)
+        if self.method_of(name) != TAUGHT or text is None or text.only != "teacher":
+            return own
+        return options_of_taught(self._taught(name), own)
+
+    def text_of(self, name: str) -> Text | None:
+        """Who writes the text that a name in a pair is trained on: `methods.NAME.text`, or `text`.
+
+        None where neither says it: then the data, and the student as `training.rollouts` has it.
+        """
+        text = self._given_text(name)
+        if self.method_of(name) == TAUGHT and (text is None or text.only == "teacher"):
+            return self._taught(name)
+        return text
+
+    def _given_text(self, name: str) -> Text | None:
+        return self._settings(name).text or self.text
+
+    def _taught(self, name: str) -> Text:
+        try:
+            return taught_text(self._given_text(name), self._settings(name).options)
+        except InputError as error:
+            raise InputError(f"{self.where(('methods', name), 'matrix')}.{error}") from None
 
     def training_of(self, name: str) -> Training:
-        """The training of a name in a pair: `training`, with the options of `methods.NAME.training` replaced."""
+        """The training of a name in a pair: `training`, with the options of `methods.NAME.training` and of `text` replaced.
+
+        InputError where `text` and `training.rollouts` give the student different shares.
+        """
         options = merge_training(self.training.options, self._settings(name).training)
+        if (text := self._given_text(name)) is not None:
+            given = options.pop("rollouts", None)
+            try:
+                rollouts = text.rollouts(given if isinstance(given, Mapping) else None)
+            except InputError as error:
+                raise InputError(f"{self.where(self._training_place(name), 'matrix')}.{error}") from None
+            if rollouts is not None:
+                options["rollouts"] = rollouts
         return self.training.model_copy(update={"options": options})
 
+    def _training_place(self, name: str) -> tuple[str, ...]:
+        return ("methods", name, "training") if "rollouts" in self._settings(name).training else ("training",)
+
     def outputs_of(self, name: str) -> TeacherOutputs:
-        """The teacher outputs of a name in a pair: `methods.NAME.teacher_outputs`, or `teacher_outputs`."""
-        return self._settings(name).teacher_outputs or self.teacher_outputs
+        """The teacher outputs of a name in a pair: `methods.NAME.teacher_outputs`, or `teacher_outputs`.
+
+        Of text that the student writes, a teacher that would give hidden states from a cache is asked for them live.
+        """
+        outputs = self._settings(name).teacher_outputs or self.teacher_outputs
+        text = self._given_text(name)
+        return outputs.asked_live if text is not None and text.student is not None else outputs
 
     def place(self, name: str, *keys: str) -> str:
         """The key of this matrix that holds a setting of a name in a pair, or can, as `location` has it."""
@@ -117,6 +164,8 @@ class Matrix(Strict):
         settings = self._settings(name)
         if keys[0] == "teacher_outputs":
             own = settings.teacher_outputs is not None or settings.method is not None
+        elif keys[0] == "text":
+            own = settings.text is not None or self.text is None
         else:
             own = keys[-1] in settings.training or keys[-1] not in self.training.options
         return ("methods", name, *keys) if own else keys

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, StringConstraints, field_validator, model_validator
 
+from dskd.text import Text
 from harness.config.strict import Strict, only_known
 from harness.protocols import GREEDY, PROTOCOLS, DecodingProtocol, Seed
 from harness.suggestions import did_you_mean
@@ -130,6 +131,12 @@ class TeacherOutputs(Strict):
         return self.live or self.kind == "live"
 
     @property
+    def asked_live(self) -> TeacherOutputs:
+        """The same from a teacher that is asked in every training, where that gives the very numbers; else these."""
+        same = self.kind == "hidden_states" and self.stored_dtype == "same"
+        return TeacherOutputs(kind="live") if same and not self.is_live else self
+
+    @property
     def options(self) -> dict[str, Any]:
         """The options that can change the outputs. They are a part of identities."""
         if self.live:
@@ -179,16 +186,18 @@ class MethodSettings(Strict):
         method: The method that this is a variant of.
         training: Training options that replace those of the matrix, one by one.
         teacher_outputs: Replaces those of the matrix as a whole.
+        text: Who writes the text that it learns from, in place of the matrix's or the pair's.
         axes: Where it stands on the axes of the matrix: `{rate: low}`. In a file, a list of the axes that it is combined with.
         options: The options of the method.
     """
 
-    known_keys = ("method", "axes", "training", "teacher_outputs")
+    known_keys = ("method", "axes", "training", "teacher_outputs", "text")
 
     method: str | None = None
     axes: dict[str, str] = Field(default_factory=dict)
     training: dict[str, Any] = Field(default_factory=dict)
     teacher_outputs: TeacherOutputs | None = None
+    text: Text | None = None
     options: dict[str, Any] = Field(default_factory=dict)
 
     @field_validator("training")

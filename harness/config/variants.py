@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from itertools import product
 from typing import Any
 
 from dskd.errors import InputError
-from harness.config.axes import DATA, AxisValue, joined_settings, read_axes
+from harness.config.axes import DATA, TEXT, AxisValue, joined_settings, read_axes, text_value
 from harness.config.explain import shortened
 from harness.config.groups import Groups
 from harness.config.partial import KEYS, as_text
@@ -31,7 +32,9 @@ class Variants:
         given = content.get("axes") or {}
         self._data = self._data_sets(given.get(DATA)) if isinstance(given, Mapping) and DATA in given else []
         self._axes = read_axes(
-            {k: v for k, v in given.items() if k != DATA} if isinstance(given, Mapping) else given, where
+            {k: v for k, v in given.items() if k != DATA} if isinstance(given, Mapping) else given,
+            where,
+            content.get(TEXT),
         )
         self.content = {key: value for key, value in content.items() if key != "axes"}
         self.places: dict[Location, Location] = {}
@@ -70,10 +73,12 @@ class Variants:
                     f"{self._where(('pairs', index, 'data'))}: and `axes` has data too; fix: leave one of the two out"
                 )
             variants: list[tuple[Any, int]] = []
-            methods = pair.get("methods")
+            methods, text = pair.get("methods"), self._text_of(pair, index)
             for position, name in enumerate(methods if isinstance(methods, list) else ()):
                 found = (
-                    self._variants_of(name, ("pairs", index, "methods", position)) if isinstance(name, str) else [name]
+                    self._variants_of(name, ("pairs", index, "methods", position), text)
+                    if isinstance(name, str)
+                    else [name]
                 )
                 variants += [(variant, position) for variant in found]
             for data, place in self._data or [("", ())]:
@@ -81,11 +86,30 @@ class Variants:
                 self.places[own] = ("pairs", index)
                 for number, (_, position) in enumerate(variants):
                     self.places[*own, "methods", number] = ("pairs", index, "methods", position)
-                new = {**pair, "methods": [variant for variant, _ in variants]} if variants else dict(pair)
+                new = {key: value for key, value in pair.items() if key != TEXT}
+                new |= {"methods": [variant for variant, _ in variants]} if variants else {}
                 if data:
                     new["data"], self.places[*own, "data"] = data, place
                 made.append(new)
         return made
+
+    def _text_of(self, pair: Mapping[str, Any], index: int) -> list[AxisValue]:
+        """The text of a pair, as a value that its methods have; none where it says nothing."""
+        place = ("pairs", index, TEXT)
+        if pair.get(TEXT) is None:
+            return []
+        if TEXT in self._axes:
+            raise InputError(f"{self._where(place)}: and `axes` has text too; fix: leave one of the two out")
+        value = text_value(pair[TEXT], place, self._where, self.content.get(TEXT))
+        training = self.content.get("training")
+        if (
+            not value.suffix
+            and self.content.get(TEXT) is None
+            and isinstance(training, Mapping)
+            and training.get("rollouts")
+        ):
+            value = replace(value, suffix=value.label)  # where no pair says it, the student writes too
+        return [value] if value.suffix else []
 
     def _axes_of(self, name: str) -> list[str]:
         """The axes that a method is combined with: all, or those that its entry in `methods` lists."""
@@ -99,10 +123,12 @@ class Variants:
                 raise InputError(f"{place}: no axis {axis!r}{did_you_mean(str(axis), self._axes)}")
         return [axis for axis in self._axes if axis in listed]
 
-    def _variants_of(self, name: str, place: Location) -> list[str]:
-        """The names of a method with each value of its axes, in the order of the file."""
+    def _variants_of(self, name: str, place: Location, text: Sequence[AxisValue] = ()) -> list[str]:
+        """The names of a method with each value of its axes, in the order of the file, and with its pair's text where it has none."""
+        entry = self._methods.get(name) if isinstance(self._methods, Mapping) else None
+        own = [] if isinstance(entry, Mapping) and entry.get(TEXT) is not None else [*text]
         return [
-            self._variant(name, values, place)
+            self._variant(name, [*own, *values], place)
             for values in product(*(self._axes[axis] for axis in self._axes_of(name)))
         ]
 
@@ -154,25 +180,29 @@ class Variants:
                 continue
             choices: list[list[tuple[Any, Location]]] = []
             for key, value in entry.items():
-                if key not in {*KEYS, *self._axes}:
+                if key not in {*KEYS, TEXT, *self._axes}:
                     raise InputError(
                         f"{self._where((*own, key))}: unknown key{did_you_mean(str(key), [*KEYS, *self._axes])}"
                     )
-                if key in self._axes:
+                if key == TEXT and key not in self._axes:
+                    choices.append([(text_value(value, (*own, key), self._where, self.content.get(TEXT)), (*own, key))])
+                elif key in self._axes:
                     choices.append([(self._value(key, each, (*own, key)), (*own, key)) for each in _several(value)])
                 elif isinstance(value, str) or key != "seed":
                     choices.append(self._groups.names(value, (*own, key)) or [(value, (*own, key))])
                 else:
                     choices.append([(each, (*own, key)) for each in _several(value)])
             for choice in product(*choices):
-                new = {key: value for key, (value, _) in zip(entry, choice, strict=True) if key not in self._axes}
+                chosen = [(key, value) for key, (value, _) in zip(entry, choice, strict=True)]
+                new = {key: value for key, value in chosen if not isinstance(value, AxisValue)}
                 values = [value for value, _ in choice if isinstance(value, AxisValue)]
                 self.places["include", len(made)] = own
                 self.places |= {
                     ("include", len(made), key): place for key, (_, place) in zip(entry, choice, strict=True)
                 }
                 if isinstance(new.get("method"), str):
-                    ordered = sorted(values, key=lambda value: list(self._axes).index(value.axis))
+                    order = [TEXT, *self._axes] if TEXT not in self._axes else [*self._axes]
+                    ordered = sorted(values, key=lambda value: order.index(value.axis))
                     new["method"] = self._variant(new["method"], ordered, (*own, "method"))
                 made.append(new)
         return made

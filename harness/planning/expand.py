@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import logging
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from dskd import methods
+from dskd.compatibility import check_text
 from dskd.data.routes import Route
 from dskd.errors import InputError
+from dskd.text import TeacherText
 from dskd.training.options import TrainingOptions
 from harness import tasks as known_tasks
 from harness.config.matrix import Cell
@@ -18,19 +21,22 @@ from harness.config.settings import TeacherCaches, TeacherOutputs
 from harness.planning.distances import DistanceSources, distance_steps
 from harness.planning.served import endpoint_responses, gives_text_alone
 from harness.planning.sources import once
+from harness.planning.written import responses_step, written_by
 from harness.protocols import DecodingProtocol
 from harness.runs.records import RecordCell
 from harness.runs.store import train_folder
 from harness.steps import training
 from harness.steps.base import ModelInput, Step
-from harness.steps.data import Examples, PreparedData
-from harness.steps.endpoint_responses import EndpointResponses
+from harness.steps.data import PreparedData
 from harness.steps.evaluation import Evaluate, EvaluatedTask
+from harness.steps.kept_responses import Responses
 from harness.steps.served_model import ServedModel
 from harness.steps.several_teachers import TaughtBySeveral, TaughtData
 from harness.steps.teacher_cache import TeacherCache
 from harness.steps.teacher_reference import TeacherReference
-from harness.steps.teacher_responses import TeacherResponses
+from harness.steps.text_mixture import TextMixture, Written
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(eq=False)
@@ -56,11 +62,15 @@ class Expansion(DistanceSources):
         """The training and the evaluation of each cell. InputError for what the matrix names and is not there."""
         steps: list[Step] = []
         checked: set[str] = set()
+        trained: dict[str, Cell] = {}
         wanted, of_cells = set(tasks), cells_with_tasks(self.matrix)
         for cell in cells:
             model = self.model(cell.teacher) if cell.student is None else self.train(cell)
             if isinstance(model, training.Train):
                 steps.append(model)
+                same = trained.setdefault(model.fingerprint.hash, cell)
+                if same != cell:
+                    log.warning("%s: is the same training as %s; leave one of the two out", cell.folder, same.folder)
                 # All trainings by a method have the same settings.
                 for problem in () if cell.method in checked else model.problems():
                     raise InputError(problem.text(self.where_of(cell, problem.key)))
@@ -75,7 +85,7 @@ class Expansion(DistanceSources):
     def where_of(self, cell: Cell | RecordCell, key: str) -> str:
         """The file and the key that say what a problem of a training is about."""
         head, *rest = key.split(".")
-        if head in {"teacher_outputs", "training"}:
+        if head in {"teacher_outputs", "training", "text"}:
             own = 1 if head == "training" else 0
             return self.where(*self.matrix.location(cell.method, head, *rest[:own]), *rest[own:])
         trained = cell.trained if isinstance(cell, Cell) else cell.student
@@ -88,23 +98,39 @@ class Expansion(DistanceSources):
     def method(self, name: str) -> tuple[methods.Method, TrainingOptions]:
         """The method that a name in a pair stands for, with its options, and how it is trained."""
         method = methods.get(self.matrix.method_of(name))(self.matrix.method_options(name))
+        text = self.matrix.text_of(name)
+        for problem in check_text(method, text) if text is not None else ():
+            raise InputError(problem.text(self.where(*self.matrix.location(name, problem.key))))
         return method, TrainingOptions.model_validate(self.matrix.training_of(name).options)
 
     @once
-    def responses(self, name: str, teacher: str, method: str) -> TeacherResponses | EndpointResponses:
+    def responses(self, name: str, teacher: str, asked: TeacherText) -> Responses:
         """The teacher's responses to a training set; how it answers is said as for an evaluation, or by its address."""
-        limit, options = self.matrix.data[name].limit, self.method(method)[0].options
-        source = self.matrix.models[teacher]
+        limit, source = self.matrix.data[name].limit, self.matrix.models[teacher]
         if isinstance(source, ServedSource):
             seed, where = self.matrix.evaluation.seed, self.where("models", teacher)
-            return endpoint_responses(self.examples(name), limit, self.model(teacher), source, options, seed, where)
-        return responses_step(self.examples(name), limit, self.model(teacher), options, self.answering)
+            return endpoint_responses(self.examples(name), limit, self.model(teacher), source, asked, seed, where)
+        return responses_step(self.examples(name), limit, self.model(teacher), asked, self.answering)
+
+    @once
+    def written(self, name: str, teacher: str, method: str) -> Written | TextMixture | None:
+        """What a student is trained on where the teacher writes some of it; None where it does not."""
+        text = self.matrix.text_of(method)
+        if text is None or text.teacher is None:
+            return None
+        responses = self.responses(name, teacher, text.teacher)
+        try:
+            return written_by(responses, text, allow_code_execution=self.allow_code_execution)
+        except InputError as error:
+            place = self.matrix.location(method, "text")
+            raise InputError(f"{self.where(*place)}.teacher.{error}") from None
 
     @once
     def teacher_cache(self, teacher: str, name: str, method: str, route: Route | None = None) -> TeacherCache:
         """What a teacher gives for a training set or its rows of it, for all methods of a matrix with the same settings."""
         options, outputs = self.method(method)[1], self.matrix.outputs_of(method).options
-        prepared = self.prepared(name, teacher, None, options.max_length, route=route)
+        written = self.written(name, teacher, method)
+        prepared = self.prepared(name, teacher, None, options.max_length, written, route=route)
         return cache_step(self.model(teacher), prepared, outputs, options, self.matrix.teacher_cache)
 
     @once
@@ -116,7 +142,8 @@ class Expansion(DistanceSources):
         """What each of several teachers teaches in a cell: its rows or all, in its tokens, with a cache of its own or asked live."""
         assert cell.student is not None
         method, options = self.method(cell.method)
-        if method.requires.response_source == "teacher":
+        text = self.matrix.text_of(cell.method)
+        if text is not None and text.teacher is not None:
             where = self.where_of(cell, "method")
             raise InputError(
                 f"{where}: {method.name} learns from the responses of one teacher; fix: name one of {', '.join(source.names)}"
@@ -150,13 +177,14 @@ class Expansion(DistanceSources):
         if isinstance(source, TeachersSource):
             prepared = self.taught_by_several(cell, source)
         elif method.requires.response_source == "teacher":
-            responses = self.responses(name, cell.teacher, cell.method)
-            prepared = self.prepared(name, cell.student, None, options.max_length, responses)
+            written = self.written(name, cell.teacher, cell.method)
+            prepared = self.prepared(name, cell.student, None, options.max_length, written)
         else:
             # One data set for all methods of a pair, SFT too: none may see examples that another does not.
             text_alone = gives_text_alone(self.model(cell.teacher)) and not method.requires.teacher
             read_by = None if text_alone else cell.teacher
-            prepared = self.prepared(name, cell.student, read_by, options.max_length)
+            written = self.written(name, cell.teacher, cell.method)
+            prepared = self.prepared(name, cell.student, read_by, options.max_length, written)
         cached = settings is not None and not settings.is_live and not isinstance(source, TeachersSource)
         return training.Train(
             title=f"train {cell.folder}",
@@ -227,21 +255,6 @@ def evaluated_task(
         max_new_tokens=protocol.max_new_tokens or task.max_new_tokens,
         protocol=protocol,
         extra=task.identity(),
-    )
-
-
-def responses_step(
-    examples: Examples, limit: int | None, teacher: ModelInput, options: Any, answering: Mapping[str, Any]
-) -> TeacherResponses:
-    """A teacher's responses to examples. options: of the method that learns from them; answering: of `evaluation` in a matrix."""
-    return TeacherResponses(
-        title=f"responses of {teacher.name} to {examples.name}",
-        examples=examples,
-        limit=limit,
-        teacher=teacher,
-        max_new_tokens=options.max_new_tokens,
-        temperature=options.answer_temperature,
-        **answering,
     )
 
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Literal
 
 from dskd.errors import InputError
+from dskd.text import TeacherText
 from harness.config.served import ServedSource
 from harness.runs.hub_lock import HubLock
 from harness.runs.identity import FileHashes
@@ -63,7 +64,7 @@ def endpoint_responses(
     limit: int | None,
     teacher: ModelInput,
     source: ServedSource,
-    options: Any,
+    asked: TeacherText,
     seed: int,
     where: str,
 ) -> EndpointResponses:
@@ -73,7 +74,7 @@ def endpoint_responses(
         examples, limit: the training set, and how much of it.
         teacher: the teacher.
         source: what the matrix says of it.
-        options: of the method that learns from the responses.
+        asked: how it is asked; the number of its samples goes before that of `source`.
         seed: of the requests.
         where: what errors begin with.
 
@@ -106,9 +107,9 @@ def endpoint_responses(
         examples=examples,
         limit=limit,
         teacher=endpoint,
-        samples=source.samples,
-        max_new_tokens=options.max_new_tokens,
-        temperature=options.answer_temperature,
+        samples=asked.samples if "samples" in asked.model_fields_set else source.samples,
+        max_new_tokens=asked.max_new_tokens,
+        temperature=asked.sampled_at,
         parameters=source.parameters,
         seed=seed,
         price=source.price,

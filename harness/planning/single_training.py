@@ -2,29 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 
 from dskd import hub, methods
-from dskd.compatibility import LIVE, check, rules_of
 from dskd.data.hub_rows import parse_hub_data
 from dskd.data.options import DEFAULT, DataOptions
 from dskd.data.reading import is_pipe, source_digest, spooled
 from dskd.errors import InputError
 from dskd.tokenization.prompt_templates import Template
-from dskd.training.options import TrainingOptions
-from harness.config.explain import dotted, explain
-from harness.config.names import find_method, notice_former_names
 from harness.config.served import ServedSource
-from harness.config.settings import Evaluation, TeacherCaches, TeacherOutputs
+from harness.config.settings import Evaluation, TeacherCaches
 from harness.planning.checks import check_chat, check_pair, check_templates
-from harness.planning.expand import cache_step, reference_step, responses_step
+from harness.planning.expand import cache_step, reference_step
 from harness.planning.plan import Plan, decide
 from harness.planning.served import served_model
+from harness.planning.single_learning import Learning, flag_of, read_learning
+from harness.planning.written import responses_step, written_by
 from harness.runs.hub_lock import HubLock
 from harness.runs.identity import FileHashes
 from harness.runs.records import RecordCell
@@ -34,25 +32,11 @@ from harness.steps.base_model import model_in_folder
 from harness.steps.data import FileExamples, PreparedData, RowExamples, said
 from harness.steps.hub_data import hub_examples
 from harness.steps.served_model import ServedModel
+from harness.steps.text_mixture import TextMixture, Written
 from harness.steps.training import Train, find_launch
 
-_O = TypeVar("_O", bound=BaseModel)
 _FOLDER = "train"
 _INPUTS = Path(".harness") / "input"
-# The flag of the command line that a problem is about. Every other training option is one of --set.
-_FLAGS = {
-    "teacher_outputs.kind": "--teacher-outputs",
-    "teacher": "--teacher",
-    "method": "--method",
-    "pair": "--teacher and --student",
-    "training": "training options",
-} | {
-    f"training.{name}": f"--{name.replace('_', '-')}"
-    for name in ("steps", "epochs", "batch_size", "batch_tokens", "packing", "learning_rate", "max_length", "dtype")
-}
-
-
-_Learning = tuple[methods.Method, TrainingOptions, TeacherOutputs]
 
 
 def single_plan(
@@ -71,6 +55,8 @@ def single_plan(
     output: Path,
     overwrite: bool = False,
     data_options: DataOptions = DEFAULT,
+    text: Any = None,
+    allow_code_execution: bool = False,
     served: Mapping[str, Any] = {},
     teacher_cache: Mapping[str, Any] = {},
 ) -> Plan:
@@ -78,14 +64,20 @@ def single_plan(
 
     `data` is a path, a pipe, or a name on the hub (`dskd.data.hub_rows.parse_hub_data`), `data_options` how its rows are read.
     `served` are the keys of a teacher behind an address (`harness.config.served.ServedSource`); `teacher` is its head then.
-    `teacher_cache` says what computes a cache, as in a matrix.
+    `teacher_cache` says what computes a cache, and `text` who writes what is trained on, as in a matrix.
     InputError for what is wrong with any option, and where `output` holds something else already, unless `overwrite`.
     """
     behind = _served(teacher, served)
-    learning = _learning(
-        method, method_options, training, teacher_outputs, has_teacher=teacher is not None, served=behind is not None
+    learning = read_learning(
+        method,
+        method_options,
+        training,
+        teacher_outputs,
+        text,
+        has_teacher=teacher is not None,
+        served=behind is not None,
     )
-    chosen, options, outputs = learning
+    chosen, options, outputs = learning.method, learning.options, learning.outputs
     processes, accelerate_config = _launch(launch)
     hashes, lock = FileHashes(), HubLock(output)
     examples = _examples(data, data_options, output, hashes, lock)
@@ -99,10 +91,18 @@ def single_plan(
         student=learner,
         teacher=author if chosen.requires.teacher else None,
         reference=reference_step(author) if chosen.requires.teacher and outputs.is_live else None,
-        **_inputs(author, learner, examples, limit, learning, TeacherCaches.model_validate(dict(teacher_cache))),
-        method=method,
+        **_inputs(
+            author,
+            learner,
+            examples,
+            limit,
+            learning,
+            TeacherCaches.model_validate(dict(teacher_cache)),
+            allow_code_execution=allow_code_execution,
+        ),
+        method=learning.name,
         method_options=chosen.options.model_dump(mode="json"),
-        method_code=methods.own_code(method),
+        method_code=methods.own_code(learning.name),
         teacher_outputs=outputs.options if chosen.requires.teacher else None,
         training=options,
         seed=seed,
@@ -117,7 +117,7 @@ def single_plan(
         "harness train",
         output,
         decide([step], output, "stale"),
-        lambda _, key: f"harness train: {_flag(key)}",
+        lambda _, key: f"harness train: {flag_of(key)}",
         lock=lock,
     )
 
@@ -170,10 +170,6 @@ def _require_same(output: Path, step: Train) -> None:
         raise InputError(f"--output {output}: holds another training; fix: give another folder, or --overwrite")
 
 
-def _flag(key: str) -> str:
-    return _FLAGS.get(key, f"--set {key.removeprefix('training.')}")
-
-
 def _models(
     teacher: Path | ServedSource | None,
     student: Path,
@@ -195,7 +191,7 @@ def _models(
         author = served_model("teacher", source, hashes, lock, lambda _: "--teacher")
     elif teacher is not None:
         author = find("teacher", teacher)
-    check_pair(author, learner, [method], _flag)
+    check_pair(author, learner, [method], flag_of)
     check_templates(author, learner, lambda _: "--template")
     for model in (author, learner):
         check_chat(model, "--template")
@@ -207,29 +203,44 @@ def _inputs(
     student: ModelInput,
     examples: RowExamples,
     limit: int | None,
-    learning: _Learning,
+    learning: Learning,
     caches: TeacherCaches,
+    *,
+    allow_code_execution: bool,
 ) -> dict[str, Any]:
     """The training set, in the tokens of both models or as the teacher's responses in the student's; and the teacher cache."""
-    method, options, outputs = learning
-    prepared = partial(PreparedData, max_length=options.max_length)
-    whole = partial(prepared, examples=examples, limit=limit)
+    method, options, outputs = learning.method, learning.options, learning.outputs
+    written = _written(teacher, examples, limit, learning, allow_code_execution=allow_code_execution)
+    source: dict[str, Any] = {"examples": examples, "limit": limit} if written is None else {"examples": written}
+    whole = partial(PreparedData, max_length=options.max_length, **source)
     own, others = student.tokenizer_input, teacher.tokenizer_input
     if method.requires.response_source == "teacher":
-        if isinstance(teacher, ServedModel):
-            raise InputError(
-                f"--served: gives hidden states, and {method.name} learns from responses; fix: `harness teacher responses` writes "
-                "them as a training set for --method sft"
-            )
-        answering = Evaluation().answering
-        responses = responses_step(examples, limit, teacher, method.options, answering)
-        data = prepared(title=f"{responses.title} for student", examples=responses, student_tokenizer=own)
+        data = whole(title=f"{written.title if written else ''} for student", student_tokenizer=own)
     else:
         data = whole(title="data for student and teacher", student_tokenizer=own, teacher_tokenizer=others)
     if outputs.is_live:
         return {"data": data}
     read = whole(title="data for teacher", student_tokenizer=others)
     return {"data": data, "cache": cache_step(teacher, read, outputs.options, options, caches)}
+
+
+def _written(
+    teacher: ModelInput, examples: RowExamples, limit: int | None, learning: Learning, *, allow_code_execution: bool
+) -> Written | TextMixture | None:
+    """What the student is trained on where the teacher writes some of it before the training."""
+    if learning.text is None or learning.text.teacher is None:
+        return None
+    if isinstance(teacher, ServedModel):
+        raise InputError(
+            f"--served: gives hidden states, and {learning.method.name} learns from responses; fix: `harness teacher responses` "
+            "writes them as a training set for --method sft"
+        )
+    answering = Evaluation().answering
+    responses = responses_step(examples, limit, teacher, learning.text.teacher, answering)
+    try:
+        return written_by(responses, learning.text, allow_code_execution=allow_code_execution)
+    except InputError as error:
+        raise InputError(f"--text teacher.{error}") from None
 
 
 def read_template(given: Mapping[str, Any]) -> Template | None:
@@ -243,56 +254,3 @@ def read_template(given: Mapping[str, Any]) -> Template | None:
     except ValidationError as error:
         reason = error.errors()[0]["msg"].removeprefix("Value error, ")
         raise InputError(f"--template-argument: {reason.removeprefix('arguments: ')}; fix: leave it out") from None
-
-
-def _learning(
-    name: str,
-    method_options: Mapping[str, Any],
-    training: Mapping[str, Any],
-    teacher_outputs: Mapping[str, Any],
-    *,
-    has_teacher: bool,
-    served: bool,
-) -> _Learning:
-    """The method, how it is trained, and what the student learns from, which go together."""
-    learned = find_method(name, "--method")
-    _checked(learned.Options, method_options, lambda key: f"--option {key}", "--option ")
-    method = learned(dict(method_options))
-    options = _checked(
-        TrainingOptions, training, lambda key: _flag(f"training.{key}") if key else "training options", "--set "
-    )
-    if not has_teacher and (method.requires.teacher or method.requires.response_source == "teacher"):
-        raise InputError(f"--method {name}: needs a teacher; fix: give --teacher DIR")
-    outputs = _teacher_outputs(method, teacher_outputs)
-    known = rules_of(outputs.options, served=served) | {
-        "rollouts": options.rollouts,
-        "packing": options.packing is True,
-    }
-    for problem in check(method, **known):
-        raise InputError(problem.text(_flag(problem.key)))
-    return method, options, outputs
-
-
-def _checked(options: type[_O], given: Mapping[str, Any], flag: Callable[[str], str], former: str) -> _O:
-    """Options as they were given; `flag` says by which flag a key was, `former` what goes before a former name."""
-    notice_former_names(options, given, former)
-    try:
-        return options.model_validate(dict(given))
-    except ValidationError as error:
-        raise InputError(explain(error, lambda key: flag(dotted(key)), options)) from None
-
-
-def _teacher_outputs(method: methods.Method, given: Mapping[str, Any]) -> TeacherOutputs:
-    """What the student learns from; top-k probabilities are kept at the method's temperature."""
-    settings = {"kind": LIVE, **given}
-    if settings["kind"] == LIVE or not method.requires.teacher:
-        if len(settings) > 1:
-            raise InputError(
-                "--cache-dtype and --top-k belong to a teacher cache; fix: add --teacher-outputs hidden_states or top_k"
-            )
-        return TeacherOutputs(kind="live")
-    if settings["kind"] == "top_k":
-        settings["temperature"] = getattr(method.options, "temperature", 1.0)
-    elif "k" in settings:
-        raise InputError("--top-k: belongs to --teacher-outputs top_k; fix: leave it out")
-    return TeacherOutputs.model_validate(settings)

@@ -26,9 +26,8 @@ from harness.runs.hub_lock import HubLock
 from harness.runs.identity import FileHashes
 from harness.steps import base_model, data, hub_data, tokenizers
 from harness.steps.base import ModelInput, Step, TokenizerInput
-from harness.steps.endpoint_responses import EndpointResponses
 from harness.steps.several_teachers import SeveralTeachers
-from harness.steps.teacher_responses import TeacherResponses
+from harness.steps.text_mixture import TextMixture, Written
 from harness.steps.world import World
 from harness.suggestions import did_you_mean
 
@@ -100,7 +99,7 @@ class Sources:
         student: str,
         teacher: str | None,
         max_length: int,
-        responses: TeacherResponses | EndpointResponses | None = None,
+        responses: Written | TextMixture | None = None,
         tokenizer: TokenizerInput | None = None,
         route: Route | None = None,
     ) -> data.PreparedData:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
-from dskd.data.examples import as_row
+from dskd.data.examples import as_row, iter_examples
 from dskd.data.formats import Row
 from dskd.data.messages import is_of_assistant
+from dskd.data.options import Takes
 from dskd.data.shapes import Example, Item
 from dskd.tokenization.conversations import Conversation, Message
 from dskd.tokenization.prompt_templates import Instruction
@@ -48,6 +51,19 @@ def answered_row(
         return {**prompt._asdict(), "output": text}
     answer = Message("assistant", text, reasoning=reasoning, tool_calls=tool_calls)
     return as_row(Conversation((*prompt.messages, answer), prompt.tools))
+
+
+def prompt_key(asked: Asked) -> str:
+    """What is asked, as one text: the same of an example and of every answer to it."""
+    return json.dumps(answered_row(asked, ""), sort_keys=True)
+
+
+def rows_by_prompt(path: Path, takes: Takes) -> dict[str, list[Row]]:
+    """The rows of a file of responses, by the key of their prompt; takes: what they were written as."""
+    found: dict[str, list[Row]] = {}
+    for item in iter_examples(path, takes):
+        found.setdefault(prompt_key(asked_of(item)), []).append(as_row(item))
+    return found
 
 
 def with_place_for_answer(rows: Iterable[tuple[str, Row]]) -> Iterator[tuple[str, Row]]:

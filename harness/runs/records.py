@@ -139,6 +139,7 @@ class Cost(BaseModel):
     tokens: int | None = None  # trained on (as often as seen), or generated
     tokens_per_second: FiniteFloat | None = None
     tokens_per_solved: Annotated[FiniteFloat | None, _LATER] = None  # generated, for each sample that is right
+    distilled_share: Annotated[FiniteFloat | None, _LATER] = None  # of labels, that a teacher's terms taught
     processes: int | None = None  # that trained together; counts are of all of them, times of the first
     peak_memory: int | None = None  # resident
     peak_device_memory: int | None = None  # of a GPU
@@ -209,6 +210,21 @@ class DataOverlap(BaseModel):
         return self
 
 
+class TextUsed(BaseModel):
+    """Who wrote the text that a student was trained on, as shares of its examples (docs/text.md).
+
+    `student` is null where a schedule decides. `prompts` are those that the teacher was to answer, or of a mixture all; `without_text` are
+    those of them that it gave no response for that is kept. Both are absent where the teacher wrote nothing.
+    """
+
+    model_config = _STRICT
+    data: FiniteFloat
+    teacher: FiniteFloat
+    student: FiniteFloat | None
+    prompts: Annotated[int | None, _LATER] = None
+    without_text: Annotated[int | None, _LATER] = None
+
+
 class Record(BaseModel):
     """`result.json` of one training or of one model on one task."""
 
@@ -232,6 +248,12 @@ class Record(BaseModel):
     reasoning: Annotated[
         ReasoningUse | None,
         Field(description="absent: no sample has reasoning", exclude_if=lambda value: value is None),
+    ] = None
+    text: Annotated[
+        TextUsed | None,
+        Field(
+            description="absent: the data wrote all of it, or an older record", exclude_if=lambda value: value is None
+        ),
     ] = None
 
     categories: Annotated[

@@ -26,6 +26,13 @@ Everything depends on the seed only, byte for byte. `SMALL_WORLD_VERSION` change
 The matrix `quick` trains models of this world; docs/small-world.md has its results.
 """
 
-from harness.smallworld.world import SMALL_WORLD_VERSION, instruction_of, prompt_of, test_docs, write_world
+from harness.smallworld.world import (
+    SMALL_WORLD_VERSION,
+    instruction_of,
+    prompt_of,
+    test_docs,
+    training_docs,
+    write_world,
+)
 
-__all__ = ["SMALL_WORLD_VERSION", "instruction_of", "prompt_of", "test_docs", "write_world"]
+__all__ = ["SMALL_WORLD_VERSION", "instruction_of", "prompt_of", "test_docs", "training_docs", "write_world"]

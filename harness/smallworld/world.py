@@ -59,6 +59,13 @@ def test_docs(task: str, seed: int = 0) -> list[Doc]:  # noqa: PT028 - no test, 
 test_docs.__test__ = False  # type: ignore[attr-defined]  # its name looks like a test's to pytest
 
 
+@cache
+def training_docs(task: str, seed: int = 0) -> dict[str, Doc]:
+    """The problems of the training sets of a task, with the right answers, by their prompts. KeyError for an unknown task."""
+    problems = _problems(task, seed)[TEST_SIZE:]
+    return {prompt_of(task, problem.doc): {"id": "", **problem.doc} for problem in problems}
+
+
 def prompt_of(task: str, doc: Doc) -> str:
     """The prompt of a row of the test set, as in training. KeyError for an unknown task."""
     return FAMILIES[task].prompt(doc)

@@ -208,7 +208,7 @@ class PreparedData(Step):
         lengths = self.source.lengths(self.limit or getattr(self.examples, "limit", None))
         # Rows are not read for an estimate: teachers are taken to have as many each.
         teachers = 1 if self.route is None else len(self.route.teachers)
-        return replace(lengths, examples=lengths.examples * getattr(self.examples, "samples", 1) // teachers)
+        return replace(lengths, examples=lengths.examples * (getattr(self.examples, "samples", None) or 1) // teachers)
 
     @property
     def libraries(self) -> tuple[str, ...]:

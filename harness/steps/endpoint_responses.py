@@ -12,7 +12,7 @@ from pydantic import Field
 
 import dskd.data
 from dskd.compatibility import Problem
-from dskd.data.options import takes_of
+from dskd.data.options import Takes, takes_of
 from dskd.modeling.loading import load_tokenizer
 from dskd.tokenization.prompt_templates import Template, template_of
 from harness import responses
@@ -21,7 +21,7 @@ from harness.costs.work import Device, Work
 from harness.endpoints.endpoint import Endpoint, Words
 from harness.endpoints.log import ReplyLog
 from harness.endpoints.replies import Api
-from harness.responses.prompts import asked_of
+from harness.responses.prompts import asked_of, prompt_key, rows_by_prompt
 from harness.responses.requests import Asking
 from harness.runs.job_context import JobContext
 from harness.runs.store import write_jsonl_atomic
@@ -111,6 +111,11 @@ class EndpointResponses(Step):
     def reaches(self) -> dict[str, tuple[str, ...]]:
         return {self.teacher.name: self.teacher.addresses}
 
+    def takes(self, root: Path) -> Takes:
+        """What the teacher is asked by, and its responses are written as."""
+        tokenizer = self._tokenizer(root)
+        return takes_of(template_of(tokenizer) if tokenizer is not None else self.teacher.template)
+
     def estimate(self, device: Device) -> list[Work]:
         """Nothing is computed here."""
         return []
@@ -137,8 +142,9 @@ class EndpointResponses(Step):
         takes = takes_of(template)
         path, _ = read_examples(self.examples, job.root, job.folder, takes, self.limit)
         items = dskd.data.iter_examples(path, takes, limit=self.limit)
+        prompts = [asked_of(item) for item in items]
         rows, report = responses.respond(
-            [asked_of(item) for item in items],
+            prompts,
             self.asking(template),
             self.teacher.endpoints,
             ReplyLog(job.folder / REPLIES),
@@ -147,8 +153,10 @@ class EndpointResponses(Step):
             price=self.price,
             advance=partial(job.advance, f"responses by {self.teacher.model}"),
         )
-        print(json.dumps(report, indent=2), flush=True)
         write_jsonl_atomic(self.path(job.root), rows)
+        answered = rows_by_prompt(self.path(job.root), takes)
+        report["without_text"] = sum(prompt_key(prompt) not in answered for prompt in prompts)
+        print(json.dumps(report, indent=2), flush=True)
         cost = job.cost(tokens=report["generated_tokens"], teacher_examples=report["prompts"])
         job.finish(job.output, report=report, cost=cost)
 

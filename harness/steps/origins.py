@@ -9,9 +9,11 @@ from harness.steps.base_model import FirstLayers, ModelCopy, ModelFolder, NewMod
 from harness.steps.data import FileExamples, WorldExamples
 from harness.steps.endpoint_responses import EndpointResponses
 from harness.steps.hub_data import HubExamples
+from harness.steps.kept_responses import KeptResponses
 from harness.steps.served_model import ServedModel
 from harness.steps.several_teachers import SeveralTeachers
 from harness.steps.teacher_responses import TeacherResponses
+from harness.steps.text_mixture import TextMixture
 
 
 def model_origin(model: ModelInput) -> Origin:
@@ -39,9 +41,12 @@ def model_origin(model: ModelInput) -> Origin:
 
 def data_origin(examples: Input) -> Origin:
     """Where a training set came from."""
-    if isinstance(examples, TeacherResponses | EndpointResponses):
+    if isinstance(examples, TeacherResponses | EndpointResponses | KeptResponses | TextMixture):
         asked = data_origin(examples.examples)
-        return asked.model_copy(update={"name": examples.name, "made": f"responses of {examples.teacher.name}"})
+        made = f"responses of {examples.teacher.name}"
+        if isinstance(examples, TextMixture):
+            made = f"{examples.share:g} of it {made}"
+        return asked.model_copy(update={"name": examples.name, "made": made})
     if isinstance(examples, HubExamples):
         rows = examples.source
         card = hub.snapshot_folder(

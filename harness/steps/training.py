@@ -41,6 +41,7 @@ from harness.steps.several_teachers import TaughtBySeveral
 from harness.steps.teacher_cache import TeacherCache
 from harness.steps.teacher_reference import TeacherReference
 from harness.steps.teacher_source import ASKED_LIVE, addresses_of, runs_here, teacher_source
+from harness.steps.text_mixture import text_used
 
 _COUNTS_MICRO_BATCHES = "DEEPSPEED"
 
@@ -191,10 +192,14 @@ class Train(Step, ModelInput):
         if self._is_launched:  # the processes that trained are not this one
             measured["peak_memory"] = peak_memory_of_children()
             measured["peak_device_memory"] = report.peak_device_memory
+        measured["distilled_share"] = report.distilled_share
         self._provenance(job.root).write(self.path(job.root))
         result = json.loads(report.model_dump_json())
         cost = training_cost(job, [result], teacher_examples=report.teacher_examples + repaired, **measured)
-        job.finish(job.output, report=result, cost=cost)
+        text = text_used(self.data.examples, self.training.rollouts, job)
+        if text is not None and text.without_text:
+            print(f"{text.without_text:,} of {text.prompts:,} prompts have no text of the teacher's", flush=True)
+        job.finish(job.output, report=result, cost=cost, text=text)
 
     def _provenance(self, root: Path) -> Provenance:
         """What the student was made of; for the card of a model that leaves this machine."""

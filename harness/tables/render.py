@@ -109,6 +109,8 @@ def _cost_grid(title: str, rows: Sequence[CostRow]) -> Grid:
     on_gpu = any(row.peak_device_memory is not None for row in rows)
     header = ["method", "seeds", "training (s)", "teacher (s)", "teacher cache (s)", "tokens", "tokens/s"]
     header += ["peak memory (MiB)", *(["peak GPU memory (MiB)"] if on_gpu else [])]
+    covered = any(row.distilled_share is not None for row in rows)
+    header += ["distilled (% of labels)"] if covered else []
     lines = [
         [
             row.method,
@@ -120,6 +122,7 @@ def _cost_grid(title: str, rows: Sequence[CostRow]) -> Grid:
             number(row.tokens_per_second, 0),
             number(row.peak_memory, 0, 2**20),
             *([number(row.peak_device_memory, 0, 2**20)] if on_gpu else []),
+            *([number(row.distilled_share, 1, 0.01)] if covered else []),
         ]
         for row in sorted(rows, key=lambda row: (row.method != "sft", row.method))
     ]
@@ -131,6 +134,7 @@ _COSTS = (
     "Costs: means over the seeds. Training time includes teacher time. The teacher cache is computed once for all trainings "
     "that read it and is not part of their times."
 )
+_DISTILLED = "Distilled: the share of the labels that a teacher's terms teach."
 _RANKING = (
     "Bold: best mean of the column. †: not significantly different from the best (paired test on the same items, Holm-corrected, "
     "p ≥ 0.05). Last row: minimum detectable effect at 80 % power. See docs/statistics.md."
@@ -144,7 +148,9 @@ def _legend(board: Leaderboard, costs: bool) -> str:
         if any(row.best and row.seeds == 1 for row in board.rows):
             parts.append("One seed: the tests compare these models, not the methods.")
     parts += [REASONING_LEGEND] if board.reasoning else []
-    return " ".join([*parts, _COSTS] if costs else parts)
+    if costs:
+        parts += [_COSTS, *([_DISTILLED] if any(row.distilled_share is not None for row in board.costs) else [])]
+    return " ".join(parts)
 
 
 def markdown(board: Leaderboard, costs: bool = False) -> str:

@@ -68,7 +68,7 @@ class CostRow:
     """The cost of a method for one pair, as the mean over its seeds; memory in bytes.
 
     `signal_seconds` and `signal_examples` are the cost of the teacher cache. It is computed once for all trainings that read it, and
-    is not part of `train_seconds`.
+    is not part of `train_seconds`. `distilled_share` is of the student's labelled tokens, 0 to 1; None without a teacher.
     """
 
     teacher: str
@@ -84,6 +84,7 @@ class CostRow:
     tokens_per_second: float | None
     peak_memory: float | None
     peak_device_memory: float | None
+    distilled_share: float | None = None
 
 
 @dataclass(frozen=True)

@@ -22,6 +22,7 @@ class InstructionTask(Task):
     metrics = (Metric("rouge_l", kind="continuous"), Metric("exact_match"))
     max_new_tokens = 256
     stop = ("<|endoftext|>",)
+    answer_fields = ("output",)
 
     def documents(self) -> list[Doc]:
         """Return the rows, numbered from 0. Rows without an input have an empty one."""

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from dskd.tokenization.prompt_templates import Instruction
-from harness.smallworld import SMALL_WORLD_VERSION, instruction_of, prompt_of, test_docs
+from harness.smallworld import SMALL_WORLD_VERSION, instruction_of, prompt_of, test_docs, training_docs
+from harness.tasks.data_files import Row
 from harness.tasks.task import Doc, Task
 
 
@@ -24,6 +25,10 @@ class SmallWorldTask(Task):
 
     def prompt(self, doc: Doc) -> str:
         return prompt_of(self.name, doc)
+
+    def training_document(self, row: Row) -> Doc | None:
+        """Return the problem behind a row of the world's training sets, whose prompt says which it is."""
+        return training_docs(self.name).get(str(row.get("prompt")))
 
     def instruction(self, doc: Doc) -> Instruction:
         return instruction_of(self.name, doc)

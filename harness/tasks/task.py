@@ -48,6 +48,7 @@ class Task(ABC):
         examples: The file of the examples in the prompts, where that is another.
         licence: Of the data, in a few words; the card says more.
         validation: Which rows `validation_documents` has, in a few words; None where the data has none to choose settings by.
+        answer_fields: What of a document its score is read from; a row of a training set that has these can be scored as well.
         over_samples: What is said of several samples of each problem: "avg", "maj" and "pass" become `avg@k`, `maj@k`, `pass@k`.
         own_code: The sha256 of the task's file, where it does not ship.
     """
@@ -62,6 +63,7 @@ class Task(ABC):
     examples: DataFile | None = None
     licence: str = "not said"
     validation: str | None = None
+    answer_fields: tuple[str, ...] = ()
     over_samples: tuple[OverSamples, ...] = ()
     own_code: str | None = None
 
@@ -89,6 +91,24 @@ class Task(ABC):
         raise InputError(
             f"task {self.name}: it has no instructions, only prompts of its own; fix: evaluate a model without template"
         )
+
+    def training_document(self, row: Row) -> Doc | None:
+        """Return the document that a row of a training set is, to score what a model wrote for it; None where it says no answer.
+
+        A row is in the data set's own form: GSM8K's training rows are documents of `gsm8k`.
+        """
+        known = all(row.get(name) not in (None, "", []) for name in self.answer_fields)
+        return {"id": "", **row} if self.answer_fields and known else None
+
+    @property
+    def scores_training_rows(self) -> bool:
+        """Whether it can tell right from wrong for rows of a training set."""
+        return bool(self.answer_fields) or type(self).training_document is not Task.training_document
+
+    def is_right(self, score: SampleScore) -> bool:
+        """Whether an output is right: it has the best value of the headline metric, 100, or 0 where lower is better."""
+        headline = self.metrics[0]
+        return score.scores[headline.name] == (100.0 if headline.higher_is_better else 0.0)
 
     def category(self, doc: Doc) -> str | None:
         """Return the part of the data set that a document belongs to (BBH's tasks, MATH's subjects), each with a score of its own."""

@@ -9,7 +9,10 @@ from fractions import Fraction
 from dskd.tokenization.prompt_templates import Instruction
 from harness.metrics.numbers import MARKED, Ending, score_number
 from harness.metrics.sample import Advance, SampleScore, score_each
+from harness.tasks.data_files import Row
 from harness.tasks.task import Doc, Metric, Task
+
+_ANSWERS = ("answer", "gold", "output", "response")  # what the column of the worked answer may be called
 
 
 class NumberTask(Task):
@@ -28,6 +31,12 @@ class NumberTask(Task):
     def reference(self, doc: Doc) -> str:
         """Return the worked answer, as a model would write it after the prompt."""
         return f" {doc['answer']}"
+
+    def training_document(self, row: Row) -> Doc | None:
+        """Return a row whose answer, whatever its column is called, ends in "#### " and the number."""
+        found = (row[name] for name in _ANSWERS if isinstance(row.get(name), str) and "####" in row[name])
+        answer = next(found, None)
+        return None if answer is None else {"id": "", **row, "answer": answer}
 
     def score_outputs(self, docs: Sequence[Doc], outputs: Sequence[str], advance: Advance) -> list[SampleScore]:
         return score_each(

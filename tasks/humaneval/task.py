@@ -9,6 +9,7 @@ from harness.tasks.task import Doc
 class HumanEval(CodeTask):
     name = "humaneval"
     licence = "MIT (OpenAI)"
+    answer_fields = ("prompt", "entry_point", "test")
     data = DataFile(
         path="humaneval/HumanEval.jsonl.gz",
         sha256="b796127e635a67f93fb35c04f4cb03cf06f38c8072ee7cee8833d7bee06979ef",

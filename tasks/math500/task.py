@@ -16,6 +16,7 @@ class Math500(Task):
     metrics = (Metric("equivalent"), Metric("math_verify"), Metric("exact_match"))
     max_new_tokens = 1024
     stop = ("Problem:", "</s>", "<|im_end|>")
+    answer_fields = ("answer", "solution")
     data = DataFile(
         path="math500/test.jsonl",
         sha256="35dc41080a3680858b27fa7e0533d2d547825316fc5dafe5d316f4ccc5a06132",

@@ -6,7 +6,7 @@ from typing import Any
 from dskd.tokenization.prompt_templates import Instruction
 from harness.metrics.assertions import FORMAT
 from harness.tasks.code import CodeTask
-from harness.tasks.data_files import DataFile
+from harness.tasks.data_files import DataFile, Row
 from harness.tasks.task import Doc
 
 _EXAMPLES = (2, 3, 4)
@@ -20,6 +20,7 @@ class Mbpp(CodeTask):
     validation = "MBPP's 90 problems of validation, 511 to 600"
     form = FORMAT
     stop = ("[DONE]",)
+    answer_fields = ("test_list", "code")
     data = DataFile(
         path="mbpp/mbpp.jsonl", sha256="ccf64ceae9c5403bf50a044cb6d505bfd2a2963ee58338ba268fd65beab92a9f", size=563743
     )
@@ -41,6 +42,11 @@ class Mbpp(CodeTask):
             {"id": str(number), "prompt": f"{examples}{_problem(rows[number])}\n[BEGIN]\n", **rows[number]}
             for number in numbers
         ]
+
+    def training_document(self, row: Row) -> Doc | None:
+        """Return a row of MBPP's other problems."""
+        doc = super().training_document(row)
+        return None if doc is None else {"test_setup_code": "", **doc}
 
     def prompt(self, doc: Doc) -> str:
         """Return the three examples and the problem, as the paper and lm-eval give them."""

@@ -56,6 +56,7 @@ from dskd.rollouts.rollouts import RolloutOptions
             "teacher_outputs.kind",
             "gold cannot learn from text_log_probabilities",
         ),
+        ("x-token", {"rollouts": {}, "source": "cache"}, "training.rollouts", "a cached teacher cannot judge"),
         (
             "gkd",
             {"teacher_outputs": "top_k", "source": "live"},
@@ -110,6 +111,7 @@ def test_each_rule_names_the_setting_at_fault(name: str, settings: dict[str, Any
             "kind: hidden_states, or only the methods that can (distillm, gkd, kd, strict-kd, uld)",
         ),
         ("uld", "text_log_probabilities", "kind: hidden_states, or only the methods that can (alm)"),
+        ("simct", "text_log_probabilities", "kind: hidden_states, or only the methods that can (alm)"),
     ],
 )
 def test_the_fix_names_the_options_with_which_a_method_can_learn_or_the_methods_that_can(

@@ -1,7 +1,7 @@
 """Losses and gradients that the authors' own code gives on small random inputs.
 
 songmzhang/DSKD @077337a for the kinds dskd_v1, dskd_v1_cma and uld, songmzhang/DSKDv2 @5025279 for the others in tests/golden. The
-folder shared/golden beside the repository has more: see its README and that of rivals in it. Where it is missing, its kinds have no
+folder shared/golden beside the repository has more: see its README and those of rivals and newer in it. Where it is missing, its kinds have no
 cases and their tests are skipped.
 """
 
@@ -19,7 +19,7 @@ from helpers.paths import GOLDEN
 SHARED = paths.SHARED / "golden"  # two tokenizers lie there too
 CASES: list[dict[str, Any]] = []
 _TENSORS: dict[str, Tensor] = {}
-for folder in (GOLDEN, SHARED, SHARED / "rivals"):
+for folder in (GOLDEN, SHARED, SHARED / "rivals", SHARED / "newer"):
     if folder.is_dir():
         known = {case["name"] for case in CASES}
         listed = json.loads((folder / "golden.json").read_text())["cases"]

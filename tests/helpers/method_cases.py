@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from dskd.data.collator import pairs_by_position
-from dskd.methods.base import StepStatistics
+from dskd.methods.base import reads_step_statistics
 from dskd.modeling.lm_head import Head
 from dskd.tokenization.vocabulary import SharedVocabulary
 from helpers.token_batches import changed, token_batch
@@ -91,7 +91,7 @@ def case(
     torch.manual_seed(seed)
     projectors = method.prepare(student_head, teacher_head, shared)
     method.on_step_begin(student_head)
-    if isinstance(method, StepStatistics):
+    if reads_step_statistics(method):
         batch = changed(batch, student_sampled=torch.arange(tokens) % 3 > 0)
         with torch.no_grad():
             (scores,) = method.precompute_step([batch], lambda sums: sums)

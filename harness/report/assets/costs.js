@@ -9,6 +9,7 @@ const COSTS = [
   { key: 'tokens_per_second', label: 'Tokens/s', digits: 0 },
   { key: 'peak_memory', label: 'Peak memory (MiB)', digits: 0, unit: MIB },
   { key: 'peak_device_memory', label: 'Peak GPU memory (MiB)', digits: 0, unit: MIB },
+  { key: 'distilled_share', label: 'Distilled (% of labels)', digits: 1, unit: 0.01 },
 ];
 const inUnits = (cost, row) => (isNumber(row[cost.key]) ? row[cost.key] / (cost.unit ?? 1) : null);
 

@@ -166,6 +166,20 @@ def test_columns_and_options_of_method_and_training_are_taken_by_name(world: Pat
     assert not hasattr(trained.model, "peft_config")
 
 
+def test_text_gives_the_student_its_share_of_rollouts(world: Path) -> None:
+    asked: dict[str, Any] = {"teacher": world / "teacher", "student": world / "cross", "dataset": rows(world)}
+    asked |= {"method": "uld", "progress": False, **OPTIONS}
+    by_share, first = dskd.distill(**asked, rollouts={"share": 0.5, "max_new_tokens": 4})
+    by_text, again = dskd.distill(**asked, rollouts={"max_new_tokens": 4}, text={"data": 0.5, "student": 0.5})
+    assert_same_weights(state(by_text.model), state(by_share.model), rtol=0, atol=0)
+    assert first.training.rollouts is not None
+    assert again.training.rollouts is not None
+    assert again.training.rollouts.samples == first.training.rollouts.samples > 0
+    as_data, report = dskd.distill(**asked, text="data")
+    assert report.training.rollouts is None
+    assert any((state(as_data.model)[name] != weight).any() for name, weight in state(by_text.model).items())
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -176,6 +190,13 @@ def test_columns_and_options_of_method_and_training_are_taken_by_name(world: Pat
         ({"batch_size": 0}, "batch_size: Input should be greater than 0"),
         ({"method": "seqkd"}, "seqkd learns from responses that the teacher writes first; fix: harness train"),
         ({"method": "minillm"}, "minillm learns from on-policy text alone"),
+        ({"text": "me"}, "text: no text 'me'; fix: write one of data, teacher, student"),
+        ({"text": "teacher"}, "text: the teacher writes before the training; fix: harness train --text teacher"),
+        ({"method": "sft", "text": "student"}, "text: sft cannot learn from the student's text; fix"),
+        (
+            {"text": "student", "rollouts": {"share": 0.5}},
+            "rollouts.share: is 0.5, but `text` gives the student 1; fix",
+        ),
         ({"student": "models/of/mine"}, "student: models/of/mine: no such model folder"),
         ({"student": "org/no-such-model"}, "student: org/no-such-model@main: is not in the hub's cache"),
         ({"student": torch.nn.Linear(1, 1)}, "student: is of type Linear, which is no model"),

@@ -117,6 +117,7 @@ def test_parts_of_a_batch_hold_every_token_and_pair_once() -> None:
     batch, *_ = case(method)
     parts = chunks(batch, 10)
     assert [len(part.student.labels) for part in parts] == [10, 10, 10, 7]
+    assert [len(part.student.labels) for part in chunks(batch, 36)] == [19, 18]  # not 36 and 1
     assert torch.equal(torch.cat([part.teacher.pairs for part in parts]), batch.teacher.pairs)
     first = 0
     for part in parts:
@@ -155,7 +156,8 @@ def test_the_chunk_suits_the_larger_vocabulary() -> None:
     batch, *_ = case(methods.get("dskd-v2-eta")())
     assert chunk_size(batch, None) == default_chunk_tokens(batch.teacher.head.weight.shape[0])
     assert chunk_size(batch, 3) == 3
-    assert default_chunk_tokens(1_000) > default_chunk_tokens(50_257) == default_chunk_tokens(151_936) == 512
+    assert default_chunk_tokens(1_000) > default_chunk_tokens(50_257) > default_chunk_tokens(151_936) == 128
+    assert default_chunk_tokens(50_257, "cuda") == default_chunk_tokens(151_936, "cuda") == 512
     assert chunk_size(changed(batch, teacher_head=None), None) == default_chunk_tokens(56)
 
 

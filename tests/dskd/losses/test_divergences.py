@@ -204,6 +204,35 @@ def test_a_token_that_both_models_mask_is_as_if_it_were_not_there(name: str, kno
     assert (gradient[:, [2, 7]] == 0.0).all()
 
 
+@pytest.mark.parametrize("temperature", [1.0, 2.0])
+@pytest.mark.parametrize("beta", [0.1, 0.5, 0.9])
+@pytest.mark.parametrize(("noise", "tolerance"), [(3.0, 1e-5), (0.1, 1e-4), (0.01, 5e-3)])
+def test_the_js_divergence_keeps_its_digits_where_the_models_agree(
+    temperature: float, beta: float, noise: float, tolerance: float
+) -> None:
+    student, step = _random(4, 3_000, scale=3.0)
+    teacher = student + noise * step
+    value, gradient = _value_and_gradient("js_divergence", teacher, student, temperature, beta=beta)
+    wide = student.double().requires_grad_()
+    p, q = (teacher.double() / temperature).softmax(-1), (wide / temperature).softmax(-1)
+    m = beta * p + (1 - beta) * q
+    exact = (beta * p * (p / m).log() + (1 - beta) * q * (q / m).log()).sum(-1)
+    (exact_gradient,) = torch.autograd.grad(exact.sum(), wide)
+    torch.testing.assert_close(value.double(), exact.detach(), rtol=tolerance, atol=0.0)
+    assert (gradient - exact_gradient).norm() <= tolerance * exact_gradient.norm()
+
+
+def test_the_js_divergence_of_probabilities_below_the_least_float_is_that_of_zeros() -> None:
+    teacher, student = torch.tensor([[0.0, -300.0, -400.0, 0.0]]), torch.tensor([[0.0, -400.0, -300.0, -200.0]])
+    value, gradient = _value_and_gradient("js_divergence", teacher, student)
+    expected, expected_gradient = _value_and_gradient(
+        "js_divergence", torch.tensor([[0.0, 0.0]]), torch.tensor([[0.0, -80.0]])
+    )
+    torch.testing.assert_close(value, expected)
+    torch.testing.assert_close(gradient[:, [0, 3]], expected_gradient, rtol=1e-5, atol=1e-7)
+    assert (gradient[:, [1, 2]] == 0.0).all()
+
+
 @pytest.mark.parametrize("masked", ["teacher", "student"])
 @variants
 def test_a_token_that_one_model_masks_is_finite_in_value_and_gradient(

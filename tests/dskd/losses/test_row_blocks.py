@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
 from dskd import methods
+from dskd.losses import buffer_pool
 from dskd.losses import chunked as fused
 from dskd.losses import row_blocks as rows
 from dskd.losses.buffer_pool import BufferPool, empty_from_pool
@@ -61,18 +63,38 @@ def test_scratch_memory_is_used_again_but_for_what_is_kept() -> None:
     with pool:
         first, second = empty_from_pool((3, 5), like).fill_(1.0), empty_from_pool((3, 5), like).fill_(2.0)
         assert first.data_ptr() != second.data_ptr()
-    pool.give_back([second[1:]])
-    with pool:
+        place, kept = first.data_ptr(), second[1:]
+        del first, second  # of the second a part is still there
         third = empty_from_pool((2, 4), like).fill_(3.0)
+        fourth = empty_from_pool((3, 5), like).fill_(4.0)
+        assert third.data_ptr() == place
+        assert (kept == 2.0).all()
+        del third
         other_dtype = empty_from_pool((2, 4), like.bfloat16())
-        fourth = empty_from_pool((3, 5), like)
-    assert third.data_ptr() == first.data_ptr()
-    assert second.data_ptr() not in (third.data_ptr(), fourth.data_ptr())
-    assert other_dtype.dtype == torch.bfloat16
-    assert (second == 2.0).all()
+    assert other_dtype.data_ptr() == place
+    assert (other_dtype.dtype, other_dtype.shape) == (torch.bfloat16, (2, 4))
+    del other_dtype
     outside = empty_from_pool((3, 5), like)
-    pool.give_back([])
-    assert outside.data_ptr() not in (third.data_ptr(), fourth.data_ptr())
+    assert place not in (outside.data_ptr(), fourth.data_ptr())
+
+
+def test_memory_outlives_the_pool_that_it_came_from() -> None:
+    with BufferPool():
+        kept = empty_from_pool((3, 5), torch.zeros(0)).fill_(1.0)
+    torch.empty(10_000).fill_(2.0)
+    assert (kept == 1.0).all()
+
+
+def test_scratch_memory_of_a_step_is_three_tensors_of_a_chunk(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Logits of both models and one gradient, however many chunks: the two gradients of the student's logits add up in place."""
+    method = methods.get("kd")()
+    batch = case(method)[0]
+    taken: list[int] = []
+    take = np.empty
+    monkeypatch.setattr(buffer_pool.np, "empty", lambda size, dtype: taken.append(size) or take(size, dtype))
+    fused.chunked_loss(method, batch, None, [], 4)
+    assert len(batch.student.labels) > 12
+    assert 0 < len(taken) <= 3
 
 
 @pytest.mark.parametrize("name", ["dskd-v2", "dskd-v2-eta"])

@@ -241,6 +241,7 @@ def test_the_trainers_own_values(golden_case: dict[str, Any], shared_tokens: Sha
     assert len(shared_tokens) == golden_case.get("matched_vocabulary", len(shared_tokens))
     beta = config["beta"]
     options = {
+        "kd_rate": 0.5,  # at 1 cross entropy would take no gradient; the trainer's weights are applied below
         "student_temperature": config["uld_student_temperature"],
         "teacher_temperature": config["uld_teacher_temperature"],
         "skip_eos": config["uld_skip_student_eos"],
@@ -266,7 +267,7 @@ def test_the_trainers_own_values(golden_case: dict[str, Any], shared_tokens: Sha
                 expected = golden_case["per_sample"][sample][name]
                 assert means[name].item() == pytest.approx(expected, rel=1e-5)
         # Its mean is over samples, ours over the step's groups.
-        value = config["uld_distillation_weight"] * method.objective(means) / samples
+        value = config["uld_distillation_weight"] * method.distillation(means) / samples
         value = value + config["uld_crossentropy_weight"] * terms["cross_entropy"].total / labelled
         found = torch.autograd.grad(value, [batch.student.hidden, batch.student.head.weight])
         places = (given["in/student_labels"][sample] != -100).nonzero().squeeze(-1)

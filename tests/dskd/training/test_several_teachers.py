@@ -10,7 +10,7 @@ import torch
 
 from dskd import methods
 from dskd.data.collator import Collator
-from dskd.methods.base import StepStatistics
+from dskd.methods.base import reads_step_statistics
 from dskd.modeling.loading import load_model, load_tokenizer
 from dskd.teachers.live import LiveTeacher
 from dskd.tokenization.vocabulary import Vocabulary, share_vocabulary
@@ -21,11 +21,9 @@ from helpers.several_teachers import STUDENT, distiller_of, gradients_of, load, 
 from helpers.training_runs import a_few_at_once
 
 DISTILLING = [
-    name
-    for name, method in methods.METHODS.items()
-    if method.requires.teacher and not issubclass(method, StepStatistics)
+    name for name, method in methods.METHODS.items() if method.requires.teacher and not reads_step_statistics(method())
 ]
-ACROSS = ["dskd-v1-cma", "dskd-v2-eta", "uld", "alm", "gold", "mined"]
+ACROSS = ["dskd-v1-cma", "dskd-v2-eta", "uld", "alm", "gold", "mined", "x-token", "simct"]
 SPLITS = {"one micro-batch": [[0, 1, 2, 3, 4, 5]], "three micro-batches": [[0, 5], [1, 2], [3, 4]]}
 
 

@@ -54,7 +54,7 @@ def _request(world: Path, teachers: list[TeacherSource], options: TrainingOption
     }
 
 
-@pytest.mark.parametrize("method", ["dskd-v2-eta", "uld", "alm", "gold"])
+@pytest.mark.parametrize("method", ["dskd-v2-eta", "uld", "alm", "gold", "x-token"])
 def test_a_routed_training_logs_the_figures_of_each_teacher_and_of_both(
     world: Path, pair: Path, tmp_path: Path, method: str
 ) -> None:
@@ -64,17 +64,23 @@ def test_a_routed_training_logs_the_figures_of_each_teacher_and_of_both(
     assert report.teacher_examples == 32
     assert report.teacher_seconds == pytest.approx(sum(own.seconds for own in report.teachers.values()))
     steps = logged(tmp_path)
-    share = {"dskd-v2-eta": ["aligned_share", "agreement"], "alm": ["grouped_share"], "gold": ["grouped_share"]}.get(
-        method, []
-    )
+    share = {
+        "dskd-v2-eta": ["aligned_share", "agreement"],
+        "alm": ["grouped_share"],
+        "gold": ["grouped_share"],
+        "x-token": ["grouped_share"],
+    }.get(method, [])
     for entry in steps:
         own = [name for name in ("teacher", "other") if f"{name}/loss" in entry]
         assert own, entry  # one alone may have taught a step
         for name in own:
-            assert {f"{name}/{term}" for term in ("cross_entropy", "student_accuracy", *share)} <= entry.keys()
+            assert {
+                f"{name}/{term}" for term in ("cross_entropy", "student_accuracy", "distilled_share", *share)
+            } <= entry.keys()
         assert min(entry[f"{name}/cross_entropy"] for name in own) - 1e-6 <= entry["cross_entropy"]
         assert entry["cross_entropy"] <= max(entry[f"{name}/cross_entropy"] for name in own) + 1e-6
     assert {"teacher/loss", "other/loss", "cross_entropy"} <= report.losses.keys()
+    assert 0 < report.distilled_share <= 1
     if method == "dskd-v2-eta":
         trained = load_file(tmp_path / "model" / PROJECTORS)
         assert {name.split(".")[0] for name in trained} == {"of_teacher", "of_other"}
@@ -263,6 +269,17 @@ def test_what_several_teachers_cannot_do_is_refused_in_one_line(world: Path, pai
     teachers = copies(world, tmp_path, "same")
     with pytest.raises(InputError, match=r"minillm compares the texts of a step.*fix: give one teacher"):
         _train(world, tmp_path / "run", teachers, "minillm", rollouts={"share": 1.0, "max_new_tokens": 4})
+    with pytest.raises(
+        InputError, match=r"x-token compares the texts.*give one teacher, or set dynamic_scaling to false"
+    ):
+        train(
+            student=world / STUDENT,
+            teachers=sources(world, pair),
+            method="x-token",
+            method_options={"dynamic_scaling": True},
+            options=TrainingOptions(**OPTIONS),
+            output=tmp_path / "run",
+        )
     published = "dskd.upstream.methods:DualSpaceV1CrossModelAttention"
     with pytest.raises(InputError, match="prompts and the padding of one teacher's batch"):
         train(

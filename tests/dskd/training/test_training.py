@@ -147,9 +147,10 @@ def test_a_student_is_an_ordinary_model_folder_with_its_projectors_beside_it(
     assert (report.teacher_seconds > 0) == methods.get(name).requires.teacher
     assert report.tokens > 0
     untrained = train_tiny(world, tmp_path / "untrained", name, steps=25, learning_rate=1e-12)
-    if getattr(methods.get(name)().options, "kd_rate", 0.0) < 1.0:
+    options = methods.get(name)().options
+    if getattr(options, "kd_rate", 0.0) < 1.0 and getattr(options, "cross_entropy_weight", 1.0) == 1.0:
         assert report.losses["cross_entropy"] < untrained.losses["cross_entropy"] - 0.1
-    else:  # the data's text is no target
+    else:  # the data's text is no target, or hardly one
         assert report.losses["loss"] < 0.9 * untrained.losses["loss"]
     assert not (tmp_path / "checkpoints").exists()
 

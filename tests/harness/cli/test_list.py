@@ -36,7 +36,10 @@ def test_every_method_has_its_paper_vocabularies_and_text() -> None:
         "with": "append_space: false, merge_by_space_prob: false",
     }
     assert rows["alm"]["learns_from"] == [states, text]
-    assert rows["dskd-v2"]["learns_from"] == [states]
+    for name in ("dskd-v2", "x-token", "simct"):
+        assert rows[name]["learns_from"] == [states]
+        assert (rows[name]["on_policy"], rows[name]["also_reads"]) == ("optional", [])
+    assert rows["x-token"]["vocabularies"] == rows["simct"]["vocabularies"] == "any two"
     for row in rows.values():
         assert row["paper"]
         assert row["on_policy"] in {"never", "optional", "always"}
@@ -44,7 +47,7 @@ def test_every_method_has_its_paper_vocabularies_and_text() -> None:
 
 
 def test_below_the_methods_stands_who_learns_from_what_and_where_that_comes_from() -> None:
-    _, learners = run("list", "methods").stdout.split("\n\n")
+    _, learners, _ = run("list", "methods").stdout.split("\n\n")
     rows = [[cell.strip() for cell in line.split("  ") if cell] for line in learners.splitlines()]
     assert rows[0] == ["learns from", "given by", "methods"]
     able = {row[0]: (row[1], row[2].split(", ")) for row in rows[1:]}
@@ -63,6 +66,18 @@ def test_a_method_shows_each_kind_it_learns_from_on_a_line() -> None:
     assert "learns from" not in run("show-method", "sft").stdout
 
 
+def test_a_method_says_whose_text_it_can_be_trained_on() -> None:
+    *_, texts = run("list", "methods").stdout.split("\n\n")
+    able = {
+        row[: row.rindex("  ")].strip(): row[row.rindex("  ") :].strip().split(", ") for row in texts.splitlines()[1:]
+    }
+    assert able["student"] == ["minillm"]
+    assert "sft" in able["data, teacher"]
+    assert "kd" in able["data, teacher, student"]
+    assert able["teacher"] == ["seqkd"]
+    assert shown("alm")["text"] == ["data", "teacher"]
+
+
 def test_a_method_says_what_of_its_paper_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
     assert shown("sft")["status"] == "as in the paper"
     monkeypatch.setattr(METHODS["sft"], "not_reproduced", "The second stage.")
@@ -70,7 +85,7 @@ def test_a_method_says_what_of_its_paper_is_missing(monkeypatch: pytest.MonkeyPa
 
 
 def test_the_methods_fit_100_columns_a_line_each() -> None:
-    listed, _ = run("list", "methods").stdout.split("\n\n")
+    listed, *_ = run("list", "methods").stdout.split("\n\n")
     header, *lines = listed.splitlines()
     assert header.split() == ["method", "title", "vocabularies", "on_policy"]
     assert [line.split()[0] for line in lines] == list(METHODS)

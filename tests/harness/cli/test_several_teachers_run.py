@@ -107,11 +107,15 @@ def test_a_run_has_the_figures_of_each_teacher(folder: Path, harness: Harness) -
     (figures,) = (line for line in shown.splitlines() if line.startswith("  losses: "))
     assert "maths/loss " in figures
     assert "code/aligned_share " in figures
-    assert "  teachers: maths examples 8, unmatched 0, seconds" in shown
+    (of_each,) = (line for line in shown.splitlines() if line.startswith("  teachers: "))
+    assert "maths examples 8, unmatched 0, seconds" in of_each
+    assert "code examples 4, unmatched 0, seconds" in of_each
     shown = harness("leaderboard", "--results", folder / "runs/tiny", "--costs", "--format", "json")
     costs = {(row["teacher"], row["method"]): row for row in json.loads(shown.stdout)["costs"]}
     assert costs.keys() == reports.keys()
     assert costs["experts", "dskd-v2-eta"]["signal_seconds"] > 0
+    assert 0 < costs["experts", "dskd-v2-eta"]["distilled_share"] <= 1
+    assert costs["experts", "sft"]["distilled_share"] is None
     made = json.loads(
         (folder / "runs/tiny/cells/experts__cross/dskd-v2-eta/seed1/train/model/provenance.json").read_text()
     )

@@ -101,8 +101,10 @@ def test_a_mistake_is_named_with_the_file_that_has_the_key(
 
 def test_a_shipped_matrix_is_extended_by_its_name(write: Callable[..., Path]) -> None:
     quick, methods = (read_matrix(find_matrix(name)) for name in ("quick", "methods"))
-    assert read_matrix(write(extends="quick")).models == quick.models == methods.models
-    assert methods.training.options == {**quick.training.options, "steps": 300}
+    assert read_matrix(write(extends="quick")).models == quick.models
+    assert methods.models.keys() == quick.models.keys()
+    assert methods.data == quick.data
+    assert methods.training.options == {**quick.training.options, "steps": 300, "packing": False}
 
 
 def test_variables_of_the_other_matrix_are_set_as_its_own(write: Callable[..., Path]) -> None:

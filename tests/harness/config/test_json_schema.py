@@ -73,12 +73,16 @@ SHORT = {
         "training.steps": [1, 2],
         "data": ["student"],
     },
+    "text": {"data": 0.5, "teacher": {"samples": 4, "keep": "right", "task": "gsm8k"}, "student": "0.2"},
     "methods": {
         "sft": {"axes": []}, "own": {"method": "my_method.py:Mine", "anything": 3}, "hot": {"method": "kd", "temperature": "${T}"},
         "kd+low": {"method": "kd", "axes": {"rate": "low"}, "training": {"learning_rate": "1e-4"}},
         "dskd-v2": {"method": "kd", "temperature": 1},
     },
-    "include": [{"teacher": "teacher", "student": "same", "method": "gkd", "seed": [7], "text": "own"}],
+    "include": [
+        {"teacher": "teacher", "student": "same", "method": "gkd", "seed": [7], "text": "own"},
+        {"teacher": "teacher", "student": "same", "method": "gkd", "text": {"data": 0.5, "student": 0.5}},
+    ],
     "exclude": [{"method": ["kd", "s*"], "training.steps": 1}, {"seed": 3}],
     "resources": {"train": {"gpus": 0.5, "memory": "40 GB"}, "mine": {"cpus": 2, "minutes": 1.5}},
     "tasks": {
@@ -118,6 +122,10 @@ MISTAKES: dict[str, tuple[Callable[[Content], Any], str]] = {
     "no data": (lambda content: content["training"].pop("data"), "training"),
     "text for a seed": (put("seeds", ["one"]), "seeds.0"),
     "no pairs": (put("pairs", []), "pairs"),
+    "a text by nobody": (put("text", "me"), "text"),
+    "a text with an unknown part": (put("text", {"teachers": 1}), "text"),
+    "a text that is kept in no way": (put("text", {"teacher": {"keep": "best"}}), "text"),
+    "an axis of a text by nobody": (put("axes", {"text": ["data", "me"]}), "axes.text"),
     "an unknown key of a pair": (put("pairs", 0, "method", "kd"), "pairs.0"),
     "an unknown training option": (put("training", "stepz", 3), "training"),
     "a batch of nothing": (put("training", "batch_size", 0), "training.batch_size"),

@@ -327,6 +327,33 @@ def test_a_teacher_says_once_what_all_its_students_methods_and_seeds_learn_from(
     assert cache.data.student_tokenizer.name == "bytelevel"
 
 
+@pytest.mark.parametrize(
+    ("method", "changes", "message"),
+    [
+        (
+            "x-token",
+            {"teacher_outputs": {"kind": "top_k", "k": 8, "temperature": 1.0}},
+            "teacher_outputs.kind: x-token cannot learn from top_k; fix: kind: hidden_states, or only the methods that can",
+        ),
+        (
+            "simct",
+            {"training": {"rollouts": {"share": 1.0}}},
+            "training.rollouts: a cached teacher cannot judge text that is not written yet; fix: teacher_outputs: {kind: live}",
+        ),
+    ],
+)
+def test_what_a_new_method_cannot_learn_from_is_refused_with_what_it_can(
+    tiny: Content, plan_of: Callable[..., Plan], method: str, changes: Content, message: str
+) -> None:
+    for pair in tiny["pairs"]:
+        pair["methods"] = [method]
+    for key, value in changes.items():
+        tiny[key] = {**(tiny[key] if key == "training" else {}), **value}
+    with pytest.raises(InputError) as caught:
+        plan_of(tiny)
+    assert str(caught.value).partition("matrix.yaml: ")[2].startswith(message)
+
+
 def test_a_live_teacher_needs_no_signal_and_another_signal_makes_its_trainings_stale(
     tiny: Content, plan_of: Callable[..., Plan]
 ) -> None:

@@ -172,6 +172,10 @@ def test_responses_come_from_the_address_that_writes_text(plan_of: Planned) -> N
     (step,) = (job.step for job in plan.jobs.values() if isinstance(job.step, EndpointResponses))
     assert (step.teacher.api, step.teacher.addresses, step.samples) == ("chat", (f"{URL}/v1",), 2)
     assert plan.reaches() == {"big": {f"{URL}/v1": 1}}
+    text = {"teacher": {"samples": 3, "max_new_tokens": 64}}
+    plan = plan_of("sft", teacher=teacher, text=text)
+    (step,) = (job.step for job in plan.jobs.values() if isinstance(job.step, EndpointResponses))
+    assert (step.samples, step.temperature, step.max_new_tokens) == (3, 1.0, 64)
     with pytest.raises(InputError, match=r"models.big.model: is missing, and a request for text names it"):
         plan_of("seqkd", teacher={"chat": URL})
     with pytest.raises(

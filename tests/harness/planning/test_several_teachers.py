@@ -145,3 +145,15 @@ def test_what_does_not_go_together_is_one_line(plan_of: Planned, together: Conte
         plan_of(together, method)
     assert message in str(error.value)
     assert "\n" not in str(error.value)
+
+
+def test_several_teachers_write_no_text_together_and_judge_the_student_s(plan_of: Planned) -> None:
+    with pytest.raises(
+        InputError, match="uld learns from the responses of one teacher; fix: name one of first, second"
+    ):
+        plan_of(ROUTED, text="teacher")
+    step = only_training(plan_of(ROUTED, text="student"))
+    assert step.training.rollouts is not None
+    assert step.training.rollouts.share == 1.0
+    assert isinstance(step.data, TaughtBySeveral)
+    assert all(part.cache is None for part in step.data.parts)

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
+from typing import Any
 
+from dskd.data.options import Takes
 from dskd.data.shapes import read_row
 from dskd.tokenization.conversations import Conversation, Message
 from dskd.tokenization.prompt_templates import Template, is_rendered, prompt_text, set_template
-from harness.responses.prompts import answered_row, asked_of
+from harness.responses.prompts import answered_row, asked_of, prompt_key, rows_by_prompt
 from harness.steps.teacher_responses import _row
 from helpers.tiny_tokenizers import byte_level
 
@@ -45,3 +48,41 @@ def test_the_last_turn_is_asked_for_and_learned_alone() -> None:
     assert [message.content for message in made.messages] == ["Name a colour.", "Blue.", "Another?", "Green."]
     assert made.messages[-1].reasoning == "Grass."
     assert [message.train for message in made.messages if message.role == "assistant"] == [False, None]
+
+
+def test_the_answers_to_a_prompt_are_found_again_in_a_file_whatever_it_is(tmp_path: Path) -> None:
+    """Of a text, an instruction with an input, and a conversation with tools, each answered twice, with reasoning."""
+    call = {"type": "function", "function": {"name": "look", "arguments": {"at": "é"}}}
+    tool = {"type": "function", "function": {"name": "look", "parameters": {}}}
+    turns = [
+        {"role": "user", "content": "Where?"},
+        {"role": "assistant", "content": "", "tool_calls": [call]},
+        {"role": "tool", "content": "Here."},
+        {"role": "assistant", "content": "There."},
+    ]
+    cases: list[tuple[Takes, dict[str, Any]]] = [
+        ("text", {"prompt": "Zoë?\n", "output": "a"}),
+        ("alpaca", {"instruction": "Say", "input": "it", "output": "a"}),
+        ("chat", {"instruction": "Say", "output": "a"}),
+        ("chat", {"messages": turns, "tools": [tool]}),
+    ]
+    for number, (takes, row) in enumerate(cases):
+        asked = asked_of(read_row(row, "here", takes))
+        path = tmp_path / f"{number}.jsonl"
+        answers = [answered_row(asked, text, "Hm.") for text in ("one", "two")]
+        other = answered_row(asked_of(read_row({**row, **OTHER[takes]}, "here", takes)), "three")
+        path.write_text(
+            "".join(json.dumps(each, ensure_ascii=False) + "\n" for each in [answers[0], other, answers[1]])
+        )
+        found = rows_by_prompt(path, takes)
+        assert len(found) == 2
+        own = found[prompt_key(asked)]
+        assert [json.dumps(each, sort_keys=True) for each in own] == [
+            json.dumps(each, sort_keys=True) for each in answers
+        ]
+
+
+OTHER: dict[str, dict[str, Any]] = {
+    "text": {"prompt": "Anna?\n"}, "alpaca": {"instruction": "Sing"},
+    "chat": {"instruction": "Sing", "messages": [{"role": "user", "content": "?"}, {"role": "assistant", "content": "!"}]},
+}  # fmt: skip

@@ -24,12 +24,14 @@ from harness.steps.distances import Distances
 from harness.steps.endpoint_responses import EndpointResponses, TeacherEndpoint
 from harness.steps.evaluation import Evaluate, EvaluatedTask
 from harness.steps.hub_data import HubExamples, HubRows
+from harness.steps.kept_responses import KeptResponses
 from harness.steps.reference_texts import ReferenceTexts
 from harness.steps.served_model import HeadFolder, ServedModel
 from harness.steps.several_teachers import SeveralTeachers, TaughtBySeveral, TaughtData
 from harness.steps.teacher_cache import TeacherCache
 from harness.steps.teacher_reference import TeacherReference
 from harness.steps.teacher_responses import TeacherResponses
+from harness.steps.text_mixture import TextMixture
 from harness.steps.tokenizers import (
     ChangedTokenizer,
     FolderInput,
@@ -102,6 +104,19 @@ ENDPOINT = TeacherEndpoint(
 TASK = EvaluatedTask(
     entry="e", task="small_math", version="1", limit=5, max_new_tokens=9, protocol=GREEDY, extra={"dataset": "1"}
 )
+RESPONSES = TeacherResponses(
+    examples=EXAMPLES,
+    limit=5,
+    teacher=FOLDER,
+    max_new_tokens=9,
+    temperature=0.7,
+    samples=2,
+    engine="auto",
+    dtype="float32",
+    seed=0,
+    max_batch_size=2,
+)
+KEPT = KeptResponses(responses=RESPONSES, keep="right", scorers={"gsm8k": {"version": "1"}})
 EVALUATION = Evaluate(
     cell=CELL,
     cell_folder="c",
@@ -126,17 +141,9 @@ INSTANCES: list[Input] = [
     *(HEAD, SERVED, REFERENCE),
     NewModel(config={"model_type": "llama"}, tokenizer=TOKENIZER, seed=1, training=[STAGE]),
     FirstLayers(layers_of=FOLDER, layers=1, seed=1, training=[STAGE]),
-    TeacherResponses(
-        examples=EXAMPLES,
-        limit=5,
-        teacher=FOLDER,
-        max_new_tokens=9,
-        temperature=0.0,
-        engine="auto",
-        dtype="float32",
-        seed=0,
-        max_batch_size=2,
-    ),
+    RESPONSES,
+    KEPT,
+    TextMixture(responses=KEPT, share=0.25),
     ENDPOINT,
     EndpointResponses(
         examples=EXAMPLES,
@@ -166,6 +173,8 @@ INSTANCES: list[Input] = [
 # Fields that do not take any value of their type.
 OTHER: dict[tuple[type, str], Any] = {
     (Train, "method"): "dskd-v2",
+    (KeptResponses, "keep"): "shortest_right",
+    (KeptResponses, "scorers"): {"gsm8k": {"version": "2"}},
     (Train, "method_options"): {"temperature": 3.0},
     (PreparedData, "route"): Route(column="teacher", teacher="b", teachers=("a", "b")),
     (EvaluatedTask, "protocol"): PROTOCOLS["minillm-sampling"],

@@ -217,6 +217,18 @@ def test_a_machine_without_gpu_shows_no_column_for_it() -> None:
     assert "GPU" not in FORMATS["md"](board, True)
 
 
+def test_the_share_of_labels_that_are_taught_has_a_column_and_a_dash_where_a_record_is_older() -> None:
+    older = Cost.model_validate({"train_seconds": 1.0})
+    assert "distilled_share" not in older.model_dump()
+    costs = {"kd": Cost(train_seconds=1.0, distilled_share=0.953), "gold": older}
+    records = [record(), *(record(method, task=None, cost=cost) for method, cost in costs.items())]
+    text = FORMATS["md"](make_leaderboard(records), True)
+    shown = {row["method"]: row["distilled (% of labels)"] for row in cost_grid(text)}
+    assert shown == {"kd": "95.3", "gold": "–"}
+    assert "the share of the labels that a teacher's terms teach" in text
+    assert "istilled" not in FORMATS["md"](make_leaderboard(records[:1] + records[2:]), True)
+
+
 def test_csv_has_every_row_with_empty_fields_for_what_is_not_there() -> None:
     board = make_leaderboard([record("teacher", value=90), record(value=None)])
     teacher, student = csv.DictReader(io.StringIO(FORMATS["csv"](board, False)))
