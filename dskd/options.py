@@ -12,6 +12,8 @@ from pydantic import AliasChoices, BaseModel, ConfigDict, model_validator
 
 # Marks a field whose value cannot change a result: Annotated[int, NOT_IDENTITY].
 NOT_IDENTITY = "not part of an identity"
+# Marks a field that came later: where it is None, an identity is what it was before there was the field.
+OMIT_NONE = "not part of an identity where it is None"
 MAX_SEED = 2**32 - 1  # numpy and vLLM take no larger one
 
 
@@ -36,7 +38,7 @@ class Options(BaseModel):
         identity = {name: default for name, (default, _) in self.retired.items()} | self.model_dump(by_alias=True)
         for name, field in type(self).model_fields.items():
             key, value = field.serialization_alias or name, getattr(self, name)
-            if NOT_IDENTITY in field.metadata:
+            if NOT_IDENTITY in field.metadata or (OMIT_NONE in field.metadata and value is None):
                 del identity[key]
             elif isinstance(value, Options):
                 identity[key] = value.identity()

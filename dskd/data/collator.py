@@ -88,6 +88,10 @@ def _side(
 
 # Of a row that a rollout may have taken the place of: whether it did.
 SAMPLED = "sampled"
+# Of a row that may be older than its step: log q of its labels by the weights that wrote them, and of their k most probable tokens.
+WRITTEN, WRITTEN_TOP_K_IDS, WRITTEN_TOP_K = "written_log_probabilities", "written_top_k_ids", "written_top_k"
+# What the rows of all teachers have in common.
+OF_TEXT = (SAMPLED, WRITTEN, WRITTEN_TOP_K_IDS, WRITTEN_TOP_K)
 
 
 @dataclass
@@ -120,6 +124,7 @@ class Collator:
         if SAMPLED in rows[0]:
             turns = [row[SAMPLED] for row in rows for _ in label_spans(row, "student")]
             student.sampled = torch.tensor(turns).repeat_interleave(student.sizes)
+            _add_written(student, rows)
         if "teacher_row" in rows[0]:
             own = [row["teacher_row"] for row in rows]
             teacher.cache_rows = torch.tensor([k for one in own for k in (one if isinstance(one, list) else [one])])
@@ -144,6 +149,17 @@ class Collator:
             return _packed(lengths, self.row_length or width)
         places = [(k, width - n if self.padding_side == "left" else 0) for k, n in enumerate(lengths)]
         return _Layout(len(lengths), width, places)
+
+
+def _add_written(student: SideTokens, rows: Sequence[dict[str, Any]]) -> None:
+    """What the weights that wrote the rows thought of them: 0 where a label is the data's; no top k unless every row has it."""
+    if any(WRITTEN in row for row in rows):
+        counts = [sum(last - first for first, last in label_spans(row, "student")) for row in rows]
+        known = [row.get(WRITTEN) or [0.0] * count for row, count in zip(rows, counts, strict=True)]
+        student.written_log_probabilities = torch.tensor([value for own in known for value in own])
+    if all(WRITTEN_TOP_K in row for row in rows):
+        student.written_top_k_ids = torch.tensor([ids for row in rows for ids in row[WRITTEN_TOP_K_IDS]])
+        student.written_top_k_log_probabilities = torch.tensor([top for row in rows for top in row[WRITTEN_TOP_K]])
 
 
 def _numbered(groups: Sequence[Sequence[int]]) -> np.ndarray:

@@ -50,16 +50,18 @@ class PolicyGradientOptions(Options):
 class MiniLLM(StepStatistics, Method):
     """L = L_PG + L_single + w [(1 − ρ) L_CE + ρ L_KD] (docs/rivals.md): two terms on sampled text and two on the data's.
 
-    Rewards are a token's log p − log q. Returns are discounted, divided by the tokens that are left, and whitened over all sampled
+    Rewards are a token's log p − log q, and ratios q / ((1 − α) q + α p); both q below are those of the weights that wrote the text,
+    where these are older than the step. Returns are discounted, divided by the tokens that are left, and whitened over all sampled
     tokens of the optimizer step: the advantages. They are found before the step, so every term is a sum over tokens.
     """
 
     name = "minillm"
     title = "MiniLLM"
     paper = "arXiv 2306.08543"
-    requires = Requirements(vocabulary="same", on_policy="always")
+    requires = Requirements(vocabulary="same", on_policy="always", written_statistics="log_probabilities")
     not_reproduced = (
-        "Four passes over the same 256 texts: each is used for one step, so the clipping acts on the teacher's share alone. "
+        "Four passes over the same 256 texts: each is used for one step, so without staleness the clipping acts on the teacher's share "
+        "alone. "
         "The second corpus: the loss on the data's text takes its place."
     )
     Options = PolicyGradientOptions
@@ -79,6 +81,9 @@ class MiniLLM(StepStatistics, Method):
         for batch in batches:
             log_q, log_p = _log_probabilities(batch)
             sampled = _sampled(batch)
+            if batch.student.written_log_probabilities is not None:  # by older weights
+                paired = torch.zeros_like(sampled).index_fill(0, batch.student.pairs, True)
+                log_q = torch.where(sampled & paired, batch.student.written_log_probabilities.double(), log_q)
             clip = self.options.reward_clip
             reward = ((log_p - log_q) / self.options.reward_scaling).clamp(-clip, clip)
             returns = _mean_returns(reward, batch, self.options.discount).masked_fill(~sampled, 0.0)

@@ -38,8 +38,13 @@ def cannot_run(config: Any, instead: str) -> str | None:
     return None
 
 
-def on_cpu(config: Any, *, length: int | None, sequences: int, dtype: str) -> dict[str, Any]:
-    """Engine arguments for a CPU, for `sequences` of at most `length` tokens at a time; {} where vLLM runs on a GPU."""
+def on_cpu(
+    config: Any, *, length: int | None, sequences: int, dtype: str, cache_bytes: int = _CPU_CACHE_BYTES
+) -> dict[str, Any]:
+    """Engine arguments for a CPU, for `sequences` of at most `length` tokens at a time; {} where vLLM runs on a GPU.
+
+    Where `cache_bytes` do not hold the keys and values of so many, the rest wait their turn.
+    """
     from vllm.platforms import current_platform
 
     if not current_platform.is_cpu():
@@ -49,7 +54,7 @@ def on_cpu(config: Any, *, length: int | None, sequences: int, dtype: str) -> di
         "max_num_seqs": sequences,
         "enforce_eager": True,  # compiling takes longer than it saves
         # With a size given vLLM neither measures memory nor runs the model to warm it up.
-        "kv_cache_memory_bytes": _cache_bytes(config, length, sequences, dtype),
+        "kv_cache_memory_bytes": _cache_bytes(config, length, sequences, dtype, cache_bytes),
     }
 
 
@@ -67,7 +72,7 @@ def _head_size(config: Any) -> int:
     return getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
 
 
-def _cache_bytes(config: Any, length: int | None, sequences: int, dtype: str) -> int:
+def _cache_bytes(config: Any, length: int | None, sequences: int, dtype: str, most: int) -> int:
     """Bytes of key and value cache for `sequences` of the full length; for as few as two where those need too much."""
     import torch
 
@@ -75,4 +80,4 @@ def _cache_bytes(config: Any, length: int | None, sequences: int, dtype: str) ->
     heads = getattr(text, "num_key_value_heads", None) or text.num_attention_heads
     blocks = -(-(length or 2048) // _CPU_BLOCK_TOKENS) + 1
     block = _CPU_BLOCK_TOKENS * text.num_hidden_layers * 2 * heads * _head_size(config) * getattr(torch, dtype).itemsize
-    return max(2 * blocks * block, min(sequences * blocks * block, _CPU_CACHE_BYTES))
+    return max(2 * blocks * block, min(sequences * blocks * block, most))

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, Field, model_validator
+from pydantic import BaseModel, Field, field_validator, model_validator
 
-from dskd.options import NOT_IDENTITY, Options
+from dskd.options import NOT_IDENTITY, OMIT_NONE, Options
 
 
 class ReplayOptions(Options):
@@ -66,12 +66,42 @@ class RolloutOptions(Options):
         None, description="keep the student's texts and draw them again; by default each is trained on once"
     )
 
+    staleness: Annotated[int | None, OMIT_NONE] = Field(
+        None,
+        ge=0,
+        description="s: the texts of s + 1 steps are written at once, by the weights as they are before the first of them; by default, "
+        "and with 0, each step's by the weights as they are then",
+    )
+
     gpu_memory_utilization: Annotated[float, NOT_IDENTITY] = Field(
         0.3,
         gt=0.0,
         lt=1.0,
         description="the share of a GPU's memory for vLLM, with weights of its own; no part of an identity",
     )
+
+    @property
+    def writes_ahead(self) -> int:
+        """How many later steps the texts are written for, beside the present one's."""
+        return self.staleness or 0
+
+    @property
+    def may_be_stale(self) -> bool:
+        """Whether the weights that are trained may be others than those that wrote the text."""
+        return self.writes_ahead > 0 or self.replay is not None
+
+    @field_validator("staleness")
+    @classmethod
+    def _none_for_zero(cls, value: int | None) -> int | None:
+        return value or None  # the same training has the same identity
+
+    @model_validator(mode="after")
+    def _one_kind_of_old_text(self) -> RolloutOptions:
+        if self.replay is not None and self.staleness:
+            raise ValueError(
+                "staleness writes texts before it is known what replay's buffer will hold; fix: remove one of the two"
+            )
+        return self
 
     @model_validator(mode="after")
     def _one_share(self) -> RolloutOptions:
@@ -89,4 +119,8 @@ class RolloutReport(BaseModel):
     ended_share: float | None = Field(description="of the samples, those that ended before max_new_tokens")
     left_out: dict[str, int] = Field(description="samples not used, by reason; the data's example stood in for each")
     seconds: float = Field(description="spent sampling, a part of train_seconds")
+    warnings: list[str] = Field(default_factory=list, description="signs that something went wrong, with their numbers")
+    mean_age: float | None = Field(
+        None, description="steps from the weights that wrote a sample to its step, a mean; null without staleness"
+    )
     replay: ReplayReport | None = Field(None, description="texts that were drawn again; null where none were kept")

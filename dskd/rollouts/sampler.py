@@ -14,6 +14,7 @@ from torch import Tensor
 from transformers import GenerationConfig
 
 from dskd.modeling.eval_mode import evaluating
+from dskd.rollouts.drawing import draw
 from dskd.tokenization.vocabulary import Vocabulary
 
 
@@ -31,14 +32,16 @@ class Prompt(NamedTuple):
     teacher: list[int]
 
 
-# Prompts that are continued together, of like length: enough to keep a device busy, and few enough for their keys and values.
-PROMPTS_AT_ONCE = 64
-
-
 class Sampler(Protocol):
-    """An engine that writes responses with the student's weights as they are; `precision` makes a context such as autocast."""
+    """An engine that writes responses with the student's weights as they are.
+
+    Attributes:
+        precision: Makes a context such as autocast.
+        prompts_at_once: The most prompts of a call; None for an engine that itself decides how many it continues together.
+    """
 
     precision: Callable[[], Any]
+    prompts_at_once: int | None
 
     def update(self) -> None:
         """Called before the samples of each step: the student's weights have changed."""
@@ -56,6 +59,9 @@ class TransformersSampler:
 
     Ids that stand for nothing (padded rows of the head, gaps in the vocabulary) are never drawn; special tokens stop a sample.
     """
+
+    # Of like length: enough to keep a device busy, and few enough for their keys and values.
+    prompts_at_once: int | None = 64
 
     def __init__(
         self, student: Any, vocabulary: Vocabulary, end: int, *, temperature: float = 1.0, top_p: float = 1.0
@@ -152,25 +158,10 @@ def only_drawn(
     mixture: Callable[[Tensor], Tensor] | None = None,
 ) -> Tensor:
     """scores [rows, head], known [vocabulary], numbers [rows] -> scores [rows, head]: 0 at the token drawn, -∞ elsewhere."""
-    possible = scores[:, : len(known)].masked_fill(~known[: scores.shape[1]], -torch.inf)
+    possible, unknown = scores[:, : len(known)], ~known[: scores.shape[1]]
+    if unknown.any():
+        possible = possible.masked_fill(unknown, -torch.inf)
     if mixture is not None:
         possible = mixture(possible)
     tokens = draw(possible, numbers, temperature, top_p)
     return torch.full_like(scores, -torch.inf).scatter_(1, tokens.unsqueeze(1), 0.0)
-
-
-def draw(logits: Tensor, numbers: Tensor, temperature: float = 1.0, top_p: float = 1.0) -> Tensor:
-    """logits [rows, vocabulary], numbers [rows] in [0, 1) -> tokens [rows]: where the cumulative probability passes the number.
-
-    With `top_p` below 1, of the fewest most probable tokens that hold so much. In float64, so that the sums hold.
-    """
-    p = (logits.double() / temperature).softmax(-1)
-    order = None
-    if top_p < 1.0:
-        p, order = p.sort(dim=-1, descending=True, stable=True)
-        p = torch.where(p.cumsum(-1) - p < top_p, p, 0.0)
-    sums = p.cumsum(-1)
-    total = sums[:, -1:]
-    places = torch.searchsorted(sums, numbers.to(p.dtype).unsqueeze(-1) * total, right=True)
-    places = torch.minimum(places, (sums < total).sum(-1, keepdim=True))  # rounding may have come up to the total
-    return (places if order is None else order.gather(-1, places)).squeeze(-1)

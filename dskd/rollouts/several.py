@@ -8,7 +8,8 @@ from typing import Any
 
 from dskd.data.rows import last_prompt_length
 from dskd.rollouts.options import RolloutOptions
-from dskd.rollouts.rollouts import ModelText, Rollouts, has_prompt, row_of_sample, whole_characters
+from dskd.rollouts.rollouts import Rollouts
+from dskd.rollouts.sample_rows import ModelText, has_prompt, row_of_sample, whole_characters
 from dskd.rollouts.sampler import Prompt, Sample, Sampler
 
 ROWS = "rows"  # of an example: its row for each teacher, by name

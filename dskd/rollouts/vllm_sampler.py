@@ -22,18 +22,22 @@ from torch import Tensor
 
 from dskd.errors import InputError, PartnerLost, TrainingFailed
 from dskd.modeling.vllm_process import end_vllm_process, start_vllm_process
-from dskd.rollouts.sampler import PROMPTS_AT_ONCE, Prompt, Sample, possible_tokens, stop_tokens
+from dskd.rollouts.sampler import Prompt, Sample, possible_tokens, stop_tokens
 from dskd.rollouts.vllm_server import INSTEAD, Request, Weight, map_memory
 from dskd.tokenization.vocabulary import Vocabulary
 
 _ALIGNED = 64  # bytes
+_SEQUENCES = 256  # that vLLM continues together; where one ends, the next takes its place
 
 
 class VllmSampler:
     """Samples by vLLM in a process of its own, of the student's weights at the last `update`. InputError where vLLM does not run it.
 
-    `dtype` is that of vLLM's weights and products. `length`: the most tokens that a prompt and its sample have together.
+    `dtype` is that of vLLM's weights and products. `length`: the most tokens that a prompt and its sample have together. `prompts`: of
+    a call, about.
     """
+
+    prompts_at_once: int | None = None
 
     def __init__(
         self,
@@ -46,6 +50,7 @@ class VllmSampler:
         temperature: float = 1.0,
         top_p: float = 1.0,
         gpu_memory_utilization: float = 0.3,
+        prompts: int = _SEQUENCES,
     ) -> None:
         self.precision: Callable[[], Any] = nullcontext  # vLLM's is its dtype
         self._student = student
@@ -75,7 +80,7 @@ class VllmSampler:
             weights=self._layout,
             dtype=dtype,
             length=length,
-            sequences=PROMPTS_AT_ONCE,
+            sequences=min(prompts, _SEQUENCES),
             known=possible_tokens(vocabulary, end),
             stops=stop_tokens(vocabulary, end),
             temperature=temperature,

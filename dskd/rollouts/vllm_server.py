@@ -126,7 +126,13 @@ class _Engine:
                 "async_scheduling": False,  # each token is to be known when the next is drawn
                 "disable_log_stats": True,
                 "use_tqdm_on_load": False,
-                **on_cpu(request.config, length=request.length, sequences=request.sequences, dtype=request.dtype),
+                **on_cpu(
+                    request.config,
+                    length=request.length,
+                    sequences=request.sequences,
+                    dtype=request.dtype,
+                    cache_bytes=_CPU_CACHE_BYTES,
+                ),
             }
             self._engine = LLMEngine.from_engine_args(EngineArgs(**options))
         if current_platform.is_cpu() and self._engine.vllm_config.model_config.is_moe:
@@ -164,6 +170,7 @@ class _Engine:
         self._engine.engine_core.shutdown()
 
 
+_CPU_CACHE_BYTES = 2**31  # of keys and values; beside a training a student is small
 _LOADER = "dskd-student"
 _NUMBERS = "dskd_numbers"
 

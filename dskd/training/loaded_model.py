@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from dskd.rollouts.rollouts import ModelText
+from dskd.rollouts.sample_rows import ModelText
 from dskd.tokenization.vocabulary import Vocabulary
 
 

@@ -77,6 +77,8 @@ class LoopState:
             "tokens": trainer.tokens_seen,
             "places": trainer.places_seen,
             "rollouts": None if rollouts is None else [dict(rollouts.counts), rollouts.seconds],
+            "text_ahead": None if rollouts is None else trainer.text_ahead.state(),
+            "guards": None if rollouts is None else rollouts.guards.state(),
             "cost": vars(self.total()),
         }
         torch.save(state, folder / loop_file(trainer.args.process_index, trainer.args.world_size))
@@ -93,6 +95,9 @@ class LoopState:
         trainer.tokens_seen, trainer.places_seen = state["tokens"], state["places"]
         if rollouts is not None:
             rollouts.counts, rollouts.seconds = Counter(state["rollouts"][0]), state["rollouts"][1]
+            if "guards" in state:  # not in checkpoints that are older than both
+                trainer.text_ahead.load(state["text_ahead"])
+                rollouts.guards.load(state["guards"])
         self.earlier = Earlier(**state["cost"])
 
 

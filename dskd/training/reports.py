@@ -9,7 +9,8 @@ import torch
 from accelerate.utils import gather_object
 
 from dskd.rollouts.options import ReplayReport, RolloutReport
-from dskd.rollouts.rollouts import PROGRESS, REASONS, REPLAY_PROGRESS, Rollouts
+from dskd.rollouts.rollouts import PROGRESS, REPLAY_PROGRESS, Rollouts
+from dskd.rollouts.sample_rows import REASONS
 from dskd.training.lesson import DISTILLED_SHARE
 from dskd.training.loop_state import Earlier
 from dskd.training.options import TeacherReport, TrainingReport
@@ -73,7 +74,7 @@ def _over_processes(trainer: DistillationTrainer, cost: Earlier) -> tuple[int, i
 
 
 def _rollout_report(trainer: DistillationTrainer, rollouts: Rollouts) -> RolloutReport:
-    names = ("samples", "tokens", "ended", "written", "replayed", "data", *REASONS)
+    names = ("samples", "tokens", "ended", "age", "written", "replayed", "data", *REASONS)
     own = torch.tensor([[rollouts.counts[name] for name in names]], device=trainer.args.device)
     total = dict(zip(names, trainer.accelerator.gather(own).sum(0).tolist(), strict=True))
     samples, replay, of_student = total["samples"], rollouts.replay, total["written"] + total["replayed"]
@@ -95,6 +96,8 @@ def _rollout_report(trainer: DistillationTrainer, rollouts: Rollouts) -> Rollout
         ended_share=total["ended"] / samples if samples else None,
         left_out={name: total[name] for name in REASONS if total[name]},
         seconds=rollouts.seconds,
+        warnings=list(rollouts.guards.told.values()),
+        mean_age=total["age"] / samples if samples and rollouts.options.writes_ahead else None,
         replay=replayed,
     )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
 import numpy as np
@@ -9,11 +10,16 @@ import numpy as np
 from dskd.errors import InputError
 from dskd.methods.base import Method
 from dskd.modeling.gpu_share import gpu_share
+from dskd.rollouts.ends import other_end
 from dskd.rollouts.options import RolloutOptions
+from dskd.rollouts.rollouts import Rollouts
 from dskd.rollouts.sampler import Sampler, TransformersSampler
 from dskd.rollouts.teacher_mixed_sampler import TeacherMixedSampler
 from dskd.rollouts.vllm_sampler import VllmSampler
 from dskd.training.loaded_model import LoadedModel
+from dskd.training.options import TrainingOptions
+
+log = logging.getLogger(__name__)
 
 
 def sampler_of(
@@ -22,7 +28,7 @@ def sampler_of(
     student: LoadedModel,
     teacher: LoadedModel | None,
     prompt_lengths: np.ndarray,
-    dtype: str,
+    training: TrainingOptions,
 ) -> Sampler:
     """What samples the student's responses.
 
@@ -31,7 +37,7 @@ def sampler_of(
         method: It may sample from the teacher too.
         student, teacher: The models; None where there are several teachers.
         prompt_lengths: The student's tokens of each prompt [examples].
-        dtype: Of the copy of the student in another engine.
+        training: Its dtype is that of the copy of the student in another engine.
 
     Raises:
         InputError: Where the student has no room for a response after the longest prompt.
@@ -49,5 +55,22 @@ def sampler_of(
         return TeacherMixedSampler(*sampled, teacher=teacher.model, teacher_mix=share, **draws)
     if options.engine == "vllm":
         memory = options.gpu_memory_utilization * gpu_share()
-        return VllmSampler(*sampled, length=longest + new, dtype=dtype, gpu_memory_utilization=memory, **draws)
+        # Of batches by tokens nobody knows how many examples they hold.
+        batch = 64 if training.batch_tokens else training.batch_size * training.gradient_accumulation_steps
+        return VllmSampler(
+            *sampled,
+            length=longest + new,
+            dtype=training.dtype,
+            gpu_memory_utilization=memory,
+            prompts=batch * (1 + options.writes_ahead),
+            **draws,
+        )
     return TransformersSampler(*sampled, **draws)
+
+
+def warn_of_ends(rollouts: Rollouts, student: LoadedModel, teachers: dict[str, LoadedModel]) -> None:
+    """Warn of models that end a turn by another token than texts end with in this training."""
+    for name, model in {"student": student, **teachers}.items():
+        if message := other_end(model.folder, model.tokenizer, name):
+            for told in rollouts.guards.tell(f"end of {name}", message):
+                log.warning(told)

@@ -38,7 +38,7 @@ from dskd.training.options import TrainingOptions
 from dskd.training.own_pairs import with_own_pairs
 from dskd.training.own_teacher import as_its_own_teacher
 from dskd.training.reference import ReferenceModel
-from dskd.training.sampling import sampler_of
+from dskd.training.sampling import sampler_of, warn_of_ends
 from dskd.training.shared_vocabulary import Rules, shared_vocabulary
 
 log = logging.getLogger(__name__)
@@ -107,13 +107,14 @@ def load_run(
     prompts = last_prompt_lengths(dataset, "student")
     rollouts = Rollouts(
         options.rollouts,
-        sampler_of(options.rollouts, method, learner, mentor, prompts, options.dtype),
+        sampler_of(options.rollouts, method, learner, mentor, prompts, options),
         learner.text,
         mentor.text,
         same_vocabulary=taught is None or taught.shared.same,
         seed=seed,
         mix_in_offpolicy=method.requires.mix_in_offpolicy,
     )
+    warn_of_ends(rollouts, learner, {} if taught is None else {"teacher": mentor})
     return RunSetup(dataset.add_column("example", range(len(dataset))), learner.tokenizer, distiller, packed, rollouts)
 
 

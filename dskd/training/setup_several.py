@@ -20,7 +20,7 @@ from dskd.teachers.options import TeacherSource, wrong_weights
 from dskd.training.distiller import Distiller
 from dskd.training.example_lengths import prompt_lengths
 from dskd.training.options import TrainingOptions
-from dskd.training.sampling import sampler_of
+from dskd.training.sampling import sampler_of, warn_of_ends
 from dskd.training.setup import RunSetup, load_student, load_taught, open_source, ready
 from dskd.training.several import SEPARATOR, SeveralDistiller, TaughtBy
 from dskd.training.several_examples import SeveralCollator, SeveralDatasets, StudentCollator, matched, routed
@@ -102,12 +102,13 @@ def load_run_of_several(
         prompts = examples.largest(prompt_lengths)
         setup.rollouts = SeveralRollouts(
             options.rollouts,
-            sampler_of(options.rollouts, method, learner, None, prompts, options.dtype),
+            sampler_of(options.rollouts, method, learner, None, prompts, options),
             learner.text,
             {name: TeacherText(own.model.text, own.shared.same) for name, own in taught.items()},
             seed=seed,
             mix_in_offpolicy=method.requires.mix_in_offpolicy,
         )
+        warn_of_ends(setup.rollouts, learner, {f"teacher {name}": own.model for name, own in taught.items()})
     return setup
 
 

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dskd.data.collator import SAMPLED, Collator
+from dskd.data.collator import OF_TEXT, Collator
 from dskd.data.rows import label_spans
 from dskd.errors import InputError
 from dskd.losses.tokens import SideTokens, TokenBatch
@@ -184,4 +184,4 @@ def _of_student(item: Mapping[str, Any]) -> dict[str, Any]:
 
 def _of_teacher(item: Mapping[str, Any], name: str) -> dict[str, Any]:
     row = item[ROWS][name]
-    return {**row, SAMPLED: item[SAMPLED]} if SAMPLED in item else row
+    return {**row, **{key: item[key] for key in OF_TEXT if key in item}}

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import time
 from collections.abc import Iterator
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -23,12 +23,17 @@ from dskd.methods.base import reads_step_statistics
 from dskd.modeling.eval_mode import evaluating
 from dskd.modeling.loading import load_model
 from dskd.modeling.lora import is_adapted, load_adapter, save_merged
+from dskd.rollouts.guards import COUNTED
 from dskd.rollouts.rollouts import Rollouts
+from dskd.rollouts.text_ahead import TextAhead
 from dskd.training.checkpoints import REPLAY, complete, unfinished
 from dskd.training.distiller import StudentModule
 from dskd.training.loop_state import LoopState
 from dskd.training.read_ahead import ReadAhead
 from dskd.training.split_batches import SplitCollator, parts_of, regrouped
+from dskd.training.written_statistics import note_written
+
+log = logging.getLogger(__name__)
 
 # In a folder of its own: vLLM takes every *.safetensors beside a model's weights for a part of them.
 PROJECTORS = Path("projectors") / "projectors.safetensors"
@@ -76,6 +81,9 @@ class DistillationTrainer(Trainer):
         # The loss is normalised over the whole step; the trainer must not divide it again.
         self.model_accepts_loss_kwargs = True
         self._read_ahead = ReadAhead()
+        self.text_ahead = None if rollouts is None else TextAhead(rollouts)
+        if rollouts is not None:
+            rollouts.note_weights = self._note_written
         # Sums with their normalizers since the last logged step: of the loss's terms, and of metrics of this process.
         self.terms_seen: dict[str, list[Tensor]] = {}
         self.metrics_seen: dict[str, list[Tensor]] = {}
@@ -132,20 +140,34 @@ class DistillationTrainer(Trainer):
 
     def _read(self, epoch_iterator: Iterator[Any], number: int, distiller: StudentModule) -> list[Any]:
         """The micro-batches of a step on the CPU, for which the teacher is asked; and for those of later steps as far as their text is known."""
-        if self.rollouts is None:
-            teacher, accumulated = distiller.teacher, self.args.gradient_accumulation_steps
-            left = self.state.max_steps - self.state.global_step - 1
+        accumulated, left = self.args.gradient_accumulation_steps, self.state.max_steps - self.state.global_step - 1
+        if self.text_ahead is None:
+            teacher = distiller.teacher
             ahead = 0 if teacher is None else min(teacher.ahead, left) * accumulated
             return self._read_ahead.take(
                 epoch_iterator, number, ahead=ahead, begin=lambda batch: _request(distiller, batch)
             )
         step = self.state.global_step + 1
         self._validate(step)
-        rows = self.rollouts.take(list(islice(epoch_iterator, number)), epoch=self.batches.epoch, step=step)
+        rows = self.text_ahead.take(
+            epoch_iterator, number, step=step, epoch=self.batches.epoch, later=left, accumulated=accumulated
+        )
         collated: list[Any] = [self._collate(batch) for batch in rows]
         for batch in collated:
             _request(distiller, batch)
         return collated
+
+    def _note_written(self, rows: list[dict[str, Any]]) -> None:
+        """Add to rows what the method will want to know of the weights as they are."""
+        distiller: StudentModule = self.accelerator.unwrap_model(self.model)
+        collate: Any = self.data_collator
+        with self.accelerator.autocast():
+            note_written(
+                distiller,
+                rows,
+                lambda part: self._prepare_inputs(collate(part).student),
+                rows_at_once=self.args.per_device_train_batch_size,
+            )
 
     def _counts(self, distiller: StudentModule, batch: Any) -> dict[str, Tensor]:
         with self.accelerator.autocast():  # as in the forward, so that both see the same predictions
@@ -207,7 +229,16 @@ class DistillationTrainer(Trainer):
             logs = {**logs, **self.pop_means()}
             if self.rollouts is not None:
                 logs |= self.rollouts.progress()
+                self._look_at(self.rollouts)
         super().log(logs, start_time)
+
+    def _look_at(self, rollouts: Rollouts) -> None:
+        """Warn where the samples of all processes show that something goes wrong."""
+        own = torch.tensor([float(rollouts.counts[name]) for name in COUNTED], dtype=torch.float64)
+        total = self.accelerator.reduce(own.to(self.args.device), "sum").tolist()
+        for message in rollouts.guards.look(dict(zip(COUNTED, total, strict=True)), self.state.global_step):
+            if self.args.process_index == 0:
+                log.warning(message)
 
     def _require_finite(self, what: str, value: float) -> None:
         if not math.isfinite(value):

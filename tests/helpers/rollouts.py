@@ -11,12 +11,15 @@ import numpy as np
 
 from dskd.modeling.loading import load_tokenizer
 from dskd.rollouts.options import RolloutOptions
-from dskd.rollouts.rollouts import ModelText, Rollouts
+from dskd.rollouts.rollouts import Rollouts
+from dskd.rollouts.sample_rows import ModelText
 from dskd.tokenization.vocabulary import Vocabulary
 
 
 class Written:
     """A sampler that writes what it is told, whatever the prompt."""
+
+    prompts_at_once = 64
 
     def __init__(self, *samples: Any) -> None:
         self.samples = samples

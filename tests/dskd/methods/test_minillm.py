@@ -48,6 +48,12 @@ def _scored(method: Any, *batches: Any) -> list[Any]:
     return [changed(batch, student_per_token_statistics=found) for batch, found in zip(batches, scores, strict=True)]
 
 
+def _log_q(batch: Any) -> torch.Tensor:
+    with torch.no_grad():
+        log_q = batch.student.head.logits(batch.student.hidden).log_softmax(-1)
+    return log_q.gather(-1, batch.student.labels.unsqueeze(-1)).squeeze(-1)
+
+
 def _loss(method: Any, batch: Any) -> torch.Tensor:
     terms = method.terms(batch)
     return method.objective({name: term.total / term.normalizer.clamp_min(1) for name, term in terms.items()})
@@ -73,6 +79,9 @@ def _slow_loss(
     whole = [(rows @ h).softmax(-1) for h in hidden]
     p = [(teacher @ batch.teacher.hidden[int(j)].double()).softmax(-1) for j in batch.teacher.pairs]
     labels = batch.student.labels.tolist()
+    old = [q[t][label].item() for t, label in enumerate(labels)]  # of the weights that wrote
+    if batch.student.written_log_probabilities is not None:
+        old = batch.student.written_log_probabilities.double().exp().tolist()
     examples, first = [], 0
     for n in batch.student.sizes.tolist():
         examples.append(range(first, first + n))
@@ -81,7 +90,7 @@ def _slow_loss(
     for tokens in (examples[0], examples[2]):
         rewards = []
         for t in tokens:
-            reward = (math.log(p[t][labels[t]]) - math.log(q[t][labels[t]].item())) / scaling
+            reward = (math.log(p[t][labels[t]]) - math.log(old[t])) / scaling
             rewards.append(max(-clip, min(clip, reward)))
         for k, t in enumerate(tokens):
             total = sum(discount**i * reward for i, reward in enumerate(rewards[k:]))
@@ -92,7 +101,7 @@ def _slow_loss(
     for t, label in enumerate(labels):
         if t in returns:
             advantage = (returns[t] - mean) / math.sqrt(variance + 1e-8)
-            sampled = (1 - mix) * q[t][label].item() + mix * p[t][label].item()
+            sampled = (1 - mix) * old[t] + mix * p[t][label].item()
             ratio = q[t][label] / sampled
             inside = min(max(ratio.item(), 1 - epsilon), 1 + epsilon)
             worse = max(-advantage * ratio.item(), -advantage * inside)
@@ -121,11 +130,15 @@ def _slow_loss(
     ],
     ids=["published", "other", "student alone"],
 )
+@pytest.mark.parametrize("stale", [False, True])
 def test_value_and_gradient_are_those_of_a_slow_loop_over_tokens(
-    options: dict[str, Any], numbers: tuple[float, ...]
+    options: dict[str, Any], numbers: tuple[float, ...], stale: bool
 ) -> None:
     method = methods.get("minillm")(options)
     batch, leaves = _batch(method)
+    if stale:  # the student wrote with other weights; 0 is what text of the data has
+        by_other = _log_q(_batch(method, seed=5)[0]).masked_fill(~batch.student.sampled, 0.0)
+        batch = changed(batch, student_written_log_probabilities=by_other)
     (batch,) = _scored(method, batch)
     loss = _loss(method, batch)
     names = ("mix", "discount", "scaling", "clip", "epsilon", "weight", "rate")

@@ -163,6 +163,27 @@ def test_a_text_that_is_drawn_brings_its_own_prompt_and_counts_as_the_students(w
     assert drawn != written
 
 
+def test_what_the_weights_thought_of_a_text_stays_with_it_in_the_buffer(world: Path) -> None:
+    rows = with_prompt(numbered_rows(world, "same"))[:8]
+    rollouts = _rollouts(world, Sample([5, 6], ended=False), schedule="mixed")
+    steps = []
+
+    def note(noted: list[dict[str, Any]]) -> None:
+        steps.append(noted)
+        for row in noted:
+            if row["sampled"]:
+                row["written_log_probabilities"] = [-float(len(steps))] * 2
+
+    rollouts.note_weights = note
+    for step in (1, 2, 3):
+        (taken,) = rollouts.take([rows], epoch=0, step=step)
+        own = [row for row in taken if row["sampled"]]
+        assert own
+        assert all(row["written_log_probabilities"] == [-float(row["version"])] * 2 for row in own)
+    assert {row["version"] for row in own} > {3}
+    assert len(steps) == 3
+
+
 def test_mixed_writes_and_trains_on_what_the_buffer_holds(world: Path) -> None:
     rows = with_prompt(numbered_rows(world, "same"))
     rollouts = _rollouts(world, Sample([5, 0], True), Sample([6], False), schedule="mixed", capacity=1000)

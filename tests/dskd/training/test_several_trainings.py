@@ -221,16 +221,20 @@ def test_a_method_without_a_teacher_trains_on_the_same_examples(
     assert logged(tmp_path / "sft")[0]["cross_entropy"] == pytest.approx(logged(tmp_path / "uld")[0]["cross_entropy"])
 
 
-@pytest.mark.parametrize("weights", [None, WEIGHTS], ids=["routed", "weighted"])
+@pytest.mark.parametrize(
+    ("weights", "staleness"), [(None, 0), (WEIGHTS, 0), (None, 1)], ids=["routed", "weighted", "stale"]
+)
 def test_the_text_of_the_student_goes_to_each_teacher_in_its_own_tokens(
-    world: Path, pair: Path, tmp_path: Path, weights: Any
+    world: Path, pair: Path, tmp_path: Path, weights: Any, staleness: int
 ) -> None:
-    rollouts = {"share": 1.0, "max_new_tokens": 8}
+    rollouts = {"share": 1.0, "max_new_tokens": 8, "staleness": staleness}
     report = _train(world, tmp_path, sources(world, pair, weights), "gold", steps=3, rollouts=rollouts)
     assert report.rollouts.samples > 0
     assert all(f"{name}/loss" in report.losses for name in ("teacher", "other")) or weights is None
     texts = [json.loads(line) for line in (tmp_path / "rollouts" / "0.jsonl").read_text().splitlines()]
     assert sum(text["left_out"] is None for text in texts) > len(texts) // 2
+    blocks = {1: 1, 2: 1, 3: 3} if staleness else {1: 1, 2: 2, 3: 3}
+    assert {text["step"]: text["version"] for text in texts} == blocks
 
 
 @pytest.mark.parametrize(
