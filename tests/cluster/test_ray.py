@@ -197,12 +197,14 @@ def test_a_cluster_that_is_not_there_is_told_with_the_fix(tmp_path: Path) -> Non
 
 
 def test_what_fails_is_tried_again_only_where_that_may_help(nodes: Nodes, tmp_path: Path) -> None:
-    steps = [fake(tmp_path, "bad", "fail"), fake(tmp_path, "fragile", "kill itself once")]
+    does = {"bad": "fail", "mistake": "input error", "fragile": "kill itself once"}
+    steps = [fake(tmp_path, name, do) for name, do in does.items()]
     outcomes = execute(on_ray(tmp_path, nodes), planned(tmp_path, *steps), tries=3)
-    assert outcomes["bad"].reason == "RuntimeError: the reason"
+    assert outcomes["bad"].reason == "RuntimeError: the reason (3 tries)"
     assert outcomes["fragile"].status == "done"
     assert (tmp_path / "cells/fragile/product").read_text() == "kept"
-    assert sorted((tmp_path / "journal").read_text().split()) == ["bad", "fragile", "fragile"]
+    assert outcomes["mistake"].reason == "data.jsonl:3: is broken; mend it"
+    assert sorted((tmp_path / "journal").read_text().split()) == [*["bad"] * 3, "fragile", "fragile", "mistake"]
 
 
 def test_a_job_whose_node_is_lost_goes_on_on_another_and_that_is_no_failed_try(nodes: Nodes, tmp_path: Path) -> None:
