@@ -11,7 +11,7 @@ export OMP_NUM_THREADS ?= 1
 help:
 	@echo "make quick  train and compare every method on the small world, and print the table"
 	@echo "make test   the tests, without network and without real data (those skip)"
-	@echo "make test-cluster  the tests of executors on a real Slurm, started by the tests"
+	@echo "make test-cluster  the tests of executors on a real Slurm and a real Ray, started by the tests"
 	@echo "make regression  train and score a small matrix, and compare it with results/regression/baseline.json"
 	@echo "make bench  the benchmarks of speed and memory, into results/benchmarks (about twenty minutes)"
 	@echo "make bench-trl  training steps beside those of TRL's trainers, into results/benchmarks/TRL.json"
