@@ -81,8 +81,8 @@ def _harness(*arguments: str | Path, cwd: Path | None = None) -> subprocess.Comp
     )
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    """One Chromium for all tests: Playwright runs once in a process."""
+    """A Chromium for a module: while Playwright runs, its process can have no other event loop, which tests of other modules need."""
     with chromium() as started:
         yield started

@@ -92,6 +92,7 @@ def test_on_the_released_texts_and_twins_every_row_is_the_released_one(case: dic
         _assert_same(ours[k], theirs[k], k)
 
 
+@pytest.mark.skipif(not CASES, reason="the released values are not here")
 @pytest.mark.parametrize("pair", ["A", "B"])
 def test_it_differs_from_the_released_one_where_that_loses_bytes_or_spells_ends(pair: str) -> None:
     (case,) = (case for case in CASES if case["name"] == f"xtoken_projection/{pair}/plain")

@@ -110,8 +110,8 @@ def test_two_vocabularies_and_whole_prompts() -> None:
     said = comments()
     assert "Two vocabularies: " in said
     assert (
-        "Methods that fit as well: alm, dskd-v1-cma, dskd-v1-cma-ga, gold, mined, multilevel-ot, seqkd, strict-kd."
-        in said
+        "Methods that fit as well: alm, dskd-v1-cma, dskd-v1-cma-ga, gold, mined, multilevel-ot, seqkd, simct, strict-kd, "
+        "x-token." in said
     )
     assert "keeps 100.0% of 20 sampled examples" in said
     assert "Template: none, because the data holds whole prompts." in said
@@ -123,7 +123,8 @@ def test_one_vocabulary_and_chat_templates_of_both() -> None:
     assert matrix["pairs"][0]["methods"] == ["sft", "kd", "dskd-v2"]
     said = comments()
     assert "One vocabulary: " in said
-    assert "With rollouts and teacher_outputs live: minillm." in said
+    on_policy = "g-opd, iw-opd, minillm, opd, opd-chunks, opd-control, opd-full, opd-student-top-k, opd-top-k"
+    assert f"With rollouts and teacher_outputs live: {on_policy}." in said
 
 
 def test_alpaca_where_one_has_no_chat_template() -> None:
