@@ -81,9 +81,18 @@ CASES = {name: (name, _changes(name)) for name in methods.METHODS} | {
 }
 
 
+# One of each kind: without a teacher, pairs, projectors, groups of bytes, statistics of a step, own text. The others are slow.
+USUAL = {"sft", "kd", "dskd-v1-cma-ga", "dskd-v2-eta", "gold", "minillm", "opd", *CASES.keys() - methods.METHODS.keys()}
+
+
 @pytest.fixture(scope="module")
-def trained(world: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    """(folder of one process, folder of two processes): every case trained by both."""
+def trained(world: Path, tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> tuple[Path, Path]:
+    """(folder of one process, folder of two processes): every case that is asked for, trained by both."""
+    asked = {
+        item.callspec.params["case"]
+        for item in request.session.items
+        if isinstance(item, pytest.Function) and "trained" in item.fixturenames
+    }
     folder = tmp_path_factory.mktemp("processes")
     script = folder / "train.py"
     script.write_text(textwrap.dedent(TRAIN))
@@ -95,6 +104,7 @@ def trained(world: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path
                 {**OPTIONS, **changes, "gradient_accumulation_steps": 2 // processes},
             )
             for case, (name, changes) in CASES.items()
+            if case in asked
         }
         _run(script, processes, world, folder / str(processes), json.dumps(cases))
     return folder / "1", folder / "2"
@@ -104,7 +114,9 @@ def _facts(folder: Path, rank: int) -> dict[str, Any]:
     return json.loads((folder / f"facts_{rank}.json").read_text())
 
 
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize(
+    "case", [pytest.param(case, marks=() if case in USUAL else pytest.mark.slow) for case in CASES]
+)
 def test_two_processes_give_the_losses_and_weights_of_one(trained: tuple[Path, Path], case: str) -> None:
     one, two = (folder / case for folder in trained)
     alone, first, second = _facts(one, 0), _facts(two, 0), _facts(two, 1)
