@@ -214,6 +214,12 @@ def _of_rollouts(method: Method, rollouts: RolloutOptions | None, source: Output
             else f"set temperature to {own:g}, the method's, and top_p to 1"
         )
         yield Problem(key, f"{name} needs text that has the probability it is sampled with", fix)
+    if rollouts.staleness and method.requires.written_statistics != "none" and own != 1.0:
+        yield Problem(
+            f"{key}.staleness",
+            f"{name} weighs text that is older than the step by its log-probabilities, which are known at temperature 1 alone",
+            f"set temperature of {name} and of rollouts to 1, or remove staleness",
+        )
     if source == "cache":
         yield Problem(
             key, "a cached teacher cannot judge text that is not written yet", "teacher_outputs: {kind: live}"

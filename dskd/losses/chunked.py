@@ -21,8 +21,8 @@ from dskd.modeling.lm_head import Head
 # A float32 [chunk, vocabulary] tensor of this size: large enough for efficient products, small enough that the three or four of them
 # that a loss needs stay below what a model takes.
 _CHUNK_BYTES = 64 * 2**20
-# With fewer tokens, adding up the gradient of a large head costs more than the products: on a CPU 64 take half as long again as 128, and
-# 128 as long as 512 (docs/performance.md). A GPU multiplies faster than it reads and writes a head.
+# With fewer tokens, adding up the gradient of a large head costs more than the products: on a CPU 128 take a tenth
+# longer than 512, and 64 a third (docs/performance.md). A GPU multiplies faster than it reads and writes a head.
 _LEAST_CHUNK = {"cpu": 128}
 _LEAST_CHUNK_ELSEWHERE = 512
 # What the first of two passes may leave for the second (TokenBatch.recomputable); the rest is computed again.

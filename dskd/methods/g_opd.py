@@ -45,7 +45,7 @@ class GeneralisedOpd(PolicyGradient):
 
     def advantages(self, batch: TokenBatch, log_q: Tensor) -> Tensor:
         temperature = self.options.temperature
-        old = log_old(batch, log_q, temperature)
+        old = log_old(batch, log_q)
         log_p = log_p_of_text(batch, old, temperature)
         assert batch.reference is not None
         log_r = batch.reference.label_log_probabilities

@@ -50,7 +50,7 @@ class ImportanceWeightedOpd(ResponseStatistics, PolicyGradient):
         import torch
 
         def log_ratio(part: TokenBatch) -> Tensor:
-            old = log_old(part, own_log_q(part, self.options.temperature), self.options.temperature)
+            old = log_old(part, own_log_q(part, self.options.temperature))
             return log_p_of_text(part, old, self.options.temperature) - old
 
         ratios = by_chunks(batch, log_ratio)

@@ -13,9 +13,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from pydantic import Field
 
 from dskd import losses
-from dskd.errors import InputError
 from dskd.losses.tokens import LossTerm, TokenBatch
-from dskd.methods.base import Method, Options, Requirements, logits_of_teacher
+from dskd.methods.base import Method, Options, Requirements, logits_of_teacher, top_k_of_teacher
 from dskd.teachers.options import TeacherOutputKind
 
 if TYPE_CHECKING:
@@ -73,7 +72,7 @@ class PolicyGradient(Method):
         log_q = own_log_q(batch, self.options.temperature)
         kept, detached = self.counted(batch), log_q.detach()
         advantage = self.advantages(batch, detached).float()
-        loss, cut = self.surrogate(log_q, log_old(batch, detached, self.options.temperature), advantage)
+        loss, cut = self.surrogate(log_q, log_old(batch, detached), advantage)
         count = kept.sum().float()
         report = {"advantage": advantage, "positive_advantages": advantage > 0, "clipped_share": cut}
         for name, values in report.items():
@@ -124,17 +123,25 @@ def own_log_q(batch: TokenBatch, temperature: float) -> Tensor:
     return -torch.nn.functional.cross_entropy(scaled, batch.student.labels, reduction="none")
 
 
-def log_old(batch: TokenBatch, log_q: Tensor, temperature: float) -> Tensor:
-    """log q_old(y_t) [tokens]: what the weights that wrote the text thought of it; log_q where those are the weights as they are."""
+def log_old(batch: TokenBatch, log_q: Tensor) -> Tensor:
+    """log q_old(y_t) [tokens]: what the weights that wrote the text thought of it; log_q where those are the weights as they are.
+
+    Older weights' are known at temperature 1, so `dskd.compatibility` refuses them at another.
+    """
     written = batch.student.written_log_probabilities
-    if written is None:
-        return log_q
-    if temperature != 1.0:
-        raise InputError(
-            "temperature: of text that is older than the step, log-probabilities are known at temperature 1 alone; "
-            "fix: set temperature to 1, or learn from text that is written for each step"
-        )
-    return written.float()
+    return log_q if written is None else written.float()
+
+
+def distributions(
+    batch: TokenBatch, temperature: float
+) -> tuple[losses.Distribution, losses.Distribution | losses.KnownTokens]:
+    """(the student's, the teacher's) at the pairs; of a teacher that gives its most probable tokens alone, these."""
+    student = losses.Distribution.of(
+        batch.student.head.logits(batch.student.at_pairs(batch.student.hidden)), temperature
+    )
+    if batch.teacher.top_k_ids is not None:
+        return student, losses.KnownTokens(*top_k_of_teacher(batch))
+    return student, losses.Distribution.of(logits_of_teacher(batch), temperature)
 
 
 def log_p_of_text(batch: TokenBatch, log_q: Tensor, temperature: float) -> Tensor:

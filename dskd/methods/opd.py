@@ -85,7 +85,7 @@ class OnPolicyDistillation(ResponseStatistics, PolicyGradient):
     def _log_ratio(self, batch: TokenBatch, log_q: Tensor) -> Tensor:
         """log p(y_t) − log q_old(y_t) [tokens]; 0 where the teacher does not have the token."""
         temperature = self.options.temperature
-        old = log_old(batch, log_q, temperature)
+        old = log_old(batch, log_q)
         return log_p_of_text(batch, old, temperature) - old
 
     def advantages(self, batch: TokenBatch, log_q: Tensor) -> Tensor:

@@ -49,7 +49,7 @@ class OpdChunks(ResponseStatistics, PolicyGradient):
 
         temperature = self.options.temperature
         student, teacher = losses.groups_of(batch)
-        own = by_chunks(batch, lambda part: log_old(part, own_log_q(part, temperature), temperature))
+        own = by_chunks(batch, lambda part: log_old(part, own_log_q(part, temperature)))
         difference = teacher.sums(_log_p(batch.teacher, temperature)) - student.sums(own)
         grouped, place = _grouped(batch)
         advantage = torch.where(grouped, difference[place], 0.0)

@@ -102,7 +102,7 @@ class TeacherFreeControl(ResponseStatistics, PolicyGradient):
 
         temperature = self.options.temperature
         log_q = own_log_q(batch, temperature)
-        old = log_old(batch, log_q, temperature)
+        old = log_old(batch, log_q)
         if self.options.advantage == "teacher":
             own = log_p_of_text(batch, old, temperature) - old
         elif self.options.advantage == "entropy":

@@ -9,10 +9,9 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import Field
 
 from dskd import losses
-from dskd.errors import InputError
 from dskd.losses.tokens import LossTerm, TokenBatch
-from dskd.methods.base import Method, Requirements, logits_of_teacher, register, top_k_of_teacher
-from dskd.methods.on_policy import PolicyGradientOptions, sampled_pairs
+from dskd.methods.base import Method, Requirements, register
+from dskd.methods.on_policy import PolicyGradientOptions, distributions, sampled_pairs
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -65,14 +64,7 @@ class StudentTopKOpd(Method):
 
     def terms(self, batch: TokenBatch) -> dict[str, LossTerm]:
         temperature = self.options.temperature
-        student = losses.Distribution.of(
-            batch.student.head.logits(batch.student.at_pairs(batch.student.hidden)), temperature
-        )
-        teacher: losses.Distribution | losses.KnownTokens
-        if batch.teacher.top_k_ids is not None:
-            teacher = losses.KnownTokens(*top_k_of_teacher(batch))
-        else:
-            teacher = losses.Distribution.of(logits_of_teacher(batch), temperature)
+        student, teacher = distributions(batch, temperature)
         kept = sampled_pairs(batch)[batch.student.pairs]
         count = kept.sum().float()
         own, old = self._own_candidates(batch, student)
@@ -102,11 +94,6 @@ class StudentTopKOpd(Method):
         written = batch.student.written_top_k_ids
         if written is None or not self._from_written:
             return student.top(self.options.top_k), None
-        if self.options.temperature != 1.0:
-            raise InputError(
-                "temperature: of text that is older than the step, probabilities are known at temperature 1 alone; "
-                "fix: set temperature to 1, or learn from text that is written for each step"
-            )
         pairs, count = batch.student.pairs, self.options.top_k
         return written[pairs, :count], batch.student.written_top_k_log_probabilities[pairs, :count].float()
 

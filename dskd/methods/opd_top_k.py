@@ -17,11 +17,9 @@ from dskd.methods.base import (
     Requirements,
     ResponseStatistics,
     UsesTokenizers,
-    logits_of_teacher,
     register,
-    top_k_of_teacher,
 )
-from dskd.methods.on_policy import by_chunks, log_old, sampled, sampled_pairs
+from dskd.methods.on_policy import by_chunks, distributions, sampled, sampled_pairs
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -123,14 +121,7 @@ class TopKOpd(ResponseStatistics, UsesTokenizers, Method):
 
     def terms(self, batch: TokenBatch) -> dict[str, LossTerm]:
         temperature, pairs = self.options.temperature, batch.student.pairs
-        student = losses.Distribution.of(
-            batch.student.head.logits(batch.student.at_pairs(batch.student.hidden)), temperature
-        )
-        teacher: losses.Distribution | losses.KnownTokens
-        if batch.teacher.top_k_ids is not None:
-            teacher = losses.KnownTokens(*top_k_of_teacher(batch))
-        else:
-            teacher = losses.Distribution.of(logits_of_teacher(batch), temperature)
+        student, teacher = distributions(batch, temperature)
         ids = self._support(student, teacher, batch)
         values = self._distance(student, teacher, ids)
         if self.options.remainder in _TAILS:
@@ -207,10 +198,8 @@ class TopKOpd(ResponseStatistics, UsesTokenizers, Method):
         pairs = batch.student.pairs
         label = batch.student.labels[pairs].unsqueeze(-1)
         log_q, log_p = student.at(label).squeeze(-1), teacher.at(label).squeeze(-1)
-        own = log_q.detach()
-        old = own
-        if batch.student.written_log_probabilities is not None:
-            old = log_old(batch, batch.student.written_log_probabilities, self.options.temperature)[pairs]
+        own, written = log_q.detach(), batch.student.written_log_probabilities
+        old = own if written is None else written[pairs].float()
         ratio = (log_q - old).clamp(-_LARGEST_LOG_RATIO, _LARGEST_LOG_RATIO).exp()
         return ((own - log_p) * ratio).masked_fill((ids == label).any(-1), 0.0)
 

@@ -6,6 +6,7 @@ from typing import Any
 
 from harness.config.matrix import Cell
 from harness.config.settings import TeacherOutputs
+from harness.planning.caches import settings_of_cache
 from harness.planning.served import gives_text_alone
 from harness.planning.sources import Sources, once
 from harness.steps.base import ModelInput
@@ -38,16 +39,8 @@ class DistanceSources(Sources):
             extra=task.extra,
             teacher=model,
         )
-        return TeacherCache(
-            title=f"teacher cache of {teacher} on the references of {name}",
-            teacher=model,
-            data=texts,
-            options=kept,
-            dtype=evaluation.dtype,
-            engine=None if caches.engine == "auto" else caches.engine,
-            tensor_parallel=caches.tensor_parallel,
-            served=model.served_for_cache(kept) if isinstance(model, ServedModel) else None,
-        )
+        title = f"teacher cache of {teacher} on the references of {name}"
+        return TeacherCache(**settings_of_cache(model, kept, evaluation.dtype, caches), title=title, data=texts)
 
 
 def distance_steps(sources: DistanceSources, cell: Cell, evaluation: Evaluate) -> list[Distances]:

@@ -19,6 +19,7 @@ from harness.config.matrix import Cell
 from harness.config.selection import cells_with_tasks
 from harness.config.served import ServedSource, TeachersSource
 from harness.config.settings import TeacherCaches, TeacherOutputs
+from harness.planning.caches import settings_of_cache
 from harness.planning.distances import DistanceSources, distance_steps
 from harness.planning.served import endpoint_responses, gives_text_alone
 from harness.planning.sources import once
@@ -297,13 +298,5 @@ def cache_step(
 ) -> TeacherCache:
     """What a teacher gives for its own tokens of a training set. outputs, caches: what is kept, and what computes it."""
     rows = f", rows of {data.route.teacher}" if data.route is not None else ""
-    return TeacherCache(
-        title=f"teacher cache of {teacher.name} on {data.set_name}{rows}",
-        teacher=teacher,
-        data=data,
-        options=outputs,
-        dtype=options.dtype,
-        engine=None if caches.engine == "auto" else caches.engine,
-        tensor_parallel=caches.tensor_parallel,
-        served=teacher.served_for_cache(outputs) if isinstance(teacher, ServedModel) else None,
-    )
+    title = f"teacher cache of {teacher.name} on {data.set_name}{rows}"
+    return TeacherCache(**settings_of_cache(teacher, outputs, options.dtype, caches), title=title, data=data)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from statistics import NormalDist
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 from scipy.special import stdtrit  # Student's quantile, without the second that scipy.stats takes to load
 
 RESAMPLES = 10_000
@@ -83,16 +84,7 @@ def bootstrap_interval(values: ArrayLike, *, seed: int = 0, resamples: int = RES
     Equal seeds give equal intervals. Equal values give an interval without width. ValueError for fewer than two values.
     """
     array = _array(values)
-    if array.size == 1:
-        raise ValueError("one value has no spread")
-    random = np.random.default_rng(seed)
-    means = np.empty(resamples)
-    block = max(1, _BLOCK // array.size)
-    for start in range(0, resamples, block):
-        size = min(block, resamples - start)
-        means[start : start + size] = array[random.integers(0, array.size, (size, array.size))].mean(axis=1)
-    low, high = np.quantile(means, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
-    return float(low), float(high)
+    return _percentiles(array.size, lambda drawn: array[drawn].mean(axis=1), seed, resamples)
 
 
 def bootstrap_ratio_interval(
@@ -104,19 +96,27 @@ def bootstrap_ratio_interval(
     ValueError for fewer than two items.
     """
     total, count = _array(sums), _array(counts)
-    if total.size == 1:
+
+    def ratios(drawn: NDArray[np.int64]) -> NDArray[np.float64]:
+        counted = count[drawn].sum(axis=1)
+        return np.where(counted > 0, total[drawn].sum(axis=1) / np.maximum(counted, 1e-300), np.nan)
+
+    return _percentiles(total.size, ratios, seed, resamples)
+
+
+def _percentiles(
+    items: int, statistic: Callable[[NDArray[np.int64]], NDArray[np.float64]], seed: int, resamples: int
+) -> tuple[float, float]:
+    """The interval of a statistic [draws] of items that are drawn with replacement [draws, items]; draws that give nan are left out."""
+    if items == 1:
         raise ValueError("one value has no spread")
     random = np.random.default_rng(seed)
-    ratios = np.empty(resamples)
-    block = max(1, _BLOCK // total.size)
+    found = np.empty(resamples)
+    block = max(1, _BLOCK // items)
     for start in range(0, resamples, block):
         size = min(block, resamples - start)
-        drawn = random.integers(0, total.size, (size, total.size))
-        counted = count[drawn].sum(axis=1)
-        ratios[start : start + size] = np.where(
-            counted > 0, total[drawn].sum(axis=1) / np.maximum(counted, 1e-300), np.nan
-        )
-    low, high = np.nanquantile(ratios, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
+        found[start : start + size] = statistic(random.integers(0, items, (size, items)))
+    low, high = np.nanquantile(found, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
     return float(low), float(high)
 
 

@@ -75,6 +75,12 @@ from dskd.rollouts.rollouts import RolloutOptions
             "training.rollouts",
             "minillm samples from the teacher too",
         ),
+        (
+            "opd",
+            {"rollouts": {"share": 1.0, "staleness": 2, "temperature": 0.5}, "options": {"temperature": 0.5}},
+            "training.rollouts.staleness",
+            "opd weighs text that is older than the step",
+        ),
         ("kd", {"same_vocabulary": False}, "method", "kd needs one vocabulary, but teacher and student have different"),
         (
             "kd",
@@ -88,7 +94,8 @@ from dskd.rollouts.rollouts import RolloutOptions
 )
 def test_each_rule_names_the_setting_at_fault(name: str, settings: dict[str, Any], key: str, message: str) -> None:
     rollouts = settings.pop("rollouts", None)
-    problems = check(methods.get(name)(), rollouts=None if rollouts is None else RolloutOptions(**rollouts), **settings)
+    method = methods.get(name)(settings.pop("options", None))
+    problems = check(method, rollouts=None if rollouts is None else RolloutOptions(**rollouts), **settings)
     assert [problem.key for problem in problems] == [key]
     assert message in problems[0].message
     assert problems[0].text("FILE") == f"FILE: {problems[0].message}; fix: {problems[0].fix}"
