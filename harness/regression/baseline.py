@@ -22,9 +22,10 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from dskd.errors import InputError
 from dskd.io import read_object
 from harness import tasks
-from harness.results.item_scores import DECIMALS, Kind, compact, read_samples
+from harness.results.item_scores import DECIMALS, Kind, compact
 from harness.results.load import read_records
 from harness.results.run_file import RunFile, missing_records
+from harness.results.samples import read_samples
 from harness.runs.environment import package_version
 from harness.runs.records import Environment, Record
 from harness.runs.store import RUN, SAMPLES, now, write_text_atomic

@@ -14,7 +14,7 @@ from typing import Any, Literal
 import numpy as np
 
 from dskd.errors import InputError
-from dskd.io import read_objects
+from harness.results.samples import read_samples
 from harness.runs.records import Record
 from harness.runs.store import SAMPLES
 
@@ -70,22 +70,6 @@ class ItemScores:
 def common_kind(a: ItemScores, b: ItemScores) -> Kind:
     """The kind of a comparison: binary if both sides are."""
     return "binary" if a.kind == b.kind == "binary" else "continuous"
-
-
-def read_samples(folder: Path) -> dict[str, list[dict[str, Any]]]:
-    """The samples of an evaluation's folder by item id, in their order. InputError if they are missing or damaged."""
-    path = folder / SAMPLES
-    if not path.is_file():
-        raise InputError(f"{path}: is missing; fix: evaluate again, because comparisons need the samples")
-    samples: dict[str, list[dict[str, Any]]] = {}
-    for number, row in read_objects(path, half_pairs=True):
-        if not isinstance(row.get("id"), str) or not isinstance(row.get("scores"), dict):
-            raise InputError(f'{path}:{number}: no "id" or no "scores"; fix: evaluate again')
-        samples.setdefault(row["id"], []).append(row)
-    for identifier, rows in samples.items():
-        if len({row.get("prompt") for row in rows}) > 1:
-            raise InputError(f"{path}: samples of {identifier!r} have different prompts; fix: evaluate again")
-    return samples
 
 
 def read_items(folder: Path) -> Items:

@@ -18,7 +18,7 @@ from harness.costs.needs import pass_needs, unknown_needs, weight_bytes
 from harness.costs.resources import Resources
 from harness.costs.work import Device, Work
 from harness.results.distances import DISTANCES, DistanceRecord, TextDistances, TextName
-from harness.results.item_scores import read_samples
+from harness.results.samples import read_samples
 from harness.runs.environment import environment
 from harness.runs.identity import Fingerprint
 from harness.runs.job_context import JobContext
