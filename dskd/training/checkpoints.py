@@ -15,7 +15,9 @@ from dskd.io import check_writing, write_atomic
 REPORT = "training_report.json"
 LOG = "training_log.jsonl"  # a line a logged step
 _REQUEST = "training_request.json"
+SHARE = "share"  # in a request: of the steps, where not all are trained
 _STARTS = "training_starts.json"
+_ROLLOUTS = "rollouts"
 
 # In a checkpoint: the student's texts that may be drawn again, and how often they are; names and sizes of all files.
 REPLAY = "replay.json"
@@ -36,14 +38,7 @@ class RunFolder:
 
     def finished(self, request: dict[str, Any]) -> dict[str, Any] | None:
         """The report of this very training if it is done, else None; InputError where the folder holds another, or a strange model."""
-        if (self.path / _REQUEST).is_file():
-            before = json.loads((self.path / _REQUEST).read_text(encoding="utf-8"))
-            now = json.loads(json.dumps(request))
-            if before != now:
-                changed = ", ".join(sorted(key for key in now if before.get(key) != now[key]))
-                raise InputError(
-                    f"{self.path}: holds a training with another {changed}; fix: give another folder, or remove it"
-                )
+        self._require(request)
         if not self.model.is_dir():
             return None
         report = self.model / REPORT
@@ -53,10 +48,40 @@ class RunFolder:
             )
         return json.loads(report.read_text(encoding="utf-8"))
 
-    def begin(self, request: dict[str, Any]) -> None:
-        """Make the folder and write down what is to be done in it."""
+    def require_same(self, request: dict[str, Any]) -> None:
+        """InputError where the folder holds another training than this one or a share of it."""
+        self._require(request, but=SHARE)
+
+    def _require(self, request: dict[str, Any], but: str = "") -> None:
+        if not (self.path / _REQUEST).is_file():
+            return
+        before = json.loads((self.path / _REQUEST).read_text(encoding="utf-8"))
+        now = json.loads(json.dumps(request))
+        if changed := sorted(key for key in before.keys() | now.keys() if key != but and before.get(key) != now.get(key)):
+            raise InputError(
+                f"{self.path}: holds a training with another {', '.join(changed)}; fix: give another folder, or remove it"
+            )
+
+    def begin(self, request: dict[str, Any], start: Path | None = None) -> None:
+        """Make the folder and write down what is to be done in it.
+
+        `start`: The folder of a run that did a share of the same, whose last checkpoint this one goes on from where it has none.
+        """
         shutil.rmtree(self.path / "checkpoints.dropped", ignore_errors=True)
         write_atomic(self.path / _REQUEST, json.dumps(request, indent=2) + "\n")
+        if start is not None and not self.checkpoints.is_dir():
+            self._copy_from(start)
+
+    def _copy_from(self, start: Path) -> None:
+        """Copy the checkpoints and texts of another run; checkpoints last, in one rename, so that a killed copy is made again."""
+        if not (start / self.checkpoints.name).is_dir():
+            return
+        copied = self.path / "checkpoints.copied"
+        shutil.rmtree(copied, ignore_errors=True)
+        shutil.copytree(start / self.checkpoints.name, copied)
+        if (start / _ROLLOUTS).is_dir():
+            shutil.copytree(start / _ROLLOUTS, self.path / _ROLLOUTS, dirs_exist_ok=True)
+        copied.rename(self.checkpoints)
 
     def last_good_checkpoint(self, processes: int | None = None) -> Path | None:
         """The newest checkpoint that is whole, of all `processes` where it says how many; damaged ones are removed."""
@@ -81,15 +106,25 @@ class RunFolder:
 
     def rollouts(self, process: int, step: int) -> Path:
         """The file of the texts that a process's student writes, without what was written after `step`, which a run writes again."""
-        path = self.path / "rollouts" / f"{process}.jsonl"
+        path = self.path / _ROLLOUTS / f"{process}.jsonl"
         before = path.read_bytes().splitlines(keepends=True) if path.is_file() else []
         # Only the last line can be torn.
         kept = [line for line in before if line.endswith(b"\n") and json.loads(line)["step"] <= step]
         write_atomic(path, b"".join(kept))
         return path
 
-    def finish(self, save: Callable[[Path], None], report: dict[str, Any], log: Sequence[dict[str, Any]] = ()) -> None:
-        """Put the student in place in one rename, its report and logged steps too, then drop what only a resumed run would need."""
+    def finish(
+        self,
+        save: Callable[[Path], None],
+        report: dict[str, Any],
+        log: Sequence[dict[str, Any]] = (),
+        *,
+        goes_on: bool = False,
+    ) -> None:
+        """Put the student in place in one rename, its report and logged steps too, then drop what only a resumed run would need.
+
+        `goes_on`: Keep the checkpoints, for a run that does more of the same.
+        """
         unfinished = self.path / "model.unfinished"
         shutil.rmtree(unfinished, ignore_errors=True)
         save(unfinished)
@@ -99,7 +134,7 @@ class RunFolder:
         (unfinished / REPORT).write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
         check_writing()
         unfinished.rename(self.model)
-        if self.checkpoints.is_dir():
+        if self.checkpoints.is_dir() and not goes_on:
             dropped = self.path / "checkpoints.dropped"
             shutil.rmtree(dropped, ignore_errors=True)
             self.checkpoints.rename(dropped)  # a half-removed checkpoint must not look like a good one

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -29,6 +30,7 @@ class LoopCallback(TrainerCallback):
         progress: Told of each step, and of what is logged.
         stop: Whether the training has been asked to stop. Its checkpoint is written at the end of the step.
         checkpoint: What the training goes on from.
+        share: The share of the steps after which it ends, with a checkpoint.
 
     Attributes:
         stopped: Whether it stops because it was asked to.
@@ -42,8 +44,10 @@ class LoopCallback(TrainerCallback):
         progress: Progress | None = None,
         stop: Callable[[], bool] | None = None,
         checkpoint: Path | None = None,
+        share: float = 1.0,
     ) -> None:
         self.stopped = False
+        self._share = share
         self._trainer = trainer
         self._times = times
         self._progress = progress or (lambda _: None)
@@ -62,11 +66,13 @@ class LoopCallback(TrainerCallback):
         step, last = state.global_step, state.global_step >= state.max_steps
         if last:
             control.should_log = True
+        # Nothing is logged here that the whole training would not log.
+        ends = step >= steps_of_share(self._share, state.max_steps)
         save, stop = self._agreed(step)
-        self.stopped = stop and not last
-        if save or self.stopped or self._times.due_by_steps(step):
+        self.stopped = stop and not ends
+        if save or self.stopped or (ends and not last) or self._times.due_by_steps(step):
             control.should_save = True
-        if self.stopped:
+        if self.stopped or ends:
             control.should_training_stop = True
         # Of the other processes it is not asked: they have about as many.
         tokens = self._trainer.tokens_seen * self._trainer.accelerator.num_processes
@@ -100,3 +106,8 @@ class LoopCallback(TrainerCallback):
         save, stop, steps = trainer.accelerator.reduce(told, "sum").tolist()
         self._next = step + steps
         return save > 0, stop > 0
+
+
+def steps_of_share(share: float, steps: int) -> int:
+    """The steps that a share of them is, rounded up."""
+    return min(math.ceil(share * steps - 1e-9), steps)  # 0.1 × 30 is 3.0000000000000004

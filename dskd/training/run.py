@@ -26,9 +26,9 @@ from dskd.options import MAX_SEED
 from dskd.rollouts.replay_buffer import held_out
 from dskd.teachers.options import TeacherSource
 from dskd.training.checkpoint_times import CheckpointTimes, expected_seconds
-from dskd.training.checkpoints import RunFolder
+from dskd.training.checkpoints import SHARE, RunFolder
 from dskd.training.example_lengths import example_lengths
-from dskd.training.loop_callback import LoopCallback, Progress
+from dskd.training.loop_callback import LoopCallback, Progress, steps_of_share
 from dskd.training.options import TrainingOptions, TrainingReport
 from dskd.training.reports import report_of
 from dskd.training.setup import RunSetup, load_run
@@ -56,6 +56,8 @@ def train(
     stop: Callable[[], bool] | None = None,
     reference: Path | None = None,
     tags: Mapping[str, str] | None = None,
+    share: float = 1.0,
+    start: Path | None = None,
 ) -> TrainingReport:
     """Train a student on a prepared dataset and write it to output/model.
 
@@ -80,6 +82,10 @@ def train(
         reference: The folder of the frozen model of a method that requires one, with the student's vocabulary; by default the method's
             option `reference`, or else the student as it is before the training.
         tags: What the run is known by in `options.trackers` (`dskd.training.trackers.open_run`); no part of what is trained.
+        share: Of the steps, those that are trained now. The learning rate is that of the whole training, and checkpoints stay in
+            `output`, for another training to go on from.
+        start: The `output` of the same training with a smaller share, which this one goes on from. The student is that of a training
+            in one go. Without checkpoints there, all steps are trained.
 
     Returns:
         What the run cost and how it ended.
@@ -101,9 +107,15 @@ def train(
     if not 0 <= seed <= MAX_SEED:
         raise InputError(f"seed: {seed} is not between 0 and {MAX_SEED}; fix: give a seed that is")
     folder = RunFolder(output)
+    if not 0 < share <= 1:
+        raise InputError(f"share: {share} is not above 0 and up to 1; fix: give a share of the steps")
     request = _request(
         chosen, options, seed, _content(teachers) if data is None else preparation_report(data)["content"]
     )
+    if start is not None:
+        RunFolder(start).require_same(request)
+    if share < 1:
+        request[SHARE] = share
     if finished := folder.finished(request):
         return TrainingReport.model_validate(finished)
     tags = dict(tags or {})
@@ -124,13 +136,13 @@ def train(
     with nullcontext() if run.distiller.teacher is None else closing(run.distiller.teacher):
         run.dataset, validation = _held_out(run.dataset, options, data or teachers[0].data)
         if arguments.process_index == 0:
-            folder.begin(request)
+            folder.begin(request, start)
         _unless_stopped(stop, arguments)
         trainer = _trainer(run, options, arguments, validation)
         trackers = Trackers(options.trackers, output, tags)
-        resumed = _train(trainer, folder, options, trackers, progress, stop)
+        resumed = _train(trainer, folder, options, trackers, progress, stop, share)
         report = report_of(trainer, resumed)
-        _finish(trainer, folder, report)
+        _finish(trainer, folder, report, goes_on=share < 1)
     return report
 
 
@@ -254,8 +266,9 @@ def _train(
     trackers: Trackers,
     progress: Progress | None,
     stop: Callable[[], bool] | None,
+    share: float,
 ) -> int:
-    """Train to the end from the last good checkpoint, if there is one; returns its step, or 0. Raises Stopped."""
+    """Train to the end, or to the end of a share of the steps, from the last good checkpoint, if there is one; returns its step, or 0. Raises Stopped."""
     arguments, rollouts = trainer.args, trainer.rollouts
     with arguments.main_process_first(local=False):  # the first removes what is damaged
         checkpoint = folder.last_good_checkpoint(arguments.world_size)
@@ -271,10 +284,11 @@ def _train(
         expected=expected_seconds(_checkpoint_bytes(trainer)),
         stalled=folder.started(resumed) if first else 0,
     )
-    loop = LoopCallback(trainer, times, progress=progress if first else None, stop=stop, checkpoint=checkpoint)
+    told = progress if first else None
+    loop = LoopCallback(trainer, times, progress=told, stop=stop, checkpoint=checkpoint, share=share)
     trainer.add_callback(loop)
     with _hints(), nullcontext() if rollouts is None else closing(rollouts.sampler):
-        if checkpoint and state.global_step >= state.max_steps:
+        if checkpoint and state.global_step >= steps_of_share(share, state.max_steps):
             # Killed after the last step; another call would train one more.
             trainer._load_from_checkpoint(str(checkpoint))
             trainer.loop.load(checkpoint)
@@ -300,7 +314,7 @@ def _checkpoint_bytes(trainer: DistillationTrainer) -> int:
     return 3 * sum(each.numel() * each.element_size() for each in trainer.model.parameters() if each.requires_grad)
 
 
-def _finish(trainer: DistillationTrainer, folder: RunFolder, report: TrainingReport) -> None:
+def _finish(trainer: DistillationTrainer, folder: RunFolder, report: TrainingReport, *, goes_on: bool) -> None:
     """Save the student with its report and the logged steps; all processes call this."""
     state = trainer.whole_state()
     if trainer.args.process_index == 0:
@@ -309,6 +323,7 @@ def _finish(trainer: DistillationTrainer, folder: RunFolder, report: TrainingRep
                 lambda model: save_student(trainer.model, trainer.processing_class, model, state=state, merge=True),
                 report.model_dump(),
                 [entry for entry in trainer.state.log_history if "loss" in entry],
+                goes_on=goes_on,
             )
     trainer.accelerator.wait_for_everyone()
 

@@ -26,7 +26,7 @@ PROGRESS = "dskd-progress "
 ERROR = "dskd-error "
 STOPPED = 75  # exit code; EX_TEMPFAIL of sysexits.h
 _KINDS = ((InputError, "input"), (OutOfMemory, "memory"), (PartnerLost, "lost"), (TrainingFailed, "training"))
-_FOLDERS = ("data", "student", "teacher", "output", "teacher_cache", "reference")
+_FOLDERS = ("data", "student", "teacher", "output", "teacher_cache", "reference", "start")
 
 
 def main(request_path: str) -> int:

@@ -33,7 +33,7 @@ _CHECKPOINTS, _ROLLOUTS, _STUDENT, _LEFTOVERS = (
     "checkpoints",
     "rollouts",
     "model",
-    ("checkpoints.dropped", "model.unfinished"),
+    ("checkpoints.dropped", "checkpoints.copied", "model.unfinished"),
 )
 _ANSWERS, _STAGES = "answers.jsonl", "stages"
 # `dskd.io.write_atomic` names what it writes so until it is whole.

@@ -28,6 +28,8 @@ def train_tiny(
     served: ServedOptions | None = None,
     stop: Callable[[], bool] | None = None,
     tags: Mapping[str, str] | None = None,
+    share: float = 1.0,
+    start: Path | None = None,
     **changes: Any,
 ) -> Any:
     """Train by a method, on the student that suits it if none is named; with a teacher behind an address if one is given."""
@@ -44,6 +46,8 @@ def train_tiny(
         progress=progress,
         stop=stop,
         tags=tags,
+        share=share,
+        start=start,
     )
 
 
