@@ -14,6 +14,10 @@ class TrainingFailed(RuntimeError):
     """A training that could not go on, with its reason and a hint in one line; its last good checkpoint stays."""
 
 
+class NotFinite(TrainingFailed):
+    """A loss or a gradient that is no finite number: the settings do not train."""
+
+
 class OutOfMemory(TrainingFailed):
     """Memory ran out, of the machine or of a GPU."""
 

@@ -18,6 +18,7 @@ from pydantic import Field, ValidationError
 from dskd import losses, modeling
 from dskd.errors import InputError
 from dskd.losses.tokens import LossTerm, TokenBatch
+from dskd.methods.space import EVERY_TRAINING, WITH_PROJECTORS, Space
 from dskd.options import Options
 from dskd.teachers.options import TeacherOutputKind
 from dskd.tokenization.vocabulary import SharedVocabulary
@@ -131,6 +132,7 @@ class Method(ABC):
         title, paper: For tables.
         not_reproduced: What of the paper or its code is not here, in a sentence.
         requires: May depend on the options; then `__init__` sets it anew.
+        space: What of its options is tuned, and over which values (dskd/methods/space.py); the learning rates are tuned besides.
         options: An instance of `Options`.
     """
 
@@ -139,6 +141,7 @@ class Method(ABC):
     paper: ClassVar[str]
     not_reproduced: ClassVar[str] = ""
     requires: Requirements = Requirements()
+    space: ClassVar[Space] = {}
     Options: ClassVar[type[Options]] = Options
 
     def __init__(self, options: dict[str, Any] | None = None) -> None:
@@ -152,6 +155,11 @@ class Method(ABC):
             known = ", ".join(self.Options.model_fields) or "it has none"
             fix = "" if "; fix: " in message else f"; fix: options of {self.name}: {known}"
             raise InputError(f"{where}: {message}{fix}") from None
+
+    @property
+    def whole_space(self) -> Space:
+        """`space` and the learning rates of its training."""
+        return {**EVERY_TRAINING, **(WITH_PROJECTORS if self.requires.projectors else {}), **self.space}
 
     def prepare(
         self, student_head: modeling.Head, teacher_head: modeling.Head, shared: SharedVocabulary

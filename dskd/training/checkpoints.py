@@ -57,7 +57,9 @@ class RunFolder:
             return
         before = json.loads((self.path / _REQUEST).read_text(encoding="utf-8"))
         now = json.loads(json.dumps(request))
-        if changed := sorted(key for key in before.keys() | now.keys() if key != but and before.get(key) != now.get(key)):
+        if changed := sorted(
+            key for key in before.keys() | now.keys() if key != but and before.get(key) != now.get(key)
+        ):
             raise InputError(
                 f"{self.path}: holds a training with another {', '.join(changed)}; fix: give another folder, or remove it"
             )

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from dskd.errors import InputError, OutOfMemory, PartnerLost, Stopped, TrainingFailed
+from dskd.errors import InputError, NotFinite, OutOfMemory, PartnerLost, Stopped, TrainingFailed
 from dskd.processes import process_environment, python_module
 from dskd.training.checkpoints import REPORT, RunFolder
 from dskd.training.options import TrainingReport
@@ -168,6 +168,7 @@ def _raise(errors: list[dict[str, Any]], code: int) -> None:
         ("input", InputError),
         ("memory", OutOfMemory),
         ("lost", PartnerLost),
+        ("not_finite", NotFinite),
         ("training", TrainingFailed),
     )
     for kind, error in known:

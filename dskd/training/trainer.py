@@ -18,7 +18,7 @@ from torch.utils.data import DataLoader
 from transformers import Trainer
 
 from dskd.data.batch_sampler import EpochBatches
-from dskd.errors import TrainingFailed
+from dskd.errors import NotFinite
 from dskd.methods.base import reads_step_statistics
 from dskd.modeling.eval_mode import evaluating
 from dskd.modeling.loading import load_model
@@ -242,7 +242,7 @@ class DistillationTrainer(Trainer):
 
     def _require_finite(self, what: str, value: float) -> None:
         if not math.isfinite(value):
-            raise TrainingFailed(
+            raise NotFinite(
                 f"the {what} is {value} at step {self.state.global_step}; fix: lower learning_rate or "
                 "projector_learning_rate, raise warmup_steps, or clip with a smaller max_gradient_norm"
             )

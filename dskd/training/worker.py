@@ -2,7 +2,7 @@
 
 The request holds the arguments of `dskd.training.run.train` as JSON. The first process prints `dskd-progress {...}` after each step; a
 process that fails prints `dskd-error {"kind": ..., "message": ...}` once and exits non-zero. Kinds: "input", "training", "memory",
-"lost" (what the work needs is gone), "stopped" (with "step", exit code 75), "other" (with "may_pass").
+"not_finite" (a loss), "lost" (what the work needs is gone), "stopped" (with "step", exit code 75), "other" (with "may_pass").
 
 SIGTERM, SIGUSR1 and a file REQUEST.json.stop ask it to stop after its step and a checkpoint, all processes together.
 """
@@ -18,14 +18,20 @@ from pathlib import Path
 from typing import Any
 
 from dskd import training
-from dskd.errors import InputError, OutOfMemory, PartnerLost, Stopped, TrainingFailed, may_pass
+from dskd.errors import InputError, NotFinite, OutOfMemory, PartnerLost, Stopped, TrainingFailed, may_pass
 from dskd.processes import StopRequest, exit_with_parent
 from dskd.teachers.options import TeacherSource
 
 PROGRESS = "dskd-progress "
 ERROR = "dskd-error "
 STOPPED = 75  # exit code; EX_TEMPFAIL of sysexits.h
-_KINDS = ((InputError, "input"), (OutOfMemory, "memory"), (PartnerLost, "lost"), (TrainingFailed, "training"))
+_KINDS = (
+    (InputError, "input"),
+    (OutOfMemory, "memory"),
+    (PartnerLost, "lost"),
+    (NotFinite, "not_finite"),
+    (TrainingFailed, "training"),
+)
 _FOLDERS = ("data", "student", "teacher", "output", "teacher_cache", "reference", "start")
 
 

@@ -31,6 +31,7 @@ from harness.config.settings import (
 from harness.config.sources import DataSource, FirstLayersModel, ModelSource, StepModel, Training
 from harness.config.strict import Name, Strict, VariantName
 from harness.config.texts import TAUGHT, named_method, options_of_taught, taught_text
+from harness.config.tuning import SETTING, TUNED, Tuning
 from harness.protocols import DecodingProtocol, Seed
 
 __all__ = ["SCHEMA_VERSION", "TEACHER_METHOD", "Cell", "Matrix", "Pair"]
@@ -77,6 +78,7 @@ class Matrix(Strict):
     seeds: list[Seed] = Field(min_length=1)
     tasks: dict[TaskName, TaskSettings]  # {} trains without evaluating
     evaluation: Evaluation = Evaluation()
+    tuning: Tuning | None = None
 
     _where: Callable[[Sequence[Any]], str] | None = PrivateAttr(default=None)
     _resolved: dict[str, Any] = PrivateAttr(default_factory=dict)
@@ -199,6 +201,10 @@ class Matrix(Strict):
     def axes_of(self, name: str) -> dict[str, str]:
         """Where a name in a pair stands on each axis."""
         return self._settings(name).axes
+
+    def is_tuned(self, name: str) -> bool:
+        """Whether a name in a pair stands for a method of which the setting is chosen by trials."""
+        return self.tuning is not None and self.axes_of(name).get(SETTING) == TUNED
 
     @property
     def named(self) -> list[Pair | IncludedCell]:

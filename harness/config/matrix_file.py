@@ -20,6 +20,7 @@ from harness.config.resolved import resolved_content
 from harness.config.selection import cells, select, with_rules
 from harness.config.settings import MethodSettings
 from harness.config.sources import DATA_KINDS, MODEL_KINDS
+from harness.config.tuned_variants import with_tuned
 from harness.config.variants import Variants
 
 __all__ = ["find_matrix", "read_matrix", "read_source", "select", "shipped_matrices"]
@@ -72,9 +73,11 @@ def expand(source: MatrixSource, content: Mapping[str, Any]) -> tuple[dict[str, 
     with_pairs, of_pairs = expand_pairs(content, groups)
     first = Places(of_pairs)
     variants = Variants(with_pairs, groups, lambda location: source.where(first(location)))
+    second = first.then(variants.places)
+    expanded, of_tuned = with_tuned(variants.content, lambda location: source.where(second(location)))
     if groups.members:
-        variants.content["groups"] = groups.members
-    return variants.content, Places(of_pairs, variants.places)
+        expanded["groups"] = groups.members
+    return expanded, second.then(of_tuned)
 
 
 def _without_unused(matrix: Matrix) -> tuple[Matrix, dict[Location, Location]]:

@@ -14,17 +14,17 @@ from dskd.data.routes import Route
 from dskd.errors import InputError
 from dskd.text import TeacherText
 from dskd.training.options import TrainingOptions
-from harness import tasks as known_tasks
 from harness.config.matrix import Cell
 from harness.config.selection import cells_with_tasks
 from harness.config.served import ServedSource, TeachersSource
 from harness.config.settings import TeacherCaches, TeacherOutputs
 from harness.planning.caches import settings_of_cache
 from harness.planning.distances import DistanceSources, distance_steps
+from harness.planning.evaluated import evaluated_task
 from harness.planning.served import endpoint_responses, gives_text_alone
 from harness.planning.sources import once
+from harness.planning.tuned import tuned_training
 from harness.planning.written import responses_step, written_by
-from harness.protocols import DecodingProtocol
 from harness.runs.records import RecordCell
 from harness.runs.store import train_folder
 from harness.steps import training
@@ -209,7 +209,7 @@ class Expansion(DistanceSources):
             written = self.written(name, cell.teacher, cell.method)
             prepared = self.prepared(name, cell.student, read_by, options.max_length, written)
         cached = settings is not None and not settings.is_live and not isinstance(source, TeachersSource)
-        return training.Train(
+        trained = training.Train(
             title=f"train {cell.folder}",
             name=cell.student,
             cell=RecordCell(**cell.recorded),
@@ -229,6 +229,7 @@ class Expansion(DistanceSources):
             processes=self.processes,
             accelerate_config=self.accelerate_config,
         )
+        return tuned_training(self, cell, trained) if self.matrix.is_tuned(cell.method) else trained
 
     def _check_served(self, cell: Cell, outputs: TeacherOutputs | None) -> None:
         """InputError where a teacher behind an address does not give what the method learns from."""
@@ -262,24 +263,6 @@ class Expansion(DistanceSources):
             allow_code_execution=self.allow_code_execution,
             **self.answering,
         )
-
-
-def evaluated_task(
-    entry: str, name: str, protocol: DecodingProtocol, *, limit: int | None, max_new_tokens: int | None
-) -> EvaluatedTask:
-    """A task of an evaluation. InputError for one that is not known, or has no such protocol."""
-    task = known_tasks.load(name)
-    protocol = protocol.with_length(max_new_tokens, task.max_new_tokens)
-    task.check_protocol(protocol)
-    return EvaluatedTask(
-        entry=entry,
-        task=name,
-        version=task.version,
-        limit=limit,
-        max_new_tokens=protocol.max_new_tokens or task.max_new_tokens,
-        protocol=protocol,
-        extra=task.identity(),
-    )
 
 
 def reference_step(teacher: ModelInput) -> TeacherReference | None:

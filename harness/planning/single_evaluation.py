@@ -15,7 +15,7 @@ from harness.config.cells import TEACHER_METHOD, Cell
 from harness.config.settings import Evaluation
 from harness.config.sources import Name
 from harness.planning.checks import check_chat
-from harness.planning.expand import evaluated_task
+from harness.planning.evaluated import evaluated_task
 from harness.planning.plan import Plan, decide
 from harness.planning.single_training import called, read_template
 from harness.protocols import PROTOCOLS

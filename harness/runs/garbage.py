@@ -88,7 +88,7 @@ def job_folder(output: str) -> str:
     """The folder of the job that makes an output: evaluations of one cell are one job, and so are its distances from one teacher."""
     parts = output.split("/")
     if parts[0] != "cells":
-        return output
+        return "/".join(parts[:3])  # artifacts/KIND/HASH, which may have an output for each task
     return "/".join(parts[:-1]) if "eval" in parts or "distances" in parts else output
 
 

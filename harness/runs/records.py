@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError,
 
 from harness.protocols import GREEDY, DecodingProtocol, column_title
 from harness.runs.identity import Identity
+from harness.tuning.records import TuningRecord
 
 _STRICT = ConfigDict(extra="forbid", defer_build=True)
 
@@ -256,6 +257,10 @@ class Record(BaseModel):
         ),
     ] = None
 
+    tuning: Annotated[
+        TuningRecord | None,
+        Field(description="absent: the setting was not tuned", exclude_if=lambda value: value is None),
+    ] = None
     categories: Annotated[
         dict[str, CategoryValue],
         Field(description="absent: documents have no categories", exclude_if=lambda value: not value),

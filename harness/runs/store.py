@@ -256,7 +256,8 @@ def file_name_of(job_id: str) -> str:
 
 def result_files(root: Path) -> list[Path]:
     """The record files under a folder, sorted by path."""
-    return [path for path in sorted(root.rglob(RESULT)) if ".harness" not in path.parts]
+    aside = {".harness", "artifacts"}  # what jobs say, and scores that settings are chosen by
+    return [path for path in sorted(root.rglob(RESULT)) if not aside & {*path.relative_to(root).parts}]
 
 
 def eval_folder(cell_folder: str, entry: str, version: str, protocol: str = GREEDY.name) -> str:

@@ -32,7 +32,16 @@ from harness.smallworld.world import (
     prompt_of,
     test_docs,
     training_docs,
+    validation_docs,
     write_world,
 )
 
-__all__ = ["SMALL_WORLD_VERSION", "instruction_of", "prompt_of", "test_docs", "training_docs", "write_world"]
+__all__ = [
+    "SMALL_WORLD_VERSION",
+    "instruction_of",
+    "prompt_of",
+    "test_docs",
+    "training_docs",
+    "validation_docs",
+    "write_world",
+]

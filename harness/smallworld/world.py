@@ -19,6 +19,7 @@ SMALL_WORLD_VERSION = 2
 
 # Examples of each task in each set.
 TEST_SIZE = 100
+VALIDATION_SIZE = 100
 STUDENT_SIZES = {"small_instruct": 300, "small_math": 400, "small_code": 300}
 TEACHER_SIZES = {"small_instruct": 1130, "small_math": 1300, "small_code": 500}  # pretraining has the same prompts
 # The share of wrong answers in the student's training set.
@@ -54,6 +55,23 @@ def test_docs(task: str, seed: int = 0) -> list[Doc]:  # noqa: PT028 - no test, 
     """The test set of a task, in the format of the data set. KeyError for an unknown task."""
     docs = [problem.doc for problem in _problems(task, seed)[:TEST_SIZE]]
     return [({"task_id": f"SmallCode/{n}"} if task == "small_code" else {}) | doc for n, doc in enumerate(docs)]
+
+
+@cache
+def validation_docs(task: str, seed: int = 0) -> list[Doc]:
+    """The validation items of a task, which are in no other set; settings may be chosen by them. KeyError for an unknown task."""
+    family, used = FAMILIES[task], {FAMILIES[task].prompt(problem.doc) for problem in _problems(task, seed)}
+    distinct: dict[str, Doc] = {}
+    for problem in family.problems(seed, Random(f"{seed}/validation/{task}")):
+        if len(distinct) == VALIDATION_SIZE:
+            break
+        prompt = family.prompt(problem.doc)
+        if prompt not in used:
+            distinct.setdefault(prompt, problem.doc)
+    return [
+        ({"task_id": f"SmallCode/validation/{n}"} if task == "small_code" else {}) | doc
+        for n, doc in enumerate(distinct.values())
+    ]
 
 
 test_docs.__test__ = False  # type: ignore[attr-defined]  # its name looks like a test's to pytest

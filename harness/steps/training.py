@@ -206,7 +206,11 @@ class Train(Step, ModelInput):
         text = text_used(self.data.examples, self.training.rollouts, job)
         if text is not None and text.without_text:
             print(f"{text.without_text:,} of {text.prompts:,} prompts have no text of the teacher's", flush=True)
-        job.finish(job.output, report=result, cost=cost, text=text)
+        job.finish(job.output, report=result, cost=cost, text=text, **self._recorded())
+
+    def _recorded(self) -> dict[str, Any]:
+        """What else its record says."""
+        return {}
 
     def _provenance(self, root: Path) -> Provenance:
         """What the student was made of; for the card of a model that leaves this machine."""
@@ -241,6 +245,7 @@ class Train(Step, ModelInput):
             "seed": self.seed,
             "output": job.folder,
             "tags": self.tags(job.root),
+            **self._more(job.root),
         }
         if isinstance(self.data, TaughtBySeveral):
             request["teachers"] = self.data.sources(job.root)
@@ -265,6 +270,10 @@ class Train(Step, ModelInput):
             on_line=lambda line: print(line, flush=True),
             stop=job.stop_requested,
         )
+
+    def _more(self, root: Path) -> dict[str, Any]:
+        """Other arguments of `dskd.train`."""
+        return {}
 
     def tags(self, root: Path) -> dict[str, str]:
         """What its run is known by in trackers."""
