@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 from scipy import stats
-from statsmodels.stats import contingency_tables
+from statsmodels.stats import contingency_tables, multitest
 
 from dskd.errors import InputError
 from harness.results.item_scores import ItemScores
@@ -157,6 +157,13 @@ def test_holm_s_adjustment_is_that_of_the_textbook() -> None:
     assert holm(p_values) == pytest.approx([0.03, 0.06, 0.06, 0.02])
     assert holm([]) == []
     assert holm([0.9, 0.8]) == [1.0, 1.0]
+
+
+def test_holm_s_adjustment_is_that_of_statsmodels() -> None:
+    random = np.random.default_rng(8)
+    for size in (1, 2, 5, 40):
+        values = np.round(random.random(size) ** 3, 2)  # with equal ones
+        assert holm(list(values)) == pytest.approx(multitest.multipletests(values, method="holm")[1])
 
 
 def test_a_comparison_repeats_itself() -> None:
