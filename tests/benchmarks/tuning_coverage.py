@@ -1,6 +1,6 @@
 """The whole of tuning with a known truth: trials, halving, choice on validation items, fresh seeds, one test on other items.
 
-    PYTHONPATH=tests python tests/benchmarks/tuning_coverage.py [--repeats 2000] [--only claims mistakes] [--json FILE]
+    PYTHONPATH=tests python tests/benchmarks/tuning_coverage.py [--repeats 2000] [--only claims mistakes] [--items 200] [--seed-sd 2] [--json FILE]
 
 Methods are random (helpers/tuning_world.py); tests and intervals are those of `harness compare`. Two things are true of methods A and B:
 the difference of the two settings that were chosen, and the difference of what tuning with this budget chooses on average.
@@ -20,10 +20,10 @@ from pathlib import Path
 import numpy as np
 
 from harness.statistics.variance_components import mean_interval
-from helpers.tuning_procedure import any_rejected, choose, tested
+from helpers.tuning_procedure import any_rejected, choose, comparison
 from helpers.tuning_world import BINARY, TRIAL_SEED, Array, Method, Scenario, difficulties, print_table, taken, worlds
 
-FRESH = (1, 2, 3, 4, 5)
+FRESH = (0, 1, 2, 3, 4)  # as in `seeds` of a matrix
 TASKS = range(len(BINARY))
 Hits = dict[str, list[float]]
 # Of each mistake: what is reported of the first method, what of the others, and the mistake in words.
@@ -168,7 +168,7 @@ def _compared(rows: list[Array], about: Mapping[str, list[Array]]) -> dict[str, 
     for task in TASKS:
         values = [each[:, task].astype(np.float64) for each in rows]
         low, high = mean_interval(values[0])
-        tests = [tested(values[0], other, binary=bool(BINARY[task])) for other in values[1:]]
+        tests = [comparison(values[0], other, binary=bool(BINARY[task])) for other in values[1:]]
         for name, true in about.items():
             hits[name]["mean"].append(low <= true[0][task] <= high)
             hits[name]["optimism"].append(float(values[0].mean() - true[0][task]))
@@ -202,16 +202,26 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--repeats", type=int, default=2000)
     parser.add_argument("--only", nargs="+", choices=("claims", "mistakes"), default=["claims", "mistakes"])
+    parser.add_argument("--items", type=int, default=200, help="test items of each task")
+    parser.add_argument("--seed-sd", type=float, nargs="+", default=[1.0, 2.0, 4.0], help="of claims; points")
     parser.add_argument("--json", type=Path, metavar="FILE")
     options = parser.parse_args()
     start, found = time.perf_counter(), {}
     if "claims" in options.only:
         print("How often claims hold, and how often tests cry out over nothing\n")
-        cells = [Scenario(effect_sd=effect, seed_sd=sd) for effect in (0.0, 6.0) for sd in (1.0, 2.0, 4.0)]
+        cells = [
+            Scenario(effect_sd=effect, seed_sd=sd, items=options.items)
+            for effect in (0.0, 6.0)
+            for sd in options.seed_sd
+        ]
         found["claims"] = print_table([row for cell in cells for row in claims(cell, options.repeats)])
     if "mistakes" in options.only:
         print("\nWhat goes wrong otherwise; seed sd 2\n")
-        rows = [row for effect in (0.0, 6.0) for row in mistakes(Scenario(effect_sd=effect), options.repeats)]
+        rows = [
+            row
+            for effect in (0.0, 6.0)
+            for row in mistakes(Scenario(effect_sd=effect, items=options.items), options.repeats)
+        ]
         found["mistakes"] = print_table(rows)
     error = 100 * math.sqrt(0.05 * 0.95 / options.repeats)
     seconds = time.perf_counter() - start

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from harness.statistics.paired_tests import holm
 from harness.statistics.variance_components import Spread, spread
 from harness.tuning.rungs import rungs
 from helpers.tuning_world import TEACHER, TRIAL_SEED, Array, Method, taken, truth
@@ -85,7 +86,7 @@ class Tested:
         return self.error.quantile * self.error.error
 
 
-def tested(a: Array, b: Array, *, binary: bool) -> Tested:
+def comparison(a: Array, b: Array, *, binary: bool) -> Tested:
     """As `harness.statistics.paired_tests.compare` tests values `[S, n]` of several seeds."""
     a, b = a.astype(np.float64), b.astype(np.float64)
     items = a.mean(axis=0) - b.mean(axis=0)
@@ -93,5 +94,5 @@ def tested(a: Array, b: Array, *, binary: bool) -> Tested:
 
 
 def any_rejected(p_values: list[float]) -> bool:
-    """Whether Holm's procedure over a family rejects anything: its first step, without the milliseconds that the library takes."""
-    return min(p_values) * len(p_values) < ALPHA
+    """Whether Holm's procedure over a family rejects anything."""
+    return min(holm(p_values)) < ALPHA

@@ -19,6 +19,8 @@ from typing import Any
 import numpy as np
 from scipy.stats import qmc
 
+from harness.config.tuning import Budget, Tuning
+
 Array = np.ndarray
 
 # Of each task: whether an item is right or wrong, or has a score between; and the logit of a usual item with an average setting.
@@ -30,7 +32,7 @@ ITEM, SUITS_METHOD, SUITS_SETTING, REST = 1.2, 0.42, 0.42, 0.8
 SHARED = 0.7  # of the variance of what a setting does, what it does to all tasks alike
 BEHIND = {0.25: 0.6, 0.5: 0.25, 1.0: 0.0}  # logits that a student lacks after a share of its steps
 SCALE_SD = 0.3  # settings differ by this in the logarithm of what seeds do
-TRIAL_SEED = 0
+TRIAL_SEED = Tuning(budget=Budget(trials=1)).trial_seed
 _FEATURES = 100
 _NODES, _WEIGHTS = np.polynomial.hermite_e.hermegauss(24)
 _WEIGHTS = _WEIGHTS / _WEIGHTS.sum()
