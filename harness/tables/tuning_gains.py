@@ -29,14 +29,14 @@ def gain_rows(board: Leaderboard, scores: Mapping[tuple[str, str, str, str, str]
                     continue
                 column = (default.task, default.protocol)
                 items = [scores.get((*pair, each.method, *column)) for each in (default, tuned)]
-                of_pair.append(_gain(row, column, (default.value, tuned.value), items))
+                of_pair.append(_gain(row, (*column, tuned.metric), (default.value, tuned.value), items))
         gains += _with_holm(of_pair)
     return gains
 
 
 def _gain(
     row: TuningRow,
-    column: tuple[str, str],
+    column: tuple[str, str, str],
     values: tuple[float | None, float | None],
     scores: Sequence[ItemScores | None],
 ) -> GainRow:
@@ -56,6 +56,8 @@ def _gain(
         min_detectable_effect=round(found.min_detectable_effect, 2),
         seeds=found.n_seeds,
         n_items=found.n_items,
+        excluded=found.n_excluded + found.n_prompts_differ,
+        test=found.method,
     )
 
 

@@ -73,6 +73,8 @@ class GainRow:
 
     Attributes:
         p_value: Two-sided; `p_holm` is adjusted over all rows of the pair.
+        excluded: Items that were left out.
+        test: Its name.
         reason: Why there is no comparison.
     """
 
@@ -82,6 +84,7 @@ class GainRow:
     default: str
     task: str
     protocol: str
+    metric: str
     default_value: float | None
     tuned_value: float | None
     difference: float | None = None
@@ -91,6 +94,8 @@ class GainRow:
     min_detectable_effect: float | None = None
     seeds: int | None = None
     n_items: int | None = None
+    excluded: int | None = None
+    test: str | None = None
     reason: str | None = None
 
 
