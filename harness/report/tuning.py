@@ -26,10 +26,22 @@ def gains_of(board: Leaderboard) -> list[dict[str, Any]]:
 
 
 def cost_of(board: Leaderboard, row: CostRow) -> dict[str, Any]:
-    """What a method's trainings cost, and what its trials did, which are of all its seeds together."""
+    """What a method's trainings cost; where methods are tuned, also its trials, of all its seeds together, and one training with them."""
+    if not board.tuning:
+        return asdict(row)
     tuned = board.tuning_of(row.teacher, row.student, row.method)
-    trials = {} if tuned is None else {"trial_tokens": tuned.tokens, "trial_seconds": tuned.seconds}
-    return asdict(row) | trials
+    tokens, seconds = (None, None) if tuned is None else (tuned.tokens, tuned.seconds)
+    return {
+        **asdict(row),
+        "trial_tokens": tokens,
+        "trial_seconds": seconds,
+        "tokens_with_trials": _sum(row.tokens, tokens),
+        "seconds_with_trials": _sum(row.train_seconds, seconds),
+    }
+
+
+def _sum(training: float | None, trials: float | None) -> float | None:
+    return None if training is None else round(training + (trials or 0), 3)
 
 
 def best_so_far(method: TunedMethod) -> list[dict[str, Any]]:

@@ -18,6 +18,7 @@ from harness.tuning.records import TrialRecord
 
 Scale = Literal["linear", "log", "values"]
 _BY_RATIO = "by ratio"  # how the words of a range end whose ratios are equally likely
+_FAR = 50  # times the smallest value: choices that are so far apart are drawn by ratio, too
 
 
 @dataclass(frozen=True)
@@ -97,7 +98,7 @@ def _outcome(trial: TrialRecord) -> tuple[bool, float, float]:
 
 
 def _scale(words: str, values: Sequence[Any]) -> Scale:
-    numbers = all(isinstance(value, (int, float)) and not isinstance(value, bool) for value in values)
-    if not numbers or not values:
+    if not values or not all(isinstance(value, (int, float)) and not isinstance(value, bool) for value in values):
         return "values"
-    return "log" if words.endswith(_BY_RATIO) and all(value > 0 for value in values) else "linear"
+    low, high = min(values), max(values)
+    return "log" if low > 0 and (words.endswith(_BY_RATIO) or high / low > _FAR) else "linear"

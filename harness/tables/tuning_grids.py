@@ -54,7 +54,7 @@ def gains_grid(board: Leaderboard, teacher: str, student: str) -> Grid | None:
         [
             row.default,
             *(_difference(_gain(board, row, column)) for column in columns),
-            f"{_score(row.default_score)} → {_score(row.score)}",
+            f"{_score(row.default_score)}{_early(row)} → {_score(row.score)}",
             settings_text(row.settings) + (f" (trial {row.chosen})" if row.settings else ""),
             row.allowed,
             *cost_cells(row),
@@ -110,6 +110,13 @@ def _difference(gain: GainRow | None) -> str:
         return DASH
     ends = f"[{gain.ci95[0]:+.1f}, {gain.ci95[1]:+.1f}]"
     return f"{_score(gain.default_value)} → {_score(gain.tuned_value)}: {gain.difference:+.1f} {ends}"
+
+
+def _early(row: TuningRow) -> str:
+    """What is said of a default that was dropped before its last step."""
+    return (
+        f" (at {row.default_share:.0%} of the steps)" if row.default_share < 1 and row.default_score is not None else ""
+    )
 
 
 def _score(value: float | None) -> str:

@@ -24,6 +24,7 @@ class TuningRow:
         chosen: The trial that was chosen; 0 is the default.
         settings: What it changes of the default.
         score: Its validation score by the rule; `default_score` that of the default.
+        default_share: Of the steps, those that the default had been trained for then: less than all where halving dropped it.
         trials: How many there were; `scored` those that have a score.
         budget: What was allowed, as the matrix says it.
         tasks: Whose validation items chose.
@@ -42,6 +43,7 @@ class TuningRow:
     settings: dict[str, Any]
     score: float
     default_score: float | None
+    default_share: float
     trials: int
     scored: int
     budget: dict[str, Any]
@@ -184,6 +186,7 @@ def _row(key: tuple[str, str, str], record: Record, tuning: TuningRecord) -> Tun
         settings=tuning.settings,
         score=tuning.score,
         default_score=tuning.default_score,
+        default_share=next((trial.share for trial in trials if trial.trial == 0), 1.0),
         trials=len(trials),
         scored=sum(trial.score is not None for trial in trials),
         budget=tuning.budget,

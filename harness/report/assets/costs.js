@@ -12,6 +12,8 @@ const COSTS = [
   { key: 'distilled_share', label: 'Distilled (% of labels)', digits: 1, unit: 0.01 },
   { key: 'trial_seconds', label: 'Trials, of all seeds (s)', digits: 1 },
   { key: 'trial_tokens', label: 'Trials, of all seeds (tokens)', digits: 0 },
+  { key: 'seconds_with_trials', label: 'One training and all trials (s)', digits: 1, plotOnly: true },
+  { key: 'tokens_with_trials', label: 'One training and all trials (tokens)', digits: 0, plotOnly: true },
 ];
 const inUnits = (cost, row) => (isNumber(row[cost.key]) ? row[cost.key] / (cost.unit ?? 1) : null);
 
@@ -19,7 +21,7 @@ function costs(report, pair) {
   const rows = report.costs.filter(inPair(pair));
   const known = COSTS.filter((cost) => rows.some((row) => isNumber(row[cost.key])));
   if (known.length === 0) return note('No training of this pair has measured costs in its record.');
-  return [report.tasks.length ? qualityAgainstCost(report, pair, rows, known) : null, costTable(report, rows, known)];
+  return [report.tasks.length ? qualityAgainstCost(report, pair, rows, known) : null, costTable(report, rows, known.filter((cost) => !cost.plotOnly))];
 }
 
 function costTable(report, rows, known) {

@@ -35,7 +35,7 @@ function chosenSettings(methods) {
       { label: 'Method', value: (method) => method.method },
       { label: 'Chosen setting', value: (method) => method.said },
       { label: 'Trial', numeric: true, value: (method) => method.chosen },
-      { label: 'Default', numeric: true, value: (method) => method.default_score, cell: (method) => number(method.default_score) },
+      { label: 'Default', numeric: true, value: (method) => method.default_score, cell: (method) => number(method.default_score) + (method.default_share < 1 ? ` at ${number(100 * method.default_share, 0)} % of the steps` : '') },
       { label: 'Chosen', numeric: true, value: (method) => method.score, cell: (method) => number(method.score) },
       { label: 'Budget', value: (method) => method.allowed },
       { label: 'Trials', numeric: true, value: (method) => method.trials },
@@ -52,7 +52,7 @@ function trialTable(methods) {
     filters: [{ label: 'Method', value: (row) => row.method }],
     rows: [...rows].sort((a, b) => a.method.localeCompare(b.method) || a.rank - b.rank),
     columns: [
-      { label: 'Method', value: (row) => row.method, cell: (row) => [row.method, row.chosen ? make('span', { class: 'tag' }, 'chosen') : null] },
+      { label: 'Method', value: (row) => row.method, cell: (row) => [row.method, ' ', row.chosen ? make('span', { class: 'tag' }, 'chosen') : null] },
       { label: 'Rank', numeric: true, value: (row) => row.rank },
       { label: 'Trial', numeric: true, value: (row) => row.trial },
       { label: 'Setting', value: (row) => row.said },

@@ -60,6 +60,8 @@ def test_the_document_has_gains_trials_and_costs_and_a_run_without_tuning_none(t
     assert [(gain["method"], gain["difference"]) for gain in document["tuning_gains"]] == [("gkd", 27.5), ("kd", 50.0)]
     costs = {row["method"]: row.get("trial_tokens") for row in document["costs"]}
     assert costs == {"sft": None, "kd": None, "gkd": None, "kd+tuned": 5000, "gkd+tuned": 5000}
+    with_trials = {row["method"]: row["seconds_with_trials"] for row in document["costs"]}
+    assert (with_trials["kd"], with_trials["kd+tuned"]) == (12.0, 18.0 + 50.0)
     plain, _ = make_document([write_run(tmp_path / "plain")])
     assert (plain["tuning"], plain["tuning_gains"]) == ([], [])
     assert all("trial_tokens" not in row for row in plain["costs"])
@@ -80,9 +82,7 @@ def test_the_section_shows_gains_choice_curves_and_a_point_for_each_trial(
     ]
     assert words(section.locator(".forest tbody th")) == ["kd", "gkd"]
     assert "divergence forward_kl, kd_rate 0.7, training.learning_rate 0.0005" in section.inner_text()
-    assert (
-        section.locator(".best-so-far path.line").count() == 2 + 2
-    )  # and as many in the legend, as lines of another kind
+    assert section.locator(".best-so-far path.line").count() == 2
     assert named(section.locator(".best-so-far circle"))[:2] == [
         "gkd, trial 0, the default: 60.0",
         "gkd, trial 2, chosen: 90.0",
@@ -124,6 +124,15 @@ def test_another_method_and_another_cost_are_drawn_on_request(tmp_path: Path, op
     section.get_by_label("Cost of trials").select_option("seconds")
     assert "Seconds of all trials so far" in section.locator(".best-so-far svg[role=group]").text_content()
     assert "tuned with different budgets" in page.locator("#head").inner_html()
+
+
+def test_test_scores_are_drawn_against_training_with_trials(tmp_path: Path, open_report: Callable) -> None:
+    page = open_report(write_tuned_run(tmp_path / "run")).page
+    costs = page.locator("#costs")
+    costs.get_by_label("Cost", exact=True).select_option(label="One training and all trials (s)")
+    assert "kd+tuned: 75.0 at 68.0 (One training and all trials (s))" in named(costs.locator("circle"))
+    assert "Trials, of all seeds (s)" in costs.locator("thead").inner_text()
+    assert "One training" not in costs.locator("thead").inner_text()
 
 
 def test_trials_that_were_dropped_early_are_pale(tmp_path: Path, open_report: Callable) -> None:

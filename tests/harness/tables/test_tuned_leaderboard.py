@@ -204,6 +204,20 @@ def test_the_order_says_what_the_score_goes_with_also_where_trials_were_dropped(
     assert by_place["training.learning_rate"].correlation == pytest.approx(-1.0)
 
 
+def test_a_default_that_was_dropped_early_is_said_to_be(tmp_path: Path) -> None:
+    halved = tuning_record(TRIALS[:3], {0: 0.25})
+    folder = write_tuned_run(tmp_path / "run", {"kd": halved}, right={"teacher": 38, "kd": 10, "kd+tuned": 30})
+    assert "60.0 (at 25% of the steps) → 90.0" in invoke("leaderboard", folder, "--tuning").stdout
+
+
+def test_choices_that_are_far_apart_are_drawn_by_ratio(tmp_path: Path) -> None:
+    trials = [({}, 1.0), ({"training.learning_rate": 1.0}, 2.0)]
+    tuned = tuning_record(trials, space={"training.learning_rate": "0.002 or 1.0"})
+    folder = write_tuned_run(tmp_path / "run", {"kd": tuned}, right={"teacher": 38, "kd": 10, "kd+tuned": 30})
+    (found,) = sensitivities(board_of(folder).tuning[0])
+    assert (found.scale, found.n, found.ci95) == ("log", 2, None)
+
+
 def test_a_default_that_the_record_does_not_say_is_left_out(run: Path) -> None:
     for path in run.glob("cells/*/kd+tuned/*/train/result.json"):
         content = json.loads(path.read_text())
