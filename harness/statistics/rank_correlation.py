@@ -1,7 +1,7 @@
 """Spearman's rank correlation of a few pairs, with an interval that says how little a few pairs tell.
 
-The interval is Fisher's, with the variance (1 + r²/2) / (n - 3) of Bonett and Wright (2000), who find it the best of those that need
-no simulation up to correlations of 0.95. Ranks see a rise or a fall, and not a hump: where the middle is best, r is near 0.
+The interval is Fisher's, with the variance (1 + r²/2) / (n - 3) of Bonett and Wright (2000), which they give for correlations below
+0.95. Ranks see a rise or a fall, and not a hump: where the middle is best, r is near 0.
 """
 
 from __future__ import annotations

@@ -18,6 +18,7 @@ from harness.tuning.records import TrialRecord
 
 Scale = Literal["linear", "log", "values"]
 _BY_RATIO = "by ratio"  # how the words of a range end whose ratios are equally likely
+_LARGEST = 1e300
 _FAR = 50  # times the smallest value: choices that are so far apart are drawn by ratio, too
 
 
@@ -98,7 +99,12 @@ def _outcome(trial: TrialRecord) -> tuple[bool, float, float]:
 
 
 def _scale(words: str, values: Sequence[Any]) -> Scale:
-    if not values or not all(isinstance(value, (int, float)) and not isinstance(value, bool) for value in values):
+    if not values or not all(map(_is_number, values)):
         return "values"
     low, high = min(values), max(values)
     return "log" if low > 0 and (words.endswith(_BY_RATIO) or high / low > _FAR) else "linear"
+
+
+def _is_number(value: Any) -> bool:
+    """Whether a value has a place on an axis."""
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < _LARGEST

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -167,7 +168,7 @@ def default_values(record: Record, options: Iterable[str]) -> dict[str, Any]:
         content: Any = record.identity.parts.get("training" if option.startswith(_TRAINING) else "options")
         for key in option.removeprefix(_TRAINING).split("."):
             content = content.get(key) if isinstance(content, Mapping) else None
-        if content is not None:
+        if content is not None and not (isinstance(content, float) and not math.isfinite(content)):
             found[option] = content
     return found
 

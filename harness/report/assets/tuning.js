@@ -27,7 +27,7 @@ function tuningGains(report, gains) {
 }
 
 function chosenSettings(methods) {
-  const atLeast = (method, text) => (method.uncounted ? `≥ ${text}` : text);
+  const withBound = (method, text) => (method.uncounted ? `≥ ${text}` : text);
   return sortableTable({
     caption: 'What was chosen. Scores by the rule on validation items, in per cent of the teacher’s: that of the chosen setting is too high, because it is the best of all trials. Tokens and seconds are of training all trials, once for all seeds.',
     rows: methods,
@@ -39,8 +39,8 @@ function chosenSettings(methods) {
       { label: 'Chosen', numeric: true, value: (method) => method.score, cell: (method) => number(method.score) },
       { label: 'Budget', value: (method) => method.allowed },
       { label: 'Trials', numeric: true, value: (method) => method.trials },
-      { label: 'Tokens', numeric: true, value: (method) => method.tokens, cell: (method) => atLeast(method, number(method.tokens, 0)) },
-      { label: 'Seconds', numeric: true, value: (method) => method.seconds, cell: (method) => atLeast(method, number(method.seconds)) },
+      { label: 'Tokens', numeric: true, value: (method) => method.tokens, cell: (method) => withBound(method, number(method.tokens, 0)) },
+      { label: 'Seconds', numeric: true, value: (method) => method.seconds, cell: (method) => withBound(method, number(method.seconds)) },
     ],
   });
 }

@@ -12,6 +12,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from harness.cli import main
+from harness.report.document import make_document
 from harness.results.export import read_export
 from harness.results.item_scores import stack
 from harness.results.load import load_results
@@ -137,6 +138,24 @@ def test_every_format_has_tuning_and_is_escaped(tmp_path: Path) -> None:
     document = json.loads(FORMATS["json"](board, False))
     assert document["tuning"][0]["settings"] == {hostile: hostile}
     assert document["tuning_gains"][0]["difference"] == 50.0
+
+
+@pytest.mark.parametrize("value", ["1" + "0" * 400, "true", '"high"', "[1, 2]", "null"])
+def test_values_that_no_axis_has_are_texts(run: Path, value: str) -> None:
+    for path in run.glob("cells/*/kd+tuned/*/train/result.json"):
+        path.write_text(path.read_text().replace('"kd_rate": 0.95', f'"kd_rate": {value}'))
+    found = {each.option: each for each in sensitivities(board_of(run).tuning[1])}["kd_rate"]
+    assert (found.scale, found.correlation) == ("linear" if value == "null" else "values", found.correlation)
+    for form in FORMATS:
+        assert invoke("leaderboard", run, "--trials", "--format", form).exit_code == 0
+    assert make_document([run])[0]["tuning"]
+
+
+def test_a_setting_that_is_no_number_is_a_problem_of_its_record(run: Path) -> None:
+    (path,) = run.glob("cells/*/kd+tuned/seed1/train/result.json")
+    path.write_text(path.read_text().replace('"kd_rate": 0.95', '"kd_rate": NaN'))
+    (problem,) = load_results(run).problems
+    assert "tuning.trials.4.settings: Value error, Out of range float values are not JSON compliant" in problem
 
 
 def test_csv_says_of_each_row_whether_and_how_it_was_tuned(run: Path) -> None:
