@@ -16,6 +16,8 @@ from harness.report.document import make_document
 from harness.results.export import read_export
 from harness.results.item_scores import stack
 from harness.results.load import load_results
+from harness.runs.identity import Fingerprint
+from harness.runs.store import OutputFolder
 from harness.statistics.paired_tests import compare
 from harness.tables.leaderboard import make_leaderboard
 from harness.tables.render import FORMATS, grids
@@ -318,3 +320,15 @@ def test_two_runs_are_compared_with_what_each_chose(tmp_path: Path) -> None:
     refused = invoke("compare", *runs, "--tuned")
     assert (refused.exit_code, refused.stderr.count("\n")) == (2, 1)
     assert "--tuned: is for two methods of a run; fix: " in refused.stderr
+
+
+def test_show_says_what_was_chosen_which_is_not_in_what_it_was_made_from(run: Path) -> None:
+    cell = "teacher__student/kd+tuned/seed1"
+    folder = OutputFolder(run / "cells" / cell / "train")
+    record = (folder.path / "result.json").read_text()
+    folder.begin("train", "a title", Fingerprint.of({"seed": 1}))
+    folder.finish(1.0)
+    (folder.path / "result.json").write_text(record)
+    shown = invoke("show", cell, "--results", run)
+    assert "\n  tuning: chosen divergence forward_kl, kd_rate 0.7, " in shown.stdout, shown.output
+    assert "trial 2, trials 6, budget 6 trials, validation_score 90, default_validation_score 60\n" in shown.stdout
