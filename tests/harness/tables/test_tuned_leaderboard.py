@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -326,6 +327,7 @@ def test_show_says_what_was_chosen_which_is_not_in_what_it_was_made_from(run: Pa
     cell = "teacher__student/kd+tuned/seed1"
     folder = OutputFolder(run / "cells" / cell / "train")
     record = (folder.path / "result.json").read_text()
+    shutil.rmtree(folder.path)
     folder.begin("train", "a title", Fingerprint.of({"seed": 1}))
     folder.finish(1.0)
     (folder.path / "result.json").write_text(record)
