@@ -23,14 +23,14 @@ from .token_groups import (
 )
 
 __all__ = [
-    "DIVERGENCES",
     "CUT",
+    "DIVERGENCES",
     "OWN",
     "ROW",
     "ByteGroups",
-    "PrefixTable",
     "Distribution",
     "KnownTokens",
+    "PrefixTable",
     "SparseMap",
     "among",
     "argmax_of_rows",

@@ -3,4 +3,13 @@ from .pieces import LongestMatch, Pieces, TokenizerPieces
 from .prefix_map import PrefixMap, map_prefixes
 from .vocabulary_projection import VocabularyProjection, project_vocabulary
 
-__all__ = ["LongestMatch", "Pieces", "PrefixMap", "TokenizerPieces", "map_prefixes", "VocabularyProjection", "nearest", "project_vocabulary"]
+__all__ = [
+    "LongestMatch",
+    "Pieces",
+    "PrefixMap",
+    "TokenizerPieces",
+    "VocabularyProjection",
+    "map_prefixes",
+    "nearest",
+    "project_vocabulary",
+]
