@@ -149,6 +149,7 @@ class _Tuning:
             cell_folder="",
             model=model,
             tasks=self._tasks(),
+            tested=self._tested(),
             allow_code_execution=self._expansion.allow_code_execution,
             **self._expansion.answering,
         )
@@ -191,16 +192,18 @@ class _Tuning:
         matrix = self._expansion.matrix
         by_name = {matrix.task_of(entry): settings for entry, settings in reversed(matrix.tasks.items())}
         named = self._tuning.tasks
-        names = named or [name for name in reversed(by_name) if _has_validation(name)]
+        names = named or [name for name in reversed(by_name) if tasks.load(name).has_validation]
         if not names:
+            others = dict.fromkeys(tasks.load(name).validation_from for name in reversed(by_name))
+            known = ", ".join(each for each in others if each is not None) or "TASK, …"
             raise InputError(
-                f"{self._where('tuning')}: no task of the matrix has validation items; fix: name tasks that have some in tuning.tasks"
+                f"{self._where('tuning')}: no task of the matrix has validation items; fix: name others, tasks: [{known}]"
             )
         found = []
         for index, name in enumerate(names):
             where = self._where("tuning", "tasks", index) if named else self._where("tuning")
-            if not _has_validation(name):
-                raise InputError(f"{where}: {name} has no validation items; fix: name a task that has some")
+            if not tasks.load(name).has_validation:
+                raise InputError(f"{where}: {name} has no validation items; fix: {tasks.load(name).choose_by}")
             if not tasks.load(name).metrics[0].higher_is_better:
                 raise InputError(f"{where}: less is better in {name}, and trials are ranked by more; fix: leave it out")
             settings = by_name.get(name, TaskSettings())
@@ -216,6 +219,11 @@ class _Tuning:
             )
         return found
 
+    def _tested(self) -> list[str]:
+        """The tasks of the matrix, of which no item may be among those that settings are chosen by."""
+        matrix = self._expansion.matrix
+        return sorted({matrix.task_of(entry) for entry in matrix.tasks})
+
     def _trials(self) -> int:
         budget: Budget = self._tuning.budget
         if budget.trials is not None:
@@ -229,10 +237,6 @@ class _Tuning:
 
     def _where(self, *keys: Any) -> str:
         return self._expansion.where(*keys)
-
-
-def _has_validation(name: str) -> bool:
-    return not name.startswith("lm_eval/") and tasks.load(name).has_validation
 
 
 def _fields(step: Train) -> dict[str, Any]:

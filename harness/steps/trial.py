@@ -134,7 +134,13 @@ class TunedTrain(Train):
 
 
 class Validate(Evaluate):
-    """The scores of a trial, or of a teacher, on validation items. Only a ranking reads them."""
+    """The scores of a trial, or of a teacher, on validation items. Only a ranking reads them.
+
+    Attributes:
+        tested: The tasks that students are tested on, none of whose items may be among these.
+    """
+
+    tested: Annotated[list[str], NOT_IDENTITY] = Field(default_factory=list)
 
     @property
     def id(self) -> str:
@@ -150,7 +156,7 @@ class Validate(Evaluate):
 
     def preflight(self, root: Path) -> Sequence[Problem]:
         for task in self.tasks:
-            check_no_test_items(task.task.removesuffix(VALIDATION))
+            check_no_test_items(task.task.removesuffix(VALIDATION), self.tested)
         return super().preflight(root)
 
     def _output(self, task: EvaluatedTask) -> Output:
