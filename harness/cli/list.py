@@ -54,6 +54,9 @@ def command(what: str, matrix_name: str, variables: dict[str, str], as_json: boo
         return
     essentials = [_ESSENTIALS.get(what, dict)(row) for row in rows]
     print_table(list(essentials[0]), ([text(value) for value in row.values()] for row in essentials))
+    if what == "tasks":
+        click.echo()
+        print_table(("settings are chosen by", "tasks"), _by_validation(rows))
     if what == "methods":
         click.echo()
         print_table(("learns from", "given by", "methods"), _learners(rows))
@@ -69,6 +72,16 @@ def _learners(rows: list[Row]) -> list[tuple[str, str, str]]:
             name = f"{row['method']} (with {kind['with']})" if kind["with"] else row["method"]
             able.setdefault((kind["outputs"], text(kind["from"])), []).append(name)
     return [(*kind, ", ".join(names)) for kind, names in sorted(able.items())]
+
+
+def _by_validation(rows: list[Row]) -> list[tuple[str, str]]:
+    """What settings are chosen by, and the tasks that have it: validation items of their own, or those of another."""
+    able: dict[str, list[str]] = {}
+    for row in rows:
+        other = row["validation_from"]
+        text = row["validation"] or (f"the validation items of {other}" if other else "no validation items")
+        able.setdefault(text, []).append(row["task"])
+    return [(items, ", ".join(names)) for items, names in able.items()]
 
 
 def _by_text(rows: list[Row]) -> list[tuple[str, str]]:
@@ -89,6 +102,7 @@ def _tasks() -> list[Row]:
             "runs_code": task.runs_code,
             "licence": task.licence,
             "validation": task.validation,
+            "validation_from": task.validation_from,
         }
         for task in map(tasks.load, tasks.names())
     ]

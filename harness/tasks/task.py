@@ -144,7 +144,9 @@ class Task(ABC):
     def choose_by(self) -> str:
         """What to do where validation documents are asked for and there are none; ends an error."""
         name = self.validation_from
-        return "name a task that has some" if name is None else f"name {name}, whose validation items stand in for its own"
+        return (
+            "name a task that has some" if name is None else f"name {name}, whose validation items stand in for its own"
+        )
 
     def question(self, doc: Doc) -> str:
         """Return the item's own text, without what the task puts around each; it is searched for in training data."""

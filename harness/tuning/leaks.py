@@ -36,7 +36,7 @@ def check_no_test_items(name: str, tested: Iterable[str] = ()) -> None:
 
 
 @cache
-def _shared(name: str, other: str, folder: str | None) -> tuple[str, ...]:
+def _shared(name: str, other: str, folder: str | None) -> tuple[str, ...]:  # noqa: ARG001 - what is remembered is of this folder
     """The ids of the validation items of a task that are in the test set of another; `folder`: of the data, which may change."""
     validation, test = tasks.load(f"{name}{VALIDATION}"), tasks.load(other)
     tested = {key for doc in test.docs() for key in _keys(test, doc)}

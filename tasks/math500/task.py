@@ -8,7 +8,6 @@ from harness.metrics.sample import Advance, SampleScore
 from harness.tasks.data_files import DataFile, HubRows
 from harness.tasks.task import Doc, Metric, Task
 
-
 # MATH without the test set: the problems that are trained on where the 500 are the test. Never seen here, so unpinned.
 _FIELDS = ("problem", "solution", "answer", "subject", "level")
 _TRAIN = DataFile(

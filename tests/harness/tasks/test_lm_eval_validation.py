@@ -71,7 +71,9 @@ def test_the_validation_split_is_asked_as_the_test_split_is(folder: Path, name: 
 
 def test_a_task_whose_test_set_is_the_validation_split_has_none_left(folder: Path) -> None:
     assert tasks.load("lm_eval/hidden").has_validation is False
-    with pytest.raises(InputError, match="task lm_eval/hidden:validation: lm_eval/hidden has no validation documents; fix"):
+    with pytest.raises(
+        InputError, match="task lm_eval/hidden:validation: lm_eval/hidden has no validation documents; fix"
+    ):
         tasks.load("lm_eval/hidden:validation")
 
 

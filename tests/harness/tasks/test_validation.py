@@ -81,7 +81,14 @@ def test_what_stands_in_for_a_task_has_validation_documents_and_tests_none_of_it
 
 def test_a_matrix_takes_the_name(own: str) -> None:
     check = TypeAdapter(TaskName).validate_python
-    for name in ("gsm8k:validation", f"{own}:validation", own, "gsm8k", "lm_eval/arc_easy", "lm_eval/arc_easy:validation"):
+    for name in (
+        "gsm8k:validation",
+        f"{own}:validation",
+        own,
+        "gsm8k",
+        "lm_eval/arc_easy",
+        "lm_eval/arc_easy:validation",
+    ):
         assert check(name) == name
     for name in ("gsm8k:test", "lm_eval/arc_easy:test", "gsm8k:validation:validation"):
         with pytest.raises(ValidationError):
@@ -132,7 +139,9 @@ def test_data_of_validation_items_that_is_not_here_is_the_error_of_absent_test_d
         path = task.data_files[0].path
         with pytest.raises(InputError) as error:
             task.docs()
-        assert str(error.value).startswith(f"{tmp_path / path}: no such file; fix: set HARNESS_DATA to the folder that holds {path}")
+        assert str(error.value).startswith(
+            f"{tmp_path / path}: no such file; fix: set HARNESS_DATA to the folder that holds {path}"
+        )
 
 
 def test_problems_of_math_are_from_the_whole_training_set_and_another_file_is_another_evaluation(
@@ -142,7 +151,13 @@ def test_problems_of_math_are_from_the_whole_training_set_and_another_file_is_an
     monkeypatch.delenv("HARNESS_HUB", raising=False)
     assert tasks.load("math500").identity() == {}  # the test set's, which is pinned
     rows = [
-        {"problem": f"What is {n} + 1?", "solution": f"${n + 1}$", "answer": str(n + 1), "subject": "Algebra", "level": 1}
+        {
+            "problem": f"What is {n} + 1?",
+            "solution": f"${n + 1}$",
+            "answer": str(n + 1),
+            "subject": "Algebra",
+            "level": 1,
+        }
         for n in range(12_000)
     ]
 

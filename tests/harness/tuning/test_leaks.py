@@ -24,7 +24,7 @@ from harness.tuning.leaks import check_no_test_items
 from helpers.written_runs import write_run
 
 Content = dict[str, Any]
-PLANTED = '''
+PLANTED = """
 from harness.metrics.sample import SampleScore, score_each
 from harness.tasks import Metric, Task
 
@@ -49,7 +49,7 @@ class Capitals(Task):
 
     def score_outputs(self, docs, outputs, advance):
         return score_each(lambda doc, output: SampleScore({{"exact_match": 0.0}}, {{}}, "wrong"), docs, outputs, advance)
-'''
+"""
 
 
 @pytest.fixture
@@ -105,7 +105,9 @@ def test_test_items_of_another_task_of_the_matrix_are_found_too(
     name = planted(asked.question(asked.docs()[0]).upper())
     tuned["tuning"]["tasks"] = [name]
     plan = make_plan(str(write_matrix(tuned)), output_dir=tmp_path / "run")
-    with pytest.raises(InputError, match="are test items of small_math, as validation/1; fix: leave small_math out, or"):
+    with pytest.raises(
+        InputError, match="are test items of small_math, as validation/1; fix: leave small_math out, or"
+    ):
         preflight.check(plan, allow_code_execution=False)
 
 
@@ -163,7 +165,9 @@ def test_what_chooses_asks_for_validation_tasks_alone(
 def test_a_ranking_refuses_a_record_of_test_items(tmp_path: Path) -> None:
     write_run(tmp_path, methods=["kd"])
     record = next(tmp_path.glob(f"**/kd/**/eval/*/{RESULT}"))
-    with pytest.raises(InputError, match="is of small_math, which is no validation task, and settings are never chosen by"):
+    with pytest.raises(
+        InputError, match="is of small_math, which is no validation task, and settings are never chosen by"
+    ):
         _score(record.parent)
     content = json.loads(record.read_text())
     content["cell"]["task"] = "small_math:validation"
