@@ -127,4 +127,6 @@ Space = Mapping[str, Range]
 
 # What every training has. A good learning rate depends on the models more than on the method, so it is one around the matrix's.
 EVERY_TRAINING: Space = {"training.learning_rate": Factor(0.25, 4.0)}
+# What a student samples, where the loss does not depend on how probable that was (`Requirements.exact_sampling`).
+WITH_OWN_TEXT: Space = {"training.rollouts.temperature": Uniform(0.6, 1.0)}
 WITH_PROJECTORS: Space = {"training.projector_learning_rate": Factor(0.1, 10.0)}

@@ -20,6 +20,7 @@ from harness.runs.records import RecordCell
 from harness.steps.evaluation import EvaluatedTask
 from harness.steps.ranking import Candidate, Ranking
 from harness.steps.reference import Reference
+from harness.steps.several_teachers import TaughtBySeveral
 from harness.steps.training import Train
 from harness.steps.trial import LaterTrial, Trial, TunedTrain, Validate, value_of, with_settings
 from harness.suggestions import did_you_mean
@@ -71,6 +72,8 @@ class _Tuning:
 
     def ranking(self) -> tuple[Ranking, dict[str, Any]]:
         """The last ranking, and what records say of the tuning but for its outcome."""
+        for problem in self._default.problems():  # of the matrix, and not of a trial's setting
+            raise InputError(problem.text(self._expansion.where_of(self._cell, problem.key)))
         space = self._space()
         defaults = {name: value_of(self._default, name) for name in space}
         settings = settings_of_trials(space, defaults, self._trials(), self._tuning.seed)
@@ -173,6 +176,8 @@ class _Tuning:
     def _space(self) -> Space:
         method = methods.get(self._default.method)(self._default.method_options)
         space = dict(method.whole_space)
+        if "top_k" in self._kinds_of_outputs():
+            space.pop("temperature", None)  # these distributions are of one temperature
         for option, given in self._tuning.spaces.get(self._name, {}).items():
             where = self._where("tuning", "spaces", self._name, option)
             if option.removeprefix("training.") in _FIXED:
@@ -187,6 +192,12 @@ class _Tuning:
             else:
                 space[option] = given
         return space
+
+    def _kinds_of_outputs(self) -> set[str]:
+        """What the student learns from, of each of its teachers."""
+        data, own = self._default.data, self._default.teacher_outputs
+        outputs = [part.outputs for part in data.parts] if isinstance(data, TaughtBySeveral) else [own or {}]
+        return {str(each.get("kind")) for each in outputs}
 
     def _tasks(self) -> list[EvaluatedTask]:
         matrix = self._expansion.matrix
