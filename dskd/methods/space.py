@@ -102,7 +102,7 @@ class Choice(Range):
 
     @property
     def text(self) -> str:
-        return " or ".join(str(value) for value in self.values)
+        return " or ".join(map(_word, self.values))
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Choice) and other.values == self.values
@@ -117,6 +117,15 @@ class Choice(Range):
 def _check_order(low: float, high: float, above: float = -math.inf) -> None:
     if not above < low < high < math.inf:
         raise ValueError(f"{low:g} to {high:g} is no range{f' above {above:g}' if above > -math.inf else ''}")
+
+
+def _word(value: Any) -> str:
+    """A value as a matrix writes it."""
+    if value is None:
+        return "null"
+    if isinstance(value, bool):
+        return str(value).lower()
+    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def _rounded(value: float) -> float:

@@ -13,7 +13,7 @@ from dskd.training.options import TrainingOptions
 from harness import tasks
 from harness.cli.options import json_option, variables_option
 from harness.cli.output import print_json, print_table, text
-from harness.cli.show_method import describe
+from harness.cli.show_method import describe, space_of
 from harness.config.matrix import Matrix
 from harness.config.matrix_file import find_matrix, read_matrix, shipped_matrices
 from harness.config.names import option_rows
@@ -27,6 +27,7 @@ EPILOG = """\b
 Examples:
   harness list tasks
   harness list methods
+  harness list spaces
   harness list training-options
   harness list models --matrix quick
   harness list matrices
@@ -38,7 +39,7 @@ Examples:
 `harness show-method NAME` has a method's paper, what it can learn from, and its options."""
 
 Row = dict[str, Any]
-WHAT = ["tasks", "methods", "training-options", "models", "matrices", "protocols", "published", "executors"]
+WHAT = ["tasks", "methods", "spaces", "training-options", "models", "matrices", "protocols", "published", "executors"]
 
 
 @click.command("list", epilog=EPILOG)
@@ -47,7 +48,7 @@ WHAT = ["tasks", "methods", "training-options", "models", "matrices", "protocols
 @variables_option
 @json_option
 def command(what: str, matrix_name: str, variables: dict[str, str], as_json: bool) -> None:
-    """List tasks, methods, training options, models of a matrix, shipped matrices, protocols, published scores or executors."""
+    """List tasks, methods, what of each is tuned, training options, models of a matrix, shipped matrices, protocols, published scores or executors."""
     rows = _models(read_matrix(find_matrix(matrix_name), variables)) if what == "models" else _ROWS[what]()
     if as_json:
         print_json(rows)
@@ -184,6 +185,7 @@ def _columns(*names: str) -> Callable[[Row], Row]:
 _ROWS: dict[str, Callable[[], list[Row]]] = {
     "tasks": _tasks,
     "methods": lambda: [describe(method) for method in METHODS.values()],
+    "spaces": lambda: [{"method": name} | row for name, method in METHODS.items() for row in space_of(method)],
     "training-options": lambda: list(option_rows(TrainingOptions)),
     "matrices": _matrices,
     "protocols": _protocols,
