@@ -49,7 +49,9 @@ def problems(method: Method, training: TrainingOptions) -> list[str]:
 
 def points(space: Space, number: int = 64) -> list[list[float]]:
     """Of the unit cube: its corners on the diagonal, and points spread by multiples of an irrational number."""
-    spread = [[((k + 1) * 0.754877666**d * 0.618033988749) % 1.0 for d in range(1, len(space) + 1)] for k in range(number)]
+    spread = [
+        [((k + 1) * 0.754877666**d * 0.618033988749) % 1.0 for d in range(1, len(space) + 1)] for k in range(number)
+    ]
     return [[0.0] * len(space), [1.0 - 2**-53] * len(space), *spread]
 
 
@@ -147,7 +149,9 @@ def test_points_have_finite_losses_and_gradients_that_differ(name: str) -> None:
     losses = set()
     for point in points(space, 5):
         pairs = zip(space.items(), point, strict=True)
-        method = METHODS[name]({option: values.value(position, defaults[option]) for (option, values), position in pairs})
+        method = METHODS[name](
+            {option: values.value(position, defaults[option]) for (option, values), position in pairs}
+        )
         batch, _, leaves = case(method, head="softcap", seed=1)
         loss = objective(method, batch)
         gradients = torch.autograd.grad(loss, leaves, allow_unused=True)
