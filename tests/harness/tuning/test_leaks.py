@@ -57,7 +57,7 @@ def planted(tmp_path: Path) -> Callable[[str], str]:
     """The name of a task of one's own, one of whose two validation items asks `text`."""
 
     def write(text: str) -> str:
-        folder = tmp_path / f"task-{abs(hash(text))}"
+        folder = tmp_path / f"task-{len(list(tmp_path.glob('task-*')))}"
         folder.mkdir()
         (folder / "capitals.py").write_text(PLANTED.format(planted=text))
         return f"{folder / 'capitals.py'}:Capitals"
@@ -109,6 +109,28 @@ def test_test_items_of_another_task_of_the_matrix_are_found_too(
         InputError, match="are test items of small_math, as validation/1; fix: leave small_math out, or"
     ):
         preflight.check(plan, allow_code_execution=False)
+
+
+def test_validation_items_that_are_trained_on_are_told(
+    tuned: Content,
+    write_matrix: Callable[[Any], Path],
+    planted: Callable[[str], str],
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    rows = [{"prompt": f"The capital of {land} is", "output": "?"} for land in ("Chile", "Spain", "PERU", "Oman")]
+    (tmp_path / "train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    for model in ("teacher", "same"):
+        tuned["models"][model].pop("training", None)
+    for limit, told in ((None, "2 of the 2 items"), (2, "1 of the 2 items"), (1, "")):
+        caplog.clear()
+        name = planted("The capital of Spain is")
+        tuned["tuning"]["tasks"] = [name]
+        tuned["data"] = {"student": {"file": str(tmp_path / "train.jsonl"), **({"limit": limit} if limit else {})}}
+        plan = make_plan(str(write_matrix(tuned)), output_dir=tmp_path / "run")
+        preflight.check(plan, allow_code_execution=False)
+        warnings = [record.getMessage() for record in caplog.records if "training set student" in record.getMessage()]
+        assert [text[: len(told)] for text in warnings] == ([told] if told else [])
 
 
 def test_problems_that_two_data_sets_share_under_other_words_are_found(
