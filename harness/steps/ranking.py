@@ -16,7 +16,7 @@ from harness.runs.store import RESULT, OutputFolder, write_json_atomic
 from harness.steps.base import BY_HAND, NOT_IDENTITY, Input, Step
 from harness.steps.reference import Reference
 from harness.tuning import rule
-from harness.tuning.leaks import VALIDATION
+from harness.steps.leaks import VALIDATION
 from harness.tuning.records import TrialRecord
 
 
