@@ -14,9 +14,9 @@ from harness.runs.job_context import JobContext
 from harness.runs.records import read_record
 from harness.runs.store import RESULT, OutputFolder, write_json_atomic
 from harness.steps.base import BY_HAND, NOT_IDENTITY, Input, Step
+from harness.steps.leaks import VALIDATION
 from harness.steps.reference import Reference
 from harness.tuning import rule
-from harness.steps.leaks import VALIDATION
 from harness.tuning.records import TrialRecord
 
 

@@ -11,8 +11,8 @@ import pytest
 
 from dskd.errors import InputError
 from harness import tasks
-from harness.tasks.lm_eval_yaml import validation_split
 from harness.steps.leaks import check_no_test_items
+from harness.tasks.lm_eval_yaml import validation_split
 from helpers.lm_eval_folder import write_task
 
 ROWS = [{"land": f"Land {n}", "city": f"City {n}", "choices": [f"City {n}", "Rome"], "gold": 0} for n in range(9)]

@@ -18,9 +18,9 @@ from harness.planning.plan import Plan, make_plan
 from harness.runs.store import RESULT
 from harness.steps.base import Step
 from harness.steps.evaluation import Evaluate
+from harness.steps.leaks import check_no_test_items
 from harness.steps.ranking import Ranking, _score
 from harness.steps.trial import TunedTrain, Validate
-from harness.steps.leaks import check_no_test_items
 from helpers.written_runs import write_run
 
 Content = dict[str, Any]
