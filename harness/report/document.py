@@ -39,7 +39,9 @@ def make_document(
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """The document of the report, and that of its sample browser, which has about `most_completions` completions.
 
-    `claims` is a file of them; without it, those that ship are answered if there are records for any. InputError as of `read_results` and `make_leaderboard`, and for an anchor that no pair has.
+    `claims` is a file of them; without it, those that ship are answered if there are records for any.
+
+    InputError as of `read_results` and `make_leaderboard`, and for an anchor that no pair has.
     """
     results, problems = read_results(roots)
     items, damaged = read_all_items({result.folder: result.record for result in results})

@@ -68,8 +68,8 @@ class JoinedDifference:
 
     @property
     def spread(self) -> Spread:
-        """The error of `centre`."""
-        return self.components.spread()
+        """The error of `centre`, with degrees of freedom for the small levels of a correction."""
+        return self.components.spread(cautious=True)
 
     def interval(self, level: float = 1 - CONFIDENCE) -> tuple[float, float]:
         """The interval that misses the truth in a share `level` of cases."""
@@ -103,7 +103,7 @@ def join(tasks: Sequence[TaskScores]) -> JoinedDifference:
         binary = common_kind(task.a, task.b) == "binary"
         stratum = Stratum(left.mean(axis=0) - right.mean(axis=0), (left, right), pseudo=binary)
         shrink, mean = shrink_of(stratum), float(stratum.items.mean())
-        low, high = components([stratum]).spread(shrink).interval(mean)
+        low, high = components([stratum]).spread(shrink, cautious=True).interval(mean)
         found.append(TaskDifference(task.title, mean, (max(-100.0, low), min(100.0, high)), left.shape[1]))
         strata.append((stratum, shrink * mean))
         excluded += out + differ
@@ -159,7 +159,7 @@ def seeds_needed(joined: JoinedDifference, distance: float, level: float, *, wit
     """
 
     def enough(number: int) -> bool:
-        error = joined.components.with_seeds(number).spread()
+        error = joined.components.with_seeds(number).spread(cautious=True)
         critical = stdtrit(error.freedom, 1 - (level if within else level / 2))
         # Both ends must be left out, so half of the misses may be at either.
         reserve = ndtri(1 - (1 - POWER) / 2) if within else stdtrit(error.freedom, POWER)

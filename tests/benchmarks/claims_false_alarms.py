@@ -1,7 +1,8 @@
 """How often files of claims answer wrongly where the truth is known: simulated methods, trained with seeds, tested on three tasks.
 
 A method's seed makes its scores on all tasks a little better or worse, and on each task a little more (`--seed-sd`, `--task-sd`, in
-points). The truth is that of the method over all seeds and items. Each repeat is a file of claims with one test each:
+points); those of the method that all are compared with by `--ratio` times as much. The truth is that of the method over all seeds and
+items. Each repeat is a file of claims with one test each:
 
     equal        all methods are equal: `any` is the share of files with a wrong answer, which Holm's correction keeps below 5 %
     half         half of the methods are better by `--effect` points; answers that are wrong, and those that find it
@@ -16,6 +17,7 @@ import argparse
 import json
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
+from itertools import product
 
 import numpy as np
 
@@ -44,6 +46,7 @@ class Measured:
     items: int
     seed_sd: float
     task_sd: float
+    ratio: float
     methods: int
     repeats: int
     alone: float
@@ -61,13 +64,13 @@ class World:
         self.seeds, self.items, self.random = seeds, items, random
         self.seed_sd, self.task_sd = seed_sd, task_sd
 
-    def methods(self, effects: list[float]) -> list[list[ItemScores]]:
-        """For each method, whose mean is so many points above the usual, its scores on each task."""
+    def methods(self, effects: list[float], ratio: float = 1.0) -> list[list[ItemScores]]:
+        """For each method, whose mean is so many points above the usual, its scores on each task. ratio: of the first one's seeds."""
         difficulty = [self.random.normal(0, 12, self.items) for _ in TASKS]
-        return [[*self._scores(effect, difficulty)] for effect in effects]
+        return [[*self._scores(effect, difficulty, 1.0 if k else ratio)] for k, effect in enumerate(effects)]
 
-    def _scores(self, effect: float, difficulty: list[np.ndarray]) -> Iterator[ItemScores]:
-        of_seeds = self.random.normal(0, self.seed_sd, (self.seeds, 1))
+    def _scores(self, effect: float, difficulty: list[np.ndarray], ratio: float) -> Iterator[ItemScores]:
+        of_seeds = self.random.normal(0, ratio * self.seed_sd, (self.seeds, 1))
         for (_, binary, mean), items in zip(TASKS, difficulty, strict=True):
             own = self.random.normal(0, self.task_sd, (self.seeds, 1))
             suits = self.random.normal(0, 6, self.items)
@@ -99,6 +102,7 @@ def measure(
     seed_sd: float,
     task_sd: float,
     *,
+    ratio: float = 1.0,
     methods: int = 6,
     effect: float = 8.0,
     repeats: int = 200,
@@ -109,25 +113,25 @@ def measure(
     alone = covered = some = wrong = found = as_good = 0
     better = methods // 2
     for _ in range(repeats):
-        base, *others = world.methods([0.0] * (methods + 1))
+        base, *others = world.methods([0.0] * (methods + 1), ratio)
         tests = [joined(other, base) for other in others]
         outcomes = [better_than(test) for test in tests]
         alone += sum(p < ALPHA for p, _ in outcomes)
         covered += sum(low <= 0 <= high for low, high in (test.interval() for test in tests))
         some += any(_answers(outcomes))
-        base, *others = world.methods([0.0, *([effect] * better), *([0.0] * (methods - better))])
+        base, *others = world.methods([0.0, *([effect] * better), *([0.0] * (methods - better))], ratio)
         outcomes = [better_than(joined(other, base)) for other in others]
         answers = _answers(outcomes)
         found += answers[:better].count("holds")
         wrong += "fails" in answers[:better] or any(answers[better:])
-        base, other = world.methods([0.0, effect])
+        base, other = world.methods([0.0, effect], ratio)
         p_value, outcome = as_good_as(joined(other, base), effect)
         as_good += outcome == "holds" and p_value < ALPHA
     shares = (
         alone / methods, covered / methods, some, wrong, found / better, as_good,
     )  # fmt: skip
     percent = [round(100 * share / repeats, 1) for share in shares]
-    return Measured(seeds, items, seed_sd, task_sd, methods, repeats, *percent)
+    return Measured(seeds, items, seed_sd, task_sd, ratio, methods, repeats, *percent)
 
 
 def main() -> None:
@@ -136,24 +140,24 @@ def main() -> None:
     parser.add_argument("--methods", type=int, default=6)
     parser.add_argument("--effect", type=float, default=8.0)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--seeds", type=int, nargs="+", default=[3, 5])
+    parser.add_argument("--seeds", type=int, nargs="+", default=[4, 5])
     parser.add_argument("--items", type=int, nargs="+", default=[100, 400])
     parser.add_argument("--seed-sd", type=float, nargs="+", default=[0.0, 1.0, 4.0])
     parser.add_argument("--task-sd", type=float, default=2.0)
+    parser.add_argument("--ratio", type=float, nargs="+", default=[1.0, 3.0])
     parser.add_argument("--json", action="store_true")
     given = parser.parse_args()
     names = list(Measured.__dataclass_fields__)
     if not given.json:
         print("| " + " | ".join(names) + " |\n" + "|---" * len(names) + "|")
     for seeds in given.seeds:
-        for items in given.items:
-            for seed_sd in given.seed_sd:
-                found = measure(
-                    seeds, items, seed_sd, given.task_sd if seed_sd else 0.0,
-                    methods=given.methods, effect=given.effect, repeats=given.repeats, seed=given.seed,
-                )  # fmt: skip
-                row = asdict(found)
-                print(json.dumps(row) if given.json else "| " + " | ".join(map(str, row.values())) + " |", flush=True)
+        for items, seed_sd, ratio in product(given.items, given.seed_sd, given.ratio):
+            found = measure(
+                seeds, items, seed_sd, given.task_sd if seed_sd else 0.0,
+                ratio=ratio, methods=given.methods, effect=given.effect, repeats=given.repeats, seed=given.seed,
+            )  # fmt: skip
+            row = asdict(found)
+            print(json.dumps(row) if given.json else "| " + " | ".join(map(str, row.values())) + " |", flush=True)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 // Published claims with their answers: for each a line in words, and a row for each of its tests with the interval drawn in it.
 
 function claimsOf(claims) {
-  const ends = claims.claims.flatMap((claim) => claim.tests).filter((test) => test.ci_holm || test.ci95).flatMap((test) => [...(test.ci_holm ?? []), ...test.ci95, 0]);
+  const ends = claims.claims.flatMap((claim) => claim.tests.filter((test) => test.ci95).flatMap((test) => [...(test.ci_holm ?? []), ...test.ci95, 0, ...marginsOf(claim)]));
   const reach = ends.length ? [Math.min(...ends), Math.max(...ends)] : [-1, 1];
   return [
     note('Each test is the mean over the tasks of the difference on the same items, in points. p by Holm is corrected over the ', `${plural(claims.tests, 'test')} of the file; `,
@@ -39,18 +39,19 @@ function claimTests(claim, reach) {
   });
 }
 
+// What an interval has to leave out, or of methods that are as good to lie between.
+const marginsOf = (claim) => (claim.direction === 'as-good' ? [-claim.margin, claim.margin] : [claim.margin]);
+
 function claimLine(test, claim, reach) {
   const x = forestScale(reach);
   const middle = FOREST.height / 2;
   const clear = { holds: 'better', fails: 'worse' }[test.answer] ?? 'open';
-  const margins = claim.margin === 0 ? [0] : claim.direction === 'as-good' ? [-claim.margin, claim.margin] : [claim.margin];
-  const inside = ([low, high]) => [Math.max(low, reach[0]), Math.min(high, reach[1])];
   const line = (name, [low, high]) => draw('line', { class: name, x1: x(low), x2: x(high), y1: middle, y2: middle });
   return draw(
     'svg', { class: `forest-line ${clear}`, width: FOREST.width, height: FOREST.height, 'aria-hidden': 'true' },
     ticks(...reach, FOREST.ticks).map((value) => draw('line', { class: 'grid', x1: x(value), x2: x(value), y1: 0, y2: FOREST.height })),
-    margins.filter((value) => value >= reach[0] && value <= reach[1]).map((value) => draw('line', { class: 'zero', x1: x(value), x2: x(value), y1: 0, y2: FOREST.height })),
-    test.ci_holm ? line('reach thin', inside(test.ci_holm)) : null,
+    marginsOf(claim).map((value) => draw('line', { class: 'zero', x1: x(value), x2: x(value), y1: 0, y2: FOREST.height })),
+    test.ci_holm ? line('reach thin', test.ci_holm) : null,
     line('reach', test.ci95),
     draw('rect', { class: 'centre', x: x(test.difference) - 4, y: middle - 4, width: 8, height: 8 }),
   );

@@ -102,10 +102,10 @@ def test_settings_that_were_tuned_on_other_terms_decide_nothing() -> None:
 
 
 def test_too_few_seeds_decide_nothing_however_large_the_difference() -> None:
-    claim = answered(planted({"high": 90, "low": 10}, seeds=(1, 2)), better="high", than="low")
+    claim = answered(planted({"high": 90, "low": 10}, seeds=(1, 2, 3)), better="high", than="low")
     assert claim.answer == "undecided"
     (test,) = claim.tests
-    assert (test.seeds_needed, test.reason) == (3, "2 seeds of a method; at least 3 of each are needed")
+    assert (test.seeds_needed, test.reason) == (4, "3 seeds of a method; at least 4 of each are needed")
     assert test.p_value is None
 
 

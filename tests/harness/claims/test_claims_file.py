@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from dskd.errors import InputError
 from dskd.methods import METHODS
-from harness.claims.claims_file import find_claims, read_claims, shipped_claims
+from harness.claims.claims_file import ClaimsFile, find_claims, read_claims, shipped_claims
 from harness.config.matrix_file import find_matrix, read_matrix
 
 FILE = """schema_version: 1
@@ -22,9 +23,14 @@ claims:
 """
 
 
+Read = Callable[..., ClaimsFile]
+
+
 @pytest.fixture
-def read(tmp_path: Path):
-    def reading(old: str = "", new: str = ""):
+def read(tmp_path: Path) -> Read:
+    """Reads a file of one claim, with a part of it replaced."""
+
+    def reading(old: str = "", new: str = "") -> ClaimsFile:
         assert old in FILE
         path = tmp_path / "claims.yaml"
         path.write_text(FILE.replace(old, new) if old else FILE)
@@ -33,7 +39,7 @@ def read(tmp_path: Path):
     return reading
 
 
-def test_a_claim_is_said_in_words(read) -> None:
+def test_a_claim_is_said_in_words(read: Read) -> None:
     claim = read().claims["one"]
     assert claim.statement == "kd is better than sft (tuned; big/small; all tasks)"
     assert claim.source.cited == "arXiv 2504.11426"
@@ -65,7 +71,7 @@ def test_a_claim_is_said_in_words(read) -> None:
         ("schema_version: 1", "schema_version: 2", "schema_version: "),
     ],
 )
-def test_a_mistake_is_one_line_with_its_key(read, old: str, new: str, message: str) -> None:
+def test_a_mistake_is_one_line_with_its_key(read: Read, old: str, new: str, message: str) -> None:
     with pytest.raises(InputError) as error:
         read(old, new)
     assert message in str(error.value)
@@ -74,7 +80,7 @@ def test_a_mistake_is_one_line_with_its_key(read, old: str, new: str, message: s
 
 
 def test_an_unknown_file_is_one_line_with_the_nearest_that_ships() -> None:
-    with pytest.raises(InputError, match="--claims refere: no such file.*did you mean 'referee'"):
+    with pytest.raises(InputError, match=r"--claims refere: no such file.*did you mean 'referee'"):
         find_claims("refere")
 
 

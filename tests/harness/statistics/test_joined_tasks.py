@@ -27,15 +27,17 @@ def task(random: np.random.Generator, seeds: int, items: int, *, a: float = 50, 
 
 
 @pytest.mark.parametrize("binary", [False, True])
-def test_one_task_is_the_comparison_of_two_methods(binary: bool) -> None:
+def test_one_task_is_the_comparison_of_two_methods_with_more_caution(binary: bool) -> None:
     one = task(np.random.default_rng(0), 4, 60, a=58)
     if binary:
         one = TaskScores("t", *(scores(100.0 * (side.values > 52)) for side in (one.a, one.b)))
     joined, expected = join([one]), compare(one.a, one.b)
     assert joined.difference == pytest.approx(expected.difference)
-    assert joined.interval() == pytest.approx(expected.ci95)
-    assert better_than(joined)[0] == pytest.approx(expected.p_value)
-    assert joined.tasks[0].ci95 == pytest.approx(expected.ci95)
+    (low, high), (usual_low, usual_high) = joined.interval(), expected.ci95
+    assert low + high == pytest.approx(usual_low + usual_high)
+    assert 1 < (high - low) / (usual_high - usual_low) < 1.2
+    assert expected.p_value < better_than(joined)[0] < 1
+    assert joined.tasks[0].ci95 == pytest.approx(joined.interval())
 
 
 def test_tasks_weigh_alike_however_many_items_they_have() -> None:
@@ -78,7 +80,7 @@ def test_a_task_without_shared_items_is_one_line() -> None:
     random = np.random.default_rng(5)
     one = task(random, 3, 20)
     other = ItemScores(tuple(f"x{k}" for k in range(20)), one.b.seeds, one.b.values)
-    with pytest.raises(InputError, match="t: 0 items in common .* fix: compare"):
+    with pytest.raises(InputError, match=r"t: 0 items in common .* fix: compare"):
         join([TaskScores("t", one.a, other)])
 
 
@@ -136,11 +138,11 @@ def simulation() -> ModuleType:
     return module
 
 
-@pytest.mark.parametrize(("seeds", "seed_sd"), [(3, 1.0), (5, 4.0)])
+@pytest.mark.parametrize(("seeds", "seed_sd"), [(4, 1.0), (5, 4.0)])
 def test_files_of_claims_about_equal_methods_rarely_answer(simulation: ModuleType, seeds: int, seed_sd: float) -> None:
     found = simulation.measure(seeds, 60, seed_sd, 2.0, methods=5, repeats=120)
     # Three standard errors of 120 files at 5 % are 6 points.
-    assert found.any <= 11
+    assert found.any <= 10
     assert found.wrong <= 11
     assert found.as_good <= 11
     assert found.covered >= 91
