@@ -187,12 +187,12 @@ class _Open:
             tasks = self._scores(evidence, pair, (better, than), columns)
             if tasks is None:
                 return None
-            if self.claim.tuned and (reason := evidence.unlike_tuning(pair, (better, than))):
-                return _Test(self.claim, replace(row, reason=reason))
             joined = join(tasks)
         except InputError as error:
             return _Test(self.claim, replace(row, reason=str(error)))
         row = replace(row, **_measured(joined))
+        if self.claim.tuned and (reason := evidence.unlike_tuning(pair, (better, than))):
+            return _Test(self.claim, replace(row, reason=reason))
         if min(joined.seeds) < FEWEST_SEEDS:
             few = f"{min(joined.seeds)} seed{'s' if min(joined.seeds) > 1 else ''} of a method; at least {FEWEST_SEEDS} of each are needed"
             return _Test(self.claim, replace(row, seeds_needed=FEWEST_SEEDS, reason=few))

@@ -34,7 +34,7 @@ def _cells(test: Tested) -> list[str]:
         return [*named, *[DASH] * (len(HEADER) - 4)]
     seeds = "/".join(map(str, dict.fromkeys(test.seeds or ())))
     tested = [_number(test.p_value, ".3g"), _number(test.p_holm, ".3g"), seeds, str(test.items)]
-    more = f"> {MOST_SEEDS}" if test.answer == "undecided" else DASH
+    more = f"> {MOST_SEEDS}" if test.answer == "undecided" and test.p_value is not None else DASH
     needed = more if test.seeds_needed is None else str(test.seeds_needed)
     return [*named, f"{test.difference:+.1f}", _interval(test.ci95), *tested, needed]
 

@@ -44,7 +44,9 @@ The page needs no network and no other file (docs/report.md). It depends on the 
     metavar="N",
     help="About the most completions on the page. If there are more, evenly chosen prompts of every task are shown.",
 )
-def command(runs: tuple[Path, ...], more: tuple[Path, ...], output: Path, anchor: str, claims: str | None, max_answers: int) -> None:
+def command(
+    runs: tuple[Path, ...], more: tuple[Path, ...], output: Path, anchor: str, claims: str | None, max_answers: int
+) -> None:
     """Write one or several runs as one HTML page: tables, plots, and all completions side by side."""
     if not (roots := [*runs, *more]):
         raise InputError("report: no run; fix: give the folder of a run, as harness report runs/NAME")

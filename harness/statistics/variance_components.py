@@ -109,7 +109,9 @@ class Components:
                 rest += part.rest
                 of_seed = max(0.0, part.means - part.rest)
                 weighed = of_seed + DOUBT[self.methods] * (part.means - of_seed)
-                freedom += (1 - CAUTION) * part.means**2 / (part.seeds - 1) if cautious else weighed**2 / (part.seeds - 1)
+                freedom += (
+                    (1 - CAUTION) * part.means**2 / (part.seeds - 1) if cautious else weighed**2 / (part.seeds - 1)
+                )
             if cautious:
                 freedom += CAUTION * of_seeds**2 / (min(part.seeds for part in self.seeds) - 1)
             beyond = of_seeds - rest

@@ -84,9 +84,7 @@ def _training(cell: RecordCell, matched: bool, budget: dict[str, Any]) -> Record
     return Record(cell=cell, identity=Identity.of(parts), status="done", environment=ENVIRONMENT, tuning=tuning)
 
 
-def _evaluation(
-    cell: RecordCell, task: str, values: np.ndarray, lower: bool, protocol: Any
-) -> tuple[Record, Items]:
+def _evaluation(cell: RecordCell, task: str, values: np.ndarray, lower: bool, protocol: Any) -> tuple[Record, Items]:
     cell = cell.model_copy(update={"task": task, "task_version": "1", "protocol": protocol})
     cell = RecordCell.model_validate(cell.model_dump())
     record = Record(

@@ -90,6 +90,8 @@ def test_settings_that_were_tuned_on_other_terms_decide_nothing() -> None:
     assert claim.tests[0].reason == (
         'tuned on other terms: new+tuned {"trials": 64} on code, old+tuned {"trials": 8} on code'
     )
+    assert claim.tests[0].difference == pytest.approx(35, abs=5)
+    assert claim.tests[0].p_value is None
     untold = planted({"new+tuned": 80, "old+tuned": 45})
     for number, record in enumerate(untold.records):
         if record.tuning is not None and record.cell.method == "old+tuned":
@@ -151,7 +153,9 @@ def test_the_command_names_a_shipped_matrix_that_has_the_cells() -> None:
         if old.cell.key in found.items
     }
     claim = answered(Results(renamed, items, []), better="opd-top-k", than="opd", pairs="matched")
-    assert claim.command.startswith("harness run --matrix methods --only teacher=small-teacher --only student=small-student")
+    assert claim.command.startswith(
+        "harness run --matrix methods --only teacher=small-teacher --only student=small-student"
+    )
     assert claim.matrix == ""
 
 

@@ -44,7 +44,9 @@ def test_a_claim_is_said_in_words(read: Read) -> None:
     assert claim.statement == "kd is better than sft (tuned; big/small; all tasks)"
     assert claim.source.cited == "arXiv 2504.11426"
     assert [claim.recorded(name) for name in (claim.better, *claim.than)] == ["kd+tuned", "sft+tuned"]
-    claim = read("than: sft", "than: sft\n    tuned: false\n    direction: as-good\n    margin: 3\n    tasks: dolly").claims["one"]
+    claim = read(
+        "than: sft", "than: sft\n    tuned: false\n    direction: as-good\n    margin: 3\n    tasks: dolly"
+    ).claims["one"]
     assert claim.statement == "kd is as good as sft, within 3 points (default settings; big/small; dolly)"
     assert claim.recorded("kd") == "kd"
 
@@ -54,7 +56,11 @@ def test_a_claim_is_said_in_words(read: Read) -> None:
     [
         ("than: sft", "thn: sft", "claims.one.thn: unknown key; did you mean 'than'?"),
         ("says: One", "sayz: x, says: One", "claims.one.source.sayz: unknown key; did you mean 'says'?"),
-        ('"2504.11426"', "2504.11426", "claims.one.source.arxiv: is a number, which loses zeros; fix: put it in quotes"),
+        (
+            '"2504.11426"',
+            "2504.11426",
+            "claims.one.source.arxiv: is a number, which loses zeros; fix: put it in quotes",
+        ),
         ('arxiv: "2504.11426", ', "", "claims.one.source: gives no source; fix: add arxiv"),
         ("than: sft", "than: [sft, kd]", "claims.one: 'kd' is compared with itself; fix:"),
         ("than: sft", "than: [sft, sft]", "claims.one.than: 'sft' is given twice; fix:"),

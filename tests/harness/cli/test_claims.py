@@ -19,8 +19,18 @@ FILE = {
     "schema_version": 1,
     "name": "mine",
     "claims": {
-        "first": {"source": {"arxiv": "2504.11426", "says": "New | old."}, "better": "new", "than": "old", "tuned": False},
-        "second": {"source": {"work": "a <b>table</b>", "says": "Old."}, "better": "old", "than": ["new", "kd"], "tuned": False},
+        "first": {
+            "source": {"arxiv": "2504.11426", "says": "New | old."},
+            "better": "new",
+            "than": "old",
+            "tuned": False,
+        },
+        "second": {
+            "source": {"work": "a <b>table</b>", "says": "Old."},
+            "better": "old",
+            "than": ["new", "kd"],
+            "tuned": False,
+        },
         "third": {"source": {"work": "a table", "says": "X."}, "better": "x-token", "than": "gold"},
     },
 }
@@ -63,7 +73,9 @@ def test_the_text_says_answers_missing_records_commands_and_what_was_asked(ask: 
     assert "corrected over the 2 tests of the file" in result.stdout
     assert "third: no records: teacher -> student: x-token+tuned" in lines
     assert any(line.startswith("third: harness run --matrix ") and "x-token+tuned" in line for line in lines)
-    assert "first: new is better than old (default settings; all pairs; all tasks). New | old. (arXiv 2504.11426)" in lines
+    assert (
+        "first: new is better than old (default settings; all pairs; all tasks). New | old. (arXiv 2504.11426)" in lines
+    )
 
 
 def test_markdown_is_one_table_and_escapes_what_others_wrote(ask: Callable[..., Result]) -> None:
@@ -131,4 +143,7 @@ def test_an_export_without_item_scores_decides_nothing(ask: Callable[..., Result
     result = ask("--json", results=tmp_path / "bare")
     assert answers(result)["first"] == "no records"
     missing = json.loads(result.stdout)["claims"][0]["missing"]
-    assert missing[0] == "teacher -> student: new on code (seed 1 has no scores of items), math (seed 1 has no scores of items)"
+    assert (
+        missing[0]
+        == "teacher -> student: new on code (seed 1 has no scores of items), math (seed 1 has no scores of items)"
+    )

@@ -20,9 +20,13 @@ def scores(values: np.ndarray, seeds: tuple[int, ...] | None = None) -> ItemScor
     return ItemScores(tuple(map(str, range(values.shape[1]))), seeds or tuple(range(len(values))), values)
 
 
-def task(random: np.random.Generator, seeds: int, items: int, *, a: float = 50, b: float = 50, title: str = "t") -> TaskScores:
+def task(
+    random: np.random.Generator, seeds: int, items: int, *, a: float = 50, b: float = 50, title: str = "t"
+) -> TaskScores:
     difficulty = random.normal(0, 10, items)
-    left, right = (mean + difficulty + random.normal(0, 2, (seeds, 1)) + random.normal(0, 8, (seeds, items)) for mean in (a, b))
+    left, right = (
+        mean + difficulty + random.normal(0, 2, (seeds, 1)) + random.normal(0, 8, (seeds, items)) for mean in (a, b)
+    )
     return TaskScores(title, scores(left), scores(right))
 
 
@@ -122,7 +126,9 @@ def test_with_the_seeds_that_are_said_to_be_needed_most_differences_are_found() 
 def test_no_number_of_seeds_finds_what_the_items_hide() -> None:
     random = np.random.default_rng(9)
     difficulty = random.normal(0, 40, 20)
-    one = TaskScores("t", scores(50 + difficulty + random.normal(0, 1, (3, 20))), scores(50 + random.normal(0, 1, (3, 20))))
+    one = TaskScores(
+        "t", scores(50 + difficulty + random.normal(0, 1, (3, 20))), scores(50 + random.normal(0, 1, (3, 20)))
+    )
     assert seeds_needed(join([one]), 1.0, 0.05) is None
 
 
