@@ -15,7 +15,7 @@ from typing import Literal
 from dskd.errors import InputError
 from harness.claims.claims_file import Claim, ClaimsFile
 from harness.claims.evidence import Evidence, MissingError, Pair
-from harness.claims.missing import MissingRecords
+from harness.claims.missing import FEWEST_SEEDS, MissingRecords
 from harness.results.item_scores import Results
 from harness.statistics.joined_tasks import (
     MOST_SEEDS,
@@ -31,8 +31,6 @@ from harness.statistics.joined_tasks import (
 from harness.statistics.paired_tests import holm, holm_levels
 
 ALPHA = 0.05
-# Fewer say too little of how much seeds vary, at the small levels of a correction (docs/claims.md); one says nothing.
-FEWEST_SEEDS = 4
 
 Answer = Literal["holds", "fails", "undecided", "no records"]
 

@@ -8,8 +8,8 @@ from typing import Any
 
 from harness.claims.answers import ALPHA, AnsweredClaim, Answers, Tested
 from harness.statistics.joined_tasks import MOST_SEEDS
-from harness.tables.grid import DASH
-from harness.tables.render import md_escape
+from harness.tables.grid import DASH, Grid
+from harness.tables.grid_formats import markdown_of, md_escape
 
 SCHEMA_VERSION = 1
 HEADER = (
@@ -80,15 +80,12 @@ def missing(claim: AnsweredClaim) -> list[str]:
 
 
 def markdown(answers: Answers) -> str:
-    """A page of Markdown: a table, and below it the claims in words and what is missing."""
-    table = [list(HEADER), ["---"] * len(HEADER), *([md_escape(cell) for cell in row] for row in rows(answers))]
-    lines = [f"| {' | '.join(row)} |" for row in table]
-    parts = ["\n".join(lines), md_escape(legend(answers))]
-    parts.append("\n".join(f"- {md_escape(line)}" for line in statements(answers)))
+    """A page of Markdown: a table, and below it the claims in words, and what is undecided or missing."""
+    lines = [*statements(answers)]
     for lines_of in (reasons, missing):
-        parts.append("\n".join(f"- {md_escape(line)}" for claim in answers.claims for line in lines_of(claim)))
-    parts.append("\n".join(f"- {md_escape(note)}" for note in answers.notes))
-    return "\n\n".join(part for part in parts if part) + "\n"
+        lines += [line for claim in answers.claims for line in lines_of(claim)]
+    grid = Grid(f"Claims: {answers.name}", list(HEADER), rows(answers))
+    return markdown_of([grid], md_escape(legend(answers)), [*lines, *answers.notes])
 
 
 def document(answers: Answers) -> dict[str, Any]:

@@ -54,7 +54,7 @@ def test_a_claim_is_said_in_words(read: Read) -> None:
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
-        ("than: sft", "thn: sft", "claims.one.thn: unknown key; did you mean 'than'?"),
+        ("than: sft", "thann: sft", "claims.one.thann: unknown key; did you mean 'than'?"),
         ("says: One", "sayz: x, says: One", "claims.one.source.sayz: unknown key; did you mean 'says'?"),
         (
             '"2504.11426"',
@@ -86,8 +86,8 @@ def test_a_mistake_is_one_line_with_its_key(read: Read, old: str, new: str, mess
 
 
 def test_an_unknown_file_is_one_line_with_the_nearest_that_ships() -> None:
-    with pytest.raises(InputError, match=r"--claims refere: no such file.*did you mean 'referee'"):
-        find_claims("refere")
+    with pytest.raises(InputError, match=r"--claims referees: no such file.*did you mean 'referee'"):
+        find_claims("referees")
 
 
 def test_the_files_that_ship_name_methods_that_there_are_and_ask_for_tuned_ones() -> None:
