@@ -54,7 +54,7 @@ def test_a_claim_is_said_in_words(read: Read) -> None:
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
-        ("than: sft", "thann: sft", "claims.one.thann: unknown key; did you mean 'than'?"),
+        ("than: sft", "then: sft", "claims.one.then: unknown key; did you mean 'than'?"),
         ("says: One", "sayz: x, says: One", "claims.one.source.sayz: unknown key; did you mean 'says'?"),
         (
             '"2504.11426"',
