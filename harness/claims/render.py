@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
-from harness.claims.answers import ALPHA, AnsweredClaim, Answers, Tested
+from harness.claims.rows import ALPHA, AnsweredClaim, Answers, Tested
 from harness.statistics.joined_tasks import MOST_SEEDS
 from harness.tables.grid import DASH, Grid
 from harness.tables.grid_formats import markdown_of, md_escape

@@ -9,8 +9,9 @@ import click
 
 from dskd.errors import InputError
 from harness.claims import render
-from harness.claims.answers import Answers, answer_claims
+from harness.claims.answers import answer_claims
 from harness.claims.claims_file import DEFAULT, find_claims, read_claims
+from harness.claims.rows import Answers
 from harness.cli.options import FILE, PATH, json_option
 from harness.cli.output import print_json, print_table
 from harness.results.load import load_results

@@ -7,8 +7,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from harness.claims.answers import ALPHA, answer_claims
+from harness.claims.answers import answer_claims
 from harness.claims.claims_file import ClaimsFile
+from harness.claims.rows import ALPHA
 from harness.results.item_scores import Results
 from harness.results.run_file import run_matrices
 

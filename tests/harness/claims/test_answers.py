@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from harness.claims.answers import ALPHA, AnsweredClaim, answer_claims
+from harness.claims.answers import answer_claims
+from harness.claims.rows import ALPHA, AnsweredClaim
 from harness.protocols import PROTOCOLS
 from harness.results.item_scores import Results
 from helpers.planted_claims import claims, planted
