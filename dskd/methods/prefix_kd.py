@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import Field
 
@@ -18,7 +18,7 @@ from dskd.methods.base import (
     labelled_count,
     register,
 )
-from dskd.methods.space import Choice, Log, Uniform
+from dskd.methods.space import Choice, Log, Space, Uniform
 from dskd.tokenization.vocabulary import SharedVocabulary
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ class PrefixDistillation(ResponseStatistics, UsesTokenizers, DistillationMethod)
     title = "prefix distillation"
     paper = "ours"
     requires = Requirements()
-    space = {
+    space: ClassVar[Space] = {
         "kd_rate": Uniform(0.5, 1.0),
         "temperature": Log(0.5, 2.0),
         "divergence": Choice("forward_kl", "js_divergence"),

@@ -55,12 +55,12 @@ def map_prefixes(shared: SharedVocabulary, split: Pieces) -> PrefixMap:
     first_of = {rest: ids[0] if ids else -1 for rest, ids in zip(rests, split(rests), strict=True)}
     entries = int((size + 1).sum())
     first, begin, end = (np.full(entries, value, dtype=np.int64) for value in (-1, 0, 0))
-    for k, token in enumerate(tokens):
+    for token, k in order:
         start = int(offset[k])
-        if token:
-            for cut in range(len(token) + 1):
-                begin[start + cut], end[start + cut] = ranges[token[:cut]]
-                first[start + cut] = first_of[token[cut:]] if cut < len(token) else -1
+        for cut in range(len(token) + 1):
+            begin[start + cut], end[start + cut] = ranges[token[:cut]]
+            first[start + cut] = first_of[token[cut:]] if cut < len(token) else -1
+    for k, start in enumerate(offset.tolist()):
         if shared.student_id_of[k] >= 0:
             first[start] = shared.student_id_of[k]
     return PrefixMap(offset, size, rank, first, begin, end)

@@ -174,6 +174,8 @@ def test_loss_and_gradients_equal_a_reference_in_loops(options: dict[str, Any], 
     batch, shared = written(seed=seed)
     found = method(shared, batch, **options)
     ours, slow = loss(found, batch), reference(batch, shared, found.options)
+    terms = found.terms(batch)
+    assert found.covered(batch, terms) == len(batch.student.labels)  # every token is taught
     torch.testing.assert_close(ours.double(), slow, rtol=1e-5, atol=1e-7)
     for mine, expected in zip(gradients(ours, batch), gradients(slow, batch), strict=True):
         torch.testing.assert_close(mine, expected, rtol=1e-4, atol=1e-6)

@@ -51,7 +51,7 @@ COUNTED = {
     "opd-chunks": _sampled_in_groups,
     **dict.fromkeys(["kd", "gkd", "distillm", "dskd-v1", "dskd-v2", "minillm"], _pairs),
     **dict.fromkeys(["mined", "strict-kd", "uld", "multilevel-ot"], _pairs),
-    **dict.fromkeys(["alm", "prefix-kd", "simct", "x-token"], _grouped),
+    **dict.fromkeys(["alm", "simct", "x-token"], _grouped),
     **dict.fromkeys(["dskd-v1-cma", "dskd-v1-cma-ga"], lambda batch: TOKENS),
     "gold": _grouped_without_ends,
     "dskd-v2-eta": _mapped,
