@@ -6,6 +6,7 @@ from .estimators import estimate
 from .group_means import mean_log_probabilities, mean_log_probabilities_of_largest, mean_probabilities
 from .importance import importance_weights
 from .policy_gradient import clipped_surrogate, discounted_sums, log_likelihood_surrogate
+from .prefix_targets import CUT, OWN, ROW, PrefixTable, targets_of_prefixes, where_tokens_begin
 from .projected import SparseMap, generalised_kl, projected_divergence
 from .responses import first_tokens, lowest, over_responses, responses_of, sums_before
 from .rest_bucket import with_rest_bucket, with_rest_bucket_of_top_k
@@ -22,10 +23,14 @@ from .token_groups import (
 )
 
 __all__ = [
+    "CUT",
     "DIVERGENCES",
+    "OWN",
+    "ROW",
     "ByteGroups",
     "Distribution",
     "KnownTokens",
+    "PrefixTable",
     "SparseMap",
     "among",
     "argmax_of_rows",
@@ -64,7 +69,9 @@ __all__ = [
     "sorted_l1_of_top_k",
     "sorted_values",
     "sums_before",
+    "targets_of_prefixes",
     "union",
+    "where_tokens_begin",
     "with_rest_bucket",
     "with_rest_bucket_of_top_k",
     "without",

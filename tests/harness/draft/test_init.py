@@ -110,8 +110,8 @@ def test_two_vocabularies_and_whole_prompts() -> None:
     said = comments()
     assert "Two vocabularies: " in said
     assert (
-        "Methods that fit as well: alm, dskd-v1-cma, dskd-v1-cma-ga, gold, mined, multilevel-ot, seqkd, simct, strict-kd, "
-        "x-token." in said
+        "Methods that fit as well: alm, dskd-v1-cma, dskd-v1-cma-ga, gold, mined, multilevel-ot, prefix-kd, seqkd, simct, "
+        "strict-kd, x-token." in said
     )
     assert "keeps 100.0% of 20 sampled examples" in said
     assert "Template: none, because the data holds whole prompts." in said
