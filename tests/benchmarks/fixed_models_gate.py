@@ -21,12 +21,13 @@ from helpers.planted_defects import DEFECTS, planted
 
 BASELINE = ROOT / "results" / "regression" / "fixed"
 OLDEST = {"ATEN_CPU_CAPABILITY": "default", "ONEDNN_MAX_CPU_ISA": "SSE41", "MKL_CBWR": "COMPATIBLE"}
+PATIENT = {"OMP_WAIT_POLICY": "PASSIVE"}  # threads that wait do not take the cores of others
 SETTINGS: dict[str, dict[str, str]] = {
     "one thread": {"OMP_NUM_THREADS": "1"},
-    "two threads": {"OMP_NUM_THREADS": "2"},
+    "two threads": {"OMP_NUM_THREADS": "2", **PATIENT},
     "AVX": {"OMP_NUM_THREADS": "1", "ATEN_CPU_CAPABILITY": "avx2", "ONEDNN_MAX_CPU_ISA": "AVX", "MKL_CBWR": "AVX"},
     "SSE": {"OMP_NUM_THREADS": "1", **OLDEST},
-    "SSE, four threads": {"OMP_NUM_THREADS": "4", **OLDEST},
+    "SSE, four threads": {"OMP_NUM_THREADS": "4", **OLDEST, **PATIENT},
 }
 # What a defect is looked for in: enough to have each kind of cell.
 METHODS = ("sft", "kd", "dskd-v2-eta", "opd")

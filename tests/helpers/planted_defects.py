@@ -67,14 +67,14 @@ def _multiplied_temperature() -> tuple[Any, str, Any]:
 
 def _partner_off_by_one() -> tuple[Any, str, Any]:
     """A student token's partner is the teacher token after the right one."""
-    from dskd.tokenization import alignment
+    from dskd.data import batch_encoding
 
-    def align(teacher_spans: Any, student_spans: Any) -> Any:
-        teacher, student = right(teacher_spans, student_spans)
-        return teacher[1:], student[:-1]
+    def align_many(teacher: Any, student: Any) -> Any:
+        aligned = right(teacher, student)
+        return [((pairs[0][1:], pairs[1][:-1]), groups) for pairs, groups in aligned]
 
-    right = alignment.align
-    return alignment, "align", align
+    right = batch_encoding.align_many
+    return batch_encoding, "align_many", align_many
 
 
 def _visible_padding() -> tuple[Any, str, Any]:
