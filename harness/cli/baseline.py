@@ -64,7 +64,7 @@ def update(run: Path | None, path: Path, reason: str, allow_code_execution: bool
     click.echo(f"{path}: written; commit it", err=True)
 
 
-@command.command("make-models")
+@command.command("make-models", epilog=EPILOG)
 @click.argument("folder", type=PATH, metavar="DIR")
 def make_models(folder: Path) -> None:
     """Train three small models on the small world into a new folder, for `update` and `check` without a run. Takes a minute."""
