@@ -19,6 +19,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from typing import Any
 
 from harness.regression.check import Verdict, worst
@@ -76,7 +77,7 @@ def check_fixed(baseline: FixedBaseline, now: Behaviour, gap: Gap) -> FixedRepor
     before = baseline.behaviour
     cells = [
         *_checked("scores", before.scores, now.scores, now.failed, _scores),
-        *_checked("outputs", before.outputs, now.outputs, now.failed, lambda *each: _outputs(*each, gap)),
+        *_checked("outputs", before.outputs, now.outputs, now.failed, partial(_outputs, gap=gap)),
         *_checked("first steps", before.first_steps, now.first_steps, now.failed, _first_steps),
     ]
     added = [name for part in ("outputs", "first_steps", "scores") for name in _added(before, now, part)]
@@ -128,7 +129,8 @@ def _outputs(name: str, old: Outputs, new: Outputs, gap: Gap) -> FixedVerdict:
     cell = name.removeprefix("outputs ")
     if old.prompts != new.prompts:
         return FixedVerdict(name, "regress", ["the prompts or their tokens changed"], len(old.items), len(old.items))
-    changed, ties = [], []
+    changed: list[str] = []
+    ties: list[str] = []
     for item, (text, ids) in old.items.items():
         now_text, now_ids = new.items[item]
         if ids == now_ids:
