@@ -46,9 +46,9 @@ test: .venv/.installed
 test-cluster: .venv/.installed
 	$(BIN)/python -m pytest -m cluster
 
-# Outputs, first steps of every method and scores of small models that are committed: on any processor.
+# Outputs, first steps of every method and scores of small models that are committed: on any processor, and not on a GPU.
 regression: .venv/.installed
-	$(BIN)/harness check --baseline results/regression/fixed --allow-code-execution
+	CUDA_VISIBLE_DEVICES= $(BIN)/harness check --baseline results/regression/fixed --allow-code-execution
 
 # From nothing each time: what is there already says nothing of the code as it is now. One thread, as the baseline has.
 regression-matrix: .venv/.installed
