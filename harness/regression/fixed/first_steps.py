@@ -68,8 +68,13 @@ def measure_first_steps(
             told(cell)
             try:
                 if not data.exists():
-                    sides = {"student": folder.model(student), "teacher": folder.model(TEACHER)}
-                    prepare_dataset(folder.examples, data, max_length=MAX_LENGTH, **sides)
+                    prepare_dataset(
+                        folder.examples,
+                        data,
+                        student=folder.model(student),
+                        teacher=folder.model(TEACHER),
+                        max_length=MAX_LENGTH,
+                    )
                 yield cell, _measure(folder, data, student, method, Path(scratch) / cell)
             except (InputError, TrainingFailed) as error:
                 yield cell, str(error).replace(str(scratch), "")
@@ -78,8 +83,15 @@ def measure_first_steps(
 def _measure(folder: FixedFolder, data: Path, student: str, method: str, output: Path) -> FirstSteps:
     always = methods.get(method)().requires.on_policy == "always"
     options = TrainingOptions.model_validate(_OPTIONS | ({"rollouts": _ROLLOUTS} if always else {}))
-    models = {"student": folder.model(student), "teacher": folder.model(TEACHER)}
-    report = train(data=data, method=method, options=options, seed=_SEED, output=output, **models)
+    report = train(
+        data=data,
+        student=folder.model(student),
+        teacher=folder.model(TEACHER),
+        method=method,
+        options=options,
+        seed=_SEED,
+        output=output,
+    )
     logged = _lines(output / "model" / "training_log.jsonl")
     sampled: dict[int, list[tuple[int, ...]]] = {}
     for line in _lines(output / "rollouts" / "0.jsonl"):
