@@ -178,7 +178,7 @@ _ROWS: dict[str, Callable[[], list[Row]]] = {
 }
 # What of a row fits a terminal of 100 columns.
 _ESSENTIALS: dict[str, Callable[[Row], Row]] = {
-    "tasks": _columns("task", "version", "metrics", "max_new_tokens", "licence"),
+    "tasks": _columns("task", "version", "metrics", "max_new_tokens", "licence", "validation"),
     "methods": _columns("method", "title", "vocabularies", "on_policy"),
     "matrices": lambda row: {"matrix": row["matrix"], "description": row["description"].partition(". ")[0]},
     "protocols": _changed_settings,

@@ -71,9 +71,9 @@ class Examples(Input):
 
     bytes_per_token: ClassVar[float] = BYTES_PER_TOKEN
 
-    def lengths(self, limit: int | None) -> Lengths:
-        """Of the first `limit`, estimated from bytes; a response has its end."""
-        size, per_token = self.size, self.bytes_per_token
+    def lengths(self, limit: int | None, bytes_per_token: float | None = None) -> Lengths:
+        """Of the first `limit`, estimated from bytes; a response has its end. bytes_per_token: of a tokenizer that differs much."""
+        size, per_token = self.size, bytes_per_token or self.bytes_per_token
         count = min(size.examples, limit or size.examples)
         return Lengths(count, size.prompt_bytes / per_token, size.response_bytes / per_token + 1)
 
@@ -224,7 +224,8 @@ class PreparedData(Step):
     @property
     def lengths(self) -> Lengths:
         """How many examples it has and how long they are."""
-        lengths = self.source.lengths(self.limit or getattr(self.examples, "limit", None))
+        limit = self.limit or getattr(self.examples, "limit", None)
+        lengths = self.source.lengths(limit, self.student_tokenizer.bytes_per_token)
         # Rows are not read for an estimate: teachers are taken to have as many each.
         teachers = 1 if self.route is None else len(self.route.teachers)
         return replace(lengths, examples=lengths.examples * (getattr(self.examples, "samples", None) or 1) // teachers)

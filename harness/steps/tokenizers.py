@@ -86,6 +86,10 @@ class WorldTokenizer(TokenizerInput):
     def size(self) -> int | None:
         return {"bytelevel": BYTE_LEVEL_SIZE, "sentencepiece": SENTENCEPIECE_SIZE, "bytes": BYTES_SIZE}[self.name]
 
+    @property
+    def bytes_per_token(self) -> float | None:
+        return 1.0 if self.name == "bytes" else None
+
 
 class TokenizerChanges(Input):
     """What a matrix changes about a model's tokenizer."""
@@ -118,6 +122,10 @@ class ChangedTokenizer(TokenizerInput):
     @property
     def prompt_template(self) -> Template | None:
         return self.changes.template or self.origin.prompt_template
+
+    @property
+    def bytes_per_token(self) -> float | None:
+        return self.origin.bytes_per_token
 
     @property
     def made_by(self) -> tuple[Step, ...]:
