@@ -7,7 +7,7 @@ from typing import Any
 
 from dskd.errors import InputError
 from harness.config.places import Location
-from harness.config.tuning import DEFAULT, SETTING, TUNED
+from harness.config.tuning import DEFAULT, SETTING, TUNED, base_name
 from harness.suggestions import did_you_mean
 
 Where = Callable[[Sequence[Any]], str]
@@ -38,6 +38,7 @@ def with_tuned(content: Mapping[str, Any], where: Where) -> tuple[dict[str, Any]
         for name in pair["methods"]
         if isinstance(name, str)
     ]
+    named += [base_name(name) for name in named]  # of a matrix that a run has saved
     for key in ("methods", "spaces"):
         for name in tuning.get(key) or ():
             if name not in named:
@@ -56,8 +57,8 @@ def with_tuned(content: Mapping[str, Any], where: Where) -> tuple[dict[str, Any]
         for position, name in enumerate(pair["methods"]):
             is_tuned = isinstance(name, str) and name in chosen and not name.endswith(f"+{TUNED}")
             new = [name] if keeps or not is_tuned else []
-            if is_tuned:
-                new.append(_tuned(name, new_methods))
+            if is_tuned and f"{name}+{TUNED}" not in pair["methods"]:
+                new.append(_tuned(name, new_methods, where))
                 places.setdefault(
                     ("methods", new[-1]),
                     ("methods", name) if name in methods else ("pairs", index, "methods", position),
@@ -69,13 +70,17 @@ def with_tuned(content: Mapping[str, Any], where: Where) -> tuple[dict[str, Any]
     return {**content, "pairs": new_pairs, "methods": new_methods}, places
 
 
-def _tuned(name: str, methods: dict[str, Any]) -> str:
-    """Add the entry of a tuned method to `methods`, and say its name."""
+def _tuned(name: str, methods: dict[str, Any], where: Where) -> str:
+    """Add the entry of a tuned method to `methods`, and say its name. InputError where an axis of the file has the name of ours."""
     tuned, entry = f"{name}+{TUNED}", methods.get(name) or {}
     if not isinstance(entry, Mapping):
         return tuned  # which is a mistake that the matrix is told about
     axes = entry.get("axes")
     given = axes if isinstance(axes, Mapping) else {}
+    if given.get(SETTING, DEFAULT) != DEFAULT:
+        raise InputError(
+            f"{where(('axes', SETTING))}: is what tuning calls its own axis; fix: give the axis another name"
+        )
     if tuned not in methods:
         methods[tuned] = {"method": name, **entry, "axes": {**given, SETTING: TUNED}}
         methods[name] = {**entry, "axes": {**given, SETTING: DEFAULT}}

@@ -75,7 +75,7 @@ class _Tuning:
         defaults = {name: value_of(self._default, name) for name in space}
         settings = settings_of_trials(space, defaults, self._trials(), self._tuning.seed)
         steps = rungs(len(settings), halving=self._tuning.halving)
-        teacher = self._validate(self._teacher(), "the teacher's") if self._scored_teacher else None
+        teacher = self._validate(self._teacher(), self._cell.teacher) if self._scored_teacher else None
         ranking: Ranking | None = None
         for number, rung in enumerate(steps):
             trained: Sequence[Trial | LaterTrial]
@@ -85,7 +85,7 @@ class _Tuning:
                 trained = [self._later(ranking, place, rung.share) for place in range(rung.trials)]
             keep = steps[number + 1].trials if number + 1 < len(steps) else 1
             ranking = Ranking(
-                title=f"ranking {number + 1} of {len(steps)} of {self._pair}",
+                title=f"{self._pair}: ranking of {rung.trials} at {rung.share:.0%} of the steps",
                 rung=number,
                 share=rung.share,
                 keep=keep,
@@ -113,19 +113,25 @@ class _Tuning:
 
     def _trial(self, number: int, settings: Mapping[str, Any], share: float) -> Trial:
         place = ("tuning", "spaces", self._name)
+        tried = f"trial {number} has {', '.join(f'{name} {value}' for name, value in settings.items())}"
         try:
             trial = with_settings(self._default, settings)
+            methods.get(trial.method)(trial.method_options)
         except ValidationError as error:
             raise InputError(
-                f"{self._where(*place)}: trial {number} ({dict(settings)}): {error.errors()[0]['msg']}"
+                f"{self._where(*place)}: {tried}: {error.errors()[0]['msg']}; fix: narrow the space"
             ) from None
-        trial = trial.model_copy(update={"share": share, "title": f"trial {number} of {self._pair}"})
+        except InputError as error:
+            raise InputError(f"{self._where(*place)}: {tried}: {error}") from None
+        trial = trial.model_copy(
+            update={"share": share, "title": f"{self._pair}: trial {number}, {share:.0%} of its steps"}
+        )
         for problem in trial.problems():
-            raise InputError(f"{problem.text(self._where(*place))}; it is trial {number}: {dict(settings)}")
-        return trial  # type: ignore[return-value]
+            raise InputError(f"{problem.text(self._where(*place))}; {tried}")
+        return trial
 
     def _later(self, ranking: Ranking, place: int, share: float) -> LaterTrial:
-        title = f"the trial that is number {place + 1} of {ranking.title}, up to {share:.0%} of its steps"
+        title = f"{self._pair}: {_ordinal(place + 1)} trial, {share:.0%} of its steps"
         return LaterTrial(
             **{**_fields(self._default), "share": share, "title": title},
             ranking=Reference.to(ranking),
@@ -144,7 +150,7 @@ class _Tuning:
     def _validate(self, model: Any, title: str) -> Validate:
         cell = self._cell_of_trials if isinstance(model, Train) else RecordCell(**self._teacher_cell.recorded)
         return Validate(
-            title=f"validation of {title}",
+            title=f"validate {title}",
             cell=cell,
             cell_folder="",
             model=model,
@@ -233,6 +239,14 @@ class _Tuning:
 
 def _has_validation(name: str) -> bool:
     return not name.startswith("lm_eval/") and tasks.load(name).has_validation
+
+
+def _ordinal(number: int) -> str:
+    """`best`, `2nd best`."""
+    if number == 1:
+        return "best"
+    ending = {1: "st", 2: "nd", 3: "rd"}.get(number % 10 if number % 100 not in (11, 12, 13) else 0, "th")
+    return f"{number}{ending} best"
 
 
 def _fields(step: Train) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 from pydantic import Field, PrivateAttr
 
@@ -25,11 +25,12 @@ from harness.steps.training import Train
 from harness.tuning.leaks import VALIDATION, check_no_test_items
 from harness.tuning.records import TuningRecord
 
+_T = TypeVar("_T", bound=Train)
 TRAINING = "training."  # before the name of an option of the training, in settings
 _DIVERGED = "diverged.json"  # in place of a student
 
 
-def with_settings(training: Train, settings: Mapping[str, Any]) -> Train:
+def with_settings(training: _T, settings: Mapping[str, Any]) -> _T:
     """A training with other options of its method and of itself."""
     options, changes = dict(training.method_options), training.training.model_dump(exclude_unset=True)
     for name, value in settings.items():
@@ -53,6 +54,13 @@ def value_of(training: Train, option: str) -> Any:
 def _put(group: Mapping[str, Any], path: list[str], value: Any) -> dict[str, Any]:
     first, *rest = path
     return {**group, first: _put(group.get(first) or {}, rest, value) if rest else value}
+
+
+def _resolved(training: _T, settings: Mapping[str, Any]) -> _T:
+    """The same step, with the folder and the identity that the plan gave it, now that its settings are known."""
+    resolved = with_settings(training, settings)
+    resolved.__dict__["fingerprint"] = training.fingerprint
+    return resolved
 
 
 class _OfTuning(Train):
@@ -100,9 +108,9 @@ class LaterTrial(_OfTuning):
 
     def run(self, job: JobContext) -> None:
         entry = read_ranking(self.ranking.path(job.root))[self.position]
-        resolved = with_settings(self, entry.record.settings)
-        resolved._entry = entry  # type: ignore[attr-defined]
-        _OfTuning.run(resolved, job)  # type: ignore[arg-type]
+        resolved = _resolved(self, entry.record.settings)
+        resolved._entry = entry
+        _OfTuning.run(resolved, job)
 
     def _more(self, root: Path) -> dict[str, Any]:
         if self._entry is None:
@@ -125,8 +133,8 @@ class TunedTrain(Train):
     def run(self, job: JobContext) -> None:
         record = TuningRecord(**self.tuning, **read_outcome(self.ranking.path(job.root)))
         print(f"trial {record.chosen} was chosen: {record.settings or 'the default'}", flush=True)
-        resolved = with_settings(self, record.settings)
-        resolved._record = record  # type: ignore[attr-defined]
+        resolved = _resolved(self, record.settings)
+        resolved._record = record
         Train.run(resolved, job)
 
     def _recorded(self) -> dict[str, Any]:

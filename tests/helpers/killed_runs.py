@@ -34,6 +34,8 @@ def outcome_of(root: Path) -> dict[str, str]:
         name = str(path.relative_to(root))
         if path.name == "result.json":
             record = json.loads(path.read_text(encoding="utf-8"))
+            for trial in record.get("tuning", {}).get("trials", ()):
+                del trial["seconds"]
             found[name] = json.dumps({key: value for key, value in record.items() if key not in _VARIES})
         elif path.name in {"samples.jsonl", "training_log.jsonl"} or path.suffix == ".safetensors":
             found[name] = hashlib.sha256(path.read_bytes()).hexdigest()
