@@ -254,6 +254,7 @@ def of_prompts(**entry: Any) -> Content:
 
 
 SMALL: Content = {"training": {"data": "student", "steps": 2, "rollouts": {"max_new_tokens": 8}}}
+ALONE = ", and data.prompts has prompts alone"
 LIVE: Content = {"teacher_outputs": {"kind": "live"}}
 
 
@@ -280,15 +281,18 @@ def test_prompts_alone_are_trained_on_where_the_teacher_answers_them(
 @pytest.mark.parametrize(
     ("entry", "message"),
     [
-        ({"method": "sft"}, "own learns from responses of the data, and data.prompts has prompts alone; fix: text: teacher, or other data"),
-        ({"method": "kd", "text": {"data": 0.5, "teacher": 0.5}}, "own learns from responses of the data, and data.prompts has prompts alone; fix: text: teacher"),
+        ({"method": "sft"}, f"own learns from responses of the data{ALONE}; fix: text: teacher, or other data"),
+        (
+            {"method": "kd", "text": {"data": 0.5, "teacher": 0.5}},
+            f"own learns from responses of the data{ALONE}; fix: text: teacher, or other data",
+        ),
         (
             {"method": "kd", "text": "student", **LIVE},
-            "own takes the data's response where the student's cannot be used, and data.prompts has prompts alone; "
+            f"own takes the data's response where the student's cannot be used{ALONE}; "
             "fix: text: {student: 0.9, teacher: 0.1}, or other data",
         ),
     ],
-)  # fmt: skip
+)
 def test_prompts_alone_are_refused_in_a_line_where_a_response_of_the_data_is_needed(
     plan_of: Callable[..., Plan], entry: Content, message: str
 ) -> None:
