@@ -120,3 +120,12 @@ def test_an_unknown_method_is_one_line() -> None:
     result = run("show-method", "kdd")
     assert result.exit_code == 2
     assert result.stderr.startswith("error: NAME: no method 'kdd'; did you mean 'kd'?")
+
+
+def test_tasks_say_which_rows_settings_may_be_chosen_by() -> None:
+    header, *rows = run("list", "tasks").stdout.splitlines()
+    assert header.split()[-1] == "validation"
+    by_task = {row.split()[0]: row for row in rows}
+    for name in ("small_instruct", "small_math", "small_code"):
+        assert by_task[name].endswith("200 generated items that are in no other set")
+    assert not by_task["vicuna"].endswith("set")
