@@ -5,15 +5,20 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import click
 
 from dskd.errors import InputError
 from harness.cli.options import PATH, json_option, split_assignment
 from harness.cli.output import interval, print_json, print_table
+from harness.config.cells import TEACHER_METHOD
+from harness.config.tuning import TUNED, base_name
 from harness.results.distances import read_distances
 from harness.results.item_scores import Results
 from harness.results.load import load_results
+from harness.tables.compared_settings import HEADER as SETTINGS_HEADER
+from harness.tables.compared_settings import settings_of_methods, settings_of_runs
 from harness.tables.comparison import KEYS, ComparisonRow, compare_methods, compare_runs, is_chosen
 from harness.tables.distances import (
     TEXTS,
@@ -29,6 +34,7 @@ EPILOG = """\b
 Examples:
   harness compare kd dskd-v2-eta --results runs/quick
   harness compare kd sft --results runs/quick --only student=small-student --only task=small_math
+  harness compare kd gkd --tuned --results runs/tuned
   harness compare runs/before runs/after
   harness compare results/before results/after --json > changes.json
 
@@ -52,8 +58,11 @@ DISTANCE_HEADER = ("teacher", "student", "method", "task", "text", "number", "A"
     help="Only rows with this teacher, student, method or task, by name or pattern. Repeatable.",
 )
 @click.option("--skip", multiple=True, metavar="KEY=VALUE", help="All rows but those with this key; repeatable.")
+@click.option("--tuned", is_flag=True, help="Compare the methods with tuned settings: A+tuned and B+tuned.")
 @json_option
-def command(a: str, b: str, results: Path | None, only: tuple[str, ...], skip: tuple[str, ...], as_json: bool) -> None:
+def command(
+    a: str, b: str, results: Path | None, only: tuple[str, ...], skip: tuple[str, ...], tuned: bool, as_json: bool
+) -> None:
     """Compare two methods of a run, or two runs method by method, with paired tests on their shared items.
 
     With several seeds, the test is about the methods. With one seed each, it is about these two models. The exit code is 0 for any
@@ -61,23 +70,42 @@ def command(a: str, b: str, results: Path | None, only: tuple[str, ...], skip: t
     """
     wanted, unwanted = _patterns("--only", only), _patterns("--skip", skip)
     if results is not None:
-        lines, notes = compare_methods(_load(results, "--results"), a, b, wanted, unwanted)
+        a, b = (_tuned(name) if tuned else name for name in (a, b))
+        loaded = _load(results, "--results")
+        lines, notes = compare_methods(loaded, a, b, wanted, unwanted)
+        pairs = {(line.teacher, str(line.student)) for line in lines}
+        settings, unfair = settings_of_methods(loaded.records, (a, b), pairs)
         distances, methods = compared_methods(_distances(results), a, b), {a, b}
+    elif tuned:
+        raise InputError("--tuned: is for two methods of a run; fix: name two methods, and the run with --results DIR")
     else:
-        lines, notes = compare_runs(_load(Path(a), "A"), _load(Path(b), "B"), wanted, unwanted)
+        both = _load(Path(a), "A"), _load(Path(b), "B")
+        lines, notes = compare_runs(*both, wanted, unwanted)
+        cells = {(line.teacher, str(line.student), line.method) for line in lines}
+        settings, unfair = settings_of_runs(both[0].records, both[1].records, cells)
         distances, methods = compared_runs(_distances(Path(a)), _distances(Path(b))), set()
     distances = [line for line in distances if is_chosen(_names(line, methods), wanted, unwanted)]
+    notes += unfair
     if as_json:
         rows = [asdict(line) for line in lines]
-        more = {"distances": [asdict(line) for line in distances]} if distances else {}
+        more: dict[str, Any] = {"distances": [asdict(line) for line in distances]} if distances else {}
+        more |= {"settings": [setting.as_json() for setting in settings]} if settings else {}
         print_json({"schema_version": 1, "a": a, "b": b, "comparisons": rows, **more, "notes": notes})
         return
     print_table(HEADER, map(_row, lines))
+    if settings:
+        click.echo("\nHow the settings were chosen")
+        print_table(SETTINGS_HEADER, [setting.cells for setting in settings])
     if distances:
         click.echo("\nDistances from the teacher")
         print_table(DISTANCE_HEADER, map(_distance_row, distances))
     for note in notes:
         click.echo(f"note: {note}", err=True)
+
+
+def _tuned(name: str) -> str:
+    """The name of a method with a tuned setting; a teacher has none."""
+    return name if name == TEACHER_METHOD or base_name(name) != name else f"{name}+{TUNED}"
 
 
 def _patterns(option: str, texts: Iterable[str]) -> dict[str, set[str]]:

@@ -18,11 +18,14 @@ from harness.tables.leaderboard import make_leaderboard
 from harness.tables.reasoning import token_rows
 from harness.tables.render import FORMATS
 from harness.tables.rows import Leaderboard
+from harness.tables.trials import TRIAL_FORMATS
 
 EPILOG = """\b
 Examples:
   harness leaderboard runs/quick
   harness leaderboard runs/quick --costs --format csv > scores.csv
+  harness leaderboard runs/tuned --tuning
+  harness leaderboard runs/tuned --trials --format csv > trials.csv
   harness leaderboard runs/quick --export results/quick
   harness leaderboard results/quick --write
   harness leaderboard results/quick --check
@@ -45,6 +48,8 @@ CHECK_HELP = (
 @click.option("--results", type=PATH, hidden=True, help="The same as DIR.")
 @click.option("--format", "form", default="md", show_default=True, type=FORMAT, help="Output format.")
 @click.option("--costs", is_flag=True, help="Also show the cost of training: time, teacher time, tokens/s, memory.")
+@click.option("--tuning", is_flag=True, help="Also show what tuning gave, what was chosen, and what the trials cost.")
+@click.option("--trials", is_flag=True, help="Show the trials of all tuned methods instead, the best first.")
 @click.option("--published", is_flag=True, help="Also show published results for these pairs, in separate tables.")
 @click.option("--export", type=PATH, metavar="FOLDER", help="Write the records as text files to commit.")
 @click.option("--write", is_flag=True, help="Write README.md, csv, tex and json into an exported folder.")
@@ -56,6 +61,8 @@ def command(
     results: Path | None,
     form: str,
     costs: bool,
+    tuning: bool,
+    trials: bool,
     published: bool,
     export: Path | None,
     write: bool,
@@ -72,6 +79,8 @@ def command(
         raise InputError(f"--write: {root} is not an export; fix: use --export FOLDER first, then --write there")
     if published and (write or check or export is not None):
         raise InputError("--published: only for printing; fix: omit --write, --check and --export")
+    if trials and (costs or tuning or published or write or check or export is not None):
+        raise InputError("--trials: prints other tables; fix: give it with --format alone")
     loaded = load_results(root)
     board = make_leaderboard(loaded.records, loaded.items)
     problems = [*loaded.problems, *(_check(root, loaded, board) if check and not write else [])]
@@ -80,6 +89,12 @@ def command(
     if export is not None:
         write_export(loaded, export)
         click.echo(f"{len(loaded.records)} records, {len(loaded.items)} with item scores: {export}", err=True)
+    elif trials:
+        if not board.tuning:
+            raise InputError(
+                f"--trials: {root} holds no tuned method; fix: add `tuning` to the matrix (docs/tuning.md)"
+            )
+        click.echo(TRIAL_FORMATS[form](board.tuning), nl=False)
     elif write:
         for name, text in _files(board).items():
             write_text_atomic(root / name, text)
@@ -89,6 +104,9 @@ def command(
             board.published = tables_of(board.pairs)
             if not board.published:
                 click.echo("no published results for these pairs; see `harness list published`", err=True)
+        board.tuning_tables = tuning
+        if tuning and not board.tuning:
+            click.echo("no method of this run was tuned; see docs/tuning.md", err=True)
         board.tokens = token_rows(board, loaded.records) if form == "json" else []
         click.echo(FORMATS[form](board, costs), nl=False)
     for problem in problems:
@@ -98,6 +116,7 @@ def command(
 
 
 def _files(board: Leaderboard) -> dict[str, str]:
+    board.tuning_tables = True
     return {name: FORMATS[form](board, True) for name, form in WRITTEN.items()}
 
 

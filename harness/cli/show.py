@@ -15,6 +15,7 @@ from harness.runs.records import Record, read_record
 from harness.runs.store import MANIFEST, RESULT, OutputFolder
 from harness.suggestions import did_you_mean
 from harness.tables.reasoning import tokens_of
+from harness.tables.setting_text import budget_text, settings_text
 
 EPILOG = """\b
 Examples:
@@ -52,6 +53,7 @@ def command(cell: str, results: Path | None, as_json: bool) -> None:
             "losses",
             "teachers",
             "cost",
+            "tuning",
             "made_from",
             "identity",
             "folder",
@@ -124,6 +126,7 @@ def describe(folder: Path, cell: str) -> dict[str, Any]:
                 "losses": {name: value for name, value in (said.get("losses") or {}).items() if value is not None},
                 "teachers": said.get("teachers") or {},
                 "cost": record.cost.model_dump(exclude_none=True) if record else {},
+                "tuning": _tuning(record),
                 "made_from": {key: value for key, value in manifest.identity.parts.items() if key not in _INPUTS},
                 "identity": manifest.identity.hash,
                 "folder": str(path.parent),
@@ -138,6 +141,21 @@ def _validation(record: Record | None) -> str | None:
         return None if record is None or record.cell.task is None else tasks.load(record.cell.task).validation
     except InputError:  # a task of a package that is not here any more
         return None
+
+
+def _tuning(record: Record | None) -> dict[str, Any]:
+    """How the setting of a student was chosen, which is not in what it was made from: that is known before any trial."""
+    tuning = record.tuning if record is not None else None
+    if tuning is None:
+        return {}
+    return {
+        "chosen": settings_text(tuning.settings),
+        "trial": tuning.chosen,
+        "trials": len(tuning.trials),
+        "budget": budget_text(tuning.budget, halving=tuning.halving),
+        "validation_score": tuning.score,
+        "default_validation_score": tuning.default_score,
+    }
 
 
 def _tokens(record: Record | None) -> dict[str, Any]:

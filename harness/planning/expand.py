@@ -19,11 +19,11 @@ from harness.config.selection import cells_with_tasks
 from harness.config.served import ServedSource, TeachersSource
 from harness.config.settings import TeacherCaches, TeacherOutputs
 from harness.planning.caches import settings_of_cache
-from harness.planning.distances import DistanceSources, distance_steps
+from harness.planning.distances import distance_steps
 from harness.planning.evaluated import evaluated_task
 from harness.planning.served import endpoint_responses, gives_text_alone
 from harness.planning.sources import once
-from harness.planning.tuned import tuned_training
+from harness.planning.tuned import TunedSources, tuned_training
 from harness.planning.written import lacking_responses, responses_step, written_by
 from harness.runs.records import RecordCell
 from harness.runs.store import train_folder
@@ -43,23 +43,12 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(eq=False)
-class Expansion(DistanceSources):
-    """The steps of a matrix's cells, each made once.
-
-    Attributes:
-        engine: the engine that is asked for, `auto` included: which one answered is in the record.
-        limit: evaluate on so many items of each task at most.
-        allow_code_execution: whether tasks may run generated code.
-    """
-
-    engine: str = "auto"
-    limit: int | None = None
-    allow_code_execution: bool = False
+class Expansion(TunedSources):
+    """The steps of a matrix's cells, each made once."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         self.processes, self.accelerate_config = training.find_launch(**self.matrix.launch.model_dump())
-        # Of evaluations and a teacher's responses.
-        self.answering = {**self.matrix.evaluation.answering, "engine": self.engine}
 
     def expand(self, cells: Sequence[Cell], tasks: Sequence[str]) -> list[Step]:
         """The training and the evaluation of each cell. InputError for what the matrix names and is not there."""

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, field
+from typing import Any
 
 from pydantic import ValidationError
 
@@ -15,55 +16,74 @@ from harness.config.matrix import Cell
 from harness.config.settings import TaskSettings
 from harness.config.tuning import Budget, Tuning, base_name
 from harness.costs.work import Device
+from harness.planning.distances import DistanceSources
 from harness.planning.evaluated import evaluated_task
+from harness.planning.trial_points import settings_of_trials
 from harness.runs.records import RecordCell
 from harness.steps.evaluation import EvaluatedTask
+from harness.steps.leaks import VALIDATION
 from harness.steps.ranking import Candidate, Ranking
 from harness.steps.reference import Reference
 from harness.steps.training import Train
 from harness.steps.trial import LaterTrial, Trial, TunedTrain, Validate, value_of, with_settings
 from harness.suggestions import did_you_mean
-from harness.tuning.leaks import VALIDATION
-from harness.tuning.points import settings_of_trials
 from harness.tuning.rungs import most_trials, rungs
-
-if TYPE_CHECKING:
-    from harness.planning.expand import Expansion
 
 # Options of a training that every trial has alike: they are the budget, or change what is prepared.
 _FIXED = ("steps", "epochs", "max_length", "dtype", "seed")
 
 
-def tuned_training(expansion: Expansion, cell: Cell, training: Train) -> TunedTrain:
+@dataclass(eq=False)
+class TunedSources(DistanceSources):
+    """A matrix's sources with what trials are evaluated by.
+
+    Attributes:
+        engine: the engine that is asked for, `auto` included: which one answered is in the record.
+        limit: evaluate on so many items of each task at most.
+        allow_code_execution: whether tasks may run generated code.
+        answering: how evaluations and a teacher's responses are generated.
+        rankings: the last ranking of what is tuned, by teacher, student, data and method, and what records say of the tuning.
+    """
+
+    engine: str = "auto"
+    limit: int | None = None
+    allow_code_execution: bool = False
+    rankings: dict[tuple[str | None, ...], tuple[Ranking, dict[str, Any]]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.answering = {**self.matrix.evaluation.answering, "engine": self.engine}
+
+
+def tuned_training(sources: TunedSources, cell: Cell, training: Train) -> TunedTrain:
     """The training of a student whose setting is chosen by trials.
 
     Args:
-        expansion: The steps of the matrix.
+        sources: What the matrix names.
         cell: The student's cell.
         training: The same with the default setting.
 
     Raises:
         InputError: For tuning that cannot be.
     """
-    tuning = expansion.matrix.tuning
+    tuning = sources.matrix.tuning
     assert tuning is not None
     if cell.seed == tuning.trial_seed:
         raise InputError(
-            f"{expansion.where('seeds')}: {cell.seed} is the seed of the trials; fix: take another, so that students are chosen and "
+            f"{sources.where('seeds')}: {cell.seed} is the seed of the trials; fix: take another, so that students are chosen and "
             "tested with different ones"
         )
-    key = ("tuning", cell.teacher, cell.student, cell.data, cell.method)
-    if key not in expansion._made:
-        expansion._made[key] = _Tuning(expansion, cell, training, tuning).ranking()
-    ranking, said = expansion._made[key]
+    key = (cell.teacher, cell.student, cell.data, cell.method)
+    if key not in sources.rankings:
+        sources.rankings[key] = _Tuning(sources, cell, training, tuning).ranking()
+    ranking, said = sources.rankings[key]
     return TunedTrain(**_fields(training), ranking=Reference.to(ranking), tuning=said)
 
 
 class _Tuning:
     """The trials of one method on one pair."""
 
-    def __init__(self, expansion: Expansion, cell: Cell, training: Train, tuning: Tuning) -> None:
-        self._expansion, self._cell, self._tuning = expansion, cell, tuning
+    def __init__(self, sources: TunedSources, cell: Cell, training: Train, tuning: Tuning) -> None:
+        self._sources, self._cell, self._tuning = sources, cell, tuning
         self._name = base_name(cell.method)
         self._cell_of_trials = RecordCell(**{**cell.recorded, "seed": tuning.trial_seed})
         fields = {**_fields(training), "seed": tuning.trial_seed, "cell": self._cell_of_trials}
@@ -131,7 +151,7 @@ class _Tuning:
         return trial
 
     def _later(self, ranking: Ranking, place: int, share: float) -> LaterTrial:
-        title = f"{self._pair}: {_ordinal(place + 1)} trial, {share:.0%} of its steps"
+        title = f"{self._pair}: trial in place {place + 1}, {share:.0%} of its steps"
         return LaterTrial(
             **{**_fields(self._default), "share": share, "title": title},
             ranking=Reference.to(ranking),
@@ -155,8 +175,8 @@ class _Tuning:
             cell_folder="",
             model=model,
             tasks=self._tasks(),
-            allow_code_execution=self._expansion.allow_code_execution,
-            **self._expansion.answering,
+            allow_code_execution=self._sources.allow_code_execution,
+            **self._sources.answering,
         )
 
     # --- the teacher, by whose scores those of tasks are scaled ---
@@ -167,11 +187,11 @@ class _Tuning:
 
     @property
     def _scored_teacher(self) -> bool:
-        matrix = self._expansion.matrix
+        matrix = self._sources.matrix
         return matrix.evaluation.score_teachers and self._cell.teacher in matrix.scored_teachers
 
     def _teacher(self) -> Any:
-        return self._expansion.model(self._cell.teacher)
+        return self._sources.model(self._cell.teacher)
 
     # --- what is tuned, on what, and how often ---
 
@@ -194,7 +214,7 @@ class _Tuning:
         return space
 
     def _tasks(self) -> list[EvaluatedTask]:
-        matrix = self._expansion.matrix
+        matrix = self._sources.matrix
         by_name = {matrix.task_of(entry): settings for entry, settings in reversed(matrix.tasks.items())}
         named = self._tuning.tasks
         names = named or [name for name in reversed(by_name) if _has_validation(name)]
@@ -210,7 +230,7 @@ class _Tuning:
             if not tasks.load(name).metrics[0].higher_is_better:
                 raise InputError(f"{where}: less is better in {name}, and trials are ranked by more; fix: leave it out")
             settings = by_name.get(name, TaskSettings())
-            limits = [each for each in (self._tuning.limit, self._expansion.limit) if each is not None]
+            limits = [each for each in (self._tuning.limit, self._sources.limit) if each is not None]
             found.append(
                 evaluated_task(
                     f"{name}{VALIDATION}",
@@ -234,19 +254,11 @@ class _Tuning:
         return most_trials(whole, halving=self._tuning.halving)
 
     def _where(self, *keys: Any) -> str:
-        return self._expansion.where(*keys)
+        return self._sources.where(*keys)
 
 
 def _has_validation(name: str) -> bool:
     return not name.startswith("lm_eval/") and tasks.load(name).has_validation
-
-
-def _ordinal(number: int) -> str:
-    """`best`, `2nd best`."""
-    if number == 1:
-        return "best"
-    ending = {1: "st", 2: "nd", 3: "rd"}.get(number % 10 if number % 100 not in (11, 12, 13) else 0, "th")
-    return f"{number}{ending} best"
 
 
 def _fields(step: Train) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from harness import tasks
 from harness.publish.bibtex import bibtex
 from harness.publish.markdown import fenced, link, table, text
 from harness.publish.student import Score, Student
+from harness.publish.tuning import tuning_section
 from harness.publish.usage import prompt_section, usage_section
 from harness.tables.contamination_notes import contamination_notes
 
@@ -105,6 +106,8 @@ def _sections(student: Student, repository: str, license: str | None) -> Iterato
     yield f"## How it was trained to be asked\n\n{prompt_section(student.folder)}"
     yield f"## Scores\n\n{_scores(student)}"
     yield f"## What it was made of\n\n{_origins(made)}"
+    if chosen := tuning_section(student):
+        yield f"## How its setting was chosen\n\n{chosen}"
     yield f"## Cost\n\n{_cost(student)}"
     yield f"## Licences\n\n{_licenses(made, license)}"
     yield f"## Citation\n\n{fenced(bibtex(_paper(made)), 'bibtex')}"

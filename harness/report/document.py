@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,7 @@ from harness.report.distances import distances_of
 from harness.report.results import Result, read_results
 from harness.report.samples import MOST_COMPLETIONS, browsable
 from harness.report.scores import environments, score_rows
+from harness.report.tuning import cost_of, gains_of, tuning_of
 from harness.results.load import read_all_items
 from harness.results.run_file import RunFile, missing_records
 from harness.runs.store import RUN
@@ -58,7 +58,9 @@ def make_document(
         "teachers": sorted({row.teacher for row in board.rows}),
         "tasks": board.tasks,
         "scores": score_rows(board, results),
-        "costs": [asdict(row) for row in board.costs],  # means over the seeds, null if not measured
+        "costs": [cost_of(board, row) for row in board.costs],  # means over the seeds, null if not measured
+        "tuning": tuning_of(board),
+        "tuning_gains": gains_of(board),
         "notes": board.notes,
         "problems": [*problems, *failed, *without_curve, *unreadable, *without_items, *unread],
         "missing": missing,

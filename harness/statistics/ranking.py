@@ -16,6 +16,7 @@ from harness.results.item_scores import ItemScores
 from harness.statistics.paired_tests import PairedComparison, compare, holm, mean_difference
 
 ALPHA = 0.05
+BASELINE = "sft"  # the method from which the gap to the teacher is measured
 
 
 @dataclass(frozen=True)
@@ -28,6 +29,11 @@ class Standing:
     difference_best: float | None
     gap_closed: float | None
     gap_reason: str | None
+
+    @classmethod
+    def unranked(cls, gap_closed: float | None, gap_reason: str | None) -> Standing:
+        """Of a method that is shown and compared with no other."""
+        return cls(False, None, None, None, gap_closed, gap_reason)
 
 
 @dataclass(frozen=True)
@@ -45,13 +51,13 @@ def rank(
     teacher: ItemScores | None,
     *,
     higher_is_better: bool = True,
-    baseline: str = "sft",
+    baseline: str = BASELINE,
 ) -> Ranking:
     """Rank the methods of a column.
 
     Args:
         values: the mean of each method.
-        scores: the item scores of the methods that have them.
+        scores: the item scores of the methods that have them, and of the baseline.
         teacher: the item scores of the teacher.
         higher_is_better: the direction of the metric.
         baseline: the method from which the gap to the teacher is measured.
@@ -76,7 +82,8 @@ def rank(
     if untested and not notes:
         notes.append(f"not compared with the best, because there are no item scores: {', '.join(untested)}")
     standings = {}
-    for name, gap in _gaps(values, scores, teacher, sign, baseline).items():
+    gaps = shares_of_gap(values, scores, teacher, higher_is_better=higher_is_better, baseline=baseline)
+    for name, gap in gaps.items():
         standings[name] = Standing(name == best and len(values) > 1, None, None, None, *gap)
     for name, comparison in compared.items():
         p, difference = round(adjusted[name], 4), round(comparison.difference, 4)
@@ -85,10 +92,16 @@ def rank(
     return Ranking(standings, effect, notes)
 
 
-def _gaps(
-    values: Mapping[str, float], scores: Mapping[str, ItemScores], teacher: ItemScores | None, sign: int, baseline: str
+def shares_of_gap(
+    values: Mapping[str, float],
+    scores: Mapping[str, ItemScores],
+    teacher: ItemScores | None,
+    *,
+    higher_is_better: bool = True,
+    baseline: str = BASELINE,
 ) -> dict[str, tuple[float | None, str | None]]:
-    """For each method the share of the gap that it closes, or why there is none."""
+    """For each method the share of the gap that it closes, or why there is none. The arguments are those of `rank`."""
+    sign = 1 if higher_is_better else -1
     if teacher is None or baseline not in scores:
         missing = "the teacher" if teacher is None else baseline
         return dict.fromkeys(values, (None, f"{missing} has no item scores here"))

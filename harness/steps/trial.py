@@ -19,10 +19,10 @@ from harness.runs.records import Counts, MetricValue
 from harness.runs.store import artifact_folder, write_json_atomic
 from harness.steps.base import NOT_IDENTITY
 from harness.steps.evaluation import Evaluate, EvaluatedTask
+from harness.steps.leaks import VALIDATION, check_no_test_items
 from harness.steps.ranking import Ranked, read_outcome, read_ranking
 from harness.steps.reference import Reference
 from harness.steps.training import Train
-from harness.tuning.leaks import VALIDATION, check_no_test_items
 from harness.tuning.records import TuningRecord
 
 _T = TypeVar("_T", bound=Train)

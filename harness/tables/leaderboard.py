@@ -7,16 +7,19 @@ from dataclasses import replace
 
 from dskd.errors import InputError
 from harness.config.cells import TEACHER_METHOD
+from harness.config.tuning import TUNED
 from harness.protocols import column_title
 from harness.results.item_scores import Items, ItemScores, stack
 from harness.runs.identity import differences
 from harness.runs.records import Record
 from harness.statistics.over_seeds import over_seeds
-from harness.statistics.ranking import rank
+from harness.statistics.ranking import BASELINE, Standing, rank, shares_of_gap
 from harness.tables.contamination_notes import contamination_notes
-from harness.tables.notes import mixed_settings, table_notes
+from harness.tables.notes import mixed_settings, table_notes, untuned_notes
 from harness.tables.reasoning import reasoning_rows
 from harness.tables.rows import COST_FIELDS, ColumnRow, CostRow, Leaderboard, ScoreRow
+from harness.tables.tuning_gains import gain_rows
+from harness.tables.tuning_rows import tuned_methods
 
 
 def make_leaderboard(records: Sequence[Record], items: Mapping[str, Items] | None = None) -> Leaderboard:
@@ -43,7 +46,11 @@ def make_leaderboard(records: Sequence[Record], items: Mapping[str, Items] | Non
     trainings = [record for record in records if record.cell.task is None and record.status == "done"]
     for group in _grouped(trainings, lambda r: (r.cell.teacher, r.cell.student or "", r.cell.method)):
         board.costs.append(_cost_row(group))
+    board.tuning, tuning_notes = tuned_methods(trainings)
+    notes += tuning_notes
     notes += _rank(board, scores)
+    notes += untuned_notes(board)
+    board.gains = gain_rows(board, scores)
     board.notes = [*notes, *table_notes(board, newest), *mixed_settings(cells), *contamination_notes(newest)]
     return board
 
@@ -71,7 +78,10 @@ def _item_scores(
 
 
 def _rank(board: Leaderboard, scores: Mapping[_Key, ItemScores]) -> list[str]:
-    """Compare the methods within each column of a pair; returns notes on what could not be compared."""
+    """Compare the methods within each column of a pair; returns notes on what could not be compared.
+
+    Where methods are tuned, these are compared among themselves alone: against a default setting, a tuned one has had more tries.
+    """
     notes = []
     columns = sorted({(r.teacher, r.student, r.task, r.protocol) for r in board.rows if r.student is not None})
     for teacher, student, task, protocol in columns:
@@ -86,8 +96,21 @@ def _rank(board: Leaderboard, scores: Mapping[_Key, ItemScores]) -> list[str]:
         scores_of_methods = {method: scores[key] for method, key in keys.items() if key in scores}
         higher = all(row.higher_is_better for _, row in rows.values())
         teacher_scores = scores.get((teacher, "", TEACHER_METHOD, task, protocol))
-        ranking = rank(values, scores_of_methods, teacher_scores, higher_is_better=higher)
-        for method, standing in ranking.standings.items():
+        tuned = {method: value for method, value in values.items() if board.is_tuned(teacher, student, method)}
+        others = {method: value for method, value in values.items() if method not in tuned}
+        of_tuned = f"{BASELINE}+{TUNED}" if f"{BASELINE}+{TUNED}" in tuned else BASELINE
+        ranking = rank(
+            tuned or values,
+            scores_of_methods,
+            teacher_scores,
+            higher_is_better=higher,
+            baseline=of_tuned if tuned else BASELINE,
+        )
+        standings = dict(ranking.standings)
+        if tuned:
+            gaps = shares_of_gap(others, scores_of_methods, teacher_scores, higher_is_better=higher)
+            standings |= {method: Standing.unranked(*gap) for method, gap in gaps.items()}
+        for method, standing in standings.items():
             number, row = rows[method]
             board.rows[number] = replace(row, **vars(standing))
         board.columns.append(ColumnRow(teacher, str(student), task, protocol, ranking.min_detectable_effect))

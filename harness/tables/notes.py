@@ -33,6 +33,21 @@ def table_notes(board: Leaderboard, records: Sequence[Record]) -> list[str]:
     return notes
 
 
+def untuned_notes(board: Leaderboard) -> list[str]:
+    """A note for each pair in which some methods are tuned and others only have their default setting."""
+    notes = []
+    for teacher, student in board.pairs:
+        tuned = [each.row for each in board.tuning if each.row.pair == (teacher, student)]
+        without = [
+            method
+            for method in board.methods(teacher, student)
+            if not board.is_tuned(teacher, student, method) and method not in {row.default for row in tuned}
+        ]
+        if tuned and without:
+            notes.append(f"{teacher} -> {student}: not tuned, and so not ranked among the tuned: {', '.join(without)}")
+    return notes
+
+
 # The training seed within an identity. Everything else must be equal for seeds to be averaged.
 _SEED = "model.seed:"
 

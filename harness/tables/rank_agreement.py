@@ -11,7 +11,7 @@ import numpy as np
 from dskd.errors import InputError
 from harness.protocols import column_title
 from harness.results.item_scores import ItemScores, Results
-from harness.statistics.rank_correlation import RankAgreement, agreement
+from harness.statistics.rank_agreement import RankAgreement, agreement
 from harness.tables.comparison import item_scores_of_cells
 
 FEWEST = 3  # methods: two have no more than an order

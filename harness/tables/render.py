@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import html
 import io
 import json
 from collections.abc import Callable, Sequence
@@ -11,25 +10,39 @@ from dataclasses import asdict, fields
 
 from harness.config.cells import TEACHER_METHOD
 from harness.tables.grid import DASH, Bold, Grid
+from harness.tables.grid_formats import html_of, latex_of, markdown_of
 from harness.tables.published import published_grid
 from harness.tables.reasoning import HEADER as REASONING_HEADER
 from harness.tables.reasoning import LEGEND as REASONING_LEGEND
 from harness.tables.reasoning import reasoning_cells
-from harness.tables.rows import COST_FIELDS, REASONING_FIELDS, CostRow, Leaderboard, ScoreRow
+from harness.tables.rows import COST_FIELDS, REASONING_FIELDS, CostRow, Leaderboard, ScoreRow, method_order
+from harness.tables.tuning_grids import (
+    COST_HEADER,
+    COSTS_LEGEND,
+    CSV_FIELDS,
+    GAINS_LEGEND,
+    cost_cells,
+    csv_cells,
+    gains_grid,
+    marked,
+)
+from harness.tables.tuning_grids import LEGEND as TUNING_LEGEND
 
 EFFECT = "min. detectable effect"
 
 
 def grids(board: Leaderboard, costs: bool) -> list[Grid]:
-    """A table for each pair with the teacher first; with `costs` also one with the costs of its trainings."""
+    """A table for each pair with the teacher first; where they are asked for, what tuning gave, and the costs of its trainings."""
     tables = []
     for teacher, student in board.pairs:
         methods = [(None, TEACHER_METHOD), *((student, method) for method in board.methods(teacher, student))]
         tables.append(_score_grid(board, teacher, methods, f"{teacher} -> {student}"))
         tables += _share_grids(board, teacher, student)
+        if board.tuning_tables and (gains := gains_grid(board, teacher, student)) is not None:
+            tables.append(gains)
         if costs:
             rows = [row for row in board.costs if (row.teacher, row.student) == (teacher, student)]
-            tables.append(_cost_grid(f"{teacher} -> {student}: cost of training", rows))
+            tables.append(_cost_grid(board, f"{teacher} -> {student}: cost of training", rows))
     teachers_only = sorted({row.teacher for row in board.rows} - {teacher for teacher, _ in board.pairs})
     tables += [_score_grid(board, teacher, [(None, TEACHER_METHOD)], teacher) for teacher in teachers_only]
     return tables + [published_grid(board, table) for table in board.published]
@@ -44,7 +57,9 @@ def _score_grid(board: Leaderboard, teacher: str, methods: Sequence[tuple[str | 
         if not any(rows):
             continue
         seeds = DASH if student is None else str(max(row.seeds for row in rows if row))
-        lines.append([method, seeds, *_beside(board, [_score(row) for row in rows], rows)])
+        lines.append(
+            [marked(board, teacher, student, method), seeds, *_beside(board, [_score(row) for row in rows], rows)]
+        )
     student_of_pair = next((student for student, _ in methods if student), None)
     effects = [board.min_detectable_effect(teacher, student_of_pair, task) for task in tasks]
     if any(effects):
@@ -102,7 +117,7 @@ def _share_grids(board: Leaderboard, teacher: str, student: str) -> list[Grid]:
     return [Grid(f"{teacher} -> {student}: {title}", header, lines) for title, lines in titles.items() if lines]
 
 
-def _cost_grid(title: str, rows: Sequence[CostRow]) -> Grid:
+def _cost_grid(board: Leaderboard, title: str, rows: Sequence[CostRow]) -> Grid:
     def number(value: float | None, digits: int = 1, scale: float = 1.0) -> str:
         return DASH if value is None else f"{value / scale:,.{digits}f}"
 
@@ -111,9 +126,12 @@ def _cost_grid(title: str, rows: Sequence[CostRow]) -> Grid:
     header += ["peak memory (MiB)", *(["peak GPU memory (MiB)"] if on_gpu else [])]
     covered = any(row.distilled_share is not None for row in rows)
     header += ["distilled (% of labels)"] if covered else []
+    found = {row.method: board.tuning_of(row.teacher, row.student, row.method) for row in rows}
+    tuned = any(found.values())
+    header += COST_HEADER if tuned else []
     lines = [
         [
-            row.method,
+            marked(board, row.teacher, row.student, row.method),
             str(row.seeds),
             number(row.train_seconds),
             number(row.teacher_seconds),
@@ -123,8 +141,9 @@ def _cost_grid(title: str, rows: Sequence[CostRow]) -> Grid:
             number(row.peak_memory, 0, 2**20),
             *([number(row.peak_device_memory, 0, 2**20)] if on_gpu else []),
             *([number(row.distilled_share, 1, 0.01)] if covered else []),
+            *(cost_cells(found[row.method]) if tuned else []),
         ]
-        for row in sorted(rows, key=lambda row: (row.method != "sft", row.method))
+        for row in sorted(rows, key=lambda row: method_order(row.method))
     ]
     return Grid(title, header, lines)
 
@@ -141,105 +160,47 @@ _RANKING = (
 )
 
 
-def _legend(board: Leaderboard, costs: bool) -> str:
+def legend(board: Leaderboard, costs: bool) -> str:
+    """What the marks and columns of the tables mean."""
     parts = [_SCORES]
     if any(row.best for row in board.rows):
         parts.append(_RANKING)
         if any(row.best and row.seeds == 1 for row in board.rows):
             parts.append("One seed: the tests compare these models, not the methods.")
+    if board.tuning:
+        parts += [TUNING_LEGEND, *([GAINS_LEGEND] if board.tuning_tables else [])]
     parts += [REASONING_LEGEND] if board.reasoning else []
     if costs:
         parts += [_COSTS, *([_DISTILLED] if any(row.distilled_share is not None for row in board.costs) else [])]
+        parts += [COSTS_LEGEND] if board.tuning else []
     return " ".join(parts)
 
 
 def markdown(board: Leaderboard, costs: bool = False) -> str:
     """Markdown tables with padded columns, so that they also read well as plain text."""
-    parts = []
-    for grid in grids(board, costs):
-        cells = [[_md_cell(text) for text in line] for line in (grid.header, *grid.lines)]
-        widths = [max(len(line[column]) for line in cells) for column in range(len(grid.header))]
-        padded = [" | ".join(text.ljust(width) for text, width in zip(line, widths, strict=True)) for line in cells]
-        rule = "-|-".join("-" * width for width in widths)
-        table = "\n".join([f"| {padded[0]} |", f"|-{rule}-|", *(f"| {line} |" for line in padded[1:])])
-        note = f"\n{_md_escape(grid.note)}\n" if grid.note else ""
-        parts.append(f"### {_md_escape(grid.title)}\n\n{table}\n{note}")
-    parts.append(_legend(board, costs) + "\n")
-    if board.notes:
-        parts.append("".join(f"- {_md_escape(note)}\n" for note in board.notes))
-    return "\n".join(parts)
-
-
-def _md_cell(text: str) -> str:
-    escaped = _md_escape(text)
-    return f"**{escaped}**" if isinstance(text, Bold) else escaped
-
-
-def _md_escape(text: str) -> str:
-    return text.replace("|", "\\|").replace("<", "&lt;")
+    return markdown_of(grids(board, costs), legend(board, costs), board.notes)
 
 
 def latex(board: Leaderboard, costs: bool = False) -> str:
     """One booktabs tabular per table."""
-    parts = []
-    for grid in grids(board, costs):
-        lines = [" & ".join(map(_tex_cell, line)) + r" \\" for line in grid.lines]
-        header = " & ".join(map(_tex_escape, grid.header)) + r" \\"
-        columns = "l" * len(grid.header)
-        body = "\n".join([rf"\begin{{tabular}}{{{columns}}}", r"\toprule", header, r"\midrule", *lines])
-        title = f"% {grid.title}\n" + (f"% {grid.note}\n" if grid.note else "")
-        parts.append(f"{title}{body}\n\\bottomrule\n\\end{{tabular}}\n")
-    notes = "".join(f"% {note}\n" for note in (_legend(board, costs), *board.notes))
-    return "\n".join(parts) + notes
-
-
-def _tex_cell(text: str) -> str:
-    escaped = _tex_escape(text)
-    return rf"\textbf{{{escaped}}}" if isinstance(text, Bold) else escaped
-
-
-_TEX = {character: f"\\{character}" for character in "&%$#_{}"}
-_TEX |= {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
-_TEX |= {"†": r"$\dagger$", "–": "--", "±": r"$\pm$"}
-
-
-def _tex_escape(text: str) -> str:
-    return "".join(_TEX.get(character, character) for character in text).replace("->", r"$\to$")
+    return latex_of(grids(board, costs), legend(board, costs), board.notes)
 
 
 def html_page(board: Leaderboard, costs: bool = False) -> str:
     """A complete page without scripts or external files."""
-    parts = []
-    for grid in grids(board, costs):
-        head = "".join(f"<th>{html.escape(text)}</th>" for text in grid.header)
-        body = "\n".join("<tr>" + "".join(map(_html_cell, line)) + "</tr>" for line in grid.lines)
-        table = f"<table>\n<thead><tr>{head}</tr></thead>\n<tbody>\n{body}\n</tbody>\n</table>"
-        note = f"\n<p>{html.escape(grid.note)}</p>" if grid.note else ""
-        parts.append(f"<h2>{html.escape(grid.title)}</h2>\n{table}{note}")
-    notes = "".join(f"<li>{html.escape(note)}</li>" for note in board.notes)
-    style = "body{font-family:sans-serif}table{border-collapse:collapse}td,th{border:1px solid #ccc;padding:.3em .6em}"
-    return (
-        '<!doctype html>\n<html lang="en">\n<head><meta charset="utf-8"><title>Leaderboard</title>'
-        f"<style>{style}</style></head>\n<body>\n<h1>Leaderboard</h1>\n"
-        + "\n".join(parts)
-        + f"\n<p>{html.escape(_legend(board, costs))}</p>\n<ul>{notes}</ul>\n</body>\n</html>\n"
-    )
-
-
-def _html_cell(text: str) -> str:
-    escaped = html.escape(text)
-    return f"<td><b>{escaped}</b></td>" if isinstance(text, Bold) else f"<td>{escaped}</td>"
+    return html_of(grids(board, costs), legend(board, costs), board.notes)
 
 
 def csv_text(board: Leaderboard, costs: bool = False) -> str:
-    """One line per score; costs, what reasoning cost, and published results are further columns."""
+    """One line per score; costs, what reasoning cost, tuning, and published results are further columns."""
     stream = io.StringIO()
     names = [field.name for field in fields(ScoreRow) if field.name != "ci95"]
     cost_names = COST_FIELDS if costs else ()
     writer = csv.writer(stream, lineterminator="\n")
     reasoning_names = REASONING_FIELDS if board.reasoning else ()
+    tuning_names = CSV_FIELDS if board.tuning else ()
     last = ["published"] if board.published else []
-    writer.writerow([*names, "ci95_low", "ci95_high", *cost_names, *reasoning_names, *last])
+    writer.writerow([*names, "ci95_low", "ci95_high", *cost_names, *reasoning_names, *tuning_names, *last])
     costs_by_method = {(row.teacher, row.student, row.method): asdict(row) for row in board.costs}
     for row in board.rows:
         values = asdict(row)
@@ -250,6 +211,7 @@ def csv_text(board: Leaderboard, costs: bool = False) -> str:
             *(cost.get(name) for name in cost_names),
             *(getattr(board.reasoning_of(row), name, None) for name in reasoning_names),
         ]
+        line += csv_cells(board, row.teacher, row.student, row.method, row.column) if board.tuning else []
         line += [_published(board, row)] if board.published else []
         writer.writerow(["" if value is None else value for value in line])
     return stream.getvalue()

@@ -6,8 +6,10 @@ import re
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
+from harness.config.tuning import base_name
 from harness.protocols import GREEDY, column_title
 from harness.published import PublishedTable
+from harness.tables.tuning_rows import GainRow, TunedMethod, TuningRow, as_json
 
 SCHEMA_VERSION = 1
 
@@ -136,6 +138,11 @@ def _in_order(title: str) -> list[str | int]:
     return [int(part) if number % 2 else part for number, part in enumerate(parts)]
 
 
+def method_order(name: str) -> tuple[bool, str, str]:
+    """What methods are sorted by: sft first, then by name, a tuned one after its default."""
+    return base_name(name) != "sft", base_name(name), name
+
+
 REASONING_FIELDS = tuple(field.name for field in fields(ReasoningRow))[5:]
 COST_FIELDS = tuple(field.name for field in fields(CostRow))[4:]
 
@@ -151,6 +158,9 @@ class Leaderboard:
     published: list[PublishedTable] = field(default_factory=list)  # results of others, on request
     reasoning: list[ReasoningRow] = field(default_factory=list)  # of the columns in which a model reasons
     tokens: list[TokenRow] = field(default_factory=list)  # of all, on request
+    tuning: list[TunedMethod] = field(default_factory=list)  # of the methods whose setting was chosen by trials
+    gains: list[GainRow] = field(default_factory=list)  # tuned against default
+    tuning_tables: bool = False  # whether the tables of what tuning gave are shown
 
     @property
     def tasks(self) -> list[str]:
@@ -164,9 +174,19 @@ class Leaderboard:
         return sorted(scored | {(row.teacher, row.student) for row in self.costs})
 
     def methods(self, teacher: str, student: str | None) -> list[str]:
-        """The methods of a pair: sft first, then the others by name."""
+        """The methods of a pair: sft first, then the others by name, a tuned one after its default."""
         names = {row.method for row in self.rows if (row.teacher, row.student) == (teacher, student)}
-        return sorted(names, key=lambda name: (name != "sft", name))
+        return sorted(names, key=method_order)
+
+    def tuning_of(self, teacher: str, student: str | None, method: str) -> TuningRow | None:
+        """How the setting of a method was chosen; None of one with its default setting."""
+        key = (teacher, student, method)
+        found = (each.row for each in self.tuning)
+        return next((row for row in found if (row.teacher, row.student, row.method) == key), None)
+
+    def is_tuned(self, teacher: str, student: str | None, method: str) -> bool:
+        """Whether the setting of a method was chosen by trials."""
+        return self.tuning_of(teacher, student, method) is not None
 
     def find(self, teacher: str, student: str | None, method: str, task: str) -> ScoreRow | None:
         """One score by the title of its column."""
@@ -199,6 +219,8 @@ class Leaderboard:
             document["reasoning"] = [asdict(row) for row in self.reasoning]
         if self.tokens:
             document["tokens"] = [asdict(row) for row in self.tokens]
+        if self.tuning:
+            document |= as_json(self.tuning, self.gains)
         if costs:
             document["costs"] = [asdict(row) for row in self.costs]
         if self.published:

@@ -2,11 +2,21 @@
 
 from __future__ import annotations
 
+import json
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, FiniteFloat
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, FiniteFloat
 
 _STRICT = ConfigDict(extra="forbid", defer_build=True)
+
+
+def _without_nan(value: dict[str, Any]) -> dict[str, Any]:
+    """Records may come from other people, and no table or page can hold NaN."""
+    json.dumps(value, allow_nan=False)  # ValueError
+    return value
+
+
+_Values = Annotated[dict[str, Any], AfterValidator(_without_nan)]
 
 
 class TrialRecord(BaseModel):
@@ -24,7 +34,7 @@ class TrialRecord(BaseModel):
 
     model_config = _STRICT
     trial: int
-    settings: dict[str, Any] = Field(default_factory=dict)
+    settings: _Values = Field(default_factory=dict)
     share: FiniteFloat
     score: FiniteFloat | None
     scores: dict[str, FiniteFloat | None] = Field(default_factory=dict)
@@ -50,13 +60,13 @@ class TuningRecord(BaseModel):
 
     model_config = _STRICT
     rule: str
-    budget: dict[str, Any]
+    budget: _Values
     halving: bool
     seed: int
     trial_seed: int
     space: Annotated[dict[str, str], Field(description="the range of each option that is tuned, in words")]
     chosen: int
-    settings: dict[str, Any]
+    settings: _Values
     score: FiniteFloat
     default_score: FiniteFloat | None
     teacher: dict[str, FiniteFloat | None]

@@ -10,6 +10,10 @@ const COSTS = [
   { key: 'peak_memory', label: 'Peak memory (MiB)', digits: 0, unit: MIB },
   { key: 'peak_device_memory', label: 'Peak GPU memory (MiB)', digits: 0, unit: MIB },
   { key: 'distilled_share', label: 'Distilled (% of labels)', digits: 1, unit: 0.01 },
+  { key: 'trial_seconds', label: 'Trials, of all seeds (s)', digits: 1 },
+  { key: 'trial_tokens', label: 'Trials, of all seeds (tokens)', digits: 0 },
+  { key: 'seconds_with_trials', label: 'One training and all trials (s)', digits: 1, plotOnly: true },
+  { key: 'tokens_with_trials', label: 'One training and all trials (tokens)', digits: 0, plotOnly: true },
 ];
 const inUnits = (cost, row) => (isNumber(row[cost.key]) ? row[cost.key] / (cost.unit ?? 1) : null);
 
@@ -17,12 +21,13 @@ function costs(report, pair) {
   const rows = report.costs.filter(inPair(pair));
   const known = COSTS.filter((cost) => rows.some((row) => isNumber(row[cost.key])));
   if (known.length === 0) return note('No training of this pair has measured costs in its record.');
-  return [report.tasks.length ? qualityAgainstCost(report, pair, rows, known) : null, costTable(report, rows, known)];
+  return [report.tasks.length ? qualityAgainstCost(report, pair, rows, known) : null, costTable(report, rows, known.filter((cost) => !cost.plotOnly))];
 }
 
 function costTable(report, rows, known) {
   return sortableTable({
-    caption: 'Means over the seeds. Training time includes teacher time. The teacher cache is computed once for all trainings that read it and is not part of their times.',
+    caption: 'Means over the seeds. Training time includes teacher time. The teacher cache is computed once for all trainings that read it and is not part of their times.'
+      + (rows.some((row) => isNumber(row.trial_tokens)) ? ' Trials of tuning are of the method, once for all its seeds, and are not part of the other columns.' : ''),
     rows: [...rows].sort((a, b) => methodRank(a.method, report) - methodRank(b.method, report)),
     columns: [
       { label: 'Method', value: (row) => row.method, cell: (row) => methodName(row.method, report) },

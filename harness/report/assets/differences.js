@@ -5,7 +5,11 @@ function differencesOf(report, pair) {
   if (rows.length === 0) return note(`This pair has no ${report.anchor} and another method on the same task, so there is nothing to compare.`);
   const ends = rows.filter((row) => row.ci95).flatMap((row) => [...row.ci95, 0]);
   const reach = ends.length ? [Math.min(...ends), Math.max(...ends)] : [-1, 1];
+  const isTuned = (method) => report.tuning.some((each) => inPair(pair)(each) && each.method === method);
+  const unlike = rows.some((row) => isTuned(row.method) !== isTuned(report.anchor));
   return [
+    unlike ? note(`Some of these methods are tuned and others, or ${report.anchor} itself, are not: that is not a fair comparison. `,
+      'harness report --anchor names another method to compare with.') : null,
     note(`Method minus ${report.anchor} in points, on the same items. An interval that excludes 0 is drawn in colour. p by Holm is adjusted over all `,
       `${rows.length} rows of this pair. Min. detectable effect: the smallest true difference that such a comparison finds in 80 % of cases.`),
     unique(rows.map((row) => row.task)).map((task) => forest(report, task, rows.filter((row) => row.task === task), reach)),

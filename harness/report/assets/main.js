@@ -10,6 +10,7 @@ function start() {
     ['curves', 'Learning curves', 'Curves', (pair) => learningCurves(report, pair)],
     ['alignment', 'Alignment of the tokenizers', 'Alignment', (pair) => alignment(report, pair)],
     ...(report.distances.length ? [['distances', 'Distances from the teacher', 'Distances', (pair) => distancesOf(report, pair)]] : []),
+    ...(report.tuning.length ? [['tuning', 'Tuning', 'Tuning', (pair) => tuningOf(report, pair)]] : []),
     ['completions', 'Completions side by side', 'Completions', (pair) => sampleBrowser(report, samplesOnce(), pair)],
   ];
   let samples = null;

@@ -15,6 +15,16 @@ function ticks(low, high, count) {
   return found;
 }
 
+// 1, 2 and 5 times the powers of ten of a range above zero; powers alone where there are many.
+function logTicks(low, high) {
+  const found = [];
+  for (let power = Math.floor(Math.log10(low)); power <= Math.log10(high); power++) {
+    for (const k of [1, 2, 5]) found.push(k * 10 ** power);
+  }
+  const inside = found.filter((value) => value >= low * 0.999 && value <= high * 1.001);
+  return inside.length > 7 ? inside.filter((value) => Number.isInteger(Math.round(1e6 * Math.log10(value)) / 1e6)) : inside;
+}
+
 // The range of the values with a little air, from zero if they are near it.
 function domain(values, { zero = false } = {}) {
   let low = Math.min(...values);
@@ -24,15 +34,16 @@ function domain(values, { zero = false } = {}) {
   return [low === 0 ? 0 : low - air, high + air];
 }
 
-function axes({ x, y, xDomain, yDomain, box, xLabel, yLabel, format = short }) {
-  const xTicks = ticks(...xDomain, box.width < 420 ? 4 : 7);
+// Ticks of x are round numbers of the domain, or those that are given with their own text.
+function axes({ x, y, xDomain, yDomain, box, xLabel, yLabel, format = short, xTicks = null, xFormat = format }) {
+  xTicks ??= ticks(...xDomain, box.width < 420 ? 4 : 7);
   const yTicks = ticks(...yDomain, 5);
   return draw(
     'g', { class: 'axes', 'aria-hidden': 'true' },
     yTicks.map((value) => draw('line', { class: 'grid', x1: box.left, x2: box.right, y1: y(value), y2: y(value) })),
     yTicks.map((value) => draw('text', { x: box.left - 6, y: y(value) + 4, 'text-anchor': 'end' }, format(value))),
     draw('line', { class: 'base', x1: box.left, x2: box.right, y1: box.bottom, y2: box.bottom }),
-    xTicks.map((value) => draw('text', { x: x(value), y: box.bottom + 16, 'text-anchor': 'middle' }, format(value))),
+    xTicks.map((value) => draw('text', { x: x(value), y: box.bottom + 16, 'text-anchor': 'middle' }, xFormat(value))),
     draw('text', { class: 'axis-label', x: box.right, y: box.bottom + 32, 'text-anchor': 'end' }, xLabel),
     draw('text', { class: 'axis-label', x: box.left - 40, y: 12 }, yLabel),
   );

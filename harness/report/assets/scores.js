@@ -25,7 +25,8 @@ function scoreGrid(report, pair) {
     };
   });
   return make('div', { class: 'score-grid' }, sortableTable({
-    caption: 'Score from 0 to 100 with its 95 % interval; with several seeds the mean ± the standard deviation of the seeds. †: not significantly different from the best (paired test on the same items, Holm-corrected, p ≥ 0.05).',
+    caption: 'Score from 0 to 100 with its 95 % interval; with several seeds the mean ± the standard deviation of the seeds. †: not significantly different from the best (paired test on the same items, Holm-corrected, p ≥ 0.05).'
+      + (report.tuning.some(inPair(pair)) ? ' Tuned methods are ranked among themselves, and default settings are not ranked.' : ''),
     search: 'Filter methods',
     rowClass: (line) => (line.isTeacher ? 'teacher' : null),
     rows: lines,
@@ -43,7 +44,8 @@ function methodRank(method, report) {
 }
 
 function methodName(method, report) {
-  return [method, ' ', method === report.anchor ? make('span', { class: 'tag' }, 'anchor') : null];
+  const tuned = report.tuning.some((each) => each.method === method);
+  return [method, ' ', method === report.anchor ? make('span', { class: 'tag' }, 'anchor') : null, tuned ? make('span', { class: 'tag' }, 'tuned') : null];
 }
 
 function scoreCell(row) {

@@ -24,6 +24,7 @@ from harness.publish.student import model_folder_in, read_student
 from harness.publish.usage import usage_section
 from harness.runs.identity import FileHashes
 from helpers.hub_server import HubServer
+from helpers.tuned_runs import tuning_record
 
 CELL = "teacher__cross/dskd-v2-eta/seed1"
 
@@ -97,6 +98,23 @@ def test_cost_and_what_it_was_made_of(run: Path) -> None:
     assert settings["method"]["kd_rate"] == 0.5
     assert "transformers " in made
     assert "- Code: dskd-harness, commit " in made
+
+
+def test_a_card_says_how_the_setting_was_chosen_where_it_was_tuned(run: Path) -> None:
+    assert "How its setting was chosen" not in invoke("card", CELL, "--run", run).stdout
+    place = run / "cells" / CELL / "train" / "result.json"
+    content = json.loads(place.read_text())
+    hostile = "<script>|\n# a"
+    content["tuning"] = tuning_record(space={"kd_rate": "0.3 to 1", hostile: hostile}).model_dump(mode="json")
+    place.write_text(json.dumps(content))
+    said = section(invoke("card", CELL, "--run", run).stdout, "How its setting was chosen")
+    assert "- Trials: 6 of a budget of 6 trials, of another seed than this model\n" in said
+    assert r"- Compared on: small\_math:validation" in said
+    assert r"- Chosen: divergence forward\_kl, kd\_rate 0.7, training.learning\_rate 0.0005 (trial 2; " in said
+    assert "90.0; of the default 60.0. It is the best of all trials, and so too high." in said
+    assert r"| kd\_rate | 0\.3 to 1 |" in said
+    assert "<script>" not in said
+    assert "\n# a" not in said
 
 
 def test_the_front_matter_holds_ids_of_the_hub_alone(run: Path) -> None:

@@ -10,8 +10,9 @@ import pytest
 from scipy.stats import qmc
 
 from dskd.methods.space import Choice, Factor, Log, Space, Uniform
-from harness.tuning import points, rule
-from harness.tuning.points import settings_of_trials, sobol
+from harness.planning import trial_points as points
+from harness.planning.trial_points import settings_of_trials, sobol
+from harness.tuning import rule
 from harness.tuning.rungs import Rung, most_trials, rungs, whole_trainings
 
 SPACE: Space = {
