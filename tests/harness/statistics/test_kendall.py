@@ -51,7 +51,7 @@ def test_close_methods_have_a_wide_interval_although_their_means_may_agree() -> 
     assert found.ci95[1] - found.ci95[0] > 0.5
 
 
-def test_seeds_apart_agree_as_seeds_alike_where_only_noise_changes_rankings_and_less_where_rankings_differ() -> None:
+def test_seeds_apart_agree_as_seeds_alike_do_unless_the_rankings_differ() -> None:
     rng = np.random.default_rng(4)
     means = np.linspace(40, 60, 6)
     same, other = [], []

@@ -1,4 +1,4 @@
-"""Training sets without responses: what a teacher is asked, and what scorers know of them."""
+"""Training sets of the small world that differ from a file of examples: prompts without responses, and lengths in bytes."""
 
 from __future__ import annotations
 
@@ -10,8 +10,9 @@ import pytest
 from dskd.data import load_examples
 from dskd.errors import InputError
 from harness.smallworld import write_world
-from harness.steps.data import WorldExamples, read_examples
+from harness.steps.data import PreparedData, WorldExamples, read_examples
 from harness.steps.kept_responses import read_rows
+from harness.steps.tokenizers import WorldTokenizer
 from harness.steps.world import World
 
 
@@ -49,3 +50,12 @@ def test_responses_can_be_scored_by_the_tasks_of_the_rows(root: Path, prompts: W
 def test_the_file_itself_is_no_training_set(root: Path) -> None:
     with pytest.raises(InputError, match="output"):
         load_examples(World().path(root) / "train" / "prompts.jsonl")
+
+
+def test_a_length_in_bytes_is_estimated_by_the_tokenizer_of_bytes(prompts: WorldExamples) -> None:
+    def tokens(name: str) -> float:
+        tokenizer = WorldTokenizer(small_world=World(), name=name)
+        return PreparedData(examples=prompts, student_tokenizer=tokenizer, max_length=320, title="").lengths.tokens
+
+    assert tokens("bytes") == 116 + 32 + 1
+    assert tokens("bytelevel") == tokens("sentencepiece") == pytest.approx((116 + 32) / 3.2 + 1)
