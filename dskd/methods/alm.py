@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
@@ -15,6 +15,7 @@ from dskd import losses, modeling
 from dskd.errors import InputError
 from dskd.losses.tokens import LossTerm, SideTokens, TokenBatch
 from dskd.methods.base import DistillationMethod, Options, Requirements, cross_entropy, labelled_count, register
+from dskd.methods.space import Choice, Log, Space, Uniform
 from dskd.tokenization.vocabulary import SharedVocabulary
 
 if TYPE_CHECKING:
@@ -74,6 +75,11 @@ class ApproximateLikelihoodMatching(DistillationMethod):
         "Matching of hidden states, weights from gradient norms, and chunks chosen by bias matrices or ended by spaces."
     )
     Options = AlmOptions
+    space: ClassVar[Space] = {
+        "kd_rate": Uniform(0.3, 1.0),
+        "binarization_temperature": Log(1.0, 300.0),
+        "binary_divergence": Choice("binary_ce", "binary_kl_temp_limit", "abs"),
+    }
     student_space_ids: Tensor | None = None
     teacher_space_ids: Tensor | None = None
 

@@ -18,7 +18,7 @@ from pydantic import Field, ValidationError
 from dskd import losses, modeling
 from dskd.errors import InputError
 from dskd.losses.tokens import LossTerm, TokenBatch
-from dskd.methods.space import EVERY_TRAINING, WITH_PROJECTORS, Space
+from dskd.methods.space import EVERY_TRAINING, WITH_OWN_TEXT, WITH_PROJECTORS, Space
 from dskd.options import Options
 from dskd.teachers.options import TeacherOutputKind
 from dskd.tokenization.vocabulary import SharedVocabulary
@@ -158,8 +158,15 @@ class Method(ABC):
 
     @property
     def whole_space(self) -> Space:
-        """`space` and the learning rates of its training."""
-        return {**EVERY_TRAINING, **(WITH_PROJECTORS if self.requires.projectors else {}), **self.space}
+        """`space`, the learning rates of its training, and for one that learns from its own text alone how that may be sampled."""
+        requires = self.requires
+        samples = requires.on_policy == "always" and not requires.exact_sampling
+        return {
+            **EVERY_TRAINING,
+            **(WITH_PROJECTORS if requires.projectors else {}),
+            **(WITH_OWN_TEXT if samples else {}),
+            **self.space,
+        }
 
     def prepare(
         self, student_head: modeling.Head, teacher_head: modeling.Head, shared: SharedVocabulary

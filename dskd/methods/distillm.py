@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from pydantic import Field
 
 from dskd.methods.base import DistillationOptions, DivergenceName, register
 from dskd.methods.kd import KnowledgeDistillation
+from dskd.methods.space import Choice, Log, Space, Uniform
 
 
 class SkewedOptions(DistillationOptions):
@@ -31,3 +34,9 @@ class DistiLLM(KnowledgeDistillation):
     paper = "arXiv 2402.03898"
     not_reproduced = "The language-modelling loss on a second corpus."
     Options = SkewedOptions
+    space: ClassVar[Space] = {
+        "kd_rate": Uniform(0.3, 1.0),
+        "temperature": Log(0.5, 2.0),
+        "divergence": Choice("skewed_forward_kl", "skewed_reverse_kl"),
+        "skew": Log(0.03, 0.5),
+    }

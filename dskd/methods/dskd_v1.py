@@ -23,6 +23,7 @@ from dskd.methods.base import (
     predictions_of_teacher,
     register,
 )
+from dskd.methods.space import Choice, Log, Space, Uniform
 from dskd.tokenization.vocabulary import SharedVocabulary
 
 if TYPE_CHECKING:
@@ -65,6 +66,12 @@ class DualSpaceV1Distillation(DistillationMethod):
 
     paper = "arXiv 2406.17328"
     Options: ClassVar[type[DualSpaceV1Options]] = DualSpaceV1Options
+    space: ClassVar[Space] = {
+        "kd_rate": Uniform(0.3, 1.0),
+        "temperature": Log(0.5, 4.0),
+        "divergence": Choice("forward_kl", "reverse_kl", "js_divergence"),
+        "distill_in": Choice("both", "student", "teacher"),
+    }
     projectors: modeling.AffineProjectors
 
     def _without_unused(self) -> nn.Module:

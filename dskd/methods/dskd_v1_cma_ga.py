@@ -6,7 +6,7 @@ the discriminator.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from pydantic import Field
 
@@ -14,6 +14,7 @@ from dskd import modeling
 from dskd.losses.tokens import LossTerm, TokenBatch
 from dskd.methods.base import labelled_count, register
 from dskd.methods.dskd_v1_cma import CrossModelAttentionOptions, DualSpaceV1CrossModelAttention
+from dskd.methods.space import Log, Space
 from dskd.tokenization.vocabulary import SharedVocabulary
 
 if TYPE_CHECKING:
@@ -50,6 +51,8 @@ class AdversarialCrossModelAttention(DualSpaceV1CrossModelAttention):
         "Neither the variant with conditional transport nor a first stage for the projectors alone is here."
     )
     Options = AdversarialAttentionOptions
+    # The published code has 0.01 by default, and its scripts 1.
+    space: ClassVar[Space] = {**DualSpaceV1CrossModelAttention.space, "adversarial_rate": Log(0.003, 1.0)}
     discriminator: modeling.Discriminator | None = None
 
     def prepare(self, student_head: modeling.Head, teacher_head: modeling.Head, shared: SharedVocabulary) -> nn.Module:

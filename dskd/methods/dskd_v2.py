@@ -24,6 +24,7 @@ from dskd.methods.base import (
     register,
 )
 from dskd.methods.dskd_v1 import DistillIn, sum_of, terms_of
+from dskd.methods.space import Choice, Log, Space, Uniform
 from dskd.tokenization.vocabulary import SharedVocabulary
 
 if TYPE_CHECKING:
@@ -59,6 +60,12 @@ class DualSpaceDistillation(TwoPassLoss, DistillationMethod):
     paper = "arXiv 2504.11426"
     requires = Requirements(projectors=True)
     Options: ClassVar[type[DualSpaceOptions]] = DualSpaceOptions
+    space: ClassVar[Space] = {
+        "kd_rate": Uniform(0.3, 1.0),
+        "temperature": Log(0.5, 4.0),
+        "divergence": Choice("forward_kl", "reverse_kl", "js_divergence"),
+        "distill_in": Choice("both", "student", "teacher"),
+    }
     first_terms = frozenset({"teacher_to_student_cross_entropy", "teacher_space"})
     projectors: modeling.DualSpaceProjectors
     student_id_of: Tensor

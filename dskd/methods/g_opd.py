@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, ClassVar
 
 from pydantic import Field
 
 from dskd.losses.tokens import TokenBatch
 from dskd.methods.base import register
 from dskd.methods.on_policy import PolicyGradient, PolicyGradientOptions, log_old, log_p_of_text
+from dskd.methods.space import Space, Uniform
 from dskd.options import NOT_IDENTITY
 
 if TYPE_CHECKING:
@@ -42,6 +43,8 @@ class GeneralisedOpd(PolicyGradient):
     requires = replace(PolicyGradient.requires, reference=True)
     not_reproduced = "Weights that correct the sampling engine's log-probabilities, and two teachers at a time."
     Options = GOpdOptions
+    # Below 1 the student ends between the reference and the teacher; 1.5 was unstable for the authors.
+    space: ClassVar[Space] = {"reward_scale": Uniform(0.5, 1.5)}
 
     def advantages(self, batch: TokenBatch, log_q: Tensor) -> Tensor:
         temperature = self.options.temperature

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from pydantic import Field
 
 from dskd.methods.base import DistillationOptions, DivergenceName, register
 from dskd.methods.kd import KnowledgeDistillation
+from dskd.methods.space import Choice, Log, Space, Uniform
 
 
 class GeneralizedOptions(DistillationOptions):
@@ -31,3 +34,9 @@ class GeneralizedKnowledgeDistillation(KnowledgeDistillation):
     paper = "arXiv 2306.13649"
     not_reproduced = "The mixture with a reward, and text that the teacher writes."
     Options = GeneralizedOptions
+    # The paper's divergences: forward KL, three Jensen-Shannon ones, reverse KL.
+    space: ClassVar[Space] = {
+        "kd_rate": Uniform(0.3, 1.0),
+        "temperature": Log(0.5, 2.0),
+        "js_beta": Choice(0.0, 0.1, 0.5, 0.9, 1.0),
+    }

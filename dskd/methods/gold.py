@@ -7,13 +7,14 @@ into one distribution on either side, and these are compared (docs/method.md).
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
 from dskd import losses, modeling
 from dskd.losses.tokens import LossTerm, TokenBatch
 from dskd.methods.base import DistillationMethod, Options, Requirements, labelled_count, register
+from dskd.methods.space import Choice, Log, Space, Uniform
 from dskd.tokenization.vocabulary import SharedVocabulary
 
 if TYPE_CHECKING:
@@ -83,6 +84,13 @@ class GeneralOnlineLogitDistillation(DistillationMethod):
         "Alignment by position (use_extended_uld off) and the misplaced rows of the released observed strategy."
     )
     Options = GoldOptions
+    # js_beta is of the hybrid loss alone.
+    space: ClassVar[Space] = {
+        "kd_rate": Uniform(0.3, 1.0),
+        "teacher_temperature": Log(0.5, 2.0),
+        "hybrid_loss": Choice(False, True),
+        "js_beta": Choice(0.0, 0.5, 1.0),
+    }
     matched_weight: float
     matched_teacher_ids: Tensor
     matched_student_ids: Tensor

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import Field
 
@@ -17,6 +17,7 @@ from dskd.methods.on_policy import (
     log_p_of_text,
     own_log_q,
 )
+from dskd.methods.space import Choice, Space, Uniform
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -44,6 +45,7 @@ class ImportanceWeightedOpd(ResponseStatistics, PolicyGradient):
     paper = "arXiv 2606.22600"
     not_reproduced = "The paper's text was not to be had: formula and settings are the authors' blog's and TRL's."
     Options = IwOpdOptions
+    space: ClassVar[Space] = {"gamma": Uniform(0.0, 1.0), "normaliser": Choice("all_but_last", "all")}
 
     def response_statistics(self, batch: TokenBatch) -> Tensor:
         """[tokens, 2]: w_t A_t, and w_t."""

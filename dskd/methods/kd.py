@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from dskd import losses
 from dskd.losses.tokens import LossTerm, TokenBatch
 from dskd.methods.base import (
@@ -13,6 +15,7 @@ from dskd.methods.base import (
     register,
     top_k_of_teacher,
 )
+from dskd.methods.space import Choice, Log, Space, Uniform
 
 
 @register
@@ -24,6 +27,11 @@ class KnowledgeDistillation(DistillationMethod):
     paper = "arXiv 1503.02531"
     requires = Requirements(vocabulary="same", teacher_outputs=("hidden_states", "top_k"))
     Options = DistillationOptions
+    space: ClassVar[Space] = {
+        "kd_rate": Uniform(0.3, 1.0),
+        "temperature": Log(0.5, 4.0),
+        "divergence": Choice("forward_kl", "reverse_kl", "js_divergence"),
+    }
 
     def terms(self, batch: TokenBatch) -> dict[str, LossTerm]:
         temperature = self.options.temperature

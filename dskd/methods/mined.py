@@ -7,7 +7,7 @@ token v: that of the same bytes where there is one, else the nearest of the toke
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import Field
 
@@ -15,6 +15,7 @@ from dskd import losses, modeling, tokenization
 from dskd.errors import InputError
 from dskd.losses.tokens import LossTerm, TokenBatch
 from dskd.methods.base import DistillationMethod, Options, cross_entropy, labelled_count, logits_of_teacher, register
+from dskd.methods.space import Choice, Log, Space, Uniform
 from dskd.tokenization.vocabulary import SharedVocabulary
 
 if TYPE_CHECKING:
@@ -50,6 +51,11 @@ class MinimumEditDistance(DistillationMethod):
         "FuseLLM's choice between several teachers is left out."
     )
     Options = MinimumEditOptions
+    space: ClassVar[Space] = {
+        "kd_rate": Uniform(0.3, 1.0),
+        "temperature": Log(0.5, 4.0),
+        "unpaired": Choice("label", "left_out"),
+    }
     teacher_id_of: Tensor
 
     def prepare(self, student_head: modeling.Head, teacher_head: modeling.Head, shared: SharedVocabulary) -> None:

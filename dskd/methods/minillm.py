@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import Field
 
@@ -22,6 +22,7 @@ from dskd.methods.base import (
     predictions_of_teacher,
     register,
 )
+from dskd.methods.space import Choice, Log, Space, Uniform
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -65,6 +66,12 @@ class MiniLLM(StepStatistics, Method):
         "The second corpus: the loss on the data's text takes its place."
     )
     Options = PolicyGradientOptions
+    # The paper has no discount. teacher_mix changes what samples, so it is no option to tune.
+    space: ClassVar[Space] = {
+        "discount": Choice(0.0, 0.95, 1.0),
+        "data_weight": Log(0.1, 3.0),
+        "kd_rate": Uniform(0.0, 1.0),
+    }
 
     def __init__(self, options: dict[str, Any] | None = None) -> None:
         super().__init__(options)

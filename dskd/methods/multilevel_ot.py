@@ -6,12 +6,13 @@ student's K tokens that are most probable in the example as a whole, in correspo
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import Field
 
 from dskd.losses.tokens import LossTerm, TokenBatch
 from dskd.methods.base import Method, Options, Requirements, cross_entropy, labelled_count, register
+from dskd.methods.space import Log, Space
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -50,6 +51,11 @@ class MultiLevelOptimalTransport(Method):
         "probabilities, and the means over examples."
     )
     Options = MultiLevelOptions
+    space: ClassVar[Space] = {
+        "distillation_weight": Log(0.3, 10.0),
+        "logarithmic_weight": Log(0.03, 1.0),
+        "temperature": Log(0.5, 2.0),
+    }
 
     def terms(self, batch: TokenBatch) -> dict[str, LossTerm]:
         import torch

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
@@ -19,6 +19,7 @@ from dskd.methods.on_policy import (
     own_log_q,
     sampled_pairs,
 )
+from dskd.methods.space import Choice, Space
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -69,6 +70,8 @@ class OnPolicyDistillation(ResponseStatistics, PolicyGradient):
     paper = "Thinking Machines 2025 (blog), arXiv 2306.13649"
     not_reproduced = "A reward besides the teacher, and the correction of the sampling engine's log-probabilities."
     Options = OpdOptions
+    # The temperature is that of the rollouts, and the same for all trials.
+    space: ClassVar[Space] = {"discount": Choice(0.0, 0.9, 1.0), "advantage_limit": Choice(None, 10.0, 5.0)}
 
     def __init__(self, options: dict[str, Any] | None = None) -> None:
         super().__init__(options)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import Field
 
@@ -11,6 +11,7 @@ from dskd import losses
 from dskd.losses.tokens import LossTerm, SideTokens, TokenBatch
 from dskd.methods.base import ResponseStatistics, register
 from dskd.methods.on_policy import PolicyGradient, PolicyGradientOptions, by_chunks, log_old, own_log_q, sampled
+from dskd.methods.space import Space, Uniform
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -42,6 +43,7 @@ class OpdChunks(ResponseStatistics, PolicyGradient):
     paper = "ours, after Thinking Machines 2025 (blog)"
     requires = replace(PolicyGradient.requires, vocabulary="any")
     Options = OpdChunksOptions
+    space: ClassVar[Space] = {"gamma": Uniform(0.0, 1.0)}
 
     def response_statistics(self, batch: TokenBatch) -> Tensor:
         """[tokens, 3]: A of each token's group times its weight, whether it is in a group, and the weight."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field
 
@@ -26,6 +26,7 @@ from dskd.methods.on_policy import (
     sampled,
     sampled_pairs,
 )
+from dskd.methods.space import Log, Space
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -64,6 +65,8 @@ class TeacherFreeControl(ResponseStatistics, PolicyGradient):
         "The authors' code is not public: over which tokens the share and the entropy's range are taken is ours."
     )
     Options = ControlOptions
+    # The arms, `advantage` and `tokens`, are what is compared; the size of one constant is the learning rate's.
+    space: ClassVar[Space] = {"share": Log(0.1, 0.5)}
 
     def __init__(self, options: dict[str, Any] | None = None) -> None:
         super().__init__(options)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from pydantic import Field
 
 from dskd.losses.tokens import LossTerm, TokenBatch
 from dskd.methods.base import DivergenceName, DivergenceOptions, Method, Requirements, logits_of_teacher, register
 from dskd.methods.on_policy import sampled_pairs
+from dskd.methods.space import Choice, Log, Space
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -34,6 +35,10 @@ class FullOpd(Method):
     paper = "arXiv 2306.13649"
     requires = Requirements(vocabulary="same", on_policy="always", exact_sampling=False)
     Options = OpdFullOptions
+    space: ClassVar[Space] = {
+        "temperature": Log(0.5, 2.0),
+        "divergence": Choice("forward_kl", "reverse_kl", "js_divergence"),
+    }
 
     def terms(self, batch: TokenBatch) -> dict[str, LossTerm]:
         logits = batch.student.head.logits(batch.student.at_pairs(batch.student.hidden))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field
 
@@ -12,6 +12,7 @@ from dskd import losses
 from dskd.losses.tokens import LossTerm, TokenBatch
 from dskd.methods.base import Method, Requirements, register
 from dskd.methods.on_policy import PolicyGradientOptions, distributions, sampled_pairs
+from dskd.methods.space import Choice, Space
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -49,6 +50,7 @@ class StudentTopKOpd(Method):
         "A temperature of the teacher alone; the folded form of a framework, whose expected gradient is zero."
     )
     Options = StudentTopKOptions
+    space: ClassVar[Space] = {"top_k": Choice(4, 16, 64, 256), "weights": Choice("student", "teacher", "uniform")}
 
     def __init__(self, options: dict[str, Any] | None = None) -> None:
         super().__init__(options)

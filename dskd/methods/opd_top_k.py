@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
@@ -20,6 +20,7 @@ from dskd.methods.base import (
     register,
 )
 from dskd.methods.on_policy import by_chunks, distributions, sampled, sampled_pairs
+from dskd.methods.space import Choice, Space
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -101,6 +102,13 @@ class TopKOpd(ResponseStatistics, UsesTokenizers, Method):
     )
     not_reproduced = "The importance weight of the sampled tail alone, for text of a sampler with another precision."
     Options = TopKOptions
+    # The authors' command learns from 20 % of the tokens; whether their tables do is not known.
+    space: ClassVar[Space] = {
+        "top_k": Choice(8, 32, 128),
+        "remainder": Choice("renormalised", "one_outcome"),
+        "divergence": Choice("reverse_kl", "forward_kl"),
+        "entropy_share": Choice(None, 0.5, 0.2),
+    }
     masked_ids: tuple[int, ...] = ()
 
     def __init__(self, options: dict[str, Any] | None = None) -> None:

@@ -5,7 +5,7 @@ Notation of docs/rivals.md: c a byte group, i and j its first tokens of the stud
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import Field
 
@@ -20,6 +20,7 @@ from dskd.methods.base import (
     labelled_count,
     register,
 )
+from dskd.methods.space import Choice, Log, Space, Uniform
 from dskd.tokenization.vocabulary import SharedVocabulary
 
 if TYPE_CHECKING:
@@ -62,6 +63,12 @@ class SimCt(DistillationMethod):
         "Segments by strings, a divisor by response tokens, and the later mask of unlikely rows are left out."
     )
     Options = SimCtOptions
+    space: ClassVar[Space] = {
+        "kd_rate": Uniform(0.3, 1.0),
+        "temperature": Log(0.5, 2.0),
+        "divergence": Choice("forward_kl", "reverse_kl", "js_divergence"),
+        "span_score": Choice("log_probabilities", "logits"),
+    }
     teacher_ids: Tensor
     student_ids: Tensor
 

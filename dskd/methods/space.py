@@ -102,7 +102,7 @@ class Choice(Range):
 
     @property
     def text(self) -> str:
-        return " or ".join(str(value) for value in self.values)
+        return " or ".join(map(_word, self.values))
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Choice) and other.values == self.values
@@ -119,6 +119,15 @@ def _check_order(low: float, high: float, above: float = -math.inf) -> None:
         raise ValueError(f"{low:g} to {high:g} is no range{f' above {above:g}' if above > -math.inf else ''}")
 
 
+def _word(value: Any) -> str:
+    """A value as a matrix writes it."""
+    if value is None:
+        return "null"
+    if isinstance(value, bool):
+        return str(value).lower()
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
 def _rounded(value: float) -> float:
     return float(f"{value:.{_DIGITS}g}")
 
@@ -127,4 +136,6 @@ Space = Mapping[str, Range]
 
 # What every training has. A good learning rate depends on the models more than on the method, so it is one around the matrix's.
 EVERY_TRAINING: Space = {"training.learning_rate": Factor(0.25, 4.0)}
+# What a student samples, where the loss does not depend on how probable that was (`Requirements.exact_sampling`).
+WITH_OWN_TEXT: Space = {"training.rollouts.temperature": Uniform(0.6, 1.0)}
 WITH_PROJECTORS: Space = {"training.projector_learning_rate": Factor(0.1, 10.0)}

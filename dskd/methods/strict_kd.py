@@ -6,7 +6,7 @@ for the end of sequence. The same idea, with averages over all labelled tokens, 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field
 
@@ -21,6 +21,7 @@ from dskd.methods.base import (
     register,
     top_k_of_teacher,
 )
+from dskd.methods.space import Choice, Log, Space, Uniform
 from dskd.tokenization.vocabulary import SharedVocabulary
 
 if TYPE_CHECKING:
@@ -58,6 +59,12 @@ class StrictDistillation(DistillationMethod):
     )
     requires = Requirements(outputs_with_options={"top_k": "outside: one_outcome, top_k: 0"})
     Options = StrictOptions
+    # Of top_k the paper finds 0, 16 and 128 alike.
+    space: ClassVar[Space] = {
+        "kd_rate": Uniform(0.3, 1.0),
+        "temperature": Log(0.5, 4.0),
+        "divergence": Choice("forward_kl", "reverse_kl", "js_divergence"),
+    }
     teacher_ids: Tensor
     student_ids: Tensor
     student_id_of: Tensor

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from pydantic import Field
 
@@ -17,6 +17,7 @@ from dskd.methods.base import (
     register,
     top_k_of_teacher,
 )
+from dskd.methods.space import Log, Space, Uniform
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -46,6 +47,8 @@ class UniversalLogitDistillation(DistillationMethod):
         "The mean over each answer's tokens and then over the answers of a batch: here over all tokens of a step."
     )
     Options = UniversalLogitOptions
+    # The paper's L_CE + 1.5 L_W is this loss at α = 0.6, but for a factor.
+    space: ClassVar[Space] = {"kd_rate": Uniform(0.3, 1.0), "temperature": Log(0.5, 2.0)}
 
     def terms(self, batch: TokenBatch) -> dict[str, LossTerm]:
         logits = batch.student.head.logits(batch.student.hidden, padded=True)

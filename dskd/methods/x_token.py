@@ -6,7 +6,7 @@ Notation of docs/rivals.md: c a byte group, its tokens i of the student and j of
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field
 
@@ -23,6 +23,7 @@ from dskd.methods.base import (
     labelled_count,
     register,
 )
+from dskd.methods.space import Choice, Log, Space
 from dskd.tokenization.vocabulary import SharedVocabulary
 
 if TYPE_CHECKING:
@@ -98,6 +99,12 @@ class XToken(StepStatistics, UsesTokenizers, Method):
         "micro-batch; a trained W; teachers weighed by a score."
     )
     Options = XTokenOptions
+    space: ClassVar[Space] = {
+        "form": Choice("p_kl", "gold", "h_kl"),
+        "temperature": Log(0.5, 2.0),
+        "divergence": Choice("forward_kl", "reverse_kl"),
+        "cross_entropy_weight": Log(0.01, 1.0),
+    }
     instead = "set dynamic_scaling to false"
     _tokenizers: tuple[Any, Any] | None = None
     projection: losses.SparseMap

@@ -35,6 +35,7 @@ COMMANDS = {
     "leaderboard": "Print the table of a run; export, write or check it.",
     "compare": "Compare two methods or two runs with paired tests.",
     "rank-agreement": "Compare rankings of methods along an axis, such as the number of steps.",
+    "claims": "Answer published claims from the records of a run: holds, fails or undecided.",
     "judge": "Let a judge model compare two sets of answers, over an OpenAI-compatible API.",
     "report": "Write a run as one HTML page: tables, plots, completions side by side.",
     "check": "Compare a run with a baseline; exit code 1 if it is worse.",

@@ -23,7 +23,7 @@ EPILOG = """\b
 Examples:
   harness data verify
   harness data verify gsm8k dolly --json
-  harness data pull gsm8k
+  harness data pull gsm8k gsm8k:validation
   harness data show train.jsonl --student models/student
   harness data contamination --train dolly/train.jsonl --task dolly
   harness data contamination --train gsm8k/train.jsonl --prompt "Question: {question}" --output "{answer}" --task gsm8k --json
@@ -46,7 +46,7 @@ def verify(names: tuple[str, ...], all_present: bool, as_json: bool) -> None:
 
     Exits with 2 for a wrong file, and for an absent one of a task that was named or with --all-present. Nothing is fetched.
     """
-    chosen = _tasks(names)
+    chosen = _with_validation(names)
     rows = [row for task in chosen for row in _rows(task)]
     if as_json:
         print_json(rows)
@@ -71,7 +71,7 @@ def pull(names: tuple[str, ...], everything: bool) -> None:
     """
     if bool(names) == everything:
         raise InputError("data pull: names no task; fix: name tasks, or give --all (see `harness data verify`)")
-    files = [(task, data) for task in _tasks(names) for data in (*task.data_files,) or (None,)]
+    files = [(task, data) for task in _with_validation(names) for data in (*task.data_files,) or (None,)]
     told = set()  # the 27 files of bbh have one reason
     for task, data in files:
         if data is None or (everything and data.hub is None):
@@ -134,6 +134,18 @@ command.commands["overlap"].hidden = True
 
 def _tasks(names: Sequence[str]) -> list[Task]:
     return [tasks.load(name) for name in names or tasks.names()]
+
+
+def _with_validation(names: Sequence[str]) -> list[Task]:
+    """The tasks named; where none is, all, each followed by its validation items where these are in a file of their own."""
+    if names:
+        return _tasks(names)
+    found = []
+    for task in _tasks(()):
+        found.append(task)
+        if task.validation_data is not None:
+            found.append(tasks.load(f"{task.name}:validation"))
+    return found
 
 
 def _rows(task: Task) -> list[dict[str, Any]]:

@@ -13,7 +13,7 @@ from dskd.training.options import TrainingOptions
 from harness import tasks
 from harness.cli.options import json_option, variables_option
 from harness.cli.output import print_json, print_table, text
-from harness.cli.show_method import describe
+from harness.cli.show_method import describe, space_of
 from harness.config.matrix import Matrix
 from harness.config.matrix_file import find_matrix, read_matrix, shipped_matrices
 from harness.config.names import option_rows
@@ -27,6 +27,7 @@ EPILOG = """\b
 Examples:
   harness list tasks
   harness list methods
+  harness list spaces
   harness list training-options
   harness list models --matrix quick
   harness list matrices
@@ -38,7 +39,7 @@ Examples:
 `harness show-method NAME` has a method's paper, what it can learn from, and its options."""
 
 Row = dict[str, Any]
-WHAT = ["tasks", "methods", "training-options", "models", "matrices", "protocols", "published", "executors"]
+WHAT = ["tasks", "methods", "spaces", "training-options", "models", "matrices", "protocols", "published", "executors"]
 
 
 @click.command("list", epilog=EPILOG)
@@ -47,13 +48,16 @@ WHAT = ["tasks", "methods", "training-options", "models", "matrices", "protocols
 @variables_option
 @json_option
 def command(what: str, matrix_name: str, variables: dict[str, str], as_json: bool) -> None:
-    """List tasks, methods, training options, models of a matrix, shipped matrices, protocols, published scores or executors."""
+    """List tasks, methods, what of each is tuned, training options, models of a matrix, shipped matrices, protocols, published scores or executors."""
     rows = _models(read_matrix(find_matrix(matrix_name), variables)) if what == "models" else _ROWS[what]()
     if as_json:
         print_json(rows)
         return
     essentials = [_ESSENTIALS.get(what, dict)(row) for row in rows]
     print_table(list(essentials[0]), ([text(value) for value in row.values()] for row in essentials))
+    if what == "tasks":
+        click.echo()
+        print_table(("settings are chosen by", "tasks"), _by_validation(rows))
     if what == "methods":
         click.echo()
         print_table(("learns from", "given by", "methods"), _learners(rows))
@@ -69,6 +73,16 @@ def _learners(rows: list[Row]) -> list[tuple[str, str, str]]:
             name = f"{row['method']} (with {kind['with']})" if kind["with"] else row["method"]
             able.setdefault((kind["outputs"], text(kind["from"])), []).append(name)
     return [(*kind, ", ".join(names)) for kind, names in sorted(able.items())]
+
+
+def _by_validation(rows: list[Row]) -> list[tuple[str, str]]:
+    """What settings are chosen by, and the tasks that have it: validation items of their own, or those of another."""
+    able: dict[str, list[str]] = {}
+    for row in rows:
+        other = row["validation_from"]
+        text = row["validation"] or (f"the validation items of {other}" if other else "no validation items")
+        able.setdefault(text, []).append(row["task"])
+    return [(items, ", ".join(names)) for items, names in able.items()]
 
 
 def _by_text(rows: list[Row]) -> list[tuple[str, str]]:
@@ -89,6 +103,7 @@ def _tasks() -> list[Row]:
             "runs_code": task.runs_code,
             "licence": task.licence,
             "validation": task.validation,
+            "validation_from": task.validation_from,
         }
         for task in map(tasks.load, tasks.names())
     ]
@@ -170,6 +185,7 @@ def _columns(*names: str) -> Callable[[Row], Row]:
 _ROWS: dict[str, Callable[[], list[Row]]] = {
     "tasks": _tasks,
     "methods": lambda: [describe(method) for method in METHODS.values()],
+    "spaces": lambda: [{"method": name} | row for name, method in METHODS.items() for row in space_of(method)],
     "training-options": lambda: list(option_rows(TrainingOptions)),
     "matrices": _matrices,
     "protocols": _protocols,
@@ -178,7 +194,7 @@ _ROWS: dict[str, Callable[[], list[Row]]] = {
 }
 # What of a row fits a terminal of 100 columns.
 _ESSENTIALS: dict[str, Callable[[Row], Row]] = {
-    "tasks": _columns("task", "version", "metrics", "max_new_tokens", "licence", "validation"),
+    "tasks": _columns("task", "version", "metrics", "max_new_tokens", "licence"),
     "methods": _columns("method", "title", "vocabularies", "on_policy"),
     "matrices": lambda row: {"matrix": row["matrix"], "description": row["description"].partition(". ")[0]},
     "protocols": _changed_settings,

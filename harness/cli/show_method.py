@@ -8,6 +8,8 @@ import click
 
 from dskd.compatibility import learning_of, texts_of
 from dskd.methods import Method, Requirements
+from dskd.rollouts.options import RolloutOptions
+from dskd.training.options import TrainingOptions
 from harness.cli.options import json_option
 from harness.cli.output import print_json, print_table, text
 from harness.config.names import find_method, option_rows
@@ -23,12 +25,13 @@ Examples:
 @click.argument("name", metavar="NAME|FILE.py:CLASS")
 @json_option
 def command(name: str, as_json: bool) -> None:
-    """Show a method: paper, vocabularies, what it can learn from, and each option with default, range and meaning."""
+    """Show a method: paper, vocabularies, what it can learn from, each option with default, range and meaning, and what is tuned."""
     described = describe(find_method(name, "NAME"))
     if as_json:
         print_json(described)
         return
     options, learns_from = described.pop("options"), described.pop("learns_from")
+    space = described.pop("space")
     for key, value in described.items():
         click.echo(f"{key.replace('_', ' '):17}{text(value)}")
     for number, row in enumerate(learns_from):
@@ -36,6 +39,8 @@ def command(name: str, as_json: bool) -> None:
     if options:
         click.echo()
         print_table(list(options[0]), ([text(value) for value in row.values()] for row in options))
+    click.echo()
+    print_table(("tuned", "over"), ((row["option"], row["over"]) for row in space))
 
 
 def _if(options: str) -> str:
@@ -68,4 +73,14 @@ def describe(method: type[Method]) -> dict[str, Any]:
         "response_source": method.requires.response_source,
         "status": f"not reproduced: {method.not_reproduced}" if method.not_reproduced else "as in the paper",
         "options": list(option_rows(method.Options)),
+        "space": space_of(method),
     }
+
+
+def space_of(method: type[Method]) -> list[dict[str, Any]]:
+    """What of a method is tuned unless a matrix says otherwise: each option with its default and its range, its own options first."""
+    made = method()
+    rows = (*option_rows(TrainingOptions), *option_rows(RolloutOptions, ["rollouts"]))
+    defaults = {f"training.{row['option']}": row["default"] for row in rows} | made.options.model_dump()
+    ordered = sorted(made.whole_space.items(), key=lambda item: item[0].startswith("training."))
+    return [{"option": name, "default": defaults[name], "over": values.text} for name, values in ordered]

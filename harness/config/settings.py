@@ -15,7 +15,7 @@ from harness.suggestions import did_you_mean
 TaskName = Annotated[  # lm_eval/NAME is lm-eval's task of that name, FILE.py:CLASS one of the user's own
     str,
     StringConstraints(
-        pattern=r"^(lm_eval/[A-Za-z0-9][A-Za-z0-9._-]*|([A-Za-z0-9]([._-]?[A-Za-z0-9]+)*|[^\s:]+\.py:[A-Za-z_]\w*)(:validation)?)$",
+        pattern=r"^(lm_eval/[A-Za-z0-9][A-Za-z0-9._-]*|[A-Za-z0-9]([._-]?[A-Za-z0-9]+)*|[^\s:]+\.py:[A-Za-z_]\w*)(:validation)?$",
         max_length=400,
     ),
 ]

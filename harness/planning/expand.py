@@ -220,7 +220,11 @@ class Expansion(TunedSources):
             processes=self.processes,
             accelerate_config=self.accelerate_config,
         )
-        return tuned_training(self, cell, trained) if self.matrix.is_tuned(cell.method) else trained
+        if not self.matrix.is_tuned(cell.method):
+            return trained
+        for problem in trained.problems():  # of the matrix, and not of what a trial changes
+            raise InputError(problem.text(self.where_of(cell, problem.key)))
+        return tuned_training(self, cell, trained)
 
     def _check_served(self, cell: Cell, outputs: TeacherOutputs | None) -> None:
         """InputError where a teacher behind an address does not give what the method learns from."""

@@ -24,6 +24,7 @@ from harness.steps.evaluation import EvaluatedTask
 from harness.steps.leaks import VALIDATION
 from harness.steps.ranking import Candidate, Ranking
 from harness.steps.reference import Reference
+from harness.steps.several_teachers import TaughtBySeveral
 from harness.steps.training import Train
 from harness.steps.trial import LaterTrial, Trial, TunedTrain, Validate, value_of, with_settings
 from harness.suggestions import did_you_mean
@@ -175,6 +176,7 @@ class _Tuning:
             cell_folder="",
             model=model,
             tasks=self._tasks(),
+            tested=self._tested(),
             allow_code_execution=self._sources.allow_code_execution,
             **self._sources.answering,
         )
@@ -198,6 +200,8 @@ class _Tuning:
     def _space(self) -> Space:
         method = methods.get(self._default.method)(self._default.method_options)
         space = dict(method.whole_space)
+        if "top_k" in self._kinds_of_outputs():
+            space.pop("temperature", None)  # these distributions are of one temperature
         for option, given in self._tuning.spaces.get(self._name, {}).items():
             where = self._where("tuning", "spaces", self._name, option)
             if option.removeprefix("training.") in _FIXED:
@@ -213,20 +217,28 @@ class _Tuning:
                 space[option] = given
         return space
 
+    def _kinds_of_outputs(self) -> set[str]:
+        """What the student learns from, of each of its teachers."""
+        data, own = self._default.data, self._default.teacher_outputs
+        outputs = [part.outputs for part in data.parts] if isinstance(data, TaughtBySeveral) else [own or {}]
+        return {str(each.get("kind")) for each in outputs}
+
     def _tasks(self) -> list[EvaluatedTask]:
         matrix = self._sources.matrix
         by_name = {matrix.task_of(entry): settings for entry, settings in reversed(matrix.tasks.items())}
         named = self._tuning.tasks
-        names = named or [name for name in reversed(by_name) if _has_validation(name)]
+        names = named or [name for name in reversed(by_name) if tasks.load(name).has_validation]
         if not names:
+            others = dict.fromkeys(tasks.load(name).validation_from for name in reversed(by_name))
+            known = ", ".join(each for each in others if each is not None) or "TASK, …"
             raise InputError(
-                f"{self._where('tuning')}: no task of the matrix has validation items; fix: name tasks that have some in tuning.tasks"
+                f"{self._where('tuning')}: no task of the matrix has validation items; fix: name others, tasks: [{known}]"
             )
         found = []
         for index, name in enumerate(names):
             where = self._where("tuning", "tasks", index) if named else self._where("tuning")
-            if not _has_validation(name):
-                raise InputError(f"{where}: {name} has no validation items; fix: name a task that has some")
+            if not tasks.load(name).has_validation:
+                raise InputError(f"{where}: {name} has no validation items; fix: {tasks.load(name).choose_by}")
             if not tasks.load(name).metrics[0].higher_is_better:
                 raise InputError(f"{where}: less is better in {name}, and trials are ranked by more; fix: leave it out")
             settings = by_name.get(name, TaskSettings())
@@ -242,6 +254,11 @@ class _Tuning:
             )
         return found
 
+    def _tested(self) -> list[str]:
+        """The tasks of the matrix, of which no item may be among those that settings are chosen by."""
+        matrix = self._sources.matrix
+        return sorted({matrix.task_of(entry) for entry in matrix.tasks})
+
     def _trials(self) -> int:
         budget: Budget = self._tuning.budget
         if budget.trials is not None:
@@ -255,10 +272,6 @@ class _Tuning:
 
     def _where(self, *keys: Any) -> str:
         return self._sources.where(*keys)
-
-
-def _has_validation(name: str) -> bool:
-    return not name.startswith("lm_eval/") and tasks.load(name).has_validation
 
 
 def _fields(step: Train) -> dict[str, Any]:

@@ -9,7 +9,9 @@ from typing import Any
 from pydantic import ValidationError
 
 from dskd.errors import InputError
+from harness.claims.claims_file import DEFAULT, find_claims, read_claims
 from harness.report.alignment import alignments
+from harness.report.claims import claims_of
 from harness.report.curves import learning_curves
 from harness.report.differences import differences
 from harness.report.distances import distances_of
@@ -17,6 +19,7 @@ from harness.report.results import Result, read_results
 from harness.report.samples import MOST_COMPLETIONS, browsable
 from harness.report.scores import environments, score_rows
 from harness.report.tuning import cost_of, gains_of, tuning_of
+from harness.results.item_scores import Results
 from harness.results.load import read_all_items
 from harness.results.run_file import RunFile, missing_records
 from harness.runs.store import RUN
@@ -28,9 +31,15 @@ DEFAULT_ANCHOR = "sft"
 
 
 def make_document(
-    roots: Sequence[Path], *, anchor: str = DEFAULT_ANCHOR, most_completions: int = MOST_COMPLETIONS
+    roots: Sequence[Path],
+    *,
+    anchor: str = DEFAULT_ANCHOR,
+    most_completions: int = MOST_COMPLETIONS,
+    claims: Path | None = None,
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """The document of the report, and that of its sample browser, which has about `most_completions` completions.
+
+    `claims` is a file of them; without it, those that ship are answered if there are records for any.
 
     InputError as of `read_results` and `make_leaderboard`, and for an anchor that no pair has.
     """
@@ -50,6 +59,8 @@ def make_document(
     without_items = [problem for problem in without_items if problem.split(": ")[0] not in reported]
     failed = [f"{result.name}: failed: {result.record.error}" for result in results if result.record.status == "failed"]
     distances, unread = distances_of(roots, board)
+    asked = read_claims(claims if claims is not None else find_claims(DEFAULT))
+    whole = Results([result.record for result in results], items, [])
     missing = [text.replace(str(root), root.resolve().name, 1) for root in roots for text in missing_records(root)]
     document = {
         "title": ", ".join(dict.fromkeys(_matrix(root) for root in roots)),
@@ -71,6 +82,7 @@ def make_document(
         "curves": curves,
         "alignment": alignments(results),
         "distances": distances,
+        "claims": claims_of(asked, whole, roots, asked=claims is not None),
     }
     return document, samples
 

@@ -17,7 +17,8 @@ from typing import Any
 
 # In this order: later files use names of earlier ones.
 SCRIPTS = (
-    "dom.js", "table.js", "scores.js", "plot.js", "differences.js", "curves.js", "costs.js", "alignment.js", "distances.js", "tuning.js", "tuning_plots.js",
+    "dom.js", "table.js", "scores.js", "plot.js", "differences.js", "curves.js", "costs.js", "alignment.js", "distances.js",
+    "tuning.js", "tuning_plots.js", "claims.js",
     "completions.js", "completion_cards.js", "browser.js", "main.js",
 )  # fmt: skip
 STYLES = ("page.css", "tables.css", "plots.css", "browser.css")

@@ -70,7 +70,7 @@ def compare(
         InputError: fewer than two items can be compared.
     """
     kind = kind or common_kind(a, b)
-    left, right, excluded, differ = _shared(a, b, same_prompts)
+    left, right, excluded, differ = shared_rows(a, b, same_prompts)
     n = left.shape[1]
     if n < 2:
         raise InputError(
@@ -103,7 +103,7 @@ def compare(
 
 def mean_difference(a: ItemScores, b: ItemScores) -> float:
     """The difference only, as in `compare`. InputError if no items can be compared."""
-    left, right, _, _ = _shared(a, b, same_prompts=True)
+    left, right, _, _ = shared_rows(a, b, same_prompts=True)
     if left.shape[1] == 0:
         raise InputError("no items in common; fix: compare evaluations of the same task, version and template")
     return float((left.mean(axis=0) - right.mean(axis=0)).mean())
@@ -161,7 +161,20 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return [float(value) for value in multipletests(p_values, method="holm")[1]]
 
 
-def _shared(a: ItemScores, b: ItemScores, same_prompts: bool) -> tuple[np.ndarray, np.ndarray, int, int]:
+def holm_levels(p_values: Sequence[float], level: float) -> list[float]:
+    """The level at which Holm's procedure tests each of these p-values, in the given order.
+
+    The intervals at these levels say the same as the adjusted p-values: one leaves out its null value where the test rejects it.
+    What is not rejected is tested at the level at which the procedure stops.
+    """
+    order = sorted(range(len(p_values)), key=lambda place: p_values[place])
+    adjusted = holm(p_values)
+    rejected = sum(value < level for value in adjusted)
+    ranks = {place: rank for rank, place in enumerate(order)}
+    return [level / (len(p_values) - min(ranks[place], rejected, len(p_values) - 1)) for place in range(len(p_values))]
+
+
+def shared_rows(a: ItemScores, b: ItemScores, same_prompts: bool = True) -> tuple[np.ndarray, np.ndarray, int, int]:
     """Values `[seeds, items]` of both on the shared items, the number of items left out, and of those with different prompts."""
     places = {identifier: number for number, identifier in enumerate(b.ids)}
     pairs = [(number, places[identifier]) for number, identifier in enumerate(a.ids) if identifier in places]

@@ -31,6 +31,10 @@ POWER = 0.8
 BELOW = 0.5
 # The weight, in the degrees of freedom, of the part of the seed variance that the rest explains; by the number of methods.
 DOUBT = {1: 1.0, 2: 0.8}
+# Between Welch and Satterthwaite's degrees of freedom (0) and the fewest, those of the method with fewer seeds (1). A seed variance that
+# happens to come out small makes the first ones too many. At 5 % that hardly shows; at a tenth of it, and where one method's seeds
+# vary three times as much, p-values are too small by half (tests/benchmarks/claims_false_alarms.py).
+CAUTION = 0.5
 
 
 @dataclass(frozen=True)
@@ -63,6 +67,77 @@ class Spread:
         return (self.quantile + float(stdtrit(self.freedom, POWER))) * self.error
 
 
+@dataclass(frozen=True)
+class SeedVariance:
+    """One method's part of the variance: that of its seeds' means, what of that the rest explains, and the number of seeds."""
+
+    means: float
+    rest: float
+    seeds: int
+
+
+@dataclass(frozen=True)
+class Components:
+    """What the variance of a mean over seeds and items consists of.
+
+    Attributes:
+        items: s²(items)/n, which contains the rest. Of several tasks, of the mean over tasks.
+        doubt: the sum over tasks of the square of this over n - 1, for degrees of freedom.
+        seeds: of each method with several seeds.
+        methods: how many methods there are, those with one seed included.
+        freedom: n - 1, of all tasks together: the degrees of freedom where nothing varies.
+    """
+
+    items: float
+    doubt: float
+    seeds: tuple[SeedVariance, ...]
+    methods: int
+    freedom: int
+
+    def spread(self, shrink: float = 1.0, *, cautious: bool = False) -> Spread:
+        """The standard error and its degrees of freedom.
+
+        Args:
+            shrink: Of the estimate, by pseudo items.
+            cautious: For levels far below 5 %, as corrections for many tests have them (`CAUTION`).
+        """
+        variance, freedom = self.items, self.doubt
+        if self.seeds:
+            of_seeds = rest = 0.0
+            for part in self.seeds:
+                of_seeds += part.means
+                rest += part.rest
+                of_seed = max(0.0, part.means - part.rest)
+                weighed = of_seed + DOUBT[self.methods] * (part.means - of_seed)
+                freedom += (
+                    (1 - CAUTION) * part.means**2 / (part.seeds - 1) if cautious else weighed**2 / (part.seeds - 1)
+                )
+            if cautious:
+                freedom += CAUTION * of_seeds**2 / (min(part.seeds for part in self.seeds) - 1)
+            beyond = of_seeds - rest
+            variance = max(of_seeds, self.items * BELOW, self.items + beyond * (1 if beyond > 0 else BELOW))
+        return Spread(math.sqrt(variance), variance**2 / freedom if freedom > 0 else float(self.freedom), shrink)
+
+    def with_seeds(self, seeds: int) -> Components:
+        """What would be expected with so many seeds of each method, and the same items."""
+        scaled = tuple(
+            SeedVariance(part.means * part.seeds / seeds, part.rest * part.seeds / seeds, seeds) for part in self.seeds
+        )
+        of_items = max(0.0, self.items - sum(part.rest for part in self.seeds))
+        items = of_items + sum(part.rest for part in scaled)
+        doubt = self.doubt * (items / self.items) ** 2 if self.items else 0.0
+        return Components(items, doubt, scaled, self.methods, self.freedom)
+
+
+@dataclass(frozen=True)
+class Stratum:
+    """One task: the means over seeds, or the differences of such means, `[items]`; and of each method its rows `[seeds, items]`."""
+
+    items: np.ndarray
+    methods: Sequence[np.ndarray]
+    pseudo: bool = False
+
+
 def spread(items: np.ndarray, methods: Sequence[np.ndarray], *, pseudo: bool = False) -> Spread:
     """The error of the mean over items.
 
@@ -76,28 +151,54 @@ def spread(items: np.ndarray, methods: Sequence[np.ndarray], *, pseudo: bool = F
             2005), smaller if seeds average. Scores that agree everywhere then get an interval of some width, and few items the
             stated coverage.
     """
-    n = items.size
-    size = n + 2 if pseudo else n
-    if pseudo:
-        added = 100.0**2 * (sum(1 / len(rows) for rows in methods) / len(methods) if methods else 1.0)
-        of_items = (float((items**2).sum()) + added - float(items.sum()) ** 2 / size) / size**2
-    else:
-        of_items = float(items.var(ddof=1)) / n
-    variance, freedom = of_items, of_items**2 / (n - 1)
-    several = [rows for rows in methods if len(rows) > 1]
-    if several:
-        single_seed = len(methods) - len(several)
-        of_seeds = rest = 0.0
-        for rows in several:
-            count, weight = len(rows), 1 / len(rows) + single_seed
-            means, left_over = (weight * value for value in _variances(rows))
-            of_seeds += means
-            rest += left_over / n
-            of_seed = max(0.0, means - left_over / n)
-            freedom += (of_seed + DOUBT[len(methods)] * (means - of_seed)) ** 2 / (count - 1)
-        beyond = of_seeds - rest
-        variance = max(of_seeds, of_items * BELOW, of_items + beyond * (1 if beyond > 0 else BELOW))
-    return Spread(math.sqrt(variance), variance**2 / freedom if freedom > 0 else float(n - 1), n / size)
+    stratum = Stratum(items, methods, pseudo)
+    return components([stratum]).spread(shrink_of(stratum))
+
+
+def shrink_of(stratum: Stratum) -> float:
+    """The factor by which pseudo items shrink the mean of a task."""
+    return stratum.items.size / (stratum.items.size + 2) if stratum.pseudo else 1.0
+
+
+def components(tasks: Sequence[Stratum]) -> Components:
+    """The components of the mean over tasks of the means over their items.
+
+    Tasks are fixed: the mean is over these tasks and no others. A seed is one trained model on all of them, so its mean over the
+    tasks is one observation, and what its scores on several tasks have in common is in the variance of the seeds.
+
+    Args:
+        tasks: with the same methods, and of each method the same seeds, in the same order.
+    """
+    share = 1 / len(tasks) ** 2
+    items = doubt = 0.0
+    for task in tasks:
+        part = share * _of_items(task)
+        items += part
+        doubt += part**2 / (task.items.size - 1)
+    number = len(tasks[0].methods)
+    several = [index for index, rows in enumerate(tasks[0].methods) if len(rows) > 1]
+    single_seed = number - len(several)
+    found = []
+    for index in several:
+        rows = [task.methods[index] for task in tasks]
+        seeds = len(rows[0])
+        weight = 1 / seeds + single_seed
+        means = weight * float(np.mean([each.mean(axis=1) for each in rows], axis=0).var(ddof=1))
+        rest = sum(share * weight * _residual(each) / each.shape[1] for each in rows)
+        found.append(SeedVariance(means, rest, seeds))
+    freedom = sum(task.items.size - 1 for task in tasks)
+    return Components(items, doubt, tuple(found), number, freedom)
+
+
+def _of_items(task: Stratum) -> float:
+    """The variance of a task's mean over items, seeds aside."""
+    items, n = task.items, task.items.size
+    if not task.pseudo:
+        return float(items.var(ddof=1)) / n
+    methods = task.methods
+    size = n + 2
+    added = 100.0**2 * (sum(1 / len(rows) for rows in methods) / len(methods) if methods else 1.0)
+    return (float((items**2).sum()) + added - float(items.sum()) ** 2 / size) / size**2
 
 
 def mean_interval(values: np.ndarray, *, fixed: bool = False) -> tuple[float, float]:
@@ -116,9 +217,8 @@ def mean_interval(values: np.ndarray, *, fixed: bool = False) -> tuple[float, fl
     return 100 * low, 100 * high
 
 
-def _variances(rows: np.ndarray) -> tuple[float, float]:
-    """Of values `[seeds, items]`: the variance of the means of the seeds, and the residual variance."""
+def _residual(rows: np.ndarray) -> float:
+    """The residual variance of values `[seeds, items]`."""
     seeds, n = rows.shape
-    means = rows.mean(axis=1)
-    rest = rows - means[:, None] - rows.mean(axis=0) + rows.mean()
-    return float(means.var(ddof=1)), float((rest**2).sum()) / ((seeds - 1) * (n - 1))
+    rest = rows - rows.mean(axis=1)[:, None] - rows.mean(axis=0) + rows.mean()
+    return float((rest**2).sum()) / ((seeds - 1) * (n - 1))

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 from dskd.data.options import DEFAULT
@@ -18,6 +20,7 @@ from harness.runs.records import DataOverlap
 from harness.runs.store import write_json_atomic
 from harness.steps.base import TrainingSource
 
+log = logging.getLogger(__name__)
 _KINDS = ("exact", "exact_with_answer", "ngram")
 
 
@@ -38,6 +41,44 @@ def count_contamination(
     }
     entries = [_entries(job, key[0], source, items) for key, source in distinct.items()]
     return {name: [entry[name] for entry in entries] for name in evaluated}
+
+
+def warn_of_trained_items(
+    root: Path, sources: Sequence[tuple[str, TrainingSource]], names: Sequence[str], told: set[str]
+) -> None:
+    """Warn where settings would be chosen by questions that the student is trained on. Sets that are not made yet are passed over.
+
+    Args:
+        root: Of the run.
+        sources: The training sets behind a model.
+        names: Of the validation tasks.
+        told: What was looked at before; it is added to.
+    """
+    for of, source in sources:
+        path = None if source.examples is None else source.examples.path(root)
+        if of != "student" or path is None or not Path(path).exists():
+            continue
+        for name in names:
+            key = f"{name} {source.limit} {path}"
+            if key in told:
+                continue
+            told.add(key)
+            task = tasks.load(name)
+            options = getattr(source.examples, "options", DEFAULT)
+            items = {name: items_of(task, task.docs())}
+            try:
+                found = find_contamination(items, training_examples(path, options, source.limit))[name]
+            except InputError:
+                continue  # which the preparation of the set is going to say
+            if found.exact:
+                log.warning(
+                    "%d of the %d items of %s are in the training set %s: what was learnt by heart would be chosen by; "
+                    "leave these rows out of training (limit: N reads the first N), or choose by others with tuning.tasks",
+                    len(found.exact),
+                    found.items,
+                    name,
+                    source.data,
+                )
 
 
 def _path(job: JobContext, source: TrainingSource) -> Any:

@@ -14,6 +14,7 @@ from harness.runs.job_context import JobContext
 from harness.runs.records import read_record
 from harness.runs.store import RESULT, OutputFolder, write_json_atomic
 from harness.steps.base import BY_HAND, NOT_IDENTITY, Input, Step
+from harness.steps.leaks import VALIDATION
 from harness.steps.reference import Reference
 from harness.tuning import rule
 from harness.tuning.records import TrialRecord
@@ -123,8 +124,13 @@ def read_outcome(folder: Path) -> dict[str, Any]:
 
 
 def _score(folder: Path) -> float | None:
-    """The headline metric of a record; None where the model had nothing to score."""
+    """The headline metric of a record on validation items; None where the model had nothing to score. InputError for test items."""
     record = read_record(folder / RESULT)
+    if not str(record.cell.task).endswith(VALIDATION):
+        raise InputError(
+            f"{folder / RESULT}: is of {record.cell.task}, which is no validation task, and settings are never chosen by test items; "
+            "fix: remove the folder, and run again"
+        )
     if record.status != "done" or record.headline is None:
         return None
     return record.metrics[record.headline].value

@@ -18,6 +18,7 @@ from harness.runs.job_spec import Output
 from harness.runs.records import Counts, MetricValue
 from harness.runs.store import artifact_folder, write_json_atomic
 from harness.steps.base import NOT_IDENTITY
+from harness.steps.contamination import warn_of_trained_items
 from harness.steps.evaluation import Evaluate, EvaluatedTask
 from harness.steps.leaks import VALIDATION, check_no_test_items
 from harness.steps.ranking import Ranked, read_outcome, read_ranking
@@ -27,6 +28,7 @@ from harness.tuning.records import TuningRecord
 
 _T = TypeVar("_T", bound=Train)
 TRAINING = "training."  # before the name of an option of the training, in settings
+_COMPARED = set[str]()  # training sets and tasks, each of which is looked at once
 _DIVERGED = "diverged.json"  # in place of a student
 
 
@@ -142,7 +144,13 @@ class TunedTrain(Train):
 
 
 class Validate(Evaluate):
-    """The scores of a trial, or of a teacher, on validation items. Only a ranking reads them."""
+    """The scores of a trial, or of a teacher, on validation items. Only a ranking reads them.
+
+    Attributes:
+        tested: The tasks that students are tested on, none of whose items may be among these.
+    """
+
+    tested: Annotated[list[str], NOT_IDENTITY] = Field(default_factory=list)
 
     @property
     def id(self) -> str:
@@ -158,7 +166,8 @@ class Validate(Evaluate):
 
     def preflight(self, root: Path) -> Sequence[Problem]:
         for task in self.tasks:
-            check_no_test_items(task.task.removesuffix(VALIDATION))
+            check_no_test_items(task.task.removesuffix(VALIDATION), self.tested)
+        warn_of_trained_items(root, self.training_sources, [task.task for task in self.tasks], _COMPARED)
         return super().preflight(root)
 
     def _output(self, task: EvaluatedTask) -> Output:

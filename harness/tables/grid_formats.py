@@ -17,20 +17,21 @@ def markdown_of(grids: Sequence[Grid], legend: str, notes: Sequence[str]) -> str
         padded = [" | ".join(text.ljust(width) for text, width in zip(line, widths, strict=True)) for line in cells]
         rule = "-|-".join("-" * width for width in widths)
         table = "\n".join([f"| {padded[0]} |", f"|-{rule}-|", *(f"| {line} |" for line in padded[1:])])
-        note = f"\n{_md_escape(grid.note)}\n" if grid.note else ""
-        parts.append(f"### {_md_escape(grid.title)}\n\n{table}\n{note}")
+        note = f"\n{md_escape(grid.note)}\n" if grid.note else ""
+        parts.append(f"### {md_escape(grid.title)}\n\n{table}\n{note}")
     parts.append(legend + "\n")
     if notes:
-        parts.append("".join(f"- {_md_escape(note)}\n" for note in notes))
+        parts.append("".join(f"- {md_escape(note)}\n" for note in notes))
     return "\n".join(parts)
 
 
 def _md_cell(text: str) -> str:
-    escaped = _md_escape(text)
+    escaped = md_escape(text)
     return f"**{escaped}**" if isinstance(text, Bold) else escaped
 
 
-def _md_escape(text: str) -> str:
+def md_escape(text: str) -> str:
+    """Text that Markdown shows as it is, in a table too."""
     return text.replace("|", "\\|").replace("<", "&lt;")
 
 

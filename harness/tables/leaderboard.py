@@ -9,8 +9,8 @@ from dskd.errors import InputError
 from harness.config.cells import TEACHER_METHOD
 from harness.config.tuning import TUNED
 from harness.protocols import column_title
+from harness.results.distinct import distinct_records, newest_versions
 from harness.results.item_scores import Items, ItemScores, stack
-from harness.runs.identity import differences
 from harness.runs.records import Record
 from harness.statistics.over_seeds import over_seeds
 from harness.statistics.ranking import BASELINE, Standing, rank, shares_of_gap
@@ -28,9 +28,9 @@ def make_leaderboard(records: Sequence[Record], items: Mapping[str, Items] | Non
     `items` are the item scores by `record.cell.key`. Without them there are means and intervals, but no comparisons. InputError if two
     records of one cell were made with different settings, as when folders of several runs are read together.
     """
-    records = _distinct(records)
+    records = distinct_records(records)
     evaluations = [record for record in records if record.cell.task is not None]
-    newest, notes = _newest_versions(evaluations)
+    newest, notes = newest_versions(evaluations)
     scores: dict[_Key, ItemScores] = {}
     board = Leaderboard()
     cells = _grouped(newest, _cell_key)
@@ -118,43 +118,11 @@ def _rank(board: Leaderboard, scores: Mapping[_Key, ItemScores]) -> list[str]:
     return notes
 
 
-def _distinct(records: Sequence[Record]) -> list[Record]:
-    distinct: dict[str, Record] = {}
-    for record in records:
-        cell = record.cell
-        first = distinct.setdefault(cell.key, record)
-        if first.identity.hash != record.identity.hash:
-            parts = (cell.teacher, cell.student, cell.method, cell.seed, cell.column)
-            changed = differences(first.identity.parts, record.identity.parts)
-            raise InputError(
-                f"{'/'.join(str(part) for part in parts if part)}: two records with different settings ({changed[0]}); "
-                "fix: give the folder of one run"
-            )
-    return list(distinct.values())
-
-
 def _grouped(records: Iterable[Record], key: Callable[[Record], tuple[str, ...]]) -> list[list[Record]]:
     groups: dict[tuple[str, ...], list[Record]] = {}
     for record in records:
         groups.setdefault(key(record), []).append(record)
     return [sorted(groups[name], key=lambda r: r.cell.seed or 0) for name in sorted(groups)]
-
-
-def _newest_versions(records: Sequence[Record]) -> tuple[list[Record], list[str]]:
-    """The records of the newest version of each task, because a column shows one version; and notes on the others."""
-    newest: dict[str, str] = {}
-    for record in records:
-        task, version = str(record.cell.column), str(record.cell.task_version)
-        newest[task] = max(newest.get(task, version), version, key=_version_order)
-    shown = [record for record in records if record.cell.task_version == newest[str(record.cell.column)]]
-    versions = {(str(record.cell.column), str(record.cell.task_version)) for record in records}
-    dropped = sorted(f"{task}@v{version}" for task, version in versions if version != newest[task])
-    notes = [f"left out, because there is a newer version of the task: {name}" for name in dropped]
-    return shown, notes
-
-
-def _version_order(version: str) -> tuple[tuple[int, int | str], ...]:
-    return tuple((0, int(part)) if part.isdigit() else (1, part) for part in version.split("."))
 
 
 def _score_row(group: Sequence[Record], metric: str, scores: ItemScores | None) -> ScoreRow:

@@ -50,8 +50,9 @@ class Gsm8kTask(NumberTask):
     """The data of GSM8K: the test set, and the end of the training file to choose settings by."""
 
     data = TEST
+    validation_data = TRAIN
     licence = "MIT"
-    validation = f"the last {_VALIDATION_ROWS} rows of the training file"
+    validation = f"{_VALIDATION_ROWS} rows, the last of the training file"
 
     @abstractmethod
     def prompts(self, rows: Sequence[Row]) -> list[str]:
@@ -92,6 +93,10 @@ class FewShotGsm8k(Gsm8kTask):
     def prompt(self, doc: Doc) -> str:
         """Return the examples and the question, as lm-eval gives them."""
         return doc["prompt"]
+
+    def question(self, doc: Doc) -> str:
+        """Return only the question: the examples are the same in every prompt."""
+        return doc["question"]
 
     def instruction(self, doc: Doc) -> Instruction:
         """Return the whole prompt: lm-eval's `--apply_chat_template` puts examples and question into one turn, too."""

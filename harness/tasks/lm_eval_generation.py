@@ -5,7 +5,7 @@ A model with a template is given the whole prompt as one instruction.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
 
@@ -27,12 +27,11 @@ class LmEvalGenerationTask(LmEvalTask):
         self.max_new_tokens = generation.get("max_gen_toks", _MAX_NEW_TOKENS)
         self.stop = (until,) if isinstance(until, str) else tuple(until or ())
 
-    def documents(self) -> list[Doc]:
-        """Return all documents by their row number from 0. InputError where their data cannot be had."""
-        theirs = self._theirs
+    def documents_of(self, rows: Iterable[Mapping[str, Any]], before: str = "") -> list[Doc]:
+        target = self._theirs.doc_to_target
         return [
-            {"id": str(number), "prompt": self._context(row), "target": theirs.doc_to_target(row), "fields": row}
-            for number, row in enumerate(theirs.eval_docs)
+            {"id": f"{before}{number}", "prompt": self._context(row), "target": target(row), "fields": row}
+            for number, row in enumerate(rows)
         ]
 
     def prompt(self, doc: Doc) -> str:

@@ -6,7 +6,7 @@ given without a chat template, as lm-eval does unless it is asked for one.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from harness.engines._types import LogLikelihood
@@ -19,22 +19,22 @@ from harness.tasks.task import Doc
 class LmEvalLogLikelihoodTask(LmEvalTask, LogLikelihoodTask):
     """A multiple_choice or loglikelihood task of lm-eval."""
 
-    def documents(self) -> list[Doc]:
-        """Return all documents by their row number from 0. InputError where their data cannot be had, or a metric is not 0 to 1."""
-        docs = [self._document(number, row) for number, row in enumerate(self._theirs.eval_docs)]
+    def documents_of(self, rows: Iterable[Mapping[str, Any]], before: str = "") -> list[Doc]:
+        """Return the documents of rows, by their numbers from 0 after `before`. InputError for a metric that is not 0 to 1."""
+        docs = [self._document(f"{before}{number}", row) for number, row in enumerate(rows)]
         for doc in docs[:1]:
             # Before a model runs: some metrics are differences of log-likelihoods, of any size.
             self._score(doc, [LogLikelihood(-7.5 * (n + 1), False, 1) for n in range(len(doc["pairs"]))])
         return docs
 
-    def _document(self, number: int, row: Mapping[str, Any]) -> Doc:
+    def _document(self, name: str, row: Mapping[str, Any]) -> Doc:
         theirs = self._theirs
         requests = theirs.construct_requests(doc=dict(row), ctx=self._context(row))
         pairs = [request.args for request in (requests if isinstance(requests, list) else [requests])]
         texts = theirs.doc_to_choice(row) if theirs.OUTPUT_TYPE == "multiple_choice" else [theirs.doc_to_target(row)]
         gold = self._gold(row, texts)
         return {
-            "id": str(number),
+            "id": name,
             "question": self._question(row, texts, gold),
             "pairs": pairs,
             "choices": len(texts),

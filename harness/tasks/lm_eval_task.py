@@ -11,15 +11,16 @@ order, so that a limit changes no prompt.
 from __future__ import annotations
 
 import importlib.metadata
-from collections.abc import Mapping
+from abc import abstractmethod
+from collections.abc import Iterable, Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dskd.data.progress_bars import without_bars
 from dskd.errors import InputError
-from harness.tasks.lm_eval_yaml import LM_EVAL, files_digest, metrics_of, read_config
-from harness.tasks.task import Task, documents_digest
+from harness.tasks.lm_eval_yaml import LM_EVAL, files_digest, metrics_of, read_config, validation_split
+from harness.tasks.task import Doc, Task, documents_digest
 
 if TYPE_CHECKING:
     from lm_eval.api.task import ConfigurableTask
@@ -37,6 +38,24 @@ class LmEvalTask(Task):
         self.name = f"{LM_EVAL}{name}"
         self.version = str((config.get("metadata") or {}).get("version", "Yaml"))
         self.metrics = metrics_of(name, config)
+        split = validation_split(config)
+        self.validation = None if split is None else f"the split {split} of its data set"
+
+    @abstractmethod
+    def documents_of(self, rows: Iterable[Mapping[str, Any]], before: str = "") -> list[Doc]:
+        """Return the documents of rows, by their numbers from 0 after `before`."""
+
+    def documents(self) -> list[Doc]:
+        """Return all documents by their row number from 0. InputError where their data cannot be had."""
+        return self.documents_of(self._theirs.eval_docs)
+
+    @property
+    def has_validation(self) -> bool:
+        return self.validation is not None
+
+    def validation_documents(self) -> list[Doc]:
+        """Return those of the validation split. InputError where their data cannot be had."""
+        return self.documents_of(self._theirs.validation_docs(), "validation/")
 
     @cached_property
     def _theirs(self) -> ConfigurableTask:

@@ -118,6 +118,17 @@ def refuse(name: str, config: Mapping[str, Any]) -> None:
     raise InputError(f"task {LM_EVAL}{name}: {reason}; fix: {fix}")
 
 
+def validation_split(config: Mapping[str, Any]) -> str | None:
+    """The split of the data set to choose settings by, beside a test split and without the examples of prompts; None for none."""
+    test, validation = config.get("test_split"), config.get("validation_split")
+    shown = config.get("fewshot_config") or {}
+    examples = config.get("fewshot_split") or shown.get("split")
+    if examples is None and shown.get("samples") is None:
+        examples = config.get("training_split") or validation  # lm-eval's rule
+    beside = test is not None and validation not in (None, test)
+    return validation if beside and not (config.get("num_fewshot") and examples == validation) else None
+
+
 def metrics_of(name: str, config: Mapping[str, Any]) -> tuple[Metric, ...]:
     """The metrics under each filter, with lm-eval's names.
 

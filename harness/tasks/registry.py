@@ -71,9 +71,10 @@ def _of_lm_eval(name: str) -> Task:
 def _validation(name: str) -> Task:
     test = load(name.removesuffix(VALIDATION))
     if not test.has_validation:
-        known = [other for other in names() if load(other).has_validation]
+        known = [test.validation_from] if test.validation_from else names()
+        able = [f"{other}{VALIDATION}" for other in known if load(other).has_validation]
         raise InputError(
-            f"task {name}: {test.name} has no validation documents; fix: choose settings on another's: {', '.join(known)}"
+            f"task {name}: {test.name} has no validation documents; fix: choose settings by another's: {', '.join(able)}"
         )
     task = test.for_validation()
     task.name = name

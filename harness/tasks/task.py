@@ -47,7 +47,9 @@ class Task(ABC):
         data: The file of the documents; None where they are generated.
         examples: The file of the examples in the prompts, where that is another.
         licence: Of the data, in a few words; the card says more.
-        validation: Which rows `validation_documents` has, in a few words; None where the data has none to choose settings by.
+        validation: Which rows `validation_documents` has and how many, in a few words; None where the data has none to choose settings by.
+        validation_data: The file of those rows, where that is another.
+        validation_from: The task by whose validation documents settings are chosen, where this has none.
         answer_fields: What of a document its score is read from; a row of a training set that has these can be scored as well.
         over_samples: What is said of several samples of each problem: "avg", "maj" and "pass" become `avg@k`, `maj@k`, `pass@k`.
         own_code: The sha256 of the task's file, where it does not ship.
@@ -63,6 +65,8 @@ class Task(ABC):
     examples: DataFile | None = None
     licence: str = "not said"
     validation: str | None = None
+    validation_data: DataFile | None = None
+    validation_from: str | None = None
     answer_fields: tuple[str, ...] = ()
     over_samples: tuple[OverSamples, ...] = ()
     own_code: str | None = None
@@ -131,12 +135,26 @@ class Task(ABC):
         """Return the task with its validation documents in place of the test set."""
         chosen = copy.copy(self)
         chosen.documents = chosen.validation_documents  # type: ignore[method-assign]
+        if chosen.validation_data is not None:
+            chosen.data = chosen.validation_data
         chosen.__dict__.pop("_documents", None)
         return chosen
+
+    @property
+    def choose_by(self) -> str:
+        """What to do where validation documents are asked for and there are none; ends an error."""
+        name = self.validation_from
+        return (
+            "name a task that has some" if name is None else f"name {name}, whose validation items stand in for its own"
+        )
 
     def question(self, doc: Doc) -> str:
         """Return the item's own text, without what the task puts around each; it is searched for in training data."""
         return "\n".join(self.instruction(doc)) if self.supports_chat else self.prompt(doc)
+
+    def item(self, doc: Doc) -> str | None:
+        """Return a name of the item that other tasks with the same item have too, where they ask it in other words; None for none."""
+        return None
 
     @property
     def supports_chat(self) -> bool:
@@ -172,7 +190,7 @@ class Task(ABC):
     @property
     def data_files(self) -> list[DataFile]:
         """The files of its documents and of the examples in its prompts; none where the documents are generated."""
-        return [data for data in (self.data, self.examples) if data is not None]
+        return list(dict.fromkeys(data for data in (self.data, self.examples) if data is not None))
 
     @property
     def data_is_here(self) -> bool:

@@ -7,7 +7,8 @@ from harness.tasks.task import Doc
 class Aime2025(AimeTask):
     name = "aime2025"
     data = AIME_2025
-    validation = "the 30 problems of 2024"
+    validation = "30 problems, those of 2024"
+    validation_data = AIME_2024
 
     def validation_documents(self) -> list[Doc]:
         """Return the problems of the year before."""

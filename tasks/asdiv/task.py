@@ -14,6 +14,7 @@ class Asdiv(ZeroShotNumberTask):
     name = "asdiv"
     version = "1"
     licence = "CC-BY-NC-4.0"
+    validation_from = "gsm8k"
     data = DataFile(
         path="asdiv/test.jsonl",
         sha256="5759580385e706f961a30d4c07d6925b35c3f7c86d6c50bc413957169693dad2",

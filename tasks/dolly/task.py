@@ -17,6 +17,7 @@ class Dolly(InstructionTask):
     name = "dolly"
     licence = "CC-BY-SA-3.0"
     validation = "999 rows of dev.jsonl"
+    validation_data = _DEV
     data = DataFile(
         path="dskd_format/dolly/valid.jsonl",
         sha256="f2624572fdde0bec8759e63fecefdc5e38679816464cd57ef563612ccc6acc06",

@@ -11,6 +11,7 @@ class GsmHard(ZeroShotNumberTask):
     name = "gsm_hard"
     version = "1"
     licence = "Apache-2.0 (questions of GSM8K: MIT)"
+    validation_from = "gsm8k"
     tolerance = Fraction(1, 1000)  # PAL's
     data = DataFile(
         path="gsm_hard/gsmhardv2.jsonl.gz",

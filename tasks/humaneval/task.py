@@ -9,6 +9,7 @@ from harness.tasks.task import Doc
 class HumanEval(CodeTask):
     name = "humaneval"
     licence = "MIT (OpenAI)"
+    validation_from = "mbpp"
     answer_fields = ("prompt", "entry_point", "test")
     data = DataFile(
         path="humaneval/HumanEval.jsonl.gz",

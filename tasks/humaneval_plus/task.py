@@ -12,6 +12,7 @@ from harness.tasks.task import Doc
 class HumanEvalPlus(PlusTask):
     name = "humaneval_plus"
     licence = "Apache-2.0 (evalplus); HumanEval MIT (OpenAI)"
+    validation_from = "mbpp"
     stop = (*EVALPLUS_STOPS, "\ndef ", "\nclass ", "\nimport ", "\nfrom ", "\nassert ")
     data = DataFile(
         path="evalplus/HumanEvalPlus.jsonl.gz",

@@ -17,7 +17,7 @@ _VALIDATION_SET = range(511, 601)
 class Mbpp(CodeTask):
     name = "mbpp"
     licence = "CC-BY-4.0 (Google LLC)"
-    validation = "MBPP's 90 problems of validation, 511 to 600"
+    validation = "90 problems, MBPP's own for validation"
     form = FORMAT
     stop = ("[DONE]",)
     answer_fields = ("test_list", "code")
@@ -47,6 +47,10 @@ class Mbpp(CodeTask):
         """Return a row of MBPP's other problems."""
         doc = super().training_document(row)
         return None if doc is None else {"test_setup_code": "", **doc}
+
+    def item(self, doc: Doc) -> str:
+        """Return the problem's number, which mbpp_plus has too."""
+        return f"mbpp/{doc['task_id']}"
 
     def prompt(self, doc: Doc) -> str:
         """Return the three examples and the problem, as the paper and lm-eval give them."""

@@ -102,6 +102,10 @@ class MbppPlus(PlusTask):
         """Return what the arguments stand for."""
         return _CONVERTERS_OF.get(_number(row), ())
 
+    def item(self, doc: Doc) -> str:
+        """Return the problem's number in MBPP."""
+        return f"mbpp/{_number(doc)}"
+
     def instruction(self, doc: Doc) -> Instruction:
         """Return the problem with its assertion, and how the code is to be given."""
         return Instruction("Write this Python function. Answer with the code in a code block.", doc["prompt"])

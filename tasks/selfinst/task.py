@@ -7,6 +7,7 @@ from harness.tasks.instruction_following import InstructionTask
 class SelfInstruct(InstructionTask):
     name = "selfinst"
     licence = "Apache-2.0"
+    validation_from = "dolly"
     data = DataFile(
         path="dskd_format/self-inst/valid.jsonl",
         sha256="18922e8ac8a6034ecf0ec8026e24473a30297aaa2e7182d6beb56682586af525",

@@ -9,6 +9,7 @@ class Svamp(ZeroShotNumberTask):
     name = "svamp"
     version = "1"
     licence = "MIT"
+    validation_from = "gsm8k"
     data = DataFile(
         path="svamp/SVAMP.json",
         sha256="5be77703a6d891ae476d7c082787ad361392aa02453b132516cdd5f4e7934e3e",

@@ -10,6 +10,7 @@ _FIRST = 10_000  # of the file's rows: the published tables' set
 class UnnaturalInstructions(InstructionTask):
     name = "uinst"
     licence = "MIT"
+    validation_from = "dolly"
     data = DataFile(
         path="uinst/valid.jsonl",
         sha256=None,  # never seen here

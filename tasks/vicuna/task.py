@@ -7,6 +7,7 @@ from harness.tasks.instruction_following import InstructionTask
 class Vicuna(InstructionTask):
     name = "vicuna"
     licence = "Apache-2.0"
+    validation_from = "dolly"
     data = DataFile(
         path="dskd_format/vicuna/valid.jsonl",
         sha256="04f5fabc7e2660a778ef86f7d2779f69a8f108b892074517566b7d714a269c3a",

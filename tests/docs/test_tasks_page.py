@@ -43,7 +43,8 @@ def test_a_task_s_row_says_what_its_class_says(name: str) -> None:
     assert row["metrics"] == metrics(task)
     assert row["interval"] == interval(task)
     assert row["licence"] == task.licence
-    assert row["validation"] == (task.validation or "–")
+    stands_in = f"those of `{task.validation_from}`" if task.validation_from else "–"
+    assert row["validation"] == (task.validation or stands_in)
     assert row["prompt"]
     assert row["items"]
 

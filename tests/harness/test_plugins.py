@@ -70,6 +70,7 @@ def test_a_task_and_an_engine_of_ones_own_are_evaluated(package: Any, model: Any
     (done,) = evaluate(model, {task: EvaluationOptions()}, engine=engine)
     assert (done.task, done.engine) == ("capitals", "louder")
     assert [sample["scores"]["exact_match"] for sample in done.samples] == [100.0, 0.0, 0.0]
+    assert [doc["id"] for doc in tasks.load(f"{task}:validation").docs()] == ["Peru", "Norway"]
     assert len(tasks.load(task).identity()["task_code"]) == 64
     assert ("capitals" in tasks.names(), "louder" in engines.names()) == (True, True)
 

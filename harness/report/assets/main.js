@@ -20,8 +20,9 @@ function start() {
   const holders = sections.map(([id, title, link, content]) => ({ id, title, link, content, holder: make('div') }));
   const pairs = report.pairs;
   const show = (pair) => holders.forEach(({ holder, content }) => holder.replaceChildren(...[content(pair)].flat(Infinity).filter(Boolean)));
-  contents.replaceChildren(...holders.map(({ id, title, holder }) => section(id, title, holder)), section('metrics', 'All metrics', allMetrics(report)));
-  bar(pairs, holders, show);
+  contents.replaceChildren(...holders.map(({ id, title, holder }) => section(id, title, holder)), section('metrics', 'All metrics', allMetrics(report)),
+    ...(report.claims ? [section('claims', 'Published claims', claimsOf(report.claims))] : []));
+  bar(pairs, holders, show, report.claims ? [['claims', 'Claims']] : []);
   if (pairs.length) show(pairs[0]);
   else holders.forEach(({ holder }) => holder.replaceChildren(note('No student was trained or evaluated in this run.')));
   foot(report);
@@ -46,9 +47,9 @@ function warnings(title, list) {
   return make('details', { class: 'warnings' }, make('summary', {}, `${title}: ${list.length}`), make('ul', {}, list.map((text) => make('li', {}, visible(text)))));
 }
 
-function bar(pairs, holders, show) {
+function bar(pairs, holders, show, more) {
   const name = (pair) => `${pair.teacher} → ${pair.student}`;
-  const links = [...holders.map(({ id, link }) => [id, link]), ['metrics', 'All metrics']];
+  const links = [...holders.map(({ id, link }) => [id, link]), ['metrics', 'All metrics'], ...more];
   document.getElementById('bar').replaceChildren(
     pairs.length ? labelled('Pair', select(pairs.map((pair, k) => [String(k), name(pair)]), '0', (k) => show(pairs[Number(k)]))) : '',
     make('ul', {}, links.map(([id, title]) => make('li', {}, make('a', { href: `#${id}` }, title)))),

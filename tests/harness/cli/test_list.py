@@ -122,10 +122,34 @@ def test_an_unknown_method_is_one_line() -> None:
     assert result.stderr.startswith("error: NAME: no method 'kdd'; did you mean 'kd'?")
 
 
-def test_tasks_say_which_rows_settings_may_be_chosen_by() -> None:
-    header, *rows = run("list", "tasks").stdout.splitlines()
-    assert header.split()[-1] == "validation"
-    by_task = {row.split()[0]: row for row in rows}
-    for name in ("small_instruct", "small_math", "small_code"):
-        assert by_task[name].endswith("200 generated items that are in no other set")
-    assert not by_task["vicuna"].endswith("set")
+def test_each_method_shows_what_of_it_is_tuned() -> None:
+    rows = json.loads(run("list", "spaces", "--json").stdout)
+    of_kd = [{key: value for key, value in row.items() if key != "method"} for row in rows if row["method"] == "kd"]
+    assert of_kd == shown("kd")["space"]
+    assert of_kd[0] == {"option": "kd_rate", "default": 0.5, "over": "0.3 to 1"}
+    assert of_kd[-1] == {
+        "option": "training.learning_rate",
+        "default": 5e-4,
+        "over": "the default times 0.25 to 4, by ratio",
+    }
+    assert {row["method"] for row in rows} == set(METHODS)
+    (own,) = [row for row in rows if row["method"] == "opd-full" and "rollouts" in row["option"]]
+    assert own == {
+        "method": "opd-full",
+        "option": "training.rollouts.temperature",
+        "default": 1.0,
+        "over": "0.6 to 1",
+    }
+    *_, space = run("show-method", "sft").stdout.split("\n\n")
+    assert [line.split(None, 1) for line in space.splitlines()] == [
+        ["tuned", "over"],
+        ["training.learning_rate", "the default times 0.25 to 4, by ratio"],
+    ]
+
+
+def test_below_the_tasks_stands_by_which_items_settings_are_chosen() -> None:
+    _, chosen = run("list", "tasks").stdout.split("\n\n")
+    rows = dict(reversed([cell.strip() for cell in line.split("  ") if cell]) for line in chosen.splitlines()[1:])
+    assert rows["humaneval, humaneval_plus"] == "the validation items of mbpp"
+    assert rows["gsm8k, gsm8k_5shot, gsm8k_cot_8shot"] == "500 rows, the last of the training file"
+    assert rows["aime2024, bbh, bbh_zeroshot, ifeval, mbpp_plus"] == "no validation items"

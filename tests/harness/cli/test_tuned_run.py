@@ -19,7 +19,14 @@ from helpers.training_runs import assert_same_weights, saved_weights
 Harness = Callable[..., subprocess.CompletedProcess[str]]
 Content = dict[str, Any]
 # One setting of three does not train at all.
-SPACES = {"kd": {"kd_rate": {"uniform": [0.3, 1.0]}, "training.learning_rate": [1e-2, 3e-3, 1e12]}}
+SPACES = {
+    "kd": {
+        "kd_rate": {"uniform": [0.3, 1.0]},
+        "training.learning_rate": [1e-2, 3e-3, 1e12],
+        "temperature": None,
+        "divergence": None,
+    }
+}
 TASK = "brevity.py:Brevity:validation"
 TUNING = {"budget": 6, "halving": True, "limit": 6, "spaces": SPACES}
 

@@ -175,7 +175,7 @@ def test_parts_are_chosen_by_the_axis_setting(plan_of: Callable[..., Plan], tmp_
         ),
         (
             {"tuning": {"budget": 3, "spaces": {"kd": {"kd_rate": [2.0]}}}},
-            r"tuning\.spaces\.kd: trial 1 has kd_rate 2\.0.*less than or equal to 1",
+            r"tuning\.spaces\.kd: trial 1 has .*kd_rate 2\.0.*less than or equal to 1",
         ),
         ({"tuning": {"budget": 3, "tasks": ["vicuna"]}}, r"tuning\.tasks\.0: vicuna has no validation items"),
         (
@@ -184,7 +184,7 @@ def test_parts_are_chosen_by_the_axis_setting(plan_of: Callable[..., Plan], tmp_
         ),
         (
             {"tasks": {"vicuna": {}}},
-            "tuning: no task of the matrix has validation items; fix: name tasks that have some",
+            r"tuning: no task of the matrix has validation items; fix: name others, tasks: \[dolly\]",
         ),
         ({"seeds": [1, 1_000_000]}, "seeds: 1000000 is the seed of the trials; fix: take another"),
         ({"axes": {"setting": {"a": {"kd_rate": 0.3}}}}, r"axes\.setting: is what tuning calls its own axis"),

@@ -30,15 +30,15 @@ class Opened:
 
 @pytest.fixture
 def open_report(browser: Browser, tmp_path: Path) -> Iterator[Callable[..., Opened]]:
-    """Open the report of a run's folder, in a window as given to Playwright's new_context."""
+    """Open the report of a run's folder, with the answers to a file of claims, in a window as given to Playwright's new_context."""
     contexts = []
 
-    def opened(run: Path, **window: Any) -> Opened:
+    def opened(run: Path, claims: Path | None = None, **window: Any) -> Opened:
         context = browser.new_context(**window)
         context.set_default_timeout(120_000)  # for a machine with much else to do
         contexts.append(context)
         file = tmp_path / f"report{len(contexts)}.html"
-        file.write_text(render(*make_document([run])), encoding="utf-8")
+        file.write_text(render(*make_document([run], claims=claims)), encoding="utf-8")
         return Opened(context.new_page(), file)
 
     yield opened

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 from playwright.sync_api import Locator, Page
 
+from harness.report.document import make_document
+from helpers.planted_claims import planted, write_planted
 from helpers.written_runs import write_distances, write_run
 
 PHONE = {"viewport": {"width": 390, "height": 844}, "is_mobile": True, "has_touch": True}
@@ -216,3 +219,26 @@ def test_distances_have_a_section_where_a_run_has_some(tmp_path: Path, open_repo
     assert "0.250 0.200 to 0.300" in cells
     assert opened.page.locator("#distances [title='not given']").count() == 2
     assert (opened.complaints, opened.asked_elsewhere()) == ([], [])
+
+
+def test_claims_have_a_section_with_their_answers_where_they_are_asked(tmp_path: Path, open_report: Callable) -> None:
+    run = write_planted(planted({"new": 75, "old": 45, "mild": 46}, items=40), tmp_path / "run")
+    source = {"work": HOSTILE["image"], "says": HOSTILE["script"]}
+    asked = {
+        "good": {"source": source, "better": "new", "than": ["old", "mild"], "tuned": False},
+        "bad": {"source": source, "better": "old", "than": "new", "tuned": False, "margin": 2.0},
+        "gone": {"source": source, "better": "kd", "than": "old", "tuned": False, "tasks": [HOSTILE["closing"]]},
+    }
+    file = tmp_path / "claims.yaml"
+    file.write_text(json.dumps({"schema_version": 1, "name": "mine", "claims": asked}))
+    opened = open_report(run, claims=file)
+    assert words(opened.page.locator("#claims h3")) == ["holds good", "fails bad", "no records gone"]
+    assert opened.page.locator("#claims .forest-line").count() == 3
+    assert opened.page.locator("#claims .forest-line .thin").count() == 3
+    assert HOSTILE["script"] in words(opened.page.locator("#claims .note"))[1]
+    assert "harness run --matrix" in words(opened.page.locator("#claims code"))[0]
+    assert words(opened.page.locator("#bar a"))[-1] == "Claims"
+    assert opened.page.evaluate("window.hacked") is None
+    assert (opened.complaints, opened.asked_elsewhere()) == ([], [])
+    # Nothing was tuned, so the claims that ship have no records and no section.
+    assert make_document([run])[0]["claims"] is None
