@@ -25,7 +25,7 @@ from harness.smallworld.sets import (
     validation_of,
 )
 from harness.smallworld.world import CLEAN_SIZES, STUDENT_WRONG_SHARE
-from harness.tuning.leaks import check_no_test_items
+from harness.steps.leaks import check_no_test_items
 
 TASKS = ("small_instruct", "small_math", "small_code")
 OF_STUDENT = ("student", "clean", "prompts")
