@@ -6,17 +6,18 @@ GPU := $(shell nvidia-smi --query-gpu=name --format=csv,noheader >/dev/null 2>&1
 # Several processes on few cores: one thread each, or tiny models spend their time waiting for threads.
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: help quick test test-cluster regression nightly bench bench-trl gpu lint format lock clean
+.PHONY: help quick test test-cluster regression regression-matrix nightly bench bench-trl gpu lint format lock clean
 
 help:
 	@echo "make quick  train and compare every method on the small world, and print the table"
 	@echo "make test   the tests, without network and without real data (those skip)"
 	@echo "make test-cluster  the tests of executors on a real Slurm and a real Ray, started by the tests"
-	@echo "make regression  train and score a small matrix, and compare it with results/regression/baseline.json"
+	@echo "make regression  what the code does with fixed models, compared with results/regression/fixed (a minute)"
+	@echo "make regression-matrix  train and score a small matrix, and compare it with results/regression/baseline.json"
 	@echo "make bench  the benchmarks of speed and memory, into results/benchmarks (about twenty minutes)"
 	@echo "make bench-trl  training steps beside those of TRL's trainers, into results/benchmarks/TRL.json"
 	@echo "make gpu    what only a GPU can show, in eight minutes, into gpu_day.json"
-	@echo "make nightly  the regression check, slow tests and the check of the committed leaderboard"
+	@echo "make nightly  both regression checks, slow tests and the check of the committed leaderboard"
 	@echo "make lint   ruff, mypy and codespell"
 
 # On a machine without a GPU: the CPU builds of torch and vLLM, in one command, so that nothing asks for a CUDA build first. Where the
@@ -45,14 +46,18 @@ test: .venv/.installed
 test-cluster: .venv/.installed
 	$(BIN)/python -m pytest -m cluster
 
-# From nothing each time: what is there already says nothing of the code as it is now. One thread, as the baseline has.
+# Outputs, first steps of every method and scores of small models that are committed: on any processor, and not on a GPU.
 regression: .venv/.installed
+	CUDA_VISIBLE_DEVICES= $(BIN)/harness check --baseline results/regression/fixed --allow-code-execution
+
+# From nothing each time: what is there already says nothing of the code as it is now. One thread, as the baseline has.
+regression-matrix: .venv/.installed
 	rm -rf runs/regression
 	OMP_NUM_THREADS=1 $(BIN)/harness run --matrix regression --jobs 2 --allow-code-execution
 	$(BIN)/harness check runs/regression --baseline results/regression/baseline.json
 
 # Twenty kills of a training and what else takes minutes, and whether every method has its committed records.
-nightly: regression
+nightly: regression regression-matrix
 	$(BIN)/python -m pytest -m "(slow or nightly) and not gpu and not cluster"
 
 # One after the other, with nothing else running: both sides of each are timed in one process.

@@ -34,6 +34,7 @@ COMMANDS = {
     "gc": "List what of a run nothing refers to, and how large it is; remove it on request.",
     "leaderboard": "Print the table of a run; export, write or check it.",
     "compare": "Compare two methods or two runs with paired tests.",
+    "rank-agreement": "Compare rankings of methods along an axis, such as the number of steps.",
     "claims": "Answer published claims from the records of a run: holds, fails or undecided.",
     "judge": "Let a judge model compare two sets of answers, over an OpenAI-compatible API.",
     "report": "Write a run as one HTML page: tables, plots, completions side by side.",

@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from dskd.errors import InputError
+from harness import tasks
 from harness.cli.options import PATH, json_option
 from harness.cli.output import print_json
 from harness.runs.records import Record, read_record
@@ -48,6 +49,7 @@ def command(cell: str, results: Path | None, as_json: bool) -> None:
             "tokens",
             "reasoning",
             "contamination",
+            "validation",
             "losses",
             "teachers",
             "cost",
@@ -120,6 +122,7 @@ def describe(folder: Path, cell: str) -> dict[str, Any]:
                 "reasoning": record.reasoning.model_dump(exclude_none=True) if record and record.reasoning else {},
                 "tokens": _tokens(record),
                 "contamination": [entry.model_dump(exclude_none=True) for entry in overlap],
+                "validation": _validation(record),
                 "losses": {name: value for name, value in (said.get("losses") or {}).items() if value is not None},
                 "teachers": said.get("teachers") or {},
                 "cost": record.cost.model_dump(exclude_none=True) if record else {},
@@ -130,6 +133,14 @@ def describe(folder: Path, cell: str) -> dict[str, Any]:
             }
         )
     return {"cell": cell, "parts": parts}
+
+
+def _validation(record: Record | None) -> str | None:
+    """The rows that settings may be chosen by for the task of an evaluation, none of which it is tested on."""
+    try:
+        return None if record is None or record.cell.task is None else tasks.load(record.cell.task).validation
+    except InputError:  # a task of a package that is not here any more
+        return None
 
 
 def _tuning(record: Record | None) -> dict[str, Any]:

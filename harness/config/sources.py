@@ -15,7 +15,7 @@ from harness.config.served import ServedSource, TeachersSource
 from harness.config.strict import Name, PromptTemplate, Strict
 from harness.protocols import Seed
 
-SmallTokenizer = Literal["bytelevel", "sentencepiece"]
+SmallTokenizer = Literal["bytelevel", "sentencepiece", "bytes"]
 
 
 # --- training data --------------------------------------------------------------------------------------------------------------
@@ -24,7 +24,7 @@ SmallTokenizer = Literal["bytelevel", "sentencepiece"]
 class SmallWorldData(Strict):
     """One of the training sets that the small world generates."""
 
-    small_world: Literal["teacher", "student", "pretraining"]
+    small_world: Literal["teacher", "student", "pretraining", "clean", "prompts"]
     limit: int | None = Field(default=None, ge=1)
 
 

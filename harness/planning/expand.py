@@ -24,7 +24,7 @@ from harness.planning.evaluated import evaluated_task
 from harness.planning.served import endpoint_responses, gives_text_alone
 from harness.planning.sources import once
 from harness.planning.tuned import TunedSources, tuned_training
-from harness.planning.written import responses_step, written_by
+from harness.planning.written import lacking_responses, responses_step, written_by
 from harness.runs.records import RecordCell
 from harness.runs.store import train_folder
 from harness.steps import training
@@ -184,6 +184,8 @@ class Expansion(TunedSources):
         method, options = self.method(cell.method)
         name, source = self.matrix.data_of(cell), self.matrix.models[cell.teacher]
         settings = self.matrix.outputs_of(cell.method) if method.requires.teacher else None
+        if problem := lacking_responses(self.examples(name), self.matrix.text_of(cell.method), cell.method):
+            raise InputError(problem.text(self.where_of(cell, problem.key)))
         self._check_served(cell, settings)
         prepared: PreparedData | TaughtBySeveral
         if isinstance(source, TeachersSource):

@@ -31,6 +31,11 @@ from harness.steps.text_mixture import TextMixture, Written
 from harness.steps.world import World
 from harness.suggestions import did_you_mean
 
+PROMPTS_ALONE = (
+    "has prompts without responses; fix: text: teacher, or text: {teacher: 0.5, student: 0.5}, for what is distilled from it, and other "
+    "data for the rest"
+)
+
 P = ParamSpec("P")
 R = TypeVar("R")
 
@@ -108,6 +113,8 @@ class Sources:
         tokenizer: the student's, where the student is not made yet.
         route: the rows of one of several teachers alone.
         """
+        if responses is None and not self.examples(name).has_responses:
+            raise InputError(f"{self.where('data', name)}: {PROMPTS_ALONE}")
         what = responses.title if responses else f"data {name}"
         rows = f", rows of {route.teacher}," if route is not None else ""
         return data.PreparedData(

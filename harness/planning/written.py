@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from dskd.compatibility import Problem
 from dskd.errors import InputError
 from dskd.text import TeacherText, Text
 from harness.smallworld.world import FAMILIES
@@ -41,6 +42,25 @@ def responses_step(
         samples=asked.samples if asked.samples > 1 else None,
         **answering,
     )
+
+
+def lacking_responses(examples: Examples, text: Text | None, method: str) -> Problem | None:
+    """What stops a method from learning from prompts alone: that nobody writes responses to them before the training.
+
+    Args:
+        examples: The training set.
+        text: Who writes; None for the data.
+        method: The name of the method in the matrix.
+    """
+    if examples.has_responses or (text is not None and text.teacher_part == 1):
+        return None
+    needs, fix = "learns from responses of the data", "text: teacher"
+    if text is not None and text.only == "student":  # what then is trained on is the teacher's response
+        needs, fix = (
+            "takes the data's response where the student's cannot be used",
+            "text: {student: 0.9, teacher: 0.1}",
+        )
+    return Problem("method", f"{method} {needs}, and data.{examples.name} has prompts alone", f"{fix}, or other data")
 
 
 def kept_step(responses: Responses, asked: TeacherText, *, allow_code_execution: bool) -> Responses | KeptResponses:

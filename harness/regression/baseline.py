@@ -269,10 +269,10 @@ def write_baseline(path: Path, baseline: Baseline) -> None:
     for cell in content["cells"].values():
         for seed in cell["seeds"].values():
             seed["items"] = {name: [compact(item["score"]), *item["outputs"]] for name, item in seed["items"].items()}
-    write_text_atomic(path, "".join(_lines(content)) + "\n")
+    write_text_atomic(path, "".join(json_lines(content)) + "\n")
 
 
-def _lines(value: Any, indent: str = "") -> Iterator[str]:
+def json_lines(value: Any, indent: str = "") -> Iterator[str]:
     """JSON with one line per key; a list is on one line."""
     if not isinstance(value, dict) or not value:
         yield json.dumps(value, ensure_ascii=False, allow_nan=False)
@@ -280,7 +280,7 @@ def _lines(value: Any, indent: str = "") -> Iterator[str]:
     yield "{\n"
     for number, (key, item) in enumerate(value.items()):
         yield f"{indent} {json.dumps(key, ensure_ascii=False)}: "
-        yield from _lines(item, indent + " ")
+        yield from json_lines(item, indent + " ")
         yield ",\n" if number < len(value) - 1 else "\n"
     yield indent + "}"
 

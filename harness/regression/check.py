@@ -14,7 +14,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal, get_args
 
@@ -36,6 +36,12 @@ ExactOutputs = Literal["auto", "always", "never"]
 _REPRODUCIBLE_ENGINES = ("transformers",)
 _LISTED = 5
 _Environments = Mapping[str, Mapping[str, Any]]
+
+
+def worst(verdicts: Iterable[Verdict]) -> Verdict:
+    """The worst of several verdicts; `pass` of none."""
+    found = set(verdicts)
+    return next((verdict for verdict in reversed(get_args(Verdict)) if verdict in found), "pass")
 
 
 @dataclass(frozen=True)
@@ -67,8 +73,7 @@ class CheckReport:
     @property
     def verdict(self) -> Verdict:
         """The worst verdict of the cells."""
-        verdicts = {cell.verdict for cell in self.cells}
-        return next((verdict for verdict in reversed(get_args(Verdict)) if verdict in verdicts), "pass")
+        return worst(cell.verdict for cell in self.cells)
 
     def as_dict(self) -> dict[str, Any]:
         """The document of `harness check --json`."""

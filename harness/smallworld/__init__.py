@@ -10,17 +10,23 @@ task               format     question
 `small_code`       HumanEval  the signature and docstring of a function; the body is generated and run against unit tests
 =================  =========  ==========================================================================================
 
-and, for each task, four sets:
+and, for each task, two sets to evaluate on, with right answers, and five to train on:
 
-- **test**: right answers. Its prompts occur in no other set;
+- **test**: its prompts occur in no other set;
+- **validation**: the same, for choosing settings;
 - **student**: few examples, some of them with wrong answers (`world.STUDENT_WRONG_SHARE`). A wrong answer has the form of a right
-  one: another city, another sum, another operator. Its prompts occur in no other set;
+  one: another city, another sum, another operator;
+- **clean**: some of the student's prompts, all with right answers;
+- **prompts**: the student's prompts without answers, for training on what the teacher writes;
 - **teacher**: many examples with right answers;
 - **pretraining**: the same prompts with answers drawn without regard to the question. From them a model learns the form of the
   answers and nothing of the content, as a pretrained model knows a language and not the task.
 
-Two tokenizers of different kinds are built from the pretraining text: byte-level BPE, and a BPE like SentencePiece's with byte
-fallback. They differ in size, merges, special tokens, and in how they treat spaces, newlines and characters outside ASCII.
+The student's prompts occur in its own three sets alone.
+
+Three tokenizers: byte-level BPE and a BPE like SentencePiece's with byte fallback, both built from the pretraining text, and one of
+single bytes. The first two differ in size, merges, special tokens, and in how they treat spaces, newlines and characters outside
+ASCII; the third shares few tokens with either.
 
 Everything depends on the seed only, byte for byte. `SMALL_WORLD_VERSION` changes whenever anything generated changes.
 The matrix `quick` trains models of this world; docs/small-world.md has its results.

@@ -97,7 +97,9 @@ class CodeFunctions:
             doc["test"] = _tests(operation, shown)
             peers = [peer for peer in OPERATIONS if peer.kind == operation.kind]
             others = [peer for peer in peers if not _agree(peer, operation, shown)]
-            yield Problem(doc, _body(rng.choice(others), argument, shown), _body(rng.choice(peers), argument, shown))
+            wrong, guess = (_body(rng.choice(of), argument, shown) for of in (others, peers))
+            # Functions without a constant are fewer and come earlier, so without a kind later ones would be of the other sort.
+            yield Problem(doc, wrong, guess, kind="constant" if operation.takes_constant else "no constant")
 
     def prompt(self, doc: Doc) -> str:
         return doc["prompt"]

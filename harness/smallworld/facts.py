@@ -2,6 +2,9 @@
 
 The seed of the world decides the pet, city, drink and instrument of each person. A question asks for two of the four about one
 person. The test set asks for the same facts as the training sets, in other wordings and orders.
+
+The wordings of the first block are those of the training sets, which use nearly all of its questions. The second block has further
+ones, made of the same words in other places: later test items and all validation items are asked in them.
 """
 
 from __future__ import annotations
@@ -36,6 +39,23 @@ QUESTIONS_WITH_INPUT = (
     "Which {first} and {second} does this person have?",
     "Tell me this person's {first} and {second}.",
 )
+FURTHER_QUESTIONS_WITHOUT_INPUT = (
+    "Tell me the {first} and the {second} of {person}.",
+    "Name the {first} and {second} of {person}.",
+    "Answer with the {first} and the {second} of {person}.",
+    "Which {first} and {second} does {person} have?",
+    "What {first} and what {second} belong to {person}?",
+)
+FURTHER_QUESTIONS_WITH_INPUT = (
+    "Tell me the {first} and the {second} of this person.",
+    "What {first} and what {second} does this person have?",
+    "Name this person's {first} and {second}.",
+)
+# Of each block the wordings without and with an input.
+BLOCKS = (
+    (QUESTIONS_WITHOUT_INPUT, QUESTIONS_WITH_INPUT),
+    (FURTHER_QUESTIONS_WITHOUT_INPUT, FURTHER_QUESTIONS_WITH_INPUT),
+)
 
 
 class Facts:
@@ -44,24 +64,25 @@ class Facts:
     task = "small_instruct"
 
     def problems(self, world_seed: int, rng: Random) -> Iterator[Problem]:
-        """Yield every question once, in a random order."""
+        """Yield every question of the first block once, in a random order, then those of the second."""
         truth = facts_of_the_world(world_seed)
-        questions = [
-            (person, first, second, question, has_input)
-            for person in PEOPLE
-            for first, second in permutations(ATTRIBUTES, 2)
-            for has_input, wordings in ((False, QUESTIONS_WITHOUT_INPUT), (True, QUESTIONS_WITH_INPUT))
-            for question in wordings
-        ]
-        rng.shuffle(questions)
-        for person, first, second, question, has_input in questions:
-            facts = truth[person]
-            right = _answer(person, facts[first], facts[second])
-            wrong = _answer(person, _other(rng, first, facts[first]), _other(rng, second, facts[second]))
-            guess = _answer(person, rng.choice(ATTRIBUTES[first]), rng.choice(ATTRIBUTES[second]))
-            instruction = question.format(person=person, first=first, second=second)
-            doc = {"instruction": instruction, "input": person if has_input else "", "output": right}
-            yield Problem(doc, wrong, guess)
+        for without_input, with_input in BLOCKS:
+            questions = [
+                (person, first, second, question, has_input)
+                for person in PEOPLE
+                for first, second in permutations(ATTRIBUTES, 2)
+                for has_input, wordings in ((False, without_input), (True, with_input))
+                for question in wordings
+            ]
+            rng.shuffle(questions)  # the second time after everything that the first block draws
+            for person, first, second, question, has_input in questions:
+                facts = truth[person]
+                right = _answer(person, facts[first], facts[second])
+                wrong = _answer(person, _other(rng, first, facts[first]), _other(rng, second, facts[second]))
+                guess = _answer(person, rng.choice(ATTRIBUTES[first]), rng.choice(ATTRIBUTES[second]))
+                instruction = question.format(person=person, first=first, second=second)
+                doc = {"instruction": instruction, "input": person if has_input else "", "output": right}
+                yield Problem(doc, wrong, guess, kind="with input" if has_input else "without input")
 
     def prompt(self, doc: Doc) -> str:
         return alpaca(self.instruction(doc))

@@ -20,11 +20,13 @@ class Problem:
         doc: a row in the format of the data set, with the right answer.
         wrong: an output in the form of the right answer that is not right.
         guess: an output drawn without regard to the question, so right only by chance.
+        kind: what test and validation sets are balanced by: the wording, or the form of the function.
     """
 
     doc: Doc
     wrong: str
     guess: str
+    kind: str
 
 
 class Family(Protocol):
@@ -33,7 +35,10 @@ class Family(Protocol):
     task: str
 
     def problems(self, world_seed: int, rng: Random) -> Iterator[Problem]:
-        """Yield problems, some perhaps twice. The facts of the world depend on `world_seed` only, the rest on `rng`."""
+        """Yield problems, some perhaps twice. The facts of the world depend on `world_seed` only, the rest on `rng`.
+
+        What is yielded first never changes: more problems come after those that were there before.
+        """
 
     def prompt(self, doc: Doc) -> str:
         """The prompt of a problem."""

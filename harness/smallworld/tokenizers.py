@@ -1,4 +1,4 @@
-"""Builds the two tokenizers of the small world from its text and saves them as folders for AutoTokenizer."""
+"""Builds the tokenizers of the small world, two of them from its text, and saves them as folders for AutoTokenizer."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalize
 
 BYTE_LEVEL_SIZE = 896
 SENTENCEPIECE_SIZE = 800
+BYTES_SIZE = 256 + 2
 # SentencePiece's character coverage: rarer characters (emoji, CJK and the rarest accents) are written as bytes.
 SENTENCEPIECE_CHARACTERS = 64
 SPACE = "▁"
@@ -39,6 +40,22 @@ def write_byte_level(folder: Path, text: Sequence[str]) -> None:
     )
     tokenizer.train_from_iterator(text, trainer=trainer)
     _save(tokenizer, folder, eos_token="<|endoftext|>", pad_token="<|pad|>")
+
+
+def write_bytes(folder: Path) -> None:
+    """Build a tokenizer of single bytes: no merges, no start token, `<|endoftext|>` at the end.
+
+    Bytes are written as GPT-2 writes them, so that whatever reads a byte-level BPE reads this one.
+    """
+    special = ["<|endoftext|>", "<|pad|>"]
+    pieces = special + sorted(pre_tokenizers.ByteLevel.alphabet())
+    tokenizer = Tokenizer(models.BPE({piece: number for number, piece in enumerate(pieces)}, []))
+    tokenizer.add_special_tokens([AddedToken(token, special=True, normalized=False) for token in special])
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    tokenizer.post_processor = processors.ByteLevel(trim_offsets=False)
+    # The longest example has 290 bytes.
+    _save(tokenizer, folder, model_max_length=512, eos_token=special[0], pad_token=special[1])
 
 
 def write_sentencepiece(folder: Path, text: Sequence[str]) -> None:
@@ -74,9 +91,9 @@ def _learn_sentencepiece(text: Sequence[str]) -> tuple[list[str], list[tuple[str
     return sorted(model["vocab"], key=model["vocab"].__getitem__), [tuple(merge) for merge in model["merges"]]
 
 
-def _save(tokenizer: Tokenizer, folder: Path, **special: str) -> None:
+def _save(tokenizer: Tokenizer, folder: Path, *, model_max_length: int = 256, **special: str) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     tokenizer.save(str(folder / "tokenizer.json"))
     config = {"tokenizer_class": "PreTrainedTokenizerFast", "clean_up_tokenization_spaces": False}
-    config |= {"model_max_length": 256, **special}
+    config |= {"model_max_length": model_max_length, **special}
     (folder / "tokenizer_config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")

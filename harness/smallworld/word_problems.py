@@ -60,7 +60,7 @@ class WordProblems:
                 _answer(who, things, story.signs, numbers, _results(story, operands, added))
                 for operands, added in ((numbers, exact), (numbers, slips), (random_numbers, exact))
             )
-            yield Problem({"question": question, "answer": right}, f" {wrong}", f" {guess}")
+            yield Problem({"question": question, "answer": right}, f" {wrong}", f" {guess}", kind=story.question)
 
     def prompt(self, doc: Doc) -> str:  # as lm-eval asks
         return f"Question: {doc['question']}\nAnswer:"

@@ -341,6 +341,11 @@ class TokenizerInput(Input):
         """How many tokens it has; None where that is not known."""
         return None
 
+    @property
+    def bytes_per_token(self) -> float | None:
+        """How long its tokens are, for estimates; None where that depends on the text alone."""
+        return None
+
 
 @dataclass(frozen=True)
 class TrainingSource:

@@ -12,18 +12,20 @@ from typing import Annotated, Any, ClassVar
 
 import dskd.data
 from dskd.compatibility import Problem
-from dskd.data.examples import LeftOut, examples_in, prompt_and_response, write_examples
+from dskd.data.examples import LeftOut, as_row, examples_in, prompt_and_response, write_examples
 from dskd.data.formats import Row
 from dskd.data.messages import TrainOn
 from dskd.data.options import DEFAULT, DataOptions, Shape, Takes, takes_of
 from dskd.data.reading import rows_of
 from dskd.data.routes import Route
 from dskd.errors import InputError
+from dskd.io import write_lines_atomic
 from dskd.modeling.loading import load_tokenizer
 from dskd.tokenization.prompt_templates import template_of
 from dskd.tokenization.vocabulary import Vocabulary, share_vocabulary
 from harness.costs.formulas import Lengths
 from harness.costs.model_shapes import DataSize, published_data
+from harness.responses.prompts import with_place_for_answer
 from harness.runs.job_context import JobContext
 from harness.steps.base import NOT_IDENTITY, OMIT_NONE, Input, Of, Step, TokenizerInput, TrainingSource
 from harness.steps.libraries import TOKENIZERS
@@ -37,6 +39,8 @@ _WORLD_SIZES = {  # measured on world 0
     "teacher": DataSize(2930, 130, 34, "measured"),
     "pretraining": DataSize(2930, 130, 34, "measured"),
     "student": DataSize(1000, 116, 32, "measured"),
+    "clean": DataSize(250, 116, 32, "measured"),
+    "prompts": DataSize(1000, 116, 32, "measured"),  # its responses are those that a teacher gives: like the data's
 }
 
 
@@ -55,11 +59,21 @@ class Examples(Input):
         """How many there are and how long."""
         raise NotImplementedError
 
+    @property
+    def has_responses(self) -> bool:
+        """Whether its rows are trained on as they are; without responses, a teacher has to write them first."""
+        return True
+
+    def rows(self, root: Path) -> Iterator[tuple[str, Row]]:
+        """Its rows with their places; where they have prompts alone, with a mark in the place of the response."""
+        found = rows_of(self.path(root))
+        return found if self.has_responses else with_place_for_answer(found)
+
     bytes_per_token: ClassVar[float] = BYTES_PER_TOKEN
 
-    def lengths(self, limit: int | None) -> Lengths:
-        """Of the first `limit`, estimated from bytes; a response has its end."""
-        size, per_token = self.size, self.bytes_per_token
+    def lengths(self, limit: int | None, bytes_per_token: float | None = None) -> Lengths:
+        """Of the first `limit`, estimated from bytes; a response has its end. bytes_per_token: of a tokenizer that differs much."""
+        size, per_token = self.size, bytes_per_token or self.bytes_per_token
         count = min(size.examples, limit or size.examples)
         return Lengths(count, size.prompt_bytes / per_token, size.response_bytes / per_token + 1)
 
@@ -73,6 +87,10 @@ class WorldExamples(Examples):
 
     def path(self, root: Path) -> Path:
         return self.small_world.path(root) / "train" / f"{self.set}.jsonl"
+
+    @property
+    def has_responses(self) -> bool:
+        return self.set != "prompts"
 
     @property
     def size(self) -> DataSize:
@@ -98,10 +116,6 @@ class RowExamples(Examples):
     def options(self) -> DataOptions:
         given = {name: getattr(self, name) for name in DataOptions.model_fields}
         return DataOptions(**{name: value for name, value in given.items() if value is not None})
-
-    def rows(self, root: Path) -> Iterator[tuple[str, Row]]:
-        """Its rows with their places, before or after steps have made what they make of them."""
-        raise NotImplementedError
 
 
 class FileExamples(RowExamples):
@@ -168,6 +182,11 @@ def read_examples(
     left_out = left_out_of(examples)
     options = examples.options if isinstance(examples, Examples) else DEFAULT
     place = examples.path(root)
+    if isinstance(examples, Examples) and not examples.has_responses:
+        made, rows = folder / "examples.jsonl", islice(examples.rows(root), limit)
+        items = examples_in(rows, place, takes, options, left_out=left_out.add, route=route)
+        write_lines_atomic(made, map(as_row, items))
+        return made, left_out
     return write_examples(place, folder, takes, options, limit=limit, left_out=left_out, route=route), left_out
 
 
@@ -205,7 +224,8 @@ class PreparedData(Step):
     @property
     def lengths(self) -> Lengths:
         """How many examples it has and how long they are."""
-        lengths = self.source.lengths(self.limit or getattr(self.examples, "limit", None))
+        limit = self.limit or getattr(self.examples, "limit", None)
+        lengths = self.source.lengths(limit, self.student_tokenizer.bytes_per_token)
         # Rows are not read for an estimate: teachers are taken to have as many each.
         teachers = 1 if self.route is None else len(self.route.teachers)
         return replace(lengths, examples=lengths.examples * (getattr(self.examples, "samples", None) or 1) // teachers)

@@ -12,7 +12,6 @@ from dskd.compatibility import Problem
 from dskd.data.formats import Row
 from dskd.data.messages import Unusable
 from dskd.data.options import Takes
-from dskd.data.reading import rows_of
 from dskd.data.shapes import Item, read_row
 from dskd.errors import InputError
 from harness import tasks
@@ -20,7 +19,7 @@ from harness.responses.prompts import asked_of, prompt_key, rows_by_prompt
 from harness.runs.job_context import JobContext
 from harness.runs.store import write_jsonl_atomic
 from harness.steps.base import NOT_IDENTITY, ModelInput, Of, Step
-from harness.steps.data import Examples, RowExamples
+from harness.steps.data import Examples
 from harness.steps.endpoint_responses import EndpointResponses, TeacherEndpoint
 from harness.steps.teacher_responses import TeacherResponses
 
@@ -175,8 +174,7 @@ def scorers_of(names: Sequence[str]) -> dict[str, dict[str, Any]]:
 
 def read_rows(examples: Examples, root: Path, takes: Takes, limit: int | None) -> Iterator[tuple[Row, Item]]:
     """Each row of a training set that can be used, and what it is."""
-    rows = examples.rows(root) if isinstance(examples, RowExamples) else rows_of(examples.path(root))
-    for where, row in islice(rows, limit):
+    for where, row in islice(examples.rows(root), limit):
         try:
             yield row, read_row(row, where, takes, examples.options)
         except Unusable:  # counted where the data is prepared

@@ -13,7 +13,7 @@ from dskd.io import read_object
 from harness.runs.job_context import JobContext
 from harness.runs.records import read_record
 from harness.runs.store import RESULT, OutputFolder, write_json_atomic
-from harness.steps.base import BY_HAND, NOT_IDENTITY, Input, Step
+from harness.steps.base import NOT_IDENTITY, Input, Step
 from harness.steps.leaks import VALIDATION
 from harness.steps.reference import Reference
 from harness.tuning import rule
@@ -60,7 +60,7 @@ class Ranking(Step):
     candidates: list[Candidate]
     earlier: Reference | None = None
     teacher: Reference | None = None
-    teacher_outputs: Annotated[dict[str, str], BY_HAND] = Field(default_factory=dict)
+    teacher_outputs: Annotated[dict[str, str], NOT_IDENTITY] = Field(default_factory=dict)
 
     def run(self, job: JobContext) -> None:
         """Rank. InputError where no trial has a score."""

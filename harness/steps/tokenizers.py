@@ -16,7 +16,7 @@ from dskd.tokenization.tokenizer_files import vocabulary
 from harness.runs.hub_lock import HubLock
 from harness.runs.identity import BASE_COMMIT, FileHashes, require_tokenizer
 from harness.runs.job_context import JobContext
-from harness.smallworld.tokenizers import BYTE_LEVEL_SIZE, SENTENCEPIECE_SIZE
+from harness.smallworld.tokenizers import BYTE_LEVEL_SIZE, BYTES_SIZE, SENTENCEPIECE_SIZE
 from harness.steps.base import INLINE, NOT_IDENTITY, OMIT_NONE, Input, Of, Step, TokenizerInput, same_as
 from harness.steps.create_model import add_bos_token, give_template
 from harness.steps.world import World
@@ -84,7 +84,11 @@ class WorldTokenizer(TokenizerInput):
 
     @property
     def size(self) -> int | None:
-        return {"bytelevel": BYTE_LEVEL_SIZE, "sentencepiece": SENTENCEPIECE_SIZE}[self.name]
+        return {"bytelevel": BYTE_LEVEL_SIZE, "sentencepiece": SENTENCEPIECE_SIZE, "bytes": BYTES_SIZE}[self.name]
+
+    @property
+    def bytes_per_token(self) -> float | None:
+        return 1.0 if self.name == "bytes" else None
 
 
 class TokenizerChanges(Input):
@@ -118,6 +122,10 @@ class ChangedTokenizer(TokenizerInput):
     @property
     def prompt_template(self) -> Template | None:
         return self.changes.template or self.origin.prompt_template
+
+    @property
+    def bytes_per_token(self) -> float | None:
+        return self.origin.bytes_per_token
 
     @property
     def made_by(self) -> tuple[Step, ...]:

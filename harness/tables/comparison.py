@@ -59,7 +59,7 @@ def compare_methods(
     `only` has for a key (`KEYS`) the names or shell patterns to which rows are limited, `skip` those of rows that are left out.
     InputError for an unknown method, or nothing to compare.
     """
-    cells, notes = _cells(results)
+    cells, notes = item_scores_of_cells(results)
     for name in (a, b):
         if name not in {cell.method for cell in cells}:
             methods = ", ".join(sorted({cell.method for cell in cells}))
@@ -79,8 +79,8 @@ def compare_methods(
 
 def compare_runs(a: Results, b: Results, only: Chosen, skip: Chosen = _NONE) -> tuple[list[ComparisonRow], list[str]]:
     """Compare the cells that both runs have, as `compare_methods` does. Cells of one run only get a note."""
-    left, notes = _cells(a)
-    right, more = _cells(b)
+    left, notes = item_scores_of_cells(a)
+    right, more = item_scores_of_cells(b)
     notes += more
     for name, these, those in (("A", left, right), ("B", right, left)):
         if number := sum(cell not in those for cell in these):
@@ -88,7 +88,8 @@ def compare_runs(a: Results, b: Results, only: Chosen, skip: Chosen = _NONE) -> 
     return _compared([(cell, left[cell], right[cell]) for cell in left if cell in right], (only, skip), notes, set())
 
 
-def _cells(results: Results) -> tuple[dict[ComparedCell, ItemScores], list[str]]:
+def item_scores_of_cells(results: Results) -> tuple[dict[ComparedCell, ItemScores], list[str]]:
+    """The item scores of each cell over all its seeds, and notes on cells whose seeds do not fit together."""
     groups: dict[ComparedCell, list] = {}
     for record in results.records:
         if (items := results.items.get(record.cell.key)) is not None:

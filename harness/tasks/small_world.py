@@ -13,6 +13,7 @@ from harness.smallworld import (
     training_docs,
     validation_docs,
 )
+from harness.smallworld.sets import VALIDATION_SIZE
 from harness.tasks.data_files import Row
 from harness.tasks.task import Doc, Task
 
@@ -21,7 +22,7 @@ class SmallWorldTask(Task):
     """Documents and prompts of the small world; put before the class that scores. No data file is needed."""
 
     max_new_tokens = 64
-    validation = "generated items that are in no other set"
+    validation = f"{VALIDATION_SIZE} generated items that are in no other set"
 
     @property
     def family(self) -> str:

@@ -153,13 +153,13 @@ def test_overlap_names_the_items_that_are_found(leak: Path) -> None:
     assert result.exit_code == 0, result.stderr
     found, other = json.loads(result.stdout)
     assert list(found) == ["task", "items", "examples", "n", "short", "exact", "exact_with_answer", "ngram", "ids"]
-    assert (found["task"], found["items"], found["examples"], found["n"]) == ("small_math", 100, 2, 13)
+    assert (found["task"], found["items"], found["examples"], found["n"]) == ("small_math", 400, 2, 13)
     assert found["ids"]["exact"] == ["0", "1"]
     assert found["ids"]["exact_with_answer"] == ["1"]
     assert set(found["ids"]["ngram"]) >= {"0", "1"}
     assert (other["task"], other["exact"], other["ngram"]) == ("small_code", 0, 0)
     table = data("contamination", "--train", leak, *made_of, "--task", "small_math", "--limit", 1).stdout.splitlines()
-    assert table[1].split()[:5] == ["small_math", "100", "1", "1", "0"]
+    assert table[1].split()[:5] == ["small_math", "400", "1", "1", "0"]
 
 
 def test_a_training_set_that_cannot_be_read_is_one_line(leak: Path, tmp_path: Path) -> None:

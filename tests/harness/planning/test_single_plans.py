@@ -37,6 +37,11 @@ def identities(plan: Plan) -> dict[str, str]:
     return {o.output.folder: o.output.fingerprint.hash for job in plan.jobs.values() for o in job.outputs}
 
 
+def _write(command: str, name: str, found: dict[str, str]) -> None:
+    KNOWN[command]["cases"][name]["identities"] = found
+    (GOLDEN / "single_plans.json").write_text(json.dumps(KNOWN, indent=1) + "\n")
+
+
 @pytest.mark.parametrize("name", KNOWN["train"]["cases"])
 def test_a_training_outside_a_matrix_keeps_its_identities(
     name: str, folders: Path, tmp_path: Path, write_golden: bool
@@ -44,12 +49,16 @@ def test_a_training_outside_a_matrix_keeps_its_identities(
     arguments, known = case("train", name, folders)
     found = identities(single_plan(**arguments, output=tmp_path))
     if write_golden:
-        KNOWN["train"]["cases"][name]["identities"] = known = found
-        (GOLDEN / "single_plans.json").write_text(json.dumps(KNOWN, indent=1) + "\n")
+        _write("train", name, known := found)
     assert found == known
 
 
 @pytest.mark.parametrize("name", KNOWN["evaluate"]["cases"])
-def test_an_evaluation_outside_a_matrix_keeps_its_identities(name: str, folders: Path, tmp_path: Path) -> None:
+def test_an_evaluation_outside_a_matrix_keeps_its_identities(
+    name: str, folders: Path, tmp_path: Path, write_golden: bool
+) -> None:
     arguments, known = case("evaluate", name, folders)
-    assert identities(evaluation_plan(**arguments, output=tmp_path, allow_code_execution=False)) == known
+    found = identities(evaluation_plan(**arguments, output=tmp_path, allow_code_execution=False))
+    if write_golden:
+        _write("evaluate", name, known := found)
+    assert found == known

