@@ -244,7 +244,7 @@ def test_a_run_killed_after_its_last_step_trains_none_more(
     world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     train_tiny(world, tmp_path / "whole", "dskd-v2-eta", checkpoint_steps=3)
-    monkeypatch.setattr(RunFolder, "finish", lambda *_: pytest.fail("killed here"))
+    monkeypatch.setattr(RunFolder, "finish", lambda *_, **__: pytest.fail("killed here"))
     with pytest.raises(pytest.fail.Exception):
         train_tiny(world, tmp_path / "killed", "dskd-v2-eta", checkpoint_steps=3)
     monkeypatch.undo()
@@ -270,7 +270,7 @@ def test_a_run_that_is_done_returns_its_report_and_another_is_refused_its_folder
 def test_a_damaged_checkpoint_is_passed_over_for_the_one_before(
     world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, damage: str
 ) -> None:
-    monkeypatch.setattr(RunFolder, "finish", lambda *_: pytest.fail("killed here"))
+    monkeypatch.setattr(RunFolder, "finish", lambda *_, **__: pytest.fail("killed here"))
     with pytest.raises(pytest.fail.Exception):
         train_tiny(world, tmp_path, "sft", checkpoint_steps=3)
     monkeypatch.undo()
