@@ -86,7 +86,10 @@ def _kill_somewhere(process: Any, pipe: Any, output: Path, chance: Any, torn: bo
 
 @pytest.mark.parametrize(
     ("case", "kills"),
-    [*((case, 3) for case in CASES), *(pytest.param(case, 20, marks=pytest.mark.slow) for case in CASES)],
+    [
+        *((case, 3) for case in ("accumulated", "by time")),
+        *(pytest.param(case, 20, marks=pytest.mark.slow) for case in CASES),
+    ],
 )
 def test_a_training_killed_again_and_again_ends_with_the_weights_of_one_that_was_not(
     dropping: Path, starter: Any, tmp_path: Path, case: str, kills: int
