@@ -26,7 +26,8 @@ from harness.steps.ranking import Candidate, Ranking
 from harness.steps.reference import Reference
 from harness.steps.several_teachers import TaughtBySeveral
 from harness.steps.training import Train
-from harness.steps.trial import LaterTrial, Trial, TunedTrain, Validate, value_of, with_settings
+from harness.steps.trial import LaterTrial, Trial, TunedTrain, value_of, with_settings
+from harness.steps.validation import Validate
 from harness.suggestions import did_you_mean
 from harness.tuning.rungs import most_trials, rungs
 

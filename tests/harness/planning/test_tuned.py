@@ -15,7 +15,8 @@ from harness.planning.plan import Plan, make_plan
 from harness.steps.evaluation import Evaluate
 from harness.steps.ranking import Ranking
 from harness.steps.training import Train
-from harness.steps.trial import LaterTrial, Trial, TunedTrain, Validate, value_of
+from harness.steps.trial import LaterTrial, Trial, TunedTrain, value_of
+from harness.steps.validation import Validate
 
 _DEVICE = Device(peak_tflops=1.0, utilization=1.0)
 Content = dict[str, Any]

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
-import sys
 from types import ModuleType
 
 import numpy as np
@@ -13,7 +11,7 @@ from dskd.errors import InputError
 from harness.results.item_scores import ItemScores
 from harness.statistics.joined_tasks import TaskScores, as_good_as, better_than, join, seeds_needed
 from harness.statistics.paired_tests import compare, holm, holm_levels
-from helpers.paths import TESTS
+from helpers.benchmarks import load_benchmark
 
 
 def scores(values: np.ndarray, seeds: tuple[int, ...] | None = None) -> ItemScores:
@@ -134,14 +132,7 @@ def test_no_number_of_seeds_finds_what_the_items_hide() -> None:
 
 @pytest.fixture(scope="module")
 def simulation() -> ModuleType:
-    path = TESTS / "benchmarks" / "claims_false_alarms.py"
-    spec = importlib.util.spec_from_file_location("claims_false_alarms", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
+    return load_benchmark("claims_false_alarms")
 
 
 @pytest.mark.parametrize(("seeds", "seed_sd"), [(4, 1.0), (5, 4.0)])

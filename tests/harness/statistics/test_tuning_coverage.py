@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
-import sys
 from types import ModuleType
 
 import numpy as np
@@ -13,7 +11,7 @@ from harness.results.item_scores import ItemScores
 from harness.statistics.paired_tests import compare
 from harness.tuning import rule
 from harness.tuning.rungs import rungs
-from helpers.paths import TESTS
+from helpers.benchmarks import load_benchmark
 from helpers.tuning_procedure import choose_by, comparison
 from helpers.tuning_world import TEACHER, Method, Scenario, points, points_per_logit, truth
 
@@ -22,14 +20,7 @@ SMALL = Scenario(effect_sd=6.0, seed_sd=2.0, trials=8, methods=3, validation=50,
 
 @pytest.fixture(scope="module")
 def simulation() -> ModuleType:
-    path = TESTS / "benchmarks" / "tuning_coverage.py"
-    spec = importlib.util.spec_from_file_location("tuning_coverage", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # its dataclasses look there
-    spec.loader.exec_module(module)
-    return module
+    return load_benchmark("tuning_coverage")
 
 
 def test_intervals_hold_the_difference_of_the_chosen_settings_and_tests_rarely_cry_out(simulation: ModuleType) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 from types import ModuleType
 
 import numpy as np
@@ -10,21 +9,12 @@ import pytest
 
 from harness.statistics.intervals import wilson_interval
 from harness.statistics.variance_components import mean_interval, spread
-from helpers.paths import TESTS
+from helpers.benchmarks import load_benchmark
 
 
 @pytest.fixture(scope="module")
 def simulation() -> ModuleType:
-    path = TESTS / "benchmarks" / "statistics_coverage.py"
-    spec = importlib.util.spec_from_file_location("statistics_coverage", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    import sys
-
-    sys.modules[spec.name] = module  # its dataclasses look there
-    spec.loader.exec_module(module)
-    return module
+    return load_benchmark("statistics_coverage")
 
 
 @pytest.mark.parametrize(

@@ -43,7 +43,8 @@ from harness.steps.tokenizers import (
     WorldTokenizer,
 )
 from harness.steps.training import Train
-from harness.steps.trial import LaterTrial, Trial, TunedTrain, Validate, _OfTuning
+from harness.steps.trial import LaterTrial, Trial, TunedTrain, _OfTuning
+from harness.steps.validation import Validate
 from harness.steps.world import World
 
 ABSTRACT = {

@@ -20,7 +20,8 @@ from harness.steps.base import Step
 from harness.steps.evaluation import Evaluate
 from harness.steps.leaks import check_no_test_items
 from harness.steps.ranking import Ranking, _score
-from harness.steps.trial import TunedTrain, Validate
+from harness.steps.trial import TunedTrain
+from harness.steps.validation import Validate
 from helpers.written_runs import write_run
 
 Content = dict[str, Any]
