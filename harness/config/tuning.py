@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any
 
-from pydantic import BeforeValidator, Field, field_validator, model_validator
+from pydantic import BeforeValidator, Discriminator, Field, Tag, field_validator, model_validator
 
 from dskd.methods.space import Choice, Factor, Log, Range, Uniform
 from harness.config.settings import TaskName
@@ -69,6 +69,12 @@ def _is_number(value: Any) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
+_Items = Annotated[int, Field(ge=1)]
+# Tags in brackets, so that mistakes are named without them.
+Limit = Annotated[
+    Annotated[_Items, Tag("[items]")] | Annotated[dict[TaskName, _Items], Tag("[of-tasks]")],
+    Discriminator(lambda value: "[of-tasks]" if isinstance(value, Mapping) else "[items]"),
+]
 TunedRange = Annotated[Any, BeforeValidator(_range)]
 
 
@@ -81,7 +87,7 @@ class Tuning(Strict):
         seed: Of the settings that are tried, and of the trials' trainings.
         methods: The names in pairs that are tuned; all unless given.
         tasks: Whose validation items settings are chosen by; those of the matrix that have some unless given.
-        limit: So many validation items of each task at most.
+        limit: So many validation items of each task at most, or {task: items}, without a limit for tasks that it does not name.
         default: Whether the default settings are trained and evaluated beside the tuned ones.
         spaces: {name in pairs: {option: range}} in place of those that the method says; null for an option that is not tuned.
     """
@@ -91,7 +97,7 @@ class Tuning(Strict):
     seed: Seed = 0
     methods: list[VariantName] | None = Field(default=None, min_length=1)
     tasks: list[TaskName] | None = Field(default=None, min_length=1)
-    limit: int | None = Field(default=None, ge=1)
+    limit: Limit | None = None
     default: bool = True
     spaces: dict[VariantName, dict[str, TunedRange]] = Field(default_factory=dict)
 
@@ -109,6 +115,10 @@ class Tuning(Strict):
                     f"{name}: validation items are taken anyway; fix: write {name.removesuffix(':validation')}"
                 )
         return tasks
+
+    def limit_of(self, task: str) -> int | None:
+        """So many validation items of a task at most; None for all."""
+        return self.limit.get(task) if isinstance(self.limit, dict) else self.limit
 
     @property
     def trial_seed(self) -> int:

@@ -235,6 +235,12 @@ class _Tuning:
             raise InputError(
                 f"{self._where('tuning')}: no task of the matrix has validation items; fix: name others, tasks: [{known}]"
             )
+        limited = self._tuning.limit if isinstance(self._tuning.limit, dict) else {}
+        for name in limited:
+            if name not in names:
+                raise InputError(
+                    f"{self._where('tuning', 'limit', name)}: settings are not chosen by {name}{did_you_mean(name, names)}"
+                )
         found = []
         for index, name in enumerate(names):
             where = self._where("tuning", "tasks", index) if named else self._where("tuning")
@@ -243,7 +249,7 @@ class _Tuning:
             if not tasks.load(name).metrics[0].higher_is_better:
                 raise InputError(f"{where}: less is better in {name}, and trials are ranked by more; fix: leave it out")
             settings = by_name.get(name, TaskSettings())
-            limits = [each for each in (self._tuning.limit, self._sources.limit) if each is not None]
+            limits = [each for each in (self._tuning.limit_of(name), self._sources.limit) if each is not None]
             found.append(
                 evaluated_task(
                     f"{name}{VALIDATION}",

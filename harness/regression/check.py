@@ -24,7 +24,7 @@ from dskd.errors import InputError
 from harness.regression.baseline import TEACHER_SEED, Baseline, CellScores, RunScores, ScoredItem, SeedScores
 from harness.results.item_scores import ItemScores
 from harness.runs.identity import differences
-from harness.statistics.paired_tests import PairedComparison, compare, holm
+from harness.statistics.paired_tests import PairedComparison, compare, holm_of
 
 ALPHA = 0.01
 # The drop, in points, that counts.
@@ -109,7 +109,7 @@ def check_run(
                 # Cells that agree on every item cannot be worse, so Holm's correction leaves them out (Tarone 1990).
                 tested += [] if np.array_equal(a.values, b.values) else [name]
     adjusted = dict.fromkeys(compared, 1.0)
-    adjusted |= zip(tested, holm([compared[name].p_less for name in tested]), strict=True)
+    adjusted |= zip(tested, holm_of([compared[name] for name in tested], less=True), strict=True)
     cells = []
     for name, old in baseline.cells.items():
         margin = margins.get(old.metric, margins[old.kind])

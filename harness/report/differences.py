@@ -8,7 +8,7 @@ from typing import Any
 from dskd.errors import InputError
 from harness.report.results import Result
 from harness.results.item_scores import Items, ItemScores, stack
-from harness.statistics.paired_tests import compare, holm
+from harness.statistics.paired_tests import PairedComparison, compare, holm_of
 
 _Cells = dict[str, list[Result]]
 
@@ -28,47 +28,46 @@ def differences(results: Sequence[Result], anchor: str, items: Mapping[str, Item
         tasks_of_pair.setdefault(str(cell.column), {}).setdefault(cell.method, []).append(result)
     rows = []
     for (teacher, student), tasks in sorted(pairs.items()):
-        rows_of_pair: list[dict[str, Any]] = [
-            {"teacher": teacher, "student": student, "task": task, **row}
+        of_pair: list[tuple[dict[str, Any], PairedComparison | None]] = [
+            ({"teacher": teacher, "student": student, "task": task, **row}, compared)
             for task, methods in sorted(tasks.items())
             if anchor in methods
-            for row in _against(anchor, methods, items)
+            for row, compared in _against(anchor, methods, items)
         ]
-        compared = [row for row in rows_of_pair if "reason" not in row]
-        for row, adjusted in zip(compared, holm([row["p_value"] for row in compared]), strict=True):
-            row["p_holm"] = adjusted
-        rows += rows_of_pair
+        adjusted = iter(holm_of([compared for _, compared in of_pair if compared is not None]))
+        rows += [row if compared is None else {**row, "p_holm": next(adjusted)} for row, compared in of_pair]
     return rows
 
 
-def _against(anchor: str, methods: _Cells, items: Mapping[str, Items]) -> list[dict[str, Any]]:
+def _against(
+    anchor: str, methods: _Cells, items: Mapping[str, Items]
+) -> list[tuple[dict[str, Any], PairedComparison | None]]:
     metric = str(methods[anchor][0].record.headline)
     try:
         base = _scores(methods[anchor], metric, items)
     except InputError as error:
-        return [{"method": method, "reason": _cause(error)} for method in sorted(methods) if method != anchor]
-    rows: list[dict[str, Any]] = []
+        return [({"method": method, "reason": _cause(error)}, None) for method in sorted(methods) if method != anchor]
+    rows: list[tuple[dict[str, Any], PairedComparison | None]] = []
     for method in sorted(methods.keys() - {anchor}):
         try:
             other = _scores(methods[method], metric, items)
             compared = compare(other, base)
         except InputError as error:
-            rows.append({"method": method, "reason": _cause(error)})
+            rows.append(({"method": method, "reason": _cause(error)}, None))
             continue
-        rows.append(
-            {
-                "method": method,
-                "metric": metric,
-                "difference": round(compared.difference, 4),
-                "ci95": [round(end, 4) for end in compared.ci95],
-                "p_value": compared.p_value,
-                "min_detectable_effect": round(compared.min_detectable_effect, 4),
-                "items": compared.n_items,
-                "seeds": compared.n_seeds,
-                "test": compared.method,
-                "excluded": compared.n_excluded + compared.n_prompts_differ,
-            }
-        )
+        row = {
+            "method": method,
+            "metric": metric,
+            "difference": round(compared.difference, 4),
+            "ci95": [round(end, 4) for end in compared.ci95],
+            "p_value": compared.p_value,
+            "min_detectable_effect": round(compared.min_detectable_effect, 4),
+            "items": compared.n_items,
+            "seeds": compared.n_seeds,
+            "test": compared.method,
+            "excluded": compared.n_excluded + compared.n_prompts_differ,
+        }
+        rows.append((row, compared))
     return rows
 
 

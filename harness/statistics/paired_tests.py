@@ -34,6 +34,8 @@ class PairedComparison:
     ci95: tuple[float, float]
     p_value: float  # two-sided
     p_less: float  # one-sided, for a < b
+    p_value_of_many: float  # both again, for Holm's correction: of several seeds with cautious degrees of freedom
+    p_less_of_many: float
     n_items: int
     n_seeds: int  # of the method with fewer seeds
     method: str  # the name of the test
@@ -86,18 +88,21 @@ def compare(
     effect = error.min_detectable_effect()
     if len(left) > 1 or len(right) > 1:
         method = f"t over seeds and items, {error.freedom:.1f} degrees of freedom"
-        (p_value, p_less), interval = error.p_values(difference), error.interval(difference)
+        interval = error.interval(difference)
+        alone = error.p_values(difference)
+        of_many = spread(items, trained, pseudo=bool(binary), cautious=True).p_values(difference)
     elif binary:
         method = "McNemar's exact test; one seed"
-        (p_value, p_less), interval = mcnemar(items), error.interval(difference)
+        interval = error.interval(difference)
+        of_many = alone = mcnemar(items)
         effect += 100 / n  # an exact test needs about one item more than the normal approximation
     else:
         method = "sign-flip permutation test; one seed"
-        p_value, p_less = sign_flip(items, seed=seed, flips=resamples - 1)
         interval = bootstrap_interval(items, seed=seed, resamples=resamples)
+        of_many = alone = sign_flip(items, seed=seed, flips=resamples - 1)
     low, high = (min(100.0, max(-100.0, end)) for end in interval)
     seeds, means = min((len(rows) for rows in trained), default=1), (float(left.mean()), float(right.mean()))
-    tested = (difference, (low, high), p_value, p_less, n, seeds, method, effect)
+    tested = (difference, (low, high), *alone, *of_many, n, seeds, method, effect)
     return PairedComparison(*tested, excluded, differ, *means)
 
 
@@ -163,6 +168,13 @@ def holm(p_values: Sequence[float]) -> list[float]:
     adjusted = np.empty_like(values)
     adjusted[order] = np.minimum(1.0, np.maximum.accumulate(values[order] * np.arange(values.size, 0, -1)))
     return [float(value) for value in adjusted]
+
+
+def holm_of(comparisons: Sequence[PairedComparison], *, less: bool = False) -> list[float]:
+    """Holm's adjusted p-values of a family of comparisons, two-sided or for a < b. One alone has nothing to adjust."""
+    if len(comparisons) == 1:
+        return [each.p_less if less else each.p_value for each in comparisons]
+    return holm([each.p_less_of_many if less else each.p_value_of_many for each in comparisons])
 
 
 def holm_levels(p_values: Sequence[float], level: float) -> list[float]:

@@ -13,7 +13,7 @@ from statistics import median
 
 from dskd.errors import InputError
 from harness.results.item_scores import ItemScores
-from harness.statistics.paired_tests import PairedComparison, compare, holm, mean_difference
+from harness.statistics.paired_tests import PairedComparison, compare, holm_of, mean_difference
 
 ALPHA = 0.05
 BASELINE = "sft"  # the method from which the gap to the teacher is measured
@@ -77,7 +77,7 @@ def rank(
         if left_out := compared[name].n_excluded + compared[name].n_prompts_differ:
             reasons = "on one side only, without score, or with different prompts"
             notes.append(f"{name} against {best}: {left_out} items left out ({reasons})")
-    adjusted = dict(zip(compared, holm([one.p_value for one in compared.values()]), strict=True))
+    adjusted = dict(zip(compared, holm_of(list(compared.values())), strict=True))
     untested = sorted(name for name in values if name != best and name not in compared)
     if untested and not notes:
         notes.append(f"not compared with the best, because there are no item scores: {', '.join(untested)}")

@@ -31,10 +31,10 @@ POWER = 0.8
 BELOW = 0.5
 # The weight, in the degrees of freedom, of the part of the seed variance that the rest explains; by the number of methods.
 DOUBT = {1: 1.0, 2: 0.8}
-# Between Welch and Satterthwaite's degrees of freedom (0) and the fewest, those of the method with fewer seeds (1). A seed variance that
-# happens to come out small makes the first ones too many. At 5 % that hardly shows; at a tenth of it, and where one method's seeds
-# vary three times as much, p-values are too small by half (tests/benchmarks/claims_false_alarms.py).
-CAUTION = 0.5
+# The most degrees of freedom of a test among many, times those of the method with fewer seeds. A seed variance that happens to come out
+# small makes Welch and Satterthwaite's too many. At 5 % that hardly shows; at a tenth of it, p-values are too small by half and more
+# (tests/benchmarks/tuning_coverage.py, claims_false_alarms.py).
+CAUTION = 3
 
 
 @dataclass(frozen=True)
@@ -109,14 +109,13 @@ class Components:
                 rest += part.rest
                 of_seed = max(0.0, part.means - part.rest)
                 weighed = of_seed + DOUBT[self.methods] * (part.means - of_seed)
-                freedom += (
-                    (1 - CAUTION) * part.means**2 / (part.seeds - 1) if cautious else weighed**2 / (part.seeds - 1)
-                )
-            if cautious:
-                freedom += CAUTION * of_seeds**2 / (min(part.seeds for part in self.seeds) - 1)
+                freedom += weighed**2 / (part.seeds - 1)
             beyond = of_seeds - rest
             variance = max(of_seeds, self.items * BELOW, self.items + beyond * (1 if beyond > 0 else BELOW))
-        return Spread(math.sqrt(variance), variance**2 / freedom if freedom > 0 else float(self.freedom), shrink)
+        degrees = variance**2 / freedom if freedom > 0 else float(self.freedom)
+        if cautious and self.seeds:
+            degrees = min(degrees, CAUTION * (min(part.seeds for part in self.seeds) - 1))
+        return Spread(math.sqrt(variance), degrees, shrink)
 
     def with_seeds(self, seeds: int) -> Components:
         """What would be expected with so many seeds of each method, and the same items."""
@@ -138,7 +137,7 @@ class Stratum:
     pseudo: bool = False
 
 
-def spread(items: np.ndarray, methods: Sequence[np.ndarray], *, pseudo: bool = False) -> Spread:
+def spread(items: np.ndarray, methods: Sequence[np.ndarray], *, pseudo: bool = False, cautious: bool = False) -> Spread:
     """The error of the mean over items.
 
     If one of two methods has a single seed, it is assumed to vary as the other does. If no method has several seeds, the error is
@@ -150,9 +149,10 @@ def spread(items: np.ndarray, methods: Sequence[np.ndarray], *, pseudo: bool = F
         pseudo: for differences of binary scores (-100, 0, 100). Adds two items: half a win, half a loss and a tie (Agresti and Min
             2005), smaller if seeds average. Scores that agree everywhere then get an interval of some width, and few items the
             stated coverage.
+        cautious: for p-values that are corrected for many tests (`CAUTION`).
     """
     stratum = Stratum(items, methods, pseudo)
-    return components([stratum]).spread(shrink_of(stratum))
+    return components([stratum]).spread(shrink_of(stratum), cautious=cautious)
 
 
 def shrink_of(stratum: Stratum) -> float:

@@ -9,7 +9,7 @@ from fnmatch import fnmatchcase
 from dskd.errors import InputError
 from harness.protocols import column_title
 from harness.results.item_scores import ItemScores, Results, stack
-from harness.statistics.paired_tests import compare, holm
+from harness.statistics.paired_tests import compare, holm_of
 
 KEYS = ("teacher", "student", "method", "task")
 ALPHA = 0.05
@@ -111,7 +111,7 @@ def _compared(
     notes: list[str],
     methods: set[str],
 ) -> tuple[list[ComparisonRow], list[str]]:
-    lines = []
+    lines, compared = [], []
     for cell, a, b in pairs:
         names = {"teacher": {cell.teacher}, "student": {str(cell.student)}, "task": {cell.task}}
         if not is_chosen({**names, "method": {cell.method, *methods}}, *chosen):
@@ -123,6 +123,7 @@ def _compared(
         except InputError as error:
             notes.append(f"{where}: {error}")
             continue
+        compared.append(result)
         lines.append(
             ComparisonRow(
                 **vars(replace(cell, task=column_title(cell.task, cell.protocol))),
@@ -148,7 +149,7 @@ def _compared(
         raise InputError(
             f"compare: nothing in common{reason}; fix: use other methods, other folders or another --only or --skip"
         )
-    adjusted = holm([line.p_value for line in lines])
+    adjusted = holm_of(compared)
     done = [replace(line, p_holm=p, verdict=_verdict(line, p)) for line, p in zip(lines, adjusted, strict=True)]
     if any(line.n_seeds == 1 for line in done):
         notes.append("one seed: this compares two models; to compare methods, use several seeds")

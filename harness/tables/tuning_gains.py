@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from dskd.errors import InputError
 from harness.results.item_scores import ItemScores
-from harness.statistics.paired_tests import compare, holm
+from harness.statistics.paired_tests import PairedComparison, compare, holm_of
 from harness.tables.rows import Leaderboard
 from harness.tables.tuning_rows import GainRow, TuningRow
 
@@ -21,7 +21,7 @@ def gain_rows(board: Leaderboard, scores: Mapping[tuple[str, str, str, str, str]
     """
     gains: list[GainRow] = []
     for pair in sorted({each.row.pair for each in board.tuning}):
-        of_pair = []
+        of_pair: list[tuple[GainRow, PairedComparison | None]] = []
         for row in (each.row for each in board.tuning if each.row.pair == pair and each.row.default != each.row.method):
             for task in board.tasks:
                 default, tuned = (board.find(*pair, method, task) for method in (row.default, row.method))
@@ -39,16 +39,16 @@ def _gain(
     column: tuple[str, str, str],
     values: tuple[float | None, float | None],
     scores: Sequence[ItemScores | None],
-) -> GainRow:
+) -> tuple[GainRow, PairedComparison | None]:
     gain = GainRow(*row.pair, row.method, row.default, *column, *values)
     default, tuned = scores
     if default is None or tuned is None:
-        return replace(gain, reason="no item scores of both")
+        return replace(gain, reason="no item scores of both"), None
     try:
         found = compare(tuned, default)
     except InputError as error:
-        return replace(gain, reason=str(error).partition(";")[0])
-    return replace(
+        return replace(gain, reason=str(error).partition(";")[0]), None
+    done = replace(
         gain,
         difference=round(found.difference, 4),
         ci95=(round(found.ci95[0], 4), round(found.ci95[1], 4)),
@@ -59,9 +59,10 @@ def _gain(
         excluded=found.n_excluded + found.n_prompts_differ,
         test=found.method,
     )
+    return done, found
 
 
-def _with_holm(gains: Sequence[GainRow]) -> list[GainRow]:
+def _with_holm(gains: Sequence[tuple[GainRow, PairedComparison | None]]) -> list[GainRow]:
     """The rows of one pair with p-values that are adjusted over all of them."""
-    adjusted = iter(holm([gain.p_value for gain in gains if gain.p_value is not None]))
-    return [gain if gain.p_value is None else replace(gain, p_holm=next(adjusted)) for gain in gains]
+    adjusted = iter(holm_of([found for _, found in gains if found is not None]))
+    return [gain if found is None else replace(gain, p_holm=next(adjusted)) for gain, found in gains]

@@ -70,6 +70,7 @@ class Tested:
 
     difference: float
     error: Spread
+    error_of_many: Spread  # for Holm's correction
 
     def covers(self, true: float) -> bool:
         """Whether the interval has this difference in it."""
@@ -77,8 +78,8 @@ class Tested:
         return low <= true <= high
 
     def p_value(self, true: float = 0.0) -> float:
-        """Two-sided, under this true difference."""
-        return self.error.p_values(self.difference - true / self.error.shrink)[0]
+        """Two-sided, under this true difference, for Holm's correction."""
+        return self.error_of_many.p_values(self.difference - true / self.error_of_many.shrink)[0]
 
     @property
     def half_width(self) -> float:
@@ -90,7 +91,8 @@ def comparison(a: Array, b: Array, *, binary: bool) -> Tested:
     """As `harness.statistics.paired_tests.compare` tests values `[S, n]` of several seeds."""
     a, b = a.astype(np.float64), b.astype(np.float64)
     items = a.mean(axis=0) - b.mean(axis=0)
-    return Tested(float(items.mean()), spread(items, [a, b], pseudo=binary))
+    errors = (spread(items, [a, b], pseudo=binary, cautious=cautious) for cautious in (False, True))
+    return Tested(float(items.mean()), *errors)
 
 
 def any_rejected(p_values: list[float]) -> bool:

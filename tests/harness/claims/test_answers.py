@@ -155,7 +155,7 @@ def test_the_command_names_a_shipped_matrix_that_has_the_cells() -> None:
     }
     claim = answered(Results(renamed, items, []), better="opd-top-k", than="opd", pairs="matched")
     assert claim.command.startswith(
-        "harness run --matrix methods --only teacher=small-teacher --only student=small-student"
+        "harness run --matrix leaderboard --only teacher=small-teacher --only student=small-student"
     )
     assert claim.matrix == ""
 

@@ -183,6 +183,12 @@ def test_parts_are_chosen_by_the_axis_setting(plan_of: Callable[..., Plan], tmp_
             {"tuning": {"budget": 3, "tasks": ["small_math:validation"]}},
             r"tuning\.tasks: small_math:validation: validation items are taken anyway; fix: write small_math",
         ),
+        ({"tuning": {"budget": 3, "limit": 0}}, r"tuning\.limit"),
+        ({"tuning": {"budget": 3, "limit": {"small_math": 0}}}, r"tuning\.limit\.small_math"),
+        (
+            {"tuning": {"budget": 3, "limit": {"small_mth": 5}}},
+            r"tuning\.limit\.small_mth: settings are not chosen by small_mth; did you mean 'small_math'",
+        ),
         (
             {"tasks": {"vicuna": {}}},
             r"tuning: no task of the matrix has validation items; fix: name others, tasks: \[dolly\]",

@@ -13,7 +13,8 @@ from statsmodels.stats import contingency_tables, multitest
 
 from dskd.errors import InputError
 from harness.results.item_scores import ItemScores
-from harness.statistics.paired_tests import PairedComparison, compare, holm, mcnemar, sign_flip
+from harness.statistics.paired_tests import PairedComparison, compare, holm, holm_of, mcnemar, sign_flip
+from harness.statistics.variance_components import spread
 
 
 def scores(
@@ -171,3 +172,22 @@ def test_a_comparison_repeats_itself() -> None:
     a, b = scores(random.random((1, 300))), scores(random.random((1, 300)))
     assert compare(a, b, "continuous") == compare(a, b, "continuous")
     assert isinstance(compare(a, b, "continuous", seed=1), PairedComparison)
+
+
+@pytest.mark.parametrize(("seeds", "seed_sd", "is_capped"), [(2, 0.0, True), (5, 0.0, True), (5, 8.0, False)])
+def test_one_test_of_many_has_at_most_three_times_the_degrees_of_freedom_of_the_seeds(
+    seeds: int, seed_sd: float, is_capped: bool
+) -> None:
+    random = np.random.default_rng(3)
+    rows = [50 + random.normal(0, seed_sd, (seeds, 1)) + random.normal(0, 5, (seeds, 200)) for _ in range(2)]
+    rows[0] += random.normal(0, 20, 200)  # of the items alone, whose number gives many degrees of freedom
+    items = rows[0].mean(axis=0) - rows[1].mean(axis=0)
+    error = spread(items, rows)
+    assert (error.freedom > 3 * (seeds - 1)) == is_capped
+    found = compare(*(scores(each) for each in rows), "continuous")
+    expected = 2 * stats.t.sf(abs(items.mean()) / error.error, min(error.freedom, 3 * (seeds - 1)))
+    assert found.p_value_of_many == pytest.approx(expected)
+    assert (found.p_value_of_many > found.p_value) == is_capped
+    assert holm_of([found]) == [found.p_value]
+    assert holm_of([found, found]) == pytest.approx(holm([found.p_value_of_many] * 2))
+    assert holm_of([found, found], less=True) == pytest.approx(holm([found.p_less_of_many] * 2))
