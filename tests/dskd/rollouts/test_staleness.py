@@ -299,7 +299,7 @@ OPTIONS = {"learning_rate": 1e-2, "logging_steps": 2}
 @pytest.mark.parametrize(
     ("staleness", "accumulated", "last"),
     [
-        (1, 1, 6),
+        pytest.param(1, 1, 6, marks=pytest.mark.slow),
         (4, 1, 4),
         pytest.param(1, 2, 5, marks=pytest.mark.slow),
         pytest.param(4, 3, 8, marks=pytest.mark.slow),
@@ -329,6 +329,7 @@ def drop_seconds(step: dict[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in step.items() if not key.endswith("seconds")}
 
 
+@pytest.mark.slow  # a training of two processes
 def test_two_processes_write_and_learn_what_one_does(world: Path, tmp_path: Path) -> None:
     options = {**OPTIONS, **_stale(1), "steps": 5, "batch_size": 2, "learning_rate": 1e-3}
     done = _start(tmp_path, world, tmp_path / "two", options, processes=2)

@@ -156,6 +156,7 @@ def _equal(one: list[dict[str, Any]], other: list[dict[str, Any]]) -> float:
     return sum(a == b for a, b in zip(one, other, strict=True)) / len(one)
 
 
+@pytest.mark.slow  # trainings with an engine each
 def test_a_training_takes_and_learns_from_the_same_text_with_either_engine(
     world: Path, students: Path, tmp_path: Path
 ) -> None:

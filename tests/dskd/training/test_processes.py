@@ -81,8 +81,8 @@ CASES = {name: (name, _changes(name)) for name in methods.METHODS} | {
 }
 
 
-# One of each kind: without a teacher, pairs, projectors, groups of bytes, statistics of a step, own text. The others are slow.
-USUAL = {"sft", "kd", "dskd-v1-cma-ga", "dskd-v2-eta", "gold", "minillm", "opd", *CASES.keys() - methods.METHODS.keys()}
+# One vocabulary, projectors and two vocabularies, statistics of a step and own text, and every layout. The others are slow.
+USUAL = {"kd", "dskd-v2-eta", "minillm", *CASES.keys() - methods.METHODS.keys()}
 
 
 @pytest.fixture(scope="module")

@@ -50,7 +50,8 @@ def results(folder: Path) -> tuple[bytes, dict[str, Any]]:
     return (folder / CELL / "samples.jsonl").read_bytes(), {key: record[key] for key in ("n", "metrics", "identity")}
 
 
-@pytest.mark.parametrize("kills", [2, pytest.param(20, marks=pytest.mark.slow)])
+@pytest.mark.slow  # the usual tests kill whole runs, test_killed_runs.py
+@pytest.mark.parametrize("kills", [2, 20])
 def test_killed_and_started_again_it_ends_the_same(
     tiny: dict[str, Any], harness: Callable[..., subprocess.CompletedProcess[str]], tmp_path: Path, kills: int
 ) -> None:

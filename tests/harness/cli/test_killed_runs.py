@@ -30,11 +30,14 @@ def test_a_small_run_killed_at_a_few_moments_ends_the_same(tiny_pair: dict[str, 
 
 
 @pytest.mark.slow
-def test_the_quick_matrix_killed_fifty_times_ends_the_same(tmp_path: Path) -> None:
-    command = ["run", "--matrix", "quick", "--allow-code-execution", "--tries", "99", "--output-dir"]
+@pytest.mark.parametrize(("matrix", "kills", "longest"), [("quick", 50, 14.0), ("referee-quick", 20, 60.0)])
+def test_a_shipped_matrix_killed_again_and_again_ends_the_same(
+    tmp_path: Path, matrix: str, kills: int, longest: float
+) -> None:
+    command = ["run", "--matrix", matrix, "--allow-code-execution", "--tries", "99", "--output-dir"]
     assert start([*command, "whole"], tmp_path).wait(3600) == 0
-    killed = run_and_kill([*command, "killed"], tmp_path, tmp_path / "killed", moments(50, 14.0, 1), limit=7200)
-    assert len(killed.kills) == 50
+    killed = run_and_kill([*command, "killed"], tmp_path, tmp_path / "killed", moments(kills, longest, 1), limit=7200)
+    assert len(killed.kills) == kills
     assert killed.twice == []
     whole, after = outcome_of(tmp_path / "whole"), outcome_of(tmp_path / "killed")
     assert whole.keys() == after.keys()

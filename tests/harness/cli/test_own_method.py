@@ -72,6 +72,7 @@ def test_a_class_in_a_file_is_used_by_its_path_wherever_a_method_is_named(
         assert re.fullmatch(f"error: NAME: .*{re.escape(said)}.*\n", harness("show-method", wrong, cwd=folder).stderr)
 
 
+@pytest.mark.slow  # a run of pytest
 def test_the_tests_of_every_method_take_it(folder: Path) -> None:
     tests = [f"tests/dskd/{name}.py" for name in ("losses/test_chunked", "data/test_packing")]
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-k", "confidence-kd", *tests]

@@ -165,6 +165,7 @@ def test_in_a_mixture_each_example_s_own_numbers_decide_who_wrote_it(folder: Pat
     assert json.loads((mixture / "manifest.json").read_text())["report"]["of_teacher"] == of_teacher
 
 
+@pytest.mark.slow  # a run again
 def test_sampling_that_is_killed_goes_on_to_the_same_bytes(folder: Path, tmp_path: Path) -> None:
     """Killed with SIGKILL, harness and job, as soon as some of the responses are on the disk."""
     made = artifact(folder, "teacher-responses", samples=SAMPLES)

@@ -133,6 +133,7 @@ def test_a_second_run_does_nothing_also_without_the_trials(folder: Path, harness
     assert "rankings" not in collected.stdout
 
 
+@pytest.mark.slow  # a run, killed again and again
 def test_killed_at_any_moment_the_choice_and_the_students_are_the_same(folder: Path) -> None:
     command = ["run", "--matrix", "m.yaml", "--tries", "9", "--jobs", "1", "--output-dir", "killed"]
     moments = iter([(9.0, "both"), (6.0, "worker"), (11.0, "harness")])
