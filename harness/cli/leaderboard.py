@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import click
 
 from dskd.errors import InputError
+from harness.claims import render as claims_text
+from harness.claims.answers import answer_claims
+from harness.claims.claims_file import DEFAULT, find_claims, read_claims
 from harness.cli.options import PATH
 from harness.published import tables_of
 from harness.results.export import is_export, write_export
@@ -33,7 +37,8 @@ Examples:
 \b
 The table depends on the records only: result.json and samples.jsonl under DIR, or an export of them."""
 
-# The files of --write, with their formats.
+# The files of --write, with their formats. Of tuned methods there is also trials.csv, and where there are records for claims, claims.md
+# and claims.json.
 WRITTEN = {"README.md": "md", "leaderboard.csv": "csv", "leaderboard.tex": "tex", "leaderboard.json": "json"}
 
 FORMAT = click.Choice(list(FORMATS))
@@ -52,7 +57,7 @@ CHECK_HELP = (
 @click.option("--trials", is_flag=True, help="Show the trials of all tuned methods instead, the best first.")
 @click.option("--published", is_flag=True, help="Also show published results for these pairs, in separate tables.")
 @click.option("--export", type=PATH, metavar="FOLDER", help="Write the records as text files to commit.")
-@click.option("--write", is_flag=True, help="Write README.md, csv, tex and json into an exported folder.")
+@click.option("--write", is_flag=True, help="Write README.md, csv, tex, json, trials and claims into an exported folder.")
 @click.option("--check", is_flag=True, help=CHECK_HELP)
 @click.pass_context
 def command(
@@ -96,9 +101,10 @@ def command(
             )
         click.echo(TRIAL_FORMATS[form](board.tuning), nl=False)
     elif write:
-        for name, text in _files(board).items():
+        files = _files(board, loaded)
+        for name, text in files.items():
             write_text_atomic(root / name, text)
-        click.echo(f"written: {', '.join(WRITTEN)} in {root}", err=True)
+        click.echo(f"written: {', '.join(files)} in {root}", err=True)
     else:
         if published:
             board.published = tables_of(board.pairs)
@@ -115,14 +121,23 @@ def command(
         context.exit(1)
 
 
-def _files(board: Leaderboard) -> dict[str, str]:
+def _files(board: Leaderboard, loaded: Results) -> dict[str, str]:
+    """The files of --write: {name: text}."""
     board.tuning_tables = True
-    return {name: FORMATS[form](board, True) for name, form in WRITTEN.items()}
+    files = {name: FORMATS[form](board, True) for name, form in WRITTEN.items()}
+    if board.tuning:
+        files["trials.csv"] = TRIAL_FORMATS["csv"](board.tuning)
+    claims = read_claims(find_claims(DEFAULT), tuned=None if board.tuning else False)
+    answers = answer_claims(claims, loaded)
+    if any(claim.answer != "no records" for claim in answers.claims):
+        files["claims.md"] = claims_text.markdown(answers)
+        files["claims.json"] = json.dumps(claims_text.document(answers), indent=2, ensure_ascii=False) + "\n"
+    return files
 
 
 def _check(root: Path, loaded: Results, board: Leaderboard) -> list[str]:
     if is_export(root):
-        return _differences(root, board)
+        return _differences(root, _files(board, loaded))
     failed = [record for record in loaded.records if record.status == "failed"]
     return missing_records(root) + [
         f"{r.cell.teacher} {r.cell.student or ''} {r.cell.method} {r.cell.column or 'training'}: failed: {r.error}"
@@ -130,9 +145,9 @@ def _check(root: Path, loaded: Results, board: Leaderboard) -> list[str]:
     ]
 
 
-def _differences(root: Path, board: Leaderboard) -> list[str]:
+def _differences(root: Path, files: dict[str, str]) -> list[str]:
     """The first line in which a generated file is out of date."""
-    for name, text in _files(board).items():
+    for name, text in files.items():
         path = root / name
         if not path.is_file():
             return [f"{path}: is missing; fix: --write"]

@@ -147,3 +147,38 @@ def test_an_export_without_item_scores_decides_nothing(ask: Callable[..., Result
         missing[0]
         == "teacher -> student: new on code (seed 1 has no scores of items), math (seed 1 has no scores of items)"
     )
+
+
+@pytest.mark.parametrize("tuned", [True, False])
+def test_an_export_with_records_for_a_claim_has_its_answers_written_and_checked(tmp_path: Path, tuned: bool) -> None:
+    ending = "+tuned" if tuned else ""
+    folder = tmp_path / "export"
+    write_export(planted({f"dskd-v2{ending}": 75, f"kd{ending}": 45}, items=60), folder)
+
+    def invoke(*arguments: str) -> Result:
+        return CliRunner().invoke(main, list(arguments))
+
+    written = invoke("leaderboard", str(folder), "--write")
+    assert written.exit_code == 0, written.stderr
+    assert "claims.json" in written.stderr
+    untuned = [] if tuned else ["--untuned"]
+    for option, name in (("--json", "claims.json"), ("--markdown", "claims.md")):
+        assert invoke("claims", "--results", str(folder), *untuned, option).stdout == (folder / name).read_text()
+    assert {each["id"]: each["answer"] for each in json.loads((folder / "claims.json").read_text())["claims"]}[
+        "dskd-v2-over-kd"
+    ] == "holds"
+    assert (folder / "trials.csv").is_file() == tuned
+    if tuned:
+        assert (
+            invoke("leaderboard", str(folder), "--trials", "--format", "csv").stdout
+            == (folder / "trials.csv").read_bytes().decode()
+        )
+    assert invoke("leaderboard", str(folder), "--check").exit_code == 0
+    (folder / "claims.md").write_text("another answer\n")
+    assert invoke("leaderboard", str(folder), "--check").exit_code == 1
+
+
+def test_an_export_without_records_for_any_claim_has_no_answers(tmp_path: Path) -> None:
+    write_export(planted({"new": 75, "old": 45}, items=60), tmp_path / "export")
+    CliRunner().invoke(main, ["leaderboard", str(tmp_path / "export"), "--write"])
+    assert not (tmp_path / "export" / "claims.md").exists()
