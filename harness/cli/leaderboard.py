@@ -10,7 +10,7 @@ import click
 from dskd.errors import InputError
 from harness.claims import render as claims_text
 from harness.claims.answers import answer_claims
-from harness.claims.claims_file import DEFAULT, find_claims, read_claims
+from harness.claims.claims_file import read_claims, shipped_claims
 from harness.cli.options import PATH
 from harness.published import tables_of
 from harness.results.export import is_export, write_export
@@ -37,8 +37,8 @@ Examples:
 \b
 The table depends on the records only: result.json and samples.jsonl under DIR, or an export of them."""
 
-# The files of --write, with their formats. Of tuned methods there is also trials.csv, and where there are records for claims, claims.md
-# and claims.json.
+# The files of --write, with their formats. Of tuned methods there is also trials.csv, and for each file of claims that has records for
+# one of them claims-NAME.md and claims-NAME.json.
 WRITTEN = {"README.md": "md", "leaderboard.csv": "csv", "leaderboard.tex": "tex", "leaderboard.json": "json"}
 
 FORMAT = click.Choice(list(FORMATS))
@@ -57,7 +57,9 @@ CHECK_HELP = (
 @click.option("--trials", is_flag=True, help="Show the trials of all tuned methods instead, the best first.")
 @click.option("--published", is_flag=True, help="Also show published results for these pairs, in separate tables.")
 @click.option("--export", type=PATH, metavar="FOLDER", help="Write the records as text files to commit.")
-@click.option("--write", is_flag=True, help="Write README.md, csv, tex, json, trials and claims into an exported folder.")
+@click.option(
+    "--write", is_flag=True, help="Write README.md, csv, tex, json, trials and claims into an exported folder."
+)
 @click.option("--check", is_flag=True, help=CHECK_HELP)
 @click.pass_context
 def command(
@@ -127,11 +129,13 @@ def _files(board: Leaderboard, loaded: Results) -> dict[str, str]:
     files = {name: FORMATS[form](board, True) for name, form in WRITTEN.items()}
     if board.tuning:
         files["trials.csv"] = TRIAL_FORMATS["csv"](board.tuning)
-    claims = read_claims(find_claims(DEFAULT), tuned=None if board.tuning else False)
-    answers = answer_claims(claims, loaded)
-    if any(claim.answer != "no records" for claim in answers.claims):
-        files["claims.md"] = claims_text.markdown(answers)
-        files["claims.json"] = json.dumps(claims_text.document(answers), indent=2, ensure_ascii=False) + "\n"
+    for name, path in shipped_claims().items():
+        answers = answer_claims(read_claims(path, tuned=None if board.tuning else False), loaded)
+        if any(claim.answer != "no records" for claim in answers.claims):
+            files[f"claims-{name}.md"] = claims_text.markdown(answers)
+            files[f"claims-{name}.json"] = (
+                json.dumps(claims_text.document(answers), indent=2, ensure_ascii=False) + "\n"
+            )
     return files
 
 

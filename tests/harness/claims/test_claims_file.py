@@ -93,7 +93,7 @@ def test_an_unknown_file_is_one_line_with_the_nearest_that_ships() -> None:
 def test_the_files_that_ship_name_methods_that_there_are_and_ask_for_tuned_ones() -> None:
     matrix = read_matrix(find_matrix("methods"))
     known = {*METHODS, *(name for pair in matrix.pairs for name in pair.methods)}
-    assert set(shipped_claims()) == {"referee", "published"}
+    assert set(shipped_claims()) == {"referee", "published", "ours"}
     for path in shipped_claims().values():
         for name, claim in read_claims(path).claims.items():
             assert {claim.better, *claim.than} <= known, name

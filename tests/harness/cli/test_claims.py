@@ -160,11 +160,11 @@ def test_an_export_with_records_for_a_claim_has_its_answers_written_and_checked(
 
     written = invoke("leaderboard", str(folder), "--write")
     assert written.exit_code == 0, written.stderr
-    assert "claims.json" in written.stderr
+    assert "claims-referee.json" in written.stderr
     untuned = [] if tuned else ["--untuned"]
-    for option, name in (("--json", "claims.json"), ("--markdown", "claims.md")):
+    for option, name in (("--json", "claims-referee.json"), ("--markdown", "claims-referee.md")):
         assert invoke("claims", "--results", str(folder), *untuned, option).stdout == (folder / name).read_text()
-    assert {each["id"]: each["answer"] for each in json.loads((folder / "claims.json").read_text())["claims"]}[
+    assert {each["id"]: each["answer"] for each in json.loads((folder / "claims-referee.json").read_text())["claims"]}[
         "dskd-v2-over-kd"
     ] == "holds"
     assert (folder / "trials.csv").is_file() == tuned
@@ -174,11 +174,11 @@ def test_an_export_with_records_for_a_claim_has_its_answers_written_and_checked(
             == (folder / "trials.csv").read_bytes().decode()
         )
     assert invoke("leaderboard", str(folder), "--check").exit_code == 0
-    (folder / "claims.md").write_text("another answer\n")
+    (folder / "claims-referee.md").write_text("another answer\n")
     assert invoke("leaderboard", str(folder), "--check").exit_code == 1
 
 
 def test_an_export_without_records_for_any_claim_has_no_answers(tmp_path: Path) -> None:
     write_export(planted({"new": 75, "old": 45}, items=60), tmp_path / "export")
     CliRunner().invoke(main, ["leaderboard", str(tmp_path / "export"), "--write"])
-    assert not (tmp_path / "export" / "claims.md").exists()
+    assert not list((tmp_path / "export").glob("claims*"))
