@@ -13,7 +13,7 @@ from harness.claims.answers import answer_claims
 from harness.claims.claims_file import read_claims, shipped_claims
 from harness.cli.options import PATH
 from harness.published import tables_of
-from harness.results.export import is_export, write_export
+from harness.results.export import is_export, joined, read_export, write_export
 from harness.results.item_scores import Results
 from harness.results.load import load_results
 from harness.results.run_file import missing_records
@@ -31,6 +31,7 @@ Examples:
   harness leaderboard runs/tuned --tuning
   harness leaderboard runs/tuned --trials --format csv > trials.csv
   harness leaderboard runs/quick --export results/quick
+  harness leaderboard runs/rest --export results/quick --add
   harness leaderboard results/quick --write
   harness leaderboard results/quick --check
 
@@ -57,6 +58,7 @@ CHECK_HELP = (
 @click.option("--trials", is_flag=True, help="Show the trials of all tuned methods instead, the best first.")
 @click.option("--published", is_flag=True, help="Also show published results for these pairs, in separate tables.")
 @click.option("--export", type=PATH, metavar="FOLDER", help="Write the records as text files to commit.")
+@click.option("--add", is_flag=True, help="With --export: keep the records there of cells that DIR does not have.")
 @click.option(
     "--write", is_flag=True, help="Write README.md, csv, tex, json, trials and claims into an exported folder."
 )
@@ -72,6 +74,7 @@ def command(
     trials: bool,
     published: bool,
     export: Path | None,
+    add: bool,
     write: bool,
     check: bool,
 ) -> None:
@@ -84,6 +87,8 @@ def command(
         raise InputError(f"{root}: no such folder; fix: give the folder of a run")
     if write and not is_export(root):
         raise InputError(f"--write: {root} is not an export; fix: use --export FOLDER first, then --write there")
+    if add and (export is None or not is_export(export)):
+        raise InputError("--add: needs an export to add to; fix: --export FOLDER of one, or leave --add out")
     if published and (write or check or export is not None):
         raise InputError("--published: only for printing; fix: omit --write, --check and --export")
     if trials and (costs or tuning or published or write or check or export is not None):
@@ -94,6 +99,10 @@ def command(
     if not loaded.records and not problems:
         raise InputError(f"{root}: holds no records; fix: give the folder of a run")
     if export is not None:
+        if add:
+            loaded, changed = joined(read_export(export), loaded)
+            for line in changed:
+                click.echo(f"changed: {line}", err=True)
         write_export(loaded, export)
         click.echo(f"{len(loaded.records)} records, {len(loaded.items)} with item scores: {export}", err=True)
     elif trials:

@@ -47,6 +47,30 @@ def write_export(results: Results, folder: Path) -> None:
     write_text_atomic(folder / MARKER, _dump(_CONTENT) + "\n")
 
 
+def joined(earlier: Results, new: Results) -> tuple[Results, list[str]]:
+    """Records of two runs of one matrix: all of the new ones, and of the earlier ones those of other cells.
+
+    Returns the records, and a note for each model whose scores on a task were others in the earlier run: one of its seeds was then
+    trained, or evaluated, twice with different results.
+    """
+    replaced = {record.cell.key: record for record in new.records}
+    kept = [record for record in earlier.records if record.cell.key not in replaced]
+    notes = [
+        f"{old.cell.model_dump_json(exclude_none=True, include={'teacher', 'student', 'method', 'seed', 'task'})}: "
+        f"{_headline(old)} before, {_headline(now)} now"
+        for old, now in ((old, replaced.get(old.cell.key)) for old in earlier.records)
+        if now is not None and _headline(old) != _headline(now)
+    ]
+    items = {record.cell.key: earlier.items[record.cell.key] for record in kept if record.cell.key in earlier.items}
+    return Results([*kept, *new.records], {**items, **new.items}, [*earlier.problems, *new.problems]), notes
+
+
+def _headline(record: Record) -> float | None:
+    """The score of an evaluation; None of a training."""
+    found = record.metrics.get(record.headline or "")
+    return None if found is None else found.value
+
+
 def read_export(root: Path) -> Results:
     """Read an export. A damaged line becomes a problem; InputError for a damaged `records.json`, or another format."""
     try:

@@ -167,3 +167,33 @@ def test_published_numbers_of_no_pair_here_are_said_to_be_unknown(run: Path) -> 
     assert out == call("leaderboard", run)[0]
     assert "no published results for these pairs" in err
     assert "--published: only for printing" in call("leaderboard", run, "--published", "--check", code=2)[1]
+
+
+def test_records_of_another_run_are_added_and_what_changed_is_said(run: Path, tmp_path: Path) -> None:
+    whole, parts, first, rest = (tmp_path / name for name in ("whole", "parts", "first", "rest"))
+    call("leaderboard", run, "--export", whole)
+    shutil.copytree(run, first)
+    (rest / "cells").mkdir(parents=True)
+    for folder in list(first.glob("cells/dskd*")):
+        folder.rename(rest / "cells" / folder.name)
+    call("leaderboard", first, "--export", parts)
+    assert files(parts) != files(whole)
+    _, said = call("leaderboard", rest, "--export", parts, "--add")
+    assert files(parts) == files(whole)
+    assert "changed" not in said
+    # One cell again, with other scores: the new ones are kept.
+    evaluation(tmp_path / "again", "kd", 2, 0.1)
+    _, said = call("leaderboard", tmp_path / "again", "--export", parts, "--add")
+    lines = [line for line in said.splitlines() if line.startswith("changed: ")]
+    assert len(lines) == 1
+    assert '"method":"kd","seed":2,"task":"math"' in lines[0]
+    rows = [json.loads(line) for line in (parts / "records/teacher__student/kd.jsonl").read_text().splitlines()]
+    assert len(rows) == 3
+    assert lines[0].endswith(f"{rows[1]['record']['metrics']['numeric']['value']} now")
+
+
+def test_nothing_is_added_to_what_is_no_export(run: Path, tmp_path: Path) -> None:
+    for options in (["--add"], ["--export", tmp_path / "new", "--add"]):
+        _, said = call("leaderboard", run, *options, code=2)
+        assert "--add: needs an export to add to" in said
+    assert not (tmp_path / "new").exists()
