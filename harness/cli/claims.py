@@ -20,7 +20,8 @@ from harness.results.run_file import run_matrices
 EPILOG = """\b
 Examples:
   harness claims --results runs/tuned
-  harness claims --results results/leaderboard --untuned
+  harness claims --results results/leaderboard --claims ours
+  harness claims --results runs/quick --untuned
   harness claims --results runs/tuned --claims mine.yaml --json > claims.json
   harness claims --results runs/tuned --check claims.json
 

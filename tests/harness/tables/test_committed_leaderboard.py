@@ -14,9 +14,22 @@ from helpers.paths import ROOT
 FOLDER = ROOT / "results" / "leaderboard"
 # Of `leaderboard`, what was not run (docs/small-world.md): default settings, and of tuned ones these. Those that are run are taken out.
 NOT_RUN: dict[str, set[str]] = {
-    "small-student": set(),
-    "small-student-sentencepiece": set(),
-    "small-student-bytes": set(),
+    "small-student": {
+        *(
+            "kd-on-policy",
+            "distillm-on-policy",
+            "dskd-v1-on-policy",
+            "dskd-v2-on-policy",
+            "gkd-on-policy",
+            "distillm-adaptive",
+        ),
+        *("minillm", "opd", "opd-top-k", "opd-student-top-k", "opd-full", "iw-opd", "g-opd", "opd-control"),
+    },
+    "small-student-sentencepiece": {
+        *("dskd-v2-eta-on-policy", "gold-on-policy", "prefix-kd-on-policy", "simct-on-policy", "strict-kd-on-policy"),
+        *("x-token-on-policy", "opd-chunks", "opd-control"),
+    },
+    "small-student-bytes": {"dskd-v1-cma", "mined", "multilevel-ot", "uld"},
 }
 
 
