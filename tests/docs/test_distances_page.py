@@ -8,12 +8,15 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from harness.results.distances import DistanceName, read_distances
 from helpers.paths import ROOT
 
 PAGE = ROOT / "docs" / "distances.md"
 
 
+@pytest.mark.slow  # a run
 def test_its_matrix_runs_and_its_commands_show_every_number_of_its_table(tmp_path: Path) -> None:
     text = PAGE.read_text(encoding="utf-8")
     (matrix,) = re.findall(r"^```yaml\n(.*?)^```", text, re.MULTILINE | re.DOTALL)

@@ -229,6 +229,7 @@ def test_offline_the_cache_alone_answers(
     assert len(server.requests) == asked
 
 
+@pytest.mark.slow  # waits for what does not answer
 def test_without_network_the_cache_answers_and_what_it_lacks_is_one_line(
     server: HubServer, folder: Path, tmp_path: Path
 ) -> None:

@@ -346,6 +346,7 @@ def test_a_run_that_was_killed_goes_on_with_its_buffer_and_threshold(dropping: P
     _weights_are_equal(tmp_path / "killed", tmp_path / "whole")
 
 
+@pytest.mark.slow  # two processes
 def test_two_processes_write_draw_and_learn_what_one_does(world: Path, tmp_path: Path) -> None:
     options = {"steps": 10, "batch_size": 2, "learning_rate": 1e-3, "logging_steps": 1, "rollouts": ROLLOUTS}
     done = _start(tmp_path, world, tmp_path / "two", options, processes=2)

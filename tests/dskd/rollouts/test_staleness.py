@@ -300,7 +300,7 @@ OPTIONS = {"learning_rate": 1e-2, "logging_steps": 2}
     ("staleness", "accumulated", "last"),
     [
         pytest.param(1, 1, 6, marks=pytest.mark.slow),
-        (4, 1, 4),
+        pytest.param(4, 1, 4, marks=pytest.mark.slow),
         pytest.param(1, 2, 5, marks=pytest.mark.slow),
         pytest.param(4, 3, 8, marks=pytest.mark.slow),
     ],

@@ -225,6 +225,7 @@ def test_no_vllm_outlives_a_training_that_is_killed(world: Path, students: Any, 
         time.sleep(0.1)
 
 
+@pytest.mark.slow  # an engine
 def test_a_student_that_vllm_does_not_run_is_refused_in_one_line_before_anything_is_written(
     world: Path, tmp_path: Path
 ) -> None:

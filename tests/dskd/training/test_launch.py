@@ -67,6 +67,7 @@ def test_what_stops_a_training_is_what_the_caller_gets(world: Path, tmp_path: Pa
     assert not (tmp_path / "model").exists()
 
 
+@pytest.mark.slow  # two processes
 def test_a_worker_prints_its_error_once_and_exits_non_zero(world: Path, tmp_path: Path) -> None:
     path = tmp_path / "request.json"
     for changes, kind, words in (
@@ -90,6 +91,7 @@ LAUNCH = """
 """
 
 
+@pytest.mark.slow  # two processes
 @on_cpu
 def test_no_process_is_left_when_the_launcher_is_killed(world: Path, tmp_path: Path) -> None:
     request = json.dumps(_request(world, tmp_path, options={"steps": 100_000}))

@@ -81,8 +81,8 @@ CASES = {name: (name, _changes(name)) for name in methods.METHODS} | {
 }
 
 
-# One vocabulary, projectors and two vocabularies, statistics of a step and own text, and every layout. The others are slow.
-USUAL = {"kd", "dskd-v2-eta", "minillm", *CASES.keys() - methods.METHODS.keys()}
+# Projectors and two vocabularies, and packed rows. The others are slow.
+USUAL = {"dskd-v2-eta", "packed, by tokens"}
 
 
 @pytest.fixture(scope="module")
@@ -210,6 +210,7 @@ SPREAD = """
 """
 
 
+@pytest.mark.slow  # processes of their own
 def test_spread_weights_give_the_loss_and_gradients_of_whole_ones(world: Path, tmp_path: Path) -> None:
     script = tmp_path / "spread.py"
     script.write_text(textwrap.dedent(SPREAD))

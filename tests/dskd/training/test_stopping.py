@@ -83,6 +83,7 @@ def _request(world: Path, output: Path, steps: int) -> dict[str, Any]:
     }
 
 
+@pytest.mark.slow  # two processes
 @on_cpu
 def test_two_processes_stop_at_one_step_when_the_caller_is_asked(world: Path, tmp_path: Path) -> None:
     steps: list[int] = []

@@ -46,6 +46,7 @@ def harness(*arguments: Any) -> Any:
     return CliRunner().invoke(main, [*map(str, arguments)])
 
 
+@pytest.mark.slow  # two evaluations
 def test_it_generates_what_the_merged_model_does(models: Path, tmp_path: Path) -> None:
     prompts, written = tmp_path / "prompts.jsonl", tmp_path / "written.jsonl"
     texts = ["The quick", "def add(", "Question:"]

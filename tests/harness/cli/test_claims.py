@@ -126,15 +126,16 @@ def test_a_folder_without_records_is_a_mistake(ask: Callable[..., Result], tmp_p
     assert (result.exit_code, "holds no records; fix:" in result.stderr) == (2, True)
 
 
-def test_the_committed_leaderboard_answers_for_default_settings_and_has_no_tuned_ones() -> None:
+def test_the_committed_leaderboard_answers_for_tuned_settings_and_has_no_default_ones() -> None:
     def asked(*options: str) -> dict[str, str]:
         folder = str(ROOT / "results" / "leaderboard")
         return answers(CliRunner().invoke(main, ["claims", "--results", folder, "--json", *options]))
 
-    assert set(asked().values()) == {"no records"}
-    untuned = asked("--untuned")
-    assert untuned["dskd-v2-over-kd"] == "fails"
-    assert untuned["x-token-over-gold"] == "no records"
+    assert set(asked("--untuned").values()) == {"no records"}
+    tuned = asked()
+    assert tuned["dskd-v2-over-kd"] == "fails"
+    assert tuned["x-token-over-gold"] == "undecided"
+    assert tuned["top-k-over-sampled"] == "no records"
 
 
 def test_an_export_without_item_scores_decides_nothing(ask: Callable[..., Result], tmp_path: Path) -> None:

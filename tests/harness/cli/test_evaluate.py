@@ -68,6 +68,7 @@ def test_the_same_again_finds_it_done_and_another_task_joins(model: Path, evalua
     assert "tiny-model" in board.stdout
 
 
+@pytest.mark.slow  # three evaluations
 def test_parts_are_no_other_evaluation_and_give_the_same(
     model: Path, evaluated: tuple[Path, Any], tmp_path: Path
 ) -> None:

@@ -333,6 +333,7 @@ def test_two_removals_are_not_at_once(run: Run) -> None:
     run.gc("--remove")
 
 
+@pytest.mark.slow  # a removal that is killed again and again
 def test_a_removal_that_is_killed_leaves_no_folder_halfway(run: Run) -> None:
     """A folder of which a part is gone is never where anything would take it for finished."""
     chance, cut = random.Random(0), 0

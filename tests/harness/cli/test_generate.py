@@ -51,6 +51,7 @@ def test_the_answers_are_those_of_an_evaluation(model: Path, tmp_path: Path, pro
     assert len(rows(output)) == (3 if protocol == "greedy" else 60)
 
 
+@pytest.mark.slow  # a whole task
 def test_a_whole_task_is_scored_from_the_file(model: Path, tmp_path: Path) -> None:
     output = tmp_path / "answers.jsonl"
     settings = ["--task", "small_instruct", "--max-new-tokens", 4, "--engine", "transformers"]

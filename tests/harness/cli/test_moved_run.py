@@ -27,6 +27,7 @@ def files(root: Path) -> dict[str, tuple[int, int]]:
     }
 
 
+@pytest.mark.slow  # two runs
 def test_an_interrupted_run_goes_on_where_it_was_moved_to_and_a_finished_one_is_found_done(
     tiny_pair: dict[str, Any], harness: Harness, tmp_path: Path
 ) -> None:

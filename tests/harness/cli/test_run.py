@@ -221,6 +221,7 @@ def test_a_failed_cell_is_listed_with_its_reason_and_log_and_the_table_is_printe
     assert taken.read_text() == "mine"
 
 
+@pytest.mark.slow  # a training and an evaluation
 def test_train_trains_one_student_and_finds_it_done_the_second_time(
     finished: Finished, harness: Harness, tmp_path: Path
 ) -> None:

@@ -95,7 +95,7 @@ def test_a_live_teacher_is_asked_in_every_epoch_and_the_losses_are_the_same(fold
     assert live == pytest.approx(cached, rel=1e-5)
 
 
-@pytest.mark.parametrize("file", ["shards/00000.safetensors", "signal.json"])
+@pytest.mark.parametrize("file", ["shards/00000.safetensors", pytest.param("signal.json", marks=pytest.mark.slow)])
 def test_a_damaged_signal_is_computed_again_before_it_is_learned_from(
     folder: Path, harness: Harness, file: str
 ) -> None:

@@ -213,6 +213,7 @@ def served(models: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[s
         process.wait()
 
 
+@pytest.mark.slow  # a server of vLLM
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_a_server_that_was_started_by_the_printed_line_passes(served: str, models: Path, dtype: str) -> None:
     folder = models / "the teacher"
@@ -233,6 +234,7 @@ def test_a_server_that_was_started_by_the_printed_line_passes(served: str, model
     assert report["versions"][served]
 
 
+@pytest.mark.slow  # a server of vLLM
 def test_a_head_that_is_not_the_servers_is_refused(served: str, models: Path) -> None:
     result = harness("check", served, "--head", models / "permuted", "--dtype", "float32")
     assert result.exit_code == 1

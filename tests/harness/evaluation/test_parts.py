@@ -129,6 +129,7 @@ def test_samples_and_what_is_kept_of_them_are_those_of_one_process(
     assert steps[-1].tasks_done == 3
 
 
+@pytest.mark.slow  # processes that are killed
 def test_a_killed_evaluation_goes_on_with_another_number_of_processes(
     model: Path, asked: dict[str, EvaluationOptions], tmp_path: Path
 ) -> None:
@@ -151,6 +152,7 @@ def test_a_killed_evaluation_goes_on_with_another_number_of_processes(
     assert steps[-1].samples_done == steps[-1].samples_total
 
 
+@pytest.mark.slow  # two processes
 def test_an_evaluation_that_is_asked_to_stop_finishes_the_blocks_that_it_began(
     model: Path, asked: dict[str, EvaluationOptions], tmp_path: Path
 ) -> None:
@@ -215,6 +217,7 @@ def test_what_an_engine_refuses_is_told_as_by_one_process(model: Path) -> None:
         open_engine("transformers", model, tensor_parallel=2)
 
 
+@pytest.mark.slow  # two processes
 def test_limits_of_reasoning_are_kept_to_and_what_was_closed_is_answered(tmp_path: Path) -> None:
     folder = write_reasoning_model(tmp_path / "thinker", "special")
     found: list[dict[str, Any]] = []

@@ -71,6 +71,7 @@ def _places(root: Path, model: NewModel) -> set[str]:
     return {path.name for path in (root / model.folder / "stages/0/checkpoints").glob("checkpoint-*")}
 
 
+@pytest.mark.slow  # a minute of kills
 def test_killed_at_random_moments_and_once_asked_to_stop(small_world: Path, tmp_path: Path) -> None:
     data, model = _steps(small_world, steps=120, batch_size=8)
     _undisturbed(tmp_path / "whole", data, model)

@@ -76,6 +76,7 @@ def send(process: subprocess.Popen[bytes], number: signal.Signals) -> None:
         os.kill(process.pid, number)
 
 
+@pytest.mark.slow  # eight processes
 def test_of_eight_that_are_killed_and_suspended_one_holds_it_and_none_writes_after_it_was_taken_over(
     tmp_path: Path,
 ) -> None:

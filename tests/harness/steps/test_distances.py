@@ -299,6 +299,7 @@ def test_a_damaged_cache_of_references_is_computed_again(run: Path, tmp_path: Pa
     assert record_of(copy, SAME).texts == record_of(run, SAME).texts
 
 
+@pytest.mark.slow  # a server
 def test_a_served_teacher_gives_what_it_can_and_the_rest_has_its_reason(
     run: Path, harness: Harness, tmp_path: Path
 ) -> None:

@@ -39,7 +39,9 @@ def test_all_tasks_are_found_and_others_are_refused() -> None:
 @pytest.mark.parametrize(
     "task",
     [
-        pytest.param(name, marks=[pytest.mark.slow] if name in ("mbpp", "humaneval_plus", "mbpp_plus") else [])
+        pytest.param(
+            name, marks=[pytest.mark.slow] if name in ("mbpp", "humaneval_plus", "mbpp_plus", "small_code") else []
+        )
         for name in SIZES
     ],
     indirect=True,
