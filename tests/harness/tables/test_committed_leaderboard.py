@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 from click.testing import CliRunner
 
@@ -33,9 +35,13 @@ NOT_RUN: dict[str, set[str]] = {
 }
 
 
-def test_its_tables_and_answers_are_those_of_its_records_byte_for_byte() -> None:
-    result = CliRunner().invoke(main, ["leaderboard", str(FOLDER), "--check"])
+@pytest.mark.parametrize("folder", [FOLDER, ROOT / "results" / "own-method"], ids=["leaderboard", "own-method"])
+def test_its_tables_and_answers_are_those_of_its_records_byte_for_byte(folder: Path) -> None:
+    result = CliRunner().invoke(main, ["leaderboard", str(folder), "--check"])
     assert result.exit_code == 0, result.stderr
+
+
+def test_the_trials_and_the_answers_to_claims_are_there() -> None:
     assert (FOLDER / "trials.csv").is_file()
     assert {path.name for path in FOLDER.glob("claims-*.json")} >= {"claims-referee.json", "claims-ours.json"}
 
