@@ -143,7 +143,7 @@ def _files(board: Leaderboard, loaded: Results) -> dict[str, str]:
         if any(claim.answer != "no records" for claim in answers.claims):
             files[f"claims-{name}.md"] = claims_text.markdown(answers)
             files[f"claims-{name}.json"] = (
-                json.dumps(claims_text.document(answers), indent=2, ensure_ascii=False) + "\n"
+                json.dumps(claims_text.document(answers), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
             )
     return files
 

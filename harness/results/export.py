@@ -56,7 +56,7 @@ def joined(earlier: Results, new: Results) -> tuple[Results, list[str]]:
     replaced = {record.cell.key: record for record in new.records}
     kept = [record for record in earlier.records if record.cell.key not in replaced]
     notes = [
-        f"{old.cell.model_dump_json(exclude_none=True, include={'teacher', 'student', 'method', 'seed', 'task'})}: "
+        f"{old.cell.teacher} -> {old.cell.student or 'itself'}, {old.cell.method}, seed {old.cell.seed}, {old.cell.column}: "
         f"{_headline(old)} before, {_headline(now)} now"
         for old, now in ((old, replaced.get(old.cell.key)) for old in earlier.records)
         if now is not None and _headline(old) != _headline(now)

@@ -296,15 +296,8 @@ def _start(tmp_path: Path, world: Path, output: Path, options: Any, *, last: int
 OPTIONS = {"learning_rate": 1e-2, "logging_steps": 2}
 
 
-@pytest.mark.parametrize(
-    ("staleness", "accumulated", "last"),
-    [
-        pytest.param(1, 1, 6, marks=pytest.mark.slow),
-        pytest.param(4, 1, 4, marks=pytest.mark.slow),
-        pytest.param(1, 2, 5, marks=pytest.mark.slow),
-        pytest.param(4, 3, 8, marks=pytest.mark.slow),
-    ],
-)
+@pytest.mark.slow  # trainings that are killed
+@pytest.mark.parametrize(("staleness", "accumulated", "last"), [(1, 1, 6), (4, 1, 4), (1, 2, 5), (4, 3, 8)])
 def test_a_run_killed_in_the_middle_of_a_block_goes_on_with_the_texts_that_were_written_for_it(
     dropping: Path, tmp_path: Path, staleness: int, accumulated: int, last: int
 ) -> None:

@@ -186,7 +186,7 @@ def test_records_of_another_run_are_added_and_what_changed_is_said(run: Path, tm
     _, said = call("leaderboard", tmp_path / "again", "--export", parts, "--add")
     lines = [line for line in said.splitlines() if line.startswith("changed: ")]
     assert len(lines) == 1
-    assert '"method":"kd","seed":2,"task":"math"' in lines[0]
+    assert lines[0].startswith("changed: teacher -> student, kd, seed 2, math: ")
     rows = [json.loads(line) for line in (parts / "records/teacher__student/kd.jsonl").read_text().splitlines()]
     assert len(rows) == 3
     assert lines[0].endswith(f"{rows[1]['record']['metrics']['numeric']['value']} now")
