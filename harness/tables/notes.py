@@ -11,7 +11,7 @@ from harness.tables.rows import Leaderboard, ScoreRow
 
 
 def table_notes(board: Leaderboard, records: Sequence[Record]) -> list[str]:
-    """Notes on columns that mix sizes or engines, and on invalid, truncated and failed completions."""
+    """Notes on columns that mix sizes or engines, pairs that mix processors, and invalid, truncated and failed completions."""
     notes = []
     for task in board.tasks:
         rows = [row for row in board.rows if row.column == task]
@@ -30,6 +30,10 @@ def table_notes(board: Leaderboard, records: Sequence[Record]) -> list[str]:
             rows_of_pair += [board.find(teacher, student, method, task) for method in methods]
             if flaws := _flaws([row for row in rows_of_pair if row is not None]):
                 notes.append(f"{teacher} -> {student}, {task}: {flaws}" if student else f"{teacher}, {task}: {flaws}")
+    for teacher, student in board.pairs:
+        of_pair = [r for r in records if r.cell.teacher == teacher and r.cell.student in (student, None)]
+        if processors := _processors(of_pair):
+            notes.append(f"{teacher} -> {student}: {processors}")
     return notes
 
 
@@ -65,6 +69,22 @@ def mixed_settings(groups: Sequence[Sequence[Record]]) -> list[str]:
                     f"differ in more than the seed ({more[0]}): do not average"
                 )
     return notes
+
+
+def _processors(records: Sequence[Record]) -> str:
+    """The processors of the records with the methods of each, if there are several: the same seed gives other weights on another one."""
+    methods: dict[str, list[str]] = {}
+    for record in records:
+        environment = record.environment
+        # The GPU's name where there is one; `cpu` is unknown in older records, and what is unknown is not told from the rest.
+        if processor := environment.cpu if environment.device == "cpu" else environment.device:
+            methods.setdefault(processor, [])
+            if record.cell.method not in methods[processor]:
+                methods[processor].append(record.cell.method)
+    if len(methods) < 2:
+        return ""
+    listed = "; ".join(f"{processor}: {', '.join(sorted(names))}" for processor, names in sorted(methods.items()))
+    return f"made on different processors, where the same seed gives other weights ({listed})"
 
 
 def _flaws(rows: Sequence[ScoreRow]) -> str:

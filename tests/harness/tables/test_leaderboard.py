@@ -69,6 +69,10 @@ def record(
     )
 
 
+def on_processor(made: Record, cpu: str | None) -> Record:
+    return made.model_copy(update={"environment": made.environment.model_copy(update={"cpu": cpu})})
+
+
 def test_rows_hold_what_the_contract_says_and_do_not_depend_on_the_order_of_records() -> None:
     records = [record("teacher", value=90), record("sft"), record("kd", value=60), record("kd", seed=2, value=64)]
     board = make_leaderboard(records)
@@ -125,10 +129,20 @@ def test_scores_of_different_task_versions_never_stand_in_one_column() -> None:
             "teacher -> student, small_math: invalid: sft 3.0 %, kd 1.0 %; cut off at the token limit: sft 10.0 %",
         ),
         ([record(), record(seed=2, error="RuntimeError: broke")], "teacher -> student, small_math: failed: sft 1"),
+        (
+            [on_processor(record("teacher"), "B"), on_processor(record(), "A"), on_processor(record("kd"), "B")],
+            "teacher -> student: made on different processors, where the same seed gives other weights (A: sft; B: kd, teacher)",
+        ),
     ],
 )
 def test_what_a_reader_must_know_is_noted(records: list[Record], note: str) -> None:
     assert any(note in line for line in make_leaderboard(records).notes)
+
+
+@pytest.mark.parametrize("other", ["A", None])
+def test_one_processor_or_an_unknown_one_is_not_noted(other: str | None) -> None:
+    records = [on_processor(record(), "A"), on_processor(record("kd"), other)]
+    assert not any("processors" in line for line in make_leaderboard(records).notes)
 
 
 def test_markdown_has_a_table_for_each_pair_with_the_teacher_first() -> None:
