@@ -3,28 +3,40 @@
 from __future__ import annotations
 
 import platform
+from collections.abc import Iterator
 
-from harness.runs.job_spec import Output
+from harness.runs.job_spec import Made
 from harness.runs.late_files import NotSeen, look_again_below, wait_until
 from harness.runs.store import Store
-from harness.steps.base import Step
+from harness.steps.base import Input, Step
+from harness.steps.reference import Reference
 
 SECONDS = 60.0  # a network file system may remember for so long that a file is not there
 
 
 def wait_for_inputs(store: Store, step: Step, seconds: float = SECONDS) -> None:
     """Wait until all that a step reads of other steps is seen here. NotSeen where it is not after so long."""
-    for output in (output for need in step.needs for output in need.outputs):
-        folder = store.output(output.folder)
+    known = [output.made for need in step.needs for output in need.outputs]
+    for made in dict.fromkeys([*known, *referred(step)]):
+        folder = store.output(made.folder)
         look_again_below(folder.path)
-        if not folder.holds(output):
+        if not folder.holds_made(made):
             print(f"waiting: {folder.path} is not seen as finished on this machine yet", flush=True)
-            _wait(store, output, seconds)
+            _wait(store, made, seconds)
 
 
-def _wait(store: Store, output: Output, seconds: float) -> None:
-    folder = store.output(output.folder)
-    if wait_until(lambda: folder.holds(output), folder.path, seconds):
+def referred(input_: Input) -> Iterator[Made]:
+    """What it reads by reference: a job is not told of the steps behind that."""
+    for each in input_.inputs:
+        if isinstance(each, Reference):
+            yield from each.made
+        elif not isinstance(each, Step):
+            yield from referred(each)
+
+
+def _wait(store: Store, made: Made, seconds: float) -> None:
+    folder = store.output(made.folder)
+    if wait_until(lambda: folder.holds_made(made), folder.path, seconds):
         return
     raise NotSeen(
         f"{folder.path}: not seen as finished on {platform.node()} after {seconds:.0f} s; "

@@ -18,6 +18,21 @@ PARENT_DESCRIPTOR = "HARNESS_PARENT_FD"
 DONE, FAILED, MISTAKE, MAY_PASS, STOPPED = 0, 1, 2, 3, 75
 
 
+class Made(BaseModel):
+    """A folder that is finished, as a step knows it that is not told what made it.
+
+    Attributes:
+        folder: where, under the root of the run.
+        sha256: of the identity.
+        product: the file or folder in it without which it is of no use to other steps.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    folder: str
+    sha256: str
+    product: str | None = None
+
+
 @dataclass(frozen=True)
 class Output:
     """One folder that a step makes.
@@ -33,6 +48,11 @@ class Output:
     fingerprint: Fingerprint
     cell: RecordCell | None = None
     product: str | None = None
+
+    @property
+    def made(self) -> Made:
+        """What others need to know of it once it is finished."""
+        return Made(folder=self.folder, sha256=self.fingerprint.hash, product=self.product)
 
 
 class JobSpec(BaseModel):

@@ -5,8 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Self
 
-from pydantic import PrivateAttr
+from pydantic import Field, PrivateAttr
 
+from harness.runs.job_spec import Made
 from harness.steps.base import NOT_IDENTITY, Input, Step
 
 
@@ -18,16 +19,18 @@ class Reference(Input):
     Attributes:
         folder: Under the root of the run.
         sha256: Of the step's identity.
+        made: All folders that the step makes, which have to be finished before they can be read.
     """
 
     folder: Annotated[str, NOT_IDENTITY]
     sha256: str
+    made: Annotated[list[Made], NOT_IDENTITY] = Field(default_factory=list)
     _step: Step | None = PrivateAttr(default=None)
 
     @classmethod
     def to(cls, step: Step) -> Self:
         """A reference to a step."""
-        reference = cls(folder=step.folder, sha256=step.fingerprint.hash)
+        reference = cls(folder=step.folder, sha256=step.fingerprint.hash, made=[each.made for each in step.outputs])
         reference._step = step
         return reference
 

@@ -13,7 +13,7 @@ from helpers.paths import GOLDEN
 PLANS = GOLDEN / "plans"
 ODD: dict[str, Any] = yaml.safe_load((PLANS / "odd.yaml").read_text())
 SHIPPED = [
-    *("quick", "methods", "regression", "alignment", "worlds", "settling"),
+    *("quick", "referee-quick", "methods", "regression", "alignment", "worlds", "settling"),
     # Published models and data are not here: stand-ins of the same layout take their place.
     *("paper-code", "paper-dolly-gpt2", "paper-dolly-tinyllama", "paper-math", "real-cpu"),
 ]

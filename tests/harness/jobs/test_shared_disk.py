@@ -15,8 +15,12 @@ import pytest
 
 from harness.jobs.inputs import wait_for_inputs
 from harness.runs.job_spec import MAY_PASS, STOPPED
+from harness.runs.late_files import NotSeen
 from harness.runs.leases import SECONDS
 from harness.runs.store import Store
+from harness.steps.base import Step
+from harness.steps.ranking import Candidate, Ranking
+from harness.steps.reference import Reference
 from helpers.executor_runs import fake, planned
 from helpers.fake_jobs import FakeStep
 from helpers.paths import PYTHONPATH
@@ -171,6 +175,22 @@ def test_what_never_appears_is_told_with_its_place_and_another_try_may_pass(
     second = fake(tmp_path, "second", after=(fake(tmp_path, "first"),))
     with pytest.raises(match=r"cells/first: not seen as finished on \S+ after 1 s; fix: let all machines"):
         wait_for_inputs(Store(tmp_path / "run", shared_disk=True), second, seconds=1)
+
+
+@pytest.mark.parametrize("nested", [True, False])
+def test_so_is_what_a_job_reads_by_reference(tmp_path: Path, nested: bool) -> None:
+    """The job is told of no step behind a reference, only of the folders."""
+    to = Reference.to(fake(tmp_path, "first"))
+    ranking = Ranking(
+        rung=0,
+        share=1.0,
+        keep=1,
+        candidates=[Candidate(scores=to, outputs={}, training="")] if nested else [],
+        earlier=None if nested else to,
+    )
+    told = Step.model_validate_json(ranking.model_dump_json())
+    with pytest.raises(NotSeen, match=r"cells/first: not seen as finished on \S+ after 1 s; fix: let all machines"):
+        wait_for_inputs(Store(tmp_path / "run", shared_disk=True), told, seconds=1)
 
 
 def test_a_job_without_its_input_is_tried_again(start: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

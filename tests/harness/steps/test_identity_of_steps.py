@@ -16,6 +16,7 @@ from dskd.tokenization.prompt_templates import Template
 from dskd.training.options import TrainingOptions
 from harness.costs.token_price import TokenPrice
 from harness.protocols import GREEDY, PROTOCOLS
+from harness.runs.job_spec import Made
 from harness.runs.records import RecordCell
 from harness.steps.base import NOT_IDENTITY, Input, ModelInput, Step, TokenizerInput
 from harness.steps.base_model import FirstLayers, ModelCopy, ModelFolder, NewModel, Stage, TrainedModel, _MadeModel
@@ -132,7 +133,10 @@ EVALUATION = Evaluate(
     seed=0,
     max_batch_size=2,
 )
-TO_SCORES, TO_RANKING = (Reference(folder=f"artifacts/{name}", sha256="1") for name in ("validation/1", "rankings/1"))
+TO_SCORES, TO_RANKING = (
+    Reference(folder=f"artifacts/{name}", sha256="1", made=[Made(folder=f"artifacts/{name}", sha256="1")])
+    for name in ("validation/1", "rankings/1")
+)
 CANDIDATE = Candidate(
     scores=TO_SCORES, outputs={"t": "f"}, training="artifacts/trials/1", trial=1, position=2, settings={"kd_rate": 0.3}
 )
@@ -245,6 +249,8 @@ def another(value: Any) -> Any:
         return {**value, "other": "1"}
     if isinstance(value, list):
         return [another(value[0])]
+    if isinstance(value, Made):
+        return value.model_copy(update={"folder": "other"})
     if isinstance(value, Input):
         field = next(
             name for name, key in type(value)._keys.items() if key is not NOT_IDENTITY and name != "small_world"
