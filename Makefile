@@ -39,8 +39,9 @@ endif
 quick: .venv/.installed
 	env -u OMP_NUM_THREADS $(BIN)/harness run --matrix quick --allow-code-execution
 
+# Three processes on two cores: some tests wait for servers, kills and time limits.
 test: .venv/.installed
-	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not gpu and not slow and not nightly and not cluster"
+	$(BIN)/python -m pytest -n 3 --dist loadfile -m "not gpu and not slow and not nightly and not cluster"
 
 # On a real Slurm (as root, `apt-get install slurm-wlm munge`) and a real Ray of two nodes, started by the tests; they skip without.
 test-cluster: .venv/.installed

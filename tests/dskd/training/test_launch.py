@@ -42,6 +42,7 @@ def _request(world: Path, output: Path, **changes: Any) -> dict[str, Any]:
 on_cpu = pytest.mark.skipif(torch.accelerator.is_available(), reason="where there is no GPU")
 
 
+@pytest.mark.slow
 @on_cpu
 def test_two_processes_train_tell_how_far_they_are_and_give_the_report(
     world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -79,6 +79,7 @@ def matrix(*, enable_thinking: bool) -> dict[str, Any]:
     }
 
 
+@pytest.mark.slow
 def test_a_chat_matrix_with_reasoning_runs_from_nothing_to_its_table(folder: Path, harness: Harness) -> None:
     run = harness("run", "--matrix", "m.yaml", cwd=folder)
     assert run.returncode == 0, run.stderr

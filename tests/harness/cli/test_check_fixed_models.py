@@ -31,6 +31,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "fixed"
 
 
+@pytest.mark.slow
 def test_a_baseline_is_made_checked_and_updated_with_a_reason(folder: Path, tmp_path: Path) -> None:
     update = ("baseline", "update", "--baseline", folder, "--allow-code-execution", "--reason")
     made = harness(*update, "first")

@@ -74,6 +74,7 @@ def disk(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", str(folder)], check=True)
 
 
+@pytest.mark.slow
 def test_a_full_disk_is_told_with_a_hint_and_the_same_command_goes_on_once_there_is_room(
     small: dict[str, Any], tmp_path: Path, disk: Path
 ) -> None:

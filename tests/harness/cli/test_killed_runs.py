@@ -19,6 +19,7 @@ def moments(number: int, longest: float, seed: int) -> Iterator[tuple[float, str
         yield draw.uniform(1.0, longest), draw.choice(["harness", "worker", "both"])
 
 
+@pytest.mark.slow
 def test_a_small_run_killed_at_a_few_moments_ends_the_same(tiny_pair: dict[str, Any], tmp_path: Path) -> None:
     (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(tiny_pair))
     command = ["run", "--matrix", "tiny.yaml", "--tries", "9", "--output-dir"]

@@ -7,9 +7,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pytest
 import yaml
 
 
+@pytest.mark.slow
 def test_other_data_has_a_table_of_its_own(
     tiny: dict[str, Any], write_matrix: Callable[[Any], Path], harness: Callable[..., Any], tmp_path: Path
 ) -> None:

@@ -20,6 +20,8 @@ import yaml
 from harness import tasks
 from helpers.killed_runs import start
 
+pytestmark = pytest.mark.slow  # a whole run
+
 Harness = Callable[..., subprocess.CompletedProcess[str]]
 Row = dict[str, Any]
 

@@ -54,6 +54,7 @@ def test_tokens_of_reasoning_and_answer(
             assert completion.reasoning_tokens == len(completion.ids) == NEW_TOKENS
 
 
+@pytest.mark.slow
 def test_vllm_gives_the_same_parts_at_the_same_tokens(
     answered: dict[str, list[Completion]], vllm_reasoning: Any
 ) -> None:

@@ -172,6 +172,7 @@ def test_an_evaluation_that_is_asked_to_stop_finishes_the_blocks_that_it_began(
     assert sum(map(len, kept(tmp_path).values())) == 5  # and none is begun after it
 
 
+@pytest.mark.slow
 def test_a_process_that_dies_ends_the_others_and_says_so_in_a_line(model: Path, asked: Any, capfd: Any) -> None:
     engine = open_engine("transformers", model, max_batch_size=2, parts=2)
     assert isinstance(engine, PartsEngine)
@@ -200,6 +201,7 @@ class Broken(TransformersEngine):
 """
 
 
+@pytest.mark.slow
 def test_a_process_that_fails_gives_its_reason_and_prints_where(model: Path, tmp_path: Path, capfd: Any) -> None:
     (tmp_path / "broken.py").write_text(OWN_ENGINE)
     engine = open_engine(f"{tmp_path / 'broken.py'}:Broken", model, parts=2)

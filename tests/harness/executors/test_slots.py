@@ -221,7 +221,7 @@ def test_small_jobs_share_a_gpu_as_far_as_it_goes(
     tmp_path: Path, sleeping: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(local, "cores", lambda: 16)
-    jobs = told(tmp_path, 12, Resources(gpus=0.25, memory=10**6), uses=("sqlite3",), do=sleeping)
+    jobs = told(tmp_path, 6, Resources(gpus=0.25, memory=10**6), uses=("sqlite3",), do=sleeping)
     execute(tmp_path, jobs, gpus=1)
     answers = said(jobs)
     assert {answer["said"]["CUDA_VISIBLE_DEVICES"] for answer in answers} == {"0"}

@@ -31,6 +31,8 @@ from harness.steps.teacher_cache import TeacherCache
 from helpers.completions_server import CompletionsServer
 from helpers.tiny_matrix import NEW_MODEL, training
 
+pytestmark = pytest.mark.slow  # two whole runs
+
 Harness = Callable[..., subprocess.CompletedProcess[str]]
 CROSS, SAME, TEACHER = "teacher__cross/dskd-v2-eta/seed1", "teacher__same/kd/seed1", "teacher/teacher"
 TASK = "small_math@v2"
