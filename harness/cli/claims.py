@@ -39,7 +39,7 @@ A claim holds, fails, is undecided, or has no records. What is not significant i
     default=DEFAULT,
     show_default=True,
     metavar="FILE",
-    help="A file of claims, or the name of one that ships: referee, published, ours.",
+    help="A file of claims, or the name of one that ships: referee, published, ours, parts.",
 )
 @click.option("--untuned", is_flag=True, help="Ask about default settings, whatever the file says.")
 @json_option

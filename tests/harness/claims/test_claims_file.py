@@ -93,13 +93,20 @@ def test_an_unknown_file_is_one_line_with_the_nearest_that_ships() -> None:
 def test_the_files_that_ship_name_methods_that_there_are_and_ask_for_tuned_ones() -> None:
     matrix = read_matrix(find_matrix("methods"))
     known = {*METHODS, *(name for pair in matrix.pairs for name in pair.methods)}
-    assert set(shipped_claims()) == {"referee", "published", "ours"}
-    for path in shipped_claims().values():
+    assert set(shipped_claims()) == {"referee", "published", "ours", "parts"}
+    for path in (path for shipped, path in shipped_claims().items() if shipped != "parts"):
         for name, claim in read_claims(path).claims.items():
             assert {claim.better, *claim.than} <= known, name
             assert claim.tuned, name
             needs = {METHODS[each].requires.vocabulary for each in (claim.better, *claim.than) if each in METHODS}
             assert not (claim.pairs == "mismatched" and "same" in needs), name
+
+
+def test_those_of_the_parts_of_our_method_are_about_rows_of_its_matrix_and_its_fixed_settings() -> None:
+    rows = {name for pair in read_matrix(find_matrix("own-method")).pairs for name in pair.methods}
+    claims = read_claims(find_claims("parts")).claims
+    assert {name for claim in claims.values() for name in (claim.better, *claim.than)} == rows
+    assert not any(claim.tuned for claim in claims.values())
 
 
 def test_default_settings_can_be_asked_for_in_place_of_tuned_ones() -> None:
