@@ -34,7 +34,7 @@ NOT_RUN: dict[str, set[str]] = {
 }
 
 
-@pytest.mark.parametrize("name", ["leaderboard", "one-vocabulary", "training-sets", "own-method"])
+@pytest.mark.parametrize("name", ["leaderboard", "one-vocabulary", "training-sets", "settling", "own-method"])
 def test_its_tables_and_answers_are_those_of_its_records_byte_for_byte(name: str) -> None:
     result = CliRunner().invoke(main, ["leaderboard", str(ROOT / "results" / name), "--check"])
     assert result.exit_code == 0, result.stderr
