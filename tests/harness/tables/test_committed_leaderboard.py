@@ -18,7 +18,6 @@ AGAIN = ROOT / "results" / "one-vocabulary"
 NOT_RUN: dict[str, set[str]] = {
     "small-student": {
         *(
-            "kd-on-policy",
             "distillm-on-policy",
             "dskd-v1-on-policy",
             "dskd-v2-on-policy",
