@@ -171,4 +171,4 @@ class Watched:
     def _is_made(self) -> bool:
         """Whether its outputs are there; of a job that makes them again, that says nothing."""
         store = Store(self.job.root)
-        return not self.job.fresh and all(store.output(each.folder).holds(each) for each in self.job.wanted)
+        return not self.job.fresh and all(store.output(each.folder).holds(each.made) for each in self.job.wanted)

@@ -84,7 +84,7 @@ def _run(spec: JobSpec, step: Step, progress: ProgressChannel, stop: StopRequest
             for output in step.outputs:
                 look_again_below(store.output(output.folder).path)
         wanted = [output for output in step.outputs if output.folder in spec.outputs]
-        pending = [output for output in wanted if fresh or not store.output(output.folder).holds(output)]
+        pending = [output for output in wanted if fresh or not store.output(output.folder).holds(output.made)]
         if not pending:
             print("nothing to do: another run has done it", flush=True)
             progress.ended("done")

@@ -20,7 +20,7 @@ def wait_for_inputs(store: Store, step: Step, seconds: float = SECONDS) -> None:
     for made in dict.fromkeys([*known, *referred(step)]):
         folder = store.output(made.folder)
         look_again_below(folder.path)
-        if not folder.holds_made(made):
+        if not folder.holds(made):
             print(f"waiting: {folder.path} is not seen as finished on this machine yet", flush=True)
             _wait(store, made, seconds)
 
@@ -36,7 +36,7 @@ def referred(input_: Input) -> Iterator[Made]:
 
 def _wait(store: Store, made: Made, seconds: float) -> None:
     folder = store.output(made.folder)
-    if wait_until(lambda: folder.holds_made(made), folder.path, seconds):
+    if wait_until(lambda: folder.holds(made), folder.path, seconds):
         return
     raise NotSeen(
         f"{folder.path}: not seen as finished on {platform.node()} after {seconds:.0f} s; "

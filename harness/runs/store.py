@@ -33,7 +33,7 @@ from dskd.io import sync_folder, write_atomic
 from harness.protocols import GREEDY
 from harness.runs.identity import Fingerprint, Identity
 from harness.runs.job_lock import JobLock
-from harness.runs.job_spec import Made, Output
+from harness.runs.job_spec import Made
 
 MANIFEST = "manifest.json"
 RESULT = "result.json"
@@ -159,12 +159,8 @@ class OutputFolder:
             (self.path / name).unlink(missing_ok=True)
         self._write(Manifest(kind=kind, title=title, identity=fingerprint.identity, state="running", started=now()))
 
-    def holds(self, output: Output) -> bool:
+    def holds(self, made: Made) -> bool:
         """Whether it is done with this identity, and what other steps read of it is there."""
-        return self.holds_made(output.made)
-
-    def holds_made(self, made: Made) -> bool:
-        """The same of a folder that is known by its hash."""
         state, manifest = self.state()
         same = manifest is not None and manifest.identity.hash == made.sha256
         return state == "done" and same and _is_there(self.path / (made.product or ""))

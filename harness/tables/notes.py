@@ -73,14 +73,12 @@ def mixed_settings(groups: Sequence[Sequence[Record]]) -> list[str]:
 
 def _processors(records: Sequence[Record]) -> str:
     """The processors of the records with the methods of each, if there are several: the same seed gives other weights on another one."""
-    methods: dict[str, list[str]] = {}
+    methods: dict[str, set[str]] = {}
     for record in records:
         environment = record.environment
         # The GPU's name where there is one; `cpu` is unknown in older records, and what is unknown is not told from the rest.
         if processor := environment.cpu if environment.device == "cpu" else environment.device:
-            methods.setdefault(processor, [])
-            if record.cell.method not in methods[processor]:
-                methods[processor].append(record.cell.method)
+            methods.setdefault(processor, set()).add(record.cell.method)
     if len(methods) < 2:
         return ""
     listed = "; ".join(f"{processor}: {', '.join(sorted(names))}" for processor, names in sorted(methods.items()))

@@ -94,7 +94,7 @@ def test_a_suspended_job_is_taken_over_and_writes_nothing_when_it_wakes_up(
     first.send_signal(signal.SIGCONT)
     assert first.wait(10) == -signal.SIGKILL
     assert contents(tmp_path / "run") == before
-    assert Store(tmp_path / "run").output(FOLDER).holds(long.outputs[0])
+    assert Store(tmp_path / "run").output(FOLDER).holds(long.outputs[0].made)
 
 
 def test_a_killed_job_is_taken_over(start: Start, long: FakeStep, tmp_path: Path) -> None:

@@ -147,7 +147,7 @@ def chat_copy(source: Path, root: Path) -> Path:
     """The copy of a model that a job makes for a chat template."""
     step = model_in_folder("m", source, FileHashes(), "--model", Template(kind="chat"))
     attempt(step, root)
-    assert Store(root).output(step.folder).holds(step.outputs[0])
+    assert Store(root).output(step.folder).holds(step.outputs[0].made)
     return step.path(root)
 
 
@@ -190,10 +190,10 @@ def test_a_copy_that_misses_a_file_does_not_count_as_done(
         with pytest.raises(InputError, match=r"model\.safetensors: was cut off"):
             attempt(step, tmp_path / "run")
     output = Store(tmp_path / "run").output(step.folder)
-    assert not output.holds(step.outputs[0])
+    assert not output.holds(step.outputs[0].made)
     assert create_model._link is linked
     attempt(step, tmp_path / "run")
-    assert output.holds(step.outputs[0])
+    assert output.holds(step.outputs[0].made)
 
 
 def test_a_copy_of_dangling_links_from_an_older_version_is_made_again(tmp_path: Path, chatting: Path) -> None:
@@ -201,7 +201,7 @@ def test_a_copy_of_dangling_links_from_an_older_version_is_made_again(tmp_path: 
     step = model_in_folder("m", chatting, FileHashes(), "--model", Template(kind="chat"))
     (copy / "model.safetensors").unlink()
     (copy / "model.safetensors").symlink_to("../../blobs/1")
-    assert not Store(tmp_path / "run").output(step.folder).holds(step.outputs[0])
+    assert not Store(tmp_path / "run").output(step.folder).holds(step.outputs[0].made)
     assert chat_copy(chatting, tmp_path / "run") == copy
     assert not (copy / "model.safetensors").is_symlink()
 

@@ -17,12 +17,7 @@ AGAIN = ROOT / "results" / "one-vocabulary"
 # Of `leaderboard`, what was not run (docs/small-world.md): default settings, and of tuned ones these. Those that are run are taken out.
 NOT_RUN: dict[str, set[str]] = {
     "small-student": {
-        *(
-            "distillm-on-policy",
-            "dskd-v1-on-policy",
-            "dskd-v2-on-policy",
-            "distillm-adaptive",
-        ),
+        *("distillm-on-policy", "dskd-v1-on-policy", "dskd-v2-on-policy", "distillm-adaptive"),
         *("minillm", "opd-student-top-k", "opd-full", "iw-opd", "g-opd"),
     },
     "small-student-sentencepiece": {
